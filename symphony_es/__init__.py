@@ -1,0 +1,1 @@
+"""An event-sourced state system for workflows and agents."""

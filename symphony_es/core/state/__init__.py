@@ -1,0 +1,1 @@
+"""State: tracking, capture, transactions, snapshots, checkpoints and restoring."""

@@ -1,0 +1,1 @@
+"""The entities that come with the library, each with its restorer."""

@@ -1,0 +1,391 @@
+"""Every error that symphony_es raises on purpose, in one tree.
+
+A class stands for a reaction of the caller, not for a place in the code. Each also derives from the builtin that a caller
+would expect, carries ids and positions as attributes, and says in its message what to do. Unless a docstring says
+otherwise, nothing has been appended to the log when one of these is raised.
+
+```
+SymphonyError
+├── ConfigurationError (ValueError)             a call's arguments contradict each other or make no sense
+├── PersistenceDisabledError (RuntimeError)     the call needs persistence_enabled=True
+├── NotReadyError (RuntimeError)                setup() has not been awaited, or close() has been
+├── InvalidIdentifierError (ValueError)         a type, id, key or event name that cannot be stored
+├── UnstorableValueError (TypeError)            a value that is no plain data: entity, path, what to do
+├── LimitExceededError (ValueError)             too deep, too large, too many
+├── ChangeError (ValueError)                    a change does not fit the state it is applied to
+├── DecodeError (ValueError)                    stored bytes that do not follow format 1
+│   └── DamagedEventError                       an event whose check value, types or order are wrong
+├── LogError
+│   ├── ConcurrencyError                        another writer was first: fold anew, decide anew
+│   ├── LogInUseError (BlockingIOError)         another process writes this log
+│   ├── LogDamagedError                         the log lost acknowledged events, or is not the log it was
+│   │   └── AnchorMismatchError                 the log is shorter than its snapshot, or differs there
+│   ├── LogUnavailableError (OSError)           disk full, read-only, I/O error, unsafe file system
+│   ├── PositionNotFoundError (LookupError)     before the kept history, or after the head
+│   └── PositionInsideTransactionError (ValueError)
+├── StorageError
+│   ├── StorageUnavailableError (OSError)       disk full, read-only, I/O error
+│   ├── StorageTransactionError (RuntimeError)  a storage transaction used after its end
+│   └── SnapshotDamagedError (ValueError)       a snapshot file that cannot be trusted; the log rebuilds it
+├── EntityError
+│   ├── EntityTypeError (TypeError)             a class that cannot be an entity, part or value, or a type declared twice
+│   ├── EntityNotFoundError (LookupError)
+│   ├── EntityExistsError (ValueError)
+│   ├── EntityOwnershipError (ValueError)       the object belongs to another Symphony, or to none
+│   ├── EntityBusyError (RuntimeError)          claimed by a transaction
+│   ├── EntityOutOfStepError (RuntimeError)     its last changes are not in the log: refresh() it
+│   ├── DetachedEntityError (RuntimeError)      its world has been replaced by a resume
+│   └── TransactionEndedError (RuntimeError)
+├── RestorationError
+│   ├── RestorerConflictError (ValueError)      two explicit restorers for one type
+│   ├── UnresolvedReferenceError (LookupError)  strict=True and a target is missing
+│   └── RunsInProgressError (RuntimeError)      stop the runs first, or pass stop_runs=True
+├── CheckpointError
+│   └── CheckpointNotFoundError (LookupError)
+└── WorkflowError
+    ├── DefinitionError (ValueError)            a definition that cannot be run, with the path of the fault
+    ├── TemplateError (ValueError)              an expression that cannot be evaluated
+    ├── StepFailedError                         a step's own error, kept as text
+    ├── IllegalTransitionError (ValueError)     a run's status does not allow the request
+    ├── NotRegisteredError (LookupError)        a model client, function, tool or service nobody registered
+    └── RunInterruptedError (RuntimeError)      the run was stopped before its end and can be resumed
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+class SymphonyError(Exception):
+    """The root of all errors that this library raises on purpose."""
+
+
+class ConfigurationError(SymphonyError, ValueError):
+    """Arguments that contradict each other or make no sense."""
+
+
+class PersistenceDisabledError(SymphonyError, RuntimeError):
+    """The call needs a log on disk, and this Symphony was made without one."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(
+            f"{operation} needs persistence: create the Symphony with Symphony(persistence_enabled=True) "
+            "and await setup(state_dir=...)"
+        )
+        self.operation = operation
+
+
+class NotReadyError(SymphonyError, RuntimeError):
+    """setup() has not been awaited yet, or close() has been."""
+
+
+class InvalidIdentifierError(SymphonyError, ValueError):
+    """A type, id, key or name that cannot be stored; `identifier` holds it as given."""
+
+    def __init__(self, kind: str, identifier: object, why: str) -> None:
+        shown = repr(identifier)
+        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+        super().__init__(f"{shown} is not a valid {kind}: {why}")
+        self.kind = kind
+        self.identifier = identifier
+
+
+class UnstorableValueError(SymphonyError, TypeError):
+    """A value that is no plain data.
+
+    Attributes:
+        entity: key of the entity (`Type:id`), or None where it is not known yet.
+        path: where in the state the value stands.
+        why: what is wrong with it and what to do.
+    """
+
+    def __init__(self, path: Sequence[Any], why: str, entity: str | None = None) -> None:
+        self.path = tuple(path)
+        self.why = why
+        self.entity = entity
+        super().__init__(path, why, entity)
+
+    def __str__(self) -> str:
+        where = format_path(self.path) or "the whole state"
+        owner = f"{self.entity}: " if self.entity else ""
+        return f"{owner}the value at {where} cannot be stored: {self.why}"
+
+    def within(self, entity: str | None, prefix: Sequence[Any] = ()) -> UnstorableValueError:
+        """The same error with the entity named and the path prefixed."""
+        return type(self)((*prefix, *self.path), self.why, self.entity or entity)
+
+
+class LimitExceededError(SymphonyError, ValueError):
+    """Something is deeper, larger or more than its limit."""
+
+
+class ChangeError(SymphonyError, ValueError):
+    """A change does not fit the state it is applied to; the state must not be used any more."""
+
+
+class DecodeError(SymphonyError, ValueError):
+    """Stored bytes that do not follow the format they claim."""
+
+
+class DamagedEventError(DecodeError):
+    """An event whose check value, column types, order or body is wrong. Nothing of it is handed out."""
+
+    def __init__(self, position: object, entity: object, why: str) -> None:
+        super().__init__(
+            f"the event at position {position!r} (entity {entity!r}) is damaged: {why}; "
+            "restore the log from a backup, or read up to the position before it"
+        )
+        self.position = position
+        self.entity = entity
+        self.why = why
+
+
+class LogError(SymphonyError):
+    """The log could not do what was asked."""
+
+
+class ConcurrencyError(LogError):
+    """Another writer changed the entity first: fold anew and decide anew, never append the same again.
+
+    Nothing of the request that raised it has been appended; other requests of the same commit are not affected.
+    """
+
+    def __init__(self, entity: str, expected: int, actual: int) -> None:
+        super().__init__(f"{entity}: expected version {expected}, the log has {actual}; refresh the entity and decide anew")
+        self.entity = entity
+        self.expected = expected
+        self.actual = actual
+
+
+class LogInUseError(LogError, BlockingIOError):
+    """Another process has this log open for writing. Reading it is allowed at any time."""
+
+
+class LogDamagedError(LogError):
+    """Acknowledged events are missing or altered. Nothing has been changed by opening."""
+
+
+class AnchorMismatchError(LogDamagedError):
+    """The log is shorter than the anchor of a snapshot, or has another event at its position."""
+
+    def __init__(self, position: int, why: str) -> None:
+        super().__init__(
+            f"the log does not match the snapshot at position {position}: {why}. Events that were acknowledged are missing or "
+            "altered; restore a backup, or open with ignore_anchor=True to go on with what is there"
+        )
+        self.position = position
+
+
+class LogUnavailableError(LogError, OSError):
+    """The log cannot be written or read: disk full, read-only, I/O error, unsafe file system.
+
+    Attributes:
+        outcome_unknown: True when the failing commit may be on disk all the same; open the log anew to find out.
+    """
+
+    def __init__(self, why: str, *, outcome_unknown: bool = False) -> None:
+        super().__init__(why)
+        self.outcome_unknown = outcome_unknown
+
+
+class PositionNotFoundError(LogError, LookupError):
+    """A position after the head, or before the history that is kept."""
+
+
+class PositionInsideTransactionError(LogError, ValueError):
+    """Rewinding or forking into the middle of a transaction; `first` and `last` are its positions."""
+
+    def __init__(self, position: int, first: int, last: int) -> None:
+        super().__init__(
+            f"position {position} is inside the transaction of positions {first} to {last}: choose {first - 1} or {last}"
+        )
+        self.position = position
+        self.first = first
+        self.last = last
+
+
+class StorageError(SymphonyError):
+    """A file of the state directory could not be handled."""
+
+
+class StorageUnavailableError(StorageError, OSError):
+    """Disk full, read-only or I/O error; the file that was there before is untouched."""
+
+
+class StorageTransactionError(StorageError, RuntimeError):
+    """A storage transaction was used after its commit or rollback."""
+
+
+class SnapshotDamagedError(StorageError, ValueError):
+    """A snapshot file that cannot be trusted. It is a cache: the log rebuilds it."""
+
+
+class EntityError(SymphonyError):
+    """An entity cannot be used the way it was."""
+
+
+class EntityTypeError(EntityError, TypeError):
+    """A class that cannot be an entity, part or value, or a type name that two classes claim."""
+
+
+class EntityNotFoundError(EntityError, LookupError):
+    """No such entity here; `entity` is its key."""
+
+    def __init__(self, entity: str, hint: str = "") -> None:
+        super().__init__(f"there is no entity {entity}{': ' + hint if hint else ''}")
+        self.entity = entity
+
+
+class EntityExistsError(EntityError, ValueError):
+    """The id is taken; `entity` is its key."""
+
+    def __init__(self, entity: str, hint: str = "") -> None:
+        super().__init__(f"{entity} exists already{': ' + hint if hint else ''}")
+        self.entity = entity
+
+
+class EntityOwnershipError(EntityError, ValueError):
+    """The object belongs to another Symphony, or to none yet."""
+
+
+class EntityBusyError(EntityError, RuntimeError):
+    """The entity is claimed by a transaction that has not ended. The change has not been made.
+
+    Attributes:
+        entity: key of the entity.
+        holder: name of the transaction that holds it.
+    """
+
+    def __init__(self, entity: str, holder: str, claimant: str) -> None:
+        super().__init__(
+            f"{entity} is claimed by the transaction {holder!r} and cannot be changed by {claimant} until it ends; "
+            "wait for it with `async with symphony.transaction(..., claim=[entity])`"
+        )
+        self.entity = entity
+        self.holder = holder
+        self.claimant = claimant
+
+
+class EntityOutOfStepError(EntityError, RuntimeError):
+    """The entity's last changes could not be appended; the cause is chained.
+
+    Later changes of it wait in memory until `await symphony.refresh(entity)` puts the object back to the log's state.
+    """
+
+    def __init__(self, entity: str, why: str) -> None:
+        super().__init__(
+            f"{entity} is out of step with the log: {why}. "
+            f"`await symphony.refresh({entity!r})` puts it back and returns the changes it drops"
+        )
+        self.entity = entity
+
+
+class DetachedEntityError(EntityError, RuntimeError):
+    """The object's world has been replaced by a resume, or the entity was removed. The change has not been made."""
+
+    def __init__(self, entity: str, why: str = "its world has been replaced by a resume") -> None:
+        super().__init__(f"this object of {entity} is detached ({why}): get the current one with symphony.entities.get({entity!r})")
+        self.entity = entity
+
+
+class TransactionEndedError(EntityError, RuntimeError):
+    """A task or thread that belongs to a transaction changed an entity after the transaction's end."""
+
+
+class RestorationError(SymphonyError):
+    """A world could not be restored; the old one is still in place."""
+
+
+class RestorerConflictError(RestorationError, ValueError):
+    """Two explicit restorers for one type."""
+
+
+class UnresolvedReferenceError(RestorationError, LookupError):
+    """strict=True, and targets of references are missing; `references` lists (entity, path, target)."""
+
+    def __init__(self, references: Sequence[tuple[str, tuple[Any, ...], str]]) -> None:
+        shown = "; ".join(f"{entity} at {format_path(path)} -> {target}" for entity, path, target in references[:5])
+        more = f" and {len(references) - 5} more" if len(references) > 5 else ""
+        super().__init__(f"{len(references)} reference(s) have no target: {shown}{more}")
+        self.references = list(references)
+
+
+class RunsInProgressError(RestorationError, RuntimeError):
+    """Runs execute in this process and would lose their objects; `run_ids` names them."""
+
+    def __init__(self, run_ids: Sequence[str]) -> None:
+        super().__init__(
+            f"runs are in progress: {', '.join(run_ids)}; wait for them, or pass stop_runs=True to interrupt them first"
+        )
+        self.run_ids = list(run_ids)
+
+
+class CheckpointError(SymphonyError):
+    """A checkpoint could not be made or used."""
+
+
+class CheckpointNotFoundError(CheckpointError, LookupError):
+    """No checkpoint has this id or name; `checkpoint` is what was asked for."""
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__(f"there is no checkpoint {checkpoint!r}: `await symphony.list_checkpoints()` lists those there are")
+        self.checkpoint = checkpoint
+
+
+class WorkflowError(SymphonyError):
+    """A workflow could not be defined or run."""
+
+
+class DefinitionError(WorkflowError, ValueError):
+    """A definition that cannot be run; `path` says where in it the fault is."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"{path}: {why}" if path else why)
+        self.path = path
+        self.why = why
+
+
+class TemplateError(WorkflowError, ValueError):
+    """An expression of a template that cannot be evaluated."""
+
+
+class StepFailedError(WorkflowError):
+    """A step failed; the error itself is in the run's state as text (type, message, traceback)."""
+
+
+class IllegalTransitionError(WorkflowError, ValueError):
+    """The run's status does not allow the request; both are named."""
+
+    def __init__(self, run_id: str, status: str, requested: str) -> None:
+        super().__init__(f"run {run_id} is {status} and cannot become {requested}")
+        self.run_id = run_id
+        self.status = status
+        self.requested = requested
+
+
+class NotRegisteredError(WorkflowError, LookupError):
+    """Nobody registered what is needed under this name."""
+
+    def __init__(self, kind: str, name: str, known: Sequence[str], how: str) -> None:
+        listed = ", ".join(sorted(known)) or "none"
+        super().__init__(f"no {kind} is registered under {name!r} (registered: {listed}); {how}")
+        self.kind = kind
+        self.name = name
+
+
+class RunInterruptedError(WorkflowError, RuntimeError):
+    """The run was stopped before its end; what it completed is in the log and it can be resumed."""
+
+
+def format_path(path: Sequence[Any]) -> str:
+    """`('lines', 0, 'amount')` as `lines[0].amount`, for messages."""
+    text = ""
+    for element in path:
+        if isinstance(element, int):
+            text += f"[{element}]"
+        elif isinstance(element, str) and element.isidentifier():
+            text += f".{element}" if text else element
+        else:
+            text += f"[{element!r}]"
+    return text

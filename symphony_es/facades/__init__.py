@@ -1,0 +1,1 @@
+"""What an application calls: agents, tasks, workflows, entities."""

@@ -1,0 +1,1 @@
+"""The ordered, append-only list of all events."""

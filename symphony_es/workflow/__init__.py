@@ -1,0 +1,1 @@
+"""Definitions, runs and the engine that executes them."""
