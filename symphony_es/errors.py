@@ -46,7 +46,7 @@ SymphonyError
     ├── DefinitionError (ValueError)            a definition that cannot be run, with the path of the fault
     ├── TemplateError (ValueError)              an expression that cannot be evaluated
     ├── StepFailedError                         a step's own error, kept as text
-    ├── IllegalTransitionError (ValueError)     a run's status does not allow the request
+    ├── IllegalTransitionError (ValueError)     a run's or task's status does not allow the request
     ├── NotRegisteredError (LookupError)        a model client, function, tool or service nobody registered
     └── RunInterruptedError (RuntimeError)      the run was stopped before its end and can be resumed
 ```
@@ -347,7 +347,21 @@ class DefinitionError(WorkflowError, ValueError):
 
 
 class TemplateError(WorkflowError, ValueError):
-    """An expression of a template that cannot be evaluated."""
+    """An expression of a template that cannot be evaluated.
+
+    Attributes:
+        expression: the expression as it stands in the template.
+        offset: where in the template it begins, in characters from 0.
+        available: the names that were there instead.
+    """
+
+    def __init__(self, expression: str, offset: int, why: str, available: Sequence[str] = ()) -> None:
+        shown = sorted(available)
+        names = f" (available: {', '.join(shown[:20])}{', …' if len(shown) > 20 else ''})" if shown else ""
+        super().__init__(f"{{{{ {expression} }}}} at character {offset}: {why}{names}")
+        self.expression = expression
+        self.offset = offset
+        self.available = shown
 
 
 class StepFailedError(WorkflowError):
@@ -355,11 +369,11 @@ class StepFailedError(WorkflowError):
 
 
 class IllegalTransitionError(WorkflowError, ValueError):
-    """The run's status does not allow the request; both are named."""
+    """The status of a run or task does not allow the request; both statuses are named, nothing has been changed."""
 
-    def __init__(self, run_id: str, status: str, requested: str) -> None:
-        super().__init__(f"run {run_id} is {status} and cannot become {requested}")
-        self.run_id = run_id
+    def __init__(self, entity_id: str, status: str, requested: str, kind: str = "run") -> None:
+        super().__init__(f"{kind} {entity_id} is {status} and cannot become {requested}")
+        self.entity_id = entity_id
         self.status = status
         self.requested = requested
 
