@@ -1,0 +1,149 @@
+"""What an application hands to its Symphony by name: services, and callables (functions, model clients, tools).
+
+Sits below everything that looks something up by name. Keeps the rule that stored data never holds code: a state holds a
+name, and the process that goes on with it must have registered the callable again. Each Symphony has registries of its
+own, so two in one process share nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from symphony_es.errors import ConfigurationError, NotRegisteredError
+
+__all__ = ["NamedCallables", "ServiceRegistry", "invoke"]
+
+_Fn = TypeVar("_Fn", bound=Callable[..., Any])
+
+
+class ServiceRegistry:
+    """Services of one Symphony by name, for example `workflow_engine`."""
+
+    def __init__(self) -> None:
+        self._services: dict[str, Any] = {}
+
+    def register(self, name: str, service: Any, *, replace: bool = False) -> None:
+        """Makes `service` available under `name`.
+
+        Raises:
+            ConfigurationError: another service has the name and `replace` is not set; nothing has been changed.
+        """
+        _check_name("service", name)
+        if not replace and name in self._services and self._services[name] is not service:
+            raise ConfigurationError(f"a service is registered under {name!r} already; pass replace=True to put another in its place")
+        self._services[name] = service
+
+    def get(self, name: str) -> Any:
+        """The service of that name.
+
+        Raises:
+            NotRegisteredError: there is none.
+        """
+        try:
+            return self._services[name]
+        except KeyError:
+            how = "registry.register(name, service) adds one; the library's own are there after await symphony.setup()"
+            raise NotRegisteredError("service", name, self.names(), how) from None
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._services)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._services
+
+
+class NamedCallables:
+    """Callables of one kind by name: what stored data names and a process provides.
+
+    Example:
+        >>> functions = NamedCallables("function", "functions.register(name, fn) adds one")
+        >>> @functions.register("double")
+        ... def double(context):
+        ...     return 2 * context["n"]
+        >>> functions.get("double")({"n": 21})
+        42
+    """
+
+    def __init__(self, kind: str, how: str) -> None:
+        self.kind = kind
+        self._how = how
+        self._callables: dict[str, Callable[..., Any]] = {}
+
+    @overload
+    def register(self, name: str, fn: _Fn, *, replace: bool = False) -> _Fn: ...
+    @overload
+    def register(self, name: str, fn: None = None, *, replace: bool = False) -> Callable[[_Fn], _Fn]: ...
+
+    def register(self, name: str, fn: _Fn | None = None, *, replace: bool = False) -> _Fn | Callable[[_Fn], _Fn]:
+        """Makes `fn` available under `name` and returns it; without `fn`, a decorator that does so.
+
+        Registering the same callable again does nothing.
+
+        Raises:
+            ConfigurationError: the name is taken by another callable and `replace` is not set, or `fn` is not callable;
+                nothing has been changed.
+        """
+        _check_name(self.kind, name)
+        if fn is None:
+            return lambda decorated: self._add(name, decorated, replace)
+        return self._add(name, fn, replace)
+
+    def get(self, name: str) -> Callable[..., Any]:
+        """The callable of that name.
+
+        Raises:
+            NotRegisteredError: there is none; the message says how to register one.
+        """
+        try:
+            return self._callables[name]
+        except KeyError:
+            raise NotRegisteredError(self.kind, name, self.names(), self._how) from None
+
+    def name_of(self, fn: Callable[..., Any]) -> str | None:
+        """The name that `fn` is registered under, or None."""
+        return next((name for name, known in self._callables.items() if known is fn), None)
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._callables)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._callables
+
+    def _add(self, name: str, fn: _Fn, replace: bool) -> _Fn:
+        if not callable(fn):
+            raise ConfigurationError(f"{fn!r} is not callable and cannot be registered as the {self.kind} {name!r}")
+        if not replace and self._callables.get(name, fn) is not fn:
+            raise ConfigurationError(f"a {self.kind} is registered under {name!r} already; pass replace=True to put another in its place")
+        self._callables[name] = fn
+        return fn
+
+
+async def invoke(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Calls `fn` without blocking the event loop and returns its result.
+
+    Coroutine functions run on the loop, everything else in a thread with the caller's context variables; what a plain
+    function returns is awaited when it is awaitable. Cancellation reaches coroutines; a thread runs to its end and its
+    result is dropped.
+    """
+    if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004 - not a test for callability
+        return await fn(*args, **kwargs)
+    result = await asyncio.to_thread(_without_stop_iteration, fn, *args, **kwargs)
+    return await result if inspect.isawaitable(result) else result
+
+
+def _without_stop_iteration(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    # A future refuses a StopIteration, so one that leaves the function would leave the caller waiting for ever.
+    try:
+        return fn(*args, **kwargs)
+    except StopIteration as error:
+        raise RuntimeError(f"{getattr(fn, '__qualname__', fn)} raised StopIteration") from error
+
+
+def _check_name(kind: str, name: str) -> None:
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"a {kind} needs a non-empty name, not {name!r}")

@@ -1,0 +1,108 @@
+"""Reads the plain dict of a definition or step, and names the path of every fault.
+
+Pure. `to_dict` and `from_dict` of definitions and steps stand on it, also those of step kinds that an application adds.
+Keeps rule 6 (nothing is lost in silence): a key nobody reads is an error, since it is a misspelt one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from symphony_es.errors import DefinitionError, TemplateError, UnstorableValueError, format_path
+from symphony_es.events.values import check_plain, copy_plain
+from symphony_es.workflow.templates import check_template
+
+__all__ = ["DataReader"]
+
+
+class DataReader:
+    """The keys of one dict, read once each.
+
+    Example:
+        >>> reader = DataReader({"name": "plan", "kind": "task"}, "steps[0]")
+        >>> reader.text("name"), reader.optional_text("kind"), reader.text("model", default="")
+        ('plan', 'task', '')
+        >>> reader.finish()
+
+    Args:
+        data: what was given; anything but a mapping with str keys is a fault.
+        path: where it stands, for messages; "" for the definition itself.
+    """
+
+    def __init__(self, data: object, path: str = "") -> None:
+        if not isinstance(data, Mapping):
+            raise DefinitionError(path, f"expected a dict, not {type(data).__name__}")
+        self.path = path
+        self._data = cast("Mapping[Any, Any]", data)
+        self._asked: set[Any] = set()
+
+    def text(self, key: str, *, default: str | None = None) -> str:
+        """A str; it must be there and not be empty unless a default is given."""
+        value = self.value(key, default)
+        if value is None and default is None:
+            raise self.fault(key, "is missing")
+        if not isinstance(value, str):
+            raise self.fault(key, f"must be a str, not {type(value).__name__}")
+        if not value and default is None:
+            raise self.fault(key, "must not be empty")
+        return value
+
+    def optional_text(self, key: str) -> str | None:
+        """A str that is not empty, or None when the key is missing or None."""
+        return None if self.value(key) is None else self.text(key)
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        """A copy of a dict of plain values with str keys; empty when it is missing or None."""
+        value = self.plain(key)
+        if value is None:
+            return {}
+        if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+            raise self.fault(key, "must be a dict with str keys")
+        return value
+
+    def template(self, key: str, *, required: bool = False) -> Any:
+        """A copy of a plain value whose texts may hold `{{ … }}`, each of which parses."""
+        value = self.plain(key)
+        if required and value is None:
+            raise self.fault(key, "is missing")
+        try:
+            check_template(value)
+        except TemplateError as error:
+            raise self.fault(key, str(error)) from error
+        return value
+
+    def sequence(self, key: str) -> list[Any]:
+        """The elements of a list or tuple; none when it is missing or None."""
+        value = self.value(key)
+        if value is None:
+            return []
+        if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+            raise self.fault(key, f"must be a list, not {type(value).__name__}")
+        return list(value)
+
+    def plain(self, key: str) -> Any:
+        """A copy of a value that can be part of a state, or None."""
+        value = self.value(key)
+        try:
+            check_plain(value)
+        except UnstorableValueError as error:
+            inner = format_path(error.path)
+            separator = "" if not inner or inner.startswith("[") else "."
+            raise self.fault(f"{key}{separator}{inner}", f"cannot be stored: {error.why}") from error
+        return copy_plain(value)
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """Whatever stands under the key, not copied."""
+        self._asked.add(key)
+        return self._data.get(key, default)
+
+    def fault(self, key: str, why: str) -> DefinitionError:
+        """The error for one key of this dict."""
+        return DefinitionError(f"{self.path}.{key}" if self.path else key, why)
+
+    def finish(self) -> None:
+        """Refuses keys that nobody has asked for."""
+        for key in self._data:
+            if key not in self._asked:
+                raise self.fault(str(key), f"is no key that is known here (known: {', '.join(sorted(self._asked))})")

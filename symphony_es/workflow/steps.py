@@ -1,0 +1,178 @@
+"""Steps as data: what every kind of step has, and the kinds there are.
+
+A step is immutable and can be written as a plain dict and read back (`to_dict`, `Step.from_dict`): that is how definitions
+are stored, copied into runs and hashed. Each kind is a class in a module of its own; a class registers its `kind`, so that
+an application can add kinds without touching this package. Keeps the rule that stored data names things and never holds code.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+from symphony_es.errors import ConfigurationError, DefinitionError
+from symphony_es.workflow.reading import DataReader
+
+if TYPE_CHECKING:
+    from symphony_es.workflow.execution import StepExecution
+
+__all__ = ["MAX_STEP_ID_CHARS", "Step", "id_from_name", "read_steps", "register_step_kind", "step_kinds"]
+
+MAX_STEP_ID_CHARS = 100
+"""A step's id is part of its address, an address is part of task ids and idempotency keys, and those end at 512 bytes."""
+
+_NOT_IN_AN_ID = re.compile(r"[/\x00-\x1f\x7f]")
+
+_StepClass = TypeVar("_StepClass", bound="type[Step]")
+_kinds: dict[str, type[Step]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(ABC):
+    """One step of a definition.
+
+    Attributes:
+        name: what people call it; unique among its siblings.
+        id: what its address is made of; made from the name once and kept when the step is renamed.
+        description: for readers.
+        output_key: key of the run's context that the output is written to as well, or None.
+    """
+
+    kind: ClassVar[str]
+
+    name: str
+    id: str = ""
+    description: str = ""
+    output_key: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", id_from_name(self.name))
+
+    @abstractmethod
+    def data(self) -> dict[str, Any]:
+        """What this kind has beyond the attributes above, as plain data; keys that are at their default may be left out."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, reader: DataReader, **common: Any) -> Self:
+        """Make a step from the keys of its dict; `common` holds the attributes that every step has.
+
+        Raises:
+            DefinitionError: a key is missing or has the wrong shape.
+        """
+
+    @abstractmethod
+    async def perform(self, execution: StepExecution) -> Any:
+        """Do what the step is there for and return its output, which must be plain data.
+
+        Called again with the same idempotency key when a crash came between the call and the record of its completion.
+
+        Raises:
+            Exception: whatever is raised fails the step.
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """The step as plain data; `Step.from_dict` reads it back."""
+        written: dict[str, Any] = {"kind": self.kind, "id": self.id, "name": self.name}
+        if self.description:
+            written["description"] = self.description
+        if self.output_key is not None:
+            written["output_key"] = self.output_key
+        return written | self.data()
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any], path: str = "step") -> Step:
+        """Read a step of any registered kind.
+
+        Args:
+            data: what `to_dict` wrote; `id` may be missing.
+            path: where it stands in the definition, for messages.
+
+        Raises:
+            DefinitionError: with the path of the fault.
+        """
+        reader = DataReader(data, path)
+        kind = reader.text("kind")
+        if kind not in _kinds:
+            raise reader.fault("kind", f"{kind!r} is no kind of step (known: {', '.join(step_kinds())})")
+        name = reader.text("name")
+        step_id = reader.text("id", default="") or id_from_name(name)
+        why = _fault_of_id(step_id)
+        if why:
+            raise reader.fault("id" if reader.value("id") else "name", why)
+        step = _kinds[kind].read(
+            reader, name=name, id=step_id, description=reader.text("description", default=""), output_key=reader.optional_text("output_key")
+        )
+        reader.finish()
+        return step
+
+    def renamed(self, name: str) -> Self:
+        """The same step under another name; its id, and so its address, stays."""
+        return replace(self, name=name)
+
+
+def register_step_kind(cls: _StepClass) -> _StepClass:
+    """Class decorator that makes a kind of step known to `Step.from_dict`.
+
+    Raises:
+        ConfigurationError: another class has the kind. A class that was defined anew replaces the old one.
+    """
+    other = _kinds.get(cls.kind)
+    if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ConfigurationError(f"{cls.__qualname__} and {other.__qualname__} both claim the step kind {cls.kind!r}")
+    _kinds[cls.kind] = cls
+    return cls
+
+
+def step_kinds() -> list[str]:
+    """The kinds that can be read, sorted."""
+    return sorted(_kinds)
+
+
+def id_from_name(name: str) -> str:
+    """The id of a step that was given none: its name, with `_` for what an address has no room for."""
+    return _NOT_IN_AN_ID.sub("_", name)
+
+
+def as_step(step: Step | Mapping[str, Any], path: str) -> Step:
+    """A step, or the dict of one, checked: every step of a definition passes here once.
+
+    Raises:
+        DefinitionError: it cannot be written and read back.
+    """
+    if isinstance(step, Step):
+        return Step.from_dict(step.to_dict(), path)
+    if isinstance(step, Mapping):
+        return Step.from_dict(step, path)
+    raise DefinitionError(path, f"expected a step or the dict of one, not {type(step).__name__}")
+
+
+def _fault_of_id(step_id: str) -> str | None:
+    if _NOT_IN_AN_ID.search(step_id):
+        return f"{step_id!r} cannot be an id: it has '/' or a control character, and addresses join ids with '/'"
+    if len(step_id) > MAX_STEP_ID_CHARS:
+        return f"an id has at most {MAX_STEP_ID_CHARS} characters, this one {len(step_id)}: give the step a shorter id"
+    return None
+
+
+def read_steps(steps: Sequence[Step | Mapping[str, Any]], path: str) -> tuple[Step, ...]:
+    """Siblings: each checked, ids and names unique among them, so that either finds one step.
+
+    Raises:
+        DefinitionError: with the path of the fault.
+    """
+    made: list[Step] = []
+    owners: dict[str, int] = {}
+    for index, given in enumerate(steps):
+        step = as_step(given, f"{path}[{index}]")
+        for what, text in (("id", step.id), ("name", step.name)):
+            other = owners.get(text, index)
+            if other != index:
+                raise DefinitionError(f"{path}[{index}].{what}", f"{text!r} is taken by {path}[{other}]: ids and names are unique")
+        owners[step.id] = owners[step.name] = index
+        made.append(step)
+    return tuple(made)
