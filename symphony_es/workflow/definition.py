@@ -1,8 +1,7 @@
 """Workflow definitions: what is to be done, as immutable data.
 
 A run copies the definition it starts with, so a definition that is saved anew never changes a run. Its version is a hash of
-its content: equal content, equal version, in every process. Making and reading definitions is pure; storing them is the
-facade's business.
+its content: equal content, equal version, in every process. Making and reading definitions is pure; `stored.py` keeps them.
 """
 
 from __future__ import annotations
@@ -14,14 +13,13 @@ from functools import cached_property
 from typing import Any
 
 from symphony_es.core.state.entity import new_id
-from symphony_es.core.state.restore import EntityRestorer, RestorationContext, restore_manager
 from symphony_es.errors import DefinitionError
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.values import copy_plain
 from symphony_es.workflow.reading import DataReader
 from symphony_es.workflow.steps import Step, read_steps
 
-__all__ = ["WorkflowDefinition", "WorkflowDefinitionRestorer"]
+__all__ = ["WorkflowDefinition"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +48,13 @@ class WorkflowDefinition:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        given = {"name": self.name, "id": self.id, "description": self.description, "context": self.context, "metadata": self.metadata}
+        given = {
+            "name": self.name,
+            "id": self.id,
+            "description": self.description,
+            "context": self.context,
+            "metadata": self.metadata,
+        }
         reader = DataReader({key: dict(value) if isinstance(value, Mapping) else value for key, value in given.items()})
         checked = {
             "name": reader.text("name"),
@@ -126,32 +130,12 @@ class WorkflowDefinition:
         for step in self.plan:
             if name_or_id in (step.id, step.name):
                 return step
-        raise DefinitionError("steps", f"there is no step {name_or_id!r} (there are: {', '.join(step.name for step in self.plan)})")
+        raise DefinitionError(
+            "steps", f"there is no step {name_or_id!r} (there are: {', '.join(step.name for step in self.plan)})"
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WorkflowDefinition) and self.version == other.version
 
     def __hash__(self) -> int:
         return hash(self.version)
-
-
-class WorkflowDefinitionRestorer(EntityRestorer):
-    """Restores saved definitions, and writes them as `to_dict` does, so that no reader needs this class."""
-
-    restored_class = WorkflowDefinition
-
-    @property
-    def entity_type(self) -> str:
-        """`WorkflowDefinition`."""
-        return "WorkflowDefinition"
-
-    async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> WorkflowDefinition:
-        """Reads the state."""
-        return WorkflowDefinition.from_dict({**data, "id": entity_id})
-
-    def capture(self, entity: WorkflowDefinition) -> dict[str, Any]:
-        """The definition as `to_dict` writes it."""
-        return entity.to_dict()
-
-
-restore_manager.register_default(WorkflowDefinitionRestorer())

@@ -20,6 +20,7 @@ from symphony_es.workflow.reading import DataReader
 from symphony_es.workflow.steps import Step, register_step_kind
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
     from symphony_es.workflow.execution import StepExecution
 
 __all__ = ["FunctionStep", "find_function", "name_function"]
@@ -53,6 +54,14 @@ class FunctionStep(Step):
         if not isinstance(inputs, dict):
             raise reader.fault("inputs", "must be a dict")
         return cls(**common, function=reader.text("function"), inputs=inputs)
+
+    def check(self, symphony: Host) -> None:
+        """Looks the function up.
+
+        Raises:
+            NotRegisteredError: nobody has registered it in this process.
+        """
+        find_function(self.function, symphony.functions)
 
     async def perform(self, execution: StepExecution) -> Any:
         """Calls the function.

@@ -17,6 +17,7 @@ from symphony_es.errors import ConfigurationError, DefinitionError
 from symphony_es.workflow.reading import DataReader
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
     from symphony_es.workflow.execution import StepExecution
 
 __all__ = ["MAX_STEP_ID_CHARS", "Step", "id_from_name", "read_steps", "register_step_kind", "step_kinds"]
@@ -75,6 +76,13 @@ class Step(ABC):
             Exception: whatever is raised fails the step.
         """
 
+    def check(self, symphony: Host) -> None:  # noqa: B027  most kinds need nothing
+        """Looks, before a run is created, whether this process has what the step needs.
+
+        Raises:
+            NotRegisteredError: it has not.
+        """
+
     def to_dict(self) -> dict[str, Any]:
         """The step as plain data; `Step.from_dict` reads it back."""
         written: dict[str, Any] = {"kind": self.kind, "id": self.id, "name": self.name}
@@ -105,7 +113,11 @@ class Step(ABC):
         if why:
             raise reader.fault("id" if reader.value("id") else "name", why)
         step = _kinds[kind].read(
-            reader, name=name, id=step_id, description=reader.text("description", default=""), output_key=reader.optional_text("output_key")
+            reader,
+            name=name,
+            id=step_id,
+            description=reader.text("description", default=""),
+            output_key=reader.optional_text("output_key"),
         )
         reader.finish()
         return step
@@ -172,7 +184,9 @@ def read_steps(steps: Sequence[Step | Mapping[str, Any]], path: str) -> tuple[St
         for what, text in (("id", step.id), ("name", step.name)):
             other = owners.get(text, index)
             if other != index:
-                raise DefinitionError(f"{path}[{index}].{what}", f"{text!r} is taken by {path}[{other}]: ids and names are unique")
+                raise DefinitionError(
+                    f"{path}[{index}].{what}", f"{text!r} is taken by {path}[{other}]: ids and names are unique"
+                )
         owners[step.id] = owners[step.name] = index
         made.append(step)
     return tuple(made)

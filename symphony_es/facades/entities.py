@@ -1,0 +1,101 @@
+"""All entities, of built-in and of the application's own types: `symphony.entities`.
+
+Plain calls: what they record is durable after `await symphony.flush()`, or after the next awaited call that depends on state.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from symphony_es.errors import EntityNotFoundError
+from symphony_es.events.identifiers import entity_key
+from symphony_es.events.references import EntityReference
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+
+__all__ = ["EntitiesFacade"]
+
+_T = TypeVar("_T")
+
+
+class EntitiesFacade:
+    """Adding, finding and removing entities, and recording changes of objects that do not track themselves."""
+
+    def __init__(self, symphony: Host) -> None:
+        self._symphony = symphony
+
+    def add(
+        self,
+        obj: _T,
+        entity_type: str | None = None,
+        entity_id: str | None = None,
+        *,
+        capture: Literal["auto", "on_record"] = "auto",
+    ) -> _T:
+        """Makes an object an entity and returns it; entities it refers to are added with it.
+
+        Its complete state is its first event, `<Type>Created`. Adding an object that is added already does nothing.
+
+        Args:
+            obj: an `@entity` object, or one of any class whose state can be read off it.
+            entity_type: for other classes: its type; the class's name when left out.
+            entity_id: for other classes: its id; its attribute `id` when left out.
+            capture: when an object of another class is compared with its last known state: `auto` at `record`, at a transaction's and a
+                step's end and at a checkpoint; `on_record` at `record` only.
+
+        Raises:
+            EntityExistsError: the id is taken.
+            EntityOwnershipError: the object belongs to another Symphony.
+            UnstorableValueError: its state holds what cannot be stored. In all cases nothing is added.
+        """
+        self._symphony.world.add(obj, entity_type, entity_id, capture=capture)
+        return obj
+
+    def get(self, entity_type: str | EntityReference, entity_id: str | None = None) -> Any:
+        """The live object of an entity: `get("Invoice", "7")`, `get("Invoice:7")` or `get(reference)`.
+
+        Raises:
+            EntityNotFoundError: there is none; the message says so when entities wait in the log for a resume.
+        """
+        return self._symphony.world.get(_reference(entity_type, entity_id))
+
+    def find(self, entity_type: str | EntityReference, entity_id: str | None = None) -> Any | None:
+        """Like `get`, but None when there is none."""
+        return self._symphony.world.find(_reference(entity_type, entity_id))
+
+    def all(self, entity_type: str | None = None) -> list[Any]:
+        """All live objects, or those of one type, in the order in which they were added."""
+        return self._symphony.world.all(entity_type)
+
+    def remove(self, entity: Any) -> None:
+        """Removes an entity, given as object, reference or `"Type:id"`; its history stays readable and its id may be used again.
+
+        Raises:
+            EntityNotFoundError: there is none.
+        """
+        self._symphony.world.remove(entity)
+
+    def record(self, entity: Any, event_name: str | None = None, data: Any = None) -> None:
+        """Records what changed in an object that does not track itself; or that something happened to an entity.
+
+        Args:
+            entity: object, reference or `"Type:id"`.
+            event_name: the event's name, in the past tense; with it an event is written even if nothing changed.
+            data: what the event says beyond its effect; plain data.
+
+        Raises:
+            EntityNotFoundError: there is no such entity.
+            UnstorableValueError: its state or `data` holds what cannot be stored; nothing is recorded.
+        """
+        self._symphony.world.record(entity, event_name, data)
+
+
+def _reference(entity_type: str | EntityReference, entity_id: str | None) -> EntityReference | str:
+    if isinstance(entity_type, EntityReference):
+        return entity_type
+    if entity_id is not None:
+        return entity_key(entity_type, entity_id)
+    if ":" not in entity_type:
+        raise EntityNotFoundError(entity_type, "an id is missing: get('Type', 'id') or get('Type:id')")
+    return entity_type

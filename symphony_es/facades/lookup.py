@@ -1,0 +1,67 @@
+"""Turns what a caller names an entity by into the live object: the object, an EntityReference, `"Type:id"` or the id alone."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from symphony_es.core.state.restore import UnrestoredEntity
+from symphony_es.core.state.world import World
+from symphony_es.errors import EntityNotFoundError, EntityTypeError
+from symphony_es.events.identifiers import entity_key
+from symphony_es.events.references import EntityReference
+
+__all__ = ["find_entity", "get_entity", "key_of"]
+
+_T = TypeVar("_T")
+
+
+def key_of(entity_type: str, given: Any) -> str:
+    """The key `Type:id` that a reference, key, id or object stands for.
+
+    Raises:
+        EntityTypeError: it stands for an entity of another type, or for none.
+        InvalidIdentifierError: a text that is no id.
+    """
+    if isinstance(given, EntityReference):
+        if given.entity_type != entity_type:
+            raise EntityTypeError(f"{given.key} is no {entity_type}")
+        return given.key
+    if isinstance(given, str):
+        return entity_key(entity_type, given.removeprefix(f"{entity_type}:"))
+    identity = getattr(given, "id", None)
+    if not isinstance(identity, str):
+        raise EntityTypeError(f"expected a {entity_type}, its reference or its id, not {type(given).__name__}")
+    return entity_key(entity_type, identity)
+
+
+def find_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T | None:
+    """The live object, or None when there is none.
+
+    Raises:
+        EntityTypeError: what was given, or what is found, is no `cls`.
+    """
+    if isinstance(given, cls):
+        return given
+    key = key_of(entity_type, given)
+    found = world.find(key)
+    if found is None:
+        return None
+    if isinstance(found, UnrestoredEntity):
+        raise EntityNotFoundError(key, f"it is in the log, but could not be restored: {found.reason}")
+    if not isinstance(found, cls):
+        raise EntityTypeError(f"{key} is a {type(found).__name__}, not a {cls.__name__}")
+    return found
+
+
+def get_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T:
+    """The live object.
+
+    Raises:
+        EntityNotFoundError: there is none.
+        EntityTypeError: what was given, or what is found, is no `cls`.
+    """
+    found = find_entity(world, cls, entity_type, given)
+    if found is None:
+        world.get(key_of(entity_type, given))  # raises, and tells when entities wait in the log
+        raise EntityNotFoundError(key_of(entity_type, given))
+    return found

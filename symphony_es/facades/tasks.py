@@ -1,0 +1,241 @@
+"""Tasks: `symphony.tasks`. What is awaited here is durable when it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.entities.agent import Agent
+from symphony_es.entities.performing import perform_task
+from symphony_es.entities.task import Task, TaskPriority, TaskStatus
+from symphony_es.errors import IllegalTransitionError, NotRegisteredError, SymphonyError
+from symphony_es.events.references import EntityReference
+from symphony_es.facades.lookup import find_entity, get_entity, key_of
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+
+__all__ = ["TasksFacade"]
+
+
+class TasksFacade:
+    """Creating, finding and performing tasks."""
+
+    def __init__(self, symphony: Host) -> None:
+        self._symphony = symphony
+        self._performing: set[str] = set()
+
+    async def create_task(
+        self,
+        name: str,
+        description: str = "",
+        input_data: Mapping[str, Any] | None = None,
+        agent_id: str | None = None,
+        priority: TaskPriority | str = TaskPriority.MEDIUM,
+        deadline: datetime | None = None,
+        parent_task_id: str | None = None,
+        workflow_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        id: str = "",  # noqa: A002  the entity's field has this name
+        agent: Agent | EntityReference | str | None = None,
+        tags: Sequence[str] = (),
+    ) -> Task:
+        """Creates a task and saves it: one `TaskCreated` event.
+
+        Args:
+            name: what people call it.
+            description: what is to be done.
+            input_data: plain data; `query` is the prompt, else the description.
+            agent_id: id of the agent that is to perform it.
+            priority: low, medium, high or critical.
+            deadline: UTC; the library does not enforce it.
+            parent_task_id: id of the task this is a part of.
+            workflow_id: id of the run it belongs to.
+            metadata: the application's own.
+            id: made when left empty.
+            agent: the same as `agent_id`, as an object or reference.
+            tags: the application's own words.
+
+        Raises:
+            EntityExistsError: the id is taken.
+            EntityNotFoundError: the agent is not there.
+            UnstorableValueError: a value cannot be stored. In all cases nothing has been appended.
+        """
+        chosen = agent if agent is not None else agent_id
+        task = Task(
+            id=id,
+            name=name,
+            description=description,
+            input_data=dict(input_data or {}),
+            agent=None if chosen is None else self._agent(chosen),
+            priority=TaskPriority(priority),
+            deadline=deadline,
+            parent_task_id=parent_task_id,
+            workflow_id=workflow_id,
+            metadata=dict(metadata or {}),
+            tags=list(tags),
+        )
+        await self.save_task(task)
+        return task
+
+    async def save_task(self, task: Task) -> str:
+        """Saves a task, also one that is saved already, and returns its id.
+
+        Raises:
+            EntityExistsError: another task has the id.
+            EntityOutOfStepError: its changes cannot be appended.
+        """
+        world = self._symphony.world
+        world.add(task)
+        await world.flush(task)
+        return task.id
+
+    async def get_task(self, task: Task | EntityReference | str) -> Task:
+        """A task by its id, reference or `"Task:id"`.
+
+        Raises:
+            EntityNotFoundError: there is none.
+        """
+        return get_entity(self._symphony.world, Task, "Task", task)
+
+    async def execute_task(
+        self, task: Task | EntityReference | str, agent: Agent | EntityReference | str | None = None, *, model: str | None = None
+    ) -> Task:
+        """Has a task performed by its agent, through the agent's model client, and waits for the outcome.
+
+        Args:
+            task: object, reference or id; one that is not saved yet is saved.
+            agent: who performs it, in place of the task's own agent. Without any, the model client alone does.
+            model: name of the model client, in place of the agent's own.
+
+        Returns:
+            The task, `completed` with its `result`, or `failed` with its `error`: what a client raises does not leave this call.
+
+        Raises:
+            IllegalTransitionError: the task is completed, or is being performed already.
+            NotRegisteredError: the model client is missing; agent and model are named. In both cases nothing has been appended.
+        """
+        found = get_entity(self._symphony.world, Task, "Task", task)
+        self._symphony.world.add(found)
+        performer = self._performer(found, agent)
+        try:
+            await self._perform(found, performer, model)
+        except SymphonyError:
+            if found.status is not TaskStatus.FAILED:
+                raise
+        except Exception:
+            if found.status is not TaskStatus.FAILED:
+                raise
+        return found
+
+    async def perform_for_step(
+        self,
+        *,
+        task_id: str,
+        run_id: str,
+        name: str,
+        description: str,
+        input_data: Mapping[str, Any],
+        agent_id: str | None,
+        agent_type: str | None,
+        model: str | None,
+    ) -> Any:
+        """Performs the task of a task step and returns its result.
+
+        A task that an earlier attempt left is taken up; one that completed with the same input is not performed again.
+
+        Raises:
+            EntityNotFoundError: the agent is not there.
+            NotRegisteredError: the model client is missing, or no agent has the type and no model is named.
+            Exception: what the model client raised; the task has failed then, on record.
+        """
+        world = self._symphony.world
+        agent = self._agent(agent_id) if agent_id is not None else self._agent_of_type(agent_type, model)
+        task = find_entity(world, Task, "Task", task_id)
+        if task is None:
+            task = Task(
+                id=task_id, name=name, description=description, input_data=dict(input_data), agent=agent, workflow_id=run_id
+            )
+            world.add(task)
+        elif task.status is TaskStatus.COMPLETED:
+            if task.input_data == input_data:
+                return task.result
+            raise IllegalTransitionError(task.id, f"{task.status} for another input", TaskStatus.RUNNING, kind="task")
+        elif task.input_data != input_data:
+            task.input_data = dict(input_data)
+        await self._perform(task, agent, model)
+        return task.result
+
+    async def get_tasks_by_status(self, status: TaskStatus | str) -> list[Task]:
+        """Tasks that stand there, in the order in which they were added."""
+        wanted = TaskStatus(status)
+        return [task for task in self._all() if task.status is wanted]
+
+    async def get_tasks_by_agent(self, agent: Agent | EntityReference | str) -> list[Task]:
+        """Tasks of an agent, given as object, reference or id."""
+        wanted = key_of("Agent", agent)
+        return [task for task in self._all() if task.agent_id is not None and key_of("Agent", task.agent_id) == wanted]
+
+    async def get_tasks_by_workflow(self, run: Any) -> list[Task]:
+        """Tasks of a run, given as object, reference or id."""
+        wanted = key_of("Workflow", run)
+        return [task for task in self._all() if task.workflow_id is not None and key_of("Workflow", task.workflow_id) == wanted]
+
+    async def update_task_status(
+        self, task: Task | EntityReference | str, status: TaskStatus | str, result: Any = None, error: str | None = None
+    ) -> Task:
+        """Moves a task to another status, for work that is done outside: `TaskStarted`, `TaskCompleted`, `TaskFailed` or `TaskReset`.
+
+        Raises:
+            IllegalTransitionError: the table of transitions does not allow it. Nothing has been appended.
+            ValueError: `status` is none.
+        """
+        target = TaskStatus(status)
+        found = await self.get_task(task)
+        world = self._symphony.world
+        await world.claim(found)
+        with world.recording(_EVENT_NAMES[target]):
+            found.move_to(target, result=result, error=error)
+        await world.flush(found)
+        return found
+
+    async def _perform(self, task: Task, agent: Agent | None, model: str | None) -> None:
+        if task.id in self._performing:
+            raise IllegalTransitionError(task.id, "being performed in this process", TaskStatus.RUNNING, kind="task")
+        self._performing.add(task.id)
+        try:
+            await perform_task(self._symphony, task, agent, model)
+        finally:
+            self._performing.discard(task.id)
+
+    def _performer(self, task: Task, agent: Any) -> Agent | None:
+        chosen = agent if agent is not None else task.agent
+        return None if chosen is None else self._agent(chosen)
+
+    def _agent(self, agent: Any) -> Agent:
+        return get_entity(self._symphony.world, Agent, "Agent", agent)
+
+    def _agent_of_type(self, agent_type: str | None, model: str | None) -> Agent | None:
+        """The first agent of a type by id, so that the choice is the same after a resume; None when the model alone performs."""
+        if agent_type is None:
+            return None
+        agents = [agent for agent in self._symphony.world.all("Agent") if isinstance(agent, Agent)]
+        found = min((agent for agent in agents if agent.agent_type == agent_type), key=lambda agent: agent.id, default=None)
+        if found is None and model is None:
+            types = {agent.agent_type for agent in agents if agent.agent_type}
+            how = "create an agent with this agent_type, or name a model for the step"
+            raise NotRegisteredError("agent type", agent_type, sorted(types), how)
+        return found
+
+    def _all(self) -> list[Task]:
+        return [task for task in self._symphony.world.all("Task") if isinstance(task, Task)]
+
+
+_EVENT_NAMES = {
+    TaskStatus.PENDING: "TaskReset",
+    TaskStatus.RUNNING: "TaskStarted",
+    TaskStatus.COMPLETED: "TaskCompleted",
+    TaskStatus.FAILED: "TaskFailed",
+}

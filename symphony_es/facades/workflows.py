@@ -1,0 +1,203 @@
+"""Workflows: `symphony.workflows`. Definitions are saved here, runs are executed by the engine. Awaited calls are durable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.errors import ConfigurationError, EntityNotFoundError
+from symphony_es.events.references import EntityReference
+from symphony_es.facades.lookup import find_entity, get_entity, key_of
+from symphony_es.workflow.context import thaw
+from symphony_es.workflow.definition import WorkflowDefinition
+from symphony_es.workflow.engine import WorkflowEngine
+from symphony_es.workflow.hooks import AutoCheckpoint
+from symphony_es.workflow.run import Workflow
+from symphony_es.workflow.steps import Step
+from symphony_es.workflow.stored import StoredDefinition
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+
+__all__ = ["WorkflowsFacade"]
+
+_TYPE = "WorkflowDefinition"
+DefinitionLike = WorkflowDefinition | StoredDefinition | EntityReference | Mapping[str, Any] | str
+"""A definition, its dict, or a saved one by reference, key or id."""
+
+
+class WorkflowsFacade:
+    """Saving definitions, executing them, and looking at runs."""
+
+    def __init__(self, symphony: Host, engine: WorkflowEngine) -> None:
+        self._symphony = symphony
+        self._engine = engine
+
+    async def create_workflow(
+        self,
+        name: str,
+        description: str = "",
+        steps: Sequence[Step | Mapping[str, Any]] = (),
+        metadata: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> WorkflowDefinition:
+        """Makes a definition and saves it. `definition.add_step(...)` makes another one, which `save_workflow` saves in its place.
+
+        Raises:
+            DefinitionError: with the path of the fault. Nothing has been appended.
+        """
+        definition = WorkflowDefinition(
+            name=name, description=description, steps=steps, metadata=metadata or {}, context=context or {}
+        )
+        await self.save_workflow(definition)
+        return definition
+
+    async def save_workflow(self, definition: WorkflowDefinition | Mapping[str, Any]) -> str:
+        """Saves a definition under its id, in place of what was saved there, and returns the id.
+
+        Runs that have started keep the definition they started with.
+
+        Raises:
+            DefinitionError: with the path of the fault. Nothing has been appended.
+        """
+        chosen = definition if isinstance(definition, WorkflowDefinition) else WorkflowDefinition.from_dict(definition)
+        world = self._symphony.world
+        stored = self._stored(chosen.id)
+        if stored is None:
+            stored = StoredDefinition.of(chosen)
+            world.add(stored)
+        else:
+            await world.claim(stored)
+            with world.recording("WorkflowDefinitionSaved"):
+                stored.replace_by(chosen)
+        await world.flush(stored)
+        return chosen.id
+
+    async def get_workflow(self, workflow: DefinitionLike | Workflow) -> WorkflowDefinition | Workflow:
+        """A saved definition by its id, reference or key; or the run that has this id.
+
+        Raises:
+            EntityNotFoundError: there is neither.
+        """
+        if isinstance(workflow, Workflow):
+            return workflow
+        run = None if isinstance(workflow, (WorkflowDefinition, StoredDefinition, Mapping)) else self._run_of(workflow)
+        return run if run is not None else self._definition(workflow)
+
+    async def get_all_workflows(self) -> list[WorkflowDefinition]:
+        """All saved definitions, in the order in which they were first saved."""
+        return [stored.definition for stored in self._symphony.world.all(_TYPE) if isinstance(stored, StoredDefinition)]
+
+    async def get_run(self, run: Workflow | EntityReference | str) -> Workflow:
+        """A run by its id, reference or `"Workflow:id"`.
+
+        Raises:
+            EntityNotFoundError: there is none.
+        """
+        return get_entity(self._symphony.world, Workflow, "Workflow", run)
+
+    async def get_all_runs(self) -> list[Workflow]:
+        """All runs, in the order in which they were created."""
+        return [run for run in self._symphony.world.all("Workflow") if isinstance(run, Workflow)]
+
+    async def execute_workflow(
+        self,
+        definition: DefinitionLike,
+        context: Mapping[str, Any] | None = None,
+        auto_checkpoint: bool | AutoCheckpoint = True,
+        *,
+        hooks: Sequence[Any] = (),
+    ) -> Workflow:
+        """Starts a run and waits for its end; see `WorkflowEngine.execute_workflow`.
+
+        Args:
+            definition: a definition, its dict, or a saved one by id, reference or key.
+            context: values for the run's context.
+            auto_checkpoint: True, False, or a policy for this run.
+            hooks: called after the engine's own.
+
+        Returns:
+            The run; one that failed is returned with `status == "failed"` and its `error`.
+        """
+        return await self._engine.execute_workflow(self._definition(definition), context, auto_checkpoint, hooks=hooks)
+
+    async def execute_workflow_by_id(
+        self,
+        workflow_id: EntityReference | str,
+        context: Mapping[str, Any] | None = None,
+        auto_checkpoint: bool | AutoCheckpoint = True,
+        *,
+        hooks: Sequence[Any] = (),
+    ) -> Workflow:
+        """Executes a saved definition as a new run; or goes on with the run that has this id.
+
+        Args:
+            workflow_id: id of a saved definition, or of a run that was interrupted or has failed.
+            context: values for the context of a new run.
+            auto_checkpoint: True, False, or a policy for this run.
+            hooks: called after the engine's own.
+
+        Raises:
+            EntityNotFoundError: there is neither.
+            IllegalTransitionError: the run has completed, or executes already.
+            ConfigurationError: a context for a run that has one. In all cases nothing has been appended.
+        """
+        run = self._run_of(workflow_id)
+        if run is None:
+            return await self.execute_workflow(workflow_id, context, auto_checkpoint, hooks=hooks)
+        if context:
+            raise ConfigurationError(f"run {run.id} goes on with the context it has; a context is for a new run")
+        return await self._engine.continue_run(run, auto_checkpoint, hooks=hooks)
+
+    async def recover(self, auto_checkpoint: bool | AutoCheckpoint = True) -> list[Workflow]:
+        """Goes on with every run that a crash or an interruption left unfinished; see `WorkflowEngine.recover`."""
+        return await self._engine.recover(auto_checkpoint)
+
+    async def get_workflow_results(self, run: Workflow | EntityReference | str) -> dict[str, Any]:
+        """What came of a run, as plain data of the caller's own.
+
+        Returns:
+            `{"id", "name", "status", "error", "context", "outputs", "steps"}`; `outputs` has outputs by step address, `steps` has
+            `{"name", "status", "attempts", "output"}` by address, for every step of the definition (`pending` when it has not begun).
+        """
+        found = await self.get_run(run)
+        steps = {}
+        for step in found.definition.plan:
+            state = found.steps.get(step.id, {"status": "pending", "attempts": 0})
+            steps[step.id] = {
+                "name": step.name,
+                "status": state["status"],
+                "attempts": state["attempts"],
+                "output": thaw(found.outputs.get(step.id)),
+            }
+        return {
+            "id": found.id,
+            "name": found.name,
+            "status": found.status.value,
+            "error": thaw(found.error),
+            "context": thaw(found.context),
+            "outputs": thaw(found.outputs),
+            "steps": steps,
+        }
+
+    def _definition(self, given: Any) -> WorkflowDefinition:
+        if isinstance(given, WorkflowDefinition):
+            return given
+        if isinstance(given, StoredDefinition):
+            return given.definition
+        if isinstance(given, Mapping):
+            return WorkflowDefinition.from_dict(given)
+        return get_entity(self._symphony.world, StoredDefinition, _TYPE, given).definition
+
+    def _stored(self, definition_id: str) -> StoredDefinition | None:
+        return find_entity(self._symphony.world, StoredDefinition, _TYPE, definition_id)
+
+    def _run_of(self, given: EntityReference | str) -> Workflow | None:
+        """The run that a reference, key or id names; None where it names a definition, or nothing."""
+        named_type = given.entity_type if isinstance(given, EntityReference) else None
+        if named_type == _TYPE or (isinstance(given, str) and given.startswith(f"{_TYPE}:")):
+            return None
+        found = find_entity(self._symphony.world, Workflow, "Workflow", given)
+        if found is None and (named_type == "Workflow" or (isinstance(given, str) and given.startswith("Workflow:"))):
+            raise EntityNotFoundError(key_of("Workflow", given))
+        return found

@@ -1,0 +1,60 @@
+"""Saved definitions: the entity type `WorkflowDefinition`.
+
+A definition is immutable; what is stored under its id is not, since it can be saved anew. So the entity is a record of its
+own, and every reader is given a definition made from it. Runs are not affected: they hold the definition they started with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any
+
+from symphony_es.core.state.entity import entity
+from symphony_es.events.values import plain_equal
+from symphony_es.workflow.context import thaw
+from symphony_es.workflow.definition import WorkflowDefinition
+
+__all__ = ["StoredDefinition"]
+
+_FIELDS = ("name", "description", "steps", "context", "metadata")
+
+
+@entity(type="WorkflowDefinition")
+class StoredDefinition:
+    """What is saved under a definition's id; the fields are those of `WorkflowDefinition.to_dict`.
+
+    Attributes:
+        id: the definition's.
+        name: what people call it.
+        description: for readers.
+        steps: the steps as plain dicts, in order.
+        context: what a run's context holds at its start.
+        metadata: the application's own.
+    """
+
+    id: str = ""
+    name: str = ""
+    description: str = ""
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    context: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, definition: WorkflowDefinition) -> StoredDefinition:
+        """A new record of a definition, not added to a Symphony yet."""
+        return cls(**definition.to_dict())
+
+    @property
+    def definition(self) -> WorkflowDefinition:
+        """The definition as it is saved now."""
+        return WorkflowDefinition.from_dict({"id": self.id, **self._content()})
+
+    def replace_by(self, definition: WorkflowDefinition) -> None:
+        """Saves another definition under the same id; fields that are equal are not touched."""
+        held, wanted = self._content(), definition.to_dict()
+        for name in _FIELDS:
+            if not plain_equal(held[name], wanted[name]):
+                setattr(self, name, wanted[name])
+
+    def _content(self) -> dict[str, Any]:
+        return {name: thaw(getattr(self, name)) for name in _FIELDS}
