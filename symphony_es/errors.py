@@ -26,6 +26,7 @@ SymphonyError
 ├── StorageError
 │   ├── StorageUnavailableError (OSError)       disk full, read-only, I/O error
 │   ├── StorageTransactionError (RuntimeError)  a storage transaction used after its end
+│   ├── StoredValueDamagedError (ValueError)    a stored value that is not what was stored
 │   └── SnapshotDamagedError (ValueError)       a snapshot file that cannot be trusted; the log rebuilds it
 ├── EntityError
 │   ├── EntityTypeError (TypeError)             a class that cannot be an entity, part or value, or a type declared twice
@@ -217,8 +218,27 @@ class StorageTransactionError(StorageError, RuntimeError):
     """A storage transaction was used after its commit or rollback."""
 
 
+class StoredValueDamagedError(StorageError, ValueError):
+    """What stands under `key` in a storage is not what was stored there. Nothing of it is handed out."""
+
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(f"the stored value of {key!r} is damaged: {why}; store it again, or restore the directory from a backup")
+        self.key = key
+        self.why = why
+
+
 class SnapshotDamagedError(StorageError, ValueError):
-    """A snapshot file that cannot be trusted. It is a cache: the log rebuilds it."""
+    """A snapshot file that cannot be trusted. It is a cache: the log rebuilds it.
+
+    Attributes:
+        name: the file's name in the snapshot directory.
+        why: what is wrong with it.
+    """
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"the snapshot {name} cannot be trusted: {why}; the log rebuilds it")
+        self.name = name
+        self.why = why
 
 
 class EntityError(SymphonyError):
