@@ -1,0 +1,45 @@
+# Everything a fresh machine needs is Python >= 3.11, make and a package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench coverage clean
+
+demo: $(VENV)/.installed  ## a workflow is killed in the middle, resumed, and looked at
+	$(BIN)/python examples/crash_and_resume.py
+
+test: $(VENV)/.test  ## all tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(VENV)/.lint  ## formatting rules, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+coverage: $(VENV)/.test  ## branch coverage of the layers that keep the data
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q --cov=symphony_es --cov=symphony_es_projections --cov-branch --cov-report=
+	$(BIN)/coverage report --include='symphony_es/events/*,symphony_es/log/*,symphony_es/core/*' --fail-under=95
+
+bench: $(VENV)/.installed  ## minutes; prints ratios to what the disk and the codec allow
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "symphony_es needs Python 3.11 or later: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group test
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group lint
+	touch $@

@@ -1,0 +1,94 @@
+"""The list of checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from symphony_es.events.changes import REMOVE, Change
+from symphony_es.events.event import Event
+from symphony_es_projections.projection import Projection
+
+__all__ = ["CHECKPOINT_TYPE", "CheckpointEntry", "CheckpointList"]
+
+CHECKPOINT_TYPE = "symphony.Checkpoint"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointEntry:
+    """One checkpoint.
+
+    Attributes:
+        position: the position it names; its own event comes after it.
+        entity_count: how many of the application's entities were alive there.
+        event_id: id (16 bytes) of the event that created it.
+    """
+
+    id: str
+    name: str
+    position: int
+    entity_count: int
+    metadata: dict[str, Any]
+    created_at: datetime
+    event_id: bytes
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `list_checkpoints` hands it out."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "created_at": self.created_at.isoformat(),
+            "entity_count": self.entity_count,
+            "position": self.position,
+            "metadata": dict(self.metadata),
+        }
+
+
+class CheckpointList(Projection):
+    """All checkpoints that have not been deleted."""
+
+    name = "checkpoints"
+    event_names = ("CheckpointCreated", "CheckpointDeleted")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._entries: dict[str, CheckpointEntry] = {}
+        self._by_name: dict[str, list[str]] = {}
+
+    def apply(self, event: Event) -> None:
+        """Take one event in."""
+        self.record(event.entity_id, event.changes[0], event.event_id, event.position, event.recorded_at)
+
+    def record(self, checkpoint_id: str, change: Change, event_id: bytes, position: int, created_at: datetime) -> None:
+        """Take in what an event at a position says of a checkpoint."""
+        self.position = max(self.position, position)
+        if change[0] == REMOVE:
+            removed = self._entries.pop(checkpoint_id, None)
+            if removed is not None:
+                self._by_name[removed.name].remove(checkpoint_id)
+            return
+        state = change[2]
+        entry = CheckpointEntry(
+            id=checkpoint_id,
+            name=state["name"],
+            position=state["position"],
+            entity_count=state["entity_count"],
+            metadata=state["metadata"],
+            created_at=created_at,
+            event_id=event_id,
+        )
+        self._entries[checkpoint_id] = entry
+        self._by_name.setdefault(entry.name, []).append(checkpoint_id)
+
+    def newest_first(self) -> list[CheckpointEntry]:
+        """All checkpoints, newest first."""
+        return list(reversed(self._entries.values()))
+
+    def find(self, checkpoint: str) -> CheckpointEntry | None:
+        """The one with an id, or else the newest one with a name."""
+        found = self._entries.get(checkpoint)
+        if found is None:
+            named = self._by_name.get(checkpoint)
+            return self._entries[named[-1]] if named else None
+        return found

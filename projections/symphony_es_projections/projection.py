@@ -1,0 +1,40 @@
+"""What every projection is: a read model that a log's events are fed to, in order, and that can be rebuilt at any time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from symphony_es.events.event import Event
+
+__all__ = ["Projection"]
+
+
+class Projection(ABC):
+    """A read model in memory.
+
+    Attributes:
+        name: what it is called.
+        version: raised when `apply` changes, so that what was built before is rebuilt.
+        event_names: the events it wants; empty for all.
+        position: the last position it was fed; events at or before it are passed over.
+    """
+
+    name: str
+    version: int = 1
+    event_names: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self.position = 0
+
+    def feed(self, events: Sequence[Event]) -> None:
+        """Apply events in the order of their positions; those seen already change nothing."""
+        for event in events:
+            if event.position > self.position:
+                if not self.event_names or event.name in self.event_names:
+                    self.apply(event)
+                self.position = event.position
+
+    @abstractmethod
+    def apply(self, event: Event) -> None:
+        """Take one event in."""

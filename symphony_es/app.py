@@ -1,0 +1,419 @@
+"""`Symphony`: the one object an application holds.
+
+It owns a log, the live world of entities, and the services that work on them. Everything it does is done by the layers below;
+this module opens and closes them in the right order and hands out their calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import structlog
+
+from symphony_es.core.state.attribution import Attribution, attributed
+from symphony_es.core.state.checkpoint import CheckpointManager
+from symphony_es.core.state.history import StateHistory
+from symphony_es.core.state.report import ResumeReport
+from symphony_es.core.state.restore import RestoreManager, restore_manager
+from symphony_es.core.state.resume import ReplayUntil, Resumption, refresh, target_position
+from symphony_es.core.state.snapshots import SnapshotStore
+from symphony_es.core.state.snapshotter import Snapshotter
+from symphony_es.core.state.transactions import TransactionBlock
+from symphony_es.core.state.view import StateView
+from symphony_es.core.state.world import EntityLike, World
+from symphony_es.errors import ConfigurationError, NotReadyError, PersistenceDisabledError, RunsInProgressError
+from symphony_es.events.changes import Change
+from symphony_es.facades.agents import Agents
+from symphony_es.facades.entities import Entities
+from symphony_es.facades.tasks import Tasks
+from symphony_es.facades.workflows import Workflows
+from symphony_es.log.log import Anchor, EventLog
+from symphony_es.registry import NamedCallables, ServiceRegistry
+from symphony_es.workflow.engine import WorkflowEngine
+
+__all__ = ["Symphony"]
+
+DEFAULT_STATE_DIR = ".symphony"
+logger = structlog.get_logger(__name__)
+
+
+class Symphony:
+    """An event-sourced world of agents, tasks, memories, workflow runs and types of your own.
+
+    ```python
+    async with Symphony(persistence_enabled=True) as symphony: ...
+    ```
+
+    Without persistence the same calls work on a log in memory, and those that need a log on disk raise
+    `PersistenceDisabledError`.
+
+    Args:
+        config: settings by name; those of `setup()` are taken from here when `setup()` is not given them.
+        persistence_enabled: keep the log on disk.
+
+    Attributes:
+        agents: agents and their memories.
+        tasks: tasks and their execution.
+        workflows: definitions, runs and their execution.
+        entities: objects of any type.
+        registry: services by name; `registry.get("workflow_engine")` is the engine.
+        models: model clients by name. functions: functions of function steps by name. tools: tools by name.
+        restore_manager: this Symphony's restorers; the module-level one is asked second.
+        last_resume: the report of the last resume, or None.
+    """
+
+    _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "resume")
+
+    def __init__(self, config: Mapping[str, Any] | None = None, persistence_enabled: bool = False) -> None:
+        self.config = dict(config or {})
+        unknown = sorted(set(self.config) - set(self._SETTINGS))
+        if unknown:
+            raise ConfigurationError(f"unknown settings in config: {', '.join(unknown)}; known are {', '.join(self._SETTINGS)}")
+        self.persistence_enabled = persistence_enabled
+        self.registry = ServiceRegistry()
+        self.models = NamedCallables("model client", "register one with symphony.models.register(name, async_callable)")
+        self.functions = NamedCallables("function", "register it with symphony.functions.register(name, function)")
+        self.tools = NamedCallables("tool", "register it with symphony.tools.register(name, function)")
+        self.restore_manager = RestoreManager(parent=restore_manager)
+        self.last_resume: ResumeReport | None = None
+        self.state_dir: Path | None = None
+        self._log: EventLog | None = None
+        self._world: World | None = None
+        self._history: StateHistory | None = None
+        self._snapshotter: Snapshotter | None = None
+        self._checkpoints: CheckpointManager | None = None
+        self._restore_callbacks: list[Callable[[Symphony], Any]] = []
+        self._changing_world = asyncio.Lock()
+        self._attach_facades()
+
+    def _attach_facades(self) -> None:
+        self.agents = Agents(self)
+        self.tasks = Tasks(self)
+        self.workflows = Workflows(self)
+        self.entities = Entities(self)
+
+    # -- opening and closing ------------------------------------------------------------------------------------------
+
+    async def setup(
+        self,
+        state_dir: str | Path | None = None,
+        *,
+        resume: Literal["latest"] | None = None,
+        memory_events: int | None = None,
+        force_network_fs: bool | None = None,
+        ignore_anchor: bool | None = None,
+    ) -> Self:
+        """Open the log, creating what is missing; a log that has entities is opened, and nothing is restored yet.
+
+        Args:
+            state_dir: where the log lives; `.symphony` in the working directory by default.
+            resume: `"latest"` brings all entities back at once, to the head of the log.
+            memory_events: without persistence: how many events are kept, 100,000 by default; older ones become a base state.
+            force_network_fs: open a log on a network file system, whose locks cannot be trusted.
+            ignore_anchor: open a log that is shorter than its snapshots, or differs from them.
+
+        Returns:
+            this Symphony. Repeating the call with the same directory changes nothing.
+
+        Raises:
+            ConfigurationError: a directory without persistence, or another one than before.
+            LogInUseError: another process writes this log.
+            LogDamagedError, AnchorMismatchError: acknowledged events are missing or damaged; nothing was changed.
+            LogUnavailableError: the directory cannot be written, or is on a network file system.
+        """
+        chosen = state_dir if state_dir is not None else self.config.get("state_dir")
+        if self._log is not None:
+            self._check_same_directory(chosen)
+            return self
+        if chosen is not None and not self.persistence_enabled:
+            raise ConfigurationError("state_dir needs persistence: create the Symphony with persistence_enabled=True")
+        if self.persistence_enabled:
+            await self._open_on_disk(
+                Path(chosen or DEFAULT_STATE_DIR).absolute(),
+                force_network_fs=self._setting("force_network_fs", force_network_fs, False),
+                ignore_anchor=self._setting("ignore_anchor", ignore_anchor, False),
+            )
+        else:
+            self._log = EventLog.in_memory(max_events=self._setting("memory_events", memory_events, 100_000))
+            self._history = StateHistory(self._log, None)
+        world = self._new_world(empty_log=self.log.head == 0)
+        self._world = world
+        if self.log.head:
+            world.waiting_in_log = await self.history.count_entities()
+        if "workflow_engine" not in self.registry:
+            self.registry.register("workflow_engine", WorkflowEngine(self))
+        if self._setting("resume", resume, None) == "latest":
+            await self.resume()
+        return self
+
+    def _setting(self, name: str, given: Any, default: Any) -> Any:
+        return given if given is not None else self.config.get(name, default)
+
+    def _check_same_directory(self, chosen: str | Path | None) -> None:
+        if chosen is not None and Path(chosen).absolute() != self.state_dir:
+            raise ConfigurationError(f"this Symphony is open on {self.state_dir or 'a log in memory'}: close() it, or make another one")
+
+    async def _open_on_disk(self, directory: Path, *, force_network_fs: bool, ignore_anchor: bool) -> None:
+        store = SnapshotStore(directory / "snapshots")
+        newest = await asyncio.to_thread(store.newest_anchor)
+        anchor = Anchor(position=newest.position, event_id=newest.event_id, commitment=newest.commitment) if newest is not None else None
+        self._log = await EventLog.open(directory, anchor=anchor, force_network_fs=force_network_fs, ignore_anchor=ignore_anchor)
+        self.state_dir = directory
+        await store.open()
+        self._history = StateHistory(self._log, store)
+        self._snapshotter = Snapshotter(self._log, store, self._history)
+        await self._snapshotter.open()
+        self._checkpoints = CheckpointManager(self._log, self._snapshotter)
+
+    def _new_world(self, *, restoring: bool = False, empty_log: bool = False) -> World:
+        world = World(self.log, self.restore_manager, restoring=restoring, empty_log=empty_log)
+        if self._snapshotter is not None:
+            world.outbox.on_submitted = self._snapshotter.weigh
+        return world
+
+    async def close(self) -> None:
+        """Stop what runs, flush, wait for the snapshot being written, and close the log; closing twice changes nothing.
+
+        Raises:
+            EntityOutOfStepError: changes of an entity could not be appended; the log is closed all the same.
+        """
+        if self._log is None:
+            return
+        try:
+            engine = self.registry.get("workflow_engine")
+            if engine.active_runs:
+                await engine.interrupt(engine.active_runs)
+            await self.flush()
+            if self._snapshotter is not None:
+                await self._snapshotter.close()
+        finally:
+            if self._world is not None:
+                self._world.close("its Symphony has been closed")
+            log, self._log, self._world = self._log, None, None
+            await log.close()
+            self.state_dir = None
+
+    async def __aenter__(self) -> Self:
+        return await self.setup()
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    # -- what the layers below stand on -------------------------------------------------------------------------------
+
+    def _ready(self, what: Any) -> Any:
+        if what is None:
+            raise NotReadyError("this Symphony is not open: await symphony.setup() first, or use `async with`")
+        return what
+
+    @property
+    def log(self) -> EventLog:
+        """The log."""
+        log: EventLog = self._ready(self._log)
+        return log
+
+    @property
+    def world(self) -> World:
+        """The live objects."""
+        world: World = self._ready(self._world)
+        return world
+
+    @property
+    def history(self) -> StateHistory:
+        """Past states."""
+        history: StateHistory = self._ready(self._history if self._log is not None else None)
+        return history
+
+    def _on_disk(self, operation: str) -> CheckpointManager:
+        if not self.persistence_enabled:
+            raise PersistenceDisabledError(operation)
+        checkpoints: CheckpointManager = self._ready(self._checkpoints if self._log is not None else None)
+        return checkpoints
+
+    # -- changing and recording ---------------------------------------------------------------------------------------
+
+    def transaction(
+        self, name: str, *, actor: str | None = None, reason: str | None = None, claim: Iterable[EntityLike] = (), **user: Any
+    ) -> TransactionBlock:
+        """`async with symphony.transaction("InvoicePaid", actor="alice"):` names what happens in the block and appends it at once.
+
+        When the block ends, all its events are appended together and are durable. An exception in it appends nothing and puts
+        the objects back as they were, and so does a failure to append.
+
+        Args:
+            name: the events' name, in the past tense.
+            actor: who acts.
+            reason: why.
+            claim: entities to claim at the beginning, waiting for other transactions to release them.
+            **user: further metadata of the application's own; plain data.
+
+        Raises:
+            EntityBusyError: at the beginning, when waiting for `claim` would close a circle; in the block, from a change of an
+                entity that another transaction claims.
+            ConcurrencyError, LogUnavailableError: at the end: nothing was appended, the objects are as they were before.
+        """
+        return self.world.transaction(name, claim=claim, actor=actor, reason=reason, user=user or None)
+
+    def acting_as(self, actor: str, *, reason: str | None = None, **user: Any) -> AbstractContextManager[Attribution]:
+        """`with symphony.acting_as("alice"):` names the actor of every change made in the block."""
+        fields: dict[str, Any] = {"actor": actor, "user": user or None}
+        return attributed(**fields) if reason is None else attributed(reason=reason, **fields)
+
+    async def flush(self) -> None:
+        """Wait until everything changed so far is durable.
+
+        Raises:
+            EntityOutOfStepError: changes of an entity could not be appended; the cause is chained.
+        """
+        await self.world.flush()
+
+    async def refresh(self, entity: EntityLike) -> list[Change]:
+        """Put an object that is out of step back to the log's state; returns the changes that are dropped.
+
+        Raises:
+            EntityNotFoundError: there is no such entity.
+        """
+        return await refresh(self.world, self.history, entity)
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------
+
+    async def create_checkpoint(self, name: str | None = None, metadata: Mapping[str, Any] | None = None) -> str:
+        """Name the present position of the log; returns the checkpoint's id. It is durable when this returns.
+
+        Raises:
+            PersistenceDisabledError: there is no log on disk.
+            CheckpointError: inside a transaction.
+            EntityOutOfStepError: changes of an entity could not be appended, so there is no such position.
+        """
+        return await self._on_disk("create_checkpoint").create(self.world, name, metadata)
+
+    async def list_checkpoints(self) -> list[dict[str, Any]]:
+        """All checkpoints, newest first: dicts with `id`, `name`, `created_at` (ISO 8601), `entity_count`, `position`, `metadata`."""
+        return [entry.as_dict() for entry in await self._on_disk("list_checkpoints").entries()]
+
+    async def delete_checkpoint(self, checkpoint: str) -> bool:
+        """Remove a checkpoint, by id or name; the events stay. False when there is none."""
+        return await self._on_disk("delete_checkpoint").delete(checkpoint)
+
+    # -- resuming -----------------------------------------------------------------------------------------------------
+
+    async def resume_from_checkpoint(
+        self, checkpoint: str, *, replay_until: ReplayUntil = "checkpoint", stop_runs: bool = False, strict: bool = False
+    ) -> str:
+        """Go back: the state exactly as at a checkpoint. What happened since is undone by events, and stays on record.
+
+        Args:
+            checkpoint: its id, or its name (the newest of that name).
+            replay_until: where to stop instead: "latest", a position, or a moment.
+            stop_runs: interrupt runs that execute in this process; without it they refuse the call.
+            strict: raise when a reference has no target.
+
+        Returns:
+            the checkpoint's id; `last_resume` is the report.
+
+        Raises:
+            CheckpointNotFoundError: there is none.
+            RunsInProgressError: runs execute in this process.
+            RestorationError: a restorer failed; the old world is in place and nothing was appended.
+        """
+        entry = await self._on_disk("resume_from_checkpoint").find(checkpoint)
+        await self._resume(replay_until, entry, stop_runs=stop_runs, strict=strict)
+        return entry.id
+
+    async def resume_latest_checkpoint(
+        self, *, replay_until: ReplayUntil = "latest", stop_runs: bool = False, strict: bool = False
+    ) -> str | None:
+        """Recover: the newest checkpoint, and every event after it, so that nothing acknowledged is lost.
+
+        Returns:
+            the checkpoint's id; None when there is none, and then nothing is restored (`resume()` needs no checkpoint).
+
+        Raises:
+            RunsInProgressError: runs execute in this process.
+            RestorationError: a restorer failed; the old world is in place and nothing was appended.
+        """
+        entries = await self._on_disk("resume_latest_checkpoint").entries()
+        if not entries:
+            return None
+        await self._resume(replay_until, entries[0], stop_runs=stop_runs, strict=strict)
+        return entries[0].id
+
+    async def resume(self, *, replay_until: ReplayUntil = "latest", stop_runs: bool = False, strict: bool = False) -> ResumeReport:
+        """Bring every entity to the head of the log, or to another position; checkpoints are not needed for it.
+
+        Raises:
+            RunsInProgressError: runs execute in this process.
+            RestorationError: a restorer failed; the old world is in place and nothing was appended.
+        """
+        return await self._resume(replay_until, None, stop_runs=stop_runs, strict=strict)
+
+    async def _resume(self, until: ReplayUntil, entry: Any, *, stop_runs: bool, strict: bool) -> ResumeReport:
+        async with self._changing_world:
+            engine = self.registry.get("workflow_engine")
+            if engine.active_runs:
+                if not stop_runs:
+                    raise RunsInProgressError(engine.active_runs)
+                await engine.interrupt(engine.active_runs)
+            resumption = Resumption(self, self.history, self._shell, self._install)
+            self.last_resume = await resumption.run(
+                lambda: target_position(self.log, until, entry),
+                checkpoint=entry,
+                strict=strict,
+                new_world=lambda: self._new_world(restoring=True),
+            )
+        for callback in self._restore_callbacks:
+            result = callback(self)
+            if inspect.isawaitable(result):
+                await result
+        return self.last_resume
+
+    def _shell(self, world: World) -> Symphony:
+        """The Symphony that restorers see: the same services, facades that create into the world under construction."""
+        shell = copy.copy(self)
+        shell._world = world
+        shell._attach_facades()
+        return shell
+
+    def _install(self, world: World) -> None:
+        self._world = world
+
+    def on_restore(self, callback: Callable[[Symphony], Awaitable[None] | None]) -> Callable[[Symphony], Awaitable[None] | None]:
+        """Have a callback called after every resume, to reconnect clients and other resources; usable as a decorator."""
+        self._restore_callbacks.append(callback)
+        return callback
+
+    # -- looking back -------------------------------------------------------------------------------------------------
+
+    async def at(self, moment: int | datetime | str) -> StateView:
+        """All states as they were at a position, at a moment, or at a checkpoint (id or name); nothing is changed.
+
+        Raises:
+            PositionNotFoundError: the log does not have that position.
+            CheckpointNotFoundError: there is no such checkpoint.
+        """
+        if isinstance(moment, str):
+            position = (await self._on_disk("at").find(moment)).position
+        else:
+            position = await target_position(self.log, moment, None)
+        return StateView(await self.history.states_at(position))
+
+    # -- building -----------------------------------------------------------------------------------------------------
+
+    def build_agent(self) -> Any:
+        """A fluent builder of an agent."""
+        return self.agents.build()
+
+    def build_task(self) -> Any:
+        """A fluent builder of a task."""
+        return self.tasks.build()
+
+    def build_workflow(self) -> Any:
+        """A fluent builder of a workflow definition."""
+        return self.workflows.build()

@@ -1,0 +1,96 @@
+"""Who changes something, why, and on whose behalf: the metadata that every event carries.
+
+The attribution is a context variable: tasks and `asyncio.to_thread` calls started inside a block inherit it, and a change is
+attributed when it is made, not when it is flushed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from symphony_es.events.event import EventMetadata
+from symphony_es.events.values import check_plain
+
+__all__ = ["Attribution", "attributed", "current_attribution"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribution:
+    """What is known of the origin of the changes made right now; every field may be absent.
+
+    Attributes:
+        actor: who acts: a person, an agent, a service.
+        reason: why, in the actor's words.
+        run_id: the workflow run on whose behalf it happens.
+        step: address of the step in that run.
+        attempt: number of the attempt at that step, from 1.
+        cause: id (16 bytes) of the event that led to this.
+        correlation_id: the application's own thread of events.
+        user: the application's own keys; plain data.
+    """
+
+    actor: str | None = None
+    reason: str | None = None
+    run_id: str | None = None
+    step: str | None = None
+    attempt: int | None = None
+    cause: bytes | None = None
+    correlation_id: str | None = None
+    user: Mapping[str, Any] = MappingProxyType({})
+
+    def metadata(self, *, state_version: int | None = None, generation: int | None = None) -> EventMetadata:
+        """The metadata of an event written now; the trace id is OpenTelemetry's, where that is active."""
+        return EventMetadata(
+            run_id=self.run_id,
+            step=self.step,
+            attempt=self.attempt,
+            actor=self.actor,
+            cause=self.cause,
+            reason=self.reason,
+            trace_id=_active_trace_id(),
+            correlation_id=self.correlation_id,
+            state_version=state_version,
+            generation=generation,
+            user=dict(self.user) if self.user else None,
+        )
+
+
+NOBODY = Attribution()
+current_attribution: ContextVar[Attribution] = ContextVar("symphony_es_attribution", default=NOBODY)
+
+
+@contextmanager
+def attributed(*, user: Mapping[str, Any] | None = None, **fields: Any) -> Iterator[Attribution]:
+    """Attribute every change made in the block; fields not named keep the value of the enclosing block.
+
+    Args:
+        user: keys of the application's own, added to those of the enclosing block; plain data.
+        **fields: fields of `Attribution`.
+
+    Raises:
+        UnstorableValueError: a value of `user` is no plain data. The block is not entered.
+    """
+    before = current_attribution.get()
+    if user:
+        check_plain(dict(user))
+        fields["user"] = MappingProxyType({**before.user, **user})
+    token = current_attribution.set(replace(before, **fields))
+    try:
+        yield current_attribution.get()
+    finally:
+        current_attribution.reset(token)
+
+
+def _active_trace_id() -> str | None:
+    """The trace id of the active OpenTelemetry span, without importing OpenTelemetry for it."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return None
+    context = trace.get_current_span().get_span_context()
+    return format(context.trace_id, "032x") if context.is_valid else None

@@ -1,0 +1,124 @@
+"""Checkpoints: names for positions.
+
+A checkpoint is an entity of the library's own, so making and deleting one are events and the list is a projection. Making one
+costs what changed: pending changes are flushed, the position is the head right then, one event is appended. The snapshot it may
+bring is written behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from symphony_es_projections.checkpoints import CHECKPOINT_TYPE, CheckpointEntry, CheckpointList
+
+from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.transactions import current_scope
+from symphony_es.core.state.history import PAGE
+from symphony_es.errors import CheckpointError, CheckpointNotFoundError
+from symphony_es.events.changes import REMOVE, SET
+from symphony_es.events.codec import decode_row
+from symphony_es.events.event import NewEvent
+from symphony_es.events.identifiers import entity_key, text_id, uuid7
+from symphony_es.events.values import check_plain
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.snapshotter import Snapshotter
+    from symphony_es.core.state.world import World
+    from symphony_es.log.log import EventLog
+
+__all__ = ["CheckpointManager"]
+
+logger = structlog.get_logger(__name__)
+
+
+class CheckpointManager:
+    """Makes, lists, finds and deletes the checkpoints of one log."""
+
+    def __init__(self, log: EventLog, snapshotter: Snapshotter) -> None:
+        self.log = log
+        self.snapshotter = snapshotter
+        self._entries: CheckpointList | None = None
+
+    async def _list(self) -> CheckpointList:
+        """The projection, read from the log at its first use and kept up to date from then on."""
+        if self._entries is None:
+            entries = CheckpointList()
+            own_keys = (f"{CHECKPOINT_TYPE}:", f"{CHECKPOINT_TYPE};")
+            while rows := await self.log.read_rows(after=entries.position, limit=PAGE, key_range=own_keys):
+                entries.feed([decode_row(row) for row in rows])
+            self._entries = entries
+        return self._entries
+
+    async def create(self, world: World, name: str | None = None, metadata: Mapping[str, Any] | None = None) -> str:
+        """Name the present position; returns the checkpoint's id. It is durable when this returns.
+
+        Raises:
+            CheckpointError: called inside a transaction, whose changes are not in the log yet.
+            EntityOutOfStepError: changes of an entity could not be appended.
+            UnstorableValueError: the metadata are no plain data.
+        """
+        if current_scope.get() is not None:
+            raise CheckpointError("a checkpoint cannot be made inside a transaction: its changes are not in the log before it ends")
+        started = time.monotonic()
+        details = dict(metadata or {})
+        check_plain(details, ("metadata",))
+        with world.lock:
+            world.record_foreign()
+        await world.flush()
+        position, entity_count = self.log.head, world.count_entities()
+        event_id = uuid7(time.time_ns(), os.urandom(16))
+        checkpoint_id = f"ckpt_{text_id(event_id)}"
+        state = {
+            "name": name if name is not None else f"checkpoint_at_{position}",
+            "position": position,
+            "entity_count": entity_count,
+            "metadata": details,
+        }
+        check_plain(state)
+        await self._append(checkpoint_id, 1, "CheckpointCreated", (SET, (), state), event_id)
+        self.snapshotter.consider(position)
+        logger.info("checkpoint_created", checkpoint_id=checkpoint_id, position=position, duration_ms=round((time.monotonic() - started) * 1000, 2))
+        return checkpoint_id
+
+    async def _append(self, checkpoint_id: str, version: int, name: str, change: tuple[Any, ...], event_id: bytes) -> None:
+        entries = await self._list()
+        event = NewEvent(
+            entity_key=entity_key(CHECKPOINT_TYPE, checkpoint_id),
+            version=version,
+            name=name,
+            changes=[change],
+            metadata=current_attribution.get().metadata(),
+            event_id=event_id,
+            transaction_id=None,
+        )
+        appended = await self.log.append([event])
+        entries.record(checkpoint_id, change, event_id, appended.last, datetime.fromtimestamp(appended.time_ns / 1e9, UTC))
+
+    async def entries(self) -> list[CheckpointEntry]:
+        """All checkpoints, newest first."""
+        return (await self._list()).newest_first()
+
+    async def find(self, checkpoint: str) -> CheckpointEntry:
+        """The checkpoint with an id, or else the newest one with a name.
+
+        Raises:
+            CheckpointNotFoundError: there is none.
+        """
+        found = (await self._list()).find(checkpoint)
+        if found is None:
+            raise CheckpointNotFoundError(checkpoint)
+        return found
+
+    async def delete(self, checkpoint: str) -> bool:
+        """Remove the name; the events stay. False when there is no such checkpoint."""
+        entries = await self._list()
+        found = entries.find(checkpoint)
+        if found is None:
+            return False
+        await self._append(found.id, 2, "CheckpointDeleted", (REMOVE, ()), uuid7(time.time_ns(), os.urandom(16)))
+        return True

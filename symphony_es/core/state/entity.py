@@ -1,0 +1,309 @@
+"""`@entity`, `@part` and `@value`: declaring classes whose changes record themselves.
+
+* An `@entity` is a dataclass with an id. Assigning an attribute, and changing a list, dict or set it holds, is recorded once
+  the object was added to a Symphony.
+* A `@part` is a dataclass that changes in place and belongs to one place in one entity, like a list does.
+* A `@value` is a frozen dataclass of immutable data that is replaced whole.
+
+Attributes whose names start with `_` are the application's own (a client, a cache): they are no part of the state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import os
+import sys
+import time
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, dataclass_transform, overload
+
+from symphony_es.core.state.containers import Site
+from symphony_es.core.state.live import ATOMS, MISSING, admit, kind_of, own, release
+from symphony_es.core.state.restore import restore_manager
+from symphony_es.errors import EntityTypeError
+from symphony_es.events.changes import SET
+from symphony_es.events.identifiers import check_entity_id, check_entity_type, text_id, uuid7
+
+__all__ = ["ClassSpec", "entity", "new_id", "part", "value"]
+
+T = TypeVar("T")
+Upcast = Callable[[dict[str, Any], int], dict[str, Any]]
+
+
+def new_id() -> str:
+    """A new id: 26 characters whose order is the order of their making."""
+    return text_id(uuid7(time.time_ns(), os.urandom(16)))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ClassSpec:
+    """What the decorators know of a class.
+
+    Attributes:
+        kind: `entity`, `part` or `value`.
+        name: the registered name: an entity's type, a tagged value's name.
+        fields: names of the fields that make up the state, in order.
+        state_version: version of the state's shape (entities).
+        upcast: turns a state of an older version into one of this version (entities).
+    """
+
+    kind: str
+    name: str
+    fields: tuple[str, ...]
+    state_version: int = 1
+    upcast: Upcast | None = None
+
+
+@overload
+def entity(cls: type[T], /) -> type[T]: ...
+@overload
+def entity(
+    *, type: str | None = None, state_version: int = 1, upcast: Upcast | None = None
+) -> Callable[[type[T]], type[T]]: ...
+@dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
+def entity(
+    cls: type[T] | None = None, /, *, type: str | None = None, state_version: int = 1, upcast: Upcast | None = None
+) -> Any:
+    """Declare an entity class: a dataclass with a field `id: str` that is made when left empty.
+
+    Objects compare and hash by identity. A restorer that rebuilds every field is registered for the type; an explicitly
+    registered one wins.
+
+    Args:
+        type: the entity type; the class's name when left out.
+        state_version: raise it when the fields change shape, and give `upcast`.
+        upcast: `upcast(data, from_version) -> data`, called when an older state is restored.
+
+    Raises:
+        EntityTypeError: the class declares no usable fields, or another class has the type.
+    """
+
+    def declare(target: type[T]) -> type[T]:
+        chosen = check_entity_type(type or target.__name__)
+        made = _as_dataclass(target, frozen=False, with_id=True)
+        spec = ClassSpec(kind="entity", name=chosen, fields=_state_fields(made), state_version=state_version, upcast=upcast)
+        _install(made, spec, _make_setattr(spec, _set_entity_field))
+        _default_the_id(made)
+        from symphony_es.core.state.entity_restorer import DeclaredEntityRestorer  # it needs this module's ClassSpec
+
+        restore_manager.register_default(DeclaredEntityRestorer(made))
+        return made
+
+    return declare if cls is None else declare(cls)
+
+
+@overload
+def part(cls: type[T], /) -> type[T]: ...
+@overload
+def part(*, name: str | None = None) -> Callable[[type[T]], type[T]]: ...
+@dataclass_transform(eq_default=True, field_specifiers=(dataclasses.field,))
+def part(cls: type[T] | None = None, /, *, name: str | None = None) -> Any:
+    """Declare a part: a dataclass that changes in place and is owned by one place in one entity.
+
+    Args:
+        name: what it is stored under; the class's name when left out.
+
+    Raises:
+        EntityTypeError: the class declares no usable fields, or another class has the name.
+    """
+
+    def declare(target: type[T]) -> type[T]:
+        made = _as_dataclass(target, frozen=False, with_id=False)
+        spec = ClassSpec(kind="part", name=restore_manager.types.register(made, name), fields=_state_fields(made))
+        _install(made, spec, _make_setattr(spec, _set_node_field))
+        made._symphony_owner = None  # type: ignore[attr-defined]
+        made._symphony_copy = classmethod(_copy_part)  # type: ignore[attr-defined]
+        return made
+
+    return declare if cls is None else declare(cls)
+
+
+@overload
+def value(cls: type[T], /) -> type[T]: ...
+@overload
+def value(*, name: str | None = None) -> Callable[[type[T]], type[T]]: ...
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def value(cls: type[T] | None = None, /, *, name: str | None = None) -> Any:
+    """Declare a value: a frozen dataclass of immutable data, replaced whole.
+
+    Args:
+        name: what it is stored under; the class's name when left out.
+
+    Raises:
+        EntityTypeError: the class declares no usable fields, or another class has the name.
+    """
+
+    def declare(target: type[T]) -> type[T]:
+        made = _as_dataclass(target, frozen=True, with_id=False)
+        spec = ClassSpec(kind="value", name=restore_manager.types.register(made, name), fields=_state_fields(made))
+        made._symphony_kind = spec.kind  # type: ignore[attr-defined]
+        made._symphony_spec = spec  # type: ignore[attr-defined]
+        return made
+
+    return declare if cls is None else declare(cls)
+
+
+def _as_dataclass(cls: type[T], *, frozen: bool, with_id: bool) -> type[T]:
+    if "__slots__" in cls.__dict__:
+        raise EntityTypeError(f"{cls.__qualname__} cannot declare __slots__: its attributes are tracked")
+    if with_id and not any("id" in getattr(base, "__annotations__", {}) for base in cls.__mro__):
+        cls.__annotations__ = {**cls.__dict__.get("__annotations__", {}), "id": "str"}
+        cls.id = dataclasses.field(default="", kw_only=True)  # type: ignore[attr-defined]
+    keeps_repr = "__repr__" in cls.__dict__
+    made = dataclasses.dataclass(cls, frozen=frozen, eq=not with_id, repr=not keeps_repr and not with_id)
+    if with_id and not keeps_repr:
+        made.__repr__ = _entity_repr  # type: ignore[method-assign, assignment]
+    return made
+
+
+def _state_fields(cls: type) -> tuple[str, ...]:
+    names = tuple(field.name for field in dataclasses.fields(cls))
+    hidden = [name for name in names if name.startswith("_")]
+    if hidden:
+        raise EntityTypeError(f"{cls.__qualname__}.{hidden[0]}: names that start with '_' are not part of a state; declare no field for it")
+    return names
+
+
+def _install(cls: type, spec: ClassSpec, setter: Any) -> None:
+    own_setter = cls.__dict__.get("__setattr__")
+    if own_setter is not None:
+        raise EntityTypeError(f"{cls.__qualname__} cannot define __setattr__: assignments are tracked")
+    cls._symphony_kind = spec.kind  # type: ignore[attr-defined]
+    cls._symphony_spec = spec  # type: ignore[attr-defined]
+    cls.__setattr__ = setter  # type: ignore[method-assign, assignment]
+    cls.__delattr__ = _refuse_delete  # type: ignore[method-assign, assignment]
+    cls.__getstate__ = _copied_state  # type: ignore[attr-defined]
+    cls.__setstate__ = _set_copied_state  # type: ignore[attr-defined]
+    cls._symphony_key_of = _key_of  # type: ignore[attr-defined]
+
+
+def _default_the_id(cls: type) -> None:
+    """Let the id be left out, and make it when it is empty."""
+    made_init = cls.__init__  # type: ignore[misc]
+    names = [field.name for field in dataclasses.fields(cls) if field.init and not field.kw_only]
+    place = names.index("id") if "id" in names else sys.maxsize
+
+    def __init__(self: Any, *arguments: Any, **named: Any) -> None:
+        if len(arguments) <= place and not named.get("id"):
+            named["id"] = new_id()
+        made_init(self, *arguments, **named)
+        if not self.id:
+            self.id = new_id()
+        check_entity_id(self.id)
+
+    __init__.__wrapped__ = made_init  # type: ignore[attr-defined]
+    __init__.__doc__ = made_init.__doc__
+    cls.__init__ = __init__  # type: ignore[misc]
+
+
+def _make_setattr(spec: ClassSpec, setter: Callable[[Any, str, Any], None]) -> Any:
+    fields = frozenset(spec.fields)
+    settle = object.__setattr__
+
+    def __setattr__(self: Any, name: str, new: Any) -> None:
+        if name in fields:
+            setter(self, name, new)
+        elif name.startswith("_") or hasattr(type(self), name):
+            settle(self, name, new)
+        else:
+            raise AttributeError(
+                f"{type(self).__name__} has no field {name!r}: declare it, or start its name with '_' if it is no part of the state"
+            )
+
+    return __setattr__
+
+
+def _set_entity_field(node: Any, name: str, new: Any) -> None:
+    """Assign a field of an entity: the hot path of change tracking, so the common case is written out."""
+    held = node.__dict__
+    record = held.get("_symphony_record")
+    if record is None or type(new) not in ATOMS or name == "id" or type(held.get(name)) not in ATOMS:
+        if name == "id" and record is not None:
+            raise AttributeError(f"the id of {record.key} cannot change: remove the entity and add a new one")
+        _set_node_field(node, name, new)
+        return
+    with record.world.lock:
+        sink = record.sink()
+        old = held[name]
+        held[name] = new
+        sink((SET, (name,), new), (_put_back, node, name, old))
+
+
+def _set_node_field(node: Any, name: str, new: Any) -> None:
+    held = node.__dict__
+    with Site(node) as site:
+        live, plain = site.convert(new, name)
+        old = held.get(name, MISSING)
+        if live is old and kind_of(live) in ("part", "container"):  # `x.items += [...]` assigns what it changed in place
+            return
+        held[name] = live
+        own(live, node, name)
+        release(old)
+        site.recorded((SET, (*site.path, name), plain), (_put_back, node, name, old), live)
+
+
+def _put_back(node: Any, name: str, old: Any) -> None:
+    release(node.__dict__.get(name))
+    if old is MISSING:
+        node.__dict__.pop(name, None)
+    else:
+        node.__dict__[name] = old
+        own(old, node, name)
+
+
+def _key_of(self: Any, child: Any) -> Any:
+    return child._symphony_key
+
+
+def _copy_part(cls: type, source: Any, world: Any, depth: int) -> Any:
+    made = cls.__new__(cls)
+    for name in cls._symphony_spec.fields:  # type: ignore[attr-defined]
+        live = admit(source.__dict__[name], world, depth + 1)
+        made.__dict__[name] = live
+        own(live, made, name)
+    return made
+
+
+def _refuse_delete(self: Any, name: str) -> None:
+    if name in type(self)._symphony_spec.fields:
+        raise AttributeError(f"the field {name!r} of {type(self).__name__} cannot be deleted; set it to None")
+    object.__delattr__(self, name)
+
+
+def _copied_state(self: Any) -> Mapping[str, Any]:
+    return {name: item for name, item in self.__dict__.items() if not name.startswith("_symphony_")}
+
+
+def _set_copied_state(self: Any, state: Mapping[str, Any]) -> None:
+    for name, item in state.items():
+        setattr(self, name, item)
+
+
+def _entity_repr(self: Any) -> str:
+    shown = []
+    for name in type(self)._symphony_spec.fields:
+        item = self.__dict__.get(name, MISSING)
+        shown.append(f"{name}=<{type(item)._symphony_spec.name}:{item.id}>" if kind_of(item) == "entity" else f"{name}={item!r}")
+    return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def named_types(cls: type) -> list[type]:
+    """The enum, part and value classes that a class's annotations name, at any depth.
+
+    Annotations that cannot be evaluated yet (a name defined later, or only for type checkers) are passed over: their classes
+    register themselves when they are declared or met.
+    """
+    try:
+        hints = typing.get_type_hints(cls)
+    except (NameError, AttributeError, TypeError):
+        return []
+    found: list[type] = []
+    stack = list(hints.values())
+    while stack:
+        hint = stack.pop()
+        stack.extend(typing.get_args(hint))
+        if isinstance(hint, type) and issubclass(hint, enum.Enum):
+            found.append(hint)
+    return found

@@ -1,0 +1,168 @@
+"""The restorer that `@entity` registers: it rebuilds every field of the class from the state, without running the constructor."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from symphony_es.core.state.capture import make_instance, revive_enum
+from symphony_es.core.state.containers import TrackedDict, TrackedList, TrackedSet
+from symphony_es.core.state.entity import ClassSpec, named_types
+from symphony_es.core.state.live import ATOMS, admit, kind_of, own, release
+from symphony_es.core.state.restore import EntityRestorer, RestorationContext
+from symphony_es.core.state.types import TypeTable
+from symphony_es.errors import RestorationError
+from symphony_es.events.values import Tagged
+
+__all__ = ["DeclaredEntityRestorer", "enliven"]
+
+
+class DeclaredEntityRestorer(EntityRestorer):
+    """Makes objects of one `@entity` class. Fields the state lacks get their default; what the class lacks is reported."""
+
+    wants_plain = True
+
+    def __init__(self, cls: type) -> None:
+        self.restored_class = cls
+        self.spec: ClassSpec = cls._symphony_spec  # type: ignore[attr-defined]
+        self.state_version = self.spec.state_version
+        self._enums_registered = False
+
+    @property
+    def entity_type(self) -> str:
+        """The entity type of the class."""
+        return self.spec.name
+
+    async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+        """Make the object from plain data; references stay in place until they are connected."""
+        types = context.symphony.restore_manager.types
+        self.register_named_types(types)
+        made = self.restored_class.__new__(self.restored_class)
+        self.fill(made, data, types)
+        made.__dict__["id"] = entity_id
+        return made
+
+    def fill(self, obj: Any, data: dict[str, Any], types: TypeTable) -> None:
+        """Set every field from plain data, unrecorded.
+
+        Raises:
+            RestorationError: a field has neither a stored value nor a default.
+        """
+        held = obj.__dict__
+        for field in dataclasses.fields(self.restored_class):
+            name = field.name
+            live = enliven(data[name], types) if name in data else self._default(field)
+            release(held.get(name))
+            held[name] = live
+            own(live, obj, name)
+
+    def _default(self, field: dataclasses.Field[Any]) -> Any:
+        if field.default is not dataclasses.MISSING:
+            return admit(field.default, None)
+        if field.default_factory is not dataclasses.MISSING:
+            return admit(field.default_factory(), None)
+        raise RestorationError(
+            f"a stored {self.entity_type} has no {field.name!r}: give the field of {self.restored_class.__qualname__} a default, "
+            "or raise state_version and write an upcast"
+        )
+
+    def register_named_types(self, types: TypeTable) -> None:
+        """Register the enums that the class's annotations name, so that members come back as members."""
+        if not self._enums_registered:
+            for cls in named_types(self.restored_class):
+                types.register(cls)
+            self._enums_registered = True
+
+    def capture(self, entity: Any) -> dict[str, Any]:
+        """The live values of the fields."""
+        return {name: entity.__dict__[name] for name in self.spec.fields}
+
+    def reset(self, entity: Any, data: dict[str, Any]) -> None:
+        """Set every field to live values, unrecorded."""
+        for name in self.spec.fields:
+            live = admit(data[name], None)
+            release(entity.__dict__.get(name))
+            entity.__dict__[name] = live
+            own(live, entity, name)
+
+    def upcast(self, data: dict[str, Any], from_version: int) -> dict[str, Any]:
+        """Apply the class's `upcast`."""
+        if self.spec.upcast is None or from_version > self.state_version:
+            return super().upcast(data, from_version)
+        return self.spec.upcast(data, from_version)
+
+
+def enliven(plain: Any, types: TypeTable) -> Any:
+    """The live form of stored plain data: tracked containers, objects for the tagged values whose class is known."""
+    cls = type(plain)
+    if cls in ATOMS or cls is str:
+        return plain
+    maker = _MAKERS.get(cls)
+    return plain if maker is None else maker(plain, types)
+
+
+def _list(plain: list[Any], types: TypeTable) -> TrackedList:
+    made = TrackedList()
+    for index, item in enumerate(plain):
+        live = enliven(item, types)
+        list.append(made, live)
+        own(live, made, index)
+    return made
+
+
+def _dict(plain: dict[Any, Any], types: TypeTable) -> TrackedDict:
+    made = TrackedDict()
+    for key, item in plain.items():
+        live = enliven(item, types)
+        dict.__setitem__(made, key, live)
+        own(live, made, key)
+    return made
+
+
+def _set(plain: set[Any], types: TypeTable) -> TrackedSet:
+    made = TrackedSet()
+    for item in plain:
+        set.add(made, enliven(item, types))
+    return made
+
+
+def _tuple(plain: tuple[Any, ...], types: TypeTable) -> tuple[Any, ...]:
+    return tuple(enliven(item, types) for item in plain)
+
+
+def _tagged(plain: Tagged, types: TypeTable) -> Any:
+    cls = types.class_of(plain.name)
+    if cls is None:
+        return plain
+    if plain.kind == "enum":
+        return revive_enum(cls, plain)
+    spec = getattr(cls, "_symphony_spec", None)
+    if spec is None or set(spec.fields) != set(plain.data):
+        return plain  # the class has changed: kept as stored, and reported
+    made = make_instance(cls, {})
+    for name, item in plain.data.items():
+        live = enliven(item, types)
+        made.__dict__[name] = live
+        own(live, made, name)
+    return made
+
+
+_MAKERS: dict[type, Callable[[Any, TypeTable], Any]] = {list: _list, dict: _dict, set: _set, tuple: _tuple, Tagged: _tagged}
+
+
+def unknown_names(live: Any) -> set[str]:
+    """Names of tagged values in a live value that no class was known for."""
+    found: set[str] = set()
+    stack = [live]
+    while stack:
+        item = stack.pop()
+        if type(item) is Tagged:
+            found.add(item.name)
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, (list, tuple, set)):
+            stack.extend(item)
+        elif kind_of(item) in ("part", "value"):
+            stack.extend(getattr(item, name) for name in type(item)._symphony_spec.fields)
+    return found

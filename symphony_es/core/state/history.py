@@ -1,0 +1,174 @@
+"""States as they were at a position: the nearest snapshot, and the events after it.
+
+Up the restore path only: nothing here writes. A snapshot that cannot be trusted is passed over and remembered as damaged; the
+states then come from an earlier one, or from the whole log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from symphony_es.errors import PositionNotFoundError, SnapshotDamagedError
+from symphony_es.events.changes import REMOVE, SET
+from symphony_es.events.codec import Row, decode_changes
+from symphony_es.events.fold import EntityState, Fold
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.snapshots import SnapshotInfo, SnapshotStore
+    from symphony_es.log.log import EventLog
+
+__all__ = ["SYSTEM_PREFIX", "StateHistory", "is_system"]
+
+SYSTEM_PREFIX = "symphony."
+PAGE = 1000
+logger = structlog.get_logger(__name__)
+
+
+def is_system(key: str) -> bool:
+    """Whether a key is one of the library's own entities, which restored worlds, diffs and rewinds leave out."""
+    return key.startswith(SYSTEM_PREFIX)
+
+
+class StateHistory:
+    """Reads past states of one log.
+
+    Attributes:
+        damaged: snapshots that could not be trusted, as (name, why).
+    """
+
+    def __init__(self, log: EventLog, snapshots: SnapshotStore | None) -> None:
+        self.log = log
+        self.snapshots = snapshots
+        self.damaged: list[tuple[str, str]] = []
+
+    async def states_at(self, position: int) -> Fold:
+        """All entity states right after an event; position 0 is the empty beginning.
+
+        Costs the size of the state, not the length of the log.
+
+        Raises:
+            PositionNotFoundError: after the head, or before the history that is kept.
+            DamagedEventError: an event on the way is damaged.
+        """
+        self._check(position)
+        fold = await self._base(position)
+        while fold.position < position:
+            rows = await self.log.read_rows(after=fold.position, until=position, limit=PAGE)
+            fold.apply_rows(rows)
+            if not rows:
+                break
+        return fold
+
+    def _check(self, position: int) -> None:
+        if not 0 <= position <= self.log.head:
+            raise PositionNotFoundError(f"position {position} is not in the log: its head is {self.log.head}")
+
+    async def _base(self, position: int) -> Fold:
+        for info in self._candidates(position):
+            try:
+                states = await asyncio.to_thread(self._store.read_all, info)
+            except SnapshotDamagedError as error:
+                self._report(info, error)
+                continue
+            return Fold(states, info.position)
+        base = self.log.base
+        if base is None:
+            return Fold()
+        if position < base.position:
+            raise PositionNotFoundError(
+                f"position {position} is no longer in memory: the kept history begins at {base.position} (memory_events=...)"
+            )
+        return base.copy()
+
+    @property
+    def _store(self) -> SnapshotStore:
+        assert self.snapshots is not None, "only a log on disk has snapshots"
+        return self.snapshots
+
+    def _candidates(self, position: int) -> list[SnapshotInfo]:
+        if self.snapshots is None:
+            return []
+        return [info for info in self.snapshots.list() if info.position <= position]
+
+    def _report(self, info: SnapshotInfo, error: SnapshotDamagedError) -> None:
+        logger.warning("snapshot_damaged", snapshot=info.name, error=str(error))
+        self.damaged.append((info.name, str(error)))
+        self._store.distrust(info, str(error))
+
+    async def entity_at(self, key: str, position: int) -> EntityState | None:
+        """One entity's state right after a position; None when it did not exist. Costs that entity's own events.
+
+        Raises:
+            PositionNotFoundError: after the head, or before the history that is kept.
+        """
+        self._check(position)
+        fold = await self._entity_base(key, position)
+        while True:
+            state = fold.states.get(key)
+            rows = await self.log.read_entity_rows(key, after_version=state.version if state else 0, until_position=position, limit=PAGE)
+            for row in rows:
+                fold.apply_row(row)
+            if len(rows) < PAGE:
+                return fold.states.get(key)
+
+    async def _entity_base(self, key: str, position: int) -> Fold:
+        for info in self._candidates(position):
+            try:
+                state = await asyncio.to_thread(self._store.read_one, info, key)
+            except SnapshotDamagedError as error:
+                self._report(info, error)
+                continue
+            return Fold({key: state} if state is not None else {}, info.position)
+        base = self.log.base
+        if base is None:
+            return Fold()
+        state = base.states.get(key)
+        return Fold({key: state.copy()} if state is not None else {}, base.position)
+
+    async def changed_keys(self, after: int, until: int) -> set[str]:
+        """Keys of the entities with events after one position, up to another."""
+        keys: set[str] = set()
+        while after < until:
+            rows = await self.log.read_rows(after=after, until=until, limit=PAGE)
+            if not rows:
+                break
+            keys.update(row[1] for row in rows)
+            after = rows[-1][0]
+        return keys
+
+    async def count_entities(self) -> int:
+        """How many of the application's entities are alive at the head: what the newest snapshot counted, and the events since."""
+        infos = self._candidates(self.log.head)
+        base = self.log.base
+        if infos:
+            count, after = infos[0].entity_count, infos[0].position
+        elif base is not None:
+            count, after = len(live_states(base)), base.position
+        else:
+            count, after = 0, 0
+        while after < self.log.head:
+            rows = await self.log.read_rows(after=after, limit=PAGE)
+            if not rows:
+                break
+            count += sum(_births(row) for row in rows if not is_system(row[1]))
+            after = rows[-1][0]
+        return count
+
+
+def _births(row: Row) -> int:
+    """1 for an event that creates its entity, -1 for one that deletes it."""
+    changes, _, _ = decode_changes(row)
+    return sum(1 if change[0] == SET else -1 for change in changes if not change[1] and change[0] in (SET, REMOVE))
+
+
+def live_states(fold: Fold) -> dict[str, EntityState]:
+    """The application's entities of a fold that are not deleted, in the order of their keys."""
+    return {key: state for key, state in sorted(fold.states.items()) if not state.deleted and not is_system(key)}
+
+
+def as_state_data(state: EntityState | None) -> dict[str, Any] | None:
+    """A state's data, or None where there is no live entity."""
+    return None if state is None or state.deleted else state.data

@@ -1,0 +1,86 @@
+"""What facades, the engine and restorers need of the Symphony they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.restore import RestoreManager
+    from symphony_es.core.state.world import World
+    from symphony_es.log.log import EventLog
+    from symphony_es.registry import NamedCallables, ServiceRegistry
+
+__all__ = ["Host"]
+
+
+class Host(Protocol):
+    """The part of a Symphony that lower layers may rely on."""
+
+    @property
+    def world(self) -> World:
+        """The live objects, or the ones under construction while restoring."""
+        ...
+
+    @property
+    def log(self) -> EventLog:
+        """The log."""
+        ...
+
+    @property
+    def registry(self) -> ServiceRegistry:
+        """Services by name."""
+        ...
+
+    @property
+    def models(self) -> NamedCallables:
+        """Model clients by name."""
+        ...
+
+    @property
+    def functions(self) -> NamedCallables:
+        """Functions of function steps by name."""
+        ...
+
+    @property
+    def tools(self) -> NamedCallables:
+        """Tools by name."""
+        ...
+
+    @property
+    def restore_manager(self) -> RestoreManager:
+        """This Symphony's restorers."""
+        ...
+
+    @property
+    def agents(self) -> Any:
+        """The facade of agents."""
+        ...
+
+    @property
+    def tasks(self) -> Any:
+        """The facade of tasks."""
+        ...
+
+    @property
+    def workflows(self) -> Any:
+        """The facade of workflows."""
+        ...
+
+    @property
+    def entities(self) -> Any:
+        """The facade of all entities."""
+        ...
+
+    @property
+    def persistence_enabled(self) -> bool:
+        """Whether there is a log on disk."""
+        ...
+
+    async def create_checkpoint(self, name: str | None = None, metadata: Mapping[str, Any] | None = None) -> str:
+        """Name the present position; returns the checkpoint's id."""
+        ...
+
+    def on_restore(self, callback: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Have a callback called after every resume."""
+        ...

@@ -1,0 +1,226 @@
+"""Between plain data and live values: what an entity's fields may hold, and how a change finds its way to its entity.
+
+A *node* is a live value that can change in place: an entity, a part, a tracked list, dict or set. Each node but the entity has
+one owner and the key it stands under, so that a change knows its path. `admit` turns what a user assigns into live values
+(containers become tracked copies), `plain_of` turns live values into the plain data that is recorded.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from symphony_es.errors import UnstorableValueError
+from symphony_es.events.references import EntityReference, Path
+from symphony_es.events.values import Encrypted, Redacted, Tagged, check_plain
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.records import EntityRecord
+    from symphony_es.core.state.types import TypeTable
+    from symphony_es.core.state.world import World
+
+__all__ = ["ATOMS", "MISSING", "admit", "kind_of", "locate", "own", "plain_of", "release"]
+
+ATOMS = frozenset({type(None), bool, int, float, bytes, Decimal, UUID, date, timedelta, EntityReference, Redacted, Encrypted})
+"""Types whose every value can be stored as it is; text and moments are looked at first."""
+
+_LOOKED_AT = frozenset({str, datetime, time})
+MAX_DEPTH = 64
+MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
+
+BUILDERS: dict[type, Callable[[Any, World | None, int], Any]] = {}
+"""Plain container type -> what makes its tracked copy; filled by containers.py."""
+
+PLAIN_COPIES: dict[type, Callable[[Any, World | None], Any]] = {}
+"""Tracked container type -> what makes its plain copy; filled by containers.py."""
+
+
+def kind_of(value: Any) -> str | None:
+    """`entity`, `part`, `value`, `container`, or None for anything that was not declared."""
+    kind = getattr(type(value), "_symphony_kind", None)
+    return kind if isinstance(kind, str) else None
+
+
+def admit(value: Any, world: World | None, depth: int = 0) -> Any:
+    """The live form of a value that a user assigns: itself, a tracked copy, or a refusal.
+
+    Raises:
+        UnstorableValueError: with a path relative to the value. Nothing has changed.
+    """
+    cls = type(value)
+    if cls in ATOMS or (cls is str and value.isascii()):
+        return value
+    if depth > MAX_DEPTH:
+        raise UnstorableValueError((), f"it is nested deeper than {MAX_DEPTH} levels, or contains itself")
+    if cls in _LOOKED_AT:
+        check_plain(value)
+        return value
+    builder = BUILDERS.get(cls)
+    if builder is not None:
+        return builder(value, world, depth)
+    kind = kind_of(value)
+    if kind == "entity":
+        return value
+    if kind in ("part", "container"):
+        return _admit_node(value, world, depth)
+    if cls is tuple:
+        return tuple(_admit_fixed(item, world, depth, index, "a tuple") for index, item in enumerate(value))
+    if kind == "value":
+        for name in cls._symphony_spec.fields:
+            _admit_fixed(getattr(value, name), world, depth, name, f"the @value {cls.__name__}")
+        return value
+    if isinstance(value, enum.Enum):
+        return value
+    if cls is Tagged:
+        check_plain(value)
+        return value
+    if world is None or world.record_of(value) is not None:
+        return value  # an object of a foreign class: looked up when its holder is added to a Symphony
+    raise UnstorableValueError((), _way_out(value))
+
+
+def _admit_node(value: Any, world: World | None, depth: int) -> Any:
+    """A part or a tracked container: adopted as it is while it belongs nowhere, copied when it has a place already."""
+    return value if value._symphony_owner is None else type(value)._symphony_copy(value, world, depth)
+
+
+def _admit_fixed(item: Any, world: World | None, depth: int, key: str | int, holder: str) -> Any:
+    """A member of something immutable: it must not be able to change in place, or its changes would go unrecorded."""
+    try:
+        if type(item) in BUILDERS or kind_of(item) in ("part", "container"):
+            raise UnstorableValueError(
+                (), f"a {type(item).__name__} inside {holder} could change without being recorded; use a tuple, or hold it in a list or @part"
+            )
+        return admit(item, world, depth + 1)
+    except UnstorableValueError as error:
+        raise error.within(None, (key,)) from None
+
+
+def _way_out(value: Any) -> str:
+    cls = type(value)
+    for base in (dict, list, tuple, set, str, int, float, bytes, datetime):
+        if isinstance(value, base):
+            return (
+                f"{cls.__qualname__} is a subclass of {base.__name__} and would come back as a plain {base.__name__}; "
+                f"convert it with {base.__name__}(...), or declare a @value"
+            )
+    if cls is frozenset:
+        return "a frozenset is not stored; use a set"
+    return (
+        f"{cls.__module__}.{cls.__qualname__} is no plain data; declare the class with @part (changes in place), @value (frozen) or "
+        "@entity, add the object with symphony.entities.add(obj), or store plain data that describes it"
+    )
+
+
+def plain_of(live: Any, world: World | None) -> Any:
+    """The plain data of a live value: containers copied, entities as references, declared classes as tagged values."""
+    cls = type(live)
+    if cls in ATOMS or cls in _LOOKED_AT:
+        return live
+    copier = PLAIN_COPIES.get(cls)
+    if copier is not None:
+        return copier(live, world)
+    kind = kind_of(live)
+    if kind == "entity":
+        return EntityReference(cls._symphony_spec.name, live.id)
+    if kind == "part":
+        held = live.__dict__
+        return Tagged("part", cls._symphony_spec.name, {name: plain_at(held[name], world, name) for name in cls._symphony_spec.fields})
+    if kind == "value":
+        return Tagged("value", cls._symphony_spec.name, {n: plain_at(getattr(live, n), world, n) for n in cls._symphony_spec.fields})
+    if cls is tuple:
+        return tuple(plain_at(item, world, index) for index, item in enumerate(live))
+    if isinstance(live, enum.Enum):
+        return plain_enum(live, world.types if world is not None else None)
+    if cls is Tagged:
+        return live
+    record = world.record_of(live) if world is not None else None
+    if record is None:
+        raise UnstorableValueError((), _way_out(live))
+    return record.reference
+
+
+def plain_enum(member: enum.Enum, types: TypeTable | None) -> Tagged:
+    """An enum member by name; a combination of flags, which has none, by its number."""
+    cls = type(member)
+    name = types.name_of_enum(cls) if types is not None else cls.__name__
+    single = cls.__members__.get(member.name or "") is member
+    return Tagged("enum", name, member.name if single else member.value)
+
+
+def plain_at(item: Any, world: World | None, key: str | int) -> Any:
+    """`plain_of`, with the key added to the path of a refusal."""
+    cls = type(item)
+    if cls in ATOMS or cls in _LOOKED_AT:
+        return item
+    try:
+        return plain_of(item, world)
+    except UnstorableValueError as error:
+        raise error.within(None, (key,)) from None
+
+
+def own(live: Any, owner: Any, key: str | int | None) -> None:
+    """Give a node its place; anything else has none."""
+    if kind_of(live) in ("part", "container"):
+        live._symphony_owner = owner
+        live._symphony_key = key
+
+
+def release(live: Any) -> None:
+    """Take a node's place away: its later changes are nobody's."""
+    if kind_of(live) in ("part", "container"):
+        live._symphony_owner = None
+
+
+def locate(node: Any) -> tuple[EntityRecord | None, Path]:
+    """The record of the entity a node belongs to and the node's path in it; (None, ...) while it belongs to none."""
+    path: list[str | int] = []
+    while True:
+        if type(node)._symphony_kind == "entity":
+            path.reverse()
+            return node.__dict__.get("_symphony_record"), tuple(path)
+        owner = node._symphony_owner
+        if owner is None:
+            return None, ()
+        path.append(owner._symphony_key_of(node))
+        node = owner
+
+
+def refuse_cycle(node: Any, live: Any) -> None:
+    """Parts and containers form a tree: refuse a value that holds the node it is to be put into, or an owner of it.
+
+    Raises:
+        UnstorableValueError: it does. Nothing has changed.
+    """
+    owners = set()
+    while node is not None and type(node)._symphony_kind != "entity":
+        owners.add(id(node))
+        node = node._symphony_owner
+    if owners and any(id(item) in owners for item in _walk(live)):
+        raise UnstorableValueError((), "a part or container cannot contain itself; refer to entities, or copy it")
+
+
+def _walk(live: Any) -> Iterator[Any]:
+    """Everything a live value holds, itself first; entities are not entered."""
+    stack = [live]
+    while stack:
+        item = stack.pop()
+        cls = type(item)
+        if cls in ATOMS or cls in _LOOKED_AT:
+            continue
+        yield item
+        if kind_of(item) in ("part", "value"):
+            stack.extend(getattr(item, name) for name in cls._symphony_spec.fields)
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, (list, tuple, set)):
+            stack.extend(item)
+
+
+def entities_in(live: Any) -> list[Any]:
+    """The live entities that a live value holds, at any depth; what a new entity brings with it."""
+    return [item for item in _walk(live) if kind_of(item) == "entity"]

@@ -1,0 +1,330 @@
+"""Which live objects belong to a Symphony, by type and id: finding, adding and removing them.
+
+What is added is recorded from then on, beginning with its complete state; what is removed leaves a tombstone in the log. While a
+world is under construction, what restorers create is given the id being restored and nothing is appended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+from symphony_es.core.state.attribution import Attribution, current_attribution
+from symphony_es.core.state.capture import plain_state, revive
+from symphony_es.core.state.live import admit, entities_in, kind_of, plain_at
+from symphony_es.core.state.outbox import Outbox
+from symphony_es.core.state.records import EntityRecord, Segment
+from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
+from symphony_es.core.state.transactions import Recording, Transaction, TransactionBlock, current_scope
+from symphony_es.errors import (
+    ConfigurationError,
+    EntityBusyError,
+    EntityExistsError,
+    EntityNotFoundError,
+    EntityOwnershipError,
+    EntityTypeError,
+    RestorationError,
+    UnstorableValueError,
+)
+from symphony_es.events.changes import REMOVE, SET
+from symphony_es.events.diff import diff
+from symphony_es.events.identifiers import check_entity_id, check_entity_type, entity_key
+from symphony_es.events.references import EntityReference
+
+if TYPE_CHECKING:
+    from symphony_es.log.log import EventLog
+
+__all__ = ["EntityLike", "Membership"]
+
+EntityLike = Any
+"""An entity's object, an `EntityReference`, or `"Type:id"`."""
+
+
+class Membership:
+    """The live objects of one world by type and id.
+
+    Args:
+        log: where changes go.
+        restorers: the Symphony's restorers.
+        restoring: start under construction.
+        empty_log: the log had no entities, so every id that this world does not know is free.
+    """
+
+    def __init__(self, log: EventLog, restorers: RestoreManager, *, restoring: bool = False, empty_log: bool = False) -> None:
+        self.log = log
+        self.restorers = restorers
+        self.types = restorers.types
+        self.lock = threading.RLock()
+        self.outbox = Outbox(log, self.lock)
+        self.restoring = restoring
+        self.under_restoration: EntityReference | None = None
+        self.knows_all_ids = empty_log
+        self.waiting_in_log = 0
+        self.sealed: str | None = None
+        self.tombstones: dict[str, int | EntityRecord] = {}
+        self._records: dict[str, EntityRecord] = {}
+        self._foreign: dict[int, EntityRecord] = {}
+        self._in_doubt: set[EntityRecord] = set()
+
+    # -- finding ------------------------------------------------------------------------------------------------------
+
+    def record_of(self, obj: Any) -> EntityRecord | None:
+        """The record of a live object of this world, or None."""
+        if kind_of(obj) == "entity":
+            record = obj.__dict__.get("_symphony_record")
+            return record if isinstance(record, EntityRecord) and record.world is self else None
+        return self._foreign.get(id(obj))
+
+    def record_for(self, entity: EntityLike) -> EntityRecord:
+        """The record of an entity, given by object, reference or key.
+
+        Raises:
+            EntityNotFoundError: it is not here; the message tells where it may be.
+            EntityOwnershipError: the object was not added to this Symphony.
+        """
+        if isinstance(entity, str):
+            entity = EntityReference.parse(entity)
+        if isinstance(entity, EntityReference):
+            found = self._records.get(entity.key)
+            if found is None:
+                raise EntityNotFoundError(entity.key, self._hint())
+            return found
+        found = self.record_of(entity)
+        if found is None:
+            raise EntityOwnershipError(
+                f"this {type(entity).__name__} object belongs to no entity of this Symphony: add it with symphony.entities.add(obj)"
+            )
+        return found
+
+    def _hint(self) -> str:
+        if self.waiting_in_log:
+            return f"{self.waiting_in_log} entities wait in the log and have not been restored: await symphony.resume()"
+        return ""
+
+    def get(self, entity: EntityLike) -> Any:
+        """The live object of an entity.
+
+        Raises:
+            EntityNotFoundError: there is none.
+        """
+        return self.record_for(entity).obj
+
+    def find(self, entity: EntityLike) -> Any | None:
+        """The live object of an entity, or None."""
+        if isinstance(entity, str):
+            entity = EntityReference.parse(entity)
+        if isinstance(entity, EntityReference):
+            found = self._records.get(entity.key)
+            return found.obj if found is not None else None
+        return entity if self.record_of(entity) is not None else None
+
+    def all(self, entity_type: str | None = None) -> list[Any]:
+        """All live objects, or those of a type, in the order in which they were added."""
+        return [record.obj for record in self._records.values() if entity_type is None or record.entity_type == entity_type]
+
+    def generation(self, entity: EntityLike) -> int:
+        """How often a rewind took this entity back."""
+        return self.record_for(entity).generation
+
+    def count_entities(self) -> int:
+        """How many entities the log has alive, once everything recorded outside transactions is flushed."""
+        self._in_doubt = {record for record in self._in_doubt if not record.settled}
+        doubtful = sum(1 if record.closed is None else -1 for record in self._in_doubt)
+        return self.waiting_in_log + len(self._records) - doubtful
+
+    @property
+    def records(self) -> dict[str, EntityRecord]:
+        """All records by key."""
+        return self._records
+
+    # -- adding and removing ------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        obj: Any,
+        entity_type: str | None = None,
+        entity_id: str | None = None,
+        *,
+        capture: Literal["auto", "on_record"] = "auto",
+        event_name: str | None = None,
+        data: Any = None,
+    ) -> Any:
+        """Add an object, and the entities it refers to; its complete state is the first event. Adding twice changes nothing.
+
+        Raises:
+            EntityExistsError: the id is taken.
+            EntityOwnershipError: the object belongs to another Symphony.
+            EntityTypeError, InvalidIdentifierError, UnstorableValueError: it cannot be stored. Nothing is added.
+        """
+        with self.lock:
+            if self.restoring:
+                return self._place(obj, entity_type)
+            known = self.record_of(obj)
+            if known is not None and known.closed is None:
+                if entity_type not in (None, known.entity_type) or entity_id not in (None, known.reference.entity_id):
+                    raise EntityExistsError(known.key, "an object is one entity: it cannot be added under another type or id")
+                return obj
+            reference = self._identify(obj, entity_type, entity_id)
+            newcomers = self._gather(obj, reference)
+            for newcomer in newcomers:
+                self._check_free(newcomer)
+            for newcomer, (itself, state) in newcomers.items():
+                record = self._adopt(newcomer, itself, state)
+                record.manual = capture == "on_record" and itself is obj
+                self._begin_history(record, state, event_name if itself is obj else None, data if itself is obj else None)
+            return obj
+
+    def adopt_referred(self, obj: Any) -> None:
+        """Add an entity that a change of an added one refers to."""
+        if self.record_of(obj) is None:
+            self.add(obj)
+
+    def _place(self, obj: Any, entity_type: str | None) -> Any:
+        """Under construction: what a restorer creates takes the id that is being restored, and nothing is appended."""
+        wanted = self.under_restoration
+        made = type(obj)._symphony_spec.name if kind_of(obj) == "entity" else entity_type or type(obj).__name__
+        if wanted is None or made != wanted.entity_type:
+            raise RestorationError(
+                f"a restorer created a {made} while {wanted.key if wanted else 'nothing'} was being restored: it may only make that entity"
+            )
+        if kind_of(obj) == "entity":
+            obj.__dict__["id"] = wanted.entity_id
+        return obj
+
+    def _identify(self, obj: Any, entity_type: str | None, entity_id: str | None) -> EntityReference:
+        if kind_of(obj) == "entity":
+            spec = type(obj)._symphony_spec
+            if entity_type not in (None, spec.name) or entity_id not in (None, obj.id):
+                raise EntityTypeError(f"this object is {spec.name}:{obj.id} and cannot be added as {entity_type}:{entity_id}")
+            owner = obj.__dict__.get("_symphony_record")
+            if owner is not None and owner.closed is None:
+                raise EntityOwnershipError(f"{owner.key} belongs to another Symphony: an object belongs to one")
+            return EntityReference(spec.name, check_entity_id(obj.id))
+        if kind_of(obj) is not None or isinstance(obj, (str, EntityReference, UnrestoredEntity)):
+            raise EntityTypeError(f"a {type(obj).__name__} is no entity; add an @entity object or one of a class of your own")
+        chosen = check_entity_type(entity_type or self.types.name_of(type(obj)) or type(obj).__name__)
+        identity = entity_id if entity_id is not None else getattr(obj, "id", None)
+        if not isinstance(identity, str):
+            raise ConfigurationError(f"a {chosen} needs an id: give entity_id=..., or the object a text attribute `id`")
+        return EntityReference(chosen, check_entity_id(identity))
+
+    def _gather(self, obj: Any, reference: EntityReference) -> dict[str, tuple[Any, dict[str, Any]]]:
+        """The object and every entity it refers to that is new, with their states; nothing is added yet."""
+        found: dict[str, tuple[Any, dict[str, Any]]] = {}
+        queue = [(reference, obj)]
+        while queue:
+            reference, item = queue.pop()
+            known = found.get(reference.key)
+            if known is not None:
+                if known[0] is not item:
+                    raise EntityExistsError(reference.key, "two objects have the same type and id")
+                continue
+            state = self.capture(item, reference)
+            found[reference.key] = (item, state)
+            if kind_of(item) == "entity":
+                referred = [other for name in type(item)._symphony_spec.fields for other in entities_in(item.__dict__[name])]
+                queue.extend((self._identify(other, None, None), other) for other in referred if self.record_of(other) is None)
+        return found
+
+    def capture(self, obj: Any, reference: EntityReference) -> dict[str, Any]:
+        """The plain state of an object, read off now."""
+        try:
+            if kind_of(obj) == "entity":
+                held = obj.__dict__
+                for name in type(obj)._symphony_spec.fields:
+                    admit(held[name], self) if kind_of(held[name]) is None else None
+                return {name: plain_at(held[name], self, name) for name in type(obj)._symphony_spec.fields}
+            return plain_state(self.restorer_of(reference.entity_type).capture(obj), self)
+        except UnstorableValueError as error:
+            raise error.within(reference.key) from None
+
+    def restorer_of(self, entity_type: str) -> EntityRestorer:
+        """The restorer of a type; one that can only capture where none is registered."""
+        return self.restorers.restorer_for(entity_type) or PlainRestorer(entity_type)
+
+    def _check_free(self, key: str) -> None:
+        if key in self._records:
+            raise EntityExistsError(key, "get it with symphony.entities.get")
+        removed = self.tombstones.get(key)
+        if isinstance(removed, EntityRecord) and removed.holder is not None:
+            raise EntityExistsError(key, "it was removed in this transaction: create it again after its end")
+        if removed is None and not self.knows_all_ids:
+            version, live = self.log.entity_status_now(key)
+            if live:
+                raise EntityExistsError(key, "it is in the log and has not been restored: await symphony.resume()")
+            self.tombstones[key] = version
+
+    def _adopt(self, key: str, obj: Any, state: dict[str, Any]) -> EntityRecord:
+        record = EntityRecord(self, key, obj, self.restorers.restorer_for(EntityReference.parse(key).entity_type))
+        removed = self.tombstones.pop(key, 0)
+        if isinstance(removed, EntityRecord):
+            self.outbox.submit_pending()  # its removal comes first
+            removed = removed.version
+        record.version = removed
+        self.install(record, state)
+        return record
+
+    def install(self, record: EntityRecord, state: dict[str, Any]) -> None:
+        """Make a record part of this world."""
+        self._records[record.key] = record
+        if kind_of(record.obj) == "entity":
+            record.obj.__dict__["_symphony_record"] = record
+        else:
+            record.known = state
+            self._foreign[id(record.obj)] = record
+
+    def forget(self, record: EntityRecord) -> None:
+        """Take a record out of this world, as if it had never been added."""
+        self._in_doubt.discard(record)
+        self._records.pop(record.key, None)
+        self._foreign.pop(id(record.obj), None)
+        if kind_of(record.obj) == "entity":
+            record.obj.__dict__.pop("_symphony_record", None)
+        if record.version:
+            self.tombstones[record.key] = record.version
+
+    def _begin_history(self, record: EntityRecord, state: dict[str, Any], name: str | None, data: Any) -> None:
+        change = (SET, (), state)
+        self._in_doubt.add(record)
+        version = record.restorer.state_version if record.restorer is not None else 1
+        scope = current_scope.get()
+        if scope is not None and scope.transaction.world is self:
+            draft = scope.transaction.draft(record, scope, new=True, name=name or scope.name or f"{record.entity_type}Created")
+            draft.sink(change, (self.forget, record))
+            segment = draft.segment
+        else:
+            segment = record.segment(current_attribution.get(), name or f"{record.entity_type}Created")
+            segment.changes.append(change)
+            segment.open = name is None
+        segment.state_version = version if version != 1 else None
+        if data is not None:
+            segment.data = data
+
+    def remove(self, entity: EntityLike, *, event_name: str | None = None, data: Any = None) -> None:
+        """Remove an entity: a tombstone in the log, its history stays. Its object is detached.
+
+        Raises:
+            EntityNotFoundError: there is none.
+        """
+        with self.lock:
+            record = self.record_for(entity)
+            sink = record.sink()
+            scope = current_scope.get()
+            name = event_name or (scope.name if scope is not None else None) or f"{record.entity_type}Deleted"
+            if scope is not None and scope.transaction.world is self:
+                sink = scope.transaction.draft(record, scope, new=True, name=name).sink
+            else:
+                sink = record.segment(current_attribution.get(), name, data).sink
+            sink((REMOVE, ()), (self._unremove, record))
+            record.closed = "it was removed"
+            self._in_doubt.add(record)
+            self._records.pop(record.key)
+            self._foreign.pop(id(record.obj), None)
+            self.tombstones[record.key] = record
+
+    def _unremove(self, record: EntityRecord) -> None:
+        record.closed = None
+        self._in_doubt.discard(record)
+        self.tombstones.pop(record.key, None)
+        self.install(record, record.known or {})

@@ -1,0 +1,267 @@
+"""The outbox: recorded changes on their way from objects to the log.
+
+Changes made outside transactions leave together at the next turn of the event loop, as one transaction; an explicit transaction
+leaves when its block ends. The order of submission is the order in the log. What cannot be appended marks its entities as out of
+step with the log: nothing later of them is submitted until they are refreshed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from symphony_es.core.state.records import EntityRecord, Segment
+from symphony_es.errors import EntityOutOfStepError, LimitExceededError, SymphonyError, UnstorableValueError, format_path
+from symphony_es.events.codec import encode_value
+from symphony_es.events.event import NewEvent
+from symphony_es.events.identifiers import uuid7
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.transactions import Transaction
+    from symphony_es.log.log import EventLog, Ticket
+    from symphony_es.log.recorder import PreparedEvent
+
+__all__ = ["Outbox"]
+
+Part = tuple[EntityRecord, Segment]
+logger = structlog.get_logger(__name__)
+
+
+class Flight(NamedTuple):
+    """A submission whose outcome is not known yet."""
+
+    ticket: Ticket
+    parts: list[Part]
+
+
+class Outbox:
+    """What of one world waits to be submitted, and what has been submitted and not acknowledged.
+
+    Attributes:
+        broken: the entities that are out of step with the log.
+        on_submitted: called with the number of bytes of each submission.
+    """
+
+    def __init__(self, log: EventLog, lock: threading.RLock, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self.log = log
+        self.lock = lock
+        self.clock_ns = clock_ns
+        self.on_submitted: Callable[[int], None] = lambda size_bytes: None
+        self.broken: dict[EntityRecord, None] = {}
+        self._dirty: dict[EntityRecord, None] = {}
+        self._flights: deque[Flight] = deque()
+        self._last: Ticket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._scheduled_on: asyncio.AbstractEventLoop | None = None
+        self._waiting_for_room: asyncio.Task[None] | None = None
+
+    def mark_dirty(self, record: EntityRecord) -> None:
+        """Note that an entity has changes to submit, and see to it that they are at the loop's next turn.
+
+        Outside a running loop the turn is the next one of the loop that was used last; without any, the changes wait for the
+        next awaited call.
+        """
+        self._dirty[record] = None
+        try:
+            loop = self._loop = asyncio.get_running_loop()
+            call = loop.call_soon
+        except RuntimeError:
+            if self._loop is None or self._loop.is_closed():
+                return
+            loop, call = self._loop, self._loop.call_soon_threadsafe
+        if self._scheduled_on is not loop:
+            self._scheduled_on = loop
+            call(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled_on = None
+        if not self.log.has_room():
+            self._waiting_for_room = asyncio.ensure_future(self._submit_when_there_is_room())
+            return
+        with self.lock:
+            self.submit_pending()
+            self.settle()
+
+    async def _submit_when_there_is_room(self) -> None:
+        await self.log.room()
+        with self.lock:
+            self.submit_pending()
+
+    def submit_pending(self) -> None:
+        """Submit all changes made outside transactions, as one transaction; called with the lock held."""
+        if not self._dirty:
+            return
+        self._scheduled_on = None
+        dirty, self._dirty = self._dirty, {}
+        prepared: list[PreparedEvent] = []
+        parts: list[Part] = []
+        first: bytes | None = None
+        for record in dirty:
+            if record.broken is not None:
+                continue
+            version, mark = record.version, len(prepared)
+            try:
+                for segment in record.pending:
+                    for event in self._prepare_split(record, segment, version, first):
+                        version += 1
+                        first = first or event.event_id
+                        prepared.append(event)
+            except (UnstorableValueError, LimitExceededError) as error:
+                del prepared[mark:]
+                first = prepared[0].event_id if prepared else None
+                self.mark_broken(record, error)
+                continue
+            record.version = version
+            parts.extend((record, segment) for segment in record.pending)
+            record.pending = []
+        if prepared:
+            self._submit(prepared, parts)
+
+    def _submit(self, prepared: list[PreparedEvent], parts: list[Part]) -> Ticket:
+        ticket = self._last = self.log.submit(prepared)
+        self._flights.append(Flight(ticket, parts))
+        self.on_submitted(sum(len(event.body) for event in prepared))
+        return ticket
+
+    def _prepare_split(self, record: EntityRecord, segment: Segment, version: int, first: bytes | None) -> list[PreparedEvent]:
+        """The events of a segment: one, or several where it is too large for one."""
+        batches = deque([segment.changes])
+        prepared: list[PreparedEvent] = []
+        while batches:
+            changes = batches.popleft()
+            transaction_id = first or (prepared[0].event_id if prepared else None)
+            try:
+                event = self._prepare(record, segment, changes, version + len(prepared) + 1, transaction_id)
+            except LimitExceededError as error:
+                if len(changes) < 2:
+                    raise self._name_largest(record, changes, error) from error
+                half = len(changes) // 2
+                batches.extendleft([changes[half:], changes[:half]])
+                continue
+            prepared.append(event)
+        return prepared
+
+    def _prepare(
+        self, record: EntityRecord, segment: Segment, changes: list[tuple[object, ...]], version: int, transaction_id: bytes | None
+    ) -> PreparedEvent:
+        metadata = segment.attribution.metadata(state_version=segment.state_version)
+        if metadata.run_id == record.reference.entity_id and record.entity_type == "Workflow":
+            metadata.run_id = None  # the entity says it
+        event = NewEvent(
+            entity_key=record.key,
+            version=version,
+            name=segment.name,
+            changes=changes,
+            metadata=metadata,
+            data=segment.data,
+            event_id=uuid7(self.clock_ns(), os.urandom(16)),
+            transaction_id=transaction_id,
+        )
+        try:
+            return self.log.prepare(event)
+        except UnstorableValueError as error:
+            raise error.within(record.key) from None
+
+    @staticmethod
+    def _name_largest(record: EntityRecord, changes: Iterable[tuple[object, ...]], error: LimitExceededError) -> LimitExceededError:
+        sizes = sorted(((len(encode_value(list(change[2:]))), change[1]) for change in changes), reverse=True, key=lambda pair: pair[0])
+        shown = ", ".join(f"{format_path(path) or 'the whole state'} ({size:,} bytes)" for size, path in sizes[:5])  # type: ignore[arg-type]
+        return LimitExceededError(f"{record.key}: {error}; the largest changes are at {shown}: keep large data in a file and refer to it")
+
+    def submit_transaction(self, transaction: Transaction) -> Ticket | None:
+        """Submit a transaction's drafts; None when it changed nothing. Its entities keep their claims until the outcome is known.
+
+        Raises:
+            UnstorableValueError: a value that is no plain data. Nothing is submitted.
+            LimitExceededError: an event is too large; the largest changes are named. Nothing is submitted.
+        """
+        prepared, _ = self._prepare_drafts(transaction)
+        if not prepared:
+            return None
+        self._last = self.log.submit(prepared)
+        self.on_submitted(sum(len(event.body) for event in prepared))
+        return self._last
+
+    def submit_drafts(self, transaction: Transaction) -> dict[str, bytes]:
+        """Submit a synchronous block's drafts, without waiting; returns the last event id of each entity."""
+        prepared, ids = self._prepare_drafts(transaction)
+        if prepared:
+            self._submit(prepared, [(draft.record, draft.segment) for draft in transaction.drafts])
+        return ids
+
+    def _prepare_drafts(self, transaction: Transaction) -> tuple[list[PreparedEvent], dict[str, bytes]]:
+        versions: dict[EntityRecord, int] = {}
+        prepared: list[PreparedEvent] = []
+        for draft in transaction.drafts:
+            record, segment = draft.record, draft.segment
+            if not segment.changes and segment.data is None and segment.open:
+                continue
+            version = versions.get(record, record.version) + 1
+            try:
+                event = self._prepare(record, segment, segment.changes, version, prepared[0].event_id if prepared else None)
+            except LimitExceededError as error:
+                raise self._name_largest(record, segment.changes, error) from error
+            versions[record] = version
+            prepared.append(event)
+        for record, version in versions.items():
+            record.version = version
+        return prepared, {event.entity_key: event.event_id for event in prepared}
+
+    def mark_broken(self, record: EntityRecord, error: SymphonyError) -> None:
+        """Mark an entity as out of step with the log."""
+        if record.broken is None:
+            record.broken = error
+            self.broken[record] = None
+            logger.warning("entity_out_of_step", entity=record.key, error=str(error))
+
+    def settle(self) -> None:
+        """Take note of the submissions whose outcome has come; called with the lock held."""
+        while self._flights and self._flights[0].ticket.done():
+            ticket, parts = self._flights.popleft()
+            try:
+                ticket.result()
+            except SymphonyError as error:
+                for record, segment in parts:
+                    self.mark_broken(record, error)
+                    record.dropped.append(segment)
+
+    async def flush(self, records: Collection[EntityRecord] | None = None) -> None:
+        """Wait until everything changed so far is durable.
+
+        Args:
+            records: whose changes the caller depends on; None for everybody's.
+
+        Raises:
+            EntityOutOfStepError: changes of one of them could not be appended; the cause is chained.
+        """
+        await self.log.room()
+        with self.lock:
+            self.submit_pending()
+            ticket = self._last
+        if ticket is not None and not ticket.done():
+            try:
+                await ticket.wait()
+            except SymphonyError:
+                ...  # told below, by entity
+        with self.lock:
+            self.settle()
+        for record in self.broken if records is None else records:
+            raise_if_broken(record)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether anything is waiting to be submitted or acknowledged."""
+        return bool(self._dirty or self._flights)
+
+
+def raise_if_broken(record: EntityRecord) -> None:
+    """Raise when an entity is out of step with the log."""
+    if record.broken is not None:
+        raise EntityOutOfStepError(record.key, str(record.broken)) from record.broken

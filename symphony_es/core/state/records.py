@@ -1,0 +1,136 @@
+"""One entity in a world: its object, its version, and the changes of it that wait to be appended.
+
+Changes made outside a transaction are gathered in segments, one per attribution, and flushed together at the next turn of the
+event loop. A record also says whether the entity may be changed right now, and by whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.core.state.attribution import Attribution, current_attribution
+from symphony_es.core.state.transactions import current_scope
+from symphony_es.errors import DetachedEntityError, EntityBusyError, SymphonyError
+from symphony_es.events.changes import Change
+from symphony_es.events.identifiers import split_key
+from symphony_es.events.references import EntityReference
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.restore import EntityRestorer
+    from symphony_es.core.state.transactions import Transaction
+    from symphony_es.core.state.world import World
+
+__all__ = ["EntityRecord", "Segment"]
+
+Sink = Callable[[Change, tuple[Any, ...]], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Segment:
+    """Changes of one entity that will be one event (or more, where they are too large for one).
+
+    Attributes:
+        open: whether further unnamed changes may join.
+    """
+
+    name: str
+    attribution: Attribution
+    changes: list[Change] = field(default_factory=list)
+    data: Any = None
+    state_version: int | None = None
+    open: bool = True
+
+    def sink(self, change: Change, undo: tuple[Any, ...]) -> None:
+        """Record a change; outside transactions nothing needs to be undone."""
+        self.changes.append(change)
+
+
+class EntityRecord:
+    """What a world knows of one entity.
+
+    Attributes:
+        key: `Type:id`.
+        obj: the live object.
+        version: the version it will have when everything submitted has been appended.
+        known: last known plain state of an object of a foreign class; None for classes that track themselves.
+        pending: changes that have not been submitted yet.
+        holder: the transaction that claims it.
+        broken: why its changes could not be appended; then `dropped` holds those that were lost on the way.
+        closed: why it cannot be changed any more.
+        adoption: changes that bring the log in line with what a restorer made; appended before the first change.
+    """
+
+    __slots__ = (
+        "adoption", "adoption_version", "broken", "closed", "dropped", "generation", "holder", "key", "known", "manual",
+        "obj", "pending", "reference", "restorer", "version", "world",
+    )  # fmt: skip
+
+    def __init__(self, world: World, key: str, obj: Any, restorer: EntityRestorer | None, *, version: int = 0, generation: int = 0) -> None:
+        self.world = world
+        self.key = key
+        self.reference = EntityReference(*split_key(key))
+        self.obj = obj
+        self.restorer = restorer
+        self.version = version
+        self.generation = generation
+        self.known: dict[str, Any] | None = None
+        self.manual = False
+        self.pending: list[Segment] = []
+        self.holder: Transaction | None = None
+        self.broken: SymphonyError | None = None
+        self.dropped: list[Segment] = []
+        self.closed: str | None = None
+        self.adoption: list[Change] | None = None
+        self.adoption_version: int | None = None
+
+    @property
+    def entity_type(self) -> str:
+        """The entity's type."""
+        return self.reference.entity_type
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything recorded of it has been submitted, outside any transaction still open."""
+        return not self.pending and self.holder is None and self.broken is None
+
+    def sink(self) -> Sink:
+        """Where a change made right now is recorded; called with the world's lock held, before the change is made.
+
+        Raises:
+            DetachedEntityError: the object is not part of a world any more.
+            EntityBusyError: a transaction claims the entity and the change does not belong to it.
+            TransactionEndedError: the change belongs to a transaction that has ended.
+        """
+        if self.closed is not None:
+            raise DetachedEntityError(self.key, self.closed)
+        self.world.check_open(self)
+        scope = current_scope.get()
+        if scope is not None and scope.transaction.world is self.world:
+            return scope.sink(self)
+        if self.holder is not None:
+            raise EntityBusyError(self.key, self.holder.name, "a change outside it")
+        return self.segment(current_attribution.get()).sink
+
+    def segment(self, attribution: Attribution, name: str | None = None, data: Any = None) -> Segment:
+        """The segment for changes made outside transactions under an attribution; a name or data begins a new one."""
+        if self.adoption is not None:
+            self._queue(self.take_adoption(attribution))
+        if self.pending and name is None and data is None:
+            last = self.pending[-1]
+            if last.open and last.attribution is attribution:
+                return last
+        made = Segment(name=name or f"{self.entity_type}Changed", attribution=attribution, data=data, open=name is None)
+        self._queue(made)
+        return made
+
+    def _queue(self, segment: Segment) -> None:
+        if not self.pending:
+            self.world.mark_dirty(self)
+        self.pending.append(segment)
+
+    def take_adoption(self, attribution: Attribution) -> Segment:
+        """The event that makes the log agree with what a restorer made."""
+        changes, self.adoption = self.adoption or [], None
+        return Segment(name="StateAdopted", attribution=attribution, changes=changes, state_version=self.adoption_version, open=False)

@@ -1,0 +1,76 @@
+"""What a resume did: the report that `symphony.last_resume` holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from symphony_es.events.references import EntityReference, Path
+
+__all__ = ["Difference", "ResumeReport", "UnresolvedReference"]
+
+
+@dataclass(frozen=True, slots=True)
+class UnresolvedReference:
+    """A reference whose target does not exist at that position; the `EntityReference` stays in place."""
+
+    entity: str
+    path: Path
+    target: EntityReference
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where a restored object differs from the state it came from; appended as `StateAdopted` before its next change."""
+
+    entity: str
+    paths: tuple[Path, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class ResumeReport:
+    """What a resume did.
+
+    Attributes:
+        position: the position whose state the world has.
+        checkpoint: id of the checkpoint it went back to or recovered from, or None.
+        restored: how many entities became live objects.
+        unrestored: entities kept as `UnrestoredEntity`, with the reason, by key.
+        unresolved: references without a target.
+        different: objects that differ from their states: a field a restorer left out, or added.
+        unknown_values: names of tagged values no class was known for, by entity; kept as stored.
+        rewound: keys of the entities that were taken back by compensating events.
+        damaged_snapshots: snapshots passed over because they could not be trusted, with the reason.
+        duration_s: how long it took, in seconds.
+    """
+
+    position: int
+    checkpoint: str | None = None
+    restored: int = 0
+    unrestored: dict[str, str] = field(default_factory=dict)
+    unresolved: list[UnresolvedReference] = field(default_factory=list)
+    different: list[Difference] = field(default_factory=list)
+    unknown_values: dict[str, list[str]] = field(default_factory=dict)
+    rewound: list[str] = field(default_factory=list)
+    damaged_snapshots: list[tuple[str, str]] = field(default_factory=list)
+    duration_s: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every entity is a live object, equal to its state, with all its references connected."""
+        return not (self.unrestored or self.unresolved or self.different or self.unknown_values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for logs and output."""
+        return {
+            "position": self.position,
+            "checkpoint": self.checkpoint,
+            "restored": self.restored,
+            "unrestored": dict(self.unrestored),
+            "unresolved": [(item.entity, list(item.path), item.target.key) for item in self.unresolved],
+            "different": [(item.entity, [list(path) for path in item.paths]) for item in self.different],
+            "unknown_values": dict(self.unknown_values),
+            "rewound": list(self.rewound),
+            "damaged_snapshots": list(self.damaged_snapshots),
+            "duration_s": self.duration_s,
+        }

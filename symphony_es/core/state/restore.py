@@ -1,0 +1,277 @@
+"""Restorers: per entity type, what turns a state into a live object and back.
+
+Restoring has two phases, so that references may form cycles. Creation: the restorer of each type makes the object, which is
+registered in the `RestorationContext`. Connection: every reference is set on the live object that holds it. The module-level
+`restore_manager` is where applications register restorers; each Symphony owns a child of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.core.state.capture import assign_attributes, capture_object, revive
+from symphony_es.core.state.types import TypeTable
+from symphony_es.errors import EntityExistsError, RestorationError, RestorerConflictError
+from symphony_es.events.identifiers import check_entity_type, entity_key
+from symphony_es.events.references import EntityReference
+from symphony_es.events.values import copy_plain
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+    from symphony_es.registry import ServiceRegistry
+
+__all__ = [
+    "EntityRestorer",
+    "RestorationContext",
+    "RestoreManager",
+    "UnrestoredEntity",
+    "register_entity_restorer",
+    "restore_manager",
+]
+
+
+class EntityRestorer(ABC):
+    """Makes live objects of one entity type from their states, and states from live objects.
+
+    Subclasses say `entity_type` and `restore`. `capture` finds the state of an object whose class does not track itself.
+    """
+
+    state_version: int = 1
+    """Version of the state's shape; states of older versions pass through `upcast` first."""
+
+    wants_plain: bool = False
+    """Whether `restore` takes plain data as it is stored (tagged values included) and makes live values of it itself."""
+
+    @property
+    @abstractmethod
+    def entity_type(self) -> str:
+        """The type this restorer is for."""
+
+    async def can_restore(self, data: dict[str, Any]) -> bool:
+        """Whether this state can be restored; False keeps it as an `UnrestoredEntity`, which the report lists."""
+        return True
+
+    @abstractmethod
+    async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+        """Make the live object.
+
+        Args:
+            entity_id: the id it has.
+            data: its state: a copy of the restorer's own. Enums and declared classes are live; references to other entities are
+                `EntityReference`s, which are set to the live targets afterwards wherever the object holds them.
+            context: the world under construction.
+
+        Raises:
+            Exception: anything raised ends the resume; the old world stays in place.
+        """
+
+    def capture(self, entity: Any) -> dict[str, Any]:
+        """The state of a live object: its dataclass, pydantic or attrs fields, or its public attributes."""
+        return capture_object(entity)
+
+    def upcast(self, data: dict[str, Any], from_version: int) -> dict[str, Any]:
+        """Turn a state of an older version into one of `state_version`.
+
+        Raises:
+            RestorationError: this restorer knows no way from that version.
+        """
+        raise RestorationError(
+            f"a state of {self.entity_type} has version {from_version} and its restorer {type(self).__name__} expects "
+            f"version {self.state_version}: define upcast(data, from_version) on it"
+        )
+
+
+    def reset(self, entity: Any, data: dict[str, Any]) -> None:
+        """Put an object back into an earlier state, in place: after a rolled-back transaction, or by `symphony.refresh`.
+
+        Args:
+            entity: the live object.
+            data: the state, with live objects where references stand.
+        """
+        assign_attributes(entity, data)
+
+
+class PlainRestorer(EntityRestorer):
+    """Captures objects of a type that nobody registered a restorer for; their states restore as `UnrestoredEntity`."""
+
+    def __init__(self, entity_type: str) -> None:
+        self._entity_type = entity_type
+
+    @property
+    def entity_type(self) -> str:
+        """The type this restorer is for."""
+        return self._entity_type
+
+    async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+        """There is no class to make an object of."""
+        raise RestorationError(f"no restorer is registered for {self._entity_type}")
+
+
+class UnrestoredEntity:
+    """A state that no restorer made an object of: kept intact, and still a target for references.
+
+    Attributes:
+        reference: which entity it is.
+        state: its state, plain data.
+        reason: why there is no object.
+    """
+
+    __slots__ = ("__weakref__", "reason", "reference", "state")
+
+    def __init__(self, reference: EntityReference, state: dict[str, Any], reason: str) -> None:
+        self.reference = reference
+        self.state = state
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"UnrestoredEntity({self.reference.key}, {self.reason!r})"
+
+
+class RestorationContext:
+    """The world under construction, as restorers see it.
+
+    Attributes:
+        symphony: the Symphony whose facades create into the new world: nothing they do is appended, and what they create takes
+            the id that is being restored.
+        registry: the Symphony's services.
+        entities: the objects made so far, by `Type:id`.
+        pending_references: (target object, attribute, reference) that restorers asked to have connected.
+    """
+
+    def __init__(self, symphony: Host) -> None:
+        self.symphony = symphony
+        self.registry: ServiceRegistry = symphony.registry
+        self.entities: dict[str, Any] = {}
+        self.pending_references: list[tuple[Any, str, EntityReference]] = []
+
+    def register_entity(self, entity_type: str, entity_id: str, entity: Any) -> None:
+        """Make an object known under its type and id.
+
+        Raises:
+            EntityExistsError: another object is registered there.
+        """
+        key = entity_key(entity_type, entity_id)
+        if self.entities.setdefault(key, entity) is not entity:
+            raise EntityExistsError(key, "a restorer registered another object for it")
+
+    def get_entity(self, entity_type: str, entity_id: str) -> Any | None:
+        """The object registered under a type and id, or None."""
+        return self.entities.get(entity_key(entity_type, entity_id))
+
+    def add_pending_reference(self, target: Any, attribute: str, reference: EntityReference) -> None:
+        """Have `target.attribute` set to the entity that `reference` names, once all objects exist."""
+        self.pending_references.append((target, attribute, reference))
+
+    async def resolve_references(self) -> list[tuple[Any, str, EntityReference]]:
+        """Connect all pending references and return those whose target is missing; they keep the reference in place."""
+        missing = []
+        for target, attribute, reference in self.pending_references:
+            found = self.entities.get(reference.key)
+            if found is None:
+                missing.append((target, attribute, reference))
+            setattr(target, attribute, reference if found is None else found)
+        self.pending_references.clear()
+        return missing
+
+
+class RestoreManager:
+    """The restorers and named value types of a process or of one Symphony; a child asks its parent second.
+
+    Explicitly registered restorers win over the ones that `@entity` registers.
+    """
+
+    def __init__(self, parent: RestoreManager | None = None) -> None:
+        self.parent = parent
+        self.types = TypeTable(parent.types if parent is not None else None)
+        self._explicit: dict[str, EntityRestorer] = {}
+        self._default: dict[str, EntityRestorer] = {}
+
+    def register_restorer(self, restorer: EntityRestorer, *, replace: bool = False) -> None:
+        """Register the restorer of a type.
+
+        Args:
+            replace: take the place of one that is registered already.
+
+        Raises:
+            RestorerConflictError: another one is registered explicitly, here or above.
+        """
+        entity_type = check_entity_type(restorer.entity_type)
+        other = self._find(entity_type, explicit=True)
+        if other is not None and not replace:
+            raise RestorerConflictError(
+                f"{type(other).__name__} and {type(restorer).__name__} both restore {entity_type}: "
+                "register one of them, or pass replace=True"
+            )
+        self._explicit[entity_type] = restorer
+
+    def unregister_restorer(self, entity_type: str) -> bool:
+        """Forget the explicit restorer of a type; False when there is none here."""
+        return self._explicit.pop(entity_type, None) is not None
+
+    def register_default(self, restorer: EntityRestorer) -> None:
+        """Register what `@entity` made for its class; a class defined anew under the same name replaces the old one.
+
+        Raises:
+            EntityTypeError: another class has the type.
+        """
+        self.types.register(restorer.restored_class, restorer.entity_type)  # type: ignore[attr-defined]
+        self._default[restorer.entity_type] = restorer
+
+    def restorer_for(self, entity_type: str) -> EntityRestorer | None:
+        """The restorer of a type: an explicit one, else the one that `@entity` made, else None."""
+        return self._find(entity_type, explicit=True) or self._find(entity_type, explicit=False)
+
+    def _find(self, entity_type: str, *, explicit: bool) -> EntityRestorer | None:
+        found = (self._explicit if explicit else self._default).get(entity_type)
+        if found is None and self.parent is not None:
+            return self.parent._find(entity_type, explicit=explicit)
+        return found
+
+    async def restore_entity(self, reference: EntityReference, data: dict[str, Any], version: int, context: RestorationContext) -> Any:
+        """Make one object from its state and register it; an `UnrestoredEntity` where that is not possible.
+
+        Raises:
+            RestorationError: the restorer failed or returned nothing.
+        """
+        restorer = self.restorer_for(reference.entity_type)
+        stored = data
+        if restorer is None:
+            return self._keep(reference, stored, f"no restorer is registered for {reference.entity_type}", context)
+        if version != restorer.state_version:
+            data = restorer.upcast(copy_plain(data), version)
+        if not restorer.wants_plain:
+            data = revive(data, self.types)
+        if not await restorer.can_restore(data):
+            return self._keep(reference, stored, f"{type(restorer).__name__}.can_restore said no", context)
+        try:
+            made = await restorer.restore(reference.entity_id, data, context)
+        except RestorationError:
+            raise
+        except Exception as error:  # noqa: BLE001  a restorer is the user's code: whatever it raises is told with the entity's name
+            raise RestorationError(f"{type(restorer).__name__} could not restore {reference.key}: {error!r}") from error
+        if made is None:
+            raise RestorationError(f"{type(restorer).__name__}.restore returned None for {reference.key}: it must return the object")
+        context.register_entity(reference.entity_type, reference.entity_id, made)
+        return made
+
+    @staticmethod
+    def _keep(reference: EntityReference, data: dict[str, Any], reason: str, context: RestorationContext) -> UnrestoredEntity:
+        kept = UnrestoredEntity(reference, data, reason)
+        context.register_entity(reference.entity_type, reference.entity_id, kept)
+        return kept
+
+    def __iter__(self) -> Iterator[str]:
+        names = {*self._explicit, *self._default, *(self.parent or ())}
+        return iter(sorted(names))
+
+
+restore_manager = RestoreManager()
+"""Where applications register restorers; every Symphony made afterwards or before sees them."""
+
+
+def register_entity_restorer(restorer: EntityRestorer) -> None:
+    """Register a restorer for every Symphony of this process: `restore_manager.register_restorer`."""
+    restore_manager.register_restorer(restorer)
+

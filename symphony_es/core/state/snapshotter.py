@@ -1,0 +1,130 @@
+"""Deciding when a snapshot is due, and writing it behind the application's back.
+
+A new snapshot is due when the events since the last one weigh more than that snapshot does, and more than a floor. So all
+snapshots together are written in proportion to the log, and a resume reads at most about twice the state. One is written at a
+time, off the event loop; a crash before it is there costs a longer replay, nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from symphony_es.core.state.history import PAGE, StateHistory
+from symphony_es.errors import DamagedEventError, LogError, SnapshotDamagedError, StorageError
+from symphony_es.events.codec import commitment, decode_row
+from symphony_es.events.fold import EntityState, Fold
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.snapshots import SnapshotInfo, SnapshotStore
+    from symphony_es.log.log import EventLog
+
+__all__ = ["FLOOR_BYTES", "Snapshotter"]
+
+FLOOR_BYTES = 64 * 1024
+"""Below this weight of events no snapshot is due, so a small run leaves no files."""
+
+logger = structlog.get_logger(__name__)
+
+
+class Snapshotter:
+    """Writes the snapshots of one log.
+
+    Attributes:
+        failure: what went wrong with the last attempt, or None. A snapshot is a cache: a failure is logged, and tried again later.
+    """
+
+    def __init__(self, log: EventLog, store: SnapshotStore, history: StateHistory) -> None:
+        self.log = log
+        self.store = store
+        self.history = history
+        self.failure: Exception | None = None
+        self._weight = 0
+        self._task: asyncio.Task[SnapshotInfo | None] | None = None
+
+    async def open(self) -> None:
+        """Weigh the events since the newest snapshot."""
+        newest = self._newest()
+        self._weight = await self.log.weight(newest.position if newest is not None else 0)
+
+    def weigh(self, appended_bytes: int) -> None:
+        """Take note of bytes that have been submitted to the log."""
+        self._weight += appended_bytes
+
+    def _newest(self) -> SnapshotInfo | None:
+        infos = self.store.list()
+        return infos[0] if infos else None
+
+    @property
+    def due(self) -> bool:
+        """Whether the events since the last snapshot weigh more than it does."""
+        newest = self._newest()
+        return self._weight > max(FLOOR_BYTES, newest.size_bytes if newest is not None else 0)
+
+    def consider(self, position: int) -> None:
+        """Begin a snapshot at a position when one is due and none is being written."""
+        if self.due and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._try(position))
+
+    async def _try(self, position: int) -> SnapshotInfo | None:
+        try:
+            info = await self.take(position)
+        except (StorageError, LogError, DamagedEventError) as error:
+            self.failure = error
+            logger.warning("snapshot_failed", position=position, error=str(error))
+            return None
+        self.failure = None
+        return info
+
+    async def take(self, position: int) -> SnapshotInfo | None:
+        """Write a snapshot at a position now: merged from the newest earlier one and the events since.
+
+        Raises:
+            StorageError, LogError, DamagedEventError: it could not be written; nothing else has changed.
+        """
+        if position == 0:
+            return None
+        started = time.monotonic()
+        row = await self.log.row_at(position)
+        event = decode_row(row)
+        anchor = (event.event_id, commitment(row[4]), event.time_ns)
+        base = self.store.nearest(position)
+        if base is not None and base.position == position:
+            return base
+        info = await self._merge(base, position, anchor) if base is not None else None
+        if info is None:
+            fold = await self.history.states_at(position)
+            info = await self.store.write(position, anchor, sorted(fold.states.values(), key=_key))
+        self._weight = await self.log.weight(position)
+        await asyncio.to_thread(self.store.thin, await self.log.weight(0))
+        logger.info("snapshot_written", position=position, size_bytes=info.size_bytes, duration_ms=round((time.monotonic() - started) * 1000))
+        return info
+
+    async def _merge(self, base: SnapshotInfo, position: int, anchor: tuple[bytes, bytes, int]) -> SnapshotInfo | None:
+        """Copy what has not changed since an earlier snapshot; None when that one cannot be trusted."""
+        keys = await self.history.changed_keys(base.position, position)
+        try:
+            earlier = await asyncio.to_thread(self.store.read_some, base, keys)
+        except SnapshotDamagedError as error:
+            self.store.distrust(base, str(error))
+            return None
+        fold = Fold(earlier, base.position)
+        while fold.position < position:
+            fold.apply_rows(await self.log.read_rows(after=fold.position, until=position, limit=PAGE))
+        try:
+            return await self.store.merge(base, fold.states, position, anchor)
+        except SnapshotDamagedError as error:
+            self.store.distrust(base, str(error))
+            return None
+
+    async def close(self) -> None:
+        """Wait for the snapshot that is being written."""
+        if self._task is not None:
+            await self._task
+
+
+def _key(state: EntityState) -> str:
+    return state.key

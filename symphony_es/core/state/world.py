@@ -1,0 +1,208 @@
+"""A world: the live objects of one Symphony, and everything that can be done to them.
+
+A world is under construction (while restorers run), open, or closed (replaced by a resume: its objects are detached). This module
+holds what changes entities: blocks, claims, objects of foreign classes, and waiting until all of it is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.capture import plain_state, revive
+from symphony_es.core.state.live import kind_of
+from symphony_es.core.state.membership import EntityLike, Membership
+from symphony_es.core.state.records import EntityRecord, Segment
+from symphony_es.core.state.transactions import Recording, Transaction, TransactionBlock, current_scope
+from symphony_es.errors import EntityBusyError, SymphonyError
+from symphony_es.events.changes import Change
+from symphony_es.events.diff import diff
+from symphony_es.events.references import EntityReference
+
+__all__ = ["EntityLike", "World"]
+
+CLAIM_TIMEOUT_S = 60.0
+
+
+class World(Membership):
+    """The live objects of one Symphony, and what changes them."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._claimants: dict[EntityRecord, list[asyncio.Future[None]]] = {}
+
+    # -- blocks -------------------------------------------------------------------------------------------------------
+
+    def recording(self, event_name: str, data: Any = None, *, entity: EntityLike | None = None, **attribution: Any) -> Recording:
+        """A synchronous block whose changes become events of one name, one per entity, submitted together at its end.
+
+        Args:
+            event_name: what happened, in the past tense.
+            data: what the first event says beyond its effect; plain data.
+            entity: write an event for it even if nothing of it changes.
+            **attribution: fields of `Attribution` for the block.
+        """
+        record = self.record_for(entity) if entity is not None and not self.restoring else None
+        return Recording(self, event_name, data, record, attribution)
+
+    def transaction(self, name: str, *, claim: Iterable[EntityLike] = (), **attribution: Any) -> TransactionBlock:
+        """An asynchronous block, appended when it ends; see `Symphony.transaction`."""
+        return TransactionBlock(self, name, claim, attribution)
+
+    async def claim(self, entity: EntityLike) -> None:
+        """Wait until no other transaction claims an entity; inside a transaction, claim it.
+
+        Raises:
+            EntityBusyError: the wait would close a circle of transactions that wait for each other, or takes longer than 60 s.
+        """
+        record = self.record_for(entity)
+        scope = current_scope.get()
+        mine = scope.transaction if scope is not None and scope.transaction.world is self else None
+        while record.holder is not None and record.holder is not mine:
+            await self._wait_for(record, mine)
+        if mine is not None:
+            with self.lock:
+                mine.take(record)
+
+    async def _wait_for(self, record: EntityRecord, mine: Transaction | None) -> None:
+        holder = record.holder
+        if holder is None:
+            return
+        claimant = f"the transaction {mine.name!r}" if mine is not None else "a call outside it"
+        if mine is not None and mine.would_wait_for(holder):
+            raise EntityBusyError(record.key, holder.name, f"{claimant}, which it waits for itself")
+        future = asyncio.get_running_loop().create_future()
+        with self.lock:
+            self._claimants.setdefault(record, []).append(future)
+        if mine is not None:
+            mine.waiting_for.add(record)
+        try:
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                await future
+        except TimeoutError:
+            raise EntityBusyError(record.key, holder.name, f"{claimant} (waited {CLAIM_TIMEOUT_S:.0f} s)") from None
+        finally:
+            if mine is not None:
+                mine.waiting_for.discard(record)
+
+    def wake_claimants(self, records: Iterable[EntityRecord]) -> None:
+        """Let those go on who wait for entities that have been released."""
+        for record in records:
+            for future in self._claimants.pop(record, ()):
+                loop = future.get_loop()
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(_wake, future)
+
+    def new_segment(self, name: str, attribution: Any, data: Any) -> Segment:
+        """A segment of a transaction; it is appended even when it holds no change if it says something."""
+        return Segment(name=name, attribution=attribution, data=data)
+
+    # -- objects of foreign classes -----------------------------------------------------------------------------------
+
+    def record(self, entity: EntityLike, event_name: str | None = None, data: Any = None) -> None:
+        """Compare an object with its last known state and record the difference; or record that something happened to it.
+
+        Args:
+            entity: whose state is looked at. An `@entity` object tracks itself: only a name or data has an effect.
+            event_name: the event's name; written even if nothing changed.
+            data: what the event says beyond its effect; plain data.
+
+        Raises:
+            UnstorableValueError: a value that is no plain data. Nothing is recorded.
+        """
+        with self.lock:
+            record = self.record_for(entity)
+            changes = self._difference(record)
+            if event_name is not None or data is not None:
+                with self.recording(event_name or f"{record.entity_type}Changed", data, entity=record.obj):
+                    self._record_difference(record, changes)
+            else:
+                self._record_difference(record, changes)
+
+    def _difference(self, record: EntityRecord) -> list[Change]:
+        return [] if record.known is None else diff(record.known, self.capture(record.obj, record.reference))
+
+    def _record_difference(self, record: EntityRecord, changes: list[Change]) -> None:
+        if not changes:
+            return
+        before, sink = record.known, record.sink()
+        record.known = self.capture(record.obj, record.reference)
+        for change in changes:
+            sink(change, (setattr, record, "known", before))
+
+    def record_foreign(self) -> None:
+        """Record what changed in the objects of foreign classes; what another transaction claims is left to it."""
+        scope = current_scope.get()
+        mine = scope.transaction if scope is not None else None
+        for record in list(self._foreign.values()):
+            if not record.manual and record.broken is None and (record.holder is None or record.holder is mine):
+                self._record_difference(record, self._difference(record))
+
+    def reset_foreign(self, transaction: Transaction) -> None:
+        """After a rollback: put objects of foreign classes back to their last known state."""
+        for record in list(self._foreign.values()):
+            if record.manual or record.holder not in (None, transaction):
+                continue
+            try:
+                unchanged = not self._difference(record)
+            except SymphonyError:
+                unchanged = False  # it holds something that cannot be stored: the reason of many a rollback
+            if not unchanged:
+                self.reset(record, record.known or {})
+
+    def reset(self, record: EntityRecord, state: dict[str, Any]) -> None:
+        """Put an object of a foreign class into a state; references become live objects."""
+        live = {name: self._relive(item) for name, item in revive(state, self.types).items()}
+        self.restorer_of(record.entity_type).reset(record.obj, live)
+
+    def _relive(self, item: Any) -> Any:
+        if type(item) is EntityReference:
+            found = self.find(item)
+            return item if found is None else found
+        if type(item) in (list, tuple, set):
+            return type(item)(self._relive(member) for member in item)
+        if type(item) is dict:
+            return {key: self._relive(member) for key, member in item.items()}
+        return item
+
+    # -- durability and life cycle ------------------------------------------------------------------------------------
+
+    async def flush(self, *entities: EntityLike) -> None:
+        """Wait until everything changed so far is durable.
+
+        Args:
+            *entities: whose changes the caller depends on; none for everybody's.
+
+        Raises:
+            EntityOutOfStepError: changes of one of them could not be appended; the cause is chained.
+        """
+        if self.restoring:
+            return
+        await self.outbox.flush([self.record_for(entity) for entity in entities] or None)
+
+    def check_open(self, record: EntityRecord) -> None:
+        """Refuse changes while a resume builds the world that may replace this one.
+
+        Raises:
+            EntityBusyError: it does.
+        """
+        if self.sealed is not None:
+            raise EntityBusyError(record.key, self.sealed, "a change during it")
+
+    def close(self, why: str) -> None:
+        """Detach all objects: changing one raises `DetachedEntityError` from now on."""
+        with self.lock:
+            for record in self.records.values():
+                record.closed = why
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def tracked(obj: Any) -> bool:
+    """Whether an object's class records its own changes."""
+    return kind_of(obj) == "entity"

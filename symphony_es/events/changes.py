@@ -1,0 +1,179 @@
+"""Changes: primitive mutations of a state, as plain tuples, and how they are applied.
+
+A change is `(operation, path, ...)`. The path leads from the state's root through keys of dicts, fields of parts and indexes of
+lists, as they were at that moment; the changes of an event apply in order. The whole state is the empty path: setting it is the
+creation of an entity, removing it its deletion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from symphony_es.errors import ChangeError, format_path
+from symphony_es.events.references import Path
+from symphony_es.events.values import Tagged, copy_plain, plain_equal
+
+__all__ = [
+    "ADD", "APPEND", "DISCARD", "INSERT", "OPERATION_NAMES", "REMOVE", "SET", "SPLICE", "Change", "apply_changes",
+]  # fmt: skip
+
+Change = tuple[Any, ...]
+
+SET = 0  # (SET, path, value)
+INSERT = 1  # (INSERT, path of the list, index, value)
+SPLICE = 2  # (SPLICE, path of the list, start, stop, values)
+APPEND = 3  # (APPEND, path of the list, value)
+REMOVE = 4  # (REMOVE, path to a key or index)
+ADD = 5  # (ADD, path of the set, value)
+DISCARD = 6  # (DISCARD, path of the set, value)
+
+OPERATION_NAMES = ("set", "insert", "splice", "append", "remove", "add", "discard")
+
+_ARITY = (3, 4, 5, 3, 2, 3, 3)
+_SCALARS = frozenset({str, int, float, bool, type(None), bytes})
+
+
+def apply_changes(state: dict[str, Any] | None, changes: Iterable[Change], *, own_values: bool = False) -> dict[str, Any] | None:
+    """Apply changes in order to a state, in place, and return it (another object after creation, None after deletion).
+
+    Args:
+        state: plain data; None for an entity that does not exist.
+        changes: what to apply.
+        own_values: the changes' values belong to the caller alone (freshly decoded): containers are taken over, not copied.
+
+    Raises:
+        ChangeError: a change does not fit; the ones before it have been applied.
+    """
+    for index, change in enumerate(changes):
+        try:
+            operation, path = change[0], change[1]
+            if operation == SET and len(path) == 1 and state is not None:  # by far the most common one
+                value = change[2]
+                state[path[0]] = value if own_values or type(value) in _SCALARS else copy_plain(value)
+                continue
+            if not path:
+                state = _whole(operation, change, own_values)
+            else:
+                if state is None:
+                    raise ChangeError("the entity does not exist")
+                values = change if own_values else (*change[:2], *map(copy_plain, change[2:]))
+                _OPERATIONS[operation](state, path, *values[2:])
+        except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ChangeError(_describe(index, change, error)) from error
+    return state
+
+
+def _describe(index: int, change: Any, error: Exception) -> str:
+    try:
+        return f"change {index} ({OPERATION_NAMES[change[0]]} at {format_path(change[1]) or 'the root'}) does not fit the state: {error!r}"
+    except (IndexError, TypeError, KeyError):
+        return f"change {index} is none: {change!r:.80}"
+
+
+def _whole(operation: int, change: Change, own_values: bool) -> dict[str, Any] | None:
+    if operation == REMOVE:
+        return None
+    value = change[2]
+    if operation != SET or type(value) is not dict:
+        raise ChangeError("the whole state is a dict, which can only be set or removed")
+    copied: dict[str, Any] = value if own_values else copy_plain(value)
+    return copied
+
+
+def _descend(state: Any, path: Path) -> Any:
+    """The container at a path."""
+    for key in path:
+        cls = type(state)
+        if cls is Tagged:
+            state = state.data[key]
+        elif cls is list or cls is tuple:
+            if type(key) is not int or key < 0:
+                raise ChangeError(f"{key!r} is no index")
+            state = state[key]
+        elif cls is dict:
+            state = state[key]
+        else:
+            raise ChangeError(f"a {cls.__name__} has nothing under {key!r}")
+    return state
+
+
+def _container(state: Any, path: Path) -> Any:
+    found = _descend(state, path)
+    return found.data if type(found) is Tagged and found.kind == "part" else found
+
+
+def _list(state: Any, path: Path) -> list[Any]:
+    found = _descend(state, path)
+    if type(found) is not list:
+        raise ChangeError(f"there is a {type(found).__name__}, not a list")
+    return found
+
+
+def _set_of(state: Any, path: Path) -> set[Any]:
+    found = _descend(state, path)
+    if type(found) is not set:
+        raise ChangeError(f"there is a {type(found).__name__}, not a set")
+    return found
+
+
+def _index(items: list[Any], index: Any, bound: int) -> int:
+    if type(index) is not int or not 0 <= index <= bound:
+        raise ChangeError(f"{index!r} is no index of a list of {len(items)}")
+    return index
+
+
+def _apply_set(state: Any, path: Path, value: Any) -> None:
+    holder, key = _container(state, path[:-1]), path[-1]
+    if type(holder) is list:
+        holder[_index(holder, key, len(holder) - 1)] = value
+    elif type(holder) is dict:
+        holder[key] = value
+    else:
+        raise ChangeError(f"nothing can be set in a {type(holder).__name__}")
+
+
+def _apply_insert(state: Any, path: Path, index: Any, value: Any) -> None:
+    items = _list(state, path)
+    items.insert(_index(items, index, len(items)), value)
+
+
+def _apply_splice(state: Any, path: Path, start: Any, stop: Any, values: Any) -> None:
+    items = _list(state, path)
+    if type(values) is not list or _index(items, start, len(items)) > _index(items, stop, len(items)):
+        raise ChangeError(f"[{start!r}:{stop!r}] is no slice of a list of {len(items)}")
+    items[start:stop] = values
+
+
+def _apply_append(state: Any, path: Path, value: Any) -> None:
+    _list(state, path).append(value)
+
+
+def _apply_remove(state: Any, path: Path) -> None:
+    holder, key = _container(state, path[:-1]), path[-1]
+    if type(holder) is list:
+        del holder[_index(holder, key, len(holder) - 1)]
+    elif type(holder) is dict:
+        del holder[key]
+    else:
+        raise ChangeError(f"nothing can be removed from a {type(holder).__name__}")
+
+
+def _apply_add(state: Any, path: Path, value: Any) -> None:
+    _set_of(state, path).add(value)
+
+
+def _apply_discard(state: Any, path: Path, value: Any) -> None:
+    members = _set_of(state, path)
+    if value in members:
+        members.discard(value)
+
+
+_OPERATIONS: tuple[Callable[..., None], ...] = (
+    _apply_set, _apply_insert, _apply_splice, _apply_append, _apply_remove, _apply_add, _apply_discard,
+)  # fmt: skip
+
+
+def same_change(one: Change, other: Change) -> bool:
+    """Whether two changes say the same, by type and value."""
+    return plain_equal(list(one), list(other))

@@ -1,0 +1,83 @@
+"""The changes that lead from one state to another: few, and as small as the difference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from symphony_es.events.changes import ADD, APPEND, DISCARD, REMOVE, SET, SPLICE, Change
+from symphony_es.events.codec import encode_canonical
+from symphony_es.events.references import Path
+from symphony_es.events.values import Tagged, copy_plain, plain_equal
+
+__all__ = ["diff"]
+
+
+def diff(one: Any, other: Any, path: Path = ()) -> list[Change]:
+    """The changes that turn `one` into `other`, two plain values that stand at `path`.
+
+    Dicts and parts are compared by key; lists by their common beginning and end, so that appending is one change; sets by member.
+    `apply_changes(one, diff(one, other))` equals `other` by type and value.
+
+    Args:
+        one: the value before; two states (dicts) when the path is empty.
+        other: the value after. The changes hold copies of what they need of it.
+    """
+    changes: list[Change] = []
+    _compare(one, other, path, changes)
+    return changes
+
+
+def _compare(one: Any, other: Any, path: Path, changes: list[Change]) -> None:
+    if one is other:
+        return
+    cls = type(one)
+    if cls is type(other):
+        if cls is dict:
+            return _compare_dicts(one, other, path, changes)
+        if cls is list and path:
+            return _compare_lists(one, other, path, changes)
+        if cls is set and path:
+            return _compare_sets(one, other, path, changes)
+        if cls is Tagged and one.kind == other.kind == "part" and one.name == other.name and one.data.keys() == other.data.keys():
+            return _compare_dicts(one.data, other.data, path, changes)
+        if plain_equal(one, other):
+            return None
+    changes.append((SET, path, copy_plain(other)))
+    return None
+
+
+def _compare_dicts(one: dict[Any, Any], other: dict[Any, Any], path: Path, changes: list[Change]) -> None:
+    for key in one:
+        if key not in other:
+            changes.append((REMOVE, (*path, key)))
+    for key, item in other.items():
+        if key in one:
+            _compare(one[key], item, (*path, key), changes)
+        else:
+            changes.append((SET, (*path, key), copy_plain(item)))
+
+
+def _compare_lists(one: list[Any], other: list[Any], path: Path, changes: list[Change]) -> None:
+    shorter = min(len(one), len(other))
+    start = 0
+    while start < shorter and plain_equal(one[start], other[start]):
+        start += 1
+    if start == len(one) and start == len(other) - 1:
+        changes.append((APPEND, path, copy_plain(other[start])))
+        return
+    tail = 0
+    while tail < shorter - start and plain_equal(one[-1 - tail], other[-1 - tail]):
+        tail += 1
+    stop, stop_other = len(one) - tail, len(other) - tail
+    if stop - start == stop_other - start:
+        for index in range(start, stop):
+            _compare(one[index], other[index], (*path, index), changes)
+    elif start != stop or start != stop_other:
+        changes.append((SPLICE, path, start, stop, [copy_plain(item) for item in other[start:stop_other]]))
+
+
+def _compare_sets(one: set[Any], other: set[Any], path: Path, changes: list[Change]) -> None:
+    before = {encode_canonical(member): member for member in one}
+    after = {encode_canonical(member): member for member in other}
+    changes.extend((DISCARD, path, before[code]) for code in sorted(before.keys() - after.keys()))
+    changes.extend((ADD, path, after[code]) for code in sorted(after.keys() - before.keys()))

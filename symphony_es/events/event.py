@@ -1,0 +1,112 @@
+"""Events: what happened, its effect, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from symphony_es.events.changes import Change
+from symphony_es.events.identifiers import check_event_name, split_key, text_id
+from symphony_es.events.references import EntityReference
+
+__all__ = ["Event", "EventMetadata", "NewEvent", "check_event_name"]
+
+
+@dataclass(slots=True, kw_only=True)
+class EventMetadata:
+    """Why an event happened, and on whose behalf; every field may be absent.
+
+    Attributes:
+        run_id: the workflow run it belongs to. step: address of the step in it. attempt: number of the attempt, from 1.
+        cause: id (16 bytes) of the event that led to this one.
+        actor: who acted. reason: why, in their words.
+        trace_id: OpenTelemetry's. correlation_id: the application's own thread of events.
+        state_version: version of the state's shape; on creation and on `StateAdopted`; None means 1.
+        generation: how often a rewind has taken the entity back, on the event that does.
+        user: the application's own keys.
+    """
+
+    run_id: str | None = None
+    step: str | None = None
+    attempt: int | None = None
+    cause: bytes | None = None
+    actor: str | None = None
+    reason: str | None = None
+    correlation_id: str | None = None
+    trace_id: str | None = None
+    state_version: int | None = None
+    generation: int | None = None
+    user: dict[str, Any] | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class NewEvent:
+    """An event that has not been appended.
+
+    Attributes:
+        version: the one it will have: the entity's previous version and one.
+        data: what it says beyond its effect; plain data.
+        event_id: a UUIDv7, 16 bytes.
+        transaction_id: the id of its transaction's first event; None when it is that one.
+    """
+
+    entity_key: str
+    version: int
+    name: str
+    changes: Sequence[Change]
+    metadata: EventMetadata
+    data: Any = None
+    event_id: bytes
+    transaction_id: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """An event of the log.
+
+    Attributes:
+        position: its place in the log. version: its place in its entity's history.
+        time_ns: when it was committed, nanoseconds since 1970, UTC.
+        transaction_id: id of the first event of its transaction (its own when it is that one).
+        changes: its effect, in order; may be empty.
+        data: what it says beyond its effect.
+    """
+
+    position: int
+    entity_key: str
+    version: int
+    name: str
+    event_id: bytes
+    time_ns: int
+    transaction_id: bytes
+    changes: tuple[Change, ...]
+    metadata: EventMetadata
+    data: Any = None
+
+    @property
+    def reference(self) -> EntityReference:
+        """The entity it changed."""
+        return EntityReference(*split_key(self.entity_key))
+
+    @property
+    def entity_type(self) -> str:
+        """The type of the entity it changed."""
+        return self.entity_key.partition(":")[0]
+
+    @property
+    def entity_id(self) -> str:
+        """The id of the entity it changed."""
+        return self.entity_key.partition(":")[2]
+
+    @property
+    def id(self) -> str:
+        """The event id as 26 characters of text."""
+        return text_id(self.event_id)
+
+    @property
+    def recorded_at(self) -> datetime:
+        """When it was committed, to the microsecond."""
+        seconds, rest = divmod(self.time_ns, 1_000_000_000)
+        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)

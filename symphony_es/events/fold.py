@@ -1,0 +1,142 @@
+"""Folding: states from events. Pure, and it needs no user code: events carry their effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from symphony_es.errors import ChangeError, DamagedEventError
+from symphony_es.events.changes import SET, apply_changes
+from symphony_es.events.codec import Row, decode_changes
+from symphony_es.events.event import Event
+from symphony_es.events.identifiers import split_key
+from symphony_es.events.references import EntityReference
+from symphony_es.events.values import copy_plain
+
+__all__ = ["EntityState", "Fold"]
+
+
+class EntityState:
+    """One entity as of some position.
+
+    Attributes:
+        key: `Type:id`.
+        data: its state, plain data; None when it is deleted.
+        version: version of its last event.
+        position: position of its last event.
+        state_version: version of the state's shape.
+        generation: how often a rewind has taken it back.
+    """
+
+    __slots__ = ("data", "generation", "key", "position", "state_version", "version")
+
+    def __init__(
+        self, key: str, data: dict[str, Any] | None, version: int, position: int, state_version: int = 1, generation: int = 0
+    ) -> None:
+        self.key = key
+        self.data = data
+        self.version = version
+        self.position = position
+        self.state_version = state_version
+        self.generation = generation
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the entity is deleted: what is left of it is a tombstone."""
+        return self.data is None
+
+    @property
+    def entity_type(self) -> str:
+        """The entity's type."""
+        return self.key.partition(":")[0]
+
+    @property
+    def entity_id(self) -> str:
+        """The entity's id."""
+        return self.key.partition(":")[2]
+
+    @property
+    def reference(self) -> EntityReference:
+        """The entity."""
+        return EntityReference(*split_key(self.key))
+
+    def copy(self) -> EntityState:
+        """A copy whose data are its own."""
+        return EntityState(self.key, copy_plain(self.data), self.version, self.position, self.state_version, self.generation)
+
+    def __repr__(self) -> str:
+        return f"EntityState({self.key!r}, {self.data!r}, version={self.version}, position={self.position})"
+
+
+class Fold:
+    """All entity states after the events fed so far.
+
+    Attributes:
+        states: by key; deleted entities stay as tombstones, because versions go on counting.
+        position: position of the last event fed.
+    """
+
+    __slots__ = ("position", "states")
+
+    def __init__(self, states: dict[str, EntityState] | None = None, position: int = 0) -> None:
+        self.states = {} if states is None else states
+        self.position = position
+
+    def copy(self) -> Fold:
+        """A copy whose states are its own."""
+        return Fold({key: state.copy() for key, state in self.states.items()}, self.position)
+
+    def apply_rows(self, rows: Iterable[Row]) -> None:
+        """Feed checked rows of the log, in order.
+
+        Raises:
+            DamagedEventError: a row is damaged, out of order, or does not fit its entity; the rows before it have been applied.
+        """
+        for row in rows:
+            self.apply_row(row)
+
+    def apply_row(self, row: Row) -> None:
+        """Feed one row of the log; every row is checked. Errors are those of `apply_rows`."""
+        changes, state_version, generation = decode_changes(row)
+        self._apply(row[0], row[1], row[2], changes, state_version, generation, own_values=True)
+
+    def apply_event(self, event: Event) -> None:
+        """Feed one event. Errors are those of `apply_rows`."""
+        metadata = event.metadata
+        self._apply(
+            event.position, event.entity_key, event.version, event.changes, metadata.state_version, metadata.generation, own_values=False
+        )
+
+    def _apply(
+        self,
+        position: int,
+        key: str,
+        version: int,
+        changes: Any,
+        state_version: int | None,
+        generation: int | None,
+        *,
+        own_values: bool,
+    ) -> None:
+        if position <= self.position:
+            raise DamagedEventError(position, key, f"it comes after the event at position {self.position}")
+        state = self.states.get(key)
+        if state is None:
+            state = self.states[key] = EntityState(key, None, 0, 0)
+        if version != state.version + 1:
+            if not state.version:
+                del self.states[key]
+            raise DamagedEventError(position, key, f"it has version {version} after version {state.version}")
+        if state.data is None and changes and changes[0][0] == SET and not changes[0][1]:
+            state.state_version = 1  # a creation says otherwise if need be
+        try:
+            state.data = apply_changes(state.data, changes, own_values=own_values)
+        except ChangeError as error:
+            raise DamagedEventError(position, key, str(error)) from error
+        state.version = version
+        state.position = position
+        if state_version is not None:
+            state.state_version = state_version
+        if generation is not None:
+            state.generation = generation
+        self.position = position

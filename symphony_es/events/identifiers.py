@@ -1,0 +1,111 @@
+"""Types, ids, keys and positions: what may name an entity, and how new ids are made."""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+from symphony_es.errors import InvalidIdentifierError
+
+__all__ = ["Position", "Version", "check_entity_id", "check_entity_type", "check_event_name", "entity_key", "split_key", "text_id", "uuid7"]
+
+Position = NewType("Position", int)
+"""An event's place in the log: 1, 2, 3 …"""
+
+Version = NewType("Version", int)
+"""An event's place in the history of its own entity: 1, 2, 3 …"""
+
+MAX_ID_BYTES = 512
+_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")
+_BASE32HEX = "0123456789abcdefghijklmnopqrstuv"
+
+
+def check_entity_type(name: str) -> str:
+    """A type name as it is: a letter or underscore, then up to 99 letters, digits, underscores and dots.
+
+    Raises:
+        InvalidIdentifierError: it is none.
+    """
+    if not isinstance(name, str) or _TYPE.fullmatch(name) is None:
+        raise InvalidIdentifierError("entity type", name, "a letter or '_', then at most 99 letters, digits, '_' and '.'")
+    return name
+
+
+def check_event_name(name: str) -> str:
+    """An event name as it is; the rules are those of types.
+
+    Raises:
+        InvalidIdentifierError: it is none.
+    """
+    if not isinstance(name, str) or _TYPE.fullmatch(name) is None:
+        raise InvalidIdentifierError("event name", name, "a letter or '_', then at most 99 letters, digits, '_' and '.'")
+    return name
+
+
+def check_entity_id(identifier: str) -> str:
+    """An entity id as it is: any text that is not empty, has no NUL, and takes at most 512 bytes in UTF-8.
+
+    Raises:
+        InvalidIdentifierError: it is none.
+    """
+    if type(identifier) is not str:
+        raise InvalidIdentifierError("entity id", identifier, f"it must be text, not {type(identifier).__name__}")
+    if not identifier:
+        raise InvalidIdentifierError("entity id", identifier, "it is empty")
+    if "\0" in identifier:
+        raise InvalidIdentifierError("entity id", identifier, "it contains NUL")
+    if len(identifier) > MAX_ID_BYTES:
+        raise InvalidIdentifierError("entity id", identifier, f"it is longer than {MAX_ID_BYTES} bytes")
+    try:
+        size = len(identifier.encode())
+    except UnicodeEncodeError:
+        raise InvalidIdentifierError("entity id", identifier, "it contains a lone surrogate") from None
+    if size > MAX_ID_BYTES:
+        raise InvalidIdentifierError("entity id", identifier, f"it takes {size} bytes in UTF-8; {MAX_ID_BYTES} are allowed")
+    return identifier
+
+
+def entity_key(entity_type: str, entity_id: str) -> str:
+    """`Type:id`, the key under which an entity is stored.
+
+    Raises:
+        InvalidIdentifierError: one of them cannot be stored.
+    """
+    return f"{check_entity_type(entity_type)}:{check_entity_id(entity_id)}"
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Type and id of a key; the id may contain colons, the type does not.
+
+    Raises:
+        InvalidIdentifierError: it is no key.
+    """
+    entity_type, colon, entity_id = key.partition(":") if isinstance(key, str) else ("", "", "")
+    if not colon:
+        raise InvalidIdentifierError("entity key", key, "a key is written Type:id")
+    return check_entity_type(entity_type), check_entity_id(entity_id)
+
+
+def uuid7(time_ns: int, random: bytes) -> bytes:
+    """A UUIDv7: 48 bits of milliseconds, 12 bits of the fraction below, 62 random bits.
+
+    Args:
+        time_ns: nanoseconds since 1970.
+        random: at least 8 random bytes.
+
+    Source: RFC 9562, section 5.7 (method 3 of section 6.2).
+    """
+    milliseconds, rest = divmod(time_ns, 1_000_000)
+    fraction = rest * 4096 // 1_000_000
+    tail = int.from_bytes(random[:8], "big") & 0x3FFF_FFFF_FFFF_FFFF
+    number = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | fraction << 64 | 0x2 << 62 | tail
+    return number.to_bytes(16, "big")
+
+
+def text_id(uuid: bytes) -> str:
+    """A UUID as 26 characters of base32hex in lower case: the order of the texts is the order of the bytes.
+
+    Source: RFC 4648, section 7, without padding; the two bits that are left over lead.
+    """
+    number = int.from_bytes(uuid, "big")
+    return "".join(_BASE32HEX[number >> shift & 31] for shift in range(125, -1, -5))

@@ -1,0 +1,289 @@
+"""Plain data: what a state may consist of, and what it means for two of them to be equal.
+
+A value is None, bool, int, float, str, bytes, list, dict (keys: str or int), tuple, set, datetime, date, time, timedelta, Decimal,
+UUID, an `EntityReference`, or one of the classes below. Exact types only: a subclass would come back as its base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from math import copysign, isnan
+from typing import Any, Literal
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from symphony_es.errors import UnstorableValueError
+from symphony_es.events.references import EntityReference
+
+__all__ = ["Encrypted", "Limits", "Redacted", "Tagged", "check_plain", "copy_plain", "plain_equal"]
+
+TaggedKind = Literal["enum", "value", "part"]
+
+
+class Tagged:
+    """A value of a declared class, by registered name: an enum member, a frozen value, or a part that changes in place.
+
+    Attributes:
+        kind: `enum`, `value` or `part`.
+        name: the registered name of the class.
+        data: of an enum the member's name (the number of a combination of flags); else the fields, plain data by name.
+    """
+
+    __slots__ = ("data", "kind", "name")
+
+    def __init__(self, kind: TaggedKind, name: str, data: Any) -> None:
+        self.kind = kind
+        self.name = name
+        self.data = data
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tagged) and plain_equal(self, other)
+
+    def __hash__(self) -> int:
+        if self.kind == "part":
+            raise TypeError("a part changes in place and cannot be hashed")
+        return hash((self.kind, self.name, self.data if self.kind == "enum" else tuple(sorted(self.data))))
+
+    def __repr__(self) -> str:
+        return f"Tagged({self.kind!r}, {self.name!r}, {self.data!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Redacted:
+    """Stands where a value was taken out by law; the event's header keeps the commitment to the original."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Encrypted:
+    """Stands where a value is stored encrypted.
+
+    Attributes:
+        key_id: which key decrypts it.
+        data: the ciphertext.
+    """
+
+    key_id: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of what one event may hold.
+
+    Attributes:
+        max_depth: how deep containers may be nested.
+        max_body_bytes: size of one event's encoded body, in bytes.
+    """
+
+    max_depth: int = 64
+    max_body_bytes: int = 16 * 1024 * 1024
+
+
+DEFAULT_LIMITS = Limits()
+
+_SIMPLE = frozenset({type(None), bool, int, float, bytes, date, timedelta, Decimal, UUID, EntityReference, Redacted, Encrypted})
+
+
+def check_plain(value: Any, path: Sequence[str | int] = (), *, max_depth: int = DEFAULT_LIMITS.max_depth) -> None:
+    """Check that a value is plain data.
+
+    Raises:
+        UnstorableValueError: it is not; the error names the path and the way out.
+    """
+    _check(value, tuple(path), max_depth, hashed=False)
+
+
+def _check(value: Any, path: tuple[Any, ...], depth: int, *, hashed: bool) -> None:
+    cls = type(value)
+    if cls in _SIMPLE:
+        if hashed and cls is float and isnan(value):
+            raise UnstorableValueError(path, "NaN cannot be a member of a set: it equals nothing, so it could never be removed")
+        return
+    if depth == 0:
+        raise UnstorableValueError(path, "it is nested too deep, or contains itself")
+    checker = _CHECKERS.get(cls)
+    if checker is None:
+        raise UnstorableValueError(path, _way_out(value))
+    checker(value, path, depth - 1, hashed)
+
+
+def _check_str(value: str, path: tuple[Any, ...], depth: int, hashed: bool) -> None:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise UnstorableValueError(path, "the text contains a lone surrogate; decode it properly, or store bytes") from None
+
+
+def _check_list(value: list[Any], path: tuple[Any, ...], depth: int, hashed: bool) -> None:
+    for index, item in enumerate(value):
+        _check(item, (*path, index), depth, hashed=hashed)
+
+
+def _check_dict(value: dict[Any, Any], path: tuple[Any, ...], depth: int, hashed: bool) -> None:
+    for key, item in value.items():
+        if type(key) is not str and type(key) is not int:
+            raise UnstorableValueError(path, f"the dict key {key!r} is a {type(key).__name__}; keys are str or int")
+        if type(key) is str:
+            _check_str(key, (*path, key), depth, hashed)
+        _check(item, (*path, key), depth, hashed=hashed)
+
+
+def _check_set(value: set[Any], path: tuple[Any, ...], depth: int, hashed: bool) -> None:
+    for item in value:
+        _check(item, path, depth, hashed=True)
+
+
+def _check_moment(value: datetime | time, path: tuple[Any, ...], depth: int, hashed: bool) -> None:
+    zone = value.tzinfo
+    if zone is None or type(zone) is timezone or (type(zone) is ZoneInfo and zone.key is not None):
+        return
+    raise UnstorableValueError(path, f"its time zone is a {type(zone).__name__}; use datetime.timezone or a named zoneinfo.ZoneInfo")
+
+
+def _check_tagged(value: Tagged, path: tuple[Any, ...], depth: int, hashed: bool) -> None:
+    if value.kind == "enum":
+        if type(value.data) not in (str, int):
+            raise UnstorableValueError(path, "a tagged enum holds the member's name, or the number of a combination of flags")
+        return
+    if value.kind not in ("value", "part") or type(value.data) is not dict or any(type(name) is not str for name in value.data):
+        raise UnstorableValueError(path, "a tagged value holds a dict of fields by name")
+    if hashed and value.kind == "part":
+        raise UnstorableValueError(path, "a part changes in place and cannot be a member of a set")
+    _check_dict(value.data, path, depth, hashed)
+
+
+_CHECKERS: dict[type, Callable[[Any, tuple[Any, ...], int, bool], None]] = {
+    str: _check_str,
+    list: _check_list,
+    tuple: _check_list,
+    dict: _check_dict,
+    set: _check_set,
+    datetime: _check_moment,
+    time: _check_moment,
+    Tagged: _check_tagged,
+}
+
+
+def _way_out(value: Any) -> str:
+    cls = type(value)
+    for base in (*_CHECKERS, *_SIMPLE):
+        if base not in (type(None), Tagged, object) and isinstance(value, base):
+            return f"{cls.__qualname__} is a subclass of {base.__name__} and would come back as one; convert it with {base.__name__}(...)"
+    if cls is frozenset:
+        return "a frozenset is not stored; use a set"
+    return f"{cls.__module__}.{cls.__qualname__} is no plain data; store plain data that describes it"
+
+
+def copy_plain(value: Any) -> Any:
+    """A copy whose containers are its own; what cannot change is shared."""
+    cls = type(value)
+    if cls is dict:
+        return {key: copy_plain(item) for key, item in value.items()}
+    if cls is list:
+        return [copy_plain(item) for item in value]
+    if cls is set:
+        return set(value)
+    if cls is tuple:
+        return tuple(copy_plain(item) for item in value)
+    if cls is Tagged and value.kind != "enum":
+        return Tagged(value.kind, value.name, copy_plain(value.data))
+    return value
+
+
+def zone_parts(value: datetime | time) -> tuple[int | None, str | None]:
+    """A moment's offset in microseconds and its zone's name; (None, None) when it is naive.
+
+    A nameless `timezone` has no name of its own; a named one keeps it, so that what was decoded without the zone's data encodes
+    as it was.
+    """
+    zone = value.tzinfo
+    if zone is None:
+        return None, None
+    offset = value.utcoffset()
+    microseconds = None if offset is None else round(offset / timedelta(microseconds=1))
+    if type(zone) is ZoneInfo:
+        return microseconds, zone.key
+    name = zone.tzname(None)
+    return microseconds, None if offset is None or name == timezone(offset).tzname(None) else name
+
+
+def zone_from(offset_us: int | None, name: str | None, moment: datetime | None) -> tzinfo | None:
+    """The time zone of stored parts: the named zone where it is known and agrees, else a fixed offset of that name."""
+    if name is not None:
+        try:
+            zone = ZoneInfo(name)
+        except (OSError, ValueError):
+            zone = None
+        if zone is not None:
+            actual = moment.replace(tzinfo=zone).utcoffset() if moment is not None else None
+            if (None if actual is None else round(actual / timedelta(microseconds=1))) == offset_us:
+                return zone
+    if offset_us is None:
+        return None
+    offset = timedelta(microseconds=offset_us)
+    return timezone(offset) if name is None else timezone(offset, name)
+
+
+def plain_equal(one: Any, other: Any) -> bool:
+    """Whether two plain values are the same by type and value.
+
+    1, True and 1.0 differ; NaN equals NaN; -0.0 differs from 0.0; the order of a dict means nothing; moments are compared by their
+    fields, offset and zone; Decimals by their text.
+    """
+    cls = type(one)
+    if cls is not type(other):
+        return False
+    comparer = _COMPARERS.get(cls)
+    return bool(one == other) if comparer is None else comparer(one, other)
+
+
+def _equal_floats(one: float, other: float) -> bool:
+    return (one == other and (one != 0.0 or copysign(1.0, one) == copysign(1.0, other))) or (one != one and other != other)
+
+
+def _equal_lists(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    return len(one) == len(other) and all(map(plain_equal, one, other))
+
+
+def _equal_dicts(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
+    return len(one) == len(other) and all(key in other and plain_equal(item, other[key]) for key, item in one.items())
+
+
+def _equal_sets(one: set[Any], other: set[Any]) -> bool:
+    if one != other:
+        return False
+    mates = {item: item for item in other}
+    return all(plain_equal(item, mates[item]) for item in one)
+
+
+def _equal_moments(one: Any, other: Any) -> bool:
+    return bool(
+        one.replace(tzinfo=None) == other.replace(tzinfo=None) and one.fold == other.fold and zone_parts(one) == zone_parts(other)
+    )
+
+
+def _equal_tagged(one: Tagged, other: Tagged) -> bool:
+    return one.kind == other.kind and one.name == other.name and plain_equal(one.data, other.data)
+
+
+def _equal_decimals(one: Decimal, other: Decimal) -> bool:
+    return str(one) == str(other)
+
+
+_COMPARERS: dict[type, Callable[[Any, Any], bool]] = {
+    float: _equal_floats,
+    list: _equal_lists,
+    tuple: _equal_lists,
+    dict: _equal_dicts,
+    set: _equal_sets,
+    datetime: _equal_moments,
+    time: _equal_moments,
+    Tagged: _equal_tagged,
+    Decimal: _equal_decimals,
+}
