@@ -33,9 +33,7 @@ class ServiceRegistry:
         """
         _check_name("service", name)
         if not replace and name in self._services and self._services[name] is not service:
-            raise ConfigurationError(
-                f"a service is registered under {name!r} already; pass replace=True to put another in its place"
-            )
+            raise ConfigurationError(f"a service is registered under {name!r} already; pass replace=True to put another in its place")
         self._services[name] = service
 
     def get(self, name: str) -> Any:
@@ -120,9 +118,7 @@ class NamedCallables:
         if not callable(fn):
             raise ConfigurationError(f"{fn!r} is not callable and cannot be registered as the {self.kind} {name!r}")
         if not replace and self._callables.get(name, fn) is not fn:
-            raise ConfigurationError(
-                f"a {self.kind} is registered under {name!r} already; pass replace=True to put another in its place"
-            )
+            raise ConfigurationError(f"a {self.kind} is registered under {name!r} already; pass replace=True to put another in its place")
         self._callables[name] = fn
         return fn
 

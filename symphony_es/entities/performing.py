@@ -37,7 +37,7 @@ async def echo(prompt: str) -> str:
     return prompt
 
 
-async def perform_task(host: Host, task: Task, agent: Agent | None, model: str | None) -> None:
+async def perform_task(host: Host, task: Task, agent: Agent | None, model: str | None) -> Exception | None:
     """Has `task` performed and waits until its outcome is durable.
 
     Args:
@@ -46,10 +46,12 @@ async def perform_task(host: Host, task: Task, agent: Agent | None, model: str |
         agent: who performs it, or None for the model client alone.
         model: name of the model client; the agent's own when None, `echo` when there is no agent either.
 
+    Returns:
+        None when the task has completed; what the client raised when it has failed, which is on record then.
+
     Raises:
         IllegalTransitionError: the task is completed. Nothing has been appended.
         NotRegisteredError: the model client is missing; agent and model are named. Nothing has been appended.
-        Exception: what the client raised. `TaskFailed` has been appended, the task holds the error as text.
         asyncio.CancelledError: the task stays running in the log and can be performed again.
     """
     name = model or (agent.model if agent is not None else "echo")
@@ -70,18 +72,17 @@ async def perform_task(host: Host, task: Task, agent: Agent | None, model: str |
             with world.recording("TaskCompleted"):
                 if agent is not None:
                     with world.recording("InteractionRecorded"):
-                        agent.interaction_history.append(
-                            {"task_id": task.id, "model": name, "prompt": prompt, "response": response}
-                        )
+                        agent.interaction_history.append({"task_id": task.id, "model": name, "prompt": prompt, "response": response})
                 task.move_to(TaskStatus.COMPLETED, result=response)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  a client is the application's code: whatever it raises is put on record
             await _claim(world, task, None)
             with world.recording("TaskFailed"):
                 task.move_to(TaskStatus.FAILED, error=_storable(f"{type(error).__name__}: {error}"))
             await world.flush(task)
             _log.warning("task_failed", task_id=task.id, error_type=type(error).__name__)
-            raise
+            return error
     await (world.flush(task) if agent is None else world.flush(task, agent))
+    return None
 
 
 def _client(host: Host, name: str, agent: Agent | None) -> Callable[..., Any]:

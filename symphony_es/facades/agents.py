@@ -9,21 +9,26 @@ from symphony_es.entities.agent import Agent, complete_config
 from symphony_es.entities.memory import Memory
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
+from symphony_es.facades.builders import AgentBuilder
 from symphony_es.facades.lookup import find_entity, get_entity
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
-__all__ = ["AgentsFacade"]
+__all__ = ["Agents"]
 
 _FIELDS = ("memory", "tools", "interaction_history")
 
 
-class AgentsFacade:
+class Agents:
     """Creating, finding and changing agents."""
 
     def __init__(self, symphony: Host) -> None:
         self._symphony = symphony
+
+    def build(self) -> AgentBuilder:
+        """A fluent builder of an agent."""
+        return AgentBuilder(self._symphony)
 
     async def create_agent(self, config: Mapping[str, Any] | None = None, **fields: Any) -> Agent:
         """Creates an agent and saves it: one `AgentCreated` event.
@@ -84,9 +89,7 @@ class AgentsFacade:
         """Agents that have a capability, whatever its case."""
         return [agent for agent in await self.get_all_agents() if agent.has_capability(capability)]
 
-    async def update_agent(
-        self, agent: Agent | EntityReference | str, config: Mapping[str, Any] | None = None, **fields: Any
-    ) -> Agent:
+    async def update_agent(self, agent: Agent | EntityReference | str, config: Mapping[str, Any] | None = None, **fields: Any) -> Agent:
         """Changes an agent: one `AgentUpdated` event with what differs.
 
         Without arguments, what was changed on the object is saved.

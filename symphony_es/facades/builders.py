@@ -174,6 +174,6 @@ class TaskBuilder:
         return task
 
     async def execute(self, *, model: str | None = None) -> Task:
-        """Builds the task, saves it, has it performed, and returns it; see `TasksFacade.execute_task`."""
+        """Builds the task, saves it, has it performed, and returns it; see `Tasks.execute_task`."""
         task: Task = await self._symphony.tasks.execute_task(self.build(), model=model)
         return task

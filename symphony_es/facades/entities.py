@@ -14,12 +14,12 @@ from symphony_es.events.references import EntityReference
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
-__all__ = ["EntitiesFacade"]
+__all__ = ["Entities"]
 
 _T = TypeVar("_T")
 
 
-class EntitiesFacade:
+class Entities:
     """Adding, finding and removing entities, and recording changes of objects that do not track themselves."""
 
     def __init__(self, symphony: Host) -> None:
@@ -41,8 +41,8 @@ class EntitiesFacade:
             obj: an `@entity` object, or one of any class whose state can be read off it.
             entity_type: for other classes: its type; the class's name when left out.
             entity_id: for other classes: its id; its attribute `id` when left out.
-            capture: when an object of another class is compared with its last known state: `auto` at `record`, at a transaction's and a
-                step's end and at a checkpoint; `on_record` at `record` only.
+            capture: when an object of another class is compared with its last known state: `auto` at `record`, at a transaction's
+                and a step's end and at a checkpoint; `on_record` at `record` only.
 
         Raises:
             EntityExistsError: the id is taken.

@@ -7,24 +7,31 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.entities.agent import Agent
-from symphony_es.entities.performing import perform_task
+from symphony_es.entities.performing import echo, perform_task
 from symphony_es.entities.task import Task, TaskPriority, TaskStatus
-from symphony_es.errors import IllegalTransitionError, NotRegisteredError, SymphonyError
+from symphony_es.errors import IllegalTransitionError, NotRegisteredError
 from symphony_es.events.references import EntityReference
+from symphony_es.facades.builders import TaskBuilder
 from symphony_es.facades.lookup import find_entity, get_entity, key_of
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
-__all__ = ["TasksFacade"]
+__all__ = ["Tasks"]
 
 
-class TasksFacade:
+class Tasks:
     """Creating, finding and performing tasks."""
 
     def __init__(self, symphony: Host) -> None:
         self._symphony = symphony
         self._performing: set[str] = set()
+        if "echo" not in symphony.models:
+            symphony.models.register("echo", echo)
+
+    def build(self) -> TaskBuilder:
+        """A fluent builder of a task."""
+        return TaskBuilder(self._symphony)
 
     async def create_task(
         self,
@@ -120,14 +127,7 @@ class TasksFacade:
         found = get_entity(self._symphony.world, Task, "Task", task)
         self._symphony.world.add(found)
         performer = self._performer(found, agent)
-        try:
-            await self._perform(found, performer, model)
-        except SymphonyError:
-            if found.status is not TaskStatus.FAILED:
-                raise
-        except Exception:
-            if found.status is not TaskStatus.FAILED:
-                raise
+        await self._perform(found, performer, model)
         return found
 
     async def perform_for_step(
@@ -153,19 +153,21 @@ class TasksFacade:
         """
         world = self._symphony.world
         agent = self._agent(agent_id) if agent_id is not None else self._agent_of_type(agent_type, model)
-        task = find_entity(world, Task, "Task", task_id)
-        if task is None:
-            task = Task(
-                id=task_id, name=name, description=description, input_data=dict(input_data), agent=agent, workflow_id=run_id
-            )
-            world.add(task)
-        elif task.status is TaskStatus.COMPLETED:
+        chosen, round_ = task_id, 1
+        while (task := find_entity(world, Task, "Task", chosen)) is not None and task.status is TaskStatus.COMPLETED:
             if task.input_data == input_data:
                 return task.result
-            raise IllegalTransitionError(task.id, f"{task.status} for another input", TaskStatus.RUNNING, kind="task")
+            round_ += 1  # it answered another question: that answer stays on record, this question gets a task of its own
+            chosen = f"{task_id}#{round_}"
+        if task is None:
+            task = Task(id=chosen, name=name, description=description, agent=agent, workflow_id=run_id)
+            task.input_data = dict(input_data)
+            world.add(task)
         elif task.input_data != input_data:
             task.input_data = dict(input_data)
-        await self._perform(task, agent, model)
+        error = await self._perform(task, agent, model)
+        if error is not None:
+            raise error
         return task.result
 
     async def get_tasks_by_status(self, status: TaskStatus | str) -> list[Task]:
@@ -186,7 +188,9 @@ class TasksFacade:
     async def update_task_status(
         self, task: Task | EntityReference | str, status: TaskStatus | str, result: Any = None, error: str | None = None
     ) -> Task:
-        """Moves a task to another status, for work that is done outside: `TaskStarted`, `TaskCompleted`, `TaskFailed` or `TaskReset`.
+        """Moves a task to another status, for work that is done outside.
+
+        The event is `TaskStarted`, `TaskCompleted`, `TaskFailed` or, back to pending, `TaskReset`.
 
         Raises:
             IllegalTransitionError: the table of transitions does not allow it. Nothing has been appended.
@@ -201,12 +205,12 @@ class TasksFacade:
         await world.flush(found)
         return found
 
-    async def _perform(self, task: Task, agent: Agent | None, model: str | None) -> None:
+    async def _perform(self, task: Task, agent: Agent | None, model: str | None) -> Exception | None:
         if task.id in self._performing:
             raise IllegalTransitionError(task.id, "being performed in this process", TaskStatus.RUNNING, kind="task")
         self._performing.add(task.id)
         try:
-            await perform_task(self._symphony, task, agent, model)
+            return await perform_task(self._symphony, task, agent, model)
         finally:
             self._performing.discard(task.id)
 

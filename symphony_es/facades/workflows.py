@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import find_entity, get_entity, key_of
+from symphony_es.workflow.builder import WorkflowBuilder
 from symphony_es.workflow.context import thaw
 from symphony_es.workflow.definition import WorkflowDefinition
 from symphony_es.workflow.engine import WorkflowEngine
@@ -19,19 +20,22 @@ from symphony_es.workflow.stored import StoredDefinition
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
-__all__ = ["WorkflowsFacade"]
+__all__ = ["Workflows"]
 
 _TYPE = "WorkflowDefinition"
-DefinitionLike = WorkflowDefinition | StoredDefinition | EntityReference | Mapping[str, Any] | str
+DefinitionLike: TypeAlias = WorkflowDefinition | StoredDefinition | EntityReference | Mapping[str, Any] | str
 """A definition, its dict, or a saved one by reference, key or id."""
 
 
-class WorkflowsFacade:
+class Workflows:
     """Saving definitions, executing them, and looking at runs."""
 
-    def __init__(self, symphony: Host, engine: WorkflowEngine) -> None:
+    def __init__(self, symphony: Host) -> None:
         self._symphony = symphony
-        self._engine = engine
+
+    def build(self) -> WorkflowBuilder:
+        """A fluent builder of a definition."""
+        return WorkflowBuilder(self._symphony)
 
     async def create_workflow(
         self,
@@ -41,14 +45,14 @@ class WorkflowsFacade:
         metadata: Mapping[str, Any] | None = None,
         context: Mapping[str, Any] | None = None,
     ) -> WorkflowDefinition:
-        """Makes a definition and saves it. `definition.add_step(...)` makes another one, which `save_workflow` saves in its place.
+        """Makes a definition and saves it.
+
+        `definition.add_step(...)` makes another one with the same id, which `save_workflow` saves in its place.
 
         Raises:
             DefinitionError: with the path of the fault. Nothing has been appended.
         """
-        definition = WorkflowDefinition(
-            name=name, description=description, steps=steps, metadata=metadata or {}, context=context or {}
-        )
+        definition = WorkflowDefinition(name=name, description=description, steps=steps, metadata=metadata or {}, context=context or {})
         await self.save_workflow(definition)
         return definition
 
@@ -158,7 +162,7 @@ class WorkflowsFacade:
 
         Returns:
             `{"id", "name", "status", "error", "context", "outputs", "steps"}`; `outputs` has outputs by step address, `steps` has
-            `{"name", "status", "attempts", "output"}` by address, for every step of the definition (`pending` when it has not begun).
+            `{"name", "status", "attempts", "output"}` by address, for every step of the definition (`pending` until it begins).
         """
         found = await self.get_run(run)
         steps = {}
@@ -179,6 +183,11 @@ class WorkflowsFacade:
             "outputs": thaw(found.outputs),
             "steps": steps,
         }
+
+    @property
+    def _engine(self) -> WorkflowEngine:
+        engine: WorkflowEngine = self._symphony.registry.get("workflow_engine")
+        return engine
 
     def _definition(self, given: Any) -> WorkflowDefinition:
         if isinstance(given, WorkflowDefinition):

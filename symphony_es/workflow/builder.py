@@ -50,9 +50,7 @@ class WorkflowBuilder:
         self._models: dict[str, str] = {}
         self._default_model: str | None = None
 
-    def create(
-        self, name: str, description: str = "", metadata: Mapping[str, Any] | None = None, *, definition_id: str = ""
-    ) -> Self:
+    def create(self, name: str, description: str = "", metadata: Mapping[str, Any] | None = None, *, definition_id: str = "") -> Self:
         """Names the definition; `definition_id` is made when left empty."""
         self._name, self._description, self._id = name, description, definition_id
         self._metadata.update(metadata or {})

@@ -130,9 +130,7 @@ class WorkflowDefinition:
         for step in self.plan:
             if name_or_id in (step.id, step.name):
                 return step
-        raise DefinitionError(
-            "steps", f"there is no step {name_or_id!r} (there are: {', '.join(step.name for step in self.plan)})"
-        )
+        raise DefinitionError("steps", f"there is no step {name_or_id!r} (there are: {', '.join(step.name for step in self.plan)})")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WorkflowDefinition) and self.version == other.version

@@ -86,9 +86,7 @@ class WorkflowEngine:
         await self._execute(run, self._chain(auto_checkpoint, hooks), new=True)
         return run
 
-    async def continue_run(
-        self, run: Workflow, auto_checkpoint: bool | AutoCheckpoint = True, *, hooks: Sequence[Any] = ()
-    ) -> Workflow:
+    async def continue_run(self, run: Workflow, auto_checkpoint: bool | AutoCheckpoint = True, *, hooks: Sequence[Any] = ()) -> Workflow:
         """Goes on with a run that was interrupted or has failed, and waits for its end.
 
         Completed steps are skipped, their outputs are there; the step that was under way runs again.
@@ -164,9 +162,7 @@ class WorkflowEngine:
         # A run is no part of a transaction that its caller may have begun: its events are durable as they happen.
         surroundings = copy_context()
         surroundings.run(current_scope.set, None)
-        task = asyncio.get_running_loop().create_task(
-            self._drive(run, hooks, new=new), name=f"run {run.id}", context=surroundings
-        )
+        task = asyncio.get_running_loop().create_task(self._drive(run, hooks, new=new), name=f"run {run.id}", context=surroundings)
         self._active[run.id] = task
         task.add_done_callback(lambda _: self._active.pop(run.id, None))
         try:

@@ -86,8 +86,8 @@ class AutoCheckpoint(WorkflowHook):
 
     A crash loses nothing without them either, since the log has every step; checkpoints are names to come back to. Their names
     are `workflow_<run id>_start`, `_step_<n>` (n completed steps), `_error` and `_complete`; their metadata have `run_id`,
-    `definition` (its name), `step` (address or None), `stage` and `completed_steps`. A Symphony without persistence has nowhere to
-    keep a checkpoint: there it does nothing.
+    `definition` (its name), `step` (address or None), `stage` and `completed_steps`. A Symphony without persistence has nowhere
+    to keep a checkpoint: there it does nothing.
 
     Args:
         at_start: when the run begins for the first time.
@@ -96,9 +96,7 @@ class AutoCheckpoint(WorkflowHook):
         at_completion: when it completes.
     """
 
-    def __init__(
-        self, *, at_start: bool = True, every: int | None = 3, on_error: bool = True, at_completion: bool = True
-    ) -> None:
+    def __init__(self, *, at_start: bool = True, every: int | None = 3, on_error: bool = True, at_completion: bool = True) -> None:
         if every is not None and every < 1:
             raise ConfigurationError(f"AutoCheckpoint(every={every}): a number of steps from 1 on, or None for never")
         self.at_start = at_start

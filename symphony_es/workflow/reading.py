@@ -7,7 +7,7 @@ Keeps rule 6 (nothing is lost in silence): a key nobody reads is an error, since
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from symphony_es.errors import DefinitionError, TemplateError, UnstorableValueError, format_path
 from symphony_es.events.values import check_plain, copy_plain
@@ -34,7 +34,7 @@ class DataReader:
         if not isinstance(data, Mapping):
             raise DefinitionError(path, f"expected a dict, not {type(data).__name__}")
         self.path = path
-        self._data = cast("Mapping[Any, Any]", data)
+        self._data: Mapping[Any, Any] = data
         self._asked: set[Any] = set()
 
     def text(self, key: str, *, default: str | None = None) -> str:

@@ -91,9 +91,7 @@ class Runner:
         except _StepFailed as failure:
             with self._world.recording("WorkflowFailed"):
                 self._run.fail(failure.description)
-            _log.warning(
-                "workflow_failed", run_id=self._run.id, step=failure.description["step"], error_type=failure.description["type"]
-            )
+            _log.warning("workflow_failed", run_id=self._run.id, step=failure.description["step"], error_type=failure.description["type"])
             await self._reach("run_failed", error=failure.description)
         else:
             with self._world.recording("WorkflowCompleted"):
@@ -175,6 +173,4 @@ class Runner:
         await self._hooks.call(self._moment(stage, step, error))
 
     def _moment(self, stage: Stage, step: str | None = None, error: dict[str, Any] | None = None) -> RunMoment:
-        return RunMoment(
-            stage=stage, symphony=self._symphony, run=self._run, step=step, completed_steps=self._completed, error=error
-        )
+        return RunMoment(stage=stage, symphony=self._symphony, run=self._run, step=step, completed_steps=self._completed, error=error)

@@ -184,9 +184,7 @@ def read_steps(steps: Sequence[Step | Mapping[str, Any]], path: str) -> tuple[St
         for what, text in (("id", step.id), ("name", step.name)):
             other = owners.get(text, index)
             if other != index:
-                raise DefinitionError(
-                    f"{path}[{index}].{what}", f"{text!r} is taken by {path}[{other}]: ids and names are unique"
-                )
+                raise DefinitionError(f"{path}[{index}].{what}", f"{text!r} is taken by {path}[{other}]: ids and names are unique")
         owners[step.id] = owners[step.name] = index
         made.append(step)
     return tuple(made)

@@ -28,9 +28,7 @@ MAX_DEPTH = 64
 """As deep as a value inside a state may be."""
 
 _NAME = re.compile(r"\s*([^\W\d]\w*)\s*")
-_STEP = re.compile(
-    r"""\s*(?: \.\s*([^\W\d]\w*|\d+) | \[\s*(-?\d+)\s*\] | \[\s*"([^"]*)"\s*\] | \[\s*'([^']*)'\s*\] )\s*""", re.VERBOSE
-)
+_STEP = re.compile(r"""\s*(?: \.\s*([^\W\d]\w*|\d+) | \[\s*(-?\d+)\s*\] | \[\s*"([^"]*)"\s*\] | \[\s*'([^']*)'\s*\] )\s*""", re.VERBOSE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +142,7 @@ def _read(expression: Expression, scope: Mapping[str, Any]) -> Any:
     seen = ""
     for element in expression.path:
         value = _enter(value, element, expression, seen)
-        seen = (
-            f"{seen}[{element!r}]" if isinstance(element, int) or not element.isidentifier() else f"{seen}.{element}".lstrip(".")
-        )
+        seen = f"{seen}[{element!r}]" if isinstance(element, int) or not element.isidentifier() else f"{seen}.{element}".lstrip(".")
     return value
 
 

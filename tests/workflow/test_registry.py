@@ -1,0 +1,105 @@
+"""Services and callables are found by name, and a missing one says what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from functools import partial
+
+import pytest
+
+from symphony_es.errors import ConfigurationError, NotRegisteredError
+from symphony_es.registry import NamedCallables, ServiceRegistry, invoke
+
+
+def test_services_are_found_by_name() -> None:
+    """What was registered is returned; replacing takes a word of its own."""
+    registry = ServiceRegistry()
+    registry.register("workflow_engine", "one")
+    registry.register("workflow_engine", "one")
+    assert registry.get("workflow_engine") == "one"
+    assert registry.names() == ["workflow_engine"]
+    assert "workflow_engine" in registry
+    with pytest.raises(ConfigurationError, match="replace=True"):
+        registry.register("workflow_engine", "two")
+    registry.register("workflow_engine", "two", replace=True)
+    assert registry.get("workflow_engine") == "two"
+    with pytest.raises(NotRegisteredError, match="'engine'.*workflow_engine.*setup"):
+        registry.get("engine")
+    with pytest.raises(ConfigurationError, match="non-empty name"):
+        registry.register("", "x")
+
+
+def test_callables_can_be_registered_as_a_call_and_as_a_decorator() -> None:
+    """Both return the callable, so that a module's functions stay what they are; the name can be looked up again."""
+    functions = NamedCallables("function", "register one")
+
+    def one() -> int:
+        return 1
+
+    assert functions.register("one", one) is one
+    assert functions.register("one", one) is one
+
+    @functions.register("two")
+    def two() -> int:
+        return 2
+
+    assert functions.get("two") is two
+    assert functions.name_of(two) == "two"
+    assert functions.name_of(print) is None
+    assert functions.names() == ["one", "two"]
+    assert "one" in functions
+
+
+def test_a_missing_callable_names_itself_the_others_and_the_way_out() -> None:
+    """The error is also a LookupError, carries kind and name, and says how to register."""
+    functions = NamedCallables("function", "functions.register(name, fn) adds one")
+    functions.register("known", print)
+    with pytest.raises(LookupError, match=r"no function is registered under 'unknown' \(registered: known\); functions.register") as raised:
+        functions.get("unknown")
+    assert isinstance(raised.value, NotRegisteredError)
+    assert (raised.value.kind, raised.value.name) == ("function", "unknown")
+
+
+def test_a_taken_name_and_what_cannot_be_called_are_refused() -> None:
+    """Nothing is replaced by accident."""
+    functions = NamedCallables("function", "")
+    functions.register("name", print)
+    with pytest.raises(ConfigurationError, match="replace=True"):
+        functions.register("name", len)
+    assert functions.register("name", len, replace=True) is len
+    with pytest.raises(ConfigurationError, match="not callable"):
+        functions.register("other", "text")  # type: ignore[type-var]
+
+
+async def test_plain_functions_run_in_a_thread_and_coroutine_functions_on_the_loop() -> None:
+    """A blocking function never holds up the event loop; callable objects and partials count as what they are."""
+    main = threading.get_ident()
+
+    class AsyncCallable:
+        async def __call__(self, value: int) -> tuple[int, int]:
+            return value, threading.get_ident()
+
+    async def coroutine(value: int) -> tuple[int, int]:
+        return value, threading.get_ident()
+
+    def plain(value: int) -> tuple[int, int]:
+        return value, threading.get_ident()
+
+    for on_the_loop in (coroutine, AsyncCallable(), partial(coroutine, 7)):
+        arguments = () if isinstance(on_the_loop, partial) else (7,)
+        assert await invoke(on_the_loop, *arguments) == (7, main)
+    value, thread = await invoke(plain, 7)
+    assert value == 7
+    assert thread != main
+    assert await invoke(lambda: asyncio.sleep(0, "awaited")) == "awaited"
+
+
+async def test_a_stop_iteration_of_a_plain_function_is_an_error_not_a_hang() -> None:
+    """A future refuses StopIteration, so it arrives as a RuntimeError that names its cause."""
+
+    def exhausted() -> None:
+        next(iter(()))
+
+    with pytest.raises(RuntimeError, match="exhausted raised StopIteration"):
+        await asyncio.wait_for(invoke(exhausted), 5)

@@ -1,0 +1,129 @@
+"""Templates read paths of the context and outputs of steps, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from symphony_es.errors import TemplateError
+from symphony_es.workflow.templates import Expression, check_template, parse_template, render
+
+SCOPE: dict[str, Any] = {
+    "topic": "rain",
+    "count": 3,
+    "none": None,
+    "a": {"b": [10, {"c d": 2}], "1": "text", 2: "number"},
+    "step": {"plan": {"result": {"title": "Rain", "score": 0.5}}},
+    "braces": "{{ topic }}",
+}
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("no expression", "no expression"),
+        ("", ""),
+        ("{{ topic }}", "rain"),
+        ("{{topic}}", "rain"),
+        ("{{ count }}", 3),
+        ("{{ none }}", None),
+        ("{{ a.b }}", [10, {"c d": 2}]),
+        ("{{ a.b[0] }}", 10),
+        ("{{ a.b[-2] }}", 10),
+        ("{{ a.b.1['c d'] }}", 2),
+        ('{{ a["1"] }}', "text"),
+        ("{{ a[2] }}", "number"),
+        ("{{ step.plan.result.score }}", 0.5),
+        ("on {{ topic }}, {{ count }} times", "on rain, 3 times"),
+        (" {{ count }}", " 3"),
+        ("}} {{ topic }} }", "}} rain }"),
+        ({"x": ["{{ count }}", ("{{ topic }}", 7)]}, {"x": [3, ("rain", 7)]}),
+        (None, None),
+    ],
+)
+def test_an_expression_gives_the_value_it_names(template: object, expected: object) -> None:
+    """A text that is one expression keeps the value's type; inside a longer text it becomes text; containers are entered."""
+    assert render(template, SCOPE) == expected
+
+
+def test_what_was_put_in_is_not_rendered_again() -> None:
+    """A value that looks like a template is data: nobody can smuggle an expression in through the context."""
+    assert render("{{ braces }} and {{ topic }}", SCOPE) == "{{ topic }} and rain"
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{{ nope }}", ["nope", "in the run's context", "topic"]),
+        ("{{ step.plan.reslt }}", ["reslt", "step.plan", "available: result"]),
+        ("{{ a.b[7] }}", ["a.b has 2 elements"]),
+        ("{{ a.b.first }}", ["a.b is a list"]),
+        ("{{ topic.x }}", ["topic is str"]),
+        ("{{ none.x }}", ["none is NoneType"]),
+    ],
+)
+def test_a_name_that_is_not_there_is_an_error_with_those_that_are(template: str, told: list[str]) -> None:
+    """The message names the expression, where it stands, and what could have been meant."""
+    with pytest.raises(TemplateError) as raised:
+        render(f"at: {template}", SCOPE)
+    assert raised.value.offset == 4
+    assert raised.value.expression in template
+    for words in told:
+        assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ }}",
+        "{{ 1 }}",
+        "{{ a + b }}",
+        "{{ f() }}",
+        "{{ a..b }}",
+        "{{ a[ }}",
+        "{{ a['x }}",
+        "{{ a.__class__() }}",
+        "{{ x",
+        "{{ " + "a." * 400 + "b }}",
+    ],
+)
+def test_what_is_no_path_is_refused_when_it_is_parsed(template: str) -> None:
+    """Definitions check their templates before anything runs: nested ones too, and no value is read for it."""
+    with pytest.raises(TemplateError):
+        check_template(template)
+    with pytest.raises(TemplateError):
+        check_template({"deep": [("fine", template)]})
+
+
+def test_a_template_nested_too_deep_is_refused() -> None:
+    """A structure deeper than a state may be ends in the declared error, not in a RecursionError."""
+    deep: object = "x"
+    for _ in range(100):
+        deep = [deep]
+    with pytest.raises(TemplateError, match="nested deeper"):
+        render(deep, SCOPE)
+
+
+def test_parsing_gives_texts_and_expressions_in_order() -> None:
+    """Offsets are characters from the beginning of the template."""
+    assert parse_template("a {{ b.c[1] }}!") == ("a ", Expression("b.c[1]", 2, ("b", "c", 1)), "!")
+
+
+@given(st.text(alphabet="{}[]().'\"ab_1- \n", max_size=60))
+def test_any_text_gives_a_value_or_the_declared_error(text: str) -> None:
+    """Whatever a template holds, nothing but TemplateError leaves; without braces it comes back as it was."""
+    try:
+        rendered = render(text, {"a": {"b": [1, 2]}, "b": "x"})
+    except TemplateError:
+        return
+    if "{{" not in text:
+        assert rendered == text
+
+
+def test_many_unclosed_braces_cost_linear_time() -> None:
+    """A hostile text of half a million braces is refused at once."""
+    with pytest.raises(TemplateError, match="closing"):
+        render("{{" * 250_000, {})
