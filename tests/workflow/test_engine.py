@@ -188,7 +188,7 @@ async def test_faults_of_the_call_raise_before_anything_is_appended(symphony: Sy
         await symphony.workflows.execute_workflow(flow("nobody"))
     with pytest.raises(DefinitionError):
         await symphony.workflows.execute_workflow({"name": "x", "steps": [{"kind": "nothing", "name": "x"}]})
-    with pytest.raises(UnstorableValueError, match="context.bad"):
+    with pytest.raises(UnstorableValueError, match=r"context\.bad"):
         await symphony.workflows.execute_workflow(flow(), {"bad": object()})
     with pytest.raises(ConfigurationError, match="auto_checkpoint"):
         await symphony.workflows.execute_workflow(flow(), auto_checkpoint=3)  # type: ignore[arg-type]
@@ -294,7 +294,7 @@ async def test_an_interrupted_run_raises_for_its_caller_and_can_go_on(symphony: 
     assert await symphony.workflows.recover() == [run]
     assert run.outputs["slow"] == "attempt 2"
     assert calls[0] == calls[1] == f"{run_id}:slow:0"
-    with pytest.raises(IllegalTransitionError, match="completed.*running"):
+    with pytest.raises(IllegalTransitionError, match=r"completed.*running"):
         await symphony.workflows.execute_workflow_by_id(run_id)
 
 

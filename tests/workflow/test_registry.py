@@ -24,7 +24,7 @@ def test_services_are_found_by_name() -> None:
         registry.register("workflow_engine", "two")
     registry.register("workflow_engine", "two", replace=True)
     assert registry.get("workflow_engine") == "two"
-    with pytest.raises(NotRegisteredError, match="'engine'.*workflow_engine.*setup"):
+    with pytest.raises(NotRegisteredError, match=r"'engine'.*workflow_engine.*setup"):
         registry.get("engine")
     with pytest.raises(ConfigurationError, match="non-empty name"):
         registry.register("", "x")
