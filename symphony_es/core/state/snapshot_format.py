@@ -1,4 +1,4 @@
-"""The bytes of a snapshot file, format 1: header, frames in blocks, index of the blocks, trailer.
+"""The bytes around the blocks of a snapshot file, format 1: header, index of the blocks, trailer.
 
 Pure: bytes in, bytes out; reading and writing files is done by the modules beside it. docs/format.md, "Snapshots", tells every
 byte. The rule kept here: whatever a file says about lengths and offsets is compared with the file's own size before anything is
@@ -13,47 +13,36 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from zlib import crc32
 
-from symphony_es.errors import DecodeError, LimitExceededError, SnapshotDamagedError
-from symphony_es.events.codec import decode_value, encode_value
-from symphony_es.events.fold import EntityState
+from symphony_es.errors import SnapshotDamagedError
 
 __all__ = [
-    "BLOCK_BYTES",
     "HEADER_BYTES",
     "TRAILER_BYTES",
     "Anchor",
     "BlockEntry",
-    "Frame",
     "SnapshotIndex",
     "SnapshotInfo",
     "Trailer",
+    "close_trailer",
     "counts_as_entity",
-    "decode_frame",
     "decode_header",
     "decode_trailer",
-    "encode_frame",
     "encode_header",
     "encode_index",
     "encode_trailer",
-    "split_block",
+    "hashed_trailer_bytes",
 ]
 
 FORMAT = 1
-BLOCK_BYTES = 64 * 1024
-"""A block is closed by the frame that brings it to this size: small enough to read for one entity, large enough for a small index."""
 
 _MAGIC = b"\x89SYMSNAP"  # the first byte is no ASCII, so no text tool takes the file for text
 _END_MAGIC = b"PANSMYS\x89"
 _HEADER = struct.Struct(">8sHHQQ16s32s")  # magic, format, flags, position, time_ns, event id, commitment
 _CRC = struct.Struct(">I")
-_FRAME = struct.Struct(">IIBQQQQH")  # length, CRC, flags, version, position, state version, generation, length of the key
-_FRAME_PREFIX_BYTES = 8  # length and CRC stand before what they are about
 _BLOCK = struct.Struct(">QQIIQH")  # offset, length, CRC, frames, offset of the first key among the keys, its length
 _INDEX = struct.Struct(">QQ")  # number of blocks, bytes of keys
 _TRAILER = struct.Struct(">QQQQI")  # index offset, blocks, frames, entities, CRC of the index
 _HASH_BYTES = 32
-_TOMBSTONE = 0x01
-_MAX_KEY_BYTES = 1024  # a type of 100 characters, a colon and an id of 512 bytes fit well
 
 HEADER_BYTES = _HEADER.size + _CRC.size
 TRAILER_BYTES = _TRAILER.size + _CRC.size + _HASH_BYTES + len(_END_MAGIC)
@@ -95,9 +84,6 @@ def counts_as_entity(key: str) -> bool:
     return not key.startswith("symphony.")
 
 
-# --- header -----------------------------------------------------------------------------------------------------------------------
-
-
 def encode_header(position: int, anchor: Anchor) -> bytes:
     """The first bytes of a file."""
     event_id, commitment, time_ns = anchor
@@ -125,95 +111,6 @@ def decode_header(name: str, data: bytes) -> tuple[int, Anchor]:
     return position, (event_id, commitment, time_ns)
 
 
-# --- frames -----------------------------------------------------------------------------------------------------------------------
-
-
-class Frame(NamedTuple):
-    """One entity in a block, not decoded yet: where it is, whose it is, whether it is deleted."""
-
-    key: str
-    start: int
-    stop: int
-    deleted: bool
-
-
-def encode_frame(state: EntityState) -> bytes:
-    """One entity's state, or its tombstone.
-
-    Raises:
-        LimitExceededError: a number or the state is larger than the format can hold.
-    """
-    key = state.key.encode()
-    data = b"" if state.data is None else encode_value(state.data)
-    flags = _TOMBSTONE if state.data is None else 0
-    length = _FRAME.size - _FRAME_PREFIX_BYTES + len(key) + len(data)
-    numbers = (flags, state.version, state.position, state.state_version, state.generation, len(key))
-    try:
-        if len(key) > _MAX_KEY_BYTES:
-            raise LimitExceededError(f"{state.key[:80]}…: a key in a snapshot has at most {_MAX_KEY_BYTES} bytes")
-        body = _FRAME.pack(length, 0, *numbers)[_FRAME_PREFIX_BYTES:] + key + data
-    except struct.error as error:
-        raise LimitExceededError(f"{state.key}: its state does not fit into a snapshot ({error})") from error
-    return _CRC.pack(length) + _CRC.pack(crc32(body)) + body
-
-
-def split_block(name: str, block: bytes | memoryview) -> Iterator[Frame]:
-    """The frames of a block in their order; their check values are verified.
-
-    Raises:
-        SnapshotDamagedError: the block is not a row of whole frames.
-    """
-    view = memoryview(block)
-    start, size = 0, len(view)
-    while start < size:
-        if size - start < _FRAME.size:
-            raise SnapshotDamagedError(name, "a frame is cut off")
-        length, check, flags, _, _, _, _, key_length = _FRAME.unpack_from(view, start)
-        stop = start + _FRAME_PREFIX_BYTES + length
-        if stop > size or start + _FRAME.size + key_length > stop:
-            raise SnapshotDamagedError(name, "a frame is longer than its block")
-        if crc32(view[start + _FRAME_PREFIX_BYTES : stop]) != check:
-            raise SnapshotDamagedError(name, f"the check value of the frame at byte {start} of its block is wrong")
-        if flags & ~_TOMBSTONE:
-            raise SnapshotDamagedError(name, f"a frame has flags {flags:#x} that this version does not know")
-        key_start = start + _FRAME.size
-        yield Frame(_decode_key(name, view[key_start : key_start + key_length]), start, stop, flags == _TOMBSTONE)
-        start = stop
-
-
-def _decode_key(name: str, data: memoryview) -> str:
-    try:
-        return str(data, "utf-8")
-    except UnicodeDecodeError as error:
-        raise SnapshotDamagedError(name, f"a key is no UTF-8 text ({error})") from error
-
-
-def decode_frame(name: str, block: bytes | memoryview, frame: Frame) -> EntityState:
-    """The entity state of a frame that `split_block` has found.
-
-    Raises:
-        SnapshotDamagedError: its data cannot be decoded.
-    """
-    _, _, _, version, position, state_version, generation, key_length = _FRAME.unpack_from(block, frame.start)
-    data = None
-    encoded = bytes(block[frame.start + _FRAME.size + key_length : frame.stop])
-    if not frame.deleted:
-        try:
-            data = decode_value(encoded)
-        except DecodeError as error:
-            raise SnapshotDamagedError(name, f"the state of {frame.key} cannot be decoded: {error}") from error
-        if type(data) is not dict:
-            raise SnapshotDamagedError(name, f"the state of {frame.key} is no mapping")
-    elif encoded:
-        raise SnapshotDamagedError(name, f"the tombstone of {frame.key} has data")
-    return EntityState(
-        key=frame.key, data=data, version=version, position=position, state_version=state_version, generation=generation
-    )
-
-
-# --- index ------------------------------------------------------------------------------------------------------------------------
-
-
 class BlockEntry(NamedTuple):
     """Where a block is, and what it begins with."""
 
@@ -237,20 +134,23 @@ def encode_index(blocks: list[BlockEntry]) -> bytes:
 class SnapshotIndex:
     """A file's index as it is stored; entries are decoded when they are asked for.
 
+    Attributes:
+        data: the index as bytes.
+
     Raises:
         SnapshotDamagedError: it contradicts itself, the trailer or the file's size.
     """
 
     def __init__(self, name: str, data: bytes, trailer: Trailer) -> None:
         self._name = name
-        self._data = data
+        self.data = data
         if len(data) < _INDEX.size or crc32(data) != trailer.index_check:
             raise SnapshotDamagedError(name, "the check value of its index is wrong")
         count, key_bytes = _INDEX.unpack_from(data)
         self._keys_at = _INDEX.size + count * _BLOCK.size
         if count != trailer.blocks or self._keys_at + key_bytes != len(data):
             raise SnapshotDamagedError(name, "its index and its trailer disagree")
-        self._count = count
+        self._count: int = count
         self._end = trailer.index_offset
 
     def __len__(self) -> int:
@@ -258,11 +158,11 @@ class SnapshotIndex:
 
     def __getitem__(self, number: int) -> BlockEntry:
         """One entry, checked against the limits of the file."""
-        offset, length, check, frames, key_at, key_length = _BLOCK.unpack_from(self._data, _INDEX.size + number * _BLOCK.size)
+        offset, length, check, frames, key_at, key_length = _BLOCK.unpack_from(self.data, _INDEX.size + number * _BLOCK.size)
         start = self._keys_at + key_at
-        if offset < HEADER_BYTES or offset + length > self._end or start + key_length > len(self._data):
+        if offset < HEADER_BYTES or offset + length > self._end or start + key_length > len(self.data):
             raise SnapshotDamagedError(self._name, f"entry {number} of its index points outside the file")
-        return BlockEntry(offset, length, check, frames, self._data[start : start + key_length])
+        return BlockEntry(offset, length, check, frames, self.data[start : start + key_length])
 
     def __iter__(self) -> Iterator[BlockEntry]:
         """All entries; they must cover the space between header and index without gaps, in the order of their keys."""
@@ -288,9 +188,6 @@ class SnapshotIndex:
         return low - 1 if low else None
 
 
-# --- trailer ----------------------------------------------------------------------------------------------------------------------
-
-
 class Trailer(NamedTuple):
     """The last bytes of a file."""
 
@@ -313,6 +210,11 @@ def encode_trailer(index_offset: int, blocks: int, frames: int, entities: int, i
     return trailer + _CRC.pack(crc32(trailer))
 
 
+def hashed_trailer_bytes() -> int:
+    """How many bytes of a trailer the hash is about."""
+    return _TRAILER.size + _CRC.size
+
+
 def close_trailer(sha256: bytes) -> bytes:
     """What stands after the hashed part of a file."""
     return sha256 + _END_MAGIC
@@ -329,7 +231,8 @@ def decode_trailer(name: str, data: bytes, size: int) -> Trailer:
     if _CRC.unpack_from(data, _TRAILER.size)[0] != crc32(data[: _TRAILER.size]):
         raise SnapshotDamagedError(name, "the check value of its trailer is wrong")
     at = _TRAILER.size + _CRC.size
-    trailer = Trailer(*_TRAILER.unpack_from(data), data[at : at + _HASH_BYTES])
+    index_offset, blocks, frames, entities, index_check = _TRAILER.unpack_from(data)
+    trailer = Trailer(index_offset, blocks, frames, entities, index_check, data[at : at + _HASH_BYTES])
     if not HEADER_BYTES <= trailer.index_offset <= size - TRAILER_BYTES - trailer.index_bytes:
         raise SnapshotDamagedError(name, "its trailer points outside the file")
     return trailer

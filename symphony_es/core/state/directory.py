@@ -1,0 +1,106 @@
+"""Blocking steps on the files of a state directory; the callers run them in a worker thread.
+
+The rules kept here: no symbolic link is followed, nothing but plain files is read and only after a look at their size, what the
+operating system says is a `StorageUnavailableError`, and a directory is durable in its parent before anything is put into it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from symphony_es.core.state.stored_values import TEMPORARY_NAME
+from symphony_es.errors import StorageUnavailableError, StoredValueDamagedError
+
+__all__ = ["discard", "make_directory", "read_file", "remove_files", "remove_leftovers", "sync_directory", "unavailable"]
+
+
+@contextlib.contextmanager
+def unavailable(what: str) -> Iterator[None]:
+    """Say what could not be done when the operating system refuses it."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StorageUnavailableError):
+            raise
+        reason = error.strerror or str(error)
+        raise StorageUnavailableError(error.errno, f"{what}: {reason}; what was there before is untouched") from error
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    with unavailable(f"{directory} cannot be made durable"):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory and those above it, each durable in its parent."""
+    if directory.is_dir():
+        return
+    make_directory(directory.parent)
+    with unavailable(f"{directory} cannot be made"):
+        directory.mkdir(mode=0o700, exist_ok=True)
+    sync_directory(directory.parent)
+
+
+def remove_files(paths: Sequence[Path]) -> list[Path]:
+    """Remove files of one directory for good, and return those that were there. Blocking.
+
+    Raises:
+        StorageUnavailableError: one cannot be removed; those before it are gone.
+    """
+    removed = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError), unavailable(f"{path.name} cannot be removed"):
+            path.unlink()
+            removed.append(path)
+    for directory in {path.parent for path in removed}:
+        sync_directory(directory)
+    return removed
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove temporary files that a crash has left. Blocking; nobody may be writing there.
+
+    Raises:
+        FileNotFoundError: there is no such directory.
+    """
+    for path in directory.iterdir():
+        if TEMPORARY_NAME.fullmatch(path.name):
+            discard(path)
+
+
+def discard(temporary: Path) -> None:
+    """Remove a temporary file on the way out of a failure."""
+    with contextlib.suppress(OSError):  # the failure that led here is the one to report; the next start removes leftovers
+        temporary.unlink()
+
+
+def read_file(path: Path, key: str, max_bytes: int, first_bytes: int | None = None) -> bytes:
+    """A plain file, whole or its first bytes; its size is looked at before it is read.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    try:
+        # O_NONBLOCK: opening a named pipe must not wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise StoredValueDamagedError(key, "its file is a symbolic link") from error
+        raise StorageUnavailableError(error.errno, f"{key!r} cannot be read: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb", buffering=0) as file, unavailable(f"{key!r} cannot be read"):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
+            raise StoredValueDamagedError(key, "its file is no plain file, or too large")
+        return file.read(status.st_size if first_bytes is None else first_bytes) or b""

@@ -1,0 +1,203 @@
+"""Reading one snapshot file.
+
+Blocking: the callers run it in a worker thread. The rule kept here: nothing is handed out whose check value is wrong, nothing is
+read because of a length that the file's own size does not bear out, and no file is followed that is not a plain one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from zlib import crc32
+
+from symphony_es.core.state.snapshot_format import (
+    HEADER_BYTES,
+    TRAILER_BYTES,
+    BlockEntry,
+    SnapshotIndex,
+    SnapshotInfo,
+    decode_header,
+    decode_trailer,
+    hashed_trailer_bytes,
+)
+from symphony_es.core.state.snapshot_frames import Frame, decode_frame, split_block
+from symphony_es.errors import SnapshotDamagedError, StorageUnavailableError
+from symphony_es.events.fold import EntityState
+
+__all__ = ["SnapshotReader"]
+
+_RANGE_BYTES = 1024 * 1024  # neighbouring blocks are read together up to this size
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # says nothing about the file
+
+
+class SnapshotReader:
+    """An open snapshot file, its header and trailer verified.
+
+    A context manager; the file is closed at the end of the block.
+
+    Raises:
+        SnapshotDamagedError: the file is missing, unreadable or not a whole snapshot.
+        StorageUnavailableError: this process has no more file descriptors or memory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.name
+        self._index: SnapshotIndex | None = None
+        with self._damage_reported():
+            # O_NONBLOCK: opening a named pipe must not wait for its writer.
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self.info = self._read_info()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def __enter__(self) -> SnapshotReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        os.close(self._descriptor)
+
+    @contextmanager
+    def _damage_reported(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _OUT_OF_RESOURCES:
+                raise StorageUnavailableError(error.errno, f"{self.name} cannot be read: {error.strerror}") from error
+            raise SnapshotDamagedError(self.name, f"it cannot be read ({error.strerror})") from error
+
+    def _read_info(self) -> SnapshotInfo:
+        with self._damage_reported():
+            status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise SnapshotDamagedError(self.name, "it is no plain file")
+        size = status.st_size
+        if size < HEADER_BYTES + TRAILER_BYTES:
+            raise SnapshotDamagedError(self.name, "it is shorter than an empty snapshot")
+        self._header = self._read(0, HEADER_BYTES)
+        position, (event_id, commitment, time_ns) = decode_header(self.name, self._header)
+        self._trailer_data = self._read(size - TRAILER_BYTES, TRAILER_BYTES)
+        self.trailer = decode_trailer(self.name, self._trailer_data, size)
+        return SnapshotInfo(
+            position=position,
+            event_id=event_id,
+            commitment=commitment,
+            time_ns=time_ns,
+            size_bytes=size,
+            entity_count=self.trailer.entities,
+            name=self.name,
+        )
+
+    def _read(self, offset: int, length: int) -> bytes:
+        parts = []
+        with self._damage_reported():
+            while length > 0:
+                part = os.pread(self._descriptor, length, offset)
+                if not part:
+                    raise SnapshotDamagedError(self.name, "it ends before its trailer says so")
+                parts.append(part)
+                offset += len(part)
+                length -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    @property
+    def index(self) -> SnapshotIndex:
+        """The index of the blocks, read when it is first asked for."""
+        if self._index is None:
+            start = self.trailer.index_offset
+            data = self._read(start, self.info.size_bytes - TRAILER_BYTES - start)
+            self._index = SnapshotIndex(self.name, data, self.trailer)
+        return self._index
+
+    def ranges(self, entries: Sequence[BlockEntry]) -> Iterator[tuple[Sequence[BlockEntry], bytes]]:
+        """Blocks that lie side by side, as pieces of about 1 MiB; the blocks' check values are verified."""
+        first = 0
+        while first < len(entries):
+            stop, length = first + 1, entries[first].length
+            while stop < len(entries) and length + entries[stop].length <= _RANGE_BYTES:
+                length += entries[stop].length
+                stop += 1
+            group = entries[first:stop]
+            data = self._read(group[0].offset, length)
+            view, at = memoryview(data), 0
+            for entry in group:
+                self._check_block(entry, view[at : at + entry.length])
+                at += entry.length
+            yield group, data
+            first = stop
+
+    def _check_block(self, entry: BlockEntry, block: memoryview) -> None:
+        if crc32(block) != entry.check:
+            raise SnapshotDamagedError(self.name, f"the check value of the block at byte {entry.offset} is wrong")
+
+    def read_block(self, entry: BlockEntry) -> memoryview:
+        """One block, its check value verified."""
+        block = memoryview(self._read(entry.offset, entry.length))
+        self._check_block(entry, block)
+        return block
+
+    def frames(self, entry: BlockEntry, block: memoryview, before: bytes | None) -> Iterator[Frame]:
+        """The frames of a block: they agree with their index entry and come before the first key of the next block."""
+        count, key = 0, b""
+        for frame in split_block(self.name, block):
+            key = frame.key.encode()
+            if not count and key != entry.first_key:
+                break
+            count += 1
+            yield frame
+        if count != entry.frames or (before is not None and key >= before):
+            raise SnapshotDamagedError(self.name, f"the block at byte {entry.offset} is not what its index says")
+
+    def read_all(self) -> dict[str, EntityState]:
+        """Every state; all check values and the hash of the whole file are verified before anything is handed out.
+
+        Raises:
+            SnapshotDamagedError: any of them is wrong.
+        """
+        entries = list(self.index)
+        followers: dict[int, bytes] = {entry.offset: after.first_key for entry, after in pairwise(entries)}
+        states: dict[str, EntityState] = {}
+        digest = sha256(self._header)
+        for group, data in self.ranges(entries):
+            digest.update(data)
+            view, at = memoryview(data), 0
+            for entry in group:
+                block = view[at : at + entry.length]
+                at += entry.length
+                for frame in self.frames(entry, block, followers.get(entry.offset)):
+                    states[frame.key] = decode_frame(self.name, block, frame)
+        digest.update(self.index.data)
+        digest.update(self._trailer_data[: hashed_trailer_bytes()])
+        if digest.digest() != self.trailer.sha256:
+            raise SnapshotDamagedError(self.name, "the hash of the whole file is wrong")
+        if len(states) != self.trailer.frames:
+            raise SnapshotDamagedError(self.name, "its trailer counts other frames than there are")
+        return states
+
+    def read_some(self, keys: Iterable[str]) -> dict[str, EntityState]:
+        """The states of those keys that the snapshot has, by way of the index; each block they are in is read once.
+
+        Only what is read is verified: header, trailer, index, those blocks.
+        """
+        wanted: dict[int, set[str]] = {}
+        for key in keys:
+            number = self.index.find(key.encode())
+            if number is not None:
+                wanted.setdefault(number, set()).add(key)
+        states: dict[str, EntityState] = {}
+        for number in sorted(wanted):
+            entry = self.index[number]
+            block = self.read_block(entry)
+            before = self.index[number + 1].first_key if number + 1 < len(self.index) else None
+            for frame in self.frames(entry, block, before):
+                if frame.key in wanted[number]:
+                    states[frame.key] = decode_frame(self.name, block, frame)
+        return states

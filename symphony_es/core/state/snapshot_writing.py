@@ -1,0 +1,128 @@
+"""Putting a snapshot file together: frames are gathered in blocks, ranges of blocks are taken over as they are.
+
+Runs in a worker thread and yields bytes; writing them is the storage's part. Nothing but the block under construction, the one
+before it and the index is held in memory, however many entities there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+from zlib import crc32
+
+from symphony_es.core.state.snapshot_format import (
+    Anchor,
+    BlockEntry,
+    close_trailer,
+    counts_as_entity,
+    encode_header,
+    encode_index,
+    encode_trailer,
+)
+from symphony_es.core.state.snapshot_frames import encode_frame
+from symphony_es.errors import ConfigurationError
+from symphony_es.events.fold import EntityState
+
+__all__ = ["BLOCK_BYTES", "SnapshotAssembler", "snapshot_chunks"]
+
+BLOCK_BYTES = 64 * 1024
+"""A block is closed by the frame that brings it to this size: small enough to read for one entity, large enough for a small index."""
+
+_SMALLEST_BLOCK_BYTES = BLOCK_BYTES // 4  # a smaller rest joins the block before it, so merges do not crumble a file
+
+
+class SnapshotAssembler:
+    """The bytes of one snapshot file, in the order they are written.
+
+    Every method returns the bytes that are due, which may be none.
+
+    Attributes:
+        entities: the application's live entities among the frames; the caller counts.
+    """
+
+    def __init__(self, position: int, anchor: Anchor) -> None:
+        self.entities = 0
+        self._hash = sha256()
+        self._blocks: list[BlockEntry] = []
+        self._offset = 0
+        self._full: list[bytes] = []
+        self._open: list[bytes] = []
+        self._open_bytes = 0
+        self._first_keys: list[bytes] = []
+        self._last_key = ""
+        self._header = encode_header(position, anchor)
+
+    def begin(self) -> bytes:
+        """The header."""
+        return self._emit(self._header)
+
+    def _emit(self, data: bytes) -> bytes:
+        self._hash.update(data)
+        self._offset += len(data)
+        return data
+
+    def add_frame(self, key: str, frame: bytes) -> bytes:
+        """Take one frame; keys must rise.
+
+        Raises:
+            ConfigurationError: the key does not come after the one before it.
+        """
+        if key <= self._last_key:
+            raise ConfigurationError(f"{key!r} comes after {self._last_key!r}: the states of a snapshot are sorted by key")
+        self._last_key = key
+        if not self._open:
+            self._first_keys.append(key.encode())
+        self._open.append(frame)
+        self._open_bytes += len(frame)
+        if self._open_bytes < BLOCK_BYTES:
+            return b""
+        due = self._close(self._full) if self._full else b""
+        self._full, self._open, self._open_bytes = self._open, [], 0
+        return due
+
+    def _close(self, frames: list[bytes]) -> bytes:
+        block = b"".join(frames)
+        self._blocks.append(BlockEntry(self._offset, len(block), crc32(block), len(frames), self._first_keys.pop(0)))
+        return self._emit(block)
+
+    def close_blocks(self) -> bytes:
+        """Close what is under construction: before a range is taken over, and at the end."""
+        if self._full and self._open and self._open_bytes < _SMALLEST_BLOCK_BYTES:
+            self._full += self._open
+            self._open = []
+            self._first_keys.pop()
+        due = b"".join([self._close(frames) for frames in (self._full, self._open) if frames])
+        self._full, self._open, self._open_bytes = [], [], 0
+        return due
+
+    def take_over(self, entries: Sequence[BlockEntry], data: bytes) -> bytes:
+        """Whole blocks of another snapshot, side by side in `data`; `close_blocks` has been called before."""
+        shift = self._offset - entries[0].offset
+        self._blocks.extend([entry._replace(offset=entry.offset + shift) for entry in entries])
+        return self._emit(data)
+
+    def end(self) -> bytes:
+        """The last blocks, the index and the trailer."""
+        blocks = self.close_blocks()
+        index_offset = self._offset
+        index = self._emit(encode_index(self._blocks))
+        frames = sum(entry.frames for entry in self._blocks)
+        trailer = self._emit(encode_trailer(index_offset, len(self._blocks), frames, self.entities, crc32(index)))
+        return b"".join([blocks, index, trailer, close_trailer(self._hash.digest())])
+
+
+def snapshot_chunks(position: int, anchor: Anchor, states: Iterable[EntityState]) -> Iterator[bytes]:
+    """A whole snapshot of states that are sorted by key.
+
+    Raises:
+        ConfigurationError: they are not sorted.
+        LimitExceededError: a state does not fit the format.
+    """
+    assembler = SnapshotAssembler(position, anchor)
+    yield assembler.begin()
+    for state in states:
+        assembler.entities += state.data is not None and counts_as_entity(state.key)
+        block = assembler.add_frame(state.key, encode_frame(state))
+        if block:
+            yield block
+    yield assembler.end()
