@@ -136,7 +136,7 @@ class Symphony:
             raise ConfigurationError("state_dir needs persistence: create the Symphony with persistence_enabled=True")
         if self.persistence_enabled:
             await self._open_on_disk(
-                Path(chosen or DEFAULT_STATE_DIR).absolute(),
+                _absolute(chosen or DEFAULT_STATE_DIR),
                 force_network_fs=self._setting("force_network_fs", force_network_fs, False),
                 ignore_anchor=self._setting("ignore_anchor", ignore_anchor, False),
             )
@@ -157,16 +157,16 @@ class Symphony:
         return given if given is not None else self.config.get(name, default)
 
     def _check_same_directory(self, chosen: str | Path | None) -> None:
-        if chosen is not None and Path(chosen).absolute() != self.state_dir:
+        if chosen is not None and _absolute(chosen) != self.state_dir:
             raise ConfigurationError(f"this Symphony is open on {self.state_dir or 'a log in memory'}: close() it, or make another one")
 
     async def _open_on_disk(self, directory: Path, *, force_network_fs: bool, ignore_anchor: bool) -> None:
-        store = SnapshotStore(directory / "snapshots")
-        newest = await asyncio.to_thread(store.newest_anchor)
+        looked_at = await SnapshotStore(directory / "snapshots", read_only=True).open()  # nothing is touched before the log is ours
+        newest = next(iter(looked_at.list()), None)
         anchor = Anchor(position=newest.position, event_id=newest.event_id, commitment=newest.commitment) if newest is not None else None
         self._log = await EventLog.open(directory, anchor=anchor, force_network_fs=force_network_fs, ignore_anchor=ignore_anchor)
         self.state_dir = directory
-        await store.open()
+        store = await SnapshotStore(directory / "snapshots").open()
         self._history = StateHistory(self._log, store)
         self._snapshotter = Snapshotter(self._log, store, self._history)
         await self._snapshotter.open()
@@ -417,3 +417,7 @@ class Symphony:
     def build_workflow(self) -> Any:
         """A fluent builder of a workflow definition."""
         return self.workflows.build()
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(path).absolute()

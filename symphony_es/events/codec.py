@@ -46,7 +46,7 @@ _CHECKED = struct.Struct(">QQHH")
 _CHECK = struct.Struct(">I")
 MAX_EXT_DEPTH = DEFAULT_LIMITS.max_depth
 
-_EPOCH = datetime(1, 1, 1)  # noqa: DTZ001  wall time is counted without a zone
+_EPOCH = datetime(1, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 
 TUPLE, SET, DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, UUID_, BIGINT, REFERENCE, ENUM, VALUE, PART, REDACTED, ENCRYPTED = range(1, 16)
@@ -254,7 +254,7 @@ def _read_tagged(kind: Any) -> Callable[[_Decoder, bytes], Tagged]:
         made = Tagged(kind, name, data)
         if type(name) is not str:
             raise DecodeError("a tagged value has no name")
-        if kind == "enum" and type(data) not in (str, int) or kind != "enum" and type(data) is not dict:
+        if (kind == "enum" and type(data) not in (str, int)) or (kind != "enum" and type(data) is not dict):
             raise DecodeError("a tagged value has another shape than its kind")
         return made
 

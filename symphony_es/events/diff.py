@@ -47,9 +47,7 @@ def _compare(one: Any, other: Any, path: Path, changes: list[Change]) -> None:
 
 
 def _compare_dicts(one: dict[Any, Any], other: dict[Any, Any], path: Path, changes: list[Change]) -> None:
-    for key in one:
-        if key not in other:
-            changes.append((REMOVE, (*path, key)))
+    changes.extend((REMOVE, (*path, key)) for key in one if key not in other)
     for key, item in other.items():
         if key in one:
             _compare(one[key], item, (*path, key), changes)

@@ -263,9 +263,7 @@ def _equal_sets(one: set[Any], other: set[Any]) -> bool:
 
 
 def _equal_moments(one: Any, other: Any) -> bool:
-    return bool(
-        one.replace(tzinfo=None) == other.replace(tzinfo=None) and one.fold == other.fold and zone_parts(one) == zone_parts(other)
-    )
+    return bool(one.replace(tzinfo=None) == other.replace(tzinfo=None) and one.fold == other.fold and zone_parts(one) == zone_parts(other))
 
 
 def _equal_tagged(one: Tagged, other: Tagged) -> bool:

@@ -42,7 +42,7 @@ class Attribution:
     attempt: int | None = None
     cause: bytes | None = None
     correlation_id: str | None = None
-    user: Mapping[str, Any] = MappingProxyType({})
+    user: Mapping[str, Any] | None = None
 
     def metadata(self, *, state_version: int | None = None, generation: int | None = None) -> EventMetadata:
         """The metadata of an event written now; the trace id is OpenTelemetry's, where that is active."""
@@ -79,7 +79,7 @@ def attributed(*, user: Mapping[str, Any] | None = None, **fields: Any) -> Itera
     before = current_attribution.get()
     if user:
         check_plain(dict(user))
-        fields["user"] = MappingProxyType({**before.user, **user})
+        fields["user"] = MappingProxyType({**(before.user or {}), **user})
     token = current_attribution.set(replace(before, **fields))
     try:
         yield current_attribution.get()

@@ -50,7 +50,8 @@ def capture_object(obj: Any) -> dict[str, Any]:
     held = [name for name in (*slots, *getattr(obj, "__dict__", ())) if not name.startswith("_")]
     if not hasattr(obj, "__dict__") and not slots:
         raise EntityTypeError(
-            f"{type(obj).__module__}.{type(obj).__qualname__} has no attributes to store: write a restorer whose capture(obj) returns its state"
+            f"{type(obj).__module__}.{type(obj).__qualname__} has no attributes to store: "
+            "write a restorer whose capture(obj) returns its state"
         )
     return {name: getattr(obj, name) for name in held if hasattr(obj, name)}
 

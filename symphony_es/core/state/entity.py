@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import inspect
 import os
 import sys
 import time
@@ -59,13 +60,9 @@ class ClassSpec:
 @overload
 def entity(cls: type[T], /) -> type[T]: ...
 @overload
-def entity(
-    *, type: str | None = None, state_version: int = 1, upcast: Upcast | None = None
-) -> Callable[[type[T]], type[T]]: ...
+def entity(*, type: str | None = None, state_version: int = 1, upcast: Upcast | None = None) -> Callable[[type[T]], type[T]]: ...
 @dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
-def entity(
-    cls: type[T] | None = None, /, *, type: str | None = None, state_version: int = 1, upcast: Upcast | None = None
-) -> Any:
+def entity(cls: type[T] | None = None, /, *, type: str | None = None, state_version: int = 1, upcast: Upcast | None = None) -> Any:  # noqa: A002  the documented name
     """Declare an entity class: a dataclass with a field `id: str` that is made when left empty.
 
     Objects compare and hash by identity. A restorer that rebuilds every field is registered for the type; an explicitly
@@ -149,7 +146,7 @@ def _as_dataclass(cls: type[T], *, frozen: bool, with_id: bool) -> type[T]:
     if "__slots__" in cls.__dict__:
         raise EntityTypeError(f"{cls.__qualname__} cannot declare __slots__: its attributes are tracked")
     if with_id and not any("id" in getattr(base, "__annotations__", {}) for base in cls.__mro__):
-        cls.__annotations__ = {**cls.__dict__.get("__annotations__", {}), "id": "str"}
+        cls.__annotations__ = {**inspect.get_annotations(cls), "id": "str"}
         cls.id = dataclasses.field(default="", kw_only=True)  # type: ignore[attr-defined]
     keeps_repr = "__repr__" in cls.__dict__
     made = dataclasses.dataclass(cls, frozen=frozen, eq=not with_id, repr=not keeps_repr and not with_id)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -108,6 +109,7 @@ class Outbox:
                 continue
             version, mark = record.version, len(prepared)
             try:
+                record.pending = [segment for segment in record.pending if not segment.empty]
                 for segment in record.pending:
                     for event in self._prepare_split(record, segment, version, first):
                         version += 1
@@ -201,7 +203,7 @@ class Outbox:
         prepared: list[PreparedEvent] = []
         for draft in transaction.drafts:
             record, segment = draft.record, draft.segment
-            if not segment.changes and segment.data is None and segment.open:
+            if segment.empty:
                 continue
             version = versions.get(record, record.version) + 1
             try:
@@ -246,10 +248,8 @@ class Outbox:
             self.submit_pending()
             ticket = self._last
         if ticket is not None and not ticket.done():
-            try:
+            with suppress(SymphonyError):  # told below, by entity
                 await ticket.wait()
-            except SymphonyError:
-                ...  # told below, by entity
         with self.lock:
             self.settle()
         for record in self.broken if records is None else records:

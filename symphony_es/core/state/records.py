@@ -42,6 +42,11 @@ class Segment:
     state_version: int | None = None
     open: bool = True
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to append: a change was announced and then refused."""
+        return self.open and not self.changes and self.data is None
+
     def sink(self, change: Change, undo: tuple[Any, ...]) -> None:
         """Record a change; outside transactions nothing needs to be undone."""
         self.changes.append(change)
@@ -127,7 +132,7 @@ class EntityRecord:
 
     def _queue(self, segment: Segment) -> None:
         if not self.pending:
-            self.world.mark_dirty(self)
+            self.world.outbox.mark_dirty(self)
         self.pending.append(segment)
 
     def take_adoption(self, attribution: Attribution) -> Segment:

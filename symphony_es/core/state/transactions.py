@@ -94,7 +94,7 @@ class Transaction:
         if record.holder is not None:
             raise EntityBusyError(record.key, record.holder.name, f"the transaction {self.name!r}")
         if record.pending:
-            self.world.submit_pending()
+            self.world.outbox.submit_pending()
         if record.broken is not None:
             raise EntityOutOfStepError(record.key, str(record.broken)) from record.broken
         record.holder = self
@@ -222,7 +222,7 @@ class Recording(_Block):
                 transaction.roll_back(self.scope)
             elif self._outer:
                 try:
-                    self.event_ids = self.world.submit_drafts(transaction)
+                    self.event_ids = self.world.outbox.submit_drafts(transaction)
                 except SymphonyError:
                     transaction.roll_back(self.scope)
                     raise
@@ -279,7 +279,7 @@ class TransactionBlock(_Block):
                 self.world.record_foreign()
             await self.world.log.room()
             with self.world.lock:
-                ticket = self.world.submit_transaction(transaction)
+                ticket = self.world.outbox.submit_transaction(transaction)
         except BaseException:
             self._abandon()
             raise

@@ -38,7 +38,7 @@ class TypeTable:
         if other is not None and other is not cls and not _same_source(other, cls):
             raise EntityTypeError(
                 f"{_describe(cls)} cannot be registered as {chosen!r}: {_describe(other)} has that name; "
-                "give one of them another: @entity(type=...), @part(name=...), @value(name=...) or restore_manager.types.register(cls, name)"
+                "give one of them another: @entity(type=...), @part(name=...), @value(name=...), types.register(cls, name)"
             )
         self._by_name[chosen] = cls
         self._by_class[cls] = chosen
