@@ -144,6 +144,6 @@ def _without_stop_iteration(fn: Callable[..., Any], *args: Any, **kwargs: Any) -
         raise RuntimeError(f"{getattr(fn, '__qualname__', fn)} raised StopIteration") from error
 
 
-def _check_name(kind: str, name: str) -> None:
+def _check_name(kind: str, name: object) -> None:
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"a {kind} needs a non-empty name, not {name!r}")

@@ -130,11 +130,13 @@ def _importable_module(function: FunctionType) -> str | None:
 
 def _import_function(name: str) -> FunctionType | None:
     module_name, _, qualname = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), *qualname.split("."))):
+        return None
     try:
         found: Any = sys.modules.get(module_name) or importlib.import_module(module_name)
         for attribute in qualname.split("."):
             found = getattr(found, attribute)
-    except (ImportError, AttributeError, ValueError):
+    except (ImportError, AttributeError):
         return None
     if not isinstance(found, FunctionType) or found.__qualname__ != qualname:
         return None

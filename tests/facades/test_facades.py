@@ -322,9 +322,9 @@ async def test_a_task_step_that_runs_again_takes_up_its_task(symphony: Symphony)
     assert (run.status, asked) == ("completed", ["Ask a", "Ask a"])
 
     async def perform(query: str) -> Any:
-        return await symphony.tasks.perform_for_step(
-            task_id=f"{run.id}/t", run_id=run.id, name="t", description="", input_data={"query": query}, agent_id=None, agent_type=None, model="client"
-        )  # fmt: skip
+        who = {"agent_id": None, "agent_type": None, "model": "client"}
+        what = {"name": "t", "description": "", "input_data": {"query": query}}
+        return await symphony.tasks.perform_for_step(task_id=f"{run.id}/t", run_id=run.id, **what, **who)
 
     assert await perform("Ask a") == "Ask a"
     assert len(asked) == 2
