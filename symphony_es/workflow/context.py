@@ -81,7 +81,7 @@ class RunContext(MutableMapping[str, Any]):
 
     def __contains__(self, key: object) -> bool:
         if key in self._held:
-            return self._held[key] is not _REMOVED
+            return self._held[str(key)] is not _REMOVED
         return key in self._run.context
 
     def __iter__(self) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import Any
 from symphony_es.core.state.entity import entity
 from symphony_es.core.state.restore import restore_manager
 from symphony_es.errors import IllegalTransitionError
+from symphony_es.workflow.context import thaw
 from symphony_es.workflow.definition import WorkflowDefinition
 
 __all__ = ["TRANSITIONS", "UNFINISHED", "Workflow", "WorkflowStatus", "describe_error"]
@@ -90,7 +91,7 @@ class Workflow:
         """The definition it was started with, whatever has been saved under that id since."""
         cached: WorkflowDefinition | None = self.__dict__.get("_definition")
         if cached is None:
-            cached = self._definition = WorkflowDefinition.from_dict(self.definition_data)
+            cached = self._definition = WorkflowDefinition.from_dict(thaw(self.definition_data))
         return cached
 
     @property
