@@ -109,7 +109,7 @@ async def inspect(directory: Path) -> None:
         before = (await symphony.at(completed.position - 1)).get(f"Workflow:{run.id}")
         after = (await symphony.at(completed.position)).get(f"Workflow:{run.id}")
         for title, state in (("before", before), ("after", after)):
-            print(f"   {title:<7} position {completed.position - (title == 'before')}: step {state['steps'][KILLED_IN]}")
+            print(f"   {title:<7} position {completed.position - (title == 'before')}, after {state['attempts'][KILLED_IN]} attempts")
             print(f"           context {state['context']}")
             print(f"           outputs of {', '.join(state['outputs'])}\n")
         check("pictures" not in before["context"] and after["context"]["pictures"] == 3, "the attempt that was killed left nothing behind")

@@ -167,11 +167,10 @@ class Workflows:
         found = await self.get_run(run)
         steps = {}
         for step in found.definition.plan:
-            state = found.steps.get(step.id, {"status": "pending", "attempts": 0})
             steps[step.id] = {
                 "name": step.name,
-                "status": state["status"],
-                "attempts": state["attempts"],
+                "status": found.step_status(step.id),
+                "attempts": found.attempts.get(step.id, 0),
                 "output": thaw(found.outputs.get(step.id)),
             }
         return {

@@ -1,8 +1,9 @@
 """A run: one execution of a definition, and everything it did so far.
 
-The run's state is what a new process needs to go on: a copy of the definition, the context, and per step its status, attempts
-and output. The engine changes it through the methods here, inside named recordings, so that a step is two small events
-whatever the run holds already. The legal changes of status are one table.
+The run's state is what a new process needs to go on: a copy of the definition, the context, and by step address the attempts
+that began, the outputs of those that completed and the error of the one that failed last. Each fact stands in one place, so a
+step is two small events whatever the run holds already. The engine changes the state through the methods here. The legal changes
+of status are one table.
 """
 
 from __future__ import annotations
@@ -64,8 +65,9 @@ class Workflow:
         status: see `TRANSITIONS`; compares equal to its text, `run.status == "completed"`.
         definition_data: the definition it was started with, as plain data.
         context: values by key, which steps read and write.
-        outputs: outputs of completed steps by address.
-        steps: per address of a step that has begun, `{"status": "running" | "completed" | "failed", "attempts": n}`.
+        attempts: how often the step at an address has begun.
+        outputs: outputs of completed steps by address; a step has completed when it is in here.
+        failures: `{"type", "message"}` of a step's last attempt, by address, until the next attempt begins.
         error: of a failed run `{"type", "message", "traceback", "step"}`, all text, else None.
         created_at: UTC.
         started_at: when it first began to run, UTC; None before.
@@ -78,8 +80,9 @@ class Workflow:
     status: WorkflowStatus = WorkflowStatus.PENDING
     definition_data: dict[str, Any] = field(default_factory=dict)
     context: dict[str, Any] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
-    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: dict[str, Any] | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started_at: datetime | None = None
@@ -104,15 +107,22 @@ class Workflow:
         """How many steps have completed."""
         return len(self.outputs)
 
+    @property
+    def steps(self) -> dict[str, dict[str, Any]]:
+        """`{"status", "attempts"}` of each step that has begun, by address: a copy made of `attempts`, `outputs` and `failures`."""
+        return {address: {"status": self.step_status(address), "attempts": count} for address, count in self.attempts.items()}
+
+    def step_status(self, address: str) -> str:
+        """`pending`, `running`, `failed` or `completed`; one that a crash left under way counts as running."""
+        if address in self.outputs:
+            return "completed"
+        if address in self.failures:
+            return "failed"
+        return "running" if address in self.attempts else "pending"
+
     def is_completed(self, address: str) -> bool:
         """Whether the step at this address has completed: then it never runs again."""
-        step = self.steps.get(address)
-        return step is not None and step["status"] == "completed"
-
-    def attempts(self, address: str) -> int:
-        """How often the step at this address has begun."""
-        step = self.steps.get(address)
-        return 0 if step is None else int(step["attempts"])
+        return address in self.outputs
 
     def check_transition(self, status: WorkflowStatus) -> None:
         """Does nothing when the run may become `status`.
@@ -137,18 +147,18 @@ class Workflow:
 
     def begin_step(self, address: str) -> int:
         """A step begins; returns the number of the attempt, from 1."""
-        attempt = self.attempts(address) + 1
-        self.steps[address] = {"status": "running", "attempts": attempt}
+        attempt = self.attempts.get(address, 0) + 1
+        self.attempts[address] = attempt
+        self.failures.pop(address, None)
         return attempt
 
     def complete_step(self, address: str, output: Any) -> None:
         """A step has completed."""
         self.outputs[address] = output
-        self.steps[address]["status"] = "completed"
 
-    def fail_step(self, address: str) -> None:
+    def fail_step(self, address: str, error: Mapping[str, Any]) -> None:
         """An attempt at a step has failed."""
-        self.steps[address]["status"] = "failed"
+        self.failures[address] = {"type": error["type"], "message": error["message"]}
 
     def complete(self) -> None:
         """All steps have completed."""

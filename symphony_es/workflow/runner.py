@@ -127,23 +127,22 @@ class Runner:
         context = RunContext(self._symphony, run, address, started.attempt, key)
         execution = StepExecution(symphony=self._symphony, run=run, address=address, attempt=started.attempt, context=context)
         retried = started.attempt if started.attempt > 1 else None
-        with attributed(cause=started.event_id):
-            try:
-                with attributed(step=address, attempt=started.attempt):
-                    output = await step.perform(execution)
-                    await self._symphony.log.room()
-                    self._submit_changes(address)
-                with world.recording("WorkflowStepCompleted", step=address, attempt=retried):
-                    context.write(world)
-                    if step.output_key is not None:
-                        run.context[step.output_key] = output
-                    run.complete_step(address, output)
-            except Exception as error:
-                description = describe_error(error, address)
-                with world.recording("WorkflowStepFailed", description, step=address, attempt=retried):
-                    run.fail_step(address)
-                await self._reach("step_failed", address, description)
-                raise _StepFailed(description) from error
+        try:
+            with attributed(step=address, attempt=started.attempt, cause=started.event_id):
+                output = await step.perform(execution)
+                await self._symphony.log.room()
+                self._submit_changes(address)
+            with world.recording("WorkflowStepCompleted", step=address, attempt=retried):
+                context.write(world)
+                if step.output_key is not None:
+                    run.context[step.output_key] = output
+                run.complete_step(address, output)
+        except Exception as error:
+            description = describe_error(error, address)
+            with world.recording("WorkflowStepFailed", description, step=address, attempt=retried):
+                run.fail_step(address, description)
+            await self._reach("step_failed", address, description)
+            raise _StepFailed(description) from error
 
     def _submit_changes(self, address: str) -> None:
         """Sends what the step changed in entities on its way, before its completion.
@@ -162,7 +161,7 @@ class Runner:
                     raise EntityOutOfStepError(record.key, str(record.broken)) from record.broken
 
     def _start(self, address: str) -> _Started:
-        attempt = self._run.attempts(address) + 1
+        attempt = self._run.attempts.get(address, 0) + 1
         with self._world.recording("WorkflowStepStarted", step=address, attempt=attempt if attempt > 1 else None) as recording:
             self._run.begin_step(address)
         return _Started(attempt, recording.event_ids.get(self._key))

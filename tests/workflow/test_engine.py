@@ -75,11 +75,10 @@ async def test_a_step_is_two_small_events_whose_metadata_name_it(symphony: Symph
         "WorkflowCompleted",
     ]
     started, completed = events[4], events[5]
-    assert [list(change) for change in started.changes] == [[0, ("steps", "two"), {"status": "running", "attempts": 1}]]
+    assert [list(change) for change in started.changes] == [[0, ("attempts", "two"), 1]]
     paths = {tuple(change[1]) for change in completed.changes}
-    assert paths == {("context", "log"), ("outputs", "two"), ("steps", "two", "status")}
+    assert paths == {("context", "log"), ("outputs", "two")}
     assert (started.metadata.step, completed.metadata.step) == ("two", "two")
-    assert completed.metadata.cause == started.event_id
     assert {event.metadata.run_id for event in events} == {None}
     assert run.context["log"] == ["x" * 10, "y"]
 
@@ -122,6 +121,8 @@ async def test_a_failing_step_ends_the_run_and_leaves_nothing_in_the_context(sym
     assert "in shaky" in run.error["traceback"]
     assert run.context == {}
     assert run.steps == {"first": {"status": "completed", "attempts": 1}, "shaky": {"status": "failed", "attempts": 1}}
+    assert run.failures == {"shaky": {"type": "ValueError", "message": "no such weather \\udcff"}}
+    assert (run.step_status("shaky"), run.step_status("never")) == ("failed", "pending")
     failed = [event for event in await events_of(symphony, f"Workflow:{run.id}") if event.name == "WorkflowStepFailed"]
     assert failed[0].data["message"] == "no such weather \\udcff"
     assert await symphony.workflows.recover() == []
@@ -132,6 +133,7 @@ async def test_a_failing_step_ends_the_run_and_leaves_nothing_in_the_context(sym
     assert run.error is None
     assert run.outputs == {"first": 1, "shaky": "done"}
     assert run.steps["shaky"] == {"status": "completed", "attempts": 2}
+    assert run.failures == {}
     assert run.context == {"half": "written"}
 
 

@@ -41,7 +41,7 @@ async def test_checkpoints_are_taken_at_the_start_every_third_step_and_at_comple
     assert taken[3]["metadata"] == {"run_id": run.id, "definition": "flow", "step": None, "stage": "complete", "completed_steps": 7}
     states = [(await symphony.at(one["position"])).get(f"Workflow:{run.id}") for one in taken]
     assert [len(state["outputs"]) for state in states] == [0, 3, 6, 7]
-    assert [len(state["steps"]) for state in states] == [0, 3, 6, 7], "no checkpoint after a step says that the next one has begun"
+    assert [len(state["attempts"]) for state in states] == [0, 3, 6, 7], "no checkpoint after a step says that the next one has begun"
 
 
 async def test_an_error_takes_a_checkpoint_and_the_count_goes_on_after_a_resume(symphony: Symphony, reopen: Any) -> None:
