@@ -15,8 +15,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import structlog
-
 from symphony_es.core.state.attribution import Attribution, attributed
 from symphony_es.core.state.checkpoint import CheckpointManager
 from symphony_es.core.state.history import StateHistory
@@ -28,6 +26,7 @@ from symphony_es.core.state.snapshotter import Snapshotter
 from symphony_es.core.state.transactions import TransactionBlock
 from symphony_es.core.state.view import StateView
 from symphony_es.core.state.world import EntityLike, World
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, NotReadyError, PersistenceDisabledError, RunsInProgressError
 from symphony_es.events.changes import Change
 from symphony_es.facades.agents import Agents
@@ -41,7 +40,7 @@ from symphony_es.workflow.engine import WorkflowEngine
 __all__ = ["Symphony"]
 
 DEFAULT_STATE_DIR = ".symphony"
-logger = structlog.get_logger(__name__)
+logger = get_logger(__name__)
 
 
 class Symphony:

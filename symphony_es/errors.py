@@ -58,6 +58,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+
 class SymphonyError(Exception):
     """The root of all errors that this library raises on purpose."""
 
@@ -71,8 +72,7 @@ class PersistenceDisabledError(SymphonyError, RuntimeError):
 
     def __init__(self, operation: str) -> None:
         super().__init__(
-            f"{operation} needs persistence: create the Symphony with Symphony(persistence_enabled=True) "
-            "and await setup(state_dir=...)"
+            f"{operation} needs persistence: create the Symphony with Symphony(persistence_enabled=True) and await setup(state_dir=...)"
         )
         self.operation = operation
 
@@ -198,9 +198,7 @@ class PositionInsideTransactionError(LogError, ValueError):
     """Rewinding or forking into the middle of a transaction; `first` and `last` are its positions."""
 
     def __init__(self, position: int, first: int, last: int) -> None:
-        super().__init__(
-            f"position {position} is inside the transaction of positions {first} to {last}: choose {first - 1} or {last}"
-        )
+        super().__init__(f"position {position} is inside the transaction of positions {first} to {last}: choose {first - 1} or {last}")
         self.position = position
         self.first = first
         self.last = last
@@ -335,9 +333,7 @@ class RunsInProgressError(RestorationError, RuntimeError):
     """Runs execute in this process and would lose their objects; `run_ids` names them."""
 
     def __init__(self, run_ids: Sequence[str]) -> None:
-        super().__init__(
-            f"runs are in progress: {', '.join(run_ids)}; wait for them, or pass stop_runs=True to interrupt them first"
-        )
+        super().__init__(f"runs are in progress: {', '.join(run_ids)}; wait for them, or pass stop_runs=True to interrupt them first")
         self.run_ids = list(run_ids)
 
 

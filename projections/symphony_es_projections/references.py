@@ -61,5 +61,3 @@ class References(Projection):
         for key, references in self._out.items():
             for path, reference in references:
                 yield key, path, reference
-
-

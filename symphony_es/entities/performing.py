@@ -11,9 +11,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from symphony_es.core.state.attribution import attributed
+from symphony_es.diagnostics import get_logger
 from symphony_es.entities.agent import Agent
 from symphony_es.entities.task import Task, TaskStatus
 from symphony_es.errors import NotRegisteredError
@@ -29,7 +28,7 @@ MODELS_HOW = (
     "and it is no part of the state, so register it again after a resume (on_restore callbacks are the place)"
 )
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 async def echo(prompt: str) -> str:

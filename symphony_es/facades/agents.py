@@ -10,7 +10,7 @@ from symphony_es.entities.memory import Memory
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.builders import AgentBuilder
-from symphony_es.facades.lookup import find_entity, get_entity
+from symphony_es.facades.lookup import entity_to_hold, find_entity, get_entity
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -55,7 +55,7 @@ class Agents:
         own = {key: given[key] for key in _FIELDS if given.get(key) is not None}
         config = {key: value for key, value in given.items() if key not in (*_FIELDS, "id")}
         if "memory" in own:
-            own["memory"] = self._memory(own["memory"])
+            own["memory"] = entity_to_hold(self._symphony.world, Memory, "Memory", own["memory"])
         if not all(isinstance(name, str) for name in own.get("tools", ())):
             raise ConfigurationError("tools are names of tools: register the callables with symphony.tools.register(name, fn)")
         own["tools"] = list(own.get("tools", ()))

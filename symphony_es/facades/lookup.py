@@ -10,7 +10,7 @@ from symphony_es.errors import EntityNotFoundError, EntityTypeError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 
-__all__ = ["find_entity", "get_entity", "key_of"]
+__all__ = ["entity_to_hold", "find_entity", "get_entity", "key_of"]
 
 _T = TypeVar("_T")
 
@@ -51,6 +51,18 @@ def find_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T
     if not isinstance(found, cls):
         raise EntityTypeError(f"{key} is a {type(found).__name__}, not a {cls.__name__}")
     return found
+
+
+def entity_to_hold(world: World, cls: type[_T], entity_type: str, given: Any) -> _T | EntityReference:
+    """The live object that another entity is to hold; in a world under construction, where it may come later, its reference.
+
+    Raises:
+        EntityNotFoundError: there is none.
+        EntityTypeError: what was given, or what is found, is no `cls`.
+    """
+    if world.restoring and not isinstance(given, cls):
+        return EntityReference.parse(key_of(entity_type, given))
+    return get_entity(world, cls, entity_type, given)
 
 
 def get_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T:

@@ -12,7 +12,7 @@ from symphony_es.entities.task import Task, TaskPriority, TaskStatus
 from symphony_es.errors import IllegalTransitionError, NotRegisteredError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.builders import TaskBuilder
-from symphony_es.facades.lookup import find_entity, get_entity, key_of
+from symphony_es.facades.lookup import entity_to_hold, find_entity, get_entity, key_of
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -76,7 +76,7 @@ class Tasks:
             name=name,
             description=description,
             input_data=dict(input_data or {}),
-            agent=None if chosen is None else self._agent(chosen),
+            agent=None if chosen is None else entity_to_hold(self._symphony.world, Agent, "Agent", chosen),
             priority=TaskPriority(priority),
             deadline=deadline,
             parent_task_id=parent_task_id,

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from symphony_es.core.state.transactions import current_scope
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, IllegalTransitionError, RunInterruptedError, RunsInProgressError
 from symphony_es.workflow.definition import WorkflowDefinition
 from symphony_es.workflow.hooks import AutoCheckpoint, HookChain
@@ -28,7 +27,7 @@ __all__ = ["WorkflowEngine"]
 INTERRUPTION_TIMEOUT_S = 30.0
 """How long a step may go on after it was cancelled."""
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class WorkflowEngine:

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import structlog
-
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError
 from symphony_es.workflow.run import describe_error
 
@@ -25,7 +24,7 @@ __all__ = ["AutoCheckpoint", "HookChain", "RunMoment", "Stage", "WorkflowHook"]
 Stage = Literal["run_started", "run_resumed", "step_started", "step_completed", "step_failed", "run_completed", "run_failed"]
 """When a hook is called; also the name of the method that is."""
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

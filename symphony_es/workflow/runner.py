@@ -15,9 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from symphony_es.core.state.attribution import attributed
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityOutOfStepError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.workflow.context import RunContext
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Runner"]
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class _StepFailed(Exception):  # noqa: N818  a signal between two methods of this module
@@ -83,7 +82,7 @@ class Runner:
 
     async def _drive(self) -> None:
         first = self._run.status is WorkflowStatus.PENDING
-        with self._world.recording("WorkflowStarted" if first else "WorkflowResumed"):
+        with self._world.recording("WorkflowStarted" if first else "WorkflowResumed", entity=self._run):
             self._run.begin()
         await self._reach("run_started" if first else "run_resumed")
         try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from symphony_es_projections.references import References
-
 from symphony_es.core.state.connect import connect
 from symphony_es.core.state.entity_restorer import DeclaredEntityRestorer, unknown_names
 from symphony_es.core.state.history import live_states
@@ -17,6 +15,7 @@ from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
 from symphony_es.core.state.world import World
 from symphony_es.errors import UnresolvedReferenceError
 from symphony_es.events.diff import diff
+from symphony_es_projections.references import References
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host

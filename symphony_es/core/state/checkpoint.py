@@ -13,18 +13,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import structlog
-from symphony_es_projections.checkpoints import CHECKPOINT_TYPE, CheckpointEntry, CheckpointList
-
 from symphony_es.core.state.attribution import current_attribution
-from symphony_es.core.state.transactions import current_scope
 from symphony_es.core.state.history import PAGE
+from symphony_es.core.state.transactions import current_scope
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import CheckpointError, CheckpointNotFoundError
 from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.codec import decode_row
 from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
 from symphony_es.events.values import check_plain
+from symphony_es_projections.checkpoints import CHECKPOINT_TYPE, CheckpointEntry, CheckpointList
 
 if TYPE_CHECKING:
     from symphony_es.core.state.snapshotter import Snapshotter
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckpointManager"]
 
-logger = structlog.get_logger(__name__)
+logger = get_logger(__name__)
 
 
 class CheckpointManager:
@@ -82,7 +81,9 @@ class CheckpointManager:
         check_plain(state)
         await self._append(checkpoint_id, 1, "CheckpointCreated", (SET, (), state), event_id)
         self.snapshotter.consider(position)
-        logger.info("checkpoint_created", checkpoint_id=checkpoint_id, position=position, duration_ms=round((time.monotonic() - started) * 1000, 2))
+        logger.info(
+            "checkpoint_created", checkpoint_id=checkpoint_id, position=position, duration_ms=round((time.monotonic() - started) * 1000, 2)
+        )
         return checkpoint_id
 
     async def _append(self, checkpoint_id: str, version: int, name: str, change: tuple[Any, ...], event_id: bytes) -> None:

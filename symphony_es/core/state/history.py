@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import PositionNotFoundError, SnapshotDamagedError
 from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.codec import Row, decode_changes
@@ -24,7 +23,7 @@ __all__ = ["SYSTEM_PREFIX", "StateHistory", "is_system"]
 
 SYSTEM_PREFIX = "symphony."
 PAGE = 1000
-logger = structlog.get_logger(__name__)
+logger = get_logger(__name__)
 
 
 def is_system(key: str) -> bool:

@@ -93,7 +93,8 @@ def _admit_fixed(item: Any, world: World | None, depth: int, key: str | int, hol
     try:
         if type(item) in BUILDERS or kind_of(item) in ("part", "container"):
             raise UnstorableValueError(
-                (), f"a {type(item).__name__} inside {holder} could change without being recorded; use a tuple, or hold it in a list or @part"
+                (),
+                f"a {type(item).__name__} inside {holder} could change without being recorded; use a tuple, or hold it in a list or @part",
             )
         return admit(item, world, depth + 1)
     except UnstorableValueError as error:

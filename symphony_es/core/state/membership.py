@@ -7,19 +7,17 @@ world is under construction, what restorers create is given the id being restore
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from symphony_es.core.state.attribution import Attribution, current_attribution
-from symphony_es.core.state.capture import plain_state, revive
+from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.capture import plain_state
 from symphony_es.core.state.live import admit, entities_in, kind_of, plain_at
 from symphony_es.core.state.outbox import Outbox
-from symphony_es.core.state.records import EntityRecord, Segment
+from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
-from symphony_es.core.state.transactions import Recording, Transaction, TransactionBlock, current_scope
+from symphony_es.core.state.transactions import current_scope
 from symphony_es.errors import (
     ConfigurationError,
-    EntityBusyError,
     EntityExistsError,
     EntityNotFoundError,
     EntityOwnershipError,
@@ -28,8 +26,7 @@ from symphony_es.errors import (
     UnstorableValueError,
 )
 from symphony_es.events.changes import REMOVE, SET
-from symphony_es.events.diff import diff
-from symphony_es.events.identifiers import check_entity_id, check_entity_type, entity_key
+from symphony_es.events.identifiers import check_entity_id, check_entity_type
 from symphony_es.events.references import EntityReference
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-import structlog
-
 from symphony_es.core.state.records import EntityRecord, Segment
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityOutOfStepError, LimitExceededError, SymphonyError, UnstorableValueError, format_path
 from symphony_es.events.codec import encode_value
 from symphony_es.events.event import NewEvent
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Outbox"]
 
 Part = tuple[EntityRecord, Segment]
-logger = structlog.get_logger(__name__)
+logger = get_logger(__name__)
 
 
 class Flight(NamedTuple):

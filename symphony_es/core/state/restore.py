@@ -82,7 +82,6 @@ class EntityRestorer(ABC):
             f"version {self.state_version}: define upcast(data, from_version) on it"
         )
 
-
     def reset(self, entity: Any, data: dict[str, Any]) -> None:
         """Put an object back into an earlier state, in place: after a rolled-back transaction, or by `symphony.refresh`.
 
@@ -249,7 +248,7 @@ class RestoreManager:
             made = await restorer.restore(reference.entity_id, data, context)
         except RestorationError:
             raise
-        except Exception as error:  # noqa: BLE001  a restorer is the user's code: whatever it raises is told with the entity's name
+        except Exception as error:
             raise RestorationError(f"{type(restorer).__name__} could not restore {reference.key}: {error!r}") from error
         if made is None:
             raise RestorationError(f"{type(restorer).__name__}.restore returned None for {reference.key}: it must return the object")
@@ -274,4 +273,3 @@ restore_manager = RestoreManager()
 def register_entity_restorer(restorer: EntityRestorer) -> None:
     """Register a restorer for every Symphony of this process: `restore_manager.register_restorer`."""
     restore_manager.register_restorer(restorer)
-

@@ -14,14 +14,13 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from symphony_es.core.state.attribution import attributed, current_attribution
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.history import StateHistory, is_system
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.core.state.world import World
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, PositionInsideTransactionError, PositionNotFoundError, RestorationError
 from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.diff import diff
@@ -30,17 +29,16 @@ from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.identifiers import uuid7
 
 if TYPE_CHECKING:
-    from symphony_es_projections.checkpoints import CheckpointEntry
-
     from symphony_es.core.state.host import Host
     from symphony_es.log.log import EventLog
+    from symphony_es_projections.checkpoints import CheckpointEntry
 
 __all__ = ["ReplayUntil", "Resumption", "target_position"]
 
 ReplayUntil = str | int | datetime
 """`"checkpoint"`, `"latest"`, a position, or a moment with a time zone."""
 
-logger = structlog.get_logger(__name__)
+logger = get_logger(__name__)
 
 
 async def target_position(log: EventLog, until: ReplayUntil, checkpoint: CheckpointEntry | None) -> int:
@@ -82,7 +80,12 @@ class Resumption:
         self.install = install
 
     async def run(
-        self, choose_target: Callable[[], Awaitable[int]], *, checkpoint: CheckpointEntry | None, strict: bool, new_world: Callable[[], World]
+        self,
+        choose_target: Callable[[], Awaitable[int]],
+        *,
+        checkpoint: CheckpointEntry | None,
+        strict: bool,
+        new_world: Callable[[], World],
     ) -> ResumeReport:
         """Bring the world to a position; see the module for the order of steps.
 

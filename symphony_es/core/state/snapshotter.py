@@ -11,9 +11,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-import structlog
-
 from symphony_es.core.state.history import PAGE, StateHistory
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import DamagedEventError, LogError, SnapshotDamagedError, StorageError
 from symphony_es.events.codec import commitment, decode_row
 from symphony_es.events.fold import EntityState, Fold
@@ -27,7 +26,7 @@ __all__ = ["FLOOR_BYTES", "Snapshotter"]
 FLOOR_BYTES = 64 * 1024
 """Below this weight of events no snapshot is due, so a small run leaves no files."""
 
-logger = structlog.get_logger(__name__)
+logger = get_logger(__name__)
 
 
 class Snapshotter:
@@ -100,7 +99,9 @@ class Snapshotter:
             info = await self.store.write(position, anchor, sorted(fold.states.values(), key=_key))
         self._weight = await self.log.weight(position)
         await asyncio.to_thread(self.store.thin, await self.log.weight(0))
-        logger.info("snapshot_written", position=position, size_bytes=info.size_bytes, duration_ms=round((time.monotonic() - started) * 1000))
+        logger.info(
+            "snapshot_written", position=position, size_bytes=info.size_bytes, duration_ms=round((time.monotonic() - started) * 1000)
+        )
         return info
 
     async def _merge(self, base: SnapshotInfo, position: int, anchor: tuple[bytes, bytes, int]) -> SnapshotInfo | None:

@@ -208,7 +208,7 @@ class Recording(_Block):
         try:
             self._begin()
             if self._entity is not None:
-                self.scope.transaction.draft(self._entity, self.scope, new=True)
+                self.scope.transaction.draft(self._entity, self.scope, new=True).segment.open = False  # written even if nothing changes
         except BaseException:
             self._end()
             self.world.lock.release()

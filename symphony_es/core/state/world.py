@@ -10,8 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from symphony_es.core.state.attribution import current_attribution
-from symphony_es.core.state.capture import plain_state, revive
+from symphony_es.core.state.capture import revive
 from symphony_es.core.state.live import kind_of
 from symphony_es.core.state.membership import EntityLike, Membership
 from symphony_es.core.state.records import EntityRecord, Segment

@@ -1,0 +1,145 @@
+"""The state directory: made private, locked for one writing process, and refused where its locks could not be trusted."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+from symphony_es.errors import LogInUseError, LogUnavailableError
+
+__all__ = ["DirectoryLock", "file_system_of", "prepare_directory", "prepare_file", "sync_directory"]
+
+NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "ncpfs", "fuse.sshfs", "fuse"}
+)
+LOCK_NAME = "LOCK"
+_CLEAN = b"clean\n"
+
+
+def file_system_of(path: Path) -> str | None:
+    """Type of the file system that holds a path, as the kernel names it; None where the kernel does not tell."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return None
+    real, best, kind = str(path.resolve()), "", None
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        mount = before.split(" ")[4].replace("\\040", " ")
+        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, after.split(" ")[0]
+    return kind
+
+
+def prepare_directory(path: Path, *, force_network_fs: bool = False) -> None:
+    """Make the directory (mode 0700) if it is missing, and check that a log may live in it.
+
+    Raises:
+        LogUnavailableError: it cannot be made, belongs to somebody else, or is on a network file system.
+    """
+    try:
+        made = not path.exists()
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if made:
+            sync_directory(path.parent)
+        info = path.stat()
+    except OSError as error:
+        raise unavailable(path, error) from error
+    if not stat.S_ISDIR(info.st_mode):
+        raise LogUnavailableError(f"{path} is not a directory")
+    if info.st_uid != os.geteuid():
+        raise LogUnavailableError(
+            f"{path} belongs to user {info.st_uid}, and this process runs as {os.geteuid()}: use a directory of its own"
+        )
+    kind = file_system_of(path)
+    if kind in NETWORK_FILE_SYSTEMS and not force_network_fs:
+        raise LogUnavailableError(
+            f"{path} is on a network file system ({kind}), whose locks cannot be trusted: use a local disk, or pass force_network_fs=True"
+        )
+
+
+def prepare_file(path: Path) -> bool:
+    """Make a file (mode 0600) if it is missing, without following a link; True when it was made.
+
+    Raises:
+        LogUnavailableError: it is a link or no file, or cannot be made.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise LogUnavailableError(f"{path} is no regular file: a log never follows links") from None
+        return False
+    except OSError as error:
+        raise unavailable(path, error) from error
+    sync_directory(path.parent)
+    return True
+
+
+def sync_directory(path: Path) -> None:
+    """Make names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unavailable(path: Path, error: OSError) -> LogUnavailableError:
+    """What went wrong with a file, and what to do about it."""
+    advice = {errno.ENOSPC: "make room on the disk", errno.EROFS: "the file system is read-only", errno.EACCES: "check its permissions"}
+    return LogUnavailableError(f"{path}: {error.strerror or error}; {advice.get(error.errno or 0, 'check the disk')}")
+
+
+class DirectoryLock:
+    """The lock that makes one process the writer, and the record of whether the last one closed the log.
+
+    The lock is the kernel's (flock): it goes with the process, however that ends.
+
+    Attributes:
+        was_clean: whether the last writer closed the log; True for a new one.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / LOCK_NAME
+        prepare_file(self.path)
+        try:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise unavailable(self.path, error) from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._descriptor, 100, 0).decode(errors="replace").strip()
+            os.close(self._descriptor)
+            raise LogInUseError(
+                f"{directory} is in use by another writer ({holder or 'unknown'}): one process writes a log; close the other one, "
+                "or open this one for reading only"
+            ) from None
+        self.was_clean = os.pread(self._descriptor, 100, 0) in (b"", _CLEAN)
+
+    def mark_open(self) -> None:
+        """Note durably that the log is being written, by this process."""
+        self._write(f"open by process {os.getpid()}\n".encode())
+
+    def mark_clean(self) -> None:
+        """Note durably that the log has been closed."""
+        self._write(_CLEAN)
+
+    def _write(self, content: bytes) -> None:
+        try:
+            os.pwrite(self._descriptor, content, 0)
+            os.ftruncate(self._descriptor, len(content))
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise unavailable(self.path, error) from error
+
+    def release(self) -> None:
+        """Give the lock up; idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

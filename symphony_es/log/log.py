@@ -1,0 +1,432 @@
+"""The log, as the layers above see it: an asynchronous front over a recorder and its writer thread.
+
+Acknowledged means durable: what `append`, or a ticket, has returned is on disk. Readers see only what is durable, and every row
+is checked before it is handed out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from uuid import UUID
+
+from symphony_es.errors import AnchorMismatchError, LogDamagedError, LogError, NotReadyError, PositionNotFoundError
+from symphony_es.events.changes import REMOVE
+from symphony_es.events.codec import Row, commitment, decode_row, encode_body, event_id_of, time_of
+from symphony_es.events.event import Event, NewEvent
+from symphony_es.events.fold import Fold
+from symphony_es.events.identifiers import uuid7
+from symphony_es.events.values import Limits
+from symphony_es.log.directory import DirectoryLock, prepare_directory, prepare_file
+from symphony_es.log.memory import MemoryLogRecorder
+from symphony_es.log.recorder import Anchor, Appended, LogRecorder, PreparedEvent
+from symphony_es.log.sqlite import SQLiteLogRecorder
+from symphony_es.log.walscan import scan_wal
+from symphony_es.log.writer import Ticket, Writer
+
+__all__ = ["Anchor", "Appended", "EventLog", "Ticket"]
+
+DATABASE_NAME = "events.db"
+SALT_BYTES = 16
+T = TypeVar("T")
+
+
+class EventLog:
+    """An ordered, append-only log of events. Make one with `open`, `open_read_only` or `in_memory`."""
+
+    def __init__(
+        self,
+        recorder: LogRecorder,
+        *,
+        lock: DirectoryLock | None = None,
+        read_only: bool = False,
+        limits: Limits | None = None,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._recorder = recorder
+        self._lock = lock
+        self._limits = limits or Limits()
+        self._in_process = isinstance(recorder, MemoryLogRecorder)
+        self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="symphony-es-reader")
+        self._head = recorder.head()
+        self._followers: set[asyncio.Event] = set()
+        self._salts = b""
+        self._closed = False
+        self._writer = None if read_only else Writer(recorder, self._advance, clock_ns)
+
+    # -- opening and closing ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def in_memory(cls, max_events: int = 100_000, *, limits: Limits | None = None) -> Self:
+        """A log in memory that keeps the last `max_events` events, and a base state for those before."""
+        return cls(MemoryLogRecorder(max_events), limits=limits)
+
+    @classmethod
+    async def open(
+        cls,
+        directory: Path,
+        *,
+        anchor: Anchor | None = None,
+        ignore_anchor: bool = False,
+        force_network_fs: bool = False,
+        limits: Limits | None = None,
+    ) -> Self:
+        """Open the log in a directory for writing, creating what is missing.
+
+        After an unclean end of the last writer the write-ahead file is scanned before SQLite sees it, and the events after the
+        anchor are verified.
+
+        Args:
+            anchor: what the newest snapshot knows of the log.
+            ignore_anchor: open a log that does not match it.
+            force_network_fs: open a log on a network file system.
+
+        Raises:
+            LogInUseError: another process writes it.
+            LogDamagedError, AnchorMismatchError, DamagedEventError: acknowledged events are missing or altered; nothing was changed.
+            LogUnavailableError: the directory or file cannot be used.
+        """
+
+        def start() -> Self:
+            prepare_directory(directory, force_network_fs=force_network_fs)
+            lock = DirectoryLock(directory)
+            try:
+                recorder = _open_recorder(directory, lock, anchor, ignore_anchor=ignore_anchor)
+                try:
+                    lock.mark_open()
+                    return cls(recorder, lock=lock, limits=limits)
+                except BaseException:
+                    recorder.close()
+                    raise
+            except BaseException:
+                lock.release()
+                raise
+
+        return await asyncio.to_thread(start)
+
+    @classmethod
+    async def open_read_only(cls, directory: Path) -> Self:
+        """Open a log for reading, also while another process writes it, and in a directory that cannot be written.
+
+        Raises:
+            LogUnavailableError: there is none, or it cannot be read.
+        """
+
+        def start() -> Self:
+            path = directory / DATABASE_NAME
+            frozen = not os.access(directory, os.W_OK) and not (directory / f"{DATABASE_NAME}-wal").exists()
+            return cls(SQLiteLogRecorder(path, read_only=True, immutable=frozen), read_only=True)
+
+        return await asyncio.to_thread(start)
+
+    async def close(self) -> None:
+        """Write everything submitted, and close; idempotent."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.to_thread(self._close)
+            self._wake()
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._readers.shutdown()
+        self._recorder.close()
+        if self._lock is not None:
+            self._lock.mark_clean()
+            self._lock.release()
+
+    # -- appending ----------------------------------------------------------------------------------------------------
+
+    def prepare(self, event: NewEvent) -> PreparedEvent:
+        """Encode an event; nothing is appended.
+
+        Raises:
+            UnstorableValueError: a value that is no plain data.
+            LimitExceededError: it is too large.
+        """
+        if not self._salts:
+            self._salts = os.urandom(64 * SALT_BYTES)
+        salt, self._salts = self._salts[:SALT_BYTES], self._salts[SALT_BYTES:]
+        return PreparedEvent(event.entity_key, event.version, event.name, event.event_id, encode_body(event, salt, self._limits))
+
+    def submit(self, events: Sequence[PreparedEvent]) -> Ticket:
+        """Have events appended together; the order of calls is the order in the log. Never blocks; safe from every thread.
+
+        Raises:
+            NotReadyError: the log is closed or open for reading only.
+        """
+        if self._writer is None:
+            raise NotReadyError("this log is open for reading only")
+        return self._writer.submit(events)
+
+    async def append(self, events: Sequence[NewEvent]) -> Appended:
+        """Append events together and wait until they are durable. Cancelling the wait does not take them back.
+
+        Raises:
+            ConcurrencyError: an entity has another version; nothing was appended.
+            UnstorableValueError, LimitExceededError: an event cannot be stored; nothing was appended.
+            LogUnavailableError: the commit failed.
+        """
+        prepared = [self.prepare(event) for event in events]
+        await self.room()
+        return await self.submit(prepared).wait()
+
+    def has_room(self) -> bool:
+        """Whether less waits to be written than the bound."""
+        return self._writer is None or self._writer.has_room()
+
+    async def room(self) -> None:
+        """Wait until less waits to be written than the bound."""
+        if self._writer is not None:
+            await self._writer.room()
+
+    @property
+    def commits(self) -> int:
+        """How many commits there have been since the log was opened."""
+        return self._writer.commits if self._writer is not None else 0
+
+    def _advance(self, head: int, time_ns: int) -> None:
+        self._head = head
+        self._wake()
+
+    def _wake(self) -> None:
+        for follower in list(self._followers):
+            loop: asyncio.AbstractEventLoop = follower.loop  # type: ignore[attr-defined]
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(follower.set)
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> int:
+        """The newest durable position known here; 0 when the log is empty."""
+        return self._head
+
+    async def refresh_head(self) -> int:
+        """The newest durable position, asked of the store: another process may have appended."""
+        if self._writer is None:
+            self._head = await self._call(self._recorder.head)
+        return self._head
+
+    async def _call(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        if self._closed:
+            raise NotReadyError("the log is closed")
+        if self._in_process:
+            return function(*arguments, **named)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, partial(function, *arguments, **named))
+
+    async def read_rows(
+        self,
+        after: int = 0,
+        until: int | None = None,
+        limit: int = 1000,
+        names: Sequence[str] = (),
+        key_range: tuple[str, str] | None = None,
+    ) -> list[Row]:
+        """A page of checked rows with positions above `after`; see `LogRecorder.read`."""
+        return await self._call(self._recorder.read, after, until=until, limit=limit, names=tuple(names), key_range=key_range)
+
+    async def read(
+        self, after: int = 0, until: int | None = None, names: Sequence[str] = (), page: int = 1000
+    ) -> AsyncIterator[list[Event]]:
+        """Pages of events with positions above `after`, up to `until` or the head as it is now.
+
+        Raises:
+            DamagedEventError: an event is damaged; those before it have been handed out.
+        """
+        stop = self._head if until is None else until
+        while after < stop:
+            rows = await self.read_rows(after, stop, page, names)
+            if rows:
+                yield [decode_row(row) for row in rows]
+            if len(rows) < page:
+                return
+            after = rows[-1][0]
+
+    async def read_entity_rows(self, key: str, after_version: int = 0, until_position: int | None = None, limit: int = 1000) -> list[Row]:
+        """A page of one entity's rows with versions above `after_version`."""
+        return await self._call(self._recorder.read_entity, key, after_version=after_version, until_position=until_position, limit=limit)
+
+    async def read_entity(self, key: str, after_version: int = 0, until_position: int | None = None) -> list[Event]:
+        """All events of one entity with versions above `after_version`, in order."""
+        events: list[Event] = []
+        while True:
+            rows = await self.read_entity_rows(key, after_version, until_position)
+            events.extend(decode_row(row) for row in rows)
+            if len(rows) < 1000:
+                return events
+            after_version = rows[-1][2]
+
+    async def row_at(self, position: int) -> Row:
+        """The row at a position.
+
+        Raises:
+            PositionNotFoundError: there is none.
+        """
+        rows = await self.read_rows(position - 1, position, 1) if position > 0 else []
+        if not rows:
+            raise PositionNotFoundError(f"position {position} is not in the log: its head is {self._head}")
+        return rows[0]
+
+    def entity_status_now(self, key: str) -> tuple[int, bool]:
+        """Version of an entity's last event (0 when there is none) and whether it is alive; a synchronous look-up.
+
+        Raises:
+            DamagedEventError: that event is damaged.
+        """
+        version = self._recorder.entity_version(key)
+        if not version:
+            return 0, False
+        row = self._recorder.last_row(key)
+        if row is None:
+            base = self._recorder.base()
+            state = base.states.get(key) if base is not None else None
+            return version, state is not None and not state.deleted
+        changes = decode_row(row).changes
+        return version, not (changes and changes[-1][0] == REMOVE and not changes[-1][1])
+
+    async def weight(self, after: int) -> int:
+        """Bytes of all states at positions above `after`."""
+        return await self._call(self._recorder.weight, after)
+
+    @property
+    def base(self) -> Fold | None:
+        """In memory: the states that events no longer kept were folded into, as a copy; None where everything is kept."""
+        return self._recorder.base()
+
+    async def position_at(self, time_ns: int) -> int:
+        """The position before the first event with a later time; a binary search."""
+        base = self._recorder.base()
+        low, high = base.position if base is not None else 0, await self.refresh_head()
+        while low < high:
+            middle = (low + high + 1) // 2
+            if time_of((await self.row_at(middle))[4]) <= time_ns:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    async def transaction_bounds(self, position: int) -> tuple[int, int]:
+        """First and last position of the transaction that an event belongs to.
+
+        Raises:
+            PositionNotFoundError: there is no event there.
+        """
+        own = decode_row(await self.row_at(position)).transaction_id
+        first = last = position
+        while first > 1 and decode_row(await self.row_at(first - 1)).transaction_id == own:
+            first -= 1
+        while last < self._head and decode_row(await self.row_at(last + 1)).transaction_id == own:
+            last += 1
+        return first, last
+
+    # -- following ----------------------------------------------------------------------------------------------------
+
+    async def follow(self, after: int = 0, names: Sequence[str] = (), poll_s: float = 0.1) -> AsyncIterator[list[Event]]:
+        """Pages of events as they become durable, for ever: history first, then what is appended, no event twice or missing.
+
+        Args:
+            after: the last position already known.
+            names: only events of these names.
+            poll_s: how often, in seconds, a log that another process writes is asked; in the writing process a signal wakes.
+        """
+        changed = _LoopEvent(asyncio.get_running_loop())
+        self._followers.add(changed)
+        try:
+            while not self._closed:
+                changed.clear()
+                head = await self.refresh_head()
+                async for events in self.read(after, head, names):
+                    yield events
+                after = max(after, head)
+                if self._head <= after and not self._closed:
+                    await self._wait_for_change(changed, poll_s)
+        finally:
+            self._followers.discard(changed)
+
+    async def _wait_for_change(self, changed: asyncio.Event, poll_s: float) -> None:
+        if self._writer is not None:
+            await changed.wait()
+            return
+        try:
+            await asyncio.wait_for(changed.wait(), poll_s)
+        except TimeoutError:
+            return
+
+    async def wait_for(self, position: int, timeout_s: float | None = None) -> None:
+        """Wait until a position is durable.
+
+        Raises:
+            TimeoutError: it is not after `timeout_s` seconds.
+        """
+        async with asyncio.timeout(timeout_s):
+            changed = _LoopEvent(asyncio.get_running_loop())
+            self._followers.add(changed)
+            try:
+                while await self.refresh_head() < position:
+                    changed.clear()
+                    if self._head < position:
+                        await self._wait_for_change(changed, 0.1)
+            finally:
+                self._followers.discard(changed)
+
+
+class _LoopEvent(asyncio.Event):
+    """An event that knows its loop, so that the writer thread can set it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.loop = loop
+
+
+def _open_recorder(directory: Path, lock: DirectoryLock, anchor: Anchor | None, *, ignore_anchor: bool) -> SQLiteLogRecorder:
+    path = directory / DATABASE_NAME
+    made = prepare_file(path)
+    unclean = not lock.was_clean
+    if unclean and scan_wal(directory / f"{DATABASE_NAME}-wal") == "damaged" and not ignore_anchor:
+        raise LogDamagedError(
+            f"{path}-wal holds acknowledged commits that are damaged, and opening the log would drop them and all later ones: "
+            "restore a backup, or open with ignore_anchor=True to go on with what is before the damage"
+        )
+    recorder = SQLiteLogRecorder(path, log_id=UUID(bytes=uuid7(time.time_ns(), os.urandom(16))) if made else None)
+    try:
+        if unclean:
+            recorder.verify_pages()
+        if not ignore_anchor and anchor is not None:
+            check_anchor(recorder, anchor)
+        if unclean:
+            verify_tail(recorder, anchor.position if anchor is not None and not ignore_anchor else 0)
+    except LogError:
+        recorder.close()
+        raise
+    return recorder
+
+
+def check_anchor(recorder: LogRecorder, anchor: Anchor) -> None:
+    """Compare the log with what a snapshot knows of it.
+
+    Raises:
+        AnchorMismatchError: the log is shorter, or has another event there.
+    """
+    head = recorder.head()
+    if head < anchor.position:
+        raise AnchorMismatchError(anchor.position, f"the log ends at position {head}")
+    (row,) = recorder.read(anchor.position - 1, until=anchor.position, limit=1)
+    if event_id_of(row[4]) != anchor.event_id or commitment(row[4]) != anchor.commitment:
+        raise AnchorMismatchError(anchor.position, "it has another event there")
+
+
+def verify_tail(recorder: LogRecorder, after: int) -> None:
+    """Read everything after a position; reading checks it.
+
+    Raises:
+        DamagedEventError: an event is damaged.
+    """
+    while rows := recorder.read(after, limit=2000):
+        after = rows[-1][0]

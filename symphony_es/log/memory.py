@@ -1,0 +1,223 @@
+"""The log in memory: bounded, and the executable specification of what a log does.
+
+Events beyond the bound are folded into a base state and dropped, oldest first, so a process that runs for months does not leak.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from eventsourcing.persistence import IntegrityError, Notification, ProcessRecorder, StoredEvent, Subscription, Tracking
+
+from symphony_es.errors import ConcurrencyError, PositionNotFoundError, SymphonyError
+from symphony_es.events.codec import Row, seal_state
+from symphony_es.events.fold import Fold
+from symphony_es.log.recorder import Appended, PreparedEvent
+
+__all__ = ["MemoryLogRecorder"]
+
+
+class MemoryLogRecorder(ProcessRecorder):
+    """Events in memory, behind the port of the log and behind `eventsourcing`'s recorder interfaces.
+
+    Args:
+        max_events: how many events are kept.
+    """
+
+    def __init__(self, max_events: int = 100_000) -> None:
+        self.max_events = max_events
+        self._lock = threading.Lock()
+        self._rows: list[Row] = []
+        self._dropped = 0  # how many events of the log were folded into the base
+        self._base = Fold()
+        self._by_key: dict[str, list[Row]] = {}
+        self._versions: dict[str, int] = {}
+        self._time_ns = 0
+        self._tracking: dict[str, int] = {}
+
+    # -- the port -----------------------------------------------------------------------------------------------------
+
+    def append_groups(self, groups: Sequence[Sequence[PreparedEvent]], time_ns: int) -> list[Appended | SymphonyError]:
+        """See `LogRecorder`."""
+        with self._lock:
+            self._time_ns = max(self._time_ns, time_ns)
+            outcomes = [self._append(group) for group in groups]
+            self._trim()
+            return outcomes
+
+    def _append(self, group: Sequence[PreparedEvent]) -> Appended | SymphonyError:
+        versions: dict[str, int] = {}
+        for event in group:
+            actual = versions.get(event.entity_key, self._versions.get(event.entity_key, 0))
+            if event.version != actual + 1:
+                return ConcurrencyError(event.entity_key, event.version - 1, actual)
+            versions[event.entity_key] = event.version
+        first = self._head() + 1
+        for position, (key, version, name, event_id, body) in enumerate(group, first):
+            self._keep((position, key, version, name, seal_state(position, key, version, name, event_id, self._time_ns, body)))
+        return Appended(first, self._head(), self._time_ns)
+
+    def _keep(self, row: Row) -> None:
+        self._rows.append(row)
+        self._by_key.setdefault(row[1], []).append(row)
+        self._versions[row[1]] = row[2]
+
+    def _head(self) -> int:
+        return self._dropped + len(self._rows)
+
+    def _trim(self) -> None:
+        """Fold what is too old into the base; in slices, so that the cost per event stays the same."""
+        surplus = len(self._rows) - self.max_events
+        if surplus < max(1, self.max_events // 16):
+            return
+        for row in self._rows[:surplus]:
+            self._base.apply_row(row)
+            rows = self._by_key[row[1]]
+            del rows[0]
+            if not rows:
+                del self._by_key[row[1]]
+        del self._rows[:surplus]
+        self._dropped += surplus
+
+    def read(
+        self,
+        after: int,
+        *,
+        until: int | None = None,
+        limit: int = 1000,
+        names: Sequence[str] = (),
+        key_range: tuple[str, str] | None = None,
+    ) -> list[Row]:
+        """See `LogRecorder`."""
+        with self._lock:
+            self._check_kept(after)
+            end = None if until is None else max(until - self._dropped, 0)
+            rows = (
+                self._rows[after - self._dropped : end] if not names and key_range is None else self._filtered(after, end, names, key_range)
+            )
+            return rows[:limit]
+
+    def _filtered(self, after: int, end: int | None, names: Sequence[str], key_range: tuple[str, str] | None) -> list[Row]:
+        low, high = key_range or ("", "\U0010ffff")
+        rows = self._rows[after - self._dropped : end]
+        return [row for row in rows if (not names or row[3] in names) and low <= row[1] < high]
+
+    def _check_kept(self, after: int) -> None:
+        if after < self._dropped:
+            raise PositionNotFoundError(
+                f"the events up to position {self._dropped} are no longer in memory: keep more with setup(memory_events=...)"
+            )
+
+    def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = 1000) -> list[Row]:
+        """See `LogRecorder`."""
+        with self._lock:
+            base = self._base.states.get(key)
+            if base is not None and after_version < base.version:
+                self._check_kept(base.position - 1)
+            rows = [row for row in self._by_key.get(key, ()) if row[2] > after_version]
+            return [row for row in rows if until_position is None or row[0] <= until_position][:limit]
+
+    def last_row(self, key: str) -> Row | None:
+        """See `LogRecorder`."""
+        with self._lock:
+            rows = self._by_key.get(key)
+            return rows[-1] if rows else None
+
+    def head(self) -> int:
+        """See `LogRecorder`."""
+        with self._lock:
+            return self._head()
+
+    def entity_version(self, key: str) -> int:
+        """See `LogRecorder`."""
+        with self._lock:
+            return self._versions.get(key, 0)
+
+    def weight(self, after: int) -> int:
+        """See `LogRecorder`."""
+        with self._lock:
+            return sum(len(row[4]) for row in self._rows[max(after - self._dropped, 0) :])
+
+    def base(self) -> Fold | None:
+        """See `LogRecorder`."""
+        with self._lock:
+            return self._base.copy() if self._dropped else None
+
+    def maintain(self) -> None:
+        """There is nothing to do."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    # -- eventsourcing's interfaces -----------------------------------------------------------------------------------
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
+        """Insert events whose states are sealed already, as a copy of another log has them."""
+        with self._lock:
+            for event in stored_events:
+                key = str(event.originator_id)
+                if event.originator_version <= self._versions.get(key, 0):
+                    raise IntegrityError(f"{key} has version {self._versions[key]}")
+            tracking: Tracking | None = kwargs.get("tracking")
+            if tracking is not None:
+                self._track(tracking)
+            first = self._head() + 1
+            for position, event in enumerate(stored_events, first):
+                self._keep((position, str(event.originator_id), event.originator_version, event.topic, event.state))
+            return list(range(first, self._head() + 1))
+
+    def select_events(
+        self, originator_id: Any, *, gt: int | None = None, lte: int | None = None, desc: bool = False, limit: int | None = None
+    ) -> Sequence[StoredEvent]:
+        """The events of one entity."""
+        with self._lock:
+            rows = [
+                row for row in self._by_key.get(str(originator_id), ()) if (gt is None or row[2] > gt) and (lte is None or row[2] <= lte)
+            ]
+            rows = rows[::-1] if desc else rows
+            return [_stored(row) for row in rows[:limit]]
+
+    def select_notifications(
+        self,
+        start: int | None,
+        limit: int,
+        stop: int | None = None,
+        topics: Sequence[str] = (),
+        *,
+        inclusive_of_start: bool = True,
+    ) -> Sequence[Notification]:
+        """The events from a position on."""
+        after = 0 if start is None else start - 1 if inclusive_of_start else start
+        return [
+            Notification(id=row[0], originator_id=row[1], originator_version=row[2], topic=row[3], state=row[4])
+            for row in self.read(max(after, self._dropped), until=stop, limit=limit, names=tuple(topics))
+        ]
+
+    def max_notification_id(self) -> int | None:
+        """The newest position, or None."""
+        return self.head() or None
+
+    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[Any]:
+        """Not available: follow the log with `EventLog.follow`."""
+        raise NotImplementedError("follow the log with EventLog.follow")
+
+    def insert_tracking(self, tracking: Tracking) -> None:
+        """Remember how far a projection is."""
+        with self._lock:
+            self._track(tracking)
+
+    def _track(self, tracking: Tracking) -> None:
+        if tracking.notification_id <= self._tracking.get(tracking.application_name, 0):
+            raise IntegrityError(f"{tracking.application_name} is at {self._tracking[tracking.application_name]} already")
+        self._tracking[tracking.application_name] = tracking.notification_id
+
+    def max_tracking_id(self, application_name: str) -> int | None:
+        """How far a projection is, or None."""
+        with self._lock:
+            return self._tracking.get(application_name)
+
+
+def _stored(row: Row) -> StoredEvent:
+    return StoredEvent(originator_id=row[1], originator_version=row[2], topic=row[3], state=row[4])  # type: ignore[arg-type]

@@ -1,0 +1,134 @@
+"""The port between the log and a store: what a store of events must be able to do.
+
+The memory recorder is the executable specification; one contract suite runs over every implementation. All methods block; they are
+called from the writer thread (`append_groups`, `maintain`) or from reading threads (the rest).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from symphony_es.errors import SymphonyError
+from symphony_es.events.codec import Row
+from symphony_es.events.fold import Fold
+
+__all__ = ["Anchor", "Appended", "LogRecorder", "PreparedEvent"]
+
+
+class PreparedEvent(NamedTuple):
+    """An event that is encoded and waits to get its position and time.
+
+    Attributes:
+        entity_key: `Type:id`.
+        version: the one it will have: the entity's previous version and one.
+        name: what happened.
+        event_id: a UUIDv7, 16 bytes.
+        body: salt and encoded content.
+    """
+
+    entity_key: str
+    version: int
+    name: str
+    event_id: bytes
+    body: bytes
+
+
+class Appended(NamedTuple):
+    """Where a group of events is in the log.
+
+    Attributes:
+        first: position of the first event. last: of the last one; the positions between are the group's as well.
+        time_ns: when it was committed, nanoseconds since 1970.
+    """
+
+    first: int
+    last: int
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchor:
+    """What a snapshot knows of the log: the event that stands at a position.
+
+    Attributes:
+        event_id: 16 bytes.
+        commitment: SHA-256 over its body, 32 bytes.
+    """
+
+    position: int
+    event_id: bytes
+    commitment: bytes
+
+
+class LogRecorder(Protocol):
+    """A store of events. Every row it hands out has been checked."""
+
+    def append_groups(self, groups: Sequence[Sequence[PreparedEvent]], time_ns: int) -> list[Appended | SymphonyError]:
+        """Append groups of events with one commit; each group whole or not at all.
+
+        Args:
+            groups: each a transaction. An event's version must be one more than its entity has.
+            time_ns: the time to stamp; the last one known is used instead where that is later.
+
+        Returns:
+            per group where it is, or why it alone was refused (`ConcurrencyError`).
+
+        Raises:
+            LogUnavailableError: the commit failed: nothing was appended (or, with `outcome_unknown`, perhaps all).
+        """
+        ...
+
+    def read(
+        self,
+        after: int,
+        *,
+        until: int | None = None,
+        limit: int = 1000,
+        names: Sequence[str] = (),
+        key_range: tuple[str, str] | None = None,
+    ) -> list[Row]:
+        """Rows with positions above `after` and at most `until`, in order.
+
+        Args:
+            names: only events of these names.
+            key_range: only entities whose key is at or above the first and below the second text.
+
+        Raises:
+            DamagedEventError: a row is damaged or missing.
+            PositionNotFoundError: the history there is no longer kept.
+        """
+        ...
+
+    def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = 1000) -> list[Row]:
+        """Rows of one entity with versions above `after_version`, up to a position, in order. Errors are those of `read`."""
+        ...
+
+    def last_row(self, key: str) -> Row | None:
+        """The newest row of an entity, or None."""
+        ...
+
+    def head(self) -> int:
+        """The newest position; 0 when the log is empty."""
+        ...
+
+    def entity_version(self, key: str) -> int:
+        """Version of an entity's last event; 0 when there is none."""
+        ...
+
+    def weight(self, after: int) -> int:
+        """Bytes of all states at positions above `after`."""
+        ...
+
+    def base(self) -> Fold | None:
+        """The states that events no longer kept were folded into; None where everything is kept."""
+        ...
+
+    def maintain(self) -> None:
+        """Housekeeping between commits."""
+        ...
+
+    def close(self) -> None:
+        """Close the store; idempotent."""
+        ...

@@ -1,0 +1,213 @@
+"""Connections to the log's database: one that writes, a few that read, each with its settings read back.
+
+`eventsourcing`'s pool never sets `synchronous`, keeps one cached statement, and leaks its writer lock when it runs out of
+connections; so the one writing connection is held here, and reading has private connections that cannot write.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteDatastore
+
+from symphony_es.diagnostics import get_logger
+from symphony_es.errors import LogUnavailableError
+
+__all__ = ["LogDatastore", "unavailable_for"]
+
+BUSY_TIMEOUT_MS = 5000
+READERS = 4
+logger = get_logger(__name__)
+
+WRITER_SETTINGS: tuple[tuple[str, object, object], ...] = (
+    ("busy_timeout", BUSY_TIMEOUT_MS, BUSY_TIMEOUT_MS),  # before anything that may have to wait
+    ("journal_mode", "WAL", "wal"),
+    ("synchronous", "FULL", 2),  # an acknowledged commit survives a power cut
+    ("fullfsync", 1, 1),  # where plain fsync does not reach the platter (macOS)
+    ("checkpoint_fullfsync", 1, 1),
+    ("wal_autocheckpoint", 0, 0),  # checkpoints are explicit: the automatic one swallows I/O errors
+    ("mmap_size", 0, 0),  # an I/O error is an error, not a signal
+    ("trusted_schema", 0, 0),
+    ("cell_size_check", 1, 1),
+    ("foreign_keys", 1, 1),
+    ("temp_store", 2, 2),
+    ("cache_size", -16384, -16384),
+    ("journal_size_limit", 67108864, 67108864),
+)
+READER_SETTINGS: tuple[tuple[str, object, object], ...] = (
+    ("busy_timeout", BUSY_TIMEOUT_MS, BUSY_TIMEOUT_MS),
+    ("query_only", 1, 1),
+    ("mmap_size", 0, 0),
+    ("trusted_schema", 0, 0),
+    ("cell_size_check", 1, 1),
+    ("temp_store", 2, 2),
+)
+UNSUPPORTED_ARE_SILENT = frozenset({"fullfsync", "checkpoint_fullfsync", "mmap_size"})  # answered with nothing where not built in
+
+
+def unavailable_for(error: sqlite3.Error, path: Path | str, doing: str, *, outcome_unknown: bool = False) -> LogUnavailableError:
+    """SQLite's error as one that says what to do."""
+    code = getattr(error, "sqlite_errorcode", None)
+    advice = {
+        sqlite3.SQLITE_FULL: "the disk is full: make room, then go on",
+        sqlite3.SQLITE_READONLY: "it is read-only: check its permissions",
+        sqlite3.SQLITE_CANTOPEN: "it cannot be opened: check that it exists, and its permissions",
+        sqlite3.SQLITE_BUSY: "another process holds its lock",
+        sqlite3.SQLITE_CORRUPT: "the file is damaged: restore a backup",
+        sqlite3.SQLITE_NOTADB: "it is no SQLite database: restore a backup",
+    }.get(code & 0xFF if code is not None else -1, "check the disk, then open the log anew")
+    return LogUnavailableError(f"{path}: {error} while {doing}; {advice}", outcome_unknown=outcome_unknown)
+
+
+def apply_settings(connection: sqlite3.Connection, settings: tuple[tuple[str, object, object], ...]) -> None:
+    """Set pragmas and read each back.
+
+    Raises:
+        LogUnavailableError: one did not take effect, so that a guarantee would not hold.
+    """
+    for name, wanted, expected in settings:
+        connection.execute(f"PRAGMA {name}={wanted}").fetchall()
+        row = connection.execute(f"PRAGMA {name}").fetchone()
+        if row is None and name in UNSUPPORTED_ARE_SILENT:
+            continue
+        if row is None or row[0] != expected:
+            raise LogUnavailableError(f"SQLite refused PRAGMA {name}={wanted} (it says {row[0] if row else 'nothing'})")
+
+
+def warn_of_wal_reset_bug() -> None:
+    """Say once when this SQLite can lose commits if two connections checkpoint at once; one connection here does both."""
+    version = sqlite3.sqlite_version_info
+    fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+    if not fixed:
+        logger.debug("sqlite_wal_reset_bug", sqlite_version=sqlite3.sqlite_version, remedy="let no other program checkpoint this log")
+
+
+class LogPool(SQLiteConnectionPool):
+    """`eventsourcing`'s pool, of connections that can only read."""
+
+    def _create_connection(self) -> SQLiteConnection:
+        connection = connect_reader(Path(self.db_name))
+        connection.row_factory = sqlite3.Row
+        return SQLiteConnection(sqlite_conn=connection, max_age=self.max_age)
+
+
+def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
+    """A private connection that cannot write, in autocommit mode.
+
+    Raises:
+        LogUnavailableError: the file cannot be opened.
+    """
+    uri = f"{path.absolute().as_uri()}?{'immutable=1' if immutable else 'mode=ro'}"
+    connection = None
+    try:
+        connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, cached_statements=128)
+        apply_settings(connection, READER_SETTINGS)
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
+        raise unavailable_for(error, path, "opening it for reading") from error
+    return connection
+
+
+class LogDatastore(SQLiteDatastore):
+    """The writing connection and the reading ones of one database file.
+
+    Args:
+        path: the database file.
+        read_only: have no writing connection.
+        immutable: the file cannot change and its directory cannot be written (implies read_only).
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False, immutable: bool = False) -> None:
+        super().__init__(str(path), originator_id_type="text")
+        self.path = path
+        self.immutable = immutable
+        self.pool.close()
+        self.pool = LogPool(db_name=str(path))
+        self.lock = threading.RLock()
+        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        self._opened: list[sqlite3.Connection] = []
+        self._reader_lock = threading.Lock()
+        self._closed = False
+        self.writer: sqlite3.Connection | None = None
+        if not read_only:
+            self.writer = self._connect_writer()
+
+    def _connect_writer(self) -> sqlite3.Connection:
+        warn_of_wal_reset_bug()
+        connection = None
+        try:
+            connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, cached_statements=128)
+            apply_settings(connection, WRITER_SETTINGS)
+        except sqlite3.Error as error:
+            if connection is not None:
+                connection.close()
+            raise unavailable_for(error, self.path, "opening it for writing") from error
+        except LogUnavailableError:
+            if connection is not None:
+                connection.close()
+            raise
+        return connection
+
+    @contextmanager
+    def get_connection(self, *, commit: bool) -> Iterator[SQLiteConnection]:
+        """For `eventsourcing`'s methods: the writing connection behind its lock, or one of the pool's reading ones."""
+        if not commit:
+            with super().get_connection(commit=False) as reader:
+                yield reader
+            return
+        if self.writer is None:
+            raise LogUnavailableError(f"{self.path} is open for reading only")
+        with self.lock:
+            yield SQLiteConnection(sqlite_conn=self.writer, max_age=None)
+
+    @contextmanager
+    def reader(self) -> Iterator[sqlite3.Connection]:
+        """A private reading connection, used by one thread at a time; at most four, a fifth thread waits."""
+        connection = self._take()
+        try:
+            yield connection
+        finally:
+            self._readers.put(connection)
+
+    def _take(self) -> sqlite3.Connection:
+        try:
+            return self._readers.get_nowait()
+        except queue.Empty:
+            with self._reader_lock:
+                if self._closed:
+                    raise LogUnavailableError(f"{self.path} is closed") from None
+                if len(self._opened) < READERS:
+                    connection = connect_reader(self.path, immutable=self.immutable)
+                    self._opened.append(connection)
+                    return connection
+            return self._readers.get()
+
+    def close(self) -> None:
+        """Close all connections; idempotent. Nobody may be using one."""
+        if getattr(self, "_closed", True):
+            return
+        self._closed = True
+        self.pool.close()
+        with self._reader_lock:
+            for connection in self._opened:
+                connection.close()
+        if self.writer is not None:
+            self.writer.close()
+
+    def checkpoint(self, mode: str) -> tuple[Any, ...]:
+        """Copy the write-ahead file into the database; returns SQLite's answer (busy, frames, copied).
+
+        Raises:
+            sqlite3.Error: an I/O error, which the automatic checkpoint would have swallowed.
+        """
+        assert self.writer is not None, "only the writer checkpoints"
+        answer: tuple[Any, ...] = self.writer.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        return answer

@@ -1,0 +1,232 @@
+"""Group commit: one thread appends whatever waits, with one commit for all of it.
+
+Requests that arrive while a commit is under way share the next one; there is no timer to linger for them. A request that conflicts
+fails alone. After an I/O error whose outcome is unknown nothing more is written until the log is opened anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from symphony_es.diagnostics import get_logger
+from symphony_es.errors import LogUnavailableError, NotReadyError, SymphonyError
+from symphony_es.log.recorder import Appended, LogRecorder, PreparedEvent
+
+__all__ = ["Ticket", "Writer"]
+
+MAX_BATCH_EVENTS = 4096
+MAX_PENDING_EVENTS = 20_000
+MAX_PENDING_BYTES = 64 * 1024 * 1024
+
+logger = get_logger(__name__)
+
+
+class Ticket:
+    """What became, or will become, of a submission."""
+
+    __slots__ = ("_callbacks", "_futures", "_lock", "_outcome", "events", "size_bytes")
+
+    def __init__(self, events: Sequence[PreparedEvent]) -> None:
+        self.events = events
+        self.size_bytes = sum(len(event.body) for event in events)
+        self._outcome: Appended | SymphonyError | None = None
+        self._lock = threading.Lock()
+        self._futures: list[asyncio.Future[None]] = []
+        self._callbacks: list[tuple[asyncio.AbstractEventLoop | None, Callable[[Ticket], Any]]] = []
+
+    def done(self) -> bool:
+        """Whether the outcome is known."""
+        return self._outcome is not None
+
+    def result(self) -> Appended:
+        """Where the events are.
+
+        Raises:
+            ConcurrencyError: another writer was first; none of them was appended.
+            LogUnavailableError: the commit failed.
+            asyncio.InvalidStateError: the outcome is not known yet.
+        """
+        if self._outcome is None:
+            raise asyncio.InvalidStateError("the outcome is not known yet")
+        if isinstance(self._outcome, SymphonyError):
+            raise self._outcome
+        return self._outcome
+
+    async def wait(self) -> Appended:
+        """Wait for the outcome. Cancelling the wait does not take the submission back. Errors are those of `result`."""
+        if self._outcome is None:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            with self._lock:
+                waits = self._outcome is None
+                if waits:
+                    self._futures.append(future)
+            if waits:
+                await future
+        return self.result()
+
+    def add_done_callback(self, callback: Callable[[Ticket], Any]) -> None:
+        """Have a callback called once the outcome is known: in the running loop if there is one, else in the writer thread."""
+        try:
+            loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        with self._lock:
+            if self._outcome is None:
+                self._callbacks.append((loop, callback))
+                return
+        callback(self)
+
+    def settle(self, outcome: Appended | SymphonyError, calls: dict[asyncio.AbstractEventLoop, list[Callable[[], Any]]]) -> None:
+        """Set the outcome; what has to be done in event loops is added to `calls`."""
+        with self._lock:
+            self._outcome = outcome
+            futures, callbacks = self._futures, self._callbacks
+        for future in futures:
+            calls.setdefault(future.get_loop(), []).append(lambda future=future: future.done() or future.set_result(None))
+        for loop, callback in callbacks:
+            if loop is None or loop.is_closed():
+                callback(self)
+            else:
+                calls.setdefault(loop, []).append(lambda callback=callback: callback(self))
+
+
+class Writer:
+    """The one thread that appends to a recorder.
+
+    Args:
+        recorder: where to.
+        on_appended: called in the writer thread with the new head after each commit, before anybody is told.
+        clock_ns: the time, nanoseconds since 1970.
+    """
+
+    def __init__(self, recorder: LogRecorder, on_appended: Callable[[int, int], None], clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self._recorder = recorder
+        self._on_appended = on_appended
+        self._clock_ns = clock_ns
+        self._queue: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._pending_events = 0
+        self._pending_bytes = 0
+        self._waiting_for_room: list[asyncio.Future[None]] = []
+        self._closed = False
+        self._pid = os.getpid()
+        self._poison: LogUnavailableError | None = None
+        self.commits = 0
+        self._thread = threading.Thread(target=self._run, name="symphony-es-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, events: Sequence[PreparedEvent]) -> Ticket:
+        """Queue a group of events; the order of calls is the order in the log. Never blocks; safe from every thread.
+
+        Raises:
+            NotReadyError: the log is closed, or this is a child process that inherited it.
+        """
+        if os.getpid() != self._pid:
+            raise NotReadyError("this log was opened by the parent process: open it anew in the child")
+        ticket = Ticket(events)
+        with self._lock:
+            if self._closed:
+                raise NotReadyError("the log is closed")
+            self._pending_events += len(events)
+            self._pending_bytes += ticket.size_bytes
+            self._queue.put(ticket)
+        return ticket
+
+    def has_room(self) -> bool:
+        """Whether less waits to be written than the bound."""
+        return self._pending_events < MAX_PENDING_EVENTS and self._pending_bytes < MAX_PENDING_BYTES
+
+    async def room(self) -> None:
+        """Wait until less waits to be written than the bound."""
+        while not self.has_room():
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            with self._lock:
+                self._waiting_for_room.append(future)
+                if self.has_room() and not future.done():
+                    future.set_result(None)
+            await future
+
+    def _run(self) -> None:
+        while True:
+            ticket = self._queue.get()
+            batch: list[Ticket] = []
+            events = 0
+            while ticket is not None:
+                batch.append(ticket)
+                events += len(ticket.events)
+                if events >= MAX_BATCH_EVENTS:
+                    break
+                try:
+                    ticket = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            if batch:
+                self._commit(batch, events)
+            if ticket is None:
+                return
+
+    def _commit(self, batch: list[Ticket], events: int) -> None:
+        outcomes: Sequence[Appended | SymphonyError]
+        if self._poison is not None:
+            outcomes = [self._poison] * len(batch)
+        else:
+            try:
+                outcomes = self._recorder.append_groups([ticket.events for ticket in batch], self._clock_ns())
+            except LogUnavailableError as error:
+                if error.outcome_unknown:
+                    self._poison = error
+                logger.error("commit_failed", error=str(error), outcome_unknown=error.outcome_unknown)  # noqa: TRY400  told to callers
+                outcomes = [error] * len(batch)
+            except Exception as error:  # noqa: BLE001  a dead writer thread would leave everybody waiting: stop writing, and say why
+                self._poison = LogUnavailableError(f"the log stopped writing after an unexpected error: {error!r}", outcome_unknown=True)
+                self._poison.__cause__ = error
+                outcomes = [self._poison] * len(batch)
+        last = next((outcome for outcome in reversed(outcomes) if isinstance(outcome, Appended)), None)
+        if last is not None:
+            self.commits += 1
+            self._on_appended(last.last, last.time_ns)
+        self._tell(batch, outcomes, events)
+        if last is not None:
+            self._recorder.maintain()
+
+    def _tell(self, batch: list[Ticket], outcomes: Sequence[Appended | SymphonyError], events: int) -> None:
+        calls: dict[asyncio.AbstractEventLoop, list[Callable[[], Any]]] = {}
+        for ticket, outcome in zip(batch, outcomes, strict=True):
+            ticket.settle(outcome, calls)
+        with self._lock:
+            self._pending_events -= events
+            self._pending_bytes -= sum(ticket.size_bytes for ticket in batch)
+            waiting, self._waiting_for_room = self._waiting_for_room, []
+        for future in waiting:
+            calls.setdefault(future.get_loop(), []).append(lambda future=future: future.done() or future.set_result(None))
+        for loop, functions in calls.items():
+            _call_in(loop, functions)
+
+    def close(self) -> None:
+        """Write everything that waits, and end the thread; idempotent. Blocks."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        if os.getpid() == self._pid:
+            self._thread.join()
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, functions: list[Callable[[], Any]]) -> None:
+    """Call functions in a loop with one wake-up; a loop that was closed meanwhile has nobody waiting in it."""
+
+    def call() -> None:
+        for function in functions:
+            function()
+
+    try:
+        loop.call_soon_threadsafe(call)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
