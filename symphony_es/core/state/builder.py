@@ -64,6 +64,7 @@ async def _create(world: World, context: RestorationContext, states: dict[str, E
         record = EntityRecord(world, key, made, restorer, version=state.version, generation=state.generation)
         world.install(record, state.data or {})
         if isinstance(made, UnrestoredEntity):
+            record.known, record.manual = None, True  # it cannot change
             report.unrestored[key] = made.reason
         else:
             report.restored += 1
