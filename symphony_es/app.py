@@ -160,8 +160,10 @@ class Symphony:
             raise ConfigurationError(f"this Symphony is open on {self.state_dir or 'a log in memory'}: close() it, or make another one")
 
     async def _open_on_disk(self, directory: Path, *, force_network_fs: bool, ignore_anchor: bool) -> None:
-        looked_at = await SnapshotStore(directory / "snapshots", read_only=True).open()  # nothing is touched before the log is ours
-        newest = next(iter(looked_at.list()), None)
+        newest = None
+        if await asyncio.to_thread(directory.is_dir):
+            looked_at = await SnapshotStore(directory / "snapshots", read_only=True).open()  # nothing is touched before the log is ours
+            newest = next(iter(looked_at.list()), None)
         anchor = Anchor(position=newest.position, event_id=newest.event_id, commitment=newest.commitment) if newest is not None else None
         self._log = await EventLog.open(directory, anchor=anchor, force_network_fs=force_network_fs, ignore_anchor=ignore_anchor)
         self.state_dir = directory

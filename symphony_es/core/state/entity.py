@@ -188,7 +188,6 @@ def _default_the_id(cls: type) -> None:
         made_init(self, *arguments, **named)
         if not self.id:
             self.id = new_id()
-        check_entity_id(self.id)
 
     __init__.__wrapped__ = made_init  # type: ignore[attr-defined]
     __init__.__doc__ = made_init.__doc__
@@ -217,8 +216,11 @@ def _set_entity_field(node: Any, name: str, new: Any) -> None:
     held = node.__dict__
     record = held.get("_symphony_record")
     if record is None or type(new) not in ATOMS or name == "id" or type(held.get(name)) not in ATOMS:
-        if name == "id" and record is not None:
-            raise AttributeError(f"the id of {record.key} cannot change: remove the entity and add a new one")
+        if name == "id":
+            if record is not None:
+                raise AttributeError(f"the id of {record.key} cannot change: remove the entity and add a new one")
+            if new != "":
+                check_entity_id(new)
         _set_node_field(node, name, new)
         return
     with record.world.lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,7 @@ class DeclaredEntityRestorer(EntityRestorer):
         self.restored_class = cls
         self.spec: ClassSpec = cls._symphony_spec  # type: ignore[attr-defined]
         self.state_version = self.spec.state_version
-        self._enums_registered = False
+        self._registered_in: weakref.WeakSet[TypeTable] = weakref.WeakSet()
 
     @property
     def entity_type(self) -> str:
@@ -69,10 +70,10 @@ class DeclaredEntityRestorer(EntityRestorer):
 
     def register_named_types(self, types: TypeTable) -> None:
         """Register the enums that the class's annotations name, so that members come back as members."""
-        if not self._enums_registered:
+        if types not in self._registered_in:
             for cls in named_types(self.restored_class):
                 types.register(cls)
-            self._enums_registered = True
+            self._registered_in.add(types)
 
     def capture(self, entity: Any) -> dict[str, Any]:
         """The live values of the fields."""

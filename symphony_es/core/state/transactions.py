@@ -124,19 +124,19 @@ class Transaction:
         return draft
 
     def roll_back(self, scope: Scope) -> None:
-        """Undo everything since the beginning of a block, newest first."""
+        """Undo everything since the beginning of a block, newest first; versions are what they were when it claimed its entities."""
+        for record, version in self.records.items():
+            record.version = version
         while len(self.undo_log) > scope.undo_mark:
             function, *arguments = self.undo_log.pop()
             function(*arguments)
         del self.drafts[scope.draft_mark :]
         self._latest = {draft.record: draft for draft in self.drafts}
 
-    def finish(self, *, appended: bool) -> None:
-        """Release all claims; without success the versions are what they were."""
+    def finish(self) -> None:
+        """Release all claims."""
         self.ended = True
-        for record, version in self.records.items():
-            if not appended:
-                record.version = version
+        for record in self.records:
             if record.holder is self:
                 record.holder = None
         self.world.wake_claimants(self.records)
@@ -228,7 +228,7 @@ class Recording(_Block):
                     raise
         finally:
             if self._outer:
-                transaction.finish(appended=exception_type is None and bool(self.event_ids))
+                transaction.finish()
             self._end()
             self.world.lock.release()
 
@@ -257,7 +257,7 @@ class TransactionBlock(_Block):
             self.scope.transaction.roll_back(self.scope)
             self.world.reset_foreign(self.scope.transaction)
             if self._outer:
-                self.scope.transaction.finish(appended=False)
+                self.scope.transaction.finish()
             self._end()
 
     async def __aexit__(self, exception_type: type[BaseException] | None, *rest: object) -> None:
@@ -287,7 +287,7 @@ class TransactionBlock(_Block):
         self._token = None
         self._stack.close()
         if ticket is None:
-            transaction.finish(appended=True)
+            transaction.finish()
             return
         await self._settle(ticket)
 
@@ -302,10 +302,10 @@ class TransactionBlock(_Block):
         except SymphonyError:
             with self.world.lock:
                 transaction.roll_back(self.scope)
-                transaction.finish(appended=False)
+                transaction.finish()
             raise
         with self.world.lock:
-            transaction.finish(appended=True)
+            transaction.finish()
 
     def _settle_late(self, ticket: Any) -> None:
         with self.world.lock:
@@ -313,6 +313,6 @@ class TransactionBlock(_Block):
                 ticket.result()
             except SymphonyError:
                 self.scope.transaction.roll_back(self.scope)
-                self.scope.transaction.finish(appended=False)
+                self.scope.transaction.finish()
             else:
-                self.scope.transaction.finish(appended=True)
+                self.scope.transaction.finish()
