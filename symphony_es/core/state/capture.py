@@ -16,8 +16,8 @@ from symphony_es.errors import EntityTypeError, UnstorableValueError
 from symphony_es.events.values import Tagged, check_plain
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.types import TypeTable
-    from symphony_es.core.state.world import World
 
 __all__ = ["assign_attributes", "capture_object", "field_names", "plain_state", "revive"]
 
@@ -42,11 +42,10 @@ def capture_object(obj: Any) -> dict[str, Any]:
     names = field_names(type(obj))
     if names is not None:
         return {name: getattr(obj, name) for name in names}
-    slots = [
-        name
-        for base in type(obj).__mro__
-        for name in ([base.__slots__] if isinstance(getattr(base, "__slots__", ()), str) else getattr(base, "__slots__", ()))
-    ]
+    slots: list[str] = []
+    for base in type(obj).__mro__:
+        declared: Any = base.__dict__.get("__slots__", ())
+        slots.extend([declared] if isinstance(declared, str) else declared)
     held = [name for name in (*slots, *getattr(obj, "__dict__", ())) if not name.startswith("_")]
     if not hasattr(obj, "__dict__") and not slots:
         raise EntityTypeError(
@@ -56,7 +55,7 @@ def capture_object(obj: Any) -> dict[str, Any]:
     return {name: getattr(obj, name) for name in held if hasattr(obj, name)}
 
 
-def plain_state(captured: Any, world: World) -> dict[str, Any]:
+def plain_state(captured: Any, world: Membership) -> dict[str, Any]:
     """The plain data of a captured state.
 
     Raises:
@@ -68,7 +67,7 @@ def plain_state(captured: Any, world: World) -> dict[str, Any]:
     return {name: _plain(item, world, (name,), 0) for name, item in captured.items()}
 
 
-def _plain(value: Any, world: World, path: tuple[Any, ...], depth: int) -> Any:
+def _plain(value: Any, world: Membership, path: tuple[Any, ...], depth: int) -> Any:
     cls = type(value)
     if cls in ATOMS:
         return value
@@ -98,7 +97,7 @@ def _plain(value: Any, world: World, path: tuple[Any, ...], depth: int) -> Any:
     return Tagged("value" if _is_frozen(cls) else "part", world.types.register(cls), fields)
 
 
-def _check(value: Any, path: tuple[Any, ...], world: World) -> None:
+def _check(value: Any, path: tuple[Any, ...], world: Membership) -> None:
     try:
         check_plain(value, path)
     except UnstorableValueError:
@@ -146,7 +145,7 @@ def revive_enum(cls: Any, plain: Tagged) -> Any:
         return plain
 
 
-def make_instance(cls: type, fields: dict[str, Any]) -> Any:
+def make_instance(cls: Any, fields: dict[str, Any]) -> Any:
     """An object with these fields, without running its constructor: the state is complete as it was stored."""
     made = cls.__new__(cls)
     if hasattr(cls, "__pydantic_fields__"):

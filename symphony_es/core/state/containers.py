@@ -30,7 +30,7 @@ from symphony_es.events.changes import ADD, APPEND, DISCARD, REMOVE, SET, SPLICE
 from symphony_es.events.values import check_plain
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.world import World
+    from symphony_es.core.state.membership import Membership
 
 __all__ = ["Site", "TrackedDict", "TrackedList", "TrackedSet"]
 
@@ -48,7 +48,7 @@ class Site:
     def __init__(self, node: Any) -> None:
         self.node = node
         self.record, self.path = locate(node)
-        self.world: World | None = self.record.world if self.record is not None else None
+        self.world: Membership | None = self.record.world if self.record is not None else None
         self.sink: Callable[[Change, Undo], None] | None = None
 
     def __enter__(self) -> Self:
@@ -85,7 +85,7 @@ class Site:
                     self.world.adopt_referred(found)
 
 
-def build_at(item: Any, world: World | None, depth: int, key: Any) -> Any:
+def build_at(item: Any, world: Membership | None, depth: int, key: Any) -> Any:
     """`admit` for a member of a container under construction, with its key added to the path of a refusal."""
     try:
         return admit(item, world, depth + 1)
@@ -98,9 +98,8 @@ class TrackedList(list[Any]):
 
     __slots__ = ("_symphony_key", "_symphony_owner")
     _symphony_kind = "container"
-    __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, items: Iterable[Any] = (), world: World | None = None, depth: int = 0) -> None:
+    def __init__(self, items: Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> None:
         super().__init__()
         self._symphony_owner: Any = None
         self._symphony_key: Any = None
@@ -110,7 +109,7 @@ class TrackedList(list[Any]):
             super().append(live)
 
     @classmethod
-    def _symphony_copy(cls, source: Iterable[Any], world: World | None, depth: int) -> TrackedList:
+    def _symphony_copy(cls, source: Iterable[Any], world: Membership | None, depth: int) -> TrackedList:
         return cls(source, world, depth)
 
     def _symphony_key_of(self, child: Any) -> int:
@@ -186,7 +185,7 @@ class TrackedList(list[Any]):
 
     def sort(self, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> None:
         """Sort in place."""
-        self._reorder(sorted(self, key=key, reverse=reverse))  # type: ignore[type-var, arg-type]
+        self._reorder(sorted(self, key=key, reverse=reverse))
 
     def reverse(self) -> None:
         """Reverse in place."""
@@ -228,7 +227,7 @@ class TrackedList(list[Any]):
             old = self._swap(0, len(self), kept)
             site.recorded((SPLICE, site.path, 0, len(old), plain), (self._swap, 0, len(kept), old))
 
-    def __iadd__(self, values: Iterable[Any]) -> Self:  # type: ignore[override, misc]
+    def __iadd__(self, values: Iterable[Any]) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
         self.extend(values)
         return self
 
@@ -257,9 +256,8 @@ class TrackedDict(dict[Any, Any]):
 
     __slots__ = ("_symphony_key", "_symphony_owner")
     _symphony_kind = "container"
-    __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, items: Mapping[Any, Any] | Iterable[Any] = (), world: World | None = None, depth: int = 0) -> None:
+    def __init__(self, items: Mapping[Any, Any] | Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> None:
         super().__init__()
         self._symphony_owner: Any = None
         self._symphony_key: Any = None
@@ -270,7 +268,7 @@ class TrackedDict(dict[Any, Any]):
             super().__setitem__(key, live)
 
     @classmethod
-    def _symphony_copy(cls, source: Mapping[Any, Any], world: World | None, depth: int) -> TrackedDict:
+    def _symphony_copy(cls, source: Mapping[Any, Any], world: Membership | None, depth: int) -> TrackedDict:
         return cls(source, world, depth)
 
     def _symphony_key_of(self, child: Any) -> Any:
@@ -345,7 +343,7 @@ class TrackedDict(dict[Any, Any]):
         for key, value in dict(*others, **named).items():
             self[key] = value
 
-    def __ior__(self, other: Any) -> Self:  # type: ignore[override, misc]
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
         self.update(other)
         return self
 
@@ -355,9 +353,8 @@ class TrackedSet(set[Any]):
 
     __slots__ = ("_symphony_key", "_symphony_owner")
     _symphony_kind = "container"
-    __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, items: Iterable[Any] = (), world: World | None = None, depth: int = 0) -> None:
+    def __init__(self, items: Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> None:
         super().__init__()
         self._symphony_owner: Any = None
         self._symphony_key: Any = None
@@ -367,7 +364,7 @@ class TrackedSet(set[Any]):
             super().add(live)
 
     @classmethod
-    def _symphony_copy(cls, source: Iterable[Any], world: World | None, depth: int) -> TrackedSet:
+    def _symphony_copy(cls, source: Iterable[Any], world: Membership | None, depth: int) -> TrackedSet:
         return cls(source, world, depth)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
@@ -435,19 +432,19 @@ class TrackedSet(set[Any]):
         self.update(members - common)
         self.difference_update(common)
 
-    def __ior__(self, other: Any) -> Self:  # type: ignore[override, misc]
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
         self.update(_as_set(other))
         return self
 
-    def __isub__(self, other: Any) -> Self:
+    def __isub__(self, other: Any) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
         self.difference_update(_as_set(other))
         return self
 
-    def __iand__(self, other: Any) -> Self:
+    def __iand__(self, other: Any) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
         self.intersection_update(_as_set(other))
         return self
 
-    def __ixor__(self, other: Any) -> Self:  # type: ignore[override, misc]
+    def __ixor__(self, other: Any) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
         self.symmetric_difference_update(_as_set(other))
         return self
 
@@ -465,7 +462,7 @@ def _check_member(live: Any) -> None:
         check_plain({live})
 
 
-def _plain_members(live: TrackedSet, world: World | None) -> Iterator[Any]:
+def _plain_members(live: TrackedSet, world: Membership | None) -> Iterator[Any]:
     for member in live:
         yield plain_at(member, world, "{}")
 

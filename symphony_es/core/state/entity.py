@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import inspect
 import os
 import sys
@@ -77,7 +78,7 @@ def entity(cls: type[T] | None = None, /, *, type: str | None = None, state_vers
         EntityTypeError: the class declares no usable fields, or another class has the type.
     """
 
-    def declare(target: type[T]) -> type[T]:
+    def declare(target: Any) -> Any:
         chosen = check_entity_type(type or target.__name__)
         made = _as_dataclass(target, frozen=False, with_id=True)
         spec = ClassSpec(kind="entity", name=chosen, fields=_state_fields(made), state_version=state_version, upcast=upcast)
@@ -106,12 +107,12 @@ def part(cls: type[T] | None = None, /, *, name: str | None = None) -> Any:
         EntityTypeError: the class declares no usable fields, or another class has the name.
     """
 
-    def declare(target: type[T]) -> type[T]:
+    def declare(target: Any) -> Any:
         made = _as_dataclass(target, frozen=False, with_id=False)
         spec = ClassSpec(kind="part", name=restore_manager.types.register(made, name), fields=_state_fields(made))
         _install(made, spec, _make_setattr(spec, _set_node_field))
-        made._symphony_owner = None  # type: ignore[attr-defined]
-        made._symphony_copy = classmethod(_copy_part)  # type: ignore[attr-defined]
+        made._symphony_owner = None
+        made._symphony_copy = classmethod(_copy_part)
         return made
 
     return declare if cls is None else declare(cls)
@@ -132,26 +133,26 @@ def value(cls: type[T] | None = None, /, *, name: str | None = None) -> Any:
         EntityTypeError: the class declares no usable fields, or another class has the name.
     """
 
-    def declare(target: type[T]) -> type[T]:
+    def declare(target: Any) -> Any:
         made = _as_dataclass(target, frozen=True, with_id=False)
         spec = ClassSpec(kind="value", name=restore_manager.types.register(made, name), fields=_state_fields(made))
-        made._symphony_kind = spec.kind  # type: ignore[attr-defined]
-        made._symphony_spec = spec  # type: ignore[attr-defined]
+        made._symphony_kind = spec.kind
+        made._symphony_spec = spec
         return made
 
     return declare if cls is None else declare(cls)
 
 
-def _as_dataclass(cls: type[T], *, frozen: bool, with_id: bool) -> type[T]:
+def _as_dataclass(cls: Any, *, frozen: bool, with_id: bool) -> Any:
     if "__slots__" in cls.__dict__:
         raise EntityTypeError(f"{cls.__qualname__} cannot declare __slots__: its attributes are tracked")
     if with_id and not any("id" in getattr(base, "__annotations__", {}) for base in cls.__mro__):
         cls.__annotations__ = {**inspect.get_annotations(cls), "id": "str"}
-        cls.id = dataclasses.field(default="", kw_only=True)  # type: ignore[attr-defined]
+        cls.id = dataclasses.field(default="", kw_only=True)
     keeps_repr = "__repr__" in cls.__dict__
     made = dataclasses.dataclass(cls, frozen=frozen, eq=not with_id, repr=not keeps_repr and not with_id)
     if with_id and not keeps_repr:
-        made.__repr__ = _entity_repr  # type: ignore[method-assign, assignment]
+        made.__repr__ = _entity_repr
     return made
 
 
@@ -163,22 +164,22 @@ def _state_fields(cls: type) -> tuple[str, ...]:
     return names
 
 
-def _install(cls: type, spec: ClassSpec, setter: Any) -> None:
+def _install(cls: Any, spec: ClassSpec, setter: Any) -> None:
     own_setter = cls.__dict__.get("__setattr__")
     if own_setter is not None:
         raise EntityTypeError(f"{cls.__qualname__} cannot define __setattr__: assignments are tracked")
-    cls._symphony_kind = spec.kind  # type: ignore[attr-defined]
-    cls._symphony_spec = spec  # type: ignore[attr-defined]
-    cls.__setattr__ = setter  # type: ignore[method-assign, assignment]
-    cls.__delattr__ = _refuse_delete  # type: ignore[method-assign, assignment]
-    cls.__getstate__ = _copied_state  # type: ignore[attr-defined]
-    cls.__setstate__ = _set_copied_state  # type: ignore[attr-defined]
-    cls._symphony_key_of = _key_of  # type: ignore[attr-defined]
+    cls._symphony_kind = spec.kind
+    cls._symphony_spec = spec
+    cls.__setattr__ = setter
+    cls.__delattr__ = _refuse_delete
+    cls.__getstate__ = _copied_state
+    cls.__setstate__ = _set_copied_state
+    cls._symphony_key_of = _key_of
 
 
-def _default_the_id(cls: type) -> None:
+def _default_the_id(cls: Any) -> None:
     """Let the id be left out, and make it when it is empty."""
-    made_init = cls.__init__  # type: ignore[misc]
+    made_init = cls.__init__
     names = [field.name for field in dataclasses.fields(cls) if field.init and not field.kw_only]
     place = names.index("id") if "id" in names else sys.maxsize
 
@@ -189,9 +190,7 @@ def _default_the_id(cls: type) -> None:
         if not self.id:
             self.id = new_id()
 
-    __init__.__wrapped__ = made_init  # type: ignore[attr-defined]
-    __init__.__doc__ = made_init.__doc__
-    cls.__init__ = __init__  # type: ignore[misc]
+    cls.__init__ = functools.wraps(made_init)(__init__)
 
 
 def _make_setattr(spec: ClassSpec, setter: Callable[[Any, str, Any], None]) -> Any:
@@ -256,9 +255,9 @@ def _key_of(self: Any, child: Any) -> Any:
     return child._symphony_key
 
 
-def _copy_part(cls: type, source: Any, world: Any, depth: int) -> Any:
+def _copy_part(cls: Any, source: Any, world: Any, depth: int) -> Any:
     made = cls.__new__(cls)
-    for name in cls._symphony_spec.fields:  # type: ignore[attr-defined]
+    for name in cls._symphony_spec.fields:
         live = admit(source.__dict__[name], world, depth + 1)
         made.__dict__[name] = live
         own(live, made, name)

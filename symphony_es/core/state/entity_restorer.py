@@ -24,9 +24,9 @@ class DeclaredEntityRestorer(EntityRestorer):
 
     wants_plain = True
 
-    def __init__(self, cls: type) -> None:
+    def __init__(self, cls: Any) -> None:
         self.restored_class = cls
-        self.spec: ClassSpec = cls._symphony_spec  # type: ignore[attr-defined]
+        self.spec: ClassSpec = cls._symphony_spec
         self.state_version = self.spec.state_version
         self._registered_in: weakref.WeakSet[TypeTable] = weakref.WeakSet()
 
@@ -39,7 +39,7 @@ class DeclaredEntityRestorer(EntityRestorer):
         """Make the object from plain data; references stay in place until they are connected."""
         types = context.symphony.restore_manager.types
         self.register_named_types(types)
-        made = self.restored_class.__new__(self.restored_class)
+        made = make_instance(self.restored_class, {})
         self.fill(made, data, types)
         made.__dict__["id"] = entity_id
         return made

@@ -19,9 +19,9 @@ from symphony_es.events.references import EntityReference, Path
 from symphony_es.events.values import Encrypted, Redacted, Tagged, check_plain
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord
     from symphony_es.core.state.types import TypeTable
-    from symphony_es.core.state.world import World
 
 __all__ = ["ATOMS", "MISSING", "admit", "kind_of", "locate", "own", "plain_of", "release"]
 
@@ -32,10 +32,10 @@ _LOOKED_AT = frozenset({str, datetime, time})
 MAX_DEPTH = 64
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
 
-BUILDERS: dict[type, Callable[[Any, World | None, int], Any]] = {}
+BUILDERS: dict[type, Callable[[Any, Membership | None, int], Any]] = {}
 """Plain container type -> what makes its tracked copy; filled by containers.py."""
 
-PLAIN_COPIES: dict[type, Callable[[Any, World | None], Any]] = {}
+PLAIN_COPIES: dict[type, Callable[[Any, Membership | None], Any]] = {}
 """Tracked container type -> what makes its plain copy; filled by containers.py."""
 
 
@@ -45,13 +45,13 @@ def kind_of(value: Any) -> str | None:
     return kind if isinstance(kind, str) else None
 
 
-def admit(value: Any, world: World | None, depth: int = 0) -> Any:
+def admit(value: Any, world: Membership | None, depth: int = 0) -> Any:
     """The live form of a value that a user assigns: itself, a tracked copy, or a refusal.
 
     Raises:
         UnstorableValueError: with a path relative to the value. Nothing has changed.
     """
-    cls = type(value)
+    cls: Any = type(value)
     if cls in ATOMS or (cls is str and value.isascii()):
         return value
     if depth > MAX_DEPTH:
@@ -83,12 +83,12 @@ def admit(value: Any, world: World | None, depth: int = 0) -> Any:
     raise UnstorableValueError((), _way_out(value))
 
 
-def _admit_node(value: Any, world: World | None, depth: int) -> Any:
+def _admit_node(value: Any, world: Membership | None, depth: int) -> Any:
     """A part or a tracked container: adopted as it is while it belongs nowhere, copied when it has a place already."""
     return value if value._symphony_owner is None else type(value)._symphony_copy(value, world, depth)
 
 
-def _admit_fixed(item: Any, world: World | None, depth: int, key: str | int, holder: str) -> Any:
+def _admit_fixed(item: Any, world: Membership | None, depth: int, key: str | int, holder: str) -> Any:
     """A member of something immutable: it must not be able to change in place, or its changes would go unrecorded."""
     try:
         if type(item) in BUILDERS or kind_of(item) in ("part", "container"):
@@ -117,9 +117,9 @@ def _way_out(value: Any) -> str:
     )
 
 
-def plain_of(live: Any, world: World | None) -> Any:
+def plain_of(live: Any, world: Membership | None) -> Any:
     """The plain data of a live value: containers copied, entities as references, declared classes as tagged values."""
-    cls = type(live)
+    cls: Any = type(live)
     if cls in ATOMS or cls in _LOOKED_AT:
         return live
     copier = PLAIN_COPIES.get(cls)
@@ -153,7 +153,7 @@ def plain_enum(member: enum.Enum, types: TypeTable | None) -> Tagged:
     return Tagged("enum", name, member.name if single else member.value)
 
 
-def plain_at(item: Any, world: World | None, key: str | int) -> Any:
+def plain_at(item: Any, world: Membership | None, key: str | int) -> Any:
     """`plain_of`, with the key added to the path of a refusal."""
     cls = type(item)
     if cls in ATOMS or cls in _LOOKED_AT:
@@ -210,7 +210,7 @@ def _walk(live: Any) -> Iterator[Any]:
     stack = [live]
     while stack:
         item = stack.pop()
-        cls = type(item)
+        cls: Any = type(item)
         if cls in ATOMS or cls in _LOOKED_AT:
             continue
         yield item

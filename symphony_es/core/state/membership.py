@@ -18,6 +18,7 @@ from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, Restor
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.errors import (
     ConfigurationError,
+    EntityBusyError,
     EntityExistsError,
     EntityNotFoundError,
     EntityOwnershipError,
@@ -119,6 +120,15 @@ class Membership:
     def all(self, entity_type: str | None = None) -> list[Any]:
         """All live objects, or those of a type, in the order in which they were added."""
         return [record.obj for record in self._records.values() if entity_type is None or record.entity_type == entity_type]
+
+    def check_open(self, record: EntityRecord) -> None:
+        """Refuse changes while a resume builds the world that may replace this one.
+
+        Raises:
+            EntityBusyError: it does.
+        """
+        if self.sealed is not None:
+            raise EntityBusyError(record.key, self.sealed, "a change during it")
 
     def generation(self, entity: EntityLike) -> int:
         """How often a rewind took this entity back."""

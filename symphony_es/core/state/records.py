@@ -18,9 +18,9 @@ from symphony_es.events.identifiers import split_key
 from symphony_es.events.references import EntityReference
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.restore import EntityRestorer
     from symphony_es.core.state.transactions import Transaction
-    from symphony_es.core.state.world import World
 
 __all__ = ["EntityRecord", "Segment"]
 
@@ -72,7 +72,9 @@ class EntityRecord:
         "obj", "pending", "reference", "restorer", "version", "world",
     )  # fmt: skip
 
-    def __init__(self, world: World, key: str, obj: Any, restorer: EntityRestorer | None, *, version: int = 0, generation: int = 0) -> None:
+    def __init__(
+        self, world: Membership, key: str, obj: Any, restorer: EntityRestorer | None, *, version: int = 0, generation: int = 0
+    ) -> None:
         self.world = world
         self.key = key
         self.reference = EntityReference(*split_key(key))

@@ -183,7 +183,7 @@ class RestoreManager:
 
     def __init__(self, parent: RestoreManager | None = None) -> None:
         self.parent = parent
-        self.types = TypeTable(parent.types if parent is not None else None)
+        self.types: TypeTable = TypeTable(parent.types if parent is not None else None)
         self._explicit: dict[str, EntityRestorer] = {}
         self._default: dict[str, EntityRestorer] = {}
 

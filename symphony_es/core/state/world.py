@@ -181,15 +181,6 @@ class World(Membership):
             return
         await self.outbox.flush([self.record_for(entity) for entity in entities] or None)
 
-    def check_open(self, record: EntityRecord) -> None:
-        """Refuse changes while a resume builds the world that may replace this one.
-
-        Raises:
-            EntityBusyError: it does.
-        """
-        if self.sealed is not None:
-            raise EntityBusyError(record.key, self.sealed, "a change during it")
-
     def close(self, why: str) -> None:
         """Detach all objects: changing one raises `DetachedEntityError` from now on."""
         with self.lock:
