@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from symphony_es import EntityReference, Symphony, entity
+from symphony_es.core.state import EntityRestorer, RestorationContext
 from symphony_es.entities import Agent, Task
 from symphony_es.errors import (
     ConfigurationError,
@@ -344,3 +345,78 @@ async def test_an_unrestored_agent_is_told_apart_from_a_missing_one(symphony: Sy
         await again.agents.get_agent(agent.id)
     await again.resume()
     assert isinstance(await again.agents.get_agent(agent.id), Agent)
+
+
+async def test_what_stands_under_an_id_is_told_apart(symphony: Symphony, reopen: Any) -> None:
+    """An object of another class under the type, or a state nobody could restore, is not handed out as an agent."""
+
+    class Impostor:
+        pass
+
+    memory = await symphony.agents.create_memory(id="facts")
+    agent = Agent(id="ada")
+    with pytest.raises(EntityNotFoundError):
+        await symphony.agents.get_agent("ada")
+    await symphony.agents.save_agent(agent)
+
+    again = await reopen()
+
+    class Picky(EntityRestorer):
+        @property
+        def entity_type(self) -> str:
+            return "Agent"
+
+        async def can_restore(self, data: dict[str, Any]) -> bool:
+            return False
+
+        async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+            raise NotImplementedError
+
+    class ImpostorRestorer(Picky):
+        entity_type = "Memory"  # type: ignore[assignment]
+
+        async def can_restore(self, data: dict[str, Any]) -> bool:
+            return True
+
+        async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+            return Impostor()
+
+        def capture(self, entity: Any) -> dict[str, Any]:
+            return {}
+
+    again.restore_manager.register_restorer(Picky())
+    again.restore_manager.register_restorer(ImpostorRestorer())
+    await again.resume()
+    with pytest.raises(EntityNotFoundError, match=r"Agent:ada.*could not be restored.*Picky"):
+        await again.agents.get_agent("ada")
+    with pytest.raises(EntityTypeError, match="Memory:facts is a Impostor, not a Memory"):
+        await again.agents.get_memory(memory.id)
+
+
+async def test_a_restorer_may_create_through_the_facades(symphony: Symphony, reopen: Any) -> None:
+    """What is created while restoring takes the id at hand, appends nothing, and its references are connected afterwards."""
+    memory = await symphony.agents.create_memory("facts")
+    agent = await symphony.agents.create_agent(name="Ada", memory=memory)
+    task = await symphony.tasks.create_task("t", agent=agent)
+    head = symphony.log.head
+    again = await reopen()
+
+    class TaskRestorer(EntityRestorer):
+        entity_type = "Task"  # type: ignore[assignment]
+
+        async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+            return await context.symphony.tasks.create_task(data["name"], agent_id=data["agent"].entity_id)
+
+    class AgentRestorer(EntityRestorer):
+        entity_type = "Agent"  # type: ignore[assignment]
+
+        async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+            return await context.symphony.agents.create_agent(data["config"], memory=data["memory"])
+
+    again.restore_manager.register_restorer(TaskRestorer())
+    again.restore_manager.register_restorer(AgentRestorer())
+    await again.resume()
+    restored = await again.tasks.get_task(task.id)
+    assert restored.agent is await again.agents.get_agent(agent.id)
+    assert restored.agent.memory is await again.agents.get_memory(memory.id)
+    assert again.log.head == head

@@ -360,3 +360,94 @@ async def test_the_engine_without_persistence_runs_the_same(tmp_path: Any) -> No
         assert run.status == "completed"
         names = [event.name for event in await memory.log.read_entity(f"Workflow:{run.id}")]
         assert "WorkflowHookFailed" not in names
+
+
+async def test_a_step_whose_changes_cannot_be_appended_fails_with_the_entity(symphony: Symphony) -> None:
+    """A change too large for an event puts its entity out of step with the log: the step that made it fails and names it."""
+    agent = await symphony.agents.create_agent(id="ada")
+
+    async def swell(context: RunContext) -> None:
+        agent.config["large"] = "x" * (17 * 1024 * 1024)
+
+    symphony.functions.register("swell", swell)
+    symphony.functions.register("fine", lambda context: 1)
+    run = await symphony.workflows.execute_workflow(flow("swell"), auto_checkpoint=False)
+    assert run.status == "failed"
+    assert run.error is not None
+    assert run.error["type"] == "EntityOutOfStepError"
+    assert "Agent:ada" in run.error["message"]
+    other = await symphony.workflows.execute_workflow(flow("fine"), auto_checkpoint=False)
+    assert other.status == "completed", "a run that did not touch the entity is not concerned"
+    await symphony.refresh(agent)
+
+
+async def test_a_step_that_does_not_stop_is_named(symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupting waits for a bounded time; a coroutine that swallows its cancellation and completes is not interrupted at all."""
+    monkeypatch.setattr("symphony_es.workflow.engine.INTERRUPTION_TIMEOUT_S", 0.01)
+    under_way, go_on = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(context: RunContext) -> str:
+        under_way.set()
+        while not go_on.is_set():
+            try:
+                await go_on.wait()
+            except asyncio.CancelledError:
+                continue
+        return "went on"
+
+    symphony.functions.register("stubborn", stubborn)
+    engine = symphony.registry.get("workflow_engine")
+    caller = asyncio.create_task(engine.execute_workflow(flow("stubborn"), auto_checkpoint=False))
+    await under_way.wait()
+    with pytest.raises(RunsInProgressError, match=engine.active_runs[0]):
+        await engine.interrupt()
+    go_on.set()
+    assert (await caller).outputs == {"stubborn": "went on"}
+
+    under_way.clear()
+    go_on.clear()
+    caller = asyncio.create_task(engine.execute_workflow(flow("stubborn"), auto_checkpoint=False))
+    await under_way.wait()
+    caller.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert [run.status for run in await symphony.workflows.get_all_runs()] == ["completed", "completed"]
+
+
+async def test_recovering_tells_when_a_run_was_interrupted_again(symphony: Symphony) -> None:
+    """The error of one run is raised when all have ended: nothing goes on unseen."""
+    under_way = asyncio.Event()
+
+    async def slow(context: RunContext) -> None:
+        under_way.set()
+        await asyncio.Event().wait()
+
+    symphony.functions.register("slow", slow)
+    caller = asyncio.create_task(symphony.workflows.execute_workflow(flow("slow"), auto_checkpoint=False))
+    await under_way.wait()
+    caller.cancel()
+    await asyncio.wait({caller})
+    under_way.clear()
+    recovering = asyncio.create_task(symphony.workflows.recover(auto_checkpoint=False))
+    await under_way.wait()
+    await symphony.registry.get("workflow_engine").interrupt()
+    with pytest.raises(RunInterruptedError):
+        await recovering
+
+
+async def test_templates_of_a_run_know_every_name(symphony: Symphony) -> None:
+    """`step` leads to outputs, also when the context has a key of that name; an error lists the context's keys and `step`."""
+    symphony.functions.register("one", lambda context: context.inputs)
+
+    async def inputs_of(template: str, context: dict[str, Any]) -> Any:
+        definition = WorkflowDefinition(name="x", steps=[*steps("one"), {**steps("one")[0], "name": "two", "inputs": {"x": template}}])
+        run = await symphony.workflows.execute_workflow(definition, context, auto_checkpoint=False)
+        return run.outputs["two"]["x"] if run.error is None else run.error["message"]
+
+    assert await inputs_of("{{ step.one.result }}", {"step": "hidden"}) == {}
+    assert await inputs_of("{{ context.step }}", {"step": "hidden"}) == "hidden"
+    assert await inputs_of("{{ context }}", {"context": "own"}) == "own"
+    assert "available: a, b, step)" in await inputs_of("{{ c }}", {"a": 1, "b": 2})
+    assert "completed: one" in await inputs_of("{{ step.nobody.result }}", {})
+    assert "has not completed yet" in await inputs_of("{{ step.two.result }}", {})
