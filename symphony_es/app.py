@@ -362,12 +362,12 @@ class Symphony:
                 if not stop_runs:
                     raise RunsInProgressError(engine.active_runs)
                 await engine.interrupt(engine.active_runs)
-            resumption = Resumption(self, self.history, self._shell, self._install)
+            resumption = Resumption(self, self.history, self.shell, self._install)
             self.last_resume = await resumption.run(
                 lambda: target_position(self.log, until, entry),
                 checkpoint=entry,
                 strict=strict,
-                new_world=lambda: self._new_world(restoring=True),
+                new_world=self.world_under_construction,
             )
         for callback in self._restore_callbacks:
             result = callback(self)
@@ -375,7 +375,11 @@ class Symphony:
                 await result
         return self.last_resume
 
-    def _shell(self, world: World) -> Symphony:
+    def world_under_construction(self) -> World:
+        """An empty world for restorers to fill: nothing done in it is appended."""
+        return self._new_world(restoring=True)
+
+    def shell(self, world: World) -> Symphony:
         """The Symphony that restorers see: the same services, facades that create into the world under construction."""
         shell = copy.copy(self)
         shell._world = world

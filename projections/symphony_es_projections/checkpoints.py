@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from symphony_es.events.changes import REMOVE, Change
@@ -58,9 +58,9 @@ class CheckpointList(Projection):
 
     def apply(self, event: Event) -> None:
         """Take one event in."""
-        self.record(event.entity_id, event.changes[0], event.event_id, event.position, event.recorded_at)
+        self.record(event.entity_id, event.changes[0], event.event_id, event.position, event.time_ns)
 
-    def record(self, checkpoint_id: str, change: Change, event_id: bytes, position: int, created_at: datetime) -> None:
+    def record(self, checkpoint_id: str, change: Change, event_id: bytes, position: int, time_ns: int) -> None:
         """Take in what an event at a position says of a checkpoint."""
         self.position = max(self.position, position)
         if change[0] == REMOVE:
@@ -75,7 +75,7 @@ class CheckpointList(Projection):
             position=state["position"],
             entity_count=state["entity_count"],
             metadata=state["metadata"],
-            created_at=created_at,
+            created_at=datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).replace(microsecond=time_ns % 1_000_000_000 // 1000),
             event_id=event_id,
         )
         self._entries[checkpoint_id] = entry

@@ -100,7 +100,9 @@ async def test_a_damaged_event_is_never_handed_out(reopen: Opener, monkeypatch: 
     changed = state.replace(b"x" * 50, b"x" * 49 + b"y")
     assert changed != state
     database.execute("UPDATE stored_events SET state = ? WHERE position = 7", (changed,))
-    database.execute("CREATE TRIGGER stored_events_no_update BEFORE UPDATE ON stored_events BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END")
+    database.execute(
+        "CREATE TRIGGER stored_events_no_update BEFORE UPDATE ON stored_events BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END"
+    )
     database.commit()
     database.close()
     symphony = await reopen()

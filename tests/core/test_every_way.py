@@ -27,7 +27,9 @@ step = st.one_of(
     st.tuples(st.just("customer"), name, st.text("xyz", max_size=3)),
     st.tuples(st.just("boss"), name, name),
     st.tuples(st.just("friend"), name, name),
-    st.tuples(st.just("notes"), name, st.dictionaries(st.text("kl", max_size=1) | st.integers(0, 2), st.integers() | st.floats(), max_size=2)),
+    st.tuples(
+        st.just("notes"), name, st.dictionaries(st.text("kl", max_size=1) | st.integers(0, 2), st.integers() | st.floats(), max_size=2)
+    ),
     st.tuples(st.just("invoice"), name, st.integers(0, 9)),
     st.tuples(st.just("line"), name, st.integers(0, 3)),
     st.tuples(st.just("measure"), name, st.floats(allow_nan=False)),
@@ -147,7 +149,9 @@ class Application:
     async def picture(self, moment: Any = None) -> bytes:
         self.symphony.world.record_foreign()
         await self.symphony.flush()
-        return picture(await self.symphony.history.states_at(self.symphony.log.head if moment is None else (await self.symphony.at(moment)).position))
+        return picture(
+            await self.symphony.history.states_at(self.symphony.log.head if moment is None else (await self.symphony.at(moment)).position)
+        )
 
 
 def picture(fold: Fold) -> bytes:
@@ -164,7 +168,9 @@ def captured(world: Any) -> bytes:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.lists(step, max_size=25))
-def test_fold_snapshot_and_restored_objects_agree_at_every_position(monkeypatch: pytest.MonkeyPatch, history: list[tuple[Any, ...]]) -> None:
+def test_fold_snapshot_and_restored_objects_agree_at_every_position(
+    monkeypatch: pytest.MonkeyPatch, history: list[tuple[Any, ...]]
+) -> None:
     """With snapshots at every opportunity, all ways give byte-equal canonical states for every k, live and in a new process."""
     monkeypatch.setattr(snapshotter, "FLOOR_BYTES", 0)
 
@@ -182,8 +188,8 @@ def test_fold_snapshot_and_restored_objects_agree_at_every_position(monkeypatch:
                 expected = picture(fold)
                 states = await symphony.history.states_at(position)
                 assert picture(states) == expected, position
-                world = symphony._new_world(restoring=True)
-                await build_world(symphony._shell(world), world, states, ResumeReport(position=position), strict=False)
+                world = symphony.world_under_construction()
+                await build_world(symphony.shell(world), world, states, ResumeReport(position=position), strict=False)
                 assert captured(world) == expected, position
                 for key in fold.states:
                     one = await symphony.history.entity_at(key, position)

@@ -66,7 +66,10 @@ async def test_cycles_self_references_and_references_in_containers_are_connected
     assert a.notes[7]["deep"][0] is b
     a.friends[2].append(a)  # what was connected is tracked
     await symphony.flush()
-    assert (await symphony.at(symphony.log.head)).get(a)["friends"][2] == [EntityReference("Customer", "b"), EntityReference("Customer", "a")]
+    assert (await symphony.at(symphony.log.head)).get(a)["friends"][2] == [
+        EntityReference("Customer", "b"),
+        EntityReference("Customer", "a"),
+    ]
 
 
 async def test_every_kind_of_value_comes_back_as_its_class(reopen: Opener) -> None:
@@ -331,7 +334,12 @@ async def test_refresh_puts_an_object_back_and_returns_what_it_drops(reopen: Ope
     other = symphony.entities.add(Customer(id="other"))
     await symphony.flush()
     foreign = NewEvent(
-        entity_key="Customer:c", version=2, name="Intruded", changes=[(0, ("name",), "theirs")], metadata=EventMetadata(), event_id=b"x" * 16
+        entity_key="Customer:c",
+        version=2,
+        name="Intruded",
+        changes=[(0, ("name",), "theirs")],
+        metadata=EventMetadata(),
+        event_id=b"x" * 16,
     )
     await symphony.log.append([foreign])
     customer.name = "mine"

@@ -112,7 +112,7 @@ def _is_frozen(cls: type) -> bool:
     config = getattr(cls, "model_config", None)
     if isinstance(config, dict):
         return bool(config.get("frozen", False))
-    return "__attrs_attrs__" in cls.__dict__ and cls.__setattr__.__module__ == "attr._make" and "frozen" in cls.__setattr__.__name__
+    return "__attrs_attrs__" in cls.__dict__ and "frozen" in getattr(cls.__setattr__, "__name__", "")  # attrs keeps no other sign
 
 
 def revive(plain: Any, types: TypeTable, make: Callable[[type, dict[str, Any]], Any] | None = None) -> Any:

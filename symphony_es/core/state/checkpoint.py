@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
@@ -98,7 +97,7 @@ class CheckpointManager:
             transaction_id=None,
         )
         appended = await self.log.append([event])
-        entries.record(checkpoint_id, change, event_id, appended.last, datetime.fromtimestamp(appended.time_ns / 1e9, UTC))
+        entries.record(checkpoint_id, change, event_id, appended.last, appended.time_ns)
 
     async def entries(self) -> list[CheckpointEntry]:
         """All checkpoints, newest first."""

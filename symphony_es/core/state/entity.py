@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, dataclass_transform, overload
 
 from symphony_es.core.state.containers import Site
-from symphony_es.core.state.live import ATOMS, MISSING, admit, kind_of, own, release
+from symphony_es.core.state.live import ATOMS, UNOWNED, MISSING, admit, kind_of, own, release
 from symphony_es.core.state.restore import restore_manager
 from symphony_es.errors import EntityTypeError
 from symphony_es.events.changes import SET
@@ -214,7 +214,8 @@ def _set_entity_field(node: Any, name: str, new: Any) -> None:
     """Assign a field of an entity: the hot path of change tracking, so the common case is written out."""
     held = node.__dict__
     record = held.get("_symphony_record")
-    if record is None or type(new) not in ATOMS or name == "id" or type(held.get(name)) not in ATOMS:
+    simple = type(new) in ATOMS or (type(new) is str and new.isascii())
+    if record is None or not simple or name == "id" or type(held.get(name)) not in UNOWNED:
         if name == "id":
             if record is not None:
                 raise AttributeError(f"the id of {record.key} cannot change: remove the entity and add a new one")

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from symphony_es.core.state.records import EntityRecord
     from symphony_es.core.state.types import TypeTable
 
-__all__ = ["ATOMS", "MISSING", "admit", "kind_of", "locate", "own", "plain_of", "release"]
+__all__ = ["ATOMS", "MISSING", "UNOWNED", "admit", "kind_of", "locate", "own", "plain_of", "release"]
 
 ATOMS = frozenset({type(None), bool, int, float, bytes, Decimal, UUID, date, timedelta, EntityReference, Redacted, Encrypted})
 """Types whose every value can be stored as it is; text and moments are looked at first."""
 
 _LOOKED_AT = frozenset({str, datetime, time})
+UNOWNED = ATOMS | _LOOKED_AT
+"""Types whose values have no place of their own, so that replacing one takes nothing out of anywhere."""
+
 MAX_DEPTH = 64
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
 

@@ -1,0 +1,86 @@
+"""The shipped read models: fed by events, and equal to what a look at the log says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from symphony_es import EntityReference, Symphony
+from symphony_es.projections import CheckpointList, EntityStates, Projection, References
+from tests.application import Customer
+
+
+async def fed(symphony: Symphony, projection: Any) -> Any:
+    await symphony.flush()
+    async for events in symphony.log.read():
+        projection.feed(events)
+        projection.feed(events)  # what was seen changes nothing
+    return projection
+
+
+async def test_entity_states_are_the_fold(symphony: Symphony) -> None:
+    """By key and by type; deleted ones are tombstones."""
+    customer = symphony.entities.add(Customer(id="c", name="n"))
+    symphony.entities.remove(symphony.entities.add(Customer(id="gone")))
+    states = await fed(symphony, EntityStates())
+    assert states.get("Customer:c").data["name"] == "n"
+    assert states.get("Customer:gone").deleted
+    assert states.get("Customer:never") is None
+    assert [state.key for state in states.of_type("Customer")] == [f"Customer:{customer.id}"]
+
+
+async def test_references_follow_every_change_both_ways(symphony: Symphony) -> None:
+    """What no longer refers is forgotten."""
+    a, b = symphony.entities.add(Customer(id="a")), symphony.entities.add(Customer(id="b"))
+    a.friends = [b, [b]]
+    a.boss = a
+    references = await fed(symphony, References())
+    target = EntityReference("Customer", "b")
+    assert references.outgoing("Customer:a") == [
+        (("friends", 0), target),
+        (("friends", 1, 0), target),
+        (("boss",), EntityReference("Customer", "a")),
+    ]
+    assert references.incoming("Customer:b") == ["Customer:a"]
+    del a.friends[0]
+    a.boss = None
+    references = await fed(symphony, references)
+    assert list(references.all()) == [("Customer:a", ("friends", 0, 0), target)]
+    symphony.entities.remove(a)
+    assert (await fed(symphony, references)).incoming("Customer:b") == []
+
+
+async def test_the_checkpoint_list_is_what_the_symphony_lists(symphony: Symphony) -> None:
+    """Created and deleted ones, newest first; the newest of a name is found."""
+    first = await symphony.create_checkpoint("name")
+    second = await symphony.create_checkpoint("name")
+    third = await symphony.create_checkpoint("other")
+    assert await symphony.delete_checkpoint(third)
+    assert not await symphony.delete_checkpoint("never")
+    checkpoints = await fed(symphony, CheckpointList())
+    assert [entry.as_dict() for entry in checkpoints.newest_first()] == await symphony.list_checkpoints()
+    assert checkpoints.find("name").id == second
+    assert await symphony.delete_checkpoint("name")
+    assert [entry["id"] for entry in await symphony.list_checkpoints()] == [first]
+
+
+async def test_a_projection_of_ones_own(symphony: Symphony) -> None:
+    """It sees the events it wants, once each, in order."""
+
+    class Names(Projection):
+        name = "names"
+        event_names = ("CustomerChanged",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[Any] = []
+
+        def apply(self, event: Any) -> None:
+            self.seen.append(event.changes[0][2])
+
+    customer = symphony.entities.add(Customer(id="c"))
+    for name in "xyz":
+        await symphony.flush()
+        customer.name = name
+    names = await fed(symphony, Names())
+    assert names.seen == ["x", "y", "z"]
+    assert names.position == symphony.log.head
