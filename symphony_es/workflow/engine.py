@@ -81,7 +81,7 @@ class WorkflowEngine:
         chosen = definition if isinstance(definition, WorkflowDefinition) else WorkflowDefinition.from_dict(definition)
         for step in chosen.plan:
             step.check(self._symphony)
-        run = Workflow(name=chosen.name, definition_data=chosen.to_dict(), context={**chosen.context, **(context or {})})
+        run = Workflow.of(chosen, {**chosen.context, **(context or {})})
         await self._execute(run, self._chain(auto_checkpoint, hooks), new=True)
         return run
 

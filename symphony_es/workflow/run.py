@@ -89,6 +89,13 @@ class Workflow:
     ended_at: datetime | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, definition: WorkflowDefinition, context: Mapping[str, Any]) -> Workflow:
+        """A new run of a definition, not added to a Symphony yet."""
+        run = cls(name=definition.name, definition_data=definition.to_dict(), context=dict(context))
+        run._definition = definition
+        return run
+
     @property
     def definition(self) -> WorkflowDefinition:
         """The definition it was started with, whatever has been saved under that id since."""

@@ -120,6 +120,7 @@ class Step(ABC):
             output_key=reader.optional_text("output_key"),
         )
         reader.finish()
+        object.__setattr__(step, "_checked", True)
         return step
 
     def renamed(self, name: str) -> Self:
@@ -157,7 +158,8 @@ def as_step(step: Step | Mapping[str, Any], path: str) -> Step:
         DefinitionError: it cannot be written and read back.
     """
     if isinstance(step, Step):
-        return Step.from_dict(step.to_dict(), path)
+        # What was read has been checked, and a step does not change: a definition of n steps is not read n times as it grows.
+        return step if "_checked" in step.__dict__ else Step.from_dict(step.to_dict(), path)
     if isinstance(step, Mapping):
         return Step.from_dict(step, path)
     raise DefinitionError(path, f"expected a step or the dict of one, not {type(step).__name__}")

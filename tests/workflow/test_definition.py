@@ -71,6 +71,17 @@ def test_ids_are_made_once_from_names_and_kept() -> None:
         made.step("review")
 
 
+def test_a_definition_grows_step_by_step_without_reading_all_steps_again() -> None:
+    """A step that was read once stays the same object in every longer definition; one made by hand is checked first."""
+    made = definition()
+    longer = made.add_step({**PLAN, "name": "more"})
+    assert longer.plan[0] is made.plan[0]
+    with pytest.raises(DefinitionError, match=r"steps\[2\].template"):
+        made.add_step(TaskStep(name="x", template="{{ 1 }}"))
+    with pytest.raises(DefinitionError, match=r"steps\[2\].id"):
+        made.add_step(made.plan[0])
+
+
 def test_nothing_of_a_definition_can_be_changed() -> None:
     """Fields are frozen, what goes in and out is copied, and adding a step gives another definition with the same id."""
     context = {"topic": ["rain"]}

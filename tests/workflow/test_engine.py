@@ -12,6 +12,7 @@ from symphony_es import Symphony
 from symphony_es.errors import (
     ConfigurationError,
     DefinitionError,
+    DetachedEntityError,
     IllegalTransitionError,
     NotRegisteredError,
     RunInterruptedError,
@@ -87,7 +88,8 @@ async def test_what_a_step_changes_elsewhere_is_attributed_and_stands_before_its
     """Other entities' events name run, step, attempt and the start as their cause; actor and reason stay the caller's."""
     agent = await symphony.agents.create_agent(name="worker")
 
-    async def work(context: RunContext) -> None:
+    def work(context: RunContext) -> None:
+        assert threading.current_thread() is not threading.main_thread()
         agent.config["seen"] = context.run_id
 
     symphony.functions.register("work", work)
@@ -451,3 +453,46 @@ async def test_templates_of_a_run_know_every_name(symphony: Symphony) -> None:
     assert "available: a, b, step)" in await inputs_of("{{ c }}", {"a": 1, "b": 2})
     assert "completed: one" in await inputs_of("{{ step.nobody.result }}", {})
     assert "has not completed yet" in await inputs_of("{{ step.two.result }}", {})
+
+
+async def test_a_rewind_stops_runs_only_when_it_is_told_to(symphony: Symphony) -> None:
+    """Refused with their ids; with stop_runs=True they are interrupted, and go on from the checkpoint in a new generation."""
+    under_way = asyncio.Event()
+    keys: list[str] = []
+    hang = True
+
+    async def slow(context: RunContext) -> str:
+        keys.append(context.idempotency_key)
+        under_way.set()
+        if hang:
+            await asyncio.Event().wait()
+        return "done"
+
+    async def rewinding(context: RunContext) -> None:
+        await context.symphony.resume_from_checkpoint("before", stop_runs=True)
+
+    symphony.functions.register("quick", lambda context: context.append("trail", context.step))
+    symphony.functions.register("slow", slow)
+    symphony.functions.register("rewinding", rewinding)
+    caller = asyncio.create_task(symphony.workflows.execute_workflow(flow("quick", "slow")))
+    await under_way.wait()
+    (run_id,) = symphony.registry.get("workflow_engine").active_runs
+    old = await symphony.workflows.get_run(run_id)
+    start = f"workflow_{run_id}_start"
+    with pytest.raises(RunsInProgressError, match=run_id):
+        await symphony.resume_from_checkpoint(start)
+    await symphony.resume_from_checkpoint(start, stop_runs=True)
+    with pytest.raises(RunInterruptedError, match=run_id):
+        await caller
+    with pytest.raises(DetachedEntityError, match=run_id):
+        old.name = "changed"
+    hang = False
+    (run,) = await symphony.workflows.recover()
+    assert run is not old
+    assert (run.status, run.context["trail"], run.attempts) == ("completed", ["quick"], {"quick": 1, "slow": 1})
+    assert keys == [f"{run_id}:slow:0", f"{run_id}:slow:1"]
+
+    await symphony.create_checkpoint("before")
+    own = await symphony.workflows.execute_workflow(flow("rewinding"), auto_checkpoint=False)
+    assert own.error is not None
+    assert own.error["type"] == "RunsInProgressError", "a step cannot rewind the world that its own run is a part of"
