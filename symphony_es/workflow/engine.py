@@ -74,7 +74,8 @@ class WorkflowEngine:
             NotRegisteredError: a function of it is not registered. Nothing has been appended.
             UnstorableValueError: the context holds what cannot be stored. Nothing has been appended.
             RunInterruptedError: the run was interrupted, for example by a rewind; what it completed is in the log.
-            LogError: the log could not append; the run can be resumed.
+            EntityOutOfStepError: the log could not append, the cause says why; `symphony.refresh(run)` puts the run back to what the
+                log has, and it can be resumed.
 
         Cancelling the call stops the run after the step's record it is at; it stays running in the log and can be resumed.
         """
@@ -92,7 +93,7 @@ class WorkflowEngine:
 
         Raises:
             IllegalTransitionError: the run has completed, or executes already. Nothing has been appended.
-            RunInterruptedError, LogError: as for `execute_workflow`.
+            RunInterruptedError, EntityOutOfStepError: as for `execute_workflow`.
         """
         run.check_transition(WorkflowStatus.RUNNING)
         await self._execute(run, self._chain(auto_checkpoint, hooks), new=False)
@@ -105,7 +106,7 @@ class WorkflowEngine:
             Those runs, in the order in which they are in the log. Failed runs are left alone: `continue_run` takes them up.
 
         Raises:
-            LogError, RunInterruptedError: the first one that a run raised; the others have ended by then.
+            RunInterruptedError, EntityOutOfStepError: the first one that a run raised; the others have ended by then.
         """
         runs = [
             run

@@ -73,8 +73,7 @@ class Runner:
 
         Raises:
             IllegalTransitionError: the run has completed already; nothing has been appended.
-            LogError: the log could not append; the run stays as the log has it and can be resumed.
-            EntityOutOfStepError: the same.
+            EntityOutOfStepError: the log could not append; the cause says why.
             asyncio.CancelledError: the step under way is lost, everything before is in the log.
         """
         with attributed(run_id=self._run.id, step=None, attempt=None, cause=None):
