@@ -13,16 +13,15 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from symphony_es.core.state.attribution import Attribution, attributed
 from symphony_es.core.state.checkpoint import CheckpointManager
 from symphony_es.core.state.history import StateHistory
+from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import RestoreManager, restore_manager
 from symphony_es.core.state.resume import ReplayUntil, Resumption, refresh, target_position
-from symphony_es.core.state.snapshots import SnapshotStore
-from symphony_es.core.state.snapshotter import Snapshotter
 from symphony_es.core.state.transactions import TransactionBlock
 from symphony_es.core.state.view import StateView
 from symphony_es.core.state.world import EntityLike, World
@@ -33,13 +32,14 @@ from symphony_es.facades.agents import Agents
 from symphony_es.facades.entities import Entities
 from symphony_es.facades.tasks import Tasks
 from symphony_es.facades.workflows import Workflows
-from symphony_es.log.log import Anchor, EventLog
+from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
 from symphony_es.workflow.engine import WorkflowEngine
 
 __all__ = ["Symphony"]
 
 DEFAULT_STATE_DIR = ".symphony"
+T = TypeVar("T")
 logger = get_logger(__name__)
 
 
@@ -82,12 +82,8 @@ class Symphony:
         self.tools = NamedCallables("tool", "register it with symphony.tools.register(name, function)")
         self.restore_manager = RestoreManager(parent=restore_manager)
         self.last_resume: ResumeReport | None = None
-        self.state_dir: Path | None = None
-        self._log: EventLog | None = None
+        self._opened: OpenedLog | None = None
         self._world: World | None = None
-        self._history: StateHistory | None = None
-        self._snapshotter: Snapshotter | None = None
-        self._checkpoints: CheckpointManager | None = None
         self._restore_callbacks: list[Callable[[Symphony], Any]] = []
         self._changing_world = asyncio.Lock()
         self._attach_facades()
@@ -128,29 +124,41 @@ class Symphony:
             LogUnavailableError: the directory cannot be written, or is on a network file system.
         """
         chosen = state_dir if state_dir is not None else self.config.get("state_dir")
-        if self._log is not None:
+        if self._opened is not None:
             self._check_same_directory(chosen)
             return self
         if chosen is not None and not self.persistence_enabled:
             raise ConfigurationError("state_dir needs persistence: create the Symphony with persistence_enabled=True")
         if self.persistence_enabled:
-            await self._open_on_disk(
+            self._opened = await open_on_disk(
                 _absolute(chosen or DEFAULT_STATE_DIR),
                 force_network_fs=self._setting("force_network_fs", force_network_fs, False),
                 ignore_anchor=self._setting("ignore_anchor", ignore_anchor, False),
             )
         else:
-            self._log = EventLog.in_memory(max_events=self._setting("memory_events", memory_events, 100_000))
-            self._history = StateHistory(self._log, None)
-        world = self._new_world(empty_log=self.log.head == 0)
-        self._world = world
+            self._opened = open_in_memory(self._setting("memory_events", memory_events, 100_000))
+        try:
+            await self._populate(self._setting("resume", resume, None))
+        except BaseException:
+            await self._discard()
+            raise
+        return self
+
+    async def _populate(self, resume: str | None) -> None:
+        world = self._world = self._new_world(empty_log=self.log.head == 0)
         if self.log.head:
             world.waiting_in_log = await self.history.count_entities()
         if "workflow_engine" not in self.registry:
             self.registry.register("workflow_engine", WorkflowEngine(self))
-        if self._setting("resume", resume, None) == "latest":
+        if resume == "latest":
             await self.resume()
-        return self
+        elif resume is not None:
+            raise ConfigurationError(f"setup(resume=...) is 'latest' or left out, not {resume!r}")
+
+    async def _discard(self) -> None:
+        opened, self._opened, self._world = self._opened, None, None
+        if opened is not None:
+            await opened.close()
 
     def _setting(self, name: str, given: Any, default: Any) -> Any:
         return given if given is not None else self.config.get(name, default)
@@ -159,24 +167,11 @@ class Symphony:
         if chosen is not None and _absolute(chosen) != self.state_dir:
             raise ConfigurationError(f"this Symphony is open on {self.state_dir or 'a log in memory'}: close() it, or make another one")
 
-    async def _open_on_disk(self, directory: Path, *, force_network_fs: bool, ignore_anchor: bool) -> None:
-        newest = None
-        if await asyncio.to_thread(directory.is_dir):
-            looked_at = await SnapshotStore(directory / "snapshots", read_only=True).open()  # nothing is touched before the log is ours
-            newest = next(iter(looked_at.list()), None)
-        anchor = Anchor(position=newest.position, event_id=newest.event_id, commitment=newest.commitment) if newest is not None else None
-        self._log = await EventLog.open(directory, anchor=anchor, force_network_fs=force_network_fs, ignore_anchor=ignore_anchor)
-        self.state_dir = directory
-        store = await SnapshotStore(directory / "snapshots").open()
-        self._history = StateHistory(self._log, store)
-        self._snapshotter = Snapshotter(self._log, store, self._history)
-        await self._snapshotter.open()
-        self._checkpoints = CheckpointManager(self._log, self._snapshotter)
-
     def _new_world(self, *, restoring: bool = False, empty_log: bool = False) -> World:
         world = World(self.log, self.restore_manager, restoring=restoring, empty_log=empty_log)
-        if self._snapshotter is not None:
-            world.outbox.on_submitted = self._snapshotter.weigh
+        snapshotter = self._ready(self._opened).snapshotter
+        if snapshotter is not None:
+            world.outbox.on_submitted = snapshotter.weigh
         return world
 
     async def close(self) -> None:
@@ -185,21 +180,16 @@ class Symphony:
         Raises:
             EntityOutOfStepError: changes of an entity could not be appended; the log is closed all the same.
         """
-        if self._log is None:
+        if self._opened is None:
             return
         try:
             engine = self.registry.get("workflow_engine")
             if engine.active_runs:
                 await engine.interrupt(engine.active_runs)
             await self.flush()
-            if self._snapshotter is not None:
-                await self._snapshotter.close()
         finally:
-            if self._world is not None:
-                self._world.close("its Symphony has been closed")
-            log, self._log, self._world = self._log, None, None
-            await log.close()
-            self.state_dir = None
+            self.world.close("its Symphony has been closed")
+            await self._discard()
 
     async def __aenter__(self) -> Self:
         return await self.setup()
@@ -209,34 +199,35 @@ class Symphony:
 
     # -- what the layers below stand on -------------------------------------------------------------------------------
 
-    def _ready(self, what: Any) -> Any:
+    def _ready(self, what: T | None) -> T:
         if what is None:
             raise NotReadyError("this Symphony is not open: await symphony.setup() first, or use `async with`")
         return what
 
     @property
+    def state_dir(self) -> Path | None:
+        """Where the log is; None in memory and while closed."""
+        return self._opened.directory if self._opened is not None else None
+
+    @property
     def log(self) -> EventLog:
         """The log."""
-        log: EventLog = self._ready(self._log)
-        return log
+        return self._ready(self._opened).log
 
     @property
     def world(self) -> World:
         """The live objects."""
-        world: World = self._ready(self._world)
-        return world
+        return self._ready(self._world)
 
     @property
     def history(self) -> StateHistory:
         """Past states."""
-        history: StateHistory = self._ready(self._history if self._log is not None else None)
-        return history
+        return self._ready(self._opened).history
 
     def _on_disk(self, operation: str) -> CheckpointManager:
         if not self.persistence_enabled:
             raise PersistenceDisabledError(operation)
-        checkpoints: CheckpointManager = self._ready(self._checkpoints if self._log is not None else None)
-        return checkpoints
+        return self._ready(self._ready(self._opened).checkpoints)
 
     # -- changing and recording ---------------------------------------------------------------------------------------
 

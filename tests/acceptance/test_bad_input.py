@@ -34,8 +34,8 @@ async def filled(reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> Symphony:
         for customer in customers:
             customer.friends.extend([str(round_) * 40] * 20)
         await symphony.create_checkpoint(f"round {round_}")
-        assert symphony._snapshotter is not None
-        await symphony._snapshotter.close()
+        assert symphony._opened is not None
+        await symphony._opened.snapshotter.close()
     return symphony
 
 
@@ -243,7 +243,7 @@ async def test_hostile_ids_stay_inside_the_directory(reopen: Opener, tmp_path: P
     """No id, name or key ever becomes a path; all of them come back."""
     monkeypatch.setattr(snapshotter, "FLOOR_BYTES", 0)
     hostile = ["../../x", "/etc/passwd", "a/b\\c", "\u202eevil", "..", ".", "CON", "%2e%2e", "x" * 512, "\n", "*?"]
-    before = {path for path in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     symphony = await reopen()
     for name in hostile:
         symphony.entities.add(Customer(id=name, name=name))
@@ -253,6 +253,6 @@ async def test_hostile_ids_stay_inside_the_directory(reopen: Opener, tmp_path: P
     assert {entry["name"] for entry in await symphony.list_checkpoints()} == set(hostile)
     await symphony.resume_from_checkpoint("../../x")
     assert [customer.id for customer in symphony.entities.all("Customer")] == ["../../x"]
-    made = {path for path in tmp_path.rglob("*")} - before
+    made = set(tmp_path.rglob("*")) - before
     assert all(path.is_relative_to(tmp_path / "state") for path in made)
     assert not (tmp_path.parent / "x").exists()

@@ -77,7 +77,7 @@ async def test_time(symphony: Symphony) -> None:
     assert len(await symphony.at(first.recorded_at - timedelta(seconds=1))) == 0
     assert (await symphony.at(datetime.now(UTC))).get(customer)["name"] == "2"
     with pytest.raises(ConfigurationError, match="time zone"):
-        await symphony.at(datetime(2026, 1, 1))  # noqa: DTZ001
+        await symphony.at(datetime(2026, 1, 1))
 
 
 async def test_idempotency_keys(symphony: Symphony) -> None:

@@ -1,4 +1,4 @@
-"""Every way leads to the same state: fold, snapshot and replay, restored objects captured again; for random histories, at every position."""
+"""Every way leads to the same state: fold, snapshot and replay, restored objects captured again; at every position of random histories."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, dataclass_transform, overload
 
-from symphony_es.core.state.containers import Site
-from symphony_es.core.state.live import ATOMS, UNOWNED, MISSING, admit, kind_of, own, release
+from symphony_es.core.state.live import ATOMS, MISSING, UNOWNED, admit, kind_of, own, release
 from symphony_es.core.state.restore import restore_manager
+from symphony_es.core.state.site import Site
 from symphony_es.errors import EntityTypeError
 from symphony_es.events.changes import SET
 from symphony_es.events.identifiers import check_entity_id, check_entity_type, text_id, uuid7

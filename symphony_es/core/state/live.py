@@ -36,10 +36,10 @@ MAX_DEPTH = 64
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
 
 BUILDERS: dict[type, Callable[[Any, Membership | None, int], Any]] = {}
-"""Plain container type -> what makes its tracked copy; filled by containers.py."""
+"""Plain container type -> what makes its tracked copy; filled by the modules of the tracked ones."""
 
 PLAIN_COPIES: dict[type, Callable[[Any, Membership | None], Any]] = {}
-"""Tracked container type -> what makes its plain copy; filled by containers.py."""
+"""Tracked container type -> what makes its plain copy; filled by the modules of the tracked ones."""
 
 
 def kind_of(value: Any) -> str | None:
