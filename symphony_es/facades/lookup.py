@@ -44,13 +44,7 @@ def find_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T
         return given
     key = key_of(entity_type, given)
     found = world.find(key)
-    if found is None:
-        return None
-    if isinstance(found, UnrestoredEntity):
-        raise EntityNotFoundError(key, f"it is in the log, but could not be restored: {found.reason}")
-    if not isinstance(found, cls):
-        raise EntityTypeError(f"{key} is a {type(found).__name__}, not a {cls.__name__}")
-    return found
+    return None if found is None else _checked(cls, key, found)
 
 
 def entity_to_hold(world: World, cls: type[_T], entity_type: str, given: Any) -> _T | EntityReference:
@@ -72,8 +66,15 @@ def get_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T:
         EntityNotFoundError: there is none.
         EntityTypeError: what was given, or what is found, is no `cls`.
     """
-    found = find_entity(world, cls, entity_type, given)
-    if found is None:
-        world.get(key_of(entity_type, given))  # raises, and tells when entities wait in the log
-        raise EntityNotFoundError(key_of(entity_type, given))
+    if isinstance(given, cls):
+        return given
+    key = key_of(entity_type, given)
+    return _checked(cls, key, world.get(key))
+
+
+def _checked(cls: type[_T], key: str, found: Any) -> _T:
+    if isinstance(found, UnrestoredEntity):
+        raise EntityNotFoundError(key, f"it is in the log, but could not be restored: {found.reason}")
+    if not isinstance(found, cls):
+        raise EntityTypeError(f"{key} is a {type(found).__name__}, not a {cls.__name__}")
     return found
