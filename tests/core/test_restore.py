@@ -356,3 +356,20 @@ async def test_refresh_puts_an_object_back_and_returns_what_it_drops(reopen: Ope
     await symphony.refresh(other)
     await symphony.flush()
     assert (await symphony.at(symphony.log.head)).get(customer)["name"] == "after"
+
+
+async def test_without_checkpoints_a_resume_costs_the_state_not_the_log(reopen: Opener) -> None:
+    """Overdue snapshots come by themselves; what replays after the newest one stays in proportion to it."""
+    symphony = await reopen()
+    customer = symphony.entities.add(Customer(id="c"))
+    for number in range(400):
+        customer.name = str(number) * 500
+        await symphony.flush()
+    symphony = await reopen()
+    assert symphony._opened is not None
+    assert symphony._opened.snapshotter is not None
+    newest = symphony._opened.snapshotter.store.list()[0]
+    assert newest.position > 100
+    assert await symphony.log.weight(newest.position) < 5 * 64 * 1024
+    await symphony.resume()
+    assert symphony.entities.get("Customer:c").name == "399" * 500

@@ -26,6 +26,9 @@ __all__ = ["FLOOR_BYTES", "Snapshotter"]
 FLOOR_BYTES = 64 * 1024
 """Below this weight of events no snapshot is due, so a small run leaves no files."""
 
+OVERDUE = 4
+"""How many times heavier than what makes a snapshot due the events must be to bring one without a checkpoint."""
+
 logger = get_logger(__name__)
 
 
@@ -42,6 +45,7 @@ class Snapshotter:
         self.history = history
         self.failure: Exception | None = None
         self._weight = 0
+        self._not_before = 0
         self._task: asyncio.Task[SnapshotInfo | None] | None = None
 
     async def open(self) -> None:
@@ -50,18 +54,31 @@ class Snapshotter:
         self._weight = await self.log.weight(newest.position if newest is not None else 0)
 
     def weigh(self, appended_bytes: int) -> None:
-        """Take note of bytes that have been submitted to the log."""
+        """Take note of bytes that have been submitted to the log.
+
+        An application that makes no checkpoints gets a snapshot all the same once they are overdue, so that a resume never costs
+        the length of the log.
+        """
         self._weight += appended_bytes
+        if self._weight > OVERDUE * self._threshold():
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                return  # a thread, or no loop: a later submission finds it overdue again
+            self.consider(self.log.head)
 
     def _newest(self) -> SnapshotInfo | None:
         infos = self.store.list()
         return infos[0] if infos else None
 
+    def _threshold(self) -> float:
+        newest = self._newest()
+        return max(FLOOR_BYTES, newest.size_bytes if newest is not None else 0, self._not_before)
+
     @property
     def due(self) -> bool:
         """Whether the events since the last snapshot weigh more than it does."""
-        newest = self._newest()
-        return self._weight > max(FLOOR_BYTES, newest.size_bytes if newest is not None else 0)
+        return self._weight > self._threshold()
 
     def consider(self, position: int) -> None:
         """Begin a snapshot at a position when one is due and none is being written."""
@@ -73,9 +90,11 @@ class Snapshotter:
             info = await self.take(position)
         except (StorageError, LogError, DamagedEventError) as error:
             self.failure = error
+            self._not_before = 2 * self._weight  # not again at once: the disk may be full
             logger.warning("snapshot_failed", position=position, error=str(error))
             return None
         self.failure = None
+        self._not_before = 0
         return info
 
     async def take(self, position: int) -> SnapshotInfo | None:
