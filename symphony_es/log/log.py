@@ -295,6 +295,10 @@ class EventLog:
         """Bytes of all states at positions above `after`."""
         return await self._call(self._recorder.weight, after)
 
+    async def size_bytes(self) -> int:
+        """How much room the log takes, in bytes."""
+        return await self._call(self._recorder.size_bytes)
+
     @property
     def base(self) -> Fold | None:
         """In memory: the states that events no longer kept were folded into, as a copy; None where everything is kept."""

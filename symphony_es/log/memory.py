@@ -140,6 +140,10 @@ class MemoryLogRecorder(ProcessRecorder):
         with self._lock:
             return sum(len(row[4]) for row in self._rows[max(after - self._dropped, 0) :])
 
+    def size_bytes(self) -> int:
+        """See `LogRecorder`."""
+        return self.weight(0)
+
     def base(self) -> Fold | None:
         """See `LogRecorder`."""
         with self._lock:

@@ -121,6 +121,10 @@ class LogRecorder(Protocol):
         """Bytes of all states at positions above `after`."""
         ...
 
+    def size_bytes(self) -> int:
+        """How much room the log takes, in bytes; costs nothing, however long it is."""
+        ...
+
     def base(self) -> Fold | None:
         """The states that events no longer kept were folded into; None where everything is kept."""
         ...

@@ -382,6 +382,13 @@ class SQLiteLogRecorder(SQLiteProcessRecorder):
             total: int = row[0]
             return total
 
+    def size_bytes(self) -> int:
+        """See `LogRecorder`."""
+        with self._store.reader() as reader:
+            (pages,), (size,) = reader.execute("PRAGMA page_count").fetchone(), reader.execute("PRAGMA page_size").fetchone()
+            total: int = pages * size
+            return total
+
     def base(self) -> Fold | None:
         """Everything is kept."""
         return None

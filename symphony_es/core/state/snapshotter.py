@@ -117,7 +117,7 @@ class Snapshotter:
             fold = await self.history.states_at(position)
             info = await self.store.write(position, anchor, sorted(fold.states.values(), key=_key))
         self._weight = await self.log.weight(position)
-        await asyncio.to_thread(self.store.thin, await self.log.weight(0))
+        await asyncio.to_thread(self.store.thin, await self.log.size_bytes())
         logger.info(
             "snapshot_written", position=position, size_bytes=info.size_bytes, duration_ms=round((time.monotonic() - started) * 1000)
         )
