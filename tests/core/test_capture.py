@@ -14,6 +14,7 @@ from symphony_es import Symphony
 from symphony_es.core.state import EntityRestorer, RestorationContext
 from symphony_es.errors import ConfigurationError, EntityTypeError, UnstorableValueError
 from symphony_es.events.values import Tagged
+import tests.application  # noqa: F401  declares Customer
 from symphony_es.testing import check_restores, restorable_report
 
 
@@ -142,6 +143,8 @@ async def test_what_cannot_be_captured_is_refused(symphony: Symphony) -> None:
     loop.append(loop)
     with pytest.raises(UnstorableValueError, match="contains itself"):
         symphony.entities.add(Slotted(loop))
+    with pytest.raises(EntityTypeError, match="Customer is the type of Customer"):
+        symphony.entities.add(Slotted(1), "Customer")
     for wrong in ("Car:c", 5, [1]):
         with pytest.raises((EntityTypeError, ConfigurationError)):
             symphony.entities.add(wrong)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from symphony_es import EntityReference, Symphony
-from symphony_es.projections import CheckpointList, EntityStates, Projection, References
+from symphony_es.projections import CheckpointList, EntityStates, Projection, References, Runs
 from tests.application import Customer
 
 
@@ -84,3 +84,26 @@ async def test_a_projection_of_ones_own(symphony: Symphony) -> None:
     names = await fed(symphony, Names())
     assert names.seen == ["x", "y", "z"]
     assert names.position == symphony.log.head
+
+
+async def test_runs_and_how_far_they_are(symphony: Symphony) -> None:
+    """Status and completed steps follow the run's events."""
+
+    def fail(context: Any) -> None:
+        raise ValueError("no")
+
+    symphony.functions.register("one", lambda context: 1)
+    symphony.functions.register("fail", fail)
+    good = symphony.build_workflow().create("good").add_processing_step("a", "", "one").add_processing_step("b", "", "one").build()
+    bad = symphony.build_workflow().create("bad").add_processing_step("a", "", "one").add_processing_step("b", "", "fail").build()
+    first = await symphony.workflows.execute_workflow(good)
+    second = await symphony.workflows.execute_workflow(bad)
+    runs = await fed(symphony, Runs())
+    assert [(run.id, run.status, run.completed_steps) for run in runs.latest_first()] == [
+        (second.id, "failed", 1),
+        (first.id, "completed", 2),
+    ]
+    assert [run.name for run in runs.latest_first("failed")] == ["bad"]
+    assert runs.get(first.id).changed_at >= runs.get(first.id).started_at
+    symphony.entities.remove(second)
+    assert (await fed(symphony, runs)).get(second.id) is None

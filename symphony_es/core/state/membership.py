@@ -211,6 +211,12 @@ class Membership:
         if kind_of(obj) is not None or isinstance(obj, (str, EntityReference, UnrestoredEntity)):
             raise EntityTypeError(f"a {type(obj).__name__} is no entity; add an @entity object or one of a class of your own")
         chosen = check_entity_type(entity_type or self.types.name_of(type(obj)) or type(obj).__name__)
+        restorer = self.restorers.restorer_for(chosen)
+        if restorer is not None and restorer.restored_class is not None and not isinstance(obj, restorer.restored_class):
+            raise EntityTypeError(
+                f"{chosen} is the type of {restorer.restored_class.__qualname__}, and this is a {type(obj).__qualname__}: "
+                "give entity_type=... another name"
+            )
         identity = entity_id if entity_id is not None else getattr(obj, "id", None)
         if not isinstance(identity, str):
             raise ConfigurationError(f"a {chosen} needs an id: give entity_id=..., or the object a text attribute `id`")

@@ -41,6 +41,9 @@ class EntityRestorer(ABC):
     state_version: int = 1
     """Version of the state's shape; states of older versions pass through `upcast` first."""
 
+    restored_class: type | None = None
+    """The class of its objects, where they are all of one: adding an object of another under the type is refused."""
+
     wants_plain: bool = False
     """Whether `restore` takes plain data as it is stored (tagged values included) and makes live values of it itself."""
 
@@ -215,7 +218,7 @@ class RestoreManager:
         Raises:
             EntityTypeError: another class has the type.
         """
-        self.types.register(restorer.restored_class, restorer.entity_type)  # type: ignore[attr-defined]
+        self.types.register(restorer.restored_class or object, restorer.entity_type)
         self._default[restorer.entity_type] = restorer
 
     def restorer_for(self, entity_type: str) -> EntityRestorer | None:

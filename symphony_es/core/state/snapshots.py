@@ -39,7 +39,7 @@ class SnapshotStore:
         read_only: leave the directory as it is; leftovers of a crash are not removed.
     """
 
-    def __init__(self, directory: Path | str, *, keep_fraction: float = 0.25, read_only: bool = False) -> None:
+    def __init__(self, directory: Path | str, *, keep_fraction: float = 0.125, read_only: bool = False) -> None:
         self.directory = Path(directory)
         self.keep_fraction = keep_fraction
         self.read_only = read_only
