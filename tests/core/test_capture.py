@@ -10,11 +10,11 @@ import attrs
 import pydantic
 import pytest
 
+import tests.application  # noqa: F401  declares Customer
 from symphony_es import Symphony
 from symphony_es.core.state import EntityRestorer, RestorationContext
 from symphony_es.errors import ConfigurationError, EntityTypeError, UnstorableValueError
 from symphony_es.events.values import Tagged
-import tests.application  # noqa: F401  declares Customer
 from symphony_es.testing import check_restores, restorable_report
 
 

@@ -25,6 +25,7 @@ class DeclaredEntityRestorer(EntityRestorer):
     """Makes objects of one `@entity` class. Fields the state lacks get their default; what the class lacks is reported."""
 
     wants_plain = True
+    restored_class: Any
 
     def __init__(self, cls: Any) -> None:
         self.restored_class = cls
