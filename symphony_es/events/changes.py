@@ -12,7 +12,7 @@ from typing import Any
 
 from symphony_es.errors import ChangeError, format_path
 from symphony_es.events.references import Path
-from symphony_es.events.values import Tagged, copy_plain, plain_equal
+from symphony_es.events.values import DEFAULT_LIMITS, Tagged, copy_plain, plain_equal
 
 __all__ = [
     "ADD", "APPEND", "DISCARD", "INSERT", "OPERATION_NAMES", "REMOVE", "SET", "SPLICE", "Change", "apply_changes",
@@ -31,6 +31,8 @@ DISCARD = 6  # (DISCARD, path of the set, value)
 OPERATION_NAMES = ("set", "insert", "splice", "append", "remove", "add", "discard")
 
 _ARITY = (3, 4, 5, 3, 2, 3, 3)
+KEY_TYPES = frozenset({str, int})
+MAX_DEPTH = DEFAULT_LIMITS.max_depth
 _SCALARS = frozenset({str, int, float, bool, type(None), bytes})
 
 
@@ -48,7 +50,7 @@ def apply_changes(state: dict[str, Any] | None, changes: Iterable[Change], *, ow
     for index, change in enumerate(changes):
         try:
             operation, path = change[0], change[1]
-            if operation == SET and len(path) == 1 and state is not None:  # by far the most common one
+            if operation == SET and len(path) == 1 and state is not None and type(path[0]) is str:  # by far the most common one
                 value = change[2]
                 state[path[0]] = value if own_values or type(value) in _SCALARS else copy_plain(value)
                 continue
@@ -57,11 +59,33 @@ def apply_changes(state: dict[str, Any] | None, changes: Iterable[Change], *, ow
             else:
                 if state is None:
                     raise ChangeError("the entity does not exist")
+                if type(operation) is not int or operation < 0:
+                    raise ChangeError(f"{operation!r} is no operation")
                 values = change if own_values else (*change[:2], *map(copy_plain, change[2:]))
                 _OPERATIONS[operation](state, path, *values[2:])
         except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ChangeError(_describe(index, change, error)) from error
     return state
+
+
+def check_change(change: Any) -> None:
+    """Check the form of a change: a known operation, its number of elements, a path of keys. Its values are not looked at.
+
+    Raises:
+        ChangeError: it is no change.
+    """
+    cls = type(change)
+    if (cls is not tuple and cls is not list) or len(change) < 2:
+        raise ChangeError(f"this is no change: {change!r:.80}")
+    operation, path = change[0], change[1]
+    if type(operation) is not int or not 0 <= operation < len(_ARITY) or len(change) != _ARITY[operation]:
+        raise ChangeError(f"this is no change, or has the wrong number of elements: {change!r:.80}")
+    if (type(path) is not tuple and type(path) is not list) or not KEY_TYPES.issuperset(map(type, path)):
+        raise ChangeError(f"the path of a change consists of text and whole numbers: {path!r:.80}")
+    if len(path) > MAX_DEPTH:
+        raise ChangeError(f"the path of a change is longer than {MAX_DEPTH}")
+    if operation == SPLICE and type(change[4]) is not list:
+        raise ChangeError("what a splice puts in is a list")
 
 
 def _describe(index: int, change: Any, error: Exception) -> str:
@@ -85,7 +109,9 @@ def _descend(state: Any, path: Path) -> Any:
     """The container at a path."""
     for key in path:
         cls = type(state)
-        if cls is Tagged:
+        if type(key) not in KEY_TYPES:
+            raise ChangeError(f"{key!r} is no key")
+        if cls is Tagged and state.kind == "part":
             state = state.data[key]
         elif cls is list or cls is tuple:
             if type(key) is not int or key < 0:
@@ -127,10 +153,10 @@ def _apply_set(state: Any, path: Path, value: Any) -> None:
     holder, key = _container(state, path[:-1]), path[-1]
     if type(holder) is list:
         holder[_index(holder, key, len(holder) - 1)] = value
-    elif type(holder) is dict:
+    elif type(holder) is dict and type(key) in KEY_TYPES:
         holder[key] = value
     else:
-        raise ChangeError(f"nothing can be set in a {type(holder).__name__}")
+        raise ChangeError(f"nothing can be set under {key!r} in a {type(holder).__name__}")
 
 
 def _apply_insert(state: Any, path: Path, index: Any, value: Any) -> None:
@@ -153,10 +179,10 @@ def _apply_remove(state: Any, path: Path) -> None:
     holder, key = _container(state, path[:-1]), path[-1]
     if type(holder) is list:
         del holder[_index(holder, key, len(holder) - 1)]
-    elif type(holder) is dict:
+    elif type(holder) is dict and type(key) in KEY_TYPES:
         del holder[key]
     else:
-        raise ChangeError(f"nothing can be removed from a {type(holder).__name__}")
+        raise ChangeError(f"nothing can be removed under {key!r} from a {type(holder).__name__}")
 
 
 def _apply_add(state: Any, path: Path, value: Any) -> None:
@@ -164,9 +190,7 @@ def _apply_add(state: Any, path: Path, value: Any) -> None:
 
 
 def _apply_discard(state: Any, path: Path, value: Any) -> None:
-    members = _set_of(state, path)
-    if value in members:
-        members.discard(value)
+    _set_of(state, path).discard(value)
 
 
 _OPERATIONS: tuple[Callable[..., None], ...] = (

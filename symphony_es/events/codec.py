@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -18,11 +18,19 @@ from zlib import crc32
 
 import msgpack
 
-from symphony_es.errors import DamagedEventError, DecodeError, LimitExceededError, UnstorableValueError
-from symphony_es.events.changes import OPERATION_NAMES, Change
+from symphony_es.errors import (
+    ChangeError,
+    DamagedEventError,
+    DecodeError,
+    InvalidIdentifierError,
+    LimitExceededError,
+    UnstorableValueError,
+)  # fmt: skip
+from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, KEY_TYPES, MAX_DEPTH, Change, check_change
 from symphony_es.events.event import Event, EventMetadata, NewEvent
+from symphony_es.events.identifiers import check_event_name, split_key
 from symphony_es.events.references import EntityReference
-from symphony_es.events.values import DEFAULT_LIMITS, Encrypted, Limits, Redacted, Tagged, check_plain, zone_from, zone_parts
+from symphony_es.events.values import DEFAULT_LIMITS, Encrypted, Limits, Redacted, Tagged, check_plain, check_types, zone_from, zone_parts
 
 __all__ = [
     "Row", "check_row", "commitment", "decode_changes", "decode_row", "decode_value", "encode_body", "encode_canonical",
@@ -38,16 +46,20 @@ FORMAT = 1
 POSITION_COVERED = 0x01
 KNOWN_FLAGS = POSITION_COVERED
 SALT_BYTES = 16
+ID_BYTES = 16
 _HEADER = struct.Struct(">IBB16sQ")
 HEADER_BYTES = _HEADER.size
 BODY_START = HEADER_BYTES + SALT_BYTES
 _REST = struct.Struct(">BB16sQ")
 _CHECKED = struct.Struct(">QQHH")
 _CHECK = struct.Struct(">I")
-MAX_EXT_DEPTH = DEFAULT_LIMITS.max_depth
+_INTO = frozenset({INSERT, APPEND, ADD, DISCARD})  # what they bring stands one level below their path
+_SCALARS = frozenset({str, int, float, bool, type(None), bytes})  # as decoded, these need no further look
 
 _EPOCH = datetime(1, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
+_DAY = timedelta(days=1)
+_DECIMALS = Context(capitals=1)  # the text of a Decimal must not depend on the caller's context
 
 TUPLE, SET, DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, UUID_, BIGINT, REFERENCE, ENUM, VALUE, PART, REDACTED, ENCRYPTED = range(1, 16)
 
@@ -65,46 +77,50 @@ def _pack_int(value: int) -> Any:
 
 def _pack_datetime(value: datetime) -> Any:
     wall = (value.replace(tzinfo=None, fold=0) - _EPOCH) // _MICROSECOND
-    return _ext(DATETIME, encode_value([wall, value.fold, *zone_parts(value)]))
+    return _ext(DATETIME, _pack([wall, value.fold, *zone_parts(value)]))
 
 
 def _pack_time(value: time) -> Any:
     wall = ((value.hour * 60 + value.minute) * 60 + value.second) * 1_000_000 + value.microsecond
-    return _ext(TIME, encode_value([wall, value.fold, *zone_parts(value)]))
+    return _ext(TIME, _pack([wall, value.fold, *zone_parts(value)]))
 
 
 def _pack_tagged(value: Tagged) -> Any:
     code = {"enum": ENUM, "value": VALUE, "part": PART}[value.kind]
-    return _ext(code, encode_value([value.name, value.data]))
+    return _ext(code, _pack([value.name, value.data]))
 
 
 def _pack_members(value: set[Any]) -> Any:
-    return _ext(SET, Packed.Packer().pack_array_header(len(value)) + b"".join(sorted(map(encode_value, value))))
+    return _ext(SET, Packed.Packer().pack_array_header(len(value)) + b"".join(sorted(map(_pack, value))))
 
 
 _PACKERS: dict[type, Callable[[Any], Any]] = {
-    tuple: lambda value: _ext(TUPLE, encode_value(list(value))),
+    tuple: lambda value: _ext(TUPLE, _pack(list(value))),
     set: _pack_members,
     datetime: _pack_datetime,
-    date: lambda value: _ext(DATE, encode_value(value.toordinal())),
+    date: lambda value: _ext(DATE, _pack(value.toordinal())),
     time: _pack_time,
-    timedelta: lambda value: _ext(TIMEDELTA, encode_value(value // _MICROSECOND)),
-    Decimal: lambda value: _ext(DECIMAL, str(value).encode("ascii")),
+    timedelta: lambda value: _ext(TIMEDELTA, _pack(value // _MICROSECOND)),
+    Decimal: lambda value: _ext(DECIMAL, _DECIMALS.to_sci_string(value).encode("ascii")),
     UUID: lambda value: _ext(UUID_, value.bytes),
     int: _pack_int,
     EntityReference: lambda value: _ext(REFERENCE, value.key.encode()),
     Tagged: _pack_tagged,
     Redacted: lambda value: _ext(REDACTED, value.reason.encode()),
-    Encrypted: lambda value: _ext(ENCRYPTED, encode_value([value.key_id, value.data])),
+    Encrypted: lambda value: _ext(ENCRYPTED, _pack([value.key_id, value.data])),
 }
 
 
 def _default(value: Any) -> Any:
     packer = _PACKERS.get(type(value))
     if packer is None:
-        check_plain(value)  # says what is wrong with it, and the way out
         raise UnstorableValueError((), f"{type(value).__name__} is no plain data")
     return packer(value)
+
+
+def _pack(value: Any) -> bytes:
+    packed: bytes = Packed.packb(value, default=_default, strict_types=True)
+    return packed
 
 
 def encode_value(value: Any) -> bytes:
@@ -113,19 +129,26 @@ def encode_value(value: Any) -> bytes:
     Raises:
         UnstorableValueError: it is no plain data.
     """
+    check_types(value)
     try:
-        packed: bytes = Packed.packb(value, default=_default, strict_types=True)
-        return packed
-    except (UnicodeEncodeError, ValueError, OverflowError, RecursionError, TypeError, KeyError) as error:
-        check_plain(value)
-        if isinstance(error, UnstorableValueError):
-            raise
-        raise UnstorableValueError((), f"it cannot be encoded: {error}") from error
+        return _pack(value)
+    except UnicodeEncodeError:
+        check_plain(value)  # says where
+        raise
 
 
 def encode_canonical(value: Any) -> bytes:
-    """The bytes of a plain value with dict keys in order (ints, then text): equal values, equal bytes."""
-    return encode_value(_ordered(value))
+    """The bytes of a plain value with dict keys in order (ints, then text): equal values, equal bytes.
+
+    Raises:
+        UnstorableValueError: it is no plain data.
+    """
+    check_types(value)
+    try:
+        return _pack(_ordered(value))
+    except UnicodeEncodeError:
+        check_plain(value)  # says where
+        raise
 
 
 def _ordered(value: Any) -> Any:
@@ -149,7 +172,7 @@ class _CanonicalSet:
     """A set whose members are written canonically too."""
 
     def __init__(self, members: set[Any]) -> None:
-        self.encoded = sorted(map(encode_canonical, members))
+        self.encoded = sorted(_pack(_ordered(member)) for member in members)
 
 
 def _pack_canonical_set(value: _CanonicalSet) -> Any:
@@ -163,9 +186,8 @@ def _pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
         raise DecodeError("a map has a key twice")
-    for key in made:
-        if type(key) is not str and type(key) is not int:
-            raise DecodeError(f"a map has a {type(key).__name__} as a key")
+    if not KEY_TYPES.issuperset(map(type, made)):
+        raise DecodeError("a map has a key that is neither text nor a whole number")
     return made
 
 
@@ -175,7 +197,12 @@ def decode_value(data: bytes) -> Any:
     Raises:
         DecodeError: the bytes are no value of format 1.
     """
-    return _Decoder().decode(data)
+    value = _Decoder().decode(data)
+    try:
+        check_types(value)
+    except (UnstorableValueError, RecursionError) as error:
+        raise DecodeError(f"the bytes are no value of format {FORMAT}: {error!r:.200}") from error
+    return value
 
 
 class _Decoder:
@@ -202,8 +229,8 @@ class _Decoder:
         if reader is None:
             raise DecodeError(f"extension type {code} is unknown")
         self.depth += 1
-        if self.depth > MAX_EXT_DEPTH:
-            raise DecodeError(f"values are nested deeper than {MAX_EXT_DEPTH} levels")
+        if self.depth > MAX_DEPTH:
+            raise DecodeError(f"values are nested deeper than {MAX_DEPTH} levels")
         made = reader(self, payload)
         self.depth -= 1
         return made
@@ -229,16 +256,33 @@ def _read_set(decoder: _Decoder, payload: bytes) -> set[Any]:
     return made
 
 
-def _read_datetime(decoder: _Decoder, payload: bytes) -> datetime:
+def _moment(decoder: _Decoder, payload: bytes) -> tuple[datetime, int | None, str | None]:
     wall, fold, offset, name = decoder.array(payload, 4)
-    moment = (_EPOCH + wall * _MICROSECOND).replace(fold=fold)
+    if type(wall) is not int or type(fold) is not int or type(offset) not in (int, type(None)) or type(name) not in (str, type(None)):
+        raise DecodeError("a date or time has another shape")
+    return (_EPOCH + wall * _MICROSECOND).replace(fold=fold), offset, name
+
+
+def _read_datetime(decoder: _Decoder, payload: bytes) -> datetime:
+    moment, offset, name = _moment(decoder, payload)
+    if offset is None and name is not None:
+        raise DecodeError("a datetime has a zone without an offset")
     return moment.replace(tzinfo=zone_from(offset, name, moment))
 
 
 def _read_time(decoder: _Decoder, payload: bytes) -> time:
-    wall, fold, offset, name = decoder.array(payload, 4)
-    moment = (_EPOCH + wall * _MICROSECOND).time()
-    return moment.replace(fold=fold, tzinfo=zone_from(offset, name, None))
+    moment, offset, name = _moment(decoder, payload)
+    if moment - _EPOCH >= _DAY:
+        raise DecodeError("a time is later than its day")
+    return moment.time().replace(tzinfo=zone_from(offset, name, None))
+
+
+def _read_decimal(decoder: _Decoder, payload: bytes) -> Decimal:
+    text = payload.decode("ascii")
+    number = Decimal(text)
+    if _DECIMALS.to_sci_string(number) != text:
+        raise DecodeError("a decimal number is not written the one way it can be")
+    return number
 
 
 def _read_bigint(decoder: _Decoder, payload: bytes) -> int:
@@ -275,7 +319,7 @@ _READERS: dict[int, Callable[[_Decoder, bytes], Any]] = {
     DATE: lambda decoder, payload: date.fromordinal(decoder.of_type(payload, int)),
     TIME: _read_time,
     TIMEDELTA: lambda decoder, payload: decoder.of_type(payload, int) * _MICROSECOND,
-    DECIMAL: lambda decoder, payload: Decimal(payload.decode("ascii")),
+    DECIMAL: _read_decimal,
     UUID_: lambda decoder, payload: UUID(bytes=payload),
     BIGINT: _read_bigint,
     REFERENCE: lambda decoder, payload: EntityReference.parse(payload.decode()),
@@ -294,6 +338,27 @@ _METADATA_FIELDS = (
 )  # fmt: skip
 _STATE_VERSION = _METADATA_FIELDS.index("state_version")
 _GENERATION = _METADATA_FIELDS.index("generation")
+_METADATA_TYPES: tuple[type, ...] = (str, str, int, bytes, str, str, str, str, int, int, dict)
+_LEAST = {"attempt": 1, "state_version": 1, "generation": 0}
+
+
+def _fault_of_metadata(fields: list[Any]) -> str | None:
+    """What is wrong with the metadata slots, None if nothing is."""
+    if len(fields) > len(_METADATA_FIELDS):
+        return "the metadata have more slots than there are"
+    for name, wanted, value in zip(_METADATA_FIELDS, _METADATA_TYPES, fields, strict=False):
+        if value is None:
+            continue
+        cls = type(value)
+        if cls is not wanted:
+            return f"{name} is a {cls.__name__}, not {wanted.__name__}"
+        if wanted is int and not _LEAST[name] <= value < 2**63:
+            return f"{name} is {value:.20g}"
+        if name == "cause" and len(value) != ID_BYTES:
+            return f"cause has {len(value)} bytes, not {ID_BYTES}"
+        if name == "user" and not all(type(key) is str for key in value):
+            return "user has a key that is no text"
+    return None
 
 
 def _metadata_list(metadata: EventMetadata) -> list[Any]:
@@ -307,19 +372,23 @@ def encode_body(event: NewEvent, salt: bytes, limits: Limits = DEFAULT_LIMITS) -
     """The body of an event: salt, then what it says.
 
     Raises:
-        UnstorableValueError: a value that is no plain data.
+        UnstorableValueError: a value or a metadata slot that is no plain data, or is nested too deep.
+        ChangeError: something among the changes that is no change.
         LimitExceededError: the body is larger than the limit.
     """
+    metadata = _metadata_list(event.metadata)
+    try:
+        _check_event(event, metadata, min(limits.max_depth, MAX_DEPTH))
+    except UnstorableValueError as error:
+        raise error.within(event.entity_key) from None
+    if len(salt) != SALT_BYTES or len(event.event_id) != ID_BYTES or len(event.transaction_id or event.event_id) != ID_BYTES:
+        raise ValueError(f"salt and ids have {ID_BYTES} bytes")
     changes = [[change[0], list(change[1]), *change[2:]] for change in event.changes]
     try:
-        packed: bytes = Packed.packb(
-            [event.transaction_id, changes, _metadata_list(event.metadata), event.data], default=_default, strict_types=True
-        )
-    except (UnicodeEncodeError, ValueError, OverflowError, RecursionError, TypeError, KeyError) as error:
-        _find_unstorable(event)
-        if isinstance(error, UnstorableValueError):
-            raise
-        raise UnstorableValueError((), f"it cannot be encoded: {error}", event.entity_key) from error
+        packed = _pack([event.transaction_id, changes, metadata, event.data])
+    except UnicodeEncodeError:
+        _find_surrogate(event)
+        raise
     if len(packed) + SALT_BYTES > limits.max_body_bytes:
         raise LimitExceededError(
             f"the event {event.name} of {event.entity_key} takes {len(packed):,} bytes; {limits.max_body_bytes:,} are allowed"
@@ -327,14 +396,31 @@ def encode_body(event: NewEvent, salt: bytes, limits: Limits = DEFAULT_LIMITS) -
     return salt + packed
 
 
-def _find_unstorable(event: NewEvent) -> None:
-    """Raise the error that names the value which could not be encoded."""
+def _check_event(event: NewEvent, metadata: list[Any], max_depth: int) -> None:
+    for change in event.changes:
+        check_change(change)
+        for value in change[2:]:
+            if type(value) not in _SCALARS:
+                check_types(value, change[1], max_depth=max_depth - len(change[1]) - (change[0] in _INTO))
+    if event.data is not None:
+        check_types(event.data, ("data",), max_depth=max_depth)
+    fault = _fault_of_metadata(metadata)
+    if fault is not None:
+        raise UnstorableValueError(("metadata",), fault)
+    if event.metadata.user is not None:
+        check_types(event.metadata.user, ("metadata", "user"), max_depth=max_depth)
+
+
+def _find_surrogate(event: NewEvent) -> None:
+    """Raise the error that names the text which could not be encoded."""
     try:
         for change in event.changes:
-            for item in change[2:]:
-                check_plain(item, change[1])
+            check_plain(list(change[1]), change[1])
+            for value in change[2:]:
+                check_plain(value, change[1])
         check_plain(event.data, ("data",))
-        check_plain(event.metadata.user, ("metadata",))
+        for name in _METADATA_FIELDS:
+            check_plain(getattr(event.metadata, name), ("metadata", name))
     except UnstorableValueError as error:
         raise error.within(event.entity_key) from None
 
@@ -358,7 +444,10 @@ def check_row(row: Row) -> None:
     Raises:
         DamagedEventError: something is wrong; nothing of the row may be used.
     """
-    position, key, version, name, state = row
+    try:
+        position, key, version, name, state = row
+    except (TypeError, ValueError):
+        raise DamagedEventError(None, None, "a row has five columns") from None
     if type(position) is not int or type(key) is not str or type(version) is not int or type(name) is not str or type(state) is not bytes:
         raise DamagedEventError(position, key, "a column has the wrong type")
     if len(state) < BODY_START or position < 1 or version < 1:
@@ -375,16 +464,29 @@ def check_row(row: Row) -> None:
 
 
 def _decode_body(row: Row) -> list[Any]:
+    """The body's four parts. Of them, the changes are checked: whoever applies them meets plain data only."""
     try:
-        body = decode_value(row[4][BODY_START:])
-    except DecodeError as error:
+        body: list[Any] = _Decoder().decode(row[4][BODY_START:])
+        if type(body) is not list or len(body) != 4 or type(body[1]) is not list or type(body[2]) is not list:
+            raise DecodeError("the body has another shape")
+        for change in body[1]:
+            if type(change) is list and len(change) == 3 and type(change[0]) is int and change[0] == 0 and type(change[2]) in _SCALARS:
+                path = change[1]
+                if type(path) is list and len(path) == 1 and type(path[0]) is str:
+                    continue  # by far the most common one
+            check_change(change)
+            for value in change[2:]:
+                if type(value) not in _SCALARS:
+                    check_types(value, change[1], max_depth=MAX_DEPTH - len(change[1]) - (change[0] in _INTO))
+    except (DecodeError, ChangeError, UnstorableValueError, RecursionError) as error:
         raise DamagedEventError(row[0], row[1], str(error)) from error
-    if type(body) is not list or len(body) != 4 or type(body[1]) is not list or type(body[2]) is not list:
-        raise DamagedEventError(row[0], row[1], "the body has another shape")
-    for change in body[1]:
-        if type(change) is not list or len(change) < 2 or type(change[1]) is not list:
-            raise DamagedEventError(row[0], row[1], "a change has another shape")
     return body
+
+
+def _check_metadata(row: Row, metadata: list[Any]) -> None:
+    fault = _fault_of_metadata(metadata)
+    if fault is not None:
+        raise DamagedEventError(row[0], row[1], fault)
 
 
 def decode_changes(row: Row) -> tuple[list[Change], int | None, int | None]:
@@ -397,6 +499,7 @@ def decode_changes(row: Row) -> tuple[list[Change], int | None, int | None]:
     _, changes, metadata, _ = _decode_body(row)
     size = len(metadata)
     if size > _STATE_VERSION:
+        _check_metadata(row, metadata)
         return changes, metadata[_STATE_VERSION], metadata[_GENERATION] if size > _GENERATION else None
     return changes, None, None
 
@@ -410,12 +513,17 @@ def decode_row(row: Row) -> Event:
     check_row(row)
     transaction_id, changes, metadata, data = _decode_body(row)
     position, key, version, name, state = row
+    _check_metadata(row, metadata)
+    if transaction_id is not None and (type(transaction_id) is not bytes or len(transaction_id) != ID_BYTES):
+        raise DamagedEventError(position, key, "the transaction id has another shape")
+    try:
+        split_key(key)
+        check_event_name(name)
+        check_types(data, ("data",))
+        check_types(metadata, ("metadata",), max_depth=MAX_DEPTH + 1)
+    except (InvalidIdentifierError, UnstorableValueError, RecursionError) as error:
+        raise DamagedEventError(position, key, str(error)) from error
     _, _, _, event_id, time_ns = _HEADER.unpack_from(state)
-    if len(metadata) > len(_METADATA_FIELDS):
-        raise DamagedEventError(position, key, "the metadata have another shape")
-    for change in changes:
-        if type(change[0]) is not int or not 0 <= change[0] < len(OPERATION_NAMES):
-            raise DamagedEventError(position, key, "a change has an unknown operation")
     return Event(
         position=position,
         entity_key=key,

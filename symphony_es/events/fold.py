@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from symphony_es.errors import ChangeError, DamagedEventError
+from symphony_es.errors import ChangeError, DamagedEventError, InvalidIdentifierError
 from symphony_es.events.changes import SET, apply_changes
 from symphony_es.events.codec import Row, decode_changes
 from symphony_es.events.event import Event
@@ -122,10 +122,8 @@ class Fold:
             raise DamagedEventError(position, key, f"it comes after the event at position {self.position}")
         state = self.states.get(key)
         if state is None:
-            state = self.states[key] = EntityState(key, None, 0, 0)
+            state = self._new(position, key)
         if version != state.version + 1:
-            if not state.version:
-                del self.states[key]
             raise DamagedEventError(position, key, f"it has version {version} after version {state.version}")
         if state.data is None and changes and changes[0][0] == SET and not changes[0][1]:
             state.state_version = 1  # a creation says otherwise if need be
@@ -133,6 +131,8 @@ class Fold:
             state.data = apply_changes(state.data, changes, own_values=own_values)
         except ChangeError as error:
             raise DamagedEventError(position, key, str(error)) from error
+        if version == 1:
+            self.states[key] = state
         state.version = version
         state.position = position
         if state_version is not None:
@@ -140,3 +140,11 @@ class Fold:
         if generation is not None:
             state.generation = generation
         self.position = position
+
+    def _new(self, position: int, key: str) -> EntityState:
+        """The state of an entity that is met for the first time; it is kept when its first event has been applied."""
+        try:
+            split_key(key)
+        except InvalidIdentifierError as error:
+            raise DamagedEventError(position, key, str(error)) from error
+        return EntityState(key, None, 0, 0)

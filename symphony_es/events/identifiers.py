@@ -26,7 +26,7 @@ def check_entity_type(name: str) -> str:
     Raises:
         InvalidIdentifierError: it is none.
     """
-    if not isinstance(name, str) or _TYPE.fullmatch(name) is None:
+    if type(name) is not str or _TYPE.fullmatch(name) is None:
         raise InvalidIdentifierError("entity type", name, "a letter or '_', then at most 99 letters, digits, '_' and '.'")
     return name
 
@@ -37,7 +37,7 @@ def check_event_name(name: str) -> str:
     Raises:
         InvalidIdentifierError: it is none.
     """
-    if not isinstance(name, str) or _TYPE.fullmatch(name) is None:
+    if type(name) is not str or _TYPE.fullmatch(name) is None:
         raise InvalidIdentifierError("event name", name, "a letter or '_', then at most 99 letters, digits, '_' and '.'")
     return name
 
@@ -80,7 +80,7 @@ def split_key(key: str) -> tuple[str, str]:
     Raises:
         InvalidIdentifierError: it is no key.
     """
-    entity_type, colon, entity_id = key.partition(":") if isinstance(key, str) else ("", "", "")
+    entity_type, colon, entity_id = key.partition(":") if type(key) is str else ("", "", "")
     if not colon:
         raise InvalidIdentifierError("entity key", key, "a key is written Type:id")
     return check_entity_type(entity_type), check_entity_id(entity_id)
