@@ -1,0 +1,91 @@
+"""The golden file of format 1: logs written by the first release stay readable, to the byte."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from format_1_events import EVENTS, FULL, MOMENTS, PLAIN, SPECIAL
+
+from symphony_es.events.codec import Row, commitment, decode_row, encode_body, seal_state
+from symphony_es.events.event import NewEvent
+from symphony_es.events.fold import Fold
+from symphony_es.events.values import Tagged, plain_equal
+
+DATA = Path(__file__).with_name("format_1.rows").read_bytes()
+ROW = struct.Struct(">QQHHI")
+
+
+def stored_rows() -> list[Row]:
+    """The rows of the file."""
+    rows: list[Row] = []
+    offset = 0
+    while offset < len(DATA):
+        position, version, key_bytes, name_bytes, state_bytes = ROW.unpack_from(DATA, offset)
+        offset += ROW.size
+        parts = []
+        for size in (key_bytes, name_bytes, state_bytes):
+            parts.append(DATA[offset : offset + size])
+            offset += size
+        rows.append((position, parts[0].decode(), version, parts[1].decode(), parts[2]))
+    return rows
+
+
+ROWS = stored_rows()
+
+
+def test_the_file_is_the_one_that_was_released() -> None:
+    """A golden file that changes protects nothing; a new shape of an event is a new format with a file of its own."""
+    assert sha256(DATA).hexdigest() == "348bcbd9f9d44e4de6cc34ae21ddfb9195786f1f4345db4b6fe5243c03b4cc5f"
+    assert len(ROWS) == len(EVENTS)
+
+
+@pytest.mark.parametrize(
+    ("row", "event"), list(zip(ROWS, EVENTS, strict=True)), ids=lambda item: "" if isinstance(item, NewEvent) else item[3]
+)
+def test_stored_events_say_what_they_said(row: Row, event: NewEvent) -> None:
+    """Each stored event is decoded as what was written, and encodes to the same bytes again."""
+    found = decode_row(row)
+    assert (found.entity_key, found.version, found.name, found.event_id) == (event.entity_key, event.version, event.name, event.event_id)
+    assert found.time_ns == 1_700_000_000_123_456_789 + found.position
+    assert found.transaction_id == (event.transaction_id or event.event_id)
+    assert plain_equal(list(found.changes), list(event.changes))
+    assert plain_equal(found.data, event.data)
+    assert found.metadata == event.metadata
+    again = NewEvent(
+        entity_key=found.entity_key, version=found.version, name=found.name, changes=found.changes, metadata=found.metadata,
+        data=found.data, event_id=found.event_id, transaction_id=None if found.transaction_id == found.event_id else found.transaction_id,
+    )  # fmt: skip
+    body = encode_body(again, row[4][30:46])
+    assert seal_state(found.position, found.entity_key, found.version, found.name, found.event_id, found.time_ns, body) == row[4]
+
+
+def test_the_fold_of_the_file_is_known() -> None:
+    """States, versions, state versions and generations after the stored events."""
+    fold = Fold()
+    fold.apply_rows(ROWS)
+    sample, task = fold.states["Sample:s1"], fold.states["Task:t1"]
+    assert plain_equal(sample.data, {"plain": PLAIN, "moments": MOMENTS, "special": SPECIAL})
+    assert (task.data, task.version, task.position, task.state_version, task.generation) == ({}, 5, 6, 3, 1)
+    assert FULL.generation == 1
+    earlier = Fold()
+    earlier.apply_rows(ROWS[:3])
+    expected = {"l": [2, 3], "s": {2}, "d": {5: {"a": [1]}}, "p": Tagged("part", "Line", {"n": [9]})}
+    assert plain_equal(earlier.states["Task:t1"].data, expected)
+
+
+def test_one_row_by_hand() -> None:
+    """The bytes of the smallest stored event, as docs/format.md lays them out."""
+    state = ROWS[3][4]
+    assert state[4:6] == b"\x01\x01"
+    assert state[6:22] == EVENTS[3].event_id
+    assert state[22:30] == struct.pack(">Q", 1_700_000_000_123_456_789 + 4)
+    assert state[30:46] == b"\x04" * 16
+    assert state[46:] == b"\x94\xc0\x90\x90\xd9\x24what an event says beyond its effect"
+    assert commitment(state) == sha256(state[30:]).digest()
