@@ -149,7 +149,7 @@ def _as_dataclass(cls: Any, *, frozen: bool, with_id: bool) -> Any:
     if with_id and not any("id" in getattr(base, "__annotations__", {}) for base in cls.__mro__):
         cls.__annotations__ = {**inspect.get_annotations(cls), "id": "str"}
         cls.id = dataclasses.field(default="", kw_only=True)
-    keeps_repr = "__repr__" in cls.__dict__
+    keeps_repr = cls.__repr__ not in (object.__repr__, _entity_repr)
     made = dataclasses.dataclass(cls, frozen=frozen, eq=not with_id, repr=not keeps_repr and not with_id)
     if with_id and not keeps_repr:
         made.__repr__ = _entity_repr

@@ -7,7 +7,7 @@ states then come from an earlier one, or from the whole log.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import PositionNotFoundError, SnapshotDamagedError
@@ -166,8 +166,3 @@ def _births(row: Row) -> int:
 def live_states(fold: Fold) -> dict[str, EntityState]:
     """The application's entities of a fold that are not deleted, in the order of their keys."""
     return {key: state for key, state in sorted(fold.states.items()) if not state.deleted and not is_system(key)}
-
-
-def as_state_data(state: EntityState | None) -> dict[str, Any] | None:
-    """A state's data, or None where there is no live entity."""
-    return None if state is None or state.deleted else state.data

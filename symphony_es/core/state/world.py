@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from symphony_es.core.state.capture import revive
-from symphony_es.core.state.live import kind_of
 from symphony_es.core.state.membership import EntityLike, Membership
 from symphony_es.core.state.records import EntityRecord, Segment
 from symphony_es.core.state.transactions import Recording, Transaction, TransactionBlock, current_scope
@@ -191,8 +190,3 @@ class World(Membership):
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def tracked(obj: Any) -> bool:
-    """Whether an object's class records its own changes."""
-    return kind_of(obj) == "entity"
