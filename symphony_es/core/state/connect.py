@@ -55,7 +55,7 @@ def _in_object(live: Any, key: Any, rest: Path, reference: EntityReference, targ
     held = getattr(live, key, MISSING) if isinstance(key, str) else MISSING
     if held is MISSING:
         return live
-    new = connect(held, rest, reference, target)
+    new = target if held is None and not rest else connect(held, rest, reference, target)  # a restorer may leave it out
     if new is held:
         return live
     if kind_of(live) in ("entity", "part"):
