@@ -90,7 +90,8 @@ class Fold:
         """Feed checked rows of the log, in order.
 
         Raises:
-            DamagedEventError: a row is damaged, out of order, or does not fit its entity; the rows before it have been applied.
+            DamagedEventError: a row is damaged, out of order, or does not fit its entity. The rows before it have been applied; when
+                it does not fit, the entity it belongs to must not be used any more.
         """
         for row in rows:
             self.apply_row(row)

@@ -1,4 +1,5 @@
-"""Writes `format_1.rows`: events of every kind in format 1. Run by hand, once per format; the file of a released format never changes.
+"""Writes `format_1.rows`: events of every kind in format 1. Run by hand, once per format
+(`python -m tests.compatibility.generate_format_1`); the file of a released format never changes.
 
 Each row of the file: position u64, version u64, length of the key u16, of the name u16, of the state u32 (big-endian), then key, name
 and state.
@@ -9,9 +10,8 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from format_1_events import EVENTS  # beside this file
-
 from symphony_es.events.codec import encode_body, seal_state
+from tests.compatibility.format_1_events import EVENTS
 
 ROW = struct.Struct(">QQHHI")
 FILE = Path(__file__).with_name("format_1.rows")

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import struct
-import sys
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from format_1_events import EVENTS, FULL, MOMENTS, PLAIN, SPECIAL
-
 from symphony_es.events.codec import Row, commitment, decode_row, encode_body, seal_state
 from symphony_es.events.event import NewEvent
 from symphony_es.events.fold import Fold
 from symphony_es.events.values import Tagged, plain_equal
+from tests.compatibility.format_1_events import EVENTS, FULL, MOMENTS, PLAIN, SPECIAL
 
 DATA = Path(__file__).with_name("format_1.rows").read_bytes()
 ROW = struct.Struct(">QQHHI")

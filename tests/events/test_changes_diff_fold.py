@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from plain_data import keys, members, row_of, states, values
 
 from symphony_es.errors import ChangeError, DamagedEventError
 from symphony_es.events.changes import (
@@ -28,6 +27,7 @@ from symphony_es.events.diff import diff
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import Tagged, copy_plain, plain_equal
+from tests.events.plain_data import keys, members, row_of, states, values
 
 
 def part(**fields: Any) -> Tagged:

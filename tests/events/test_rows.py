@@ -12,17 +12,18 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plain_data import keys, row_of, row_with_body, texts, values
 
 from symphony_es.errors import ChangeError, DamagedEventError, LimitExceededError, SymphonyError, UnstorableValueError
-from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, REMOVE, SET, SPLICE
+from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, REMOVE, SET, SPLICE, apply_changes
 from symphony_es.events.codec import (
     Row,
     check_row,
     commitment,
     decode_changes,
     decode_row,
+    decode_value,
     encode_body,
+    encode_value,
     event_id_of,
     seal_state,
     time_of,
@@ -31,6 +32,7 @@ from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.fold import Fold
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import Limits, plain_equal
+from tests.events.plain_data import keys, row_of, row_with_body, texts, values
 
 paths = st.lists(keys, min_size=1, max_size=3).map(tuple)
 indexes = st.integers(0, 5)
@@ -149,9 +151,7 @@ def test_cut_lengthened_and_exchanged_columns_are_noticed() -> None:
 def test_columns_of_other_types_are_noticed(column: int, wrong: Any) -> None:
     """SQLite hands out any type in any column: an integer where bytes should be is damage, not a TypeError."""
     row: list[Any] = list(FULL)
-    if type(wrong) is type(row[column]):
-        pytest.skip("that is the type it should have")
-    row[column] = wrong
+    row[column] = wrong if type(wrong) is not type(row[column]) else [wrong]
     _refused(tuple(row))
 
 
@@ -393,8 +393,27 @@ def test_ids_and_salts_of_another_length_are_not_written(fields: dict[str, Any],
 
 def test_the_deepest_event_is_written_and_read() -> None:
     """Path and value together may be 64 deep."""
-    for change in ((SET, ("a",), deep(63)), (APPEND, ("a",), deep(62)), (SPLICE, ("a",), 0, 0, deep(63)), (SET, ("a",) * 64, 1)):
+    deepest: list[Any] = [(SET, ("a",), deep(63)), (APPEND, ("a",), deep(62)), (SPLICE, ("a",), 0, 0, deep(63)), (SET, ("a",) * 64, 1)]
+    for change in deepest:
         assert decode_row(row_of(changes=(change,), data=deep(64), user={"a": deep(63)})).changes == (change,)
+
+
+def test_a_state_that_events_have_built_is_never_too_deep_to_be_stored() -> None:
+    """Changes that go deeper step by step end where a snapshot of the state would be refused."""
+    built: list[tuple[Any, ...]] = [(SET, (), {})]
+    refused = 0
+    for depth in range(1, 70):
+        for change in ((SET, ("a",) * depth, {}), (SET, ("a",) * depth, [[]]), (APPEND, ("l",) * depth, {})):
+            try:
+                encode_body(new_event(changes=[change]), bytes(16))
+            except (UnstorableValueError, ChangeError):
+                refused += 1
+            else:
+                built += [change] if change[2] == {} and change[0] == SET else []
+    state = apply_changes(None, built)
+    assert plain_equal(decode_value(encode_value(state)), state)
+    assert len(built) == 64
+    assert refused > 15
 
 
 def test_limits_of_an_event() -> None:

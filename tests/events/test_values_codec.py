@@ -17,13 +17,13 @@ import msgpack
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from plain_data import datetimes, states, times, twin, values
 
 from symphony_es.errors import DecodeError, UnstorableValueError
 from symphony_es.events import values as values_module
 from symphony_es.events.codec import decode_value, encode_canonical, encode_value
 from symphony_es.events.references import EntityReference, find_references
 from symphony_es.events.values import Encrypted, Redacted, Tagged, UnknownZone, check_plain, check_types, copy_plain, plain_equal
+from tests.events.plain_data import datetimes, states, times, twin, values
 
 
 @given(values)
@@ -251,7 +251,8 @@ def test_what_is_no_plain_data_is_refused_with_its_path(value: Any, place: str) 
 @pytest.mark.parametrize("key", [True, 1.0, None, b"a", (1,), Decimal(1)], ids=repr)
 def test_keys_that_are_no_text_and_no_whole_number_are_refused(key: Any) -> None:
     """msgpack would write them, and no reader would take them back."""
-    for whole in ({key: 1}, [{"a": {key: 1}}], ({key: {}},)):
+    wholes: list[Any] = [{key: 1}, [{"a": {key: 1}}], ({key: {}},)]
+    for whole in wholes:
         for refuse in (check_plain, check_types, encode_value, encode_canonical):
             with pytest.raises(UnstorableValueError, match="keys are str or int"):
                 refuse(whole)
