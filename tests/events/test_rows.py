@@ -403,7 +403,8 @@ def test_a_state_that_events_have_built_is_never_too_deep_to_be_stored() -> None
     built: list[tuple[Any, ...]] = [(SET, (), {})]
     refused = 0
     for depth in range(1, 70):
-        for change in ((SET, ("a",) * depth, {}), (SET, ("a",) * depth, [[]]), (APPEND, ("l",) * depth, {})):
+        steps: list[Any] = [(SET, ("a",) * depth, {}), (SET, ("a",) * depth, [[]]), (APPEND, ("l",) * depth, {})]
+        for change in steps:
             try:
                 encode_body(new_event(changes=[change]), bytes(16))
             except (UnstorableValueError, ChangeError):
