@@ -186,7 +186,7 @@ def _pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
         raise DecodeError("a map has a key twice")
-    if not KEY_TYPES.issuperset(map(type, made)):
+    if not KEY_TYPES.issuperset(map(type, made)):  # True would pass for 1 otherwise
         raise DecodeError("a map has a key that is neither text nor a whole number")
     return made
 
@@ -215,7 +215,7 @@ class _Decoder:
 
     def decode(self, data: bytes) -> Any:
         try:
-            return self._unpack(data)
+            return Packed.unpackb(data, ext_hook=self._hook, object_pairs_hook=_pairs, strict_map_key=False, raw=False)
         except DecodeError:
             raise
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError, Packed.UnpackException, InvalidOperation) as error:
@@ -428,8 +428,7 @@ def _find_surrogate(event: NewEvent) -> None:
 def _check_value(position: int, version: int, name: str, key: str, rest: bytes) -> int:
     """CRC-32 over the row: everything with a fixed width or a length first, so that no two rows run together."""
     name_bytes, key_bytes = name.encode(), key.encode()
-    head = _CHECKED.pack(position, version, len(name_bytes), len(key_bytes))
-    return crc32(rest, crc32(b"".join((head, name_bytes, key_bytes))))
+    return crc32(rest, crc32(_CHECKED.pack(position, version, len(name_bytes), len(key_bytes)) + name_bytes + key_bytes))
 
 
 def seal_state(position: int, entity_key: str, version: int, name: str, event_id: bytes, time_ns: int, body: bytes) -> bytes:
