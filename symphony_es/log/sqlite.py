@@ -306,7 +306,9 @@ class SQLiteLogRecorder(SQLiteProcessRecorder):
             try:
                 rows: list[Row] = reader.execute(sql, parameters).fetchall()
             except sqlite3.DatabaseError as error:
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode" in str(
+                    error
+                ):
                     raise DamagedEventError("unknown", "unknown", f"SQLite found damage in {self.path} ({error})") from error
                 raise unavailable_for(error, self.path, "reading it") from error
             except (OverflowError, UnicodeDecodeError) as error:
