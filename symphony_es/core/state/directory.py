@@ -59,7 +59,7 @@ def remove_files(paths: Sequence[Path]) -> list[Path]:
     """
     removed = []
     for path in paths:
-        with contextlib.suppress(FileNotFoundError), unavailable(f"{path.name} cannot be removed"):
+        with unavailable(f"{path.name} cannot be removed"), contextlib.suppress(FileNotFoundError):
             path.unlink()
             removed.append(path)
     for directory in {path.parent for path in removed}:

@@ -323,7 +323,7 @@ async def _take(descriptor: int, directory: Path) -> None:
 def _list_keys(directory: Path) -> list[str]:
     keys = []
     with unavailable(f"{directory} cannot be read"):
-        for path in directory.iterdir() if directory.is_dir() else ():
+        for path in directory.iterdir() if directory.exists() else ():
             name = path.name
             key = key_of_file_name(name)
             if key is None and is_hashed_name(name):
