@@ -62,7 +62,7 @@ class TestReading:
         assert same_all(store.read_all(info), states)
         for key in [*sorted(states)[:: max(1, count // 20)], "A:never", "E:000000x", "z:never"]:
             assert same(store.read_one(info, key), states.get(key)), key
-        wanted = sorted(states)[::7] + ["never:1"]
+        wanted = [*sorted(states)[::7], "never:1"]
         assert same_all(store.read_some(info, wanted), {key: states[key] for key in wanted if key in states})
 
     async def test_the_newest_first_and_the_nearest(self, store: SnapshotStore, tmp_path: Path) -> None:

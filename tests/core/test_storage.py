@@ -282,7 +282,8 @@ class TestBadLuck:
     async def test_cancelling_a_write_leaves_old_or_new(self, tmp_path: Path) -> None:
         """Never a half, and no temporary file."""
         await write_file_atomically(tmp_path / "a", [b"old"])
-        task = asyncio.create_task(write_file_atomically(tmp_path / "a", (b"n" * 100_000 for _ in range(50))))
+        writing = write_file_atomically(tmp_path / "a", (b"n" * 100_000 for _ in range(50)))
+        task = asyncio.ensure_future(writing)
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
