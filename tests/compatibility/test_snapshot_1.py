@@ -1,0 +1,78 @@
+"""Snapshots and values that were stored in format 1 are read for ever, and written to the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from pathlib import Path
+from zlib import crc32
+
+from symphony_es.core.state.snapshots import SnapshotStore
+from symphony_es.core.state.storage import FileStorageProvider
+from symphony_es.core.state.stored_values import encode_value_file
+from symphony_es.events.codec import decode_value
+from symphony_es.events.fold import EntityState
+from symphony_es.events.values import plain_equal
+from tests.compatibility.generate_snapshot_1 import ANCHOR, POSITION, SNAPSHOT, STATES, VALUE, VALUE_KEY, snapshot_bytes
+
+
+def test_the_golden_snapshot_is_read(tmp_path: Path) -> None:
+    """Anchor, counts and every state."""
+    (tmp_path / f"{POSITION:020d}.snap").write_bytes(SNAPSHOT.read_bytes())
+    store = SnapshotStore(tmp_path, read_only=True)
+    (info,) = store.list()
+    assert (info.position, info.anchor, info.entity_count) == (POSITION, ANCHOR, 2)
+    states = store.read_all(info)
+    assert list(states) == [state.key for state in STATES]
+    for state in STATES:
+        for name in EntityState.__slots__:
+            assert plain_equal(getattr(states[state.key], name), getattr(state, name)), (state.key, name)
+
+
+def test_the_golden_snapshot_is_written() -> None:
+    """The same states give the same bytes."""
+    assert snapshot_bytes() == SNAPSHOT.read_bytes()
+
+
+async def test_the_golden_value_is_read_and_written(tmp_path: Path) -> None:
+    """Under the name that its key has always had."""
+    name = "k-%49nvoice%3a%2e%2e%2f%c3%a4.value"
+    (tmp_path / name).write_bytes(VALUE.read_bytes())
+    assert await FileStorageProvider(tmp_path).retrieve(VALUE_KEY) == b"what was stored"
+    assert b"".join(encode_value_file(VALUE_KEY, b"what was stored")) == VALUE.read_bytes()
+
+
+def test_docs_format_md_is_enough_to_read_a_snapshot() -> None:
+    """A reader written from the page's tables alone, with none of the library but its value codec, finds the same states."""
+    data = SNAPSHOT.read_bytes()
+    magic, version, flags, position, time_ns, event_id, commitment, check = struct.unpack_from(">8sHHQQ16s32sI", data)
+    assert (magic, version, flags, position) == (b"\x89SYMSNAP", 1, 0, POSITION)
+    assert (event_id, commitment, time_ns) == ANCHOR
+    assert check == crc32(data[:76])
+    index_at, blocks, frames, entities, index_check, trailer_check, digest, end = struct.unpack(">QQQQII32s8s", data[-80:])
+    assert (frames, entities, end) == (len(STATES), 2, b"PANSMYS\x89")
+    assert trailer_check == crc32(data[-80:-44])
+    assert digest == hashlib.sha256(data[:-40]).digest()
+    assert index_check == crc32(data[index_at:-80])
+    count, key_bytes = struct.unpack_from(">QQ", data, index_at)
+    assert count == blocks
+    keys_at = index_at + 16 + 34 * count
+    assert keys_at + key_bytes == len(data) - 80
+    read = {}
+    for number in range(count):
+        offset, length, block_check, block_frames, key_at, key_length = struct.unpack_from(">QQIIQH", data, index_at + 16 + 34 * number)
+        assert crc32(data[offset : offset + length]) == block_check
+        first_key = data[keys_at + key_at : keys_at + key_at + key_length].decode()
+        at, found = offset, []
+        while at < offset + length:
+            size, frame_check, frame_flags, *numbers, name_length = struct.unpack_from(">IIBQQQQH", data, at)
+            assert crc32(data[at + 8 : at + 8 + size]) == frame_check
+            key = data[at + 43 : at + 43 + name_length].decode()
+            encoded = data[at + 43 + name_length : at + 8 + size]
+            found.append(key)
+            read[key] = (None if frame_flags else decode_value(encoded), *numbers)
+            at += 8 + size
+        assert (len(found), found[0]) == (block_frames, first_key)
+    expected = {each.key: (each.data, each.version, each.position, each.state_version, each.generation) for each in STATES}
+    assert read.keys() == expected.keys()
+    assert all(plain_equal(read[key], expected[key]) for key in expected)
