@@ -43,8 +43,9 @@ def sync_directory(directory: Path) -> None:
 
 def make_directory(directory: Path) -> None:
     """Make a directory and those above it, each durable in its parent."""
-    if directory.is_dir():
-        return
+    with unavailable(f"{directory} cannot be looked at"):
+        if directory.is_dir():
+            return
     make_directory(directory.parent)
     with unavailable(f"{directory} cannot be made"):
         directory.mkdir(mode=0o700, exist_ok=True)

@@ -247,7 +247,7 @@ class FileStorageProvider:
             journal = encode_journal([(key, path.name) for key, path in temporaries.items()])
             await _write_and_rename(self.path / _JOURNAL_NAME, [journal], stop)
         except BaseException:
-            if not (self.path / _JOURNAL_NAME).exists():
+            if not self._has_journal():
                 for path in temporaries.values():
                     discard(path)
             raise
@@ -268,9 +268,13 @@ class FileStorageProvider:
         with unavailable("a transaction is complete, but its journal cannot be removed"):
             journal.unlink()
 
+    def _has_journal(self) -> bool:
+        with unavailable(f"{self.path} cannot be looked at"):
+            return (self.path / _JOURNAL_NAME).exists()
+
     async def _put_in_order(self) -> None:
         """Complete what a crash has left, if there is anything."""
-        if await asyncio.to_thread((self.path / _JOURNAL_NAME).exists):
+        if await asyncio.to_thread(self._has_journal):
             async with self._exclusively():
                 pass
 
