@@ -16,6 +16,7 @@ from zlib import crc32
 
 import pytest
 
+from symphony_es.core.state import storage
 from symphony_es.core.state.snapshot_format import (
     HEADER_BYTES,
     TRAILER_BYTES,
@@ -28,7 +29,7 @@ from symphony_es.core.state.snapshot_format import (
 from symphony_es.core.state.snapshot_frames import encode_frame
 from symphony_es.core.state.snapshots import SnapshotStore
 from symphony_es.core.state.storage import FileStorageProvider
-from symphony_es.core.state.stored_values import encode_value_file, file_name_of, key_of_file_name
+from symphony_es.core.state.stored_values import decode_journal, encode_journal, encode_value_file, file_name_of, key_of_file_name
 from symphony_es.errors import (
     ConfigurationError,
     LimitExceededError,
@@ -248,6 +249,74 @@ async def test_a_hashed_file_must_hold_its_key(tmp_path: Path) -> None:
     (tmp_path / f"h-{'0' * 64}.value").write_bytes(b"short")
     with pytest.raises(StoredValueDamagedError, match="named after"):
         await provider.list_keys()
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "unlink"])
+async def test_a_transaction_that_fails_at_any_operation_is_whole_or_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """An I/O error once, at each operation in turn: a typed error, all or nothing afterwards, no temporary file."""
+    real, outcomes = getattr(os, call), set()
+    for point in range(1, 10):
+        provider = FileStorageProvider(tmp_path / f"{point}")
+        await provider.store("a", b"old")
+        left = point
+
+        def failing(*arguments: object, **named: object) -> object:
+            nonlocal left
+            left -= 1
+            if not left:
+                raise OSError(errno.EIO, "Input/output error")
+            return real(*arguments, **named)
+
+        raised = False
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, failing)
+            try:
+                async with provider.create_transaction() as transaction:
+                    await transaction.store("a", b"new")
+                    await transaction.store("b", b"new")
+            except StorageUnavailableError as error:
+                raised = error.errno == errno.EIO
+        there = (await provider.retrieve("a"), await provider.retrieve("b"))
+        assert there in ((b"old", None), (b"new", b"new"))
+        await provider.store("c", b"")
+        assert not list((tmp_path / f"{point}").glob("*.tmp"))
+        assert not (tmp_path / f"{point}" / ".journal").exists()
+        outcomes.add((raised, there[1]))
+        if left > 0:
+            break
+    assert (False, b"new") in outcomes, "the loop must reach the point where nothing fails any more"
+    assert any(raised for raised, _ in outcomes)
+
+
+async def test_a_transaction_too_large_for_its_journal_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it is decided: a journal that could not be read again would be in the way for ever."""
+    provider = FileStorageProvider(tmp_path)
+    monkeypatch.setattr(storage, "MAX_VALUE_BYTES", 20)
+    with pytest.raises(LimitExceededError, match="journal"):
+        async with provider.create_transaction() as transaction:
+            await transaction.store("a", b"1")
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_journal_that_lies_is_refused() -> None:
+    """It leads nowhere outside the directory, whatever it names."""
+
+    def sealed(content: bytes) -> bytes:
+        return content + sha256(content).digest()
+
+    head = struct.pack(">8sHI", b"\x89SYMJOUR", 1, 1)
+    for content in (
+        struct.pack(">8sHI", b"\x89SYMJOUR", 2, 0),
+        struct.pack(">8sHI", b"\x89SYMJOUR", 1, 2**32 - 1),
+        head + struct.pack(">HH", 1, 8) + b"a../../xy",
+        head + struct.pack(">HH", 0, 3) + b"tmp",
+        head + struct.pack(">HH", 1, 3) + b"\xfftmp",
+        encode_journal([("a", ".k-a.value.0123456789abcdef.tmp")])[:-32] + b"more",
+    ):
+        with pytest.raises(StoredValueDamagedError, match="journal"):
+            decode_journal(sealed(content))
 
 
 FULL_DISK = """

@@ -20,20 +20,20 @@ __all__ = ["discard", "make_directory", "read_file", "remove_files", "remove_lef
 
 
 @contextlib.contextmanager
-def unavailable(what: str) -> Iterator[None]:
-    """Say what could not be done when the operating system refuses it."""
+def unavailable(what: str, outcome: str = "what was there before is untouched") -> Iterator[None]:
+    """Say what could not be done when the operating system refuses it, and what has happened by then."""
     try:
         yield
     except OSError as error:
         if isinstance(error, StorageUnavailableError):
             raise
         reason = error.strerror or str(error)
-        raise StorageUnavailableError(error.errno, f"{what}: {reason}; what was there before is untouched") from error
+        raise StorageUnavailableError(error.errno, f"{what}: {reason}; {outcome}") from error
 
 
 def sync_directory(directory: Path) -> None:
     """Make the names in a directory durable."""
-    with unavailable(f"{directory} cannot be made durable"):
+    with unavailable(f"{directory} cannot be made durable", "the last changes of it may be lost with the power"):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)

@@ -54,7 +54,7 @@ from symphony_es.core.state.stored_values import (
     key_of_file_name,
     value_file_bytes,
 )
-from symphony_es.errors import StorageUnavailableError
+from symphony_es.errors import LimitExceededError, StorageUnavailableError
 
 __all__ = ["FileStorageProvider", "StorageTransaction", "write_file_atomically"]
 
@@ -227,7 +227,8 @@ class FileStorageProvider:
         """Store several values, all or none; what a transaction's commit does.
 
         Raises:
-            StorageUnavailableError: nothing is stored; or, when the message says so, the next use completes it.
+            StorageUnavailableError: nothing is stored; or, when the journal was in place already, the next use completes it.
+            LimitExceededError: more values than a journal can name; nothing is stored.
         """
         if values:
             async with self._exclusively():
@@ -245,9 +246,11 @@ class FileStorageProvider:
                 temporaries[key] = await _write_temporary(self._file(key), encode_value_file(key, value), stop)
             await asyncio.to_thread(sync_directory, self.path)
             journal = encode_journal([(key, path.name) for key, path in temporaries.items()])
+            if len(journal) > MAX_VALUE_BYTES:
+                raise LimitExceededError(f"a transaction of {len(values)} values is too large for its journal: commit parts of it")
             await _write_and_rename(self.path / _JOURNAL_NAME, [journal], stop)
         except BaseException:
-            if not self._has_journal():
+            if not self._has_journal():  # else it is decided, and the next use carries it out
                 for path in temporaries.values():
                     discard(path)
             raise
@@ -260,12 +263,12 @@ class FileStorageProvider:
             data = read_file(journal, JOURNAL_KEY, MAX_VALUE_BYTES)
         except FileNotFoundError:
             return
-        with unavailable("a transaction is decided but not complete, the next use completes it"):
+        with unavailable("a transaction cannot be completed", "it is decided, and the next use completes it"):
             for key, temporary in decode_journal(data):
                 with contextlib.suppress(FileNotFoundError):
                     (self.path / temporary).replace(self._file(key))
         sync_directory(self.path)
-        with unavailable("a transaction is complete, but its journal cannot be removed"):
+        with unavailable("the journal of a transaction cannot be removed", "the transaction is complete"):
             journal.unlink()
 
     def _has_journal(self) -> bool:
