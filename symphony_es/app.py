@@ -19,9 +19,10 @@ from symphony_es.core.state.attribution import Attribution, attributed
 from symphony_es.core.state.checkpoint import CheckpointManager
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk
+from symphony_es.core.state.refresh import refresh
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import RestoreManager, restore_manager
-from symphony_es.core.state.resume import ReplayUntil, Resumption, refresh, target_position
+from symphony_es.core.state.resume import ReplayUntil, Resumption, target_position
 from symphony_es.core.state.transactions import TransactionBlock
 from symphony_es.core.state.view import StateView
 from symphony_es.core.state.world import EntityLike, World
@@ -147,7 +148,7 @@ class Symphony:
     async def _populate(self, resume: str | None) -> None:
         world = self._world = self._new_world(empty_log=self.log.head == 0)
         if self.log.head:
-            world.waiting_in_log = await self.history.count_entities()
+            world.waiting_in_log = world.entity_count = await self.history.count_entities()
         if "workflow_engine" not in self.registry:
             self.registry.register("workflow_engine", WorkflowEngine(self))
         if resume == "latest":
@@ -186,6 +187,7 @@ class Symphony:
             engine = self.registry.get("workflow_engine")
             if engine.active_runs:
                 await engine.interrupt(engine.active_runs)
+            self.world.sealed = "closing the Symphony"
             await self.flush()
         finally:
             self.world.close("its Symphony has been closed")

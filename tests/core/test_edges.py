@@ -179,7 +179,7 @@ class TestBlocks:
         customer = symphony.entities.add(Customer(id="c", name="1"))
         async with symphony.transaction("Replaced"):
             symphony.entities.remove(customer)
-            with pytest.raises(EntityExistsError, match="removed in this transaction"):
+            with pytest.raises(EntityExistsError, match="removed in a transaction that has not ended"):
                 symphony.entities.add(Customer(id="c"))
         again = symphony.entities.add(Customer(id="c", name="2"))
         with pytest.raises(ZeroDivisionError):

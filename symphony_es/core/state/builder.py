@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.events.fold import EntityState, Fold
 
-__all__ = ["build_world"]
+__all__ = ["build_world", "note_difference"]
 
 BREATH = 200  # entities between two turns of the event loop
 
@@ -41,16 +41,14 @@ async def build_world(shell: Host, world: World, fold: Fold, report: ResumeRepor
         UnresolvedReferenceError: `strict`, and a target is missing.
     """
     context = RestorationContext(shell)
-    states = live_states(fold)
+    states = await asyncio.to_thread(live_states, fold)
     await _create(world, context, states, report)
     await _connect(world, context, states, report, strict=strict)
-    for key, state in fold.states.items():
-        if state.deleted:
-            world.tombstones[key] = state.version
     for count, (key, state) in enumerate(states.items()):
         if count % BREATH == 0:
             await asyncio.sleep(0)
-        _compare(world, world.records[key], state, report)
+        note_difference(world, world.records[key], state, report)
+    world.entity_count = len(states)
 
 
 async def _create(world: World, context: RestorationContext, states: dict[str, EntityState], report: ResumeReport) -> None:
@@ -76,7 +74,8 @@ async def _connect(
 ) -> None:
     asked = {(id(target), attribute) for target, attribute, _ in context.pending_references}
     await context.resolve_references()
-    for count, (key, path, reference) in enumerate(References(states).all()):
+    references = await asyncio.to_thread(References, states)
+    for count, (key, path, reference) in enumerate(references.all()):
         if count % BREATH == 0:
             await asyncio.sleep(0)
         target = context.entities.get(reference.key)
@@ -90,7 +89,7 @@ async def _connect(
         raise UnresolvedReferenceError([(item.entity, item.path, item.target.key) for item in report.unresolved])
 
 
-def _compare(world: World, record: EntityRecord, state: EntityState, report: ResumeReport) -> None:
+def note_difference(world: World, record: EntityRecord, state: EntityState, report: ResumeReport) -> None:
     """Note where an object differs from its state, so that log and object never drift apart."""
     obj, data = record.obj, state.data or {}
     if isinstance(obj, UnrestoredEntity):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.history import PAGE
-from symphony_es.core.state.transactions import current_scope
+from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import CheckpointError, CheckpointNotFoundError
 from symphony_es.events.changes import REMOVE, SET
@@ -60,7 +60,7 @@ class CheckpointManager:
             EntityOutOfStepError: changes of an entity could not be appended.
             UnstorableValueError: the metadata are no plain data.
         """
-        if current_scope.get() is not None:
+        if open_scope_of(world) is not None:
             raise CheckpointError("a checkpoint cannot be made inside a transaction: its changes are not in the log before it ends")
         started = time.monotonic()
         details = dict(metadata or {})
@@ -68,7 +68,11 @@ class CheckpointManager:
         with world.lock:
             world.record_foreign()
         await world.flush()
-        position, entity_count = self.log.head, world.count_entities()
+        with world.lock:
+            world.outbox.settle()
+            busy = world.outbox.unsettled or world.open_transactions  # then only what has been told is a position that is known whole
+            position = world.outbox.settled_position if busy and world.outbox.settled_position else self.log.head
+            entity_count = world.entity_count
         event_id = uuid7(time.time_ns(), os.urandom(16))
         checkpoint_id = f"ckpt_{text_id(event_id)}"
         state = {

@@ -225,6 +225,16 @@ def _walk(live: Any) -> Iterator[Any]:
             stack.extend(item)
 
 
+def record_above(node: Any) -> EntityRecord | None:
+    """The record of the entity a node belongs to right now, looked up without a lock."""
+    while node is not None:
+        if type(node)._symphony_kind == "entity":
+            record: EntityRecord | None = node.__dict__.get("_symphony_record")
+            return record
+        node = node._symphony_owner
+    return None
+
+
 def entities_in(live: Any) -> list[Any]:
     """The live entities that a live value holds, at any depth; what a new entity brings with it."""
     return [item for item in _walk(live) if kind_of(item) == "entity"]

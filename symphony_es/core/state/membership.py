@@ -15,12 +15,14 @@ from symphony_es.core.state.live import admit, entities_in, kind_of, plain_at
 from symphony_es.core.state.outbox import Outbox
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
-from symphony_es.core.state.transactions import current_scope
+from symphony_es.core.state.transactions import Transaction, scope_of
 from symphony_es.errors import (
     ConfigurationError,
+    DetachedEntityError,
     EntityBusyError,
     EntityExistsError,
     EntityNotFoundError,
+    EntityOutOfStepError,
     EntityOwnershipError,
     EntityTypeError,
     RestorationError,
@@ -59,11 +61,12 @@ class Membership:
         self.under_restoration: EntityReference | None = None
         self.knows_all_ids = empty_log
         self.waiting_in_log = 0
+        self.entity_count = 0
         self.sealed: str | None = None
-        self.tombstones: dict[str, int | EntityRecord] = {}
+        self.removed: dict[str, EntityRecord] = {}
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
-        self._in_doubt: set[EntityRecord] = set()
+        self.open_transactions: set[Transaction] = set()
 
     # -- finding ------------------------------------------------------------------------------------------------------
 
@@ -86,7 +89,10 @@ class Membership:
         if isinstance(entity, EntityReference):
             found = self._records.get(entity.key)
             if found is None:
-                raise EntityNotFoundError(entity.key, self._hint())
+                removed = self.removed.get(entity.key)
+                if removed is None or removed.broken is None:
+                    raise EntityNotFoundError(entity.key, self._hint())
+                found = removed  # its removal could not be appended: it can be refreshed
             return found
         found = self.record_of(entity)
         if found is None:
@@ -122,23 +128,20 @@ class Membership:
         return [record.obj for record in self._records.values() if entity_type is None or record.entity_type == entity_type]
 
     def check_open(self, record: EntityRecord) -> None:
-        """Refuse changes while a resume builds the world that may replace this one.
+        """The gate that every change passes, with the lock held.
 
         Raises:
-            EntityBusyError: it does.
+            DetachedEntityError: the object is not part of a world any more.
+            EntityBusyError: a resume builds the world that may replace this one, or the Symphony is being closed.
         """
+        if record.closed is not None:
+            raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
             raise EntityBusyError(record.key, self.sealed, "a change during it")
 
     def generation(self, entity: EntityLike) -> int:
         """How often a rewind took this entity back."""
         return self.record_for(entity).generation
-
-    def count_entities(self) -> int:
-        """How many entities the log has alive, once everything recorded outside transactions is flushed."""
-        self._in_doubt = {record for record in self._in_doubt if not record.settled}
-        doubtful = sum(1 if record.closed is None else -1 for record in self._in_doubt)
-        return self.waiting_in_log + len(self._records) - doubtful
 
     @property
     def records(self) -> dict[str, EntityRecord]:
@@ -175,16 +178,22 @@ class Membership:
             reference = self._identify(obj, entity_type, entity_id)
             newcomers = self._gather(obj, reference)
             for newcomer in newcomers:
-                self._check_free(newcomer)
+                self._check_addable(newcomer)
             for newcomer, (itself, state) in newcomers.items():
                 record = self._adopt(newcomer, itself, state)
                 record.manual = capture == "on_record" and itself is obj
                 self._begin_history(record, state, event_name if itself is obj else None, data if itself is obj else None)
             return obj
 
+    def check_referred(self, obj: Any) -> None:
+        """Whether an entity that a change refers to is here or can be added; nothing is added yet. Errors are those of `add`."""
+        if not self.restoring and self.record_of(obj) is None:
+            for newcomer in self._gather(obj, self._identify(obj, None, None)):
+                self._check_addable(newcomer)
+
     def adopt_referred(self, obj: Any) -> None:
         """Add an entity that a change of an added one refers to."""
-        if self.record_of(obj) is None:
+        if not self.restoring and self.record_of(obj) is None:
             self.add(obj)
 
     def _place(self, obj: Any, entity_type: str | None) -> Any:
@@ -201,7 +210,12 @@ class Membership:
 
     def _identify(self, obj: Any, entity_type: str | None, entity_id: str | None) -> EntityReference:
         if kind_of(obj) == "entity":
-            spec = type(obj)._symphony_spec
+            spec = type(obj).__dict__.get("_symphony_spec")
+            if spec is None:
+                raise EntityTypeError(
+                    f"{type(obj).__qualname__} derives from an @entity class and is none itself: its own fields would be lost; "
+                    "decorate it with @entity"
+                )
             if entity_type not in (None, spec.name) or entity_id not in (None, obj.id):
                 raise EntityTypeError(f"this object is {spec.name}:{obj.id} and cannot be added as {entity_type}:{entity_id}")
             owner = obj.__dict__.get("_symphony_record")
@@ -235,9 +249,10 @@ class Membership:
                 continue
             state = self.capture(item, reference)
             found[reference.key] = (item, state)
-            if kind_of(item) == "entity":
-                referred = [other for name in type(item)._symphony_spec.fields for other in entities_in(item.__dict__[name])]
-                queue.extend((self._identify(other, None, None), other) for other in referred if self.record_of(other) is None)
+            tracked = kind_of(item) == "entity"
+            held = [item.__dict__[name] for name in state] if tracked else list(getattr(item, "__dict__", {}).values())
+            referred = [other for value in held for other in entities_in(value)]
+            queue.extend((self._identify(other, None, None), other) for other in referred if self.record_of(other) is None)
         return found
 
     def capture(self, obj: Any, reference: EntityReference) -> dict[str, Any]:
@@ -245,6 +260,9 @@ class Membership:
         try:
             if kind_of(obj) == "entity":
                 held = obj.__dict__
+                missing = [name for name in type(obj)._symphony_spec.fields if name not in held]
+                if missing:
+                    raise EntityTypeError(f"{reference.key} has no {missing[0]!r} yet: set every field before the object is added")
                 for name in type(obj)._symphony_spec.fields:
                     admit(held[name], self) if kind_of(held[name]) is None else None
                 return {name: plain_at(held[name], self, name) for name in type(obj)._symphony_spec.fields}
@@ -256,25 +274,32 @@ class Membership:
         """The restorer of a type; one that can only capture where none is registered."""
         return self.restorers.restorer_for(entity_type) or PlainRestorer(entity_type)
 
-    def _check_free(self, key: str) -> None:
+    def _check_addable(self, key: str) -> None:
+        """Every reason to refuse a new entity, before anything of it is done."""
+        if self.sealed is not None:
+            raise EntityBusyError(key, self.sealed, "an addition during it")
+        scope = scope_of(self)
+        if scope is not None:
+            scope.transaction.check_open(key)
         if key in self._records:
             raise EntityExistsError(key, "get it with symphony.entities.get")
-        removed = self.tombstones.get(key)
-        if isinstance(removed, EntityRecord) and removed.holder is not None:
-            raise EntityExistsError(key, "it was removed in this transaction: create it again after its end")
-        if removed is None and not self.knows_all_ids:
-            version, live = self.log.entity_status_now(key)
-            if live:
-                raise EntityExistsError(key, "it is in the log and has not been restored: await symphony.resume()")
-            self.tombstones[key] = version
+        removed = self.removed.get(key)
+        if removed is not None:
+            if removed.holder is not None:
+                raise EntityExistsError(key, "it was removed in a transaction that has not ended: create it again afterwards")
+            if removed.broken is not None:
+                raise EntityOutOfStepError(key, str(removed.broken)) from removed.broken
+        elif not self.knows_all_ids and self.log.entity_status_now(key)[1]:
+            raise EntityExistsError(key, "it is in the log and has not been restored: await symphony.resume()")
 
     def _adopt(self, key: str, obj: Any, state: dict[str, Any]) -> EntityRecord:
         record = EntityRecord(self, key, obj, self.restorers.restorer_for(EntityReference.parse(key).entity_type))
-        removed = self.tombstones.pop(key, 0)
-        if isinstance(removed, EntityRecord):
+        removed = self.removed.pop(key, None)
+        if removed is not None:
             self.outbox.submit_pending()  # its removal comes first
-            removed = removed.version
-        record.version = removed
+            record.version = removed.version
+        elif not self.knows_all_ids:
+            record.version = self.log.entity_status_now(key)[0]
         self.install(record, state)
         return record
 
@@ -289,20 +314,16 @@ class Membership:
 
     def forget(self, record: EntityRecord) -> None:
         """Take a record out of this world, as if it had never been added."""
-        self._in_doubt.discard(record)
         self._records.pop(record.key, None)
         self._foreign.pop(id(record.obj), None)
         if kind_of(record.obj) == "entity":
             record.obj.__dict__.pop("_symphony_record", None)
-        if record.version:
-            self.tombstones[record.key] = record.version
 
     def _begin_history(self, record: EntityRecord, state: dict[str, Any], name: str | None, data: Any) -> None:
         change = (SET, (), state)
-        self._in_doubt.add(record)
         version = record.restorer.state_version if record.restorer is not None else 1
-        scope = current_scope.get()
-        if scope is not None and scope.transaction.world is self:
+        scope = scope_of(self)
+        if scope is not None:
             draft = scope.transaction.draft(record, scope, new=True, name=name or scope.name or f"{record.entity_type}Created")
             draft.sink(change, (self.forget, record))
             segment = draft.segment
@@ -322,22 +343,36 @@ class Membership:
         """
         with self.lock:
             record = self.record_for(entity)
-            sink = record.sink()
-            scope = current_scope.get()
-            name = event_name or (scope.name if scope is not None else None) or f"{record.entity_type}Deleted"
-            if scope is not None and scope.transaction.world is self:
-                sink = scope.transaction.draft(record, scope, new=True, name=name).sink
+            self.check_open(record)
+            if record.broken is not None and not record.version:
+                self.outbox.forget(record)  # it never reached the log: there is nothing to remove from it
+                self.forget(record)
+                record.closed = "it was removed"
+                return
+            scope = scope_of(self)
+            if scope is not None:
+                name = event_name or scope.name or f"{record.entity_type}Deleted"
+                draft = scope.transaction.draft(record, scope, new=True, name=name)
+                draft.segment.data = data if data is not None else draft.segment.data
+                sink = draft.sink
             else:
-                sink = record.segment(current_attribution.get(), name, data).sink
+                if record.holder is not None:
+                    raise EntityBusyError(record.key, record.holder.name, "its removal outside it")
+                sink = record.segment(current_attribution.get(), event_name or f"{record.entity_type}Deleted", data).sink
             sink((REMOVE, ()), (self._unremove, record))
             record.closed = "it was removed"
-            self._in_doubt.add(record)
+            self.knows_all_ids = False  # the next one of this id has to go on with its version
             self._records.pop(record.key)
             self._foreign.pop(id(record.obj), None)
-            self.tombstones[record.key] = record
+            self.removed[record.key] = record
 
     def _unremove(self, record: EntityRecord) -> None:
         record.closed = None
-        self._in_doubt.discard(record)
-        self.tombstones.pop(record.key, None)
+        self.removed.pop(record.key, None)
         self.install(record, record.known or {})
+
+    def count(self, births: int, removed: EntityRecord | None = None) -> None:
+        """Take note of what has been appended: how many entities the log has alive, and removals that need not be kept in mind."""
+        self.entity_count += births
+        if removed is not None and self.removed.get(removed.key) is removed:
+            del self.removed[removed.key]

@@ -14,11 +14,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from symphony_es.core.state.records import EntityRecord, Segment
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityOutOfStepError, LimitExceededError, SymphonyError, UnstorableValueError, format_path
+from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.codec import encode_value
 from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import uuid7
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["Outbox"]
 
 Part = tuple[EntityRecord, Segment]
+TURN_RECORDS = 1000
+"""How many entities' changes one turn of the event loop encodes: more would hold it up for longer than other tasks should wait."""
+
 logger = get_logger(__name__)
 
 
@@ -39,6 +44,7 @@ class Flight(NamedTuple):
 
     ticket: Ticket
     parts: list[Part]
+    transaction: bool = False  # then its failure is its own business: it puts its objects back
 
 
 class Outbox:
@@ -55,6 +61,7 @@ class Outbox:
         self.clock_ns = clock_ns
         self.on_submitted: Callable[[int], None] = lambda size_bytes: None
         self.broken: dict[EntityRecord, None] = {}
+        self.settled_position = 0
         self._dirty: dict[EntityRecord, None] = {}
         self._flights: deque[Flight] = deque()
         self._last: Ticket | None = None
@@ -86,20 +93,31 @@ class Outbox:
             self._waiting_for_room = asyncio.ensure_future(self._submit_when_there_is_room())
             return
         with self.lock:
-            self.submit_pending()
+            self.submit_pending(TURN_RECORDS)
             self.settle()
+            if self._dirty:
+                self.mark_dirty(next(iter(self._dirty)))
 
     async def _submit_when_there_is_room(self) -> None:
         await self.log.room()
         with self.lock:
             self.submit_pending()
 
-    def submit_pending(self) -> None:
-        """Submit all changes made outside transactions, as one transaction; called with the lock held."""
+    def submit_pending(self, most: int | None = None) -> None:
+        """Submit the changes made outside transactions, as one transaction; called with the lock held.
+
+        Args:
+            most: of how many entities at the most; the rest stays for the next call, so that the loop is not held up.
+        """
         if not self._dirty:
             return
-        self._scheduled_on = None
-        dirty, self._dirty = self._dirty, {}
+        dirty = dict(self._dirty)
+        if most is not None and len(dirty) > most:
+            dirty = dict(islice(dirty.items(), most))
+        for record in dirty:
+            del self._dirty[record]
+        if not self._dirty:
+            self._scheduled_on = None
         prepared: list[PreparedEvent] = []
         parts: list[Part] = []
         first: bytes | None = None
@@ -121,12 +139,13 @@ class Outbox:
                 continue
             record.version = version
             parts.extend((record, segment) for segment in record.pending)
-            record.pending = []
         if prepared:
             self._submit(prepared, parts)
 
     def _submit(self, prepared: list[PreparedEvent], parts: list[Part]) -> Ticket:
         ticket = self._last = self.log.submit(prepared)
+        for record in {record: None for record, _ in parts}:
+            record.pending = []
         self._flights.append(Flight(ticket, parts))
         self.on_submitted(sum(len(event.body) for event in prepared))
         return ticket
@@ -187,6 +206,7 @@ class Outbox:
         if not prepared:
             return None
         self._last = self.log.submit(prepared)
+        self._flights.append(Flight(self._last, [(draft.record, draft.segment) for draft in transaction.drafts], transaction=True))
         self.on_submitted(sum(len(event.body) for event in prepared))
         return self._last
 
@@ -222,16 +242,32 @@ class Outbox:
             self.broken[record] = None
             logger.warning("entity_out_of_step", entity=record.key, error=str(error))
 
+    def forget(self, record: EntityRecord) -> None:
+        """Nothing of an entity is to be submitted any more."""
+        self._dirty.pop(record, None)
+        self.broken.pop(record, None)
+
     def settle(self) -> None:
         """Take note of the submissions whose outcome has come; called with the lock held."""
         while self._flights and self._flights[0].ticket.done():
-            ticket, parts = self._flights.popleft()
+            ticket, parts, transaction = self._flights.popleft()
             try:
-                ticket.result()
+                self._count(parts, ticket.result().last)
             except SymphonyError as error:
-                for record, segment in parts:
+                for record, segment in () if transaction else parts:
                     self.mark_broken(record, error)
                     record.dropped.append(segment)
+
+    def _count(self, parts: Iterable[Part], position: int) -> None:
+        """Take note of a submission that is durable: what was created and removed, and how far the log is settled."""
+        self.settled_position = max(self.settled_position, position)
+        for record, segment in parts:
+            if segment.changes:
+                first, last = segment.changes[0], segment.changes[-1]
+                removes = last[0] == REMOVE and not last[1]
+                births = (first[0] == SET and not first[1]) - removes
+                if births or removes:
+                    record.world.count(births, record if removes else None)
 
     async def flush(self, records: Collection[EntityRecord] | None = None) -> None:
         """Wait until everything changed so far is durable.
@@ -243,6 +279,11 @@ class Outbox:
             EntityOutOfStepError: changes of one of them could not be appended; the cause is chained.
         """
         await self.log.room()
+        while len(self._dirty) > TURN_RECORDS:
+            with self.lock:
+                self.submit_pending(TURN_RECORDS)
+            await asyncio.sleep(0)
+            await self.log.room()
         with self.lock:
             self.submit_pending()
             ticket = self._last

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import Attribution, current_attribution
-from symphony_es.core.state.transactions import current_scope
-from symphony_es.errors import DetachedEntityError, EntityBusyError, SymphonyError
+from symphony_es.core.state.transactions import scope_of
+from symphony_es.errors import EntityBusyError, SymphonyError
 from symphony_es.events.changes import Change
 from symphony_es.events.identifiers import split_key
 from symphony_es.events.references import EntityReference
@@ -97,10 +97,9 @@ class EntityRecord:
         """The entity's type."""
         return self.reference.entity_type
 
-    @property
-    def settled(self) -> bool:
-        """Whether everything recorded of it has been submitted, outside any transaction still open."""
-        return not self.pending and self.holder is None and self.broken is None
+    def lost_changes(self) -> list[Change]:
+        """Changes that could not be appended, or wait behind such ones."""
+        return [change for segment in (*self.dropped, *self.pending) for change in segment.changes]
 
     def sink(self) -> Sink:
         """Where a change made right now is recorded; called with the world's lock held, before the change is made.
@@ -110,11 +109,9 @@ class EntityRecord:
             EntityBusyError: a transaction claims the entity and the change does not belong to it.
             TransactionEndedError: the change belongs to a transaction that has ended.
         """
-        if self.closed is not None:
-            raise DetachedEntityError(self.key, self.closed)
         self.world.check_open(self)
-        scope = current_scope.get()
-        if scope is not None and scope.transaction.world is self.world:
+        scope = scope_of(self.world)
+        if scope is not None:
             return scope.sink(self)
         if self.holder is not None:
             raise EntityBusyError(self.key, self.holder.name, "a change outside it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from symphony_es.events.changes import Change
 from symphony_es.events.references import EntityReference, Path
 
 __all__ = ["Difference", "ResumeReport", "UnresolvedReference"]
@@ -39,6 +40,7 @@ class ResumeReport:
         unresolved: references without a target.
         different: objects that differ from their states: a field a restorer left out, or added.
         unknown_values: names of tagged values no class was known for, by entity; kept as stored.
+        dropped: changes that could not be appended before and are given up, by entity.
         rewound: keys of the entities that were taken back by compensating events.
         damaged_snapshots: snapshots passed over because they could not be trusted, with the reason.
         duration_s: how long it took, in seconds.
@@ -51,6 +53,7 @@ class ResumeReport:
     unresolved: list[UnresolvedReference] = field(default_factory=list)
     different: list[Difference] = field(default_factory=list)
     unknown_values: dict[str, list[str]] = field(default_factory=dict)
+    dropped: dict[str, list[Change]] = field(default_factory=dict)
     rewound: list[str] = field(default_factory=list)
     damaged_snapshots: list[tuple[str, str]] = field(default_factory=list)
     duration_s: float = 0.0
@@ -70,6 +73,7 @@ class ResumeReport:
             "unresolved": [(item.entity, list(item.path), item.target.key) for item in self.unresolved],
             "different": [(item.entity, [list(path) for path in item.paths]) for item in self.different],
             "unknown_values": dict(self.unknown_values),
+            "dropped": {entity: len(changes) for entity, changes in self.dropped.items()},
             "rewound": list(self.rewound),
             "damaged_snapshots": list(self.damaged_snapshots),
             "duration_s": self.duration_s,

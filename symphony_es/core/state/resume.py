@@ -8,17 +8,18 @@ place and detach the old one. A failure before (4) has appended nothing; one in 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import attributed, current_attribution
 from symphony_es.core.state.builder import build_world
-from symphony_es.core.state.history import StateHistory, is_system
+from symphony_es.core.state.history import PAGE, StateHistory, is_system
 from symphony_es.core.state.report import ResumeReport
-from symphony_es.core.state.transactions import current_scope
+from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.core.state.world import World
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, PositionInsideTransactionError, PositionNotFoundError, RestorationError
@@ -94,45 +95,65 @@ class Resumption:
             PositionInsideTransactionError: going back into the middle of a transaction.
             ConcurrencyError: another writer was first; nothing was appended.
         """
-        if current_scope.get() is not None:
+        old = self.host.world
+        if open_scope_of(old) is not None:
             raise RestorationError("a resume cannot happen inside a transaction: end it first")
         started = time.monotonic()
-        old = self.host.world
         with old.lock:
             old.record_foreign()
-        await old.flush()
-        old.sealed = "a resume"
+            if old.open_transactions:
+                names = ", ".join(sorted(repr(transaction.name) for transaction in old.open_transactions))
+                raise RestorationError(f"transactions are open ({names}): wait for their end before a resume")
+            if old.sealed is not None:
+                raise RestorationError(f"{old.sealed} is under way already")
+            old.sealed = "a resume"
         try:
+            while old.outbox.unsettled:
+                await old.outbox.flush([])
             target = await choose_target()
             report = ResumeReport(position=target, checkpoint=checkpoint.id if checkpoint is not None else None)
+            report.dropped = {record.key: record.lost_changes() for record in old.outbox.broken}
             fold = await self.history.states_at(target)
-            changed = await self._changed_since(target)
-            if changed:
-                first, last = await self.log.transaction_bounds(target) if target else (0, 0)
+            heads = await self._heads(fold)
+            if heads and target:
+                first, last = await self.log.transaction_bounds(target)
                 if target != last:
                     raise PositionInsideTransactionError(target, first, last)
-            heads = {key: state for key in sorted(changed) if (state := await self.history.entity_at(key, self.log.head)) is not None}
             compensations = self._compensate(fold, heads, checkpoint)
             world = new_world()
             await build_world(self.shell(world), world, fold, report, strict=strict)
-            if compensations:
-                await self.log.append(compensations)
-                report.rewound = [event.entity_key for event in compensations]
-            self._take_over_versions(world, heads, compensations)
+            await _to_the_end(self._replace(old, world, heads, compensations))
+            report.rewound = [event.entity_key for event in compensations]
         finally:
             old.sealed = None
-        old.close("its world has been replaced by a resume")
-        world.restoring = False
-        world.knows_all_ids = True
-        self.install(world)
         report.damaged_snapshots = list(self.history.damaged)
         report.duration_s = time.monotonic() - started
         logger.info("world_resumed", position=target, checkpoint_id=report.checkpoint, duration_ms=round(report.duration_s * 1000, 1))
         return report
 
-    async def _changed_since(self, target: int) -> set[str]:
-        keys = await self.history.changed_keys(target, self.log.head)
-        return {key for key in keys if not is_system(key)}
+    async def _replace(self, old: World, world: World, heads: dict[str, EntityState], compensations: list[NewEvent]) -> None:
+        if compensations:
+            await self.log.append(compensations)
+        self._take_over_versions(world, heads, compensations)
+        world.restoring = False
+        old.close("its world has been replaced by a resume")
+        self.install(world)
+
+    async def _heads(self, fold: Fold) -> dict[str, EntityState]:
+        """The present states of the application's entities that have events after a fold's position; one pass over those."""
+        present, after = Fold(position=fold.position), fold.position
+        while after < self.log.head:
+            rows = await self.log.read_rows(after=after, until=self.log.head, limit=PAGE)
+            if not rows:
+                break
+            for row in rows:
+                if is_system(row[1]):
+                    continue
+                if row[1] not in present.states and row[1] in fold.states:
+                    present.states[row[1]] = fold.states[row[1]].copy()
+                present.apply_row(row)
+            after = rows[-1][0]
+        return dict(sorted(present.states.items()))
 
     @staticmethod
     def _compensate(fold: Fold, heads: dict[str, EntityState], checkpoint: CheckpointEntry | None) -> list[NewEvent]:
@@ -153,9 +174,7 @@ class Resumption:
         latest.update({event.entity_key: (event.version, event.metadata.generation or 0) for event in compensations})
         for key, (version, generation) in latest.items():
             record = world.records.get(key)
-            if record is None:
-                world.tombstones[key] = version
-            else:
+            if record is not None:
                 record.version, record.generation = version, generation
 
 
@@ -180,26 +199,12 @@ def _rewound(key: str, now: EntityState, then: EntityState | None, changes: list
     )
 
 
-async def refresh(world: World, history: StateHistory, entity: Any) -> list[Change]:
-    """Put an object back to the log's state; returns the changes that were not appended and are dropped.
-
-    An entity whose creation never reached the log is taken out of the world: its object belongs to nothing again.
-    """
-    record = world.record_for(entity)
-    await world.outbox.flush([])
-    with world.lock:
-        dropped = [change for segment in (*record.dropped, *record.pending) for change in segment.changes]
-        record.dropped, record.pending = [], []
-    state = await history.entity_at(record.key, history.log.head)
-    with world.lock:
-        world.outbox.broken.pop(record, None)
-        record.broken = None
-        if state is None or state.deleted:
-            record.version = 0 if state is None else state.version
-            world.forget(record)
-            return dropped
-        record.version, record.generation = state.version, state.generation
-        if record.known is not None:
-            record.known = state.data
-        world.reset(record, state.data or {})
-    return dropped
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await something that must not be left half done; a cancellation takes effect when it is."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        task.result()
+        raise

@@ -5,19 +5,23 @@ Everything that changes in place (an entity's or part's field, a tracked list, d
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from symphony_es.core.state.live import ATOMS, admit, entities_in, locate, plain_of, refuse_cycle
+from symphony_es.core.state.live import ATOMS, admit, entities_in, locate, plain_of, record_above, refuse_cycle
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import Change
+from symphony_es.events.references import Path
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
+    from symphony_es.core.state.records import EntityRecord
 
-__all__ = ["Site", "build_at"]
+__all__ = ["Site", "build_at", "whole"]
 
 Undo = tuple[Any, ...]
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Site:
@@ -30,17 +34,27 @@ class Site:
 
     def __init__(self, node: Any) -> None:
         self.node = node
-        self.record, self.path = locate(node)
-        self.world: Membership | None = self.record.world if self.record is not None else None
+        self.record: EntityRecord | None = None
+        self.path: Path = ()
+        self.world: Membership | None = None
         self.sink: Callable[[Change, Undo], None] | None = None
 
     def __enter__(self) -> Self:
-        if self.record is not None:
-            self.record.world.lock.acquire()
+        record = record_above(self.node)
+        while record is not None:
+            record.world.lock.acquire()
+            self.record, self.path = locate(self.node)  # where it is now that nobody else can move it
+            if self.record is record:
+                break
+            record.world.lock.release()
+            record = self.record
+        self.record = record
+        if record is not None:
+            self.world = record.world
             try:
-                self.sink = self.record.sink()
+                self.sink = record.sink()
             except BaseException:
-                self.record.world.lock.release()
+                record.world.lock.release()
                 raise
         return self
 
@@ -55,6 +69,9 @@ class Site:
             if type(live) in ATOMS:
                 return live, live
             refuse_cycle(self.node, live)
+            if self.world is not None:
+                for found in entities_in(live):
+                    self.world.check_referred(found)
             return live, plain_of(live, self.world) if self.sink is not None else None
         except UnstorableValueError as error:
             raise error.within(self.record.key if self.record else None, (*self.path, key)) from None
@@ -74,3 +91,14 @@ def build_at(item: Any, world: Membership | None, depth: int, key: Any) -> Any:
         return admit(item, world, depth + 1)
     except UnstorableValueError as error:
         raise error.within(None, (key,)) from None
+
+
+def whole(method: Method) -> Method:
+    """Make a mutating method one step for other threads: what it looks at is still so when it changes it."""
+
+    @functools.wraps(method)
+    def call(self: Any, *arguments: Any, **named: Any) -> Any:
+        with Site(self):
+            return method(self, *arguments, **named)
+
+    return call  # type: ignore[return-value]

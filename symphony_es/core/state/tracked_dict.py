@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from symphony_es.core.state.live import BUILDERS, MISSING, PLAIN_COPIES, own, plain_at, release
-from symphony_es.core.state.site import Site, build_at
+from symphony_es.core.state.site import Site, build_at, whole
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.values import check_plain
@@ -78,6 +78,7 @@ class TrackedDict(dict[Any, Any]):
             old = self._put(key, live)
             site.recorded((SET, (*site.path, key), plain), (self._put, key, old), live)
 
+    @whole
     def __delitem__(self, key: Any) -> None:
         if key not in self:
             raise KeyError(key)
@@ -85,6 +86,7 @@ class TrackedDict(dict[Any, Any]):
             old = self._put(key, MISSING)
             site.recorded((REMOVE, (*site.path, key)), (self._put, key, old))
 
+    @whole
     def pop(self, key: Any, /, *default: Any) -> Any:
         """Remove a key and return its value."""
         if key not in self:
@@ -93,6 +95,7 @@ class TrackedDict(dict[Any, Any]):
         del self[key]
         return value
 
+    @whole
     def popitem(self) -> tuple[Any, Any]:
         """Remove and return the last item."""
         if not self:
@@ -106,6 +109,7 @@ class TrackedDict(dict[Any, Any]):
         for key, live in items.items():
             self._put(key, live)
 
+    @whole
     def clear(self) -> None:
         """Remove everything."""
         if self:
@@ -114,17 +118,20 @@ class TrackedDict(dict[Any, Any]):
                 self._refill({})
                 site.recorded((SET, site.path, {}), (self._refill, old))
 
+    @whole
     def setdefault(self, key: Any, default: Any = None, /) -> Any:
         """The value under a key, which is set to the default when it is missing."""
         if key not in self:
             self[key] = default
         return self[key]
 
+    @whole
     def update(self, *others: Any, **named: Any) -> None:
         """Set all given items, one by one."""
         for key, value in dict(*others, **named).items():
             self[key] = value
 
+    @whole
     def __ior__(self, other: Any) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
         self.update(other)
         return self

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from symphony_es.core.state.live import BUILDERS, PLAIN_COPIES, own, plain_at, plain_of, release
-from symphony_es.core.state.site import Site, build_at
+from symphony_es.core.state.site import Site, build_at, whole
+from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import APPEND, REMOVE, SET, SPLICE
 
 if TYPE_CHECKING:
@@ -64,10 +65,16 @@ class TrackedList(list[Any]):
         with Site(self) as site:
             live: list[Any] = []
             plain: list[Any] = []
-            for offset, value in enumerate(values):
-                one, other = site.convert(value, start + offset)
-                live.append(one)
-                plain.append(other)
+            try:
+                for offset, value in enumerate(values):
+                    one, other = site.convert(value, start + offset)
+                    own(one, self, start + offset)  # so that the same part given twice is copied the second time
+                    live.append(one)
+                    plain.append(other)
+            except UnstorableValueError:
+                for one in live:
+                    release(one)
+                raise
             old = self._swap(start, stop, live)
             if live or old:
                 site.recorded((SPLICE, site.path, start, stop, plain), (self._swap, start, start + len(live), old), *live)
@@ -80,25 +87,30 @@ class TrackedList(list[Any]):
             super().append(live)
             site.recorded((APPEND, site.path, plain), (self._swap, len(self) - 1, len(self), []), live)
 
+    @whole
     def extend(self, values: Iterable[Any], /) -> None:
         """Append all values."""
         self._splice(len(self), len(self), list(values))
 
+    @whole
     def insert(self, index: SupportsIndex, value: Any, /) -> None:
         """Insert a value before an index."""
         at = slice(index, None).indices(len(self))[0]
         self._splice(at, at, [value])
 
+    @whole
     def pop(self, index: SupportsIndex = -1, /) -> Any:
         """Remove and return the value at an index."""
         value = self[index]
         del self[index]
         return value
 
+    @whole
     def remove(self, value: Any, /) -> None:
         """Remove the first equal value."""
         del self[self.index(value)]
 
+    @whole
     def clear(self) -> None:
         """Remove everything."""
         self._splice(0, len(self), [])
@@ -110,30 +122,35 @@ class TrackedList(list[Any]):
             old = self._swap(0, len(self), arranged)
             site.recorded((SPLICE, site.path, 0, len(old), plain), (self._swap, 0, len(old), old))
 
+    @whole
     def sort(self, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> None:
         """Sort in place."""
         self._reorder(sorted(self, key=key, reverse=reverse))
 
+    @whole
     def reverse(self) -> None:
         """Reverse in place."""
         self._reorder(list(reversed(self)))
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        if not isinstance(index, slice):
-            at = range(len(self))[index]  # a negative index counted from the end; IndexError as a list's
-            with Site(self) as site:
+        with Site(self) as site:
+            if not isinstance(index, slice):
+                at = range(len(self))[index]  # a negative index counted from the end; IndexError as a list's
                 live, plain = site.convert(value, at)
                 old = self._swap(at, at + 1, [live])
                 site.recorded((SET, (*site.path, at), plain), (self._swap, at, at + 1, old), live)
-            return
-        start, stop, step = index.indices(len(self))
-        if step == 1:
-            self._splice(start, max(start, stop), list(value))
-            return
-        arranged = list(self)
-        arranged[index] = value
-        self._splice(0, len(self), arranged)
+                return
+            start, stop, step = index.indices(len(self))
+            if step == 1:
+                self._splice(start, max(start, stop), list(value))
+                return
+            values, places = list(value), range(len(self))[index]
+            if len(values) != len(places):
+                raise ValueError(f"attempt to assign sequence of size {len(values)} to extended slice of size {len(places)}")
+            for place, item in zip(places, values, strict=True):
+                self[place] = item
 
+    @whole
     def __delitem__(self, index: Any) -> None:
         if not isinstance(index, slice):
             at = range(len(self))[index]
@@ -154,10 +171,12 @@ class TrackedList(list[Any]):
             old = self._swap(0, len(self), kept)
             site.recorded((SPLICE, site.path, 0, len(old), plain), (self._swap, 0, len(kept), old))
 
+    @whole
     def __iadd__(self, values: Iterable[Any]) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
         self.extend(values)
         return self
 
+    @whole
     def __imul__(self, count: SupportsIndex) -> Self:
         copies = list(self) * (count.__index__() - 1)
         if count.__index__() <= 0:

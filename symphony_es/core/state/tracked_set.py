@@ -8,18 +8,22 @@ container as it was.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from symphony_es.core.state.live import BUILDERS, PLAIN_COPIES, entities_in, kind_of, plain_at, plain_of
-from symphony_es.core.state.site import Site, build_at
+from symphony_es.core.state.site import Site, build_at, whole
 from symphony_es.errors import UnstorableValueError
-from symphony_es.events.changes import ADD, DISCARD
+from symphony_es.events.changes import ADD, DISCARD, SET
 from symphony_es.events.values import check_plain
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
 
 __all__ = ["TrackedSet"]
+
+_HAVE_TWINS = frozenset({bool, int, float, Decimal, tuple})
+"""Types with values that are equal and not the same: 1, True and 1.0. What is stored has to be found, not what was given."""
 
 
 class TrackedSet(set[Any]):
@@ -59,20 +63,23 @@ class TrackedSet(set[Any]):
                 super().add(live)
                 site.recorded((ADD, site.path, plain), (self._drop, live), live)
 
+    @whole
     def discard(self, member: Any, /) -> None:
         """Remove a member if it is there."""
         if member in self:
             with Site(self) as site:
-                stored = next(item for item in self if item == member)
+                stored = next(item for item in self if item == member) if type(member) in _HAVE_TWINS else member
                 super().discard(member)
                 site.recorded((DISCARD, site.path, plain_of(stored, site.world)), (self._put, stored))
 
+    @whole
     def remove(self, member: Any, /) -> None:
         """Remove a member; KeyError when it is not there."""
         if member not in self:
             raise KeyError(member)
         self.discard(member)
 
+    @whole
     def pop(self) -> Any:
         """Remove and return some member."""
         if not self:
@@ -81,24 +88,37 @@ class TrackedSet(set[Any]):
         self.discard(member)
         return member
 
+    @whole
     def clear(self) -> None:
         """Remove everything."""
-        self.difference_update(set(self))
+        if self:
+            with Site(self) as site:
+                old = set(self)
+                self._refill(set())
+                site.recorded((SET, site.path, set()), (self._refill, old))
 
+    def _refill(self, members: set[Any]) -> None:
+        super().clear()
+        super().update(members)
+
+    @whole
     def update(self, *others: Iterable[Any]) -> None:
         """Add all members of the others."""
         for member in [member for other in others for member in other]:
             self.add(member)
 
+    @whole
     def difference_update(self, *others: Iterable[Any]) -> None:
         """Remove all members of the others."""
         for member in [member for other in others for member in other]:
             self.discard(member)
 
+    @whole
     def intersection_update(self, *others: Iterable[Any]) -> None:
         """Keep what all others have as well."""
         self.difference_update(set(self).difference(set(self).intersection(*others)))
 
+    @whole
     def symmetric_difference_update(self, other: Iterable[Any], /) -> None:
         """Keep what exactly one of the two has."""
         members = set(other)
@@ -106,18 +126,22 @@ class TrackedSet(set[Any]):
         self.update(members - common)
         self.difference_update(common)
 
+    @whole
     def __ior__(self, other: Any) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
         self.update(_as_set(other))
         return self
 
+    @whole
     def __isub__(self, other: Any) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
         self.difference_update(_as_set(other))
         return self
 
+    @whole
     def __iand__(self, other: Any) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
         self.intersection_update(_as_set(other))
         return self
 
+    @whole
     def __ixor__(self, other: Any) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
         self.symmetric_difference_update(_as_set(other))
         return self

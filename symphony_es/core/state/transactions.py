@@ -19,12 +19,27 @@ from symphony_es.events.changes import Change
 from symphony_es.events.event import check_event_name
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord, Segment, Sink
     from symphony_es.core.state.world import World
 
-__all__ = ["Recording", "Scope", "Transaction", "TransactionBlock", "current_scope"]
+__all__ = ["Recording", "Scope", "Transaction", "TransactionBlock", "current_scope", "open_scope_of", "scope_of"]
 
 Undo = tuple[Any, ...]
+
+
+def scope_of(world: Membership) -> Scope | None:
+    """The innermost block around the running code that belongs to a world; blocks of other Symphonies are passed over."""
+    scope = current_scope.get()
+    while scope is not None and scope.transaction.world is not world:
+        scope = scope.outer
+    return scope
+
+
+def open_scope_of(world: Membership) -> Scope | None:
+    """The same, and None when its transaction has ended: a task may outlive the block that it was started in."""
+    scope = scope_of(world)
+    return None if scope is None or scope.transaction.ended else scope
 
 
 class Draft:
@@ -41,20 +56,29 @@ class Draft:
     def sink(self, change: Change, undo: Undo) -> None:
         """Record a change and what undoes it."""
         self.segment.changes.append(change)
-        self.transaction.undo_log.append(undo)
+        self.transaction.undo_log.append((self.scope, undo))
 
 
 class Scope:
     """One block: the transaction it belongs to, and the name that events of its changes get."""
 
-    __slots__ = ("data", "draft_mark", "name", "transaction", "undo_mark")
+    __slots__ = ("data", "name", "open", "outer", "transaction")
 
-    def __init__(self, transaction: Transaction, name: str | None, data: Any = None) -> None:
+    def __init__(self, transaction: Transaction, name: str | None, data: Any, outer: Scope | None) -> None:
         self.transaction = transaction
         self.name = name
         self.data = data
-        self.undo_mark = len(transaction.undo_log)
-        self.draft_mark = len(transaction.drafts)
+        self.outer = outer
+        self.open = True
+
+    def within(self, other: Scope) -> bool:
+        """Whether this block is another one, or inside it."""
+        scope: Scope | None = self
+        while scope is not None:
+            if scope is other:
+                return True
+            scope = scope.outer
+        return False
 
     def sink(self, record: EntityRecord) -> Sink:
         """Where a change of an entity made in this block is recorded."""
@@ -71,7 +95,7 @@ class Transaction:
         self.world = world
         self.name = name
         self.drafts: list[Draft] = []
-        self.undo_log: list[Undo] = []
+        self.undo_log: list[tuple[Scope, Undo]] = []
         self.records: dict[EntityRecord, int] = {}
         self.waiting_for: set[EntityRecord] = set()
         self.ended = False
@@ -85,12 +109,10 @@ class Transaction:
             EntityBusyError: another one claims it.
             EntityOutOfStepError: its earlier changes could not be appended.
         """
-        if self.ended:
-            raise TransactionEndedError(
-                f"the transaction {self.name!r} has ended; {record.key} cannot be changed by a task or thread that belongs to it"
-            )
+        self.check_open(record.key)
         if record.holder is self:
             return
+        self.world.check_open(record)
         if record.holder is not None:
             raise EntityBusyError(record.key, record.holder.name, f"the transaction {self.name!r}")
         if record.pending:
@@ -100,6 +122,17 @@ class Transaction:
         record.holder = self
         self.records[record] = record.version
 
+    def check_open(self, what: str) -> None:
+        """Refuse what comes after the end, which is when the drafts are submitted.
+
+        Raises:
+            TransactionEndedError: it has ended.
+        """
+        if self.ended:
+            raise TransactionEndedError(
+                f"the transaction {self.name!r} has ended; {what} cannot be changed by a task or thread that belongs to it"
+            )
+
     def draft(self, record: EntityRecord, scope: Scope, *, new: bool = False, name: str | None = None) -> Draft:
         """The draft that a change of an entity belongs to; a new one after a draft of another block or attribution."""
         self.take(record)
@@ -107,6 +140,8 @@ class Transaction:
         if record.adoption is not None:
             self._adopt(record, scope, attribution)
         latest = self._latest.get(record)
+        if latest is not None and latest.scope.open and not (scope.within(latest.scope) or latest.scope.within(scope)):
+            raise EntityBusyError(record.key, latest.scope.name or self.name, f"another block of {self.name!r} that runs beside it")
         if latest is not None and not new and latest.scope is scope and latest.segment.attribution is attribution:
             return latest
         segment = self.world.new_segment(name or scope.name or f"{record.entity_type}Changed", attribution, scope.data)
@@ -116,7 +151,7 @@ class Transaction:
     def _adopt(self, record: EntityRecord, scope: Scope, attribution: Attribution) -> None:
         changes = record.adoption
         self._add(Draft(self, record, scope, record.take_adoption(attribution)))
-        self.undo_log.append((setattr, record, "adoption", changes))
+        self.undo_log.append((scope, (setattr, record, "adoption", changes)))
 
     def _add(self, draft: Draft) -> Draft:
         self.drafts.append(draft)
@@ -124,18 +159,37 @@ class Transaction:
         return draft
 
     def roll_back(self, scope: Scope) -> None:
-        """Undo everything since the beginning of a block, newest first; versions are what they were when it claimed its entities."""
-        for record, version in self.records.items():
-            record.version = version
-        while len(self.undo_log) > scope.undo_mark:
-            function, *arguments = self.undo_log.pop()
-            function(*arguments)
-        del self.drafts[scope.draft_mark :]
+        """Undo what a block and the blocks inside it have done, newest first; what others did beside it stays.
+
+        After the transaction's end nothing is undone: it has been submitted.
+        """
+        if self.ended:
+            return
+        kept: list[tuple[Scope, Undo]] = []
+        while self.undo_log:
+            owner, undo = self.undo_log.pop()
+            if owner.within(scope):
+                function, *arguments = undo
+                function(*arguments)
+            else:
+                kept.append((owner, undo))
+        self.undo_log.extend(reversed(kept))
+        self.drafts = [draft for draft in self.drafts if not draft.scope.within(scope)]
         self._latest = {draft.record: draft for draft in self.drafts}
 
-    def finish(self) -> None:
-        """Release all claims."""
+    def fail(self, scope: Scope) -> None:
+        """After a commit that failed: versions and objects are what they were before."""
+        for record, version in self.records.items():
+            record.version = version
+        self.ended = False
+        self.roll_back(scope)
         self.ended = True
+
+    def finish(self) -> None:
+        """End it and release all claims."""
+        self.ended = True
+        self.undo_log.clear()
+        self.world.open_transactions.discard(self)
         for record in self.records:
             if record.holder is self:
                 record.holder = None
@@ -177,14 +231,18 @@ class _Block:
     def _begin(self) -> None:
         if self._attribution:
             self._stack.enter_context(attributed(**self._attribution))
-        enclosing = current_scope.get()
-        joins = enclosing is not None and enclosing.transaction.world is self.world and not enclosing.transaction.ended
-        self._outer = not joins
-        transaction = enclosing.transaction if joins and enclosing is not None else Transaction(self.world, self.name or "a block")
-        self._scope = Scope(transaction, self.name, self._data)
+        enclosing = scope_of(self.world)
+        if enclosing is not None:
+            enclosing.transaction.check_open(f"what the block {self.name!r} would change")
+        self._outer = enclosing is None
+        transaction = Transaction(self.world, self.name or "a block") if enclosing is None else enclosing.transaction
+        self.world.open_transactions.add(transaction)
+        self._scope = Scope(transaction, self.name, self._data, current_scope.get())
         self._token = current_scope.set(self._scope)
 
     def _end(self) -> None:
+        if self._scope is not None:
+            self._scope.open = False
         if self._token is not None:
             current_scope.reset(self._token)
             self._token = None
@@ -224,7 +282,7 @@ class Recording(_Block):
                 try:
                     self.event_ids = self.world.outbox.submit_drafts(transaction)
                 except SymphonyError:
-                    transaction.roll_back(self.scope)
+                    transaction.fail(self.scope)
                     raise
         finally:
             if self._outer:
@@ -242,7 +300,7 @@ class TransactionBlock(_Block):
 
     async def __aenter__(self) -> Transaction:
         with self.world.lock:
-            self.world.record_foreign()
+            self.world.record_foreign(tolerant=True)
             self._begin()
         try:
             for target in self._claim:
@@ -253,11 +311,13 @@ class TransactionBlock(_Block):
         return self.scope.transaction
 
     def _abandon(self) -> None:
+        transaction = self.scope.transaction
         with self.world.lock:
-            self.scope.transaction.roll_back(self.scope)
-            self.world.reset_foreign(self.scope.transaction)
+            if not transaction.ended:
+                transaction.roll_back(self.scope)
+                self.world.reset_foreign(transaction)
             if self._outer:
-                self.scope.transaction.finish()
+                transaction.finish()
             self._end()
 
     async def __aexit__(self, exception_type: type[BaseException] | None, *rest: object) -> None:
@@ -280,12 +340,11 @@ class TransactionBlock(_Block):
             await self.world.log.room()
             with self.world.lock:
                 ticket = self.world.outbox.submit_transaction(transaction)
+                transaction.ended = True  # what is changed from here on is no part of it
         except BaseException:
             self._abandon()
             raise
-        current_scope.reset(self._token) if self._token is not None else None
-        self._token = None
-        self._stack.close()
+        self._end()
         if ticket is None:
             transaction.finish()
             return
@@ -293,26 +352,31 @@ class TransactionBlock(_Block):
 
     async def _settle(self, ticket: Any) -> None:
         """Wait for the commit; when it fails, or is found to have failed after a cancellation, put the objects back."""
-        transaction = self.scope.transaction
         try:
             await ticket.wait()
         except asyncio.CancelledError:
             ticket.add_done_callback(self._settle_late)
             raise
         except SymphonyError:
-            with self.world.lock:
-                transaction.roll_back(self.scope)
-                transaction.finish()
+            self._put_back()
             raise
-        with self.world.lock:
-            transaction.finish()
+        self._conclude()
 
     def _settle_late(self, ticket: Any) -> None:
+        try:
+            ticket.result()
+        except SymphonyError:
+            self._put_back()
+        else:
+            self._conclude()
+
+    def _put_back(self) -> None:
         with self.world.lock:
-            try:
-                ticket.result()
-            except SymphonyError:
-                self.scope.transaction.roll_back(self.scope)
-                self.scope.transaction.finish()
-            else:
-                self.scope.transaction.finish()
+            self.scope.transaction.fail(self.scope)
+            self.world.reset_foreign(self.scope.transaction)
+            self.scope.transaction.finish()
+
+    def _conclude(self) -> None:
+        with self.world.lock:
+            self.world.outbox.settle()
+            self.scope.transaction.finish()

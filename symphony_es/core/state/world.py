@@ -11,13 +11,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from symphony_es.core.state.capture import revive
+from symphony_es.core.state.connect import connect
+from symphony_es.core.state.live import entities_in, kind_of
 from symphony_es.core.state.membership import EntityLike, Membership
 from symphony_es.core.state.records import EntityRecord, Segment
-from symphony_es.core.state.transactions import Recording, Transaction, TransactionBlock, current_scope
-from symphony_es.errors import EntityBusyError, SymphonyError
+from symphony_es.core.state.transactions import Recording, Transaction, TransactionBlock, open_scope_of
+from symphony_es.errors import EntityBusyError, SymphonyError, UnstorableValueError
 from symphony_es.events.changes import Change
 from symphony_es.events.diff import diff
-from symphony_es.events.references import EntityReference
+from symphony_es.events.references import find_references
 
 __all__ = ["EntityLike", "World"]
 
@@ -56,8 +58,8 @@ class World(Membership):
             EntityBusyError: the wait would close a circle of transactions that wait for each other, or takes longer than 60 s.
         """
         record = self.record_for(entity)
-        scope = current_scope.get()
-        mine = scope.transaction if scope is not None and scope.transaction.world is self else None
+        scope = open_scope_of(self)
+        mine = scope.transaction if scope is not None else None
         while record.holder is not None and record.holder is not mine:
             await self._wait_for(record, mine)
         if mine is not None:
@@ -125,23 +127,40 @@ class World(Membership):
     def _record_difference(self, record: EntityRecord, changes: list[Change]) -> None:
         if not changes:
             return
+        if kind_of(record.obj) is None:
+            for found in entities_in(list(getattr(record.obj, "__dict__", {}).values())):
+                self.adopt_referred(found)
         before, sink = record.known, record.sink()
         record.known = self.capture(record.obj, record.reference)
         for change in changes:
             sink(change, (setattr, record, "known", before))
 
-    def record_foreign(self) -> None:
-        """Record what changed in the objects of foreign classes; what another transaction claims is left to it."""
-        scope = current_scope.get()
+    def record_foreign(self, *, tolerant: bool = False) -> None:
+        """Record what changed in the objects of foreign classes; what another transaction claims is left to it.
+
+        Args:
+            tolerant: an object that holds what cannot be stored is marked as out of step instead of raising: it is none of the
+                caller's business.
+        """
+        scope = open_scope_of(self)
         mine = scope.transaction if scope is not None else None
         for record in list(self._foreign.values()):
-            if not record.manual and record.broken is None and (record.holder is None or record.holder is mine):
+            if record.manual or record.broken is not None or record.holder not in (None, mine):
+                continue
+            try:
                 self._record_difference(record, self._difference(record))
+            except UnstorableValueError as error:
+                if not tolerant:
+                    raise
+                self.outbox.mark_broken(record, error)
 
     def reset_foreign(self, transaction: Transaction) -> None:
-        """After a rollback: put objects of foreign classes back to their last known state."""
+        """After a rollback: put objects of foreign classes back to their last known state.
+
+        Which of the code that runs beside each other changed such an object cannot be told: it is compared, not tracked.
+        """
         for record in list(self._foreign.values()):
-            if record.manual or record.holder not in (None, transaction):
+            if record.manual or record.broken is not None or record.holder not in (None, transaction):
                 continue
             try:
                 unchanged = not self._difference(record)
@@ -152,18 +171,12 @@ class World(Membership):
 
     def reset(self, record: EntityRecord, state: dict[str, Any]) -> None:
         """Put an object of a foreign class into a state; references become live objects."""
-        live = {name: self._relive(item) for name, item in revive(state, self.types).items()}
+        live = revive(state, self.types)
+        for path, reference in find_references(state):
+            target = self.find(reference)
+            if target is not None:
+                live = connect(live, path, reference, target)
         self.restorer_of(record.entity_type).reset(record.obj, live)
-
-    def _relive(self, item: Any) -> Any:
-        if type(item) is EntityReference:
-            found = self.find(item)
-            return item if found is None else found
-        if type(item) in (list, tuple, set):
-            return type(item)(self._relive(member) for member in item)
-        if type(item) is dict:
-            return {key: self._relive(member) for key, member in item.items()}
-        return item
 
     # -- durability and life cycle ------------------------------------------------------------------------------------
 

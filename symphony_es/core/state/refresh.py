@@ -1,0 +1,74 @@
+"""Putting one object back to the log's state, after changes of it could not be appended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from symphony_es.core.state.builder import note_difference
+from symphony_es.core.state.connect import connect
+from symphony_es.core.state.entity_restorer import DeclaredEntityRestorer
+from symphony_es.core.state.history import StateHistory
+from symphony_es.core.state.records import EntityRecord
+from symphony_es.core.state.report import ResumeReport
+from symphony_es.core.state.restore import UnrestoredEntity
+from symphony_es.core.state.world import World
+from symphony_es.errors import EntityBusyError
+from symphony_es.events.changes import Change
+from symphony_es.events.fold import EntityState
+from symphony_es.events.references import find_references
+from symphony_es.events.values import copy_plain
+
+__all__ = ["refresh"]
+
+
+async def refresh(world: World, history: StateHistory, entity: Any) -> list[Change]:
+    """Put an object back to the log's state; returns the changes that were not appended and are dropped.
+
+    An entity whose creation never reached the log is taken out of the world: its object belongs to nothing again. One whose removal
+    never did is here again.
+
+    Raises:
+        EntityBusyError: a transaction claims it.
+        EntityNotFoundError: there is no such entity.
+    """
+    record = world.record_for(entity)
+    _check_free(record)
+    await world.outbox.flush([])
+    state = await history.entity_at(record.key, history.log.head)
+    with world.lock:
+        _check_free(record)
+        dropped = record.lost_changes()
+        record.dropped, record.pending, record.adoption = [], [], None
+        world.outbox.forget(record)
+        record.broken = None
+        if state is None or state.deleted:
+            record.version = 0 if state is None else state.version
+            world.forget(record)
+            return dropped
+        record.version, record.generation, record.closed = state.version, state.generation, None
+        world.removed.pop(record.key, None)
+        world.install(record, state.data or {})
+        _put(world, record, state)
+    return dropped
+
+
+def _check_free(record: EntityRecord) -> None:
+    if record.holder is not None:
+        raise EntityBusyError(record.key, record.holder.name, "a refresh")
+
+
+def _put(world: World, record: EntityRecord, state: EntityState) -> None:
+    data, restorer = state.data or {}, world.restorer_of(record.entity_type)
+    if isinstance(record.obj, UnrestoredEntity):
+        record.known, record.obj.state = None, data
+        return
+    current = data if state.state_version == restorer.state_version else restorer.upcast(copy_plain(data), state.state_version)
+    if isinstance(restorer, DeclaredEntityRestorer):
+        restorer.fill(record.obj, current, world.types)
+        for path, reference in find_references(current):
+            target = world.find(reference)
+            if target is not None:
+                connect(record.obj, path, reference, target)
+    else:
+        world.reset(record, current)
+    note_difference(world, record, state, ResumeReport(position=state.position))
