@@ -76,7 +76,7 @@ class EventLog:
         ignore_anchor: bool = False,
         force_network_fs: bool = False,
         limits: Limits | None = None,
-    ) -> Self:
+    ) -> EventLog:
         """Open the log in a directory for writing, creating what is missing.
 
         After an unclean end of the last writer the write-ahead file is scanned before SQLite sees it, and the events after the
@@ -93,7 +93,7 @@ class EventLog:
             LogUnavailableError: the directory or file cannot be used.
         """
 
-        def start() -> Self:
+        def start() -> EventLog:
             prepare_directory(directory, force_network_fs=force_network_fs)
             lock = DirectoryLock(directory)
             try:
@@ -111,14 +111,14 @@ class EventLog:
         return await asyncio.to_thread(start)
 
     @classmethod
-    async def open_read_only(cls, directory: Path) -> Self:
+    async def open_read_only(cls, directory: Path) -> EventLog:
         """Open a log for reading, also while another process writes it, and in a directory that cannot be written.
 
         Raises:
             LogUnavailableError: there is none, or it cannot be read.
         """
 
-        def start() -> Self:
+        def start() -> EventLog:
             path = directory / DATABASE_NAME
             frozen = not os.access(directory, os.W_OK) and not (directory / f"{DATABASE_NAME}-wal").exists()
             return cls(SQLiteLogRecorder(path, read_only=True, immutable=frozen), read_only=True)

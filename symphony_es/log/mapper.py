@@ -28,8 +28,8 @@ class LogMapper(Mapper[Any]):
         """A prepared event, sealed without a position: for a store that assigns positions itself."""
         event: PreparedEvent = domain_event
         state = seal_state(0, event.entity_key, event.version, event.name, event.event_id, 0, event.body)
-        return StoredEvent(  # type: ignore[call-arg]
-            originator_id=event.entity_key,  # type: ignore[arg-type]
+        return StoredEvent(
+            originator_id=event.entity_key,
             originator_version=event.version,
             topic=event.name,
             state=state,

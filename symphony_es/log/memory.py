@@ -226,4 +226,4 @@ class MemoryLogRecorder(ProcessRecorder):
 
 
 def _stored(row: Row) -> StoredEvent:
-    return StoredEvent(originator_id=row[1], originator_version=row[2], topic=row[3], state=row[4])  # type: ignore[arg-type]
+    return StoredEvent(originator_id=row[1], originator_version=row[2], topic=row[3], state=row[4])

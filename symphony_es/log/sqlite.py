@@ -217,7 +217,7 @@ class SQLiteLogRecorder(SQLiteProcessRecorder):
     def _append_one_by_one(self, groups: Sequence[Sequence[PreparedEvent]], time_ns: int) -> list[Appended | SymphonyError]:
         """After a conflict that was not foreseen: each group behind a savepoint, so that only the guilty one fails."""
         outcomes: list[Appended | SymphonyError] = []
-        size = 0
+        size = position = 0
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             position = self._writer.execute("SELECT coalesce(max(position), 0) FROM stored_events").fetchone()[0]

@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from symphony_es.diagnostics import get_logger
@@ -88,12 +89,12 @@ class Ticket:
             self._outcome = outcome
             futures, callbacks = self._futures, self._callbacks
         for future in futures:
-            calls.setdefault(future.get_loop(), []).append(lambda future=future: future.done() or future.set_result(None))
+            calls.setdefault(future.get_loop(), []).append(partial(_resolve, future))
         for loop, callback in callbacks:
             if loop is None or loop.is_closed():
                 callback(self)
             else:
-                calls.setdefault(loop, []).append(lambda callback=callback: callback(self))
+                calls.setdefault(loop, []).append(partial(callback, self))
 
 
 class Writer:
@@ -204,7 +205,7 @@ class Writer:
             self._pending_bytes -= sum(ticket.size_bytes for ticket in batch)
             waiting, self._waiting_for_room = self._waiting_for_room, []
         for future in waiting:
-            calls.setdefault(future.get_loop(), []).append(lambda future=future: future.done() or future.set_result(None))
+            calls.setdefault(future.get_loop(), []).append(partial(_resolve, future))
         for loop, functions in calls.items():
             _call_in(loop, functions)
 
@@ -216,6 +217,11 @@ class Writer:
                 self._queue.put(None)
         if os.getpid() == self._pid:
             self._thread.join()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, functions: list[Callable[[], Any]]) -> None:

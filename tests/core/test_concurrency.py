@@ -226,10 +226,10 @@ class TestResumes:
         symphony = await reopen()
         for number in range(12):
             customer = symphony.entities.add(Customer(id=f"c{number}"))
-            done = False
+            done = asyncio.Event()
 
-            async def change(customer: Customer = customer, number: int = number) -> None:
-                while not done:
+            async def change(customer: Customer = customer, number: int = number, done: asyncio.Event = done) -> None:
+                while not done.is_set():
                     try:
                         customer.friends.append(1)
                         symphony.entities.add(Customer(id=f"new{number}-{len(customer.friends)}"))
@@ -242,7 +242,7 @@ class TestResumes:
             for _ in range(number):
                 await asyncio.sleep(0)
             await symphony.resume()
-            done = True
+            done.set()
             await task
             assert await agree(symphony, *symphony.entities.all("Customer"))
             view = await symphony.at(symphony.log.head)

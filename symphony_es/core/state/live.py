@@ -73,7 +73,8 @@ def admit(value: Any, world: Membership | None, depth: int = 0) -> Any:
     if cls is tuple:
         return tuple(_admit_fixed(item, world, depth, index, "a tuple") for index, item in enumerate(value))
     if kind == "value":
-        for name in cls._symphony_spec.fields:
+        declared: Any = cls
+        for name in declared._symphony_spec.fields:
             _admit_fixed(getattr(value, name), world, depth, name, f"the @value {cls.__name__}")
         return value
     if isinstance(value, enum.Enum):

@@ -132,7 +132,7 @@ class TrackedDict(dict[Any, Any]):
             self[key] = value
 
     @whole
-    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
+    def __ior__(self, other: Any) -> Self:
         self.update(other)
         return self
 

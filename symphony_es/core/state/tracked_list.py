@@ -172,7 +172,7 @@ class TrackedList(list[Any]):
             site.recorded((SPLICE, site.path, 0, len(old), plain), (self._swap, 0, len(kept), old))
 
     @whole
-    def __iadd__(self, values: Iterable[Any]) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
+    def __iadd__(self, values: Iterable[Any]) -> Self:
         self.extend(values)
         return self
 

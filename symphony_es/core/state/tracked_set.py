@@ -127,22 +127,22 @@ class TrackedSet(set[Any]):
         self.difference_update(common)
 
     @whole
-    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
+    def __ior__(self, other: Any) -> Self:
         self.update(_as_set(other))
         return self
 
     @whole
-    def __isub__(self, other: Any) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
+    def __isub__(self, other: Any) -> Self:
         self.difference_update(_as_set(other))
         return self
 
     @whole
-    def __iand__(self, other: Any) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
+    def __iand__(self, other: Any) -> Self:
         self.intersection_update(_as_set(other))
         return self
 
     @whole
-    def __ixor__(self, other: Any) -> Self:  # type: ignore[misc]  # the builtin returns itself as well
+    def __ixor__(self, other: Any) -> Self:
         self.symmetric_difference_update(_as_set(other))
         return self
 
