@@ -1,0 +1,65 @@
+"""Documents and code say the same: errors, links, settings, limits of size."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from symphony_es import errors
+from symphony_es.log import sqlite
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted([*(ROOT / "symphony_es").rglob("*.py"), *(ROOT / "projections").rglob("*.py")])
+
+
+def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
+    """Every error stands in the drawing under its base, with the builtin it derives from."""
+    drawn: list[tuple[str, str, str]] = []
+    above: list[str] = []
+    for line in (errors.__doc__ or "").split("```")[1].splitlines():
+        match = re.match(r"([│ ]*)(?:[├└]── )?([A-Z]\w+)(?: \((\w+)\))?", line)
+        if match is None:
+            continue
+        depth = 0 if "──" not in line else len(match[1]) // 4 + 1
+        above[depth:] = [match[2]]
+        drawn.append((match[2], above[depth - 1] if depth else "Exception", match[3] or ""))
+    actual = []
+    for name, cls in inspect.getmembers(errors, inspect.isclass):
+        if issubclass(cls, errors.SymphonyError):
+            builtin = [base.__name__ for base in cls.__bases__[1:]]
+            actual.append((name, cls.__bases__[0].__name__, builtin[0] if builtin else ""))
+    assert sorted(drawn) == sorted(actual)
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", *(f"docs/{path.relative_to(ROOT / 'docs')}" for path in sorted((ROOT / "docs").rglob("*.md")))]
+)
+def test_links_lead_somewhere(document: str) -> None:
+    """Every relative link of a document points to a file that is there."""
+    path = ROOT / document
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+def test_the_schema_in_the_format_is_the_one_in_the_code() -> None:
+    """Word for word, but for the white space."""
+    text = re.sub(r"\s+", " ", (ROOT / "docs" / "format.md").read_text())
+    for statement in sqlite.SCHEMA:
+        assert f"{statement};" in text
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_house_rules(path: Path) -> None:
+    """A module says what it is; no print, eval or pickle; functions stay readable; nothing is left for later."""
+    text = path.read_text()
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), "a module opens with what it is"
+    assert not re.search(r"TODO|FIXME|NotImplementedError\(\)|\bpickle\b|\beval\(", text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno <= 75, node.name
+        assert not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "eval", "exec"))
