@@ -46,7 +46,8 @@ class Snapshotter:
         self.failure: Exception | None = None
         self._weight = 0
         self._not_before = 0
-        self._task: asyncio.Task[SnapshotInfo | None] | None = None
+        self._wanted = 0
+        self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Weigh the events since the newest snapshot."""
@@ -82,8 +83,17 @@ class Snapshotter:
 
     def consider(self, position: int) -> None:
         """Begin a snapshot at a position when one is due and none is being written."""
-        if self.due and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._try(position))
+        if self.due:
+            self._wanted = max(self._wanted, position)
+            if self._task is None or self._task.done():
+                self._task = asyncio.create_task(self._work())
+
+    async def _work(self) -> None:
+        """Write what is wanted; while one is being written, a later position may have become due."""
+        done = 0
+        while self._wanted > done and self.due:
+            done = self._wanted
+            await self._try(done)
 
     async def _try(self, position: int) -> SnapshotInfo | None:
         try:

@@ -1,0 +1,147 @@
+"""A bit that flips in the log's files: a typed error, or the rows as they were written; never a row that was altered in silence."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from symphony_es.errors import AnchorMismatchError, SymphonyError
+from symphony_es.events.codec import Row, commitment, encode_body, event_id_of
+from symphony_es.events.values import Limits
+from symphony_es.log.log import check_anchor
+from symphony_es.log.recorder import Anchor, PreparedEvent
+from symphony_es.log.sqlite import SQLiteLogRecorder
+from symphony_es.log.walscan import scan_wal
+from tests.faults.log_workload import ENTITIES, event
+
+EVENTS = 12
+WAL_HEADER_BYTES = 32
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+    path = Path(tempfile.mkdtemp(prefix="symphony-damage-", dir=base))
+    yield path
+    shutil.rmtree(path)
+
+
+def prepared(number: int) -> PreparedEvent:
+    new = event(number)
+    return PreparedEvent(new.entity_key, new.version, new.name, new.event_id, encode_body(new, bytes(16), Limits()))
+
+
+def write_log(path: Path) -> SQLiteLogRecorder:
+    """A log with small pages, so that every byte of it can be tried."""
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA page_size=512")
+    database.execute("PRAGMA journal_mode=WAL")
+    database.close()
+    recorder = SQLiteLogRecorder(path)
+    for number in range(1, EVENTS + 1):
+        recorder.append_groups([[prepared(number)]], 1000 + number)
+    return recorder
+
+
+def anchor_of(row: Row) -> Anchor:
+    return Anchor(position=row[0], event_id=event_id_of(row[4]), commitment=commitment(row[4]))
+
+
+def flips(size: int, rng: random.Random, more: int) -> Iterator[tuple[int, int]]:
+    """One bit of every byte, and all bits of some."""
+    for offset in range(size):
+        yield offset, 1 << rng.randrange(8)
+    for offset in rng.sample(range(size), min(more, size)):
+        for bit in range(8):
+            yield offset, 1 << bit
+
+
+def test_every_byte_of_the_database(scratch: Path) -> None:
+    """Opened for reading, all rows, and those of each entity: as they were, or refused; a shorter log does not match its anchor."""
+    recorder = write_log(scratch / "events.db")
+    original = recorder.read(0)
+    recorder.close()
+    content = (scratch / "events.db").read_bytes()
+    seed = random.randrange(2**32)
+    outcomes: Counter[str] = Counter()
+    path = scratch / "damaged.db"
+    for offset, bit in flips(len(content), random.Random(seed), 50):
+        damaged = bytearray(content)
+        damaged[offset] ^= bit
+        path.write_bytes(damaged)
+        outcome = read_damaged(path, original)
+        assert "silent" not in outcome, f"seed {seed}, offset {offset}, bit {bit}: {outcome}"
+        outcomes[outcome] += 1
+    assert outcomes["refused"] > len(content) // 20, outcomes
+    assert outcomes["as written"] > 0, outcomes
+
+
+def read_damaged(path: Path, original: Sequence[Row]) -> str:
+    try:
+        recorder = SQLiteLogRecorder(path, read_only=True, immutable=True)
+    except SymphonyError:
+        return "refused"
+    try:
+        rows = recorder.read(0)
+        if rows != original:
+            if rows != original[: len(rows)]:
+                return f"silent: altered rows {rows}"
+            check_anchor(recorder, anchor_of(original[-1]))
+            return "silent: rows are missing, and the anchor matches"
+        for number in range(ENTITIES):
+            key = f"E:{number}"
+            own, expected = recorder.read_entity(key), [row for row in original if row[1] == key]
+            if own != expected[: len(own)]:
+                return f"silent: altered rows of {key}"
+            if own != expected:
+                recorder.verify_pages()
+                return f"silent: of {key} {len(own)} rows of {len(expected)} are there"
+    except SymphonyError:
+        return "refused"
+    finally:
+        recorder.close()
+    return "as written"
+
+
+def test_every_byte_of_the_write_ahead_file(scratch: Path) -> None:
+    """Clean to the scan means whole; torn means that at most the last commit is missing; all else is flagged before SQLite sees it."""
+    recorder = write_log(scratch / "events.db")
+    original = recorder.read(0)
+    database, wal = ((scratch / name).read_bytes() for name in ("events.db", "events.db-wal"))
+    recorder.close()
+    path = scratch / "damaged.db"
+    seed = random.randrange(2**32)
+    outcomes: Counter[str] = Counter()
+    for offset, bit in flips(len(wal), random.Random(seed), 10):
+        damaged = bytearray(wal)
+        damaged[offset] ^= bit
+        path.write_bytes(database)
+        wal_path = scratch / "damaged.db-wal"
+        wal_path.write_bytes(damaged)
+        verdict = scan_wal(wal_path)
+        outcomes[verdict] += 1
+        where = f"seed {seed}, offset {offset}, bit {bit}: {verdict}"
+        if verdict == "damaged":
+            continue
+        try:
+            recorder = SQLiteLogRecorder(path)
+        except SymphonyError:
+            continue
+        rows = recorder.read(0)
+        if verdict == "clean":
+            assert rows == original, where
+        else:
+            assert rows == original[: len(rows)], where
+            assert len(rows) >= EVENTS - 1 or offset < WAL_HEADER_BYTES, where
+            if rows != original:
+                with pytest.raises(AnchorMismatchError):
+                    check_anchor(recorder, anchor_of(original[-1]))
+        recorder.close()
+    assert outcomes["damaged"] > outcomes["torn"] > 0, outcomes
