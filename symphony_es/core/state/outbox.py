@@ -21,7 +21,7 @@ from symphony_es.core.state.records import EntityRecord, Segment
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityOutOfStepError, LimitExceededError, SymphonyError, UnstorableValueError, format_path
 from symphony_es.events.changes import REMOVE, SET
-from symphony_es.events.codec import encode_value
+from symphony_es.events.codec import HEADER_BYTES, encode_value
 from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import uuid7
 
@@ -147,7 +147,7 @@ class Outbox:
         for record in {record: None for record, _ in parts}:
             record.pending = []
         self._flights.append(Flight(ticket, parts))
-        self.on_submitted(sum(len(event.body) for event in prepared))
+        self.on_submitted(sum(len(event.body) + HEADER_BYTES for event in prepared))
         return ticket
 
     def _prepare_split(self, record: EntityRecord, segment: Segment, version: int, first: bytes | None) -> list[PreparedEvent]:
@@ -207,7 +207,7 @@ class Outbox:
             return None
         self._last = self.log.submit(prepared)
         self._flights.append(Flight(self._last, [(draft.record, draft.segment) for draft in transaction.drafts], transaction=True))
-        self.on_submitted(sum(len(event.body) for event in prepared))
+        self.on_submitted(sum(len(event.body) + HEADER_BYTES for event in prepared))
         return self._last
 
     def submit_drafts(self, transaction: Transaction) -> dict[str, bytes]:

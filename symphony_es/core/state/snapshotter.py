@@ -126,7 +126,8 @@ class Snapshotter:
         if info is None:
             fold = await self.history.states_at(position)
             info = await self.store.write(position, anchor, sorted(fold.states.values(), key=_key))
-        self._weight = await self.log.weight(position)
+        covered = await self.log.weight(base.position if base is not None else 0) - await self.log.weight(position)
+        self._weight = max(0, self._weight - covered)  # what is submitted and not committed yet stays counted
         await asyncio.to_thread(self.store.thin, await self.log.size_bytes())
         logger.info(
             "snapshot_written", position=position, size_bytes=info.size_bytes, duration_ms=round((time.monotonic() - started) * 1000)
