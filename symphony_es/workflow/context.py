@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.live import admit, kind_of, plain_of
+from symphony_es.core.state.tracking.live import admit, kind_of, plain_of
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, REMOVE, SET, SPLICE, Change
 from symphony_es.events.diff import diff

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from symphony_es.core.state.entity import new_id
+from symphony_es.core.state.tracking.entity import new_id
 from symphony_es.errors import DefinitionError
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.values import copy_plain

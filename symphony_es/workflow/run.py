@@ -16,8 +16,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from symphony_es.core.state.entity import entity
 from symphony_es.core.state.restore import restore_manager
+from symphony_es.core.state.tracking.entity import entity
 from symphony_es.errors import IllegalTransitionError
 from symphony_es.workflow.context import thaw
 from symphony_es.workflow.definition import WorkflowDefinition

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
-from symphony_es.core.state.entity import entity
+from symphony_es.core.state.tracking.entity import entity
 from symphony_es.events.values import plain_equal
 from symphony_es.workflow.context import thaw
 from symphony_es.workflow.definition import WorkflowDefinition

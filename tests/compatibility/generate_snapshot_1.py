@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from symphony_es.core.state.snapshot_writing import snapshot_chunks
-from symphony_es.core.state.stored_values import encode_value_file
+from symphony_es.core.state.files.values import encode_value_file
+from symphony_es.core.state.snapshots.writing import snapshot_chunks
 from symphony_es.events.fold import EntityState
 from symphony_es.events.references import EntityReference
 

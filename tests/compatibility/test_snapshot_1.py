@@ -7,9 +7,9 @@ import struct
 from pathlib import Path
 from zlib import crc32
 
-from symphony_es.core.state.snapshots import SnapshotStore
-from symphony_es.core.state.storage import FileStorageProvider
-from symphony_es.core.state.stored_values import encode_value_file
+from symphony_es.core.state.files.storage import FileStorageProvider
+from symphony_es.core.state.files.values import encode_value_file
+from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.events.codec import decode_value
 from symphony_es.events.fold import EntityState
 from symphony_es.events.values import plain_equal

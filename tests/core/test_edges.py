@@ -18,10 +18,10 @@ from symphony_es.core.state import (
     UnrestoredEntity,
     register_entity_restorer,
     restore_manager,
-    snapshotter,
 )
 from symphony_es.core.state.attribution import attributed
-from symphony_es.core.state.connect import connect
+from symphony_es.core.state.snapshots import snapshotter
+from symphony_es.core.state.tracking.connect import connect
 from symphony_es.errors import (
     EntityBusyError,
     EntityExistsError,

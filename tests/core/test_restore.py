@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -373,3 +378,41 @@ async def test_without_checkpoints_a_resume_costs_the_state_not_the_log(reopen: 
     assert await symphony.log.weight(newest.position) < 5 * 64 * 1024
     await symphony.resume()
     assert symphony.entities.get("Customer:c").name == "399" * 500
+
+
+WRITING = """
+import asyncio, sys
+from symphony_es import Symphony
+from tests.application import Customer, Invoice, Line, Thermometer
+async def main():
+    async with Symphony({"state_dir": sys.argv[1]}, persistence_enabled=True) as symphony:
+        a, b, gone = Customer(id="a"), Customer(id="b"), Customer(id="gone")
+        a.boss, b.boss = b, b
+        a.friends, a.notes = [b, [a]], {"t": (a, b), "device": symphony.entities.add(Thermometer("t", 1.5))}
+        b.friends = [gone]
+        symphony.entities.add(a)
+        symphony.entities.add(Invoice(id="i", customer=a, lines=[Line("x")]))
+        symphony.entities.remove(gone)
+        await symphony.create_checkpoint("there")
+asyncio.run(main())
+"""
+
+
+async def test_another_process_restores_everything(reopen: Opener, tmp_path: Path) -> None:
+    """Cycles, self-references, references in containers and to what is gone, a type without a restorer: as one process wrote them."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", WRITING, str(tmp_path / "state")]
+    await asyncio.to_thread(subprocess.run, command, check=True, env={**os.environ, "PYTHONPATH": str(root)})
+    symphony = await reopen()
+    await symphony.resume_from_checkpoint("there")
+    report = symphony.last_resume
+    assert report is not None
+    a, b = symphony.entities.get("Customer:a"), symphony.entities.get("Customer:b")
+    assert a.boss is b.boss is b
+    assert a.friends[0] is b
+    assert a.friends[1][0] is a
+    assert a.notes["t"] == (a, b)
+    assert a.notes["device"].state["degrees"] == 1.5
+    assert symphony.entities.get("Invoice:i").customer is a
+    assert [item.target.key for item in report.unresolved] == ["Customer:gone"]
+    assert list(report.unrestored) == ["Thermometer:t"]

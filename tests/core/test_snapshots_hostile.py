@@ -16,8 +16,10 @@ from zlib import crc32
 
 import pytest
 
-from symphony_es.core.state import storage
-from symphony_es.core.state.snapshot_format import (
+from symphony_es.core.state.files import storage
+from symphony_es.core.state.files.storage import FileStorageProvider
+from symphony_es.core.state.files.values import decode_journal, encode_journal, encode_value_file, file_name_of, key_of_file_name
+from symphony_es.core.state.snapshots.format import (
     HEADER_BYTES,
     TRAILER_BYTES,
     BlockEntry,
@@ -26,10 +28,8 @@ from symphony_es.core.state.snapshot_format import (
     encode_index,
     encode_trailer,
 )
-from symphony_es.core.state.snapshot_frames import encode_frame
-from symphony_es.core.state.snapshots import SnapshotStore
-from symphony_es.core.state.storage import FileStorageProvider
-from symphony_es.core.state.stored_values import decode_journal, encode_journal, encode_value_file, file_name_of, key_of_file_name
+from symphony_es.core.state.snapshots.frames import encode_frame
+from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.errors import (
     ConfigurationError,
     LimitExceededError,
@@ -322,8 +322,8 @@ def test_a_journal_that_lies_is_refused() -> None:
 FULL_DISK = """
 import asyncio, os, resource, sys
 from pathlib import Path
-from symphony_es.core.state.snapshots import SnapshotStore
-from symphony_es.core.state.storage import FileStorageProvider
+from symphony_es.core.state.snapshots.store import SnapshotStore
+from symphony_es.core.state.files.storage import FileStorageProvider
 from symphony_es.errors import StorageUnavailableError
 from symphony_es.events.fold import EntityState
 root, how = Path(sys.argv[1]), sys.argv[2]

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symphony_es import EntityReference
-from symphony_es.core.state import directory as directory_module
-from symphony_es.core.state import storage as storage_module
-from symphony_es.core.state.bundle import StateBundle
-from symphony_es.core.state.storage import FileStorageProvider, write_file_atomically
-from symphony_es.core.state.stored_values import decode_journal, encode_journal, file_name_of, key_of_file_name
+from symphony_es.core.state.files import directory as directory_module
+from symphony_es.core.state.files import storage as storage_module
+from symphony_es.core.state.files.bundle import StateBundle
+from symphony_es.core.state.files.storage import FileStorageProvider, write_file_atomically
+from symphony_es.core.state.files.values import decode_journal, encode_journal, file_name_of, key_of_file_name
 from symphony_es.errors import (
     DecodeError,
     InvalidIdentifierError,
@@ -79,7 +79,7 @@ class TestValues:
         await provider.store("k", b"old")
         with pytest.raises((UnstorableValueError, TypeError)):
             await provider.store("k", "text")  # type: ignore[arg-type]
-        from symphony_es.core.state import storage_transaction
+        from symphony_es.core.state.files import transaction as storage_transaction
 
         monkeypatch.setattr(storage_transaction, "MAX_VALUE_BYTES", 10)
         with pytest.raises(LimitExceededError):
@@ -201,7 +201,7 @@ class TestTransactions:
 
 CRASHING = """
 import asyncio, os, signal, sys
-from symphony_es.core.state.storage import FileStorageProvider
+from symphony_es.core.state.files.storage import FileStorageProvider
 count, point = 0, int(sys.argv[2])
 def counted(name):
     real = getattr(os, name)
@@ -345,7 +345,7 @@ class TestBundles:
         """A right check value over the wrong content, or another format."""
         from zlib import crc32
 
-        from symphony_es.core.state import bundle as module
+        from symphony_es.core.state.files import bundle as module
         from symphony_es.events.codec import encode_value
 
         for content in ([1, 2], ["Agent", "", 1, {}, None], ["Agent", "1", "1", {}, None]):

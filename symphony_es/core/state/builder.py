@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from symphony_es.core.state.connect import connect
-from symphony_es.core.state.entity_restorer import DeclaredEntityRestorer, unknown_names
 from symphony_es.core.state.history import live_states
-from symphony_es.core.state.live import kind_of
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.report import Difference, ResumeReport, UnresolvedReference
 from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
+from symphony_es.core.state.tracking.connect import connect
+from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer, unknown_names
+from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.core.state.world import World
 from symphony_es.errors import UnresolvedReferenceError
 from symphony_es.events.diff import diff

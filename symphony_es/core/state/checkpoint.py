@@ -25,7 +25,7 @@ from symphony_es.events.values import check_plain
 from symphony_es_projections.checkpoints import CHECKPOINT_TYPE, CheckpointEntry, CheckpointList
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.snapshotter import Snapshotter
+    from symphony_es.core.state.snapshots.snapshotter import Snapshotter
     from symphony_es.core.state.world import World
     from symphony_es.log.log import EventLog
 

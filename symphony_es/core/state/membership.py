@@ -10,11 +10,11 @@ import threading
 from typing import TYPE_CHECKING, Any, Literal
 
 from symphony_es.core.state.attribution import current_attribution
-from symphony_es.core.state.capture import plain_state
-from symphony_es.core.state.live import admit, entities_in, kind_of, plain_at
 from symphony_es.core.state.outbox import Outbox
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
+from symphony_es.core.state.tracking.capture import plain_state
+from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at
 from symphony_es.core.state.transactions import Transaction, scope_of
 from symphony_es.errors import (
     ConfigurationError,

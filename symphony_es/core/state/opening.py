@@ -8,8 +8,8 @@ from pathlib import Path
 
 from symphony_es.core.state.checkpoint import CheckpointManager
 from symphony_es.core.state.history import StateHistory
-from symphony_es.core.state.snapshots import SnapshotStore
-from symphony_es.core.state.snapshotter import Snapshotter
+from symphony_es.core.state.snapshots.snapshotter import Snapshotter
+from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.log.log import Anchor, EventLog
 
 __all__ = ["OpenedLog", "open_in_memory", "open_on_disk"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from symphony_es.core.state.builder import note_difference
-from symphony_es.core.state.connect import connect
-from symphony_es.core.state.entity_restorer import DeclaredEntityRestorer
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import UnrestoredEntity
+from symphony_es.core.state.tracking.connect import connect
+from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer
 from symphony_es.core.state.world import World
 from symphony_es.errors import EntityBusyError
 from symphony_es.events.changes import Change

@@ -11,8 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.capture import assign_attributes, capture_object, revive
-from symphony_es.core.state.types import TypeTable
+from symphony_es.core.state.tracking.capture import assign_attributes, capture_object, revive
+from symphony_es.core.state.tracking.types import TypeTable
 from symphony_es.errors import EntityExistsError, RestorationError, RestorerConflictError
 from symphony_es.events.identifiers import check_entity_type, entity_key
 from symphony_es.events.references import EntityReference

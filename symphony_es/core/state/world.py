@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from symphony_es.core.state.capture import revive
-from symphony_es.core.state.connect import connect
-from symphony_es.core.state.live import entities_in, kind_of
 from symphony_es.core.state.membership import EntityLike, Membership
 from symphony_es.core.state.records import EntityRecord, Segment
+from symphony_es.core.state.tracking.capture import revive
+from symphony_es.core.state.tracking.connect import connect
+from symphony_es.core.state.tracking.live import entities_in, kind_of
 from symphony_es.core.state.transactions import Recording, Transaction, TransactionBlock, open_scope_of
 from symphony_es.errors import EntityBusyError, SymphonyError, UnstorableValueError
 from symphony_es.events.changes import Change

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from symphony_es.core.state.stored_values import TEMPORARY_NAME
+from symphony_es.core.state.files.values import TEMPORARY_NAME
 from symphony_es.errors import StorageUnavailableError, StoredValueDamagedError
 
 __all__ = ["discard", "make_directory", "read_file", "remove_files", "remove_leftovers", "sync_directory", "unavailable"]

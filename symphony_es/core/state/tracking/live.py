@@ -21,7 +21,7 @@ from symphony_es.events.values import Encrypted, Redacted, Tagged, check_plain
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord
-    from symphony_es.core.state.types import TypeTable
+    from symphony_es.core.state.tracking.types import TypeTable
 
 __all__ = ["ATOMS", "MISSING", "UNOWNED", "admit", "kind_of", "locate", "own", "plain_of", "release"]
 

@@ -18,7 +18,7 @@ from symphony_es.events.codec import commitment, decode_row
 from symphony_es.events.fold import EntityState, Fold
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.snapshots import SnapshotInfo, SnapshotStore
+    from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
     from symphony_es.log.log import EventLog
 
 __all__ = ["FLOOR_BYTES", "Snapshotter"]

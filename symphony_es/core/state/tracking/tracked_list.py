@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from symphony_es.core.state.live import BUILDERS, PLAIN_COPIES, own, plain_at, plain_of, release
-from symphony_es.core.state.site import Site, build_at, whole
+from symphony_es.core.state.tracking.live import BUILDERS, PLAIN_COPIES, own, plain_at, plain_of, release
+from symphony_es.core.state.tracking.site import Site, build_at, whole
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import APPEND, REMOVE, SET, SPLICE
 

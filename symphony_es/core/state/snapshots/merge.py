@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 
-from symphony_es.core.state.snapshot_format import Anchor, BlockEntry, counts_as_entity
-from symphony_es.core.state.snapshot_frames import Frame, encode_frame
-from symphony_es.core.state.snapshot_reading import SnapshotReader
-from symphony_es.core.state.snapshot_writing import SnapshotAssembler
+from symphony_es.core.state.snapshots.format import Anchor, BlockEntry, counts_as_entity
+from symphony_es.core.state.snapshots.frames import Frame, encode_frame
+from symphony_es.core.state.snapshots.reading import SnapshotReader
+from symphony_es.core.state.snapshots.writing import SnapshotAssembler
 from symphony_es.events.fold import EntityState
 
 __all__ = ["merged_chunks"]

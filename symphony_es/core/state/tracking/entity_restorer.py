@@ -7,14 +7,14 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from symphony_es.core.state.capture import make_instance, revive_enum
-from symphony_es.core.state.entity import ClassSpec, named_types
-from symphony_es.core.state.live import ATOMS, admit, kind_of, own, release
 from symphony_es.core.state.restore import EntityRestorer, RestorationContext
-from symphony_es.core.state.tracked_dict import TrackedDict
-from symphony_es.core.state.tracked_list import TrackedList
-from symphony_es.core.state.tracked_set import TrackedSet
-from symphony_es.core.state.types import TypeTable
+from symphony_es.core.state.tracking.capture import make_instance, revive_enum
+from symphony_es.core.state.tracking.entity import ClassSpec, named_types
+from symphony_es.core.state.tracking.live import ATOMS, admit, kind_of, own, release
+from symphony_es.core.state.tracking.tracked_dict import TrackedDict
+from symphony_es.core.state.tracking.tracked_list import TrackedList
+from symphony_es.core.state.tracking.tracked_set import TrackedSet
+from symphony_es.core.state.tracking.types import TypeTable
 from symphony_es.errors import RestorationError
 from symphony_es.events.values import Tagged
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from symphony_es.core.state.live import BUILDERS, PLAIN_COPIES, entities_in, kind_of, plain_at, plain_of
-from symphony_es.core.state.site import Site, build_at, whole
+from symphony_es.core.state.tracking.live import BUILDERS, PLAIN_COPIES, entities_in, kind_of, plain_at, plain_of
+from symphony_es.core.state.tracking.site import Site, build_at, whole
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import ADD, DISCARD, SET
 from symphony_es.events.values import check_plain

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from symphony_es.core.state.live import BUILDERS, MISSING, PLAIN_COPIES, own, plain_at, release
-from symphony_es.core.state.site import Site, build_at, whole
+from symphony_es.core.state.tracking.live import BUILDERS, MISSING, PLAIN_COPIES, own, plain_at, release
+from symphony_es.core.state.tracking.site import Site, build_at, whole
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.values import check_plain

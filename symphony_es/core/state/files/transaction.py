@@ -9,7 +9,7 @@ from collections.abc import Generator, Mapping
 from types import TracebackType
 from typing import Any, Protocol
 
-from symphony_es.core.state.stored_values import MAX_VALUE_BYTES, check_storage_key
+from symphony_es.core.state.files.values import MAX_VALUE_BYTES, check_storage_key
 from symphony_es.errors import LimitExceededError, StorageTransactionError, UnstorableValueError
 
 __all__ = ["Appliable", "StorageTransaction", "check_value"]

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 import aiofiles
 
-from symphony_es.core.state.directory import (
+from symphony_es.core.state.files.directory import (
     discard,
     make_directory,
     read_file,
@@ -38,8 +38,8 @@ from symphony_es.core.state.directory import (
     sync_directory,
     unavailable,
 )
-from symphony_es.core.state.storage_transaction import StorageTransaction, check_value
-from symphony_es.core.state.stored_values import (
+from symphony_es.core.state.files.transaction import StorageTransaction, check_value
+from symphony_es.core.state.files.values import (
     JOURNAL_KEY,
     MAX_HEAD_BYTES,
     MAX_VALUE_BYTES,
@@ -162,7 +162,7 @@ async def _to_the_end(work: Coroutine[Any, Any, T], stop: threading.Event | None
 class FileStorageProvider:
     """Values under keys, each a file; every call is durable when it returns, or raises and has changed nothing.
 
-    Keys are texts of at most 512 bytes with any characters but NUL: they never become paths (`stored_values`). Values are bytes of
+    Keys are texts of at most 512 bytes with any characters but NUL: they never become paths (`values`). Values are bytes of
     at most 64 MiB with a checksum. Several processes may use one directory: writers take turns by a lock file. One provider is
     used from one event loop. What a crash has left is put in order at the next use.
 

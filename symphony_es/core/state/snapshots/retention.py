@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from symphony_es.core.state.snapshot_format import SnapshotInfo
+from symphony_es.core.state.snapshots.format import SnapshotInfo
 
 __all__ = ["superfluous_snapshots"]
 

@@ -11,13 +11,13 @@ import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.live import ATOMS, MAX_DEPTH, kind_of, plain_enum, plain_of
+from symphony_es.core.state.tracking.live import ATOMS, MAX_DEPTH, kind_of, plain_enum, plain_of
 from symphony_es.errors import EntityTypeError, UnstorableValueError
 from symphony_es.events.values import Tagged, check_plain
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
-    from symphony_es.core.state.types import TypeTable
+    from symphony_es.core.state.tracking.types import TypeTable
 
 __all__ = ["assign_attributes", "capture_object", "field_names", "plain_state", "revive"]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from zlib import crc32
 
-from symphony_es.core.state.snapshot_format import (
+from symphony_es.core.state.snapshots.format import (
     HEADER_BYTES,
     TRAILER_BYTES,
     BlockEntry,
@@ -27,7 +27,7 @@ from symphony_es.core.state.snapshot_format import (
     decode_trailer,
     hashed_trailer_bytes,
 )
-from symphony_es.core.state.snapshot_frames import Frame, decode_frame, split_block
+from symphony_es.core.state.snapshots.frames import Frame, decode_frame, split_block
 from symphony_es.errors import SnapshotDamagedError, StorageUnavailableError
 from symphony_es.events.fold import EntityState
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from symphony_es.core.state.capture import field_names, make_instance
-from symphony_es.core.state.live import MISSING, kind_of
+from symphony_es.core.state.tracking.capture import field_names, make_instance
+from symphony_es.core.state.tracking.live import MISSING, kind_of
 from symphony_es.events.references import EntityReference, Path
 
 __all__ = ["connect"]

@@ -21,9 +21,9 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, dataclass_transform, overload
 
-from symphony_es.core.state.live import ATOMS, MISSING, UNOWNED, admit, kind_of, own, release
 from symphony_es.core.state.restore import restore_manager
-from symphony_es.core.state.site import Site
+from symphony_es.core.state.tracking.live import ATOMS, MISSING, UNOWNED, admit, kind_of, own, release
+from symphony_es.core.state.tracking.site import Site
 from symphony_es.errors import EntityTypeError
 from symphony_es.events.changes import SET
 from symphony_es.events.identifiers import check_entity_id, check_entity_type, text_id, uuid7
@@ -84,7 +84,7 @@ def entity(cls: type[T] | None = None, /, *, type: str | None = None, state_vers
         spec = ClassSpec(kind="entity", name=chosen, fields=_state_fields(made), state_version=state_version, upcast=upcast)
         _install(made, spec, _make_setattr(spec, _set_entity_field))
         _default_the_id(made)
-        from symphony_es.core.state.entity_restorer import DeclaredEntityRestorer  # it needs this module's ClassSpec
+        from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer  # it needs this module's ClassSpec
 
         restore_manager.register_default(DeclaredEntityRestorer(made))
         return made

@@ -11,13 +11,13 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from symphony_es.core.state.directory import remove_files, remove_leftovers
-from symphony_es.core.state.snapshot_format import Anchor, SnapshotInfo
-from symphony_es.core.state.snapshot_merge import merged_chunks
-from symphony_es.core.state.snapshot_reading import SnapshotReader
-from symphony_es.core.state.snapshot_retention import superfluous_snapshots
-from symphony_es.core.state.snapshot_writing import snapshot_chunks
-from symphony_es.core.state.storage import write_file_atomically
+from symphony_es.core.state.files.directory import remove_files, remove_leftovers
+from symphony_es.core.state.files.storage import write_file_atomically
+from symphony_es.core.state.snapshots.format import Anchor, SnapshotInfo
+from symphony_es.core.state.snapshots.merge import merged_chunks
+from symphony_es.core.state.snapshots.reading import SnapshotReader
+from symphony_es.core.state.snapshots.retention import superfluous_snapshots
+from symphony_es.core.state.snapshots.writing import snapshot_chunks
 from symphony_es.errors import SnapshotDamagedError, StorageUnavailableError
 from symphony_es.events.fold import EntityState
 

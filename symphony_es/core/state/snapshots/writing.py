@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from zlib import crc32
 
-from symphony_es.core.state.snapshot_format import (
+from symphony_es.core.state.snapshots.format import (
     Anchor,
     BlockEntry,
     close_trailer,
@@ -19,7 +19,7 @@ from symphony_es.core.state.snapshot_format import (
     encode_index,
     encode_trailer,
 )
-from symphony_es.core.state.snapshot_frames import encode_frame
+from symphony_es.core.state.snapshots.frames import encode_frame
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.fold import EntityState
 

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from symphony_es.core.state.live import ATOMS, admit, entities_in, locate, plain_of, record_above, refuse_cycle
+from symphony_es.core.state.tracking.live import ATOMS, admit, entities_in, locate, plain_of, record_above, refuse_cycle
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import Change
 from symphony_es.events.references import Path

@@ -1,0 +1,1 @@
+"""Snapshot files: their format, writing, reading, merging, keeping, and when one is due."""
