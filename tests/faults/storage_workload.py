@@ -10,8 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from symphony_es.core.state.snapshots import SnapshotStore
-from symphony_es.core.state.storage import FileStorageProvider
+from symphony_es.core.state.files.storage import FileStorageProvider
+from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.events.fold import EntityState
 
 ANCHOR = (b"e" * 16, b"c" * 32, 1)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from symphony_es.core.state.snapshots import SnapshotStore
-from symphony_es.core.state.storage import FileStorageProvider
+from symphony_es.core.state.files.storage import FileStorageProvider
+from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.errors import SymphonyError
 from tests.faults.power_loss import Operation, Recording, record, variants
 from tests.faults.storage_workload import AFTER_STEP, Expected
