@@ -1,4 +1,4 @@
-"""The log in SQLite: its table, its triggers, its one writing connection.
+"""The log in SQLite: the recorder, and what it does on its one writing connection.
 
 The SQL and the table are this library's own, so the file does not depend on a version of `eventsourcing`; that library's recorder
 interfaces work on it all the same.
@@ -12,39 +12,26 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from eventsourcing.persistence import Notification, StoredEvent
-from eventsourcing.sqlite import SQLiteCursor, SQLiteProcessRecorder
+from eventsourcing.persistence import StoredEvent
+from eventsourcing.sqlite import SQLiteCursor
 
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import ConcurrencyError, DamagedEventError, LogDamagedError, LogUnavailableError, SymphonyError
-from symphony_es.events.codec import Row, check_row, seal_state, time_of
-from symphony_es.events.fold import Fold
+from symphony_es.errors import ConcurrencyError, LogUnavailableError, SymphonyError
+from symphony_es.events.codec import Row, seal_state, time_of
 from symphony_es.log.recorder import Appended, PreparedEvent
-from symphony_es.log.sqlite_connections import LogDatastore, unavailable_for
+from symphony_es.log.sqlite_connections import LogDatastore, failure_of, unavailable_for
+from symphony_es.log.sqlite_reading import SQLiteLogReader, stored_version
+from symphony_es.log.sqlite_schema import COLUMNS, SCHEMA, check_schema, create_schema, last_position
 
-__all__ = ["SQLiteLogRecorder"]
+__all__ = ["SCHEMA", "SQLiteLogRecorder"]
 
-SCHEMA = (
-    (
-        "CREATE TABLE stored_events (position INTEGER PRIMARY KEY AUTOINCREMENT, originator_id TEXT NOT NULL, "
-        "originator_version INTEGER NOT NULL, topic TEXT NOT NULL, state BLOB NOT NULL)"
-    ),
-    "CREATE UNIQUE INDEX stored_events_by_entity ON stored_events (originator_id, originator_version)",
-    "CREATE TRIGGER stored_events_no_update BEFORE UPDATE ON stored_events BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END",
-    "CREATE TRIGGER stored_events_no_delete BEFORE DELETE ON stored_events BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END",
-    "CREATE TABLE tracking (application_name TEXT, notification_id INTEGER, PRIMARY KEY (application_name)) WITHOUT ROWID",
-    "CREATE TABLE log_settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-)
-FORMAT = "1"
-TOLERATED = frozenset({"_litestream_lock", "_litestream_seq"})  # what a replicating tool adds to a log it copies
-COLUMNS = "position, originator_id, originator_version, topic, state"
 CHECKPOINT_AFTER_BYTES = 4 * 1024 * 1024
 MAX_KNOWN_VERSIONS = 100_000
 
 logger = get_logger(__name__)
 
 
-class SQLiteLogRecorder(SQLiteProcessRecorder):
+class SQLiteLogRecorder(SQLiteLogReader):
     """Events in a SQLite file, behind the port of the log and behind `eventsourcing`'s recorder interfaces.
 
     Args:
@@ -67,13 +54,16 @@ class SQLiteLogRecorder(SQLiteProcessRecorder):
         self._time_ns = 0
         try:
             if not read_only:
-                self._create_schema(log_id)
-            self._check_schema()
-            self._find_end()
-        except sqlite3.Error as error:
+                create_schema(self._writer, log_id)
+            with self._store.reader() as reader:
+                check_schema(reader, path)
+                self._head = last_position(reader, path)
+            if self._head:
+                self._time_ns = time_of(self.read(self._head - 1)[0][4])
+        except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
             self._store.close()
-            raise unavailable_for(error, path, "opening it") from error
-        except SymphonyError:
+            raise failure_of(error, path, "opening it") from error
+        except BaseException:
             self._store.close()
             raise
 
@@ -85,57 +75,6 @@ class SQLiteLogRecorder(SQLiteProcessRecorder):
 
     def create_table(self) -> None:
         """The schema is made when the file is opened."""
-
-    def _create_schema(self, log_id: UUID | None) -> None:
-        writer = self._writer
-        if writer.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            return
-        writer.execute("BEGIN IMMEDIATE")
-        for statement in SCHEMA:
-            writer.execute(statement)
-        settings = [("format", FORMAT), ("log_id", str(log_id or ""))]
-        writer.executemany("INSERT INTO log_settings VALUES (?, ?)", settings)
-        writer.execute("INSERT INTO tracking VALUES ('__migration__', 1)")
-        writer.execute("COMMIT")
-
-    def _check_schema(self) -> None:
-        """Refuse a file whose schema is not the one above: a trigger or view in it would run on our queries."""
-        with self._store.reader() as reader:
-            found = {row[0]: row[1] for row in reader.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")}
-            expected = {statement.split()[3 if "UNIQUE" in statement else 2]: statement for statement in SCHEMA}
-            strange = sorted(name for name, sql in found.items() if expected.get(name) != sql and name not in TOLERATED)
-            missing = sorted(expected.keys() - found.keys())
-            if strange or missing:
-                raise LogDamagedError(
-                    f"{self.path} does not have the schema of a log: unknown or changed {strange}, missing {missing}; restore a backup"
-                )
-            (version,) = reader.execute("SELECT value FROM log_settings WHERE name = 'format'").fetchone() or ("none",)
-            if version != FORMAT:
-                raise LogDamagedError(f"{self.path} has format {version}; this version of symphony_es reads format {FORMAT}")
-
-    def _find_end(self) -> None:
-        with self._store.reader() as reader:
-            self._head = reader.execute("SELECT coalesce(max(position), 0) FROM stored_events").fetchone()[0]
-            (issued,) = reader.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'stored_events'").fetchone()
-        if issued != self._head:
-            raise LogDamagedError(f"{self.path} has given out position {issued}, and its last event is at {self._head}: events are missing")
-        if self._head:
-            row = self.read(self._head - 1)[0]
-            self._time_ns = time_of(row[4])
-
-    def verify_pages(self) -> None:
-        """Have SQLite look through its file.
-
-        Raises:
-            LogDamagedError: it found damage.
-        """
-        with self._store.reader() as reader:
-            try:
-                answer = reader.execute("PRAGMA quick_check(1)").fetchone()[0]
-            except sqlite3.Error as error:
-                raise unavailable_for(error, self.path, "checking it") from error
-        if answer != "ok":
-            raise LogDamagedError(f"{self.path}: SQLite found damage ({answer}); restore a backup")
 
     @property
     def _writer(self) -> sqlite3.Connection:
@@ -204,14 +143,8 @@ class SQLiteLogRecorder(SQLiteProcessRecorder):
     def _known_version(self, key: str) -> int:
         version = self._versions.get(key)
         if version is None:
-            version = self._stored_version(self._writer, key)
+            version = stored_version(self._writer, key)
             self._versions[key] = version
-        return version
-
-    @staticmethod
-    def _stored_version(connection: sqlite3.Connection, key: str) -> int:
-        row = connection.execute("SELECT max(originator_version) FROM stored_events WHERE originator_id = ?", (key,)).fetchone()
-        version: int = row[0] or 0
         return version
 
     def _append_one_by_one(self, groups: Sequence[Sequence[PreparedEvent]], time_ns: int) -> list[Appended | SymphonyError]:
@@ -226,9 +159,7 @@ class SQLiteLogRecorder(SQLiteProcessRecorder):
                     (at, key, version, name, seal_state(at, key, version, name, event_id, time_ns, body))
                     for at, (key, version, name, event_id, body) in enumerate(group, position + 1)
                 ]
-                conflict = self._conflict(
-                    group, {event.entity_key: self._stored_version(self._writer, event.entity_key) for event in group}
-                )
+                conflict = self._conflict(group, {event.entity_key: stored_version(self._writer, event.entity_key) for event in group})
                 if conflict is None:
                     conflict = self._insert_behind_savepoint(rows)
                 if conflict is not None:
@@ -250,7 +181,7 @@ class SQLiteLogRecorder(SQLiteProcessRecorder):
         except sqlite3.IntegrityError:
             self._writer.execute("ROLLBACK TO request")
             self._writer.execute("RELEASE request")
-            return ConcurrencyError(rows[0][1], rows[0][2] - 1, self._stored_version(self._writer, rows[0][1]))
+            return ConcurrencyError(rows[0][1], rows[0][2] - 1, stored_version(self._writer, rows[0][1]))
         self._writer.execute("RELEASE request")
         return None
 
@@ -299,102 +230,6 @@ class SQLiteLogRecorder(SQLiteProcessRecorder):
                     logger.warning("wal_checkpoint_failed", error=str(error))
             self._store.close()
 
-    # -- reading ------------------------------------------------------------------------------------------------------
-
-    def _select(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
-        with self._store.reader() as reader:
-            try:
-                rows: list[Row] = reader.execute(sql, parameters).fetchall()
-            except sqlite3.DatabaseError as error:
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode" in str(
-                    error
-                ):
-                    raise DamagedEventError("unknown", "unknown", f"SQLite found damage in {self.path} ({error})") from error
-                raise unavailable_for(error, self.path, "reading it") from error
-            except (OverflowError, UnicodeDecodeError) as error:
-                raise DamagedEventError("unknown", "unknown", f"a column cannot be read ({error})") from error
-        for row in rows:
-            check_row(row)
-        return rows
-
-    def read(
-        self,
-        after: int,
-        *,
-        until: int | None = None,
-        limit: int = 1000,
-        names: Sequence[str] = (),
-        key_range: tuple[str, str] | None = None,
-    ) -> list[Row]:
-        """See `LogRecorder`."""
-        sql = f"SELECT {COLUMNS} FROM stored_events"  # noqa: S608  constant text; values are parameters
-        if key_range is not None:
-            sql += " INDEXED BY stored_events_by_entity"
-        sql += " WHERE position > ? AND position <= ?"
-        parameters: list[Any] = [after, 2**62 if until is None else until]
-        if key_range is not None:
-            sql += " AND originator_id >= ? AND originator_id < ?"
-            parameters += key_range
-        if names:
-            sql += f" AND topic IN ({', '.join('?' * len(names))})"
-            parameters += names
-        rows = self._select(f"{sql} ORDER BY position LIMIT ?", [*parameters, limit])
-        expected = after
-        for row in rows:
-            expected = expected + 1 if not names and key_range is None else max(expected + 1, row[0])
-            if row[0] != expected:
-                raise DamagedEventError(expected, row[1], f"the next event there is has position {row[0]}")
-        return rows
-
-    def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = 1000) -> list[Row]:
-        """See `LogRecorder`."""
-        rows = self._select(
-            f"SELECT {COLUMNS} FROM stored_events WHERE originator_id = ? AND originator_version > ? AND position <= ? "  # noqa: S608
-            "ORDER BY originator_version LIMIT ?",
-            (key, after_version, 2**62 if until_position is None else until_position, limit),
-        )
-        for version, row in enumerate(rows, after_version + 1):
-            if row[2] != version:
-                raise DamagedEventError(row[0], key, f"it has version {row[2]} where {version} is due")
-        return rows
-
-    def last_row(self, key: str) -> Row | None:
-        """See `LogRecorder`."""
-        rows = self._select(
-            f"SELECT {COLUMNS} FROM stored_events WHERE originator_id = ? ORDER BY originator_version DESC LIMIT 1",  # noqa: S608
-            (key,),
-        )
-        return rows[0] if rows else None
-
-    def head(self) -> int:
-        """See `LogRecorder`."""
-        with self._store.reader() as reader:
-            position: int = reader.execute("SELECT coalesce(max(position), 0) FROM stored_events").fetchone()[0]
-            return position
-
-    def entity_version(self, key: str) -> int:
-        """See `LogRecorder`."""
-        with self._store.reader() as reader:
-            return self._stored_version(reader, key)
-
-    def weight(self, after: int) -> int:
-        """See `LogRecorder`."""
-        with self._store.reader() as reader:
-            row = reader.execute("SELECT coalesce(sum(length(state)), 0) FROM stored_events WHERE position > ?", (after,)).fetchone()
-            total: int = row[0]
-            return total
-
-    def size_bytes(self) -> int:
-        """See `LogRecorder`."""
-        with self._store.reader() as reader:
-            (pages,), (size,) = reader.execute("PRAGMA page_count").fetchone(), reader.execute("PRAGMA page_size").fetchone()
-            total: int = pages * size
-            return total
-
-    def base(self) -> Fold | None:
-        """Everything is kept."""
-        return None
-
     # -- eventsourcing's interfaces -----------------------------------------------------------------------------------
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
@@ -417,23 +252,3 @@ class SQLiteLogRecorder(SQLiteProcessRecorder):
         if tracking is not None:
             self._insert_tracking(c, tracking)
         return positions
-
-    def select_notifications(
-        self,
-        start: int | None,
-        limit: int,
-        stop: int | None = None,
-        topics: Sequence[str] = (),
-        *,
-        inclusive_of_start: bool = True,
-    ) -> Sequence[Notification]:
-        """The events from a position on."""
-        after = 0 if start is None else start - 1 if inclusive_of_start else start
-        return [
-            Notification(id=row[0], originator_id=row[1], originator_version=row[2], topic=row[3], state=row[4])
-            for row in self.read(after, until=stop, limit=limit, names=tuple(topics))
-        ]
-
-    def max_notification_id(self) -> int | None:  # type: ignore[override]
-        """The newest position, or None."""
-        return self.head() or None

@@ -17,9 +17,9 @@ from typing import Any
 from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteDatastore
 
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import LogUnavailableError
+from symphony_es.errors import LogDamagedError, LogUnavailableError
 
-__all__ = ["LogDatastore", "unavailable_for"]
+__all__ = ["LogDatastore", "failure_of", "is_damage", "unavailable_for"]
 
 BUSY_TIMEOUT_MS = 5000
 READERS = 4
@@ -51,7 +51,22 @@ READER_SETTINGS: tuple[tuple[str, object, object], ...] = (
 UNSUPPORTED_ARE_SILENT = frozenset({"fullfsync", "checkpoint_fullfsync", "mmap_size"})  # answered with nothing where not built in
 
 
-def unavailable_for(error: sqlite3.Error, path: Path | str, doing: str, *, outcome_unknown: bool = False) -> LogUnavailableError:
+def is_damage(error: Exception) -> bool:
+    """Whether an error says that the file holds something that was never written: a damaged page, or text that is none."""
+    if not isinstance(error, sqlite3.Error):
+        return True
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT) or "decode" in str(error)
+
+
+def failure_of(error: Exception, path: Path | str, doing: str) -> LogUnavailableError | LogDamagedError:
+    """The typed error for what went wrong while a file was opened."""
+    if isinstance(error, sqlite3.Error) and "decode" not in str(error):
+        return unavailable_for(error, path, doing)
+    return LogDamagedError(f"{path}: {error} while {doing}: the file is damaged; restore a backup")
+
+
+def unavailable_for(error: Exception, path: Path | str, doing: str, *, outcome_unknown: bool = False) -> LogUnavailableError:
     """SQLite's error as one that says what to do."""
     code = getattr(error, "sqlite_errorcode", None)
     advice = {
@@ -109,10 +124,14 @@ def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection
         connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, cached_statements=128)
         apply_settings(connection, READER_SETTINGS)
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
         if connection is not None:
             connection.close()
-        raise unavailable_for(error, path, "opening it for reading") from error
+        raise failure_of(error, path, "opening it for reading") from error
+    except LogUnavailableError:
+        if connection is not None:
+            connection.close()
+        raise
     return connection
 
 
@@ -146,10 +165,10 @@ class LogDatastore(SQLiteDatastore):
         try:
             connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, cached_statements=128)
             apply_settings(connection, WRITER_SETTINGS)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
             if connection is not None:
                 connection.close()
-            raise unavailable_for(error, self.path, "opening it for writing") from error
+            raise failure_of(error, self.path, "opening it for writing") from error
         except LogUnavailableError:
             if connection is not None:
                 connection.close()

@@ -1,8 +1,9 @@
 """Telling a torn end of SQLite's write-ahead file, normal after a crash, from damage to acknowledged commits.
 
 SQLite drops everything after the first frame that does not check, in silence. With synchronous=FULL each commit is on disk before
-the next one begins; so when the file turns invalid inside one transaction and a consistent frame of a later one follows, the
-invalid one had been on disk, and has been damaged since.
+the next one begins; so when the file turns invalid and yet a frame follows that is chained to a commit in or after the invalid part,
+that commit had been on disk, and has been damaged since. Damage to the last commit, or to the file's header, looks like a torn end:
+only an anchor can tell.
 
 Source: the WAL format of SQLite's documentation ("WAL-mode File Format", section 4).
 """
@@ -72,13 +73,12 @@ def scan_wal(path: Path) -> Verdict:
         previous, valid = frame.checksum, valid + 1
     if valid == len(frames):
         return "clean"
-    later = frames[valid:]
-    committed = False
-    for before, frame in pairwise(later):
-        if frame.salt == tuple(salt) and _consistent(data, frame, before.checksum, page_size, order):
-            if committed:
-                return "damaged"
-            committed = frame.commits
+    for before, frame in pairwise(frames[valid:]):
+        # A frame is chained to the one before it, and is written only after the commit before it was synced. Stale frames of a
+        # transaction that was rolled back chain to one another as well, but never to a commit of another transaction.
+        if before.commits and frame.salt == tuple(salt) and _follows(data, frame, before, previous, page_size, order):
+            return "damaged"
+        previous = before.checksum
     return "torn"
 
 
@@ -91,7 +91,18 @@ def _frames(data: bytes, page_size: int) -> list[_Frame]:
     return frames
 
 
-def _consistent(data: bytes, frame: _Frame, previous: Checksum, page_size: int, order: str) -> bool:
+def _computed(data: bytes, frame: _Frame, previous: Checksum, page_size: int, order: str) -> Checksum:
     start = frame.offset + _FRAME.size
     running = _checksum(data[frame.offset : frame.offset + 8], previous, order)
-    return _checksum(data[start : start + page_size], running, order) == frame.checksum
+    return _checksum(data[start : start + page_size], running, order)
+
+
+def _consistent(data: bytes, frame: _Frame, previous: Checksum, page_size: int, order: str) -> bool:
+    return _computed(data, frame, previous, page_size, order) == frame.checksum
+
+
+def _follows(data: bytes, frame: _Frame, before: _Frame, previous: Checksum, page_size: int, order: str) -> bool:
+    """Whether a frame was written after the one before it: that one's content may be damaged, or its stored checksum."""
+    return _consistent(data, frame, before.checksum, page_size, order) or _consistent(
+        data, frame, _computed(data, before, previous, page_size, order), page_size, order
+    )

@@ -20,13 +20,12 @@ def killed_writer(directory: Path, seconds: float) -> int:
     """The last position that a writer acknowledged before it was killed, `seconds` after its first acknowledgement."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.faults.log_workload", str(directory), "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
-    assert process.stdout is not None
-    lines = [process.stdout.readline()]
-    time.sleep(seconds)
-    process.kill()
-    lines += process.stdout.read().splitlines(keepends=True)
-    process.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        time.sleep(seconds)
+        process.kill()
+        lines += process.stdout.read().splitlines(keepends=True)
     complete = [line for line in lines if line.endswith(b"\n")]
     assert complete, "the writer could not open the log"
     return int(complete[-1].split()[1])

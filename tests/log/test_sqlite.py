@@ -394,7 +394,7 @@ class TestUncleanEnds:
             await (await EventLog.open(tmp_path / "log", anchor=wrong, ignore_anchor=True)).close()
 
     async def test_damaged_pages_are_found(self, tmp_path: Path) -> None:
-        """quick_check runs after a crash."""
+        """integrity_check runs after a crash."""
         await asyncio.to_thread(child, CRASH, tmp_path / "log", 200)
         lock = (tmp_path / "log" / "LOCK").read_bytes()
         await (await EventLog.open(tmp_path / "log")).close()

@@ -1,0 +1,74 @@
+"""The schema of the log's database: made once, and refused where it is not exactly this one.
+
+The table is this library's own: `eventsourcing`'s lets SQLite give a deleted event's position out again, and changes between versions.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from uuid import UUID
+
+from symphony_es.errors import LogDamagedError
+
+__all__ = ["COLUMNS", "SCHEMA", "check_schema", "create_schema", "last_position"]
+
+SCHEMA = (
+    (
+        "CREATE TABLE stored_events (position INTEGER PRIMARY KEY AUTOINCREMENT, originator_id TEXT NOT NULL, "
+        "originator_version INTEGER NOT NULL, topic TEXT NOT NULL, state BLOB NOT NULL)"
+    ),
+    "CREATE UNIQUE INDEX stored_events_by_entity ON stored_events (originator_id, originator_version)",
+    "CREATE TRIGGER stored_events_no_update BEFORE UPDATE ON stored_events BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END",
+    "CREATE TRIGGER stored_events_no_delete BEFORE DELETE ON stored_events BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END",
+    "CREATE TABLE tracking (application_name TEXT, notification_id INTEGER, PRIMARY KEY (application_name)) WITHOUT ROWID",
+    "CREATE TABLE log_settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+)
+FORMAT = "1"
+TOLERATED = frozenset({"_litestream_lock", "_litestream_seq"})  # what a replicating tool adds to a log it copies
+COLUMNS = "position, originator_id, originator_version, topic, state"
+
+
+def create_schema(writer: sqlite3.Connection, log_id: UUID | None) -> None:
+    """Make the schema in an empty database, with one commit; do nothing in one that has any."""
+    if writer.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        return
+    writer.execute("BEGIN IMMEDIATE")
+    for statement in SCHEMA:
+        writer.execute(statement)
+    settings = [("format", FORMAT), ("log_id", str(log_id or ""))]
+    writer.executemany("INSERT INTO log_settings VALUES (?, ?)", settings)
+    writer.execute("INSERT INTO tracking VALUES ('__migration__', 1)")
+    writer.execute("COMMIT")
+
+
+def check_schema(reader: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file whose schema is not the one above: a trigger or view in it would run on our queries.
+
+    Raises:
+        LogDamagedError: something is unknown, changed or missing, or the format is another one.
+    """
+    found = {row[0]: row[1] for row in reader.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")}
+    expected = {statement.split()[3 if "UNIQUE" in statement else 2]: statement for statement in SCHEMA}
+    strange = sorted(name for name, sql in found.items() if expected.get(name) != sql and name not in TOLERATED)
+    missing = sorted(expected.keys() - found.keys())
+    if strange or missing:
+        raise LogDamagedError(
+            f"{path} does not have the schema of a log: unknown or changed {strange}, missing {missing}; restore a backup"
+        )
+    (version,) = reader.execute("SELECT value FROM log_settings WHERE name = 'format'").fetchone() or ("none",)
+    if version != FORMAT:
+        raise LogDamagedError(f"{path} has format {version}; this version of symphony_es reads format {FORMAT}")
+
+
+def last_position(reader: sqlite3.Connection, path: Path) -> int:
+    """The newest position.
+
+    Raises:
+        LogDamagedError: higher positions were given out than there are: the newest events are missing.
+    """
+    last: int = reader.execute("SELECT coalesce(max(position), 0) FROM stored_events").fetchone()[0]
+    (issued,) = reader.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'stored_events'").fetchone()
+    if issued != last:
+        raise LogDamagedError(f"{path} has given out position {issued}, and its last event is at {last}: events are missing")
+    return last
