@@ -74,8 +74,7 @@ def scan_wal(path: Path) -> Verdict:
     if valid == len(frames):
         return "clean"
     for before, frame in pairwise(frames[valid:]):
-        # A frame is chained to the one before it, and is written only after the commit before it was synced. Stale frames of a
-        # transaction that was rolled back chain to one another as well, but never to a commit of another transaction.
+        # A frame is chained to the one before it, and the one after a commit is written only when that commit has been synced.
         if before.commits and frame.salt == tuple(salt) and _follows(data, frame, before, previous, page_size, order):
             return "damaged"
         previous = before.checksum

@@ -164,7 +164,7 @@ def test_a_schema_that_is_no_text_is_damage(scratch: Path) -> None:
 
 
 def test_frames_that_a_rollback_left_are_no_damage(scratch: Path) -> None:
-    """A large transaction that was rolled back leaves frames that chain to one another; a torn commit before them is only torn."""
+    """A large transaction that was rolled back leaves frames behind; a torn commit before them is only torn."""
     path = scratch / "events.db"
     recorder = write_log(path, 3)
     writer = recorder._store.writer
@@ -173,7 +173,7 @@ def test_frames_that_a_rollback_left_are_no_damage(scratch: Path) -> None:
     writer.execute("PRAGMA cache_spill=1")
     writer.execute("BEGIN IMMEDIATE")
     writer.execute(
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 200) INSERT INTO log_settings SELECT i, 'x' FROM n"
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 4000) INSERT INTO log_settings SELECT i, 'x' FROM n"
     )
     writer.execute("ROLLBACK")
     whole = (scratch / "events.db-wal").read_bytes()

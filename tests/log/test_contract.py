@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +198,71 @@ async def _wait(ticket: Any) -> None:
 
 async def _append(log: EventLog) -> None:
     await log.append([new("L:1", 1)])
+
+
+class TestCancelling:
+    @pytest.mark.parametrize("room", [False, True])
+    async def test_at_every_suspension_point(self, log: EventLog, monkeypatch: pytest.MonkeyPatch, room: bool) -> None:
+        """An append that is cancelled is in the log whole or not at all; nothing stays locked, and the next one works."""
+        if room:
+            monkeypatch.setattr(writer_module, "MAX_PENDING_EVENTS", 1)
+        gate, real = threading.Event(), log._recorder.append_groups
+
+        def gated(groups: Any, time_ns: int) -> Any:
+            assert gate.wait(5)
+            return real(groups, time_ns)
+
+        monkeypatch.setattr(log._recorder, "append_groups", gated)
+        point, finished = 1, False
+        while not finished:
+            gate.clear()
+            before = [log.submit([log.prepare(new(f"Before:{point}.{number}", 1))]) for number in range(3)]
+            keys = [f"A:{point}", f"B:{point}"]
+            finished = await cancelled_at(log.append([new(key, 1) for key in keys]), point, gate)
+            async with asyncio.timeout(5):
+                await log.append([new(f"After:{point}", 1)])
+                for ticket in before:
+                    await ticket.wait()
+            present = [log.entity_status_now(key)[0] for key in keys]
+            assert present in ([0, 0], [1, 1])
+            assert present == [1, 1] or not finished
+            point += 1
+        assert point > 2, "there was nothing to cancel"
+        assert log.has_room()
+
+
+async def cancelled_at(coroutine: Coroutine[Any, Any, Any], point: int, gate: threading.Event) -> bool:
+    """Run a coroutine and cancel it where it waits for the `point`-th time; whether it finished before that.
+
+    The gate opens once it has waited, so that it waits at least once.
+    """
+    outcome: list[bool] = []
+    await _Cancelled(coroutine, point, outcome, gate)
+    return outcome[0]
+
+
+class _Cancelled:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], point: int, outcome: list[bool], gate: threading.Event) -> None:
+        self.coroutine, self.point, self.outcome, self.gate = coroutine, point, outcome, gate
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        for waited in count(1):
+            try:
+                future = self.coroutine.send(None)
+            except StopIteration:
+                self.outcome.append(True)
+                return
+            if waited == self.point:
+                with pytest.raises(asyncio.CancelledError):
+                    self.coroutine.throw(asyncio.CancelledError())
+                if future is not None:
+                    future.cancel()
+                    future._asyncio_future_blocking = False
+                self.outcome.append(False)
+                self.gate.set()
+                return
+            self.gate.set()
+            yield future
 
 
 class TestReading:
