@@ -58,6 +58,7 @@ class EventLog:
         self._followers: set[asyncio.Event] = set()
         self._salts = b""
         self._closed = False
+        self._pid = os.getpid()
         self._writer = None if read_only else Writer(recorder, self._advance, clock_ns)
 
     # -- opening and closing ------------------------------------------------------------------------------------------
@@ -133,6 +134,8 @@ class EventLog:
             self._wake()
 
     def _close(self) -> None:
+        if os.getpid() != self._pid:
+            return  # a child process inherited it: the file, its lock and the note that it is open are the parent's
         if self._writer is not None:
             self._writer.close()
         self._readers.shutdown()

@@ -303,6 +303,33 @@ class TestProcesses:
         log._writer._pid -= 1
         await log.close()
 
+    async def test_a_child_that_closes_what_it_inherited_harms_nobody(self, tmp_path: Path) -> None:
+        """The log stays open, marked as such, and whole in the parent; a real fork."""
+        program = (
+            "import asyncio, os, sys, pathlib, warnings\n"
+            "from tests.log.test_sqlite import filled\n"
+            "from tests.log.test_contract import new\n"
+            "from symphony_es.errors import NotReadyError\n"
+            "async def main():\n"
+            "    path = pathlib.Path(sys.argv[1])\n"
+            "    log = await filled(path, 5)\n"
+            "    child = os.fork()\n"
+            "    if child == 0:\n"
+            "        try:\n"
+            "            log.submit([])\n"
+            "        except NotReadyError:\n"
+            "            log._close()\n"
+            "            os._exit(7)\n"
+            "        os._exit(1)\n"
+            "    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+            "    print((path / 'LOCK').read_text().startswith('open'), (path / 'events.db-wal').stat().st_size > 0)\n"
+            "    print((await log.append([new('A:1', 1)])).first)\n"
+            "    await log.close()\n"
+            "asyncio.run(main())\n"
+        )
+        result = await asyncio.to_thread(child, program, tmp_path / "log")
+        assert result.stdout == "7\nTrue True\n6\n"
+
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
     async def test_a_closed_log_in_a_directory_that_cannot_be_written_is_readable(self, tmp_path: Path) -> None:
         """By a user who may only read it."""
