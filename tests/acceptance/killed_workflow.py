@@ -1,4 +1,5 @@
-"""The child process of the kill test: a 30-step workflow that reports each step it knows to be acknowledged.
+"""The child process of the kill test: a 30-step workflow that notes in a file beside the log each body it begins
+and each step it knows to be acknowledged.
 
 `python -m tests.acceptance.killed_workflow` is a fork server: imports are done once, and each line of standard input names a directory
 whose run a forked child goes on with, or begins.
@@ -35,7 +36,7 @@ def register(symphony: Symphony, effects: int) -> None:
     """Functions whose results depend only on what the run has; each attempt is noted outside of it with its key."""
 
     def note(context: Any) -> None:
-        os.write(effects, f"{context.step} {context.idempotency_key}\n".encode())
+        os.write(effects, f"began {context.step} {context.idempotency_key}\n".encode())
 
     async def count(context: Any) -> int:
         note(context)
@@ -62,10 +63,13 @@ def register(symphony: Symphony, effects: int) -> None:
 
 
 class Acknowledged(WorkflowHook):
-    """Reports the log's head after each completed step: what it names is durable."""
+    """Notes each acknowledged step outside of the log, with the log's head then: the step's completion is durable, at or before it."""
+
+    def __init__(self, effects: int) -> None:
+        self.effects = effects
 
     async def step_completed(self, moment: Any) -> None:
-        os.write(1, f"A {moment.symphony.log.head}\n".encode())
+        os.write(self.effects, f"acknowledged {moment.step} {moment.symphony.log.head}\n".encode())
 
 
 async def go_on(directory: str) -> None:
@@ -74,7 +78,7 @@ async def go_on(directory: str) -> None:
         await symphony.resume()
         register(symphony, effects)
         engine = symphony.registry.get("workflow_engine")
-        engine.hooks.append(Acknowledged())
+        engine.hooks.append(Acknowledged(effects))
         if symphony.entities.find("KillCounter:c") is None:
             symphony.entities.add(Counter(id="c", seen=[]))
             await symphony.flush()
