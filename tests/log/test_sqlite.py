@@ -342,14 +342,16 @@ class TestProcesses:
         program = (
             "import asyncio, os, sys, pathlib\n"
             "from symphony_es.log.log import EventLog\n"
-            "os.setgid(65534); os.setuid(65534)\n"
-            "async def main():\n"
-            "    log = await EventLog.open_read_only(pathlib.Path(sys.argv[1]))\n"
+            "async def main(path):\n"
+            "    log = await EventLog.open_read_only(pathlib.Path(path))\n"
             "    print(len(await log.read_rows()))\n"
             "    await log.close()\n"
-            "asyncio.run(main())\n"
+            "asyncio.run(main(sys.argv[2]))  # everything is imported: the interpreter itself may be out of reach afterwards\n"
+            "os.setgid(65534); os.setuid(65534)\n"
+            "asyncio.run(main(sys.argv[1]))\n"
         )
-        assert (await asyncio.to_thread(child, program, tmp_path / "log")).stdout == "20\n"
+        await (await filled(tmp_path / "other", 3)).close()
+        assert (await asyncio.to_thread(child, program, tmp_path / "log", tmp_path / "other")).stdout == "3\n20\n"
 
 
 class TestUncleanEnds:
