@@ -150,7 +150,7 @@ class Transaction:
 
     def _adopt(self, record: EntityRecord, scope: Scope, attribution: Attribution) -> None:
         changes = record.adoption
-        self._add(Draft(self, record, scope, record.take_adoption(attribution)))
+        self.drafts.append(Draft(self, record, scope, record.take_adoption(attribution)))  # an event of its own: no change joins it
         self.undo_log.append((scope, (setattr, record, "adoption", changes)))
 
     def _add(self, draft: Draft) -> Draft:
@@ -175,7 +175,7 @@ class Transaction:
                 kept.append((owner, undo))
         self.undo_log.extend(reversed(kept))
         self.drafts = [draft for draft in self.drafts if not draft.scope.within(scope)]
-        self._latest = {draft.record: draft for draft in self.drafts}
+        self._latest = {draft.record: draft for draft in self.drafts if draft.segment.name != "StateAdopted"}
 
     def fail(self, scope: Scope) -> None:
         """After a commit that failed: versions and objects are what they were before."""

@@ -82,14 +82,6 @@ class DeclaredEntityRestorer(EntityRestorer):
         """The live values of the fields."""
         return {name: entity.__dict__[name] for name in self.spec.fields}
 
-    def reset(self, entity: Any, data: dict[str, Any]) -> None:
-        """Set every field to live values, unrecorded."""
-        for name in self.spec.fields:
-            live = admit(data[name], None)
-            release(entity.__dict__.get(name))
-            entity.__dict__[name] = live
-            own(live, entity, name)
-
     def upcast(self, data: dict[str, Any], from_version: int) -> dict[str, Any]:
         """Apply the class's `upcast`."""
         if self.spec.upcast is None or from_version > self.state_version:
