@@ -35,7 +35,7 @@ from symphony_es.facades.tasks import Tasks
 from symphony_es.facades.workflows import Workflows
 from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
-from symphony_es.workflow.engine import WorkflowEngine
+from symphony_es.workflow.engine.engine import WorkflowEngine
 
 __all__ = ["Symphony"]
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import find_entity, get_entity, key_of
-from symphony_es.workflow.builder import WorkflowBuilder
-from symphony_es.workflow.context import thaw
-from symphony_es.workflow.definition import WorkflowDefinition
-from symphony_es.workflow.engine import WorkflowEngine
-from symphony_es.workflow.hooks import AutoCheckpoint
-from symphony_es.workflow.run import Workflow
-from symphony_es.workflow.steps import Step
-from symphony_es.workflow.stored import StoredDefinition
+from symphony_es.workflow.definitions.builder import WorkflowBuilder
+from symphony_es.workflow.runs.context import thaw
+from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.engine.engine import WorkflowEngine
+from symphony_es.workflow.engine.hooks import AutoCheckpoint
+from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.definitions.steps import Step
+from symphony_es.workflow.definitions.stored import StoredDefinition
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host

@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from symphony_es import Symphony, entity
-from symphony_es.workflow.hooks import WorkflowHook
+from symphony_es.workflow.engine.hooks import WorkflowHook
 
 STEPS = 30
 

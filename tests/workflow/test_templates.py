@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symphony_es.errors import TemplateError
-from symphony_es.workflow.templates import Expression, check_template, parse_template, render
+from symphony_es.workflow.language.templates import Expression, check_template, parse_template, render
 
 SCOPE: dict[str, Any] = {
     "topic": "rain",

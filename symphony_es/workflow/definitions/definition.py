@@ -16,8 +16,8 @@ from symphony_es.core.state.tracking.entity import new_id
 from symphony_es.errors import DefinitionError
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.values import copy_plain
-from symphony_es.workflow.reading import DataReader
-from symphony_es.workflow.steps import Step, read_steps
+from symphony_es.workflow.definitions.reading import DataReader
+from symphony_es.workflow.definitions.steps import Step, read_steps
 
 __all__ = ["WorkflowDefinition"]
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError
-from symphony_es.workflow.run import describe_error
+from symphony_es.workflow.runs.run import describe_error
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
-    from symphony_es.workflow.run import Workflow
+    from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["AutoCheckpoint", "HookChain", "RunMoment", "Stage", "WorkflowHook"]
 

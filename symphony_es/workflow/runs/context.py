@@ -20,7 +20,7 @@ from symphony_es.events.values import check_plain, plain_equal
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.core.state.world import World
-    from symphony_es.workflow.run import Workflow
+    from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["RunContext", "StepOutputs", "TemplateScope", "thaw"]
 

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from symphony_es.errors import ConfigurationError
-from symphony_es.workflow.definition import WorkflowDefinition
-from symphony_es.workflow.function_step import name_function
-from symphony_es.workflow.steps import Step
+from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.kinds.function import name_function
+from symphony_es.workflow.definitions.steps import Step
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
-    from symphony_es.workflow.hooks import AutoCheckpoint
-    from symphony_es.workflow.run import Workflow
+    from symphony_es.workflow.engine.hooks import AutoCheckpoint
+    from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["WorkflowBuilder"]
 

@@ -19,14 +19,14 @@ from symphony_es.core.state.attribution import attributed
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityOutOfStepError
 from symphony_es.events.identifiers import entity_key
-from symphony_es.workflow.context import RunContext
-from symphony_es.workflow.execution import StepExecution, idempotency_key
-from symphony_es.workflow.hooks import HookChain, RunMoment, Stage
-from symphony_es.workflow.run import Workflow, WorkflowStatus, describe_error
+from symphony_es.workflow.runs.context import RunContext
+from symphony_es.workflow.engine.execution import StepExecution, idempotency_key
+from symphony_es.workflow.engine.hooks import HookChain, RunMoment, Stage
+from symphony_es.workflow.runs.run import Workflow, WorkflowStatus, describe_error
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
-    from symphony_es.workflow.steps import Step
+    from symphony_es.workflow.definitions.steps import Step
 
 __all__ = ["Runner"]
 

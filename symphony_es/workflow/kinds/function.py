@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from symphony_es.errors import DefinitionError, NotRegisteredError
 from symphony_es.registry import NamedCallables, invoke
-from symphony_es.workflow.reading import DataReader
-from symphony_es.workflow.steps import Step, register_step_kind
+from symphony_es.workflow.definitions.reading import DataReader
+from symphony_es.workflow.definitions.steps import Step, register_step_kind
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
-    from symphony_es.workflow.execution import StepExecution
+    from symphony_es.workflow.engine.execution import StepExecution
 
 __all__ = ["FunctionStep", "find_function", "name_function"]
 

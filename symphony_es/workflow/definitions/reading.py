@@ -11,7 +11,7 @@ from typing import Any
 
 from symphony_es.errors import DefinitionError, TemplateError, UnstorableValueError, format_path
 from symphony_es.events.values import check_plain, copy_plain
-from symphony_es.workflow.templates import check_template
+from symphony_es.workflow.language.templates import check_template
 
 __all__ = ["DataReader"]
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from symphony_es.errors import ConfigurationError, DefinitionError
-from symphony_es.workflow.reading import DataReader
+from symphony_es.workflow.definitions.reading import DataReader
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
-    from symphony_es.workflow.execution import StepExecution
+    from symphony_es.workflow.engine.execution import StepExecution
 
 __all__ = ["MAX_STEP_ID_CHARS", "Step", "id_from_name", "read_steps", "register_step_kind", "step_kinds"]
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from symphony_es.workflow.reading import DataReader
-from symphony_es.workflow.steps import Step, register_step_kind
+from symphony_es.workflow.definitions.reading import DataReader
+from symphony_es.workflow.definitions.steps import Step, register_step_kind
 
 if TYPE_CHECKING:
-    from symphony_es.workflow.execution import StepExecution
+    from symphony_es.workflow.engine.execution import StepExecution
 
 __all__ = ["TaskStep"]
 

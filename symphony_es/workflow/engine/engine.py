@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, IllegalTransitionError, RunInterruptedError, RunsInProgressError
-from symphony_es.workflow.definition import WorkflowDefinition
-from symphony_es.workflow.hooks import AutoCheckpoint, HookChain
-from symphony_es.workflow.run import UNFINISHED, Workflow, WorkflowStatus
-from symphony_es.workflow.runner import Runner
+from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.engine.hooks import AutoCheckpoint, HookChain
+from symphony_es.workflow.runs.run import UNFINISHED, Workflow, WorkflowStatus
+from symphony_es.workflow.engine.runner import Runner
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host

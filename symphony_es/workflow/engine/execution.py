@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.workflow.context import RunContext, TemplateScope, thaw
-from symphony_es.workflow.templates import render
+from symphony_es.workflow.runs.context import RunContext, TemplateScope, thaw
+from symphony_es.workflow.language.templates import render
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
-    from symphony_es.workflow.run import Workflow
+    from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["StepExecution", "idempotency_key"]
 

@@ -1,0 +1,1 @@
+"""Definitions: what is to be done, as immutable data."""

@@ -1,0 +1,1 @@
+"""The language of templates and conditions: pure, allow-listed, bounded."""
