@@ -9,13 +9,13 @@ from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import find_entity, get_entity, key_of
 from symphony_es.workflow.definitions.builder import WorkflowBuilder
-from symphony_es.workflow.runs.context import thaw
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
-from symphony_es.workflow.engine.engine import WorkflowEngine
-from symphony_es.workflow.engine.hooks import AutoCheckpoint
-from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.definitions.steps import Step
 from symphony_es.workflow.definitions.stored import StoredDefinition
+from symphony_es.workflow.engine.engine import WorkflowEngine
+from symphony_es.workflow.engine.hooks import AutoCheckpoint
+from symphony_es.workflow.runs.context import thaw
+from symphony_es.workflow.runs.run import Workflow
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host

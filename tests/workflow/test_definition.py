@@ -13,9 +13,9 @@ import pytest
 from symphony_es.errors import ConfigurationError, DefinitionError, NotRegisteredError
 from symphony_es.registry import NamedCallables
 from symphony_es.workflow import FunctionStep, Step, TaskStep, WorkflowBuilder, WorkflowDefinition, register_step_kind
-from symphony_es.workflow.kinds.function import find_function, name_function
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import step_kinds
+from symphony_es.workflow.kinds.function import find_function, name_function
 
 PLAN = {"kind": "task", "name": "plan", "template": "Plan {{ topic }}"}
 COUNT = {"kind": "function", "name": "count words", "function": "count", "inputs": {"text": "{{ step.plan.result }}"}}

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from symphony_es.errors import ConfigurationError
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
-from symphony_es.workflow.kinds.function import name_function
 from symphony_es.workflow.definitions.steps import Step
+from symphony_es.workflow.kinds.function import name_function
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host

@@ -11,8 +11,8 @@ from typing import Any
 
 from symphony_es.core.state.tracking.entity import entity
 from symphony_es.events.values import plain_equal
-from symphony_es.workflow.runs.context import thaw
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.runs.context import thaw
 
 __all__ = ["StoredDefinition"]
 

@@ -16,8 +16,8 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, IllegalTransitionError, RunInterruptedError, RunsInProgressError
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.engine.hooks import AutoCheckpoint, HookChain
-from symphony_es.workflow.runs.run import UNFINISHED, Workflow, WorkflowStatus
 from symphony_es.workflow.engine.runner import Runner
+from symphony_es.workflow.runs.run import UNFINISHED, Workflow, WorkflowStatus
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.workflow.runs.context import RunContext, TemplateScope, thaw
 from symphony_es.workflow.language.templates import render
+from symphony_es.workflow.runs.context import RunContext, TemplateScope, thaw
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host

@@ -19,9 +19,9 @@ from symphony_es.core.state.attribution import attributed
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityOutOfStepError
 from symphony_es.events.identifiers import entity_key
-from symphony_es.workflow.runs.context import RunContext
 from symphony_es.workflow.engine.execution import StepExecution, idempotency_key
 from symphony_es.workflow.engine.hooks import HookChain, RunMoment, Stage
+from symphony_es.workflow.runs.context import RunContext
 from symphony_es.workflow.runs.run import Workflow, WorkflowStatus, describe_error
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from typing import Any
 from symphony_es.core.state.restore import restore_manager
 from symphony_es.core.state.tracking.entity import entity
 from symphony_es.errors import IllegalTransitionError
-from symphony_es.workflow.runs.context import thaw
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.runs.context import thaw
 
 __all__ = ["TRANSITIONS", "UNFINISHED", "Workflow", "WorkflowStatus", "describe_error"]
 
