@@ -45,8 +45,14 @@ SymphonyError
 │   └── CheckpointNotFoundError (LookupError)
 └── WorkflowError
     ├── DefinitionError (ValueError)            a definition that cannot be run, with the path of the fault
-    ├── TemplateError (ValueError)              an expression that cannot be evaluated
-    ├── StepFailedError                         a step's own error, kept as text
+    ├── ExpressionError (ValueError)            an expression that cannot be read or evaluated, with the place of the fault
+    │   └── TemplateError                       the same of an expression inside a template
+    ├── StepFailedError                         a step of a code-first workflow failed for good
+    ├── HistoryMismatchError (RuntimeError)     the code of a workflow contradicts what is on record of its run
+    ├── StepTimeoutError (TimeoutError)         an attempt at a step took longer than its timeout_s
+    ├── DeadlineExceededError (TimeoutError)    a run did not end before its deadline
+    ├── RunFailedError                          a run failed: type, message and step of its error
+    ├── RunCancelledError                       a run was cancelled
     ├── IllegalTransitionError (ValueError)     a run's or task's status does not allow the request
     ├── NotRegisteredError (LookupError)        a model client, function, tool or service nobody registered
     └── RunInterruptedError (RuntimeError)      the run was stopped before its end and can be resumed
@@ -55,7 +61,7 @@ SymphonyError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -362,26 +368,114 @@ class DefinitionError(WorkflowError, ValueError):
         self.why = why
 
 
-class TemplateError(WorkflowError, ValueError):
-    """An expression of a template that cannot be evaluated.
+class ExpressionError(WorkflowError, ValueError):
+    """An expression that cannot be read or evaluated: a condition, or what stands inside the `{{ … }}` of a template.
 
     Attributes:
-        expression: the expression as it stands in the template.
-        offset: where in the template it begins, in characters from 0.
-        available: the names that were there instead.
+        expression: its text.
+        offset: where in it the part at fault begins, in characters from 0.
+        why: what is wrong with that part.
+        available: the names that were there instead, when a name is missing.
     """
+
+    _form = "{}: at character {}: {}"
 
     def __init__(self, expression: str, offset: int, why: str, available: Sequence[str] = ()) -> None:
         shown = sorted(available)
-        names = f" (available: {', '.join(shown[:20])}{', …' if len(shown) > 20 else ''})" if shown else ""
-        super().__init__(f"{{{{ {expression} }}}} at character {offset}: {why}{names}")
+        listed = ", ".join(name if len(name) <= 60 else f"{name[:59]}…" for name in shown[:20])
+        names = f" (available: {listed}{', …' if len(shown) > 20 else ''})" if shown else ""
+        super().__init__(self._form.format(expression, offset, why) + names)
         self.expression = expression
         self.offset = offset
+        self.why = why
         self.available = shown
 
 
+class TemplateError(ExpressionError):
+    """An expression of a template that cannot be read or evaluated; `offset` counts from the template's beginning."""
+
+    _form = "{{{{ {} }}}} at character {}: {}"
+
+
 class StepFailedError(WorkflowError):
-    """A step failed; the error itself is in the run's state as text (type, message, traceback)."""
+    """A step of a code-first workflow failed for good, now or when the function ran before.
+
+    Attributes:
+        step: address of the step.
+        error_type: name of the error's class.
+        message: its message.
+    """
+
+    def __init__(self, step: str, error_type: str, message: str) -> None:
+        super().__init__(f"step {step} failed: {error_type}: {message}")
+        self.step = step
+        self.error_type = error_type
+        self.message = message
+
+
+class HistoryMismatchError(WorkflowError, RuntimeError):
+    """The code of a workflow contradicts what is on record of a run; nothing of the contradiction has been done.
+
+    Attributes:
+        run_id: which run.
+        strand: which strand of it; "" for the body of the function.
+        history: the calls on record, in order.
+        code: the calls that the code has made so far, in order.
+    """
+
+    def __init__(self, run_id: str, strand: str, history: Sequence[str], code: Sequence[str], why: str) -> None:
+        where = f" in {strand}" if strand else ""
+        super().__init__(
+            f"run {run_id}: its history contradicts the code{where}: {why}.\n"
+            f"  on record: {', '.join(history) or '(nothing)'}\n"
+            f"  the code:  {', '.join(code) or '(nothing)'}\n"
+            'Bring the old code back for this run, or keep both behind `if patched("a-change-id"):` '
+            "(docs/living-with-code-changes.md)"
+        )
+        self.run_id = run_id
+        self.strand = strand
+        self.history = list(history)
+        self.code = list(code)
+
+
+class StepTimeoutError(WorkflowError, TimeoutError):
+    """An attempt at a step took longer than its `timeout_s`; its coroutine has been cancelled."""
+
+    def __init__(self, step: str, timeout_s: float) -> None:
+        super().__init__(f"step {step} took longer than its timeout of {timeout_s:g} s")
+        self.step = step
+        self.timeout_s = timeout_s
+
+
+class DeadlineExceededError(WorkflowError, TimeoutError):
+    """A run did not end before its deadline; what it completed is in the log."""
+
+    def __init__(self, run_id: str, deadline: object) -> None:
+        super().__init__(f"run {run_id} did not end before its deadline, {deadline}; resume it with a new one: resume(run, deadline_s=...)")
+        self.run_id = run_id
+
+
+class RunFailedError(WorkflowError):
+    """A run failed; it can be resumed.
+
+    Attributes:
+        run_id: which run.
+        error: its error as its state holds it: type, message, traceback and step, all text.
+    """
+
+    def __init__(self, run_id: str, error: Mapping[str, Any]) -> None:
+        where = f" at step {error['step']}" if error.get("step") else ""
+        super().__init__(f"run {run_id} failed{where}: {error.get('type')}: {error.get('message')}")
+        self.run_id = run_id
+        self.error = dict(error)
+
+
+class RunCancelledError(WorkflowError):
+    """A run was cancelled; what it completed is in the log."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id} was cancelled; what it completed is in the log")
+        self.run_id = run_id
 
 
 class IllegalTransitionError(WorkflowError, ValueError):

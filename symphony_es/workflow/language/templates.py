@@ -1,43 +1,47 @@
 """Templates: `{{ topic }}` and `{{ step.plan.result }}` in the texts and inputs of a step.
 
-Pure; sits beside the definitions, which check a template when they are made, and below the steps, which render it when
-they run. A template reads paths, nothing else: it cannot call, compute or reach an attribute. Keeps rule 6 (nothing is
+Pure; sits beside the definitions, which check a template when they are made, and below the steps, which render it when they run. What
+stands between the braces is a path or, where it is none, an expression as conditions are (`expressions`). Keeps rule 6 (nothing is
 lost in silence): a name that is not there is an error with the names that are, never an empty text or the text as it was.
 
 ```
-expression = name { "." name | "." number | "[" number "]" | "[" quoted text "]" }
+path = name { "." name | "." number | "[" number "]" | "[" quoted text "]" }
 ```
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from symphony_es.errors import TemplateError
+from symphony_es.errors import ExpressionError, TemplateError
+from symphony_es.workflow.language.compiling import Read, lookup, whole
+from symphony_es.workflow.language.expressions import MAX_CHARS, MAX_NODES, Expression, compile_expression
+from symphony_es.workflow.language.operations import describe
 
-__all__ = ["Expression", "check_template", "parse_template", "render"]
-
-MAX_EXPRESSION_CHARS = 500
-"""An expression is a path; a longer one is an unclosed brace somewhere before it."""
+__all__ = ["Placeholder", "check_template", "parse_template", "render"]
 
 MAX_DEPTH = 64
 """As deep as a value inside a state may be."""
 
-_NAME = re.compile(r"\s*([^\W\d]\w*)\s*")
-_STEP = re.compile(r"""\s*(?: \.\s*([^\W\d]\w*|\d+) | \[\s*(-?\d+)\s*\] | \[\s*"([^"]*)"\s*\] | \[\s*'([^']*)'\s*\] )\s*""", re.VERBOSE)
+_NAME = re.compile(r"(?!(?:None|True|False)\b)([^\W\d]\w*)\s*")
+_STEP = re.compile(
+    r"""\.\s*(?P<key>[^\W\d]\w*|[0-9]{1,9})\s*
+    | \[\s*(?P<index>-?[0-9]{1,9})\s*\]\s* | \[\s*(?:"(?P<quoted>[^"\\\r\n]*)"|'(?P<single>[^'\\\r\n]*)')\s*\]\s*""",
+    re.VERBOSE,
+)
+_MARK = re.compile(r"""'(?:[^'\\\r\n]|\\[^\r\n])*' | "(?:[^"\\\r\n]|\\[^\r\n])*" | \{ | \}\}? """, re.VERBOSE)
 
 
 @dataclass(frozen=True, slots=True)
-class Expression:
-    """One `{{ … }}`: its text, where it begins in the template (characters from 0), and the path it reads."""
+class Placeholder:
+    """One `{{ … }}`: its expression, and where that begins in the template (characters from 0)."""
 
-    text: str
+    expression: Expression
     offset: int
-    path: tuple[str | int, ...]
 
 
 def render(template: Any, scope: Mapping[str, Any]) -> Any:
@@ -52,7 +56,7 @@ def render(template: Any, scope: Mapping[str, Any]) -> Any:
         (3, 'n is 3')
 
     Raises:
-        TemplateError: an expression that cannot be parsed, or a name that is not in `scope`.
+        TemplateError: an expression that cannot be read or evaluated, for example for a name that is not in `scope`.
     """
     return _render(template, scope, 0)
 
@@ -61,7 +65,7 @@ def check_template(template: Any) -> None:
     """Parses every expression of `template` and reads none.
 
     Raises:
-        TemplateError: the first one that cannot be parsed.
+        TemplateError: the first one that cannot be read.
     """
     if isinstance(template, str):
         parse_template(template)
@@ -74,58 +78,81 @@ def check_template(template: Any) -> None:
 
 
 @lru_cache(maxsize=1024)
-def parse_template(text: str) -> tuple[str | Expression, ...]:
-    """The text between expressions, and the expressions, in order; empty texts are left out.
+def parse_template(text: str) -> tuple[str | Placeholder, ...]:
+    """The text between placeholders, and the placeholders, in order; empty texts are left out.
 
     Raises:
-        TemplateError: an expression that is no path, or an opening `{{` without its `}}`.
+        TemplateError: what stands between the braces is no expression, or an opening `{{` is without its `}}`.
     """
-    parts: list[str | Expression] = []
+    parts: list[str | Placeholder] = []
     end = 0
     while (start := text.find("{{", end)) >= 0:
-        close = text.find("}}", start + 2)
+        close = _find_close(text, start + 2)
         if close < 0:
-            raise TemplateError(text[start + 2 :][:40].strip(), start, "its closing }} is missing")
+            shown = text[start + 2 :][:40].strip()
+            raise TemplateError(shown, start, f"its closing }}}} is missing, or more than {MAX_CHARS:,} characters away")
         if start > end:
             parts.append(text[end:start])
-        parts.append(_parse_expression(text[start + 2 : close], start))
+        parts.append(_placeholder(text, start + 2, close))
         end = close + 2
     if end < len(text):
         parts.append(text[end:])
     return tuple(parts)
 
 
-def _parse_expression(source: str, offset: int) -> Expression:
-    text = source.strip()
-    if len(text) > MAX_EXPRESSION_CHARS:
-        raise TemplateError(f"{text[:40]}…", offset, f"it is longer than {MAX_EXPRESSION_CHARS} characters")
+def _find_close(text: str, begin: int) -> int:
+    """Where the `}}` of a placeholder is: not inside a quoted text, and not what ends a set."""
+    position, end, opened = begin, begin + MAX_CHARS + 2, 0
+    while mark := _MARK.search(text, position, end):
+        found = mark[0]
+        if found == "{":
+            opened += 1
+        elif found[0] == "}" and opened:
+            opened -= 1
+            position = mark.start() + 1
+            continue
+        elif found == "}}":
+            return mark.start()
+        position = mark.end()
+    return text.find("}}", begin, end)  # a quote or a brace is left open: what stands there is refused when it is read
+
+
+def _placeholder(template: str, begin: int, end: int) -> Placeholder:
+    text = template[begin:end].strip()
+    offset = begin + len(template[begin:end]) - len(template[begin:end].lstrip())
+    try:
+        return Placeholder(_path(text) or compile_expression(text), offset)
+    except ExpressionError as error:
+        raise TemplateError(error.expression, offset + error.offset, error.why) from None
+
+
+def _path(text: str) -> Expression | None:
+    """The expression that looks up one key or index after the other; None when the text is no path."""
     name = _NAME.match(text)
-    if name is None:
-        raise TemplateError(text, offset, "it must begin with a name, for example {{ topic }} or {{ step.plan.result }}")
-    path: list[str | int] = [name.group(1)]
-    position = name.end()
+    if name is None or len(text) > MAX_CHARS:
+        return None
+    read: Read = lookup(text, 0, "", whole, name[1])
+    position, elements = name.end(), 1
     while position < len(text):
         found = _STEP.match(text, position)
-        if found is None:
-            why = f"{text[position:][:20]!r} is no part of a path; write .name, [0] or ['a key']"
-            raise TemplateError(text, offset, why)
-        key, index, quoted, single = found.groups()
-        if key is not None:
-            path.append(int(key) if key.isdecimal() and key.isascii() else key)
-        elif index is not None:
-            path.append(int(index))
-        else:
-            path.append(quoted if quoted is not None else single)
+        elements += 1
+        if found is None or elements > MAX_NODES:
+            return None
+        kind = found.lastgroup or ""
+        key: str | int = found[kind]
+        if kind == "index" or (kind == "key" and found[kind].isdecimal()):
+            key = int(key)
+        read = lookup(text, found.start(kind), text[:position].rstrip(), read, key)
         position = found.end()
-    return Expression(text, offset, tuple(path))
+    return Expression(text, read)
 
 
 def _render(template: Any, scope: Mapping[str, Any], depth: int) -> Any:
     if isinstance(template, str):
         parts = parse_template(template)
-        if len(parts) == 1 and isinstance(parts[0], Expression):
-            return _read(parts[0], scope)
-        return "".join(part if isinstance(part, str) else str(_read(part, scope)) for part in parts)
+        if len(parts) == 1 and isinstance(parts[0], Placeholder):
+            return _evaluate(parts[0], scope)
+        return "".join(part if isinstance(part, str) else _text_of(part, scope) for part in parts)
     if depth >= MAX_DEPTH:
         raise TemplateError("", 0, f"the template is nested deeper than {MAX_DEPTH}")
     if isinstance(template, Mapping):
@@ -137,30 +164,17 @@ def _render(template: Any, scope: Mapping[str, Any], depth: int) -> Any:
     return template
 
 
-def _read(expression: Expression, scope: Mapping[str, Any]) -> Any:
-    value: Any = scope
-    seen = ""
-    for element in expression.path:
-        value = _enter(value, element, expression, seen)
-        seen = f"{seen}[{element!r}]" if isinstance(element, int) or not element.isidentifier() else f"{seen}.{element}".lstrip(".")
-    return value
+def _evaluate(placeholder: Placeholder, scope: Mapping[str, Any]) -> Any:
+    try:
+        return placeholder.expression.evaluate(scope)
+    except ExpressionError as error:
+        raise TemplateError(error.expression, placeholder.offset + error.offset, error.why, error.available) from error.__cause__
 
 
-def _enter(value: Any, element: str | int, expression: Expression, seen: str) -> Any:
-    where = f"in {seen}" if seen else "in the run's context"
-    if isinstance(value, Mapping):
-        try:
-            return value[element]
-        except KeyError as error:
-            names = [str(key) for key in value]
-            reason = error.args[0] if error.args and error.args[0] != element else f"there is no {element!r} {where}"
-            raise TemplateError(expression.text, expression.offset, str(reason), names) from None
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        if not isinstance(element, int):
-            raise TemplateError(expression.text, expression.offset, f"{seen} is a list: it has indexes, and no {element!r}")
-        try:
-            return value[element]
-        except IndexError:
-            why = f"{seen} has {len(value)} elements, and no [{element}]"
-            raise TemplateError(expression.text, expression.offset, why) from None
-    raise TemplateError(expression.text, expression.offset, f"{seen} is {type(value).__name__}: it has no {element!r} inside")
+def _text_of(placeholder: Placeholder, scope: Mapping[str, Any]) -> str:
+    value = _evaluate(placeholder, scope)
+    try:
+        return str(value)
+    except Exception as error:
+        why = f"its value cannot be written as text: {describe(error)}"
+        raise TemplateError(placeholder.expression.text, placeholder.offset, why) from error
