@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench coverage clean
+.PHONY: demo test lint bench coverage fuzz clean
 
 demo: $(VENV)/.installed  ## a workflow is killed in the middle, resumed, and looked at
 	$(BIN)/python examples/crash_and_resume.py
@@ -20,6 +20,9 @@ lint: $(VENV)/.lint  ## formatting rules, types, layers
 coverage: $(VENV)/.test  ## branch coverage of the layers that keep the data
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q --cov=symphony_es --cov=symphony_es_projections --cov-branch --cov-report=
 	$(BIN)/coverage report --include='symphony_es/events/*,symphony_es/log/*,symphony_es/core/*' --fail-under=95
+
+fuzz: $(VENV)/.test  ## minutes; a million random expressions: nothing but the declared error and plain values comes out
+	$(BIN)/python -m tests.workflow.fuzz_expressions --inputs 1000000
 
 bench: $(VENV)/.installed  ## minutes; prints ratios to what the disk and the codec allow
 	$(BIN)/python -m benchmarks

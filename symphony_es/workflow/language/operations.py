@@ -228,7 +228,8 @@ def _length(value: Any) -> int:
 
 
 def _extreme(choose: Callable[[Iterable[Any]], Any], values: tuple[Any, ...]) -> Any:
-    candidates = values if len(values) > 1 else values[0]
+    first, *others = values
+    candidates = values if others else first
     if not isinstance(candidates, (list, tuple, set, frozenset)):
         raise RefusedError(f"it needs a list, or two values or more, and not {_kind(candidates)}")
     if not candidates:
