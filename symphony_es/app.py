@@ -35,6 +35,7 @@ from symphony_es.facades.tasks import Tasks
 from symphony_es.facades.workflows import Workflows
 from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
+from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.engine.engine import WorkflowEngine
 
 __all__ = ["Symphony"]
@@ -65,6 +66,7 @@ class Symphony:
         entities: objects of any type.
         registry: services by name; `registry.get("workflow_engine")` is the engine.
         models: model clients by name. functions: functions of function steps by name. tools: tools by name.
+        flows: functions of code-first workflows by name.
         restore_manager: this Symphony's restorers; the module-level one is asked second.
         last_resume: the report of the last resume, or None.
     """
@@ -80,6 +82,7 @@ class Symphony:
         self.registry = ServiceRegistry()
         self.models = NamedCallables("model client", "register one with symphony.models.register(name, async_callable)")
         self.functions = NamedCallables("function", "register it with symphony.functions.register(name, function)")
+        self.flows = NamedCallables("workflow function", "decorate it with @symphony.workflow")
         self.tools = NamedCallables("tool", "register it with symphony.tools.register(name, function)")
         self.restore_manager = RestoreManager(parent=restore_manager)
         self.last_resume: ResumeReport | None = None
@@ -411,6 +414,23 @@ class Symphony:
     def build_task(self) -> Any:
         """A fluent builder of a task."""
         return self.tasks.build()
+
+    def workflow(self, function: Callable[..., Any] | None = None, *, name: str | None = None, **options: Any) -> Any:
+        """Decorator that makes an async function a code-first workflow: `@symphony.workflow`, or `@symphony.workflow(name="research")`.
+
+        Args:
+            function: the function; its parameters are the run's context.
+            name: what runs find it by in another process; the function's name by default.
+            **options: `retry`, `timeout_s`, `deadline_s`, `context` and `metadata` of the definition.
+
+        Raises:
+            ConfigurationError: it is no async function, or the name is taken.
+        """
+        if function is None:
+            return lambda decorated: self.workflow(decorated, name=name, **options)
+        made = CodeWorkflow(function, name, **options)
+        self.flows.register(made.definition.name, made.function)
+        return made
 
     def build_workflow(self) -> Any:
         """A fluent builder of a workflow definition."""

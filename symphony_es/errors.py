@@ -47,10 +47,13 @@ SymphonyError
     ├── DefinitionError (ValueError)            a definition that cannot be run, with the path of the fault
     ├── ExpressionError (ValueError)            an expression that cannot be read or evaluated, with the place of the fault
     │   └── TemplateError                       the same of an expression inside a template
+    ├── DefinitionChangedError (ValueError)     a run's history contradicts the definition it is to go on with
     ├── StepFailedError                         a step of a code-first workflow failed for good
     ├── HistoryMismatchError (RuntimeError)     the code of a workflow contradicts what is on record of its run
     ├── StepTimeoutError (TimeoutError)         an attempt at a step took longer than its timeout_s
+    ├── SignalTimeoutError (TimeoutError)       a signal did not come in time
     ├── DeadlineExceededError (TimeoutError)    a run did not end before its deadline
+    ├── HookFailedError                         a hook failed that declares to stop the run
     ├── RunFailedError                          a run failed: type, message and step of its error
     ├── RunCancelledError                       a run was cancelled
     ├── IllegalTransitionError (ValueError)     a run's or task's status does not allow the request
@@ -397,6 +400,20 @@ class TemplateError(ExpressionError):
     _form = "{{{{ {} }}}} at character {}: {}"
 
 
+class DefinitionChangedError(WorkflowError, ValueError):
+    """A run's history contradicts the definition it is to go on with.
+
+    Attributes:
+        run_id: which run.
+        changes: what was added, removed and changed, and the contradictions (`DefinitionChanges`).
+    """
+
+    def __init__(self, run_id: str, changes: Any) -> None:
+        super().__init__(f"run {run_id} cannot go on with this definition:\n{changes.report()}\nforce=True takes it all the same")
+        self.run_id = run_id
+        self.changes = changes
+
+
 class StepFailedError(WorkflowError):
     """A step of a code-first workflow failed for good, now or when the function ran before.
 
@@ -447,12 +464,34 @@ class StepTimeoutError(WorkflowError, TimeoutError):
         self.timeout_s = timeout_s
 
 
+class SignalTimeoutError(WorkflowError, TimeoutError):
+    """A step waited for a signal that did not come in time, and has no default."""
+
+    def __init__(self, signal: str, until: object) -> None:
+        super().__init__(f"no signal {signal!r} came before {until}; give the step a default, or more time")
+        self.signal = signal
+
+
 class DeadlineExceededError(WorkflowError, TimeoutError):
     """A run did not end before its deadline; what it completed is in the log."""
 
     def __init__(self, run_id: str, deadline: object) -> None:
         super().__init__(f"run {run_id} did not end before its deadline, {deadline}; resume it with a new one: resume(run, deadline_s=...)")
         self.run_id = run_id
+
+
+class HookFailedError(WorkflowError):
+    """A hook failed that declares to stop the run; what it raised is chained, and on record.
+
+    Attributes:
+        hook: name of the hook's class.
+        stage: the moment it was called at.
+    """
+
+    def __init__(self, hook: str, stage: str, error: Exception) -> None:
+        super().__init__(f"the hook {hook} failed at {stage}: {type(error).__name__}: {error}")
+        self.hook = hook
+        self.stage = stage
 
 
 class RunFailedError(WorkflowError):

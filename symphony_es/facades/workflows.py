@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import find_entity, get_entity, key_of
+from symphony_es.facades.runs import RunRequests
+from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.definitions.builder import WorkflowBuilder
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.steps import Step
 from symphony_es.workflow.definitions.stored import StoredDefinition
-from symphony_es.workflow.engine.engine import WorkflowEngine
-from symphony_es.workflow.engine.hooks import AutoCheckpoint
-from symphony_es.workflow.runs.context import thaw
+from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
+from symphony_es.workflow.engine.engine import as_definition
+from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.runs.run import Workflow
-
-if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+from symphony_es.workflow.runs.thawing import thaw
 
 __all__ = ["Workflows"]
 
 _TYPE = "WorkflowDefinition"
-DefinitionLike: TypeAlias = WorkflowDefinition | StoredDefinition | EntityReference | Mapping[str, Any] | str
+DefinitionLike: TypeAlias = WorkflowDefinition | CodeWorkflow | StoredDefinition | EntityReference | Mapping[str, Any] | str
 """A definition, its dict, or a saved one by reference, key or id."""
 
 
-class Workflows:
+class Workflows(RunRequests):
     """Saving definitions, executing them, and looking at runs."""
-
-    def __init__(self, symphony: Host) -> None:
-        self._symphony = symphony
 
     def build(self) -> WorkflowBuilder:
         """A fluent builder of a definition."""
@@ -85,45 +82,51 @@ class Workflows:
         """
         if isinstance(workflow, Workflow):
             return workflow
-        run = None if isinstance(workflow, (WorkflowDefinition, StoredDefinition, Mapping)) else self._run_of(workflow)
+        run = None if isinstance(workflow, (WorkflowDefinition, CodeWorkflow, StoredDefinition, Mapping)) else self._run_of(workflow)
         return run if run is not None else self._definition(workflow)
 
-    async def get_all_workflows(self) -> list[WorkflowDefinition]:
-        """All saved definitions, in the order in which they were first saved."""
-        return [stored.definition for stored in self._symphony.world.all(_TYPE) if isinstance(stored, StoredDefinition)]
-
-    async def get_run(self, run: Workflow | EntityReference | str) -> Workflow:
-        """A run by its id, reference or `"Workflow:id"`.
+    async def get_definition(self, workflow: DefinitionLike) -> WorkflowDefinition:
+        """A saved definition by its id, reference or key.
 
         Raises:
             EntityNotFoundError: there is none.
         """
-        return get_entity(self._symphony.world, Workflow, "Workflow", run)
+        return self._definition(workflow)
 
-    async def get_all_runs(self) -> list[Workflow]:
-        """All runs, in the order in which they were created."""
-        return [run for run in self._symphony.world.all("Workflow") if isinstance(run, Workflow)]
+    async def get_all_workflows(self) -> list[WorkflowDefinition]:
+        """All saved definitions, in the order in which they were first saved."""
+        return [stored.definition for stored in self._symphony.world.all(_TYPE) if isinstance(stored, StoredDefinition)]
 
     async def execute_workflow(
         self,
         definition: DefinitionLike,
         context: Mapping[str, Any] | None = None,
         auto_checkpoint: bool | AutoCheckpoint = True,
-        *,
-        hooks: Sequence[Any] = (),
+        **options: Any,
     ) -> Workflow:
-        """Starts a run and waits for its end; see `WorkflowEngine.execute_workflow`.
+        """Starts a run and waits until it completes, fails, is paused or is cancelled; see `WorkflowEngine.execute_workflow`.
 
         Args:
-            definition: a definition, its dict, or a saved one by id, reference or key.
+            definition: a definition, its dict, a function under `@symphony.workflow`, or a saved one by id, reference or key.
             context: values for the run's context.
             auto_checkpoint: True, False, or a policy for this run.
-            hooks: called after the engine's own.
+            **options: `hooks`, `run_id`, `deadline_s` and `metadata` of `WorkflowEngine.execute_workflow`.
 
         Returns:
             The run; one that failed is returned with `status == "failed"` and its `error`.
         """
-        return await self._engine.execute_workflow(self._definition(definition), context, auto_checkpoint, hooks=hooks)
+        return await self._engine.execute_workflow(self._definition(definition), context, auto_checkpoint, **options)
+
+    async def start(
+        self,
+        definition: DefinitionLike | Workflow,
+        context: Mapping[str, Any] | None = None,
+        auto_checkpoint: bool | AutoCheckpoint = True,
+        **options: Any,
+    ) -> RunHandle:
+        """Starts a run, or goes on with one, in the background, and gives a handle of it; see `WorkflowEngine.start`."""
+        chosen = definition if isinstance(definition, Workflow) else self._definition(definition)
+        return await self._engine.start(chosen, context, auto_checkpoint, **options)
 
     async def execute_workflow_by_id(
         self,
@@ -151,11 +154,7 @@ class Workflows:
             return await self.execute_workflow(workflow_id, context, auto_checkpoint, hooks=hooks)
         if context:
             raise ConfigurationError(f"run {run.id} goes on with the context it has; a context is for a new run")
-        return await self._engine.continue_run(run, auto_checkpoint, hooks=hooks)
-
-    async def recover(self, auto_checkpoint: bool | AutoCheckpoint = True) -> list[Workflow]:
-        """Goes on with every run that a crash or an interruption left unfinished; see `WorkflowEngine.recover`."""
-        return await self._engine.recover(auto_checkpoint)
+        return await self._engine.resume(run, auto_checkpoint, hooks=hooks)
 
     async def get_workflow_results(self, run: Workflow | EntityReference | str) -> dict[str, Any]:
         """What came of a run, as plain data of the caller's own.
@@ -183,18 +182,11 @@ class Workflows:
             "steps": steps,
         }
 
-    @property
-    def _engine(self) -> WorkflowEngine:
-        engine: WorkflowEngine = self._symphony.registry.get("workflow_engine")
-        return engine
-
     def _definition(self, given: Any) -> WorkflowDefinition:
-        if isinstance(given, WorkflowDefinition):
-            return given
         if isinstance(given, StoredDefinition):
             return given.definition
-        if isinstance(given, Mapping):
-            return WorkflowDefinition.from_dict(given)
+        if isinstance(given, (WorkflowDefinition, CodeWorkflow, Mapping)):
+            return as_definition(given)
         return get_entity(self._symphony.world, StoredDefinition, _TYPE, given).definition
 
     def _stored(self, definition_id: str) -> StoredDefinition | None:

@@ -1,29 +1,70 @@
-"""Definitions, runs and the engine that executes them."""
+"""Definitions, runs and the engine that executes them; the names that applications import."""
 
+from symphony_es.workflow.code.calls import gather, patched, run_workflow, sleep, sleep_until, step, step_context, wait_for_signal
+from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.definitions.builder import WorkflowBuilder
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.definitions.reading import DataReader
+from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import Step, register_step_kind
 from symphony_es.workflow.definitions.stored import StoredDefinition
+from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
+from symphony_es.workflow.engine.clock import Clock, SystemClock
 from symphony_es.workflow.engine.engine import WorkflowEngine
-from symphony_es.workflow.engine.hooks import AutoCheckpoint, RunMoment, WorkflowHook
+from symphony_es.workflow.engine.execution import Branch, StepExecution
+from symphony_es.workflow.engine.handle import RunHandle
+from symphony_es.workflow.engine.hooks import RunMoment, WorkflowHook
+from symphony_es.workflow.kinds.conditional import ConditionalStep
 from symphony_es.workflow.kinds.function import FunctionStep
+from symphony_es.workflow.kinds.loop import LoopStep
+from symphony_es.workflow.kinds.map import MapStep
+from symphony_es.workflow.kinds.parallel import ParallelStep
+from symphony_es.workflow.kinds.sequence import SequenceStep
+from symphony_es.workflow.kinds.sleep import SleepStep
+from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
 from symphony_es.workflow.kinds.task import TaskStep
+from symphony_es.workflow.kinds.wait import WaitStep
 from symphony_es.workflow.runs.context import RunContext
-from symphony_es.workflow.runs.run import Workflow, WorkflowStatus
+from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.transitions import WorkflowStatus
 
 __all__ = [
     "AutoCheckpoint",
+    "Branch",
+    "Clock",
+    "CodeWorkflow",
+    "ConditionalStep",
+    "DataReader",
     "FunctionStep",
+    "LoopStep",
+    "MapStep",
+    "ParallelStep",
+    "RetryPolicy",
     "RunContext",
+    "RunHandle",
     "RunMoment",
+    "SequenceStep",
+    "SleepStep",
     "Step",
+    "StepExecution",
     "StoredDefinition",
+    "SubWorkflowStep",
+    "SystemClock",
     "TaskStep",
+    "WaitStep",
     "Workflow",
     "WorkflowBuilder",
     "WorkflowDefinition",
     "WorkflowEngine",
     "WorkflowHook",
     "WorkflowStatus",
+    "gather",
+    "patched",
     "register_step_kind",
+    "run_workflow",
+    "sleep",
+    "sleep_until",
+    "step",
+    "step_context",
+    "wait_for_signal",
 ]

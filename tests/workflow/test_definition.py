@@ -77,7 +77,7 @@ def test_a_definition_grows_step_by_step_without_reading_all_steps_again() -> No
     longer = made.add_step({**PLAN, "name": "more"})
     assert longer.plan[0] is made.plan[0]
     with pytest.raises(DefinitionError, match=r"steps\[2\].template"):
-        made.add_step(TaskStep(name="x", template="{{ 1 }}"))
+        made.add_step(TaskStep(name="x", template="{{ 1 + }}"))
     with pytest.raises(DefinitionError, match=r"steps\[2\].id"):
         made.add_step(made.plan[0])
 
@@ -108,7 +108,7 @@ def test_nothing_of_a_definition_can_be_changed() -> None:
         ({"steps": [{**PLAN, "kind": "tsak"}]}, "steps[0].kind"),
         ({"steps": [{"kind": "task", "name": "x"}]}, "steps[0].template"),
         ({"steps": [{**PLAN, "template": 7}]}, "steps[0].template"),
-        ({"steps": [{**PLAN, "template": "{{ 1 }}"}]}, "steps[0].template"),
+        ({"steps": [{**PLAN, "template": "{{ 1 + }}"}]}, "steps[0].template"),
         ({"steps": [{**PLAN, "agnet_id": "a"}]}, "steps[0].agnet_id"),
         ({"steps": [{**PLAN, "agent_id": 7}]}, "steps[0].agent_id"),
         ({"steps": [{**PLAN, "inputs": ["x"]}]}, "steps[0].inputs"),

@@ -123,7 +123,7 @@ async def test_a_failing_step_ends_the_run_and_leaves_nothing_in_the_context(sym
     assert "in shaky" in run.error["traceback"]
     assert run.context == {}
     assert run.steps == {"first": {"status": "completed", "attempts": 1}, "shaky": {"status": "failed", "attempts": 1}}
-    assert run.failures == {"shaky": {"type": "ValueError", "message": "no such weather \\udcff"}}
+    assert run.failures == {"shaky": {"type": "ValueError", "message": "no such weather \\udcff", "attempt": 1, "count": 1}}
     assert (run.step_status("shaky"), run.step_status("never")) == ("failed", "pending")
     failed = [event for event in await events_of(symphony, f"Workflow:{run.id}") if event.name == "WorkflowStepFailed"]
     assert failed[0].data["message"] == "no such weather \\udcff"

@@ -222,6 +222,7 @@ def test_any_value_counts_as_true_or_false(text: str, expected: bool) -> None:
         ("numbers in members", 0, ["unhashable"]),
         ("1 in 2", 0, ["nothing can be in int"]),
         ("1 in topic", 0, ["requires string"]),
+        ("97 in bytes", 0, ["nothing can be in bytes"]),
         ("len(1)", 0, ["int has no length"]),
         ("min(empty)", 0, ["nothing is in it"]),
         ("max(1)", 0, ["not int"]),
@@ -430,6 +431,8 @@ def test_limits_are_where_they_are_said_to_be() -> None:
     with pytest.raises(ExpressionError, match="more than 200"):
         evaluate("+".join(["1"] * (MAX_NODES // 2 + 1)), {})
     assert evaluate("(" * MAX_DEPTH + "1" + ")" * MAX_DEPTH, {}) == 1
+    with pytest.raises(ExpressionError, match="at character 30: it is nested deeper than 30"):
+        evaluate("(" * (MAX_DEPTH + 1) + "1" + ")" * (MAX_DEPTH + 1), {})
     assert evaluate("not " * (MAX_DEPTH - 1) + "1", {}) is False
     with pytest.raises(ExpressionError, match="nested deeper than 30"):
         evaluate("not " * MAX_DEPTH + "1", {})
@@ -467,6 +470,9 @@ class Hostile:
     def __len__(self) -> int:
         raise Untold
 
+    def __index__(self) -> int:
+        raise AssertionError("nothing stands for a number")
+
     def __getattr__(self, name: str) -> Any:
         raise AssertionError("nothing is ever read from an object")
 
@@ -493,13 +499,20 @@ class Untold(Exception):
         "x.a",
         "x[0]",
         "len(x)",
+        "x in 'text'",
+        "x in raw",
+        "x in d",
+        "d[x]",
+        "l[x]",
+        "l[x:]",
+        "round(1, x)",
         "x + 1",
         "min(x, 1)",
     ],
 )
 def test_what_a_value_of_the_scope_raises_becomes_the_declared_error(text: str) -> None:
     """The value's own error is chained; a value that is only handed on is never asked."""
-    scope = {"x": Hostile()}
+    scope = {"x": Hostile(), "raw": b"raw", "d": {"k": 1}, "l": [1]}
     with pytest.raises(ExpressionError) as raised:
         evaluate(text, scope)
     if "Untold" in raised.value.why:

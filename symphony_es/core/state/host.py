@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.history import StateHistory
     from symphony_es.core.state.restore import RestoreManager
     from symphony_es.core.state.world import World
     from symphony_es.log.log import EventLog
@@ -40,6 +41,16 @@ class Host(Protocol):
     @property
     def functions(self) -> NamedCallables:
         """Functions of function steps by name."""
+        ...
+
+    @property
+    def flows(self) -> NamedCallables:
+        """Functions of code-first workflows by name."""
+        ...
+
+    @property
+    def history(self) -> StateHistory:
+        """Past states."""
         ...
 
     @property

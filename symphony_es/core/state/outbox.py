@@ -171,7 +171,7 @@ class Outbox:
     def _prepare(
         self, record: EntityRecord, segment: Segment, changes: list[tuple[object, ...]], version: int, transaction_id: bytes | None
     ) -> PreparedEvent:
-        metadata = segment.attribution.metadata(state_version=segment.state_version)
+        metadata = segment.attribution.metadata(state_version=segment.state_version, generation=segment.generation)
         if metadata.run_id == record.reference.entity_id and record.entity_type == "Workflow":
             metadata.run_id = None  # the entity says it
         event = NewEvent(

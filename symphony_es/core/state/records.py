@@ -32,6 +32,7 @@ class Segment:
     """Changes of one entity that will be one event (or more, where they are too large for one).
 
     Attributes:
+        generation: the entity's generation from this event on, where the event raises it.
         open: whether further unnamed changes may join.
     """
 
@@ -40,6 +41,7 @@ class Segment:
     changes: list[Change] = field(default_factory=list)
     data: Any = None
     state_version: int | None = None
+    generation: int | None = None
     open: bool = True
 
     @property

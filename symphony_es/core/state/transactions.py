@@ -294,7 +294,7 @@ class Recording(_Block):
 class TransactionBlock(_Block):
     """`async with symphony.transaction(...)`: awaits its commit; an exception inside appends nothing and puts objects back."""
 
-    def __init__(self, world: World, name: str, claim: Iterable[Any], attribution: dict[str, Any]) -> None:
+    def __init__(self, world: World, name: str | None, claim: Iterable[Any], attribution: dict[str, Any]) -> None:
         super().__init__(world, name, None, attribution)
         self._claim = list(claim)
 

@@ -15,7 +15,7 @@ from symphony_es.core.state.records import EntityRecord, Segment
 from symphony_es.core.state.tracking.capture import revive
 from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.tracking.live import entities_in, kind_of
-from symphony_es.core.state.transactions import Recording, Transaction, TransactionBlock, open_scope_of
+from symphony_es.core.state.transactions import Recording, Transaction, TransactionBlock, open_scope_of, scope_of
 from symphony_es.errors import EntityBusyError, SymphonyError, UnstorableValueError
 from symphony_es.events.changes import Change
 from symphony_es.events.diff import diff
@@ -47,8 +47,8 @@ class World(Membership):
         record = self.record_for(entity) if entity is not None and not self.restoring else None
         return Recording(self, event_name, data, record, attribution)
 
-    def transaction(self, name: str, *, claim: Iterable[EntityLike] = (), **attribution: Any) -> TransactionBlock:
-        """An asynchronous block, appended when it ends; see `Symphony.transaction`."""
+    def transaction(self, name: str | None, *, claim: Iterable[EntityLike] = (), **attribution: Any) -> TransactionBlock:
+        """An asynchronous block, appended when it ends; see `Symphony.transaction`. Without a name its events are named by type."""
         return TransactionBlock(self, name, claim, attribution)
 
     async def claim(self, entity: EntityLike) -> None:
@@ -94,6 +94,17 @@ class World(Membership):
                 loop = future.get_loop()
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(_wake, future)
+
+    def raise_generation(self, entity: EntityLike) -> None:
+        """Note, with the changes of the present block, that an entity is taken back: what it does from now on is another generation."""
+        with self.lock:
+            record = self.record_for(entity)
+            scope = scope_of(self)
+            assert scope is not None, "a generation is raised inside a block, together with what takes the entity back"
+            draft = scope.transaction.draft(record, scope)
+            draft.transaction.undo_log.append((scope, (setattr, record, "generation", record.generation)))
+            record.generation += 1
+            draft.segment.generation = record.generation
 
     def new_segment(self, name: str, attribution: Any, data: Any) -> Segment:
         """A segment of a transaction; it is appended even when it holds no change if it says something."""
@@ -171,12 +182,16 @@ class World(Membership):
 
     def reset(self, record: EntityRecord, state: dict[str, Any]) -> None:
         """Put an object of a foreign class into a state; references become live objects."""
-        live = revive(state, self.types)
+        self.restorer_of(record.entity_type).reset(record.obj, self.revived(state))
+
+    def revived(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A plain state as live values: tagged ones become objects of their classes, references live objects where there are any."""
+        live: dict[str, Any] = revive(state, self.types)
         for path, reference in find_references(state):
             target = self.find(reference)
             if target is not None:
                 live = connect(live, path, reference, target)
-        self.restorer_of(record.entity_type).reset(record.obj, live)
+        return live
 
     # -- durability and life cycle ------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from symphony_es.workflow.kinds.function import name_function
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
-    from symphony_es.workflow.engine.hooks import AutoCheckpoint
+    from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
     from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["WorkflowBuilder"]

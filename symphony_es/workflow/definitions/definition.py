@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.entity import new_id
 from symphony_es.errors import DefinitionError
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.values import copy_plain
+from symphony_es.workflow.definitions.nesting import check_size, walk
 from symphony_es.workflow.definitions.reading import DataReader
+from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import Step, read_steps
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
 
 __all__ = ["WorkflowDefinition"]
 
@@ -35,6 +40,12 @@ class WorkflowDefinition:
         steps: in order; ids and names are unique among them. Dicts are accepted and read.
         context: what a run's context holds at its start, unless the caller gives another value; plain data.
         metadata: the application's own; plain data, no part of the version.
+        retry: how failed attempts are repeated, of steps that say nothing of their own (composites and waits left out).
+        timeout_s: how long an attempt at such a step may take, in seconds.
+        deadline_s: how long a run may take, in seconds; then it fails by itself.
+        cleanup: steps that run when a run is cancelled; their addresses begin with `cleanup/`.
+        output: a template: the result of a run; without it, that is the output of its last step.
+        code: name of the function of a code-first workflow, in place of steps.
 
     Raises:
         DefinitionError: with the path of the fault.
@@ -46,15 +57,15 @@ class WorkflowDefinition:
     steps: Sequence[Step | Mapping[str, Any]] = ()
     context: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    retry: RetryPolicy | Mapping[str, Any] | int | None = None
+    timeout_s: float | None = None
+    deadline_s: float | None = None
+    cleanup: Sequence[Step | Mapping[str, Any]] = ()
+    output: Any = None
+    code: str | None = None
 
     def __post_init__(self) -> None:
-        given = {
-            "name": self.name,
-            "id": self.id,
-            "description": self.description,
-            "context": self.context,
-            "metadata": self.metadata,
-        }
+        given = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("steps", "cleanup", "retry")}
         reader = DataReader({key: dict(value) if isinstance(value, Mapping) else value for key, value in given.items()})
         checked = {
             "name": reader.text("name"),
@@ -63,13 +74,26 @@ class WorkflowDefinition:
             "context": reader.mapping("context"),
             "metadata": reader.mapping("metadata"),
             "steps": read_steps(DataReader({"steps": self.steps}).sequence("steps"), "steps"),
+            "retry": RetryPolicy.read(self.retry, "retry"),
+            "timeout_s": reader.seconds("timeout_s"),
+            "deadline_s": reader.seconds("deadline_s"),
+            "cleanup": read_steps(DataReader({"cleanup": self.cleanup}).sequence("cleanup"), "cleanup"),
+            "output": reader.template("output"),
+            "code": reader.optional_text("code"),
         }
+        check_size(checked["steps"], "steps")
+        check_size(checked["cleanup"], "cleanup")
+        for index, step in enumerate(checked["steps"]):
+            if checked["code"] is not None:
+                raise DefinitionError("steps", "a definition has steps or code, not both")
+            if checked["cleanup"] and "cleanup" in (step.id, step.name):
+                raise DefinitionError(f"steps[{index}].id", "'cleanup' is what the addresses of clean-up steps begin with")
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
     @cached_property
     def version(self) -> str:
-        """SHA-256 (hexadecimal) of the canonical encoding of name, description, steps and context."""
+        """SHA-256 (hexadecimal) of the canonical encoding of all but id and metadata."""
         content = {key: value for key, value in self.to_dict().items() if key not in ("id", "metadata")}
         return hashlib.sha256(encode_canonical(content)).hexdigest()
 
@@ -77,6 +101,16 @@ class WorkflowDefinition:
     def plan(self) -> tuple[Step, ...]:
         """The steps, typed: `steps` accepts dicts, what it holds afterwards are steps."""
         return tuple(step for step in self.steps if isinstance(step, Step))
+
+    @cached_property
+    def cleanup_plan(self) -> tuple[Step, ...]:
+        """The clean-up steps, typed."""
+        return tuple(step for step in self.cleanup if isinstance(step, Step))
+
+    @property
+    def retry_policy(self) -> RetryPolicy | None:
+        """`retry`, typed."""
+        return self.retry if isinstance(self.retry, RetryPolicy) else None
 
     def to_dict(self) -> dict[str, Any]:
         """The definition as plain data of its own; `from_dict` reads it back to an equal one with the same id."""
@@ -88,26 +122,34 @@ class WorkflowDefinition:
             "context": dict(self.context),
             "metadata": dict(self.metadata),
         }
+        if self.retry_policy is not None:
+            written["retry"] = self.retry_policy.to_dict()
+        if self.cleanup_plan:
+            written["cleanup"] = [step.to_dict() for step in self.cleanup_plan]
+        for name in ("timeout_s", "deadline_s", "output", "code"):
+            if getattr(self, name) is not None:
+                written[name] = getattr(self, name)
         return dict(copy_plain(written))
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> WorkflowDefinition:
+    def from_dict(cls, data: Mapping[str, Any], path: str = "") -> WorkflowDefinition:
         """Read what `to_dict` wrote, or what a person wrote: only `name` must be there.
+
+        Args:
+            data: the dict.
+            path: where it stands, for messages; "" where it stands alone.
 
         Raises:
             DefinitionError: with the path of the fault, for example `steps[2].template`.
         """
-        reader = DataReader(data)
-        made = cls(
-            name=reader.text("name"),
-            id=reader.text("id", default=""),
-            description=reader.text("description", default=""),
-            steps=reader.sequence("steps"),
-            context=reader.mapping("context"),
-            metadata=reader.mapping("metadata"),
-        )
+        reader = DataReader(data, path)
+        given: dict[str, Any] = {item.name: reader.value(item.name) for item in fields(cls) if reader.value(item.name) is not None}
         reader.finish()
-        return made
+        reader.text("name")
+        try:
+            return cls(**given)
+        except DefinitionError as error:
+            raise reader.fault(error.path, error.why) from error.__cause__
 
     def add_step(self, step: Step | Mapping[str, Any]) -> WorkflowDefinition:
         """A definition with one more step at its end.
@@ -131,6 +173,15 @@ class WorkflowDefinition:
             if name_or_id in (step.id, step.name):
                 return step
         raise DefinitionError("steps", f"there is no step {name_or_id!r} (there are: {', '.join(step.name for step in self.plan)})")
+
+    def check(self, symphony: Host) -> None:
+        """Looks, before a run is created, whether this process has what the steps need.
+
+        Raises:
+            NotRegisteredError: it has not.
+        """
+        for _, step in walk((*self.plan, *self.cleanup_plan)):
+            step.check(symphony)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WorkflowDefinition) and self.version == other.version

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from symphony_es.errors import DefinitionError, TemplateError, UnstorableValueError, format_path
+from symphony_es.errors import DefinitionError, ExpressionError, UnstorableValueError, format_path
 from symphony_es.events.values import check_plain, copy_plain
+from symphony_es.workflow.language.expressions import check_expression
 from symphony_es.workflow.language.templates import check_template
 
 __all__ = ["DataReader"]
@@ -52,6 +53,43 @@ class DataReader:
         """A str that is not empty, or None when the key is missing or None."""
         return None if self.value(key) is None else self.text(key)
 
+    def flag(self, key: str) -> bool:
+        """A bool; False when it is missing or None."""
+        value = self.value(key)
+        if value is not None and not isinstance(value, bool):
+            raise self.fault(key, f"must be true or false, not {type(value).__name__}")
+        return bool(value)
+
+    def whole(self, key: str, least: int, most: int | None = None) -> int | None:
+        """An int within bounds, or None when it is missing or None."""
+        value = self.value(key)
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.fault(key, f"must be an int, not {type(value).__name__}")
+        if value < least or (most is not None and value > most):
+            bounds = f"at least {least}" if most is None else f"between {least} and {most:,}"
+            raise self.fault(key, f"must be {bounds}, not {value}")
+        return value
+
+    def seconds(self, key: str) -> float | None:
+        """A number of seconds greater than 0, or None when it is missing or None."""
+        value = self.value(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+            raise self.fault(key, f"must be a number of seconds greater than 0, not {value!r}")
+        return value
+
+    def choice(self, key: str, choices: Sequence[str]) -> str:
+        """One of some texts; the first when it is missing or None."""
+        value = self.value(key)
+        if value is None:
+            return choices[0]
+        if value not in choices:
+            raise self.fault(key, f"must be one of {', '.join(map(repr, choices))}, not {value!r}")
+        return str(value)
+
     def mapping(self, key: str) -> dict[str, Any]:
         """A copy of a dict of plain values with str keys; empty when it is missing or None."""
         value = self.plain(key)
@@ -68,9 +106,19 @@ class DataReader:
             raise self.fault(key, "is missing")
         try:
             check_template(value)
-        except TemplateError as error:
+        except ExpressionError as error:
             raise self.fault(key, str(error)) from error
         return value
+
+    def expression(self, key: str, *, required: bool = False) -> str | None:
+        """A text in the language of conditions, which parses; None when it is missing or None."""
+        text = self.text(key) if required else self.optional_text(key)
+        if text is not None:
+            try:
+                check_expression(text)
+            except ExpressionError as error:
+                raise self.fault(key, str(error)) from error
+        return text
 
     def sequence(self, key: str) -> list[Any]:
         """The elements of a list or tuple; none when it is missing or None."""
@@ -92,6 +140,11 @@ class DataReader:
             raise self.fault(f"{key}{separator}{inner}", f"cannot be stored: {error.why}") from error
         return copy_plain(value)
 
+    def has(self, key: str) -> bool:
+        """Whether the key is there, be its value None."""
+        self._asked.add(key)
+        return key in self._data
+
     def value(self, key: str, default: Any = None) -> Any:
         """Whatever stands under the key, not copied."""
         self._asked.add(key)
@@ -99,7 +152,11 @@ class DataReader:
 
     def fault(self, key: str, why: str) -> DefinitionError:
         """The error for one key of this dict."""
-        return DefinitionError(f"{self.path}.{key}" if self.path else key, why)
+        return DefinitionError(self.at(key), why)
+
+    def at(self, key: str) -> str:
+        """Where a key of this dict stands in the definition."""
+        return f"{self.path}.{key}" if self.path else key
 
     def finish(self) -> None:
         """Refuses keys that nobody has asked for."""

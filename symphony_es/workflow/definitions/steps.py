@@ -11,21 +11,25 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
 
 from symphony_es.errors import ConfigurationError, DefinitionError
 from symphony_es.workflow.definitions.reading import DataReader
+from symphony_es.workflow.definitions.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.engine.execution import StepExecution
 
-__all__ = ["MAX_STEP_ID_CHARS", "Step", "id_from_name", "read_steps", "register_step_kind", "step_kinds"]
+__all__ = ["MAX_STEP_ID_CHARS", "Step", "StepLike", "as_step", "id_from_name", "read_steps", "register_step_kind", "step_kinds", "written"]
 
 MAX_STEP_ID_CHARS = 100
 """A step's id is part of its address, an address is part of task ids and idempotency keys, and those end at 512 bytes."""
 
 _NOT_IN_AN_ID = re.compile(r"[/\x00-\x1f\x7f]")
+
+StepLike: TypeAlias = "Step | Mapping[str, Any]"
+"""A step, or the dict of one."""
 
 _StepClass = TypeVar("_StepClass", bound="type[Step]")
 _kinds: dict[str, type[Step]] = {}
@@ -40,18 +44,40 @@ class Step(ABC):
         id: what its address is made of; made from the name once and kept when the step is renamed.
         description: for readers.
         output_key: key of the run's context that the output is written to as well, or None.
+        retry: how failed attempts are repeated; the definition's policy, if any, when None (composites have no such default).
+        timeout_s: how long an attempt may take, in seconds; the definition's when None.
+        atomic: what the step changes in entities and its completion are one transaction.
     """
 
     kind: ClassVar[str]
+    reentrant: ClassVar[bool] = False
+    """Whether entering it again after a crash is no new attempt: all that it did is in the run. So with composites and waits."""
+    together: ClassVar[bool] = False
+    """Whether its nested steps run beside each other."""
+    nested_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys of its dict that hold the nested steps."""
+    can_be_atomic: ClassVar[bool] = False
+    """Whether `atomic` is allowed."""
 
     name: str
     id: str = ""
     description: str = ""
     output_key: str | None = None
+    retry: RetryPolicy | None = None
+    timeout_s: float | None = None
+    atomic: bool = False
 
     def __post_init__(self) -> None:
         if not self.id:
             object.__setattr__(self, "id", id_from_name(self.name))
+
+    def children(self) -> dict[str, tuple[Step, ...]]:
+        """Nested steps by part of the address, for example `{"then": (…), "else": (…)}`; none by default.
+
+        The part is "" where the address has none, and "*" where it is an index: of an iteration, whose steps' ids follow it, or of an
+        item, where it stands for the id of the one step.
+        """
+        return {}
 
     @abstractmethod
     def data(self) -> dict[str, Any]:
@@ -85,12 +111,18 @@ class Step(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """The step as plain data; `Step.from_dict` reads it back."""
-        written: dict[str, Any] = {"kind": self.kind, "id": self.id, "name": self.name}
+        common: dict[str, Any] = {"kind": self.kind, "id": self.id, "name": self.name}
         if self.description:
-            written["description"] = self.description
+            common["description"] = self.description
         if self.output_key is not None:
-            written["output_key"] = self.output_key
-        return written | self.data()
+            common["output_key"] = self.output_key
+        if self.retry is not None:
+            common["retry"] = self.retry.to_dict()
+        if self.timeout_s is not None:
+            common["timeout_s"] = self.timeout_s
+        if self.atomic:
+            common["atomic"] = True
+        return common | self.data()
 
     @staticmethod
     def from_dict(data: Mapping[str, Any], path: str = "step") -> Step:
@@ -112,12 +144,18 @@ class Step(ABC):
         why = _fault_of_id(step_id)
         if why:
             raise reader.fault("id" if reader.value("id") else "name", why)
+        atomic = reader.flag("atomic")
+        if atomic and not _kinds[kind].can_be_atomic:
+            raise reader.fault("atomic", f"a step of kind {kind!r} cannot be atomic: only what runs as one function call can")
         step = _kinds[kind].read(
             reader,
             name=name,
             id=step_id,
             description=reader.text("description", default=""),
             output_key=reader.optional_text("output_key"),
+            retry=RetryPolicy.read(reader.value("retry"), reader.at("retry")),
+            timeout_s=reader.seconds("timeout_s"),
+            atomic=atomic,
         )
         reader.finish()
         object.__setattr__(step, "_checked", True)
@@ -151,7 +189,7 @@ def id_from_name(name: str) -> str:
     return _NOT_IN_AN_ID.sub("_", name)
 
 
-def as_step(step: Step | Mapping[str, Any], path: str) -> Step:
+def as_step(step: StepLike, path: str) -> Step:
     """A step, or the dict of one, checked: every step of a definition passes here once.
 
     Raises:
@@ -173,12 +211,24 @@ def _fault_of_id(step_id: str) -> str | None:
     return None
 
 
-def read_steps(steps: Sequence[Step | Mapping[str, Any]], path: str) -> tuple[Step, ...]:
+def written(steps: Sequence[StepLike]) -> list[dict[str, Any]]:
+    """Steps as plain dicts."""
+    return [step.to_dict() if isinstance(step, Step) else dict(step) for step in steps]
+
+
+def read_steps(steps: Sequence[StepLike], path: str, *, least: int = 0) -> tuple[Step, ...]:
     """Siblings: each checked, ids and names unique among them, so that either finds one step.
+
+    Args:
+        steps: steps or the dicts of steps.
+        path: where they stand in the definition, for messages.
+        least: how many there must be.
 
     Raises:
         DefinitionError: with the path of the fault.
     """
+    if len(steps) < least:
+        raise DefinitionError(path, "needs at least one step")
     made: list[Step] = []
     owners: dict[str, int] = {}
     for index, given in enumerate(steps):

@@ -12,11 +12,11 @@ from typing import Any
 from symphony_es.core.state.tracking.entity import entity
 from symphony_es.events.values import plain_equal
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
-from symphony_es.workflow.runs.context import thaw
+from symphony_es.workflow.runs.thawing import thaw
 
 __all__ = ["StoredDefinition"]
 
-_FIELDS = ("name", "description", "steps", "context", "metadata")
+_FIELDS = ("name", "description", "steps", "context", "metadata", "retry", "timeout_s", "deadline_s", "cleanup", "output", "code")
 
 
 @entity(type="WorkflowDefinition")
@@ -30,6 +30,8 @@ class StoredDefinition:
         steps: the steps as plain dicts, in order.
         context: what a run's context holds at its start.
         metadata: the application's own.
+        retry, timeout_s, deadline_s, output, code: as there; None where the definition says nothing.
+        cleanup: the clean-up steps as plain dicts.
     """
 
     id: str = ""
@@ -38,6 +40,12 @@ class StoredDefinition:
     steps: list[dict[str, Any]] = field(default_factory=list)
     context: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+    retry: dict[str, Any] | None = None
+    timeout_s: float | None = None
+    deadline_s: float | None = None
+    cleanup: list[dict[str, Any]] = field(default_factory=list)
+    output: Any = None
+    code: str | None = None
 
     @classmethod
     def of(cls, definition: WorkflowDefinition) -> StoredDefinition:
@@ -51,10 +59,10 @@ class StoredDefinition:
 
     def replace_by(self, definition: WorkflowDefinition) -> None:
         """Saves another definition under the same id; fields that are equal are not touched."""
-        held, wanted = self._content(), definition.to_dict()
+        held, wanted = self._content(), {"retry": None, "cleanup": [], **definition.to_dict()}
         for name in _FIELDS:
-            if not plain_equal(held[name], wanted[name]):
-                setattr(self, name, wanted[name])
+            if not plain_equal(held[name], wanted.get(name)):
+                setattr(self, name, wanted.get(name))
 
     def _content(self) -> dict[str, Any]:
         return {name: thaw(getattr(self, name)) for name in _FIELDS}

@@ -1,18 +1,45 @@
-"""One attempt at one step: what a step kind gets to work with."""
+"""One attempt at one step: what a kind of step gets to work with.
+
+Everything that a step can do to its run goes through here, also for kinds that an application adds. What has been recorded is not
+done again: after a crash a composite step is entered anew, finds its own `progress`, and its completed children give their outputs.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.workflow.language.expressions import evaluate
 from symphony_es.workflow.language.templates import render
-from symphony_es.workflow.runs.context import RunContext, TemplateScope, thaw
+from symphony_es.workflow.runs.context import RunContext
+from symphony_es.workflow.runs.outputs import Frame, TemplateScope
+from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.workflow.definitions.definition import WorkflowDefinition
+    from symphony_es.workflow.definitions.steps import Step
+    from symphony_es.workflow.engine.runner import Runner
     from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["StepExecution", "idempotency_key"]
+__all__ = ["Branch", "StepExecution", "idempotency_key"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """One of the steps that run beside each other.
+
+    Attributes:
+        part: what its address ends with.
+        step: what runs there.
+        names: what its steps can read beside the run's context.
+    """
+
+    part: str
+    step: Step
+    names: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +48,11 @@ class StepExecution:
 
     Attributes:
         symphony: the Symphony that the run belongs to.
-        run: the run; a step reads it, and writes through `context` only.
+        run: the run; a step reads it, and writes through `context` and the methods here only.
         address: the step's address in the run.
         attempt: number of this attempt, from 1.
         context: the context as this attempt sees it; what is written there is recorded when the step completes.
+        frame: the step's place in the run.
     """
 
     symphony: Host
@@ -32,11 +60,28 @@ class StepExecution:
     address: str
     attempt: int
     context: RunContext
+    frame: Frame
+    runner: Runner
 
     @property
     def run_id(self) -> str:
         """Id of the run."""
         return self.run.id
+
+    @property
+    def unique_id(self) -> str:
+        """An id for what the step creates: the same for every attempt after a crash, another one after a rewind or `retry_from`."""
+        generation = self.symphony.world.generation(self.run)
+        return f"{self.run.id}/{self.address}{f'@{generation}' if generation else ''}"
+
+    @property
+    def progress(self) -> Any:
+        """What `note` has recorded last, as a copy; None while nothing has been."""
+        return thaw(self.run.progress.get(self.address))
+
+    def now(self) -> datetime:
+        """The present moment of the engine's clock, UTC."""
+        return self.runner.clock.now()
 
     def render(self, template: Any) -> Any:
         """The template with its expressions replaced, as a copy of its own.
@@ -44,9 +89,99 @@ class StepExecution:
         Raises:
             TemplateError: it names what is not there.
         """
-        return thaw(render(template, TemplateScope(self.run)))
+        return thaw(render(template, TemplateScope(self.frame)))
+
+    def evaluate(self, expression: str, names: Mapping[str, Any] | None = None, *parts: str, steps: Sequence[Step] = ()) -> Any:
+        """The value of an expression, as a copy of its own.
+
+        Args:
+            expression: in the language of conditions.
+            names: what it can read beside what this step can.
+            *parts: with `steps`, where they ran: it reads their outputs as they read each other's.
+            steps: of a sequence inside this step.
+
+        Raises:
+            ExpressionError: it cannot be evaluated.
+        """
+        frame = Frame(self.run, "/".join((self.address, *parts, "")), steps, self.frame, names=names)
+        return thaw(evaluate(expression, TemplateScope(frame)))
+
+    def output_of(self, *parts: str) -> Any:
+        """The output of a nested step that has completed, as a copy."""
+        return thaw(self.run.outputs["/".join((self.address, *parts))])
+
+    async def note(self, event_name: str, progress: Any) -> None:
+        """Records what the step must not decide again; durable before the next body or wait begins.
+
+        Args:
+            event_name: what happened, in the past tense.
+            progress: plain data; replaces what was noted before.
+        """
+        await self.runner.note(self.address, event_name, progress)
+
+    async def run_sequence(self, steps: Sequence[Step], *parts: str, names: Mapping[str, Any] | None = None) -> Any:
+        """Runs steps one after the other, at the step's address followed by `parts` and their ids; gives the last one's output.
+
+        Args:
+            steps: none give None.
+            *parts: between the step's address and the ids of the steps.
+            names: what they can read beside what this step can.
+        """
+        prefix = "/".join((self.address, *parts, ""))
+        await self.runner.run_sequence(Frame(self.run, prefix, steps, self.frame, names=names))
+        return thaw(self.run.outputs[prefix + steps[-1].id]) if steps else None
+
+    async def run_step(self, step: Step, *parts: str, own_keys: bool = False, names: Mapping[str, Any] | None = None) -> Any:
+        """Runs one step at the step's address followed by `parts`, and gives its output.
+
+        Args:
+            step: what runs.
+            *parts: at least one.
+            own_keys: what it writes stays in a key space of its own.
+            names: what it can read beside what this step can.
+        """
+        address = "/".join((self.address, *parts))
+        frame = Frame(self.run, outer=self.frame, names=names, key_space=address if own_keys else None)
+        await self.runner.run_step(step, address, frame)
+        return thaw(self.run.outputs[address])
+
+    async def run_together(
+        self, branches: Sequence[Branch], *, max_concurrency: int | None = None, collect: bool = False
+    ) -> dict[str, Any]:
+        """Runs steps beside each other, each with a key space of its own.
+
+        Args:
+            branches: in the order in which they begin.
+            max_concurrency: how many at once; None for all.
+            collect: let the others go on when one fails. Otherwise they are cancelled, and the failure is raised.
+
+        Returns:
+            outputs by part, in the order given; of a failed one `{"error": {"type", "message"}}`.
+        """
+        return await self.runner.run_together(self, branches, max_concurrency, collect=collect)
+
+    async def sleep_until(self, moment: datetime) -> None:
+        """Waits for a moment, across pauses and crashes; note it before, so that it stays the same."""
+        await self.runner.sleep_until(moment)
+
+    async def take_signal(self, name: str, until: datetime | None = None) -> Any:
+        """Takes the oldest signal of a name that nobody has taken, or waits for one; recorded at once, so it is taken once.
+
+        Raises:
+            TimeoutError: `until` has passed.
+        """
+        return await self.runner.take_signal(self.address, name, until)
+
+    async def run_workflow(self, definition: WorkflowDefinition, context: Mapping[str, Any]) -> Workflow:
+        """Runs a definition as a run of its own, linked both ways, and waits for its end; after a crash it goes on with that run.
+
+        Raises:
+            RunFailedError: it failed; another attempt at the step resumes it.
+            RunCancelledError: it was cancelled.
+        """
+        return await self.runner.run_child(self, definition, context)
 
 
 def idempotency_key(run_id: str, address: str, generation: int) -> str:
-    """The key of one step execution: a crash keeps it, a rewind raises the generation, a fork has another run."""
+    """The key of one step execution: a crash keeps it, a rewind and `retry_from` raise the generation, a fork has another run."""
     return f"{run_id}:{address}:{generation}"

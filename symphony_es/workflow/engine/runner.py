@@ -1,8 +1,8 @@
-"""Drives one run through its steps, in the order of durable steps that docs/architecture.md fixes.
+"""Drives the steps of one run, in the order of durable steps that docs/architecture.md fixes.
 
 1. The step's start is durable before its body begins, so a body that was under way at a crash is known to have been.
 2. What the body changed in other entities is submitted before the step's completion, attributed to the run, the step and the
-   attempt, with the start as its cause.
+   attempt, with the start as its cause. An atomic step's changes and its completion are one transaction.
 3. The completion (output, context, status) is one event. It is durable before the next body begins: a completed step never runs
    again. Where no hook waits in between, the next step's start shares its commit, so a step costs one commit.
 4. Hooks are called after the event they are told of is durable.
@@ -12,33 +12,47 @@ Nothing here costs more because the run has done much already.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import attributed
-from symphony_es.diagnostics import get_logger
-from symphony_es.errors import EntityOutOfStepError
+from symphony_es.errors import EntityOutOfStepError, HookFailedError, RunCancelledError, RunFailedError, StepTimeoutError
 from symphony_es.events.identifiers import entity_key
-from symphony_es.workflow.engine.execution import StepExecution, idempotency_key
+from symphony_es.workflow.engine.branches import run_branches
+from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
 from symphony_es.workflow.engine.hooks import HookChain, RunMoment, Stage
 from symphony_es.workflow.runs.context import RunContext
-from symphony_es.workflow.runs.run import Workflow, WorkflowStatus, describe_error
+from symphony_es.workflow.runs.outputs import Frame
+from symphony_es.workflow.runs.run import Workflow, describe_error
+from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.workflow.definitions.definition import WorkflowDefinition
     from symphony_es.workflow.definitions.steps import Step
+    from symphony_es.workflow.engine.children import Children
+    from symphony_es.workflow.engine.clock import Clock
+    from symphony_es.workflow.engine.control import RunControl
+    from symphony_es.workflow.engine.turns import Turns
 
-__all__ = ["Runner"]
-
-_log = get_logger(__name__)
+__all__ = ["Runner", "StepFailure"]
 
 
-class _StepFailed(Exception):  # noqa: N818  a signal between two methods of this module
-    """Ends the run; carries the step's error as the run's state will hold it."""
+class StepFailure(Exception):  # noqa: N818  carries a step's failure through the steps around it
+    """A step has failed, and that is on record.
 
-    def __init__(self, description: dict[str, Any]) -> None:
-        super().__init__(description["message"])
+    Attributes:
+        description: the error as the run's state holds it.
+        error: the error itself.
+    """
+
+    def __init__(self, description: dict[str, Any], error: BaseException) -> None:
+        super().__init__(f"step {description['step']}: {description['type']}: {description['message']}")
         self.description = description
+        self.error = error
 
 
 class _Started:
@@ -52,95 +66,161 @@ class _Started:
 
 
 class Runner:
-    """One run, driven by one task of the event loop.
+    """The steps of one run; `Drive` says when they run.
 
     Args:
         symphony: the Symphony that the run belongs to.
-        run: pending, running (interrupted) or failed.
+        run: the run.
         hooks: called in order.
+        control: what is asked of the run meanwhile.
+        turns: shared by all runs of the engine.
+        clock: the engine's.
+        children: runs child runs.
     """
 
-    def __init__(self, symphony: Host, run: Workflow, hooks: HookChain) -> None:
-        self._symphony = symphony
-        self._run = run
+    def __init__(
+        self, symphony: Host, run: Workflow, hooks: HookChain, control: RunControl, turns: Turns, clock: Clock, children: Children
+    ) -> None:
+        self.symphony = symphony
+        self.run = run
+        self.clock = clock
+        self.control = control
         self._hooks = hooks
+        self._turns = turns
+        self._children = children
         self._world = symphony.world
         self._key = entity_key("Workflow", run.id)
         self._completed = run.completed_steps
 
-    async def drive(self) -> None:
-        """Runs until the run has completed or failed.
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    async def run_sequence(self, frame: Frame) -> None:
+        """The steps of a frame in order, without those that have completed."""
+        for step in frame.steps:
+            await self.run_step(step, frame.prefix + step.id, frame)
+
+    async def run_step(self, step: Step, address: str, frame: Frame, on_first_start: Callable[[], None] | None = None) -> None:
+        """One step, with as many attempts as it is allowed; returns when it has completed.
+
+        Args:
+            step: what runs.
+            address: where.
+            frame: what it sees.
+            on_first_start: makes further changes of the run, part of the event of the step's first start.
 
         Raises:
-            IllegalTransitionError: the run has completed already; nothing has been appended.
-            EntityOutOfStepError: the log could not append; the cause says why.
-            asyncio.CancelledError: the step under way is lost, everything before is in the log.
+            StepFailure: it has failed; that is on record.
+            RunStopped: the run was asked to stop before the step, or while it waited.
         """
-        with attributed(run_id=self._run.id, step=None, attempt=None, cause=None):
-            await self._drive()
-
-    async def _drive(self) -> None:
-        first = self._run.status is WorkflowStatus.PENDING
-        with self._world.recording("WorkflowStarted" if first else "WorkflowResumed", entity=self._run):
-            self._run.begin()
-        await self._reach("run_started" if first else "run_resumed")
-        try:
-            await self._run_steps(self._run.definition.plan)
-        except _StepFailed as failure:
-            with self._world.recording("WorkflowFailed"):
-                self._run.fail(failure.description)
-            _log.warning("workflow_failed", run_id=self._run.id, step=failure.description["step"], error_type=failure.description["type"])
-            await self._reach("run_failed", error=failure.description)
-        else:
-            with self._world.recording("WorkflowCompleted"):
-                self._run.complete()
-            await self._reach("run_completed")
-        await self._world.flush(self._run)  # what a failing last hook left on record
-
-    async def _run_steps(self, steps: Sequence[Step]) -> None:
-        """Siblings in order, without those that have completed."""
-        waiting = [step for step in steps if not self._run.is_completed(step.id)]
-        started: _Started | None = None
-        for index, step in enumerate(waiting):
-            started = started or self._start(step.id)
-            await self._reach("step_started", step.id)
-            await self._attempt(step, step.id, started)
-            started = None
-            self._completed += 1
-            if not self._hooks.wants(self._moment("step_completed", step.id)):
-                # The last completion shares its commit with the run's end, any other with the next start.
-                if index + 1 < len(waiting):
-                    started = self._start(waiting[index + 1].id)
+        while not self.run.is_completed(address):
+            self.control.check()
+            retry_at = self.run.failures.get(address, {}).get("retry_at")
+            if retry_at is not None:
+                await self.sleep_until(retry_at)
+            started = await self._start(step, address, on_first_start)
+            # A composite has no body of its own: its start is durable with that of its first child.
+            if started.event_id is not None and (not step.reentrant or self._hooks.wants(self._moment("step_started", address))):
+                await self.reach("step_started", address)
+            await self._turns.take()
+            try:
+                await self._attempt(step, address, frame, started)
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # Nobody has cancelled this task: the step's own code raised it, which is a failure like any other.
+                await self._fail(step, address, started, error)
                 continue
-            await self._reach("step_completed", step.id)
+            except Exception as error:  # noqa: BLE001  a step is the application's code: whatever it raises is put on record
+                await self._fail(step, address, started, error)
+                continue
+            self._completed += 1
+            if self._hooks.wants(self._moment("step_completed", address)):
+                await self.reach("step_completed", address)
 
-    async def _attempt(self, step: Step, address: str, started: _Started) -> None:
-        """Runs a step's body and records what came of it.
+    async def _start(self, step: Step, address: str, on_first_start: Callable[[], None] | None) -> _Started:
+        run = self.run
+        attempts = run.attempts.get(address, 0)
+        failure = run.failures.get(address)
+        failed = failure is not None and failure["attempt"] == attempts
+        if step.reentrant and attempts and not failed:
+            return _Started(attempts, None)  # entered again after a crash or a pause: all it did is in the run
+        name = "WorkflowStepRetried" if failed else "WorkflowStepStarted"
+        await self._world.claim(run)
+        with self._world.recording(name, step=address, attempt=attempts + 1 if attempts else None) as recording:
+            run.begin_step(address)
+            if on_first_start is not None and not attempts:
+                on_first_start()
+        return _Started(attempts + 1, recording.event_ids.get(self._key))
+
+    async def _attempt(self, step: Step, address: str, frame: Frame, started: _Started) -> None:
+        """Runs a step's body and records its completion; whatever it raises has left no completion."""
+        run, world = self.run, self._world
+        key = idempotency_key(run.id, address, world.generation(run))
+        context = RunContext(self.symphony, frame, address, started.attempt, key, lambda: self.control.ending)
+        execution = StepExecution(
+            symphony=self.symphony, run=run, address=address, attempt=started.attempt, context=context, frame=frame, runner=self
+        )
+        with attributed(step=address, attempt=started.attempt, cause=started.event_id):
+            if step.atomic:
+                async with world.transaction(None):
+                    output = await self._body(step, execution)
+                    await world.claim(run)
+                    self._complete(step, execution, output)
+                return
+            output = await self._body(step, execution)
+            await self.symphony.log.room()
+            self._submit_changes(address)
+        await world.claim(run)
+        self._complete(step, execution, output)
+
+    async def _body(self, step: Step, execution: StepExecution) -> Any:
+        timeout_s = step.timeout_s
+        if timeout_s is None and not step.reentrant:
+            timeout_s = self.run.definition.timeout_s
+        if timeout_s is None:
+            return await step.perform(execution)
+        try:
+            async with asyncio.timeout(timeout_s) as limit:
+                return await step.perform(execution)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise StepTimeoutError(execution.address, timeout_s) from error
+
+    def _complete(self, step: Step, execution: StepExecution, output: Any) -> None:
+        attempt = execution.attempt if execution.attempt > 1 else None
+        with self._world.recording("WorkflowStepCompleted", step=execution.address, attempt=attempt):
+            execution.context.write(self._world)
+            if step.output_key is not None:
+                execution.frame.target()[step.output_key] = output
+            self.run.complete_step(execution.address, output)
+
+    async def _fail(self, step: Step, address: str, started: _Started, error: BaseException) -> None:
+        """Puts a failed attempt on record; returns when another one is to follow.
 
         Raises:
-            _StepFailed: the body failed, or what it returned or wrote cannot be stored. That is on record.
+            StepFailure: none is.
         """
-        run, world = self._run, self._world
-        key = idempotency_key(run.id, address, world.generation(run))
-        context = RunContext(self._symphony, run, address, started.attempt, key)
-        execution = StepExecution(symphony=self._symphony, run=run, address=address, attempt=started.attempt, context=context)
-        retried = started.attempt if started.attempt > 1 else None
-        try:
-            with attributed(step=address, attempt=started.attempt, cause=started.event_id):
-                output = await step.perform(execution)
-                await self._symphony.log.room()
-                self._submit_changes(address)
-            with world.recording("WorkflowStepCompleted", step=address, attempt=retried):
-                context.write(world)
-                if step.output_key is not None:
-                    run.context[step.output_key] = output
-                run.complete_step(address, output)
-        except Exception as error:
-            description = describe_error(error, address)
-            with world.recording("WorkflowStepFailed", description, step=address, attempt=retried):
-                run.fail_step(address, description)
-            await self._reach("step_failed", address, description)
-            raise _StepFailed(description) from error
+        inner = error if isinstance(error, StepFailure) else None
+        description = describe_error(error, address) if inner is None else inner.description
+        cause = error if inner is None else inner.error
+        policy = step.retry if step.retry is not None or step.reentrant else self.run.definition.retry_policy
+        before = self.run.failures.get(address)
+        limit = policy.max_attempts if policy is not None else 1
+        count = 1 if before is None or before["count"] >= limit else before["count"] + 1
+        retry_at: datetime | None = None
+        if policy is not None and isinstance(cause, Exception) and policy.allows(cause, count):
+            retry_at = self.clock.now() + timedelta(seconds=policy.delay_before(count, random.random()))  # noqa: S311  jitter keeps no secret
+        data = description if inner is None else {key: description[key] for key in ("type", "message", "step")}
+        await self._world.claim(self.run)
+        attempt = started.attempt if started.attempt > 1 else None
+        with self._world.recording("WorkflowStepFailed", data, step=address, attempt=attempt):
+            self.run.fail_step(address, description, count, retry_at)
+        await self.reach("step_failed", address, description)
+        if retry_at is None:
+            raise StepFailure(description, cause) from error
+        await self.reach("step_retried", address, description, retry_at=retry_at)
 
     def _submit_changes(self, address: str) -> None:
         """Sends what the step changed in entities on its way, before its completion.
@@ -155,19 +235,102 @@ class Runner:
             world.outbox.submit_pending()
             for record in world.outbox.broken:
                 lost = (*record.pending, *record.dropped)
-                if any(part.attribution.run_id == self._run.id and part.attribution.step == address for part in lost):
+                if any(part.attribution.run_id == self.run.id and part.attribution.step == address for part in lost):
                     raise EntityOutOfStepError(record.key, str(record.broken)) from record.broken
 
-    def _start(self, address: str) -> _Started:
-        attempt = self._run.attempts.get(address, 0) + 1
-        with self._world.recording("WorkflowStepStarted", step=address, attempt=attempt if attempt > 1 else None) as recording:
-            self._run.begin_step(address)
-        return _Started(attempt, recording.event_ids.get(self._key))
+    # -- what steps ask for through their execution -------------------------------------------------------------------
 
-    async def _reach(self, stage: Stage, step: str | None = None, error: dict[str, Any] | None = None) -> None:
-        """Waits until what has been recorded is durable, then calls the hooks of the moment."""
-        await self._world.flush(self._run)
-        await self._hooks.call(self._moment(stage, step, error))
+    async def note(self, address: str, event_name: str, progress: Any) -> None:
+        """See `StepExecution.note`."""
+        await self._world.claim(self.run)
+        with self._world.recording(event_name, step=address):
+            self.run.progress[address] = progress
 
-    def _moment(self, stage: Stage, step: str | None = None, error: dict[str, Any] | None = None) -> RunMoment:
-        return RunMoment(stage=stage, symphony=self._symphony, run=self._run, step=step, completed_steps=self._completed, error=error)
+    async def run_together(
+        self, execution: StepExecution, branches: Sequence[Branch], max_concurrency: int | None, *, collect: bool
+    ) -> dict[str, Any]:
+        """See `StepExecution.run_together`."""
+
+        async def run_branch(branch: Branch) -> None:
+            address = f"{execution.address}/{branch.part}"
+            await self.run_step(branch.step, address, Frame(self.run, outer=execution.frame, names=branch.names, key_space=address))
+
+        by_address = {f"{execution.address}/{branch.part}": branch for branch in branches}
+        waiting = {address: branch for address, branch in by_address.items() if not self._settled(address, collect=collect)}
+        stopped = await run_branches(waiting, run_branch, max_concurrency, tolerate=StepFailure if collect else None)
+        if stopped.failure is not None:
+            if stopped.cancelled:
+                await self._world.claim(self.run)
+                said = {"branches": stopped.cancelled}
+                with self._world.recording("WorkflowBranchesCancelled", said, entity=self.run, step=execution.address):
+                    pass
+            raise stopped.failure
+        return {branch.part: self._outcome(address) for address, branch in by_address.items()}
+
+    def _settled(self, address: str, *, collect: bool) -> bool:
+        """Whether a branch has its outcome: where failures are collected, one that is final stands after a crash too."""
+        if self.run.is_completed(address):
+            return True
+        return collect and self.run.step_status(address) == "failed" and "retry_at" not in self.run.failures[address]
+
+    def _outcome(self, address: str) -> Any:
+        if self.run.is_completed(address):
+            return thaw(self.run.outputs[address])
+        failure = self.run.failures[address]
+        return {"error": {"type": failure["type"], "message": failure["message"]}}
+
+    async def sleep_until(self, moment: datetime) -> None:
+        """See `StepExecution.sleep_until`."""
+        if moment > self.clock.now():
+            await self._world.flush(self.run)
+            await self.control.sleep_until(moment)
+
+    async def take_signal(self, address: str, name: str, until: datetime | None) -> Any:
+        """See `StepExecution.take_signal`."""
+        run = self.run
+        while True:
+            taken = run.progress.get(address)
+            if isinstance(taken, Mapping) and "taken" in taken:
+                return thaw(taken["taken"])
+            news = self.control.news()
+            await self._world.claim(run)
+            if run.signals.get(name):
+                with self._world.recording("WorkflowSignalTaken", {"name": name}, step=address):
+                    run.progress[address] = {"taken": run.signals[name].pop(0)}
+                continue
+            if until is not None and self.clock.now() >= until:
+                raise TimeoutError(f"no signal {name!r} came before {until.isoformat()}")
+            await self._world.flush(run)
+            await self.control.wait_for_news(news, until)
+
+    async def run_child(self, execution: StepExecution, definition: WorkflowDefinition, context: Mapping[str, Any]) -> Workflow:
+        """See `StepExecution.run_workflow`."""
+        child = await self._children.run(self.run, execution.address, execution.unique_id, definition, context, self.control)
+        if child.status == "completed":
+            return child
+        if child.status == "cancelled":
+            raise RunCancelledError(child.id)
+        raise RunFailedError(child.id, dict(child.error or {}))
+
+    # -- hooks --------------------------------------------------------------------------------------------------------
+
+    async def reach(
+        self, stage: Stage, step: str | None = None, error: dict[str, Any] | None = None, retry_at: datetime | None = None
+    ) -> None:
+        """Waits until what has been recorded is durable, then calls the hooks of the moment.
+
+        Raises:
+            StepFailure: a hook failed that declares to stop the run.
+        """
+        await self._world.flush(self.run)
+        try:
+            await self._hooks.call(self._moment(stage, step, error, retry_at))
+        except HookFailedError as failed:
+            raise StepFailure(describe_error(failed, step), failed) from failed
+
+    def _moment(
+        self, stage: Stage, step: str | None = None, error: dict[str, Any] | None = None, retry_at: datetime | None = None
+    ) -> RunMoment:
+        return RunMoment(
+            stage=stage, symphony=self.symphony, run=self.run, step=step, completed_steps=self._completed, error=error, retry_at=retry_at
+        )

@@ -39,6 +39,7 @@ class FunctionStep(Step):
     """
 
     kind: ClassVar[str] = "function"
+    can_be_atomic: ClassVar[bool] = True
 
     function: str
     inputs: dict[str, Any] = field(default_factory=dict)

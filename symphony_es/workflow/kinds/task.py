@@ -77,7 +77,7 @@ class TaskStep(Step):
         query = execution.render(self.template)
         inputs = {**execution.render(self.inputs), "query": query}
         return await execution.symphony.tasks.perform_for_step(
-            task_id=f"{execution.run_id}/{execution.address}",
+            task_id=execution.unique_id,
             run_id=execution.run_id,
             name=self.name,
             description=self.description,

@@ -17,7 +17,6 @@ from symphony_es.workflow.language.operations import (
     FUNCTIONS,
     RefusedError,
     arithmetic,
-    check_int,
     cut,
     describe,
     look_up,
@@ -146,17 +145,10 @@ class Compiler:
         value = node.value
         if type(value) not in _CONSTANTS:
             raise self._fault(node, f"{type(value).__name__} cannot be written here")
-        try:
-            if isinstance(value, str):
-                value.encode()
-            elif isinstance(value, int):
-                check_int(value)
-            elif isinstance(value, float) and isinf(value):
-                raise RefusedError("it is too large for a float")
-        except UnicodeEncodeError:
-            raise self._fault(node, "it contains a lone surrogate, which is no character") from None
-        except RefusedError as refused:
-            raise self._fault(node, refused.why) from None
+        if isinstance(value, float) and isinf(value):
+            raise self._fault(node, "it is too large for a float")
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            raise self._fault(node, "it contains a lone surrogate, which is no character")
         return lambda scope: value
 
     def name(self, node: ast.Name, depth: int) -> Read:

@@ -23,7 +23,6 @@ __all__ = [
     "MAX_SIZE",
     "RefusedError",
     "arithmetic",
-    "check_int",
     "cut",
     "describe",
     "look_up",
@@ -33,7 +32,7 @@ __all__ = [
 ]
 
 MAX_INT_BITS = 4_096
-"""A whole number, given or computed, has at most 1,233 digits."""
+"""A whole number that is computed, or computed with, has at most 1,233 digits; `MAX_CHARS` leaves none longer to be written."""
 
 MAX_SIZE = 100_000
 """Characters of a text, or elements of a list, that an expression makes."""
@@ -125,8 +124,7 @@ def _check_size(size: int) -> None:
         raise RefusedError(f"the result would have {size:,} characters or elements; the limit is {MAX_SIZE:,}")
 
 
-def check_int(value: int) -> None:
-    """Refuses a whole number beyond the limit."""
+def _check_int(value: int) -> None:
     if value.bit_length() > MAX_INT_BITS:
         raise RefusedError(f"a whole number of more than {MAX_INT_BITS:,} bits is beyond the limit")
 
@@ -137,7 +135,7 @@ def _number(value: Any, sign: str) -> Any:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         whole = int.__pos__(value)
-        check_int(whole)
+        _check_int(whole)
         return whole
     if isinstance(value, float):
         return float.__pos__(value)
@@ -179,11 +177,9 @@ def arithmetic(sign: str, left: Any, right: Any) -> Any:
         if type(one) is float or type(other) is float:
             raise RefusedError(f"{sign} mixes a Decimal with a float, and would lose what the Decimal is for")
         return _DECIMAL[sign](one, other)
-    if sign == "*" and type(one) is int and type(other) is int and one.bit_length() + other.bit_length() > MAX_INT_BITS + 1:
-        raise RefusedError(f"the product would be beyond {MAX_INT_BITS:,} bits")
     result = _PLAIN[sign](one, other)
     if type(result) is int:
-        check_int(result)
+        _check_int(result)
     elif isinf(result) and not (isinf(one) or isinf(other)):
         raise RefusedError("the result is too large for a float")
     return result
@@ -201,7 +197,8 @@ def positive(value: Any) -> Any:
 
 
 def _contains(value: Any, container: Any) -> bool:
-    if not isinstance(container, (str, bytes, Sequence, Set, Mapping)):
+    # Bytes would ask any value for a number that it stands for.
+    if isinstance(container, (bytes, bytearray, memoryview)) or not isinstance(container, (str, Sequence, Set, Mapping)):
         raise RefusedError(f"nothing can be in {_kind(container)}")
     return value in container
 
@@ -222,7 +219,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _length(value: Any) -> int:
-    if not isinstance(value, (str, bytes, Sequence, Set, Mapping)):
+    if not isinstance(value, (str, Sequence, Set, Mapping)):
         raise RefusedError(f"{_kind(value)} has no length")
     return len(value)
 

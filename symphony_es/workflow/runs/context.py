@@ -7,7 +7,7 @@ small change, however long the list is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,15 @@ from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, REMOVE, SET, SPLICE, Change
 from symphony_es.events.diff import diff
 from symphony_es.events.values import check_plain, plain_equal
+from symphony_es.workflow.runs.outputs import StepOutputs
+from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.core.state.world import World
-    from symphony_es.workflow.runs.run import Workflow
+    from symphony_es.workflow.runs.outputs import Frame
 
-__all__ = ["RunContext", "StepOutputs", "TemplateScope", "thaw"]
+__all__ = ["RunContext"]
 
 _REMOVED = object()
 _CONTAINERS = (list, dict, set)
@@ -32,7 +34,8 @@ class RunContext(MutableMapping[str, Any]):
     """What a function step is called with: the run's context, as a mapping, and what the step needs to know of itself.
 
     Lists, dicts and sets that it hands out are copies; changing them, or assigning, is recorded when the step completes.
-    `append` is the one write whose cost does not depend on what is there already.
+    `append` is the one write whose cost does not depend on what is there already. In a parallel branch or a mapped item, reads see
+    the run's context too, and writes stay in the branch's own key space.
 
     Attributes:
         outputs: outputs of completed steps, by step name or id.
@@ -44,17 +47,37 @@ class RunContext(MutableMapping[str, Any]):
         symphony: the Symphony, for its agents, tasks and entities.
     """
 
-    def __init__(self, symphony: Host, run: Workflow, step: str, attempt: int, idempotency_key: str) -> None:
+    def __init__(
+        self,
+        symphony: Host,
+        frame: Frame,
+        step: str,
+        attempt: int,
+        idempotency_key: str,
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.symphony = symphony
-        self.outputs = StepOutputs(run)
+        self.outputs = StepOutputs(frame)
         self.inputs: dict[str, Any] = {}
-        self.run_id = run.id
+        self.run_id = frame.run.id
         self.step = step
         self.attempt = attempt
         self.idempotency_key = idempotency_key
-        self._run = run
+        self._stop_requested = stop_requested
+        self._frame = frame
         self._held: dict[str, Any] = {}
         self._appended: dict[str, list[Any]] = {}
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the run is to be cancelled, or is past its deadline: a long step should come to an end by itself then."""
+        return self._stop_requested()
+
+    def _read(self, key: object) -> Any:
+        for layer in self._frame.layers():
+            if key in layer:
+                return layer[key]  # type: ignore[index]
+        raise KeyError(key)
 
     def __getitem__(self, key: str) -> Any:
         if key in self._held:
@@ -62,8 +85,8 @@ class RunContext(MutableMapping[str, Any]):
             if value is _REMOVED:
                 raise KeyError(key)
             return value
-        value = self._run.context[key]
-        if kind_of(value) not in ("container", "part"):
+        value = self._read(key)
+        if kind_of(value) not in ("container", "part") and type(value) not in _CONTAINERS:
             return value
         held = self._held[key] = thaw(value)
         if key in self._appended:
@@ -77,16 +100,20 @@ class RunContext(MutableMapping[str, Any]):
     def __delitem__(self, key: str) -> None:
         if key not in self:
             raise KeyError(key)
+        written = self._frame.written()
+        if key not in self._held and (written is None or key not in written):
+            raise KeyError(f"{key!r} belongs to what lies around this branch: a branch can only remove what it has written itself")
         self[key] = _REMOVED
 
     def __contains__(self, key: object) -> bool:
         if key in self._held:
             return self._held[str(key)] is not _REMOVED
-        return key in self._run.context
+        return any(key in layer for layer in self._frame.layers())
 
     def __iter__(self) -> Iterator[str]:
-        yield from (key for key in self._run.context if self._held.get(key) is not _REMOVED)
-        yield from (key for key, value in self._held.items() if value is not _REMOVED and key not in self._run.context)
+        keys = dict.fromkeys(key for layer in reversed(list(self._frame.layers())) for key in layer)
+        yield from (key for key in keys if self._held.get(key) is not _REMOVED)
+        yield from (key for key, value in self._held.items() if value is not _REMOVED and key not in keys)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -97,7 +124,8 @@ class RunContext(MutableMapping[str, Any]):
         Raises:
             TypeError: what stands under the key is no list.
         """
-        if key in self._held or not isinstance(self._run.context.get(key), list):
+        written = self._frame.written()
+        if key in self._held or written is None or not isinstance(written.get(key), list):
             held = self.setdefault(key, [])
             if not isinstance(held, list):
                 raise TypeError(f"context[{key!r}] is {type(held).__name__}, not a list: nothing can be appended to it")
@@ -111,94 +139,29 @@ class RunContext(MutableMapping[str, Any]):
         Raises:
             UnstorableValueError: a value is no plain data; the recording puts the run back.
         """
-        target = self._run.context
+        if not self._appended and not self._held:
+            return
+        target = self._frame.written()
         for key, values in self._appended.items():
-            target[key].extend(values)
+            self._frame.target()[key].extend(values)
         for key, value in self._held.items():
             if value is _REMOVED:
-                target.pop(key, None)
-            elif key not in target or not _write_difference(target, key, value, world):
-                target[key] = value
+                if target is not None and key in target:
+                    del self._frame.target()[key]
+            elif target is not None and key in target:
+                if not _write_difference(target, key, value, world):
+                    self._frame.target()[key] = value
+            elif not self._unchanged(key, value, world):
+                self._frame.target()[key] = value
+                target = self._frame.written()
 
-
-class StepOutputs(Mapping[str, Any]):
-    """Outputs of a run's completed steps by address; a step of the definition's first level also by its name."""
-
-    def __init__(self, run: Workflow, *, copies: bool = True) -> None:
-        self._run = run
-        self._copies = copies
-
-    def __getitem__(self, name: str) -> Any:
-        address = self.address(name)
-        if address not in self._run.outputs:
-            done = ", ".join(self._run.outputs) or "none"
-            known = any(name in (step.id, step.name) for step in self._run.definition.plan)
-            raise KeyError(f"step {name!r} has not completed yet" if known else f"there is no step {name!r} (completed: {done})")
-        output = self._run.outputs[address]
-        return thaw(output) if self._copies else output
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._run.outputs)
-
-    def __len__(self) -> int:
-        return len(self._run.outputs)
-
-    def address(self, name: str) -> str:
-        """The address that a name stands for; an address stands for itself."""
-        if name in self._run.outputs:
-            return name
-        return next((step.id for step in self._run.definition.plan if step.name == name), name)
-
-
-class TemplateScope(Mapping[str, Any]):
-    """The names that templates read: the context's keys, and `step.<name or id>.result`.
-
-    A context key `step` is hidden by the latter and can be reached as `context.step`.
-    """
-
-    def __init__(self, run: Workflow) -> None:
-        self._run = run
-
-    def __getitem__(self, name: str) -> Any:
-        if name == "step":
-            return _StepResults(self._run)
-        if name == "context" and name not in self._run.context:
-            return self._run.context
-        return self._run.context[name]
-
-    def __iter__(self) -> Iterator[str]:
-        yield from (key for key in self._run.context if key != "step")
-        yield "step"
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-class _StepResults(Mapping[str, Any]):
-    def __init__(self, run: Workflow) -> None:
-        self._outputs = StepOutputs(run, copies=False)
-
-    def __getitem__(self, name: str) -> Any:
-        return {"result": self._outputs[name]}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._outputs)
-
-    def __len__(self) -> int:
-        return len(self._outputs)
-
-
-def thaw(value: Any) -> Any:
-    """A copy of a value of a state that can be changed freely: tracked containers become plain ones, the rest is shared."""
-    if isinstance(value, list):
-        return [thaw(item) for item in value]
-    if isinstance(value, dict):
-        return {key: thaw(item) for key, item in value.items()}
-    if isinstance(value, set):
-        return set(value)
-    if kind_of(value) == "part":
-        return type(value)._symphony_copy(value, None, 0)
-    return value
+    def _unchanged(self, key: str, value: Any, world: World) -> bool:
+        """Whether a value that was only read, from around what this step writes to, is still what it was."""
+        try:
+            around = self._read(key)
+        except KeyError:
+            return False
+        return plain_equal(plain_of(admit(around, world), world), plain_of(admit(value, world), world))
 
 
 def _write_difference(target: Any, key: str, new: Any, world: World) -> bool:

@@ -1,9 +1,9 @@
 """A run: one execution of a definition, and everything it did so far.
 
 The run's state is what a new process needs to go on: a copy of the definition, the context, and by step address the attempts
-that began, the outputs of those that completed and the error of the one that failed last. Each fact stands in one place, so a
-step is two small events whatever the run holds already. The engine changes the state through the methods here. The legal changes
-of status are one table.
+that began, what a step under way has noted of its progress, the outputs of those that completed and the error of the attempt that
+failed last. Each fact stands in one place, so a step is two small events whatever the run holds already. The engine changes the
+state through the methods here. The legal changes of status are the table of `transitions.py`.
 """
 
 from __future__ import annotations
@@ -11,48 +11,18 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 from dataclasses import field
-from datetime import UTC, datetime
-from enum import StrEnum
-from types import MappingProxyType
+from datetime import datetime
 from typing import Any
 
-from symphony_es.core.state.restore import restore_manager
 from symphony_es.core.state.tracking.entity import entity
-from symphony_es.errors import IllegalTransitionError
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
-from symphony_es.workflow.runs.context import thaw
+from symphony_es.workflow.runs.thawing import thaw
+from symphony_es.workflow.runs.transitions import Request, WorkflowStatus, next_status
 
-__all__ = ["TRANSITIONS", "UNFINISHED", "Workflow", "WorkflowStatus", "describe_error"]
+__all__ = ["Workflow", "WorkflowStatus", "describe_error"]
 
 MAX_TRACEBACK_CHARS = 8_000
 """A traceback is kept to be read; of a deep recursion the innermost calls say enough."""
-
-
-class WorkflowStatus(StrEnum):
-    """Where a run stands."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-
-
-# Registered before the entity that names it: an application may well have a WorkflowStatus of its own.
-restore_manager.types.register(WorkflowStatus, "symphony.WorkflowStatus")
-
-TRANSITIONS: Mapping[WorkflowStatus, frozenset[WorkflowStatus]] = MappingProxyType(
-    {
-        WorkflowStatus.PENDING: frozenset({WorkflowStatus.RUNNING}),
-        # Running again is what happens to a run that a crash or an interruption left running.
-        WorkflowStatus.RUNNING: frozenset({WorkflowStatus.RUNNING, WorkflowStatus.COMPLETED, WorkflowStatus.FAILED}),
-        WorkflowStatus.FAILED: frozenset({WorkflowStatus.RUNNING}),
-        WorkflowStatus.COMPLETED: frozenset(),
-    }
-)
-"""Which status may follow which."""
-
-UNFINISHED = frozenset({WorkflowStatus.PENDING, WorkflowStatus.RUNNING})
-"""What `recover` goes on with: a failed run waits for someone who knows why."""
 
 
 @entity(type="Workflow")
@@ -67,11 +37,21 @@ class Workflow:
         context: values by key, which steps read and write.
         attempts: how often the step at an address has begun.
         outputs: outputs of completed steps by address; a step has completed when it is in here.
-        failures: `{"type", "message"}` of a step's last attempt, by address, until the next attempt begins.
+        failures: by address `{"type", "message", "attempt", "count"}` of a step that has not completed: the error and number of its last
+            failed attempt, how many have failed since it was taken up, and `retry_at` (UTC) where another one will follow.
+        progress: by address, what a step under way has decided and must not decide again: a branch, an iteration, a moment.
+        scopes: by address, the values that a parallel branch or a mapped item has written: each has a key space of its own.
+        signals: by name, the payloads that nobody has taken yet, in order.
+        calls: of a code-first workflow, the calls made so far by strand; see `workflow/code/`.
+        children: by step address, the runs that it started.
+        parent: the run that started it, or None; `parent_step` is the address there.
+        forked_from: of a fork `{"run", "position", "step"}`, else None.
+        deadline: when it fails by itself, UTC, or None.
+        returned: what its definition's `output`, or its function, gave at its end; see `result`.
         error: of a failed run `{"type", "message", "traceback", "step"}`, all text, else None.
         created_at: UTC.
         started_at: when it first began to run, UTC; None before.
-        ended_at: when it completed or failed, UTC; None while it can go on by itself.
+        ended_at: when it completed, failed or was cancelled, UTC; None while it can go on by itself.
         metadata: the application's own.
     """
 
@@ -83,16 +63,27 @@ class Workflow:
     attempts: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+    scopes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    signals: dict[str, list[Any]] = field(default_factory=dict)
+    calls: dict[str, dict[str, Any]] = field(default_factory=dict)
+    children: dict[str, Any] = field(default_factory=dict)
+    parent: Any = None
+    parent_step: str | None = None
+    forked_from: dict[str, Any] | None = None
+    deadline: datetime | None = None
+    returned: Any = None
     error: dict[str, Any] | None = None
-    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, definition: WorkflowDefinition, context: Mapping[str, Any]) -> Workflow:
+    def of(cls, definition: WorkflowDefinition, context: Mapping[str, Any], now: datetime, **fields: Any) -> Workflow:
         """A new run of a definition, not added to a Symphony yet."""
-        run = cls(name=definition.name, definition_data=definition.to_dict(), context=dict(context))
+        values = {**definition.context, **context}
+        run = cls(name=definition.name, definition_data=definition.to_dict(), context=values, created_at=now, **fields)
         run._definition = definition
         return run
 
@@ -110,8 +101,17 @@ class Workflow:
         return str(self.definition_data["id"])
 
     @property
+    def result(self) -> Any:
+        """What a completed run gave: its definition's `output` or its function's value, else the output of its last step; a copy."""
+        if self.status is not WorkflowStatus.COMPLETED:
+            return None
+        plan = self.definition.plan
+        own = self.definition.output is not None or self.definition.code is not None or not plan
+        return thaw(self.returned if own else self.outputs.get(plan[-1].id))
+
+    @property
     def completed_steps(self) -> int:
-        """How many steps have completed."""
+        """How many steps have completed, nested ones included."""
         return len(self.outputs)
 
     @property
@@ -123,63 +123,58 @@ class Workflow:
         """`pending`, `running`, `failed` or `completed`; one that a crash left under way counts as running."""
         if address in self.outputs:
             return "completed"
-        if address in self.failures:
-            return "failed"
-        return "running" if address in self.attempts else "pending"
+        attempts = self.attempts.get(address)
+        if attempts is None:
+            return "pending"
+        failure = self.failures.get(address)
+        return "failed" if failure is not None and failure["attempt"] == attempts else "running"
 
     def is_completed(self, address: str) -> bool:
         """Whether the step at this address has completed: then it never runs again."""
         return address in self.outputs
 
-    def check_transition(self, status: WorkflowStatus) -> None:
-        """Does nothing when the run may become `status`.
+    def check(self, request: Request) -> WorkflowStatus:
+        """The status that a request leads to; nothing is changed.
 
         Raises:
-            IllegalTransitionError: it may not.
+            IllegalTransitionError: it may not be made now.
         """
-        if status not in TRANSITIONS[self.status]:
-            raise IllegalTransitionError(self.id, self.status, status)
+        return next_status(self.id, self.status, request)
 
-    def begin(self) -> None:
-        """The run begins, or goes on."""
-        self.check_transition(WorkflowStatus.RUNNING)
-        if self.started_at is None:
-            self.started_at = datetime.now(UTC)
-        if self.error is not None:
-            self.error = None
-        if self.ended_at is not None:
-            self.ended_at = None
-        if self.status is not WorkflowStatus.RUNNING:
-            self.status = WorkflowStatus.RUNNING
+    def move(self, request: Request, now: datetime) -> None:
+        """Changes the status as a request asks, with the moments that belong to it.
+
+        Raises:
+            IllegalTransitionError: it may not be made now. Nothing has been changed.
+        """
+        status = self.check(request)
+        if request in ("resume", "retry"):
+            if self.started_at is None:
+                self.started_at = now
+            if self.error is not None:
+                self.error = None
+        ends = request in ("complete", "fail", "end_cancelled")
+        if ends or self.ended_at is not None:
+            self.ended_at = now if ends else None
+        if self.status is not status:
+            self.status = status
 
     def begin_step(self, address: str) -> int:
         """A step begins; returns the number of the attempt, from 1."""
         attempt = self.attempts.get(address, 0) + 1
         self.attempts[address] = attempt
-        self.failures.pop(address, None)
         return attempt
 
     def complete_step(self, address: str, output: Any) -> None:
         """A step has completed."""
         self.outputs[address] = output
+        self.failures.pop(address, None)
+        self.progress.pop(address, None)
 
-    def fail_step(self, address: str, error: Mapping[str, Any]) -> None:
+    def fail_step(self, address: str, error: Mapping[str, Any], count: int, retry_at: datetime | None) -> None:
         """An attempt at a step has failed."""
-        self.failures[address] = {"type": error["type"], "message": error["message"]}
-
-    def complete(self) -> None:
-        """All steps have completed."""
-        self._end(WorkflowStatus.COMPLETED)
-
-    def fail(self, error: Mapping[str, Any]) -> None:
-        """The run ends with an error; it can be resumed."""
-        self.error = dict(error)
-        self._end(WorkflowStatus.FAILED)
-
-    def _end(self, status: WorkflowStatus) -> None:
-        self.check_transition(status)
-        self.ended_at = datetime.now(UTC)
-        self.status = status
+        failure = {"type": error["type"], "message": error["message"], "attempt": self.attempts.get(address, 1), "count": count}
+        self.failures[address] = failure if retry_at is None else {**failure, "retry_at": retry_at}
 
 
 def describe_error(error: BaseException, step: str | None) -> dict[str, Any]:

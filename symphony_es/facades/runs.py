@@ -1,0 +1,171 @@
+"""What can be asked of runs, part of `symphony.workflows`. A run is named by object, reference, `"Workflow:id"` or id alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from symphony_es.errors import ConfigurationError
+from symphony_es.events.references import EntityReference
+from symphony_es.facades.lookup import get_entity, key_of
+from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
+from symphony_es.workflow.engine.engine import DefinitionLike, WorkflowEngine
+from symphony_es.workflow.engine.handle import RunHandle
+from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.transitions import WorkflowStatus
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+
+__all__ = ["RunLike", "RunRequests"]
+
+RunLike: TypeAlias = Workflow | EntityReference | str
+"""A run, its reference, its key or its id."""
+
+
+class RunRequests:
+    """Finding runs, and making requests to them. Awaited calls are durable."""
+
+    def __init__(self, symphony: Host) -> None:
+        self._symphony = symphony
+
+    @property
+    def _engine(self) -> WorkflowEngine:
+        engine: WorkflowEngine = self._symphony.registry.get("workflow_engine")
+        return engine
+
+    async def get_run(self, run: RunLike) -> Workflow:
+        """A run by its id, reference or `"Workflow:id"`.
+
+        Raises:
+            EntityNotFoundError: there is none.
+        """
+        return self._run(run)
+
+    async def get_all_runs(self) -> list[Workflow]:
+        """All runs, in the order in which they were created."""
+        return [run for run in self._symphony.world.all("Workflow") if isinstance(run, Workflow)]
+
+    async def list_runs(
+        self,
+        *,
+        status: WorkflowStatus | str | Collection[WorkflowStatus | str] | None = None,
+        name: str | None = None,
+        definition_id: str | None = None,
+        parent: RunLike | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        newest_first: bool = True,
+        after: RunLike | None = None,
+        limit: int = 100,
+    ) -> list[Workflow]:
+        """Runs that fit all filters, a page at a time.
+
+        Args:
+            status: one, or several.
+            name: the definition's name.
+            definition_id: the definition's id.
+            parent: the run that started them; without it, child runs are among the others.
+            created_after: exclusive, UTC.
+            created_before: exclusive, UTC.
+            newest_first: the run created last comes first.
+            after: the last run of the page before; exclusive.
+            limit: runs of a page, from 1 on.
+
+        Raises:
+            ConfigurationError: a limit below 1, or an unknown status.
+            EntityNotFoundError: `after` or `parent` is no run.
+        """
+        if limit < 1:
+            raise ConfigurationError(f"limit={limit}: a page has at least one run")
+        wanted = _statuses(status)
+        parent_run = None if parent is None else self._run(parent)
+        runs = await self.get_all_runs()
+        if newest_first:
+            runs.reverse()
+        if after is not None:
+            runs = runs[runs.index(self._run(after)) + 1 :]
+        page: list[Workflow] = []
+        for run in runs:
+            fits = (
+                (wanted is None or run.status in wanted)
+                and (name is None or run.name == name)
+                and (definition_id is None or run.definition_id == definition_id)
+                and (parent_run is None or run.parent is parent_run)
+                and (created_after is None or (run.created_at is not None and run.created_at > created_after))
+                and (created_before is None or (run.created_at is not None and run.created_at < created_before))
+            )
+            if fits:
+                page.append(run)
+                if len(page) == limit:
+                    break
+        return page
+
+    def handle(self, run: RunLike) -> RunHandle:
+        """A handle of a run: its status, its end, its events as they happen, and the requests to it."""
+        return self._engine.handle(self._run(run))
+
+    async def resume(
+        self,
+        run: RunLike,
+        auto_checkpoint: bool | AutoCheckpoint = True,
+        *,
+        definition: DefinitionLike | None = None,
+        force: bool = False,
+        hooks: Sequence[Any] = (),
+        deadline_s: float | None = None,
+    ) -> Workflow:
+        """Goes on with a run that was interrupted, is paused or pending, or has failed; see `WorkflowEngine.resume`."""
+        return await self._engine.resume(
+            self._run(run), auto_checkpoint, definition=definition, force=force, hooks=hooks, deadline_s=deadline_s
+        )
+
+    async def pause(self, run: RunLike) -> None:
+        """Pauses a run; see `WorkflowEngine.pause`."""
+        await self._engine.pause(self._run(run))
+
+    async def cancel(self, run: RunLike, *, grace_s: float | None = None) -> None:
+        """Cancels a run and its child runs; see `WorkflowEngine.cancel`."""
+        await (self._engine.cancel(self._run(run)) if grace_s is None else self._engine.cancel(self._run(run), grace_s=grace_s))
+
+    async def signal(self, run: RunLike, name: str, payload: Any = None) -> None:
+        """Sends a signal to a run; see `WorkflowEngine.signal`."""
+        await self._engine.signal(self._run(run), name, payload)
+
+    async def retry_from(
+        self, run: RunLike, step: str, auto_checkpoint: bool | AutoCheckpoint = True, *, hooks: Sequence[Any] = ()
+    ) -> Workflow:
+        """Does a step of a run, and what came after it, again; see `WorkflowEngine.retry_from`."""
+        return await self._engine.retry_from(self._run(run), step, auto_checkpoint, hooks=hooks)
+
+    async def fork(
+        self,
+        run: RunLike,
+        at: str | int,
+        changes: Mapping[str, Any] | None = None,
+        *,
+        run_id: str = "",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Workflow:
+        """A new run that shares a run's history up to a step or position; see `WorkflowEngine.fork`."""
+        return await self._engine.fork(self._run(run), at, changes, run_id=run_id, metadata=metadata)
+
+    async def recover(self, auto_checkpoint: bool | AutoCheckpoint = True) -> list[Workflow]:
+        """Goes on with every run that a crash or an interruption left unfinished; see `WorkflowEngine.recover`."""
+        return await self._engine.recover(auto_checkpoint)
+
+    def _run(self, given: RunLike) -> Workflow:
+        if isinstance(given, str) and not given.startswith("Workflow:"):
+            given = key_of("Workflow", given)
+        return get_entity(self._symphony.world, Workflow, "Workflow", given)
+
+
+def _statuses(given: WorkflowStatus | str | Collection[WorkflowStatus | str] | None) -> frozenset[WorkflowStatus] | None:
+    if given is None:
+        return None
+    several = [given] if isinstance(given, str) else list(given)
+    try:
+        return frozenset(WorkflowStatus(status) for status in several)
+    except ValueError as error:
+        raise ConfigurationError(f"{error}; statuses are {', '.join(WorkflowStatus)}") from None

@@ -1,0 +1,217 @@
+"""What the function of a code-first workflow calls: `step`, `sleep`, `wait_for_signal`, `run_workflow`, `gather`, `patched`.
+
+Each but `patched` is one step of the run, with the same events as a step of a definition, and is skipped when the function runs again.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, overload
+
+from symphony_es.errors import ConfigurationError
+from symphony_es.registry import invoke
+from symphony_es.workflow.code.flow import Call, Strand, current_strand
+from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.definitions.retry import RetryPolicy
+from symphony_es.workflow.definitions.steps import Step
+from symphony_es.workflow.engine.branches import run_branches
+from symphony_es.workflow.kinds.sleep import SleepStep
+from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
+from symphony_es.workflow.kinds.wait import WaitStep
+from symphony_es.workflow.runs.context import RunContext
+
+if TYPE_CHECKING:
+    from symphony_es.workflow.code.workflow import CodeWorkflow
+    from symphony_es.workflow.definitions.reading import DataReader
+    from symphony_es.workflow.engine.execution import StepExecution
+
+__all__ = ["gather", "patched", "run_workflow", "sleep", "sleep_until", "step", "step_context", "wait_for_signal"]
+
+T = TypeVar("T")
+_MISSING: Any = object()
+_context: ContextVar[RunContext | None] = ContextVar("symphony_es_step_context", default=None)
+
+
+@overload
+def step(
+    fn: Callable[..., Coroutine[Any, Any, T]],
+    *args: Any,
+    name: str | None = None,
+    retry: RetryPolicy | int | None = None,
+    timeout_s: float | None = None,
+    atomic: bool = False,
+    **kwargs: Any,
+) -> Coroutine[Any, Any, T]: ...
+@overload
+def step(
+    fn: Callable[..., T],
+    *args: Any,
+    name: str | None = None,
+    retry: RetryPolicy | int | None = None,
+    timeout_s: float | None = None,
+    atomic: bool = False,
+    **kwargs: Any,
+) -> Coroutine[Any, Any, T]: ...
+
+
+def step(
+    fn: Callable[..., Any],
+    *args: Any,
+    name: str | None = None,
+    retry: RetryPolicy | int | None = None,
+    timeout_s: float | None = None,
+    atomic: bool = False,
+    **kwargs: Any,
+) -> Coroutine[Any, Any, Any]:
+    """Calls `fn` as a recorded step, and gives what it returned: now, or when the function ran before.
+
+    Args:
+        fn: a coroutine function, or a plain one, which runs in a thread. Its code need not be findable by name.
+        *args: for `fn`; no part of the record.
+        name: the step's name, by which it is found again; the function's by default.
+        retry: how failed attempts are repeated; a number of attempts, or a policy.
+        timeout_s: how long an attempt may take, in seconds.
+        atomic: what it changes in entities and its completion are one transaction.
+        **kwargs: for `fn`.
+
+    Raises:
+        StepFailedError: it failed for good, now or when the function ran before: type and message are those of its error, and
+            the error itself is chained in the process that saw it.
+        HistoryMismatchError: another call is on record in this place.
+    """
+    chosen = name or getattr(fn, "__name__", None) or type(fn).__name__
+    policy = RetryPolicy(max_attempts=retry) if isinstance(retry, int) else retry
+    made = _strand(chosen).call(chosen, "step")
+    return _run(made, _CallStep(name=chosen, call=lambda: invoke(fn, *args, **kwargs), retry=policy, timeout_s=timeout_s, atomic=atomic))
+
+
+def sleep(seconds: float, *, name: str = "sleep") -> Coroutine[Any, Any, None]:
+    """Waits so many seconds, across crashes and pauses: the moment is fixed when the wait begins."""
+    return _run(_strand(name).call(name, "sleep"), SleepStep(name=name, seconds=seconds))
+
+
+def sleep_until(moment: datetime, *, name: str = "sleep") -> Coroutine[Any, Any, None]:
+    """Waits for a moment (with a time zone), across crashes and pauses."""
+    return _run(_strand(name).call(name, "sleep"), SleepStep(name=name, until=moment))
+
+
+def wait_for_signal(
+    signal: str, *, timeout_s: float | None = None, default: Any = _MISSING, name: str | None = None
+) -> Coroutine[Any, Any, Any]:
+    """Takes the oldest signal of a name that nobody has taken, or waits for one, and gives its payload.
+
+    Args:
+        signal: which.
+        timeout_s: how long, in seconds; for ever by default.
+        default: given when the time is up; without it that is a StepFailedError of type SignalTimeoutError.
+        name: the step's name; `wait <signal>` by default.
+    """
+    chosen = name or f"wait {signal}"
+    given: dict[str, Any] = {} if default is _MISSING else {"default": default}
+    return _run(_strand(chosen).call(chosen, "signal"), WaitStep(name=chosen, signal=signal, within_s=timeout_s, **given))
+
+
+def run_workflow(
+    definition: WorkflowDefinition | CodeWorkflow, context: Mapping[str, Any] | None = None, *, name: str | None = None
+) -> Coroutine[Any, Any, Any]:
+    """Runs a definition, or a code-first workflow, as a run of its own, and gives its result.
+
+    Raises:
+        StepFailedError: it failed or was cancelled.
+    """
+    chosen = definition if isinstance(definition, WorkflowDefinition) else definition.definition
+    called = name or chosen.name
+    return _run(_strand(called).call(called, "workflow"), SubWorkflowStep(name=called, definition=chosen, context=dict(context or {})))
+
+
+async def gather(*coroutines: Awaitable[Any], name: str = "gather", return_exceptions: bool = False) -> list[Any]:
+    """Runs coroutines beside each other, each a strand of its own, and gives their results in order.
+
+    Args:
+        *coroutines: what `step` and its like give, or coroutines of your own that call them.
+        name: what the addresses of their steps begin with: `gather/0/…`.
+        return_exceptions: put exceptions among the results. Otherwise the first one cancels the others and is raised.
+    """
+    around = _strand(name)
+    base = around.group(name)
+    results: list[Any] = [None] * len(coroutines)
+
+    async def run(place: int) -> None:
+        strand = Strand(around.flow, f"{base}/{place}")
+        strand.enter()
+        current_strand.set(strand)
+        try:
+            results[place] = await coroutines[place]
+        except Exception as error:
+            if not return_exceptions:
+                raise
+            results[place] = error
+
+    try:
+        stopped = await run_branches({f"{base}/{place}": place for place in range(len(coroutines))}, run, None)
+    finally:
+        for coroutine in coroutines:
+            if inspect.iscoroutine(coroutine):
+                coroutine.close()  # one that was cancelled before it began has never been awaited
+    if stopped.failure is not None:
+        raise stopped.failure
+    return results
+
+
+def patched(change_id: str) -> bool:
+    """Whether the code after a change may be used: True for runs that have not come to this place yet, False for those that have passed it.
+
+    `if patched("ask-twice"): … new code … else: … old code …` keeps old runs on the old code. The answer is on record, and stays.
+    """
+    return _strand(change_id).patched(change_id)
+
+
+def step_context() -> RunContext:
+    """The context of the step that is running: `idempotency_key`, `attempt`, `symphony`, and the rest of `RunContext`.
+
+    Raises:
+        ConfigurationError: no step of a code-first workflow is running here.
+    """
+    context = _context.get()
+    if context is None:
+        raise ConfigurationError("step_context() is for functions that run as a step of a code-first workflow: await step(fn, …)")
+    return context
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CallStep(Step):
+    """A call of a function by code; never part of a definition."""
+
+    kind: ClassVar[str] = "call"
+    can_be_atomic: ClassVar[bool] = True
+
+    call: Callable[[], Awaitable[Any]] = field(repr=False)
+
+    def data(self) -> dict[str, Any]:
+        raise ConfigurationError("a call by code is no part of a definition")
+
+    @classmethod
+    def read(cls, reader: DataReader, **common: Any) -> Self:
+        raise ConfigurationError("a call by code is no part of a definition")
+
+    async def perform(self, execution: StepExecution) -> Any:
+        token = _context.set(execution.context)
+        try:
+            return await self.call()
+        finally:
+            _context.reset(token)
+
+
+async def _run(call: Call, made: Step) -> Any:
+    return await call.strand.flow.run_step(call, made)
+
+
+def _strand(what: str) -> Strand:
+    strand = current_strand.get()
+    if strand is None:
+        raise ConfigurationError(f"{what!r} is called outside of a code-first workflow: call it in a function under @symphony.workflow")
+    return strand

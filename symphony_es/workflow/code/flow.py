@@ -1,0 +1,215 @@
+"""Runs the function of a code-first workflow, and holds what it does against what is on record.
+
+The function runs again from its beginning whenever its run goes on; each of its calls finds its own record by place. A *strand* is one
+thread of control of the function: its body is one, and each coroutine given to `gather` is one. Within a strand calls come one after the
+other, whatever runs beside it, so the calls of a strand are numbered, and the n-th must be what the n-th was before. That is
+all the determinism that is asked of the code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.errors import ConfigurationError, HistoryMismatchError, StepFailedError
+from symphony_es.workflow.definitions.steps import id_from_name
+from symphony_es.workflow.engine.runner import StepFailure
+from symphony_es.workflow.runs.outputs import Frame
+from symphony_es.workflow.runs.thawing import thaw
+
+if TYPE_CHECKING:
+    from symphony_es.registry import NamedCallables
+    from symphony_es.workflow.definitions.steps import Step
+    from symphony_es.workflow.engine.runner import Runner
+
+__all__ = ["Flow", "Strand", "current_strand", "run_flow"]
+
+PATCH = "patch"
+
+
+class Flow:
+    """One execution of the function in this process.
+
+    Attributes:
+        runner: runs its steps.
+        patches: what `patched` has answered in this execution.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.run = runner.run
+        self.patches: dict[str, bool] = {}
+        self.strands: dict[str, Strand] = {}
+        self._frame = Frame(runner.run)
+
+    async def run_step(self, call: Call, step: Step) -> Any:
+        """Runs the step of a call, or gives what is on record of it.
+
+        Raises:
+            StepFailedError: it has failed for good.
+        """
+        run, address = self.run, call.address
+        failure = run.failures.get(address)
+        if failure is not None and "retry_at" not in failure and run.step_status(address) == "failed":
+            raise StepFailedError(address, failure["type"], failure["message"])
+        try:
+            await self.runner.run_step(step, address, self._frame, on_first_start=call.record)
+        except StepFailure as error:
+            description = error.description
+            raise StepFailedError(description["step"] or address, description["type"], description["message"]) from error.error
+        return thaw(run.outputs[address])
+
+    def check_all_made(self) -> None:
+        """Compares the calls on record with those that were made, at the function's end.
+
+        Raises:
+            HistoryMismatchError: calls on record were not made.
+        """
+        for name, recorded in self.run.calls.items():
+            strand = self.strands.get(name)
+            if strand is None or any(int(place) >= strand.made for place in recorded):
+                raise (strand or Strand(self, name)).mismatch("the function ended")
+
+
+class Call:
+    """One call of a strand: its place there, and the address of its step."""
+
+    __slots__ = ("address", "place", "strand", "what")
+
+    def __init__(self, strand: Strand, place: int, address: str, what: str) -> None:
+        self.strand = strand
+        self.place = place
+        self.address = address
+        self.what = what
+
+    def record(self) -> None:
+        """Puts the call on record, with the patches decided before it; called with the start of its step."""
+        for place, change_id in self.strand.take_patches(self.place):
+            self.strand.note(place, change_id, PATCH)
+        self.strand.note(self.place, self.address, self.what)
+
+
+class Strand:
+    """One thread of control of the function.
+
+    Attributes:
+        name: "" for the body, `gather/0` for the first coroutine of the first `gather`.
+        made: how many calls it has made in this execution.
+    """
+
+    def __init__(self, flow: Flow, name: str) -> None:
+        self.flow = flow
+        self.name = name
+        self.made = 0
+        self._task: asyncio.Task[Any] | None = None
+        self._names: dict[str, int] = {}
+        self._calls: list[tuple[str, str]] = []
+        self._patches: list[tuple[int, str]] = []
+        flow.strands[name] = self
+
+    def enter(self) -> None:
+        """The strand belongs to the running task from now on."""
+        self._task = asyncio.current_task()
+
+    def call(self, name: str, what: str) -> Call:
+        """The strand's next call; decided when it is made, not when it is awaited, so that the order is the code's.
+
+        Raises:
+            HistoryMismatchError: another call is on record in its place.
+            ConfigurationError: it comes from a task that the workflow did not start with `gather`.
+        """
+        if asyncio.current_task() is not self._task:
+            raise ConfigurationError(
+                f"{name!r} is called from a task that is no part of the workflow: start coroutines that call steps with "
+                "symphony_es.workflow.gather, whose order is the same whenever the function runs again"
+            )
+        address = self._address(name)
+        place = self.made
+        self.made += 1
+        self._calls.append((address, what))
+        recorded = self._recorded().get(str(place))
+        if recorded is not None and tuple(recorded) != (address, what):
+            raise self.mismatch(f"the function called {_shown(address, what)}")
+        return Call(self, place, address, what)
+
+    def group(self, name: str) -> str:
+        """What the strands of the next `gather` are named by."""
+        return self._address(name)
+
+    def patched(self, change_id: str) -> bool:
+        """See `symphony_es.workflow.patched`."""
+        known = self.flow.patches.get(change_id)
+        recorded = self._recorded().get(str(self.made))
+        if recorded is not None and tuple(recorded) == (change_id, PATCH):
+            self._calls.append((change_id, PATCH))
+            self.made += 1
+            self.flow.patches[change_id] = True
+            return True
+        if known is not None:
+            return known
+        fresh = not any(int(place) >= self.made for place in self._recorded())
+        if fresh:
+            self._calls.append((change_id, PATCH))
+            self._patches.append((self.made, change_id))
+            self.made += 1
+        self.flow.patches[change_id] = fresh
+        return fresh
+
+    def take_patches(self, before: int) -> list[tuple[int, str]]:
+        """The patches decided before a call and not on record yet."""
+        taken = [patch for patch in self._patches if patch[0] < before]
+        self._patches = [patch for patch in self._patches if patch[0] >= before]
+        return taken
+
+    def note(self, place: int, address: str, what: str) -> None:
+        """Puts one call on record; called while the run is being recorded."""
+        calls = self.flow.run.calls
+        if self.name not in calls:
+            calls[self.name] = {}
+        calls[self.name][str(place)] = [address, what]
+
+    def mismatch(self, why: str) -> HistoryMismatchError:
+        """The error for a history that the code contradicts; shows both."""
+        recorded = self._recorded()
+        history = [_shown(*recorded[place]) for place in sorted(recorded, key=int)]
+        code = [_shown(*call) for call in self._calls]
+        return HistoryMismatchError(self.flow.run.id, self.name, history, code, why)
+
+    def _recorded(self) -> Mapping[str, Any]:
+        return self.flow.run.calls.get(self.name, {})
+
+    def _address(self, name: str) -> str:
+        base = id_from_name(name)
+        count = self._names[base] = self._names.get(base, 0) + 1
+        return f"{self.name}/{base}".lstrip("/") + (f"#{count}" if count > 1 else "")
+
+
+current_strand: ContextVar[Strand | None] = ContextVar("symphony_es_strand", default=None)
+
+
+async def run_flow(runner: Runner, functions: NamedCallables) -> Any:
+    """Runs the function of a run's definition with the run's context as its arguments; gives what it returns.
+
+    Raises:
+        NotRegisteredError: nobody has registered the function in this process.
+        StepFailure: it raised something.
+        HistoryMismatchError: the code contradicts what is on record.
+    """
+    definition = runner.run.definition
+    function = functions.get(definition.code or "")
+    flow = Flow(runner)
+    strand = Strand(flow, "")
+    strand.enter()
+    token = current_strand.set(strand)
+    try:
+        value = await function(**thaw(runner.run.context))
+    finally:
+        current_strand.reset(token)
+    flow.check_all_made()
+    return value
+
+
+def _shown(address: str, what: str) -> str:
+    return f"patched({address!r})" if what == PATCH else address if what == "step" else f"{address} ({what})"

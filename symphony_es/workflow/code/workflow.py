@@ -1,0 +1,46 @@
+"""What `@symphony.workflow` makes of an async function."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from symphony_es.errors import ConfigurationError
+from symphony_es.workflow.definitions.definition import WorkflowDefinition
+
+__all__ = ["CodeWorkflow", "check_arguments"]
+
+
+class CodeWorkflow:
+    """A workflow that is written as code; execute it like any other: `symphony.workflows.execute_workflow(research, {"topic": "rain"})`.
+
+    Attributes:
+        function: the function.
+        definition: names the function; the run's context becomes its arguments.
+    """
+
+    def __init__(self, function: Callable[..., Coroutine[Any, Any, Any]], name: str | None = None, **options: Any) -> None:
+        if not inspect.iscoroutinefunction(function):
+            raise ConfigurationError(f"{getattr(function, '__qualname__', function)} must be an async function to be a workflow")
+        chosen = name or function.__name__
+        self.function = function
+        self.definition = WorkflowDefinition(id=chosen, name=chosen, description=inspect.getdoc(function) or "", code=chosen, **options)
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        """The function itself, for tests and for calls inside another workflow: its steps become steps of that run."""
+        return self.function(*args, **kwargs)
+
+
+def check_arguments(function: Callable[..., Any], name: str, context: Mapping[str, Any]) -> None:
+    """Looks, before a run is created, whether a context fits the function's parameters.
+
+    Raises:
+        ConfigurationError: it does not.
+    """
+    try:
+        inspect.signature(function).bind(**context)
+    except TypeError as error:
+        raise ConfigurationError(f"the context of the workflow {name!r} becomes its arguments: {error}") from None

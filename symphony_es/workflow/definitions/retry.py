@@ -1,0 +1,107 @@
+"""How failed attempts at a step are repeated. Pure: randomness comes in as an argument, and nothing is waited for here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from symphony_es.errors import (
+    DefinitionError,
+    ExpressionError,
+    LimitExceededError,
+    NotRegisteredError,
+    UnstorableValueError,
+)
+from symphony_es.workflow.definitions.reading import DataReader
+
+__all__ = ["HOPELESS", "RetryPolicy"]
+
+HOPELESS = (DefinitionError, ExpressionError, LimitExceededError, NotRegisteredError, UnstorableValueError)
+"""Errors that the same attempt would meet again: they are never retried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Attempts with a delay that grows exponentially, up to a limit, with jitter.
+
+    Attributes:
+        max_attempts: attempts in all, the first included; from 1 on.
+        delay_s: seconds before the second attempt.
+        factor: by which each further delay is longer; from 1 on.
+        max_delay_s: no delay is longer, in seconds.
+        jitter: from 0 to 1: each delay is longer or shorter by up to this part of it, so that many runs do not come back at once.
+        on: names of error classes that are retried, as `ValueError` or `package.module.ValueError`; subclasses count.
+        never_on: names of error classes that are not, whatever `on` says.
+
+    Source: exponential backoff with jitter, M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015; the delay is
+    varied around its value, not from zero, so that a policy's delays can be read off it.
+    """
+
+    max_attempts: int = 3
+    delay_s: float = 1.0
+    factor: float = 2.0
+    max_delay_s: float = 60.0
+    jitter: float = 0.1
+    on: tuple[str, ...] = ("Exception",)
+    never_on: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for key, least, most in (("delay_s", 0, None), ("factor", 1, None), ("max_delay_s", 0, None), ("jitter", 0, 1)):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise DefinitionError(key, f"must be a number, not {value!r}")
+            if value < least or (most is not None and value > most):
+                bounds = f"at least {least}" if most is None else f"between {least} and {most}"
+                raise DefinitionError(key, f"must be {bounds}, not {value!r}")
+        if type(self.max_attempts) is not int or self.max_attempts < 1:
+            raise DefinitionError("max_attempts", f"must be an int of at least 1, not {self.max_attempts!r}")
+        for key in ("on", "never_on"):
+            names = getattr(self, key)
+            if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
+                raise DefinitionError(key, "must be a list of names of error classes")
+            object.__setattr__(self, key, tuple(names))
+
+    def allows(self, error: Exception, failed_attempts: int) -> bool:
+        """Whether another attempt follows this error, after so many that have failed."""
+        if failed_attempts >= self.max_attempts or isinstance(error, HOPELESS):
+            return False
+        names = {name for cls in type(error).__mro__ for name in (cls.__name__, f"{cls.__module__}.{cls.__qualname__}")}
+        return not names.isdisjoint(self.on) and names.isdisjoint(self.never_on)
+
+    def delay_before(self, failed_attempts: int, random_0_1: float) -> float:
+        """Seconds to wait after so many failed attempts (from 1); `random_0_1` spreads them by the jitter."""
+        exponent = min(failed_attempts - 1, 1000)
+        try:
+            delay_s = self.delay_s * self.factor**exponent
+        except OverflowError:
+            delay_s = self.max_delay_s
+        return min(min(delay_s, self.max_delay_s) * (1 + self.jitter * (2 * random_0_1 - 1)), self.max_delay_s)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The policy as plain data; values at their default are left out."""
+        default = type(self)()
+        written = {name: getattr(self, name) for name in type(self).__slots__ if getattr(self, name) != getattr(default, name)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in written.items()}
+
+    @classmethod
+    def read(cls, data: Any, path: str) -> Self | None:
+        """A policy from its dict, or from a number of attempts; None from None.
+
+        Raises:
+            DefinitionError: with the path of the fault.
+        """
+        if data is None or isinstance(data, cls):
+            return data
+        if isinstance(data, int) and not isinstance(data, bool):
+            data = {"max_attempts": data}
+        if not isinstance(data, Mapping):
+            raise DefinitionError(path, f"must be a number of attempts or the dict of a retry policy, not {type(data).__name__}")
+        reader = DataReader(data, path)
+        given = {name: reader.value(name) for name in cls.__slots__ if reader.value(name) is not None}
+        reader.finish()
+        try:
+            return cls(**given)
+        except DefinitionError as error:
+            raise reader.fault(error.path, error.why) from None

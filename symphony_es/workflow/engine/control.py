@@ -1,0 +1,126 @@
+"""What is asked of a run while it executes: to pause, to be cancelled, to take a signal; and the waits that such a request ends.
+
+One `RunControl` belongs to each run that executes in this process. Steps in the hands of the application are never cut off by a
+request to pause; the engine's own waits (timers, signals, child runs, delays before another attempt) end at once, since all they
+are waiting for is in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from datetime import datetime
+from typing import Literal, TypeVar
+
+from symphony_es.workflow.engine.clock import Clock
+
+__all__ = ["RunControl", "RunStopped"]
+
+T = TypeVar("T")
+StopRequest = Literal["pause", "cancel", "deadline"]
+
+
+class RunStopped(BaseException):
+    """Takes a run out of its steps because of a request; raised and caught by the engine."""
+
+    def __init__(self, request: StopRequest) -> None:
+        super().__init__(request)
+        self.request = request
+
+
+class RunControl:
+    """The requests to one run.
+
+    Attributes:
+        request: what was asked last, or None; a later request replaces a weaker one.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.request: StopRequest | None = None
+        self._clock = clock
+        self._requested = asyncio.Event()
+        self._news = asyncio.Event()
+
+    def ask(self, request: StopRequest) -> None:
+        """Asks the run to stop at its next boundary between steps; a request to pause does not take back a cancellation."""
+        if self.request is None or request != "pause":
+            self.request = request
+        self._requested.set()
+
+    def tell_news(self) -> None:
+        """Something that a step may wait for has changed: a signal came, or a child run ended."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def check(self) -> None:
+        """Does nothing while the run may go on.
+
+        Raises:
+            RunStopped: it may not begin another step.
+        """
+        if self.request is not None:
+            raise RunStopped(self.request)
+
+    @property
+    def ending(self) -> bool:
+        """Whether the run is to end early."""
+        return self.request in ("cancel", "deadline")
+
+    def news(self) -> asyncio.Event:
+        """What the next `tell_news` sets; get it before looking at what may have changed."""
+        return self._news
+
+    async def sleep_until(self, moment: datetime) -> None:
+        """Waits for a moment.
+
+        Raises:
+            RunStopped: a request came first.
+        """
+        await self.wait(self._clock.sleep_until(moment))
+
+    async def wait_for_news(self, news: asyncio.Event, until: datetime | None) -> bool:
+        """Waits for news, or for a moment: whether there are any.
+
+        Raises:
+            RunStopped: a request came first.
+        """
+        if until is None:
+            await self.wait(news.wait())
+            return True
+        await self.wait(_first(news.wait(), self._clock.sleep_until(until)))
+        return news.is_set()
+
+    async def wait(self, awaitable: Awaitable[T]) -> T:
+        """Awaits something that can be given up and taken up again at any time.
+
+        Raises:
+            RunStopped: a request came first; what was awaited has been cancelled.
+        """
+        waiting = asyncio.ensure_future(awaitable)
+        if self.request is None:
+            request = asyncio.ensure_future(self._requested.wait())
+            try:
+                await asyncio.wait({waiting, request}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                request.cancel()
+                if not waiting.done():
+                    waiting.cancel()
+        if waiting.done() and not waiting.cancelled():
+            return waiting.result()
+        await _ended(waiting)
+        self.check()
+        raise asyncio.CancelledError
+
+
+async def _first(*awaitables: Awaitable[object]) -> None:
+    tasks = {asyncio.ensure_future(awaitable) for awaitable in awaitables}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _ended(task: asyncio.Future[T]) -> None:
+    task.cancel()
+    await asyncio.wait({task})

@@ -1,0 +1,251 @@
+"""The life of one run in this process: it begins or goes on, its steps run, and it completes, fails, pauses or is cancelled.
+
+`Runner` knows the steps; a `Drive` knows what their end means for the run. A run that is being cancelled runs its clean-up steps, also
+after a crash in the middle of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.core.state.attribution import attributed
+from symphony_es.diagnostics import get_logger
+from symphony_es.errors import (
+    DeadlineExceededError,
+    EntityOutOfStepError,
+    ExpressionError,
+    LimitExceededError,
+    StepFailedError,
+    UnstorableValueError,
+)
+from symphony_es.workflow.engine.control import RunControl, RunStopped
+from symphony_es.workflow.engine.hooks import HookChain, Stage
+from symphony_es.workflow.engine.runner import Runner, StepFailure
+from symphony_es.workflow.language.templates import render
+from symphony_es.workflow.runs.outputs import Frame, TemplateScope
+from symphony_es.workflow.runs.run import Workflow, describe_error
+from symphony_es.workflow.runs.thawing import thaw
+from symphony_es.workflow.runs.transitions import WorkflowStatus
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+    from symphony_es.workflow.engine.children import Children
+    from symphony_es.workflow.engine.clock import Clock
+    from symphony_es.workflow.engine.turns import Turns
+
+__all__ = ["CLEANUP", "Drive", "runs_around"]
+
+CLEANUP = "cleanup"
+"""What the addresses of clean-up steps begin with."""
+
+runs_around: ContextVar[tuple[str, ...]] = ContextVar("symphony_es_runs_around", default=())
+"""Ids of the runs that the running code is part of, and which therefore cannot end before it does."""
+
+_log = get_logger(__name__)
+
+
+class Drive:
+    """One run, driven by one task of the event loop.
+
+    Attributes:
+        run: the run.
+        control: what is asked of it meanwhile.
+        begun: set when the run's beginning is durable.
+    """
+
+    def __init__(self, symphony: Host, run: Workflow, hooks: HookChain, turns: Turns, clock: Clock, children: Children) -> None:
+        self.run = run
+        self.control = RunControl(clock)
+        self.begun = asyncio.Event()
+        self._symphony = symphony
+        self._world = symphony.world
+        self._hooks = hooks
+        self._turns = turns
+        self._clock = clock
+        self._children = children
+        self._stage: Stage = "run_started"
+        self._value: Any = None
+        self._steps: asyncio.Task[None] | None = None
+
+    async def wait_for_steps(self, timeout_s: float) -> bool:
+        """Whether the steps have ended by themselves within so many seconds."""
+        if self._steps is None:
+            return True
+        await asyncio.wait({self._steps}, timeout=timeout_s)
+        return self._steps.done()
+
+    def force(self) -> None:
+        """Cancels the steps that are under way."""
+        if self._steps is not None:
+            self._steps.cancel()
+
+    async def drive(self, prepare: Callable[[], None]) -> None:
+        """Runs until the run has completed, failed, paused or been cancelled.
+
+        Args:
+            prepare: called first, in the transaction of the run's beginning: adds the run where it is new.
+
+        Raises:
+            IllegalTransitionError: the run cannot go on; nothing has been appended.
+            EntityOutOfStepError: the log could not append; the cause says why.
+            asyncio.CancelledError: the step under way is lost, everything before is in the log.
+        """
+        runs_around.set((*runs_around.get(), self.run.id))
+        await self._turns.take()
+        with attributed(run_id=self.run.id, step=None, attempt=None, cause=None):
+            if self.run.status is WorkflowStatus.CANCELLING:
+                self.begun.set()
+            else:
+                await self._begin(prepare)
+                await self._go_through(self._run_definition(self._runner(self.control)))
+            if self.run.status is WorkflowStatus.CANCELLING:
+                await self._clean_up()
+            await self._world.flush(self.run)  # what a failing last hook left on record
+
+    async def _begin(self, prepare: Callable[[], None]) -> None:
+        first = self.run.started_at is None
+        if self._world.record_of(self.run) is not None:
+            await self._world.claim(self.run)
+        with self._world.recording("WorkflowCreated"):
+            prepare()
+            with self._world.recording("WorkflowStarted" if first else "WorkflowResumed", entity=self.run):
+                if self.run.error is not None:
+                    # What the run failed of is tried again; failures that the code of a workflow has dealt with stand.
+                    self.run.failures.pop(self.run.error["step"] or "", None)
+                self.run.move("resume", self._clock.now())
+        self._stage = "run_started" if first else "run_resumed"
+        await self._world.flush(self.run)
+        self.begun.set()
+
+    async def _run_definition(self, runner: Runner) -> None:
+        await runner.reach(self._stage)
+        definition = self.run.definition
+        if definition.code is not None:
+            self._value = await self._run_code(runner)
+        else:
+            await runner.run_sequence(Frame(self.run, steps=definition.plan))
+
+    async def _run_code(self, runner: Runner) -> Any:
+        from symphony_es.workflow.code.flow import run_flow  # it stands above the engine, which only calls it
+
+        try:
+            return await run_flow(runner, self._symphony.flows)
+        except StepFailure:
+            raise
+        except StepFailedError as error:
+            description = {**describe_error(error, error.step), "type": error.error_type, "message": error.message}
+            raise StepFailure(description, error) from error
+        except EntityOutOfStepError:
+            raise
+        except Exception as error:
+            raise StepFailure(describe_error(error, None), error) from error
+
+    async def _go_through(self, steps: Coroutine[Any, Any, None]) -> None:
+        """Runs the steps as a task of their own, which a cancellation or the deadline can end, and records what came of them."""
+        failure: dict[str, Any] | None = None
+        stopped = await self._watch(steps)
+        run = self.run
+        if isinstance(stopped, StepFailure):
+            failure = stopped.description
+        elif self.control.request == "deadline":
+            failure = describe_error(DeadlineExceededError(run.id, run.deadline), None)
+            await self._children.cancel_all(run)
+        if run.status is WorkflowStatus.CANCELLING:
+            return
+        runner = self._runner(self.control)
+        if failure is None and self.control.request is None:
+            failure = await self._complete(runner)
+        if failure is not None:
+            await self._world.claim(run)
+            with self._world.recording("WorkflowFailed", entity=run):
+                run.error = dict(failure)
+                run.move("fail", self._clock.now())
+            _log.warning("workflow_failed", run_id=run.id, step=failure["step"], error_type=failure["type"])
+            await self._tell(runner, "run_failed", failure)
+        elif run.status is WorkflowStatus.PAUSED:
+            await self._children.pause_all(run)
+            await self._tell(runner, "run_paused")
+
+    async def _watch(self, steps: Coroutine[Any, Any, None]) -> BaseException | None:
+        """Awaits the steps; gives what ended them early: a failure or a request. Other errors are raised."""
+        self._steps = asyncio.get_running_loop().create_task(steps, name=f"steps of run {self.run.id}")
+        tasks: list[asyncio.Task[None]] = [self._steps]
+        if self.run.deadline is not None:
+            tasks.append(asyncio.get_running_loop().create_task(self._enforce_deadline()))
+        try:
+            await asyncio.wait({self._steps})
+        except asyncio.CancelledError:
+            self._steps.cancel()
+            await asyncio.wait({self._steps})
+            if self._steps.cancelled():
+                raise
+            driver = asyncio.current_task()
+            if driver is not None:
+                driver.uncancel()  # the step under way did not let itself be interrupted, and came to an end of its own
+        finally:
+            for task in tasks[1:]:
+                task.cancel()
+        if self._steps.cancelled():
+            if not self.control.ending:
+                raise asyncio.CancelledError
+            return RunStopped(self.control.request or "cancel")
+        error = self._steps.exception()
+        if error is None or isinstance(error, (StepFailure, RunStopped)):
+            return error
+        raise error
+
+    async def _enforce_deadline(self) -> None:
+        assert self.run.deadline is not None
+        await self._clock.sleep_until(self.run.deadline)
+        self.control.ask("deadline")
+        self.force()
+
+    async def _complete(self, runner: Runner) -> dict[str, Any] | None:
+        """Completes the run; gives the error when its `output` cannot be made."""
+        run = self.run
+        template = run.definition.output
+        try:
+            value = self._value if template is None else thaw(render(template, TemplateScope(Frame(run, steps=run.definition.plan))))
+            await self._world.claim(run)
+            with self._world.recording("WorkflowCompleted", entity=run):
+                if value is not None:
+                    run.returned = value
+                run.move("complete", self._clock.now())
+        except (ExpressionError, UnstorableValueError, LimitExceededError) as error:
+            return describe_error(error, None)
+        await self._tell(runner, "run_completed")
+        return None
+
+    async def _clean_up(self) -> None:
+        """What a cancelled run does last: its child runs are cancelled, then its clean-up steps run."""
+        run = self.run
+        await self._children.cancel_all(run)
+        self.control = RunControl(self._clock)
+        runner = self._runner(self.control)
+        frame = Frame(run, f"{CLEANUP}/", run.definition.cleanup_plan, Frame(run, steps=run.definition.plan))
+        failure: dict[str, Any] | None = None
+        for step in frame.steps:
+            try:
+                await runner.run_step(step, frame.prefix + step.id, frame)
+            except StepFailure as error:
+                failure = failure or error.description
+        await self._world.claim(run)
+        with self._world.recording("WorkflowCancelled", entity=run):
+            if failure is not None:
+                run.error = dict(failure)
+            run.move("end_cancelled", self._clock.now())
+        await self._tell(runner, "run_cancelled", failure)
+
+    def _runner(self, control: RunControl) -> Runner:
+        return Runner(self._symphony, self.run, self._hooks, control, self._turns, self._clock, self._children)
+
+    @staticmethod
+    async def _tell(runner: Runner, stage: Stage, error: dict[str, Any] | None = None) -> None:
+        """Calls the hooks of the run's end: one that declares to stop the run comes too late, and is on record."""
+        try:
+            await runner.reach(stage, error=error)
+        except StepFailure:
+            return

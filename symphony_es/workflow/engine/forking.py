@@ -1,0 +1,44 @@
+"""Forks: new runs that share another run's history up to a step or a position, and say so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.workflow.engine.past import past_at, past_before_step
+from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.thawing import thaw
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+
+__all__ = ["fork_run"]
+
+_SHARED = ("definition_data", "attempts", "outputs", "failures", "progress", "scopes", "signals", "calls")
+"""What a fork takes over as it was. Its status, moments and links are its own."""
+
+
+async def fork_run(
+    symphony: Host, run: Workflow, at: str | int, changes: Mapping[str, Any], run_id: str, metadata: Mapping[str, Any], now: datetime
+) -> Workflow:
+    """See `WorkflowEngine.fork`."""
+    past = await (past_at(symphony, run, at) if isinstance(at, int) else past_before_step(symphony, run, at))
+    state = past.state
+    step = None if isinstance(at, int) else at
+    completed = state["outputs"]
+    made = Workflow(
+        id=run_id,
+        name=state["name"],
+        context={**thaw(state["context"]), **changes},
+        children={address: child for address, child in state.get("children", {}).items() if address in completed},
+        forked_from={"run": run, "position": past.position, "step": step},
+        created_at=now,
+        metadata=dict(metadata),
+        **{name: thaw(state[name]) for name in _SHARED if name in state},
+    )
+    said = {"run_id": run.id, "position": past.position, "step": step, "changed": sorted(changes)}
+    with symphony.world.recording("WorkflowForked"):
+        symphony.world.add(made, event_name="WorkflowForked", data=said)
+    await symphony.world.flush(made)
+    return made

@@ -1,0 +1,115 @@
+"""A handle of one run: what `start` gives, to ask of the run, follow it, and wait for its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.errors import RunCancelledError, RunFailedError
+from symphony_es.events.event import Event
+from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+    from symphony_es.workflow.engine.engine import WorkflowEngine
+
+__all__ = ["RunHandle"]
+
+
+class RunHandle:
+    """One run, wherever it stands.
+
+    Attributes:
+        run: the run itself.
+    """
+
+    def __init__(self, engine: WorkflowEngine, symphony: Host, run: Workflow) -> None:
+        self.run = run
+        self._engine = engine
+        self._symphony = symphony
+
+    @property
+    def id(self) -> str:
+        """Id of the run."""
+        return self.run.id
+
+    @property
+    def status(self) -> WorkflowStatus:
+        """Where the run stands."""
+        return self.run.status
+
+    async def result(self) -> Any:
+        """Waits until the run has completed, failed or been cancelled, also across a pause, and gives what it returned, as a copy.
+
+        Raises:
+            RunFailedError: it failed; type, message and step of its error are in the message.
+            RunCancelledError: it was cancelled.
+            RunInterruptedError: it was interrupted, for example by a rewind; it can be resumed.
+            EntityOutOfStepError: the log could not append; the cause says why.
+        """
+        await self._engine.wait_until(self.run, ENDED)
+        if self.run.status is WorkflowStatus.FAILED:
+            raise RunFailedError(self.run.id, dict(self.run.error or {}))
+        if self.run.status is WorkflowStatus.CANCELLED:
+            raise RunCancelledError(self.run.id)
+        return self.run.result
+
+    async def wait(self) -> Workflow:
+        """Waits until the run has completed, failed or been cancelled, or is paused, and gives it.
+
+        Raises:
+            RunInterruptedError, EntityOutOfStepError: as for `result`.
+        """
+        await self._engine.wait_until(self.run, (*ENDED, WorkflowStatus.PAUSED))
+        return self.run
+
+    async def events(self, after: int = 0) -> AsyncIterator[Event]:
+        """The run's events as they become durable, from its creation to its end; each is given once.
+
+        Args:
+            after: the last position already known; events after it are given.
+
+        The iteration ends when the run has ended. What happens to it later, by `resume` or `retry_from`, is for another call.
+        """
+        key, log = f"Workflow:{self.run.id}", self._symphony.log
+        known = len(await log.read_entity(key, until_position=after)) if after else 0
+        while True:
+            head = log.head
+            ended = self.run.status in ENDED and self.run.id not in self._engine.active_runs
+            for event in await log.read_entity(key, after_version=known):
+                known = event.version
+                yield event
+            if ended:
+                return
+            await self._news(head)
+
+    async def _news(self, head: int) -> None:
+        """Returns when the log has grown beyond a position, or the run has ended."""
+        grown = asyncio.ensure_future(self._symphony.log.wait_for(head + 1))
+        end = asyncio.ensure_future(self._engine.wait_until(self.run, ENDED))
+        try:
+            await asyncio.wait({grown, end}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            grown.cancel()
+            end.cancel()
+            await asyncio.wait({grown, end})
+        if not end.cancelled():
+            end.result()
+
+    async def pause(self) -> None:
+        """See `WorkflowEngine.pause`."""
+        await self._engine.pause(self.run)
+
+    async def resume(self) -> Workflow:
+        """See `WorkflowEngine.resume`."""
+        return await self._engine.resume(self.run)
+
+    async def cancel(self, **options: Any) -> None:
+        """See `WorkflowEngine.cancel`."""
+        await self._engine.cancel(self.run, **options)
+
+    async def signal(self, name: str, payload: Any = None) -> None:
+        """See `WorkflowEngine.signal`."""
+        await self._engine.signal(self.run, name, payload)

@@ -1,0 +1,84 @@
+"""Takes a run back to a step: what came after it is done again, in a new generation. Nothing is deleted: the log has both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.workflow.definitions.nesting import step_at
+from symphony_es.workflow.engine.past import RETRY_EVENT, Past, address_of, past_before_step
+from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.thawing import thaw
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+
+__all__ = ["take_back"]
+
+
+async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, check: Callable[[], Any]) -> None:
+    """Brings a run to where it was before a step; steps beside it, in other branches of a parallel or map, keep their outputs.
+
+    Raises:
+        ConfigurationError: the run has not begun such a step. Nothing has been appended.
+        IllegalTransitionError: the run executes. Nothing has been appended.
+    """
+    past = await past_before_step(symphony, run, step)
+    address = address_of(run, step)
+    dropped = [other for other in past.begun_since if not _beside(run, address, other)]
+    around = [prefix for prefix in _prefixes(address) if prefix in run.attempts]
+    world = symphony.world
+    await world.claim(run)
+    check()
+    with world.recording(RETRY_EVENT, {"step": address, "dropped": dropped, "position": past.position}, entity=run):
+        world.raise_generation(run)
+        for other in dropped:
+            for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes):
+                held.pop(other, None)
+        for other in around:
+            run.outputs.pop(other, None)
+            run.failures.pop(other, None)
+        _restore(run, past, around)
+        _forget_calls(run, set(dropped))
+        run.returned = None
+        run.move("retry", now)
+    await world.flush(run)
+
+
+def _restore(run: Workflow, past: Past, around: list[str]) -> None:
+    """The values that the steps were to work with: the context, and what the composites around the step had decided."""
+    then = past.state
+    if thaw(run.context) != thaw(then["context"]):
+        run.context = thaw(then["context"])
+    for name in ("progress", "scopes"):
+        held, before = getattr(run, name), then.get(name, {})
+        for address in around:
+            if address in before:
+                held[address] = thaw(before[address])
+            else:
+                held.pop(address, None)
+
+
+def _forget_calls(run: Workflow, dropped: set[str]) -> None:
+    for strand, calls in list(run.calls.items()):
+        kept = {place: call for place, call in thaw(calls).items() if call[0] not in dropped}
+        if len(kept) != len(calls):
+            run.calls[strand] = kept
+
+
+def _beside(run: Workflow, address: str, other: str) -> bool:
+    """Whether two steps are in different branches of a composite that runs its branches beside each other."""
+    ours, theirs = address.split("/"), other.split("/")
+    common = 0
+    while common < min(len(ours), len(theirs)) and ours[common] == theirs[common]:
+        common += 1
+    if common in (0, len(ours), len(theirs)):
+        return False
+    composite = step_at(run.definition.plan, "/".join(ours[:common]))
+    return composite is not None and composite.together
+
+
+def _prefixes(address: str) -> list[str]:
+    parts = address.split("/")
+    return ["/".join(parts[:length]) for length in range(1, len(parts))]

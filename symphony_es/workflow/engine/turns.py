@@ -1,0 +1,69 @@
+"""Turns: hundreds of runs that wake up at once share the event loop in small portions.
+
+A commit may wake hundreds of runs in one iteration of the loop, and each then computes for a fraction of a millisecond; together they
+would hold up everything else for longer than other tasks should wait. Whoever has a portion of work to do takes a turn first: in one
+iteration only so many begin as fit into the budget, the others follow in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from time import perf_counter
+
+__all__ = ["Turns"]
+
+BUDGET_S = 0.01
+"""How long the portions of one iteration may take together before the next ones wait for another iteration."""
+
+RELEASED = 8
+"""How many of those who wait are let go on in one iteration; each looks at the budget again."""
+
+
+class Turns:
+    """Hands out turns, first come, first served."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._scheduled = False
+
+    async def take(self) -> None:
+        """Returns when there is room for a portion of work in the present iteration of the loop."""
+        if not self._waiting and self._has_room():
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        self._schedule()
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self._schedule()  # its turn goes to the next one
+            raise
+
+    def _has_room(self) -> bool:
+        now = perf_counter()
+        if self._began is None:
+            self._began = now
+            asyncio.get_running_loop().call_soon(self._next_iteration)
+        return now - self._began < BUDGET_S
+
+    def _next_iteration(self) -> None:
+        self._began = None
+
+    def _schedule(self) -> None:
+        if not self._scheduled and self._waiting:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._release)
+
+    def _release(self) -> None:
+        self._scheduled = False
+        if self._has_room():
+            released = 0
+            while self._waiting and released < RELEASED:
+                future = self._waiting.popleft()
+                if not future.done():
+                    future.set_result(None)
+                    released += 1
+        self._schedule()

@@ -1,0 +1,86 @@
+"""Sleep steps: a run waits for a moment. The moment is on record, so a crash or a pause neither shortens nor lengthens the wait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from symphony_es.workflow.definitions.reading import DataReader
+from symphony_es.workflow.definitions.steps import Step, register_step_kind
+
+if TYPE_CHECKING:
+    from symphony_es.workflow.engine.execution import StepExecution
+
+__all__ = ["SleepStep"]
+
+
+@register_step_kind
+@dataclass(frozen=True, kw_only=True)
+class SleepStep(Step):
+    """Waits so many seconds, or for a moment; the output is None.
+
+    Attributes:
+        seconds: how long, or a template that gives it.
+        until: a moment with a time zone, its ISO 8601 text, or a template that gives either. One of both is given.
+    """
+
+    kind: ClassVar[str] = "sleep"
+    reentrant: ClassVar[bool] = True
+
+    seconds: Any = None
+    until: Any = None
+
+    def data(self) -> dict[str, Any]:
+        """How long, or until when."""
+        return {"seconds": self.seconds} if self.seconds is not None else {"until": self.until}
+
+    @classmethod
+    def read(cls, reader: DataReader, **common: Any) -> Self:
+        """Reads `seconds` and `until`."""
+        seconds, until = reader.template("seconds"), reader.template("until")
+        if (seconds is None) == (until is None):
+            raise reader.fault("seconds", "a sleep has `seconds` or `until`, one of both")
+        try:
+            if seconds is not None and "{{" not in str(seconds):
+                _seconds(seconds)
+            elif until is not None and "{{" not in str(until):
+                _moment(until)
+        except (TypeError, ValueError) as error:
+            raise reader.fault("seconds" if seconds is not None else "until", str(error)) from None
+        return cls(**common, seconds=seconds, until=until)
+
+    async def perform(self, execution: StepExecution) -> None:
+        """Waits for the moment, which is fixed when the wait begins.
+
+        Raises:
+            TypeError, ValueError: a template gives no duration or moment.
+        """
+        noted = execution.progress
+        if noted is None:
+            if self.seconds is not None:
+                until = execution.now() + timedelta(seconds=_seconds(execution.render(self.seconds)))
+            else:
+                until = _moment(execution.render(self.until))
+            noted = {"until": until}
+            await execution.note("WorkflowTimerSet", noted)
+        await execution.sleep_until(noted["until"])
+
+
+def _seconds(given: Any) -> float:
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given < float("inf"):
+        raise TypeError(f"a sleep takes a number of seconds from 0 on, not {given!r}")
+    return given
+
+
+def _moment(given: Any) -> datetime:
+    if isinstance(given, str):
+        try:
+            given = datetime.fromisoformat(given)
+        except ValueError:
+            raise ValueError(f"{given!r} is no moment in ISO 8601, for example 2030-01-31T12:00:00+00:00") from None
+    if not isinstance(given, datetime):
+        raise TypeError(f"a sleep takes a moment, not {given!r}")
+    if given.tzinfo is None:
+        raise ValueError(f"{given.isoformat()} has no time zone: write +00:00 for UTC")
+    return given.astimezone(UTC)

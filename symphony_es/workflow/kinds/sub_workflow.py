@@ -1,0 +1,85 @@
+"""Workflow steps: another definition as a run of its own, linked both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.definitions.reading import DataReader
+from symphony_es.workflow.definitions.steps import Step, register_step_kind
+from symphony_es.workflow.runs.thawing import thaw
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+    from symphony_es.workflow.engine.execution import StepExecution
+
+__all__ = ["SubWorkflowStep"]
+
+
+@register_step_kind
+@dataclass(frozen=True, kw_only=True)
+class SubWorkflowStep(Step):
+    """Runs a workflow as a child run; the output is its result. A run that is cancelled or paused does the same to its children.
+
+    Attributes:
+        definition: what to run, or its dict; or `workflow_id`.
+        workflow_id: id of a saved definition, looked up when the child begins.
+        context: values for the child's context; texts in it may be templates.
+    """
+
+    kind: ClassVar[str] = "workflow"
+    reentrant: ClassVar[bool] = True
+
+    definition: WorkflowDefinition | Mapping[str, Any] | None = None
+    workflow_id: str | None = None
+    context: dict[str, Any] = field(default_factory=dict)
+
+    def data(self) -> dict[str, Any]:
+        """The definition or its id, and the context."""
+        given = self.definition
+        held = given.to_dict() if isinstance(given, WorkflowDefinition) else given
+        return {
+            **({"definition": held} if held is not None else {}),
+            **({"workflow_id": self.workflow_id} if self.workflow_id is not None else {}),
+            **({"context": self.context} if self.context else {}),
+        }
+
+    @classmethod
+    def read(cls, reader: DataReader, **common: Any) -> Self:
+        """Reads `definition`, `workflow_id` and `context`."""
+        given, workflow_id = reader.value("definition"), reader.optional_text("workflow_id")
+        if (given is None) == (workflow_id is None):
+            raise reader.fault("definition", "a workflow step has `definition` or `workflow_id`, one of both")
+        context = reader.template("context") or {}
+        if not isinstance(context, dict) or not all(isinstance(key, str) for key in context):
+            raise reader.fault("context", "must be a dict with str keys")
+        if isinstance(given, Mapping):
+            # An id of its own would make the same content another version each time it is read.
+            given = WorkflowDefinition.from_dict({**given, "id": given.get("id") or given.get("name")}, reader.at("definition"))
+        elif given is not None and not isinstance(given, WorkflowDefinition):
+            raise reader.fault("definition", f"must be a definition or the dict of one, not {type(given).__name__}")
+        return cls(**common, definition=given, workflow_id=workflow_id, context=context)
+
+    def check(self, symphony: Host) -> None:
+        """Looks up what the child's steps need.
+
+        Raises:
+            NotRegisteredError: this process has it not.
+        """
+        if isinstance(self.definition, WorkflowDefinition):
+            self.definition.check(symphony)
+
+    async def perform(self, execution: StepExecution) -> Any:
+        """Runs the child run, or goes on with it.
+
+        Raises:
+            EntityNotFoundError: there is no saved definition of that id.
+            RunFailedError, RunCancelledError: the child run did not complete.
+        """
+        definition = self.definition
+        if not isinstance(definition, WorkflowDefinition):
+            definition = await execution.symphony.workflows.get_definition(self.workflow_id)
+        child = await execution.run_workflow(definition, execution.render(self.context))
+        return thaw(child.result)

@@ -1,0 +1,76 @@
+"""Wait steps: a run waits for a signal, for as long as it takes or until its time is up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from symphony_es.errors import SignalTimeoutError
+from symphony_es.workflow.definitions.reading import DataReader
+from symphony_es.workflow.definitions.steps import Step, register_step_kind
+
+if TYPE_CHECKING:
+    from symphony_es.workflow.engine.execution import StepExecution
+
+__all__ = ["NO_DEFAULT", "WaitStep"]
+
+NO_DEFAULT: Any = type("NoDefault", (), {"__repr__": lambda self: "NO_DEFAULT"})()
+"""Marks a wait that fails when its time is up; None is a default like any other."""
+
+
+@register_step_kind
+@dataclass(frozen=True, kw_only=True)
+class WaitStep(Step):
+    """Takes the oldest signal of a name that no step has taken, or waits for one; the output is its payload.
+
+    Attributes:
+        signal: the signal's name; may be a template.
+        within_s: how long to wait, in seconds, or a template that gives it; None for as long as it takes.
+        default: the output when the time is up; without one the step fails then.
+    """
+
+    kind: ClassVar[str] = "wait"
+    reentrant: ClassVar[bool] = True
+
+    signal: str
+    within_s: Any = None
+    default: Any = NO_DEFAULT
+
+    def data(self) -> dict[str, Any]:
+        """The signal, how long, and the default."""
+        return {
+            "signal": self.signal,
+            **({"within_s": self.within_s} if self.within_s is not None else {}),
+            **({"default": self.default} if self.default is not NO_DEFAULT else {}),
+        }
+
+    @classmethod
+    def read(cls, reader: DataReader, **common: Any) -> Self:
+        """Reads `signal`, `within_s` and `default`."""
+        signal = reader.template("signal", required=True)
+        if not isinstance(signal, str) or not signal:
+            raise reader.fault("signal", "must be a str that is not empty")
+        within_s = reader.template("within_s") if isinstance(reader.value("within_s"), str) else reader.seconds("within_s")
+        default = reader.plain("default") if reader.has("default") else NO_DEFAULT
+        return cls(**common, signal=signal, within_s=within_s, default=default)
+
+    async def perform(self, execution: StepExecution) -> Any:
+        """Waits; how long is fixed when the wait begins.
+
+        Raises:
+            SignalTimeoutError: the time is up, and there is no default.
+        """
+        name = str(execution.render(self.signal))
+        noted, until = execution.progress, None
+        if isinstance(noted, dict) and "until" in noted:
+            until = noted["until"]
+        elif self.within_s is not None and noted is None:
+            until = execution.now() + timedelta(seconds=float(execution.render(self.within_s)))
+            await execution.note("WorkflowTimerSet", {"until": until})
+        try:
+            return await execution.take_signal(name, until)
+        except TimeoutError:
+            if self.default is NO_DEFAULT:
+                raise SignalTimeoutError(name, until) from None
+            return self.default

@@ -1,0 +1,204 @@
+"""What a step sees of its run: the names of its surroundings, and the outputs of the steps before it.
+
+A *frame* is the place of a sequence of steps in a run: what their addresses begin with, the frame around it, the names that a loop
+or a map adds, and whether what its steps write stays in a key space of its own. A name is looked up from the innermost frame to the run,
+so a step of a branch sees its siblings first. Frames are made anew by whoever drives the run; nothing of them is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.workflow.runs.thawing import thaw
+
+if TYPE_CHECKING:
+    from symphony_es.workflow.definitions.steps import Step
+    from symphony_es.workflow.runs.run import Workflow
+
+__all__ = ["Frame", "StepOutputs", "TemplateScope"]
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+class Frame:
+    """One sequence of steps in a run, and what lies around it.
+
+    Attributes:
+        run: the run.
+        prefix: what the addresses of its steps begin with: empty, or ending with "/".
+        steps: the siblings.
+        outer: the frame around it; None for the first level.
+        key_space: address of the key space that writes go to; None for the run's context.
+    """
+
+    __slots__ = ("_by_name", "key_space", "names", "opens", "outer", "prefix", "run", "steps")
+
+    def __init__(
+        self,
+        run: Workflow,
+        prefix: str = "",
+        steps: Sequence[Step] = (),
+        outer: Frame | None = None,
+        *,
+        names: Mapping[str, Any] | None = None,
+        key_space: str | None = None,
+    ) -> None:
+        self.run = run
+        self.prefix = prefix
+        self.steps = steps
+        self.outer = outer
+        self.names = names or _NONE
+        self.opens = key_space is not None
+        self.key_space: str | None = key_space if outer is None or key_space is not None else outer.key_space
+        self._by_name: dict[str, Step] | None = None
+
+    def find(self, name: str) -> tuple[str, Step] | None:
+        """Address and step of a sibling by its name or id, or None."""
+        if self._by_name is None:
+            self._by_name = {step.name: step for step in self.steps} | {step.id: step for step in self.steps}
+        step = self._by_name.get(name)
+        return None if step is None else (self.prefix + step.id, step)
+
+    def around(self) -> Iterator[Frame]:
+        """This frame and those around it, from the innermost."""
+        frame: Frame | None = self
+        while frame is not None:
+            yield frame
+            frame = frame.outer
+
+    def layers(self) -> Iterator[Mapping[str, Any]]:
+        """Where a key of the context is looked up, in this order."""
+        for frame in self.around():
+            if frame.opens and frame.key_space is not None:
+                written = self.run.scopes.get(frame.key_space)
+                if written is not None:
+                    yield written
+            if frame.names:
+                yield frame.names
+        yield self.run.context
+
+    def written(self) -> Mapping[str, Any] | None:
+        """What stands where writes go, or None while nothing does."""
+        return self.run.context if self.key_space is None else self.run.scopes.get(self.key_space)
+
+    def target(self) -> Any:
+        """The container that writes go to; made when it is not there. Called while the run is being recorded."""
+        if self.key_space is None:
+            return self.run.context
+        if self.key_space not in self.run.scopes:
+            self.run.scopes[self.key_space] = {}
+        return self.run.scopes[self.key_space]
+
+
+class StepOutputs(Mapping[str, Any]):
+    """Outputs of a run's completed steps: by the name or id of a step in a frame or around it, or by address."""
+
+    def __init__(self, frame: Frame, *, copies: bool = True) -> None:
+        self._frame = frame
+        self._run = frame.run
+        self._copies = copies
+
+    def __getitem__(self, name: str) -> Any:
+        output = self._run.outputs[self.find(name)[0]]
+        return thaw(output) if self._copies else output
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._run.outputs)
+
+    def __len__(self) -> int:
+        return len(self._run.outputs)
+
+    def find(self, name: str) -> tuple[str, Step | None]:
+        """The address of a completed step, and the step where a name or id was given.
+
+        Raises:
+            KeyError: no such step has completed; the message tells which have.
+        """
+        known = False
+        for frame in self._frame.around():
+            found = frame.find(name)
+            if found is not None:
+                if found[0] in self._run.outputs:
+                    return found
+                known = True
+        if name in self._run.outputs:
+            return name, None
+        done = ", ".join(list(self._run.outputs)[:50]) or "none"
+        raise KeyError(f"step {name!r} has not completed yet" if known else f"there is no step {name!r} (completed: {done})")
+
+
+class TemplateScope(Mapping[str, Any]):
+    """The names that templates and conditions read: the keys of the context as a frame sees it, and `step`.
+
+    `step.<name or id>.result` is an output; of a parallel, loop or map also `.results`, its branches' outputs as a list in order, and
+    `.contexts`, what the branches wrote. A context key `step` is hidden by it and can be reached as `context.step`.
+    """
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    def __getitem__(self, name: str) -> Any:
+        if name == "step":
+            return _StepResults(self._frame)
+        for layer in self._frame.layers():
+            if name in layer:
+                return layer[name]
+        if name == "context":
+            return self._frame.run.context
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        keys = dict.fromkeys(key for layer in self._frame.layers() for key in layer if key != "step")
+        yield from keys
+        yield "step"
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class _StepResults(Mapping[str, Any]):
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+        self._outputs = StepOutputs(frame, copies=False)
+
+    def __getitem__(self, name: str) -> Any:
+        return _StepResult(self._frame.run, *self._outputs.find(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._outputs)
+
+    def __len__(self) -> int:
+        return len(self._outputs)
+
+
+class _StepResult(Mapping[str, Any]):
+    """What can be read of one completed step."""
+
+    def __init__(self, run: Workflow, address: str, step: Step | None) -> None:
+        self._run = run
+        self._address = address
+        self._step = step
+
+    def __getitem__(self, name: str) -> Any:
+        output = self._run.outputs[self._address]
+        if name == "result":
+            return output
+        if name == "results" and isinstance(output, list):
+            return output
+        if name == "results" and isinstance(output, dict):
+            branches = [branch.id for part in self._step.children().values() for branch in part] if self._step is not None else []
+            return [output[branch] for branch in branches if branch in output] or list(output.values())
+        if name == "contexts":
+            before = f"{self._address}/"
+            return {address[len(before) :]: scope for address, scope in self._run.scopes.items() if address.startswith(before)}
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        yield "result"
+        if isinstance(self._run.outputs[self._address], (list, dict)):
+            yield "results"
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -1,0 +1,90 @@
+"""The statuses of a run, and the one table that says which request may follow which.
+
+The table is the specification: `next_status` only reads it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Literal
+
+from symphony_es.core.state.restore import restore_manager
+from symphony_es.errors import IllegalTransitionError
+
+__all__ = ["ENDED", "TRANSITIONS", "UNFINISHED", "Request", "WorkflowStatus", "next_status"]
+
+
+class WorkflowStatus(StrEnum):
+    """Where a run stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    PAUSED = "paused"
+    CANCELLING = "cancelling"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+# Registered before the entity that names it: an application may well have a WorkflowStatus of its own.
+restore_manager.types.register(WorkflowStatus, "symphony.WorkflowStatus")
+
+Request = Literal["resume", "pause", "cancel", "retry", "signal", "complete", "fail", "end_cancelled"]
+"""What is asked of a run: by its users the first five, by the engine the last three."""
+
+_S = WorkflowStatus
+
+TRANSITIONS: Mapping[Request, Mapping[WorkflowStatus, WorkflowStatus]] = MappingProxyType(
+    {
+        # Running again is what happens to a run that a crash or an interruption left running; cancelling goes on cancelling.
+        "resume": {
+            _S.PENDING: _S.RUNNING,
+            _S.RUNNING: _S.RUNNING,
+            _S.PAUSED: _S.RUNNING,
+            _S.FAILED: _S.RUNNING,
+            _S.CANCELLING: _S.CANCELLING,
+        },
+        "pause": {_S.RUNNING: _S.PAUSED},
+        "cancel": {_S.PENDING: _S.CANCELLING, _S.RUNNING: _S.CANCELLING, _S.PAUSED: _S.CANCELLING, _S.FAILED: _S.CANCELLING},
+        "retry": {_S.RUNNING: _S.RUNNING, _S.PAUSED: _S.RUNNING, _S.FAILED: _S.RUNNING, _S.COMPLETED: _S.RUNNING, _S.CANCELLED: _S.RUNNING},
+        # A signal changes no status; a run that has ended for good takes none.
+        "signal": {status: status for status in (_S.PENDING, _S.RUNNING, _S.PAUSED, _S.FAILED)},
+        "complete": {_S.RUNNING: _S.COMPLETED},
+        # A step that was under way when the run was paused may fail afterwards.
+        "fail": {_S.RUNNING: _S.FAILED, _S.PAUSED: _S.FAILED},
+        "end_cancelled": {_S.CANCELLING: _S.CANCELLED},
+    }
+)
+"""Request -> status it may be made in -> status it leads to."""
+
+_LEADS_TO: Mapping[Request, WorkflowStatus] = MappingProxyType(
+    {
+        "resume": _S.RUNNING,
+        "pause": _S.PAUSED,
+        "cancel": _S.CANCELLED,
+        "retry": _S.RUNNING,
+        "complete": _S.COMPLETED,
+        "fail": _S.FAILED,
+        "end_cancelled": _S.CANCELLED,
+    }
+)
+
+UNFINISHED = frozenset({_S.RUNNING, _S.CANCELLING})
+"""What `recover` goes on with. A paused or failed run waits for someone who knows why, a pending one for its start."""
+
+ENDED = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
+"""Nothing happens to such a run by itself."""
+
+
+def next_status(run_id: str, status: WorkflowStatus, request: Request) -> WorkflowStatus:
+    """The status that a request leads to.
+
+    Raises:
+        IllegalTransitionError: the request may not be made now; both statuses are named.
+    """
+    following = TRANSITIONS[request].get(status)
+    if following is None:
+        raise IllegalTransitionError(run_id, status, _LEADS_TO.get(request, request))
+    return following
