@@ -10,6 +10,8 @@ async def test_my_types_survive_a_restart() -> None:
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from symphony_es.app import Symphony
@@ -19,7 +21,49 @@ from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.events.codec import encode_canonical
 
-__all__ = ["check_restores", "restorable_report", "states_of"]
+__all__ = ["ManualClock", "check_restores", "restorable_report", "states_of"]
+
+
+class ManualClock:
+    """A clock for workflows that stands still until it is moved: `engine.clock = ManualClock()`.
+
+    Example:
+        >>> clock = ManualClock(datetime(2030, 1, 1, tzinfo=UTC))
+        >>> clock.advance(90)
+        >>> clock.now().isoformat()
+        '2030-01-01T00:01:30+00:00'
+    """
+
+    def __init__(self, now: datetime | None = None) -> None:
+        self._now = now or datetime(2030, 1, 1, tzinfo=UTC)
+        self._sleepers: list[tuple[datetime, asyncio.Future[None]]] = []
+
+    def now(self) -> datetime:
+        """The moment it shows, UTC."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Moves it on; whoever waits for a moment that has come by then goes on."""
+        self._now += timedelta(seconds=seconds)
+        for moment, sleeper in self._sleepers:
+            if moment <= self._now and not sleeper.done():
+                sleeper.set_result(None)
+
+    @property
+    def sleepers(self) -> list[datetime]:
+        """The moments that are waited for right now, in order."""
+        return sorted(moment for moment, sleeper in self._sleepers if not sleeper.done())
+
+    async def sleep_until(self, moment: datetime) -> None:
+        """Returns when the clock has been moved to the moment; at once when it is past."""
+        if moment <= self._now:
+            return
+        sleeper: tuple[datetime, asyncio.Future[None]] = (moment, asyncio.get_running_loop().create_future())
+        self._sleepers.append(sleeper)
+        try:
+            await sleeper[1]
+        finally:
+            self._sleepers.remove(sleeper)
 
 
 async def restorable_report(symphony: Symphony) -> ResumeReport:

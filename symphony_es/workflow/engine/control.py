@@ -8,9 +8,9 @@ are waiting for is in the log.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from symphony_es.workflow.engine.clock import Clock
 
@@ -78,17 +78,16 @@ class RunControl:
         """
         await self.wait(self._clock.sleep_until(moment))
 
-    async def wait_for_news(self, news: asyncio.Event, until: datetime | None) -> bool:
-        """Waits for news, or for a moment: whether there are any.
+    async def wait_for_news(self, news: asyncio.Event, until: datetime | None) -> None:
+        """Waits for news, or for a moment.
 
         Raises:
             RunStopped: a request came first.
         """
-        if until is None:
-            await self.wait(news.wait())
-            return True
-        await self.wait(_first(news.wait(), self._clock.sleep_until(until)))
-        return news.is_set()
+        awaited = [asyncio.ensure_future(news.wait())]
+        if until is not None:
+            awaited.append(asyncio.ensure_future(self._clock.sleep_until(until)))  # type: ignore[arg-type]
+        await self._race(awaited)
 
     async def wait(self, awaitable: Awaitable[T]) -> T:
         """Awaits something that can be given up and taken up again at any time.
@@ -96,31 +95,19 @@ class RunControl:
         Raises:
             RunStopped: a request came first; what was awaited has been cancelled.
         """
-        waiting = asyncio.ensure_future(awaitable)
-        if self.request is None:
-            request = asyncio.ensure_future(self._requested.wait())
-            try:
-                await asyncio.wait({waiting, request}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                request.cancel()
-                if not waiting.done():
-                    waiting.cancel()
-        if waiting.done() and not waiting.cancelled():
-            return waiting.result()
-        await _ended(waiting)
-        self.check()
-        raise asyncio.CancelledError
+        awaited = asyncio.ensure_future(awaitable)
+        await self._race([awaited])
+        return awaited.result()
 
-
-async def _first(*awaitables: Awaitable[object]) -> None:
-    tasks = {asyncio.ensure_future(awaitable) for awaitable in awaitables}
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-async def _ended(task: asyncio.Future[T]) -> None:
-    task.cancel()
-    await asyncio.wait({task})
+    async def _race(self, awaited: Sequence[asyncio.Future[Any]]) -> None:
+        """Returns when one of them is done; all are, or have been cancelled, when it returns or raises."""
+        requested = asyncio.ensure_future(self._requested.wait())
+        try:
+            await asyncio.wait({requested, *awaited}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            requested.cancel()
+            for future in awaited:
+                future.cancel()
+        if not any(future.done() and not future.cancelled() for future in awaited):
+            await asyncio.wait(awaited)
+            self.check()

@@ -161,7 +161,9 @@ class Runner:
         execution = StepExecution(
             symphony=self.symphony, run=run, address=address, attempt=started.attempt, context=context, frame=frame, runner=self
         )
-        with attributed(step=address, attempt=started.attempt, cause=started.event_id):
+        # What nested steps record is of their own attempts.
+        attempt = None if step.reentrant else started.attempt
+        with attributed(step=address, attempt=attempt, cause=started.event_id):
             if step.atomic:
                 async with world.transaction(None):
                     output = await self._body(step, execution)
@@ -296,7 +298,8 @@ class Runner:
             await self._world.claim(run)
             if run.signals.get(name):
                 with self._world.recording("WorkflowSignalTaken", {"name": name}, step=address):
-                    run.progress[address] = {"taken": run.signals[name].pop(0)}
+                    waiting = run.signals[name] if len(run.signals[name]) > 1 else run.signals.pop(name)
+                    run.progress[address] = {"taken": waiting.pop(0)}
                 continue
             if until is not None and self.clock.now() >= until:
                 raise TimeoutError(f"no signal {name!r} came before {until.isoformat()}")
