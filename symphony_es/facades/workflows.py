@@ -12,6 +12,7 @@ from symphony_es.facades.runs import RunRequests
 from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.definitions.builder import WorkflowBuilder
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.definitions.step_list import StepList
 from symphony_es.workflow.definitions.steps import Step
 from symphony_es.workflow.definitions.stored import StoredDefinition
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
@@ -33,6 +34,10 @@ class Workflows(RunRequests):
     def build(self) -> WorkflowBuilder:
         """A fluent builder of a definition."""
         return WorkflowBuilder(self._symphony)
+
+    def build_steps(self) -> StepList:
+        """A fluent list of steps, for what is nested inside of a step."""
+        return StepList(self._symphony)
 
     async def create_workflow(
         self,

@@ -6,6 +6,7 @@ from symphony_es.workflow.definitions.builder import WorkflowBuilder
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.retry import RetryPolicy
+from symphony_es.workflow.definitions.step_list import StepList
 from symphony_es.workflow.definitions.steps import Step, register_step_kind
 from symphony_es.workflow.definitions.stored import StoredDefinition
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
@@ -47,6 +48,7 @@ __all__ = [
     "SleepStep",
     "Step",
     "StepExecution",
+    "StepList",
     "StoredDefinition",
     "SubWorkflowStep",
     "SystemClock",

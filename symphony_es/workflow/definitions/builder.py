@@ -6,13 +6,13 @@ path of every fault. `save()` and `execute()` need the Symphony that `symphony.b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from symphony_es.errors import ConfigurationError
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
-from symphony_es.workflow.definitions.steps import Step
-from symphony_es.workflow.kinds.function import name_function
+from symphony_es.workflow.definitions.retry import RetryPolicy
+from symphony_es.workflow.definitions.step_list import NestedSteps, StepList, as_dicts
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkflowBuilder"]
 
+_NESTED = ("steps", "then", "else", "branches", "step")
+"""Keys under which the kinds of this library hold nested steps."""
 
-class WorkflowBuilder:
-    """A definition in the making; every method but the last three returns the builder.
+
+class WorkflowBuilder(StepList):
+    """A definition in the making: the steps of a `StepList`, and what belongs to the definition as a whole.
+
+    Every method but the last three returns the builder.
 
     Example:
         >>> definition = (
@@ -40,13 +45,14 @@ class WorkflowBuilder:
     """
 
     def __init__(self, symphony: Host | None = None) -> None:
-        self._symphony = symphony
+        super().__init__(symphony)
         self._name = ""
         self._id = ""
         self._description = ""
         self._metadata: dict[str, Any] = {}
         self._context: dict[str, Any] = {}
-        self._steps: list[dict[str, Any]] = []
+        self._options: dict[str, Any] = {}
+        self._cleanup: list[dict[str, Any]] = []
         self._models: dict[str, str] = {}
         self._default_model: str | None = None
 
@@ -56,91 +62,6 @@ class WorkflowBuilder:
         self._metadata.update(metadata or {})
         return self
 
-    def add_task(
-        self,
-        name: str,
-        description: str = "",
-        task_template: str = "",
-        agent_id: str | None = None,
-        *,
-        agent: Any = None,
-        agent_type: str | None = None,
-        model: str | None = None,
-        inputs: Mapping[str, Any] | None = None,
-        output_key: str | None = None,
-    ) -> Self:
-        """Adds a task step.
-
-        Args:
-            name: unique in the definition.
-            description: for readers; also what is asked when there is no template.
-            task_template: what is asked, with `{{ … }}`.
-            agent_id: who performs it.
-            agent: the same, as an Agent or an EntityReference.
-            agent_type: any agent whose config has this `agent_type`.
-            model: model client to use in place of the agent's own.
-            inputs: further input data of the task; texts in it may be templates.
-            output_key: key of the run's context that the result is written to as well.
-        """
-        data = {
-            "kind": "task",
-            "name": name,
-            "description": description,
-            "template": task_template or description,
-            "agent_id": agent_id if agent is None else _id_of(agent),
-            "agent_type": agent_type,
-            "model": model,
-            "inputs": dict(inputs or {}),
-            "output_key": output_key,
-        }
-        return self._add(data)
-
-    def add_function(
-        self,
-        name: str,
-        function: str | Callable[..., Any],
-        description: str = "",
-        *,
-        inputs: Mapping[str, Any] | None = None,
-        output_key: str | None = None,
-    ) -> Self:
-        """Adds a function step.
-
-        Args:
-            name: unique in the definition.
-            function: registered name, `module:qualname`, or a function that has either.
-            description: for readers.
-            inputs: handed to the function as `context.inputs`; texts in it may be templates.
-            output_key: key of the run's context that the output is written to as well.
-
-        Raises:
-            DefinitionError: a lambda, closure or method that no other process could find by name.
-        """
-        functions = self._symphony.functions if self._symphony is not None else None
-        data = {
-            "kind": "function",
-            "name": name,
-            "description": description,
-            "function": name_function(function, functions, f"steps[{len(self._steps)}].function"),
-            "inputs": dict(inputs or {}),
-            "output_key": output_key,
-        }
-        return self._add(data)
-
-    def add_processing_step(
-        self,
-        name: str,
-        description: str = "",
-        processing_function: str | Callable[..., Any] = "",
-        context_data: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """`add_function`, in the order of arguments that the original library has."""
-        return self.add_function(name, processing_function, description, inputs=context_data)
-
-    def add_step(self, step: Step | Mapping[str, Any]) -> Self:
-        """Adds a step of any kind, as an object or as the dict of one."""
-        return self._add(step.to_dict() if isinstance(step, Step) else dict(step))
-
     def with_context(self, context: Mapping[str, Any]) -> Self:
         """Adds values that a run's context holds at its start; the ones given at execution win."""
         self._context.update(context)
@@ -149,6 +70,31 @@ class WorkflowBuilder:
     def with_metadata(self, metadata: Mapping[str, Any]) -> Self:
         """Adds metadata of the application's own."""
         self._metadata.update(metadata)
+        return self
+
+    def with_retry(self, policy: RetryPolicy | Mapping[str, Any] | int) -> Self:
+        """Says how failed attempts are repeated, of steps that say nothing of their own: a policy, its dict, or a number of attempts."""
+        self._options["retry"] = policy
+        return self
+
+    def with_timeout(self, seconds: float) -> Self:
+        """Says how long an attempt may take, of steps that say nothing of their own."""
+        self._options["timeout_s"] = seconds
+        return self
+
+    def with_deadline(self, seconds: float) -> Self:
+        """Says how long a run may take; then it fails by itself."""
+        self._options["deadline_s"] = seconds
+        return self
+
+    def with_output(self, template: Any) -> Self:
+        """Says what the result of a run is: a template, or a value whose texts may be templates."""
+        self._options["output"] = template
+        return self
+
+    def add_cleanup(self, *steps: NestedSteps) -> Self:
+        """Adds steps that run when a run is cancelled."""
+        self._cleanup.extend(step for given in steps for step in as_dicts(given))
         return self
 
     def default_model(self, model: str) -> Self:
@@ -174,6 +120,8 @@ class WorkflowBuilder:
             steps=[self._with_model(step) for step in self._steps],
             context=self._context,
             metadata=self._metadata,
+            cleanup=[self._with_model(step) for step in self._cleanup],
+            **self._options,
         )
 
     async def save(self) -> WorkflowDefinition:
@@ -191,11 +139,15 @@ class WorkflowBuilder:
         run: Workflow = await self._host().workflows.execute_workflow(self.build(), context, auto_checkpoint)
         return run
 
-    def _add(self, data: dict[str, Any]) -> Self:
-        self._steps.append({key: value for key, value in data.items() if value not in (None, "", {})})
-        return self
-
-    def _with_model(self, step: dict[str, Any]) -> dict[str, Any]:
+    def _with_model(self, step: Mapping[str, Any]) -> dict[str, Any]:
+        """The step, and the steps inside of it, with the model clients that the builder names."""
+        step = dict(step)
+        for key in _NESTED:
+            inner = step.get(key)
+            if isinstance(inner, Mapping):
+                step[key] = self._with_model(inner)
+            elif isinstance(inner, list):
+                step[key] = [self._with_model(one) if isinstance(one, Mapping) else one for one in inner]
         if step.get("kind") != "task" or "model" in step or "agent_id" in step:
             return step
         model = self._models.get(step.get("agent_type", ""), self._default_model)
@@ -205,7 +157,3 @@ class WorkflowBuilder:
         if self._symphony is None:
             raise ConfigurationError("this builder belongs to no Symphony: get one with symphony.build_workflow()")
         return self._symphony
-
-
-def _id_of(agent: Any) -> str:
-    return str(getattr(agent, "entity_id", None) or agent.id)

@@ -7,6 +7,7 @@ its content: equal content, equal version, in every process. Making and reading 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from symphony_es.core.state.tracking.entity import new_id
 from symphony_es.errors import DefinitionError
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.values import copy_plain
+from symphony_es.workflow.definitions.json_text import check_json, read_json
 from symphony_es.workflow.definitions.nesting import check_size, walk
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.retry import RetryPolicy
@@ -150,6 +152,25 @@ class WorkflowDefinition:
             return cls(**given)
         except DefinitionError as error:
             raise reader.fault(error.path, error.why) from error.__cause__
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """The definition as JSON text; `from_json` reads it back to an equal one with the same id.
+
+        Raises:
+            DefinitionError: a value that JSON has no form for, with its path.
+        """
+        data = self.to_dict()
+        check_json(data, "")
+        return json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> WorkflowDefinition:
+        """Read a definition from JSON text.
+
+        Raises:
+            DefinitionError: it is no JSON, has a key twice, or the path of the fault in the definition.
+        """
+        return cls.from_dict(read_json(text))
 
     def add_step(self, step: Step | Mapping[str, Any]) -> WorkflowDefinition:
         """A definition with one more step at its end.

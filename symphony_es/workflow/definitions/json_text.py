@@ -1,0 +1,63 @@
+"""Definitions as JSON text: what JSON can hold, and reading it without letting anything pass in silence. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from symphony_es.errors import DefinitionError
+
+__all__ = ["check_json", "read_json"]
+
+
+def check_json(value: Any, path: str) -> None:
+    """Looks whether a plain value comes back from JSON as what it is.
+
+    Raises:
+        DefinitionError: it does not, with its path.
+    """
+    if isinstance(value, dict):
+        for key, item in value.items():
+            where = f"{path}.{key}" if path else str(key)
+            if not isinstance(key, str):
+                raise DefinitionError(where, f"JSON has text as keys, and this one is {key!r}")
+            check_json(item, where)
+    elif type(value) is list:
+        for index, item in enumerate(value):
+            check_json(item, f"{path}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise DefinitionError(path, f"JSON has no {value!r}")
+    elif value is not None and type(value) not in (bool, int, float, str):
+        raise DefinitionError(path, f"JSON has no form for a {type(value).__name__}: write it as text, or keep the definition as a dict")
+
+
+def read_json(text: str | bytes) -> dict[str, Any]:
+    """The dict in a JSON text.
+
+    Raises:
+        DefinitionError: it is no JSON or no dict, or a key is there twice.
+    """
+    try:
+        data = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, DefinitionError):
+            raise
+        raise DefinitionError("", f"this is no JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise DefinitionError("", f"a definition is a dict, and this JSON is a {type(data).__name__}")
+    return data
+
+
+def _without_doubles(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            raise DefinitionError(key, "this key is there twice")
+        made[key] = value
+    return made
+
+
+def _refuse(constant: str) -> Any:
+    raise DefinitionError("", f"JSON has no {constant}")

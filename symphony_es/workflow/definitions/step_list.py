@@ -1,0 +1,219 @@
+"""Lists steps by a chain of calls: what a definition does, and what is nested inside of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from symphony_es.workflow.definitions.retry import RetryPolicy
+from symphony_es.workflow.definitions.steps import Step, StepLike
+from symphony_es.workflow.kinds.function import name_function
+from symphony_es.workflow.kinds.wait import NO_DEFAULT
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+    from symphony_es.workflow.definitions.definition import WorkflowDefinition
+
+__all__ = ["NestedSteps", "StepList", "as_dicts"]
+
+NestedSteps: TypeAlias = "StepList | Sequence[StepLike] | Step | Mapping[str, Any]"
+"""What goes inside a step: a list of steps, steps, the dicts of steps, or one of them alone."""
+
+
+class StepList:
+    """Steps in the making, in order; every method returns the list. Nothing is checked before a definition is made of it.
+
+    All `add_…` take `description`, `output_key`, `retry` (a policy, its dict, or a number of attempts), `timeout_s` and `id` as well.
+
+    Example:
+        >>> steps = StepList().add_task("draft", "", "Draft {{ topic }}").add_task("check", "", "Check {{ step.draft.result }}")
+        >>> [step["name"] for step in steps.toas_dicts()]
+        ['draft', 'check']
+
+    Args:
+        symphony: where functions are looked up by name.
+    """
+
+    def __init__(self, symphony: Host | None = None) -> None:
+        self._symphony = symphony
+        self._steps: list[dict[str, Any]] = []
+
+    def toas_dicts(self) -> list[dict[str, Any]]:
+        """The steps as plain dicts."""
+        return list(self._steps)
+
+    def add_task(
+        self,
+        name: str,
+        description: str = "",
+        task_template: str = "",
+        agent_id: str | None = None,
+        *,
+        agent: Any = None,
+        agent_type: str | None = None,
+        model: str | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        **common: Any,
+    ) -> Self:
+        """Adds a task step.
+
+        Args:
+            name: unique among its siblings.
+            description: for readers; also what is asked when there is no template.
+            task_template: what is asked, with `{{ … }}`.
+            agent_id: who performs it.
+            agent: the same, as an Agent or an EntityReference.
+            agent_type: any agent whose config has this `agent_type`.
+            model: model client to use in place of the agent's own.
+            inputs: further input data of the task; texts in it may be templates.
+            **common: what all steps take.
+        """
+        return self._add(
+            "task",
+            name,
+            description=description,
+            template=task_template or description,
+            agent_id=agent_id if agent is None else _id_of(agent),
+            agent_type=agent_type,
+            model=model,
+            inputs=dict(inputs or {}),
+            **common,
+        )
+
+    def add_function(
+        self,
+        name: str,
+        function: str | Callable[..., Any],
+        description: str = "",
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        atomic: bool = False,
+        **common: Any,
+    ) -> Self:
+        """Adds a function step.
+
+        Args:
+            name: unique among its siblings.
+            function: registered name, `module:qualname`, or a function that has either.
+            description: for readers.
+            inputs: handed to the function as `context.inputs`; texts in it may be templates.
+            atomic: what the function changes in entities and the step's completion are one transaction.
+            **common: what all steps take.
+
+        Raises:
+            DefinitionError: a lambda, closure or method that no other process could find by name.
+        """
+        functions = self._symphony.functions if self._symphony is not None else None
+        named = name_function(function, functions, f"steps[{len(self._steps)}].function")
+        return self._add(
+            "function", name, description=description, function=named, inputs=dict(inputs or {}), atomic=atomic or None, **common
+        )
+
+    def add_processing_step(
+        self,
+        name: str,
+        description: str = "",
+        processing_function: str | Callable[..., Any] = "",
+        context_data: Mapping[str, Any] | None = None,
+        **common: Any,
+    ) -> Self:
+        """`add_function`, in the order of arguments that the original library has."""
+        return self.add_function(name, processing_function, description, inputs=context_data, **common)
+
+    def add_sequence(self, name: str, steps: NestedSteps, **common: Any) -> Self:
+        """Adds several steps in the place of one, for example as a branch."""
+        return self._add("sequence", name, steps=as_dicts(steps), **common)
+
+    def add_conditional(self, name: str, condition: str, then: NestedSteps, otherwise: NestedSteps = (), **common: Any) -> Self:
+        """Adds a conditional step: `then` where the condition is true, `otherwise` where it is not."""
+        return self._add("conditional", name, condition=condition, then=as_dicts(then), **{"else": as_dicts(otherwise) or None}, **common)
+
+    def add_parallel(
+        self, name: str, branches: NestedSteps, max_concurrency: int | None = None, on_error: str = "fail_fast", **common: Any
+    ) -> Self:
+        """Adds branches that run beside each other, one step each.
+
+        Args:
+            name: unique among its siblings.
+            branches: a sequence step is a branch of several steps.
+            max_concurrency: how many run at once; None for all.
+            on_error: `fail_fast`: the first failure cancels the others; `collect`: it is among the outputs.
+            **common: what all steps take.
+        """
+        return self._add("parallel", name, branches=as_dicts(branches), max_concurrency=max_concurrency, on_error=on_error, **common)
+
+    def add_loop(
+        self,
+        name: str,
+        steps: NestedSteps,
+        max_iterations: int,
+        until: str | None = None,
+        while_: str | None = None,
+        on_limit: str = "complete",
+        **common: Any,
+    ) -> Self:
+        """Adds steps that are repeated until `until` is true, or while `while_` is, or `max_iterations` times."""
+        given = {"max_iterations": max_iterations, "until": until, "while": while_, "on_limit": on_limit}
+        return self._add("loop", name, steps=as_dicts(steps), **given, **common)
+
+    def add_map(
+        self,
+        name: str,
+        over: Any,
+        step: NestedSteps,
+        *,
+        item_name: str = "item",
+        max_concurrency: int | None = None,
+        on_error: str = "fail_fast",
+        **common: Any,
+    ) -> Self:
+        """Adds one step that is run for each item of a list; several given steps become a sequence."""
+        inner = as_dicts(step)
+        one = inner[0] if len(inner) == 1 else {"kind": "sequence", "name": f"{name} item", "steps": inner}
+        given = {"over": over, "step": one, "as": item_name, "max_concurrency": max_concurrency, "on_error": on_error}
+        return self._add("map", name, **given, **common)
+
+    def add_wait(self, name: str, signal: str = "", within_s: float | str | None = None, default: Any = NO_DEFAULT, **common: Any) -> Self:
+        """Adds a wait for a signal (named like the step by default); `default` is the output when the time is up."""
+        self._add("wait", name, signal=signal or name, within_s=within_s, **common)
+        if default is not NO_DEFAULT:
+            self._steps[-1]["default"] = default
+        return self
+
+    def add_sleep(self, name: str, seconds: float | str | None = None, until: datetime | str | None = None, **common: Any) -> Self:
+        """Adds a wait of so many seconds, or until a moment."""
+        return self._add("sleep", name, seconds=seconds, until=until, **common)
+
+    def add_workflow(
+        self, name: str, workflow: WorkflowDefinition | Mapping[str, Any] | str, context: Mapping[str, Any] | None = None, **common: Any
+    ) -> Self:
+        """Adds a child run of a definition, or of a saved one by its id; texts in `context` may be templates."""
+        if isinstance(workflow, str):
+            given: dict[str, Any] = {"workflow_id": workflow}
+        else:
+            given = {"definition": dict(workflow) if isinstance(workflow, Mapping) else workflow.to_dict()}
+        return self._add("workflow", name, context=dict(context or {}), **given, **common)
+
+    def add_step(self, step: Step | Mapping[str, Any]) -> Self:
+        """Adds a step of any kind, as an object or as the dict of one."""
+        self._steps.append(step.to_dict() if isinstance(step, Step) else dict(step))
+        return self
+
+    def _add(self, kind: str, name: str, *, retry: Any = None, **data: Any) -> Self:
+        policy = retry.to_dict() if isinstance(retry, RetryPolicy) else retry
+        given = {"kind": kind, "name": name, **data, "retry": policy}
+        self._steps.append({key: value for key, value in given.items() if value is not None and value not in ("", {})})
+        return self
+
+
+def as_dicts(steps: NestedSteps) -> list[dict[str, Any]]:
+    """Steps that were given in one way or another, as plain dicts."""
+    if isinstance(steps, StepList):
+        return steps.toas_dicts()
+    several = [steps] if isinstance(steps, (Step, Mapping)) else steps
+    return [step.to_dict() if isinstance(step, Step) else dict(step) for step in several]
+
+
+def _id_of(agent: Any) -> str:
+    return str(getattr(agent, "entity_id", None) or agent.id)
