@@ -92,6 +92,14 @@ class Host(Protocol):
         """Name the present position; returns the checkpoint's id."""
         ...
 
+    async def list_checkpoints(self) -> list[dict[str, Any]]:
+        """All checkpoints, newest first."""
+        ...
+
+    async def delete_checkpoint(self, checkpoint: str) -> bool:
+        """Remove a checkpoint by id or name; whether there was one."""
+        ...
+
     def on_restore(self, callback: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Have a callback called after every resume."""
         ...

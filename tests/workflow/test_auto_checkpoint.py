@@ -1,0 +1,87 @@
+"""Automatic checkpoints: which are taken, which are kept, and what a policy holds in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from symphony_es import Symphony
+from symphony_es.errors import ConfigurationError
+from symphony_es.workflow import AutoCheckpoint, WorkflowDefinition
+
+
+def flow(symphony: Symphony, steps: int, fails_at: int | None = None) -> WorkflowDefinition:
+    """So many steps; one may fail as long as it has not been asked twice."""
+    asked: list[int] = []
+
+    def body(number: int) -> Callable[[Any], int]:
+        def run(context: Any) -> int:
+            asked.append(number)
+            if number == fails_at and asked.count(number) == 1:
+                raise ValueError("not yet")
+            return number
+
+        return run
+
+    for number in range(1, steps + 1):
+        symphony.functions.register(f"f{number}", body(number), replace=True)
+    return WorkflowDefinition(name="flow", steps=[{"kind": "function", "name": f"s{n}", "function": f"f{n}"} for n in range(1, steps + 1)])
+
+
+async def names(symphony: Symphony, run_id: str) -> list[str]:
+    """What the checkpoints of a run are called, oldest first, without its id."""
+    return [entry["name"].removeprefix(f"workflow_{run_id}_") for entry in reversed(await symphony.list_checkpoints())]
+
+
+async def test_only_the_newest_step_checkpoints_are_kept(symphony: Symphony) -> None:
+    """`keep_last=2` leaves two of a run's step checkpoints; start and completion are no step checkpoints."""
+    run = await symphony.workflows.execute_workflow(flow(symphony, 7), auto_checkpoint=AutoCheckpoint(every=1, keep_last=2))
+    assert await names(symphony, run.id) == ["start", "step_6", "step_7", "complete"]
+
+
+async def test_step_checkpoints_of_an_earlier_process_count(symphony: Symphony, reopen: Any) -> None:
+    """A run that goes on in another process has its older checkpoints deleted there, and nobody else's."""
+    policy = AutoCheckpoint(every=1, keep_last=2)
+    other = await symphony.workflows.execute_workflow(flow(symphony, 2), auto_checkpoint=AutoCheckpoint(every=1))
+    run = await symphony.workflows.execute_workflow(flow(symphony, 6, fails_at=4), auto_checkpoint=policy)
+    assert run.status == "failed"
+    again = await reopen()
+    await again.resume()
+    flow(again, 6)
+    assert (await again.workflows.resume(run.id, AutoCheckpoint(every=1, keep_last=2))).status == "completed"
+    mine = [name for name in await names(again, run.id) if not name.startswith("workflow_")]
+    assert mine == ["start", "error", "step_5", "step_6", "complete"]
+    theirs = [name for name in await names(again, other.id) if not name.startswith("workflow_")]
+    assert theirs == ["start", "step_1", "step_2", "complete"]
+
+
+async def test_step_checkpoints_keep_their_distance(symphony: Symphony) -> None:
+    """With `min_interval_s=10` a step checkpoint is left out that comes sooner than 10 s after the last one; start and end never are."""
+    now = 0.0
+
+    class Slow:
+        async def step_started(self, moment: Any) -> None:
+            nonlocal now
+            now += 4
+
+    policy = AutoCheckpoint(every=1, min_interval_s=10, monotonic=lambda: now)
+    run = await symphony.workflows.execute_workflow(flow(symphony, 7), auto_checkpoint=policy, hooks=[Slow()])
+    assert await names(symphony, run.id) == ["start", "step_3", "step_6", "complete"]
+
+
+async def test_a_policy_forgets_a_run_at_its_end(symphony: Symphony) -> None:
+    """One policy serves any number of runs; nothing of them stays in memory when they have ended, whatever it takes at the end."""
+    policy = AutoCheckpoint(every=1, keep_last=1, min_interval_s=0.001, on_error=False, at_completion=False)
+    symphony.registry.get("workflow_engine").auto_checkpoint = policy
+    assert (await symphony.workflows.execute_workflow(flow(symphony, 3))).status == "completed"
+    assert (await symphony.workflows.execute_workflow(flow(symphony, 3, fails_at=2))).status == "failed"
+    assert (policy._taken_at, policy._kept) == ({}, {})
+
+
+@pytest.mark.parametrize("options", [{"every": 0}, {"keep_last": 0}, {"min_interval_s": 0}, {"min_interval_s": -1}])
+def test_policies_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    """When they are made, not when a run needs them."""
+    with pytest.raises(ConfigurationError):
+        AutoCheckpoint(**options)
