@@ -10,7 +10,8 @@ from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import get_entity, key_of
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
-from symphony_es.workflow.engine.engine import DefinitionLike, WorkflowEngine
+from symphony_es.workflow.engine.creation import DefinitionLike
+from symphony_es.workflow.engine.engine import WorkflowEngine
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import WorkflowStatus

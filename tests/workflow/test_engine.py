@@ -385,7 +385,7 @@ async def test_a_step_whose_changes_cannot_be_appended_fails_with_the_entity(sym
 
 async def test_a_step_that_does_not_stop_is_named(symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupting waits for a bounded time; a coroutine that swallows its cancellation and completes is not interrupted at all."""
-    monkeypatch.setattr("symphony_es.workflow.engine.engine.INTERRUPTION_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("symphony_es.workflow.engine.active.INTERRUPTION_TIMEOUT_S", 0.01)
     under_way, go_on = asyncio.Event(), asyncio.Event()
 
     async def stubborn(context: RunContext) -> str:

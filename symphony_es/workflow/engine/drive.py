@@ -32,7 +32,7 @@ from symphony_es.workflow.runs.transitions import WorkflowStatus
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
-    from symphony_es.workflow.engine.children import Children
+    from symphony_es.workflow.engine.children import ChildRuns
     from symphony_es.workflow.engine.clock import Clock
     from symphony_es.workflow.engine.turns import Turns
 
@@ -56,7 +56,7 @@ class Drive:
         begun: set when the run's beginning is durable.
     """
 
-    def __init__(self, symphony: Host, run: Workflow, hooks: HookChain, turns: Turns, clock: Clock, children: Children) -> None:
+    def __init__(self, symphony: Host, run: Workflow, hooks: HookChain, turns: Turns, clock: Clock, children: ChildRuns) -> None:
         self.run = run
         self.control = RunControl(clock)
         self.begun = asyncio.Event()

@@ -13,7 +13,7 @@ from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
-    from symphony_es.workflow.engine.engine import WorkflowEngine
+    from symphony_es.workflow.engine.requests import RunRequests
 
 __all__ = ["RunHandle"]
 
@@ -25,7 +25,7 @@ class RunHandle:
         run: the run itself.
     """
 
-    def __init__(self, engine: WorkflowEngine, symphony: Host, run: Workflow) -> None:
+    def __init__(self, engine: RunRequests, symphony: Host, run: Workflow) -> None:
         self.run = run
         self._engine = engine
         self._symphony = symphony
@@ -77,7 +77,7 @@ class RunHandle:
         known = len(await log.read_entity(key, until_position=after)) if after else 0
         while True:
             head = log.head
-            ended = self.run.status in ENDED and self.run.id not in self._engine.active_runs
+            ended = self.run.status in ENDED and self._engine.active.get(self.run) is None
             for event in await log.read_entity(key, after_version=known):
                 known = event.version
                 yield event

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.definitions.definition import WorkflowDefinition
     from symphony_es.workflow.definitions.steps import Step
-    from symphony_es.workflow.engine.children import Children
+    from symphony_es.workflow.engine.children import ChildRuns
     from symphony_es.workflow.engine.clock import Clock
     from symphony_es.workflow.engine.control import RunControl
     from symphony_es.workflow.engine.turns import Turns
@@ -79,7 +79,7 @@ class Runner:
     """
 
     def __init__(
-        self, symphony: Host, run: Workflow, hooks: HookChain, control: RunControl, turns: Turns, clock: Clock, children: Children
+        self, symphony: Host, run: Workflow, hooks: HookChain, control: RunControl, turns: Turns, clock: Clock, children: ChildRuns
     ) -> None:
         self.symphony = symphony
         self.run = run

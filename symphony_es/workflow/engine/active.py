@@ -1,0 +1,157 @@
+"""The runs that execute in this process: one task of the event loop each, and none is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable
+from contextvars import copy_context
+
+from symphony_es.core.state.transactions import current_scope
+from symphony_es.diagnostics import get_logger
+from symphony_es.errors import IllegalTransitionError, RunInterruptedError, RunsInProgressError
+from symphony_es.workflow.engine.drive import Drive, runs_around
+from symphony_es.workflow.engine.hooks import HookChain
+from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
+
+__all__ = ["INTERRUPTION_TIMEOUT_S", "ActiveRun", "ActiveRuns"]
+
+INTERRUPTION_TIMEOUT_S = 30.0
+"""How long a step may go on after it was cancelled."""
+
+_log = get_logger(__name__)
+
+
+class ActiveRun:
+    """A run that executes in this process.
+
+    Attributes:
+        run: the run.
+        drive: its life.
+        task: what drives it.
+        hooks: what is told of it.
+    """
+
+    __slots__ = ("drive", "hooks", "run", "task")
+
+    def __init__(self, drive: Drive, task: asyncio.Task[None], hooks: HookChain) -> None:
+        self.run = drive.run
+        self.drive = drive
+        self.task = task
+        self.hooks = hooks
+
+
+class ActiveRuns:
+    """All of them, by id."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, ActiveRun] = {}
+        self._news = asyncio.Event()
+
+    @property
+    def ids(self) -> list[str]:
+        """Their ids, in the order in which they began."""
+        return list(self._by_id)
+
+    def get(self, run: Workflow) -> ActiveRun | None:
+        """One of them, or None."""
+        return self._by_id.get(run.id)
+
+    def refuse(self, run: Workflow) -> None:
+        """Does nothing where the run does not execute.
+
+        Raises:
+            IllegalTransitionError: it does.
+        """
+        if run.id in self._by_id:
+            raise IllegalTransitionError(run.id, f"{run.status} in this process", WorkflowStatus.RUNNING)
+
+    def launch(self, drive: Drive, hooks: HookChain, prepare: Callable[[], None], *, awaited: bool = True) -> ActiveRun:
+        """Begins to drive a run.
+
+        Args:
+            drive: the run's life.
+            hooks: what is told of it.
+            prepare: see `Drive.drive`.
+            awaited: whether the calling code waits for the run's end, so that the run must not wait for the calling code's.
+
+        Raises:
+            IllegalTransitionError: it executes already.
+        """
+        self.refuse(drive.run)
+        # A run is no part of a transaction that its caller may have begun: its events are durable as they happen.
+        surroundings = copy_context()
+        surroundings.run(current_scope.set, None)
+        if not awaited:
+            surroundings.run(runs_around.set, ())
+        task = asyncio.get_running_loop().create_task(drive.drive(prepare), name=f"run {drive.run.id}", context=surroundings)
+        active = self._by_id[drive.run.id] = ActiveRun(drive, task, hooks)
+        task.add_done_callback(lambda _: self._ended(active))
+        return active
+
+    def _ended(self, active: ActiveRun) -> None:
+        if self._by_id.get(active.run.id) is active:
+            del self._by_id[active.run.id]
+        self._news.set()
+        self._news = asyncio.Event()
+        if not active.task.cancelled() and active.task.exception() is not None:
+            _log.warning("workflow_run_stopped", run_id=active.run.id, error=str(active.task.exception()))
+
+    async def join(self, active: ActiveRun) -> Workflow:
+        """Waits for the end of a run's task; where the caller is cancelled, so is the run.
+
+        Raises:
+            RunInterruptedError: the run was interrupted.
+            EntityOutOfStepError: the log could not append.
+        """
+        task = active.task
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task})
+            raise
+        if task.cancelled():
+            raise _interrupted(active.run)
+        task.result()
+        return active.run
+
+    async def wait_until(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:
+        """Waits until a run has one of some statuses and its task has ended, whoever brings it there.
+
+        Raises:
+            RunInterruptedError: it was interrupted meanwhile.
+            EntityOutOfStepError: the log could not append.
+        """
+        while True:
+            active, news = self._by_id.get(run.id), self._news
+            if active is not None:
+                await asyncio.wait({active.task})
+                if active.task.cancelled() and run.status not in statuses:
+                    raise _interrupted(run)
+                if not active.task.cancelled():
+                    active.task.result()
+            elif run.status in statuses:
+                return
+            else:
+                await news.wait()
+
+    async def interrupt(self, run_ids: Iterable[str] | None) -> list[str]:
+        """See `WorkflowEngine.interrupt`."""
+        wanted = None if run_ids is None else set(run_ids)
+        stopped = {run_id: active.task for run_id, active in self._by_id.items() if wanted is None or run_id in wanted}
+        own = [run_id for run_id in stopped if run_id in runs_around.get()]
+        if own:
+            raise RunsInProgressError(own)
+        for task in stopped.values():
+            task.cancel()
+        if stopped:
+            _, alive = await asyncio.wait(stopped.values(), timeout=INTERRUPTION_TIMEOUT_S)
+            if alive:
+                raise RunsInProgressError([run_id for run_id, task in stopped.items() if task in alive])
+            _log.info("workflow_runs_interrupted", run_ids=list(stopped))
+        return list(stopped)
+
+
+def _interrupted(run: Workflow) -> RunInterruptedError:
+    return RunInterruptedError(f"run {run.id} was interrupted; what it completed is in the log, and it can be resumed")

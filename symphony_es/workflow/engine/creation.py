@@ -1,0 +1,54 @@
+"""New runs from definitions, looked at before anything is appended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from symphony_es.workflow.code.workflow import CodeWorkflow, check_arguments
+from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.engine.clock import Clock
+from symphony_es.workflow.runs.run import Workflow
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+
+__all__ = ["DefinitionLike", "as_definition", "new_run"]
+
+DefinitionLike: TypeAlias = WorkflowDefinition | CodeWorkflow | Mapping[str, Any]
+"""A definition, the dict of one, or a function under `@symphony.workflow`."""
+
+
+def new_run(
+    symphony: Host,
+    clock: Clock,
+    definition: DefinitionLike,
+    context: Mapping[str, Any] | None,
+    *,
+    run_id: str = "",
+    deadline_s: float | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> Workflow:
+    """A run that has not been added yet; arguments and errors are those of `WorkflowEngine.execute_workflow`."""
+    chosen = as_definition(definition)
+    chosen.check(symphony)
+    if chosen.code is not None:
+        check_arguments(symphony.flows.get(chosen.code), chosen.code, {**chosen.context, **(context or {})})
+    now = clock.now()
+    limit_s = deadline_s if deadline_s is not None else chosen.deadline_s
+    deadline = None if limit_s is None else now + timedelta(seconds=limit_s)
+    given = {"id": run_id} if run_id else {}
+    return Workflow.of(chosen, context or {}, now, deadline=deadline, metadata=dict(metadata or {}), **given, **fields)
+
+
+def as_definition(given: DefinitionLike) -> WorkflowDefinition:
+    """The definition that was given in one way or another.
+
+    Raises:
+        DefinitionError: it is faulty.
+    """
+    if isinstance(given, WorkflowDefinition):
+        return given
+    return given.definition if isinstance(given, CodeWorkflow) else WorkflowDefinition.from_dict(given)

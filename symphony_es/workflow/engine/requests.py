@@ -1,0 +1,297 @@
+"""The requests that can be made to runs, whether they execute or not; part of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.errors import ConfigurationError, DefinitionChangedError, RunsInProgressError
+from symphony_es.events.values import copy_plain
+from symphony_es.workflow.definitions.comparison import compare_definitions
+from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.engine.active import INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
+from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
+from symphony_es.workflow.engine.children import ChildRuns
+from symphony_es.workflow.engine.clock import Clock, SystemClock
+from symphony_es.workflow.engine.creation import DefinitionLike, as_definition
+from symphony_es.workflow.engine.drive import Drive, runs_around
+from symphony_es.workflow.engine.forking import fork_run
+from symphony_es.workflow.engine.handle import RunHandle
+from symphony_es.workflow.engine.hooks import HookChain
+from symphony_es.workflow.engine.retrying import take_back
+from symphony_es.workflow.engine.turns import Turns
+from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+
+__all__ = ["RunRequests"]
+
+GRACE_S = 10.0
+"""How long the steps of a run that is cancelled may take to end by themselves."""
+
+
+class RunRequests:
+    """Pausing, cancelling, signalling, retrying and forking runs, and waiting for them.
+
+    Attributes:
+        auto_checkpoint: the policy of calls with `auto_checkpoint=True`; assign another to tune all of them.
+        hooks: called for every run, after the checkpointer, in this order.
+        clock: what timers, deadlines and delays go by.
+        active: the runs that execute in this process.
+        children: the child runs of steps.
+    """
+
+    def __init__(
+        self, symphony: Host, *, auto_checkpoint: AutoCheckpoint | None = None, hooks: Iterable[Any] = (), clock: Clock | None = None
+    ) -> None:
+        self.auto_checkpoint = auto_checkpoint or AutoCheckpoint()
+        self.hooks: list[Any] = list(hooks)
+        self.clock: Clock = clock or SystemClock()
+        self.active = ActiveRuns()
+        self.children = ChildRuns(self, symphony)
+        self._symphony = symphony
+        self._turns = Turns()
+
+    def handle(self, run: Workflow) -> RunHandle:
+        """A handle of a run: its status, its end, its events, and the requests to it."""
+        return RunHandle(self, self._symphony, run)
+
+    async def resume(
+        self,
+        run: Workflow,
+        auto_checkpoint: bool | AutoCheckpoint = True,
+        *,
+        definition: DefinitionLike | None = None,
+        force: bool = False,
+        hooks: Sequence[Any] = (),
+        deadline_s: float | None = None,
+    ) -> Workflow:
+        """Goes on with a run that was interrupted, is paused or pending, or has failed, and waits as `execute_workflow` does.
+
+        Completed steps are skipped, their outputs are there; the step that was under way, or failed, runs again.
+
+        Args:
+            run: the run.
+            auto_checkpoint: True, False, or a policy for this run.
+            definition: goes on with this definition in place of its own; its steps are mapped to the old ones by their ids. See
+                docs/living-with-code-changes.md.
+            force: take that definition also where the run's history contradicts it.
+            hooks: called after the engine's own.
+            deadline_s: a new deadline, in seconds from now; a deadline that has passed fails the run again.
+
+        Raises:
+            IllegalTransitionError: the run has completed or was cancelled, or executes already. Nothing has been appended.
+            DefinitionChangedError: the run's history contradicts the new definition; the message reports how. Nothing has been
+                appended.
+            RunInterruptedError, EntityOutOfStepError: as for `execute_workflow`.
+        """
+        run.check("resume")
+        if definition is not None:
+            await self._change_definition(run, as_definition(definition), force=force)
+        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
+
+    async def pause(self, run: Workflow) -> None:
+        """Pauses a run: steps under way come to their end, no other begins. Durable, and the run has stopped, when this returns.
+
+        Called from inside one of the run's steps, it returns at once, and the run stops after the step.
+
+        Raises:
+            IllegalTransitionError: the run is not running. Nothing has been appended.
+        """
+        run.check("pause")
+        await self._record(run, "WorkflowPaused", lambda: run.move("pause", self.clock.now()), lambda: run.check("pause"))
+        active = self.active.get(run)
+        if active is None:
+            await self.children.pause_all(run)
+            return
+        active.drive.control.ask("pause")
+        if run.id not in runs_around.get():
+            await asyncio.wait({active.task})
+
+    async def cancel(self, run: Workflow, *, grace_s: float = GRACE_S) -> None:
+        """Cancels a run and its child runs, then runs its clean-up steps. It is cancelled when this returns.
+
+        Called from inside one of the run's steps, it returns at once, and the run is cancelled after the step.
+
+        Args:
+            run: pending, running, paused or failed; for one that is being cancelled already, its end is awaited.
+            grace_s: how long the steps under way may take to end by themselves (`context.stop_requested` tells them); then they
+                are cancelled. The engine's own waits end at once.
+
+        Raises:
+            IllegalTransitionError: the run has completed or was cancelled. Nothing has been appended.
+            RunsInProgressError: a step did not stop within 30 s after it was cancelled.
+        """
+        run.check("cancel")
+        if run.status is not WorkflowStatus.CANCELLING:
+            await self._record(run, "WorkflowCancelRequested", lambda: run.move("cancel", self.clock.now()), lambda: run.check("cancel"))
+        active = self.active.get(run)
+        if active is None:
+            await self.active.join(self.launch(run, self.chain(True, ())))
+            return
+        active.drive.control.ask("cancel")
+        if run.id in runs_around.get():
+            return
+        if not await active.drive.wait_for_steps(grace_s):
+            active.drive.force()
+            if not await active.drive.wait_for_steps(INTERRUPTION_TIMEOUT_S):
+                raise RunsInProgressError([run.id])
+        await asyncio.wait({active.task})
+
+    async def signal(self, run: Workflow, name: str, payload: Any = None) -> None:
+        """Sends a signal; it is durable when this returns, and is kept until a step takes it, also before any step waits.
+
+        Args:
+            run: one that has not completed and was not cancelled.
+            name: which signal.
+            payload: plain data.
+
+        Raises:
+            IllegalTransitionError: the run takes no signals any more. Nothing has been appended.
+            UnstorableValueError: the payload is no plain data. Nothing has been appended.
+        """
+        if not name or not isinstance(name, str):
+            raise ConfigurationError(f"a signal's name is a text that is not empty, not {name!r}")
+        run.check("signal")
+        kept = copy_plain(payload) if isinstance(payload, (list, dict, set)) else payload
+
+        def receive() -> None:
+            if name in run.signals:
+                run.signals[name].append(kept)
+            else:
+                run.signals[name] = [kept]
+
+        await self._record(run, "WorkflowSignalReceived", receive, lambda: run.check("signal"), data={"name": name})
+
+    async def retry_from(
+        self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint = True, *, hooks: Sequence[Any] = ()
+    ) -> Workflow:
+        """Takes a run back to where it was before a step, and goes on from there, in a new generation, with new idempotency keys.
+
+        The outputs of the step and of what began after it are dropped, the context is what it was; steps beside it, in other
+        branches of a parallel or map, keep theirs. A signal that a dropped step took is not sent again: it waits anew. Waits for
+        the run's end as `execute_workflow` does.
+
+        Args:
+            run: failed, paused, completed, cancelled or interrupted.
+            step: address of a step that has begun, or the name or id of one of the definition's first level.
+            auto_checkpoint: True, False, or a policy for this run.
+            hooks: called after the engine's own.
+
+        Raises:
+            IllegalTransitionError: the run executes, or has not begun. Nothing has been appended.
+            ConfigurationError: the run has not begun such a step. Nothing has been appended.
+        """
+
+        def check() -> None:
+            run.check("retry")
+            self.active.refuse(run)
+
+        check()
+        await take_back(self._symphony, run, step, self.clock.now(), check)
+        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks)))
+
+    async def fork(
+        self,
+        run: Workflow,
+        at: str | int,
+        changes: Mapping[str, Any] | None = None,
+        *,
+        run_id: str = "",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Workflow:
+        """A new run, pending, that shares a run's history up to a step or position; the run itself is not touched.
+
+        Args:
+            run: the run; it may execute.
+            at: address (or name, or id) of a step, before which the fork begins; or a position of the log, right after which.
+            changes: values that the fork's context has instead; plain data.
+            run_id: the new run's id; made when left empty.
+            metadata: the application's own; plain data.
+
+        Returns:
+            The fork: `resume(fork)` or `start(fork)` sets it going. Its `forked_from` has `run`, `position` and `step`.
+
+        Raises:
+            ConfigurationError: the run has not begun such a step.
+            PositionNotFoundError: the run did not exist at the position.
+            PositionInsideTransactionError: the position is in the middle of a transaction. In all cases nothing has been appended.
+        """
+        return await fork_run(self._symphony, run, at, changes or {}, run_id, metadata or {}, self.clock.now())
+
+    async def interrupt(self, run_ids: Iterable[str] | None = None) -> list[str]:
+        """Stops runs and waits until they have stopped; whoever awaits them gets RunInterruptedError.
+
+        A coroutine function that is under way is cancelled. A plain function runs on in its thread, its outcome is dropped.
+
+        Args:
+            run_ids: which; None for all that execute in this process. Others are passed over.
+
+        Returns:
+            Ids of the runs that were stopped. They stay running in the log and can be resumed.
+
+        Raises:
+            RunsInProgressError: called from inside one of the runs, which cannot wait for its own end, or a step did not stop
+                within 30 s after it was cancelled; its ids are named.
+        """
+        return await self.active.interrupt(run_ids)
+
+    async def wait_until(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:
+        """Waits until a run has one of some statuses, whoever brings it there.
+
+        Raises:
+            RunInterruptedError: it was interrupted meanwhile.
+            EntityOutOfStepError: the log could not append.
+        """
+        await self.active.wait_until(run, statuses)
+
+    # -- what the requests stand on ------------------------------------------------------------------------------------
+
+    def launch(self, run: Workflow, hooks: HookChain, prepare: Callable[[], None] = lambda: None, *, awaited: bool = True) -> ActiveRun:
+        """Begins to drive a run; see `ActiveRuns.launch`."""
+        drive = Drive(self._symphony, run, hooks, self._turns, self.clock, self.children)
+        return self.active.launch(drive, hooks, prepare, awaited=awaited)
+
+    def chain(self, auto_checkpoint: bool | AutoCheckpoint, hooks: Sequence[Any]) -> HookChain:
+        """The hooks of a run: the checkpointer, the engine's own, then those of the call."""
+        if auto_checkpoint is True:
+            auto_checkpoint = self.auto_checkpoint
+        elif auto_checkpoint is not False and not isinstance(auto_checkpoint, AutoCheckpoint):
+            raise ConfigurationError(f"auto_checkpoint is True, False or an AutoCheckpoint, not {auto_checkpoint!r}")
+        policy = [auto_checkpoint] if isinstance(auto_checkpoint, AutoCheckpoint) else []
+        return HookChain([*policy, *self.hooks, *hooks])
+
+    def _set_deadline(self, run: Workflow, deadline_s: float | None) -> None:
+        if deadline_s is not None:
+            with self._symphony.world.recording("WorkflowDeadlineSet"):
+                run.deadline = self.clock.now() + timedelta(seconds=deadline_s)
+
+    async def _record(self, run: Workflow, event_name: str, change: Callable[[], None], check: Callable[[], Any], data: Any = None) -> None:
+        """Makes a change of a run an event of its own, waits until it is durable, and tells whoever waits for news of the run."""
+        world = self._symphony.world
+        await world.claim(run)
+        check()  # it may have gone on while this call waited
+        with world.recording(event_name, data, entity=run):
+            change()
+        await world.flush(run)
+        active = self.active.get(run)
+        if active is not None:
+            active.drive.control.tell_news()
+
+    async def _change_definition(self, run: Workflow, definition: WorkflowDefinition, *, force: bool) -> None:
+        self.active.refuse(run)
+        definition.check(self._symphony)
+        found = compare_definitions(run.definition, definition, begun=set(run.attempts), completed=set(run.outputs))
+        if not found.compatible and not force:
+            raise DefinitionChangedError(run.id, found)
+
+        def change() -> None:
+            run.definition_data = definition.to_dict()
+            run.name = definition.name
+            run._definition = definition
+
+        await self._record(run, "WorkflowDefinitionChanged", change, lambda: self.active.refuse(run), data=found.to_dict())
