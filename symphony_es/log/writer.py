@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from symphony_es.diagnostics import get_logger
@@ -24,6 +25,8 @@ __all__ = ["Ticket", "Writer"]
 MAX_BATCH_EVENTS = 4096
 MAX_PENDING_EVENTS = 20_000
 MAX_PENDING_BYTES = 64 * 1024 * 1024
+WOKEN_AT_ONCE = 128
+"""How many who wait for one commit go on in one iteration of the event loop: all of a thousand would hold it up for too long."""
 
 logger = get_logger(__name__)
 
@@ -225,11 +228,14 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, functions: list[Callable[[], Any]]) -> None:
-    """Call functions in a loop with one wake-up; a loop that was closed meanwhile has nobody waiting in it."""
+    """Call functions in a loop with one wake-up, so many in one iteration; a loop that was closed meanwhile has nobody waiting in it."""
+    left = iter(functions)
 
     def call() -> None:
-        for function in functions:
+        for function in islice(left, WOKEN_AT_ONCE):
             function()
+        if left.__length_hint__():
+            loop.call_soon(call)
 
     try:
         loop.call_soon_threadsafe(call)

@@ -56,9 +56,10 @@ class StateHistory:
         fold = await self._base(position)
         while fold.position < position:
             rows = await self.log.read_rows(after=fold.position, until=position, limit=PAGE)
-            fold.apply_rows(rows)
             if not rows:
                 break
+            # Off the event loop: a page is some ten milliseconds of decoding, too long for the runs that wait beside it.
+            await asyncio.to_thread(fold.apply_rows, rows)
         return fold
 
     def _check(self, position: int) -> None:
