@@ -135,10 +135,16 @@ class RunRequests:
         await self._engine.signal(self._run(run), name, payload)
 
     async def retry_from(
-        self, run: RunLike, step: str, auto_checkpoint: bool | AutoCheckpoint = True, *, hooks: Sequence[Any] = ()
+        self,
+        run: RunLike,
+        step: str,
+        auto_checkpoint: bool | AutoCheckpoint = True,
+        *,
+        hooks: Sequence[Any] = (),
+        deadline_s: float | None = None,
     ) -> Workflow:
         """Does a step of a run, and what came after it, again; see `WorkflowEngine.retry_from`."""
-        return await self._engine.retry_from(self._run(run), step, auto_checkpoint, hooks=hooks)
+        return await self._engine.retry_from(self._run(run), step, auto_checkpoint, hooks=hooks, deadline_s=deadline_s)
 
     async def fork(
         self,

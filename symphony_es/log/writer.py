@@ -11,9 +11,9 @@ import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from symphony_es.diagnostics import get_logger
@@ -229,12 +229,12 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 def _call_in(loop: asyncio.AbstractEventLoop, functions: list[Callable[[], Any]]) -> None:
     """Call functions in a loop with one wake-up, so many in one iteration; a loop that was closed meanwhile has nobody waiting in it."""
-    left = iter(functions)
+    left = deque(functions)
 
     def call() -> None:
-        for function in islice(left, WOKEN_AT_ONCE):
-            function()
-        if left.__length_hint__():
+        for _ in range(min(len(left), WOKEN_AT_ONCE)):
+            left.popleft()()
+        if left:
             loop.call_soon(call)
 
     try:

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from symphony_es.workflow.engine.clock import Clock
 
-__all__ = ["RunControl", "RunStopped"]
+__all__ = ["RunControl", "RunStopped", "StopRequest"]
 
 T = TypeVar("T")
 StopRequest = Literal["pause", "cancel", "deadline"]

@@ -150,16 +150,16 @@ class Drive:
         run = self.run
         if isinstance(stopped, StepFailure):
             failure = stopped.description
-        elif self.control.request == "deadline":
+        elif stopped is not None and self.control.request == "deadline":
             failure = describe_error(DeadlineExceededError(run.id, run.deadline), None)
             await self._children.cancel_all(run)
+        runner = self._runner(self.control)
+        if failure is None and stopped is None:
+            failure = await self._complete(runner)
+        await self._world.claim(run)
         if run.status is WorkflowStatus.CANCELLING:
             return
-        runner = self._runner(self.control)
-        if failure is None and self.control.request is None:
-            failure = await self._complete(runner)
         if failure is not None:
-            await self._world.claim(run)
             with self._world.recording("WorkflowFailed", entity=run):
                 run.error = dict(failure)
                 run.move("fail", self._clock.now())
@@ -204,12 +204,14 @@ class Drive:
         self.force()
 
     async def _complete(self, runner: Runner) -> dict[str, Any] | None:
-        """Completes the run; gives the error when its `output` cannot be made."""
+        """Completes the run, unless it was paused or is to be cancelled; gives the error when its `output` cannot be made."""
         run = self.run
         template = run.definition.output
         try:
             value = self._value if template is None else thaw(render(template, TemplateScope(Frame(run, steps=run.definition.plan))))
             await self._world.claim(run)
+            if run.status is not WorkflowStatus.RUNNING:
+                return None
             with self._world.recording("WorkflowCompleted", entity=run):
                 if value is not None:
                     run.returned = value

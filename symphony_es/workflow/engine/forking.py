@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.workflow.engine.past import past_at, past_before_step
@@ -27,6 +27,7 @@ async def fork_run(
     state = past.state
     step = None if isinstance(at, int) else at
     completed = state["outputs"]
+    limit_s = run.definition.deadline_s
     made = Workflow(
         id=run_id,
         name=state["name"],
@@ -34,6 +35,7 @@ async def fork_run(
         children={address: child for address, child in state.get("children", {}).items() if address in completed},
         forked_from={"run": run, "position": past.position, "step": step},
         created_at=now,
+        deadline=None if limit_s is None else now + timedelta(seconds=limit_s),
         metadata=dict(metadata),
         **{name: thaw(state[name]) for name in _SHARED if name in state},
     )

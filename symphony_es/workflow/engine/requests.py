@@ -15,6 +15,7 @@ from symphony_es.workflow.engine.active import INTERRUPTION_TIMEOUT_S, ActiveRun
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.children import ChildRuns
 from symphony_es.workflow.engine.clock import Clock, SystemClock
+from symphony_es.workflow.engine.control import StopRequest
 from symphony_es.workflow.engine.creation import DefinitionLike, as_definition
 from symphony_es.workflow.engine.drive import Drive, runs_around
 from symphony_es.workflow.engine.forking import fork_run
@@ -103,12 +104,11 @@ class RunRequests:
             IllegalTransitionError: the run is not running. Nothing has been appended.
         """
         run.check("pause")
-        await self._record(run, "WorkflowPaused", lambda: run.move("pause", self.clock.now()), lambda: run.check("pause"))
+        await self._record(run, "WorkflowPaused", lambda: run.move("pause", self.clock.now()), lambda: run.check("pause"), ask="pause")
         active = self.active.get(run)
         if active is None:
             await self.children.pause_all(run)
             return
-        active.drive.control.ask("pause")
         if run.id not in runs_around.get():
             await asyncio.wait({active.task})
 
@@ -128,12 +128,13 @@ class RunRequests:
         """
         run.check("cancel")
         if run.status is not WorkflowStatus.CANCELLING:
-            await self._record(run, "WorkflowCancelRequested", lambda: run.move("cancel", self.clock.now()), lambda: run.check("cancel"))
+            await self._record(
+                run, "WorkflowCancelRequested", lambda: run.move("cancel", self.clock.now()), lambda: run.check("cancel"), ask="cancel"
+            )
         active = self.active.get(run)
         if active is None:
             await self.active.join(self.launch(run, self.chain(True, ())))
             return
-        active.drive.control.ask("cancel")
         if run.id in runs_around.get():
             return
         if not await active.drive.wait_for_steps(grace_s):
@@ -168,7 +169,13 @@ class RunRequests:
         await self._record(run, "WorkflowSignalReceived", receive, lambda: run.check("signal"), data={"name": name})
 
     async def retry_from(
-        self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint = True, *, hooks: Sequence[Any] = ()
+        self,
+        run: Workflow,
+        step: str,
+        auto_checkpoint: bool | AutoCheckpoint = True,
+        *,
+        hooks: Sequence[Any] = (),
+        deadline_s: float | None = None,
     ) -> Workflow:
         """Takes a run back to where it was before a step, and goes on from there, in a new generation, with new idempotency keys.
 
@@ -181,6 +188,7 @@ class RunRequests:
             step: address of a step that has begun, or the name or id of one of the definition's first level.
             auto_checkpoint: True, False, or a policy for this run.
             hooks: called after the engine's own.
+            deadline_s: a new deadline, in seconds from now.
 
         Raises:
             IllegalTransitionError: the run executes, or has not begun. Nothing has been appended.
@@ -193,7 +201,7 @@ class RunRequests:
 
         check()
         await take_back(self._symphony, run, step, self.clock.now(), check)
-        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks)))
+        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
 
     async def fork(
         self,
@@ -270,15 +278,35 @@ class RunRequests:
             with self._symphony.world.recording("WorkflowDeadlineSet"):
                 run.deadline = self.clock.now() + timedelta(seconds=deadline_s)
 
-    async def _record(self, run: Workflow, event_name: str, change: Callable[[], None], check: Callable[[], Any], data: Any = None) -> None:
-        """Makes a change of a run an event of its own, waits until it is durable, and tells whoever waits for news of the run."""
+    async def _record(
+        self,
+        run: Workflow,
+        event_name: str,
+        change: Callable[[], None],
+        check: Callable[[], Any],
+        *,
+        data: Any = None,
+        ask: StopRequest | None = None,
+    ) -> None:
+        """Makes a change of a run an event of its own, waits until it is durable, and tells whoever waits for news of the run.
+
+        Args:
+            run: the run.
+            event_name: what happened.
+            change: makes the change.
+            check: raises where it may not be made any more, after this call had to wait.
+            data: what the event says beyond its effect.
+            ask: the request to the run where it executes; made with the change, so that no step begins in between.
+        """
         world = self._symphony.world
         await world.claim(run)
-        check()  # it may have gone on while this call waited
+        check()
         with world.recording(event_name, data, entity=run):
             change()
-        await world.flush(run)
         active = self.active.get(run)
+        if active is not None and ask is not None:
+            active.drive.control.ask(ask)
+        await world.flush(run)
         if active is not None:
             active.drive.control.tell_news()
 
