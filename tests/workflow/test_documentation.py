@@ -24,7 +24,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
 
 @pytest.mark.parametrize(
     "module",
-    ["registry", "entities.memory", "workflow.language.templates", "workflow.definitions.reading", "workflow.definitions.builder"],
+    ["registry", "entities.memory", "workflow.language.templates", "workflow.definitions.reading", "workflow.definitions.builder", "workflow.definitions.step_list", "workflow.language.expressions", "testing"],
 )
 def test_examples_in_docstrings_work(module: str) -> None:
     """Every example gives what it says."""

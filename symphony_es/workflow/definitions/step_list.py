@@ -28,7 +28,7 @@ class StepList:
 
     Example:
         >>> steps = StepList().add_task("draft", "", "Draft {{ topic }}").add_task("check", "", "Check {{ step.draft.result }}")
-        >>> [step["name"] for step in steps.toas_dicts()]
+        >>> [step["name"] for step in steps.to_dicts()]
         ['draft', 'check']
 
     Args:
@@ -39,7 +39,7 @@ class StepList:
         self._symphony = symphony
         self._steps: list[dict[str, Any]] = []
 
-    def toas_dicts(self) -> list[dict[str, Any]]:
+    def to_dicts(self) -> list[dict[str, Any]]:
         """The steps as plain dicts."""
         return list(self._steps)
 
@@ -210,7 +210,7 @@ class StepList:
 def as_dicts(steps: NestedSteps) -> list[dict[str, Any]]:
     """Steps that were given in one way or another, as plain dicts."""
     if isinstance(steps, StepList):
-        return steps.toas_dicts()
+        return steps.to_dicts()
     several = [steps] if isinstance(steps, (Step, Mapping)) else steps
     return [step.to_dict() if isinstance(step, Step) else dict(step) for step in several]
 

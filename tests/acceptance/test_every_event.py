@@ -1,0 +1,243 @@
+"""kill -9 after every single commit, enumerated: every kind of step, declared and as code, ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from symphony_es import Symphony
+from symphony_es.core.state.history import StateHistory
+from symphony_es.log.log import EventLog
+from tests.acceptance import every_event
+from tests.acceptance.every_event import RUN
+
+ROOT = Path(__file__).parents[2]
+SERVERS = 2
+TOGETHER = ("outer/then/fan/", "each/", "collect/", "fan/")
+"""What the addresses of steps begin with that run beside each other."""
+
+
+class Server:
+    """Forks children that are ready at once: the imports are done before."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.acceptance.every_event"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+    def run(self, kind: str, directory: Path, commits: int) -> bool:
+        """One child; True when it came to its end, False when it died of its commits. Anything else is a failure of the test."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{kind} {directory} {commits}\n".encode())
+        self.process.stdin.flush()
+        done = False
+        for raw in self.process.stdout:
+            word, _, status = raw.decode().strip().partition(" ")
+            done = done or word == "done"
+            if word == "E":
+                assert int(status) in (0, signal.SIGKILL), f"a child ended with {status}: see its traceback"
+                return done and int(status) == 0
+        raise AssertionError("the server has died")
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+
+
+async def outcome(directory: Path) -> dict[str, Any]:
+    """Everything that must not depend on who died: states without moments and attempts, and the events of the runs."""
+    async with Symphony({"state_dir": directory}, persistence_enabled=True) as symphony:
+        await symphony.resume()
+        runs = {}
+        for run in symphony.entities.all("Workflow"):
+            runs[run.id] = {
+                "status": str(run.status),
+                "outputs": dict(run.outputs),
+                "context": dict(run.context),
+                "scopes": {address: dict(scope) for address, scope in run.scopes.items()},
+                "calls": {strand: dict(calls) for strand, calls in run.calls.items()},
+                "result": run.result,
+                "left": (dict(run.failures) if run.id != RUN else sorted(run.failures), dict(run.progress), dict(run.signals)),
+                "children": sorted(run.children),
+                "parent": run.parent.id if run.parent is not None else None,
+            }
+        tasks = {task.id: (str(task.status), task.result) for task in symphony.entities.all("Task")}
+        events = {run_id: await symphony.log.read_entity(f"Workflow:{run_id}") for run_id in runs}
+        return {"runs": runs, "tasks": tasks, "total": symphony.entities.get("EveryEventCounter:c").total, "events": events}
+
+
+def check_events(events: list[Any], expected: list[Any]) -> None:
+    """Each step completed once and never began after that; in the same order per branch; failures, timers and signals as they were."""
+    completed: set[str] = set()
+    for event in events:
+        if event.name in ("WorkflowStepStarted", "WorkflowStepRetried"):
+            assert event.metadata.step not in completed, f"{event.metadata.step} ran again after its completion"
+        elif event.name == "WorkflowStepCompleted":
+            assert event.metadata.step not in completed, f"{event.metadata.step} completed twice"
+            completed.add(event.metadata.step)
+    once = ("WorkflowStepCompleted", "WorkflowStepFailed", "WorkflowTimerSet", "WorkflowSignalTaken", "WorkflowBranchChosen")
+    once += ("WorkflowIterationBegun", "WorkflowItemsFixed", "WorkflowChildStarted", "WorkflowSignalReceived", "WorkflowCompleted")
+    for name in once:
+        assert by_branch(events, name) == by_branch(expected, name), name
+
+
+def by_branch(events: list[Any], name: str) -> dict[str, list[str]]:
+    """Addresses of the steps that such an event is about, in order, by branch."""
+    found: dict[str, list[str]] = {}
+    for event in events:
+        if event.name == name:
+            address = event.metadata.step or ""
+            beside = next((prefix for prefix in TOGETHER if address.startswith(prefix)), None)
+            branch = "" if beside is None else beside + address.removeprefix(beside).split("/")[0]
+            found.setdefault(branch, []).append(address)
+    return found
+
+
+def check_bodies(lines: list[str], events: dict[str, list[Any]]) -> None:
+    """Each body that began had a start on record of its own, and all attempts at a step had one idempotency key."""
+    bodies = Counter(tuple(line.split(" ")[:3]) for line in lines)
+    assert set(bodies.values()) <= {1}, "an attempt ran twice"
+    keys: dict[tuple[str, str], str] = {}
+    for line in lines:
+        run_id, step, _, key = line.split(" ")
+        assert keys.setdefault((run_id, step), key) == key, f"{step} had another idempotency key after a kill"
+    for (run_id, step), count in Counter((run_id, step) for run_id, step, _ in bodies).items():
+        starts = [event for event in events[run_id] if "Start" in event.name or "Retried" in event.name]
+        assert count <= sum(event.metadata.step == step for event in starts), f"{step} ran without a start on record"
+
+
+async def check_atomic(directory: Path) -> None:
+    """What an atomic step changed and its completion are both in the log, or neither."""
+    log = await EventLog.open_read_only(directory)
+    try:
+        history = StateHistory(log, None)
+        run, counter = [await history.entity_at(key, log.head) for key in (f"Workflow:{RUN}", "EveryEventCounter:c")]
+        if run is not None and counter is not None:
+            assert run.data is not None
+            assert counter.data is not None
+            assert (counter.data["total"], "count" in run.data["outputs"]) in ((0, False), (2, True))
+    finally:
+        await log.close()
+
+
+class Enumeration:
+    """All kills of one workflow, compared with the run that nobody killed."""
+
+    def __init__(self, kind: str, directory: Path) -> None:
+        self.kind = kind
+        self.directory = directory
+        self.kills = 0
+        self._next = 1
+        self._ended = False
+
+    async def run(self) -> dict[str, Any]:
+        """Kills after the first commit, after the second, …, until a process survives; gives the outcome that all of them had."""
+        servers = await asyncio.gather(*(asyncio.to_thread(Server) for _ in range(SERVERS)))
+        try:
+            whole = self.directory / "whole"
+            assert await asyncio.to_thread(servers[0].run, self.kind, whole, 0)
+            self.expected = await outcome(whole)
+            check_bodies(self.lines(whole), self.expected["events"])
+            await asyncio.gather(*(self._kill(server) for server in servers))
+            for every in (5, 8, 13):
+                await self._check(servers[0], self.directory / f"every-{every}", every, every)
+        finally:
+            for server in servers:
+                await asyncio.to_thread(server.close)
+        return self.expected
+
+    async def _kill(self, server: Server) -> None:
+        while not self._ended:
+            commits, self._next = self._next, self._next + 1
+            survived = await self._check(server, self.directory / f"kill-{commits}", commits, 0)
+            self._ended = self._ended or survived
+
+    async def _check(self, server: Server, directory: Path, first: int, later: int) -> bool:
+        """One process that dies after its first so many commits, and others after it; whether already the first survived."""
+        survived = done = await asyncio.to_thread(server.run, self.kind, directory, first)
+        while not done:
+            self.kills += 1
+            await check_atomic(directory)
+            done = await asyncio.to_thread(server.run, self.kind, directory, later)
+        found = await outcome(directory)
+        for what in ("runs", "tasks", "total"):
+            assert found[what] == self.expected[what], f"{directory.name}: {what}"
+        for run_id, events in found["events"].items():
+            check_events(events, self.expected["events"][run_id])
+        check_bodies(self.lines(directory), found["events"])
+        return survived
+
+    @staticmethod
+    def lines(directory: Path) -> list[str]:
+        return Path(f"{directory}.effects").read_text().splitlines()
+
+
+async def test_every_kind_of_step_survives_a_kill_after_every_commit(tmp_path: Path) -> None:
+    """All kinds, nested three deep: same outputs, same order, nothing completed runs twice, timers and signals fire once."""
+    enumeration = Enumeration("all", tmp_path)
+    expected = await enumeration.run()
+    main = expected["runs"][RUN]
+    print(f"{enumeration.kills} kills")
+    assert enumeration.kills > 100
+    assert main["result"] == {"sub": [3, "gate/then/second"], "twice": 42, "late": 7}
+    assert main["outputs"]["outer"] == {"a": "outer/then/fan/a/deep/then/leaf", "b": [1, 2, 3, "mine alone"]}
+    assert main["outputs"]["each"] == [10, 20, 30]
+    assert main["outputs"]["collect"] == {"fine": "collect/fine", "bad": {"error": {"type": "ValueError", "message": "always"}}}
+    assert main["outputs"]["review"] == [0, 1]
+    assert (main["outputs"]["early"], main["outputs"]["expiring"]) == ("bird", "nobody came")
+    assert expected["total"] == 2
+
+
+async def test_declared_and_coded_end_the_same_under_every_kill(tmp_path: Path) -> None:
+    """One workflow written both ways: the same result whoever dies, and the same outputs at the same addresses."""
+    declared, coded = Enumeration("declared", tmp_path / "declared"), Enumeration("coded", tmp_path / "coded")
+    for enumeration in (declared, coded):
+        enumeration.directory.mkdir()
+    ways = [(await enumeration.run())["runs"] for enumeration in (declared, coded)]
+    print(f"{declared.kills} and {coded.kills} kills")
+    assert min(declared.kills, coded.kills) > 30
+    assert ways[0][RUN]["result"] == ways[1][RUN]["result"]
+    outputs = [{address: output for address, output in runs[RUN]["outputs"].items() if address.count("/") != 1} for runs in ways]
+    outputs[0].pop("fan")  # a composite has an output of its own, `gather` is no step
+    assert outputs[0] == outputs[1]
+    assert ways[0][f"{RUN}/sub"]["outputs"] == ways[1][f"{RUN}/sub"]["outputs"]
+
+
+def test_the_definition_has_every_kind_nested_three_deep() -> None:
+    """What the test says it runs is what it runs."""
+    from symphony_es.workflow.definitions.nesting import walk
+    from symphony_es.workflow.definitions.steps import step_kinds
+
+    plan = every_event.declared_all().plan
+    assert {step.kind for _, step in walk(plan)} >= {kind for kind in step_kinds() if not kind.startswith("test")}
+    assert max(path.replace("/then", "").replace("/else", "").count("/") for path, _ in walk(plan)) >= 3
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        (["main a 1 k", "main a 1 k"], "ran twice"),
+        (["main a 1 k", "main a 2 other"], "another idempotency key"),
+        (["main a 1 k"], "without a start"),
+    ],
+)
+def test_the_check_sees_what_it_looks_for(lines: list[str], complaint: str) -> None:
+    """An attempt that ran twice, a second key, a body without its start on record."""
+    with pytest.raises(AssertionError, match=complaint):
+        check_bodies(lines, {"main": []})
