@@ -113,6 +113,9 @@ def declared_all() -> WorkflowDefinition:
         .add_function("plan", "plan", output_key="planned")
         .add_conditional("outer", "step.plan.result.score > 0.5", [fan], [function("never", "echo")])
         .add_conditional("second", "planned.score > 5", [function("never", "echo")], [third])
+        .add_conditional(
+            "flip", "topic == 'RAIN'", StepList().add_function("turn", "turn").add_function("turned", "echo"), [function("never", "echo")]
+        )
         .add_loop("review", review, 5, until="step.judge.result >= 1")
         .add_map("each", "{{ items }}", StepList().add_function("one", "item").add_function("two", "written"))
         .add_parallel("collect", StepList().add_function("fine", "echo").add_function("bad", "bad"), on_error="collect")
@@ -180,6 +183,10 @@ class Bodies:
     async def do_plan(self, context: Any) -> Any:
         context["topic"] = context["topic"].upper()
         return {"score": 0.7}
+
+    async def do_turn(self, context: Any) -> Any:
+        context["topic"] = "the condition of this branch does not hold any more"
+        return None
 
     def do_echo(self, context: Any) -> Any:
         return context.step
