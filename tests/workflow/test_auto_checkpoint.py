@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import math
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from symphony_es import Symphony
 from symphony_es.errors import ConfigurationError
-from symphony_es.workflow import AutoCheckpoint, WorkflowDefinition
+from symphony_es.workflow import AutoCheckpoint, RunMoment, Workflow, WorkflowDefinition
+from symphony_es.workflow.engine.hooks import HookChain, Stage
 
 
 def flow(symphony: Symphony, steps: int, fails_at: int | None = None) -> WorkflowDefinition:
@@ -35,6 +40,11 @@ async def names(symphony: Symphony, run_id: str) -> list[str]:
     return [entry["name"].removeprefix(f"workflow_{run_id}_") for entry in reversed(await symphony.list_checkpoints())]
 
 
+def moment(symphony: Symphony, run: Workflow, completed_steps: int, stage: Stage = "step_completed") -> RunMoment:
+    """What a hook is told."""
+    return RunMoment(stage=stage, symphony=symphony, run=run, step="s1", completed_steps=completed_steps)
+
+
 async def test_only_the_newest_step_checkpoints_are_kept(symphony: Symphony) -> None:
     """`keep_last=2` leaves two of a run's step checkpoints; start and completion are no step checkpoints."""
     run = await symphony.workflows.execute_workflow(flow(symphony, 7), auto_checkpoint=AutoCheckpoint(every=1, keep_last=2))
@@ -42,19 +52,20 @@ async def test_only_the_newest_step_checkpoints_are_kept(symphony: Symphony) -> 
 
 
 async def test_step_checkpoints_of_an_earlier_process_count(symphony: Symphony, reopen: Any) -> None:
-    """A run that goes on in another process has its older checkpoints deleted there, and nobody else's."""
+    """A run that goes on in another process has its older checkpoints deleted there, and nobody else's: not the application's own either."""
     policy = AutoCheckpoint(every=1, keep_last=2)
     other = await symphony.workflows.execute_workflow(flow(symphony, 2), auto_checkpoint=AutoCheckpoint(every=1))
     run = await symphony.workflows.execute_workflow(flow(symphony, 6, fails_at=4), auto_checkpoint=policy)
     assert run.status == "failed"
+    await symphony.create_checkpoint("before the repair", {"run_id": run.id, "stage": "step"})
     again = await reopen()
     await again.resume()
     flow(again, 6)
     assert (await again.workflows.resume(run.id, AutoCheckpoint(every=1, keep_last=2))).status == "completed"
     mine = [name for name in await names(again, run.id) if not name.startswith("workflow_")]
-    assert mine == ["start", "error", "step_5", "step_6", "complete"]
+    assert mine == ["start", "error", "before the repair", "step_5", "step_6", "complete"]
     theirs = [name for name in await names(again, other.id) if not name.startswith("workflow_")]
-    assert theirs == ["start", "step_1", "step_2", "complete"]
+    assert theirs == ["start", "step_1", "step_2", "complete", "before the repair"]
 
 
 async def test_step_checkpoints_keep_their_distance(symphony: Symphony) -> None:
@@ -71,16 +82,73 @@ async def test_step_checkpoints_keep_their_distance(symphony: Symphony) -> None:
     assert await names(symphony, run.id) == ["start", "step_3", "step_6", "complete"]
 
 
+async def test_branches_that_complete_at_once_keep_the_newest(symphony: Symphony) -> None:
+    """Their calls are under way together: each checkpoint is counted once, whoever looks up the older ones."""
+    run = await symphony.workflows.execute_workflow(flow(symphony, 1), auto_checkpoint=False)
+    policy = AutoCheckpoint(every=1, keep_last=3)
+    for first in (1, 5, 9):
+        await asyncio.gather(*(policy.step_completed(moment(symphony, run, number)) for number in range(first, first + 4)))
+        assert len(await names(symphony, run.id)) == 3
+    await policy.step_completed(moment(symphony, run, 13))
+    await policy.step_completed(moment(symphony, run, 14))
+    left = await names(symphony, run.id)
+    assert left[1:] == ["step_13", "step_14"]
+    assert left[0] in {f"step_{number}" for number in range(9, 13)}
+
+
+async def test_branches_that_complete_at_once_keep_their_distance(symphony: Symphony) -> None:
+    """While one branch's checkpoint is being taken, it is not time for another's."""
+    run = await symphony.workflows.execute_workflow(flow(symphony, 1), auto_checkpoint=False)
+    chain = HookChain([AutoCheckpoint(every=1, min_interval_s=10, monotonic=lambda: 100.0)])
+    await asyncio.gather(*(chain.call(moment(symphony, run, number)) for number in range(1, 5)))
+    assert await names(symphony, run.id) == ["step_1"]
+
+
 async def test_a_policy_forgets_a_run_at_its_end(symphony: Symphony) -> None:
     """One policy serves any number of runs; nothing of them stays in memory when they have ended, whatever it takes at the end."""
     policy = AutoCheckpoint(every=1, keep_last=1, min_interval_s=0.001, on_error=False, at_completion=False)
     symphony.registry.get("workflow_engine").auto_checkpoint = policy
     assert (await symphony.workflows.execute_workflow(flow(symphony, 3))).status == "completed"
     assert (await symphony.workflows.execute_workflow(flow(symphony, 3, fails_at=2))).status == "failed"
-    assert (policy._taken_at, policy._kept) == ({}, {})
+    assert len(policy._runs) == 0
 
 
-@pytest.mark.parametrize("options", [{"every": 0}, {"keep_last": 0}, {"min_interval_s": 0}, {"min_interval_s": -1}])
+async def test_a_policy_forgets_a_run_that_never_ends_with_its_world(symphony: Symphony) -> None:
+    """An interrupted run calls no hook; what a policy knows of it does not outlive the run object."""
+    policy = AutoCheckpoint(every=1, min_interval_s=10)
+    run: Any = Workflow.of(flow(symphony, 1), {}, datetime.now(UTC), id="r")
+    await policy.run_started(moment(symphony, run, 0, "run_started"))
+    assert len(policy._runs) == 1
+    del run
+    gc.collect()
+    assert len(policy._runs) == 0
+
+
+async def test_a_run_that_fails_twice_has_two_error_checkpoints(symphony: Symphony) -> None:
+    """Names may repeat: the name leads to the newest. A cancelled run has none of its end."""
+    symphony.functions.register("bad", lambda context: 1 / 0)
+    definition = WorkflowDefinition(name="bad", steps=[{"kind": "function", "name": "bad", "function": "bad"}])
+    run = await symphony.workflows.execute_workflow(definition)
+    await symphony.workflows.resume(run)
+    await symphony.workflows.cancel(run)
+    assert await names(symphony, run.id) == ["start", "error", "error"]
+    newest = (await symphony.list_checkpoints())[0]
+    seen = await symphony.at(f"workflow_{run.id}_error")
+    assert seen.position == newest["position"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"every": 0},
+        {"every": 2.5},
+        {"every": True},
+        {"keep_last": 0},
+        {"min_interval_s": 0},
+        {"min_interval_s": -1},
+        {"min_interval_s": math.nan},
+    ],
+)
 def test_policies_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     """When they are made, not when a run needs them."""
     with pytest.raises(ConfigurationError):

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from symphony_es.errors import ConfigurationError
 from symphony_es.workflow.engine.hooks import RunMoment, WorkflowHook
 
+if TYPE_CHECKING:
+    from symphony_es.workflow.runs.run import Workflow
+
 __all__ = ["AutoCheckpoint"]
+
+
+@dataclass(slots=True)
+class _Remembered:
+    """What a policy knows of a run that executes: when its last checkpoint was taken, and its step checkpoints, oldest first."""
+
+    taken_at: float | None = None
+    kept: list[str] | None = None
+    looking_up: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class AutoCheckpoint(WorkflowHook):
@@ -46,12 +62,11 @@ class AutoCheckpoint(WorkflowHook):
         min_interval_s: float | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        if every is not None and every < 1:
-            raise ConfigurationError(f"AutoCheckpoint(every={every}): a number of steps from 1 on, or None for never")
-        if keep_last is not None and keep_last < 1:
-            raise ConfigurationError(f"AutoCheckpoint(keep_last={keep_last}): a number of checkpoints from 1 on, or None for all")
+        for name, count in (("every", every), ("keep_last", keep_last)):
+            if count is not None and (type(count) is not int or count < 1):
+                raise ConfigurationError(f"AutoCheckpoint({name}={count!r}): a whole number from 1 on, or None")
         if min_interval_s is not None and not min_interval_s > 0:
-            raise ConfigurationError(f"AutoCheckpoint(min_interval_s={min_interval_s}): a number of seconds greater than 0, or None")
+            raise ConfigurationError(f"AutoCheckpoint(min_interval_s={min_interval_s!r}): a number of seconds greater than 0, or None")
         self.at_start = at_start
         self.every = every
         self.on_error = on_error
@@ -59,8 +74,8 @@ class AutoCheckpoint(WorkflowHook):
         self.keep_last = keep_last
         self.min_interval_s = min_interval_s
         self._monotonic = monotonic
-        self._taken_at: dict[str, float] = {}
-        self._kept: dict[str, list[str]] = {}
+        # Runs that have been interrupted never come to an end here: they are let go of with their world.
+        self._runs: WeakKeyDictionary[Workflow, _Remembered] = WeakKeyDictionary()
 
     def wants(self, moment: RunMoment) -> bool:
         """What the policy says."""
@@ -68,39 +83,47 @@ class AutoCheckpoint(WorkflowHook):
             return False
         match moment.stage:
             case "run_started":
-                return self.at_start
+                return self.at_start or self.keep_last is not None
             case "step_completed":
-                return self.every is not None and moment.completed_steps % self.every == 0 and self._is_time(moment.run.id)
+                return self.every is not None and moment.completed_steps % self.every == 0 and self._is_time(moment.run)
             case "run_failed":
-                return self.on_error or moment.run.id in self._taken_at
+                return self.on_error or moment.run in self._runs
             case "run_completed":
-                return self.at_completion or moment.run.id in self._taken_at
+                return self.at_completion or moment.run in self._runs
             case "run_paused" | "run_cancelled":
-                return moment.run.id in self._taken_at
+                return moment.run in self._runs
             case _:
                 return False
 
     async def run_started(self, moment: RunMoment) -> None:
         """`workflow_<run id>_start`."""
-        await self._take(moment, "start")
+        if self.keep_last is not None:
+            self._remembered(moment).kept = []  # a run that begins has none yet
+        if self.at_start:
+            await self._take(moment, "start")
 
     async def step_completed(self, moment: RunMoment) -> None:
-        """`workflow_<run id>_step_<n>`."""
-        taken = await self._take(moment, f"step_{moment.completed_steps}", stage="step")
-        if self.keep_last is not None:
-            await self._delete_older(moment, taken, self.keep_last)
+        """`workflow_<run id>_step_<n>`; with `keep_last`, older ones are deleted after it is durable."""
+        if self.keep_last is None:
+            await self._take(moment, f"step_{moment.completed_steps}", stage="step")
+            return
+        # Known before this one is taken: branches that complete at once share the list, and each adds its own to it.
+        kept = await self._known(moment)
+        kept.append(await self._take(moment, f"step_{moment.completed_steps}", stage="step"))
+        while len(kept) > self.keep_last:
+            await moment.symphony.delete_checkpoint(kept.pop(0))
 
     async def run_failed(self, moment: RunMoment) -> None:
         """`workflow_<run id>_error`."""
+        self._forget(moment)
         if self.on_error:
             await self._take(moment, "error")
-        self._forget(moment)
 
     async def run_completed(self, moment: RunMoment) -> None:
         """`workflow_<run id>_complete`."""
+        self._forget(moment)
         if self.at_completion:
             await self._take(moment, "complete")
-        self._forget(moment)
 
     async def run_paused(self, moment: RunMoment) -> None:
         """No checkpoint; what is in memory of the run is let go."""
@@ -118,27 +141,37 @@ class AutoCheckpoint(WorkflowHook):
             "stage": stage or suffix,
             "completed_steps": moment.completed_steps,
         }
-        taken = await moment.symphony.create_checkpoint(f"workflow_{moment.run.id}_{suffix}", metadata)
-        self._taken_at[moment.run.id] = self._monotonic()
-        return taken
+        if self.min_interval_s is not None and moment.stage in ("run_started", "step_completed"):
+            # Before the wait below: of branches that complete at once, one takes the checkpoint.
+            self._remembered(moment).taken_at = self._monotonic()
+        return await moment.symphony.create_checkpoint(f"workflow_{moment.run.id}_{suffix}", metadata)
 
-    def _is_time(self, run_id: str) -> bool:
-        last = self._taken_at.get(run_id)
-        return self.min_interval_s is None or last is None or self._monotonic() - last >= self.min_interval_s
+    def _is_time(self, run: Workflow) -> bool:
+        remembered = self._runs.get(run)
+        if self.min_interval_s is None or remembered is None or remembered.taken_at is None:
+            return True
+        return self._monotonic() - remembered.taken_at >= self.min_interval_s
 
-    async def _delete_older(self, moment: RunMoment, taken: str, keep_last: int) -> None:
-        """Deletes step checkpoints of the run beyond the newest ones; those of earlier processes are looked up once."""
-        kept = self._kept.get(moment.run.id)
-        if kept is None:
-            found = await moment.symphony.list_checkpoints()
-            own = [entry for entry in found if (entry["metadata"] or {}).get("run_id") == moment.run.id]
-            kept = [entry["id"] for entry in reversed(own) if entry["metadata"].get("stage") == "step"]
-            self._kept[moment.run.id] = kept
-        else:
-            kept.append(taken)
-        while len(kept) > keep_last:
-            await moment.symphony.delete_checkpoint(kept.pop(0))
+    async def _known(self, moment: RunMoment) -> list[str]:
+        """The run's step checkpoints; those of earlier processes are looked up once."""
+        remembered = self._remembered(moment)
+        async with remembered.looking_up:
+            if remembered.kept is None:
+                found = await moment.symphony.list_checkpoints()
+                remembered.kept = [entry["id"] for entry in reversed(found) if _is_step_of(entry, moment.run.id)]
+            return remembered.kept
+
+    def _remembered(self, moment: RunMoment) -> _Remembered:
+        remembered = self._runs.get(moment.run)
+        if remembered is None:
+            remembered = self._runs[moment.run] = _Remembered()
+        return remembered
 
     def _forget(self, moment: RunMoment) -> None:
-        self._taken_at.pop(moment.run.id, None)
-        self._kept.pop(moment.run.id, None)
+        self._runs.pop(moment.run, None)
+
+
+def _is_step_of(entry: Mapping[str, Any], run_id: str) -> bool:
+    """Whether a checkpoint is a step checkpoint that a policy has taken of a run, and none of the application's own."""
+    name: str = entry["name"]
+    return name.startswith(f"workflow_{run_id}_step_") and bool(entry["metadata"].get("run_id") == run_id)
