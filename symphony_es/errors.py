@@ -486,12 +486,14 @@ class HookFailedError(WorkflowError):
     Attributes:
         hook: name of the hook's class.
         stage: the moment it was called at.
+        error: what is on record of it: type, message, traceback and step, among others.
     """
 
-    def __init__(self, hook: str, stage: str, error: Exception) -> None:
-        super().__init__(f"the hook {hook} failed at {stage}: {type(error).__name__}: {error}")
+    def __init__(self, hook: str, stage: str, error: Mapping[str, Any]) -> None:
+        super().__init__(f"the hook {hook} failed at {stage}: {error['type']}: {error['message']}")
         self.hook = hook
         self.stage = stage
+        self.error = dict(error)
 
 
 class RunFailedError(WorkflowError):

@@ -7,6 +7,7 @@ default it does not: what the hook would have done is no part of the run's outco
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -116,8 +117,14 @@ class HookChain:
         self._hooks = list(hooks)
 
     def wants(self, moment: RunMoment) -> bool:
-        """Whether any hook is to be called, so that the run has to wait for it."""
-        return any(_wants(hook, moment) for hook in self._hooks)
+        """Whether any hook is to be called, so that the run has to wait for it; also where a hook fails to say: `call` records that."""
+        for hook in self._hooks:
+            try:
+                if _wants(hook, moment):
+                    return True
+            except Exception:  # noqa: BLE001  asked again, and put on record, by `call`
+                return True
+        return False
 
     async def call(self, moment: RunMoment) -> None:
         """Calls the hooks that want this moment, one after the other; what they raise is put on record.
@@ -125,29 +132,36 @@ class HookChain:
         Raises:
             HookFailedError: the first one that declares to stop the run; the others have been called by then.
         """
-        stopping: tuple[str, Exception] | None = None
+        stopping: HookFailedError | None = None
         for hook in self._hooks:
-            if not _wants(hook, moment):
-                continue
             try:
-                await getattr(hook, moment.stage)(moment)
-            except Exception as error:  # noqa: BLE001  a hook is the application's code: whatever it raises is put on record
-                await self._record_failure(hook, moment, error)
+                if _wants(hook, moment):
+                    await getattr(hook, moment.stage)(moment)
+            except (Exception, asyncio.CancelledError) as error:
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                    raise
+                # A cancellation that nobody asked this task for is the hook's own, and a failure like any other.
+                failure = await self._record_failure(hook, moment, error)
                 if getattr(hook, "stops_run", False) and stopping is None:
-                    stopping = type(hook).__qualname__, error
+                    stopping = failure
         if stopping is not None:
-            name, failure = stopping
-            raise HookFailedError(name, moment.stage, failure) from failure
+            raise stopping
 
-    async def _record_failure(self, hook: Any, moment: RunMoment, error: Exception) -> None:
+    async def _record_failure(self, hook: Any, moment: RunMoment, error: BaseException) -> HookFailedError:
         name = type(hook).__qualname__
         _log.warning("workflow_hook_failed", run_id=moment.run.id, hook=name, stage=moment.stage, error_type=type(error).__name__)
         stops = bool(getattr(hook, "stops_run", False))
-        failure = {"hook": name, "stage": moment.stage, "stops_run": stops, **describe_error(error, moment.step)}
-        await moment.symphony.world.claim(moment.run)
-        moment.symphony.world.record(moment.run, "WorkflowHookFailed", failure)
+        data = {"hook": name, "stage": moment.stage, "stops_run": stops, **describe_error(error, moment.step)}
+        await moment.symphony.world.claim(moment.run)  # a transaction may hold the run for a moment
+        moment.symphony.world.record(moment.run, "WorkflowHookFailed", data)
+        failure = HookFailedError(name, moment.stage, data)
+        failure.__cause__ = error
+        return failure
 
 
 def _wants(hook: Any, moment: RunMoment) -> bool:
+    if not hasattr(hook, moment.stage):
+        return False
     asked = getattr(hook, "wants", None)
-    return bool(asked(moment)) if asked is not None else hasattr(hook, moment.stage)
+    return asked is None or bool(asked(moment))
