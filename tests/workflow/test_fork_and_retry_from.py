@@ -252,3 +252,20 @@ async def test_retry_from_is_refused_where_it_makes_no_sense(symphony: Symphony)
     with pytest.raises(IllegalTransitionError, match="pending and cannot become running"):
         await symphony.workflows.retry_from(fork, "s1")
     assert symphony.log.head == head
+
+
+async def test_a_fork_is_forked_and_retried_at_steps_that_it_shares(symphony: Symphony) -> None:
+    """What it shares with the run it came from is its own past: before its own beginning its values had not been changed."""
+    register(symphony)
+    original = await symphony.workflows.execute_workflow(ten(), auto_checkpoint=False)
+    fork = await symphony.workflows.fork(original, "s5", {"factor": 3})
+    await symphony.workflows.resume(fork, auto_checkpoint=False)
+    deeper = await symphony.workflows.fork(fork, "s2")
+    assert (deeper.completed_steps, deeper.context["factor"], deeper.forked_from["run"]) == (2, 2, fork)  # type: ignore[index]
+    await symphony.workflows.resume(deeper, auto_checkpoint=False)
+    assert state_of(deeper) == state_of(original)
+    again = await symphony.workflows.fork(fork, "s7")
+    await symphony.workflows.resume(again, auto_checkpoint=False)
+    assert state_of(again) == state_of(fork)
+    await symphony.workflows.retry_from(fork, "s1", auto_checkpoint=False)
+    assert state_of(fork) == state_of(original)

@@ -12,7 +12,7 @@ import pytest
 from symphony_es import Symphony
 from symphony_es.errors import ConfigurationError, HookFailedError
 from symphony_es.testing import ManualClock
-from symphony_es.workflow import AutoCheckpoint, RunMoment, Workflow, WorkflowDefinition, WorkflowHook
+from symphony_es.workflow import AutoCheckpoint, RunMoment, Workflow, WorkflowDefinition, WorkflowHook, step
 from symphony_es.workflow.engine.hooks import HookChain, Stage
 
 
@@ -389,3 +389,44 @@ async def test_an_error_that_cannot_be_told_is_on_record_all_the_same(symphony: 
     run = await symphony.workflows.execute_workflow(flow(symphony, 1), hooks=[Faulty()])
     assert run.status == "failed"
     assert (await failures_of(symphony, run))[0]["type"] == "Unspeakable"
+
+
+class StopsAtLeaf:
+    """Declares to stop the run, and fails at one step."""
+
+    stops_run = True
+
+    async def step_completed(self, moment: RunMoment) -> None:
+        if moment.step in ("both/a", "first"):
+            raise ValueError("not this one")
+
+
+async def test_a_hook_stops_a_run_whatever_its_steps_make_of_failures(symphony: Symphony) -> None:
+    """Neither a parallel that collects failures nor code that catches them lets the run go on."""
+    begun: list[str] = []
+
+    def body(context: Any) -> str:
+        begun.append(context.step)
+        return "done"
+
+    symphony.functions.register("f", body)
+    branch = {"kind": "function", "function": "f"}
+    steps = [
+        {"kind": "parallel", "name": "both", "on_error": "collect", "branches": [{**branch, "name": "a"}, {**branch, "name": "b"}]},
+        {**branch, "name": "after"},
+    ]
+    run = await symphony.workflows.execute_workflow({"name": "x", "steps": steps}, auto_checkpoint=False, hooks=[StopsAtLeaf()])
+    assert (run.status, "after" in begun) == ("failed", False)
+    assert run.error is not None
+    assert run.error["type"] == "HookFailedError"
+
+    @symphony.workflow
+    async def stubborn() -> str:
+        try:
+            await step(lambda: 1, name="first")
+        except Exception:
+            begun.append("caught")
+        return "went on"
+
+    coded = await symphony.workflows.execute_workflow(stubborn, auto_checkpoint=False, hooks=[StopsAtLeaf()])
+    assert ("caught" in begun, coded.status, coded.result) == (True, "failed", None)

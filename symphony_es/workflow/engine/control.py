@@ -33,10 +33,12 @@ class RunControl:
 
     Attributes:
         request: what was asked last, or None; a later request replaces a weaker one.
+        failure: what has failed the run whatever its steps make of it: a hook that declares to stop it.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.request: StopRequest | None = None
+        self.failure: Exception | None = None
         self._clock = clock
         self._requested = asyncio.Event()
         self._news = asyncio.Event()
@@ -57,7 +59,10 @@ class RunControl:
 
         Raises:
             RunStopped: it may not begin another step.
+            StepFailure: it has failed already.
         """
+        if self.failure is not None:
+            raise self.failure
         if self.request is not None:
             raise RunStopped(self.request)
 

@@ -148,6 +148,8 @@ class Drive:
         failure: dict[str, Any] | None = None
         stopped = await self._watch(steps)
         run = self.run
+        if isinstance(self.control.failure, StepFailure):
+            stopped = self.control.failure  # also where the steps around it, or code, have caught it
         if isinstance(stopped, StepFailure):
             failure = stopped.description
         elif stopped is not None and self.control.request == "deadline":

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.workflow.engine.past import past_at, past_before_step
+from symphony_es.workflow.engine.past import FORK_EVENT, past_at, past_before_step
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 
@@ -40,7 +40,7 @@ async def fork_run(
         **{name: thaw(state[name]) for name in _SHARED if name in state},
     )
     said = {"run_id": run.id, "position": past.position, "step": step, "changed": sorted(changes)}
-    with symphony.world.recording("WorkflowForked"):
-        symphony.world.add(made, event_name="WorkflowForked", data=said)
+    with symphony.world.recording(FORK_EVENT):
+        symphony.world.add(made, event_name=FORK_EVENT, data=said)
     await symphony.world.flush(made)
     return made

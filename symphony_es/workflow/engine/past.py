@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import ConfigurationError, PositionInsideTransactionError, PositionNotFoundError
+from symphony_es.events.event import Event
 from symphony_es.workflow.runs.run import Workflow
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
-__all__ = ["RETRY_EVENT", "Past", "address_of", "past_at", "past_before_step"]
+__all__ = ["FORK_EVENT", "RETRY_EVENT", "Past", "address_of", "past_at", "past_before_step"]
 
+FORK_EVENT = "WorkflowForked"
 RETRY_EVENT = "WorkflowRetryRequested"
 STARTS = ("WorkflowStepStarted", "WorkflowStepRetried")
 
@@ -49,24 +51,33 @@ async def past_before_step(symphony: Host, run: Workflow, step: str) -> Past:
         PositionNotFoundError: that part of the history is not kept.
     """
     address = address_of(run, step)
-    key = f"Workflow:{run.id}"
     await symphony.world.flush(run)
-    first: int | None = None
+    first: Event | None = None
     begun: list[str] = []
-    for event in await symphony.log.read_entity(key):
+    for event in await _history(symphony, f"Workflow:{run.id}", None):
         if event.name == RETRY_EVENT:
             dropped = set(event.data["dropped"])
             begun = [other for other in begun if other not in dropped]
             first = None if address in dropped else first
         elif event.name in STARTS and event.metadata.step is not None:
             if event.metadata.step == address and first is None:
-                first, begun = event.position, []
+                first, begun = event, []
             if event.metadata.step not in begun:
                 begun.append(event.metadata.step)
     if first is None:
         known = ", ".join(list(run.attempts)[:50]) or "none"
         raise ConfigurationError(f"run {run.id} has not begun a step {step!r} (begun: {known})")
-    return Past(first - 1, await _state(symphony, run, first - 1), begun)
+    position = first.position - 1
+    return Past(position, await _state(symphony, first.entity_key, position), begun)
+
+
+async def _history(symphony: Host, key: str, until: int | None) -> list[Event]:
+    """The events of a run; those of a fork begin with what it shares with the run that it was forked from."""
+    events = await symphony.log.read_entity(key, until_position=until)
+    if events and events[0].name == FORK_EVENT:
+        shared = await _history(symphony, f"Workflow:{events[0].data['run_id']}", events[0].data["position"])
+        return [*shared, *events]
+    return events
 
 
 async def past_at(symphony: Host, run: Workflow, position: int) -> Past:
@@ -77,15 +88,15 @@ async def past_at(symphony: Host, run: Workflow, position: int) -> Past:
         PositionInsideTransactionError: it is in the middle of a transaction.
     """
     await symphony.world.flush(run)
-    state = await _state(symphony, run, position)
+    state = await _state(symphony, f"Workflow:{run.id}", position)
     first, last = await symphony.log.transaction_bounds(position)
     if position != last:
         raise PositionInsideTransactionError(position, first, last)
     return Past(position, state, [])
 
 
-async def _state(symphony: Host, run: Workflow, position: int) -> dict[str, Any]:
-    state = await symphony.history.entity_at(f"Workflow:{run.id}", position)
+async def _state(symphony: Host, key: str, position: int) -> dict[str, Any]:
+    state = await symphony.history.entity_at(key, position)
     if state is None or state.data is None:
-        raise PositionNotFoundError(f"run {run.id} did not exist at position {position}")
+        raise PositionNotFoundError(f"{key} did not exist at position {position}")
     return symphony.world.revived(state.data)

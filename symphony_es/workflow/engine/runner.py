@@ -325,11 +325,13 @@ class Runner:
         Raises:
             StepFailure: a hook failed that declares to stop the run.
         """
+        moment = self._moment(stage, step, error, retry_at)  # as it is now: other branches complete steps during the wait
         await self._world.flush(self.run)
         try:
-            await self._hooks.call(self._moment(stage, step, error, retry_at))
+            await self._hooks.call(moment)
         except HookFailedError as failed:
-            raise StepFailure(describe_error(failed, step), failed) from failed
+            self.control.failure = StepFailure(describe_error(failed, step), failed)
+            raise self.control.failure from failed
 
     def _moment(
         self, stage: Stage, step: str | None = None, error: dict[str, Any] | None = None, retry_at: datetime | None = None
