@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from symphony_es.errors import EntityExistsError
+from symphony_es.events.identifiers import entity_key
 from symphony_es.workflow.code.workflow import CodeWorkflow, check_arguments
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.engine.clock import Clock
@@ -32,6 +34,8 @@ def new_run(
     **fields: Any,
 ) -> Workflow:
     """A run that has not been added yet; arguments and errors are those of `WorkflowEngine.execute_workflow`."""
+    if run_id and symphony.world.find(entity_key("Workflow", run_id)) is not None:
+        raise EntityExistsError(entity_key("Workflow", run_id), "a run's id is its own: leave it out to have one made")
     chosen = as_definition(definition)
     chosen.check(symphony)
     if chosen.code is not None:
