@@ -124,13 +124,13 @@ async def test_the_first_failure_cancels_the_other_branches(symphony: Symphony) 
 async def test_max_concurrency_bounds_what_runs_at_once(symphony: Symphony) -> None:
     """Of twelve items never more than three are under way."""
     under_way = most = 0
+    three = asyncio.Barrier(3)
 
     async def work(context: RunContext) -> int:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await three.wait()
         under_way -= 1
         return int(context["item"]) ** 2
 
