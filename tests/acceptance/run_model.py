@@ -1,22 +1,38 @@
-"""A simple model of runs: what the requests to them should do, without a log, an event loop or a clock of its own.
+"""A model of runs: what the requests to them should do, without a log, an event loop or a clock.
 
-The workflow: wait for the signal `go`, work (which fails while it is told to), sleep 100 s, wait for the signals `x` and `y` beside each
-other, finish; when it is cancelled, tidy up.
+The workflow: wait for the signal `go`; work, which works, fails or hangs as it is told to; sleep; wait for the signals `x` and `y`
+beside each other; a child run, which waits for `go` and labours; done. Who is cancelled tidies up, rests and sweeps.
 """
 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
-__all__ = ["NAP_S", "STEPS", "Illegal", "ModelRun"]
+__all__ = ["ADDRESSES", "CLEANUP", "NAP_S", "PLANS", "REST_S", "Illegal", "Mode", "Model", "ModelRun", "NotBegun"]
 
-STEPS = ("ask", "work", "nap", "both", "done")
-NAP_S = 100
+Mode = Literal["works", "fails", "hangs"]
+PLANS = {"whole": ("ask", "work", "nap", "both", "kid", "done"), "child": ("ask", "labour")}
+ADDRESSES = {"whole": ("ask", "work", "nap", "both", "both/x", "both/y", "kid", "done"), "child": ("ask", "labour")}
+CLEANUP = ("cleanup/tidy", "cleanup/rest", "cleanup/sweep")
+NAP_S, REST_S = 100, 10
+ENDED = ("completed", "failed", "cancelled")
+SHARED = ("outputs", "attempts", "signals", "timers", "children")
 
 
 class Illegal(Exception):
-    """The request may not be made now."""
+    """The request may not be made now: the run's status does not allow it, or it executes."""
+
+    def __init__(self, run: ModelRun, leads_to: str) -> None:
+        super().__init__(f"{run.name} is {run.status}: {leads_to}")
+        self.status = run.status
+        self.leads_to = leads_to
+
+
+class NotBegun(Exception):
+    """Neither has the run begun that step, nor what it was forked from."""
 
 
 @dataclass
@@ -25,113 +41,252 @@ class ModelRun:
 
     Attributes:
         active: whether it executes in the present process.
-        failing: whether its work fails; shared by all runs of a test.
-        now: seconds of the clock.
-        before: by step that has begun, the run as it was before; what a fork begins with.
+        hanging: whether its work is under way, and in the hands of the application.
+        entered: whether it has taken up its child run since it became active.
+        before: by address of a step it has begun, what a fork begins with there.
     """
 
     name: str
+    kind: str = "whole"
+    parent: str | None = None
     status: str = "pending"
     active: bool = False
-    completed: set[str] = field(default_factory=set)
-    signals: dict[str, int] = field(default_factory=dict)
-    wakes_at: int | None = None
-    tidied: int = 0
+    hanging: bool = False
+    entered: bool = False
     generation: int = 0
-    before: dict[str, ModelRun] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+    signals: dict[str, list[int]] = field(default_factory=dict)
+    timers: dict[str, int] = field(default_factory=dict)
+    children: dict[str, str] = field(default_factory=dict)
+    before: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    # -- requests -----------------------------------------------------------------------------------------------------
+    def shared(self) -> dict[str, Any]:
+        """What a fork takes over."""
+        return {**copy.deepcopy({name: getattr(self, name) for name in SHARED}), "before": dict(self.before)}
 
-    def resume(self, now: int, *, failing: bool) -> None:
-        if self.active or self.status not in ("pending", "running", "paused", "failed"):
-            raise Illegal
-        self.status, self.active = "running", True
-        self.go_on(now, failing=failing)
+    def begin(self, address: str, *, again: bool = False) -> None:
+        """A step begins; one without a body only once, however often it is entered."""
+        if address not in self.before and (again or address not in self.attempts):
+            self.before[address] = self.shared()
+        if again or address not in self.attempts:
+            self.attempts[address] = self.attempts.get(address, 0) + 1
 
-    def pause(self) -> None:
-        if self.status != "running":
-            raise Illegal
-        self.status, self.active = "paused", False
-
-    def cancel(self) -> None:
-        if self.status not in ("pending", "running", "paused", "failed"):
-            raise Illegal
-        self.status, self.active = "cancelled", False
-        self.tidied += 1
-
-    def signal(self, name: str, now: int, *, failing: bool) -> None:
-        if self.status not in ("pending", "running", "paused", "failed"):
-            raise Illegal
-        self.signals[name] = self.signals.get(name, 0) + 1
-        self.go_on(now, failing=failing)
-
-    def retry_from(self, step: str, now: int, *, failing: bool) -> None:
-        if self.active or self.status == "pending":
-            raise Illegal
-        place = STEPS.index(step)
-        for later in STEPS[place:]:
-            self.completed.discard(later)
-            self.before.pop(later, None)
-        if place <= STEPS.index("both"):
-            self.completed -= {"both/x", "both/y"}
-        if place <= STEPS.index("nap"):
-            self.wakes_at = None
-        self.generation += 1
-        self.status, self.active = "running", True
-        self.go_on(now, failing=failing)
-
-    def fork(self, step: str, name: str) -> ModelRun:
-        made = copy.deepcopy(self.before[step])
-        made.name, made.status, made.active, made.tidied, made.generation = name, "pending", False, 0, 0
-        return made
-
-    def crash(self) -> None:
-        self.active = False
-
-    def recover(self, now: int, *, failing: bool) -> None:
-        if self.status == "running" and not self.active:
-            self.active = True
-            self.go_on(now, failing=failing)
-
-    # -- what a run does by itself ------------------------------------------------------------------------------------
-
-    def go_on(self, now: int, *, failing: bool) -> None:
-        """Everything up to the next wait."""
-        while self.active and self.status == "running":
-            step = next((step for step in STEPS if step not in self.completed), None)
-            if step is None:
-                self.status, self.active = "completed", False
-                return
-            if step not in self.before:
-                snapshot = copy.deepcopy(self)
-                self.before[step] = snapshot
-            if step == "work" and failing:
-                self.status, self.active = "failed", False
-                return
-            if not self._does(step, now):
-                return
-            self.completed.add(step)
-
-    def _does(self, step: str, now: int) -> bool:
-        if step == "ask":
-            return self._take("go")
-        if step == "nap":
-            self.wakes_at = self.wakes_at if self.wakes_at is not None else now + NAP_S
-            return now >= self.wakes_at
-        if step == "both":
-            for name in ("x", "y"):
-                if f"both/{name}" not in self.completed and self._take(name):
-                    self.completed.add(f"both/{name}")
-            return {"both/x", "both/y"} <= self.completed
-        return True
-
-    def _take(self, name: str) -> bool:
+    def take(self, name: str, address: str) -> bool:
+        """Whether a wait got its signal; the oldest one first."""
         if not self.signals.get(name):
             return False
-        self.signals[name] -= 1
+        self.outputs[address] = self.signals[name].pop(0)
+        self.signals = {name: kept for name, kept in self.signals.items() if kept}
         return True
 
-    @property
-    def begun(self) -> list[str]:
-        """Steps that a retry or a fork may name, in order."""
-        return [step for step in STEPS if step in self.before]
+    def rests(self, address: str, now: int, seconds: int) -> bool:
+        """Whether a sleep, whose end is fixed when it begins, goes on."""
+        self.begin(address)
+        if now < self.timers.setdefault(address, now + seconds):
+            return True
+        del self.timers[address]
+        self.outputs[address] = None
+        return False
+
+    def stop(self) -> None:
+        """It executes no longer."""
+        self.active = self.hanging = self.entered = False
+
+
+class Model:
+    """All runs, by id, in the order in which they were made.
+
+    Attributes:
+        now: seconds that have passed.
+        mode: what becomes of work that begins now.
+        finished: by idempotency key, how often a body has come to its end.
+    """
+
+    def __init__(self) -> None:
+        self.runs: dict[str, ModelRun] = {}
+        self.now = 0
+        self.mode: Mode = "works"
+        self.finished: Counter[str] = Counter()
+
+    # -- requests: each is legal, or raises with nothing changed ------------------------------------------------------
+
+    def start(self, name: str) -> None:
+        self.runs[name] = ModelRun(name)
+        self.resume(self.runs[name])
+
+    def resume(self, run: ModelRun) -> None:
+        if run.active or run.status in ("completed", "cancelled"):
+            raise Illegal(run, "running")
+        self._take_up(run)
+
+    def pause(self, run: ModelRun) -> None:
+        if run.status != "running":
+            raise Illegal(run, "paused")
+        run.status = "paused"
+        if not run.hanging:
+            self._stop_paused(run)
+
+    def cancel(self, run: ModelRun, *, patient: bool = True) -> None:
+        if run.status in ("completed", "cancelled"):
+            raise Illegal(run, "cancelled")
+        run.status, run.active, run.entered = "cancelling", True, False
+        run.hanging = run.hanging and patient
+
+    def signal(self, run: ModelRun, name: str, payload: int) -> None:
+        if run.status not in ("pending", "running", "paused", "failed"):
+            raise Illegal(run, "signal")
+        run.signals.setdefault(name, []).append(payload)
+
+    def retry_from(self, run: ModelRun, step: str) -> None:
+        if run.active or run.status in ("pending", "cancelling"):
+            raise Illegal(run, "running")
+        if step not in run.before:
+            raise NotBegun
+        order = (*ADDRESSES[run.kind], *CLEANUP)
+        beside = {"both/x": ["both/y"], "both/y": ["both/x"]}.get(step, [])
+        for dropped in order[order.index(step) :]:
+            if dropped not in beside:
+                for held in (run.outputs, run.attempts, run.timers, run.children, run.before):
+                    held.pop(dropped, None)
+        if beside:
+            run.outputs.pop("both", None)
+        run.generation += 1
+        run.status, run.active = "running", True
+
+    def fork(self, run: ModelRun, step: str, name: str) -> None:
+        if step not in run.before:
+            raise NotBegun
+        made = self.runs[name] = ModelRun(name, run.kind, **copy.deepcopy(run.before[step]))
+        made.children = {address: child for address, child in made.children.items() if address in made.outputs}
+
+    def recover(self) -> list[str]:
+        taken_up = [run for run in self.runs.values() if run.status in ("running", "cancelling") and not run.active and run.parent is None]
+        for run in taken_up:
+            self._take_up(run)
+        return [run.name for run in taken_up]
+
+    # -- what else happens --------------------------------------------------------------------------------------------
+
+    def crash(self) -> None:
+        for run in self.runs.values():
+            run.stop()
+
+    def release(self, run: ModelRun, *, works: bool) -> None:
+        """Work that hangs comes to its end."""
+        run.hanging = False
+        self._end_body(run, "work", works=works)
+
+    def settle(self) -> None:
+        """Every run does what it can do by itself."""
+        moves = True
+        while moves:
+            moves = False
+            for run in list(self.runs.values()):
+                moves = self._goes_on(run) or moves
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _goes_on(self, run: ModelRun) -> bool:
+        if not run.active or run.hanging:
+            return False
+        before = (run.shared(), run.status, run.entered)
+        if run.status == "paused":
+            self._stop_paused(run)
+        elif run.status == "cancelling":
+            self._clean_up(run)
+        else:
+            step = next((step for step in PLANS[run.kind] if step not in run.outputs), None)
+            if step is None:
+                run.status = "completed"
+                run.stop()
+            else:
+                self._do(run, step)
+        return not run.active or run.hanging or (run.shared(), run.status, run.entered) != before
+
+    def _do(self, run: ModelRun, step: str) -> None:
+        if step in ("work", "labour", "done"):
+            self._begin_body(run, step)
+        elif step == "nap":
+            run.rests(step, self.now, NAP_S)
+        elif step == "ask":
+            run.begin(step)
+            run.take("go", step)
+        elif step == "kid":
+            self._do_child(run)
+        else:
+            for address in ("both", "both/x", "both/y"):
+                run.begin(address)
+            got = [f"both/{name}" in run.outputs or run.take(name, f"both/{name}") for name in ("x", "y")]
+            if all(got):
+                run.outputs["both"] = {name: run.outputs[f"both/{name}"] for name in ("x", "y")}
+
+    def _begin_body(self, run: ModelRun, address: str) -> None:
+        run.begin(address, again=True)
+        if address == "work" and self.mode == "hangs":
+            run.hanging = True
+        else:
+            self._end_body(run, address, works=address not in ("work", "labour") or self.mode != "fails")
+
+    def _end_body(self, run: ModelRun, address: str, *, works: bool) -> None:
+        if works:
+            run.outputs[address] = address
+            self.finished[f"{run.name}:{address}:{run.generation}"] += 1
+        elif run.status != "cancelling":
+            self._fail(run)
+
+    def _do_child(self, run: ModelRun) -> None:
+        run.begin("kid")
+        if not run.entered:
+            run.entered = True
+            if "kid" not in run.children:
+                name = f"{run.name}/kid" + (f"@{run.generation}" if run.generation else "")
+                run.children["kid"] = name
+                self.runs[name] = ModelRun(name, "child", parent=run.name)
+            child = self.runs[run.children["kid"]]
+            if child.status not in ("completed", "cancelled") and not child.active:
+                self._take_up(child)
+        child = self.runs[run.children["kid"]]
+        if child.active:
+            return
+        if child.status == "completed":
+            run.outputs["kid"], run.entered = "labour", False
+        elif child.status in ENDED:
+            self._fail(run)
+
+    def _clean_up(self, run: ModelRun) -> None:
+        children = self._children(run)
+        for child in children:
+            if child.status not in ENDED and not (child.status == "cancelling" and child.active):
+                self.cancel(child)
+        if any(child.status not in ENDED for child in children):
+            return
+        for address in CLEANUP:
+            if address not in run.outputs:
+                if address == "cleanup/rest":
+                    if run.rests(address, self.now, REST_S):
+                        return
+                else:
+                    self._begin_body(run, address)
+        run.status = "cancelled"
+        run.stop()
+
+    def _take_up(self, run: ModelRun) -> None:
+        run.active = True
+        if run.status != "cancelling":
+            run.status = "running"
+
+    def _stop_paused(self, run: ModelRun) -> None:
+        run.stop()
+        for child in self._children(run):
+            if child.status == "running":
+                self.pause(child)
+
+    @staticmethod
+    def _fail(run: ModelRun) -> None:
+        run.status = "failed"
+        run.stop()
+
+    def _children(self, run: ModelRun) -> list[ModelRun]:
+        """Its own: a fork shares what the child run of its original gave, not the child run."""
+        return [child for child in map(self.runs.__getitem__, run.children.values()) if child.parent == run.name]
