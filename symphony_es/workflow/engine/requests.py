@@ -126,8 +126,8 @@ class RunRequests:
             IllegalTransitionError: the run has completed or was cancelled. Nothing has been appended.
             RunsInProgressError: a step did not stop within 30 s after it was cancelled.
         """
-        run.check("cancel")
         if run.status is not WorkflowStatus.CANCELLING:
+            run.check("cancel")
             await self._record(
                 run, "WorkflowCancelRequested", lambda: run.move("cancel", self.clock.now()), lambda: run.check("cancel"), ask="cancel"
             )
