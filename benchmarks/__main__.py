@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
+import resource
 import sqlite3
 import statistics
 import subprocess
@@ -155,6 +157,44 @@ async def run_steps(directory: Path, steps: int) -> tuple[list[float], int]:
     return moments, size_of(directory)
 
 
+async def concurrent_runs(directory: Path) -> tuple[float, float, str]:
+    """500 concurrent runs of 20 steps, steps a second, against 1 run of 1,000 steps; the longest stall and memory are printed beside it."""
+    moments, _ = await run_steps(directory / "alone", 1000)
+    runs, steps, longest_s = 500, 20, 0.0
+    async with Symphony({"state_dir": directory / "many"}, persistence_enabled=True) as symphony:
+
+        async def work(context: Any) -> str:
+            return "x" * 200
+
+        async def watch() -> None:
+            nonlocal longest_s
+            last = time.perf_counter()
+            while True:
+                await asyncio.sleep(0.001)
+                now = time.perf_counter()
+                longest_s, last = max(longest_s, now - last - 0.001), now
+
+        symphony.functions.register("work", work)
+        builder = symphony.build_workflow().create("benchmark")
+        for number in range(steps):
+            builder.add_processing_step(f"s{number}", "", "work")
+        definition = builder.build()
+        collections: list[float] = []
+        gc.callbacks.append(lambda phase, info: collections.append(time.perf_counter() * (1 if phase == "stop" else -1)))
+        watching = asyncio.create_task(watch())
+        started = time.perf_counter()
+        done = await asyncio.gather(*(symphony.workflows.execute_workflow(definition, auto_checkpoint=False) for _ in range(runs)))
+        duration_s = time.perf_counter() - started
+        watching.cancel()
+        gc.callbacks.pop()
+        assert all(run.status == "completed" for run in done)
+    pause_s = max((begun + ended for begun, ended in zip(collections[::2], collections[1::2], strict=False)), default=0.0)
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    stall = f"longest stall {longest_s * 1000:.0f} ms, of which the garbage collector's longest pause {pause_s * 1000:.0f} ms"
+    print(f"concurrent_runs: {stall}; peak {peak_mb:.0f} MB", file=sys.stderr)
+    return runs * steps / duration_s, (len(moments) - 1) / (moments[-1] - moments[0]), "steps/s"
+
+
 def size_of(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
@@ -259,7 +299,8 @@ async def importing(directory: Path) -> tuple[float, float, str]:
 
 
 ROWS: tuple[Callable[[Path], Any], ...] = (
-    one_writer, many_writers, folding, engine_steps, late_steps, disk_per_step, checkpointing, resuming, assigning, importing,
+    one_writer, many_writers, folding, engine_steps, concurrent_runs, late_steps, disk_per_step, checkpointing, resuming, assigning,
+    importing,
 )  # fmt: skip
 
 
