@@ -12,6 +12,7 @@ from symphony_es.facades.runs import RunRequests
 from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.definitions.builder import WorkflowBuilder
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.definitions.nesting import step_at
 from symphony_es.workflow.definitions.step_list import StepList
 from symphony_es.workflow.definitions.steps import Step
 from symphony_es.workflow.definitions.stored import StoredDefinition
@@ -165,22 +166,26 @@ class Workflows(RunRequests):
         """What came of a run, as plain data of the caller's own.
 
         Returns:
-            `{"id", "name", "status", "error", "context", "outputs", "steps"}`; `outputs` has outputs by step address, `steps` has
-            `{"name", "status", "attempts", "output"}` by address, for every step of the definition (`pending` until it begins).
+            `{"id", "name", "status", "result", "error", "context", "outputs", "steps"}`; `outputs` has outputs by step address, `steps`
+            has `{"name", "status", "attempts", "output"}` by address: for every step of the definition's first level (`pending` until
+            it begins), and for every other one that has begun.
         """
         found = await self.get_run(run)
+        plan = found.definition.plan
         steps = {}
-        for step in found.definition.plan:
-            steps[step.id] = {
-                "name": step.name,
-                "status": found.step_status(step.id),
-                "attempts": found.attempts.get(step.id, 0),
-                "output": thaw(found.outputs.get(step.id)),
+        for address in dict.fromkeys([*(step.id for step in plan), *found.attempts]):
+            step = step_at(plan, address)
+            steps[address] = {
+                "name": step.name if step is not None else address,
+                "status": found.step_status(address),
+                "attempts": found.attempts.get(address, 0),
+                "output": thaw(found.outputs.get(address)),
             }
         return {
             "id": found.id,
             "name": found.name,
             "status": found.status.value,
+            "result": found.result,
             "error": thaw(found.error),
             "context": thaw(found.context),
             "outputs": thaw(found.outputs),

@@ -134,9 +134,11 @@ class WorkflowBuilder(StepList):
         await self._host().workflows.save_workflow(definition)
         return definition
 
-    async def execute(self, context: Mapping[str, Any] | None = None, auto_checkpoint: bool | AutoCheckpoint = True) -> Workflow:
+    async def execute(
+        self, context: Mapping[str, Any] | None = None, auto_checkpoint: bool | AutoCheckpoint = True, **options: Any
+    ) -> Workflow:
         """Builds the definition, executes it, and returns the run; see `WorkflowEngine.execute_workflow`."""
-        run: Workflow = await self._host().workflows.execute_workflow(self.build(), context, auto_checkpoint)
+        run: Workflow = await self._host().workflows.execute_workflow(self.build(), context, auto_checkpoint, **options)
         return run
 
     def _with_model(self, step: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class Turns:
         if self._began is None:
             self._began = now
             asyncio.get_running_loop().call_soon(self._next_iteration)
+            return True  # the first one of an iteration always has
         return now - self._began < BUDGET_S
 
     def _next_iteration(self) -> None:
