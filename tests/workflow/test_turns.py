@@ -48,10 +48,10 @@ async def test_a_cancelled_wait_leaves_its_turn_to_the_next(monkeypatch: pytest.
     """Also when it was cancelled after its turn had come."""
     monkeypatch.setattr(module, "BUDGET_S", 0.0)
     turns = Turns()
-    await turns.take()
-    waiting = [asyncio.create_task(turns.take()) for _ in range(3)]
+    asked = [asyncio.create_task(turns.take()) for _ in range(4)]
     await asyncio.sleep(0)
-    waiting[0].cancel()
+    assert [task.done() for task in asked] == [True, False, False, False], "the first one of an iteration always has room"
+    asked[1].cancel()
     monkeypatch.setattr(module, "BUDGET_S", 60.0)
-    await asyncio.gather(*waiting, return_exceptions=True)
-    assert [task.cancelled() for task in waiting] == [True, False, False]
+    await asyncio.gather(*asked, return_exceptions=True)
+    assert [task.cancelled() for task in asked] == [False, True, False, False]
