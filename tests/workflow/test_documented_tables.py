@@ -152,3 +152,11 @@ def test_the_yaml_reads_as_a_definition() -> None:
     assert WorkflowDefinition.from_dict(fetch("on")).step("shout").retry == RetryPolicy(max_attempts=3, on=("OSError",))
     with pytest.raises(DefinitionError, match=r"steps\[1\]\.retry\.True: is no key"):
         WorkflowDefinition.from_dict(fetch(True))
+
+
+@pytest.mark.parametrize("page", sorted(path.stem for path in (ROOT / "docs").glob("*.md")))
+def test_links_lead_to_sections(page: str) -> None:
+    """Every link to a part of a document leads to a heading that is there."""
+    for target, anchor in re.findall(r"\]\(([\w-]*)(?:\.md)?#([\w-]+)\)", text_of(page)):
+        headings = re.findall(r"^#+ (.*)$", text_of(target or page), re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}, f"{target}#{anchor}"
