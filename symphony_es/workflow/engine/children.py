@@ -72,4 +72,5 @@ class ChildRuns:
 
     def _of(self, parent: Workflow) -> list[Workflow]:
         found = [self._symphony.world.find(child) for child in list(parent.children.values())]
-        return [child for child in found if isinstance(child, Workflow)]
+        # A fork names the child runs that completed before it, and has no hold on them: their parent is the original.
+        return [child for child in found if isinstance(child, Workflow) and child.parent is parent]
