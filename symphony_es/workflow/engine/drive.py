@@ -112,13 +112,21 @@ class Drive:
         with self._world.recording("WorkflowCreated"):
             prepare()
             with self._world.recording("WorkflowStarted" if first else "WorkflowResumed", entity=self.run):
-                if self.run.error is not None:
-                    # What the run failed of is tried again; failures that the code of a workflow has dealt with stand.
-                    self.run.failures.pop(self.run.error["step"] or "", None)
+                self._forgive()
                 self.run.move("resume", self._clock.now())
         self._stage = "run_started" if first else "run_resumed"
         await self._world.flush(self.run)
         self.begun.set()
+
+    def _forgive(self) -> None:
+        """What a failed run failed of is tried again, with all attempts that it is allowed."""
+        step = self.run.error["step"] if self.run.error is not None else None
+        if step is None or step not in self.run.failures:
+            return
+        if self.run.definition.code is not None:
+            del self.run.failures[step]  # failures on record are raised again, since the code may have dealt with them
+        else:
+            self.run.failures[step]["count"] = 0
 
     async def _run_definition(self, runner: Runner) -> None:
         await runner.reach(self._stage)
