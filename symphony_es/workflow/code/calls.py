@@ -133,7 +133,8 @@ async def gather(*coroutines: Awaitable[Any], name: str = "gather", return_excep
 
     Args:
         *coroutines: what `step` and its like give, or coroutines of your own that call them.
-        name: what the addresses of their steps begin with: `gather/0/…`.
+        name: what the addresses of steps begin with that these coroutines call: `gather/0/…`. A step that was called before, as an
+            argument, belongs to the caller's own strand.
         return_exceptions: put exceptions among the results. Otherwise the first one cancels the others and is raised.
     """
     around = _strand(name)
