@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import pytest
 
 from symphony_es import Symphony
 from symphony_es.errors import DefinitionError
-from symphony_es.workflow import RetryPolicy, StepList, WaitStep, WorkflowBuilder, WorkflowDefinition
+from symphony_es.workflow import (
+    DataReader,
+    RetryPolicy,
+    Step,
+    StepList,
+    TaskStep,
+    WaitStep,
+    WorkflowBuilder,
+    WorkflowDefinition,
+    register_step_kind,
+)
 from symphony_es.workflow.definitions.nesting import path_at, step_at, walk
-from symphony_es.workflow.definitions.steps import step_kinds
+from symphony_es.workflow.definitions.steps import as_step, step_kinds
 
 DRAFT = {"kind": "task", "name": "draft", "template": "Draft {{ topic }}"}
 COUNT = {"kind": "function", "name": "count", "function": "count"}
@@ -186,10 +197,16 @@ def test_nesting_has_a_limit() -> None:
         ('{"name": "x", "name": "y"}', "twice"),
         ('{"name": "x", "context": {"a": NaN}}', "NaN"),
         ("[" * 100_000, "no JSON"),
+        (None, "no JSON"),
+        (b"\xff", "no JSON"),
+        ('{"name": "x", "context": {"a": [1e999]}}', r"context.a\[0\]: JSON has no inf"),
+        ('{"name": "x", "context": {"a": ' + "9" * 5000 + "}}", "no JSON"),
+        ('{"name": "x", "context": {"a": "\\ud800"}}', "context.a: cannot be stored"),
+        ('{"name": "x", "steps": [{"kind": "task", "name": "a", "template": "b", "kind": "task"}]}', "kind: this key is there twice"),
         ('{"name": "x", "steps": [{"kind": "sleep", "name": "s"}]}', r"steps\[0\].seconds"),
     ],
 )
-def test_faulty_json_is_refused(text: str, message: str) -> None:
+def test_faulty_json_is_refused(text: Any, message: str) -> None:
     """Nothing of it is taken in silence."""
     with pytest.raises(DefinitionError, match=message):
         WorkflowDefinition.from_json(text)
@@ -203,6 +220,7 @@ def test_faulty_json_is_refused(text: str, message: str) -> None:
         ({1: 2}, "context.a.1"),
         ((1,), "context.a"),
         (float("inf"), "context.a"),
+        pytest.param(10**5000, "context.a", id="huge"),
     ],
 )
 def test_what_json_cannot_hold_is_refused_with_its_path(value: Any, path: str) -> None:
@@ -273,3 +291,85 @@ def test_json_is_for_people() -> None:
     text = WorkflowDefinition(name="größer").to_json()
     assert "größer" in text
     assert json.loads(text)["name"] == "größer"
+
+
+@pytest.mark.parametrize("retry", [RetryPolicy(), {}, 3])
+def test_the_default_policy_is_a_policy(retry: Any) -> None:
+    """A step that is given the default policy is retried, unlike one that is given none; so is a definition's default."""
+    made = WorkflowBuilder().create("x").add_function("f", "f", retry=retry).add_function("g", "g").with_retry(retry).build()
+    assert [step.retry for step in made.plan] == [RetryPolicy(), None]
+    assert WorkflowDefinition.from_json(made.to_json()).retry_policy == RetryPolicy()
+
+
+def test_a_policy_may_be_given_by_its_fields() -> None:
+    """As keywords, of which those left out have their default; not beside a policy, where one would be lost."""
+    made = WorkflowBuilder().create("x").with_retry(max_attempts=5, delay_s=0, never_on=["KeyError"]).build()
+    assert made.retry == RetryPolicy(max_attempts=5, delay_s=0, never_on=("KeyError",))
+    with pytest.raises(DefinitionError, match=r"retry\.attempts: is no key"):
+        WorkflowBuilder().create("x").with_retry(attempts=5).build()
+    with pytest.raises(DefinitionError, match="not both"):
+        WorkflowBuilder().create("x").with_retry(3, delay_s=1)
+
+
+def test_nested_steps_are_given_in_many_ways() -> None:
+    """A list of steps, another builder, step objects, dicts, one alone: all the same in the definition."""
+    step = TaskStep(name="draft", template="Draft {{ topic }}")
+    ways: list[Any] = [StepList().add_step(step), WorkflowBuilder().add_step(DRAFT), [step], (DRAFT,), step, DRAFT]
+    made = [WorkflowBuilder().create("x").add_sequence("s", way).add_cleanup(way).build() for way in ways]
+    made.append(WorkflowBuilder().create("x").add_sequence("s", (one for one in [step])).add_cleanup(step).build())  # type: ignore[arg-type]
+    assert all(definition == made[0] for definition in made)
+
+
+@pytest.mark.parametrize(
+    ("build", "path"),
+    [
+        (lambda builder: builder.add_step(7), "steps[0]"),
+        (lambda builder: builder.add_sequence("s", 7), "steps[0].steps[0]"),
+        (lambda builder: builder.add_map("s", [1], "draft"), "steps[0].step"),
+        (lambda builder: builder.add_cleanup(7), "cleanup[0]"),
+        (lambda builder: builder.add_sequence("s", [DRAFT, 7]), "steps[0].steps[1]"),
+        (lambda builder: builder.add_conditional("s", "n", [{**COUNT, "function": lambda context: 1}]), "steps[0].then[0].function"),
+        (lambda builder: builder.add_cleanup(DRAFT, {**COUNT, "function": len}), "cleanup[1].function"),
+    ],
+)
+def test_what_is_no_step_is_refused_where_it_stands(build: Any, path: str) -> None:
+    """Also what the builder was given in place of steps, and functions that no other process could find, with the way out."""
+    with pytest.raises(DefinitionError) as caught:
+        build(WorkflowBuilder().create("x").default_model("small")).build()
+    assert caught.value.path == path
+    assert "function" not in path or "symphony.functions.register" in caught.value.why
+
+
+@register_step_kind
+@dataclass(frozen=True, kw_only=True)
+class AroundStep(Step):
+    """A kind of the application's own, with a step inside, and data that only looks like one."""
+
+    kind: ClassVar[str] = "test-around"
+    nested_keys: ClassVar[tuple[str, ...]] = ("inner",)
+
+    inner: Step
+    step: Any = None
+
+    def children(self) -> dict[str, tuple[Step, ...]]:
+        return {"": (self.inner,)}
+
+    def data(self) -> dict[str, Any]:
+        return {"inner": self.inner.to_dict(), "step": self.step}
+
+    @classmethod
+    def read(cls, reader: DataReader, **common: Any) -> Self:
+        return cls(**common, inner=as_step(reader.value("inner"), reader.at("inner")), step=reader.plain("step"))
+
+    async def perform(self, execution: Any) -> Any:
+        return await execution.run_step(self.inner, self.inner.id)
+
+
+def test_models_reach_tasks_however_they_are_given() -> None:
+    """Step objects and tuples in dicts, kinds of the application's own, clean-up steps; data that is no step is left alone."""
+    task = TaskStep(name="draft", template="x")
+    around = {"kind": "test-around", "name": "own", "inner": {"kind": "sequence", "name": "s", "steps": (task,)}, "step": DRAFT}
+    made = WorkflowBuilder().create("x").add_step(around).add_cleanup([task]).default_model("small").build()
+    held = made.to_dict()["steps"][0]
+    assert (held["inner"]["steps"][0]["model"], held["step"]) == ("small", DRAFT)
+    assert made.to_dict()["cleanup"][0]["model"] == "small"

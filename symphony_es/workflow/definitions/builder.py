@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from symphony_es.errors import ConfigurationError
+from symphony_es.errors import ConfigurationError, DefinitionError
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.step_list import NestedSteps, StepList, as_dicts
+from symphony_es.workflow.definitions.steps import Step, nested_keys_of
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["WorkflowBuilder"]
-
-_NESTED = ("steps", "then", "else", "branches", "step")
-"""Keys under which the kinds of this library hold nested steps."""
 
 
 class WorkflowBuilder(StepList):
@@ -72,9 +70,16 @@ class WorkflowBuilder(StepList):
         self._metadata.update(metadata)
         return self
 
-    def with_retry(self, policy: RetryPolicy | Mapping[str, Any] | int) -> Self:
-        """Says how failed attempts are repeated, of steps that say nothing of their own: a policy, its dict, or a number of attempts."""
-        self._options["retry"] = policy
+    def with_retry(self, policy: RetryPolicy | Mapping[str, Any] | int | None = None, **fields: Any) -> Self:
+        """Says how failed attempts are repeated, of steps that say nothing of their own.
+
+        Args:
+            policy: a policy, its dict, or a number of attempts.
+            **fields: in its place, the fields of a `RetryPolicy`; those left out have their default.
+        """
+        if policy is not None and fields:
+            raise DefinitionError("retry", "give a policy or the fields of one, not both")
+        self._options["retry"] = fields if policy is None else policy
         return self
 
     def with_timeout(self, seconds: float) -> Self:
@@ -141,15 +146,17 @@ class WorkflowBuilder(StepList):
         run: Workflow = await self._host().workflows.execute_workflow(self.build(), context, auto_checkpoint, **options)
         return run
 
-    def _with_model(self, step: Mapping[str, Any]) -> dict[str, Any]:
-        """The step, and the steps inside of it, with the model clients that the builder names."""
-        step = dict(step)
-        for key in _NESTED:
+    def _with_model(self, given: Any) -> Any:
+        """The step, and the steps inside of it, with the model clients that the builder names; what is no step stays as it is."""
+        if not isinstance(given, (Step, Mapping)):
+            return given
+        step = given.to_dict() if isinstance(given, Step) else dict(given)
+        for key in nested_keys_of(step.get("kind")):
             inner = step.get(key)
-            if isinstance(inner, Mapping):
+            if isinstance(inner, (list, tuple)):
+                step[key] = [self._with_model(one) for one in inner]
+            elif inner is not None:
                 step[key] = self._with_model(inner)
-            elif isinstance(inner, list):
-                step[key] = [self._with_model(one) if isinstance(one, Mapping) else one for one in inner]
         if step.get("kind") != "task" or "model" in step or "agent_id" in step:
             return step
         model = self._models.get(step.get("agent_type", ""), self._default_model)

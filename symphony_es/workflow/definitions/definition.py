@@ -18,7 +18,7 @@ from symphony_es.errors import DefinitionError
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.values import copy_plain
 from symphony_es.workflow.definitions.json_text import check_json, read_json
-from symphony_es.workflow.definitions.nesting import check_size, walk
+from symphony_es.workflow.definitions.nesting import check_depth, check_extent, walk
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import Step, read_steps
@@ -67,6 +67,8 @@ class WorkflowDefinition:
     code: str | None = None
 
     def __post_init__(self) -> None:
+        check_depth(self.steps, "steps")
+        check_depth(self.cleanup, "cleanup")
         given = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("steps", "cleanup", "retry")}
         reader = DataReader({key: dict(value) if isinstance(value, Mapping) else value for key, value in given.items()})
         checked = {
@@ -83,13 +85,14 @@ class WorkflowDefinition:
             "output": reader.template("output"),
             "code": reader.optional_text("code"),
         }
-        check_size(checked["steps"], "steps")
-        check_size(checked["cleanup"], "cleanup")
+        check_extent(checked["steps"], "steps")
+        check_extent(checked["cleanup"], "cleanup", address_bytes=len("cleanup/"))
         for index, step in enumerate(checked["steps"]):
             if checked["code"] is not None:
                 raise DefinitionError("steps", "a definition has steps or code, not both")
             if checked["cleanup"] and "cleanup" in (step.id, step.name):
                 raise DefinitionError(f"steps[{index}].id", "'cleanup' is what the addresses of clean-up steps begin with")
+        object.__setattr__(self, "_id_is_made", not self.id)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -132,6 +135,13 @@ class WorkflowDefinition:
             if getattr(self, name) is not None:
                 written[name] = getattr(self, name)
         return dict(copy_plain(written))
+
+    def to_nested_dict(self) -> dict[str, Any]:
+        """`to_dict`, as a part of another definition: a made id gives way to the name.
+
+        A made id is another one each time the definition is made, and the same content would be another version in every process.
+        """
+        return {**self.to_dict(), "id": self.name} if self.__dict__["_id_is_made"] else self.to_dict()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], path: str = "") -> WorkflowDefinition:
@@ -178,7 +188,9 @@ class WorkflowDefinition:
         Raises:
             DefinitionError: the step is faulty, or its name or id is taken.
         """
-        return replace(self, steps=[*self.steps, step])
+        longer = replace(self, steps=[*self.steps, step])
+        object.__setattr__(longer, "_id_is_made", self.__dict__["_id_is_made"])
+        return longer
 
     def get_steps(self) -> list[dict[str, Any]]:
         """The steps as plain dicts."""

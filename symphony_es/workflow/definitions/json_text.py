@@ -11,6 +11,9 @@ from symphony_es.errors import DefinitionError
 
 __all__ = ["check_json", "read_json"]
 
+_MAX_INT_BITS = 14_000
+"""Python neither writes nor reads an int of more than 4,300 digits."""
+
 
 def check_json(value: Any, path: str) -> None:
     """Looks whether a plain value comes back from JSON as what it is.
@@ -29,6 +32,8 @@ def check_json(value: Any, path: str) -> None:
             check_json(item, f"{path}[{index}]")
     elif isinstance(value, float) and not math.isfinite(value):
         raise DefinitionError(path, f"JSON has no {value!r}")
+    elif isinstance(value, int) and value.bit_length() > _MAX_INT_BITS:
+        raise DefinitionError(path, f"an int of {value.bit_length():,} bits has more digits than are read from JSON: write it as text")
     elif value is not None and type(value) not in (bool, int, float, str):
         raise DefinitionError(path, f"JSON has no form for a {type(value).__name__}: write it as text, or keep the definition as a dict")
 
@@ -41,12 +46,13 @@ def read_json(text: str | bytes) -> dict[str, Any]:
     """
     try:
         data = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         if isinstance(error, DefinitionError):
             raise
         raise DefinitionError("", f"this is no JSON: {error}") from error
     if not isinstance(data, dict):
         raise DefinitionError("", f"a definition is a dict, and this JSON is a {type(data).__name__}")
+    check_json(data, "")  # 1e999 has become an infinity
     return data
 
 

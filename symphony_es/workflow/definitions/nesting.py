@@ -1,22 +1,54 @@
-"""The tree of steps in a definition: walking through it, and finding the step that an address of a run belongs to. Pure."""
+"""The tree of steps in a definition: its limits, walking through it, and finding the step that an address of a run belongs to. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.errors import DefinitionError
+from symphony_es.events.values import Limits
 
 if TYPE_CHECKING:
     from symphony_es.workflow.definitions.steps import Step
 
-__all__ = ["MAX_DEPTH", "MAX_STEPS", "check_size", "path_at", "step_at", "walk"]
+__all__ = [
+    "MAX_ADDRESS_BYTES",
+    "MAX_DEPTH",
+    "MAX_STEPS",
+    "Extent",
+    "check_depth",
+    "check_extent",
+    "extent_of",
+    "path_at",
+    "step_at",
+    "walk",
+]
 
 MAX_DEPTH = 16
-"""How deep steps may be nested: addresses join the ids on the way, and end up in ids of tasks and child runs."""
+"""How deep steps may be nested, those of definitions inside the definition included: each level is two or three containers more, and
+the log holds 64."""
 
 MAX_STEPS = 10_000
 """How many steps a definition may have; a run copies its definition."""
+
+MAX_ADDRESS_BYTES = 400
+"""How long an address may become, in UTF-8. Ids of tasks and child runs are a run's id and an address, and end at 512 bytes."""
+
+_INDEX_BYTES = len("/99999")
+
+
+class Extent(NamedTuple):
+    """How large a step is with all that is inside of it.
+
+    Attributes:
+        depth: levels of steps, its own included.
+        steps: how many, itself included.
+        address_bytes: length of the longest address in it, from its own id on.
+    """
+
+    depth: int
+    steps: int
+    address_bytes: int
 
 
 def walk(steps: Sequence[Step], prefix: str = "") -> Iterator[tuple[str, Step]]:
@@ -63,20 +95,69 @@ def _descend(step: Step, parts: list[str], path: str) -> tuple[Step | None, str]
     return None, ""
 
 
-def check_size(steps: Sequence[Step], path: str) -> None:
+def extent_of(step: Step) -> Extent:
+    """Measures a step whose nested steps have been measured."""
+    depth, count, own = 0, 1, len(step.id.encode())
+    longest = own
+    for nested_in in (step.children(), step.inlined()):
+        for part, nested in nested_in.items():
+            before = own + (_INDEX_BYTES if part == "*" else len(part) + 1 if part else 0)
+            for inner in nested:
+                extent = inner.extent
+                depth, count = max(depth, extent.depth), count + extent.steps
+                # The index of an item stands for the id of the one step.
+                replaced = len(inner.id.encode()) if part == "*" and step.together else -1
+                longest = max(longest, before + extent.address_bytes - replaced)
+    return Extent(depth + 1, count, longest)
+
+
+def check_extent(steps: Sequence[Step], path: str, *, address_bytes: int = 0) -> None:
     """Looks whether a tree of steps keeps the limits.
 
+    Args:
+        steps: of the first level.
+        path: where they stand in the definition, for messages.
+        address_bytes: length of what their addresses begin with.
+
     Raises:
-        DefinitionError: it is deeper or larger.
+        DefinitionError: it is deeper or larger, or an address would be too long.
     """
     count = 0
-    level: list[Step] = list(steps)
-    for depth in range(1, MAX_DEPTH + 2):
-        count += len(level)
-        if not level:
-            break
-        if depth > MAX_DEPTH:
-            raise DefinitionError(path, f"steps are nested deeper than {MAX_DEPTH} levels: make the inner part a workflow of its own")
-        level = [nested for step in level for part in step.children().values() for nested in part]
+    for index, step in enumerate(steps):
+        extent = step.extent
+        count += extent.steps
+        if extent.depth > MAX_DEPTH:
+            why = f"steps are nested deeper than {MAX_DEPTH} levels: save the inner part as a workflow of its own, and give its workflow_id"
+            raise DefinitionError(f"{path}[{index}]", why)
+        needed = address_bytes + extent.address_bytes
+        if needed > MAX_ADDRESS_BYTES:
+            why = f"an address in it would take {needed} bytes, and {MAX_ADDRESS_BYTES} are allowed: give the steps shorter ids"
+            raise DefinitionError(f"{path}[{index}]", why)
     if count > MAX_STEPS:
-        raise DefinitionError(path, f"{count:,} steps are more than {MAX_STEPS:,}: use a loop, a map or workflows of their own")
+        raise DefinitionError(path, f"{count:,} steps are more than {MAX_STEPS:,}: use a loop, a map or saved workflows")
+
+
+def check_depth(steps: object, path: str) -> None:
+    """Looks, before anything is read, whether data is nested deeper than the log holds: reading goes down into it.
+
+    Goes level by level, whatever is given; a container that is in itself is deeper than any limit.
+
+    Raises:
+        DefinitionError: it is deeper.
+    """
+    limit = Limits().max_depth
+    level: dict[int, Any] = {id(steps): steps}
+    for _ in range(limit):
+        level = {id(inner): inner for item in level.values() for inner in _inside(item) if not isinstance(inner, (str, bytes))}
+        if not level:
+            return
+    raise DefinitionError(path, f"the data is nested deeper than the {limit} containers that a log holds")
+
+
+def _inside(item: Any) -> Iterable[Any]:
+    if isinstance(item, Mapping):
+        return item.values()
+    if isinstance(item, (list, tuple)):
+        return item
+    held = getattr(item, "__dict__", {}) if hasattr(type(item), "__dataclass_fields__") else {}
+    return () if "_extent" in held else held.values()

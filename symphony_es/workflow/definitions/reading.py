@@ -14,7 +14,10 @@ from symphony_es.events.values import check_plain, copy_plain
 from symphony_es.workflow.language.expressions import check_expression
 from symphony_es.workflow.language.templates import check_template
 
-__all__ = ["DataReader"]
+__all__ = ["MAX_SECONDS", "DataReader", "shown"]
+
+MAX_SECONDS = 100 * 365 * 86_400
+"""A hundred years: what is longer is a mistake, and ends beyond the last moment that a clock can tell."""
 
 
 class DataReader:
@@ -47,6 +50,7 @@ class DataReader:
             raise self.fault(key, f"must be a str, not {type(value).__name__}")
         if not value and default is None:
             raise self.fault(key, "must not be empty")
+        self._check(key, value)
         return value
 
     def optional_text(self, key: str) -> str | None:
@@ -73,12 +77,12 @@ class DataReader:
         return value
 
     def seconds(self, key: str) -> float | None:
-        """A number of seconds greater than 0, or None when it is missing or None."""
+        """A number of seconds greater than 0 and at most `MAX_SECONDS`, or None when it is missing or None."""
         value = self.value(key)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-            raise self.fault(key, f"must be a number of seconds greater than 0, not {value!r}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MAX_SECONDS:
+            raise self.fault(key, f"must be a number of seconds greater than 0 and at most {MAX_SECONDS:,} (100 years), not {shown(value)}")
         return value
 
     def choice(self, key: str, choices: Sequence[str]) -> str:
@@ -132,12 +136,7 @@ class DataReader:
     def plain(self, key: str) -> Any:
         """A copy of a value that can be part of a state, or None."""
         value = self.value(key)
-        try:
-            check_plain(value)
-        except UnstorableValueError as error:
-            inner = format_path(error.path)
-            separator = "" if not inner or inner.startswith("[") else "."
-            raise self.fault(f"{key}{separator}{inner}", f"cannot be stored: {error.why}") from error
+        self._check(key, value)
         return copy_plain(value)
 
     def has(self, key: str) -> bool:
@@ -158,8 +157,25 @@ class DataReader:
         """Where a key of this dict stands in the definition."""
         return f"{self.path}.{key}" if self.path else key
 
+    def _check(self, key: str, value: Any) -> None:
+        try:
+            check_plain(value)
+        except UnstorableValueError as error:
+            inner = format_path(error.path)
+            separator = "" if not inner or inner.startswith("[") else "."
+            raise self.fault(f"{key}{separator}{inner}", f"cannot be stored: {error.why}") from error
+
     def finish(self) -> None:
         """Refuses keys that nobody has asked for."""
         for key in self._data:
             if key not in self._asked:
                 raise self.fault(str(key), f"is no key that is known here (known: {', '.join(sorted(self._asked))})")
+
+
+def shown(value: object) -> str:
+    """A value for a message, cut where it is long; an int of thousands of digits has no text at all."""
+    try:
+        text = repr(value)
+    except ValueError:
+        text = f"an int of {value.bit_length():,} bits" if isinstance(value, int) else type(value).__name__
+    return text if len(text) <= 60 else f"{text[:59]}…"

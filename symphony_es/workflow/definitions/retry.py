@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,12 +13,14 @@ from symphony_es.errors import (
     NotRegisteredError,
     UnstorableValueError,
 )
-from symphony_es.workflow.definitions.reading import DataReader
+from symphony_es.workflow.definitions.reading import MAX_SECONDS, DataReader, shown
 
 __all__ = ["HOPELESS", "RetryPolicy"]
 
 HOPELESS = (DefinitionError, ExpressionError, LimitExceededError, NotRegisteredError, UnstorableValueError)
 """Errors that the same attempt would meet again: they are never retried."""
+
+_BOUNDS = {"delay_s": (0, MAX_SECONDS), "factor": (1, 1_000_000), "max_delay_s": (0, MAX_SECONDS), "jitter": (0, 1)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +29,9 @@ class RetryPolicy:
 
     Attributes:
         max_attempts: attempts in all, the first included; from 1 on.
-        delay_s: seconds before the second attempt.
-        factor: by which each further delay is longer; from 1 on.
-        max_delay_s: no delay is longer, in seconds.
+        delay_s: seconds before the second attempt; from 0 to 100 years.
+        factor: by which each further delay is longer; from 1 to 1,000,000.
+        max_delay_s: no delay is longer, in seconds; from 0 to 100 years.
         jitter: from 0 to 1: each delay is longer or shorter by up to this part of it, so that many runs do not come back at once.
         on: names of error classes that are retried, as `ValueError` or `package.module.ValueError`; subclasses count.
         never_on: names of error classes that are not, whatever `on` says.
@@ -48,22 +49,19 @@ class RetryPolicy:
     never_on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for key, least, most in (("delay_s", 0, None), ("factor", 1, None), ("max_delay_s", 0, None), ("jitter", 0, 1)):
+        for key, (least, most) in _BOUNDS.items():
             value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise DefinitionError(key, f"must be a number, not {value!r}")
-            if value < least or (most is not None and value > most):
-                bounds = f"at least {least}" if most is None else f"between {least} and {most}"
-                raise DefinitionError(key, f"must be {bounds}, not {value!r}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+                raise DefinitionError(key, f"must be a number between {least} and {most:,}, not {shown(value)}")
         if type(self.max_attempts) is not int or self.max_attempts < 1:
-            raise DefinitionError("max_attempts", f"must be an int of at least 1, not {self.max_attempts!r}")
+            raise DefinitionError("max_attempts", f"must be an int of at least 1, not {shown(self.max_attempts)}")
         for key in ("on", "never_on"):
             names = getattr(self, key)
             if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
                 raise DefinitionError(key, "must be a list of names of error classes")
             object.__setattr__(self, key, tuple(names))
 
-    def allows(self, error: Exception, failed_attempts: int) -> bool:
+    def allows(self, error: BaseException, failed_attempts: int) -> bool:
         """Whether another attempt follows this error, after so many that have failed."""
         if failed_attempts >= self.max_attempts or isinstance(error, HOPELESS):
             return False
@@ -74,9 +72,9 @@ class RetryPolicy:
         """Seconds to wait after so many failed attempts (from 1); `random_0_1` spreads them by the jitter."""
         exponent = min(failed_attempts - 1, 1000)
         try:
-            delay_s = self.delay_s * self.factor**exponent
+            delay_s = self.delay_s * float(self.factor) ** exponent
         except OverflowError:
-            delay_s = self.max_delay_s
+            delay_s = self.max_delay_s if self.delay_s else 0.0
         return min(min(delay_s, self.max_delay_s) * (1 + self.jitter * (2 * random_0_1 - 1)), self.max_delay_s)
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from symphony_es.workflow.definitions.retry import RetryPolicy
-from symphony_es.workflow.definitions.steps import Step, StepLike
+from symphony_es.workflow.definitions.steps import Step, StepLike, written
 from symphony_es.workflow.kinds.function import name_function
 from symphony_es.workflow.kinds.wait import NO_DEFAULT
 
@@ -192,27 +192,28 @@ class StepList:
         if isinstance(workflow, str):
             given: dict[str, Any] = {"workflow_id": workflow}
         else:
-            given = {"definition": dict(workflow) if isinstance(workflow, Mapping) else workflow.to_dict()}
+            given = {"definition": dict(workflow) if isinstance(workflow, Mapping) else workflow.to_nested_dict()}
         return self._add("workflow", name, context=dict(context or {}), **given, **common)
 
     def add_step(self, step: Step | Mapping[str, Any]) -> Self:
         """Adds a step of any kind, as an object or as the dict of one."""
-        self._steps.append(step.to_dict() if isinstance(step, Step) else dict(step))
+        self._steps.extend(written([step]))
         return self
 
     def _add(self, kind: str, name: str, *, retry: Any = None, **data: Any) -> Self:
-        policy = retry.to_dict() if isinstance(retry, RetryPolicy) else retry
-        given = {"kind": kind, "name": name, **data, "retry": policy}
-        self._steps.append({key: value for key, value in given.items() if value is not None and value not in ("", {})})
+        step = {key: value for key, value in {"kind": kind, "name": name, **data}.items() if value is not None and value not in ("", {})}
+        if retry is not None:
+            step["retry"] = retry.to_dict() if isinstance(retry, RetryPolicy) else retry
+        self._steps.append(step)
         return self
 
 
 def as_dicts(steps: NestedSteps) -> list[dict[str, Any]]:
-    """Steps that were given in one way or another, as plain dicts."""
+    """Steps that were given in one way or another, as plain dicts; what is no step stays among them, to be refused with its path."""
     if isinstance(steps, StepList):
         return steps.to_dicts()
-    several = [steps] if isinstance(steps, (Step, Mapping)) else steps
-    return [step.to_dict() if isinstance(step, Step) else dict(step) for step in several]
+    several: Any = steps if isinstance(steps, Iterable) and not isinstance(steps, (Step, Mapping, str)) else [steps]
+    return list(written(list(several)))
 
 
 def _id_of(agent: Any) -> str:

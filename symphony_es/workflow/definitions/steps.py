@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
 
 from symphony_es.errors import ConfigurationError, DefinitionError
+from symphony_es.workflow.definitions.nesting import Extent, extent_of
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.retry import RetryPolicy
 
@@ -21,10 +22,21 @@ if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.engine.execution import StepExecution
 
-__all__ = ["MAX_STEP_ID_CHARS", "Step", "StepLike", "as_step", "id_from_name", "read_steps", "register_step_kind", "step_kinds", "written"]
+__all__ = [
+    "MAX_STEP_ID_CHARS",
+    "Step",
+    "StepLike",
+    "as_step",
+    "id_from_name",
+    "nested_keys_of",
+    "read_steps",
+    "register_step_kind",
+    "step_kinds",
+    "written",
+]
 
 MAX_STEP_ID_CHARS = 100
-"""A step's id is part of its address, an address is part of task ids and idempotency keys, and those end at 512 bytes."""
+"""Room for a name; a step's id is part of its address, and those end at `MAX_ADDRESS_BYTES`."""
 
 _NOT_IN_AN_ID = re.compile(r"[/\x00-\x1f\x7f]")
 
@@ -68,7 +80,7 @@ class Step(ABC):
     atomic: bool = False
 
     def __post_init__(self) -> None:
-        if not self.id:
+        if not self.id and isinstance(self.name, str):
             object.__setattr__(self, "id", id_from_name(self.name))
 
     def children(self) -> dict[str, tuple[Step, ...]]:
@@ -78,6 +90,16 @@ class Step(ABC):
         item, where it stands for the id of the one step.
         """
         return {}
+
+    def inlined(self) -> dict[str, tuple[Step, ...]]:
+        """Steps of a definition inside of it, by part of the address; they run in a run of their own and count for the limits alone."""
+        return {}
+
+    @property
+    def extent(self) -> Extent:
+        """How large it is with all that is inside of it; measured once, when it is read."""
+        held: Extent | None = self.__dict__.get("_extent")
+        return extent_of(self) if held is None else held
 
     @abstractmethod
     def data(self) -> dict[str, Any]:
@@ -116,8 +138,9 @@ class Step(ABC):
             common["description"] = self.description
         if self.output_key is not None:
             common["output_key"] = self.output_key
-        if self.retry is not None:
-            common["retry"] = self.retry.to_dict()
+        retry: Any = self.retry  # of a step made by hand it may still be the short form
+        if retry is not None:
+            common["retry"] = retry.to_dict() if isinstance(retry, RetryPolicy) else retry
         if self.timeout_s is not None:
             common["timeout_s"] = self.timeout_s
         if self.atomic:
@@ -158,7 +181,7 @@ class Step(ABC):
             atomic=atomic,
         )
         reader.finish()
-        object.__setattr__(step, "_checked", True)
+        object.__setattr__(step, "_extent", extent_of(step))
         return step
 
     def renamed(self, name: str) -> Self:
@@ -184,6 +207,11 @@ def step_kinds() -> list[str]:
     return sorted(_kinds)
 
 
+def nested_keys_of(kind: object) -> tuple[str, ...]:
+    """Keys under which the dict of a step of some kind holds nested steps; none of a kind that nobody knows."""
+    return _kinds[kind].nested_keys if isinstance(kind, str) and kind in _kinds else ()
+
+
 def id_from_name(name: str) -> str:
     """The id of a step that was given none: its name, with `_` for what an address has no room for."""
     return _NOT_IN_AN_ID.sub("_", name)
@@ -197,7 +225,7 @@ def as_step(step: StepLike, path: str) -> Step:
     """
     if isinstance(step, Step):
         # What was read has been checked, and a step does not change: a definition of n steps is not read n times as it grows.
-        return step if "_checked" in step.__dict__ else Step.from_dict(step.to_dict(), path)
+        return step if "_extent" in step.__dict__ else Step.from_dict(step.to_dict(), path)
     if isinstance(step, Mapping):
         return Step.from_dict(step, path)
     raise DefinitionError(path, f"expected a step or the dict of one, not {type(step).__name__}")
@@ -211,9 +239,11 @@ def _fault_of_id(step_id: str) -> str | None:
     return None
 
 
-def written(steps: Sequence[StepLike]) -> list[dict[str, Any]]:
-    """Steps as plain dicts."""
-    return [step.to_dict() if isinstance(step, Step) else dict(step) for step in steps]
+def written(steps: Any) -> Any:
+    """Steps as plain dicts; whatever is no step stays as it is, for those who read it to refuse with its path."""
+    if not isinstance(steps, (list, tuple)):
+        return steps
+    return [step.to_dict() if isinstance(step, Step) else dict(step) if isinstance(step, Mapping) else step for step in steps]
 
 
 def read_steps(steps: Sequence[StepLike], path: str, *, least: int = 0) -> tuple[Step, ...]:

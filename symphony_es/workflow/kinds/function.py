@@ -50,11 +50,13 @@ class FunctionStep(Step):
 
     @classmethod
     def read(cls, reader: DataReader, **common: Any) -> Self:
-        """Reads `function` and `inputs`."""
+        """Reads `function` and `inputs`; a function itself stands for the name by which it is imported."""
         inputs = reader.template("inputs") or {}
         if not isinstance(inputs, dict):
             raise reader.fault("inputs", "must be a dict")
-        return cls(**common, function=reader.text("function"), inputs=inputs)
+        function = reader.value("function")
+        named = name_function(function, None, reader.at("function")) if callable(function) else reader.text("function")
+        return cls(**common, function=named, inputs=inputs)
 
     def check(self, symphony: Host) -> None:
         """Looks the function up.

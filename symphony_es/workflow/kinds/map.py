@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from symphony_es.errors import LimitExceededError
+from symphony_es.errors import ExpressionError, LimitExceededError
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import Step, StepLike, as_step, register_step_kind, written
 from symphony_es.workflow.engine.execution import Branch
 from symphony_es.workflow.kinds.parallel import ON_ERROR
+from symphony_es.workflow.language.expressions import check_expression
 
 if TYPE_CHECKING:
     from symphony_es.workflow.engine.execution import StepExecution
@@ -66,8 +68,12 @@ class MapStep(Step):
         over = reader.template("over", required=True)
         if not isinstance(over, (str, list, tuple)):
             raise reader.fault("over", f"must be a template or a list, not {type(over).__name__}")
+        if isinstance(over, str) and "{{" not in over:
+            raise reader.fault("over", f"a text is no list; a template that gives one is {{{{ {over} }}}}")
+        if isinstance(over, (list, tuple)) and len(over) > MAX_ITEMS:
+            raise reader.fault("over", f"a map goes over at most {MAX_ITEMS:,} items, not {len(over):,}")
         name = reader.text("as", default="item")
-        if not name.isidentifier() or name in ("index", "step", "context"):
+        if name in ("index", "step", "context") or not _can_be_read(name):
             raise reader.fault("as", f"{name!r} is no name that expressions can read; 'index', 'step' and 'context' have other meanings")
         if reader.value("step") is None:
             raise reader.fault("step", "is missing")
@@ -102,3 +108,11 @@ class MapStep(Step):
         ]
         outputs = await execution.run_together(branches, max_concurrency=self.max_concurrency, collect=self.on_error == "collect")
         return list(outputs.values())
+
+
+def _can_be_read(name: str) -> bool:
+    try:
+        check_expression(name)
+    except ExpressionError:
+        return False
+    return name.isidentifier() and not iskeyword(name)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from symphony_es.workflow.definitions.reading import DataReader
+from symphony_es.workflow.definitions.reading import MAX_SECONDS, DataReader, shown
 from symphony_es.workflow.definitions.steps import Step, register_step_kind
 
 if TYPE_CHECKING:
     from symphony_es.workflow.engine.execution import StepExecution
 
-__all__ = ["SleepStep"]
+__all__ = ["SleepStep", "as_seconds"]
 
 
 @register_step_kind
@@ -21,7 +21,7 @@ class SleepStep(Step):
     """Waits so many seconds, or for a moment; the output is None.
 
     Attributes:
-        seconds: how long, or a template that gives it.
+        seconds: how long, from 0 to 100 years, or a template that gives it.
         until: a moment with a time zone, its ISO 8601 text, or a template that gives either. One of both is given.
     """
 
@@ -42,9 +42,9 @@ class SleepStep(Step):
         if (seconds is None) == (until is None):
             raise reader.fault("seconds", "a sleep has `seconds` or `until`, one of both")
         try:
-            if seconds is not None and "{{" not in str(seconds):
-                _seconds(seconds)
-            elif until is not None and "{{" not in str(until):
+            if seconds is not None and not _is_template(seconds):
+                as_seconds(seconds)
+            elif until is not None and not _is_template(until):
                 _moment(until)
         except (TypeError, ValueError) as error:
             raise reader.fault("seconds" if seconds is not None else "until", str(error)) from None
@@ -59,7 +59,7 @@ class SleepStep(Step):
         noted = execution.progress
         if noted is None:
             if self.seconds is not None:
-                until = execution.now() + timedelta(seconds=_seconds(execution.render(self.seconds)))
+                until = execution.now() + timedelta(seconds=as_seconds(execution.render(self.seconds)))
             else:
                 until = _moment(execution.render(self.until))
             noted = {"until": until}
@@ -67,10 +67,19 @@ class SleepStep(Step):
         await execution.sleep_until(noted["until"])
 
 
-def _seconds(given: Any) -> float:
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given < float("inf"):
-        raise TypeError(f"a sleep takes a number of seconds from 0 on, not {given!r}")
+def as_seconds(given: Any) -> float:
+    """How long a step is to wait.
+
+    Raises:
+        TypeError: it is no number from 0 to `MAX_SECONDS`.
+    """
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given <= MAX_SECONDS:
+        raise TypeError(f"a wait takes a number of seconds between 0 and {MAX_SECONDS:,} (100 years), not {shown(given)}")
     return given
+
+
+def _is_template(given: Any) -> bool:
+    return isinstance(given, str) and "{{" in given
 
 
 def _moment(given: Any) -> datetime:
@@ -83,4 +92,7 @@ def _moment(given: Any) -> datetime:
         raise TypeError(f"a sleep takes a moment, not {given!r}")
     if given.tzinfo is None:
         raise ValueError(f"{given.isoformat()} has no time zone: write +00:00 for UTC")
-    return given.astimezone(UTC)
+    try:
+        return given.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{given.isoformat()} is beyond the moments that a clock can tell") from None

@@ -36,10 +36,15 @@ class SubWorkflowStep(Step):
     workflow_id: str | None = None
     context: dict[str, Any] = field(default_factory=dict)
 
+    def inlined(self) -> dict[str, tuple[Step, ...]]:
+        """The steps of the definition, at no part of the child run's addresses, and its clean-up steps."""
+        given = self.definition
+        return {"": given.plan, "cleanup": given.cleanup_plan} if isinstance(given, WorkflowDefinition) else {}
+
     def data(self) -> dict[str, Any]:
         """The definition or its id, and the context."""
         given = self.definition
-        held = given.to_dict() if isinstance(given, WorkflowDefinition) else given
+        held = given.to_nested_dict() if isinstance(given, WorkflowDefinition) else given
         return {
             **({"definition": held} if held is not None else {}),
             **({"workflow_id": self.workflow_id} if self.workflow_id is not None else {}),
@@ -55,10 +60,12 @@ class SubWorkflowStep(Step):
         context = reader.template("context") or {}
         if not isinstance(context, dict) or not all(isinstance(key, str) for key in context):
             raise reader.fault("context", "must be a dict with str keys")
+        if isinstance(given, WorkflowDefinition):
+            given = given.to_nested_dict()
         if isinstance(given, Mapping):
             # An id of its own would make the same content another version each time it is read.
             given = WorkflowDefinition.from_dict({**given, "id": given.get("id") or given.get("name")}, reader.at("definition"))
-        elif given is not None and not isinstance(given, WorkflowDefinition):
+        elif given is not None:
             raise reader.fault("definition", f"must be a definition or the dict of one, not {type(given).__name__}")
         return cls(**common, definition=given, workflow_id=workflow_id, context=context)
 

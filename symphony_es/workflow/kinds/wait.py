@@ -7,8 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from symphony_es.errors import SignalTimeoutError
-from symphony_es.workflow.definitions.reading import DataReader
+from symphony_es.workflow.definitions.reading import DataReader, shown
 from symphony_es.workflow.definitions.steps import Step, register_step_kind
+from symphony_es.workflow.kinds.sleep import as_seconds
 
 if TYPE_CHECKING:
     from symphony_es.workflow.engine.execution import StepExecution
@@ -51,7 +52,8 @@ class WaitStep(Step):
         signal = reader.template("signal", required=True)
         if not isinstance(signal, str) or not signal:
             raise reader.fault("signal", "must be a str that is not empty")
-        within_s = reader.template("within_s") if isinstance(reader.value("within_s"), str) else reader.seconds("within_s")
+        is_template = isinstance(reader.value("within_s"), str) and "{{" in reader.value("within_s")
+        within_s = reader.template("within_s") if is_template else reader.seconds("within_s")
         default = reader.plain("default") if reader.has("default") else NO_DEFAULT
         return cls(**common, signal=signal, within_s=within_s, default=default)
 
@@ -60,13 +62,17 @@ class WaitStep(Step):
 
         Raises:
             SignalTimeoutError: the time is up, and there is no default.
+            TypeError: a template gives no name, or no duration.
         """
-        name = str(execution.render(self.signal))
+        name = execution.render(self.signal)
+        if name == "" or isinstance(name, bool) or not isinstance(name, (str, int)):
+            raise TypeError(f"a signal's name is a text that is not empty, and {self.signal!r} gives {shown(name)}")
+        name = str(name)
         noted, until = execution.progress, None
         if isinstance(noted, dict) and "until" in noted:
             until = noted["until"]
         elif self.within_s is not None and noted is None:
-            until = execution.now() + timedelta(seconds=float(execution.render(self.within_s)))
+            until = execution.now() + timedelta(seconds=as_seconds(execution.render(self.within_s)))
             await execution.note("WorkflowTimerSet", {"until": until})
         try:
             return await execution.take_signal(name, until)
