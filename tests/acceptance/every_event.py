@@ -1,8 +1,9 @@
 """The child process of the enumerated kills: goes on with a run, or begins it, and dies right after its k-th commit.
 
 `python -m tests.acceptance.every_event` is a fork server: imports are done once. Each line of standard input is
-`WORKFLOW DIRECTORY COMMITS`; the child dies when it has made so many commits durable and before anybody is told (0: never). Each
-submission is a commit of its own, so that every boundary between transactions is one at which a child can die.
+`WORKFLOW DIRECTORY COUNTED COMMITS`; the child dies when it has made so many commits durable and before anybody is told (0: never).
+COUNTED says which ones: `all`, or `progress`, those that a process which goes on does not make again. Each submission is a commit of
+its own, so that every boundary between transactions is one at which a child can die.
 """
 
 from __future__ import annotations
@@ -20,12 +21,10 @@ from symphony_es import Symphony, entity
 from symphony_es.log import writer as writer_module
 from symphony_es.workflow import (
     DataReader,
-    RunMoment,
     Step,
     StepExecution,
     StepList,
     WorkflowDefinition,
-    WorkflowHook,
     gather,
     register_step_kind,
     run_workflow,
@@ -36,6 +35,8 @@ from symphony_es.workflow import (
 )
 
 RUN = "main"
+AGAIN = frozenset({"WorkflowResumed", "WorkflowStepStarted", "WorkflowStepRetried", "TaskStarted"})
+"""What each process that goes on with a run records anew, however often it dies; anything else brings the run further."""
 
 
 @entity(type="EveryEventCounter")
@@ -118,7 +119,7 @@ def declared_all() -> WorkflowDefinition:
         )
         .add_loop("review", review, 5, until="step.judge.result >= 1")
         .add_map("each", "{{ items }}", StepList().add_function("one", "item").add_function("two", "written"))
-        .add_parallel("collect", StepList().add_function("fine", "echo").add_function("bad", "bad"), on_error="collect")
+        .add_parallel("collect", StepList().add_function("fine", "echo").add_function("bad", "bad", retry=3), on_error="collect")
         .add_wait("early")
         .add_wait("late")
         .add_wait("expiring", within_s=5, default="nobody came")
@@ -141,12 +142,13 @@ def declared_small() -> WorkflowDefinition:
         steps=StepList()
         .add_function("plan", "small_plan")
         .add_parallel("fan", parts)
+        .add_loop("review", [function("weigh", "weigh")], 5, until="step.weigh.result >= 2")
         .add_wait("late")
         .add_sleep("nap", 60)
         .add_workflow("sub", inner)
         .add_function("flaky", "flaky", retry=3)
         .to_dicts(),
-        output="{{ [step.plan.result, step.fan.results, step.late.result, step.sub.result, step.flaky.result] }}",
+        output="{{ [step.plan.result, step.fan.results, step.review.results, step.late.result, step.sub.result, step.flaky.result] }}",
     )
 
 
@@ -216,7 +218,7 @@ class Bodies:
 
     async def do_flaky(self, context: Any) -> Any:
         run = context.symphony.entities.get(f"Workflow:{context.run_id}")
-        if context.step not in run.failures:
+        if run.failures.get(context.step, {"count": 0})["count"] < 2:
             raise ConnectionError("not yet")
         return "at last"
 
@@ -232,6 +234,9 @@ class Bodies:
 
     async def do_small_plan(self, context: Any) -> Any:
         return ["a", "b", "c"]
+
+    async def do_weigh(self, context: Any) -> Any:
+        return context["iteration"]
 
     async def do_draft(self, context: Any) -> Any:
         return f"draft at {context.step.split('/')[1]}"
@@ -261,23 +266,20 @@ def coded_small(symphony: Symphony, bodies: Bodies) -> Any:
     async def small() -> Any:
         plan = await step(noted, "small_plan", name="plan")
         parts = await gather(*(part(number) for number in range(len(plan))), name="fan")
+        review: list[int] = []
+
+        async def weigh() -> int:
+            bodies.note(step_context())
+            return len(review)
+
+        while not review or review[-1] < 2:
+            review.append(await step(weigh, name="weigh"))
         late = await wait_for_signal("late", name="late")
         await sleep(60, name="nap")
         sub = await run_workflow(WorkflowDefinition(name="inner", steps=[function("first", "number")]), name="sub")
-        return [plan, parts, late, sub, await step(noted, "flaky", name="flaky", retry=3)]
+        return [plan, parts, review, late, sub, await step(noted, "flaky", name="flaky", retry=3)]
 
     return small
-
-
-class SendsLate(WorkflowHook):
-    """Sends the signal `late` when the step that waits for it has begun; once, whatever dies."""
-
-    def __init__(self) -> None:
-        self.sending: asyncio.Task[None] | None = None
-
-    async def step_started(self, moment: RunMoment) -> None:
-        if moment.step == "late":
-            self.sending = asyncio.ensure_future(send_once(moment.symphony, moment.run, "late", {"n": 7}))
 
 
 async def send_once(symphony: Any, run: Any, name: str, payload: Any) -> None:
@@ -288,13 +290,21 @@ async def send_once(symphony: Any, run: Any, name: str, payload: Any) -> None:
     await symphony.workflows.signal(run, name, payload)
 
 
-async def go_on(kind: str, directory: str, commits: int) -> None:
-    """One process: opens the log, goes on with the run or begins it, and waits for its end."""
+async def send_late(symphony: Any, run: Any) -> None:
+    """Sends the signal `late` when the step that waits for it is seen to have begun; once, whatever dies."""
+    async for event in symphony.registry.get("workflow_engine").handle(run).events():
+        if event.metadata.step == "late":
+            await send_once(symphony, run, "late", {"n": 7})
+            return
+
+
+async def go_on(kind: str, directory: str, counted: str, commits: int) -> None:
+    """One process: opens the log, begins the run or goes on with it, and waits for its end."""
     effects = os.open(f"{directory}.effects", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     writer_module.MAX_BATCH_EVENTS = 1
     symphony = Symphony({"state_dir": directory}, persistence_enabled=True)
     await symphony.setup()
-    die_after(symphony.log, commits)
+    die_after(symphony.log, counted, commits)
     await symphony.resume()
     bodies = Bodies(symphony, effects)
     bodies.register()
@@ -305,53 +315,46 @@ async def go_on(kind: str, directory: str, commits: int) -> None:
         symphony.entities.add(Counter(id="c"))
         await symphony.flush()
     run = symphony.entities.find(f"Workflow:{RUN}")
-    late = SendsLate()
-    had_begun = run is not None and "late" in run.attempts and "late" not in run.outputs
     if run is None:
         definition = {"all": declared_all, "declared": declared_small, "coded": lambda: coded}[kind]()
-        handle = await engine.start(definition, run_id=RUN, auto_checkpoint=False, hooks=[late])
-    elif run.status in ("running", "pending"):
-        handle = await engine.start(run, auto_checkpoint=False, hooks=[late])
-    else:
-        os.write(1, b"done\n")
-        await symphony.close()
-        return
+        run = (await engine.start(definition, run_id=RUN, auto_checkpoint=False)).run
+    going = asyncio.ensure_future(engine.recover(auto_checkpoint=False))  # what executes already is left alone
     if kind == "all":
-        await send_once(symphony, handle.run, "early", "bird")
-    if had_begun:
-        await send_once(symphony, handle.run, "late", {"n": 7})  # its step does not begin again, so the hook is not told
-    await handle.result()
-    if late.sending is not None:
-        await late.sending
+        await send_once(symphony, run, "early", "bird")
+    await send_late(symphony, run)
+    await going
+    await engine.handle(run).result()
     await symphony.close()
     os.write(1, b"done\n")
 
 
-def die_after(log: Any, commits: int) -> None:
+def die_after(log: Any, counted: str, commits: int) -> None:
     """Has this process killed when it has made so many commits."""
-    writer = log._writer
-    told = writer._on_appended
+    recorder = log._writer._recorder
+    append_groups = recorder.append_groups
     made = 0
 
-    def appended(head: int, time_ns: int) -> None:
+    def append(groups: Any, time_ns: int) -> Any:
         nonlocal made
-        made += 1
+        outcomes = append_groups(groups, time_ns)
+        (events,) = groups
+        made += counted == "all" or any(event.name not in AGAIN for event in events)
         if made == commits:
             os.kill(os.getpid(), signal.SIGKILL)
-        told(head, time_ns)
+        return outcomes
 
-    writer._on_appended = appended
+    recorder.append_groups = append
 
 
 def serve() -> None:
     """Fork one child per line of standard input; say how it ended."""
     for line in sys.stdin:
-        kind, directory, commits = line.split()
+        kind, directory, counted, commits = line.split()
         pid = os.fork()
         if pid == 0:
             signal.alarm(30)  # a run that waits for what will never come is a failure, not a hanging test
             try:
-                asyncio.run(go_on(kind, directory, int(commits)))
+                asyncio.run(go_on(kind, directory, counted, int(commits)))
             except BaseException:
                 sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
                 os._exit(1)

@@ -42,7 +42,9 @@ class ModelRun:
     Attributes:
         active: whether it executes in the present process.
         hanging: whether its work is under way, and in the hands of the application.
-        entered: whether it has taken up its child run since it became active.
+        entered: whether it has taken up its child run, or is cancelling those that had not ended, since it became active.
+        going: the child runs whose cancellation it waits for.
+        failed: whether the last attempt at its step `kid` has failed; the next one is another.
         before: by address of a step it has begun, what a fork begins with there.
     """
 
@@ -53,6 +55,8 @@ class ModelRun:
     active: bool = False
     hanging: bool = False
     entered: bool = False
+    going: list[str] = field(default_factory=list)
+    failed: bool = False
     generation: int = 0
     outputs: dict[str, Any] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
@@ -92,6 +96,7 @@ class ModelRun:
     def stop(self) -> None:
         """It executes no longer."""
         self.active = self.hanging = self.entered = False
+        self.going = []
 
 
 class Model:
@@ -149,6 +154,7 @@ class Model:
             if dropped not in beside:
                 for held in (run.outputs, run.attempts, run.timers, run.children, run.before):
                     held.pop(dropped, None)
+                run.failed = run.failed and dropped != "kid"
         if beside:
             run.outputs.pop("both", None)
         run.generation += 1
@@ -236,7 +242,8 @@ class Model:
             self._fail(run)
 
     def _do_child(self, run: ModelRun) -> None:
-        run.begin("kid")
+        run.begin("kid", again=run.failed)
+        run.failed = False
         if not run.entered:
             run.entered = True
             if "kid" not in run.children:
@@ -252,14 +259,19 @@ class Model:
         if child.status == "completed":
             run.outputs["kid"], run.entered = "labour", False
         elif child.status in ENDED:
+            run.failed = True
             self._fail(run)
 
     def _clean_up(self, run: ModelRun) -> None:
-        children = self._children(run)
-        for child in children:
-            if child.status not in ENDED and not (child.status == "cancelling" and child.active):
-                self.cancel(child)
-        if any(child.status not in ENDED for child in children):
+        if not run.entered:
+            run.entered = True
+            run.going = [child.name for child in self._children(run) if child.status not in ENDED]
+            for name in run.going:
+                child = self.runs[name]
+                if child.status != "cancelling" or not child.active:
+                    self.cancel(child)
+        run.going = [name for name in run.going if self.runs[name].status not in ENDED]
+        if run.going:
             return
         for address in CLEANUP:
             if address not in run.outputs:

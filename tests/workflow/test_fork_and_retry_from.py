@@ -264,6 +264,8 @@ async def test_a_fork_is_forked_and_retried_at_steps_that_it_shares(symphony: Sy
     assert (deeper.completed_steps, deeper.context["factor"], deeper.forked_from["run"]) == (2, 2, fork)  # type: ignore[index]
     await symphony.workflows.resume(deeper, auto_checkpoint=False)
     assert state_of(deeper) == state_of(original)
+    deepest = await symphony.workflows.fork(deeper, "s1")  # its origin's own events all come after what the two share
+    assert (deepest.completed_steps, deepest.context["factor"], deepest.forked_from["run"]) == (1, 2, deeper)  # type: ignore[index]
     again = await symphony.workflows.fork(fork, "s7")
     await symphony.workflows.resume(again, auto_checkpoint=False)
     assert state_of(again) == state_of(fork)

@@ -73,11 +73,11 @@ async def past_before_step(symphony: Host, run: Workflow, step: str) -> Past:
 
 async def _history(symphony: Host, key: str, until: int | None) -> list[Event]:
     """The events of a run; those of a fork begin with what it shares with the run that it was forked from."""
-    events = await symphony.log.read_entity(key, until_position=until)
+    events = await symphony.log.read_entity(key)
     if events and events[0].name == FORK_EVENT:
-        shared = await _history(symphony, f"Workflow:{events[0].data['run_id']}", events[0].data["position"])
-        return [*shared, *events]
-    return events
+        events = [*await _history(symphony, f"Workflow:{events[0].data['run_id']}", events[0].data["position"]), *events]
+    # A fork of a fork can begin before the fork that it was made of: what that one shares counts too.
+    return [event for event in events if until is None or event.position <= until]
 
 
 async def past_at(symphony: Host, run: Workflow, position: int) -> Past:
