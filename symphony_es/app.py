@@ -151,7 +151,7 @@ class Symphony:
     async def _populate(self, resume: str | None) -> None:
         world = self._world = self._new_world(empty_log=self.log.head == 0)
         if self.log.head:
-            world.waiting_in_log = world.entity_count = await self.history.count_entities()
+            world.waiting_in_log = world.entity_count = await self.state_history.count_entities()
         if "workflow_engine" not in self.registry:
             self.registry.register("workflow_engine", WorkflowEngine(self))
         if resume == "latest":
@@ -225,7 +225,7 @@ class Symphony:
         return self._ready(self._world)
 
     @property
-    def history(self) -> StateHistory:
+    def state_history(self) -> StateHistory:
         """Past states."""
         return self._ready(self._opened).history
 
@@ -277,7 +277,7 @@ class Symphony:
         Raises:
             EntityNotFoundError: there is no such entity.
         """
-        return await refresh(self.world, self.history, entity)
+        return await refresh(self.world, self.state_history, entity)
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
@@ -358,7 +358,7 @@ class Symphony:
                 if not stop_runs:
                     raise RunsInProgressError(engine.active_runs)
                 await engine.interrupt(engine.active_runs)
-            resumption = Resumption(self, self.history, self.shell, self._install)
+            resumption = Resumption(self, self.state_history, self.shell, self._install)
             self.last_resume = await resumption.run(
                 lambda: target_position(self.log, until, entry),
                 checkpoint=entry,
@@ -403,7 +403,7 @@ class Symphony:
             position = (await self._on_disk("at").find(moment)).position
         else:
             position = await target_position(self.log, moment, None)
-        return StateView(await self.history.states_at(position))
+        return StateView(await self.state_history.states_at(position))
 
     # -- building -----------------------------------------------------------------------------------------------------
 

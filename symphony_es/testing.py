@@ -103,7 +103,7 @@ async def _rebuild(symphony: Symphony) -> tuple[ResumeReport, dict[str, dict[str
     with symphony.world.lock:
         symphony.world.record_foreign()
     await symphony.flush()
-    fold = await symphony.history.states_at(symphony.log.head)
+    fold = await symphony.state_history.states_at(symphony.log.head)
     report = ResumeReport(position=fold.position)
     world = symphony.world_under_construction()
     await build_world(symphony.shell(world), world, fold, report, strict=False)

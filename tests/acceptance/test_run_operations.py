@@ -472,7 +472,7 @@ class RunOperations(RuleBasedStateMachine):
         self.runner.run(self._check_log())
 
     async def _check_log(self) -> None:
-        fold = await self.symphony.history.states_at(self.symphony.log.head)
+        fold = await self.symphony.state_history.states_at(self.symphony.log.head)
         live = states_of(self.symphony)
         folded = {key: state.data for key, state in live_states(fold).items()}
         assert live == folded, [key for key in live.keys() | folded.keys() if live.get(key) != folded.get(key)]

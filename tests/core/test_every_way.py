@@ -150,7 +150,7 @@ class Application:
         self.symphony.world.record_foreign()
         await self.symphony.flush()
         return picture(
-            await self.symphony.history.states_at(self.symphony.log.head if moment is None else (await self.symphony.at(moment)).position)
+            await self.symphony.state_history.states_at(self.symphony.log.head if moment is None else (await self.symphony.at(moment)).position)
         )
 
 
@@ -186,13 +186,13 @@ def test_fold_snapshot_and_restored_objects_agree_at_every_position(
             for position in range(symphony.log.head + 1):
                 fold.apply_rows(await symphony.log.read_rows(after=fold.position, until=position))
                 expected = picture(fold)
-                states = await symphony.history.states_at(position)
+                states = await symphony.state_history.states_at(position)
                 assert picture(states) == expected, position
                 world = symphony.world_under_construction()
                 await build_world(symphony.shell(world), world, states, ResumeReport(position=position), strict=False)
                 assert captured(world) == expected, position
                 for key in fold.states:
-                    one = await symphony.history.entity_at(key, position)
+                    one = await symphony.state_history.entity_at(key, position)
                     assert one is not None
                     assert (one.version, one.data is None) == (fold.states[key].version, fold.states[key].deleted)
             assert picture(fold) == live
@@ -204,9 +204,9 @@ def test_fold_snapshot_and_restored_objects_agree_at_every_position(
                 except PositionInsideTransactionError as error:
                     await symphony.resume(replay_until=error.last)
                 assert symphony.last_resume is not None
-                there = picture(await symphony.history.states_at(symphony.last_resume.position))
+                there = picture(await symphony.state_history.states_at(symphony.last_resume.position))
                 assert captured(symphony.world) == there
-                assert picture(await symphony.history.states_at(symphony.log.head)) == there
+                assert picture(await symphony.state_history.states_at(symphony.log.head)) == there
 
     with tempfile.TemporaryDirectory() as directory:
         asyncio.run(run(Path(directory)))

@@ -179,7 +179,7 @@ async def test_an_entity_with_thousands_of_events_is_read_in_pages(reopen: Opene
             customer.name = str(number)
     await symphony.flush()
     assert len(await symphony.log.read_entity("Customer:c")) == 2101
-    state = await symphony.history.entity_at("Customer:c", 1500)
+    state = await symphony.state_history.entity_at("Customer:c", 1500)
     assert state is not None
     assert state.data is not None
     assert (state.version, state.data["name"]) == (1500, "1498")
@@ -204,4 +204,4 @@ async def test_a_ticket_has_no_result_before_its_commit(reopen: Opener) -> None:
         await bounded.refresh(rare)
         await bounded.refresh(busy)
         assert (rare.name, busy.name) == ("r", "99")
-        assert await bounded.history.count_entities() == 2
+        assert await bounded.state_history.count_entities() == 2

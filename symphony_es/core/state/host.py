@@ -49,7 +49,7 @@ class Host(Protocol):
         ...
 
     @property
-    def history(self) -> StateHistory:
+    def state_history(self) -> StateHistory:
         """Past states."""
         ...
 

@@ -96,7 +96,7 @@ async def past_at(symphony: Host, run: Workflow, position: int) -> Past:
 
 
 async def _state(symphony: Host, key: str, position: int) -> dict[str, Any]:
-    state = await symphony.history.entity_at(key, position)
+    state = await symphony.state_history.entity_at(key, position)
     if state is None or state.data is None:
         raise PositionNotFoundError(f"{key} did not exist at position {position}")
     return symphony.world.revived(state.data)

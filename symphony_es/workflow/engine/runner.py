@@ -182,8 +182,9 @@ class Runner:
             timeout_s = self.run.definition.timeout_s
         if timeout_s is None:
             return await step.perform(execution)
+        limit = asyncio.timeout(timeout_s)
         try:
-            async with asyncio.timeout(timeout_s) as limit:
+            async with limit:
                 return await step.perform(execution)
         except TimeoutError as error:
             if not limit.expired():
