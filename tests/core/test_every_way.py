@@ -150,7 +150,9 @@ class Application:
         self.symphony.world.record_foreign()
         await self.symphony.flush()
         return picture(
-            await self.symphony.state_history.states_at(self.symphony.log.head if moment is None else (await self.symphony.at(moment)).position)
+            await self.symphony.state_history.states_at(
+                self.symphony.log.head if moment is None else (await self.symphony.at(moment)).position
+            )
         )
 
 
