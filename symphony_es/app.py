@@ -9,26 +9,32 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from symphony_es.core.state.attribution import Attribution, attributed
+from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.checkpoint import CheckpointManager
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk
+from symphony_es.core.state.past.differences import StateDifference
+from symphony_es.core.state.past.forking import ForkReport
+from symphony_es.core.state.past.moments import Moment
+from symphony_es.core.state.past.time_travel import TimeTravel
+from symphony_es.core.state.past.versions import Blame, EntityVersion
+from symphony_es.core.state.past.view import PastObjects, StateView
 from symphony_es.core.state.refresh import refresh
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import RestoreManager, restore_manager
 from symphony_es.core.state.resume import ReplayUntil, Resumption, target_position
 from symphony_es.core.state.transactions import TransactionBlock
-from symphony_es.core.state.view import StateView
 from symphony_es.core.state.world import EntityLike, World
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, NotReadyError, PersistenceDisabledError, RunsInProgressError
 from symphony_es.events.changes import Change
+from symphony_es.events.fold import Fold
 from symphony_es.facades.agents import Agents
 from symphony_es.facades.entities import Entities
 from symphony_es.facades.tasks import Tasks
@@ -392,18 +398,112 @@ class Symphony:
 
     # -- looking back -------------------------------------------------------------------------------------------------
 
-    async def at(self, moment: int | datetime | str) -> StateView:
-        """All states as they were at a position, at a moment, or at a checkpoint (id or name); nothing is changed.
+    @property
+    def past(self) -> TimeTravel:
+        """Every question about the past of the log; the methods below are the most common ones."""
+        return self._ready(self._opened).past
+
+    async def at(self, moment: Moment) -> StateView:
+        """All states as they were; nothing is changed. Costs the size of the state, however long the log.
+
+        Args:
+            moment: a position, a datetime, the id or name of a checkpoint, or `"latest"`.
 
         Raises:
             PositionNotFoundError: the log does not have that position.
             CheckpointNotFoundError: there is no such checkpoint.
+            ConfigurationError: it means nothing, or is a datetime without a time zone.
+            EntityOutOfStepError: changes of an entity could not be appended, so there is no latest state.
         """
-        if isinstance(moment, str):
-            position = (await self._on_disk("at").find(moment)).position
-        else:
-            position = await target_position(self.log, moment, None)
-        return StateView(await self.state_history.states_at(position))
+        await self._settle(moment)
+        return await self.past.at(moment, self._restore_past)
+
+    async def _settle(self, moment: Moment) -> None:
+        """What has been changed so far is part of the latest state."""
+        if moment == "latest":
+            await self.flush()
+
+    async def _restore_past(self, fold: Fold) -> PastObjects:
+        world, report = self.world_under_construction(), ResumeReport(position=fold.position)
+        await build_world(self.shell(world), world, fold, report, strict=False)
+        world.restoring = False
+        world.close(f"it is a look at position {fold.position}: the past is read-only")
+        return PastObjects(world, report)
+
+    async def diff(self, before: Moment, after: Moment = "latest", entity: EntityLike | None = None) -> StateDifference:
+        """What is different between two moments: entities added, removed and changed, value by value, and the events that did it.
+
+        Costs the size of the state twice, or with `entity`, that entity's own events. Errors are those of `at`.
+        """
+        for moment in (before, after):
+            await self._settle(moment)
+        return await self.past.diff(before, after, entity)
+
+    async def history(
+        self, entity: EntityLike, *, after_version: int = 0, until: Moment = "latest", limit: int | None = None
+    ) -> list[EntityVersion]:
+        """Every version of an entity, oldest first: its event, metadata, and each value it set with what was there before.
+
+        Costs that entity's own events.
+
+        Args:
+            entity: an object, an `EntityReference` or `"Type:id"`.
+            after_version: only later versions, to go on where a page ended.
+            until: only versions up to a moment.
+            limit: at most so many.
+
+        Raises:
+            EntityNotFoundError: there never was such an entity.
+        """
+        await self._settle(until)
+        return await self.past.history(entity, after_version=after_version, until=until, limit=limit)
+
+    async def blame(self, entity: EntityLike, path: str | Sequence[str | int], *, until: Moment = "latest") -> list[Blame]:
+        """Which events set a value, the last one first. Costs that entity's own events.
+
+        Args:
+            entity: an object, an `EntityReference` or `"Type:id"`.
+            path: where the value stands in its state: `"lines[0].amount"`, or `("lines", 0, "amount")`.
+            until: only events up to a moment.
+
+        Raises:
+            EntityNotFoundError: there never was such an entity.
+            ConfigurationError: the text is no path.
+        """
+        await self._settle(until)
+        return await self.past.blame(entity, path if isinstance(path, str) else tuple(path), until=until)
+
+    async def fork(self, *, into: str | Path, at: Moment = "latest", on_progress: Callable[[int, int], None] | None = None) -> ForkReport:
+        """A new log that begins with the states at a moment, and names where they come from. This log does not change.
+
+        Args:
+            into: the new log's directory; it must not exist, or be empty.
+            at: when.
+            on_progress: called with how many entities are done, and how many there are.
+
+        Raises:
+            ConfigurationError: there is something in that directory.
+            PositionInsideTransactionError: the position is in the middle of a transaction. Further errors are those of `at`.
+        """
+        await self._settle(at)
+        return await self.past.fork(into, at, on_progress)
+
+    async def rewind(self, to: Moment, *, stop_runs: bool = False, strict: bool = False) -> ResumeReport:
+        """Go back: every entity as it was then. What happened since is undone by events named `Rewound`, and stays on record.
+
+        Args:
+            to: a position, a datetime, or the id or name of a checkpoint.
+            stop_runs: interrupt runs that execute in this process; without it they refuse the call.
+            strict: raise when a reference has no target.
+
+        Raises:
+            PositionInsideTransactionError: the position is in the middle of a transaction.
+            RunsInProgressError: runs execute in this process.
+            RestorationError: a restorer failed; the old world is in place and nothing was appended.
+        """
+        if isinstance(to, str) and to != "latest":
+            return await self._resume("checkpoint", await self._on_disk("rewind").find(to), stop_runs=stop_runs, strict=strict)
+        return await self._resume(to, None, stop_runs=stop_runs, strict=strict)
 
     # -- building -----------------------------------------------------------------------------------------------------
 

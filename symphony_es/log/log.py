@@ -207,6 +207,11 @@ class EventLog:
     # -- reading ------------------------------------------------------------------------------------------------------
 
     @property
+    def read_only(self) -> bool:
+        """Whether it was opened for reading: another process may be writing it."""
+        return self._writer is None
+
+    @property
     def head(self) -> int:
         """The newest durable position known here; 0 when the log is empty."""
         return self._head

@@ -29,28 +29,51 @@ if TYPE_CHECKING:
     from symphony_es.core.state.world import World
     from symphony_es.log.log import EventLog
 
-__all__ = ["CheckpointManager"]
+__all__ = ["CheckpointManager", "CheckpointReader"]
 
 logger = get_logger(__name__)
 
 
-class CheckpointManager:
-    """Makes, lists, finds and deletes the checkpoints of one log."""
+class CheckpointReader:
+    """Lists and finds the checkpoints of one log."""
 
-    def __init__(self, log: EventLog, snapshotter: Snapshotter) -> None:
+    def __init__(self, log: EventLog) -> None:
         self.log = log
-        self.snapshotter = snapshotter
         self._entries: CheckpointList | None = None
 
     async def _list(self) -> CheckpointList:
         """The projection, read from the log at its first use and kept up to date from then on."""
-        if self._entries is None:
-            entries = CheckpointList()
+        entries = self._entries
+        if entries is None or self.log.read_only:  # another process makes and deletes checkpoints
+            entries = entries or CheckpointList()
             own_keys = (f"{CHECKPOINT_TYPE}:", f"{CHECKPOINT_TYPE};")
             while rows := await self.log.read_rows(after=entries.position, limit=PAGE, key_range=own_keys):
                 entries.feed([decode_row(row) for row in rows])
-            self._entries = entries
-        return self._entries
+            self._entries = self._entries or entries  # another call may have been faster, and its list already knows more
+        return self._entries or entries
+
+    async def entries(self) -> list[CheckpointEntry]:
+        """All checkpoints, newest first."""
+        return (await self._list()).newest_first()
+
+    async def find(self, checkpoint: str) -> CheckpointEntry:
+        """The checkpoint with an id, or else the newest one with a name.
+
+        Raises:
+            CheckpointNotFoundError: there is none.
+        """
+        found = (await self._list()).find(checkpoint)
+        if found is None:
+            raise CheckpointNotFoundError(checkpoint)
+        return found
+
+
+class CheckpointManager(CheckpointReader):
+    """Makes and deletes the checkpoints of one log, too."""
+
+    def __init__(self, log: EventLog, snapshotter: Snapshotter) -> None:
+        super().__init__(log)
+        self.snapshotter = snapshotter
 
     async def create(self, world: World, name: str | None = None, metadata: Mapping[str, Any] | None = None) -> str:
         """Name the present position; returns the checkpoint's id. It is durable when this returns.
@@ -102,21 +125,6 @@ class CheckpointManager:
         )
         appended = await self.log.append([event])
         entries.record(checkpoint_id, change, event_id, appended.last, appended.time_ns)
-
-    async def entries(self) -> list[CheckpointEntry]:
-        """All checkpoints, newest first."""
-        return (await self._list()).newest_first()
-
-    async def find(self, checkpoint: str) -> CheckpointEntry:
-        """The checkpoint with an id, or else the newest one with a name.
-
-        Raises:
-            CheckpointNotFoundError: there is none.
-        """
-        found = (await self._list()).find(checkpoint)
-        if found is None:
-            raise CheckpointNotFoundError(checkpoint)
-        return found
 
     async def delete(self, checkpoint: str) -> bool:
         """Remove the name; the events stay. False when there is no such checkpoint."""

@@ -6,13 +6,14 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from symphony_es.core.state.checkpoint import CheckpointManager
+from symphony_es.core.state.checkpoint import CheckpointManager, CheckpointReader
 from symphony_es.core.state.history import StateHistory
+from symphony_es.core.state.past.time_travel import TimeTravel
 from symphony_es.core.state.snapshots.snapshotter import Snapshotter
 from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.log.log import Anchor, EventLog
 
-__all__ = ["OpenedLog", "open_in_memory", "open_on_disk"]
+__all__ = ["OpenedLog", "open_in_memory", "open_on_disk", "open_to_read"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +21,14 @@ class OpenedLog:
     """A log that is open.
 
     Attributes:
+        past: time travel.
         directory: where it is; None in memory, and then there are no snapshots and no checkpoints.
+        snapshotter, checkpoints: None in memory, and where the log is open for reading only.
     """
 
     log: EventLog
     history: StateHistory
+    past: TimeTravel
     directory: Path | None = None
     snapshotter: Snapshotter | None = None
     checkpoints: CheckpointManager | None = None
@@ -41,7 +45,23 @@ class OpenedLog:
 def open_in_memory(memory_events: int) -> OpenedLog:
     """A bounded log in memory."""
     log = EventLog.in_memory(max_events=memory_events)
-    return OpenedLog(log=log, history=StateHistory(log, None))
+    history = StateHistory(log, None)
+    return OpenedLog(log=log, history=history, past=TimeTravel(log, history, None))
+
+
+async def open_to_read(directory: Path) -> OpenedLog:
+    """The log in a directory for reading only: nothing is written, another process may be writing it, or the directory be read-only.
+
+    Raises:
+        LogUnavailableError: there is none, or it cannot be read.
+    """
+    log = await EventLog.open_read_only(directory)
+    try:
+        history = StateHistory(log, await SnapshotStore(directory / "snapshots", read_only=True).open())
+    except BaseException:
+        await log.close()
+        raise
+    return OpenedLog(log=log, history=history, past=TimeTravel(log, history, CheckpointReader(log), directory), directory=directory)
 
 
 async def open_on_disk(directory: Path, *, force_network_fs: bool, ignore_anchor: bool) -> OpenedLog:
@@ -65,4 +85,5 @@ async def open_on_disk(directory: Path, *, force_network_fs: bool, ignore_anchor
         await log.close()
         raise
     checkpoints = CheckpointManager(log, snapshotter)
-    return OpenedLog(log=log, history=history, directory=directory, snapshotter=snapshotter, checkpoints=checkpoints)
+    past = TimeTravel(log, history, checkpoints, directory)
+    return OpenedLog(log=log, history=history, past=past, directory=directory, snapshotter=snapshotter, checkpoints=checkpoints)

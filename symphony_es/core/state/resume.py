@@ -9,25 +9,20 @@ place and detach the old one. A failure before (4) has appended nothing; one in 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.attribution import attributed, current_attribution
 from symphony_es.core.state.builder import build_world
-from symphony_es.core.state.history import PAGE, StateHistory, is_system
+from symphony_es.core.state.history import StateHistory
+from symphony_es.core.state.past.moments import position_at_time
+from symphony_es.core.state.past.rewinding import Rewind, plan_rewind
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.core.state.world import World
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import ConfigurationError, PositionInsideTransactionError, PositionNotFoundError, RestorationError
-from symphony_es.events.changes import REMOVE, SET, Change
-from symphony_es.events.diff import diff
-from symphony_es.events.event import NewEvent
-from symphony_es.events.fold import EntityState, Fold
-from symphony_es.events.identifiers import uuid7
+from symphony_es.errors import ConfigurationError, PositionNotFoundError, RestorationError
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -54,9 +49,7 @@ async def target_position(log: EventLog, until: ReplayUntil, checkpoint: Checkpo
     if until == "checkpoint" and checkpoint is not None:
         return checkpoint.position
     if isinstance(until, datetime):
-        if until.tzinfo is None:
-            raise ConfigurationError(f"{until!r} has no time zone: give one, for example datetime.now(UTC)")
-        return await log.position_at(round((until - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000_000) * 1000)
+        return await position_at_time(log, until)
     if isinstance(until, int) and not isinstance(until, bool):
         if not 0 <= until <= log.head:
             raise PositionNotFoundError(f"position {until} is not in the log: its head is {log.head}")
@@ -114,16 +107,11 @@ class Resumption:
             report = ResumeReport(position=target, checkpoint=checkpoint.id if checkpoint is not None else None)
             report.dropped = {record.key: record.lost_changes() for record in old.outbox.broken}
             fold = await self.history.states_at(target)
-            heads = await self._heads(fold)
-            if heads and target:
-                first, last = await self.log.transaction_bounds(target)
-                if target != last:
-                    raise PositionInsideTransactionError(target, first, last)
-            compensations = self._compensate(fold, heads, checkpoint)
+            rewind = await plan_rewind(self.log, fold, checkpoint.event_id if checkpoint is not None else None)
             world = new_world()
             await build_world(self.shell(world), world, fold, report, strict=strict)
-            await _to_the_end(self._replace(old, world, heads, compensations))
-            report.rewound = [event.entity_key for event in compensations]
+            await _to_the_end(self._replace(old, world, rewind))
+            report.rewound = rewind.keys
         finally:
             old.sealed = None
         report.damaged_snapshots = list(self.history.damaged)
@@ -131,72 +119,17 @@ class Resumption:
         logger.info("world_resumed", position=target, checkpoint_id=report.checkpoint, duration_ms=round(report.duration_s * 1000, 1))
         return report
 
-    async def _replace(self, old: World, world: World, heads: dict[str, EntityState], compensations: list[NewEvent]) -> None:
-        if compensations:
-            await self.log.append(compensations)
-        self._take_over_versions(world, heads, compensations)
-        world.restoring = False
-        old.close("its world has been replaced by a resume")
-        self.install(world)
-
-    async def _heads(self, fold: Fold) -> dict[str, EntityState]:
-        """The present states of the application's entities that have events after a fold's position; one pass over those."""
-        present, after = Fold(position=fold.position), fold.position
-        while after < self.log.head:
-            rows = await self.log.read_rows(after=after, until=self.log.head, limit=PAGE)
-            if not rows:
-                break
-            for row in rows:
-                if is_system(row[1]):
-                    continue
-                if row[1] not in present.states and row[1] in fold.states:
-                    present.states[row[1]] = fold.states[row[1]].copy()
-                present.apply_row(row)
-            after = rows[-1][0]
-        return dict(sorted(present.states.items()))
-
-    @staticmethod
-    def _compensate(fold: Fold, heads: dict[str, EntityState], checkpoint: CheckpointEntry | None) -> list[NewEvent]:
-        """The events that take every entity changed since back to its state in `fold`."""
-        events: list[NewEvent] = []
-        with attributed(cause=checkpoint.event_id if checkpoint is not None else None):
-            for key, now in heads.items():
-                then = fold.states.get(key)
-                changes = _way_back(now, then)
-                if changes:
-                    events.append(_rewound(key, now, then, changes, events))
-        return events
-
-    @staticmethod
-    def _take_over_versions(world: World, heads: dict[str, EntityState], compensations: list[NewEvent]) -> None:
-        """The new world's entities have the states of the target, and the versions that the log has now."""
-        latest = {key: (state.version, state.generation) for key, state in heads.items()}
-        latest.update({event.entity_key: (event.version, event.metadata.generation or 0) for event in compensations})
-        for key, (version, generation) in latest.items():
+    async def _replace(self, old: World, world: World, rewind: Rewind) -> None:
+        if rewind.events:
+            await self.log.append(rewind.events)
+        # The new world's entities have the states of the target, and the versions that the log has now.
+        for key, (version, generation) in rewind.versions().items():
             record = world.records.get(key)
             if record is not None:
                 record.version, record.generation = version, generation
-
-
-def _way_back(now: EntityState, then: EntityState | None) -> list[Change]:
-    if then is None or then.deleted:
-        return [] if now.deleted else [(REMOVE, ())]
-    if now.deleted:
-        return [(SET, (), then.data)]
-    return diff(now.data or {}, then.data or {})
-
-
-def _rewound(key: str, now: EntityState, then: EntityState | None, changes: list[Change], before: list[NewEvent]) -> NewEvent:
-    state_version = then.state_version if then is not None and then.state_version != now.state_version else None
-    return NewEvent(
-        entity_key=key,
-        version=now.version + 1,
-        name="Rewound",
-        changes=changes,
-        metadata=current_attribution.get().metadata(state_version=state_version, generation=now.generation + 1),
-        event_id=uuid7(time.time_ns(), os.urandom(16)),
-        transaction_id=before[0].event_id if before else None,
-    )
+        world.restoring = False
+        old.close("its world has been replaced by a resume")
+        self.install(world)
 
 
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:

@@ -1,0 +1,120 @@
+"""What is different between two positions: entities that came, went or changed, value by value, and the events that did it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from symphony_es.core.state.history import StateHistory, is_system
+from symphony_es.events.comparison import ValueChange, compare_states
+from symphony_es.events.event import Event
+from symphony_es.events.fold import EntityState
+from symphony_es.events.references import EntityReference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["EntityDifference", "StateDifference", "compare_positions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntityDifference:
+    """One entity that is not the same at two positions.
+
+    Attributes:
+        entity: which one.
+        changes: the values that differ; one change of the whole state where the entity came or went.
+        versions: versions of the entity's events between the two positions, the first and the last one.
+    """
+
+    entity: EntityReference
+    changes: tuple[ValueChange, ...]
+    versions: tuple[int, int]
+    _history: StateHistory
+
+    @property
+    def kind(self) -> Literal["added", "removed", "changed"]:
+        """What happened to the entity, from the first position to the second."""
+        return self.changes[0].kind if not self.changes[0].path else "changed"
+
+    async def events(self) -> list[Event]:
+        """The entity's events between the two positions, oldest first: those that did it. Costs just these events."""
+        first, last = self.versions
+        return [event for event in await self._history.log.read_entity(self.entity.key, first - 1) if event.version <= last]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateDifference:
+    """What is different between two positions, by entity, in the order of their keys.
+
+    Attributes:
+        before: the first position. after: the second one, which may be the earlier of the two.
+    """
+
+    before: int
+    after: int
+    entities: tuple[EntityDifference, ...]
+
+    def __iter__(self) -> Iterator[EntityDifference]:
+        return iter(self.entities)
+
+    def __len__(self) -> int:
+        return len(self.entities)
+
+    @property
+    def added(self) -> list[EntityReference]:
+        """Entities that exist at the second position only."""
+        return self._of("added")
+
+    @property
+    def removed(self) -> list[EntityReference]:
+        """Entities that exist at the first position only."""
+        return self._of("removed")
+
+    @property
+    def changed(self) -> list[EntityReference]:
+        """Entities that exist at both, with other values."""
+        return self._of("changed")
+
+    def _of(self, kind: str) -> list[EntityReference]:
+        return [entity.entity for entity in self.entities if entity.kind == kind]
+
+
+async def compare_positions(history: StateHistory, before: int, after: int, key: str | None = None) -> StateDifference:
+    """Compare the states at two positions.
+
+    Costs the size of the state twice, however many events lie between; for one entity, that entity's own events.
+
+    Args:
+        history: the log's past states.
+        before: one position.
+        after: the other one.
+        key: only this entity.
+
+    Raises:
+        PositionNotFoundError: the log does not have a position.
+    """
+    if key is None:
+        one, other = (await history.states_at(before)).states, (await history.states_at(after)).states
+    else:
+        one, other = [{key: state} if state is not None else {} for state in [await history.entity_at(key, at) for at in (before, after)]]
+    found = [
+        difference
+        for name in sorted(one.keys() | other.keys())
+        if not is_system(name) and (difference := _compare(history, name, one, other)) is not None
+    ]
+    return StateDifference(before=before, after=after, entities=tuple(found))
+
+
+def _compare(history: StateHistory, key: str, one: Mapping[str, EntityState], other: Mapping[str, EntityState]) -> EntityDifference | None:
+    states = one.get(key), other.get(key)
+    versions = sorted(state.version if state is not None else 0 for state in states)
+    if versions[0] == versions[1]:
+        return None
+    changes = compare_states(*(state.data if state is not None else None for state in states))
+    if not changes:
+        return None
+    return EntityDifference(
+        entity=EntityReference.parse(key), changes=tuple(changes), versions=(versions[0] + 1, versions[1]), _history=history
+    )

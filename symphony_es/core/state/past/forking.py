@@ -1,0 +1,140 @@
+"""Forking a log: a new one that begins with the states of another one at a position, and names it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.files.directory import sync_directory
+from symphony_es.core.state.history import StateHistory, live_states
+from symphony_es.core.state.past.moments import check_boundary
+from symphony_es.errors import ConfigurationError
+from symphony_es.events.changes import SET
+from symphony_es.events.codec import event_id_of
+from symphony_es.events.event import NewEvent
+from symphony_es.events.identifiers import entity_key, text_id, uuid7
+from symphony_es.log.log import EventLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from symphony_es.events.fold import EntityState
+
+__all__ = ["FORK_TYPE", "ForkReport", "fork_log"]
+
+FORK_TYPE = "symphony.Fork"
+SLICE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkReport:
+    """A fork that was made.
+
+    Attributes:
+        directory: the new log's directory.
+        position: position of the origin that it began with.
+        entities: how many entities it began with.
+        events: how many events the new log has.
+    """
+
+    directory: Path
+    position: int
+    entities: int
+    events: int
+
+
+async def fork_log(
+    history: StateHistory, position: int, into: Path, *, origin: str | None, on_progress: Callable[[int, int], None] | None = None
+) -> ForkReport:
+    """Make a new log that begins with the states at a position.
+
+    Its first event names the origin; then comes one event per entity with its whole state. Deleted entities, checkpoints and earlier
+    events stay behind. The log is built beside and put in place when it is whole: a crash leaves no half of one.
+
+    Args:
+        history: the origin's past states.
+        position: where to fork.
+        into: the new log's directory; it must not exist, or be empty.
+        origin: the origin's directory, for the record; None in memory.
+        on_progress: called with how many entities are done, and how many there are.
+
+    Raises:
+        ConfigurationError: there is something in that directory.
+        PositionInsideTransactionError: the position is in the middle of a transaction.
+        PositionNotFoundError: the log does not have it.
+        LogUnavailableError: the directory cannot be written.
+    """
+    await check_boundary(history.log, position)
+    into = await asyncio.to_thread(_check_target, into)
+    states = live_states(await history.states_at(position))
+    built = into.with_name(f".{into.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
+    try:
+        log = await EventLog.open(built)
+        try:
+            await log.append([await _origin(history, position, origin)])
+            await _append_states(log, list(states.values()), on_progress)
+            events = log.head
+        finally:
+            await log.close()
+        await asyncio.to_thread(_put_in_place, built, into)
+    except BaseException:
+        await asyncio.to_thread(shutil.rmtree, built, ignore_errors=True)
+        raise
+    return ForkReport(directory=into, position=position, entities=len(states), events=events)
+
+
+def _check_target(into: Path) -> Path:
+    if into.exists() and (not into.is_dir() or any(into.iterdir())):
+        raise ConfigurationError(f"{into} is not empty: fork into a directory that does not exist yet")
+    return into.absolute()
+
+
+def _put_in_place(built: Path, into: Path) -> None:
+    _check_target(into)  # once more: the states may have taken a while
+    built.rename(into)
+    sync_directory(into.parent)
+
+
+async def _origin(history: StateHistory, position: int, origin: str | None) -> NewEvent:
+    event_id = uuid7(time.time_ns(), os.urandom(16))
+    anchor = event_id_of((await history.log.row_at(position))[4]) if position else None
+    state = {"directory": origin, "position": position, "event_id": text_id(anchor) if anchor is not None else None}
+    return NewEvent(
+        entity_key=entity_key(FORK_TYPE, f"fork_{text_id(event_id)}"),
+        version=1,
+        name="LogForked",
+        changes=[(SET, (), state)],
+        metadata=current_attribution.get().metadata(),
+        event_id=event_id,
+    )
+
+
+async def _append_states(log: EventLog, states: Sequence[EntityState], on_progress: Callable[[int, int], None] | None) -> None:
+    for start in range(0, len(states), SLICE):
+        events: list[NewEvent] = []
+        for state in states[start : start + SLICE]:
+            events.append(_adopted(state, events))
+        await log.append(events)
+        if on_progress is not None:
+            on_progress(start + len(events), len(states))
+
+
+def _adopted(state: EntityState, before: list[NewEvent]) -> NewEvent:
+    return NewEvent(
+        entity_key=state.key,
+        version=1,
+        name="Forked",
+        changes=[(SET, (), state.data)],
+        metadata=current_attribution.get().metadata(
+            state_version=state.state_version if state.state_version != 1 else None, generation=state.generation or None
+        ),
+        data={"version": state.version, "position": state.position},
+        event_id=uuid7(time.time_ns(), os.urandom(16)),
+        transaction_id=before[0].event_id if before else None,
+    )

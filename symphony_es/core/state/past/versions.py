@@ -1,0 +1,162 @@
+"""The history of one entity: each of its versions, and which events set a value of it. Costs that entity's own events, no others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.errors import EntityNotFoundError
+from symphony_es.events.changes import SET, Change, apply_changes
+from symphony_es.events.codec import decode_row
+from symphony_es.events.comparison import ValueChange, trace_changes
+from symphony_es.events.event import Event
+from symphony_es.events.paths import ABSENT, value_at
+from symphony_es.events.references import Path
+from symphony_es.events.values import copy_plain, plain_equal
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.history import StateHistory
+
+__all__ = ["Blame", "EntityVersion", "blame", "versions"]
+
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntityVersion:
+    """One version of an entity.
+
+    Attributes:
+        event: the event that made it: its name, metadata, position and time.
+        changes: every value it set, added or removed, in order, with what was there before.
+    """
+
+    event: Event
+    changes: tuple[ValueChange, ...]
+
+    @property
+    def version(self) -> int:
+        """The version's number, from 1."""
+        return self.event.version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blame:
+    """An event that set a value.
+
+    Attributes:
+        before: the value before it; `ABSENT` where there was none.
+        after: the value after it; `ABSENT` where it was removed.
+    """
+
+    event: Event
+    before: Any
+    after: Any
+
+
+async def versions(
+    history: StateHistory, key: str, *, after_version: int = 0, until: int | None = None, limit: int | None = None
+) -> list[EntityVersion]:
+    """The versions of an entity, oldest first.
+
+    Args:
+        history: the log's past states.
+        key: `Type:id`.
+        after_version: only later ones.
+        until: only those up to this position.
+        limit: at most so many.
+
+    Raises:
+        EntityNotFoundError: there never was such an entity.
+    """
+    found: list[EntityVersion] = []
+    if limit is not None and limit <= 0:
+        return found
+    state = await _state_before(history, key, after_version)
+    async for event in _events(history, key, after_version, until):
+        state, changes = trace_changes(state, event.changes)
+        found.append(EntityVersion(event=event, changes=tuple(changes)))
+        if len(found) == limit:
+            break
+    if not found:
+        _must_exist(history, key)
+    return found
+
+
+async def blame(history: StateHistory, key: str, path: Path, *, until: int | None = None) -> list[Blame]:
+    """The events that set the value at a path, the last one first; also those that set it to what it was.
+
+    A value is set by a change at its path, of something around it, or inside it, and when list items before it come or go.
+
+    Args:
+        history: the log's past states.
+        key: `Type:id`.
+        path: where the value stands; empty for the whole entity: then every event that changes anything.
+        until: only events up to this position.
+
+    Raises:
+        EntityNotFoundError: there never was such an entity.
+    """
+    found: list[Blame] = []
+    state: dict[str, Any] | None = None
+    seen = False
+    async for event in _events(history, key, 0, until):
+        seen = True
+        touched = [change for change in event.changes if _touches(change, path)]
+        before = copy_plain(_value(state, path)) if touched else ABSENT
+        state = apply_changes(state, event.changes)
+        if touched:
+            after = copy_plain(_value(state, path))
+            if any(_sets(change, path) for change in touched) or not _same(before, after):
+                found.append(Blame(event=event, before=before, after=after))
+    if not seen:
+        _must_exist(history, key)
+    found.reverse()
+    return found
+
+
+async def _events(history: StateHistory, key: str, after_version: int, until: int | None) -> AsyncIterator[Event]:
+    while True:
+        rows = await history.log.read_entity_rows(key, after_version, until, PAGE)
+        for row in rows:
+            yield decode_row(row)
+        if len(rows) < PAGE:
+            return
+        after_version = rows[-1][2]
+
+
+async def _state_before(history: StateHistory, key: str, version: int) -> dict[str, Any] | None:
+    """The state of an entity right after a version."""
+    if not version:
+        base = history.log.base
+        kept = base.states.get(key) if base is not None else None
+        return kept.data if kept is not None else None
+    rows = await history.log.read_entity_rows(key, version - 1, None, 1)
+    state = await history.entity_at(key, rows[0][0]) if rows else None
+    return state.data if state is not None else None
+
+
+def _must_exist(history: StateHistory, key: str) -> None:
+    if not history.log.entity_status_now(key)[0]:
+        raise EntityNotFoundError(key, "the log has no event of it")
+
+
+def _touches(change: Change, path: Path) -> bool:
+    """Whether a change may set the value at a path: it is at the path, around it, or inside it."""
+    shorter = min(len(change[1]), len(path))
+    return tuple(change[1][:shorter]) == path[:shorter]
+
+
+def _sets(change: Change, path: Path) -> bool:
+    return bool(change[0] == SET and tuple(change[1]) == path)
+
+
+def _value(state: dict[str, Any] | None, path: Path) -> Any:
+    return ABSENT if state is None else value_at(state, path)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one is ABSENT or other is ABSENT:
+        return one is other
+    return plain_equal(one, other)

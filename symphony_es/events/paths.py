@@ -1,0 +1,78 @@
+"""Places in a state: reading the value at a path, and paths written as text."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+from symphony_es.errors import ConfigurationError
+from symphony_es.events.references import Path
+from symphony_es.events.values import Tagged
+
+__all__ = ["ABSENT", "Absent", "parse_path", "value_at"]
+
+_PART = re.compile(
+    r"""(?P<dot>\.)?(?P<name>[^\W\d]\w*) | \[(?P<index>\d+)\] | \[(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\]""",
+    re.VERBOSE,
+)
+
+
+class Absent:
+    """The type of `ABSENT`."""
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+ABSENT = Absent()
+"""What stands at a path that leads nowhere; None is a value like any other."""
+
+
+def value_at(state: Any, path: Path) -> Any:
+    """What stands at a path of plain data, or `ABSENT`. It is not copied."""
+    for key in path:
+        if type(state) is Tagged and state.kind == "part":
+            state = state.data
+        cls = type(state)
+        if cls is dict:
+            state = state.get(key, ABSENT)
+        elif (cls is list or cls is tuple) and type(key) is int and 0 <= key < len(state):
+            state = state[key]
+        else:
+            return ABSENT
+    return state
+
+
+def parse_path(text: str) -> Path:
+    """`lines[0].amount` as `('lines', 0, 'amount')`; `['a b']` for keys that are no names. The empty text is the whole state.
+
+    Raises:
+        ConfigurationError: the text is no path; the message says where it stops to be one.
+    """
+    path: list[str | int] = []
+    at = 0
+    while at < len(text):
+        match = _PART.match(text, at)
+        if match is None or (match["name"] is not None and bool(match["dot"]) != (at > 0)):
+            raise ConfigurationError(f"{text!r} is no path: a name, [index] or ['key'] is due at column {at + 1}, as in lines[0].amount")
+        if match["name"] is not None:
+            path.append(match["name"])
+        elif match["index"] is not None:
+            path.append(int(match["index"]))
+        else:
+            path.append(_unquote(match["text"], text))
+        at = match.end()
+    return tuple(path)
+
+
+def _unquote(quoted: str, text: str) -> str:
+    try:
+        key = ast.literal_eval(quoted)
+    except (ValueError, SyntaxError) as error:
+        raise ConfigurationError(f"{text!r} is no path: {quoted} is no key in quotes") from error
+    assert isinstance(key, str)
+    return key
