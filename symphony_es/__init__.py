@@ -1,8 +1,22 @@
 """An event-sourced state system for workflows and agents."""
 
-from symphony_es.app import Symphony
-from symphony_es.core.state.tracking.entity import entity, part, value
-from symphony_es.events.references import EntityReference
+from typing import TYPE_CHECKING
+
+from symphony_es.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from symphony_es.app import Symphony
+    from symphony_es.core.state.tracking.entity import entity, part, value
+    from symphony_es.events.references import EntityReference
 
 __all__ = ["EntityReference", "Symphony", "entity", "part", "value"]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "EntityReference": "symphony_es.events.references",
+    "Symphony": "symphony_es.app",
+    "entity": "symphony_es.core.state.tracking.entity",
+    "part": "symphony_es.core.state.tracking.entity",
+    "value": "symphony_es.core.state.tracking.entity",
+}
+__getattr__ = lazy_names(__name__, _HOMES, globals())

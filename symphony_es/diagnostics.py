@@ -2,6 +2,8 @@
 
 structlog that nobody configured prints to standard output; a library must not. So until the application configures structlog, lines
 go to loggers named like the modules, which print nothing below a warning by default. Lines are named by constant past-tense events.
+
+structlog is imported with the first line, or by `load`: a command line that logs nothing does not wait for it.
 """
 
 from __future__ import annotations
@@ -9,9 +11,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import structlog
-
-__all__ = ["get_logger"]
+__all__ = ["get_logger", "load"]
 
 
 class _Logger:
@@ -21,14 +21,23 @@ class _Logger:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._structured = structlog.get_logger(name)
-        self._standard = structlog.wrap_logger(
-            logging.getLogger(name),
-            wrapper_class=structlog.stdlib.BoundLogger,
-            processors=[structlog.contextvars.merge_contextvars, structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
-        )
+        self._structured: Any = None
+        self._standard: Any = None
 
     def _log(self, level: str, event: str, values: dict[str, Any]) -> None:
+        import structlog
+
+        if self._standard is None:
+            self._structured = structlog.get_logger(self._name)
+            self._standard = structlog.wrap_logger(
+                logging.getLogger(self._name),
+                wrapper_class=structlog.stdlib.BoundLogger,
+                processors=[
+                    structlog.contextvars.merge_contextvars,
+                    structlog.stdlib.filter_by_level,
+                    structlog.stdlib.render_to_log_kwargs,
+                ],
+            )
         getattr(self._structured if structlog.is_configured() else self._standard, level)(event, **values)
 
     def debug(self, event: str, **values: Any) -> None:
@@ -46,6 +55,11 @@ class _Logger:
     def error(self, event: str, **values: Any) -> None:
         """Something that failed."""
         self._log("error", event, values)
+
+
+def load() -> None:
+    """Import structlog now, so that the first line of an application's loop does not wait for it."""
+    import structlog  # noqa: F401
 
 
 def get_logger(name: str) -> _Logger:

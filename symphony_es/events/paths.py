@@ -35,13 +35,12 @@ ABSENT = Absent()
 def value_at(state: Any, path: Path) -> Any:
     """What stands at a path of plain data, or `ABSENT`. It is not copied."""
     for key in path:
-        if type(state) is Tagged and state.kind == "part":
-            state = state.data
-        cls = type(state)
+        holder: Any = state.data if type(state) is Tagged and state.kind == "part" else state
+        cls = type(holder)
         if cls is dict:
-            state = state.get(key, ABSENT)
-        elif (cls is list or cls is tuple) and type(key) is int and 0 <= key < len(state):
-            state = state[key]
+            state = holder.get(key, ABSENT)
+        elif (cls is list or cls is tuple) and type(key) is int and 0 <= key < len(holder):
+            state = holder[key]
         else:
             return ABSENT
     return state

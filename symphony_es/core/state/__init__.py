@@ -1,17 +1,22 @@
 """State: tracking, capture, transactions, snapshots, checkpoints and restoring."""
 
-from symphony_es.core.state.files.bundle import StateBundle
-from symphony_es.core.state.files.storage import FileStorageProvider, StorageTransaction
-from symphony_es.core.state.report import ResumeReport
-from symphony_es.core.state.restore import (
-    EntityRestorer,
-    RestorationContext,
-    RestoreManager,
-    UnrestoredEntity,
-    register_entity_restorer,
-    restore_manager,
-)
-from symphony_es.events.references import EntityReference
+from typing import TYPE_CHECKING
+
+from symphony_es.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.files.bundle import StateBundle
+    from symphony_es.core.state.files.storage import FileStorageProvider, StorageTransaction
+    from symphony_es.core.state.report import ResumeReport
+    from symphony_es.core.state.restore import (
+        EntityRestorer,
+        RestorationContext,
+        RestoreManager,
+        UnrestoredEntity,
+        register_entity_restorer,
+        restore_manager,
+    )
+    from symphony_es.events.references import EntityReference
 
 __all__ = [
     "EntityReference",
@@ -26,3 +31,18 @@ __all__ = [
     "register_entity_restorer",
     "restore_manager",
 ]
+
+_HOMES = {
+    "EntityReference": "symphony_es.events.references",
+    "FileStorageProvider": "symphony_es.core.state.files.storage",
+    "ResumeReport": "symphony_es.core.state.report",
+    "StateBundle": "symphony_es.core.state.files.bundle",
+    "StorageTransaction": "symphony_es.core.state.files.storage",
+    "EntityRestorer": "symphony_es.core.state.restore",
+    "RestorationContext": "symphony_es.core.state.restore",
+    "RestoreManager": "symphony_es.core.state.restore",
+    "UnrestoredEntity": "symphony_es.core.state.restore",
+    "register_entity_restorer": "symphony_es.core.state.restore",
+    "restore_manager": "symphony_es.core.state.restore",
+}
+__getattr__ = lazy_names(__name__, _HOMES, globals())

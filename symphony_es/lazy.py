@@ -1,0 +1,27 @@
+"""Names of a package that are imported at their first use (PEP 562): whoever needs one layer does not wait for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+__all__ = ["lazy_names"]
+
+
+def lazy_names(package: str, homes: Mapping[str, str], namespace: dict[str, Any]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package.
+
+    Args:
+        package: its name.
+        homes: by name the module that has it.
+        namespace: the package's globals, where a name stands once it has been imported.
+    """
+
+    def find(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        namespace[name] = found = getattr(import_module(homes[name]), name)
+        return found
+
+    return find
