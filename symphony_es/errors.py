@@ -43,6 +43,9 @@ SymphonyError
 │   └── RunsInProgressError (RuntimeError)      stop the runs first, or pass stop_runs=True
 ├── CheckpointError
 │   └── CheckpointNotFoundError (LookupError)
+├── ProjectionError
+│   ├── ProjectionFailedError (RuntimeError)    a projection cannot go on: name, position, why, what to do
+│   └── ProjectionUnavailableError (LookupError) there is no projection of this name, or it has not been built
 └── WorkflowError
     ├── DefinitionError (ValueError)            a definition that cannot be run, with the path of the fault
     ├── ExpressionError (ValueError)            an expression that cannot be read or evaluated, with the place of the fault
@@ -356,6 +359,37 @@ class CheckpointNotFoundError(CheckpointError, LookupError):
     def __init__(self, checkpoint: str) -> None:
         super().__init__(f"there is no checkpoint {checkpoint!r}: `await symphony.list_checkpoints()` lists those there are")
         self.checkpoint = checkpoint
+
+
+class ProjectionError(SymphonyError):
+    """A projection could not be built, followed or read. The log is not touched by it; `name` says which projection."""
+
+    name: str
+
+
+class ProjectionFailedError(ProjectionError, RuntimeError):
+    """A projection cannot go on; what it had applied by then is in place, and the cause is chained.
+
+    Attributes:
+        name: which projection.
+        position: the last position it has applied.
+        why: what is wrong, and what to do.
+    """
+
+    def __init__(self, name: str, position: int, why: str) -> None:
+        super().__init__(f"the projection {name!r} cannot go on after position {position}: {why}")
+        self.name = name
+        self.position = position
+        self.why = why
+
+
+class ProjectionUnavailableError(ProjectionError, LookupError):
+    """There is no projection of this name here, or it has not been built yet, or it cannot be read."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"the projection {name!r} cannot be read: {why}")
+        self.name = name
+        self.why = why
 
 
 class WorkflowError(SymphonyError):
