@@ -43,6 +43,10 @@ SymphonyError
 │   └── RunsInProgressError (RuntimeError)      stop the runs first, or pass stop_runs=True
 ├── CheckpointError
 │   └── CheckpointNotFoundError (LookupError)
+├── TransferError
+│   ├── TargetOccupiedError (FileExistsError)   an export, import, backup or restore would go where something is already
+│   ├── ExportDamagedError (ValueError)         a file to import that is cut off, altered or of another format
+│   └── BackupDamagedError (ValueError)         a backup that does not verify: `report` says where
 ├── ProjectionError
 │   ├── ProjectionFailedError (RuntimeError)    a projection cannot go on: name, position, why, what to do
 │   └── ProjectionUnavailableError (LookupError) there is no projection of this name, or it has not been built
@@ -359,6 +363,43 @@ class CheckpointNotFoundError(CheckpointError, LookupError):
     def __init__(self, checkpoint: str) -> None:
         super().__init__(f"there is no checkpoint {checkpoint!r}: `await symphony.list_checkpoints()` lists those there are")
         self.checkpoint = checkpoint
+
+
+class TransferError(SymphonyError):
+    """A log could not be exported, imported, backed up or restored; the target is as it was before."""
+
+
+class TargetOccupiedError(TransferError, FileExistsError):
+    """There is something at the target already; `target` is its path. Nothing of it has been touched."""
+
+    def __init__(self, target: object, why: str) -> None:
+        super().__init__(f"{target}: {why}")
+        self.target = target
+        self.why = why
+
+
+class ExportDamagedError(TransferError, ValueError):
+    """A file to import is cut off, altered or of another format; nothing has been imported.
+
+    Attributes:
+        line: number of the line at fault, from 1; None where it is none in particular.
+        why: what is wrong with it.
+    """
+
+    def __init__(self, source: object, line: int | None, why: str) -> None:
+        where = f", line {line}" if line is not None else ""
+        super().__init__(f"{source}{where}: {why}; nothing has been imported: export the log anew")
+        self.line = line
+        self.why = why
+
+
+class BackupDamagedError(TransferError, ValueError):
+    """A backup does not verify; nothing has been restored. `report` is what `verify` found in it."""
+
+    def __init__(self, backup: object, report: Any) -> None:
+        first = report.problems[0].what if report.problems else "it does not verify"
+        super().__init__(f"the backup {backup} is damaged: {first}; restore an earlier one, or import an export")
+        self.report = report
 
 
 class ProjectionError(SymphonyError):
