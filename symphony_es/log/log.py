@@ -27,10 +27,11 @@ from symphony_es.log.directory import DirectoryLock, prepare_directory, prepare_
 from symphony_es.log.memory import MemoryLogRecorder
 from symphony_es.log.recorder import Anchor, Appended, LogRecorder, PreparedEvent
 from symphony_es.log.sqlite import SQLiteLogRecorder
+from symphony_es.log.sqlite_connections import may_change
 from symphony_es.log.walscan import scan_wal
 from symphony_es.log.writer import Ticket, Writer
 
-__all__ = ["Anchor", "Appended", "EventLog", "Ticket"]
+__all__ = ["DATABASE_NAME", "Anchor", "Appended", "EventLog", "Ticket"]
 
 DATABASE_NAME = "events.db"
 SALT_BYTES = 16
@@ -121,8 +122,7 @@ class EventLog:
 
         def start() -> EventLog:
             path = directory / DATABASE_NAME
-            frozen = not os.access(directory, os.W_OK) and not (directory / f"{DATABASE_NAME}-wal").exists()
-            return cls(SQLiteLogRecorder(path, read_only=True, immutable=frozen), read_only=True)
+            return cls(SQLiteLogRecorder(path, read_only=True, immutable=not may_change(path)), read_only=True)
 
         return await asyncio.to_thread(start)
 
@@ -210,6 +210,15 @@ class EventLog:
     def read_only(self) -> bool:
         """Whether it was opened for reading: another process may be writing it."""
         return self._writer is None
+
+    @property
+    def path(self) -> Path | None:
+        """The database file; None in memory."""
+        return self._recorder.path if isinstance(self._recorder, SQLiteLogRecorder) else None
+
+    async def log_id(self) -> UUID | None:
+        """The identity that the log was made with, which copies of it keep; None in memory."""
+        return await self._call(self._recorder.log_id) if isinstance(self._recorder, SQLiteLogRecorder) else None
 
     @property
     def head(self) -> int:

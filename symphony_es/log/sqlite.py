@@ -16,8 +16,8 @@ from eventsourcing.persistence import StoredEvent
 from eventsourcing.sqlite import SQLiteCursor
 
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import ConcurrencyError, LogUnavailableError, SymphonyError
-from symphony_es.events.codec import Row, seal_state, time_of
+from symphony_es.errors import ConcurrencyError, DamagedEventError, LogUnavailableError, SymphonyError
+from symphony_es.events.codec import Row, check_row, seal_state, time_of
 from symphony_es.log.recorder import Appended, PreparedEvent
 from symphony_es.log.sqlite_connections import LogDatastore, failure_of, unavailable_for
 from symphony_es.log.sqlite_reading import SQLiteLogReader, stored_version
@@ -127,6 +127,37 @@ class SQLiteLogRecorder(SQLiteLogReader):
 
     def _insert(self, rows: list[Row]) -> None:
         self._writer.executemany(f"INSERT INTO stored_events ({COLUMNS}) VALUES (?, ?, ?, ?, ?)", rows)  # noqa: S608  constant text
+
+    def append_rows(self, rows: Sequence[Row]) -> None:
+        """Append rows as another log has them: positions, ids, times, every byte; all of them or none.
+
+        Raises:
+            DamagedEventError: a row does not check, or is not the next one of the log or of its entity; nothing was appended.
+            LogUnavailableError: the commit failed.
+        """
+        with self._store.lock:
+            versions: dict[str, int] = {}
+            for position, row in enumerate(rows, self._head + 1):
+                check_row(row)
+                key, version = row[1], row[2]
+                if row[0] != position:
+                    raise DamagedEventError(row[0], key, f"position {position} is the next one of the log it would be appended to")
+                due = (versions[key] if key in versions else self._known_version(key)) + 1
+                if version != due:
+                    raise DamagedEventError(position, key, f"it has version {version} where {due} is due")
+                versions[key] = version
+            if not rows:
+                return
+            doing = "beginning a commit"
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                doing = "writing a commit"
+                self._insert(list(rows))
+                doing = "making a commit durable"
+                self._writer.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._fail(error, doing)
+            self._committed(rows[-1][0], max(self._time_ns, time_of(rows[-1][4])), versions, sum(len(row[4]) for row in rows))
 
     def _conflict(self, group: Sequence[PreparedEvent], versions: dict[str, int]) -> ConcurrencyError | None:
         own: dict[str, int] = {}

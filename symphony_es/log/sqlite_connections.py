@@ -6,6 +6,7 @@ connections; so the one writing connection is held here, and reading has private
 
 from __future__ import annotations
 
+import os
 import queue
 import sqlite3
 import threading
@@ -19,7 +20,7 @@ from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteD
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import LogDamagedError, LogUnavailableError
 
-__all__ = ["LogDatastore", "failure_of", "is_damage", "unavailable_for"]
+__all__ = ["LogDatastore", "connect_reader", "failure_of", "is_damage", "may_change", "unavailable_for"]
 
 BUSY_TIMEOUT_MS = 5000
 READERS = 4
@@ -110,6 +111,11 @@ class LogPool(SQLiteConnectionPool):
         connection = connect_reader(Path(self.db_name))
         connection.row_factory = sqlite3.Row
         return SQLiteConnection(sqlite_conn=connection, max_age=self.max_age)
+
+
+def may_change(path: Path) -> bool:
+    """Whether a database file can change while it is read; where not even SQLite can make its own files beside it, it cannot."""
+    return os.access(path.parent, os.W_OK) or path.with_name(f"{path.name}-wal").exists()
 
 
 def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection:

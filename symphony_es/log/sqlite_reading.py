@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from eventsourcing.persistence import Notification
 from eventsourcing.sqlite import SQLiteProcessRecorder
@@ -140,6 +141,15 @@ class SQLiteLogReader(SQLiteProcessRecorder):
             (pages,), (size,) = reader.execute("PRAGMA page_count").fetchone(), reader.execute("PRAGMA page_size").fetchone()
             total: int = pages * size
             return total
+
+    def log_id(self) -> UUID | None:
+        """The identity that the log was made with; None when it has none."""
+        with self._reading() as reader:
+            row = reader.execute("SELECT value FROM log_settings WHERE name = 'log_id'").fetchone()
+        try:
+            return UUID(row[0]) if row is not None and row[0] else None
+        except (ValueError, AttributeError) as error:
+            raise LogDamagedError(f"{self.path} has no valid identity: {row[0]!r:.80}; restore a backup") from error
 
     def base(self) -> Fold | None:
         """Everything is kept."""

@@ -1,0 +1,157 @@
+"""Rows as they stand in the file, unchecked, and the file as a whole: for verifying a log that may be damaged, and for copying it.
+
+Nothing here trusts what it reads, and a page that SQLite cannot read does not hide the ones behind it. The file is only ever opened
+through SQLite: opening and closing it otherwise in a process that has it open would drop that process's locks.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from symphony_es.errors import LogUnavailableError
+from symphony_es.events.codec import Row
+from symphony_es.log.directory import unavailable
+from symphony_es.log.sqlite_connections import connect_reader, is_damage, may_change, unavailable_for
+from symphony_es.log.sqlite_schema import COLUMNS, SCHEMA, check_schema
+
+__all__ = ["RawLog", "Unreadable"]
+
+COPY_PAGES = 1024  # 4 MiB between two looks at whether to go on
+_FAILURES = (sqlite3.Error, UnicodeDecodeError, OverflowError)
+
+
+class Unreadable(NamedTuple):
+    """A row that SQLite cannot read."""
+
+    position: int
+    why: str
+
+
+class RawLog:
+    """An unchecked look at a log's database file; a context manager. One thread at a time uses it.
+
+    Raises:
+        LogUnavailableError, LogDamagedError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, immutable: bool | None = None) -> None:
+        self.path = path
+        self._reader = connect_reader(path, immutable=not may_change(path) if immutable is None else immutable)
+
+    def __enter__(self) -> RawLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        self._reader.close()
+
+    def check_schema(self) -> None:
+        """Raises: LogDamagedError: the schema is not a log's."""
+        try:
+            check_schema(self._reader, self.path)
+        except _FAILURES as error:
+            raise unavailable_for(error, self.path, "reading its schema") from error
+
+    def has_events_table(self) -> bool:
+        """Whether the table of events is exactly a log's, so that reading it runs nothing else."""
+        try:
+            row = self._reader.execute("SELECT type, sql FROM sqlite_master WHERE name = 'stored_events'").fetchone()
+        except _FAILURES:
+            return False
+        return row is not None and tuple(row) == ("table", SCHEMA[0])
+
+    def ends(self) -> tuple[int | None, int | None]:
+        """The newest position there is, and the newest that was given out, as of one moment; None where it cannot be read."""
+        self._reader.execute("BEGIN")
+        try:
+            return (
+                self._number("SELECT coalesce(max(position), 0) FROM stored_events"),
+                self._number("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'stored_events'"),
+            )
+        finally:
+            self._reader.execute("ROLLBACK")
+
+    def _number(self, sql: str) -> int | None:
+        try:
+            found = self._reader.execute(sql).fetchone()[0]
+        except _FAILURES:
+            return None
+        return found if type(found) is int else None
+
+    def integrity(self, limit: int = 10) -> list[str]:
+        """What SQLite finds wrong with its file, index against table included; empty when nothing is."""
+        try:
+            answers = [str(row[0]) for row in self._reader.execute(f"PRAGMA integrity_check({limit:d})")]
+        except _FAILURES as error:
+            return [str(error)]
+        return [] if answers == ["ok"] else answers
+
+    def page(self, after: int, until: int, limit: int) -> tuple[list[Row | Unreadable], int]:
+        """Rows above `after`, at most `until`, in order, and the last position that was looked at.
+
+        Raises:
+            LogUnavailableError: the disk cannot be read.
+        """
+        sql = f"SELECT {COLUMNS} FROM stored_events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"  # noqa: S608
+        try:
+            rows: list[Row | Unreadable] = self._reader.execute(sql, (after, until, limit)).fetchall()
+        except _FAILURES as error:
+            if not is_damage(error):
+                raise unavailable_for(error, self.path, "reading it") from error
+            until = min(until, after + limit)
+            return [found for position in range(after + 1, until + 1) if (found := self._one(position)) is not None], until
+        return rows, rows[-1][0] if len(rows) == limit else until
+
+    def _one(self, position: int) -> Row | Unreadable | None:
+        try:
+            row: Row | None = self._reader.execute(
+                f"SELECT {COLUMNS} FROM stored_events WHERE position = ?",  # noqa: S608  constant text
+                (position,),
+            ).fetchone()
+        except _FAILURES as error:
+            return Unreadable(position, str(error))
+        return row
+
+    def setting(self, name: str) -> str | None:
+        """One of the log's settings (`format`, `log_id`)."""
+        try:
+            row = self._reader.execute("SELECT value FROM log_settings WHERE name = ?", (name,)).fetchone()
+        except _FAILURES:
+            return None
+        return row[0] if row is not None else None
+
+    def copy_to(self, target: Path, on_step: Callable[[int, int], None]) -> None:
+        """Copy the database, as it is at one moment, into a new file, while another process writes it.
+
+        A read transaction is held meanwhile, so commits that come later neither show in the copy nor begin it anew; the write-ahead
+        file cannot be emptied for that long.
+
+        Args:
+            on_step: called with how many pages are done, and how many there are; what it raises ends the copying.
+
+        Raises:
+            LogUnavailableError: the log cannot be read, or the copy not be written.
+        """
+        try:
+            copy = sqlite3.connect(target, isolation_level=None)
+        except sqlite3.Error as error:
+            raise unavailable_for(error, target, "making the copy") from error
+        try:
+            copy.execute("PRAGMA synchronous=OFF")  # the caller makes the whole file durable
+            self._reader.execute("BEGIN")
+            self._reader.execute("SELECT count(*) FROM sqlite_master").fetchone()  # from here on it stands still
+            self._reader.backup(copy, pages=COPY_PAGES, progress=lambda _, left, total: on_step(total - left, total))
+        except sqlite3.Error as error:
+            raise unavailable_for(error, self.path, "copying it") from error
+        except OSError as error:
+            raise error if isinstance(error, LogUnavailableError) else unavailable(target, error) from error
+        finally:
+            copy.close()
+            if self._reader.in_transaction:
+                self._reader.execute("ROLLBACK")
