@@ -197,6 +197,7 @@ class Symphony:
             engine = self.registry.get("workflow_engine")
             if engine.active_runs:
                 await engine.interrupt(engine.active_runs)
+            engine.active.close()
             self.world.sealed = "closing the Symphony"
             await self.flush()
         finally:

@@ -496,10 +496,12 @@ class StepFailedError(WorkflowError):
         step: address of the step.
         error_type: name of the error's class.
         message: its message.
+        beside: where `gather` raises it, addresses of the steps that have ended its other coroutines by failing.
     """
 
     def __init__(self, step: str, error_type: str, message: str) -> None:
         super().__init__(f"step {step} failed: {error_type}: {message}")
+        self.beside: tuple[str, ...] = ()
         self.step = step
         self.error_type = error_type
         self.message = message

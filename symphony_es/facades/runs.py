@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from symphony_es.errors import ConfigurationError
+from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import get_entity, key_of
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
@@ -86,7 +86,11 @@ class RunRequests:
         if newest_first:
             runs.reverse()
         if after is not None:
-            runs = runs[runs.index(self._run(after)) + 1 :]
+            ids = [run.id for run in runs]
+            last = self._run(after).id
+            if last not in ids:
+                raise EntityNotFoundError(f"Workflow:{last}", "there is no such run any more: begin with the first page again")
+            runs = runs[ids.index(last) + 1 :]
         page: list[Workflow] = []
         for run in runs:
             fits = (

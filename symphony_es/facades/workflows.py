@@ -130,8 +130,12 @@ class Workflows(RunRequests):
         auto_checkpoint: bool | AutoCheckpoint = True,
         **options: Any,
     ) -> RunHandle:
-        """Starts a run, or goes on with one, in the background, and gives a handle of it; see `WorkflowEngine.start`."""
-        chosen = definition if isinstance(definition, Workflow) else self._definition(definition)
+        """Starts a run, or goes on with one, in the background, and gives a handle of it; see `WorkflowEngine.start`.
+
+        A reference, key or id names a run, or else a saved definition.
+        """
+        run = self._run_of(definition) if isinstance(definition, (EntityReference, str)) else None
+        chosen = run or (definition if isinstance(definition, Workflow) else self._definition(definition))
         return await self._engine.start(chosen, context, auto_checkpoint, **options)
 
     async def execute_workflow_by_id(

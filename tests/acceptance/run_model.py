@@ -167,7 +167,9 @@ class Model:
         made.children = {address: child for address, child in made.children.items() if address in made.outputs}
 
     def recover(self) -> list[str]:
-        taken_up = [run for run in self.runs.values() if run.status in ("running", "cancelling") and not run.active and run.parent is None]
+        taken_up = [
+            run for run in self.runs.values() if run.status in ("running", "cancelling") and not run.active and not self._has_driver(run)
+        ]
         for run in taken_up:
             self._take_up(run)
         return [run.name for run in taken_up]
@@ -298,6 +300,10 @@ class Model:
     def _fail(run: ModelRun) -> None:
         run.status = "failed"
         run.stop()
+
+    def _has_driver(self, run: ModelRun) -> bool:
+        """Whether the run that started it takes it up."""
+        return run.parent is not None and self.runs[run.parent].status not in ("completed", "cancelled")
 
     def _children(self, run: ModelRun) -> list[ModelRun]:
         """Its own: a fork shares what the child run of its original gave, not the child run."""

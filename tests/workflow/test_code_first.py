@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -362,3 +364,164 @@ async def test_misuse_is_refused(symphony: Symphony) -> None:
         symphony.workflow(lambda: 1)
     with pytest.raises(ConfigurationError, match="step_context"):
         step_context()
+
+
+async def until_it_waits(run: Workflow) -> None:
+    """Returns when a run waits for its signal `go`."""
+    async with asyncio.timeout(5):
+        while not any("go" in address for address in run.attempts):
+            await asyncio.sleep(0.005)
+
+
+async def test_each_strand_answers_patched_by_its_own_history(symphony: Symphony) -> None:
+    """The fast strand decides first, the slow one later; when the function runs again it is the other way round."""
+
+    async def quick(what: str) -> str:
+        return what
+
+    async def slow(what: str) -> str:
+        await asyncio.sleep(0.02)
+        return what
+
+    async def strand(fn: Any) -> str:
+        await step(fn, "first", name="first")
+        return await step(quick, "new") if patched("change") else await step(quick, "old", name="old")
+
+    @symphony.workflow
+    async def two_strands() -> list[Any]:
+        both = await gather(strand(slow), strand(quick))
+        return [*both, await wait_for_signal("go")]
+
+    handle = await symphony.workflows.start(two_strands, auto_checkpoint=False)
+    await until_it_waits(handle.run)
+    await handle.pause()
+    await handle.signal("go", "gone")
+    run = await handle.resume()
+    assert (run.status, run.result) == ("completed", ["new", "new", "gone"])
+
+
+async def test_a_retry_forgets_the_patches_that_were_decided_after_the_step(symphony: Symphony) -> None:
+    """The step gives another value, and the code goes a way without them."""
+    gives = iter([1, 2])
+
+    async def number() -> int:
+        return next(gives)
+
+    async def way(which: str) -> str:
+        return which
+
+    @symphony.workflow
+    async def two_ways() -> str:
+        if await step(number) == 1:
+            return await step(way, "patched", name="new") if patched("p") else "old"
+        return await step(way, "other", name="other")
+
+    run = await symphony.workflows.execute_workflow(two_ways, auto_checkpoint=False)
+    assert run.result == "patched"
+    run = await symphony.workflows.retry_from(run, "number", auto_checkpoint=False)
+    assert (run.status, run.result) == ("completed", "other")
+
+
+@pytest.mark.parametrize("swallow", ["gather", "except"])
+async def test_a_mismatch_fails_the_run_also_where_the_code_swallows_it(symphony: Symphony, swallow: str) -> None:
+    """Going on would mix two histories."""
+    name = "before"
+
+    async def body() -> int:
+        return 1
+
+    async def strand() -> int:
+        return await step(body, name=name)
+
+    @symphony.workflow(name=f"swallows_{swallow}")
+    async def swallows() -> str:
+        if swallow == "gather":
+            await gather(strand(), return_exceptions=True)
+        else:
+            with contextlib.suppress(Exception):
+                await strand()
+        await wait_for_signal("go")
+        return "swallowed"
+
+    handle = await symphony.workflows.start(swallows, auto_checkpoint=False)
+    await until_it_waits(handle.run)
+    await handle.pause()
+    name = "after"
+    await handle.signal("go")
+    run = await handle.resume()
+    assert (run.status, run.error["type"]) == ("failed", "HistoryMismatchError")  # type: ignore[index]
+
+
+async def test_all_strands_that_failed_are_tried_again_together(symphony: Symphony) -> None:
+    """One resume is enough, however many of them had failed; a failure that the code has dealt with stays one."""
+    up, calls = False, Counter[str]()
+
+    async def call(what: str) -> str:
+        calls[what] += 1
+        if not up:
+            raise OSError("down")
+        return what
+
+    async def strand(number: int) -> str:
+        return await step(call, str(number), name="call")
+
+    @symphony.workflow
+    async def fans_out() -> list[Any]:
+        try:
+            await step(call, "settled", name="settled")
+        except StepFailedError:
+            settled = "dealt with"
+        return [settled, *await gather(gather(strand(0), strand(1), name="inner"), strand(2), strand(3))]
+
+    run = await symphony.workflows.execute_workflow(fans_out, auto_checkpoint=False)
+    assert run.status == "failed"
+    up = True
+    run = await symphony.workflows.resume(run, auto_checkpoint=False)
+    assert (run.status, run.result) == ("completed", ["dealt with", ["0", "1"], "2", "3"])
+    assert calls["settled"] == 1
+
+
+async def test_a_strand_that_cancels_itself_is_a_failure(symphony: Symphony) -> None:
+    """Nobody asked it to end."""
+
+    async def cancels_itself() -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    @symphony.workflow
+    async def odd() -> list[Any]:
+        return await gather(cancels_itself())
+
+    run = await symphony.workflows.execute_workflow(odd, auto_checkpoint=False)
+    assert (run.status, run.error["type"]) == ("failed", "CancelledError")  # type: ignore[index]
+
+
+async def test_what_code_gives_to_a_child_run_is_taken_as_it_is(symphony: Symphony) -> None:
+    """Braces in it are text: templates are for definitions."""
+
+    @symphony.workflow(name="takes_text")
+    async def takes(text: str) -> str:
+        return text
+
+    @symphony.workflow(name="gives_text")
+    async def gives(text: str) -> str:
+        return await run_workflow(takes, {"text": text})
+
+    for text in ("write {{ name }} here", "{{ 1 + 1 }}", "a {{ b"):
+        run = await symphony.workflows.execute_workflow(gives, {"text": text}, auto_checkpoint=False)
+        assert (run.status, run.result) == ("completed", text)
+
+
+async def test_a_name_that_looks_like_another_call_has_an_address_of_its_own(symphony: Symphony) -> None:
+    """The second call of `read` is not the call that was named so."""
+
+    async def read(value: int) -> int:
+        return value
+
+    @symphony.workflow
+    async def reads() -> list[int]:
+        return [await step(read, 1, name="read#2"), await step(read, 2), await step(read, 3)]
+
+    run = await symphony.workflows.execute_workflow(reads, auto_checkpoint=False)
+    assert (run.result, list(run.attempts)) == ([1, 2, 3], ["read#2", "read", "read#3"])

@@ -5,6 +5,7 @@ Each but `patched` is one step of the run, with the same events as a step of a d
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, overload
 
-from symphony_es.errors import ConfigurationError
+from symphony_es.errors import ConfigurationError, StepFailedError
 from symphony_es.registry import invoke
 from symphony_es.workflow.code.flow import Call, Strand, current_strand
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
@@ -147,10 +148,19 @@ async def gather(*coroutines: Awaitable[Any], name: str = "gather", return_excep
         current_strand.set(strand)
         try:
             results[place] = await coroutines[place]
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody has cancelled this task: the coroutine's own code raised it, which is a failure like any other.
+            results[place] = StepFailedError(strand.name, "CancelledError", "its own code has cancelled it")
+            if not return_exceptions:
+                raise results[place] from error
         except Exception as error:
             if not return_exceptions:
                 raise
             results[place] = error
+        strand.ended = True
 
     try:
         stopped = await run_branches({f"{base}/{place}": place for place in range(len(coroutines))}, run, None)
@@ -159,6 +169,8 @@ async def gather(*coroutines: Awaitable[Any], name: str = "gather", return_excep
             if inspect.iscoroutine(coroutine):
                 coroutine.close()  # one that was cancelled before it began has never been awaited
     if stopped.failure is not None:
+        if isinstance(stopped.failure, StepFailedError):
+            stopped.failure.beside = tuple(around.flow.open_failures(base))
         raise stopped.failure
     return results
 

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import ConfigurationError, HistoryMismatchError, StepFailedError
 from symphony_es.workflow.definitions.steps import id_from_name
+from symphony_es.workflow.engine.retrying import PATCH
 from symphony_es.workflow.engine.runner import StepFailure
 from symphony_es.workflow.runs.outputs import Frame
+from symphony_es.workflow.runs.run import describe_error
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
@@ -26,21 +28,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Flow", "Strand", "current_strand", "run_flow"]
 
-PATCH = "patch"
-
 
 class Flow:
     """One execution of the function in this process.
 
     Attributes:
         runner: runs its steps.
-        patches: what `patched` has answered in this execution.
     """
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.run = runner.run
-        self.patches: dict[str, bool] = {}
         self.strands: dict[str, Strand] = {}
         self._frame = Frame(runner.run)
 
@@ -60,6 +58,18 @@ class Flow:
             description = error.description
             raise StepFailedError(description["step"] or address, description["type"], description["message"]) from error.error
         return thaw(run.outputs[address])
+
+    def open_failures(self, group: str) -> list[str]:
+        """Addresses of the steps that have failed for good in the strands of a `gather`, and that no code has gone on after."""
+        run = self.run
+        found = []
+        for name, strand in self.strands.items():
+            last = strand.last_step
+            if name.startswith(f"{group}/") and last is not None and run.step_status(last) == "failed":
+                around = [other for other in self.strands.values() if other.name.startswith(f"{group}/") and other.holds(name)]
+                if not strand.ended and not any(other.has_gone_on_after(name) for other in around):
+                    found.append(last)
+        return found
 
     def check_all_made(self) -> None:
         """Compares the calls on record with those that were made, at the function's end.
@@ -97,16 +107,20 @@ class Strand:
     Attributes:
         name: "" for the body, `gather/0` for the first coroutine of the first `gather`.
         made: how many calls it has made in this execution.
+        ended: whether its coroutine has returned.
     """
 
     def __init__(self, flow: Flow, name: str) -> None:
         self.flow = flow
         self.name = name
         self.made = 0
+        self.ended = False
+        self._groups: dict[str, int] = {}
         self._task: asyncio.Task[Any] | None = None
-        self._names: dict[str, int] = {}
+        self._taken: set[str] = set()
         self._calls: list[tuple[str, str]] = []
         self._patches: list[tuple[int, str]] = []
+        self._patched: dict[str, bool] = {}
         flow.strands[name] = self
 
     def enter(self) -> None:
@@ -136,17 +150,35 @@ class Strand:
 
     def group(self, name: str) -> str:
         """What the strands of the next `gather` are named by."""
-        return self._address(name)
+        address = self._address(name)
+        self._groups[address] = self.made
+        return address
+
+    @property
+    def last_step(self) -> str | None:
+        """Address of the step that it called last."""
+        return next((address for address, what in reversed(self._calls) if what != PATCH), None)
+
+    def holds(self, name: str) -> bool:
+        """Whether a strand belongs to a `gather` of this one, directly or not."""
+        return any(name.startswith(f"{group}/") for group in self._groups)
+
+    def has_gone_on_after(self, name: str) -> bool:
+        """Whether this strand has ended, called something, or begun another `gather`, after the one that a strand belongs to."""
+        groups = list(self._groups)
+        own = next(group for group in groups if name.startswith(f"{group}/"))
+        return self.ended or self.made > self._groups[own] or groups[-1] != own
 
     def patched(self, change_id: str) -> bool:
         """See `symphony_es.workflow.patched`."""
-        known = self.flow.patches.get(change_id)
         recorded = self._recorded().get(str(self.made))
         if recorded is not None and tuple(recorded) == (change_id, PATCH):
             self._calls.append((change_id, PATCH))
             self.made += 1
-            self.flow.patches[change_id] = True
+            self._patched[change_id] = True
             return True
+        # Each strand answers by its own history: which of them comes first differs from one execution to the next.
+        known = self._patched.get(change_id)
         if known is not None:
             return known
         fresh = not any(int(place) >= self.made for place in self._recorded())
@@ -154,7 +186,7 @@ class Strand:
             self._calls.append((change_id, PATCH))
             self._patches.append((self.made, change_id))
             self.made += 1
-        self.flow.patches[change_id] = fresh
+        self._patched[change_id] = fresh
         return fresh
 
     def take_patches(self, before: int) -> list[tuple[int, str]]:
@@ -171,19 +203,25 @@ class Strand:
         calls[self.name][str(place)] = [address, what]
 
     def mismatch(self, why: str) -> HistoryMismatchError:
-        """The error for a history that the code contradicts; shows both."""
+        """The error for a history that the code contradicts; shows both, and fails the run whatever the code makes of it."""
         recorded = self._recorded()
         history = [_shown(*recorded[place]) for place in sorted(recorded, key=int)]
         code = [_shown(*call) for call in self._calls]
-        return HistoryMismatchError(self.flow.run.id, self.name, history, code, why)
+        error = HistoryMismatchError(self.flow.run.id, self.name, history, code, why)
+        self.flow.runner.control.fail(StepFailure(describe_error(error, None), error))
+        return error
 
     def _recorded(self) -> Mapping[str, Any]:
         return self.flow.run.calls.get(self.name, {})
 
     def _address(self, name: str) -> str:
-        base = id_from_name(name)
-        count = self._names[base] = self._names.get(base, 0) + 1
-        return f"{self.name}/{base}".lstrip("/") + (f"#{count}" if count > 1 else "")
+        base = found = f"{self.name}/{id_from_name(name)}".lstrip("/")
+        count = 1
+        while found in self._taken:  # a name may look like the second call of another one
+            count += 1
+            found = f"{base}#{count}"
+        self._taken.add(found)
+        return found
 
 
 current_strand: ContextVar[Strand | None] = ContextVar("symphony_es_strand", default=None)

@@ -62,6 +62,8 @@ class Step(ABC):
     """
 
     kind: ClassVar[str]
+    keeps_progress: ClassVar[bool] = True
+    """Whether another attempt, after one that failed, knows what the failed one had decided. So with composites, which go on inside."""
     reentrant: ClassVar[bool] = False
     """Whether entering it again after a crash is no new attempt: all that it did is in the run. So with composites and waits."""
     together: ClassVar[bool] = False

@@ -47,6 +47,7 @@ class ActiveRuns:
     def __init__(self) -> None:
         self._by_id: dict[str, ActiveRun] = {}
         self._news = asyncio.Event()
+        self._closings = 0
 
     @property
     def ids(self) -> list[str]:
@@ -87,15 +88,31 @@ class ActiveRuns:
         task = asyncio.get_running_loop().create_task(drive.drive(prepare), name=f"run {drive.run.id}", context=surroundings)
         active = self._by_id[drive.run.id] = ActiveRun(drive, task, hooks)
         task.add_done_callback(lambda _: self._ended(active))
+        self._tell_news()
         return active
+
+    def _tell_news(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
 
     def _ended(self, active: ActiveRun) -> None:
         if self._by_id.get(active.run.id) is active:
             del self._by_id[active.run.id]
-        self._news.set()
-        self._news = asyncio.Event()
+        self._tell_news()
         if not active.task.cancelled() and active.task.exception() is not None:
             _log.warning("workflow_run_stopped", run_id=active.run.id, error=str(active.task.exception()))
+
+    async def ended(self, active: ActiveRun) -> None:
+        """Waits for the end of a run's task. Errors are those of `join`; where the caller is cancelled, the run is not."""
+        await asyncio.wait({active.task})
+        if active.task.cancelled():
+            raise _interrupted(active.run)
+        active.task.result()
+
+    def close(self) -> None:
+        """The Symphony closes: whoever waits for a run that is not executing waits in vain, and is told so."""
+        self._closings += 1
+        self._tell_news()
 
     async def join(self, active: ActiveRun) -> Workflow:
         """Waits for the end of a run's task; where the caller is cancelled, so is the run.
@@ -120,9 +137,10 @@ class ActiveRuns:
         """Waits until a run has one of some statuses and its task has ended, whoever brings it there.
 
         Raises:
-            RunInterruptedError: it was interrupted meanwhile.
+            RunInterruptedError: it was interrupted meanwhile, or the Symphony was closed.
             EntityOutOfStepError: the log could not append.
         """
+        closings = self._closings
         while True:
             active, news = self._by_id.get(run.id), self._news
             if active is not None:
@@ -133,6 +151,8 @@ class ActiveRuns:
                     active.task.result()
             elif run.status in statuses:
                 return
+            elif self._closings != closings:
+                raise _interrupted(run)
             else:
                 await news.wait()
 

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from symphony_es.workflow.engine.control import RunStopped
 
-__all__ = ["Stopped", "run_branches"]
+__all__ = ["Stopped", "run_branches", "wait_for_end"]
 
 B = TypeVar("B")
+
+
+async def wait_for_end(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Returns when all have ended, also when the waiting task is cancelled meanwhile, which takes effect then."""
+    cancelled: asyncio.CancelledError | None = None
+    while pending := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(pending)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 class Stopped(NamedTuple):
@@ -63,9 +75,11 @@ async def run_branches(
     except BaseException:
         for task in pending:
             task.cancel()
-        await asyncio.wait(tasks)
-        for task in tasks:
-            if not task.cancelled():
-                task.exception()
+        try:
+            await wait_for_end(tasks)
+        finally:
+            for task in tasks:
+                if not task.cancelled():
+                    task.exception()
         raise
     return Stopped(failure or stop, cancelled if failure is not None else [])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.diagnostics import get_logger
+from symphony_es.errors import IllegalTransitionError, RunInterruptedError
 from symphony_es.workflow.engine.creation import new_run
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
@@ -16,7 +18,12 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.control import RunControl
     from symphony_es.workflow.engine.requests import RunRequests
 
-__all__ = ["ChildRuns"]
+__all__ = ["GRACE_S", "ChildRuns"]
+
+GRACE_S = 10.0
+"""How long the steps of a run that is cancelled may take to end by themselves."""
+
+_log = get_logger(__name__)
 
 
 class ChildRuns:
@@ -49,7 +56,8 @@ class ChildRuns:
         try:
             await control.wait(engine.active.wait_until(child))
         except asyncio.CancelledError:
-            await engine.active.interrupt([child.id])
+            if child.status is not WorkflowStatus.CANCELLING:  # its clean-up is what the parent's waits for
+                await engine.active.interrupt([child.id])
             raise
         return child
 
@@ -60,15 +68,39 @@ class ChildRuns:
             parent.children[address] = child
 
     async def pause_all(self, parent: Workflow) -> None:
-        """Pauses the child runs that run."""
-        for child in self._of(parent):
-            if child.status is WorkflowStatus.RUNNING:
+        """Pauses the child runs that run, all at once; one that ends by itself meanwhile is left as it is."""
+
+        async def pause(child: Workflow) -> None:
+            try:
                 await self._engine.pause(child)
+            except IllegalTransitionError:
+                _log.debug("workflow_child_ended_meanwhile", run_id=child.id)
+
+        await asyncio.gather(*(pause(child) for child in self._of(parent) if child.status is WorkflowStatus.RUNNING))
 
     async def cancel_all(self, parent: Workflow) -> None:
-        """Cancels the child runs that have not ended."""
-        going = [child for child in self._of(parent) if child.status not in ENDED]
-        await asyncio.gather(*(self._engine.cancel(child) for child in going))
+        """Cancels the child runs that have not ended, all at once; one that ends by itself meanwhile is left as it is."""
+        await self._cancel([child for child in self._of(parent) if child.status not in ENDED])
+
+    async def cancel_early(self, parent: Workflow, grace_s: float) -> None:
+        """The same while the parent's own steps end; a child run that goes with the step that waits for it is left to the clean-up."""
+        await self._cancel([child for child in self._of(parent) if child.status not in ENDED], grace_s, RunInterruptedError)
+
+    async def cancel_abandoned(self, parent: Workflow) -> None:
+        """Cancels the child runs of steps that have not completed and never will: their time was up, or a step beside them failed."""
+        given_up = {child.id for address, child in parent.children.items() if address not in parent.outputs}
+        await self._cancel([child for child in self._of(parent) if child.id in given_up and child.status not in ENDED])
+
+    async def _cancel(self, children: Sequence[Workflow], grace_s: float = GRACE_S, *tolerate: type[Exception]) -> None:
+        tolerated: tuple[type[Exception], ...] = (IllegalTransitionError, *tolerate)
+
+        async def cancel(child: Workflow) -> None:
+            try:
+                await self._engine.cancel(child, grace_s=grace_s)
+            except tolerated as error:
+                _log.debug("workflow_child_ended_meanwhile", run_id=child.id, why=str(error))
+
+        await asyncio.gather(*(cancel(child) for child in children))
 
     def _of(self, parent: Workflow) -> list[Workflow]:
         found = [self._symphony.world.find(child) for child in list(parent.children.values())]

@@ -49,6 +49,11 @@ class RunControl:
             self.request = request
         self._requested.set()
 
+    def fail(self, failure: Exception) -> None:
+        """Fails the run whatever its steps make of it, and ends their waits."""
+        self.failure = failure
+        self._requested.set()
+
     def tell_news(self) -> None:
         """Something that a step may wait for has changed: a signal came, or a child run ended."""
         self._news.set()

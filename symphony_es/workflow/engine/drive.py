@@ -21,6 +21,7 @@ from symphony_es.errors import (
     StepFailedError,
     UnstorableValueError,
 )
+from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunControl, RunStopped
 from symphony_es.workflow.engine.hooks import HookChain, Stage
 from symphony_es.workflow.engine.runner import Runner, StepFailure
@@ -69,6 +70,7 @@ class Drive:
         self._stage: Stage = "run_started"
         self._value: Any = None
         self._steps: asyncio.Task[None] | None = None
+        self._failed_beside: tuple[str, ...] = ()
 
     async def wait_for_steps(self, timeout_s: float) -> bool:
         """Whether the steps have ended by themselves within so many seconds."""
@@ -101,9 +103,10 @@ class Drive:
             else:
                 await self._begin(prepare)
                 await self._go_through(self._run_definition(self._runner(self.control)))
-            if self.run.status is WorkflowStatus.CANCELLING:
-                await self._clean_up()
             await self._world.flush(self.run)  # what a failing last hook left on record
+            if self.run.status is WorkflowStatus.CANCELLING:  # nothing is awaited after this look at it when it is not
+                await self._clean_up()
+                await self._world.flush(self.run)
 
     async def _begin(self, prepare: Callable[[], None]) -> None:
         first = self.run.started_at is None
@@ -124,7 +127,9 @@ class Drive:
         if step is None or step not in self.run.failures:
             return
         if self.run.definition.code is not None:
-            del self.run.failures[step]  # failures on record are raised again, since the code may have dealt with them
+            # Failures on record are raised again, since the code may have dealt with them; with those that ended the run it has not.
+            for address in [address for address, failure in self.run.failures.items() if address == step or failure.get("open")]:
+                del self.run.failures[address]
         else:
             self.run.failures[step]["count"] = 0
 
@@ -144,6 +149,7 @@ class Drive:
         except StepFailure:
             raise
         except StepFailedError as error:
+            self._failed_beside = error.beside
             description = {**describe_error(error, error.step), "type": error.error_type, "message": error.message}
             raise StepFailure(description, error) from error
         except EntityOutOfStepError:
@@ -172,6 +178,9 @@ class Drive:
         if failure is not None:
             with self._world.recording("WorkflowFailed", entity=run):
                 run.error = dict(failure)
+                for address in self._failed_beside:
+                    if address in run.failures:
+                        run.failures[address]["open"] = True
                 run.move("fail", self._clock.now())
             _log.warning("workflow_failed", run_id=run.id, step=failure["step"], error_type=failure["type"])
             await self._tell(runner, "run_failed", failure)
@@ -189,7 +198,7 @@ class Drive:
             await asyncio.wait({self._steps})
         except asyncio.CancelledError:
             self._steps.cancel()
-            await asyncio.wait({self._steps})
+            await wait_for_end([self._steps])
             if self._steps.cancelled():
                 raise
             driver = asyncio.current_task()
@@ -217,6 +226,7 @@ class Drive:
         """Completes the run, unless it was paused or is to be cancelled; gives the error when its `output` cannot be made."""
         run = self.run
         template = run.definition.output
+        await self._children.cancel_abandoned(run)
         try:
             value = self._value if template is None else thaw(render(template, TemplateScope(Frame(run, steps=run.definition.plan))))
             await self._world.claim(run)
@@ -235,21 +245,26 @@ class Drive:
         """What a cancelled run does last: its child runs are cancelled, then its clean-up steps run."""
         run = self.run
         await self._children.cancel_all(run)
-        self.control = RunControl(self._clock)
-        runner = self._runner(self.control)
         frame = Frame(run, f"{CLEANUP}/", run.definition.cleanup_plan, Frame(run, steps=run.definition.plan))
         failure: dict[str, Any] | None = None
+        runner = self._anew()
         for step in frame.steps:
             try:
                 await runner.run_step(step, frame.prefix + step.id, frame)
             except StepFailure as error:
                 failure = failure or error.description
+                runner = self._anew()  # a hook that stops the run has stopped this step of it
         await self._world.claim(run)
         with self._world.recording("WorkflowCancelled", entity=run):
             if failure is not None:
                 run.error = dict(failure)
             run.move("end_cancelled", self._clock.now())
         await self._tell(runner, "run_cancelled", failure)
+
+    def _anew(self) -> Runner:
+        """A runner that no earlier request or failure stops."""
+        self.control = RunControl(self._clock)
+        return self._runner(self.control)
 
     def _runner(self, control: RunControl) -> Runner:
         return Runner(self._symphony, self.run, self._hooks, control, self._turns, self._clock, self._children)

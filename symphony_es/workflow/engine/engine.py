@@ -10,12 +10,13 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from symphony_es.errors import ConfigurationError
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.creation import DefinitionLike, new_run
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.requests import RunRequests
 from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.transitions import UNFINISHED
+from symphony_es.workflow.runs.transitions import UNFINISHED, WorkflowStatus
 
 __all__ = ["WorkflowEngine"]
 
@@ -90,11 +91,16 @@ class WorkflowEngine(RunRequests):
         """Starts a run, or goes on with one, in the background; its beginning is durable when this returns.
 
         The arguments and errors are those of `execute_workflow`; a run in place of a definition is resumed, as by `resume`.
+
+        Raises:
+            ConfigurationError: context, run_id or metadata for a run, which has them. Nothing has been appended.
         """
         await self._turns.take()
         prepare: Callable[[], None]
         if isinstance(definition, Workflow):
-            run, prepare = definition, lambda: None
+            if context or run_id or metadata:
+                raise ConfigurationError(f"run {definition.id} goes on with what it has: context, run_id and metadata are for a new run")
+            run, prepare = definition, lambda: self._set_deadline(definition, deadline_s)
             run.check("resume")
         else:
             run = new_run(self._symphony, self.clock, definition, context, run_id=run_id, deadline_s=deadline_s, metadata=metadata)
@@ -132,7 +138,8 @@ class WorkflowEngine(RunRequests):
 
     def _has_driver(self, run: Workflow) -> bool:
         """Whether a run is taken up by the run that started it, and only by that one."""
-        return run.parent is not None and isinstance(self._symphony.world.find(run.parent), Workflow)
+        parent = self._symphony.world.find(run.parent) if run.parent is not None else None
+        return isinstance(parent, Workflow) and parent.status not in (WorkflowStatus.COMPLETED, WorkflowStatus.CANCELLED)
 
     def _add(self, run: Workflow) -> None:
         self._symphony.world.add(run, event_name="WorkflowCreated")

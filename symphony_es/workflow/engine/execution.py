@@ -89,6 +89,8 @@ class StepExecution:
         Raises:
             TemplateError: it names what is not there.
         """
+        if self.run.definition.code is not None:
+            return template  # code gives values, whose braces are text
         return thaw(render(template, TemplateScope(self.frame)))
 
     def evaluate(self, expression: str, names: Mapping[str, Any] | None = None, *parts: str, steps: Sequence[Step] = ()) -> Any:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.transactions import current_scope
 from symphony_es.errors import ConfigurationError, DefinitionChangedError, RunsInProgressError
 from symphony_es.events.values import copy_plain
 from symphony_es.workflow.definitions.comparison import compare_definitions
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.engine.active import INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
-from symphony_es.workflow.engine.children import ChildRuns
+from symphony_es.workflow.engine.children import GRACE_S, ChildRuns
 from symphony_es.workflow.engine.clock import Clock, SystemClock
 from symphony_es.workflow.engine.control import StopRequest
 from symphony_es.workflow.engine.creation import DefinitionLike, as_definition
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
 __all__ = ["RunRequests"]
-
-GRACE_S = 10.0
-"""How long the steps of a run that is cancelled may take to end by themselves."""
 
 
 class RunRequests:
@@ -98,50 +96,57 @@ class RunRequests:
     async def pause(self, run: Workflow) -> None:
         """Pauses a run: steps under way come to their end, no other begins. Durable, and the run has stopped, when this returns.
 
-        Called from inside one of the run's steps, it returns at once, and the run stops after the step.
+        Its child runs are paused at once, too. Called from inside one of the run's steps, it returns at once, and the run stops after
+        the step. It is no part of a transaction around the call.
 
         Raises:
             IllegalTransitionError: the run is not running. Nothing has been appended.
         """
         run.check("pause")
         await self._record(run, "WorkflowPaused", lambda: run.move("pause", self.clock.now()), lambda: run.check("pause"), ask="pause")
+        if run.id in runs_around.get():
+            return  # its end is not for a part of it to wait for; it pauses its child runs then
         active = self.active.get(run)
-        if active is None:
-            await self.children.pause_all(run)
-            return
-        if run.id not in runs_around.get():
-            await asyncio.wait({active.task})
+        stopped = [asyncio.wait({active.task})] if active is not None else []
+        await asyncio.gather(self.children.pause_all(run), *stopped)
 
     async def cancel(self, run: Workflow, *, grace_s: float = GRACE_S) -> None:
         """Cancels a run and its child runs, then runs its clean-up steps. It is cancelled when this returns.
 
-        Called from inside one of the run's steps, it returns at once, and the run is cancelled after the step.
+        Called from inside one of the run's steps, it returns at once, and the run is cancelled after the step. It is no part of a
+        transaction around the call.
 
         Args:
             run: pending, running, paused or failed; for one that is being cancelled already, its end is awaited.
             grace_s: how long the steps under way may take to end by themselves (`context.stop_requested` tells them); then they
-                are cancelled. The engine's own waits end at once.
+                are cancelled; those of its child runs as well. The engine's own waits end at once.
 
         Raises:
             IllegalTransitionError: the run has completed or was cancelled. Nothing has been appended.
             RunsInProgressError: a step did not stop within 30 s after it was cancelled.
+            RunInterruptedError, EntityOutOfStepError: the run was interrupted meanwhile, or the log could not append.
         """
         if run.status is not WorkflowStatus.CANCELLING:
             run.check("cancel")
             await self._record(
                 run, "WorkflowCancelRequested", lambda: run.move("cancel", self.clock.now()), lambda: run.check("cancel"), ask="cancel"
             )
-        active = self.active.get(run)
-        if active is None:
-            await self.active.join(self.launch(run, self.chain(True, ())))
-            return
-        if run.id in runs_around.get():
-            return
+        while run.status is WorkflowStatus.CANCELLING:
+            active = self.active.get(run)
+            if active is None:  # nothing drives it, or what did had looked at its status for the last time
+                await self.active.join(self.launch(run, self.chain(True, ())))
+                return
+            if run.id in runs_around.get():
+                return
+            await asyncio.gather(self.children.cancel_early(run, grace_s), self._stop_steps(active, grace_s))
+            await self.active.ended(active)
+
+    @staticmethod
+    async def _stop_steps(active: ActiveRun, grace_s: float) -> None:
         if not await active.drive.wait_for_steps(grace_s):
             active.drive.force()
             if not await active.drive.wait_for_steps(INTERRUPTION_TIMEOUT_S):
-                raise RunsInProgressError([run.id])
-        await asyncio.wait({active.task})
+                raise RunsInProgressError([active.run.id])
 
     async def signal(self, run: Workflow, name: str, payload: Any = None) -> None:
         """Sends a signal; it is durable when this returns, and is kept until a step takes it, also before any step waits.
@@ -201,7 +206,10 @@ class RunRequests:
 
         check()
         await take_back(self._symphony, run, step, self.clock.now(), check)
-        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
+        going = self.active.get(run)  # another call may have taken it up by now
+        return await self.active.join(
+            going or self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s))
+        )
 
     async def fork(
         self,
@@ -296,9 +304,16 @@ class RunRequests:
             change: makes the change.
             check: raises where it may not be made any more, after this call had to wait.
             data: what the event says beyond its effect.
-            ask: the request to the run where it executes; made with the change, so that no step begins in between.
+            ask: the request to the run where it executes; made with the change, so that no step begins in between. It cannot be
+                taken back, so the change is no part of a transaction around the call.
         """
         world = self._symphony.world
+        if ask is not None and current_scope.get() is not None:
+            token = current_scope.set(None)
+            try:
+                return await self._record(run, event_name, change, check, data=data, ask=ask)
+            finally:
+                current_scope.reset(token)
         await world.claim(run)
         check()
         with world.recording(event_name, data, entity=run):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.errors import ConfigurationError
 from symphony_es.workflow.definitions.nesting import step_at
 from symphony_es.workflow.engine.past import RETRY_EVENT, Past, address_of, past_before_step
 from symphony_es.workflow.runs.run import Workflow
@@ -14,7 +15,10 @@ from symphony_es.workflow.runs.thawing import thaw
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
-__all__ = ["take_back"]
+__all__ = ["PATCH", "take_back"]
+
+PATCH = "patch"
+"""What a decision of `patched` is on record as, among the calls of code."""
 
 
 async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, check: Callable[[], Any]) -> None:
@@ -24,7 +28,11 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, che
         ConfigurationError: the run has not begun such a step. Nothing has been appended.
         IllegalTransitionError: the run executes. Nothing has been appended.
     """
-    past = await past_before_step(symphony, run, step)
+    try:
+        past = await past_before_step(symphony, run, step)
+    except ConfigurationError:
+        check()  # another retry may have been faster: then that is what is wrong
+        raise
     address = address_of(run, step)
     dropped = [other for other in past.begun_since if not _beside(run, address, other)]
     around = [prefix for prefix in _prefixes(address) if prefix in run.attempts]
@@ -61,10 +69,13 @@ def _restore(run: Workflow, past: Past, around: list[str]) -> None:
 
 
 def _forget_calls(run: Workflow, dropped: set[str]) -> None:
+    """Takes calls of code off the record, and the patches that were decided after the first of them: the code may go another way."""
     for strand, calls in list(run.calls.items()):
-        kept = {place: call for place, call in thaw(calls).items() if call[0] not in dropped}
-        if len(kept) != len(calls):
-            run.calls[strand] = kept
+        made = {int(place): call for place, call in thaw(calls).items()}
+        first = min((place for place, call in made.items() if call[0] in dropped), default=None)
+        if first is not None:
+            kept = {at: call for at, call in made.items() if call[0] not in dropped and (at < first or call[1] != PATCH)}
+            run.calls[strand] = {str(place): call for place, call in kept.items()}
 
 
 def _beside(run: Workflow, address: str, other: str) -> bool:

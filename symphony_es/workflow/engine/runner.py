@@ -65,6 +65,13 @@ class _Started:
         self.event_id = event_id
 
 
+def _heed_cancellation() -> None:
+    """Raises the cancellation that a step has caught and not passed on: no other step begins after a timeout or an interruption."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class Runner:
     """The steps of one run; `Drive` says when they run.
 
@@ -111,9 +118,11 @@ class Runner:
         Raises:
             StepFailure: it has failed; that is on record.
             RunStopped: the run was asked to stop before the step, or while it waited.
+            asyncio.CancelledError: the task was cancelled, also where the step before has swallowed that.
         """
         while not self.run.is_completed(address):
             self.control.check()
+            _heed_cancellation()
             retry_at = self.run.failures.get(address, {}).get("retry_at")
             if retry_at is not None:
                 await self.sleep_until(retry_at)
@@ -220,6 +229,8 @@ class Runner:
         attempt = started.attempt if started.attempt > 1 else None
         with self._world.recording("WorkflowStepFailed", data, step=address, attempt=attempt):
             self.run.fail_step(address, description, count, retry_at)
+            if not step.keeps_progress:
+                self.run.progress.pop(address, None)
         await self.reach("step_failed", address, description)
         if retry_at is None:
             raise StepFailure(description, cause) from error
@@ -331,8 +342,9 @@ class Runner:
         try:
             await self._hooks.call(moment)
         except HookFailedError as failed:
-            self.control.failure = StepFailure(describe_error(failed, step), failed)
-            raise self.control.failure from failed
+            failure = StepFailure(describe_error(failed, step), failed)
+            self.control.fail(failure)
+            raise failure from failed
 
     def _moment(
         self, stage: Stage, step: str | None = None, error: dict[str, Any] | None = None, retry_at: datetime | None = None

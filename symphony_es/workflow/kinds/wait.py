@@ -32,6 +32,7 @@ class WaitStep(Step):
     """
 
     kind: ClassVar[str] = "wait"
+    keeps_progress: ClassVar[bool] = False  # another attempt waits as long again
     reentrant: ClassVar[bool] = True
 
     signal: str

@@ -38,7 +38,8 @@ class Workflow:
         attempts: how often the step at an address has begun.
         outputs: outputs of completed steps by address; a step has completed when it is in here.
         failures: by address `{"type", "message", "attempt", "count"}` of a step that has not completed: the error and number of its last
-            failed attempt, how many have failed since it was taken up, and `retry_at` (UTC) where another one will follow.
+            failed attempt, how many have failed since it was taken up, and `retry_at` (UTC) where another one will follow, or `open`
+            where the code of the run has not dealt with it.
         progress: by address, what a step under way has decided and must not decide again: a branch, an iteration, a moment.
         scopes: by address, the values that a parallel branch or a mapped item has written: each has a key space of its own.
         signals: by name, the payloads that nobody has taken yet, in order.
