@@ -145,11 +145,11 @@ class SQLiteLogReader(SQLiteProcessRecorder):
     def log_id(self) -> UUID | None:
         """The identity that the log was made with; None when it has none."""
         with self._reading() as reader:
-            row = reader.execute("SELECT value FROM log_settings WHERE name = 'log_id'").fetchone()
+            (value,) = reader.execute("SELECT value FROM log_settings WHERE name = 'log_id'").fetchone() or (None,)
         try:
-            return UUID(row[0]) if row is not None and row[0] else None
+            return UUID(value) if value else None
         except (ValueError, AttributeError) as error:
-            raise LogDamagedError(f"{self.path} has no valid identity: {row[0]!r:.80}; restore a backup") from error
+            raise LogDamagedError(f"{self.path} has no valid identity: {value!r:.80}; restore a backup") from error
 
     def base(self) -> Fold | None:
         """Everything is kept."""
