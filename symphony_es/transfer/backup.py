@@ -1,0 +1,190 @@
+"""Backups of a state directory while it is in use, and back.
+
+A backup is a state directory itself: the database as it was at one moment, and the snapshots up to there. The order of durable steps:
+the database is copied through SQLite into a directory beside the target → checked → fsync → the snapshots are copied, each with an
+fsync → fsync of the directories → rename → fsync of the parent. Before the rename there is nothing at the target, after it there is all.
+
+The database file of a log in use is never opened but through SQLite: copying it with other means would drop the locks of this process,
+and catch the file between two writes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from symphony_es.core.state.files.directory import discard, sync_directory, unavailable
+from symphony_es.core.state.snapshots.format import TRAILER_BYTES, hashed_trailer_bytes
+from symphony_es.core.state.snapshots.reading import SnapshotReader
+from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
+from symphony_es.errors import BackupDamagedError, SnapshotDamagedError
+from symphony_es.log.log import DATABASE_NAME, Anchor, check_anchor
+from symphony_es.log.sqlite import SQLiteLogRecorder
+from symphony_es.log.sqlite_raw import RawLog
+from symphony_es.transfer.placing import absolute, building, check_free_directory, put_directory
+from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
+from symphony_es.transfer.verify import VerifyReport, verify
+
+__all__ = ["BackupReport", "backup", "restore"]
+
+_SNAPSHOTS = "snapshots"
+_PIECE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupReport:
+    """A backup that was made, or a state directory that was restored from one.
+
+    Attributes:
+        directory: where it is.
+        head: its newest position.
+        snapshots: how many snapshots it has.
+        size_bytes: of all its files.
+        duration_s: how long it took, in seconds.
+    """
+
+    directory: Path
+    head: int
+    snapshots: int
+    size_bytes: int
+    duration_s: float
+
+
+async def backup(directory: Path | str, target: Path | str, *, on_progress: OnProgress | None = None) -> BackupReport:
+    """Copy a state directory while this or another process writes it. The copy can be opened, verified and restored.
+
+    It holds every event that was durable when the call began, and whole transactions only. Projections are not copied: they are
+    rebuilt. A call that is cancelled or fails leaves nothing.
+
+    Args:
+        target: it must not exist, or be empty.
+        on_progress: called with how many pages of the database are done, and how many there are; ten times a second at most, in a
+            worker thread.
+
+    Raises:
+        TargetOccupiedError: there is something at the target.
+        LogUnavailableError, StorageUnavailableError: the log cannot be read, or the backup not be written.
+        LogDamagedError, AnchorMismatchError, DamagedEventError: the log is damaged: `verify` tells where.
+    """
+    origin, to = absolute(directory), absolute(target)
+    await in_thread(lambda _: check_free_directory(to))
+    async with building(to) as place:
+        return await in_thread(lambda stop: _backup(origin, place / "state", to, stop, on_progress))
+
+
+async def restore(backup_directory: Path | str, directory: Path | str, *, on_progress: OnProgress | None = None) -> BackupReport:
+    """Put a backup in place as a state directory. The backup is verified first, and stays as it is.
+
+    Args:
+        directory: it must not exist, be empty, or hold a log without events.
+        on_progress: as with `backup`.
+
+    Raises:
+        BackupDamagedError: the backup does not verify; its `report` says where.
+        TargetOccupiedError: there is something in the directory.
+        LogInUseError: another process writes a log there.
+        LogUnavailableError, StorageUnavailableError: the backup cannot be read, or the directory not be written.
+    """
+    origin, to = absolute(backup_directory), absolute(directory)
+    await in_thread(lambda _: check_free_directory(to))
+    report: VerifyReport = await verify(origin)
+    if not report.ok:
+        raise BackupDamagedError(origin, report)
+    async with building(to) as place:
+        return await in_thread(lambda stop: _backup(origin, place / "state", to, stop, on_progress))
+
+
+def _backup(origin: Path, built: Path, target: Path, stop: Stop, on_progress: OnProgress | None) -> BackupReport:
+    began = time.monotonic()
+    # These are listed before the log is read: what they were taken of is in it, or has been removed.
+    before = SnapshotStore(origin / _SNAPSHOTS, read_only=True).list()
+    progress = Progress(on_progress, 0)
+
+    def step(done: int, total: int) -> None:
+        stop.look()
+        progress.total = total
+        progress.tell(done)
+
+    with unavailable(f"{target} cannot be built beside its place"):
+        built.mkdir(mode=0o700)
+        (built / DATABASE_NAME).touch(mode=0o600)
+    with RawLog(origin / DATABASE_NAME) as log:
+        log.copy_to(built / DATABASE_NAME, step)
+    head = _check_copy(built / DATABASE_NAME, before)
+    with unavailable(f"{target} cannot be made durable"):
+        _sync_file(built / DATABASE_NAME)
+    copied = _copy_snapshots(origin / _SNAPSHOTS, built / _SNAPSHOTS, head, stop)
+    sync_directory(built)
+    size = sum(path.stat().st_size for path in built.rglob("*") if path.is_file())
+    put_directory(built, target)
+    progress.end()
+    return BackupReport(directory=target, head=head, snapshots=copied, size_bytes=size, duration_s=time.monotonic() - began)
+
+
+def _check_copy(path: Path, before: Sequence[SnapshotInfo]) -> int:
+    """The head of a copy whose pages, schema, last position and last event are right, and which has what the newest snapshot is of."""
+    recorder = SQLiteLogRecorder(path, read_only=True, immutable=True)  # nobody else has it: no files appear beside it
+    try:
+        recorder.verify_pages()
+        head = recorder.head()
+        if before:
+            newest = before[0]
+            check_anchor(recorder, Anchor(position=newest.position, event_id=newest.event_id, commitment=newest.commitment))
+    finally:
+        recorder.close()
+    return head
+
+
+def _copy_snapshots(origin: Path, built: Path, head: int, stop: Stop) -> int:
+    """Copy the snapshots up to a position; one that is thinned out meanwhile, or cannot be trusted, is passed over: it is a cache."""
+    infos = [info for info in SnapshotStore(origin, read_only=True).list() if info.position <= head]
+    copied = 0
+    for info in infos:
+        stop.look()
+        with unavailable(f"{built} cannot be written"):
+            built.mkdir(mode=0o700, exist_ok=True)
+            try:
+                hashed = _copy_file(origin / info.name, built / info.name, info.size_bytes)
+            except FileNotFoundError:
+                continue
+        try:
+            with SnapshotReader(built / info.name) as reader:
+                whole = reader.trailer.sha256 == hashed
+        except SnapshotDamagedError:
+            whole = False
+        if whole:
+            copied += 1
+        else:
+            discard(built / info.name)
+    if infos:
+        sync_directory(built)
+    return copied
+
+
+def _copy_file(source: Path, target: Path, size: int) -> bytes:
+    """Copy a snapshot durably; returns the hash of what its own hash is about."""
+    left = size - TRAILER_BYTES + hashed_trailer_bytes()
+    digest = sha256()
+    with source.open("rb") as reading:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as writing:
+            while piece := reading.read(_PIECE_BYTES):
+                writing.write(piece)
+                digest.update(piece[:left])
+                left = max(left - len(piece), 0)
+            writing.flush()
+            os.fsync(writing.fileno())
+    return digest.digest()
+
+
+def _sync_file(path: Path) -> None:
+    """Make a file durable; nobody has it open, so opening it here drops nobody's locks."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

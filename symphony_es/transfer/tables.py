@@ -1,0 +1,173 @@
+"""Events for spreadsheets and for other systems: CSV, and CloudEvents. One way: what is exact is `export_jsonl`.
+
+CSV is RFC 4180 in UTF-8, every cell in quotes. A cell that begins with `=`, `+`, `-`, `@` (also in full width), a tab, a line end or NUL
+would be a formula to a spreadsheet; such a cell, and one that begins with `'`, gets one `'` in front. Who reads the file as data takes
+one leading `'` off, and has the cell as it was.
+
+Sources: CloudEvents 1.0.2 (attributes and their types, the JSON format) and its extensions `sequence`, `partitioning` and
+`correlation`; the "CSV Injection" page of OWASP.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from symphony_es.errors import ConfigurationError
+from symphony_es.events.codec import Row, decode_row
+from symphony_es.events.event import Event
+from symphony_es.events.identifiers import text_id
+from symphony_es.log.log import EventLog
+from symphony_es.transfer.progress import OnProgress
+from symphony_es.transfer.text import changes_as_json, event_as_json, json_line, metadata_as_json, plain_as_json, time_as_text
+from symphony_es.transfer.writing import Digest, ExportReport, Target, bounds, pages, write_out
+
+__all__ = ["CSV_COLUMNS", "export_cloudevents", "export_csv"]
+
+CSV_COLUMNS = (
+    "position", "time", "entity_type", "entity_id", "version", "name", "event_id", "transaction_id", "actor", "reason", "run_id", "step",
+    "attempt", "cause", "correlation_id", "changes", "data",
+)  # fmt: skip
+SEQUENCE_DIGITS = 19  # of the largest position, so that the texts are in the order of the positions, as the extension demands
+
+_DANGEROUS = frozenset("=+-@\t\r\n\0'＝＋－＠")
+_NONCHARACTERS = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+_NO_ATTRIBUTE_TEXT = re.compile(f"[\\x00-\\x1f\\x7f-\\x9f%\\ufdd0-\\ufdef{_NONCHARACTERS}]")
+_NAMES = {"run_id": "runid", "step": "step", "actor": "actor", "reason": "reason", "correlation_id": "correlationid", "trace_id": "traceid"}
+
+
+async def export_csv(
+    log: EventLog,
+    target: Target,
+    *,
+    after: int = 0,
+    until: int | None = None,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+) -> ExportReport:
+    """Write events as a table, one a row. Arguments and errors are those of `export_jsonl`."""
+    header = _table([CSV_COLUMNS])
+    return await _export(log, target, header, lambda rows: _table(map(_cells, rows)), after, until, overwrite, on_progress)
+
+
+async def export_cloudevents(
+    log: EventLog,
+    target: Target,
+    *,
+    source: str | None = None,
+    after: int = 0,
+    until: int | None = None,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+) -> ExportReport:
+    """Write events as CloudEvents 1.0 in JSON, one per line. Arguments and errors are those of `export_jsonl`.
+
+    Args:
+        source: the attribute of that name, a URI reference; None is `urn:uuid:` and the log's identity. An event is known by source
+            and id together, so copies of one log keep one source.
+
+    Raises:
+        ConfigurationError: the source is no URI reference, or none is given and the log has no identity (it is in memory).
+    """
+    if source is None:
+        log_id = await log.log_id()
+        if log_id is None:
+            raise ConfigurationError("this log has no identity to name as the source of its events: pass source='...'")
+        source = f"urn:uuid:{log_id}"
+    if not source or quote(source, safe="!#$%&'()*+,/:;=?@[]~") != source:
+        raise ConfigurationError(f"{source!r:.100} is no URI reference")
+    named = source
+
+    def lines(rows: Sequence[Row]) -> bytes:
+        return b"".join([json_line(cloudevent(decode_row(row), named)) for row in rows])
+
+    return await _export(log, target, b"", lines, after, until, overwrite, on_progress)
+
+
+def cloudevent(event: Event, source: str) -> dict[str, Any]:
+    """An event as a CloudEvent. Control characters and `%` in attributes are written as `%XX`, since attributes may not have them."""
+    told: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": event.id,
+        "source": source,
+        "type": f"symphony_es.{event.name}",
+        "subject": _attribute(event.entity_key),
+        "time": time_as_text(event.time_ns),
+        "datacontenttype": "application/json",
+        "sequence": f"{event.position:0{SEQUENCE_DIGITS}d}",
+        "partitionkey": _attribute(event.entity_key),
+        "entitytype": event.entity_type,
+        "entityversion": str(event.version),
+        "transactionid": text_id(event.transaction_id),
+    }
+    for name, attribute in _NAMES.items():
+        value = getattr(event.metadata, name)
+        if value:  # an attribute is never empty
+            told[attribute] = _attribute(value)
+    if event.metadata.attempt is not None:
+        told["attempt"] = str(event.metadata.attempt)
+    if event.metadata.cause is not None:
+        told["causationid"] = text_id(event.metadata.cause)
+    readable = event_as_json(event)
+    told["data"] = {name: readable[name] for name in ("changes", "data", "metadata") if name in readable}
+    return told
+
+
+def _attribute(text: str) -> str:
+    """Text without the characters that a String of CloudEvents may not have."""
+    return _NO_ATTRIBUTE_TEXT.sub(lambda found: quote(found[0], safe=""), text)
+
+
+def _cells(row: Row) -> list[str]:
+    event = decode_row(row)
+    metadata = metadata_as_json(event.metadata)
+    told = [
+        str(event.position), time_as_text(event.time_ns), event.entity_type, event.entity_id, str(event.version), event.name, event.id,
+        text_id(event.transaction_id),
+    ]  # fmt: skip
+    told += [str(metadata.get(name, "")) for name in ("actor", "reason", "run_id", "step", "attempt", "cause", "correlation_id")]
+    told.append(_json(changes_as_json(event.changes)))
+    told.append("" if event.data is None else _json(plain_as_json(event.data)))
+    return [_guarded(cell) for cell in told]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _guarded(cell: str) -> str:
+    return f"'{cell}" if cell[:1] in _DANGEROUS else cell
+
+
+def _table(rows: Any) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+async def _export(
+    log: EventLog,
+    target: Target,
+    header: bytes,
+    render: Callable[[Sequence[Row]], bytes],
+    after: int,
+    until: int | None,
+    overwrite: bool,
+    on_progress: OnProgress | None,
+) -> ExportReport:
+    last = await bounds(log, after, until)
+    digest = Digest()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        if header:
+            yield digest.add(header)
+        async for page in pages(log, after, last, render, on_progress):
+            yield digest.add(page)
+
+    await write_out(target, chunks, overwrite=overwrite)
+    return ExportReport(first=after + 1, last=last, events=last - after, size_bytes=digest.size_bytes, sha256=digest.hexdigest())

@@ -1,0 +1,303 @@
+"""Whether a log is what it was: every event is read and checked, and what is wrong is listed by position.
+
+Nothing is written, another process may go on writing the log, and a bad event does not hide the ones behind it. Checked are, of every
+event, its check value, its content, that its position and version are the next ones, that its time is not before the last one's, and
+that its transaction is its own or the one going on; of every snapshot, that the log has its event; of the file, what SQLite finds, the
+schema, and that no position was given out that is missing.
+
+Who rewrites the log together with all check values, versions, times and snapshots is not found out by this: docs/backup.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
+from symphony_es.errors import ConfigurationError, DamagedEventError, LogDamagedError, LogUnavailableError, SnapshotDamagedError
+from symphony_es.events.codec import Row, commitment, decode_row
+from symphony_es.events.event import Event
+from symphony_es.events.fold import EntityState, Fold
+from symphony_es.events.identifiers import text_id
+from symphony_es.events.values import plain_equal
+from symphony_es.log.log import DATABASE_NAME, EventLog
+from symphony_es.log.sqlite_connections import is_damage
+from symphony_es.log.sqlite_raw import RawLog, Unreadable
+from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
+
+__all__ = ["Problem", "VerifyReport", "verify", "verify_log"]
+
+PAGE = 1000
+MAX_PROBLEMS = 1000  # listed ones: a log whose every event is bad must not fill the memory with saying so
+_BACKUP = "restore a backup"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something that is wrong with a log.
+
+    Attributes:
+        position: where; None where it is no event in particular.
+        entity: key of the entity, as far as it can be trusted; None where it is none in particular.
+        what: what is wrong.
+        way_out: what to do.
+    """
+
+    position: int | None
+    entity: str | None
+    what: str
+    way_out: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What a verification has found.
+
+    Attributes:
+        events: how many events were read and are good.
+        head: the last position that was looked at.
+        problems: in the order of their positions, those of no position last; at most 1,000.
+        problem_count: how many there are, listed or not.
+        snapshots: how many snapshots were compared with the log.
+        damaged_snapshots: files of snapshots that cannot be trusted, as (name, why). They are no problems: the log rebuilds them.
+        duration_s: how long it took, in seconds.
+    """
+
+    events: int
+    head: int
+    problems: tuple[Problem, ...]
+    problem_count: int
+    snapshots: int
+    damaged_snapshots: tuple[tuple[str, str], ...]
+    duration_s: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong with the log."""
+        return not self.problem_count
+
+    @property
+    def first_bad_position(self) -> int | None:
+        """The lowest position that something is wrong with; None where nothing is, or no position can be told."""
+        return next((problem.position for problem in self.problems if problem.position is not None), None)
+
+
+async def verify(directory: Path | str, *, fold: bool = False, on_progress: OnProgress | None = None) -> VerifyReport:
+    """Verify the log in a state directory, also while another process writes it.
+
+    Memory holds one number per entity; with `fold` all states.
+
+    Args:
+        fold: apply every event, and compare the states with what each snapshot holds.
+        on_progress: called with how many positions are done, and how many there are; ten times a second at most, in a worker thread.
+
+    Raises:
+        LogUnavailableError: there is no log, or it cannot be read. (Damage is no error: it is in the report.)
+    """
+    path = Path(directory)
+    snapshots = await SnapshotStore(path / "snapshots", read_only=True).open()
+    return await in_thread(lambda stop: _verify(path / DATABASE_NAME, snapshots, fold, stop, on_progress))
+
+
+async def verify_log(
+    log: EventLog, snapshots: SnapshotStore | None, *, fold: bool = False, on_progress: OnProgress | None = None
+) -> VerifyReport:
+    """`verify` for a log that is open in this process.
+
+    Raises:
+        ConfigurationError: the log is in memory, where nothing can be damaged.
+        LogUnavailableError: it cannot be read.
+    """
+    path = log.path
+    if path is None:
+        raise ConfigurationError("only a log on disk can be verified")
+    if snapshots is not None:
+        await asyncio.to_thread(snapshots.list)
+    return await in_thread(lambda stop: _verify(path, snapshots, fold, stop, on_progress))
+
+
+def _verify(path: Path, snapshots: SnapshotStore | None, fold: bool, stop: Stop, on_progress: OnProgress | None) -> VerifyReport:
+    began = time.monotonic()
+    # The list comes first: a snapshot is of events that were durable before it, so one beyond a head that is read later has lost them.
+    infos = snapshots.list() if snapshots is not None else []
+    check = _Check(infos, snapshots if fold else None, fold)
+    try:
+        with RawLog(path) as log:
+            _check_file(log, check, stop, on_progress)
+    except (LogDamagedError, LogUnavailableError) as error:
+        if isinstance(error, LogUnavailableError) and not (isinstance(error.__cause__, Exception) and is_damage(error.__cause__)):
+            raise
+        check.report(None, None, str(error), _BACKUP)
+    damaged = snapshots.damaged if snapshots is not None else ()
+    return VerifyReport(
+        events=check.good,
+        head=check.head,
+        problems=check.sorted_problems(),
+        problem_count=check.count,
+        snapshots=check.compared,
+        damaged_snapshots=tuple((name, why) for name, why in damaged if snapshots is not None and (snapshots.directory / name).exists()),
+        duration_s=time.monotonic() - began,
+    )
+
+
+def _check_file(log: RawLog, check: _Check, stop: Stop, on_progress: OnProgress | None) -> None:
+    try:
+        log.check_schema()
+    except LogDamagedError as error:
+        check.report(None, None, str(error), _BACKUP)
+    if not log.has_events_table():
+        check.report(None, None, "the table of events cannot be read", _BACKUP)
+        return
+    last, issued = log.ends()
+    head = last if last is not None else issued
+    if head is None:
+        check.report(None, None, "the newest position cannot be read", _BACKUP)
+    progress = Progress(on_progress, head or 0)
+    at = 0
+    while at < (head or 0):
+        stop.look()
+        found, at = log.page(at, head or 0, PAGE)
+        for item in found:
+            check.take(item)
+        progress.tell(at)
+    check.end(head or 0, issued)
+    for answer in log.integrity():
+        check.report(None, None, f"SQLite found damage in its file: {answer}", _BACKUP)
+    progress.end()
+
+
+class _Check:
+    """Takes the rows of a log in order, and notes what is wrong."""
+
+    def __init__(self, infos: Sequence[SnapshotInfo], store: SnapshotStore | None, fold: bool) -> None:
+        self.problems: list[Problem] = []
+        self.count = self.good = self.head = self.compared = 0
+        self._versions: dict[str, int] = {}
+        self._time_ns = 0
+        self._transaction: bytes | None = b""
+        self._anchors: dict[int, SnapshotInfo] = {info.position: info for info in infos}
+        self._store = store
+        self._fold = Fold() if fold else None
+        self._unfolded: set[str] = set()
+
+    def report(self, position: int | None, entity: str | None, what: str, way_out: str) -> None:
+        """Note a problem."""
+        self.count += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(Problem(position=position, entity=entity, what=what, way_out=way_out))
+
+    def sorted_problems(self) -> tuple[Problem, ...]:
+        """The problems in the order of their positions."""
+        return tuple(sorted(self.problems, key=lambda problem: (problem.position is None, problem.position or 0)))
+
+    def take(self, item: Row | Unreadable) -> None:
+        """The next row."""
+        position = item[0]
+        if position != self.head + 1:
+            self._missing(self.head + 1, position - 1)
+        self.head = position
+        anchor = self._anchors.pop(position, None)
+        if isinstance(item, Unreadable):
+            self._bad(position, None, f"SQLite cannot read it ({item.why})")
+            return
+        try:
+            event = decode_row(item)
+        except DamagedEventError as error:
+            if type(item[1]) is str and type(item[2]) is int:
+                self._versions[item[1]] = item[2]  # so that one damaged event is one problem, not one at each event behind it
+            self._bad(position, item[1] if type(item[1]) is str else None, error.why)
+            return
+        faults = self._faults(event)
+        if anchor is not None:
+            self.compared += 1
+            faults += _faults_of_anchor(item, event, anchor)
+        if self._fold is not None:
+            faults += self._faults_of_fold(self._fold, event, anchor)
+        if faults:
+            self._bad(position, event.entity_key, "; ".join(faults), known=True)
+        else:
+            self.good += 1
+
+    def _faults(self, event: Event) -> list[str]:
+        """What is wrong with an event that is whole in itself, after those before it."""
+        faults = []
+        due = self._versions.get(event.entity_key, 0) + 1
+        self._versions[event.entity_key] = event.version
+        if event.version != due:
+            faults.append(f"it has version {event.version} where {due} is due")
+        if event.time_ns < self._time_ns:
+            faults.append(f"it is {(self._time_ns - event.time_ns) / 1e9:.9f} s earlier than the event before it")
+        self._time_ns = event.time_ns
+        if event.transaction_id not in (event.event_id, self._transaction) and self._transaction is not None:
+            faults.append(f"its transaction {text_id(event.transaction_id)} is not that of the event before it, and does not begin with it")
+        self._transaction = event.transaction_id
+        return faults
+
+    def _faults_of_fold(self, fold: Fold, event: Event, anchor: SnapshotInfo | None) -> list[str]:
+        key = event.entity_key
+        faults = []
+        if key not in self._unfolded:
+            try:
+                fold.apply_event(event)
+            except DamagedEventError as error:
+                self._unfolded.add(key)
+                faults.append(f"it cannot be applied: {error.why}")
+        if anchor is not None and self._store is not None and not self._unfolded:
+            faults += _faults_of_snapshot(fold.states, anchor, self._store)
+        return faults
+
+    def _bad(self, position: int, entity: str | None, what: str, *, known: bool = False) -> None:
+        if not known:
+            self._transaction = None  # whether the next one belongs to it, nobody can tell
+            if entity is not None:
+                self._unfolded.add(entity)
+        self.report(position, entity, what, f"{_BACKUP}, or go on with what is before it: at or fork at position {position - 1}")
+
+    def _missing(self, first: int, last: int) -> None:
+        events = f"the event at position {first} is" if first == last else f"the events at positions {first} to {last} are"
+        for position in [position for position in self._anchors if first <= position <= last]:
+            del self._anchors[position]
+        self._transaction = None
+        self.report(first, None, f"{events} missing", f"{_BACKUP}, or go on with what is before: at or fork at position {first - 1}")
+
+    def end(self, head: int, issued: int | None) -> None:
+        """There are no more rows: compare the end with what else is known of it."""
+        if self.head < head:
+            self._missing(self.head + 1, head)
+            self.head = head
+        beyond = [position for position in self._anchors if position > head]
+        lost = max([issued or 0, *beyond])
+        if lost <= head:
+            return
+        known_from = [f"a snapshot is of position {max(beyond)}"] if beyond else []
+        if (issued or 0) > head:
+            known_from.append(f"position {issued} has been given out")
+        what = f"the log ends at position {head}, and {' and '.join(known_from)}: the newest events are missing"
+        way_out = f"{_BACKUP}, or open with ignore_anchor=True to go on with what is there" if beyond else _BACKUP
+        self.report(head + 1, None, what, way_out)
+
+
+def _faults_of_anchor(row: Row, event: Event, info: SnapshotInfo) -> list[str]:
+    same = (event.event_id, commitment(row[4]), event.time_ns) == (info.event_id, info.commitment, info.time_ns)
+    return [] if same else [f"it is not the event that the snapshot {info.name} was taken at"]
+
+
+def _faults_of_snapshot(states: dict[str, EntityState], info: SnapshotInfo, store: SnapshotStore) -> list[str]:
+    """Whether a snapshot holds what the fold comes to; one that cannot be read is a damaged snapshot, no fault of the log."""
+    try:
+        kept = store.read_all(info)
+    except SnapshotDamagedError as error:
+        store.distrust(info, error.why)
+        return []
+    for key in sorted(states.keys() | kept.keys()):
+        one, other = states.get(key), kept.get(key)
+        if one is None or other is None or _told(one) != _told(other) or not plain_equal(one.data, other.data):
+            return [f"the snapshot {info.name} holds another state of {key} than the events come to"]
+    return []
+
+
+def _told(state: EntityState) -> tuple[int, int, int, int]:
+    return state.version, state.position, state.state_version, state.generation

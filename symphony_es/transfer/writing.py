@@ -1,0 +1,129 @@
+"""What all exports have in common: reading the log in pages, rendering them off the event loop, and where the bytes go."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+from symphony_es.core.state.files.storage import write_file_atomically
+from symphony_es.errors import ConfigurationError, PositionNotFoundError
+from symphony_es.events.codec import Row
+from symphony_es.log.log import EventLog
+from symphony_es.transfer.placing import absolute, building, check_free_file, put_file
+from symphony_es.transfer.progress import OnProgress, Progress, in_thread
+
+__all__ = ["ByteStream", "Digest", "ExportReport", "Target", "bounds", "pages", "write_out"]
+
+PAGE = 1000
+
+
+class ByteStream(Protocol):
+    """Something that bytes can be written to: an open binary file, `sys.stdout.buffer`, a file of aiofiles."""
+
+    def write(self, data: bytes, /) -> Any:
+        """Take all the bytes; the result is awaited if it can be."""
+        ...
+
+
+Target = Path | str | ByteStream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReport:
+    """An export that was made.
+
+    Attributes:
+        first, last: positions of the first and last event; first is last + 1 when there are none.
+        events: how many there are.
+        size_bytes: of the file.
+        sha256: hash of the whole file, hexadecimal.
+    """
+
+    first: int
+    last: int
+    events: int
+    size_bytes: int
+    sha256: str
+
+
+class Digest:
+    """Hash and size of what goes by."""
+
+    def __init__(self) -> None:
+        self._hash = sha256()
+        self.size_bytes = 0
+
+    def add(self, data: bytes) -> bytes:
+        """Take note of bytes, and hand them on."""
+        self._hash.update(data)
+        self.size_bytes += len(data)
+        return data
+
+    def hexdigest(self) -> str:
+        """The hash of all so far."""
+        return self._hash.hexdigest()
+
+
+async def bounds(log: EventLog, after: int, until: int | None) -> int:
+    """The last position to export: `until`, or the head as it is now.
+
+    Raises:
+        PositionNotFoundError: `until` is after the head.
+        ConfigurationError: `after` is after `until`, or negative.
+    """
+    head = await log.refresh_head()
+    last = head if until is None else until
+    if last > head:
+        raise PositionNotFoundError(f"position {last} is not in the log: its head is {head}")
+    if not 0 <= after <= last:
+        raise ConfigurationError(f"there is nothing after position {after} and up to {last}")
+    return last
+
+
+async def pages(
+    log: EventLog, after: int, until: int, render: Callable[[Sequence[Row]], bytes], on_progress: OnProgress | None
+) -> AsyncIterator[bytes]:
+    """The events of a range as bytes, a page at a time; rendered in a worker thread.
+
+    Raises:
+        DamagedEventError: an event is damaged.
+    """
+    progress = Progress(on_progress, until - after)
+    at = after
+    while at < until:
+        rows = await log.read_rows(at, until, PAGE)
+        if not rows:
+            raise PositionNotFoundError(f"the log has no event at position {at + 1}, and ends at {until}")
+        yield await asyncio.to_thread(render, rows)
+        at = rows[-1][0]
+        progress.tell(at - after)
+    progress.end()
+
+
+async def write_out(target: Target, chunks: Callable[[], AsyncIterator[bytes]], *, overwrite: bool) -> None:
+    """Write chunks to a file that is there as a whole or not at all, or to a stream, as they come.
+
+    Raises:
+        TargetOccupiedError: the file exists, and `overwrite` is not given.
+        StorageUnavailableError: disk full, read-only or I/O error.
+    """
+    if not isinstance(target, Path | str):
+        async for chunk in chunks():
+            written = await asyncio.to_thread(target.write, chunk)
+            if inspect.isawaitable(written):
+                await _awaited(written)
+        return
+    path = absolute(target)
+    await asyncio.to_thread(check_free_file, path, overwrite=overwrite)
+    async with building(path) as place:
+        await write_file_atomically(place / "export", chunks())
+        await in_thread(lambda _: put_file(place / "export", path, overwrite=overwrite))
+
+
+async def _awaited(written: Awaitable[Any]) -> None:
+    await written
