@@ -18,11 +18,13 @@ class Projection(ABC):
         version: raised when `apply` changes, so that what was built before is rebuilt.
         event_names: the events it wants; empty for all.
         position: the last position it was fed; events at or before it are passed over.
+        rebuilding: whether a runner builds it anew at the moment, so that effects beyond it can be left out.
     """
 
     name: str
     version: int = 1
     event_names: tuple[str, ...] = ()
+    rebuilding: bool = False
 
     def __init__(self) -> None:
         self.position = 0

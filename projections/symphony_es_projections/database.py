@@ -1,0 +1,381 @@
+"""One build of a durable projection: its rows, its position and its parked events, changed together in transactions.
+
+Everything here blocks and runs in worker threads, one call at a time. A call that nobody waits for any more still ends: what it has
+committed shows in `position`, and rows that are at or before it are passed over, so the same batch may be handed in twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from symphony_es.errors import ProjectionFailedError
+from symphony_es.events.codec import Row, decode_row, event_id_of, time_of
+from symphony_es.events.event import Event
+from symphony_es_projections.durable import Parameters, SQLiteProjection
+from symphony_es_projections.files import BUSY_TIMEOUT_S, is_trouble
+from symphony_es_projections.status import ParkedEvent, Stage
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["DamagedBuildError", "ProjectionDatabase", "park"]
+
+MESSAGE_CHARACTERS = 2000
+CHECKED_BYTES = 64 * 1024 * 1024
+"""Files up to this size are checked as a whole when they are opened; damage in larger ones shows when it is touched."""
+CACHE_KIB = 32 * 1024
+CHECKPOINT_PAGES = 8000
+"""About 32 MB: with indexes all over the file, each copy of the write-ahead file writes most pages, so fewer copies are faster."""
+
+SCHEMA = (
+    """CREATE TABLE projection_progress (
+        name TEXT PRIMARY KEY, version INTEGER NOT NULL, position INTEGER NOT NULL, event_id BLOB NOT NULL, time_ns INTEGER NOT NULL,
+        updated TEXT NOT NULL, notified INTEGER NOT NULL, live_after INTEGER NOT NULL
+    )""",
+    """CREATE TABLE projection_parked (
+        position INTEGER NOT NULL, stage TEXT NOT NULL, event_name TEXT NOT NULL, entity_key TEXT NOT NULL, error_type TEXT NOT NULL,
+        message TEXT NOT NULL, attempts INTEGER NOT NULL, PRIMARY KEY (position, stage)
+    ) WITHOUT ROWID""",
+)
+
+
+class DamagedBuildError(Exception):
+    """A file that is no build of this projection: it is removed, and another one built."""
+
+
+class ProjectionDatabase:
+    """The database of one build. Make one with `create` or `open`.
+
+    Attributes:
+        path: its file; None in memory.
+        version: of the projection that built it.
+        position: the last position it holds. event_id: of the event there. time_ns: when that was committed.
+        notified: up to where `after_commit` has been told. live_after: events after it are live, and not a build's.
+        parked: events passed over, by position and stage.
+    """
+
+    def __init__(self, name: str, path: Path | None, db: sqlite3.Connection) -> None:
+        self.name = name
+        self.path = path
+        self._db = db
+        self._lock = threading.Lock()
+        self._applying = False
+        self._closed = False
+        self.version = self.position = self.time_ns = self.notified = self.live_after = 0
+        self.event_id = b""
+        self.parked: dict[tuple[int, str], ParkedEvent] = {}
+
+    # -- opening and closing ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, projection: SQLiteProjection, path: Path | None) -> Self:
+        """Make the tables of a new build, in a file that is empty, or in memory."""
+        db = _connect(path)
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for statement in (*SCHEMA, *projection.schema):
+                db.execute(statement)
+            db.execute(
+                "INSERT INTO projection_progress VALUES (?, ?, 0, x'', 0, ?, 0, 0)", (projection.name, projection.version, _now())
+            )  # fmt: skip
+            db.execute("COMMIT")
+            return cls(projection.name, path, db)._ready()
+        except BaseException:
+            db.close()
+            raise
+
+    @classmethod
+    def open(cls, name: str, path: Path) -> Self:
+        """Open a build that was left by an earlier process.
+
+        Raises:
+            DamagedBuildError: it is none, or not whole.
+            sqlite3.Error: it cannot be read now.
+        """
+        try:
+            db = _connect(path)
+        except sqlite3.Error as error:
+            raise _judged(error) from error
+        try:
+            if path.stat().st_size <= CHECKED_BYTES:
+                found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if found != "ok":
+                    raise DamagedBuildError(found)
+            return cls(name, path, db)._ready()
+        except sqlite3.Error as error:
+            db.close()
+            raise _judged(error) from error
+        except BaseException:
+            db.close()
+            raise
+
+    def _ready(self) -> Self:
+        found = self._db.execute(
+            "SELECT version, position, event_id, time_ns, notified, live_after FROM projection_progress WHERE name = ?", (self.name,)
+        ).fetchone()
+        if found is None:
+            raise DamagedBuildError("it does not say how far it is")
+        self.version, self.position, self.event_id, self.time_ns, self.notified, self.live_after = found
+        for row in self._db.execute("SELECT position, event_name, entity_key, error_type, message, attempts, stage FROM projection_parked"):
+            parked = ParkedEvent(**dict(row))
+            self.parked[parked.position, parked.stage] = parked
+        self._db.set_authorizer(self._authorize)
+        return self
+
+    def _authorize(self, action: int, *_: object) -> int:
+        """While a projection applies, BEGIN, COMMIT and ROLLBACK are not its to say."""
+        return sqlite3.SQLITE_DENY if self._applying and action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
+
+    def close(self) -> None:
+        """Copy what no reader holds back into the file, and close it; idempotent."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                with contextlib.suppress(sqlite3.Error):  # nothing is lost: the commits are in the write-ahead file
+                    self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                self._db.close()
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """The comments in the statements keep them apart from what a projection might say, which the authorizer has to see."""
+        if self._closed:
+            raise ProjectionFailedError(self.name, self.position, "its database is closed")
+        try:
+            self._db.execute("BEGIN IMMEDIATE -- by the runner")
+            yield
+            self._db.execute("COMMIT -- by the runner")
+        except BaseException:
+            if self._db.in_transaction:
+                with contextlib.suppress(sqlite3.Error):  # what failed is told; a rollback that fails too has been made by SQLite
+                    self._db.execute("ROLLBACK -- by the runner")
+            raise
+
+    def _apply(self, projection: SQLiteProjection, events: Sequence[Event]) -> None:
+        self._applying = True
+        try:
+            projection.apply(self._db, events)
+        finally:
+            self._applying = False
+
+    def _advance(self, through: Row, notifies: bool) -> tuple[int, bytes, int, int]:
+        position, event_id, time_ns = through[0], event_id_of(through[4]), time_of(through[4])
+        notified = self.notified if notifies else position
+        self._db.execute(
+            "UPDATE projection_progress SET position = ?, event_id = ?, time_ns = ?, notified = ?, updated = ?",
+            (position, event_id, time_ns, notified, _now()),
+        )
+        return position, event_id, time_ns, notified
+
+    def apply(self, projection: SQLiteProjection, rows: Sequence[Row], through: Row, *, notifies: bool) -> None:
+        """Take a batch in and advance to a row of the log, with one commit; all of it or nothing.
+
+        Args:
+            rows: those the projection wants, in order. through: the last row looked at.
+            notifies: whether `after_commit` is to be told of them later.
+        """
+        with self._lock:
+            events = [decode_row(row) for row in rows if row[0] > self.position]
+            if through[0] <= self.position:
+                return
+            with self._transaction():
+                if events:
+                    self._apply(projection, events)
+                progress = self._advance(through, notifies)
+            self.position, self.event_id, self.time_ns, self.notified = progress
+
+    def apply_singly(
+        self, projection: SQLiteProjection, rows: Sequence[Row], through: Row, *, notifies: bool, attempts: int, max_parked: int
+    ) -> list[ParkedEvent]:
+        """The same, with each event behind a savepoint: one that fails is parked, and returned.
+
+        Raises:
+            ProjectionFailedError: more are parked than `max_parked`; nothing has been taken in.
+        """
+        with self._lock:
+            events = [decode_row(row) for row in rows if row[0] > self.position]
+            if through[0] <= self.position:
+                return []
+            newly: list[ParkedEvent] = []
+            with self._transaction():
+                for event in events:
+                    error = self._behind_savepoint(projection, event)
+                    if error is None:
+                        continue
+                    newly.append(park(event, error, attempts, "apply"))
+                    self._write_parked(newly[-1])
+                    if len(self.parked) + len(newly) > max_parked:
+                        raise ProjectionFailedError(
+                            self.name,
+                            self.position,
+                            f"more than {max_parked} events could not be applied, the last one with {newly[-1].error_type}: "
+                            f"{newly[-1].message}; correct the projection's apply, raise its version, and start again",
+                        )
+                progress = self._advance(through, notifies)
+            self.position, self.event_id, self.time_ns, self.notified = progress
+            self.parked.update({(parked.position, parked.stage): parked for parked in newly})
+            return newly
+
+    def _behind_savepoint(self, projection: SQLiteProjection, event: Event) -> Exception | None:
+        self._db.execute("SAVEPOINT projection_event")
+        try:
+            self._apply(projection, [event])
+        except Exception as error:  # the projection is the application's: whatever it raises is on record with the event
+            if is_trouble(error):
+                raise
+            self._db.execute("ROLLBACK TO projection_event")
+            self._db.execute("RELEASE projection_event")
+            return error
+        self._db.execute("RELEASE projection_event")
+        return None
+
+    def _write_parked(self, parked: ParkedEvent) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO projection_parked VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                parked.position,
+                parked.stage,
+                parked.event_name,
+                parked.entity_key,
+                parked.error_type,
+                parked.message,
+                parked.attempts,
+            ),
+        )
+
+    def _delete_parked(self, parked: ParkedEvent) -> None:
+        self._db.execute("DELETE FROM projection_parked WHERE position = ? AND stage = ?", (parked.position, parked.stage))
+
+    # -- parked events and side effects -------------------------------------------------------------------------------
+
+    def retry(self, projection: SQLiteProjection, parked: ParkedEvent, event: Event, *, owes: bool) -> bool:
+        """Try to take a parked event in; True when that went well.
+
+        Args:
+            owes: whether `after_commit` is then to be told; until it has been, the event stays parked in that stage.
+        """
+        with self._lock:
+            with self._transaction():
+                error = self._behind_savepoint(projection, event)
+                self._delete_parked(parked)
+                left = None
+                if error is not None:
+                    left = park(event, error, parked.attempts + 1, "apply")
+                elif owes:
+                    left = park(event, RuntimeError("it has not been told yet"), 0, "after_commit")
+                if left is not None:
+                    self._write_parked(left)
+            del self.parked[parked.position, parked.stage]
+            if left is not None:
+                self.parked[left.position, left.stage] = left
+            return error is None
+
+    def replace_parked(self, parked: ParkedEvent, left: ParkedEvent | None) -> None:
+        """Note what became of an event that was parked for its side effects: None when they have happened."""
+        with self._lock:
+            with self._transaction():
+                self._delete_parked(parked)
+                if left is not None:
+                    self._write_parked(left)
+            self.parked.pop((parked.position, parked.stage), None)
+            if left is not None:
+                self.parked[left.position, left.stage] = left
+
+    def tell(self, notified: int, failed: Sequence[ParkedEvent]) -> None:
+        """Note up to where `after_commit` has been told, and for which events it failed."""
+        with self._lock:
+            with self._transaction():
+                self._db.execute("UPDATE projection_progress SET notified = ?", (notified,))
+                for parked in failed:
+                    self._write_parked(parked)
+            self.notified = notified
+            self.parked.update({(parked.position, parked.stage): parked for parked in failed})
+
+    def finish(self, predecessor: ProjectionDatabase | None, *, notifies: bool) -> None:
+        """End a build: what follows is live. What its predecessor still owes to `after_commit` goes over to it."""
+        notified = live_after = self.position
+        owed: list[ParkedEvent] = []
+        if predecessor is not None and notifies:
+            notified, live_after = min(predecessor.notified, self.position), min(predecessor.live_after, self.position)
+            for parked in predecessor.parked.values():
+                own = (parked.position, "apply") in self.parked
+                if parked.position > live_after and parked.position <= notified and not own:
+                    owed.append(_for_after_commit(parked))
+        with self._lock:
+            with self._transaction():
+                self._db.execute("UPDATE projection_progress SET notified = ?, live_after = ?", (notified, live_after))
+                for parked in owed:
+                    self._write_parked(parked)
+            self.notified, self.live_after = notified, live_after
+            self.parked.update({(parked.position, parked.stage): parked for parked in owed})
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def read(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
+        """The rows of one SELECT, on the connection that writes, between its transactions: a database in memory has no other."""
+        with self._lock:
+            if self._closed:
+                raise ProjectionFailedError(self.name, self.position, "its database is closed")
+            self._db.execute("PRAGMA query_only = 1")
+            try:
+                return self._db.execute(sql, parameters).fetchall()
+            finally:
+                self._db.execute("PRAGMA query_only = 0")
+
+
+def park(event: Event, error: BaseException, attempts: int, stage: Stage) -> ParkedEvent:
+    """What is kept of an event that failed."""
+    return ParkedEvent(
+        position=event.position,
+        event_name=event.name,
+        entity_key=event.entity_key,
+        error_type=type(error).__name__,
+        message=str(error)[:MESSAGE_CHARACTERS],
+        attempts=attempts,
+        stage=stage,
+    )
+
+
+def _for_after_commit(parked: ParkedEvent) -> ParkedEvent:
+    return ParkedEvent(
+        position=parked.position,
+        event_name=parked.event_name,
+        entity_key=parked.entity_key,
+        error_type=parked.error_type,
+        message=parked.message,
+        attempts=parked.attempts,
+        stage="after_commit",
+    )
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    db = sqlite3.connect(path or ":memory:", timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    try:
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")  # a power failure may take the last batches: they are in the log
+        db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _judged(error: sqlite3.Error) -> Exception:
+    """Trouble of the moment is told as it is; anything else a file says on being opened means that it is not whole."""
+    damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    if is_trouble(error) and getattr(error, "sqlite_errorcode", 0) & 0xFF not in damage:
+        return error
+    return DamagedBuildError(str(error))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

@@ -1,0 +1,300 @@
+"""What feeds one projection: batches of the log, one at a time, and a build beside the one that serves readers.
+
+A feed is driven by `catch_up`, whoever calls it, and by `rebuild`. Only one batch is applied to what serves readers at any moment;
+a build has a pace of its own, and meets it while it stands still for the last part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+from symphony_es.diagnostics import get_logger
+from symphony_es.errors import NotReadyError, PositionNotFoundError, ProjectionError, ProjectionFailedError
+from symphony_es.events.codec import Row
+from symphony_es.log.log import EventLog
+from symphony_es_projections.status import ParkedEvent, ProjectionState, ProjectionStatus
+
+__all__ = ["Feed", "FeedOptions", "OnProgress", "report_parked"]
+
+logger = get_logger(__name__)
+OnProgress: TypeAlias = Callable[[int, int], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedOptions:
+    """What the feeds of a runner have in common; see `ProjectionRunner`."""
+
+    log: EventLog
+    executor: Executor
+    batch: int
+    attempts: int
+    delay_s: float
+    max_parked: int
+
+
+class Positioned(Protocol):
+    """What has taken in the log up to a position."""
+
+    @property
+    def position(self) -> int:
+        """The last position it has taken in."""
+        ...
+
+
+B = TypeVar("B", bound=Positioned)
+
+
+class Feed(ABC, Generic[B]):
+    """Feeds one projection.
+
+    Attributes:
+        error: why it has failed; None when it has not.
+        following: whether a task of the runner keeps it at the log's head.
+    """
+
+    def __init__(self, name: str, version: int, event_names: tuple[str, ...], options: FeedOptions) -> None:
+        self.name = name
+        self.version = version
+        self.options = options
+        self.log = options.log
+        self.error: ProjectionFailedError | None = None
+        self.following = False
+        self._event_names = event_names
+        self._lock = asyncio.Lock()
+        self._build_lock = asyncio.Lock()
+        self._building: B | None = None
+        self._active = 0
+        self._given_up = False
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._behind_since = time.monotonic()
+
+    # -- what kinds of projections do in ways of their own ------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def position(self) -> int:
+        """The last position that readers see."""
+
+    @abstractmethod
+    async def prepare(self, target: int) -> None:
+        """Have something that readers may use, building it up to `target` if there is nothing."""
+
+    @abstractmethod
+    def current(self) -> B:
+        """What serves readers, once it is prepared."""
+
+    @abstractmethod
+    async def advance(self, build: B, target: int) -> None:
+        """Take one batch of positions up to `target` in; nothing when it is there already."""
+
+    @abstractmethod
+    async def begin(self) -> B:
+        """An empty build."""
+
+    @abstractmethod
+    async def put_in_place(self, build: B) -> None:
+        """Let readers use a build instead of what they used."""
+
+    @abstractmethod
+    async def drop(self, build: B) -> None:
+        """Remove a build that is not going to be used."""
+
+    @abstractmethod
+    def parked(self) -> list[ParkedEvent]:
+        """The events passed over, in the order of their positions."""
+
+    @abstractmethod
+    async def retry_parked(self) -> int:
+        """Try them again; how many went through."""
+
+    async def settle(self) -> None:
+        """Do what an earlier process left over; nothing by default."""
+
+    async def close(self) -> None:
+        """Give up what it holds; nothing by default."""
+
+    # -- driving ------------------------------------------------------------------------------------------------------
+
+    async def catch_up(self, until: int | None = None) -> None:
+        """Take in the log up to a position, or to its head as it is now."""
+        self._active += 1
+        try:
+            with self.failing():
+                head = await self.log.refresh_head()
+                target = head if until is None else min(until, head)
+                await self.prepare(target)
+                async with self._lock:
+                    await self.settle()
+                while self.position < target:
+                    async with self._lock:
+                        await self.advance(self.current(), target)
+                    self.advanced()
+                self.error = None
+                self.advanced()
+        finally:
+            self._active -= 1
+
+    async def rebuild(self, on_progress: OnProgress | None = None) -> None:
+        """Build anew beside what serves readers, and put it in its place."""
+        with self.failing():
+            await self.prepare(await self.log.refresh_head())
+            async with self._build_lock:
+                await self.build(await self.begin(), lambda: self.position, on_progress)
+            self.error = None
+            self.advanced()
+
+    async def build(self, build: B, goal: Callable[[], int], on_progress: OnProgress | None = None) -> None:
+        """Bring a build to a goal that may move on meanwhile, and put it in place.
+
+        The last part, at most a batch, is done while what serves readers stands still; more of it when writers are faster than the build.
+        """
+        self._building = build
+        logger.info("projection_build_started", projection=self.name, position=build.position)
+        try:
+            before = None
+            while (behind := goal() - build.position) > self.options.batch and (before is None or behind <= before // 2):
+                before = behind
+                await self._advance_to(build, goal(), on_progress)
+            async with self._lock:
+                await self._advance_to(build, goal(), on_progress)
+                await self.put_in_place(build)
+        except Exception as error:
+            await self.drop(build)
+            if isinstance(error, ProjectionFailedError):
+                raise
+            raise self.failure(error, build) from error
+        except BaseException:
+            await self.drop(build)
+            raise
+        finally:
+            self._building = None
+        logger.info("projection_build_completed", projection=self.name, position=build.position)
+
+    async def _advance_to(self, build: B, target: int, on_progress: OnProgress | None) -> None:
+        while build.position < target:
+            await self.advance(build, target)
+            if on_progress is not None:
+                on_progress(build.position, target)
+
+    async def read_batch(self, after: int, until: int) -> tuple[list[Row], Row]:
+        """The rows it wants of the next batch, and the last row that this batch covers."""
+        size = self.options.batch
+        rows = await self.log.read_rows(after, until, size, self._event_names)
+        if rows and (len(rows) == size or not self._event_names):
+            return rows, rows[-1]
+        return rows, await self.log.row_at(until)
+
+    async def run(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """Call a function in a worker thread. It ends even when nobody waits for it any more."""
+        return await asyncio.wrap_future(self.options.executor.submit(partial(function, *arguments, **named)))
+
+    async def pause(self, attempt: int) -> None:
+        """Wait a little before the next attempt, each time twice as long."""
+        await asyncio.sleep(self.options.delay_s * 2 ** (attempt - 1))
+
+    # -- telling ------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def failing(self) -> Iterator[None]:
+        """Make one typed error of whatever goes wrong, and tell it to those who wait."""
+        try:
+            yield
+        except Exception as error:
+            failed = error if isinstance(error, ProjectionFailedError) else self.failure(error)
+            self.error = failed
+            logger.error("projection_failed", projection=self.name, position=failed.position, error=str(failed))  # noqa: TRY400  told to callers
+            for _, waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_exception(failed)
+            if failed is error:
+                raise
+            raise failed from error
+
+    def failure(self, error: Exception, build: B | None = None) -> ProjectionFailedError:
+        """What an error means for the projection, or for a build of it."""
+        why = str(error) or type(error).__name__
+        if isinstance(error, PositionNotFoundError):
+            why = f"{why}; a projection needs the whole log, or has to follow it from its beginning"
+        elif not isinstance(error, ProjectionError | NotReadyError):
+            why = f"{type(error).__name__}: {why}"
+        return ProjectionFailedError(self.name, self.position if build is None else build.position, why)
+
+    def advanced(self) -> None:
+        """Tell those who wait that it has got on."""
+        position = self.position
+        if position >= self.log.head:
+            self._behind_since = time.monotonic()
+        for awaited, waiter in self._waiters:
+            if awaited <= position and not waiter.done():
+                waiter.set_result(None)
+
+    def give_up(self) -> None:
+        """Tell those who wait that nothing comes any more."""
+        self._given_up = True
+        for _, waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(NotReadyError("the projection runner is closed"))
+
+    async def wait_for(self, position: int) -> None:
+        """Wait until it has taken in a position."""
+        if self.position >= position:
+            return
+        if self.error is not None:
+            raise self.error
+        if self._given_up:
+            raise NotReadyError("the projection runner is closed")
+        entry = (position, asyncio.get_running_loop().create_future())
+        self._waiters.append(entry)
+        try:
+            await entry[1]
+        finally:
+            self._waiters.remove(entry)
+
+    def status(self) -> ProjectionStatus:
+        """How far it is."""
+        position = self.position
+        if self._building is not None and not position:
+            position = self._building.position
+        lag = max(self.log.head - position, 0)
+        return ProjectionStatus(
+            name=self.name,
+            version=self.version,
+            position=position,
+            lag_events=lag,
+            lag_s=time.monotonic() - self._behind_since if lag else 0.0,
+            state=self._state(lag),
+            parked=len(self.parked()),
+            error=None if self.error is None else str(self.error),
+        )
+
+    def _state(self, lag: int) -> ProjectionState:
+        if self._building is not None:
+            return "rebuilding"
+        if self.error is not None:
+            return "failed"
+        if self.following and lag <= self.options.batch:
+            return "following"
+        return "catching up" if self.following or self._active else "idle"
+
+
+def report_parked(name: str, parked: list[ParkedEvent]) -> None:
+    """Log what has been passed over; messages are the application's, and payloads may stand in them: they are in the database only."""
+    for entry in parked:
+        logger.warning(
+            "projection_event_parked",
+            projection=name,
+            position=entry.position,
+            event_name=entry.event_name,
+            stage=entry.stage,
+            error_type=entry.error_type,
+            attempts=entry.attempts,
+        )

@@ -1,0 +1,286 @@
+"""The files of durable projections: one database per build, and a pointer that names the one that readers use.
+
+`NAME.BUILD.db` is a build, `NAME.current` the pointer. A build is pointed at only when it is complete, and the pointer is replaced
+in one step, so whoever follows it reads the old content or the new one. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from symphony_es.errors import ProjectionUnavailableError
+from symphony_es.log.directory import prepare_file, sync_directory
+from symphony_es_projections.durable import Parameters, check_projection_name
+
+__all__ = [
+    "ProjectionReader",
+    "builds_of",
+    "current_build",
+    "is_damage",
+    "is_trouble",
+    "new_build",
+    "open_current",
+    "point_at",
+    "remove_build",
+    "remove_orphans",
+    "remove_pointer",
+]
+
+POINTER_BYTES = 200
+IDLE_CONNECTIONS = 4
+SWAPS_FOLLOWED = 20
+"""How often in a row one read follows a pointer that is replaced under it; a build takes far longer than a read."""
+BUSY_TIMEOUT_S = 5.0
+
+
+def new_build(directory: Path, name: str) -> Path:
+    """Make an empty file (mode 0600) for a build; its name has never been used before."""
+    path = directory / f"{name}.{secrets.token_hex(6)}.db"
+    prepare_file(path)
+    return path
+
+
+def builds_of(directory: Path, name: str) -> list[Path]:
+    """The files of all builds of a projection, pointed at or not."""
+    return [path for path in sorted(directory.glob(f"{name}.*.db")) if _is_build(path.name, name)]
+
+
+def _is_build(file: str, name: str) -> bool:
+    return re.fullmatch(re.escape(name) + r"\.[0-9a-f]{12}\.db", file) is not None
+
+
+def current_build(directory: Path, name: str) -> Path | None:
+    """The file that the pointer names; None when there is no pointer, or none that makes sense."""
+    try:
+        descriptor = os.open(directory / f"{name}.current", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        file = os.read(descriptor, POINTER_BYTES).decode("ascii", "replace").rstrip("\n")
+    finally:
+        os.close(descriptor)
+    return directory / file if _is_build(file, name) else None
+
+
+def point_at(build: Path, name: str) -> None:
+    """Make readers use a build, durably and in one step."""
+    directory = build.parent
+    temporary = directory / f"{name}.current.new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, f"{build.name}\n".encode("ascii"))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(directory / f"{name}.current")
+    sync_directory(directory)
+
+
+def remove_pointer(directory: Path, name: str) -> None:
+    """Leave readers without a build."""
+    (directory / f"{name}.current").unlink(missing_ok=True)
+    sync_directory(directory)
+
+
+def remove_build(build: Path) -> None:
+    """Remove a build's files; readers that have them open go on reading them."""
+    for suffix in ("", "-wal", "-shm"):
+        build.with_name(build.name + suffix).unlink(missing_ok=True)
+
+
+def remove_orphans(directory: Path, name: str) -> None:
+    """Remove what a reader may have made that opened a build while it was removed."""
+    for suffix in ("-wal", "-shm"):
+        for path in directory.glob(f"{name}.*.db{suffix}"):
+            build = path.with_name(path.name.removesuffix(suffix))
+            if _is_build(build.name, name) and not build.exists():
+                path.unlink(missing_ok=True)
+
+
+class _SwappedError(Exception):
+    """The pointer was replaced while its build was being opened."""
+
+
+class ProjectionReader:
+    """Reads the current build of a projection, in any process, also while it is written and when it is replaced.
+
+    Args:
+        directory: where the files are; it need not be writable.
+        name: which projection.
+    """
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.directory = directory
+        self.name = check_projection_name(name)
+        self._lock = threading.Lock()
+        self._idle: list[tuple[Path, sqlite3.Connection]] = []
+        self._closed = False
+
+    async def read(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
+        """The rows of one SELECT, read in a worker thread.
+
+        Raises:
+            ProjectionUnavailableError: nothing has been built here, or its file cannot be read.
+            sqlite3.Error: the statement is wrong.
+        """
+        import asyncio  # a command line that reads once does not wait for it
+
+        return await asyncio.to_thread(self.read_now, sql, parameters)
+
+    def read_now(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
+        """The same, blocking."""
+        for _ in range(SWAPS_FOLLOWED):
+            build = self._build()
+            try:
+                with self._connection(build) as connection:
+                    return connection.execute(sql, parameters).fetchall()
+            except _SwappedError:
+                continue
+            except sqlite3.DatabaseError as error:
+                if self._build() != build:
+                    continue
+                if is_trouble(error) and error.sqlite_errorcode != sqlite3.SQLITE_READONLY:  # that is a statement that would write
+                    raise ProjectionUnavailableError(self.name, f"{build}: {error}; the runner builds a damaged file anew") from error
+                raise
+        raise ProjectionUnavailableError(self.name, "its file is replaced all the time; try again later")
+
+    def _build(self) -> Path:
+        if self._closed:
+            raise ProjectionUnavailableError(self.name, "its reader is closed")
+        try:
+            build = current_build(self.directory, self.name)
+        except OSError as error:
+            raise ProjectionUnavailableError(self.name, f"{self.directory}: {error.strerror}") from error
+        if build is None:
+            raise ProjectionUnavailableError(self.name, f"{self.directory} has none that is complete; a ProjectionRunner builds it")
+        return build
+
+    @contextlib.contextmanager
+    def _connection(self, build: Path) -> Iterator[sqlite3.Connection]:
+        """One that nobody else uses meanwhile; those of earlier builds are closed."""
+        with self._lock:
+            stale = [connection for path, connection in self._idle if path != build]
+            self._idle = [(path, connection) for path, connection in self._idle if path == build]
+            found = self._idle.pop()[1] if self._idle else None
+        for connection in stale:
+            connection.close()
+        frozen = found is None and _is_frozen(build)
+        connection = self._open(build, frozen) if found is None else found
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        with self._lock:
+            keep = not self._closed and not frozen and len(self._idle) < IDLE_CONNECTIONS
+            if keep:
+                self._idle.append((build, connection))
+        if not keep:
+            connection.close()
+        if frozen and not _is_frozen(build):  # a writer has begun meanwhile: what was read without locks is not to be trusted
+            raise _SwappedError
+
+    def _open(self, build: Path, frozen: bool) -> sqlite3.Connection:
+        try:
+            connection = _connect(build, frozen)
+        except sqlite3.OperationalError:
+            if self._build() != build:
+                raise _SwappedError from None
+            raise
+        if self._build() != build:  # its files may have gone while they were being opened: what was opened may lack its last part
+            connection.close()
+            raise _SwappedError
+        return connection
+
+    def close(self) -> None:
+        """Close all connections; idempotent."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for _, connection in idle:
+            connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, cls: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+
+def _is_frozen(build: Path) -> bool:
+    """Whether nobody writes the file, in a directory where SQLite cannot make the file that it keeps its locks in."""
+    return not os.access(build.parent, os.W_OK) and not build.with_name(f"{build.name}-wal").exists()
+
+
+def _connect(build: Path, frozen: bool) -> sqlite3.Connection:
+    """A connection that cannot write, and has read once: from then on it does not matter when the files' names go."""
+    uri = f"{build.absolute().as_uri()}?mode=ro{'&immutable=1' if frozen else ''}"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA query_only = 1")
+        connection.execute("SELECT position FROM projection_progress").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+_TROUBLE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOLFS,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+
+
+def is_trouble(error: BaseException) -> bool:
+    """Whether an error is that of a disk, lock or file, and no fault of a statement or an event."""
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _TROUBLE
+    return isinstance(error, MemoryError)
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether an error says that a file is no sound database."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+    return isinstance(error, sqlite3.Error) and code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def open_current(directory: Path | str, name: str) -> ProjectionReader:
+    """Open a projection for reading, in any process. Blocks for a moment.
+
+    Returns:
+        what follows the pointer: a build that replaces another one is read from its next `read` on. Close it.
+
+    Raises:
+        ProjectionUnavailableError: nothing has been built in the directory under this name.
+        ConfigurationError: no projection can have this name.
+    """
+    reader = ProjectionReader(Path(directory), name)
+    try:
+        reader.read_now("SELECT position FROM projection_progress")
+    except BaseException:
+        reader.close()
+        raise
+    return reader

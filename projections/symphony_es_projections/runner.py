@@ -1,0 +1,260 @@
+"""Runs projections over a log: builds what is missing, follows what is appended, and builds anew on request.
+
+Each projection has a feed and, after `start`, a task of its own: one that fails, or is slow, holds up no other. The process that writes
+the log runs them; other processes read what it has built with `open_current`, or run projections in memory over a log they only read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from symphony_es.errors import ConfigurationError, NotReadyError, ProjectionFailedError, ProjectionUnavailableError, SymphonyError
+from symphony_es.log.directory import DirectoryLock, prepare_directory
+from symphony_es.log.log import EventLog
+from symphony_es_projections.durable import SQLiteProjection, check_projection_name
+from symphony_es_projections.durable_feed import DurableFeed
+from symphony_es_projections.feed import Feed, FeedOptions, OnProgress
+from symphony_es_projections.memory_feed import MemoryFeed
+from symphony_es_projections.projection import Projection
+from symphony_es_projections.status import ParkedEvent, ProjectionStatus
+
+__all__ = ["ProjectionRunner"]
+
+WORKERS = 4
+LONGEST_RETRY_S = 60.0
+
+
+class ProjectionRunner:
+    """Feeds projections from a log. Close it before the log.
+
+    Args:
+        log: where events come from.
+        directory: where durable projections live; made if it is missing (mode 0700). None keeps their databases in memory.
+        batch: how many events are taken in with one transaction.
+        attempts: how often a batch is tried before its events are tried one by one.
+        delay_s: how long to wait before the second attempt, in seconds; twice as long before each further one.
+        retry_s: how long a projection that follows the log waits after a failure, in seconds; twice as long after each further one.
+        max_parked: how many events of a projection may be passed over before it is held to be wrong itself, and fails.
+
+    Raises:
+        ConfigurationError: a directory, for a log that is open for reading only: another process writes it, and builds there.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        directory: Path | str | None,
+        *,
+        batch: int = 1000,
+        attempts: int = 3,
+        delay_s: float = 0.05,
+        retry_s: float = 1.0,
+        max_parked: int = 1000,
+    ) -> None:
+        if directory is not None and log.read_only:
+            raise ConfigurationError(
+                "durable projections are built by the process that writes the log: read them with open_current, or pass directory=None"
+            )
+        if batch < 1 or attempts < 1 or delay_s < 0 or retry_s <= 0 or max_parked < 0:
+            raise ConfigurationError("batch and attempts must be at least 1, retry_s more than 0, delay_s and max_parked not negative")
+        self._log = log
+        self._directory = None if directory is None else Path(directory)
+        self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="symphony-es-projection")
+        self._options = FeedOptions(
+            log=log, executor=self._executor, batch=batch, attempts=attempts, delay_s=delay_s, max_parked=max_parked
+        )  # fmt: skip
+        self._retry_s = retry_s
+        self._feeds: dict[str, Feed[Any]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._directory_lock: DirectoryLock | None = None
+        self._opening = asyncio.Lock()
+        self._taking = threading.Lock()
+        self._started = self._closed = False
+
+    # -- what there is ------------------------------------------------------------------------------------------------
+
+    def add(self, projection: Projection | SQLiteProjection, *, make: Callable[[], Projection] | None = None) -> None:
+        """Have a projection fed: by the next `catch_up`, or at once after `start`.
+
+        Args:
+            make: makes an empty object of a projection in memory, for `rebuild`; its class without arguments by default.
+
+        Raises:
+            ConfigurationError: its name is taken, or none that a projection can have.
+            NotReadyError: the runner is closed.
+        """
+        self._check_open()
+        if check_projection_name(projection.name) in self._feeds:
+            raise ConfigurationError(f"there is a projection {projection.name!r} already: give one of them another name")
+        if isinstance(projection, Projection):
+            self._feeds[projection.name] = MemoryFeed(projection, make or type(projection), self._options)
+        elif isinstance(projection, SQLiteProjection):
+            self._feeds[projection.name] = DurableFeed(projection, self._directory, self._options)
+        else:
+            raise ConfigurationError(f"{type(projection).__name__} is no projection: derive it from Projection or SQLiteProjection")
+        if self._started:
+            self._follow(projection.name)
+
+    def status(self) -> list[ProjectionStatus]:
+        """How far each projection is, in the order they were added."""
+        return [feed.status() for feed in self._feeds.values()]
+
+    def parked(self, name: str) -> list[ParkedEvent]:
+        """The events that a projection has passed over, in the order of their positions; known once it has been opened."""
+        return self._feed(name).parked()
+
+    def _feed(self, name: str) -> Feed[Any]:
+        feed = self._feeds.get(name)
+        if feed is None:
+            raise ProjectionUnavailableError(
+                name, f"this runner has none of that name (it has: {', '.join(sorted(self._feeds)) or 'none'})"
+            )
+        return feed
+
+    def _chosen(self, name: str | None) -> list[Feed[Any]]:
+        return list(self._feeds.values()) if name is None else [self._feed(name)]
+
+    # -- feeding ------------------------------------------------------------------------------------------------------
+
+    async def catch_up(self, name: str | None = None, until: int | None = None) -> None:
+        """Feed one projection, or all, up to the log's head as it is now, or up to a position; build first what has to be built.
+
+        Cancelling it leaves what it has taken in.
+
+        Raises:
+            ProjectionFailedError: one cannot go on; the others have been fed all the same.
+            ProjectionUnavailableError: there is none of that name.
+        """
+        await self._open()
+        await _each(feed.catch_up(until) for feed in self._chosen(name))
+
+    async def wait_for(self, position: int, name: str | None = None, timeout_s: float | None = None) -> None:
+        """Wait until one projection, or all, have taken in a position. It waits for what `start` or `catch_up` do.
+
+        Raises:
+            TimeoutError: they have not after `timeout_s` seconds.
+            ProjectionFailedError: one has failed.
+            NotReadyError: the runner was closed.
+        """
+        self._check_open()
+        async with asyncio.timeout(timeout_s):
+            await _each(feed.wait_for(position) for feed in self._chosen(name))
+
+    async def rebuild(self, name: str, on_progress: OnProgress | None = None) -> None:
+        """Build a projection anew from the beginning of the log; the one there is serves readers and goes on until then.
+
+        Args:
+            on_progress: called with the build's position and its goal after each batch.
+
+        Raises:
+            ProjectionFailedError: it could not be built; the one there was is still in place.
+        """
+        await self._open()
+        await self._feed(name).rebuild(on_progress)
+
+    async def retry_parked(self, name: str) -> int:
+        """Try the events that a projection has passed over once more; how many went through. The others stay parked.
+
+        Raises:
+            ProjectionFailedError: its database cannot be used.
+        """
+        await self._open()
+        return await self._feed(name).retry_parked()
+
+    async def _open(self) -> None:
+        """Take the directory for this runner."""
+        self._check_open()
+        async with self._opening:
+            if self._directory is not None and self._directory_lock is None:
+                await asyncio.wrap_future(self._executor.submit(self._take, self._directory))
+
+    def _take(self, directory: Path) -> None:
+        """In a worker thread; a call that nobody waits for any more still ends, and may overlap with the next one."""
+        with self._taking:
+            if self._directory_lock is None:
+                prepare_directory(directory, force_network_fs=True)  # where the log may live, they may
+                self._directory_lock = DirectoryLock(directory)
+
+    # -- following ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Keep all projections at the log's head from now on, each in a task of its own; idempotent. Needs a running event loop."""
+        self._check_open()
+        asyncio.get_running_loop()
+        self._started = True
+        for name in self._feeds:
+            self._follow(name)
+
+    def _follow(self, name: str) -> None:
+        task = self._tasks.get(name)
+        if task is None or task.done():
+            self._tasks[name] = asyncio.get_running_loop().create_task(self._keep_up(self._feeds[name]), name=f"projection {name}")
+
+    async def _keep_up(self, feed: Feed[Any]) -> None:
+        """Woken by the log's signal; a failure is told by `status` and logged, and tried again after a while."""
+        failures = 0
+        feed.following = True
+        try:
+            while True:
+                try:
+                    await self._open()
+                    await feed.catch_up()
+                    failures = 0
+                    await self._log.wait_for(feed.position + 1)
+                except SymphonyError as error:
+                    if isinstance(error, NotReadyError) or isinstance(error.__cause__, NotReadyError):
+                        return  # the log has been closed
+                    if not isinstance(error, ProjectionFailedError):
+                        with contextlib.suppress(ProjectionFailedError), feed.failing():
+                            raise
+                    failures += 1
+                    await asyncio.sleep(min(self._retry_s * 2 ** min(failures - 1, 16), LONGEST_RETRY_S))
+        finally:
+            feed.following = False
+
+    async def stop(self) -> None:
+        """Follow the log no longer; idempotent. Batches that have begun are completed or taken back, never half done."""
+        self._started = False
+        tasks, self._tasks = list(self._tasks.values()), {}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Stop, and close all databases; idempotent. Projections cannot be read through this runner any more."""
+        if self._closed:
+            return
+        self._closed = True
+        await self.stop()
+        for feed in self._feeds.values():
+            feed.give_up()
+            await feed.close()
+        await asyncio.to_thread(self._executor.shutdown)
+        if self._directory_lock is not None:
+            self._directory_lock.release()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, cls: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        await self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotReadyError("the projection runner is closed")
+
+
+async def _each(calls: Iterable[Any]) -> None:
+    """Wait for all of them, then raise the first error there was; the others stand in its notes."""
+    errors = [found for found in await asyncio.gather(*calls, return_exceptions=True) if isinstance(found, BaseException)]
+    if errors:
+        for other in errors[1:]:
+            errors[0].add_note(f"and: {other}")
+        raise errors[0]
