@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 from symphony_es.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from symphony_es.transfer.backup import BackupReport, backup, restore
+    from symphony_es.transfer.backups import BackupReport, backup, restore
     from symphony_es.transfer.jsonl import ImportReport, export_jsonl, import_jsonl
     from symphony_es.transfer.tables import export_cloudevents, export_csv
     from symphony_es.transfer.text import event_as_json, plain_as_json
-    from symphony_es.transfer.verify import Problem, VerifyReport, verify, verify_log
+    from symphony_es.transfer.verification import Problem, VerifyReport, verify, verify_log
     from symphony_es.transfer.writing import ExportReport
 
 __all__ = [
@@ -31,21 +31,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BackupReport": "symphony_es.transfer.backup",
+    "BackupReport": "symphony_es.transfer.backups",
     "ExportReport": "symphony_es.transfer.writing",
     "ImportReport": "symphony_es.transfer.jsonl",
-    "Problem": "symphony_es.transfer.verify",
-    "VerifyReport": "symphony_es.transfer.verify",
-    "backup": "symphony_es.transfer.backup",
+    "Problem": "symphony_es.transfer.verification",
+    "VerifyReport": "symphony_es.transfer.verification",
+    "backup": "symphony_es.transfer.backups",
     "event_as_json": "symphony_es.transfer.text",
     "export_cloudevents": "symphony_es.transfer.tables",
     "export_csv": "symphony_es.transfer.tables",
     "export_jsonl": "symphony_es.transfer.jsonl",
     "import_jsonl": "symphony_es.transfer.jsonl",
     "plain_as_json": "symphony_es.transfer.text",
-    "restore": "symphony_es.transfer.backup",
-    "verify": "symphony_es.transfer.verify",
-    "verify_log": "symphony_es.transfer.verify",
+    "restore": "symphony_es.transfer.backups",
+    "verify": "symphony_es.transfer.verification",
+    "verify_log": "symphony_es.transfer.verification",
 }
 
 __getattr__ = lazy_names(__name__, _HOMES, globals())

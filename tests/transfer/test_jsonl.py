@@ -267,7 +267,8 @@ FORGERIES = [
     drop_line, drop_last, swap, twice, other_version, field("position", 11), field("position", "10"), field("position", True),
     field("entity", {"type": "Task", "id": "t1"}), field("entity", "Task:t0"), field("entity", {"type": "Task", "id": "\ud800"}),
     field("version", 3), field("version", 2.0), field("name", "TaskDeleted"), field("name", None), field("state", "AAAA"),
-    field("state", "-"), field("time", "2026-09-21T14:13:20.000002000Z"), field("id", "00000000000000000000000002"), field("transaction", "0"),
+    field("state", "-"), field("time", "2026-09-21T14:13:20.000002000Z"),
+    field("id", "00000000000000000000000002"), field("transaction", "0"),
     without("position"), without("state"), without("entity"), without("id"), header("version", 2), header("format", "other"),
     header("last", 61), header("last", None), header("first", 2), header("log_id", "no uuid"), header("log_id", 7),
 ]  # fmt: skip

@@ -27,7 +27,7 @@ from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.sqlite_raw import RawLog
 from symphony_es.transfer.placing import absolute, building, check_free_directory, put_directory
 from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
-from symphony_es.transfer.verify import VerifyReport, verify
+from symphony_es.transfer.verification import VerifyReport, verify
 
 __all__ = ["BackupReport", "backup", "restore"]
 
