@@ -140,8 +140,8 @@ async def test_the_own_process_keeps_its_locks(tmp_path: Path) -> None:
 
 async def test_snapshots_up_to_the_head_only(tmp_path: Path) -> None:
     """One that appears meanwhile and is of a later position stays behind; a damaged one and one that vanishes are passed over."""
-    rows = rows_of(20_000)
-    more = rows_of(20_010)
+    rows = rows_of(40_000)
+    more = rows_of(40_010)
     directory = make_log(tmp_path / "log", rows)
     infos = [await snapshot_at(directory, rows, position) for position in (20, 30, 50)]
     damaged = directory / "snapshots" / infos[0].name
@@ -155,7 +155,7 @@ async def test_snapshots_up_to_the_head_only(tmp_path: Path) -> None:
         stages.append((done, total))
         (directory / "snapshots" / infos[1].name).unlink(missing_ok=True)
         if len(stages) == 1:
-            asyncio.run(snapshot_at(directory, more, 20_010))
+            asyncio.run(snapshot_at(directory, more, 40_010))
 
     report = await backup(directory, tmp_path / "backup", on_progress=meanwhile)
     assert stages[0][0] < stages[0][1]
