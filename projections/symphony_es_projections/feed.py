@@ -74,6 +74,7 @@ class Feed(ABC, Generic[B]):
         self._building: B | None = None
         self._active = 0
         self._given_up = False
+        self._awaited = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._behind_since = time.monotonic()
 
@@ -254,10 +255,18 @@ class Feed(ABC, Generic[B]):
             raise NotReadyError("the projection runner is closed")
         entry = (position, asyncio.get_running_loop().create_future())
         self._waiters.append(entry)
+        self._awaited.set()
         try:
             await entry[1]
         finally:
             self._waiters.remove(entry)
+
+    async def gather(self, seconds: float) -> None:
+        """Let events gather for a moment, unless somebody waits for them: many small batches would cost writers their processor."""
+        if not self._waiters and self.log.head > self.position:
+            self._awaited.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._awaited.wait(), seconds)
 
     def status(self) -> ProjectionStatus:
         """How far it is."""

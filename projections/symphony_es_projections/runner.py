@@ -29,6 +29,8 @@ __all__ = ["ProjectionRunner"]
 
 WORKERS = 4
 LONGEST_RETRY_S = 60.0
+GATHER_S = 0.05
+"""How long a projection that follows a log which others write all the time leaves between its batches, in seconds."""
 
 
 class ProjectionRunner:
@@ -207,6 +209,7 @@ class ProjectionRunner:
                     await self._open()
                     await feed.catch_up()
                     failures = 0
+                    await feed.gather(GATHER_S)
                     await self._log.wait_for(feed.position + 1)
                 except SymphonyError as error:
                     if isinstance(error, NotReadyError) or isinstance(error.__cause__, NotReadyError):

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from symphony_es.errors import (
     ProjectionFailedError,
     ProjectionUnavailableError,
 )
+from symphony_es.events.event import Event
 from symphony_es.log.log import EventLog
 from symphony_es.projections import EntityStates, Projection, ProjectionRunner, SQLiteProjection, open_current
 from tests.projections.conftest import Opener, RunnerMaker, Tally, fill, new, scratch
@@ -229,9 +231,9 @@ async def test_a_failed_projection_that_follows_tries_again(log: EventLog, run: 
         await runner.wait_for(3, timeout_s=30)
     tally.poison = lambda event: False
     async with asyncio.timeout(30):
-        while runner.status()[0].position < 3:
+        while runner.status()[0].error is not None:
             await asyncio.sleep(0.01)
-    assert runner.status()[0].error is None
+    assert (runner.status()[0].state, runner.status()[0].position) == ("following", 3)
 
 
 async def test_side_effects_are_for_live_events_at_least_once(log: EventLog, run: RunnerMaker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -491,4 +493,32 @@ async def test_a_cancelled_catch_up_does_no_harm(open_log: Opener, run: RunnerMa
         await asyncio.gather(task, return_exceptions=True)
     await runner.catch_up()
     assert await position_and_rows(tally) == (3000, 3000)
+    assert runner.parked("tally") == []
+
+
+async def test_a_batch_that_nobody_waits_for_any_more_is_not_taken_in_twice(log: EventLog, run: RunnerMaker) -> None:
+    """The one who asked was cancelled while the worker thread applied; the next one hands in the same rows."""
+    await fill(log, 10)
+    tally = Tally()
+    begun, released = threading.Event(), threading.Event()
+
+    def wait(event: Event) -> bool:
+        begun.set()
+        return not released.wait(20)
+
+    runner = run(log, tally)
+    await runner.catch_up()
+    tally.poison = wait
+    await fill(log, 10)
+    task = asyncio.ensure_future(runner.catch_up())
+    await asyncio.to_thread(begun.wait, 20)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    again = asyncio.ensure_future(runner.catch_up())
+    while len(runner._executor._threads) < 2 and not again.done():
+        await asyncio.sleep(0.001)  # the second call waits behind the first one
+    released.set()
+    await again
+    assert await position_and_rows(tally) == (20, 20)
+    assert [batch for _, batch in tally.batches] == [list(range(1, 11)), list(range(11, 21))]
     assert runner.parked("tally") == []
