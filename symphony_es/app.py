@@ -19,6 +19,7 @@ from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.checkpoint import CheckpointManager
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk
+from symphony_es.core.state.past.audit import Audit
 from symphony_es.core.state.past.differences import StateDifference
 from symphony_es.core.state.past.forking import ForkReport
 from symphony_es.core.state.past.moments import Moment
@@ -43,6 +44,8 @@ from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
 from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.engine.engine import WorkflowEngine
+from symphony_es_projections.audit_trail import AuditTrail
+from symphony_es_projections.runner import ProjectionRunner
 
 __all__ = ["Symphony"]
 
@@ -97,6 +100,8 @@ class Symphony:
         self._world: World | None = None
         self._restore_callbacks: list[Callable[[Symphony], Any]] = []
         self._changing_world = asyncio.Lock()
+        self._projections: ProjectionRunner | None = None
+        self._audit_trail = AuditTrail()
         self._attach_facades()
 
     def _attach_facades(self) -> None:
@@ -168,8 +173,13 @@ class Symphony:
 
     async def _discard(self) -> None:
         opened, self._opened, self._world = self._opened, None, None
-        if opened is not None:
-            await opened.close()
+        projections, self._projections = self._projections, None
+        try:
+            if projections is not None:
+                await projections.close()
+        finally:
+            if opened is not None:
+                await opened.close()
 
     def _setting(self, name: str, given: Any, default: Any) -> Any:
         return given if given is not None else self.config.get(name, default)
@@ -404,6 +414,28 @@ class Symphony:
     def past(self) -> TimeTravel:
         """Every question about the past of the log; the methods below are the most common ones."""
         return self._ready(self._opened).past
+
+    @property
+    def projections(self) -> ProjectionRunner:
+        """Read models fed by the log's events: add your own, and `start()` it or have it `catch_up()`. The audit trail is among them."""
+        if self._projections is None:
+            self._projections = ProjectionRunner(self.log, self.state_dir / "projections" if self.state_dir is not None else None)
+            self._projections.add(self._audit_trail)
+        return self._projections
+
+    @property
+    def audit(self) -> Audit:
+        """Who did what, to which entity, when and why: `await symphony.audit.find(actor="alice", since=...)`.
+
+        The first question builds the audit trail, a durable projection with an index for each condition; later ones bring it up to date.
+        An application that never asks pays nothing; one that asks often keeps it up to date with `projections.start()`.
+        """
+        return Audit(self.log, self._audited, self.flush)
+
+    async def _audited(self) -> tuple[AuditTrail, int]:
+        head = self.log.head
+        await self.projections.catch_up(AuditTrail.name, head)
+        return self._audit_trail, head
 
     async def at(self, moment: Moment) -> StateView:
         """All states as they were; nothing is changed. Costs the size of the state, however long the log.

@@ -54,7 +54,7 @@ def test_the_schema_in_the_format_is_the_one_in_the_code() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_house_rules(path: Path) -> None:
-    """A module says what it is; no print, eval or pickle; functions stay readable; nothing is left for later."""
+    """A module says what it is; no print but in the command line, no eval or pickle; functions stay readable; nothing is left for later."""
     text = path.read_text()
     tree = ast.parse(text)
     assert ast.get_docstring(tree), "a module opens with what it is"
@@ -62,4 +62,5 @@ def test_house_rules(path: Path) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno <= 75, node.name
-        assert not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "eval", "exec"))
+        forbidden = ("eval", "exec") if "cli" in path.parts else ("print", "eval", "exec")
+        assert not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in forbidden)

@@ -109,3 +109,17 @@ def text_id(uuid: bytes) -> str:
     """
     number = int.from_bytes(uuid, "big")
     return "".join(_BASE32HEX[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def id_of_text(text: str) -> bytes:
+    """The 16 bytes of an id that `text_id` wrote.
+
+    Raises:
+        InvalidIdentifierError: it is none.
+    """
+    if len(text) != 26 or text[0] not in _BASE32HEX[:8] or not set(text) <= set(_BASE32HEX):
+        raise InvalidIdentifierError("event id", text, "it has 26 characters, digits and the letters a to v")
+    number = 0
+    for character in text:
+        number = number << 5 | _BASE32HEX.index(character)
+    return number.to_bytes(16, "big")

@@ -96,20 +96,29 @@ class CheckpointManager(CheckpointReader):
             busy = world.outbox.unsettled or world.open_transactions  # then only what has been told is a position that is known whole
             position = world.outbox.settled_position if busy and world.outbox.settled_position else self.log.head
             entity_count = world.entity_count
+        checkpoint_id = await self.name_position(position, entity_count, name, details)
+        logger.info(
+            "checkpoint_created", checkpoint_id=checkpoint_id, position=position, duration_ms=round((time.monotonic() - started) * 1000, 2)
+        )
+        return checkpoint_id
+
+    async def name_position(self, position: int, entity_count: int, name: str | None, metadata: Mapping[str, Any]) -> str:
+        """Give a position a name; nothing is flushed, and no world is needed. Returns the checkpoint's id, durable.
+
+        Raises:
+            UnstorableValueError: name or metadata are no plain data.
+        """
         event_id = uuid7(time.time_ns(), os.urandom(16))
         checkpoint_id = f"ckpt_{text_id(event_id)}"
         state = {
             "name": name if name is not None else f"checkpoint_at_{position}",
             "position": position,
             "entity_count": entity_count,
-            "metadata": details,
+            "metadata": dict(metadata),
         }
         check_plain(state)
         await self._append(checkpoint_id, 1, "CheckpointCreated", (SET, (), state), event_id)
         self.snapshotter.consider(position)
-        logger.info(
-            "checkpoint_created", checkpoint_id=checkpoint_id, position=position, duration_ms=round((time.monotonic() - started) * 1000, 2)
-        )
         return checkpoint_id
 
     async def _append(self, checkpoint_id: str, version: int, name: str, change: tuple[Any, ...], event_id: bytes) -> None:

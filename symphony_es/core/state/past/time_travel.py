@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.past.differences import StateDifference, compare_positions
 from symphony_es.core.state.past.forking import ForkReport, fork_log
 from symphony_es.core.state.past.moments import Moment, position_of
+from symphony_es.core.state.past.rewinding import Rewind, plan_rewind
 from symphony_es.core.state.past.versions import Blame, EntityVersion, blame, versions
 from symphony_es.core.state.past.view import StateView, key_of
 from symphony_es.errors import EntityNotFoundError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from symphony_es.events.fold import EntityState, Fold
     from symphony_es.events.references import Path as ValuePath
     from symphony_es.log.log import EventLog
+    from symphony_es_projections.checkpoints import CheckpointEntry
 
 __all__ = ["TimeTravel"]
 
@@ -98,3 +100,18 @@ class TimeTravel:
         """A new log that begins with the states then; see `Symphony.fork`."""
         origin = str(self._directory) if self._directory is not None else None
         return await fork_log(self._history, await self.position(at), Path(into), origin=origin, on_progress=on_progress)
+
+    async def plan_rewind(self, to: Moment) -> Rewind:
+        """The events that take every entity back to what it was then; nothing is appended. Errors are those of `position`.
+
+        Raises:
+            PositionInsideTransactionError: it is in the middle of a transaction.
+        """
+        cause = None
+        if isinstance(to, str) and to != "latest" and self._checkpoints is not None:
+            cause = (await self._checkpoints.find(to)).event_id
+        return await plan_rewind(self.log, await self._history.states_at(await self.position(to)), cause)
+
+    async def checkpoints(self) -> list[CheckpointEntry]:
+        """All checkpoints, newest first; none in memory."""
+        return await self._checkpoints.entries() if self._checkpoints is not None else []

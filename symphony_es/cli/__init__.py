@@ -1,0 +1,1 @@
+"""The command line: a log asked from a terminal, without the application's code. Everything is imported when a command needs it."""

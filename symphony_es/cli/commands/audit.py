@@ -1,0 +1,94 @@
+"""`audit`: who did what, to which entity, when and why; what a run did; what followed from an event. It never writes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.cli.commands.looking import print_events
+from symphony_es.cli.commands.registry import Parsers, moment, reading
+from symphony_es.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.past.audit import Audit
+    from symphony_es.events.event import Event
+
+__all__ = ["register"]
+
+BATCH = 200
+
+
+def register(parsers: Parsers) -> None:
+    """Add the command of this module."""
+    command = parsers.add("audit", audit, "events by any combination of conditions, or all that followed from one")
+    command.add_argument("--entity", metavar="TYPE:ID", help="of this entity")
+    command.add_argument("--type", metavar="TYPE", help="of entities of this type")
+    command.add_argument("--event", action="append", metavar="NAME", help="of this name; may be repeated")
+    command.add_argument("--actor", metavar="ACTOR", help="that this actor caused")
+    command.add_argument("--run-id", metavar="RUN", help="on behalf of this workflow run, its own included")
+    command.add_argument("--transaction", metavar="ID", help="of this transaction")
+    command.add_argument("--correlation", metavar="ID", help="of this thread of events")
+    command.add_argument("--since", type=_time, metavar="TIME", help="committed then or later")
+    command.add_argument("--until", type=_time, metavar="TIME", help="committed then or earlier")
+    command.add_argument("--after", type=int, metavar="POSITION", help="later than this position")
+    command.add_argument("--before", type=int, metavar="POSITION", help="earlier than this position")
+    command.add_argument("--newest-first", action="store_true", help="begin with the last one")
+    command.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many (100); 0 for all")
+    command.add_argument(
+        "--following", type=int, metavar="POSITION", help="instead: all that this event has led to, at once or through others"
+    )
+
+
+def _time(text: str) -> datetime:
+    read = moment(text)
+    if not isinstance(read, datetime):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 2026-11-23 or 2026-11-23T10:00")
+    return read
+
+
+async def audit(given: argparse.Namespace) -> None:
+    """`symphony-es audit`."""
+    from symphony_es.core.state.past.audit import Audit, trail_on_disk
+
+    async with reading(given) as opened:
+        assert opened.directory is not None
+        asked = Audit(opened.log, trail_on_disk(opened.directory / "projections"))
+        if given.following is not None:
+            if any(getattr(given, name) for name in ("entity", "type", "event", "actor", "run_id", "transaction", "correlation")):
+                raise ConfigurationError("--following is a question of its own: leave the other conditions out")
+            print_events(await asked.consequences(given.following, limit=given.limit or 10**9), as_json=given.json)
+            return
+        found: list[Event] = []
+        async for event in _events(asked, given):
+            found.append(event)
+            if given.json and len(found) == BATCH:
+                print_events(found, as_json=True)
+                found.clear()
+        print_events(found, as_json=given.json)
+        if not given.json and given.limit and len(found) == given.limit:
+            last = found[-1].position
+            print(f"the next page: {'--before' if given.newest_first else '--after'} {last}")
+
+
+async def _events(asked: Audit, given: argparse.Namespace) -> AsyncIterator[Event]:
+    conditions: dict[str, Any] = {
+        "entity": given.entity,
+        "entity_type": given.type,
+        "event": given.event,
+        "actor": given.actor,
+        "run": given.run_id,
+        "transaction": given.transaction,
+        "correlation": given.correlation,
+        "since": given.since,
+        "until": given.until,
+        "after_position": given.after,
+        "before_position": given.before,
+    }
+    if given.limit:
+        for event in await asked.find(**conditions, newest_first=given.newest_first, limit=given.limit):
+            yield event
+    else:
+        async for event in asked.stream(**conditions, newest_first=given.newest_first):
+            yield event

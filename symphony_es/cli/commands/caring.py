@@ -1,0 +1,190 @@
+"""Looking after a log: `verify`, `stats`, `doctor`, `prune`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sqlite3
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from symphony_es import __version__
+from symphony_es.cli import output
+from symphony_es.cli.commands.registry import Parsers, reading, state_dir, writing
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.opening import OpenedLog
+    from symphony_es.transfer import VerifyReport
+
+__all__ = ["register"]
+
+GOOD, FOUND_WRONG = 0, 1
+
+
+def register(parsers: Parsers) -> None:
+    """Add the commands of this module."""
+    command = parsers.add("verify", verify, "check every event and snapshot; names the first bad position")
+    command.add_argument("--fold", action="store_true", help="apply every event as well, and compare with the snapshots")
+    parsers.add("stats", stats, "how much there is, and how much room it takes")
+    parsers.add("doctor", doctor, "look for what could become a trouble, and say what to do")
+    command = parsers.add("prune", prune, "remove snapshots that no checkpoint needs to load fast; no event is ever removed", writes=True)
+    command.add_argument("--dry-run", action="store_true", help="say which, and remove nothing")
+
+
+async def verify(given: argparse.Namespace) -> int:
+    """`symphony-es verify`."""
+    from symphony_es.transfer import verify
+
+    report = await verify(state_dir(given), fold=given.fold, on_progress=output.progress("events"))
+    if given.json:
+        output.json_line({**_summary(report), "problems": [_problem(problem) for problem in report.problems]})
+    else:
+        for problem in report.problems:
+            where = f"position {problem.position}" if problem.position is not None else "the file"
+            print(f"{where}{f' ({output.safe(problem.entity)})' if problem.entity else ''}: {output.safe(problem.what)}")
+            print(f"    {output.safe(problem.way_out)}")
+        for name, why in report.damaged_snapshots:
+            print(f"snapshot {output.safe(name)} cannot be trusted, and is rebuilt from the log: {output.safe(why)}")
+        print(_verdict(report))
+    return GOOD if report.ok else FOUND_WRONG
+
+
+def _summary(report: VerifyReport) -> dict[str, Any]:
+    damaged = [name for name, _ in report.damaged_snapshots]
+    return {
+        "ok": report.ok,
+        "events": report.events,
+        "head": report.head,
+        "first_bad_position": report.first_bad_position,
+        "problem_count": report.problem_count,
+        "snapshots": report.snapshots,
+        "damaged_snapshots": damaged,
+    }
+
+
+def _problem(problem: Any) -> dict[str, Any]:
+    return {name: getattr(problem, name) for name in ("position", "entity", "what", "way_out")}
+
+
+def _verdict(report: VerifyReport) -> str:
+    if report.ok:
+        return f"{report.events} events and {report.snapshots} snapshots are good; the head is {report.head}"
+    first = f"the first at position {report.first_bad_position}" if report.first_bad_position is not None else "none at a position"
+    return f"{report.problem_count} problems, {first}; {report.events} events are good"
+
+
+async def stats(given: argparse.Namespace) -> None:
+    """`symphony-es stats`."""
+    async with reading(given) as opened:
+        told = await _count(opened)
+    if given.json:
+        output.json_line(told)
+    else:
+        output.pairs({name.replace("_", " "): f"{value:,}" if isinstance(value, int) else value for name, value in told.items()})
+
+
+async def _count(opened: OpenedLog) -> dict[str, Any]:
+    from symphony_es.events.codec import decode_row
+
+    assert opened.directory is not None
+    assert opened.history.snapshots is not None
+    head = opened.log.head
+    infos = opened.history.snapshots.list()
+    edges = [decode_row(await opened.log.row_at(position)) for position in (1, head)] if head else []
+    view = await opened.past.at(head)
+    return {
+        "directory": str(opened.directory),
+        "events": head,
+        "entities": len(view),
+        "types": len({reference.entity_type for reference in view}),
+        "checkpoints": len(await opened.past.checkpoints()),
+        "snapshots": len(infos),
+        "newest_snapshot": infos[0].position if infos else 0,
+        "log_bytes": await opened.log.size_bytes(),
+        "snapshot_bytes": sum(info.size_bytes for info in infos),
+        "first_event": str(edges[0].recorded_at) if edges else "",
+        "last_event": str(edges[1].recorded_at) if edges else "",
+    }
+
+
+async def doctor(given: argparse.Namespace) -> int:
+    """`symphony-es doctor`."""
+    directory = state_dir(given)
+    async with reading(given) as opened:
+        told = await _count(opened)
+        assert opened.history.snapshots is not None
+        damaged = opened.history.snapshots.damaged
+    found = [*_environment(directory), *_files(directory, told)]
+    found += [
+        (False, f"snapshot {name} cannot be trusted ({why})", "nothing: it is rebuilt from the log, and removed") for name, why in damaged
+    ]
+    if given.json:
+        for good, what, way_out in found:
+            output.json_line({"ok": good, "what": what, "way_out": way_out})
+    else:
+        for good, what, way_out in found:
+            print(f"{'ok  ' if good else 'look'}  {output.safe(what)}")
+            if not good:
+                print(f"      {output.safe(way_out)}")
+    return GOOD if all(good for good, _, _ in found) else FOUND_WRONG
+
+
+Finding = tuple[bool, str, str]
+"""Whether it is good, what it is, and what to do where it is not."""
+
+
+def _environment(directory: Path) -> list[Finding]:
+    from symphony_es.log.directory import NETWORK_FILE_SYSTEMS, file_system_of
+
+    version = sqlite3.sqlite_version
+    here, kind = os.statvfs(directory), file_system_of(directory)
+    free = here.f_bavail * here.f_frsize
+    return [
+        (True, f"symphony-es {__version__}, Python {sys.version.split()[0]}, SQLite {version}", ""),
+        (kind not in NETWORK_FILE_SYSTEMS, f"{directory} is on {kind}", "move it to a local disk: locks cannot be trusted here"),
+        (free > 100 * 2**20, f"{free // 2**20:,} MiB free", "make room: a full disk stops the log"),
+    ]
+
+
+def _files(directory: Path, told: dict[str, Any]) -> list[Finding]:
+    mode = directory.stat().st_mode & 0o777
+    wal = directory / "events.db-wal"
+    wal_bytes = wal.stat().st_size if wal.exists() else 0
+    behind = told["events"] - told["newest_snapshot"]
+    return [
+        (not mode & 0o077, f"{directory} has mode {mode:o}", f"chmod 700 {directory}: others can read the log"),
+        (
+            wal_bytes < 256 * 2**20,
+            f"the write-ahead file has {wal_bytes / 2**20:.1f} MiB",
+            "a reader that stays open keeps it from being emptied: end it",
+        ),
+        (
+            told["snapshot_bytes"] <= max(told["log_bytes"], 2**20),
+            f"{told['snapshots']} snapshots of {told['snapshot_bytes']:,} bytes, log of {told['log_bytes']:,} bytes",
+            "symphony-es prune",
+        ),
+        (True, f"{behind:,} events since the newest snapshot", ""),
+    ]
+
+
+async def prune(given: argparse.Namespace) -> None:
+    """`symphony-es prune`."""
+    async with reading(given) if given.dry_run else writing(given) as opened:
+        store = opened.history.snapshots
+        assert store is not None
+        needed = {entry.position for entry in await opened.past.checkpoints()}
+        kept = {info.name for position in needed if (info := store.nearest(position)) is not None}
+        infos = store.list()
+        kept |= {infos[0].name} if infos else set()
+        going = [info for info in infos if info.name not in kept]
+        if not given.dry_run:
+            for info in going:
+                store.delete(info)
+            for position in sorted(needed):
+                await opened.history.states_at(position)  # every checkpoint still loads
+    size = sum(info.size_bytes for info in going)
+    if given.json:
+        output.json_line({"removed": [info.name for info in going], "bytes": size, "dry_run": given.dry_run})
+    else:
+        print(f"{len(going)} snapshots of {size:,} bytes {'would be' if given.dry_run else 'were'} removed; {len(kept)} stay")

@@ -1,0 +1,109 @@
+"""How commands are registered, and what they have in common: which log, which form, which moment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.errors import LogUnavailableError
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.opening import OpenedLog
+
+__all__ = ["MOMENT", "Parsers", "moment", "reading", "state_dir", "writing"]
+
+MOMENT = "a position, a time (2026-11-23T10:00, UTC unless it says otherwise), the id or name of a checkpoint, or `latest`"
+DATABASE = "events.db"
+
+
+class Parsers:
+    """Adds commands to a parser."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        parser.set_defaults(run=None)
+        self._commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def add(self, name: str, run: Callable[[argparse.Namespace], Awaitable[int | None]], about: str, *, writes: bool = False) -> Any:
+        """A command with the options that all have; returns its parser."""
+        command = self._commands.add_parser(name, help=about, description=about)
+        command.set_defaults(run=run)
+        command.add_argument(
+            "--state-dir", type=Path, metavar="DIR", help="the log's directory; else SYMPHONY_STATE_DIR, else the nearest .symphony"
+        )
+        command.add_argument("--json", action="store_true", help="print JSON, an object on each line")
+        if writes:
+            command.add_argument("--actor", default=f"cli:{os.environ.get('USER', os.getuid())}", help="who does it, for the record")
+            command.add_argument("--reason", help="why, for the record")
+        return command
+
+
+def state_dir(given: argparse.Namespace) -> Path:
+    """The log's directory.
+
+    Raises:
+        LogUnavailableError: there is no log.
+    """
+    chosen = given.state_dir or os.environ.get("SYMPHONY_STATE_DIR")
+    if chosen:
+        directory = Path(chosen)
+        if not (directory / DATABASE).exists():
+            raise LogUnavailableError(f"there is no log in {directory} (no {DATABASE})")
+        return directory
+    here = Path.cwd()
+    for directory in (here, *here.parents):
+        if (directory / ".symphony" / DATABASE).exists():
+            return directory / ".symphony"
+    raise LogUnavailableError(f"there is no .symphony in {here} or above: name the log's directory with --state-dir")
+
+
+@asynccontextmanager
+async def reading(given: argparse.Namespace) -> AsyncIterator[OpenedLog]:
+    """The log, open for reading: nothing is written, and another process may write it meanwhile."""
+    from symphony_es.core.state.opening import open_to_read
+
+    opened = await open_to_read(state_dir(given))
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+@asynccontextmanager
+async def writing(given: argparse.Namespace) -> AsyncIterator[OpenedLog]:
+    """The log, open for writing; what is appended names the actor and the reason.
+
+    Raises:
+        LogInUseError: another process writes it.
+    """
+    from symphony_es.core.state.attribution import attributed
+    from symphony_es.core.state.opening import open_on_disk
+
+    opened = await open_on_disk(state_dir(given), force_network_fs=False, ignore_anchor=False)
+    try:
+        with attributed(actor=given.actor, reason=given.reason):
+            yield opened
+    finally:
+        await opened.close()
+
+
+def moment(text: str) -> int | datetime | str:
+    """What a moment written on the command line means.
+
+    Raises:
+        argparse.ArgumentTypeError: it looks like a time and is none.
+    """
+    if text.isdigit():
+        return int(text)
+    if re.match(r"\d{4}-\d\d-\d\d([T ]|$)", text):
+        try:
+            read = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is no time: {error}") from error
+        return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
+    return text

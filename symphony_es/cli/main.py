@@ -1,0 +1,82 @@
+"""`symphony-es`: the parser, and what each way of ending means to a shell.
+
+Exit codes: 0 done; 1 a check found something wrong; 2 the arguments make no sense; 3 what was asked for is not there; 4 the log cannot be
+opened or used; 5 the log is damaged; 6 refused, and nothing was changed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+from symphony_es import __version__
+from symphony_es.cli import output
+from symphony_es.cli.commands import audit, caring, changing, checkpoints, looking, runs, transfer
+from symphony_es.cli.commands.registry import Parsers
+from symphony_es.errors import (
+    ConfigurationError,
+    DecodeError,
+    InvalidIdentifierError,
+    LogDamagedError,
+    LogInUseError,
+    LogUnavailableError,
+    SnapshotDamagedError,
+    StorageUnavailableError,
+    SymphonyError,
+)
+
+__all__ = ["build_parser", "main"]
+
+FOUND_WRONG, USAGE, NOT_THERE, UNAVAILABLE, DAMAGED, REFUSED, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="symphony-es",
+        description="Look at the log of a symphony_es application: what is, what was, who changed it, and why.",
+        epilog=__doc__.partition("\n\n")[2] if __doc__ else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"symphony-es {__version__}")
+    parsers = Parsers(parser)
+    for commands in (looking, runs, checkpoints, audit, changing, transfer, caring):
+        commands.register(parsers)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    parser = build_parser()
+    given = parser.parse_args(arguments)
+    if given.run is None:
+        parser.print_help()
+        return USAGE
+    try:
+        code = asyncio.run(given.run(given))
+        sys.stdout.flush()
+    except SymphonyError as error:
+        output.complain(error)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return int(code or 0)
+
+
+def exit_code(error: SymphonyError) -> int:
+    """What a shell is told of an error."""
+    if isinstance(error, (DecodeError, LogDamagedError, SnapshotDamagedError)):
+        return DAMAGED
+    if isinstance(error, (LogInUseError, LogUnavailableError, StorageUnavailableError)):
+        return UNAVAILABLE
+    if isinstance(error, (ConfigurationError, InvalidIdentifierError)):
+        return USAGE
+    if isinstance(error, LookupError):
+        return NOT_THERE
+    return REFUSED

@@ -1,0 +1,73 @@
+"""What commands print: aligned columns for people, JSON for tools. Text of the log never moves the cursor."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["brief", "complain", "json_line", "pairs", "progress", "safe", "table"]
+
+WIDEST = 60
+
+
+def safe(text: object) -> str:
+    """A text without control characters: they are written as escapes."""
+    given = str(text)
+    if given.isprintable():
+        return given
+    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in given)
+
+
+def brief(value: Any, widest: int = WIDEST) -> str:
+    """A value of a state on one line, cut where it is long."""
+    from symphony_es.events.paths import ABSENT
+    from symphony_es.transfer.text import plain_as_json
+
+    if value is ABSENT:
+        return "-"
+    text = safe(value if isinstance(value, str) and value else json.dumps(plain_as_json(value), ensure_ascii=False))
+    return text if len(text) <= widest else f"{text[: widest - 1]}…"
+
+
+def json_line(value: Mapping[str, Any]) -> None:
+    """One JSON object on a line of its own."""
+    print(json.dumps(value, ensure_ascii=True), flush=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], nothing: str = "nothing") -> None:
+    """Aligned columns below their names; numbers stand at the right."""
+    cells = [[safe(cell) for cell in row] for row in rows]
+    if not cells:
+        print(nothing)
+        return
+    widths = [max(len(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
+    numbers = [all(row[index].isdigit() or row[index] in ("", "-") for row in cells) for index in range(len(columns))]
+    for row in [columns, *cells]:
+        line = (cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numbers, strict=True))
+        print("  ".join(line).rstrip())
+
+
+def pairs(values: Mapping[str, object]) -> None:
+    """Names and values, a line each."""
+    widest = max(map(len, values), default=0)
+    for name, value in values.items():
+        print(f"{name.ljust(widest)}  {safe(value)}".rstrip())
+
+
+def complain(error: BaseException) -> None:
+    """Say what went wrong, on standard error."""
+    print(f"symphony-es: {safe(error)}", file=sys.stderr)
+
+
+def progress(what: str) -> Any:
+    """A function that shows how far something is on standard error, where that is a terminal; else None."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int) -> None:
+        ending = "\n" if done >= total else ""
+        print(f"\r{what}: {done:,} of {total:,}", end=ending, file=sys.stderr, flush=True)
+
+    return show

@@ -1,0 +1,230 @@
+"""Audit queries: which events meet conditions, in order, by pages or as a stream, and what followed from one of them.
+
+Answers come from the audit trail, a durable projection, as far as it has come; events after that are read from the log. Where there is
+no trail, as in a log whose application has never asked, the log is read as far as the page needs, and the conditions are looked at one
+event at a time. The events of one entity come from the log's own index in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.core.state.past.view import key_of
+from symphony_es.errors import ConfigurationError, PositionNotFoundError, ProjectionUnavailableError
+from symphony_es.events.codec import decode_row
+from symphony_es.events.identifiers import id_of_text
+from symphony_es_projections.audit_trail import AuditFilter, AuditTrail
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from symphony_es.events.event import Event
+    from symphony_es.log.log import EventLog
+    from symphony_es_projections.durable import ReadAccess
+
+__all__ = ["Audit", "AuditFilter", "trail_on_disk"]
+
+PAGE = 1000
+Trail = tuple["ReadAccess", int]
+"""An audit trail, and the last position it has taken in."""
+
+
+class Audit:
+    """Asks one log who did what, to which entity, when and why.
+
+    Args:
+        log: the log; one that is open for reading will do.
+        trail: gives the audit trail and how far it has come; None where there is none.
+        settle: awaited before a question: what has been changed so far is part of the answer.
+    """
+
+    def __init__(
+        self, log: EventLog, trail: Callable[[], Awaitable[Trail | None]], settle: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        self.log = log
+        self._trail = trail
+        self._settle = settle
+
+    async def find(
+        self,
+        *,
+        entity: Any = None,
+        entity_type: str | None = None,
+        event: str | Sequence[str] | None = None,
+        actor: str | None = None,
+        run: str | None = None,
+        transaction: str | bytes | None = None,
+        correlation: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after_position: int | None = None,
+        before_position: int | None = None,
+        newest_first: bool = False,
+        limit: int = 100,
+    ) -> list[Event]:
+        """The events that meet all conditions given, in the order of their positions.
+
+        The next page has `after_position` (newest first: `before_position`) set to the last position of this one.
+
+        Args:
+            entity: an object, an `EntityReference` or `"Type:id"`.
+            entity_type: of any entity of this type.
+            event: what happened; one name or several.
+            actor: who acted.
+            run: id of the workflow run on whose behalf it happened.
+            transaction: id of the transaction, as text or 16 bytes.
+            correlation: the application's own thread of events.
+            since: committed then or later; with a time zone.
+            until: committed then or earlier; with a time zone.
+            after_position: later ones only.
+            before_position: earlier ones only.
+            newest_first: begin with the last one.
+            limit: at most so many, 1 or more.
+
+        Raises:
+            ConfigurationError: a time without a time zone, or a limit below 1.
+            InvalidIdentifierError: the transaction's id is none.
+            DamagedEventError: an event on the way is damaged.
+            ProjectionFailedError: the audit trail cannot be built: the disk is full, for example.
+            EntityOutOfStepError: changes of an entity could not be appended.
+        """
+        if limit < 1:
+            raise ConfigurationError(f"limit={limit}: a page has at least one event")
+        if self._settle is not None:
+            await self._settle()
+        wanted = AuditFilter(
+            entity=key_of(entity) if entity is not None else None,
+            entity_type=entity_type,
+            event=event if event is None or isinstance(event, str) else tuple(event),
+            actor=actor,
+            run=run,
+            transaction=id_of_text(transaction) if isinstance(transaction, str) else transaction,
+            correlation=correlation,
+            since_ns=_nanoseconds(since),
+            until_ns=_nanoseconds(until),
+            after_position=after_position,
+            before_position=before_position,
+        )
+        return await self._find(await wanted.by_position(self.log), limit, newest_first=newest_first)
+
+    async def stream(self, *, newest_first: bool = False, page: int = PAGE, **conditions: Any) -> AsyncIterator[Event]:
+        """All events that meet the conditions of `find`, as far as the log goes at the call, without holding them all in memory."""
+        bound = conditions.pop("before_position", None)
+        head = await self.log.refresh_head()
+        before = head + 1 if bound is None else min(bound, head + 1)
+        after = conditions.pop("after_position", None)
+        while True:
+            events = await self.find(**conditions, after_position=after, before_position=before, newest_first=newest_first, limit=page)
+            for event in events:
+                yield event
+            if len(events) < page:
+                return
+            after, before = (after, events[-1].position) if newest_first else (events[-1].position, before)
+
+    async def consequences(self, position: int, *, limit: int = 1000) -> list[Event]:
+        """All events that the event at a position has led to, at once or through others, in order; the first ones.
+
+        Raises:
+            PositionNotFoundError: there is no such event.
+        """
+        if self._settle is not None:
+            await self._settle()
+        root = decode_row(await self.log.row_at(position))
+        trail = await self._trail()
+        found: list[Event] = []
+        covered = 0
+        if trail is not None and trail[1] >= position:
+            access, covered = trail
+            found = await self._load(await AuditTrail.consequences(access, position, limit))
+        known = {root.event_id, *(event.event_id for event in found)}
+        async for page in self.log.read(max(covered, position), await self.log.refresh_head()):
+            for event in page:
+                if len(found) < limit and event.metadata.cause in known:
+                    known.add(event.event_id)
+                    found.append(event)
+        return found[:limit]
+
+    # -- how answers are found ----------------------------------------------------------------------------------------
+
+    async def _find(self, wanted: AuditFilter, limit: int, *, newest_first: bool) -> list[Event]:
+        head = await self.log.refresh_head()
+        low = max(0, wanted.after_position or 0)
+        high = head if wanted.before_position is None else min(head, wanted.before_position - 1)
+        if wanted.entity is not None:
+            return await self._of_entity(wanted, high, limit, newest_first=newest_first)
+        trail = await self._trail()
+        covered = min(trail[1], high) if trail is not None else low
+        found: list[Event] = []
+        if newest_first and covered < high:
+            found = await self._scan(wanted, max(low, covered), high, limit, newest_first=True)
+        if trail is not None and len(found) < limit and covered > low:
+            inside = replace(wanted, after_position=low, before_position=covered + 1)
+            found += await self._load(await AuditTrail.find(trail[0], inside, limit - len(found), newest_first))
+        if not newest_first and covered < high and len(found) < limit:
+            found += await self._scan(wanted, max(low, covered), high, limit - len(found), newest_first=False)
+        return found
+
+    async def _of_entity(self, wanted: AuditFilter, high: int, limit: int, *, newest_first: bool) -> list[Event]:
+        assert wanted.entity is not None
+        events = [event for event in await self.log.read_entity(wanted.entity, until_position=high) if wanted.matches(event)]
+        if newest_first:
+            events.reverse()
+        return events[:limit]
+
+    async def _scan(self, wanted: AuditFilter, low: int, high: int, limit: int, *, newest_first: bool) -> list[Event]:
+        """The events of the log itself, page by page from one end, until there are enough."""
+        names = (wanted.event,) if isinstance(wanted.event, str) else wanted.event or ()
+        found: list[Event] = []
+        while low < high and len(found) < limit:
+            first, last = (max(low, high - PAGE), high) if newest_first else (low, min(high, low + PAGE))
+            page = [event async for events in self.log.read(first, last, names) for event in events if wanted.matches(event)]
+            found += reversed(page) if newest_first else page
+            low, high = (low, first) if newest_first else (last, high)
+        return found[:limit]
+
+    async def _load(self, positions: Sequence[int]) -> list[Event]:
+        """The events at positions; those that stand side by side are read together."""
+        runs: list[tuple[int, int]] = []
+        for position in sorted(positions):
+            if runs and position == runs[-1][1] + 1 and position - runs[-1][0] < PAGE:
+                runs[-1] = (runs[-1][0], position)
+            else:
+                runs.append((position, position))
+        found: dict[int, Event] = {}
+        for first, last in runs:
+            rows = await self.log.read_rows(first - 1, last, PAGE)
+            if len(rows) != last - first + 1:
+                raise PositionNotFoundError(f"the audit trail knows positions {first} to {last}, and the log has {len(rows)} of them")
+            found.update((row[0], decode_row(row)) for row in rows)
+        return [found[position] for position in positions]
+
+
+def _nanoseconds(moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise ConfigurationError(f"{moment!r} has no time zone: give one, for example datetime.now(UTC)")
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
+
+
+def trail_on_disk(directory: Path) -> Callable[[], Awaitable[Trail | None]]:
+    """The audit trail that the writing process has built beside its log, for reading only.
+
+    Args:
+        directory: where durable projections live.
+    """
+    from symphony_es_projections.files import open_current
+
+    async def find() -> Trail | None:
+        try:
+            access = open_current(directory, AuditTrail.name)
+            (row,) = await access.read("SELECT position, version FROM projection_progress")
+        except ProjectionUnavailableError:
+            return None
+        return (access, row["position"]) if row["version"] == AuditTrail.version else None
+
+    return find

@@ -1,0 +1,158 @@
+"""Writes docs/command-line.md: what each command says of itself, and what it answers for a small log.
+
+`python -m tests.cli.document > docs/command-line.md`. A test does the same and compares, so the page is what the commands do. Times, made
+ids and paths are replaced by ones that do not change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from symphony_es import Symphony
+from symphony_es.cli.main import build_parser, main
+from tests.application import Customer
+
+INTRODUCTION = """# The command line
+
+`symphony-es` asks a log from a terminal: what is, what was, who changed it, and why. It needs none of the application's classes. Reading
+commands work on a log that another process is writing and in a directory that cannot be written, and they never write to the log
+(SQLite puts its own `-wal` and `-shm` files beside a database that is read).
+
+The log is that of `--state-dir DIR`, else of `SYMPHONY_STATE_DIR`, else the nearest `.symphony` in the working directory or above it.
+Every command that lists something has `--json`, an object on each line; plain data that JSON has not are written as
+[exporting](exporting.md) says.
+
+| exit code | meaning |
+| --- | --- |
+| 0 | done |
+| 1 | `verify` or `doctor` found something wrong |
+| 2 | the arguments make no sense |
+| 3 | what was asked for is not there: an entity, a run, a checkpoint, a position |
+| 4 | the log cannot be opened or used: there is none, another process writes it, the disk is full |
+| 5 | the log is damaged |
+| 6 | refused, and nothing was changed |
+| 130 | interrupted |
+
+What a command costs: `log`, `tail`, `run`, `show`, `history` and `blame` read the events that they show, of one entity where one is
+named; `log --event` and `tail --event` read on until there are enough of that name. `entities`, `at`, `runs`, `diff`, `rewind` and `fork`
+cost the size of the state, through the nearest snapshot, however long the log. `audit` costs what it finds where the application keeps an
+[audit trail](time-travel.md#audit-queries), and reads the log after the trail's end, all of it where there is no trail; `audit --entity`
+reads that entity's events. `export`, `verify` and `backup` read everything.
+
+The examples below are answers for one small log: a customer who is renamed, and a run with a step that fails.
+"""
+
+EXAMPLES: dict[str, list[str]] = {
+    "runs": ["runs", "runs --status failed --json"],
+    "run": ["run order-1"],
+    "log": ["log --limit 4", "log --after 2 --limit 1 --json"],
+    "tail": ["tail -n 3 --event CustomerRenamed"],
+    "entities": ["entities", "entities Customer"],
+    "show": ["show Customer:ada", "show Customer:ada --at 1"],
+    "history": ["history Customer:ada"],
+    "blame": ["blame Customer:ada name"],
+    "diff": ["diff 1 named --entity Customer:ada --events", "diff named"],
+    "checkpoints": ["checkpoints", "checkpoints create second --at 2", "checkpoints delete second"],
+    "at": ["at named --type Customer"],
+    "rewind": ["rewind named --dry-run", "rewind named --actor ann --reason ticket-7"],
+    "fork": ["fork DIR/fork --at named"],
+    "audit": ["audit --actor ann", "audit --run-id order-1 --event WorkflowStepFailed"],
+    "export": ["export DIR/events.jsonl", "export DIR/events.csv --until 3"],
+    "import": ["import DIR/events.jsonl DIR/imported"],
+    "verify": ["verify"],
+    "stats": ["stats"],
+    "doctor": ["doctor"],
+    "prune": ["prune"],
+    "backup": ["backup DIR/backup"],
+    "restore": ["restore DIR/backup DIR/restored"],
+}
+
+
+async def make_log(directory: Path) -> None:
+    """The small log of the examples."""
+    async with Symphony({"state_dir": directory}, persistence_enabled=True) as symphony:
+        ada = symphony.entities.add(Customer(id="ada", name="Ada"))
+        await symphony.flush()
+        async with symphony.transaction("CustomerRenamed", actor="ann", reason="married"):
+            ada.name = "Ada Byron"
+        await symphony.create_checkpoint("named")
+        async with symphony.transaction("CustomerRenamed", actor="bob"):
+            ada.name = "Lady Lovelace"
+
+        async def ship(context: Any) -> None:
+            raise ConnectionError("the carrier does not answer")
+
+        async def pack(context: Any) -> dict[str, int]:
+            return {"parcels": 2}
+
+        symphony.functions.register("pack", pack)
+        symphony.functions.register("ship", ship)
+        steps = [{"kind": "function", "name": name, "function": name} for name in ("pack", "ship")]
+        await symphony.workflows.execute_workflow(
+            {"id": "order", "name": "order", "steps": steps}, {"customer": "ada"}, auto_checkpoint=False, run_id="order-1"
+        )
+
+
+def answer(command: str, directory: Path) -> tuple[str, int]:
+    """What a command prints, and its exit code; run in this process, in columns of 100."""
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    environment = {"COLUMNS": "100", "SYMPHONY_STATE_DIR": str(directory / "state"), "USER": "ann"}
+    words = [word.replace("DIR", str(directory)) if word.startswith("DIR/") else word for word in command.split()]
+    with mock.patch.dict(os.environ, environment), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        try:
+            code = main(words)
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return printed.buffer.getvalue().decode(), code  # type: ignore[attr-defined]
+
+
+def steady(text: str, directory: Path) -> str:
+    """An answer with what differs from one machine and moment to the next replaced."""
+    for pattern, replacement in (
+        (re.escape(str(directory)), "DIR"),
+        (r"\d{4}-\d\d-\d\d([ T])\d\d:\d\d:\d\d(\.\d{9}Z)", r"2026-11-23\g<1>10:00:00.000000000Z"),
+        (r"\d{4}-\d\d-\d\d([ T])\d\d:\d\d:\d\d\.\d{6}", r"2026-11-23\g<1>10:00:00.000000"),
+        (r"\d{4}-\d\d-\d\d([ T])\d\d:\d\d:\d\d\.\d{3}(?!\d)", r"2026-11-23\g<1>10:00:00.000"),
+        (r"\d{4}-\d\d-\d\d([ T])\d\d:\d\d:\d\d(?!\.)", r"2026-11-23\g<1>10:00:00"),
+        (r"\b0[0-9a-v]{25}\b|(?<=_)0[0-9a-v]{25}\b", "01k85g1jq2f62b9uvald6sr2j3"),
+        (r"\d[\d,]* MiB free", "80,000 MiB free"),
+        (r"is on \S+", "is on ext4"),
+        (r"Python [\d.]+\S*, SQLite [\d.]+", "Python 3.11.7, SQLite 3.40.1"),
+        (r"(log bytes +|log of )[\d,]+", r"\g<1>32,768"),
+        (r"write-ahead file has [\d.]+", "write-ahead file has 0.0"),
+    ):
+        text = re.sub(pattern, replacement, text)
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def render(directory: Path) -> str:
+    """The whole page."""
+    asyncio.run(make_log(directory / "state"))
+    parts = [INTRODUCTION]
+    for name, examples in EXAMPLES.items():
+        parts.append(f"## {name}\n\n```text\n{steady(answer(f'{name} --help', directory)[0], directory)}\n```\n")
+        for example in examples:
+            text, code = answer(example, directory)
+            ending = "" if code == 0 else f"\n(exit code {code})"
+            parts.append(f"```text\n$ symphony-es {example}\n{steady(text, directory)}{ending}\n```\n")
+    return "\n".join(parts)
+
+
+def command_names() -> set[str]:
+    """All commands there are."""
+    (commands,) = (action for action in build_parser()._actions if action.choices is not None)
+    return set(commands.choices or ())
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        sys.stdout.write(render(Path(scratch)))

@@ -1,0 +1,293 @@
+"""Every command, on a log that another process is writing, without the application's classes, and with what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from symphony_es import Symphony
+from tests.application import Customer
+from tests.cli.document import EXAMPLES, answer, command_names, make_log, render
+
+ROOT = Path(__file__).parents[2]
+WRITER = """
+import asyncio, sys
+from symphony_es import Symphony
+from tests.application import Customer
+
+async def work():
+    async with Symphony({"state_dir": sys.argv[1]}, persistence_enabled=True) as symphony:
+        async def append(number):
+            customer = symphony.entities.add(Customer(id=f"w{number}"))
+            while True:
+                async with symphony.transaction("Counted", actor=f"writer-{number}"):
+                    customer.notes["n"] = customer.notes.get("n", 0) + 1
+        await symphony.create_checkpoint("begun")
+        print("ready", flush=True)
+        await asyncio.gather(*(append(number) for number in range(4)))
+
+asyncio.run(work())
+"""
+READING = [
+    "runs", "run order-1", "log --limit 5", "tail -n 3", "entities", "entities Customer", "show Customer:ada", "show Customer:w1",
+    "at begun", "history Customer:ada", "blame Customer:ada name", "diff begun latest", "checkpoints", "rewind begun --dry-run",
+    "audit --actor writer-1", "audit --following 1", "audit --entity Customer:ada --newest-first", "stats", "doctor", "verify",
+    "prune --dry-run",
+]  # fmt: skip
+
+
+def run(command: str, state_dir: Path | None, *, cwd: Path | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, which knows nothing of the tests' classes."""
+    environment = {name: value for name, value in os.environ.items() if name != "SYMPHONY_STATE_DIR"}
+    given = ["--state-dir", str(state_dir)] if state_dir is not None else []
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "symphony_es.cli", *command.split(), *given],
+        capture_output=True, text=True, timeout=timeout, cwd=cwd, env=environment, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A log that another process writes at full speed."""
+    directory = tmp_path_factory.mktemp("written")
+    asyncio.run(make_log(directory / "state"))
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(directory / "state")],
+        stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+    )  # fmt: skip
+    try:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+        yield directory
+        assert writer.poll() is None, "the writer went on all the time"
+    finally:
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("command", READING)
+def test_reading_commands_work_beside_a_writer(written: Path, command: str) -> None:
+    """At full speed, as tables and as JSON, in a process that cannot import the application."""
+    for form in ("", " --json"):
+        ended = run(command + form, written / "state")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        lines = ended.stdout.splitlines()
+        assert lines or form
+        if form:
+            assert all(isinstance(json.loads(line), dict) for line in lines)
+
+
+@pytest.mark.parametrize("command", ["export {}/events.jsonl", "export {}/events.csv", "export {}/events.ndjson", "backup {}/backup"])
+def test_a_log_is_copied_beside_a_writer(written: Path, tmp_path: Path, command: str) -> None:
+    """Exports and backups of a log that grows are whole; what they give can be read again."""
+    ended = run(command.format(tmp_path), written / "state")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    if "jsonl" in command:
+        assert run(f"import {tmp_path}/events.jsonl {tmp_path}/imported", None).returncode == 0
+        assert run("verify", tmp_path / "imported").returncode == 0
+    if "backup" in command:
+        assert run(f"restore {tmp_path}/backup {tmp_path}/restored", None).returncode == 0
+        assert run("verify --fold", tmp_path / "restored").returncode == 0
+
+
+def test_a_fork_is_made_beside_a_writer(written: Path, tmp_path: Path) -> None:
+    """Only the new log is written."""
+    assert run(f"fork {tmp_path}/fork --at begun", written / "state").returncode == 0
+    assert "Customer" in run("entities", tmp_path / "fork").stdout
+
+
+def test_tail_follows(written: Path) -> None:
+    """New events come as they are appended, until the reader is interrupted."""
+    following = subprocess.Popen(
+        [sys.executable, "-m", "symphony_es.cli", "tail", "-f", "-n", "1", "--event", "Counted", "--state-dir", str(written / "state")],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert following.stdout is not None
+        positions = [int(following.stdout.readline().split()[0]) for _ in range(20)]
+        assert positions == sorted(set(positions))
+        following.send_signal(2)
+        assert following.wait(10) == 130
+    finally:
+        following.kill()
+        following.stdout.close()  # type: ignore[union-attr]
+        following.wait()
+
+
+@pytest.mark.parametrize("command", ["rewind 1", "checkpoints create x", "checkpoints delete named", "prune"])
+def test_what_writes_is_refused_beside_a_writer(written: Path, command: str) -> None:
+    """One process writes a log; the other one is told so."""
+    ended = run(command, written / "state")
+    assert ended.returncode == 4
+    assert "symphony-es: " in ended.stderr
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A directory with the small log of the examples."""
+    asyncio.run(make_log(tmp_path / "state"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("show Customer:nobody", 3, "there is no entity Customer:nobody"),
+        ("show Customer", 2, "is not a valid"),
+        ("run nothing", 3, "Workflow:nothing"),
+        ("at 999", 3, "its head is"),
+        ("at never", 3, "never"),
+        ("diff 2026-99-99", 2, "is no time"),
+        ("blame Customer:ada name..x", 2, "is no path"),
+        ("checkpoints delete nothing", 3, "nothing"),
+        ("checkpoints delete", 2, "name the checkpoint"),
+        ("checkpoints create x --metadata nonsense", 2, "is no JSON"),
+        ("audit --since tomorrow", 2, "is no time"),
+        ("audit --following 1 --actor x", 2, "question of its own"),
+        ("audit --transaction x", 2, "event id"),
+        ("log --limit x", 2, "invalid int value"),
+        ("nonsense", 2, "invalid choice"),
+        ("", 2, "usage: symphony-es"),
+    ],
+)
+def test_what_goes_wrong_is_said_with_an_exit_code(log: Path, command: str, code: int, said: str) -> None:
+    """On one line, without a traceback."""
+    text, ended = answer(command, log)
+    assert ended == code
+    assert said in text
+    assert "Traceback" not in text
+
+
+def test_no_log_is_said_with_where_it_was_looked_for(tmp_path: Path) -> None:
+    """Nothing is created."""
+    (tmp_path / "below").mkdir()
+    for state_dir, said in ((tmp_path / "none", "there is no log in"), (None, "there is no .symphony in")):
+        ended = run("stats", state_dir, cwd=tmp_path / "below")
+        assert (ended.returncode, said in ended.stderr) == (4, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["below"]
+
+
+def test_the_nearest_log_above_is_found(tmp_path: Path) -> None:
+    """`.symphony` in a directory above; the environment names another one; the option wins."""
+    asyncio.run(make_log(tmp_path / ".symphony"))
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert "Customer" in run("entities", None, cwd=tmp_path / "a" / "b").stdout
+
+
+def test_a_log_in_a_directory_that_cannot_be_written_is_read(log: Path) -> None:
+    """All reading commands; nothing new stands beside it."""
+    state = log / "state"
+    for path in (*state.iterdir(), state):
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    before = sorted(path.name for path in state.iterdir())
+    try:
+        for command in ("runs", "log", "entities", "history Customer:ada", "audit --actor ann", "verify", "stats"):
+            text, code = answer(command, log)
+            assert (code, text != "") == (0, True), text
+        if os.geteuid():
+            assert sorted(path.name for path in state.iterdir()) == before
+    finally:
+        state.chmod(0o700)
+
+
+def test_verify_names_the_first_bad_position_and_exits_with_1(log: Path) -> None:
+    """An actor that was edited behind the log's back."""
+    with sqlite3.connect(log / "state" / "events.db") as database:
+        database.execute("DROP TRIGGER stored_events_no_update")
+        (state,) = database.execute("SELECT state FROM stored_events WHERE position = 2").fetchone()
+        assert b"ann" in state
+        database.execute("UPDATE stored_events SET state = ? WHERE position = 2", (state.replace(b"ann", b"eve"),))
+        database.execute(
+            "CREATE TRIGGER stored_events_no_update BEFORE UPDATE ON stored_events BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END"
+        )
+    database.close()
+    text, code = answer("verify --json", log)
+    assert (code, json.loads(text)["first_bad_position"]) == (1, 2)
+    text, code = answer("verify", log)
+    assert (code, text.startswith("position 2 (Customer:ada)")) == (1, True)
+    text, code = answer("history Customer:ada", log)
+    assert (code, "position 2" in text) == (5, True)
+
+
+def test_text_of_the_log_never_moves_the_cursor(tmp_path: Path) -> None:
+    """Control characters in ids and values are written as escapes."""
+
+    async def hostile() -> None:
+        async with Symphony({"state_dir": tmp_path / "state"}, persistence_enabled=True) as symphony:
+            with symphony.acting_as("evil\x1b[2J", reason="a\nb"):
+                symphony.entities.add(Customer(id="x\x1b]0;title\x07", name="\x1b[31mred\r\n"))
+                await symphony.flush()
+
+    asyncio.run(hostile())
+    for command in ("log", "entities Customer", "at latest", "audit", "tail"):
+        text, code = answer(command, tmp_path)
+        assert code == 0
+        assert not any(ord(character) < 32 and character != "\n" for character in text)
+
+
+def test_what_is_changed_names_who_changed_it(log: Path) -> None:
+    """A rewind from the command line is on record with actor, reason and target."""
+    assert answer("rewind named --actor ops --reason oops", log)[1] == 0
+    (line,) = answer("tail -n 1 --json", log)[0].splitlines()
+    event = json.loads(line)
+    assert (event["name"], event["metadata"]["actor"], event["metadata"]["reason"], event["data"]) == ("Rewound", "ops", "oops", {"to": 2})
+    assert json.loads(answer("show Customer:ada --json", log)[0])["state"]["name"] == "Ada Byron"
+
+
+def test_prune_keeps_what_checkpoints_lean_on(tmp_path: Path) -> None:
+    """The newest snapshot, and those at or before a checkpoint, stay; every checkpoint still loads."""
+
+    async def grow() -> None:
+        async with Symphony({"state_dir": tmp_path / "state"}, persistence_enabled=True) as symphony:
+            opened = symphony._opened
+            assert opened is not None
+            assert opened.snapshotter is not None
+            opened.snapshotter.store.keep_fraction = 100
+            customer = symphony.entities.add(Customer(id="c"))
+            for number in range(4):
+                customer.name = f"{number}" * 1000
+                await symphony.flush()
+                await opened.snapshotter.take(symphony.log.head)
+                if number == 1:
+                    await symphony.create_checkpoint("kept")
+
+    asyncio.run(grow())
+    assert "2 snapshots" in answer("prune --dry-run", tmp_path)[0]
+    assert "2 stay" in answer("prune", tmp_path)[0]
+    assert answer("show Customer:c --at kept", tmp_path)[1] == 0
+    assert "0 snapshots" in answer("prune", tmp_path)[0]
+
+
+def test_the_document_is_what_the_commands_say(tmp_path: Path) -> None:
+    """docs/command-line.md has every command's help and examples of its output: `python -m tests.cli.document` writes it."""
+    assert set(EXAMPLES) == command_names()
+    assert (ROOT / "docs" / "command-line.md").read_text() == render(tmp_path)
+
+
+def test_a_command_starts_in_a_moment(log: Path) -> None:
+    """What is not needed is not imported: neither the application's facade nor the engine, or structlog."""
+    program = (
+        "import sys\nfrom symphony_es.cli.main import main\ncode = main(['tail'])\n"
+        "heavy = {'symphony_es.app', 'symphony_es.workflow', 'structlog'} & set(sys.modules)\n"
+        "sys.exit(f'{code} {heavy}' if heavy or code else 0)"
+    )
+    began = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "SYMPHONY_STATE_DIR": str(log / "state")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert time.monotonic() - began < 10
