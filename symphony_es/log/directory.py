@@ -10,7 +10,7 @@ from pathlib import Path
 
 from symphony_es.errors import LogInUseError, LogUnavailableError
 
-__all__ = ["DirectoryLock", "file_system_of", "prepare_directory", "prepare_file", "sync_directory"]
+__all__ = ["LOCK_NAME", "DirectoryLock", "file_system_of", "left_open", "prepare_directory", "prepare_file", "sync_directory"]
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "ncpfs", "fuse.sshfs", "fuse"}
@@ -93,6 +93,23 @@ def unavailable(path: Path, error: OSError) -> LogUnavailableError:
     """What went wrong with a file, and what to do about it."""
     advice = {errno.ENOSPC: "make room on the disk", errno.EROFS: "the file system is read-only", errno.EACCES: "check its permissions"}
     return LogUnavailableError(f"{path}: {error.strerror or error}; {advice.get(error.errno or 0, 'check the disk')}")
+
+
+def left_open(directory: Path) -> bool:
+    """Whether the last writer has ended without closing the log, and nobody writes it now. Nothing is written."""
+    try:
+        descriptor = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        if os.pread(descriptor, 100, 0) in (b"", _CLEAN):
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given up at once: a writer that starts would find it in its way
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 class DirectoryLock:

@@ -13,14 +13,33 @@ from typing import NamedTuple
 
 from symphony_es.errors import LogUnavailableError
 from symphony_es.events.codec import Row
-from symphony_es.log.directory import unavailable
+from symphony_es.log.directory import left_open, unavailable
 from symphony_es.log.sqlite_connections import connect_reader, is_damage, may_change, unavailable_for
 from symphony_es.log.sqlite_schema import COLUMNS, SCHEMA, check_schema
+from symphony_es.log.walscan import scan_wal
 
-__all__ = ["RawLog", "Unreadable"]
+__all__ = ["RawLog", "Unreadable", "lost_commits"]
 
 COPY_PAGES = 1024  # 4 MiB between two looks at whether to go on
 _FAILURES = (sqlite3.Error, UnicodeDecodeError, OverflowError)
+
+
+def lost_commits(path: Path) -> bool:
+    """Whether the write-ahead file that a crashed writer has left holds acknowledged commits that are damaged; readers do not see them.
+
+    While somebody writes the log it is not looked at: it changes then.
+    """
+    wal = path.with_name(f"{path.name}-wal")
+    if not left_open(path.parent):
+        return False
+    try:
+        before = wal.stat()
+        damaged = scan_wal(wal) == "damaged"
+        after = wal.stat()
+    except OSError:
+        return False
+    same = (before.st_ino, before.st_size, before.st_mtime_ns) == (after.st_ino, after.st_size, after.st_mtime_ns)
+    return damaged and same and left_open(path.parent)
 
 
 class Unreadable(NamedTuple):

@@ -21,10 +21,10 @@ from symphony_es.core.state.files.directory import discard, sync_directory, unav
 from symphony_es.core.state.snapshots.format import TRAILER_BYTES, hashed_trailer_bytes
 from symphony_es.core.state.snapshots.reading import SnapshotReader
 from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
-from symphony_es.errors import BackupDamagedError, SnapshotDamagedError
+from symphony_es.errors import BackupDamagedError, LogDamagedError, SnapshotDamagedError
 from symphony_es.log.log import DATABASE_NAME, Anchor, check_anchor
 from symphony_es.log.sqlite import SQLiteLogRecorder
-from symphony_es.log.sqlite_raw import RawLog
+from symphony_es.log.sqlite_raw import RawLog, lost_commits
 from symphony_es.transfer.placing import absolute, building, check_free_directory, put_directory
 from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
 from symphony_es.transfer.verification import VerifyReport, verify
@@ -113,6 +113,8 @@ def _backup(origin: Path, built: Path, target: Path, stop: Stop, on_progress: On
         built.mkdir(mode=0o700)
         (built / DATABASE_NAME).touch(mode=0o600)
     with RawLog(origin / DATABASE_NAME) as log:
+        if lost_commits(log.path):
+            raise LogDamagedError(f"the write-ahead file of {log.path} holds acknowledged commits that are damaged: restore a backup")
         log.copy_to(built / DATABASE_NAME, step)
     head = _check_copy(built / DATABASE_NAME, before)
     with unavailable(f"{target} cannot be made durable"):

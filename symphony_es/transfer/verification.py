@@ -25,7 +25,7 @@ from symphony_es.events.identifiers import text_id
 from symphony_es.events.values import plain_equal
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.sqlite_connections import is_damage
-from symphony_es.log.sqlite_raw import RawLog, Unreadable
+from symphony_es.log.sqlite_raw import RawLog, Unreadable, lost_commits
 from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
 
 __all__ = ["Problem", "VerifyReport", "verify", "verify_log"]
@@ -164,6 +164,9 @@ def _check_file(log: RawLog, check: _Check, stop: Stop, on_progress: OnProgress 
             check.take(item)
         progress.tell(at)
     check.end(head or 0, issued)
+    if lost_commits(log.path):
+        what = f"the write-ahead file holds acknowledged commits after position {check.head} that are damaged"
+        check.report(check.head + 1, None, what, f"{_BACKUP}, or open with ignore_anchor=True to go on with what is before the damage")
     for answer in log.integrity():
         check.report(None, None, f"SQLite found damage in its file: {answer}", _BACKUP)
     progress.end()

@@ -184,6 +184,30 @@ async def test_a_damaged_log_is_not_backed_up(tmp_path: Path) -> None:
     nothing_beside(tmp_path, "tail", "hidden")
 
 
+async def test_damaged_commits_of_a_crashed_writer(tmp_path: Path) -> None:
+    """The log reads as a shorter one without them: verification says so, and no backup is made; a torn end alone is none of this."""
+    directory = tmp_path / "log"
+    with writer(directory) as running:
+        while running.acknowledged < 600:
+            await asyncio.sleep(0.02)
+    await asyncio.to_thread(running.process.wait)
+    whole = await verify(directory)
+    assert whole.ok
+    assert whole.events >= 600
+    wal = directory / "events.db-wal"
+    content = bytearray(wal.read_bytes())
+    content[len(content) // 2] ^= 1
+    wal.write_bytes(content)
+    (directory / "events.db-shm").unlink()
+    report = await verify(directory)
+    assert report.events < whole.events
+    assert report.first_bad_position == report.events + 1
+    assert "write-ahead file" in report.problems[0].what
+    with pytest.raises(LogDamagedError):
+        await backup(directory, tmp_path / "backup")
+    nothing_beside(tmp_path, "log")
+
+
 async def test_a_damaged_backup_is_not_restored(tmp_path: Path) -> None:
     """It is verified first; the error has the report, and nothing is there."""
     directory = make_log(tmp_path / "log", ROWS)
