@@ -27,7 +27,11 @@ from symphony_es.errors import (
 from symphony_es.events.codec import decode_row
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.log.log import EventLog
+from symphony_es.log.sqlite import SQLiteLogRecorder
+from symphony_es.log.sqlite_raw import RawLog
 from symphony_es.transfer import backup, restore, verify
+from symphony_es.transfer.backups import _copy_snapshots
+from symphony_es.transfer.progress import Stop
 from tests.transfer.logs import make_log, rows_of, snapshot_at, stored, tamper
 from tests.transfer.test_jsonl import killed, nothing_beside
 
@@ -162,6 +166,44 @@ async def test_snapshots_up_to_the_head_only(tmp_path: Path) -> None:
     assert report.snapshots == 1
     assert [path.name for path in (tmp_path / "backup" / "snapshots").iterdir()] == [infos[2].name]
     assert (await verify(tmp_path / "backup")).ok
+
+
+async def test_a_backup_is_of_one_moment(tmp_path: Path) -> None:
+    """Commits between two steps of the copying neither show in it nor begin it anew: it would never end beside a busy writer."""
+    rows = rows_of(80_000)
+    directory = make_log(tmp_path / "log", rows[:70_000])
+    recorder = SQLiteLogRecorder(directory / "events.db")
+    steps: list[int] = []
+
+    def meanwhile(done: int, total: int) -> None:
+        """Appends an event at every step."""
+        steps.append(done)
+        position = recorder.head()
+        recorder.append_rows(rows[position : position + 1])
+
+    with RawLog(directory / "events.db") as log:
+        log.copy_to(tmp_path / "copy.db", meanwhile)
+    recorder.close()
+    assert len(steps) >= 3
+    assert steps == sorted(set(steps))
+    with RawLog(tmp_path / "copy.db") as copy:
+        assert copy.ends() == (70_000, 70_000)
+        assert not copy.integrity()
+
+
+async def test_a_snapshot_that_vanishes_is_passed_over(tmp_path: Path) -> None:
+    """It was thinned out between the look at the directory and the copying."""
+    directory = make_log(tmp_path / "log", ROWS)
+    infos = [await snapshot_at(directory, ROWS, position) for position in (20, 50)]
+
+    class Vanishing(Stop):
+        """The look that is taken before each snapshot is the moment one goes."""
+
+        def look(self) -> None:
+            (directory / "snapshots" / infos[0].name).unlink(missing_ok=True)
+
+    assert _copy_snapshots(directory / "snapshots", tmp_path / "copied", 60, Vanishing()) == 1
+    nothing_beside(tmp_path / "copied", infos[1].name)
 
 
 async def test_a_damaged_log_is_not_backed_up(tmp_path: Path) -> None:

@@ -170,6 +170,16 @@ async def test_a_target_that_exists(tmp_path: Path) -> None:
         await exported(directory, directory, overwrite=True)
 
 
+async def test_a_target_that_appears_meanwhile(tmp_path: Path) -> None:
+    """A file that somebody puts there while the export is made is theirs."""
+    directory = make_log(tmp_path / "log", ROWS)
+    path = tmp_path / "events.jsonl"
+    with pytest.raises(TargetOccupiedError):
+        await exported(directory, path, on_progress=lambda *_: path.write_text("theirs"))
+    assert path.read_text() == "theirs"
+    nothing_beside(tmp_path, "log", "events.jsonl")
+
+
 async def test_streams(tmp_path: Path) -> None:
     """A binary stream and a file of aiofiles get the same bytes as a file."""
     directory = make_log(tmp_path / "log", ROWS)
