@@ -25,7 +25,10 @@ from symphony_es.log.sqlite_schema import COLUMNS, SCHEMA, check_schema, create_
 
 __all__ = ["SCHEMA", "SQLiteLogRecorder"]
 
-CHECKPOINT_AFTER_BYTES = 4 * 1024 * 1024
+CHECKPOINT_AFTER_BYTES = 32 * 1024 * 1024
+"""How much the write-ahead file may grow before it is copied into the database: half of what is kept of it between times."""
+COMMIT_BYTES = 16 * 1024
+"""What a commit adds to it beside its events: whole pages, of the table's end, the index and the sequence, however small the event."""
 MAX_KNOWN_VERSIONS = 100_000
 
 logger = get_logger(__name__)
@@ -221,7 +224,7 @@ class SQLiteLogRecorder(SQLiteLogReader):
         if len(self._versions) > MAX_KNOWN_VERSIONS:
             self._versions.clear()
         self._versions.update(versions)
-        self._since_checkpoint += size
+        self._since_checkpoint += size + COMMIT_BYTES
 
     def _undo(self) -> None:
         self._versions.clear()

@@ -115,6 +115,15 @@ class TestSettings:
         wal = tmp_path / "log" / "events.db-wal"
         assert not wal.exists() or wal.stat().st_size == 0
 
+    async def test_many_small_commits_do_not_make_it_grow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each commit writes whole pages, however small its event: they count, not the events' bytes."""
+        monkeypatch.setattr(sqlite_module, "CHECKPOINT_AFTER_BYTES", 512 * 1024)
+        log = await EventLog.open(tmp_path / "log")
+        for version in range(1, 301):
+            await log.append([new("A:1", version)])
+        assert (tmp_path / "log" / "events.db-wal").stat().st_size < 2 * 1024 * 1024
+        await log.close()
+
 
 class TestSchema:
     async def test_the_log_is_append_only(self, tmp_path: Path) -> None:
