@@ -65,15 +65,17 @@ class MemoryFeed(Feed[Projection]):
         build.position = max(build.position, through[0])
 
     async def _feed(self, build: Projection, event: Event) -> None:
-        for attempt in range(1, self.options.attempts + 1):
+        attempt = 1
+        while True:
             try:
                 build.feed((event,))
                 return
             except Exception as error:  # noqa: BLE001  the projection is the application's: what it raises is on record with the event
-                if attempt < self.options.attempts:
-                    await self.pause(attempt)
-                    continue
-                parked = park(event, error, attempt, "apply")
+                if attempt == self.options.attempts:
+                    parked = park(event, error, attempt, "apply")
+                    break
+            await self.pause(attempt)
+            attempt += 1
         there = self._parked if build is self._projection else self._build_parked
         if len(there) >= self.options.max_parked:
             raise ProjectionFailedError(
