@@ -68,10 +68,11 @@ def last_position(reader: sqlite3.Connection, path: Path) -> int:
         LogDamagedError: higher positions were given out than there are: the newest events are missing.
     """
     # One statement sees one moment: another process may commit between two of them.
-    last, issued = reader.execute(
+    row: tuple[int, int] = reader.execute(
         "SELECT (SELECT coalesce(max(position), 0) FROM stored_events), "
         "(SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'stored_events')"
     ).fetchone()
+    last, issued = row
     if issued != last:
         raise LogDamagedError(f"{path} has given out position {issued}, and its last event is at {last}: events are missing")
     return last
