@@ -417,10 +417,14 @@ class Symphony:
 
     @property
     def projections(self) -> ProjectionRunner:
-        """Read models fed by the log's events: add your own, and `start()` it or have it `catch_up()`. The audit trail is among them."""
+        """Read models fed by the log's events: add your own, and `start()` it or have it `catch_up()`.
+
+        On disk, the audit trail is among them.
+        """
         if self._projections is None:
             self._projections = ProjectionRunner(self.log, self.state_dir / "projections" if self.state_dir is not None else None)
-            self._projections.add(self._audit_trail)
+            if self.persistence_enabled:
+                self._projections.add(self._audit_trail)
         return self._projections
 
     @property
@@ -428,11 +432,14 @@ class Symphony:
         """Who did what, to which entity, when and why: `await symphony.audit.find(actor="alice", since=...)`.
 
         The first question builds the audit trail, a durable projection with an index for each condition; later ones bring it up to date.
-        An application that never asks pays nothing; one that asks often keeps it up to date with `projections.start()`.
+        An application that never asks pays nothing; one that asks often keeps it up to date with `projections.start()`. A log in memory
+        needs none: the events that are kept are looked through.
         """
         return Audit(self.log, self._audited, self.flush)
 
-    async def _audited(self) -> tuple[AuditTrail, int]:
+    async def _audited(self) -> tuple[AuditTrail, int] | None:
+        if not self.persistence_enabled:
+            return None  # a log in memory is bounded, and is looked through; it forgets what a trail would have to begin with
         head = self.log.head
         await self.projections.catch_up(AuditTrail.name, head)
         return self._audit_trail, head

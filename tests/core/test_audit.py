@@ -15,6 +15,7 @@ from symphony_es.core.state.past.audit import Audit, trail_on_disk
 from symphony_es.errors import ConfigurationError, InvalidIdentifierError, PositionNotFoundError
 from symphony_es.events.event import Event
 from symphony_es.events.identifiers import text_id
+from symphony_es_projections import AuditTrail, ProjectionRunner
 from tests.application import Customer, Invoice
 from tests.conftest import Opener
 
@@ -78,9 +79,13 @@ async def test_every_way_of_asking_gives_the_same(filled: Symphony, conditions: 
     assert await filled.audit.find(**conditions, limit=1000) == expected
     lagging = filled.log.head // 2
 
+    trail_of_its_own = AuditTrail()
+    runner = ProjectionRunner(filled.log, None)
+    runner.add(trail_of_its_own)
+    await runner.catch_up()
+
     async def half() -> Any:
-        await filled.projections.catch_up("audit")
-        return filled._audit_trail, lagging
+        return trail_of_its_own, lagging
 
     async def none() -> None:
         return None
@@ -93,6 +98,7 @@ async def test_every_way_of_asking_gives_the_same(filled: Symphony, conditions: 
         assert await audit.find(**conditions, limit=3, newest_first=True) == expected[::-1][:3]
         assert [event async for event in audit.stream(**conditions, page=2)] == expected
         assert [event async for event in audit.stream(**conditions, page=2, newest_first=True)] == expected[::-1]
+    await runner.close()
 
 
 async def test_by_time_transaction_and_correlation(filled: Symphony) -> None:
@@ -169,3 +175,24 @@ async def test_another_process_reads_the_trail_and_what_came_after_it(reopen: Op
         assert await audit.find(actor="bob", newest_first=True, limit=2) == expected[::-1][:2]
     finally:
         await looking.close()
+
+
+async def test_a_log_in_memory_answers_with_what_it_keeps() -> None:
+    """Older events have been folded into a base state; the newer ones are all there."""
+    async with Symphony({"memory_events": 50}) as symphony:
+        customer = symphony.entities.add(Customer(id="c"))
+        for number in range(300):
+            customer.name = str(number)
+            await symphony.flush()
+        base = symphony.log.base
+        assert base is not None
+        kept = list(range(base.position + 1, symphony.log.head + 1))
+        for conditions in ({}, {"entity": customer}, {"entity_type": "Customer"}):
+            assert [event.position for event in await symphony.audit.find(**conditions, limit=1000)] == kept
+            newest = await symphony.audit.find(**conditions, limit=3, newest_first=True)
+            assert [event.position for event in newest] == kept[::-1][:3]
+        history = await symphony.history(customer)
+        assert [version.event.position for version in history] == kept
+        assert (history[0].changes[0].before, history[0].changes[0].after) == (str(base.position - 1), str(base.position))
+        assert [entry.event.position for entry in await symphony.blame(customer, "name")] == kept[::-1]
+        assert await symphony.history(customer, after_version=kept[5]) == history[6:]

@@ -151,10 +151,15 @@ class Audit:
 
     async def _find(self, wanted: AuditFilter, limit: int, *, newest_first: bool) -> list[Event]:
         head = await self.log.refresh_head()
-        low = max(0, wanted.after_position or 0)
+        base = self.log.base  # in memory, what came before it is no longer kept
+        low = max(base.position if base is not None else 0, wanted.after_position or 0)
         high = head if wanted.before_position is None else min(head, wanted.before_position - 1)
         if wanted.entity is not None:
-            return await self._of_entity(wanted, high, limit, newest_first=newest_first)
+            kept = base.states.get(wanted.entity) if base is not None else None
+            first = kept.version if kept is not None else 0
+            events = await self.log.read_entity(wanted.entity, after_version=first, until_position=high)
+            met = [event for event in events if wanted.matches(event)]
+            return (met[::-1] if newest_first else met)[:limit]
         trail = await self._trail()
         covered = min(trail[1], high) if trail is not None else low
         found: list[Event] = []
@@ -166,13 +171,6 @@ class Audit:
         if not newest_first and covered < high and len(found) < limit:
             found += await self._scan(wanted, max(low, covered), high, limit - len(found), newest_first=False)
         return found
-
-    async def _of_entity(self, wanted: AuditFilter, high: int, limit: int, *, newest_first: bool) -> list[Event]:
-        assert wanted.entity is not None
-        events = [event for event in await self.log.read_entity(wanted.entity, until_position=high) if wanted.matches(event)]
-        if newest_first:
-            events.reverse()
-        return events[:limit]
 
     async def _scan(self, wanted: AuditFilter, low: int, high: int, limit: int, *, newest_first: bool) -> list[Event]:
         """The events of the log itself, page by page from one end, until there are enough."""

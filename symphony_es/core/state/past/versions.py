@@ -17,6 +17,7 @@ from symphony_es.events.values import copy_plain, plain_equal
 
 if TYPE_CHECKING:
     from symphony_es.core.state.history import StateHistory
+    from symphony_es.events.fold import EntityState
 
 __all__ = ["Blame", "EntityVersion", "blame", "versions"]
 
@@ -58,7 +59,7 @@ class Blame:
 async def versions(
     history: StateHistory, key: str, *, after_version: int = 0, until: int | None = None, limit: int | None = None
 ) -> list[EntityVersion]:
-    """The versions of an entity, oldest first.
+    """The versions of an entity, oldest first; in memory those that are kept.
 
     Args:
         history: the log's past states.
@@ -73,8 +74,10 @@ async def versions(
     found: list[EntityVersion] = []
     if limit is not None and limit <= 0:
         return found
-    state = await _state_before(history, key, after_version)
-    async for event in _events(history, key, after_version, until):
+    kept = _kept_from(history, key)
+    first = max(after_version, kept.version if kept is not None else 0)
+    state = kept.data if kept is not None and kept.version == first else await _state_after(history, key, first)
+    async for event in _events(history, key, first, until):
         state, changes = trace_changes(state, event.changes)
         found.append(EntityVersion(event=event, changes=tuple(changes)))
         if len(found) == limit:
@@ -87,7 +90,8 @@ async def versions(
 async def blame(history: StateHistory, key: str, path: Path, *, until: int | None = None) -> list[Blame]:
     """The events that set the value at a path, the last one first; also those that set it to what it was.
 
-    A value is set by a change at its path, of something around it, or inside it, and when list items before it come or go.
+    A value is set by a change at its path, of something around it, or inside it, and when list items before it come or go. In memory,
+    only events that are kept are looked at.
 
     Args:
         history: the log's past states.
@@ -99,9 +103,9 @@ async def blame(history: StateHistory, key: str, path: Path, *, until: int | Non
         EntityNotFoundError: there never was such an entity.
     """
     found: list[Blame] = []
-    state: dict[str, Any] | None = None
-    seen = False
-    async for event in _events(history, key, 0, until):
+    kept = _kept_from(history, key)
+    state, first, seen = (kept.data, kept.version, True) if kept is not None else (None, 0, False)
+    async for event in _events(history, key, first, until):
         seen = True
         touched = [change for change in event.changes if _touches(change, path)]
         before = copy_plain(_value(state, path)) if touched else ABSENT
@@ -126,12 +130,16 @@ async def _events(history: StateHistory, key: str, after_version: int, until: in
         after_version = rows[-1][2]
 
 
-async def _state_before(history: StateHistory, key: str, version: int) -> dict[str, Any] | None:
+def _kept_from(history: StateHistory, key: str) -> EntityState | None:
+    """In memory: the state that events no longer kept have led to; None where all are kept."""
+    base = history.log.base
+    return base.states.get(key) if base is not None else None
+
+
+async def _state_after(history: StateHistory, key: str, version: int) -> dict[str, Any] | None:
     """The state of an entity right after a version."""
     if not version:
-        base = history.log.base
-        kept = base.states.get(key) if base is not None else None
-        return kept.data if kept is not None else None
+        return None
     rows = await history.log.read_entity_rows(key, version - 1, None, 1)
     state = await history.entity_at(key, rows[0][0]) if rows else None
     return state.data if state is not None else None
