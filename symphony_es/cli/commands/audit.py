@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli.commands.looking import print_events
-from symphony_es.cli.commands.registry import Parsers, moment, reading
+from symphony_es.cli.commands.registry import Parsers, moment, reading, whole_number
 from symphony_es.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ def register(parsers: Parsers) -> None:
     command.add_argument("--correlation", metavar="ID", help="of this thread of events")
     command.add_argument("--since", type=_time, metavar="TIME", help="committed then or later")
     command.add_argument("--until", type=_time, metavar="TIME", help="committed then or earlier")
-    command.add_argument("--after", type=int, metavar="POSITION", help="later than this position")
-    command.add_argument("--before", type=int, metavar="POSITION", help="earlier than this position")
+    command.add_argument("--after", type=whole_number, metavar="POSITION", help="later than this position")
+    command.add_argument("--before", type=whole_number, metavar="POSITION", help="earlier than this position")
     command.add_argument("--newest-first", action="store_true", help="begin with the last one")
-    command.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many (100); 0 for all")
+    command.add_argument("--limit", type=whole_number, default=100, metavar="N", help="at most so many (100); 0 for all")
     command.add_argument(
-        "--following", type=int, metavar="POSITION", help="instead: all that this event has led to, at once or through others"
+        "--following", type=whole_number, metavar="POSITION", help="instead: all that this event has led to, at once or through others"
     )
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli import output
-from symphony_es.cli.commands.registry import MOMENT, Parsers, moment, reading
+from symphony_es.cli.commands.registry import MOMENT, Parsers, moment, reading, whole_number
 
 if TYPE_CHECKING:
     from symphony_es.events.comparison import ValueChange
@@ -22,13 +22,13 @@ def register(parsers: Parsers) -> None:
     """Add the commands of this module."""
     command = parsers.add("log", log, "events in the order of their positions")
     _event_filters(command)
-    command.add_argument("--after", type=int, default=None, metavar="POSITION", help="only later ones")
-    command.add_argument("--until", type=int, default=None, metavar="POSITION", help="only those up to it")
-    command.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many (50); the first ones, with --after")
+    command.add_argument("--after", type=whole_number, default=None, metavar="POSITION", help="only later ones")
+    command.add_argument("--until", type=whole_number, default=None, metavar="POSITION", help="only those up to it")
+    command.add_argument("--limit", type=whole_number, default=50, metavar="N", help="at most so many (50); the first ones, with --after")
 
     command = parsers.add("tail", tail, "the newest events")
     _event_filters(command)
-    command.add_argument("-n", type=int, default=10, metavar="N", help="so many (10)")
+    command.add_argument("-n", type=whole_number, default=10, metavar="N", help="so many (10)")
     command.add_argument("-f", "--follow", action="store_true", help="go on with those that come, until interrupted")
 
     command = parsers.add("entities", entities, "which entities there are: types and their numbers, or those of one type")
@@ -45,8 +45,8 @@ def register(parsers: Parsers) -> None:
 
     command = parsers.add("history", history, "every version of one entity: who set what, from which value to which")
     command.add_argument("entity", metavar="TYPE:ID")
-    command.add_argument("--after-version", type=int, default=0, metavar="N", help="only later ones")
-    command.add_argument("--limit", type=int, default=None, metavar="N", help="at most so many")
+    command.add_argument("--after-version", type=whole_number, default=0, metavar="N", help="only later ones")
+    command.add_argument("--limit", type=whole_number, default=None, metavar="N", help="at most so many")
 
     command = parsers.add("blame", blame, "which events set a value, the last one first")
     command.add_argument("entity", metavar="TYPE:ID")

@@ -16,7 +16,7 @@ from symphony_es.errors import LogUnavailableError
 if TYPE_CHECKING:
     from symphony_es.core.state.opening import OpenedLog
 
-__all__ = ["MOMENT", "Parsers", "moment", "reading", "state_dir", "writing"]
+__all__ = ["MOMENT", "Parsers", "moment", "reading", "state_dir", "whole_number", "writing"]
 
 MOMENT = "a position, a time (2026-11-23T10:00, UTC unless it says otherwise), the id or name of a checkpoint, or `latest`"
 DATABASE = "events.db"
@@ -107,3 +107,14 @@ def moment(text: str) -> int | datetime | str:
             raise argparse.ArgumentTypeError(f"{text!r} is no time: {error}") from error
         return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
     return text
+
+
+def whole_number(text: str) -> int:
+    """A number of the command line that counts something: 0 or more.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
+    return int(text)

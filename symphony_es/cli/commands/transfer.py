@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from symphony_es.cli import output
-from symphony_es.cli.commands.registry import Parsers, reading, state_dir
+from symphony_es.cli.commands.registry import Parsers, reading, state_dir, whole_number
 from symphony_es.errors import ConfigurationError
 
 __all__ = ["register"]
@@ -21,8 +21,8 @@ def register(parsers: Parsers) -> None:
     command = parsers.add("export", export, "write events to a file: JSON lines (which can be imported), CSV or CloudEvents")
     command.add_argument("file", metavar="FILE", help="where to; - for standard output")
     command.add_argument("--format", choices=FORMATS, default=None, help="by the file's name when it is left out, else jsonl")
-    command.add_argument("--after", type=int, default=0, metavar="POSITION", help="only later ones")
-    command.add_argument("--until", type=int, default=None, metavar="POSITION", help="only those up to it")
+    command.add_argument("--after", type=whole_number, default=0, metavar="POSITION", help="only later ones")
+    command.add_argument("--until", type=whole_number, default=None, metavar="POSITION", help="only those up to it")
     command.add_argument("--overwrite", action="store_true", help="replace the file")
 
     command = parsers.add("import", import_, "make a log of a whole export as JSON lines: the same positions, ids and bytes")
