@@ -73,7 +73,7 @@ async def backup(directory: Path | str, target: Path | str, *, on_progress: OnPr
     origin, to = absolute(directory), absolute(target)
     await in_thread(lambda _: check_free_directory(to))
     async with building(to) as place:
-        return await in_thread(lambda stop: _backup(origin, place / "state", to, stop, on_progress))
+        return await in_thread(lambda stop: _backup(origin, place, to, stop, on_progress))
 
 
 async def restore(backup_directory: Path | str, directory: Path | str, *, on_progress: OnProgress | None = None) -> BackupReport:
@@ -95,7 +95,7 @@ async def restore(backup_directory: Path | str, directory: Path | str, *, on_pro
     if not report.ok:
         raise BackupDamagedError(origin, report)
     async with building(to) as place:
-        return await in_thread(lambda stop: _backup(origin, place / "state", to, stop, on_progress))
+        return await in_thread(lambda stop: _backup(origin, place, to, stop, on_progress))
 
 
 def _backup(origin: Path, built: Path, target: Path, stop: Stop, on_progress: OnProgress | None) -> BackupReport:
@@ -110,7 +110,6 @@ def _backup(origin: Path, built: Path, target: Path, stop: Stop, on_progress: On
         progress.tell(done)
 
     with unavailable(f"{target} cannot be built beside its place"):
-        built.mkdir(mode=0o700)
         (built / DATABASE_NAME).touch(mode=0o600)
     with RawLog(origin / DATABASE_NAME) as log:
         if lost_commits(log.path):

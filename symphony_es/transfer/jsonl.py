@@ -121,8 +121,8 @@ async def import_jsonl(path: Path | str, directory: Path | str, *, on_progress: 
     source, target = Path(path), absolute(directory)
 
     def work(place: Path, stop: Stop) -> ImportReport:
-        report = _import(source, place / "state", target, stop, on_progress)
-        put_directory(place / "state", target)
+        report = _import(source, place, target, stop, on_progress)
+        put_directory(place, target)
         return report
 
     await in_thread(lambda _: check_free_directory(target))
@@ -138,7 +138,6 @@ def _import(source: Path, built: Path, target: Path, stop: Stop, on_progress: On
     with file:
         lines = _Lines(source, file)
         log_id, last = lines.header()
-        built.mkdir(mode=0o700)
         prepare_file(built / DATABASE_NAME)
         recorder = SQLiteLogRecorder(built / DATABASE_NAME, log_id=log_id)
         progress = Progress(on_progress, last)

@@ -35,7 +35,7 @@ def absolute(path: Path | str) -> Path:
 
 @contextlib.asynccontextmanager
 async def building(target: Path) -> AsyncIterator[Path]:
-    """An empty private directory beside the target, which is gone at the end of the block, whatever is in it.
+    """An empty private directory beside the target, gone at the end of the block whatever is in it, unless it has become the target.
 
     Raises:
         StorageUnavailableError: it cannot be made.
