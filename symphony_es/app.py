@@ -25,7 +25,7 @@ from symphony_es.core.state.past.forking import ForkReport
 from symphony_es.core.state.past.moments import Moment
 from symphony_es.core.state.past.time_travel import TimeTravel
 from symphony_es.core.state.past.versions import Blame, EntityVersion
-from symphony_es.core.state.past.view import PastObjects, StateView
+from symphony_es.core.state.past.view import PastObjects, StateView, key_of
 from symphony_es.core.state.refresh import refresh
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import RestoreManager, restore_manager
@@ -36,6 +36,7 @@ from symphony_es.diagnostics import get_logger, load
 from symphony_es.errors import ConfigurationError, NotReadyError, PersistenceDisabledError, RunsInProgressError
 from symphony_es.events.changes import Change
 from symphony_es.events.fold import Fold
+from symphony_es.events.references import EntityReference
 from symphony_es.facades.agents import Agents
 from symphony_es.facades.entities import Entities
 from symphony_es.facades.tasks import Tasks
@@ -435,7 +436,7 @@ class Symphony:
         An application that never asks pays nothing; one that asks often keeps it up to date with `projections.start()`. A log in memory
         needs none: the events that are kept are looked through.
         """
-        return Audit(self.log, self._audited, self.flush)
+        return Audit(self.log, self._audited, self.flush, self._key_of)
 
     async def _audited(self) -> tuple[AuditTrail, int] | None:
         if not self.persistence_enabled:
@@ -459,6 +460,11 @@ class Symphony:
         await self._settle(moment)
         return await self.past.at(moment, self._restore_past)
 
+    def _key_of(self, entity: EntityLike) -> str:
+        """`Type:id` of what an entity is given by; a live object of a class that knows nothing of the library is known by its world."""
+        record = None if isinstance(entity, str | EntityReference) else self.world.record_of(entity)
+        return record.key if record is not None else key_of(entity)
+
     async def _settle(self, moment: Moment) -> None:
         """What has been changed so far is part of the latest state."""
         if moment == "latest":
@@ -474,11 +480,12 @@ class Symphony:
     async def diff(self, before: Moment, after: Moment = "latest", entity: EntityLike | None = None) -> StateDifference:
         """What is different between two moments: entities added, removed and changed, value by value, and the events that did it.
 
-        Costs the size of the state twice, or with `entity`, that entity's own events. Errors are those of `at`.
+        Costs the size of the state twice, or with `entity`, that entity's own events. Errors are those of `at`, and
+        `EntityNotFoundError` where there never was such an entity.
         """
         for moment in (before, after):
             await self._settle(moment)
-        return await self.past.diff(before, after, entity)
+        return await self.past.diff(before, after, self._key_of(entity) if entity is not None else None)
 
     async def history(
         self, entity: EntityLike, *, after_version: int = 0, until: Moment = "latest", limit: int | None = None
@@ -491,13 +498,14 @@ class Symphony:
             entity: an object, an `EntityReference` or `"Type:id"`.
             after_version: only later versions, to go on where a page ended.
             until: only versions up to a moment.
-            limit: at most so many.
+            limit: at most so many, 1 or more.
 
         Raises:
             EntityNotFoundError: there never was such an entity.
+            ConfigurationError: a limit below 1.
         """
         await self._settle(until)
-        return await self.past.history(entity, after_version=after_version, until=until, limit=limit)
+        return await self.past.history(self._key_of(entity), after_version=after_version, until=until, limit=limit)
 
     async def blame(self, entity: EntityLike, path: str | Sequence[str | int], *, until: Moment = "latest") -> list[Blame]:
         """Which events set a value, the last one first. Costs that entity's own events.
@@ -512,7 +520,7 @@ class Symphony:
             ConfigurationError: the text is no path.
         """
         await self._settle(until)
-        return await self.past.blame(entity, path if isinstance(path, str) else tuple(path), until=until)
+        return await self.past.blame(self._key_of(entity), path if isinstance(path, str) else tuple(path), until=until)
 
     async def fork(self, *, into: str | Path, at: Moment = "latest", on_progress: Callable[[int, int], None] | None = None) -> ForkReport:
         """A new log that begins with the states at a moment, and names where they come from. This log does not change.
@@ -523,7 +531,7 @@ class Symphony:
             on_progress: called with how many entities are done, and how many there are.
 
         Raises:
-            ConfigurationError: there is something in that directory.
+            TargetOccupiedError: there is something in that directory.
             PositionInsideTransactionError: the position is in the middle of a transaction. Further errors are those of `at`.
         """
         await self._settle(at)

@@ -44,7 +44,7 @@ SymphonyError
 ├── CheckpointError
 │   └── CheckpointNotFoundError (LookupError)
 ├── TransferError
-│   ├── TargetOccupiedError (FileExistsError)   an export, import, backup or restore would go where something is already
+│   ├── TargetOccupiedError (FileExistsError)   an export, import, backup, restore or fork would go where something is already
 │   ├── ExportDamagedError (ValueError)         a file to import that is cut off, altered or of another format
 │   └── BackupDamagedError (ValueError)         a backup that does not verify: `report` says where
 ├── ProjectionError

@@ -13,7 +13,7 @@ from symphony_es.events.values import Tagged
 __all__ = ["ABSENT", "Absent", "parse_path", "value_at"]
 
 _PART = re.compile(
-    r"""(?P<dot>\.)?(?P<name>[^\W\d]\w*) | \[(?P<index>\d+)\] | \[(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\]""",
+    r"""(?P<dot>\.)?(?P<name>[^\W\d]\w*) | \[(?P<index>\d{1,18})\] | \[(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\]""",
     re.VERBOSE,
 )
 
@@ -33,9 +33,9 @@ ABSENT = Absent()
 
 
 def value_at(state: Any, path: Path) -> Any:
-    """What stands at a path of plain data, or `ABSENT`. It is not copied."""
+    """What stands at a path of plain data, through parts and `@value` objects too, or `ABSENT`. It is not copied."""
     for key in path:
-        holder: Any = state.data if type(state) is Tagged and state.kind == "part" else state
+        holder: Any = state.data if type(state) is Tagged and state.kind != "enum" else state
         cls = type(holder)
         if cls is dict:
             state = holder.get(key, ABSENT)

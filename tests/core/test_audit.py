@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -110,6 +112,9 @@ async def test_by_time_transaction_and_correlation(filled: Symphony) -> None:
     assert found[0].time_ns >= first.time_ns - 6000
     assert {event.position for event in events[10:30]} <= {event.position for event in found}
     assert await filled.audit.find(since=datetime.now(UTC) + timedelta(hours=1)) == []
+    shown = last.recorded_at  # in microseconds: all events that show this time are meant, at both ends
+    at_that_time = [event for event in events if event.recorded_at == shown]
+    assert await filled.audit.find(since=shown, until=shown, limit=100) == at_that_time
     assert await filled.audit.find(transaction=text_id(first.transaction_id)) == [
         e for e in events if e.transaction_id == first.transaction_id
     ]
@@ -153,6 +158,9 @@ async def test_questions_that_make_no_sense(filled: Symphony) -> None:
         await filled.audit.find(since=datetime(2030, 1, 1))
     with pytest.raises(InvalidIdentifierError):
         await filled.audit.find(transaction="nonsense")
+    for limit in (0, -1):
+        with pytest.raises(ConfigurationError, match="at least one"):
+            await filled.audit.consequences(1, limit=limit)
 
 
 async def test_another_process_reads_the_trail_and_what_came_after_it(reopen: Opener, tmp_path: Path) -> None:
@@ -173,6 +181,10 @@ async def test_another_process_reads_the_trail_and_what_came_after_it(reopen: Op
         expected = [event for event in await all_events(symphony) if event.metadata.actor == "bob"]
         assert await audit.find(actor="bob") == expected
         assert await audit.find(actor="bob", newest_first=True, limit=2) == expected[::-1][:2]
+        opened = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+        assert [event async for event in audit.stream(actor="bob", page=1)] == expected
+        if sys.platform == "linux":
+            assert len(os.listdir("/proc/self/fd")) <= opened, "a stream of many pages opens no file for each"
     finally:
         await looking.close()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import os
+import time
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,23 @@ from symphony_es.core.state.opening import open_to_read
 from symphony_es.errors import (
     CheckpointNotFoundError,
     ConfigurationError,
+    DamagedEventError,
     DetachedEntityError,
     EntityNotFoundError,
     LogUnavailableError,
     PersistenceDisabledError,
     PositionInsideTransactionError,
     PositionNotFoundError,
+    TargetOccupiedError,
 )
+from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.comparison import ValueChange, compare_states, trace_changes
+from symphony_es.events.event import EventMetadata, NewEvent
+from symphony_es.events.identifiers import uuid7
 from symphony_es.events.paths import ABSENT, parse_path, value_at
 from symphony_es.testing import states_of
-from tests.application import Customer, Invoice, Line
+from tests.application import Customer, Invoice, Line, Money, Thermometer
 from tests.conftest import Opener
 
 
@@ -98,6 +105,58 @@ class TestViews:
         with pytest.raises(EntityNotFoundError, match="did not exist yet at position 0"):
             await symphony.past.state_of("Customer:c", 0)
 
+    async def test_a_time_is_that_of_the_events_that_show_it(self, symphony: Symphony) -> None:
+        """Events are stamped in nanoseconds and show microseconds: the state at the time of an event is the one that it made."""
+        customer, positions = await a_history(symphony)
+        for version in await symphony.history(customer):
+            view = await symphony.at(version.event.recorded_at)
+            assert view.position >= version.event.position
+        moment = (await symphony.history(customer))[-1].event.recorded_at
+        assert (await symphony.at(moment)).position == positions[-1]
+        assert (await symphony.at(moment.astimezone(timezone(timedelta(hours=-7))))).position == positions[-1]
+
+    async def test_a_view_stays_what_it_was(self, symphony: Symphony) -> None:
+        """What it hands out are copies."""
+        customer, _ = await a_history(symphony)
+        view = await symphony.at("latest")
+        (view.state(customer).data or {})["name"] = "changed"
+        view.get(customer)["notes"].clear()
+        assert view.get(customer) == (await symphony.at("latest")).get(customer)
+
+    async def test_in_memory_what_is_no_longer_kept_is_refused(self) -> None:
+        """Never a later state instead: by position, by time, for one entity or all; the oldest kept position can be gone back to."""
+        async with Symphony({"memory_events": 50}) as symphony:
+            customer = symphony.entities.add(Customer(id="c"))
+            await symphony.flush()
+            early = (await symphony.history(customer))[0].event.recorded_at
+            for number in range(300):
+                customer.name = str(number)
+                await symphony.flush()
+            assert symphony.log.base is not None
+            kept = symphony.log.base.position
+            for moment in (0, 10, kept - 1, early):
+                for look in (symphony.at(moment), symphony.past.state_of(customer, moment), symphony.diff(moment, entity=customer)):
+                    with pytest.raises(PositionNotFoundError, match="memory"):
+                        await look
+            assert (await symphony.past.state_of(customer, kept)).position == kept
+            then = (await symphony.past.state_of(customer, kept + 1)).data
+            await symphony.rewind(kept + 1)
+            assert (await symphony.past.state_of("Customer:c")).data == then
+
+    async def test_objects_of_classes_that_know_nothing_of_the_library_have_a_past(self, symphony: Symphony) -> None:
+        """Every question takes the object that was added."""
+        meter = symphony.entities.add(Thermometer("t"), entity_type="Thermometer")
+        await symphony.flush()
+        meter.degrees = 3.5
+        symphony.entities.record(meter)
+        await symphony.flush()
+        assert [version.version for version in await symphony.history(meter)] == [1, 2]
+        assert (await symphony.blame(meter, "degrees"))[0].after == 3.5
+        assert len(await symphony.diff(1, entity=meter)) == 1
+        assert len(await symphony.audit.find(entity=meter)) == 2
+        with pytest.raises(EntityNotFoundError, match="give an @entity object"):
+            await symphony.history(Thermometer("nobody's"))
+
     async def test_moments_that_mean_nothing(self, symphony: Symphony) -> None:
         """Each is refused with a typed error."""
         with pytest.raises(PositionNotFoundError):
@@ -138,6 +197,15 @@ class TestDiff:
         alone = await symphony.diff(0, "latest", added)
         assert [difference.entity for difference in alone] == [EntityReference("Customer", "new")]
 
+    async def test_an_entity_that_never_was_has_no_difference(self, symphony: Symphony) -> None:
+        """It is said, since a mistyped id would look like one that has not changed; one that came later or is gone is no mistake."""
+        customer, positions = await a_history(symphony)
+        with pytest.raises(EntityNotFoundError, match="no event of it"):
+            await symphony.diff(0, entity="Customer:nobody")
+        assert len(await symphony.diff(0, 0, entity=customer)) == 0
+        symphony.entities.remove(customer)
+        assert [one.kind for one in await symphony.diff(positions[0], entity="Customer:c")] == ["removed"]
+
     async def test_a_change_that_was_taken_back_is_no_difference(self, symphony: Symphony) -> None:
         """Only states count: the events between are not looked at."""
         customer, positions = await a_history(symphony)
@@ -171,6 +239,29 @@ class TestHistory:
         assert await symphony.history(customer, until=0) == []
         with pytest.raises(EntityNotFoundError, match="no event of it"):
             await symphony.history("Customer:nobody")
+
+    async def test_an_event_that_does_not_fit_is_damaged(self, symphony: Symphony) -> None:
+        """History and blame say it as every other look at the state does, with the position."""
+        await symphony.log.append([an_event(1, "Made", (SET, (), {"a": 1}))])
+        await symphony.log.append([an_event(2, "Changed", (REMOVE, ("b",)))])
+        for look in (symphony.history("Old:1"), symphony.blame("Old:1", "a"), symphony.past.state_of("Old:1")):
+            with pytest.raises(DamagedEventError, match="position 2"):
+                await look
+        with pytest.raises(ConfigurationError, match="at least one"):
+            await symphony.history("Old:1", limit=0)
+
+    async def test_blame_looks_into_values(self, symphony: Symphony) -> None:
+        """A field of a `@value` object is set by whoever sets the object to one with another field."""
+        invoice = symphony.entities.add(Invoice(id="i", lines=[Line("a", Money(5))]))
+        await symphony.flush()
+        for total in (Money(7), Money(7, "USD"), Money(8, "USD")):
+            invoice.total = total
+            await symphony.flush()
+        invoice.lines[0].price = Money(9)
+        await symphony.flush()
+        assert [(entry.before, entry.after) for entry in await symphony.blame(invoice, "total.amount")] == [(7, 8), (0, 7), (ABSENT, 0)]
+        assert [entry.after for entry in await symphony.blame(invoice, "lines[0].price.amount")] == [9, 5]
+        assert await symphony.blame(invoice, "priority.name") == []
 
     async def test_blame_names_who_set_a_value(self, symphony: Symphony) -> None:
         """The last one first, setting the same value again included; what is around and inside counts."""
@@ -313,10 +404,12 @@ class TestRewinding:
             await symphony.fork(into=tmp_path / "fork", at=inside)
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "file").touch()
-        with pytest.raises(ConfigurationError, match="is not empty"):
-            await symphony.fork(into=tmp_path / "full")
+        (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+        for taken, why in (("full", "is not empty"), ("full/file", "no directory"), ("link", "no directory")):
+            with pytest.raises(TargetOccupiedError, match=why):
+                await symphony.fork(into=tmp_path / taken)
         assert symphony.log.head == head
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "state"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "link", "state"]
 
     async def test_a_fork_that_fails_leaves_nothing(self, symphony: Symphony, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The directory is put in place when it is whole."""
@@ -350,6 +443,24 @@ class TestRewinding:
             assert {key: encode_canonical(state) for key, state in mine.items()} == {key: encode_canonical(s) for key, s in others.items()}
         finally:
             await there.close()
+
+    async def test_a_deletion_that_is_rewound_keeps_the_version_of_the_shape(self, symphony: Symphony) -> None:
+        """Else the state would be upcast a second time."""
+        await symphony.log.append([an_event(1, "Made", (SET, (), {"a": 1}), state_version=2)])
+        await symphony.log.append([an_event(2, "Deleted", (REMOVE, ()))])
+        deleted = symphony.log.head
+        for target, expected in ((1, 2), (deleted, None), (1, 2)):
+            plan = await symphony.past.plan_rewind(target)
+            await symphony.log.append(plan.events)
+            state = (await symphony.state_history.states_at(symphony.log.head)).states["Old:1"]
+            assert (None if state.deleted else state.state_version) == expected
+
+
+def an_event(version: int, name: str, change: tuple[Any, ...], state_version: int | None = None) -> NewEvent:
+    """An event of `Old:1` as an earlier version of an application may have written it."""
+    metadata = EventMetadata(state_version=state_version)
+    made = uuid7(time.time_ns(), os.urandom(16))
+    return NewEvent(entity_key="Old:1", version=version, name=name, changes=[change], metadata=metadata, event_id=made)
 
 
 class TestReadingOnly:

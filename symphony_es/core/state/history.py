@@ -74,6 +74,10 @@ class StateHistory:
                 self._report(info, error)
                 continue
             return Fold(states, info.position)
+        return self._kept(position)
+
+    def _kept(self, position: int) -> Fold:
+        """What the events that are kept begin with: nothing, or in memory the states that earlier ones have led to; the caller's own."""
         base = self.log.base
         if base is None:
             return Fold()
@@ -81,7 +85,7 @@ class StateHistory:
             raise PositionNotFoundError(
                 f"position {position} is no longer in memory: the kept history begins at {base.position} (memory_events=...)"
             )
-        return base.copy()
+        return base
 
     @property
     def _store(self) -> SnapshotStore:
@@ -122,11 +126,9 @@ class StateHistory:
                 self._report(info, error)
                 continue
             return Fold({key: state} if state is not None else {}, info.position)
-        base = self.log.base
-        if base is None:
-            return Fold()
-        state = base.states.get(key)
-        return Fold({key: state.copy()} if state is not None else {}, base.position)
+        kept = self._kept(position)
+        state = kept.states.get(key)
+        return Fold({key: state} if state is not None else {}, kept.position)
 
     async def changed_keys(self, after: int, until: int) -> set[str]:
         """Keys of the entities with events after one position, up to another."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.past.moments import LAST_NS, nanoseconds
 from symphony_es.core.state.past.view import key_of
 from symphony_es.errors import ConfigurationError, PositionNotFoundError, ProjectionUnavailableError
 from symphony_es.events.codec import decode_row
@@ -39,14 +40,20 @@ class Audit:
         log: the log; one that is open for reading will do.
         trail: gives the audit trail and how far it has come; None where there is none.
         settle: awaited before a question: what has been changed so far is part of the answer.
+        name: gives the key of what an entity is given by.
     """
 
     def __init__(
-        self, log: EventLog, trail: Callable[[], Awaitable[Trail | None]], settle: Callable[[], Awaitable[None]] | None = None
+        self,
+        log: EventLog,
+        trail: Callable[[], Awaitable[Trail | None]],
+        settle: Callable[[], Awaitable[None]] | None = None,
+        name: Callable[[Any], str] = key_of,
     ) -> None:
         self.log = log
         self._trail = trail
         self._settle = settle
+        self._name = name
 
     async def find(
         self,
@@ -78,7 +85,7 @@ class Audit:
             transaction: id of the transaction, as text or 16 bytes.
             correlation: the application's own thread of events.
             since: committed then or later; with a time zone.
-            until: committed then or earlier; with a time zone.
+            until: committed then, to the microsecond, or earlier; with a time zone.
             after_position: later ones only.
             before_position: earlier ones only.
             newest_first: begin with the last one.
@@ -91,20 +98,19 @@ class Audit:
             ProjectionFailedError: the audit trail cannot be built: the disk is full, for example.
             EntityOutOfStepError: changes of an entity could not be appended.
         """
-        if limit < 1:
-            raise ConfigurationError(f"limit={limit}: a page has at least one event")
+        _check_limit(limit)
         if self._settle is not None:
             await self._settle()
         wanted = AuditFilter(
-            entity=key_of(entity) if entity is not None else None,
+            entity=self._name(entity) if entity is not None else None,
             entity_type=entity_type,
             event=event if event is None or isinstance(event, str) else tuple(event),
             actor=actor,
             run=run,
             transaction=id_of_text(transaction) if isinstance(transaction, str) else transaction,
             correlation=correlation,
-            since_ns=_nanoseconds(since),
-            until_ns=_nanoseconds(until),
+            since_ns=nanoseconds(since) if since is not None else None,
+            until_ns=nanoseconds(until) + LAST_NS if until is not None else None,
             after_position=after_position,
             before_position=before_position,
         )
@@ -129,7 +135,9 @@ class Audit:
 
         Raises:
             PositionNotFoundError: there is no such event.
+            ConfigurationError: a limit below 1.
         """
+        _check_limit(limit)
         if self._settle is not None:
             await self._settle()
         root = decode_row(await self.log.row_at(position))
@@ -141,8 +149,10 @@ class Audit:
             found = await self._load(await AuditTrail.consequences(access, position, limit))
         known = {root.event_id, *(event.event_id for event in found)}
         async for page in self.log.read(max(covered, position), await self.log.refresh_head()):
+            if len(found) >= limit:
+                break
             for event in page:
-                if len(found) < limit and event.metadata.cause in known:
+                if event.metadata.cause in known:
                     known.add(event.event_id)
                     found.append(event)
         return found[:limit]
@@ -200,13 +210,9 @@ class Audit:
         return [found[position] for position in positions]
 
 
-def _nanoseconds(moment: datetime | None) -> int | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        raise ConfigurationError(f"{moment!r} has no time zone: give one, for example datetime.now(UTC)")
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
+def _check_limit(limit: int) -> None:
+    if limit < 1:
+        raise ConfigurationError(f"limit={limit}: a page has at least one event")
 
 
 def trail_on_disk(directory: Path) -> Callable[[], Awaitable[Trail | None]]:
@@ -215,11 +221,12 @@ def trail_on_disk(directory: Path) -> Callable[[], Awaitable[Trail | None]]:
     Args:
         directory: where durable projections live.
     """
-    from symphony_es_projections.files import open_current
+    from symphony_es_projections.files import ProjectionReader
+
+    access = ProjectionReader(directory, AuditTrail.name)  # one for all questions: it follows when a trail is made or replaced
 
     async def find() -> Trail | None:
         try:
-            access = open_current(directory, AuditTrail.name)
             (row,) = await access.read("SELECT position, version FROM projection_progress")
         except ProjectionUnavailableError:
             return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from symphony_es.core.state.history import StateHistory, is_system
+from symphony_es.core.state.past.versions import must_exist
 from symphony_es.events.comparison import ValueChange, compare_states
 from symphony_es.events.event import Event
 from symphony_es.events.fold import EntityState
@@ -94,11 +95,14 @@ async def compare_positions(history: StateHistory, before: int, after: int, key:
 
     Raises:
         PositionNotFoundError: the log does not have a position.
+        EntityNotFoundError: there never was such an entity.
     """
     if key is None:
         one, other = (await history.states_at(before)).states, (await history.states_at(after)).states
     else:
         one, other = [{key: state} if state is not None else {} for state in [await history.entity_at(key, at) for at in (before, after)]]
+        if not one and not other:
+            must_exist(history, key)
     found = [
         difference
         for name in sorted(one.keys() | other.keys())

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from symphony_es.core.state.attribution import current_attribution
-from symphony_es.core.state.files.directory import sync_directory
+from symphony_es.core.state.files.directory import sync_directory, unavailable
 from symphony_es.core.state.history import StateHistory, live_states
 from symphony_es.core.state.past.moments import check_boundary
-from symphony_es.errors import ConfigurationError
+from symphony_es.errors import TargetOccupiedError
 from symphony_es.events.changes import SET
 from symphony_es.events.codec import event_id_of
 from symphony_es.events.event import NewEvent
@@ -65,15 +65,15 @@ async def fork_log(
         on_progress: called with how many entities are done, and how many there are.
 
     Raises:
-        ConfigurationError: there is something in that directory.
+        TargetOccupiedError: there is something in that directory, or it is none.
         PositionInsideTransactionError: the position is in the middle of a transaction.
         PositionNotFoundError: the log does not have it.
-        LogUnavailableError: the directory cannot be written.
+        LogUnavailableError, StorageUnavailableError: the directory cannot be written.
     """
     await check_boundary(history.log, position)
     into = await asyncio.to_thread(_check_target, into)
     states = live_states(await history.states_at(position))
-    built = into.with_name(f".{into.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
+    built = into.with_name(f".{into.name[:200]}.{os.getpid()}-{os.urandom(4).hex()}.part")
     try:
         log = await EventLog.open(built)
         try:
@@ -90,14 +90,19 @@ async def fork_log(
 
 
 def _check_target(into: Path) -> Path:
-    if into.exists() and (not into.is_dir() or any(into.iterdir())):
-        raise ConfigurationError(f"{into} is not empty: fork into a directory that does not exist yet")
+    with unavailable(f"{into} cannot be looked at"):
+        there = into.is_symlink() or into.exists()
+        usable = into.is_dir() and not into.is_symlink()
+        empty = usable and not any(into.iterdir())
+    if there and not empty:
+        raise TargetOccupiedError(into, f"it is {'not empty' if usable else 'no directory'}: fork into a directory that does not exist yet")
     return into.absolute()
 
 
 def _put_in_place(built: Path, into: Path) -> None:
     _check_target(into)  # once more: the states may have taken a while
-    built.rename(into)
+    with unavailable(f"{into} cannot be put in place"):
+        built.rename(into)
     sync_directory(into.parent)
 
 

@@ -6,15 +6,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from symphony_es.errors import ConfigurationError, PersistenceDisabledError, PositionInsideTransactionError, PositionNotFoundError
+from symphony_es.events.codec import decode_row
 
 if TYPE_CHECKING:
     from symphony_es.core.state.checkpoint import CheckpointReader
     from symphony_es.log.log import EventLog
 
-__all__ = ["Moment", "check_boundary", "position_at_time", "position_of"]
+__all__ = ["LAST_NS", "Moment", "check_boundary", "nanoseconds", "position_at_time", "position_of"]
 
 Moment = int | datetime | str
 """A position, a point in time with a time zone, or the id or name of a checkpoint; `"latest"` is the head."""
+
+LAST_NS = 999
+"""Events are stamped in nanoseconds and show their time in microseconds; a time as an upper end means all of its microsecond."""
 
 
 async def position_of(log: EventLog, moment: Moment, checkpoints: CheckpointReader | None) -> int:
@@ -43,23 +47,40 @@ async def position_of(log: EventLog, moment: Moment, checkpoints: CheckpointRead
 
 
 async def position_at_time(log: EventLog, moment: datetime) -> int:
-    """The position before the first event with a later time; 0 when all events are later.
+    """The position before the first event with a later time, to the microsecond; 0 when all events are later.
+
+    Raises:
+        ConfigurationError: it has no time zone.
+        PositionNotFoundError: in memory, it is before the history that is kept.
+    """
+    position = await log.position_at(nanoseconds(moment) + LAST_NS)
+    base = log.base
+    if base is not None and position == base.position < log.head:  # nobody knows any more when the events before had happened
+        raise PositionNotFoundError(
+            f"{moment.isoformat()} is before what is still in memory: the kept history begins at {base.position} (memory_events=...)"
+        )
+    return position
+
+
+def nanoseconds(moment: datetime) -> int:
+    """A point in time as nanoseconds since 1970, as events are stamped.
 
     Raises:
         ConfigurationError: it has no time zone.
     """
-    if moment.tzinfo is None:
+    if moment.utcoffset() is None:
         raise ConfigurationError(f"{moment!r} has no time zone: give one, for example datetime.now(UTC)")
-    return await log.position_at(round((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000_000) * 1000)
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
 
 
 async def check_boundary(log: EventLog, position: int) -> None:
-    """Refuse a position in the middle of a transaction.
+    """Refuse a position in the middle of a transaction. Costs a look at two events.
 
     Raises:
         PositionInsideTransactionError: it is one.
     """
-    if position:
-        first, last = await log.transaction_bounds(position)
-        if position != last:
-            raise PositionInsideTransactionError(position, first, last)
+    if 0 < position < log.head:
+        own, next_one = [decode_row(row).transaction_id for row in await log.read_rows(position - 1, position + 1, 2)]
+        if own == next_one:
+            raise PositionInsideTransactionError(position, *await log.transaction_bounds(position))

@@ -107,7 +107,8 @@ def _way_back(now: EntityState, then: EntityState | None) -> list[Change]:
 def _rewound(
     key: str, now: EntityState, then: EntityState | None, changes: list[Change], position: int, before: list[NewEvent]
 ) -> NewEvent:
-    state_version = then.state_version if then is not None and then.state_version != now.state_version else None
+    folded = 1 if now.deleted else now.state_version  # a creation begins with 1, whatever the tombstone had
+    state_version = then.state_version if then is not None and then.state_version != folded else None
     return NewEvent(
         entity_key=key,
         version=now.version + 1,

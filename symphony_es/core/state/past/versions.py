@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.errors import EntityNotFoundError
+from symphony_es.errors import ChangeError, ConfigurationError, DamagedEventError, EntityNotFoundError
 from symphony_es.events.changes import SET, Change, apply_changes
 from symphony_es.events.codec import decode_row
 from symphony_es.events.comparison import ValueChange, trace_changes
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.history import StateHistory
     from symphony_es.events.fold import EntityState
 
-__all__ = ["Blame", "EntityVersion", "blame", "versions"]
+__all__ = ["Blame", "EntityVersion", "blame", "must_exist", "versions"]
 
 PAGE = 1000
 
@@ -66,24 +67,27 @@ async def versions(
         key: `Type:id`.
         after_version: only later ones.
         until: only those up to this position.
-        limit: at most so many.
+        limit: at most so many, 1 or more.
 
     Raises:
         EntityNotFoundError: there never was such an entity.
+        ConfigurationError: a limit below 1.
+        DamagedEventError: an event is damaged.
     """
     found: list[EntityVersion] = []
-    if limit is not None and limit <= 0:
-        return found
+    if limit is not None and limit < 1:
+        raise ConfigurationError(f"limit={limit}: a page has at least one version")
     kept = _kept_from(history, key)
     first = max(after_version, kept.version if kept is not None else 0)
     state = kept.data if kept is not None and kept.version == first else await _state_after(history, key, first)
     async for event in _events(history, key, first, until):
-        state, changes = trace_changes(state, event.changes)
+        with _fitting(event):
+            state, changes = trace_changes(state, event.changes)
         found.append(EntityVersion(event=event, changes=tuple(changes)))
         if len(found) == limit:
             break
     if not found:
-        _must_exist(history, key)
+        must_exist(history, key)
     return found
 
 
@@ -101,6 +105,7 @@ async def blame(history: StateHistory, key: str, path: Path, *, until: int | Non
 
     Raises:
         EntityNotFoundError: there never was such an entity.
+        DamagedEventError: an event is damaged.
     """
     found: list[Blame] = []
     kept = _kept_from(history, key)
@@ -109,13 +114,14 @@ async def blame(history: StateHistory, key: str, path: Path, *, until: int | Non
         seen = True
         touched = [change for change in event.changes if _touches(change, path)]
         before = copy_plain(_value(state, path)) if touched else ABSENT
-        state = apply_changes(state, event.changes)
+        with _fitting(event):
+            state = apply_changes(state, event.changes)
         if touched:
             after = copy_plain(_value(state, path))
             if any(_sets(change, path) for change in touched) or not _same(before, after):
                 found.append(Blame(event=event, before=before, after=after))
     if not seen:
-        _must_exist(history, key)
+        must_exist(history, key)
     found.reverse()
     return found
 
@@ -128,6 +134,15 @@ async def _events(history: StateHistory, key: str, after_version: int, until: in
         if len(rows) < PAGE:
             return
         after_version = rows[-1][2]
+
+
+@contextmanager
+def _fitting(event: Event) -> Iterator[None]:
+    """What is raised of an event whose changes do not fit the state before it."""
+    try:
+        yield
+    except ChangeError as error:
+        raise DamagedEventError(event.position, event.entity_key, str(error)) from error
 
 
 def _kept_from(history: StateHistory, key: str) -> EntityState | None:
@@ -145,7 +160,8 @@ async def _state_after(history: StateHistory, key: str, version: int) -> dict[st
     return state.data if state is not None else None
 
 
-def _must_exist(history: StateHistory, key: str) -> None:
+def must_exist(history: StateHistory, key: str) -> None:
+    """Raise EntityNotFoundError where the log has never had an entity."""
     if not history.log.entity_status_now(key)[0]:
         raise EntityNotFoundError(key, "the log has no event of it")
 

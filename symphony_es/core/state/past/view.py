@@ -43,11 +43,14 @@ class StateView:
         return iter([state.reference for state in self._states.values()])
 
     def state(self, entity: Any) -> EntityState:
-        """One entity's state with its version.
+        """A copy of one entity's state, with its version and position.
 
         Raises:
             EntityNotFoundError: it did not exist then.
         """
+        return self._state(entity).copy()
+
+    def _state(self, entity: Any) -> EntityState:
         key = key_of(entity)
         found = self._states.get(key)
         if found is None:
@@ -58,12 +61,12 @@ class StateView:
         """A copy of one entity's data then: plain data, references as `EntityReference`.
 
         Args:
-            entity: an object, an `EntityReference` or `"Type:id"`.
+            entity: an `@entity` object, an `EntityReference` or `"Type:id"`.
 
         Raises:
             EntityNotFoundError: it did not exist then.
         """
-        copied: dict[str, Any] = copy_plain(self.state(entity).data)
+        copied: dict[str, Any] = copy_plain(self._state(entity).data)
         return copied
 
     def all(self, entity_type: str | None = None) -> list[EntityReference]:
@@ -80,7 +83,7 @@ class StateView:
         Raises:
             EntityNotFoundError: the entity did not exist then.
         """
-        return self._references.outgoing(self.state(entity).key)
+        return self._references.outgoing(self._state(entity).key)
 
     def referrers(self, entity: Any) -> list[EntityReference]:
         """Which entities referred to one then, in the order of their keys; it need not have existed."""
@@ -113,7 +116,7 @@ class PastObjects:
         """One object.
 
         Args:
-            entity: an object of the present, an `EntityReference` or `"Type:id"`.
+            entity: an `@entity` object of the present, an `EntityReference` or `"Type:id"`.
 
         Raises:
             EntityNotFoundError: it did not exist then.
@@ -126,7 +129,7 @@ class PastObjects:
 
 
 def key_of(entity: Any) -> str:
-    """`Type:id` of an object, an `EntityReference` or that text itself.
+    """`Type:id` of an `@entity` object, an `EntityReference` or that text itself.
 
     Raises:
         EntityNotFoundError: it is none of them.
