@@ -25,7 +25,7 @@ fuzz: $(VENV)/.test  ## minutes; a million random expressions: nothing but the d
 	$(BIN)/python -m tests.workflow.fuzz_expressions --inputs 1000000
 
 bench: $(VENV)/.installed  ## minutes; prints ratios to what the disk and the codec allow
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --out docs/benchmarks
 
 clean:
 	rm -rf $(VENV)

@@ -20,13 +20,14 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from symphony_es.core.state.opening import OpenedLog, open_on_disk, open_to_read
 from symphony_es.core.state.past.audit import Audit, trail_on_disk
 from symphony_es.events.changes import SET
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.identifiers import uuid7
+from symphony_es.log.log import EventLog
 from symphony_es.transfer import verify
 from symphony_es_projections.audit_trail import AuditTrail
 from symphony_es_projections.runner import ProjectionRunner
@@ -36,8 +37,8 @@ BATCH = 500
 SEED = 20261123
 
 
-async def generate(directory: Path, events: int, entities: int) -> float:
-    """Make the log, its snapshots and its audit trail; seconds."""
+async def generate(directory: Path, events: int, entities: int, *, trail: bool = True) -> float:
+    """Make the log, its snapshots and, unless it is not wanted, its audit trail; seconds."""
     began = time.monotonic()
     chance = random.Random(SEED)
     opened = await open_on_disk(directory, force_network_fs=False, ignore_anchor=False)
@@ -49,14 +50,45 @@ async def generate(directory: Path, events: int, entities: int) -> float:
         opened.snapshotter.weigh(BATCH * 150)
         if start % 100_000 == 0:
             print(f"{start:,} events", file=sys.stderr)
-    runner = ProjectionRunner(opened.log, directory / "projections")
-    runner.add(AuditTrail())
-    trail = time.monotonic()
-    await runner.catch_up()
-    print(f"audit trail built in {time.monotonic() - trail:.1f} s", file=sys.stderr)
-    await runner.close()
+    if trail:
+        await _build_trail(opened.log, directory)
     await opened.close()
     return time.monotonic() - began
+
+
+async def _build_trail(log: EventLog, directory: Path) -> None:
+    runner = ProjectionRunner(log, directory / "projections")
+    runner.add(AuditTrail())
+    began = time.monotonic()
+    await runner.catch_up()
+    print(f"audit trail built in {time.monotonic() - began:.1f} s", file=sys.stderr)
+    await runner.close()
+
+
+class Past:
+    """A log open for reading, for asking about one entity at a time; an asynchronous context manager."""
+
+    def __init__(self, directory: Path, entities: int) -> None:
+        self._directory = directory
+        self._entities = entities
+        self._chance = random.Random(SEED)
+
+    async def __aenter__(self) -> Self:
+        self._opened = await open_to_read(self._directory)
+        await self.one_entity()  # connections are open
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._opened.close()
+
+    async def one_entity(self) -> None:
+        """One entity at a position, both at random."""
+        position = self._chance.randrange(self._opened.log.head) + 1
+        await self._opened.history.entity_at(f"Item:{self._chance.randrange(self._entities):06d}", position)
+
+    async def timed(self, times: int, ask: Callable[[], Awaitable[Any]]) -> list[float]:
+        """Milliseconds, sorted."""
+        return await _timed(times, ask)
 
 
 def _event(chance: random.Random, versions: list[int]) -> NewEvent:

@@ -1,0 +1,260 @@
+"""Checkpoints, resuming, one entity in the past, and what snapshots write: what grows with the state."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from benchmarks.measuring import Contender, Goal, Place, Row, Sample
+from benchmarks.past import Past, generate
+from benchmarks.rows.appending import OURS
+from benchmarks.workload import Item, opened, text_of
+from symphony_es import Symphony
+from symphony_es.core.state.snapshots.store import SnapshotStore
+
+__all__ = ["ROWS"]
+
+HERE = "benchmarks.rows.states"
+CHANGED = 10
+ADDED_AT_ONCE = 10_000
+
+
+async def _add(symphony: Symphony, entities: int, size: int) -> list[Item]:
+    items = []
+    for number in range(entities):
+        items.append(symphony.entities.add(Item(id=f"{number:07d}", text=text_of(number, size))))
+        if number % ADDED_AT_ONCE == ADDED_AT_ONCE - 1:
+            await symphony.flush()
+    await symphony.flush()
+    return items
+
+
+@contextmanager
+def snapshots_written() -> Iterator[list[int]]:
+    """Sizes in bytes of the snapshots written in a block, from the library's own log lines."""
+    sizes: list[int] = []
+
+    def note(_logger: Any, _method: str, line: dict[str, Any]) -> dict[str, Any]:
+        if line.get("event") == "snapshot_written":
+            sizes.append(line["size_bytes"])
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[note], cache_logger_on_first_use=False)
+    try:
+        yield sizes
+    finally:
+        structlog.reset_defaults()
+
+
+async def _until(sizes: list[int], count: int, timeout_s: float = 300) -> None:
+    async with asyncio.timeout(timeout_s):
+        while len(sizes) < count:  # noqa: ASYNC110  the library tells it to nobody but its log lines
+            await asyncio.sleep(0.01)
+
+
+async def _checkpoint_times(directory: Path, entities: int, times: int) -> list[float]:
+    with snapshots_written() as sizes:
+        async with opened(directory) as symphony:
+            items = await _add(symphony, entities, 100)
+            before = len(sizes)
+            await symphony.create_checkpoint()
+            if entities > 1000:  # below the floor there is none
+                await _until(sizes, before + 1)
+            taken = []
+            for round_ in range(times):
+                for item in items[round_ % 7 :: len(items) // CHANGED][:CHANGED]:
+                    item.number += 1
+                started = time.perf_counter()
+                await symphony.create_checkpoint()
+                taken.append((time.perf_counter() - started) * 1000)
+            return taken
+
+
+async def checkpoint_ours(place: Place) -> Sample:
+    """A checkpoint with 10 entities changed since the last one, its snapshot written before."""
+    figures = {}
+    for name in ("entities", "more_entities"):
+        taken = await _checkpoint_times(place.own / name, place.sizes[name], 50)
+        figures[f"{name}_ms"], figures[f"{name}_slowest_ms"] = statistics.median(taken), max(taken)
+        gc.collect()
+    return Sample(figures=figures, settings=OURS)
+
+
+async def merging_ours(place: Place) -> Sample:
+    """The event loop's longest gap while a snapshot of all entities is merged behind it, and without one."""
+    gaps: list[float] = []
+
+    async def watch() -> None:
+        last = time.perf_counter()
+        while True:
+            await asyncio.sleep(0.001)
+            now = time.perf_counter()
+            gaps.append(now - last - 0.001)
+            last = now
+
+    with snapshots_written() as sizes:
+        async with opened(place.own / "state") as symphony:
+            items = await _add(symphony, place.sizes["entities"], 100)
+            before = len(sizes)
+            await symphony.create_checkpoint()
+            await _until(sizes, before + 1)
+            while len(sizes) == before + 1:  # changes until a snapshot is due, which is merged from the one before
+                for start in range(0, len(items), 1000):
+                    for item in items[start : start + 1000]:
+                        item.text = text_of(item.number + 1, 100)
+                        item.number += 1
+                    await symphony.flush()
+                gc.collect()
+                watching = asyncio.create_task(watch())
+                gaps.clear()
+                started, weighed = time.perf_counter(), len(sizes)
+                await symphony.create_checkpoint()
+                with suppress(TimeoutError):
+                    await _until(sizes, weighed + 1, timeout_s=1)
+                watching.cancel()
+                merging_s = time.perf_counter() - started
+    return Sample(figures={"longest_gap_ms": max(gaps) * 1000, "merging_s": merging_s}, settings=OURS)
+
+
+async def prepare_resume(place: Place) -> None:
+    """Entities of 1 kB, a checkpoint, and the snapshot it brings."""
+    async with opened(place.shared / "state") as symphony:
+        await _add(symphony, place.sizes["entities"], 1000)
+        await symphony.create_checkpoint()
+
+
+async def resume_ours(place: Place) -> Sample:
+    """Resume everything; then the first use of one entity, and of all of them: what is restored lazily is not forgotten."""
+    async with opened(place.shared / "state") as symphony:
+        gc.collect()
+        started = time.perf_counter()
+        await symphony.resume()
+        resumed = time.perf_counter()
+        item = symphony.entities.get("BenchmarkItem", f"{place.sizes['entities'] // 2:07d}")
+        assert item.number == 0
+        first = time.perf_counter()
+        total = sum(len(symphony.entities.get("BenchmarkItem", f"{number:07d}").text) for number in range(place.sizes["entities"]))
+        everything = time.perf_counter()
+    assert total == 1000 * place.sizes["entities"]
+    figures = {
+        "resume_s": resumed - started,
+        "resume_and_use_all_s": everything - started,
+        "first_use_ms": (first - resumed) * 1000,
+        "resume_and_first_use_ms": (first - started) * 1000,
+    }
+    return Sample(figures=figures, settings=OURS)
+
+
+def resume_floor(place: Place) -> Sample:
+    """The states of the newest snapshot, read, checked and decoded; no objects are made of them."""
+    store = SnapshotStore(place.shared / "state" / "snapshots", read_only=True)
+    gc.collect()
+    started = time.perf_counter()
+    states = store.read_all(store.list()[0])
+    took_s = time.perf_counter() - started
+    assert len(states) >= place.sizes["entities"]
+    return Sample(figures={"seconds": took_s, "megabytes": store.list()[0].size_bytes / 1e6})
+
+
+async def prepare_past(place: Place) -> None:
+    """A log with the snapshots that an application's log of that length would have."""
+    await generate(place.shared / "log", place.sizes["events"], place.sizes["entities"], trail=False)
+
+
+async def past_ours(place: Place) -> Sample:
+    """One entity, chosen at random, at a position at random; each question on its own."""
+    async with Past(place.shared / "log", place.sizes["entities"]) as past:
+        taken = await past.timed(place.sizes["questions"], past.one_entity)
+    at = min(len(taken) - 1, int(len(taken) * 0.99))
+    return Sample(figures={"p50_ms": statistics.median(taken), "p99_ms": taken[at], "slowest_ms": taken[-1]})
+
+
+async def amplification_ours(place: Place) -> Sample:
+    """Bytes of all snapshots ever written, against bytes of the log, over a run in which the state grows and changes."""
+    directory = place.own / "state"
+    with snapshots_written() as sizes:
+        async with opened(directory) as symphony:
+            items: list[Item] = []
+            for number in range(place.sizes["checkpoints"]):
+                for entity in range(place.sizes["changes"]):
+                    if entity % 4 == 0:
+                        items.append(symphony.entities.add(Item(id=f"{len(items):07d}", text=text_of(number, 200))))
+                    else:
+                        item = items[(number * 7919 + entity * 104_729) % len(items)]
+                        item.text = text_of(number + entity, 200)
+                await symphony.create_checkpoint()
+                await asyncio.sleep(0)
+        log_bytes = (directory / "events.db").stat().st_size
+    figures = {"snapshots_to_log": sum(sizes) / log_bytes, "snapshots": len(sizes), "log_mb": log_bytes / 1e6}
+    return Sample(figures=figures, settings=OURS)
+
+
+CHECKPOINT = Row(
+    name="checkpointing",
+    title="checkpoint, 100,000 entities, 10 changed; while a snapshot is merged behind it, the event loop's longest gap",
+    unit="ms",
+    contenders=(
+        Contender(name="ours", target=f"{HERE}:checkpoint_ours", what="median of 50 checkpoints", rounds=3),
+        Contender(name="merging", target=f"{HERE}:merging_ours", what="longest gap while a snapshot is merged", rounds=3),
+    ),
+    goals=(
+        Goal(text="ms at the smaller number", of="ours.entities_ms", at_most=3),
+        Goal(text="ms at ten times as many", of="ours.more_entities_ms", at_most=3),
+        Goal(text="many / few", of="ours.more_entities_ms", to="ours.entities_ms", at_most=1.25),
+        Goal(text="longest gap while merging, ms", of="merging.longest_gap_ms", at_most=50),
+    ),
+    sizes={
+        "default": {"entities": 10_000, "more_entities": 100_000},
+        "quick": {"entities": 2_000, "more_entities": 20_000},
+        "full": {"entities": 100_000, "more_entities": 1_000_000},
+    },
+    note="100,000 and 1,000,000 entities with --full, 10,000 and 100,000 without. The gap is that at the smaller number.",
+)
+RESUME = Row(
+    name="resuming",
+    title="resume, 100,000 entities of 1 kB; lazily, first use of one entity",
+    unit="s",
+    contenders=(
+        Contender(name="ours", target=f"{HERE}:resume_ours", what="resume() until every entity has been used"),
+        Contender(name="floor", target=f"{HERE}:resume_floor", what="the same snapshot read, checked and decoded"),
+    ),
+    goals=(
+        Goal(text="resume() and use of all, times reading and decoding", of="ours.resume_and_use_all_s", to="floor.seconds", at_most=2.5),
+        Goal(text="resume() alone, times reading and decoding", of="ours.resume_s", to="floor.seconds"),
+        Goal(text="resume() and first use of one entity, ms", of="ours.resume_and_first_use_ms", at_most=50),
+        Goal(text="first use of one entity after resume(), ms", of="ours.first_use_ms", at_most=50),
+    ),
+    sizes={"default": {"entities": 100_000}, "quick": {"entities": 5_000}},
+    prepare=(f"{HERE}:prepare_resume",),
+    note="What resume() leaves to be done lazily is counted: the ratio includes the first use of every entity.",
+)
+PAST = Row(
+    name="entity_in_the_past",
+    title="one entity at a random position in 1,000,000 events",
+    unit="ms",
+    contenders=(Contender(name="ours", target=f"{HERE}:past_ours", what="1,000 questions, positions and entities at random"),),
+    goals=(Goal(text="99th percentile, ms", of="ours.p99_ms", at_most=5), Goal(text="median, ms", of="ours.p50_ms")),
+    sizes={
+        "default": {"events": 1_000_000, "entities": 10_000, "questions": 1000},
+        "quick": {"events": 20_000, "entities": 1_000, "questions": 200},
+    },
+    prepare=(f"{HERE}:prepare_past",),
+)
+AMPLIFICATION = Row(
+    name="write_amplification",
+    title="write amplification of snapshots over a long run",
+    unit="x",
+    contenders=(Contender(name="ours", target=f"{HERE}:amplification_ours", what="snapshot bytes written / log bytes", rounds=1),),
+    goals=(Goal(text="snapshots written, times the log", of="ours.snapshots_to_log", at_most=2.2),),
+    sizes={"default": {"checkpoints": 5000, "changes": 40}, "quick": {"checkpoints": 300, "changes": 40}},
+    note="A quarter of the changes are new entities. One round: the bytes hardly differ.",
+)
+ROWS = (CHECKPOINT, RESUME, PAST, AMPLIFICATION)
