@@ -103,6 +103,30 @@ async def test_every_way_of_asking_gives_the_same(filled: Symphony, conditions: 
     await runner.close()
 
 
+async def test_a_stream_of_one_entity_costs_its_own_events(symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them is read once, and some more to find where a page begins; not all of them for each page."""
+    customer = symphony.entities.add(Customer(id="c"))
+    for number in range(600):
+        async with symphony.transaction("Counted"):
+            customer.name = str(number)
+    rows_read: list[int] = []
+    read = symphony.log.read_entity_rows
+
+    async def counted(*arguments: Any) -> Any:
+        rows = await read(*arguments)
+        rows_read.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(symphony.log, "read_entity_rows", counted)
+    for newest_first in (False, True):
+        versions = [event.version async for event in symphony.audit.stream(entity=customer, page=150, newest_first=newest_first)]
+        assert versions == sorted(range(1, 602), reverse=newest_first)
+        assert sum(rows_read) < 900
+        rows_read.clear()
+    assert [event.version for event in await symphony.audit.find(entity=customer, limit=2, newest_first=True)] == [601, 600]
+    assert sum(rows_read) < 200
+
+
 async def test_by_time_transaction_and_correlation(filled: Symphony) -> None:
     """Between two moments, both inclusive; of one transaction; nothing in the future."""
     events = await all_events(filled)

@@ -166,10 +166,9 @@ class Audit:
         high = head if wanted.before_position is None else min(head, wanted.before_position - 1)
         if wanted.entity is not None:
             kept = base.states.get(wanted.entity) if base is not None else None
-            first = kept.version if kept is not None else 0
-            events = await self.log.read_entity(wanted.entity, after_version=first, until_position=high)
-            met = [event for event in events if wanted.matches(event)]
-            return (met[::-1] if newest_first else met)[:limit]
+            oldest = kept.version if kept is not None else 0
+            first, last = [await self._version_at(wanted.entity, position, oldest) for position in (low, high)]
+            return await self._of_entity(wanted, first, last, limit, newest_first=newest_first)
         trail = await self._trail()
         covered = min(trail[1], high) if trail is not None else low
         found: list[Event] = []
@@ -181,6 +180,28 @@ class Audit:
         if not newest_first and covered < high and len(found) < limit:
             found += await self._scan(wanted, max(low, covered), high, limit - len(found), newest_first=False)
         return found
+
+    async def _version_at(self, key: str, position: int, low: int) -> int:
+        """The last version of an entity up to a position; a binary search from a version before it."""
+        high = self.log.entity_status_now(key)[0]
+        while low < high:
+            middle = (low + high + 1) // 2
+            (row,) = await self.log.read_entity_rows(key, middle - 1, None, 1)
+            low, high = (middle, high) if row[0] <= position else (low, middle - 1)
+        return low
+
+    async def _of_entity(self, wanted: AuditFilter, first: int, last: int, limit: int, *, newest_first: bool) -> list[Event]:
+        """The events of one entity with versions above `first` up to `last`, page by page from one end, until there are enough."""
+        assert wanted.entity is not None
+        found: list[Event] = []
+        page = min(PAGE, max(limit, 100))
+        while first < last and len(found) < limit:
+            after, until = (max(first, last - page), last) if newest_first else (first, min(last, first + page))
+            rows = await self.log.read_entity_rows(wanted.entity, after, None, until - after)
+            met = [event for event in map(decode_row, rows) if wanted.matches(event)]
+            found += reversed(met) if newest_first else met
+            first, last = (first, after) if newest_first else (until, last)
+        return found[:limit]
 
     async def _scan(self, wanted: AuditFilter, low: int, high: int, limit: int, *, newest_first: bool) -> list[Event]:
         """The events of the log itself, page by page from one end, until there are enough."""
