@@ -57,17 +57,21 @@ class CheckpointList(Projection):
         self._by_name: dict[str, list[str]] = {}
 
     def apply(self, event: Event) -> None:
-        """Take one event in."""
-        self.record(event.entity_id, event.changes[0], event.event_id, event.position, event.time_ns)
+        """Take one event in; one of the same name that an application has given to an entity of its own is none of these."""
+        if event.entity_type == CHECKPOINT_TYPE:
+            self.record(event.entity_id, event.changes[0], event.event_id, event.position, event.time_ns)
 
     def record(self, checkpoint_id: str, change: Change, event_id: bytes, position: int, time_ns: int) -> None:
         """Take in what an event at a position says of a checkpoint."""
-        self.position = max(self.position, position)
         if change[0] == REMOVE:
             removed = self._entries.pop(checkpoint_id, None)
             if removed is not None:
                 self._by_name[removed.name].remove(checkpoint_id)
-            return
+        else:
+            self._add(checkpoint_id, change, event_id, time_ns)
+        self.position = max(self.position, position)  # last: what has failed can be tried again
+
+    def _add(self, checkpoint_id: str, change: Change, event_id: bytes, time_ns: int) -> None:
         state = change[2]
         entry = CheckpointEntry(
             id=checkpoint_id,

@@ -65,6 +65,7 @@ class ProjectionDatabase:
         self.path = path
         self._db = db
         self._lock = threading.Lock()
+        self._telling = threading.Lock()
         self._applying = False
         self._closed = False
         self.version = self.position = self.time_ns = self.notified = self.live_after = 0
@@ -133,8 +134,8 @@ class ProjectionDatabase:
         return sqlite3.SQLITE_DENY if self._applying and action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
 
     def close(self) -> None:
-        """Copy what no reader holds back into the file, and close it; idempotent."""
-        with self._lock:
+        """Copy what no reader holds back into the file, and close it; idempotent. Side effects that go on are noted before."""
+        with self._telling, self._lock:
             if not self._closed:
                 self._closed = True
                 with contextlib.suppress(sqlite3.Error):  # nothing is lost: the commits are in the write-ahead file
@@ -164,6 +165,12 @@ class ProjectionDatabase:
             projection.apply(self._db, events)
         finally:
             self._applying = False
+        if not self._db.in_transaction:  # the authorizer does not hear of this way: going on would commit statement by statement
+            raise ProjectionFailedError(
+                self.name,
+                self.position,
+                "its apply took the transaction back (OR ROLLBACK, RAISE(ROLLBACK)) and passed over that; mend it, and raise its version",
+            )
 
     def _advance(self, through: Row, notifies: bool) -> tuple[int, bytes, int, int]:
         position, event_id, time_ns = through[0], event_id_of(through[4]), time_of(through[4])
@@ -228,7 +235,7 @@ class ProjectionDatabase:
         try:
             self._apply(projection, [event])
         except Exception as error:  # the projection is the application's: whatever it raises is on record with the event
-            if is_trouble(error):
+            if is_trouble(error) or not self._db.in_transaction:
                 raise
             self._db.execute("ROLLBACK TO projection_event")
             self._db.execute("RELEASE projection_event")
@@ -277,20 +284,39 @@ class ProjectionDatabase:
                 self.parked[left.position, left.stage] = left
             return error is None
 
-    def replace_parked(self, parked: ParkedEvent, left: ParkedEvent | None) -> None:
-        """Note what became of an event that was parked for its side effects: None when they have happened."""
-        with self._lock:
-            with self._transaction():
-                self._delete_parked(parked)
-                if left is not None:
-                    self._write_parked(left)
-            self.parked.pop((parked.position, parked.stage), None)
-            if left is not None:
-                self.parked[left.position, left.stage] = left
+    def tell(self, projection: SQLiteProjection, events: Sequence[Event], notified: int) -> Exception | None:
+        """Call `after_commit` with a batch, and note up to where it has been told.
 
-    def tell(self, notified: int, failed: Sequence[ParkedEvent]) -> None:
-        """Note up to where `after_commit` has been told, and for which events it failed."""
+        It is one call, so a caller that goes away between the two does not have it told again.
+
+        Returns:
+            what it raised; nothing has been noted then.
+        """
+        with self._telling:
+            due = [event for event in events if event.position > self.notified]
+            try:
+                if due:
+                    projection.after_commit(due)
+            except Exception as error:  # noqa: BLE001  the projection is the application's: the caller has it tried again, then parked
+                return error
+            self._note_told(notified, [])
+            return None
+
+    def tell_singly(self, projection: SQLiteProjection, events: Sequence[Event], notified: int, attempts: int) -> list[ParkedEvent]:
+        """The same, event by event: one that fails is parked, and returned."""
+        with self._telling:
+            failed = []
+            for event in events:
+                error = _effects_of(projection, event) if event.position > self.notified else None
+                if error is not None:
+                    failed.append(park(event, error, attempts, "after_commit"))
+            self._note_told(notified, failed)
+            return failed
+
+    def _note_told(self, notified: int, failed: Sequence[ParkedEvent]) -> None:
         with self._lock:
+            if notified <= self.notified:
+                return
             with self._transaction():
                 self._db.execute("UPDATE projection_progress SET notified = ?", (notified,))
                 for parked in failed:
@@ -298,11 +324,28 @@ class ProjectionDatabase:
             self.notified = notified
             self.parked.update({(parked.position, parked.stage): parked for parked in failed})
 
+    def tell_parked(self, projection: SQLiteProjection, parked: ParkedEvent, event: Event) -> bool:
+        """Call `after_commit` with an event that is parked for it; True when that went well."""
+        with self._telling:
+            error = _effects_of(projection, event)
+            left = None if error is None else park(event, error, parked.attempts + 1, "after_commit")
+            with self._lock:
+                with self._transaction():
+                    self._delete_parked(parked)
+                    if left is not None:
+                        self._write_parked(left)
+                self.parked.pop((parked.position, parked.stage), None)
+                if left is not None:
+                    self.parked[left.position, left.stage] = left
+            return error is None
+
     def finish(self, predecessor: ProjectionDatabase | None, *, notifies: bool) -> None:
         """End a build: what follows is live. What its predecessor still owes to `after_commit` goes over to it."""
         notified = live_after = self.position
         owed: list[ParkedEvent] = []
         if predecessor is not None and notifies:
+            with predecessor._telling:  # what is being told at the moment has been told
+                pass
             notified, live_after = min(predecessor.notified, self.position), min(predecessor.live_after, self.position)
             for parked in predecessor.parked.values():
                 own = (parked.position, "apply") in self.parked
@@ -328,6 +371,14 @@ class ProjectionDatabase:
                 return self._db.execute(sql, parameters).fetchall()
             finally:
                 self._db.execute("PRAGMA query_only = 0")
+
+
+def _effects_of(projection: SQLiteProjection, event: Event) -> Exception | None:
+    try:
+        projection.after_commit([event])
+    except Exception as error:  # noqa: BLE001  the projection is the application's: what it raises is on record with the event
+        return error
+    return None
 
 
 def park(event: Event, error: BaseException, attempts: int, stage: Stage) -> ParkedEvent:

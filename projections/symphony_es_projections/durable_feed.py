@@ -18,7 +18,7 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ProjectionFailedError, ProjectionUnavailableError
 from symphony_es.events.codec import Row, decode_row, event_id_of
 from symphony_es.events.event import Event
-from symphony_es_projections.database import DamagedBuildError, ProjectionDatabase, park
+from symphony_es_projections.database import DamagedBuildError, ProjectionDatabase
 from symphony_es_projections.durable import Parameters, SQLiteProjection
 from symphony_es_projections.feed import Feed, FeedOptions, report_parked
 from symphony_es_projections.files import (
@@ -269,32 +269,24 @@ class DurableFeed(Feed[Build]):
         while self._notifies and build.live and database.notified < database.position:
             rows, through = await self.read_batch(database.notified, database.position)
             events = [decode_row(row) for row in rows if (row[0], "apply") not in database.parked]
-            failed = await self._call_after_commit(build, events) if events else []
-            await self.run(database.tell, through[0], failed)
-            report_parked(self.name, failed)
+            await self._tell(build, events, through[0])
 
-    async def _call_after_commit(self, build: Build, events: list[Event]) -> list[ParkedEvent]:
+    async def _tell(self, build: Build, events: list[Event], notified: int) -> None:
+        database, projection = build.database, build.projection
         for attempt in range(1, self.options.attempts + 1):
-            try:
-                await self.run(build.projection.after_commit, events)
-                return []
-            except Exception as error:  # noqa: BLE001  the projection is the application's: what it raises is on record with the events
-                logger.debug(
-                    "projection_effects_failed",
-                    projection=self.name,
-                    position=build.position,
-                    attempt=attempt,
-                    error_type=type(error).__name__,
-                )
+            error = await self.run(database.tell, projection, events, notified)
+            if error is None:
+                return
+            logger.debug(
+                "projection_effects_failed",
+                projection=self.name,
+                position=build.position,
+                attempt=attempt,
+                error_type=type(error).__name__,
+            )
             if attempt < self.options.attempts:
                 await self.pause(attempt)
-        failed = []
-        for event in events:
-            try:
-                await self.run(build.projection.after_commit, [event])
-            except Exception as error:  # noqa: BLE001  as above
-                failed.append(park(event, error, self.options.attempts + 1, "after_commit"))
-        return failed
+        report_parked(self.name, await self.run(database.tell_singly, projection, events, notified, self.options.attempts + 1))
 
     # -- parked events ------------------------------------------------------------------------------------------------
 
@@ -310,6 +302,7 @@ class DurableFeed(Feed[Build]):
             await self.prepare(await self.log.refresh_head())
             through = 0
             async with self._lock:
+                await self.settle()  # else it would be told of an event twice that went through here
                 build = self.current()
                 for parked in self.parked():
                     event = decode_row(await self.log.row_at(parked.position))
@@ -324,13 +317,7 @@ class DurableFeed(Feed[Build]):
             if not applied or not owes:
                 return applied
             parked = database.parked[parked.position, "after_commit"]
-        try:
-            await self.run(build.projection.after_commit, [event])
-        except Exception as error:  # noqa: BLE001  as above
-            await self.run(database.replace_parked, parked, park(event, error, parked.attempts + 1, "after_commit"))
-            return False
-        await self.run(database.replace_parked, parked, None)
-        return True
+        return await self.run(database.tell_parked, build.projection, parked, event)
 
     # -- failing and closing ------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class Feed(ABC, Generic[B]):
         self._given_up = False
         self._awaited = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self._behind_since = time.monotonic()
+        self._behind_since: float | None = time.monotonic()
 
     # -- what kinds of projections do in ways of their own ------------------------------------------------------------
 
@@ -120,6 +120,12 @@ class Feed(ABC, Generic[B]):
     async def settle(self) -> None:
         """Do what an earlier process left over; nothing by default."""
 
+    async def shut(self) -> None:
+        """Give up what it holds, once a build that goes on has noticed that nothing comes any more."""
+        self.give_up()
+        async with self._build_lock:
+            await self.close()
+
     async def close(self) -> None:
         """Give up what it holds; nothing by default."""
 
@@ -131,6 +137,7 @@ class Feed(ABC, Generic[B]):
         try:
             with self.failing():
                 head = await self.log.refresh_head()
+                self._behind_s()
                 target = head if until is None else min(until, head)
                 await self.prepare(target)
                 async with self._lock:
@@ -148,10 +155,12 @@ class Feed(ABC, Generic[B]):
         """Build anew beside what serves readers, and put it in its place."""
         with self.failing():
             await self.prepare(await self.log.refresh_head())
+        with self.failing(lasting=False):  # the one in place goes on
             async with self._build_lock:
+                self._check_going()
                 await self.build(await self.begin(), lambda: self.position, on_progress)
-            self.error = None
-            self.advanced()
+        self.error = None
+        self.advanced()
 
     async def build(self, build: B, goal: Callable[[], int], on_progress: OnProgress | None = None) -> None:
         """Bring a build to a goal that may move on meanwhile, and put it in place.
@@ -182,6 +191,7 @@ class Feed(ABC, Generic[B]):
 
     async def _advance_to(self, build: B, target: int, on_progress: OnProgress | None) -> None:
         while build.position < target:
+            self._check_going()
             await self.advance(build, target)
             if on_progress is not None:
                 on_progress(build.position, target)
@@ -196,7 +206,7 @@ class Feed(ABC, Generic[B]):
 
     async def run(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """Call a function in a worker thread. It ends even when nobody waits for it any more."""
-        return await asyncio.wrap_future(self.options.executor.submit(partial(function, *arguments, **named)))
+        return await asyncio.wrap_future(self.options.executor.submit(_called, partial(function, *arguments, **named)))
 
     async def pause(self, attempt: int) -> None:
         """Wait a little before the next attempt, each time twice as long."""
@@ -205,17 +215,18 @@ class Feed(ABC, Generic[B]):
     # -- telling ------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def failing(self) -> Iterator[None]:
-        """Make one typed error of whatever goes wrong, and tell it to those who wait."""
+    def failing(self, *, lasting: bool = True) -> Iterator[None]:
+        """Make one typed error of whatever goes wrong, and tell it to those who wait; only to the caller if it is not `lasting`."""
         try:
             yield
         except Exception as error:
             failed = error if isinstance(error, ProjectionFailedError) else self.failure(error)
-            self.error = failed
             logger.error("projection_failed", projection=self.name, position=failed.position, error=str(failed))  # noqa: TRY400  told to callers
-            for _, waiter in self._waiters:
-                if not waiter.done():
-                    waiter.set_exception(failed)
+            if lasting:
+                self.error = failed
+                for _, waiter in self._waiters:
+                    if not waiter.done():
+                        waiter.set_exception(failed)
             if failed is error:
                 raise
             raise failed from error
@@ -232,11 +243,23 @@ class Feed(ABC, Generic[B]):
     def advanced(self) -> None:
         """Tell those who wait that it has got on."""
         position = self.position
-        if position >= self.log.head:
-            self._behind_since = time.monotonic()
+        self._behind_s()
         for awaited, waiter in self._waiters:
             if awaited <= position and not waiter.done():
                 waiter.set_result(None)
+
+    def _behind_s(self) -> float:
+        """For how many seconds it has been behind, as far as anybody has looked."""
+        if self.position >= self.log.head:
+            self._behind_since = None
+            return 0.0
+        if self._behind_since is None:
+            self._behind_since = time.monotonic()
+        return time.monotonic() - self._behind_since
+
+    def _check_going(self) -> None:
+        if self._given_up:
+            raise NotReadyError("the projection runner is closed")
 
     def give_up(self) -> None:
         """Tell those who wait that nothing comes any more."""
@@ -251,8 +274,7 @@ class Feed(ABC, Generic[B]):
             return
         if self.error is not None:
             raise self.error
-        if self._given_up:
-            raise NotReadyError("the projection runner is closed")
+        self._check_going()
         entry = (position, asyncio.get_running_loop().create_future())
         self._waiters.append(entry)
         self._awaited.set()
@@ -279,7 +301,7 @@ class Feed(ABC, Generic[B]):
             version=self.version,
             position=position,
             lag_events=lag,
-            lag_s=time.monotonic() - self._behind_since if lag else 0.0,
+            lag_s=self._behind_s(),
             state=self._state(lag),
             parked=len(self.parked()),
             error=None if self.error is None else str(self.error),
@@ -293,6 +315,13 @@ class Feed(ABC, Generic[B]):
         if self.following and lag <= self.options.batch:
             return "following"
         return "catching up" if self.following or self._active else "idle"
+
+
+def _called(function: Callable[[], T]) -> T:
+    try:
+        return function()
+    except StopIteration as error:  # a future cannot hold one: whoever awaits it would wait for ever
+        raise RuntimeError(f"StopIteration: {error}") from error
 
 
 def report_parked(name: str, parked: list[ParkedEvent]) -> None:

@@ -212,11 +212,11 @@ class ProjectionRunner:
                     await feed.gather(GATHER_S)
                     await self._log.wait_for(feed.position + 1)
                 except SymphonyError as error:
-                    if isinstance(error, NotReadyError) or isinstance(error.__cause__, NotReadyError):
-                        return  # the log has been closed
                     if not isinstance(error, ProjectionFailedError):
                         with contextlib.suppress(ProjectionFailedError), feed.failing():
                             raise
+                    if isinstance(error, NotReadyError) or isinstance(error.__cause__, NotReadyError):
+                        return  # the log has been closed
                     failures += 1
                     await asyncio.sleep(min(self._retry_s * 2 ** min(failures - 1, 16), LONGEST_RETRY_S))
         finally:
@@ -237,8 +237,7 @@ class ProjectionRunner:
         self._closed = True
         await self.stop()
         for feed in self._feeds.values():
-            feed.give_up()
-            await feed.close()
+            await feed.shut()
         await asyncio.to_thread(self._executor.shutdown)
         if self._directory_lock is not None:
             self._directory_lock.release()

@@ -38,7 +38,8 @@ class ProjectionStatus:
 
     Attributes:
         position: the last position it has taken in; during a first build, the build's.
-        lag_events: how many positions of the log it is behind. lag_s: for how many seconds it has been behind; 0 when it is not.
+        lag_events: how many positions of the log it is behind. lag_s: for how many seconds it has been behind, as
+            far as anybody has looked; 0 when it is not.
         state: what it does: nothing, following the log, catching up with it, building, or nothing because it has failed.
         parked: how many events it has passed over.
         error: why it has failed; None when it has not.

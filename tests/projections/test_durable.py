@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import stat
@@ -257,7 +258,7 @@ async def test_side_effects_are_for_live_events_at_least_once(log: EventLog, run
 
     await fill(log, 2)
     with monkeypatch.context() as patch:
-        patch.setattr(ProjectionDatabase, "tell", die)
+        patch.setattr(ProjectionDatabase, "_note_told", die)
         with pytest.raises(DiesError):
             await runner.catch_up()
     await runner.close()
@@ -522,3 +523,126 @@ async def test_a_batch_that_nobody_waits_for_any_more_is_not_taken_in_twice(log:
     assert await position_and_rows(tally) == (20, 20)
     assert [batch for _, batch in tally.batches] == [list(range(1, 11)), list(range(11, 21))]
     assert runner.parked("tally") == []
+
+
+@pytest.mark.parametrize("method", ["apply", "after_commit"])
+async def test_an_event_that_raises_stop_iteration_is_parked(log: EventLog, run: RunnerMaker, method: str) -> None:
+    """`next` of something empty is an error like any other, though no future can hold it."""
+
+    class Next(Tally):
+        def fail(self, *arguments: Any) -> None:
+            if 2 in [event.position for event in arguments[-1]]:
+                next(iter(()))
+
+    setattr(Next, method, Next.fail)
+    runner = run(log, Next())
+    await runner.catch_up()
+    await fill(log, 3)
+    async with asyncio.timeout(20):
+        await runner.catch_up()
+    assert [(parked.position, parked.stage, parked.error_type) for parked in runner.parked("tally")] == [(2, method, "StopIteration")]
+
+
+async def test_a_transaction_that_apply_takes_back_is_no_progress(log: EventLog, run: RunnerMaker, directory: Path) -> None:
+    """SQLite's own ROLLBACK, whose error `apply` passes over: the position stays where it was, and the error says why."""
+
+    class Rollback(Tally):
+        def apply(self, db: sqlite3.Connection, events: Any) -> None:
+            super().apply(db, events)
+            if 3 in [event.position for event in events]:
+                with contextlib.suppress(sqlite3.IntegrityError):
+                    db.execute("INSERT OR ROLLBACK INTO seen VALUES (3)")
+
+    await fill(log, 5)
+    runner = run(log, Rollback())
+    with pytest.raises(ProjectionFailedError, match="took the transaction back"):
+        await runner.catch_up()
+    await runner.close()
+    (build,) = directory.glob("tally.*.db")
+    with contextlib.closing(sqlite3.connect(build)) as database:
+        assert database.execute("SELECT position, notified FROM projection_progress").fetchall() == [(0, 0)]
+        assert database.execute("SELECT count(*) FROM tally").fetchone() == (0,)
+
+
+async def test_lag_is_told_from_when_it_began(log: EventLog, run: RunnerMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was at the head for an hour, and is one event behind now, is not an hour behind."""
+    now = 1000.0
+    monkeypatch.setattr("symphony_es_projections.feed.time.monotonic", lambda: now)
+    runner = run(log, Tally())
+    await runner.catch_up()
+    now += 3600
+    await fill(log, 1)
+    assert (runner.status()[0].lag_events, runner.status()[0].lag_s) == (1, 0.0)
+    now += 5
+    assert runner.status()[0].lag_s == 5.0
+    await runner.catch_up()
+    assert runner.status()[0].lag_s == 0.0
+
+
+async def test_who_waits_hears_that_the_log_was_closed(log: EventLog, run: RunnerMaker, tmp_path: Path) -> None:
+    """The task that follows ends then: nobody waits for it for ever."""
+    await fill(log, 3)
+    reading = await EventLog.open_read_only(tmp_path / "log")
+    runner = run(reading, Tally(), in_memory=True)
+    runner.start()
+    await runner.wait_for(3, timeout_s=20)
+    waiting = asyncio.ensure_future(runner.wait_for(4))
+    await asyncio.sleep(0)
+    await reading.close()
+    async with asyncio.timeout(20):
+        with pytest.raises(ProjectionFailedError, match="the log is closed"):
+            await waiting
+        with pytest.raises(ProjectionFailedError, match="the log is closed"):
+            await runner.wait_for(4)
+    assert runner.status()[0].state == "failed"
+
+
+async def test_an_orderly_end_repeats_no_side_effect(log: EventLog, run: RunnerMaker) -> None:
+    """What is told when the runner is closed is noted before the database is closed."""
+    begun, released = threading.Event(), threading.Event()
+
+    class Slow(Tally):
+        def after_commit(self, events: Any) -> None:
+            begun.set()
+            released.wait(20)
+            super().after_commit(events)
+
+    slow, again = Slow(), Tally()
+    runner = run(log, slow)
+    await runner.catch_up()
+    await fill(log, 3)
+    runner.start()
+    await asyncio.to_thread(begun.wait, 20)
+    await runner.stop()
+    closing = asyncio.ensure_future(runner.close())
+    await asyncio.sleep(0)
+    released.set()
+    await closing
+    await run(log, again).catch_up()
+    assert (slow.effects, again.effects) == ([1, 2, 3], [])
+
+
+async def test_what_is_being_told_is_not_told_a_second_time(log: EventLog, run: RunnerMaker) -> None:
+    """The one who asked was cancelled while `after_commit` went on; the next one waits for it."""
+    begun, released = threading.Event(), threading.Event()
+
+    class Slow(Tally):
+        def after_commit(self, events: Any) -> None:
+            begun.set()
+            released.wait(20)
+            super().after_commit(events)
+
+    slow = Slow()
+    runner = run(log, slow)
+    await runner.catch_up()
+    await fill(log, 3)
+    task = asyncio.ensure_future(runner.catch_up())
+    await asyncio.to_thread(begun.wait, 20)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    again = asyncio.ensure_future(runner.catch_up())
+    while len(runner._executor._threads) < 2 and not again.done():
+        await asyncio.sleep(0.001)
+    released.set()
+    await again
+    assert slow.effects == [1, 2, 3]

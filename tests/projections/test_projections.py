@@ -107,3 +107,14 @@ async def test_runs_and_how_far_they_are(symphony: Symphony) -> None:
     assert runs.get(first.id).changed_at >= runs.get(first.id).started_at
     symphony.entities.remove(second)
     assert (await fed(symphony, runs)).get(second.id) is None
+
+
+async def test_an_event_that_is_only_called_like_a_checkpoints(symphony: Symphony) -> None:
+    """An application may name its events as it likes: they are no checkpoints, and hide none."""
+    customer = symphony.entities.add(Customer(id="c"))
+    await symphony.flush()
+    async with symphony.transaction("CheckpointCreated"):
+        customer.name = "other"
+    await symphony.create_checkpoint("real")
+    checkpoints = await fed(symphony, CheckpointList())
+    assert [entry.name for entry in checkpoints.newest_first()] == ["real"]

@@ -298,3 +298,34 @@ async def test_two_runners_of_two_directories_agree(log: EventLog, tmp_path: Pat
             await runner.catch_up()
             found.append([tuple(row) for row in await tally.read("SELECT * FROM tally ORDER BY key")])
     assert found[0] == found[1] == found[2] == [("Thing:1", 300, 300), ("Thing:2", 30, 330)]
+
+
+async def test_a_rebuild_that_fails_is_no_failure_of_what_follows(log: EventLog, run: RunnerMaker) -> None:
+    """Its error goes to who asked for it; those who wait for the one in place get what they wait for."""
+    await fill(log, 10)
+    tally = Tally()
+    runner = run(log, tally, max_parked=0)
+    runner.start()
+    await runner.wait_for(10, timeout_s=30)
+    tally.poison = lambda event: event.position == 5
+    with pytest.raises(ProjectionFailedError, match="poison at 5"):
+        await runner.rebuild("tally")
+    assert (runner.status()[0].state, runner.status()[0].error) == ("following", None)
+    await fill(log, 1)
+    await runner.wait_for(11, timeout_s=30)
+
+
+async def test_a_runner_that_is_closed_during_a_rebuild(log: EventLog, run: RunnerMaker, directory: Path) -> None:
+    """The rebuild ends with an error that says so; its file is closed and gone."""
+    await fill(log, 2000)
+    runner = run(log, Tally(), batch=20)
+    await runner.catch_up()
+    before = builds(directory)
+    begun = asyncio.Event()
+    task = asyncio.ensure_future(runner.rebuild("tally", lambda position, goal: begun.set()))
+    await begun.wait()
+    await runner.close()
+    with pytest.raises(ProjectionFailedError, match="the projection runner is closed"):
+        await task
+    assert builds(directory) == before
+    assert not [path for path in directory.iterdir() if path.name.endswith(("-wal", "-shm"))]
