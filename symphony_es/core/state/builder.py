@@ -1,20 +1,28 @@
-"""Building a world from states: creation, connection, and the comparison of what came out with what went in."""
+"""Building a world from states: creation, connection, and the comparison of what came out with what went in.
+
+What the library's own restorer of an `@entity` class makes equals its state by construction, so it is compared with nothing; what a
+restorer of the application makes is captured and compared.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from symphony_es.core.state.bulk import kept_objects
 from symphony_es.core.state.history import live_states
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.report import Difference, ResumeReport, UnresolvedReference
 from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
 from symphony_es.core.state.tracking.connect import connect
-from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer, unknown_names
+from symphony_es.core.state.tracking.entity_restorer import FLAT, DeclaredEntityRestorer, unknown_names
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.core.state.world import World
 from symphony_es.errors import UnresolvedReferenceError
 from symphony_es.events.diff import diff
+from symphony_es.events.identifiers import MAX_ID_BYTES, check_entity_id, check_entity_type
 from symphony_es_projections.references import References
 
 if TYPE_CHECKING:
@@ -23,7 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["build_world", "note_difference"]
 
-BREATH = 200  # entities between two turns of the event loop
+SLICE_S = 0.005
+"""How long the event loop is held at a time, in seconds, while entities are restored: others have their turn in between."""
+
+LOOK = 32  # entities between two looks at the clock
 
 
 async def build_world(shell: Host, world: World, fold: Fold, report: ResumeReport, *, strict: bool) -> None:
@@ -40,53 +51,147 @@ async def build_world(shell: Host, world: World, fold: Fold, report: ResumeRepor
         RestorationError: a restorer failed. The new world must be thrown away.
         UnresolvedReferenceError: `strict`, and a target is missing.
     """
-    context = RestorationContext(shell)
     states = await asyncio.to_thread(live_states, fold)
-    await _create(world, context, states, report)
-    await _connect(world, context, states, report, strict=strict)
-    for count, (key, state) in enumerate(states.items()):
-        if count % BREATH == 0:
-            await asyncio.sleep(0)
-        note_difference(world, world.records[key], state, report)
+    builder = WorldBuilder(shell, world, report)
+    await builder.create(list(states.values()))
+    await builder.connect(strict=strict)
+    await builder.compare()
     world.entity_count = len(states)
 
 
-async def _create(world: World, context: RestorationContext, states: dict[str, EntityState], report: ResumeReport) -> None:
-    manager = world.restorers
-    for count, (key, state) in enumerate(states.items()):
-        if count % BREATH == 0:
-            await asyncio.sleep(0)
-        world.under_restoration = state.reference
-        made = await manager.restore_entity(state.reference, state.data or {}, state.state_version, context)
-        restorer = manager.restorer_for(state.entity_type)
-        record = EntityRecord(world, key, made, restorer, version=state.version, generation=state.generation)
+class WorldBuilder:
+    """Makes the objects of a world under construction from states, connects them, and compares those that need it.
+
+    Attributes:
+        context: what restorers see.
+    """
+
+    def __init__(self, shell: Host, world: World, report: ResumeReport) -> None:
+        self.context = RestorationContext(shell)
+        self.world = world
+        self.report = report
+        self._holders: dict[str, EntityState] = {}  # states that may refer to others
+        self._doubtful: list[EntityState] = []  # states that their objects do not equal by construction
+        self._prefix = ":"  # of the keys of the type at hand; no key begins with this one
+        self._maker: DeclaredEntityRestorer | None = None  # of that type, where it is the library's own
+        self._until = 0.0
+
+    async def create(self, states: Sequence[EntityState]) -> None:
+        """Make an object of each state, in their order.
+
+        Raises:
+            RestorationError: a restorer failed.
+        """
+        at = 0
+        while at < len(states):
+            with kept_objects():
+                made = self._make_some(states, at)
+            self.report.restored += made
+            at += made
+            if at < len(states) and not await self._breathe():
+                await self._restore(states[at])
+                at += 1
+
+    async def _breathe(self) -> bool:
+        """Let others have their turn when it is time; whether it was."""
+        if time.perf_counter() < self._until:
+            return False
+        await asyncio.sleep(0)
+        self._until = time.perf_counter() + SLICE_S
+        return True
+
+    def _make_some(self, states: Sequence[EntityState], at: int) -> int:
+        """Make objects until it is time to breathe, or one needs more than the library's own restorer; how many were made."""
+        start, entities, records, world, clock = at, self.context.entities, self.world.records, self.world, time.perf_counter
+        types, report, holders = self.world.types, self.report, self._holders
+        while clock() < self._until:
+            for state in states[at : at + LOOK]:
+                key = state.key
+                if not key.startswith(self._prefix):
+                    self._turn_to(state)
+                maker, data = self._maker, state.data or {}
+                if maker is None or state.state_version != maker.state_version:
+                    return at - start
+                entity_id = key[len(self._prefix) :]
+                if "\0" in entity_id or not 0 < len(entity_id) <= _SURELY_AN_ID:
+                    check_entity_id(entity_id)
+                flat = FLAT.issuperset(map(type, data.values()))
+                unknown: set[str] = set() if not flat else _NONE
+                made = maker.make(entity_id, data, types, unknown, flat=flat)
+                if made is None:
+                    return at - start
+                if entities.setdefault(key, made) is not made:
+                    self.context.register_entity(state.entity_type, entity_id, made)  # says that it is taken
+                records[key] = record = EntityRecord(world, key, made, maker, version=state.version, generation=state.generation)
+                made.__dict__["_symphony_record"] = record
+                if not flat:
+                    holders[key] = state
+                    if unknown:
+                        report.unknown_values[key] = sorted(unknown)
+                at += 1
+            if at == len(states):
+                break
+        return at - start
+
+    def _turn_to(self, state: EntityState) -> None:
+        """Take up the type of a state: find its restorer, once for all entities of the type."""
+        entity_type = check_entity_type(state.entity_type)
+        restorer = self.world.restorers.restorer_for(entity_type)
+        self._prefix = f"{entity_type}:"
+        self._maker = None
+        if isinstance(restorer, DeclaredEntityRestorer) and restorer.is_exact:
+            self._maker = restorer
+            restorer.register_named_types(self.world.types)
+
+    async def _restore(self, state: EntityState) -> None:
+        """Have an object made by the restorer of its type, whatever that does."""
+        world, reference = self.world, state.reference
+        world.under_restoration = reference
+        made = await world.restorers.restore_entity(reference, state.data or {}, state.state_version, self.context)
+        world.under_restoration = None
+        restorer = world.restorers.restorer_for(state.entity_type)
+        record = EntityRecord(world, state.key, made, restorer, version=state.version, generation=state.generation)
         world.install(record, state.data or {})
+        self._holders[state.key] = state
         if isinstance(made, UnrestoredEntity):
             record.known, record.manual = None, True  # it cannot change
-            report.unrestored[key] = made.reason
+            self.report.unrestored[state.key] = made.reason
         else:
-            report.restored += 1
-    world.under_restoration = None
+            self.report.restored += 1
+            self._doubtful.append(state)
+
+    async def connect(self, *, strict: bool) -> None:
+        """Set every reference on the object that holds it.
+
+        Raises:
+            UnresolvedReferenceError: `strict`, and a target is missing.
+        """
+        context, report = self.context, self.report
+        asked = {(id(target), attribute) for target, attribute, _ in context.pending_references}
+        await context.resolve_references()
+        references = await asyncio.to_thread(References, self._holders)
+        for count, (key, path, reference) in enumerate(references.all()):
+            if count % LOOK == 0:
+                await self._breathe()
+            target = context.entities.get(reference.key)
+            if target is None:
+                report.unresolved.append(UnresolvedReference(key, path, reference))
+                continue
+            holder = context.entities[key]
+            if not isinstance(holder, UnrestoredEntity) and (id(holder), path[0]) not in asked:
+                connect(holder, path, reference, target)
+        if strict and report.unresolved:
+            raise UnresolvedReferenceError([(item.entity, item.path, item.target.key) for item in report.unresolved])
+
+    async def compare(self) -> None:
+        """Note where objects differ from their states; the library's own restorer leaves nothing to compare."""
+        for state in self._doubtful:
+            await self._breathe()
+            note_difference(self.world, self.world.records[state.key], state, self.report)
 
 
-async def _connect(
-    world: World, context: RestorationContext, states: dict[str, EntityState], report: ResumeReport, *, strict: bool
-) -> None:
-    asked = {(id(target), attribute) for target, attribute, _ in context.pending_references}
-    await context.resolve_references()
-    references = await asyncio.to_thread(References, states)
-    for count, (key, path, reference) in enumerate(references.all()):
-        if count % BREATH == 0:
-            await asyncio.sleep(0)
-        target = context.entities.get(reference.key)
-        if target is None:
-            report.unresolved.append(UnresolvedReference(key, path, reference))
-            continue
-        holder = context.entities[key]
-        if not isinstance(holder, UnrestoredEntity) and (id(holder), path[0]) not in asked:
-            connect(holder, path, reference, target)
-    if strict and report.unresolved:
-        raise UnresolvedReferenceError([(item.entity, item.path, item.target.key) for item in report.unresolved])
+_SURELY_AN_ID = MAX_ID_BYTES // 4  # characters: none takes more than four bytes
+_NONE: set[str] = set()  # of a flat state nothing is unknown
 
 
 def note_difference(world: World, record: EntityRecord, state: EntityState, report: ResumeReport) -> None:

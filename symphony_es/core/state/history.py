@@ -168,4 +168,5 @@ def _births(row: Row) -> int:
 
 def live_states(fold: Fold) -> dict[str, EntityState]:
     """The application's entities of a fold that are not deleted, in the order of their keys."""
-    return {key: state for key, state in sorted(fold.states.items()) if not state.deleted and not is_system(key)}
+    states = fold.states
+    return {key: states[key] for key in sorted(states) if states[key].data is not None and not key.startswith(SYSTEM_PREFIX)}

@@ -125,7 +125,10 @@ class Membership:
 
     def all(self, entity_type: str | None = None) -> list[Any]:
         """All live objects, or those of a type, in the order in which they were added."""
-        return [record.obj for record in self._records.values() if entity_type is None or record.entity_type == entity_type]
+        if entity_type is None:
+            return [record.obj for record in self._records.values()]
+        prefix = f"{entity_type}:"
+        return [record.obj for key, record in self._records.items() if key.startswith(prefix)]
 
     def check_open(self, record: EntityRecord) -> None:
         """The gate that every change passes, with the lock held.

@@ -59,6 +59,7 @@ class EntityRecord:
 
     Attributes:
         key: `Type:id`.
+        reference: the same as an `EntityReference`.
         obj: the live object.
         version: the version it will have when everything submitted has been appended.
         known: last known plain state of an object of a foreign class; None for classes that track themselves.
@@ -73,13 +74,13 @@ class EntityRecord:
         "adoption", "adoption_version", "broken", "closed", "dropped", "generation", "holder", "key", "known", "manual",
         "obj", "pending", "reference", "restorer", "version", "world",
     )  # fmt: skip
+    reference: EntityReference
 
     def __init__(
         self, world: Membership, key: str, obj: Any, restorer: EntityRestorer | None, *, version: int = 0, generation: int = 0
     ) -> None:
         self.world = world
         self.key = key
-        self.reference = EntityReference(*split_key(key))
         self.obj = obj
         self.restorer = restorer
         self.version = version
@@ -93,6 +94,15 @@ class EntityRecord:
         self.closed: str | None = None
         self.adoption: list[Change] | None = None
         self.adoption_version: int | None = None
+
+    if not TYPE_CHECKING:  # for type checkers there are no other attributes than those above
+
+        def __getattr__(self, name: str) -> EntityReference:
+            """The reference, made when it is first asked for: most of the entities that a resume brings back are never asked."""
+            if name != "reference":
+                raise AttributeError(name)
+            self.reference = made = EntityReference(*split_key(self.key))
+            return made
 
     @property
     def entity_type(self) -> str:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from symphony_es.errors import DecodeError, LimitExceededError, SnapshotDamagedError
 from symphony_es.events.codec import decode_value, encode_value
 from symphony_es.events.fold import EntityState
 
-__all__ = ["Frame", "decode_frame", "encode_frame", "split_block"]
+__all__ = ["Frame", "decode_block", "decode_frame", "encode_frame", "split_block"]
 
 _FRAME = struct.Struct(">IIBQQQQH")  # length, CRC, flags, version, position, state version, generation, length of the key
 _PREFIX = struct.Struct(">II")  # length and CRC stand before what they are about
@@ -88,15 +88,50 @@ def decode_frame(name: str, block: memoryview, frame: Frame) -> EntityState:
         SnapshotDamagedError: its data cannot be decoded.
     """
     _, _, _, version, position, state_version, generation, key_length = _FRAME.unpack_from(block, frame.start)
-    data = None
-    encoded = bytes(block[frame.start + _FRAME.size + key_length : frame.stop])
-    if not frame.deleted:
+    data = _decode_data(name, frame.key, frame.deleted, bytes(block[frame.start + _FRAME.size + key_length : frame.stop]))
+    return EntityState(frame.key, data, version, position, state_version, generation)
+
+
+def decode_block(name: str, block: memoryview) -> list[EntityState]:
+    """All states of a block, in the order of their keys: `split_block` and `decode_frame` in one loop, for reading everything.
+
+    Raises:
+        SnapshotDamagedError: the block is not a row of whole frames with rising keys, or a state cannot be decoded.
+    """
+    states: list[EntityState] = []
+    unpack, head, prefix = _FRAME.unpack_from, _FRAME.size, _PREFIX.size
+    start, size, last_key = 0, len(block), ""
+    while start < size:
+        if size - start < head:
+            raise SnapshotDamagedError(name, "a frame is cut off")
+        length, check, flags, version, position, state_version, generation, key_length = unpack(block, start)
+        stop = start + prefix + length
+        key_stop = start + head + key_length
+        if stop > size or key_stop > stop or flags & ~_TOMBSTONE or crc32(block[start + prefix : stop]) != check:
+            list(split_block(name, block))  # says what is wrong
+            raise SnapshotDamagedError(name, f"the frame at byte {start} of its block is wrong")
         try:
-            data = decode_value(encoded)
-        except DecodeError as error:
-            raise SnapshotDamagedError(name, f"the state of {frame.key} cannot be decoded: {error}") from error
-        if type(data) is not dict:
-            raise SnapshotDamagedError(name, f"the state of {frame.key} is no mapping")
-    elif encoded:
-        raise SnapshotDamagedError(name, f"the tombstone of {frame.key} has data")
-    return EntityState(key=frame.key, data=data, version=version, position=position, state_version=state_version, generation=generation)
+            key = str(block[start + head : key_stop], "utf-8")
+        except UnicodeDecodeError as error:
+            raise SnapshotDamagedError(name, f"a key is no UTF-8 text ({error})") from error
+        if key <= last_key:
+            raise SnapshotDamagedError(name, f"{key} is out of order in its block")
+        data = _decode_data(name, key, flags == _TOMBSTONE, bytes(block[key_stop:stop]))
+        states.append(EntityState(key, data, version, position, state_version, generation))
+        start, last_key = stop, key
+    return states
+
+
+def _decode_data(name: str, key: str, deleted: bool, encoded: bytes) -> dict[str, Any] | None:
+    """What a frame says of its entity's state; None of a deleted one."""
+    if deleted:
+        if encoded:
+            raise SnapshotDamagedError(name, f"the tombstone of {key} has data")
+        return None
+    try:
+        data = decode_value(encoded)
+    except DecodeError as error:
+        raise SnapshotDamagedError(name, f"the state of {key} cannot be decoded: {error}") from error
+    if type(data) is not dict:
+        raise SnapshotDamagedError(name, f"the state of {key} is no mapping")
+    return data

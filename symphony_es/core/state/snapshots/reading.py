@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from zlib import crc32
 
+from symphony_es.core.state.bulk import kept_objects
 from symphony_es.core.state.snapshots.format import (
     HEADER_BYTES,
     TRAILER_BYTES,
@@ -27,7 +28,7 @@ from symphony_es.core.state.snapshots.format import (
     decode_trailer,
     hashed_trailer_bytes,
 )
-from symphony_es.core.state.snapshots.frames import Frame, decode_frame, split_block
+from symphony_es.core.state.snapshots.frames import Frame, decode_block, decode_frame, split_block
 from symphony_es.errors import SnapshotDamagedError, StorageUnavailableError
 from symphony_es.events.fold import EntityState
 
@@ -146,14 +147,18 @@ class SnapshotReader:
 
     def frames(self, entry: BlockEntry, block: memoryview, before: bytes | None) -> Iterator[Frame]:
         """The frames of a block: they agree with their index entry and come before the first key of the next block."""
-        count, key = 0, b""
+        keys: list[str] = []
         for frame in split_block(self.name, block):
-            key = frame.key.encode()
-            if not count and key != entry.first_key:
+            keys.append(frame.key)
+            if len(keys) == 1 and frame.key.encode() != entry.first_key:
                 break
-            count += 1
             yield frame
-        if count != entry.frames or (before is not None and key >= before):
+        self._check_frames(entry, keys, before)
+
+    def _check_frames(self, entry: BlockEntry, keys: Sequence[str], before: bytes | None) -> None:
+        """The keys of a block, in their order, are those that the index speaks of."""
+        fits = len(keys) == entry.frames and keys[0].encode() == entry.first_key if keys else not entry.frames
+        if not fits or (before is not None and keys and keys[-1].encode() >= before):
             raise SnapshotDamagedError(self.name, f"the block at byte {entry.offset} is not what its index says")
 
     def read_all(self) -> dict[str, EntityState]:
@@ -169,11 +174,12 @@ class SnapshotReader:
         for group, data in self.ranges(entries):
             digest.update(data)
             view, at = memoryview(data), 0
-            for entry in group:
-                block = view[at : at + entry.length]
-                at += entry.length
-                for frame in self.frames(entry, block, followers.get(entry.offset)):
-                    states[frame.key] = decode_frame(self.name, block, frame)
+            with kept_objects():
+                for entry in group:
+                    made = decode_block(self.name, view[at : at + entry.length])
+                    at += entry.length
+                    self._check_frames(entry, [state.key for state in made], followers.get(entry.offset))
+                    states.update([(state.key, state) for state in made])
         digest.update(self.index.data)
         digest.update(self._trailer_data[: hashed_trailer_bytes()])
         if digest.digest() != self.trailer.sha256:

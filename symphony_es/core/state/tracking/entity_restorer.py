@@ -10,15 +10,19 @@ from typing import Any
 from symphony_es.core.state.restore import EntityRestorer, RestorationContext
 from symphony_es.core.state.tracking.capture import make_instance, revive_enum
 from symphony_es.core.state.tracking.entity import ClassSpec, named_types
-from symphony_es.core.state.tracking.live import ATOMS, admit, kind_of, own, release
+from symphony_es.core.state.tracking.live import UNOWNED, admit, kind_of, own, release
 from symphony_es.core.state.tracking.tracked_dict import TrackedDict
 from symphony_es.core.state.tracking.tracked_list import TrackedList
 from symphony_es.core.state.tracking.tracked_set import TrackedSet
 from symphony_es.core.state.tracking.types import TypeTable
 from symphony_es.errors import RestorationError
+from symphony_es.events.references import EntityReference
 from symphony_es.events.values import Tagged
 
-__all__ = ["DeclaredEntityRestorer", "enliven"]
+__all__ = ["FLAT", "DeclaredEntityRestorer", "unknown_names"]
+
+FLAT = UNOWNED - {EntityReference}
+"""Types whose values are live as they are stored, and refer to nothing: a state that holds only these needs no second look."""
 
 
 class DeclaredEntityRestorer(EntityRestorer):
@@ -30,6 +34,7 @@ class DeclaredEntityRestorer(EntityRestorer):
     def __init__(self, cls: Any) -> None:
         self.restored_class = cls
         self.spec: ClassSpec = cls._symphony_spec
+        self._names = frozenset(self.spec.fields)
         self.state_version = self.spec.state_version
         self._registered_in: weakref.WeakSet[TypeTable] = weakref.WeakSet()
 
@@ -47,6 +52,38 @@ class DeclaredEntityRestorer(EntityRestorer):
         made.__dict__["id"] = entity_id
         return made
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether it does what this class says, not what a subclass of it says: then what it makes need not be compared."""
+        return type(self) is DeclaredEntityRestorer
+
+    def make(self, entity_id: str, data: dict[str, Any], types: TypeTable, unknown: set[str], *, flat: bool = False) -> Any | None:
+        """What `restore` makes of a state, when it has exactly the declared fields; None when it has others.
+
+        The object equals its state by construction: each field is the stored value, or the live form of it. `register_named_types`
+        comes first.
+
+        Args:
+            unknown: gets the names of tagged values that no class is known for.
+            flat: the state holds values of `FLAT` types only.
+        """
+        if tuple(data) == self.spec.fields:
+            held = dict(data)
+        elif data.keys() == self._names:
+            held = {name: data[name] for name in self.spec.fields}
+        else:
+            return None
+        made = _new(self.restored_class)
+        if not flat:
+            for name, plain in held.items():
+                maker = _MAKERS.get(type(plain))
+                if maker is not None:
+                    held[name] = live = maker(plain, types, unknown)
+                    own(live, made, name)
+        held["id"] = entity_id
+        _set_attributes(made, "__dict__", held)
+        return made
+
     def fill(self, obj: Any, data: dict[str, Any], types: TypeTable) -> None:
         """Set every field from plain data, unrecorded.
 
@@ -56,7 +93,7 @@ class DeclaredEntityRestorer(EntityRestorer):
         held = obj.__dict__
         for field in dataclasses.fields(self.restored_class):
             name = field.name
-            live = enliven(data[name], types) if name in data else self._default(field)
+            live = enliven(data[name], types, set()) if name in data else self._default(field)
             release(held.get(name))
             held[name] = live
             own(live, obj, name)
@@ -89,45 +126,64 @@ class DeclaredEntityRestorer(EntityRestorer):
         return self.spec.upcast(data, from_version)
 
 
-def enliven(plain: Any, types: TypeTable) -> Any:
-    """The live form of stored plain data: tracked containers, objects for the tagged values whose class is known."""
-    cls = type(plain)
-    if cls in ATOMS or cls is str:
-        return plain
-    maker = _MAKERS.get(cls)
-    return plain if maker is None else maker(plain, types)
+def enliven(plain: Any, types: TypeTable, unknown: set[str]) -> Any:
+    """The live form of stored plain data: tracked containers, objects for the tagged values whose class is known.
+
+    Args:
+        unknown: gets the names of tagged values that stay as they are stored.
+    """
+    maker = _MAKERS.get(type(plain))
+    return plain if maker is None else maker(plain, types, unknown)
 
 
-def _list(plain: list[Any], types: TypeTable) -> TrackedList:
-    made = TrackedList()
-    for index, item in enumerate(plain):
-        live = enliven(item, types)
-        list.append(made, live)
-        own(live, made, index)
+def _list(plain: list[Any], types: TypeTable, unknown: set[str]) -> TrackedList:
+    made = list.__new__(TrackedList)
+    made._symphony_owner = made._symphony_key = None
+    list.extend(made, plain)
+    if not UNOWNED.issuperset(map(type, plain)):
+        for index, item in enumerate(plain):
+            maker = _MAKERS.get(type(item))
+            if maker is not None:
+                live = maker(item, types, unknown)
+                list.__setitem__(made, index, live)
+                own(live, made, index)
     return made
 
 
-def _dict(plain: dict[Any, Any], types: TypeTable) -> TrackedDict:
-    made = TrackedDict()
-    for key, item in plain.items():
-        live = enliven(item, types)
-        dict.__setitem__(made, key, live)
-        own(live, made, key)
+def _dict(plain: dict[Any, Any], types: TypeTable, unknown: set[str]) -> TrackedDict:
+    made = dict.__new__(TrackedDict)
+    made._symphony_owner = made._symphony_key = None
+    dict.update(made, plain)
+    if not UNOWNED.issuperset(map(type, plain.values())):
+        for key, item in plain.items():
+            maker = _MAKERS.get(type(item))
+            if maker is not None:
+                live = maker(item, types, unknown)
+                dict.__setitem__(made, key, live)
+                own(live, made, key)
     return made
 
 
-def _set(plain: set[Any], types: TypeTable) -> TrackedSet:
+def _set(plain: set[Any], types: TypeTable, unknown: set[str]) -> TrackedSet:
     made = TrackedSet()
     for item in plain:
-        set.add(made, enliven(item, types))
+        set.add(made, enliven(item, types, unknown))
     return made
 
 
-def _tuple(plain: tuple[Any, ...], types: TypeTable) -> tuple[Any, ...]:
-    return tuple(enliven(item, types) for item in plain)
+def _tuple(plain: tuple[Any, ...], types: TypeTable, unknown: set[str]) -> tuple[Any, ...]:
+    return tuple(enliven(item, types, unknown) for item in plain)
 
 
-def _tagged(plain: Tagged, types: TypeTable) -> Any:
+def _tagged(plain: Tagged, types: TypeTable, unknown: set[str]) -> Any:
+    live = _untagged(plain, types, unknown)
+    if live is plain:
+        unknown.add(plain.name)
+    return live
+
+
+def _untagged(plain: Tagged, types: TypeTable, unknown: set[str]) -> Any:
+    """The object of a tagged value; itself where no class of that name and shape is known."""
     cls = types.class_of(plain.name)
     if cls is None:
         return plain
@@ -138,13 +194,16 @@ def _tagged(plain: Tagged, types: TypeTable) -> Any:
         return plain  # the class has changed: kept as stored, and reported
     made = make_instance(cls, {})
     for name, item in plain.data.items():
-        live = enliven(item, types)
+        live = enliven(item, types, unknown)
         made.__dict__[name] = live
         own(live, made, name)
     return made
 
 
-_MAKERS: dict[type, Callable[[Any, TypeTable], Any]] = {list: _list, dict: _dict, set: _set, tuple: _tuple, Tagged: _tagged}
+_new: Any = object.__new__
+_set_attributes = object.__setattr__
+
+_MAKERS: dict[type, Callable[[Any, TypeTable, set[str]], Any]] = {list: _list, dict: _dict, set: _set, tuple: _tuple, Tagged: _tagged}
 
 
 def unknown_names(live: Any) -> set[str]:
