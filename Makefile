@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench coverage fuzz clean
+.PHONY: demo test lint bench bench-peers coverage fuzz clean
 
 demo: $(VENV)/.installed  ## a workflow is killed in the middle, resumed, and looked at
 	$(BIN)/python examples/crash_and_resume.py
@@ -27,6 +27,9 @@ fuzz: $(VENV)/.test  ## minutes; a million random expressions: nothing but the d
 bench: $(VENV)/.installed  ## minutes; prints ratios to what the disk and the codec allow
 	$(BIN)/python -m benchmarks --out docs/benchmarks
 
+bench-peers: $(VENV)/.peers  ## half an hour; the same with the peers in turns, and at full size; draws the plots
+	$(BIN)/python -m benchmarks --peers --full --out docs/benchmarks
+
 clean:
 	rm -rf $(VENV)
 
@@ -45,4 +48,8 @@ $(VENV)/.test: $(VENV)/.installed
 
 $(VENV)/.lint: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group lint
+	touch $@
+
+$(VENV)/.peers: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group peers
 	touch $@

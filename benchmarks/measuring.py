@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import inspect
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Contender", "ContenderError", "Goal", "Place", "Result", "Row", "Sample", "call", "run_row"]
+__all__ = ["Contender", "ContenderError", "Goal", "Place", "Result", "Row", "Sample", "call", "peak_mb", "run_row"]
 
 ROUNDS = 5
 TIMEOUT_S = 3600
@@ -170,6 +171,14 @@ class Result:
         if len(of) != len(to):
             of, to = [statistics.median(of)], [statistics.median(to)]
         return [a / b for a, b in zip(of, to, strict=False) if b]
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process alone, MB; what getrusage tells begins with the peak of the process that started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
 def call(target: str, place: Place) -> Any:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from pathlib import Path
 
 from benchmarks.floors import scan_and_decode
-from benchmarks.measuring import Contender, Goal, Place, Row, Sample
+from benchmarks.measuring import Contender, Goal, Place, Row, Sample, peak_mb
 from benchmarks.workload import event
 from symphony_es.core.state.opening import open_to_read
 from symphony_es.log.log import EventLog
@@ -48,8 +47,7 @@ async def ours(place: Place) -> Sample:
     """Events a second, read from disk and folded into all states; every check value is verified on the way."""
     entities, took_s = await _fold(place.shared / "log")
     assert entities == place.sizes["entities"]
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Sample(figures={"events_per_s": place.sizes["events"] / took_s, "peak_mb": peak_mb, "seconds": took_s})
+    return Sample(figures={"events_per_s": place.sizes["events"] / took_s, "peak_mb": peak_mb(), "seconds": took_s})
 
 
 def floor(place: Place) -> Sample:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import resource
 import statistics
 import time
 from itertools import pairwise
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.floors import rows_of, settings_of
-from benchmarks.measuring import Contender, Goal, Place, Row, Sample
+from benchmarks.measuring import Contender, Goal, Place, Row, Sample, peak_mb
 from benchmarks.rows.appending import DATABASE, OURS, synchronous_rate
 from benchmarks.workload import opened, sequence_of, size_of, step_text
 
@@ -119,8 +118,7 @@ async def _run_many(directory: Path, runs: int, steps: int) -> dict[str, float]:
         gc.callbacks.pop()
         assert all(run.status == "completed" for run in done)
     pause_s = max((begun + ended for begun, ended in zip(collections[::2], collections[1::2], strict=False)), default=0.0)
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"steps_per_s": runs * steps / took_s, "longest_gap_ms": longest_s * 1000, "gc_pause_ms": pause_s * 1000, "peak_mb": peak_mb}
+    return {"steps_per_s": runs * steps / took_s, "longest_gap_ms": longest_s * 1000, "gc_pause_ms": pause_s * 1000, "peak_mb": peak_mb()}
 
 
 async def runs_ours(place: Place) -> Sample:
@@ -169,6 +167,7 @@ ENGINE = Row(
         Contender(name="dbos_sync", target=f"{DBOS}:steps_sync", what="plain functions as steps, as shipped", peer=True),
         Contender(name="langgraph", target=f"{LANGGRAPH}:steps", what="a node that loops, list channel, durability sync", peer=True),
         Contender(name="burr", target=f"{BURR}:steps", what="an action that loops, list in the state, as shipped", peer=True),
+        Contender(name="burr_wal", target=f"{BURR}:steps_wal", what="the same on a file switched to WAL", peer=True),
     ),
     goals=(
         Goal(text="of the raw single-row commit rate", of="ours.steps_per_s", to="floor.steps_per_s", at_least=0.5),
@@ -177,6 +176,7 @@ ENGINE = Row(
         Goal(text="of LangGraph", of="ours.steps_per_s", to="langgraph.steps_per_s", at_least=4),
         Goal(text="of Burr", of="ours.steps_per_s", to="burr.steps_per_s", at_least=4),
         Goal(text="of DBOS with plain functions", of="ours.steps_per_s", to="dbos_sync.steps_per_s"),
+        Goal(text="of Burr on WAL", of="ours.steps_per_s", to="burr_wal.steps_per_s"),
         Goal(text="returning, of the raw commit rate", of="ours_returning.steps_per_s", to="floor.steps_per_s"),
         Goal(text="with checkpoints, of the raw commit rate", of="ours_checkpoints.steps_per_s", to="floor.steps_per_s"),
     ),
