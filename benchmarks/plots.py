@@ -74,7 +74,8 @@ def _lines(
     axes = figure.subplots()
     for label, colour, points in lines:
         marker = "o" if len(points) < 10 else None
-        axes.plot(*zip(*points, strict=True), label=label, color=colour, marker=marker, markersize=4, linewidth=1.5)
+        style = "--" if label.startswith("Burr") else "-"  # Burr's sizes lie on LangGraph's
+        axes.plot(*zip(*points, strict=True), style, label=label, color=colour, marker=marker, markersize=4, linewidth=1.5)
     axes.set(title=title, xlabel=x, ylabel=y, xscale=scale[0], yscale=scale[1])
     if scale[1] == "linear":
         axes.set_ylim(bottom=0)
