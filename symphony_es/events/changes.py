@@ -33,7 +33,7 @@ OPERATION_NAMES = ("set", "insert", "splice", "append", "remove", "add", "discar
 _ARITY = (3, 4, 5, 3, 2, 3, 3)
 KEY_TYPES = frozenset({str, int})
 MAX_DEPTH = DEFAULT_LIMITS.max_depth
-_SCALARS = frozenset({str, int, float, bool, type(None), bytes})
+SCALARS = frozenset({str, int, float, bool, type(None), bytes})
 
 
 def apply_changes(state: dict[str, Any] | None, changes: Iterable[Change], *, own_values: bool = False) -> dict[str, Any] | None:
@@ -52,7 +52,7 @@ def apply_changes(state: dict[str, Any] | None, changes: Iterable[Change], *, ow
             operation, path = change[0], change[1]
             if operation == SET and len(path) == 1 and state is not None and type(path[0]) is str:  # by far the most common one
                 value = change[2]
-                state[path[0]] = value if own_values or type(value) in _SCALARS else copy_plain(value)
+                state[path[0]] = value if own_values or type(value) in SCALARS else copy_plain(value)
                 continue
             if not path:
                 state = _whole(operation, change, own_values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,7 +14,7 @@ from eventsourcing.persistence import Notification
 from eventsourcing.sqlite import SQLiteProcessRecorder
 
 from symphony_es.errors import DamagedEventError, LogDamagedError
-from symphony_es.events.codec import Row, check_row
+from symphony_es.events.codec import Row, check_rows
 from symphony_es.events.fold import Fold
 from symphony_es.log.sqlite_connections import LogDatastore, is_damage, unavailable_for
 from symphony_es.log.sqlite_schema import COLUMNS
@@ -26,6 +27,19 @@ def stored_version(connection: sqlite3.Connection, key: str) -> int:
     row = connection.execute("SELECT max(originator_version) FROM stored_events WHERE originator_id = ?", (key,)).fetchone()
     version: int = row[0] or 0
     return version
+
+
+_position = itemgetter(0)
+
+
+def _check_order(rows: Sequence[Row], after: int, *, gaps: bool) -> None:
+    if not gaps and list(map(_position, rows)) == list(range(after + 1, after + 1 + len(rows))):
+        return
+    expected = after
+    for row in rows:
+        expected = max(expected + 1, row[0]) if gaps else expected + 1
+        if row[0] != expected:
+            raise DamagedEventError(expected, row[1], f"the next event there is has position {row[0]}")
 
 
 class SQLiteLogReader(SQLiteProcessRecorder):
@@ -53,8 +67,7 @@ class SQLiteLogReader(SQLiteProcessRecorder):
     def _select(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
         with self._reading() as reader:
             rows: list[Row] = reader.execute(sql, parameters).fetchall()
-        for row in rows:
-            check_row(row)
+        check_rows(rows)
         return rows
 
     def verify_pages(self) -> None:
@@ -90,11 +103,7 @@ class SQLiteLogReader(SQLiteProcessRecorder):
             sql += f" AND topic IN ({', '.join('?' * len(names))})"
             parameters += names
         rows = self._select(f"{sql} ORDER BY position LIMIT ?", [*parameters, limit])
-        expected = after
-        for row in rows:
-            expected = expected + 1 if not names and key_range is None else max(expected + 1, row[0])
-            if row[0] != expected:
-                raise DamagedEventError(expected, row[1], f"the next event there is has position {row[0]}")
+        _check_order(rows, after, gaps=bool(names) or key_range is not None)
         return rows
 
     def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = 1000) -> list[Row]:

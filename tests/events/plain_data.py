@@ -113,6 +113,6 @@ def row_of(
     return (position, key, version, name, seal_state(position, key, version, name, event_id, 1_700_000_000_000_000_000 + position, body))
 
 
-def row_with_body(packed: bytes, *, key: str = "Task:t1", version: int = 1, name: str = "TaskChanged") -> Row:
+def row_with_body(packed: bytes, *, position: int = 7, key: str = "Task:t1", version: int = 1, name: str = "TaskChanged") -> Row:
     """A row with any bytes as its body and the right check value: what an attacker, or a bug of a writer, would leave."""
-    return (7, key, version, name, seal_state(7, key, version, name, bytes(16), 1, bytes(16) + packed))
+    return (position, key, version, name, seal_state(position, key, version, name, bytes(16), 1, bytes(16) + packed))

@@ -18,6 +18,7 @@ from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, REMOVE, SET
 from symphony_es.events.codec import (
     Row,
     check_row,
+    check_rows,
     commitment,
     decode_changes,
     decode_row,
@@ -102,8 +103,11 @@ FULL = row_of(
 )  # fmt: skip
 
 
+GOOD = row_of(9, "Task:t9")
+
+
 def _refused(row: Any) -> None:
-    for read in (check_row, decode_row, decode_changes, Fold().apply_row):
+    for read in (check_row, decode_row, lambda row: check_rows([GOOD, row, GOOD])):
         with pytest.raises(DamagedEventError):
             read(row)
 
@@ -129,9 +133,10 @@ def _flipped(data: bytes, bit: int) -> bytes:
 
 
 def _noticed(row: Row) -> None:
-    with pytest.raises(DamagedEventError) as caught:
-        check_row(row)
-    assert caught.value.position == row[0]
+    for check in (check_row, lambda row: check_rows([GOOD, row, GOOD])):
+        with pytest.raises(DamagedEventError) as caught:
+            check(row)
+        assert caught.value.position == row[0]
 
 
 def test_cut_lengthened_and_exchanged_columns_are_noticed() -> None:
@@ -169,13 +174,13 @@ def test_columns_out_of_range_are_noticed(row: Any) -> None:
     _refused(row)
 
 
-@pytest.mark.parametrize(("offset", "value"), [(4, 0), (4, 2), (4, 255), (5, 0), (5, 3), (5, 5), (5, 9), (5, 0x81)])
+@pytest.mark.parametrize(("offset", "value"), [(0, 0), (0, 2), (0, 255), (1, 0), (1, 3), (1, 5), (1, 9), (1, 0x81)])
 def test_other_formats_and_flags_are_refused_by_name(offset: int, value: int) -> None:
     """A format or flag of a later version is not read as if it were this one, even with a right check value."""
     state = bytearray(FULL[4])
     state[offset] = value
     _refused((*FULL[:4], bytes(state)))
-    if (offset, value) != (5, 0):
+    if (offset, value) != (1, 0):
         with pytest.raises(DamagedEventError, match="is unknown here"):
             check_row((*FULL[:4], bytes(state)))
 
@@ -183,9 +188,10 @@ def test_other_formats_and_flags_are_refused_by_name(offset: int, value: int) ->
 def test_a_position_that_is_not_covered_may_be_any() -> None:
     """Without the flag, the check value leaves the position out, and nothing else."""
     _, key, version, name, state = row_of(5)
-    head = struct.pack(">QQHH", 0, version, len(name), len(key)) + name.encode() + key.encode()
-    rest = bytes([1, 0]) + state[6:]
-    sealed = struct.pack(">I", zlib.crc32(head + rest)) + rest
+    checked = bytes([1, 0]) + state[2:-4]
+    columns = struct.pack(">QQHI", 0, version, len(name), len(checked) + 4) + name.encode() + key.encode()
+    sealed = checked + struct.pack("<I", zlib.crc32(columns + checked))
+    assert sealed == seal_state(0, key, version, name, state[2:18], time_of(state), state[26:-4])
     assert decode_row((5, key, version, name, sealed)).changes == decode_row((6, key, version, name, sealed)).changes
     _refused((5, key, version + 1, name, sealed))
 
@@ -211,6 +217,7 @@ def deep(depth: int) -> Any:
 
 
 TIMESTAMP = msgpack.Timestamp(1, 2)
+BEFORE = row_of(6, "Task:t1", 1, changes=((SET, (), {"l": []}),))
 FORGED_EFFECTS = {
     "nothing": b"",
     "not a list": msgpack.packb({}),
@@ -279,12 +286,39 @@ FORGED_CONTEXTS = {
 @pytest.mark.parametrize("forged", FORGED_EFFECTS.values(), ids=FORGED_EFFECTS)
 def test_forged_effects_are_damage_to_every_reader(forged: bytes) -> None:
     """A body that has the right check value and says nonsense is a DamagedEventError, to the fold as well."""
-    row = row_with_body(forged)
+    row = row_with_body(forged, version=2)
+    check_rows([row])
     check_row(row)
-    for read in (decode_row, decode_changes, Fold().apply_row):
+    fold = Fold()
+    for read in (decode_row, decode_changes, fold.apply_row, lambda row: fold.apply_rows([BEFORE, row, GOOD])):
         with pytest.raises(DamagedEventError) as caught:
             read(row)
         assert (caught.value.position, caught.value.entity) == (7, "Task:t1")
+    assert fold.position == BEFORE[0]
+
+
+SOUND = (
+    body(), body(changes=[[SET, ["l"], [1]]]), body(changes=[[SET, ["a"], 1], [APPEND, ["l"], 2], [SET, ["a"], 3]]), body(changes=[]),
+    body(metadata=[None] * 8 + [2]), body(transaction=bytes(16)), body(changes=[[REMOVE, []]]), body(changes=[[SET, [], {"l": []}]]),
+)  # fmt: skip
+ENDINGS = (b"", b"\xc0", b"\xc0\xc0", b"\0", body())
+
+
+@given(st.lists(st.sampled_from(SOUND), max_size=3), st.sampled_from((*SOUND, *FORGED_EFFECTS.values())), st.sampled_from(ENDINGS))
+def test_a_page_is_folded_as_its_rows_one_by_one(before: list[bytes], one: bytes, ending: bytes) -> None:
+    """Bodies that end early or late, say nothing or nonsense: the states, and the row at which folding stops, are the same."""
+    bodies = [*before, one + ending, *SOUND[:3]]
+    rows = [BEFORE] + [row_with_body(one, position=position, version=position - 5) for position, one in enumerate(bodies, 7)]
+    by_page, one_by_one = Fold(), Fold()
+    outcomes: list[Any] = []
+    for fold, feed in ((by_page, by_page.apply_rows), (one_by_one, lambda rows: [one_by_one.apply_row(row) for row in rows])):
+        try:
+            feed(rows)
+            outcomes.append(None)
+        except DamagedEventError as error:
+            outcomes.append((error.position, error.why))
+        outcomes.append((fold.position, {key: encode_value(state.data) for key, state in fold.states.items()}))
+    assert outcomes[:2] == outcomes[2:]
 
 
 @pytest.mark.parametrize("forged", FORGED_CONTEXTS.values(), ids=FORGED_CONTEXTS)

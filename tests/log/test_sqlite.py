@@ -595,7 +595,11 @@ class TestEventsourcing:
         event = asyncio.run(prepared())
         stored = LogMapper().to_stored_event(event)
         assert (stored.originator_id, stored.originator_version, stored.topic) == ("A:1", 1, "Changed")
-        assert stored.state.endswith(event.body)
+        assert event.body in stored.state
+        found = LogMapper().to_domain_event(
+            Notification(id=7, originator_id="A:1", originator_version=1, topic="Changed", state=stored.state)
+        )
+        assert (found.position, found.entity_key, found.event_id) == (7, "A:1", event.event_id)
 
     def test_its_factory(self, tmp_path: Path) -> None:
         """PERSISTENCE_MODULE names the class; text ids need no setting."""

@@ -12,7 +12,7 @@ import pytest
 
 from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.errors import ConfigurationError, LogUnavailableError
-from symphony_es.events.codec import BODY_START, HEADER_BYTES, Row, decode_row, event_id_of, time_of
+from symphony_es.events.codec import CHECK_BYTES, CONTENT_START, HEADER_BYTES, Row, decode_row, event_id_of, time_of
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.log.log import EventLog
 from symphony_es.transfer import verify, verify_log
@@ -43,7 +43,7 @@ def resealed(row: Row, **other: object) -> Row:
 def flipped(position: int) -> list[Statement]:
     """One bit of the state is another one."""
     state = bytearray(ROWS[position - 1][4])
-    state[BODY_START + 10] ^= 1
+    state[CONTENT_START + 10] ^= 1
     return [("UPDATE stored_events SET state = ? WHERE position = ?", (bytes(state), position))]
 
 
@@ -68,7 +68,7 @@ def edited_actor(position: int) -> list[Statement]:
     """The body says another actor, under the old header."""
     old = ROWS[position - 1]
     new = resealed(old, metadata=EventMetadata(actor="mallory", reason="because", run_id="r1", step="s", attempt=1))
-    return [put((*old[:4], old[4][:HEADER_BYTES] + new[4][HEADER_BYTES:]))]
+    return [put((*old[:4], old[4][:HEADER_BYTES] + new[4][HEADER_BYTES:-CHECK_BYTES] + old[4][-CHECK_BYTES:]))]
 
 
 def renamed(position: int) -> list[Statement]:
