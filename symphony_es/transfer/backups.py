@@ -14,12 +14,9 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from symphony_es.core.state.files.directory import discard, sync_directory, unavailable
-from symphony_es.core.state.snapshots.format import TRAILER_BYTES, hashed_trailer_bytes
-from symphony_es.core.state.snapshots.reading import SnapshotReader
 from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
 from symphony_es.errors import BackupDamagedError, LogDamagedError, SnapshotDamagedError
 from symphony_es.log.log import DATABASE_NAME, Anchor, check_anchor
@@ -27,12 +24,12 @@ from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.sqlite_raw import RawLog, lost_commits
 from symphony_es.transfer.placing import absolute, building, check_free_directory, put_directory
 from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
+from symphony_es.transfer.snapshot_files import is_whole, read_hashed
 from symphony_es.transfer.verification import VerifyReport, verify
 
 __all__ = ["BackupReport", "backup", "restore"]
 
 _SNAPSHOTS = "snapshots"
-_PIECE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +55,7 @@ async def backup(directory: Path | str, target: Path | str, *, on_progress: OnPr
     """Copy a state directory while this or another process writes it. The copy can be opened, verified and restored.
 
     It holds every event that was durable when the call began, and whole transactions only. Projections are not copied: they are
-    rebuilt. A call that is cancelled or fails leaves nothing.
+    rebuilt. A call that fails leaves nothing; one that is cancelled as well, unless the backup was complete by then.
 
     Args:
         target: it must not exist, or be empty.
@@ -121,6 +118,7 @@ def _backup(origin: Path, built: Path, target: Path, stop: Stop, on_progress: On
     copied = _copy_snapshots(origin / _SNAPSHOTS, built / _SNAPSHOTS, head, stop)
     sync_directory(built)
     size = sum(path.stat().st_size for path in built.rglob("*") if path.is_file())
+    stop.look()
     put_directory(built, target)
     progress.end()
     return BackupReport(directory=target, head=head, snapshots=copied, size_bytes=size, duration_s=time.monotonic() - began)
@@ -151,10 +149,10 @@ def _copy_snapshots(origin: Path, built: Path, head: int, stop: Stop) -> int:
             try:
                 hashed = _copy_file(origin / info.name, built / info.name, info.size_bytes)
             except FileNotFoundError:
+                discard(built / info.name)
                 continue
         try:
-            with SnapshotReader(built / info.name) as reader:
-                whole = reader.trailer.sha256 == hashed
+            whole = is_whole(built / info.name, hashed)
         except SnapshotDamagedError:
             whole = False
         if whole:
@@ -166,20 +164,14 @@ def _copy_snapshots(origin: Path, built: Path, head: int, stop: Stop) -> int:
     return copied
 
 
-def _copy_file(source: Path, target: Path, size: int) -> bytes:
+def _copy_file(source: Path, target: Path, size_bytes: int) -> bytes:
     """Copy a snapshot durably; returns the hash of what its own hash is about."""
-    left = size - TRAILER_BYTES + hashed_trailer_bytes()
-    digest = sha256()
-    with source.open("rb") as reading:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as writing:
-            while piece := reading.read(_PIECE_BYTES):
-                writing.write(piece)
-                digest.update(piece[:left])
-                left = max(left - len(piece), 0)
-            writing.flush()
-            os.fsync(writing.fileno())
-    return digest.digest()
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as writing:
+        hashed = read_hashed(source, size_bytes, writing.write)
+        writing.flush()
+        os.fsync(writing.fileno())
+    return hashed
 
 
 def _sync_file(path: Path) -> None:

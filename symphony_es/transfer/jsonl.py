@@ -122,6 +122,7 @@ async def import_jsonl(path: Path | str, directory: Path | str, *, on_progress: 
 
     def work(place: Path, stop: Stop) -> ImportReport:
         report = _import(source, place, target, stop, on_progress)
+        stop.look()
         put_directory(place, target)
         return report
 

@@ -63,7 +63,7 @@ def _workplace(target: Path) -> Iterator[Path]:
 
 def _make(target: Path) -> tuple[Path, int]:
     while True:
-        place = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.part")
+        place = target.with_name(f".{_shortened(target.name)}.{secrets.token_hex(8)}.part")
         place.mkdir(mode=0o700)
         descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         with contextlib.suppress(BlockingIOError, FileNotFoundError):  # somebody took it for one that a kill has left: another one
@@ -73,8 +73,13 @@ def _make(target: Path) -> tuple[Path, int]:
         os.close(descriptor)
 
 
+def _shortened(name: str) -> str:
+    """A name that leaves room for what is put around it: file systems take 255 bytes, not characters."""
+    return os.fsencode(name)[:200].decode(errors="ignore")
+
+
 def _remove_stale(target: Path) -> None:
-    pattern = re.compile(rf"\.{re.escape(target.name[:200])}\.[0-9a-f]{{16}}\.part")
+    pattern = re.compile(rf"\.{re.escape(_shortened(target.name))}\.[0-9a-f]{{16}}\.part")
     for path in list(target.parent.iterdir()):
         if pattern.fullmatch(path.name) is None or path.is_symlink():
             continue

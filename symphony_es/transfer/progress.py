@@ -6,6 +6,8 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 from typing import TypeVar
 
 __all__ = ["OnProgress", "Progress", "Stop", "in_thread"]
@@ -56,16 +58,17 @@ class Stop:
 async def in_thread(work: Callable[[Stop], T]) -> T:
     """Work in a worker thread. A cancellation asks it to stop and waits until it has: nothing goes on behind the caller's back."""
     stop = Stop()
-    task = asyncio.ensure_future(asyncio.to_thread(work, stop))
+    # A future and no task: a loop that is shut down cancels all tasks, and would take this one for ended while the thread goes on.
+    future = asyncio.get_running_loop().run_in_executor(None, partial(copy_context().run, work, stop))
     cancelled: asyncio.CancelledError | None = None
-    while not task.done():
+    while not future.done():
         try:
-            await asyncio.wait({task})
+            await asyncio.wait({future})
         except asyncio.CancelledError as error:
             cancelled = error
             stop.ask()
     if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # taken note of: who would have handled it has been cancelled
+        if not future.cancelled():
+            future.exception()  # taken note of: who would have handled it has been cancelled
         raise cancelled
-    return task.result()
+    return future.result()

@@ -2,8 +2,8 @@
 
 Nothing is written, another process may go on writing the log, and a bad event does not hide the ones behind it. Checked are, of every
 event, its check value, its content, that its position and version are the next ones, that its time is not before the last one's, and
-that its transaction is its own or the one going on; of every snapshot, that the log has its event; of the file, what SQLite finds, the
-schema, and that no position was given out that is missing.
+that its transaction is its own or the one going on; of every snapshot, that the log has its event, and that its file is whole; of the
+log's file, what SQLite finds, the schema, the identity, and that the positions given out are those there are.
 
 Who rewrites the log together with all check values, versions, times and snapshots is not found out by this: docs/backup.md.
 """
@@ -11,13 +11,22 @@ Who rewrites the log together with all check values, versions, times and snapsho
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
-from symphony_es.errors import ConfigurationError, DamagedEventError, LogDamagedError, LogUnavailableError, SnapshotDamagedError
+from symphony_es.errors import (
+    ConfigurationError,
+    DamagedEventError,
+    LogDamagedError,
+    LogUnavailableError,
+    SnapshotDamagedError,
+    StorageUnavailableError,
+)
 from symphony_es.events.codec import Row, commitment, decode_row
 from symphony_es.events.event import Event
 from symphony_es.events.fold import EntityState, Fold
@@ -27,12 +36,14 @@ from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.sqlite_connections import is_damage
 from symphony_es.log.sqlite_raw import RawLog, Unreadable, lost_commits
 from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
+from symphony_es.transfer.snapshot_files import is_whole, read_hashed
 
 __all__ = ["Problem", "VerifyReport", "verify", "verify_log"]
 
 PAGE = 1000
 MAX_PROBLEMS = 1000  # listed ones: a log whose every event is bad must not fill the memory with saying so
 _BACKUP = "restore a backup"
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # says nothing about the file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +142,8 @@ def _verify(path: Path, snapshots: SnapshotStore | None, fold: bool, stop: Stop,
         if isinstance(error, LogUnavailableError) and not (isinstance(error.__cause__, Exception) and is_damage(error.__cause__)):
             raise
         check.report(None, None, str(error), _BACKUP)
+    if snapshots is not None:
+        _check_files(snapshots, infos, stop)
     damaged = snapshots.damaged if snapshots is not None else ()
     return VerifyReport(
         events=check.good,
@@ -146,6 +159,7 @@ def _verify(path: Path, snapshots: SnapshotStore | None, fold: bool, stop: Stop,
 def _check_file(log: RawLog, check: _Check, stop: Stop, on_progress: OnProgress | None) -> None:
     try:
         log.check_schema()
+        _check_identity(log.setting("log_id"), check)
     except LogDamagedError as error:
         check.report(None, None, str(error), _BACKUP)
     if not log.has_events_table():
@@ -170,6 +184,33 @@ def _check_file(log: RawLog, check: _Check, stop: Stop, on_progress: OnProgress 
     for answer in log.integrity():
         check.report(None, None, f"SQLite found damage in its file: {answer}", _BACKUP)
     progress.end()
+
+
+def _check_identity(log_id: str | None, check: _Check) -> None:
+    try:
+        if log_id != "":  # one that was made without
+            UUID(log_id)
+    except (ValueError, AttributeError, TypeError):
+        check.report(None, None, f"the identity of the log is missing or altered: {log_id!r:.80}", _BACKUP)
+
+
+def _check_files(snapshots: SnapshotStore, infos: Sequence[SnapshotInfo], stop: Stop) -> None:
+    """Distrust the snapshots whose files are not what they were; those that have been thinned out meanwhile are not missed."""
+    for info in infos:
+        stop.look()
+        path = snapshots.directory / info.name
+        try:
+            hashed = read_hashed(path, info.size_bytes, lambda _: stop.look())
+            if not is_whole(path, hashed):
+                snapshots.distrust(info, "the hash of the whole file is wrong")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno in _OUT_OF_RESOURCES:
+                raise StorageUnavailableError(error.errno, f"{path} cannot be read: {error.strerror}") from error
+            snapshots.distrust(info, f"it cannot be read ({error.strerror})")
+        except SnapshotDamagedError as error:
+            snapshots.distrust(info, error.why)
 
 
 class _Check:
@@ -271,6 +312,10 @@ class _Check:
         if self.head < head:
             self._missing(self.head + 1, head)
             self.head = head
+        if issued is not None and issued < head:
+            self.report(
+                None, None, f"the log ends at position {head}, and only {issued} have been given out: the file was altered", _BACKUP
+            )
         beyond = [position for position in self._anchors if position > head]
         lost = max([issued or 0, *beyond])
         if lost <= head:

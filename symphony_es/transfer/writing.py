@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
+import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from symphony_es.core.state.files.storage import write_file_atomically
-from symphony_es.errors import ConfigurationError, PositionNotFoundError
+from symphony_es.errors import ConfigurationError, PositionNotFoundError, StorageUnavailableError
 from symphony_es.events.codec import Row
 from symphony_es.log.log import EventLog
 from symphony_es.transfer.placing import absolute, building, check_free_file, put_file
@@ -23,10 +25,10 @@ PAGE = 1000
 
 
 class ByteStream(Protocol):
-    """Something that bytes can be written to: an open binary file, `sys.stdout.buffer`, a file of aiofiles."""
+    """Something that bytes can be written to: an open binary file, `sys.stdout.buffer`, a file of aiofiles, a pipe."""
 
     def write(self, data: bytes, /) -> Any:
-        """Take all the bytes; the result is awaited if it can be."""
+        """Take the bytes; the result is awaited if it can be. One that returns a smaller number is called again with the rest."""
         ...
 
 
@@ -110,13 +112,11 @@ async def write_out(target: Target, chunks: Callable[[], AsyncIterator[bytes]], 
 
     Raises:
         TargetOccupiedError: the file exists, and `overwrite` is not given.
-        StorageUnavailableError: disk full, read-only or I/O error.
+        StorageUnavailableError: disk full, read-only or I/O error; or a stream that does not block takes no more.
     """
     if not isinstance(target, Path | str):
         async for chunk in chunks():
-            written = await asyncio.to_thread(target.write, chunk)
-            if inspect.isawaitable(written):
-                await _awaited(written)
+            await _write_all(target, chunk)
         return
     path = absolute(target)
     await asyncio.to_thread(check_free_file, path, overwrite=overwrite)
@@ -125,5 +125,16 @@ async def write_out(target: Target, chunks: Callable[[], AsyncIterator[bytes]], 
         await in_thread(lambda _: put_file(place / "export", path, overwrite=overwrite))
 
 
-async def _awaited(written: Awaitable[Any]) -> None:
-    await written
+async def _write_all(stream: ByteStream, data: bytes) -> None:
+    """Files without a buffer, pipes for instance, take as much as there is room for, and say how much that was."""
+    while data:
+        written = await asyncio.to_thread(stream.write, data)
+        if inspect.isawaitable(written):
+            written = await _awaited(written)
+        if written == 0 or (written is None and isinstance(stream, io.RawIOBase)):
+            raise StorageUnavailableError(errno.EAGAIN, "the stream takes no more bytes at the moment: pass one that blocks")
+        data = data[written:] if type(written) is int else b""
+
+
+async def _awaited(written: Awaitable[Any]) -> Any:
+    return await written
