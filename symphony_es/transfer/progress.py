@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import copy_context
-from functools import partial
 from typing import TypeVar
 
 __all__ = ["OnProgress", "Progress", "Stop", "in_thread"]
@@ -57,9 +56,9 @@ class Stop:
 
 async def in_thread(work: Callable[[Stop], T]) -> T:
     """Work in a worker thread. A cancellation asks it to stop and waits until it has: nothing goes on behind the caller's back."""
-    stop = Stop()
+    stop, context = Stop(), copy_context()
     # A future and no task: a loop that is shut down cancels all tasks, and would take this one for ended while the thread goes on.
-    future = asyncio.get_running_loop().run_in_executor(None, partial(copy_context().run, work, stop))
+    future = asyncio.get_running_loop().run_in_executor(None, lambda: context.run(work, stop))
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
         try:
