@@ -65,7 +65,7 @@ class Entities:
         return self._symphony.world.find(_reference(entity_type, entity_id))
 
     def all(self, entity_type: str | None = None) -> list[Any]:
-        """All live objects, or those of one type, in the order in which they were added."""
+        """All live objects, or those of one type, those that a resume brought by their ids, then the others as they were added."""
         return self._symphony.world.all(entity_type)
 
     def remove(self, entity: Any) -> None:

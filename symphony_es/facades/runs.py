@@ -45,8 +45,8 @@ class RunRequests:
         return self._run(run)
 
     async def get_all_runs(self) -> list[Workflow]:
-        """All runs, in the order in which they were created."""
-        return [run for run in self._symphony.world.all("Workflow") if isinstance(run, Workflow)]
+        """All runs, by the time of their creation; those of one moment as `entities.all` has them."""
+        return self._engine.runs()
 
     async def list_runs(
         self,

@@ -387,7 +387,8 @@ class RunOperations(RuleBasedStateMachine):
 
         async def recover() -> None:
             runs = await self.symphony.workflows.recover(auto_checkpoint=False)
-            assert [run.id for run in runs] == expected
+            assert sorted(run.id for run in runs) == sorted(expected)
+            assert runs == [run for run in await self.symphony.workflows.get_all_runs() if run in runs]
 
         self.ask("recover", None, lambda: expected.extend(self.model.recover()), recover, "*")
 

@@ -13,6 +13,7 @@ import pytest
 
 from symphony_es import EntityReference, Symphony
 from symphony_es.core.state import EntityRestorer, RestorationContext, UnrestoredEntity
+from symphony_es.core.state.snapshots import snapshotter
 from symphony_es.errors import (
     DetachedEntityError,
     EntityExistsError,
@@ -416,3 +417,21 @@ async def test_another_process_restores_everything(reopen: Opener, tmp_path: Pat
     assert symphony.entities.get("Invoice:i").customer is a
     assert [item.target.key for item in report.unresolved] == ["Customer:gone"]
     assert list(report.unrestored) == ["Thermometer:t"]
+
+
+async def test_objects_are_listed_in_one_order_whatever_they_were_read_from(reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a resume by their ids, from a snapshot as from events alone; those added since come after them."""
+    monkeypatch.setattr(snapshotter, "FLOOR_BYTES", 0)
+    symphony = await reopen()
+    for name in ("m", "a", "z"):
+        symphony.entities.add(Customer(id=name))
+    await symphony.flush()
+    listed = {}
+    for way in ("events", "snapshot"):
+        symphony = await reopen()
+        await symphony.resume()
+        listed[way] = [customer.id for customer in symphony.entities.all("Customer")]
+        await symphony.create_checkpoint("brings a snapshot")
+    assert listed == dict.fromkeys(("events", "snapshot"), ["a", "m", "z"])
+    symphony.entities.add(Customer(id="b"))
+    assert [customer.id for customer in symphony.entities.all("Customer")] == ["a", "m", "z", "b"]

@@ -124,7 +124,7 @@ class Membership:
         return entity if self.record_of(entity) is not None else None
 
     def all(self, entity_type: str | None = None) -> list[Any]:
-        """All live objects, or those of a type, in the order in which they were added."""
+        """All live objects, or those of a type, those that a resume brought by their keys, then the others as they were added."""
         if entity_type is None:
             return [record.obj for record in self._records.values()]
         prefix = f"{entity_type}:"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from symphony_es.errors import ConfigurationError
@@ -19,6 +20,8 @@ from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import UNFINISHED, WorkflowStatus
 
 __all__ = ["WorkflowEngine"]
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when a run was created that does not say it
 
 
 class WorkflowEngine(RunRequests):
@@ -36,6 +39,11 @@ class WorkflowEngine(RunRequests):
     def active_runs(self) -> list[str]:
         """Ids of the runs that execute in this process right now."""
         return self.active.ids
+
+    def runs(self) -> list[Workflow]:
+        """All runs, by the time of their creation; those of one moment as `entities.all` has them."""
+        runs = [run for run in self._symphony.world.all("Workflow") if isinstance(run, Workflow)]
+        return sorted(runs, key=lambda run: run.created_at or _LONG_AGO)
 
     async def execute_workflow(
         self,
@@ -119,12 +127,12 @@ class WorkflowEngine(RunRequests):
         Runs whose parent is unfinished are taken up by it. Failed, paused and pending runs are left alone: `resume` takes them up.
 
         Returns:
-            Those runs, in the order in which they are in the log.
+            Those runs, by the time of their creation.
 
         Raises:
             RunInterruptedError, EntityOutOfStepError: the first one that a run raised; the others have ended by then.
         """
-        runs = [run for run in self._live_runs() if run.status in UNFINISHED and self.active.get(run) is None and not self._has_driver(run)]
+        runs = [run for run in self.runs() if run.status in UNFINISHED and self.active.get(run) is None and not self._has_driver(run)]
         ends = await asyncio.gather(*(self.resume(run, auto_checkpoint) for run in runs), return_exceptions=True)
         for end in ends:
             if isinstance(end, BaseException):
@@ -132,9 +140,6 @@ class WorkflowEngine(RunRequests):
         return runs
 
     # -- inside -------------------------------------------------------------------------------------------------------
-
-    def _live_runs(self) -> list[Workflow]:
-        return [run for run in self._symphony.world.all("Workflow") if isinstance(run, Workflow)]
 
     def _has_driver(self, run: Workflow) -> bool:
         """Whether a run is taken up by the run that started it, and only by that one."""
