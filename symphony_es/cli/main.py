@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -50,6 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has not every character is no reason to say nothing
     parser = build_parser()
     given = parser.parse_args(arguments)
     if given.run is None:
@@ -57,16 +60,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     try:
         code = asyncio.run(given.run(given))
-        sys.stdout.flush()
+        print(end="", flush=True)  # not sys.stdout.flush(): a process may have been given no standard output
     except SymphonyError as error:
         output.complain(error)
         return exit_code(error)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader, `head` for example, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end_output()
         return 0
+    except OSError as error:  # standard output on a full disk, or a path that the system does not take
+        output.complain(error)
+        _end_output()
+        return UNAVAILABLE
+    except UnicodeEncodeError as error:  # what is printed is escaped, so it is an argument
+        output.complain(f"{error.object!r:.80} is no text in UTF-8")
+        return USAGE
     return int(code or 0)
+
+
+def _end_output() -> None:
+    """Write what is not written yet; where that fails, have it go nowhere, so that ending the process does not fail at it once more."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def exit_code(error: SymphonyError) -> int:

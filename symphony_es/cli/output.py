@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from unicodedata import combining, east_asian_width
 
 __all__ = ["brief", "complain", "json_line", "pairs", "progress", "safe", "table"]
 
 WIDEST = 60
+_READS_AS_ANOTHER = re.compile(r"""-?\d+(\.\d+)?([eE][+-]?\d+)?\Z|["\[{]|(-|null|true|false)?\Z""")
+"""Texts that would be taken for a number, or for nothing; they are written in quotes, as no text and lists and dicts are."""
 
 
 def safe(text: object) -> str:
@@ -27,7 +31,10 @@ def brief(value: Any, widest: int = WIDEST) -> str:
 
     if value is ABSENT:
         return "-"
-    text = safe(value if isinstance(value, str) and value else json.dumps(plain_as_json(value), ensure_ascii=False))
+    if isinstance(value, str):
+        value = value[: widest + 1]
+    plain = isinstance(value, str) and _READS_AS_ANOTHER.match(value) is None
+    text = safe(value if plain else json.dumps(plain_as_json(value), ensure_ascii=False))
     return text if len(text) <= widest else f"{text[: widest - 1]}…"
 
 
@@ -42,11 +49,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], nothing: str
     if not cells:
         print(nothing)
         return
-    widths = [max(len(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
+    widths = [max(_width(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
     numbers = [all(row[index].isdigit() or row[index] in ("", "-") for row in cells) for index in range(len(columns))]
     for row in [columns, *cells]:
-        line = (cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numbers, strict=True))
+        line = []
+        for cell, width, right in zip(row, widths, numbers, strict=True):
+            room = " " * (width - _width(cell))
+            line.append(f"{room}{cell}" if right else f"{cell}{room}")
         print("  ".join(line).rstrip())
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def pairs(values: Mapping[str, object]) -> None:
@@ -56,7 +73,7 @@ def pairs(values: Mapping[str, object]) -> None:
         print(f"{name.ljust(widest)}  {safe(value)}".rstrip())
 
 
-def complain(error: BaseException) -> None:
+def complain(error: object) -> None:
     """Say what went wrong, on standard error."""
     print(f"symphony-es: {safe(error)}", file=sys.stderr)
 

@@ -29,7 +29,9 @@ commands work on a log that another process is writing and in a directory that c
 
 The log is that of `--state-dir DIR`, else of `SYMPHONY_STATE_DIR`, else the nearest `.symphony` in the working directory or above it.
 Every command that lists something has `--json`, an object on each line; plain data that JSON has not are written as
-[exporting](exporting.md) says.
+[exporting](exporting.md) says. In tables, a text that reads as a number, as nothing or as a list stands in quotes.
+
+Where a moment is due, a position or a time is taken as such, and `latest` is the head: a checkpoint of such a name is meant by its id.
 
 | exit code | meaning |
 | --- | --- |

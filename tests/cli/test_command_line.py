@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from symphony_es import Symphony
+from symphony_es.cli import output
+from symphony_es.events.paths import ABSENT
 from tests.application import Customer
 from tests.cli.document import EXAMPLES, answer, command_names, make_log, render
 
@@ -155,6 +157,25 @@ def log(tmp_path: Path) -> Path:
         ("audit --since tomorrow", 2, "is no time"),
         ("audit --following 1 --actor x", 2, "question of its own"),
         ("audit --transaction x", 2, "event id"),
+        ("audit --following 1 --since 2026-01-01", 2, "question of its own"),
+        ("audit --following 1 --after 0", 2, "question of its own"),
+        ("audit --following 1 --newest-first", 2, "question of its own"),
+        (f"audit --following {10**30}", 3, "its head is"),
+        (f"history Customer:ada --after-version {10**30}", 0, ""),
+        (f"audit --limit {10**30}", 0, "Customer:ada"),
+        ("log --entity nonsense", 2, "is not a valid entity key"),
+        ("tail --entity nonsense --follow", 2, "is not a valid entity key"),
+        ("log --event \udcff", 2, "no text in UTF-8"),
+        ("diff 0 --entity Customer:nobody", 3, "there is no entity Customer:nobody"),
+        (f"blame Customer:ada notes[{'9' * 5000}]", 2, "is no path"),
+        (f"stats --state-dir {'n' * 300}", 4, "File name too long"),
+        ("fork DIR/state", 6, "is not empty"),
+        ("checkpoints create 2", 2, "reads as a position"),
+        ("checkpoints create latest", 2, "reads as a position"),
+        ("checkpoints create 2026-13-13", 2, "reads as a position"),
+        ("checkpoints named", 2, "invalid choice"),
+        ("checkpoints list named", 2, "lists all"),
+        ("checkpoints delete named --at 1", 2, "a new checkpoint"),
         ("log --limit x", 2, "no whole number"),
         ("log --after -5", 2, "no whole number"),
         ("audit --limit -1", 2, "no whole number"),
@@ -169,6 +190,71 @@ def test_what_goes_wrong_is_said_with_an_exit_code(log: Path, command: str, code
     assert ended == code
     assert said in text
     assert "Traceback" not in text
+
+
+def test_the_first_and_the_last_events_up_to_a_position(log: Path) -> None:
+    """With --after the first ones after it, else the last ones."""
+
+    def positions(command: str) -> list[int]:
+        return [json.loads(line)["position"] for line in answer(f"{command} --json", log)[0].splitlines()]
+
+    assert positions("log --until 6 --limit 2") == [5, 6]
+    assert positions("log --until 3 --limit 2 --entity Customer:ada") == [1, 2]
+    assert positions("log --after 2 --until 6 --limit 2") == [3, 4]
+    assert positions("log --after 0 --limit 2") == [1, 2]
+
+
+def test_a_checkpoint_is_made_where_one_can_go_back_to(log: Path) -> None:
+    """One without a name says which it was given; the middle of a transaction is refused, and nothing is appended."""
+    told = json.loads(answer("checkpoints create --json", log)[0])
+    assert told["name"] == f"checkpoint_at_{told['position']}"
+
+    async def together() -> int:
+        async with Symphony({"state_dir": log / "state"}, persistence_enabled=True) as symphony:
+            async with symphony.transaction("Both"):
+                symphony.entities.add(Customer(id="one"))
+                symphony.entities.add(Customer(id="two"))
+            return symphony.log.head
+
+    last = asyncio.run(together())
+    text, code = answer(f"checkpoints create inside --at {last - 1}", log)
+    assert (code, "inside the transaction" in text) == (6, True)
+    assert json.loads(answer("stats --json", log)[0])["events"] == last
+
+
+def test_what_cannot_be_printed_is_no_finding(log: Path) -> None:
+    """A terminal that has not every character gets escapes; a full disk is 4; a reader that has gone, or none at all, is no error."""
+    program = f"{sys.executable} -P -m symphony_es.cli"
+
+    async def abroad() -> None:
+        async with Symphony({"state_dir": log / "state"}, persistence_enabled=True) as symphony:
+            symphony.entities.add(Customer(id="é", name="日本"))
+
+    asyncio.run(abroad())
+    environment = {**os.environ, "SYMPHONY_STATE_DIR": str(log / "state"), "PYTHONIOENCODING": "ascii"}
+    for command, code, said in (
+        ("show Customer:é", 0, "\\u65e5"),
+        ("log --json | true", 0, ""),
+        ("log >&-", 0, ""),
+        *((f"{command} > /dev/full", 4, "No space left") for command in ("log", "log --json", "export -") if Path("/dev/full").exists()),
+    ):
+        ended = subprocess.run(f"{program} {command}", shell=True, env=environment, capture_output=True, text=True, check=False)
+        assert (ended.returncode, said in ended.stdout + ended.stderr) == (code, True), (command, ended)
+        assert "Traceback" not in ended.stderr
+        assert "Exception ignored" not in ended.stderr
+
+
+def test_values_of_different_types_look_different(capsys: pytest.CaptureFixture[str]) -> None:
+    """A text that would be taken for something else stands in quotes; columns stand below each other whatever is in them."""
+    for value, shown in (
+        (5, "5"), ("5", '"5"'), ("-1.5e3", '"-1.5e3"'), (None, "null"), ("null", '"null"'), (True, "true"), ("true", '"true"'),
+        (ABSENT, "-"), ("-", '"-"'), ("", '""'), ([], "[]"), ("[]", '"[]"'), ("2026-11-23", "2026-11-23"), ("Ada", "Ada"),
+        ("x" * 100_000, f"{'x' * 59}…"),
+    ):  # fmt: skip
+        assert output.brief(value) == shown
+    output.table(("name", "value"), [("日本", "a"), ("e\u0301", "b"), ("ab", "c")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["name  value", "日本  a", "e\u0301     b", "ab    c"]
 
 
 def test_no_log_is_said_with_where_it_was_looked_for(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli.commands.looking import print_events
-from symphony_es.cli.commands.registry import Parsers, moment, reading, whole_number
+from symphony_es.cli.commands.registry import Parsers, entity_key, moment, reading, whole_number
 from symphony_es.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ BATCH = 200
 def register(parsers: Parsers) -> None:
     """Add the command of this module."""
     command = parsers.add("audit", audit, "events by any combination of conditions, or all that followed from one")
-    command.add_argument("--entity", metavar="TYPE:ID", help="of this entity")
+    command.add_argument("--entity", type=entity_key, metavar="TYPE:ID", help="of this entity")
     command.add_argument("--type", metavar="TYPE", help="of entities of this type")
     command.add_argument("--event", action="append", metavar="NAME", help="of this name; may be repeated")
     command.add_argument("--actor", metavar="ACTOR", help="that this actor caused")
@@ -56,7 +56,7 @@ async def audit(given: argparse.Namespace) -> None:
         assert opened.directory is not None
         asked = Audit(opened.log, trail_on_disk(opened.directory / "projections"))
         if given.following is not None:
-            if any(getattr(given, name) for name in ("entity", "type", "event", "actor", "run_id", "transaction", "correlation")):
+            if given.newest_first or any(value is not None for value in _conditions(given).values()):
                 raise ConfigurationError("--following is a question of its own: leave the other conditions out")
             print_events(await asked.consequences(given.following, limit=given.limit or 10**9), as_json=given.json)
             return
@@ -72,8 +72,9 @@ async def audit(given: argparse.Namespace) -> None:
             print(f"the next page: {'--before' if given.newest_first else '--after'} {last}")
 
 
-async def _events(asked: Audit, given: argparse.Namespace) -> AsyncIterator[Event]:
-    conditions: dict[str, Any] = {
+def _conditions(given: argparse.Namespace) -> dict[str, Any]:
+    """What `find` is asked for."""
+    return {
         "entity": given.entity,
         "entity_type": given.type,
         "event": given.event,
@@ -86,6 +87,10 @@ async def _events(asked: Audit, given: argparse.Namespace) -> AsyncIterator[Even
         "after_position": given.after,
         "before_position": given.before,
     }
+
+
+async def _events(asked: Audit, given: argparse.Namespace) -> AsyncIterator[Event]:
+    conditions = _conditions(given)
     if given.limit:
         for event in await asked.find(**conditions, newest_first=given.newest_first, limit=given.limit):
             yield event

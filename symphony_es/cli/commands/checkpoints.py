@@ -24,6 +24,10 @@ def register(parsers: Parsers) -> None:
 
 async def checkpoints(given: argparse.Namespace) -> None:
     """`symphony-es checkpoints`."""
+    if given.action != "create" and (given.at != "latest" or given.metadata is not None):
+        raise ConfigurationError("--at and --metadata say what a new checkpoint is: symphony-es checkpoints create NAME --at MOMENT")
+    if given.action == "list" and given.name is not None:
+        raise ConfigurationError("a name is for `create` and `delete`: `checkpoints` lists all there are")
     if given.action == "create":
         await _create(given)
     elif given.action == "delete":
@@ -40,14 +44,30 @@ async def checkpoints(given: argparse.Namespace) -> None:
 
 
 async def _create(given: argparse.Namespace) -> None:
+    from symphony_es.core.state.past.moments import check_boundary
+
     metadata = _metadata(given.metadata)
+    if given.name is not None:
+        _check_name(given.name)
     async with writing(given) as opened:
         assert opened.checkpoints is not None
         position = await opened.past.position(given.at)
+        await check_boundary(opened.log, position)  # else nobody could go back to it
         count = await opened.history.count_entities() if position == opened.log.head else len(await opened.past.at(position))
         made = await opened.checkpoints.name_position(position, count, given.name, metadata)
-    told = {"id": made, "name": given.name, "position": position}
+        name = (await opened.checkpoints.find(made)).name
+    told = {"id": made, "name": name, "position": position}
     output.json_line(told) if given.json else print(f"checkpoint {made} names position {position}")
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that would mean something else on the command line."""
+    try:
+        read = moment(name)
+    except argparse.ArgumentTypeError:
+        read = None
+    if read != name or name == "latest":
+        raise ConfigurationError(f"{name!r} reads as a position, a time or the head where a checkpoint is meant: choose another name")
 
 
 def _metadata(text: str | None) -> dict[str, Any]:

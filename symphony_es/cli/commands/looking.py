@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli import output
-from symphony_es.cli.commands.registry import MOMENT, Parsers, moment, reading, whole_number
+from symphony_es.cli.commands.registry import MOMENT, Parsers, entity_key, moment, reading, whole_number
 
 if TYPE_CHECKING:
     from symphony_es.events.comparison import ValueChange
@@ -24,7 +24,9 @@ def register(parsers: Parsers) -> None:
     _event_filters(command)
     command.add_argument("--after", type=whole_number, default=None, metavar="POSITION", help="only later ones")
     command.add_argument("--until", type=whole_number, default=None, metavar="POSITION", help="only those up to it")
-    command.add_argument("--limit", type=whole_number, default=50, metavar="N", help="at most so many (50); the first ones, with --after")
+    command.add_argument(
+        "--limit", type=whole_number, default=50, metavar="N", help="at most so many (50): the last ones; with --after the first ones"
+    )
 
     command = parsers.add("tail", tail, "the newest events")
     _event_filters(command)
@@ -36,7 +38,7 @@ def register(parsers: Parsers) -> None:
     command.add_argument("--at", type=moment, default="latest", metavar="MOMENT", help=f"as it was then: {MOMENT}")
 
     command = parsers.add("show", show, "the state of one entity, and what refers to what")
-    command.add_argument("entity", metavar="TYPE:ID")
+    command.add_argument("entity", type=entity_key, metavar="TYPE:ID")
     command.add_argument("--at", type=moment, default="latest", metavar="MOMENT", help=f"as it was then: {MOMENT}")
 
     command = parsers.add("at", at, "all entities as they were at a moment")
@@ -44,25 +46,25 @@ def register(parsers: Parsers) -> None:
     command.add_argument("--type", metavar="TYPE", help="only those of a type")
 
     command = parsers.add("history", history, "every version of one entity: who set what, from which value to which")
-    command.add_argument("entity", metavar="TYPE:ID")
+    command.add_argument("entity", type=entity_key, metavar="TYPE:ID")
     command.add_argument("--after-version", type=whole_number, default=0, metavar="N", help="only later ones")
     command.add_argument("--limit", type=whole_number, default=None, metavar="N", help="at most so many")
 
     command = parsers.add("blame", blame, "which events set a value, the last one first")
-    command.add_argument("entity", metavar="TYPE:ID")
+    command.add_argument("entity", type=entity_key, metavar="TYPE:ID")
     command.add_argument("path", metavar="PATH", nargs="?", default="", help="lines[0].amount; the whole entity when it is left out")
     command.add_argument("--until", type=moment, default="latest", metavar="MOMENT", help=f"only events up to: {MOMENT}")
 
     command = parsers.add("diff", diff, "what is different between two moments")
     command.add_argument("before", type=moment, metavar="BEFORE", help=MOMENT)
     command.add_argument("after", type=moment, nargs="?", default="latest", metavar="AFTER", help="`latest` when it is left out")
-    command.add_argument("--entity", metavar="TYPE:ID", help="only this one; costs its own events only")
+    command.add_argument("--entity", type=entity_key, metavar="TYPE:ID", help="only this one; costs its own events only")
     command.add_argument("--events", action="store_true", help="with the events that did it")
 
 
 def _event_filters(command: Any) -> None:
     command.add_argument("--event", action="append", default=[], metavar="NAME", help="only events of this name; may be repeated")
-    command.add_argument("--entity", metavar="TYPE:ID", help="only events of this entity")
+    command.add_argument("--entity", type=entity_key, metavar="TYPE:ID", help="only events of this entity")
 
 
 # -- events -----------------------------------------------------------------------------------------------------------
@@ -72,18 +74,18 @@ async def log(given: argparse.Namespace) -> None:
     """`symphony-es log`."""
     async with reading(given) as opened:
         until = opened.log.head if given.until is None else min(given.until, opened.log.head)
-        if given.after is None and given.until is None:
-            events = await _newest(opened.log, given, given.limit)
+        if given.after is None:
+            events = await _newest(opened.log, given, until, given.limit)
         else:
-            events = await _first(opened.log, given, given.after or 0, until, given.limit)
+            events = await _first(opened.log, given, given.after, until, given.limit)
         print_events(events, as_json=given.json)
 
 
 async def tail(given: argparse.Namespace) -> None:
     """`symphony-es tail`."""
     async with reading(given) as opened:
-        events = await _newest(opened.log, given, given.n)
         seen = opened.log.head
+        events = await _newest(opened.log, given, seen, given.n)
         print_events(events, as_json=given.json, columns=not given.follow)
         if given.follow:
             async for page in opened.log.follow(seen, given.event):
@@ -104,14 +106,14 @@ async def _first(log: EventLog, given: argparse.Namespace, after: int, until: in
     return events[:limit]
 
 
-async def _newest(log: EventLog, given: argparse.Namespace, limit: int) -> list[Event]:
-    """The last events that match; goes back from the head as far as it must."""
+async def _newest(log: EventLog, given: argparse.Namespace, until: int, limit: int) -> list[Event]:
+    """The last events up to a position that match; goes back from there as far as it must."""
     if limit <= 0:
         return []
     if given.entity is not None:
-        return (await _first(log, given, 0, log.head, log.head))[-limit:]
+        return (await _first(log, given, 0, until, until))[-limit:]
     events: list[Event] = []
-    until, width = log.head, max(limit, 100)
+    width = max(limit, 100)
     while until > 0 and len(events) < limit:
         after = max(0, until - width)
         events = [event async for page in log.read(after, until, given.event) for event in page] + events

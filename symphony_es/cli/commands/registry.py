@@ -11,15 +11,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.errors import LogUnavailableError
+from symphony_es.cli import output
+from symphony_es.errors import InvalidIdentifierError, LogUnavailableError
 
 if TYPE_CHECKING:
     from symphony_es.core.state.opening import OpenedLog
 
-__all__ = ["MOMENT", "Parsers", "moment", "reading", "state_dir", "whole_number", "writing"]
+__all__ = ["MOMENT", "Parsers", "entity_key", "moment", "reading", "state_dir", "whole_number", "writing"]
 
 MOMENT = "a position, a time (2026-11-23T10:00, UTC unless it says otherwise), the id or name of a checkpoint, or `latest`"
 DATABASE = "events.db"
+MOST = 10**15  # more than a log can have, and less than a database refuses
 
 
 class Parsers:
@@ -98,7 +100,7 @@ def moment(text: str) -> int | datetime | str:
     Raises:
         argparse.ArgumentTypeError: it looks like a time and is none.
     """
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return int(text)
     if re.match(r"\d{4}-\d\d-\d\d([T ]|$)", text):
         try:
@@ -117,4 +119,18 @@ def whole_number(text: str) -> int:
     """
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
-    return int(text)
+    return min(int(text), MOST)
+
+
+def entity_key(text: str) -> str:
+    """What names an entity on the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: it cannot be one's name.
+    """
+    from symphony_es.events.references import EntityReference
+
+    try:
+        return EntityReference.parse(text).key
+    except InvalidIdentifierError as error:
+        raise argparse.ArgumentTypeError(output.safe(error)) from error
