@@ -80,7 +80,9 @@ def check_change(change: Any) -> None:
     operation, path = change[0], change[1]
     if type(operation) is not int or not 0 <= operation < len(_ARITY) or len(change) != _ARITY[operation]:
         raise ChangeError(f"this is no change, or has the wrong number of elements: {change!r:.80}")
-    if (type(path) is not tuple and type(path) is not list) or not KEY_TYPES.issuperset(map(type, path)):
+    if (type(path) is not tuple and type(path) is not list) or not (
+        type(path[0]) in KEY_TYPES if len(path) == 1 else KEY_TYPES.issuperset(map(type, path))
+    ):
         raise ChangeError(f"the path of a change consists of text and whole numbers: {path!r:.80}")
     if len(path) > MAX_DEPTH:
         raise ChangeError(f"the path of a change is longer than {MAX_DEPTH}")

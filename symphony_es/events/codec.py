@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Context, Decimal, InvalidOperation
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 from zlib import crc32
@@ -58,6 +59,7 @@ LEAST_STATE_BYTES = CONTENT_START + CHECK_BYTES
 CHECK_RESIDUE = 0x2144DF1C
 """What CRC-32 makes of anything that ends with its own CRC-32, least byte first: so a check is one call, and no slice."""
 _UINT64 = b"\xcf"  # in msgpack, before 8 bytes
+BUFFER_BYTES = 1024
 STREAM_BYTES = 8 * 1024 * 1024
 """Up to how many bytes of bodies are decoded as one stream."""
 _INTO = frozenset({INSERT, APPEND, ADD, DISCARD})  # what they bring stands one level below their path
@@ -97,7 +99,7 @@ def _pack_tagged(value: Tagged) -> Any:
 
 
 def _pack_members(value: set[Any]) -> Any:
-    return _ext(SET, Packed.Packer().pack_array_header(len(value)) + b"".join(sorted(map(_pack, value))))
+    return _ext(SET, Packed.Packer(buf_size=BUFFER_BYTES).pack_array_header(len(value)) + b"".join(sorted(map(_pack, value))))
 
 
 _PACKERS: dict[type, Callable[[Any], Any]] = {
@@ -125,7 +127,8 @@ def _default(value: Any) -> Any:
 
 
 def _pack(value: Any) -> bytes:
-    packed: bytes = Packed.packb(value, default=_default, strict_types=True)
+    # A packer of its own each time, since packing an extension value packs again; with a buffer that grows, not 256 KiB at once.
+    packed: bytes = Packed.Packer(default=_default, strict_types=True, buf_size=BUFFER_BYTES).pack(value)
     return packed
 
 
@@ -182,7 +185,7 @@ class _CanonicalSet:
 
 
 def _pack_canonical_set(value: _CanonicalSet) -> Any:
-    return _ext(SET, Packed.Packer().pack_array_header(len(value.encoded)) + b"".join(value.encoded))
+    return _ext(SET, Packed.Packer(buf_size=BUFFER_BYTES).pack_array_header(len(value.encoded)) + b"".join(value.encoded))
 
 
 _PACKERS[_CanonicalSet] = _pack_canonical_set
@@ -346,6 +349,8 @@ _READERS: dict[int, Callable[[_Decoder, bytes], Any]] = {
 _METADATA_FIELDS = (
     "run_id", "step", "attempt", "cause", "actor", "reason", "correlation_id", "trace_id", "state_version", "generation", "user",
 )  # fmt: skip
+_metadata_values = attrgetter(*_METADATA_FIELDS)
+_NO_METADATA = (None,) * len(_METADATA_FIELDS)
 _STATE_VERSION = _METADATA_FIELDS.index("state_version")
 _GENERATION = _METADATA_FIELDS.index("generation")
 PLAIN_METADATA = _STATE_VERSION
@@ -374,7 +379,10 @@ def _fault_of_metadata(fields: list[Any]) -> str | None:
 
 
 def _metadata_list(metadata: EventMetadata) -> list[Any]:
-    fields = [getattr(metadata, name) for name in _METADATA_FIELDS]
+    values = _metadata_values(metadata)
+    if values == _NO_METADATA:
+        return []
+    fields = list(values)
     while fields and fields[-1] is None:
         fields.pop()
     return fields
@@ -395,7 +403,7 @@ def encode_body(event: NewEvent, salt: bytes, limits: Limits = DEFAULT_LIMITS) -
         raise error.within(event.entity_key) from None
     if len(salt) != SALT_BYTES or len(event.event_id) != ID_BYTES or len(event.transaction_id or event.event_id) != ID_BYTES:
         raise ValueError(f"salt and ids have {ID_BYTES} bytes")
-    changes = [[change[0], list(change[1]), *change[2:]] for change in event.changes]
+    changes = [[operation, [*path], *values] for operation, path, *values in event.changes]
     try:
         packed = _pack([event.transaction_id, changes, metadata, event.data])
     except UnicodeEncodeError:
@@ -416,7 +424,7 @@ def _check_event(event: NewEvent, metadata: list[Any], max_depth: int) -> None:
                 check_types(value, change[1], max_depth=max_depth - len(change[1]) - (change[0] in _INTO))
     if event.data is not None:
         check_types(event.data, ("data",), max_depth=max_depth)
-    fault = _fault_of_metadata(metadata)
+    fault = _fault_of_metadata(metadata) if metadata else None
     if fault is not None:
         raise UnstorableValueError(("metadata",), fault)
     if event.metadata.user is not None:

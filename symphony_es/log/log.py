@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from struct import iter_unpack
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
@@ -35,6 +36,7 @@ __all__ = ["DATABASE_NAME", "Anchor", "Appended", "EventLog", "Ticket"]
 
 DATABASE_NAME = "events.db"
 SALT_BYTES = 16
+SALTS_AT_ONCE = 1024
 T = TypeVar("T")
 
 
@@ -57,7 +59,7 @@ class EventLog:
         self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="symphony-es-reader")
         self._head = recorder.head()
         self._followers: set[asyncio.Event] = set()
-        self._salts = b""
+        self._salts: Iterator[bytes] = iter(())
         self._closed = False
         self._pid = os.getpid()
         self._writer = None if read_only else Writer(recorder, self._advance, clock_ns)
@@ -153,9 +155,10 @@ class EventLog:
             UnstorableValueError: a value that is no plain data.
             LimitExceededError: it is too large.
         """
-        if not self._salts:
-            self._salts = os.urandom(64 * SALT_BYTES)
-        salt, self._salts = self._salts[:SALT_BYTES], self._salts[SALT_BYTES:]
+        salt = next(self._salts, None)
+        if salt is None:
+            self._salts = iter([made for (made,) in iter_unpack(f"{SALT_BYTES}s", os.urandom(SALTS_AT_ONCE * SALT_BYTES))])
+            salt = next(self._salts)
         return PreparedEvent(event.entity_key, event.version, event.name, event.event_id, encode_body(event, salt, self._limits))
 
     def submit(self, events: Sequence[PreparedEvent]) -> Ticket:
@@ -177,7 +180,8 @@ class EventLog:
             LogUnavailableError: the commit failed.
         """
         prepared = [self.prepare(event) for event in events]
-        await self.room()
+        if not self.has_room():
+            await self.room()
         return await self.submit(prepared).wait()
 
     def has_room(self) -> bool:

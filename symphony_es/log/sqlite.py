@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -30,6 +31,8 @@ CHECKPOINT_AFTER_BYTES = 32 * 1024 * 1024
 COMMIT_BYTES = 16 * 1024
 """What a commit adds to it beside its events: whole pages, of the table's end, the index and the sequence, however small the event."""
 MAX_KNOWN_VERSIONS = 100_000
+
+_INSERTS = [(count, f"INSERT INTO stored_events ({COLUMNS}) VALUES {', '.join(['(?, ?, ?, ?, ?)'] * count)}") for count in (128, 32, 8, 1)]  # noqa: S608
 
 logger = get_logger(__name__)
 
@@ -129,7 +132,12 @@ class SQLiteLogRecorder(SQLiteLogReader):
         return outcomes
 
     def _insert(self, rows: list[Row]) -> None:
-        self._writer.executemany(f"INSERT INTO stored_events ({COLUMNS}) VALUES (?, ?, ?, ?, ?)", rows)  # noqa: S608  constant text
+        """Many rows by one statement: SQLite takes them without the interpreter's lock, while others go on; by single rows it is asked for each."""
+        done = 0
+        for count, statement in _INSERTS:
+            while len(rows) - done >= count:
+                self._writer.execute(statement, list(chain.from_iterable(rows[done : done + count])))
+                done += count
 
     def append_rows(self, rows: Sequence[Row]) -> None:
         """Append rows as another log has them: positions, ids, times, every byte; all of them or none.

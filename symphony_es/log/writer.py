@@ -38,7 +38,7 @@ class Ticket:
 
     def __init__(self, events: Sequence[PreparedEvent]) -> None:
         self.events = events
-        self.size_bytes = sum(len(event.body) for event in events)
+        self.size_bytes = sum([len(event.body) for event in events])
         self._outcome: Appended | SymphonyError | None = None
         self._lock = threading.Lock()
         self._futures: list[asyncio.Future[None]] = []

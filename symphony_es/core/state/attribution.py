@@ -6,21 +6,22 @@ attributed when it is made, not when it is flushed.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from contextvars import ContextVar, Token
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
 from symphony_es.events.event import EventMetadata
 from symphony_es.events.values import check_plain
 
-__all__ = ["Attribution", "attributed", "current_attribution"]
+__all__ = ["Attribution", "attribute", "attributed", "current_attribution"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
     """What is known of the origin of the changes made right now; every field may be absent.
 
@@ -44,6 +45,10 @@ class Attribution:
     correlation_id: str | None = None
     user: Mapping[str, Any] | None = None
 
+    def changed(self, **changes: Any) -> Attribution:
+        """The same with other values of some fields."""
+        return Attribution(**{**dict(zip(_FIELDS, _values_of(self), strict=True)), **changes})
+
     def metadata(self, *, state_version: int | None = None, generation: int | None = None) -> EventMetadata:
         """The metadata of an event written now; the trace id is OpenTelemetry's, where that is active."""
         return EventMetadata(
@@ -61,26 +66,36 @@ class Attribution:
         )
 
 
+_FIELDS = tuple(field.name for field in dataclasses.fields(Attribution))
+_values_of = attrgetter(*_FIELDS)
 NOBODY = Attribution()
 current_attribution: ContextVar[Attribution] = ContextVar("symphony_es_attribution", default=NOBODY)
 
 
-@contextmanager
-def attributed(*, user: Mapping[str, Any] | None = None, **fields: Any) -> Iterator[Attribution]:
-    """Attribute every change made in the block; fields not named keep the value of the enclosing block.
-
-    Args:
-        user: keys of the application's own, added to those of the enclosing block; plain data.
-        **fields: fields of `Attribution`.
+def attribute(*, user: Mapping[str, Any] | None = None, **changes: Any) -> Token[Attribution]:
+    """Attribute every change made from now on, until the variable is reset with what is returned; see `attributed`.
 
     Raises:
-        UnstorableValueError: a value of `user` is no plain data. The block is not entered.
+        UnstorableValueError: a value of `user` is no plain data. Nothing has changed.
     """
     before = current_attribution.get()
     if user:
         check_plain(dict(user))
-        fields["user"] = MappingProxyType({**(before.user or {}), **user})
-    token = current_attribution.set(replace(before, **fields))
+        changes["user"] = MappingProxyType({**(before.user or {}), **user})
+    return current_attribution.set(before.changed(**changes))
+
+
+@contextmanager
+def attributed(**changes: Any) -> Iterator[Attribution]:
+    """Attribute every change made in the block; fields not named keep the value of the enclosing block.
+
+    Args:
+        **changes: fields of `Attribution`. The keys of `user`, plain data, are added to those of the enclosing block.
+
+    Raises:
+        UnstorableValueError: a value of `user` is no plain data. The block is not entered.
+    """
+    token = attribute(**changes)
     try:
         yield current_attribution.get()
     finally:

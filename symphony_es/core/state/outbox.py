@@ -35,6 +35,7 @@ __all__ = ["Outbox"]
 Part = tuple[EntityRecord, Segment]
 TURN_RECORDS = 1000
 """How many entities' changes one turn of the event loop encodes: more would hold it up for longer than other tasks should wait."""
+RANDOM_BYTES_PER_ID = 8
 
 logger = get_logger(__name__)
 
@@ -68,6 +69,7 @@ class Outbox:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled_on: asyncio.AbstractEventLoop | None = None
         self._waiting_for_room: asyncio.Task[None] | None = None
+        self._random = b""
 
     def mark_dirty(self, record: EntityRecord) -> None:
         """Note that an entity has changes to submit, and see to it that they are at the loop's next turn.
@@ -181,13 +183,22 @@ class Outbox:
             changes=changes,
             metadata=metadata,
             data=segment.data,
-            event_id=uuid7(self.clock_ns(), os.urandom(16)),
+            event_id=self._event_id(),
             transaction_id=transaction_id,
         )
         try:
             return self.log.prepare(event)
         except UnstorableValueError as error:
             raise error.within(record.key) from None
+
+    def _event_id(self) -> bytes:
+        """A new id."""
+        # Random bytes come in portions: to ask for some lets go of the interpreter lock, and the writer thread, which waits for it, would
+        # begin a commit with half of what is being submitted.
+        if not self._random:
+            self._random = os.urandom(256 * RANDOM_BYTES_PER_ID)
+        random, self._random = self._random[:RANDOM_BYTES_PER_ID], self._random[RANDOM_BYTES_PER_ID:]
+        return uuid7(self.clock_ns(), random)
 
     @staticmethod
     def _name_largest(record: EntityRecord, changes: Iterable[tuple[object, ...]], error: LimitExceededError) -> LimitExceededError:
@@ -278,7 +289,8 @@ class Outbox:
         Raises:
             EntityOutOfStepError: changes of one of them could not be appended; the cause is chained.
         """
-        await self.log.room()
+        if not self.log.has_room():
+            await self.log.room()
         while len(self._dirty) > TURN_RECORDS:
             with self.lock:
                 self.submit_pending(TURN_RECORDS)

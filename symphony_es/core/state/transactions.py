@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from contextlib import ExitStack
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Self
 
-from symphony_es.core.state.attribution import Attribution, attributed, current_attribution
+from symphony_es.core.state.attribution import Attribution, attribute, current_attribution
 from symphony_es.errors import EntityBusyError, EntityOutOfStepError, SymphonyError, TransactionEndedError
 from symphony_es.events.changes import Change
 from symphony_es.events.event import check_event_name
@@ -135,15 +134,16 @@ class Transaction:
 
     def draft(self, record: EntityRecord, scope: Scope, *, new: bool = False, name: str | None = None) -> Draft:
         """The draft that a change of an entity belongs to; a new one after a draft of another block or attribution."""
-        self.take(record)
         attribution = current_attribution.get()
+        latest = self._latest.get(record)
+        if latest is not None and latest.scope is scope and not (new or self.ended) and latest.segment.attribution is attribution:
+            return latest  # the next change of the same event, as most are
+        self.take(record)
         if record.adoption is not None:
             self._adopt(record, scope, attribution)
-        latest = self._latest.get(record)
+            latest = self._latest.get(record)
         if latest is not None and latest.scope.open and not (scope.within(latest.scope) or latest.scope.within(scope)):
             raise EntityBusyError(record.key, latest.scope.name or self.name, f"another block of {self.name!r} that runs beside it")
-        if latest is not None and not new and latest.scope is scope and latest.segment.attribution is attribution:
-            return latest
         segment = self.world.new_segment(name or scope.name or f"{record.entity_type}Changed", attribution, scope.data)
         scope.data = None  # it belongs to the first event of the block
         return self._add(Draft(self, record, scope, segment))
@@ -217,7 +217,7 @@ class _Block:
         self.name = check_event_name(name) if name is not None else None
         self._data = data
         self._attribution = {key: item for key, item in attribution.items() if item is not None}
-        self._stack = ExitStack()
+        self._attribution_token: Token[Attribution] | None = None
         self._token: Token[Scope | None] | None = None
         self._scope: Scope | None = None
         self._outer = False
@@ -230,7 +230,7 @@ class _Block:
 
     def _begin(self) -> None:
         if self._attribution:
-            self._stack.enter_context(attributed(**self._attribution))
+            self._attribution_token = attribute(**self._attribution)
         enclosing = scope_of(self.world)
         if enclosing is not None:
             enclosing.transaction.check_open(f"what the block {self.name!r} would change")
@@ -246,7 +246,9 @@ class _Block:
         if self._token is not None:
             current_scope.reset(self._token)
             self._token = None
-        self._stack.close()
+        if self._attribution_token is not None:
+            current_attribution.reset(self._attribution_token)
+            self._attribution_token = None
 
 
 class Recording(_Block):

@@ -116,6 +116,10 @@ class HookChain:
     def __init__(self, hooks: Sequence[Any]) -> None:
         self._hooks = list(hooks)
 
+    def __bool__(self) -> bool:
+        """Whether there are any: without, no moment need be described."""
+        return bool(self._hooks)
+
     def wants(self, moment: RunMoment) -> bool:
         """Whether any hook is to be called, so that the run has to wait for it; also where a hook fails to say: `call` records that."""
         for hook in self._hooks:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.attribution import attributed
+from symphony_es.core.state.attribution import attribute, current_attribution
 from symphony_es.errors import EntityOutOfStepError, HookFailedError, RunCancelledError, RunFailedError, StepTimeoutError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.workflow.engine.branches import run_branches
@@ -128,7 +128,7 @@ class Runner:
                 await self.sleep_until(retry_at)
             started = await self._start(step, address, on_first_start)
             # A composite has no body of its own: its start is durable with that of its first child.
-            if started.event_id is not None and (not step.reentrant or self._hooks.wants(self._moment("step_started", address))):
+            if started.event_id is not None and (not step.reentrant or self._wants("step_started", address)):
                 await self.reach("step_started", address)
             await self._turns.take()
             try:
@@ -144,7 +144,7 @@ class Runner:
                 await self._fail(step, address, started, error)
                 continue
             self._completed += 1
-            if self._hooks.wants(self._moment("step_completed", address)):
+            if self._wants("step_completed", address):
                 await self.reach("step_completed", address)
 
     async def _start(self, step: Step, address: str, on_first_start: Callable[[], None] | None) -> _Started:
@@ -172,7 +172,8 @@ class Runner:
         )
         # What nested steps record is of their own attempts.
         attempt = None if step.reentrant else started.attempt
-        with attributed(step=address, attempt=attempt, cause=started.event_id):
+        token = attribute(step=address, attempt=attempt, cause=started.event_id)
+        try:
             if step.atomic:
                 async with world.transaction(None):
                     output = await self._body(step, execution)
@@ -180,8 +181,11 @@ class Runner:
                     self._complete(step, execution, output)
                 return
             output = await self._body(step, execution)
-            await self.symphony.log.room()
+            if not world.log.has_room():
+                await world.log.room()
             self._submit_changes(address)
+        finally:
+            current_attribution.reset(token)
         await world.claim(run)
         self._complete(step, execution, output)
 
@@ -337,14 +341,20 @@ class Runner:
         Raises:
             StepFailure: a hook failed that declares to stop the run.
         """
-        moment = self._moment(stage, step, error, retry_at)  # as it is now: other branches complete steps during the wait
+        # As it is now: other branches complete steps during the wait.
+        moment = self._moment(stage, step, error, retry_at) if self._hooks else None
         await self._world.flush(self.run)
+        if moment is None:
+            return
         try:
             await self._hooks.call(moment)
         except HookFailedError as failed:
             failure = StepFailure(describe_error(failed, step), failed)
             self.control.fail(failure)
             raise failure from failed
+
+    def _wants(self, stage: Stage, step: str) -> bool:
+        return bool(self._hooks) and self._hooks.wants(self._moment(stage, step))
 
     def _moment(
         self, stage: Stage, step: str | None = None, error: dict[str, Any] | None = None, retry_at: datetime | None = None

@@ -73,7 +73,8 @@ class FunctionStep(Step):
             NotRegisteredError: nobody has registered the function in this process.
         """
         function = find_function(self.function, execution.symphony.functions)
-        execution.context.inputs = execution.render(self.inputs)
+        if self.inputs:
+            execution.context.inputs = execution.render(self.inputs)
         return await invoke(function, execution.context)
 
 

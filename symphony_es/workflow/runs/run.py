@@ -169,8 +169,10 @@ class Workflow:
     def complete_step(self, address: str, output: Any) -> None:
         """A step has completed."""
         self.outputs[address] = output
-        self.failures.pop(address, None)
-        self.progress.pop(address, None)
+        if address in self.failures:
+            del self.failures[address]
+        if address in self.progress:
+            del self.progress[address]
 
     def fail_step(self, address: str, error: Mapping[str, Any], count: int, retry_at: datetime | None) -> None:
         """An attempt at a step has failed."""

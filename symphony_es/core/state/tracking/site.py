@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from symphony_es.core.state.tracking.live import ATOMS, admit, entities_in, locate, plain_of, record_above, refuse_cycle
+from symphony_es.core.state.tracking.live import UNOWNED, admit, entities_in, locate, plain_of, record_above, refuse_cycle
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import Change
 from symphony_es.events.references import Path
@@ -66,7 +66,7 @@ class Site:
         """The live and the plain form of a value that is to stand under `key`; a refusal names entity and path."""
         try:
             live = admit(value, self.world)
-            if type(live) in ATOMS:
+            if type(live) in UNOWNED:
                 return live, live
             refuse_cycle(self.node, live)
             if self.world is not None:
@@ -81,6 +81,8 @@ class Site:
         if self.sink is not None and self.world is not None:
             self.sink(change, undo)
             for live in brought:
+                if type(live) in UNOWNED:
+                    continue
                 for found in entities_in(live):
                     self.world.adopt_referred(found)
 

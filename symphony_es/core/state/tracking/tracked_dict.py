@@ -28,6 +28,8 @@ def check_key(key: Any) -> None:
     Raises:
         UnstorableValueError: it is anything else.
     """
+    if type(key) is str and key.isascii():
+        return
     if type(key) is not str and type(key) is not int:
         raise UnstorableValueError((), f"the dict key {key!r} is a {type(key).__name__}; keys are str or int")
     check_plain(key)
