@@ -58,6 +58,11 @@ CHECK_BYTES = _CHECK.size
 LEAST_STATE_BYTES = CONTENT_START + CHECK_BYTES
 CHECK_RESIDUE = 0x2144DF1C
 """What CRC-32 makes of anything that ends with its own CRC-32, least byte first: so a check is one call, and no slice."""
+_ANEW = bytes.fromhex("81d59d4c")
+"""Four bytes after which a CRC-32 that was `CHECK_RESIDUE` is 0, as that of nothing."""
+_USUAL = bytes((FORMAT, POSITION_COVERED))
+SMALL_STATE_BYTES = 4096
+"""Up to this size, copies of a state cost less than calls for it alone."""
 _UINT64 = b"\xcf"  # in msgpack, before 8 bytes
 BUFFER_BYTES = 1024
 STREAM_BYTES = 8 * 1024 * 1024
@@ -456,28 +461,25 @@ def _columns_crc(position: int, key: str, version: int, name: str, state_bytes: 
     return crc32(_COLUMNS.pack(position, version, len(name), state_bytes) + (name + key).encode())
 
 
-def check_rows(rows: Iterable[Row]) -> None:
-    """Check rows as they came from a store: what `check_row` does for each, at half its cost; versions below 1 are left to the reader.
+def check_rows(rows: Sequence[Row]) -> None:
+    """Check rows as they came from a store: what `check_row` does for each, at a quarter of its cost; versions below 1 are left to the reader.
 
     Raises:
         DamagedEventError: something is wrong with a row; nothing of it may be used.
     """
-    columns, residue = _COLUMNS.pack, CHECK_RESIDUE
-    row: Any = None
+    columns = _COLUMNS.pack
     try:
+        checked = [
+            columns(position, version, len(name), len(state)) + (name + key).encode() + state
+            for position, key, version, name, state in rows
+            if LEAST_STATE_BYTES <= len(state) <= SMALL_STATE_BYTES and state.startswith(_USUAL)
+        ]
+    except (TypeError, ValueError, AttributeError, struct.error):  # a column of another type; text that is none
+        checked = []
+    # All at once: after each row the CRC is the residue, if the row is right, and four bytes take it back to where a CRC begins.
+    if len(checked) < len(rows) or crc32(_ANEW.join(checked)) != CHECK_RESIDUE:
         for row in rows:
-            position, key, version, name, state = row
-            size = len(state)
-            if (
-                crc32(state, crc32(columns(position, version, len(name), size) + (name + key).encode())) != residue
-                or state[0] != FORMAT
-                or state[1] != POSITION_COVERED
-                or size < LEAST_STATE_BYTES
-            ):
-                check_row(row)  # says what is wrong, or that the position is not covered
-    except (TypeError, ValueError, AttributeError, IndexError, struct.error):  # a column of another type; text that is none
-        check_row(row)
-        raise
+            check_row(row)  # says what is wrong, or that a row is only unusual
 
 
 def check_row(row: Row) -> None:

@@ -95,7 +95,7 @@ class Fold:
                 when it does not fit, the entity it belongs to must not be used any more.
         """
         # By far the most changes assign plain values to fields: these are applied here, without any call.
-        states, done = self.states, 0
+        find, done, last = self.states.get, 0, self.position
         bodies, mark = body_stream(rows)
         try:
             for row, body, end in zip(rows, bodies, bodies, strict=False):
@@ -103,11 +103,11 @@ class Fold:
                     break  # a body that ends elsewhere than its row
                 position, key, version, _, _ = row
                 _, changes, metadata, _ = body
-                state = states.get(key)
+                state = find(key)
                 if (
                     state is not None
                     and version == state.version + 1
-                    and position > self.position
+                    and position > last
                     and type(body) is type(changes) is type(metadata) is list
                     and len(metadata) <= PLAIN_METADATA
                 ):
@@ -118,15 +118,17 @@ class Fold:
                         operation, path, value = change
                         if operation is not SET or type(path) is not list or len(path) != 1 or type(value) not in SCALARS:
                             break
-                        field = path[0]
+                        (field,) = path
                         if type(field) is not str:
                             break
                         data[field] = value
                     else:
-                        state.version, state.position, self.position = version, position, position
+                        state.version = version
+                        last = state.position = self.position = position
                         done += 1
                         continue
                 self._apply(position, key, version, *decode_changes(row, body), own_values=True)
+                last = position
                 done += 1
         except DamagedEventError:
             raise

@@ -32,7 +32,14 @@ COMMIT_BYTES = 16 * 1024
 """What a commit adds to it beside its events: whole pages, of the table's end, the index and the sequence, however small the event."""
 MAX_KNOWN_VERSIONS = 100_000
 
-_INSERTS = [(count, f"INSERT INTO stored_events ({COLUMNS}) VALUES {', '.join(['(?, ?, ?, ?, ?)'] * count)}") for count in (128, 32, 8, 1)]  # noqa: S608
+_WIDTH = COLUMNS.count(",") + 1
+_A_ROW = f"({', '.join('?' * _WIDTH)})"
+_INTO = f"INSERT INTO stored_events ({COLUMNS})"
+_INSERTS = [(1, f"{_INTO} VALUES {_A_ROW}")] + [
+    (count, f"{_INTO} SELECT * FROM (VALUES {', '.join([_A_ROW] * count)}) WHERE column1 NOTNULL")  # noqa: S608  constant text
+    for count in (4, 16, 64, 256, 1024)
+]
+"""Statements by how many rows they insert at most; rows of nothing but NULL fill them up."""
 
 logger = get_logger(__name__)
 
@@ -131,13 +138,19 @@ class SQLiteLogRecorder(SQLiteLogReader):
         self._committed(position, time_ns, versions, sum(len(row[4]) for row in rows))
         return outcomes
 
-    def _insert(self, rows: list[Row]) -> None:
-        """Many rows by one statement: SQLite takes them without the interpreter's lock, while others go on; by single rows it is asked for each."""
+    def _insert(self, rows: Sequence[Row]) -> None:
+        """Insert rows, by as few statements as possible.
+
+        SQLite works through a statement without the interpreter's lock, while other threads go on; to get it back takes as long as they
+        compute, and that after each statement.
+        """
         done = 0
-        for count, statement in _INSERTS:
-            while len(rows) - done >= count:
-                self._writer.execute(statement, list(chain.from_iterable(rows[done : done + count])))
-                done += count
+        while done < len(rows):
+            count, statement = next((size for size in _INSERTS if size[0] >= len(rows) - done), _INSERTS[-1])
+            values: list[Any] = list(chain.from_iterable(rows[done : done + count]))
+            values += [None] * (count * _WIDTH - len(values))
+            self._writer.execute(statement, values)
+            done += count
 
     def append_rows(self, rows: Sequence[Row]) -> None:
         """Append rows as another log has them: positions, ids, times, every byte; all of them or none.
@@ -163,7 +176,7 @@ class SQLiteLogRecorder(SQLiteLogReader):
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
                 doing = "writing a commit"
-                self._insert(list(rows))
+                self._insert(rows)
                 doing = "making a commit durable"
                 self._writer.execute("COMMIT")
             except sqlite3.Error as error:

@@ -11,9 +11,9 @@ import os
 import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from symphony_es.diagnostics import get_logger
@@ -28,19 +28,23 @@ MAX_PENDING_BYTES = 64 * 1024 * 1024
 WOKEN_AT_ONCE = 128
 """How many who wait for one commit go on in one iteration of the event loop: all of a thousand would hold it up for too long."""
 
+Call = asyncio.Future[None] | Callable[[], Any]
+Calls = dict[asyncio.AbstractEventLoop | None, list[Call]]
+"""By event loop what to do in it: futures to resolve, functions to call. Without a loop: in the writer thread."""
+
 logger = get_logger(__name__)
 
 
 class Ticket:
-    """What became, or will become, of a submission."""
+    """What became, or will become, of a submission; made by `Writer.submit`, whose lock guards all its tickets."""
 
     __slots__ = ("_callbacks", "_futures", "_lock", "_outcome", "events", "size_bytes")
 
-    def __init__(self, events: Sequence[PreparedEvent]) -> None:
+    def __init__(self, events: Sequence[PreparedEvent], lock: threading.Lock) -> None:
         self.events = events
         self.size_bytes = sum([len(event.body) for event in events])
         self._outcome: Appended | SymphonyError | None = None
-        self._lock = threading.Lock()
+        self._lock = lock
         self._futures: list[asyncio.Future[None]] = []
         self._callbacks: list[tuple[asyncio.AbstractEventLoop | None, Callable[[Ticket], Any]]] = []
 
@@ -86,18 +90,13 @@ class Ticket:
                 return
         callback(self)
 
-    def settle(self, outcome: Appended | SymphonyError, calls: dict[asyncio.AbstractEventLoop, list[Callable[[], Any]]]) -> None:
-        """Set the outcome; what has to be done in event loops is added to `calls`."""
-        with self._lock:
-            self._outcome = outcome
-            futures, callbacks = self._futures, self._callbacks
-        for future in futures:
-            calls.setdefault(future.get_loop(), []).append(partial(_resolve, future))
-        for loop, callback in callbacks:
-            if loop is None or loop.is_closed():
-                callback(self)
-            else:
-                calls.setdefault(loop, []).append(partial(callback, self))
+    def settle(self, outcome: Appended | SymphonyError, calls: Calls) -> None:
+        """Set the outcome, with the lock held; what has to be done in event loops, or right away, is added to `calls`."""
+        self._outcome = outcome
+        for future in self._futures:
+            calls.setdefault(future.get_loop(), []).append(future)
+        for loop, callback in self._callbacks:
+            calls.setdefault(loop, []).append(partial(callback, self))
 
 
 class Writer:
@@ -133,7 +132,7 @@ class Writer:
         """
         if os.getpid() != self._pid:
             raise NotReadyError("this log was opened by the parent process: open it anew in the child")
-        ticket = Ticket(events)
+        ticket = Ticket(events, self._lock)
         with self._lock:
             if self._closed:
                 raise NotReadyError("the log is closed")
@@ -200,17 +199,20 @@ class Writer:
             self._recorder.maintain()
 
     def _tell(self, batch: list[Ticket], outcomes: Sequence[Appended | SymphonyError], events: int) -> None:
-        calls: dict[asyncio.AbstractEventLoop, list[Callable[[], Any]]] = {}
-        for ticket, outcome in zip(batch, outcomes, strict=True):
-            ticket.settle(outcome, calls)
+        calls: Calls = {}
         with self._lock:
+            for ticket, outcome in zip(batch, outcomes, strict=True):
+                ticket.settle(outcome, calls)
             self._pending_events -= events
-            self._pending_bytes -= sum(ticket.size_bytes for ticket in batch)
+            self._pending_bytes -= sum([ticket.size_bytes for ticket in batch])
             waiting, self._waiting_for_room = self._waiting_for_room, []
         for future in waiting:
-            calls.setdefault(future.get_loop(), []).append(partial(_resolve, future))
-        for loop, functions in calls.items():
-            _call_in(loop, functions)
+            calls.setdefault(future.get_loop(), []).append(future)
+        for loop, of_loop in calls.items():
+            if loop is None or loop.is_closed():
+                _make(call for call in of_loop if not isinstance(call, asyncio.Future))
+            else:
+                _make_in(loop, of_loop)
 
     def close(self) -> None:
         """Write everything that waits, and end the thread; idempotent. Blocks."""
@@ -222,23 +224,26 @@ class Writer:
             self._thread.join()
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def _make(calls: Iterable[Call]) -> None:
+    for call in calls:
+        if not isinstance(call, asyncio.Future):
+            call()
+        elif not call.done():
+            call.set_result(None)
 
 
-def _call_in(loop: asyncio.AbstractEventLoop, functions: list[Callable[[], Any]]) -> None:
-    """Call functions in a loop with one wake-up, so many in one iteration; a loop that was closed meanwhile has nobody waiting in it."""
-    left = deque(functions)
+def _make_in(loop: asyncio.AbstractEventLoop, calls: list[Call]) -> None:
+    """Make calls in a loop with one wake-up, so many in one iteration; a loop that is closed meanwhile has nobody waiting in it."""
+    left = iter(calls)
 
-    def call() -> None:
-        for _ in range(min(len(left), WOKEN_AT_ONCE)):
-            left.popleft()()
-        if left:
-            loop.call_soon(call)
+    def make_some() -> None:
+        some = list(islice(left, WOKEN_AT_ONCE))
+        _make(some)
+        if len(some) == WOKEN_AT_ONCE:
+            loop.call_soon(make_some)
 
     try:
-        loop.call_soon_threadsafe(call)
+        loop.call_soon_threadsafe(make_some)
     except RuntimeError:
         if not loop.is_closed():
             raise
