@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Context, Decimal, InvalidOperation
 from hashlib import sha256
@@ -462,7 +462,7 @@ def _columns_crc(position: int, key: str, version: int, name: str, state_bytes: 
 
 
 def check_rows(rows: Sequence[Row]) -> None:
-    """Check rows as they came from a store: what `check_row` does for each, at a quarter of its cost; versions below 1 are left to the reader.
+    """Check rows as they came from a store: as `check_row` does, at a third of its cost; versions below 1 are the reader's business.
 
     Raises:
         DamagedEventError: something is wrong with a row; nothing of it may be used.

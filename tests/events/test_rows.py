@@ -126,6 +126,22 @@ def test_every_flipped_bit_of_a_row_is_noticed() -> None:
         _noticed((position, key, version, name, _flipped(state, bit)))
 
 
+@pytest.mark.parametrize("size", [0, 10_000], ids=["small", "large"])
+def test_damage_is_noticed_wherever_it_stands_in_a_page(size: int) -> None:
+    """The first row, one in the middle, the last one, two of them: the first that is damaged is named, whatever stands beside it."""
+    page = [row_of(position, f"Task:t{position}", changes=((SET, ("a",), "x" * size),)) for position in range(1, 6)]
+    check_rows(page)
+    check_rows([*page, GOOD])
+    for damaged in ([0], [2], [4], [1, 3]):
+        spoiled = list(page)
+        for index in damaged:
+            *columns, state = page[index]
+            spoiled[index] = (*columns, _flipped(state, 400))  # type: ignore[assignment]
+        with pytest.raises(DamagedEventError) as caught:
+            check_rows(spoiled)
+        assert caught.value.position == page[damaged[0]][0]
+
+
 def _flipped(data: bytes, bit: int) -> bytes:
     spoiled = bytearray(data)
     spoiled[bit // 8] ^= 1 << bit % 8
