@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from eventsourcing.persistence import StoredEvent
@@ -109,41 +109,51 @@ class SQLiteLogRecorder(SQLiteLogReader):
             return outcomes
 
     def _append(self, groups: Sequence[Sequence[PreparedEvent]], time_ns: int) -> list[Appended | SymphonyError]:
-        """The usual way: versions are checked first, then all rows are inserted by one statement."""
+        """The usual way: versions are checked first, then all rows are written together."""
         position, rows = self._head, list[Row]()
         outcomes: list[Appended | SymphonyError] = []
         versions: dict[str, int] = {}
+        for group in groups:
+            conflict = self._conflict(group, versions)
+            if conflict is not None:
+                outcomes.append(conflict)
+                continue
+            first = position + 1
+            for key, version, name, event_id, body in group:
+                position += 1
+                rows.append((position, key, version, name, seal_state(position, key, version, name, event_id, time_ns, body)))
+                versions[key] = version
+            outcomes.append(Appended(first, position, time_ns))
+        self._write(rows)
+        self._committed(position, time_ns, versions, sum([len(row[4]) for row in rows]))
+        return outcomes
+
+    def _write(self, rows: Sequence[Row]) -> None:
+        """Make rows durable, all of them or none.
+
+        SQLite works through a statement, its commit included, without the interpreter's lock, while other threads go on; to get it back
+        behind a busy event loop takes as long as that computes. So rows that fit into one statement are written by that alone.
+
+        Raises:
+            sqlite3.IntegrityError: a row is there already; nothing was written.
+            LogUnavailableError: the commit failed.
+        """
         doing = "beginning a commit"
         try:
-            self._writer.execute("BEGIN IMMEDIATE")
+            if len(rows) > _INSERTS[-1][0]:
+                self._writer.execute("BEGIN IMMEDIATE")
             doing = "writing a commit"
-            for group in groups:
-                conflict = self._conflict(group, versions)
-                if conflict is not None:
-                    outcomes.append(conflict)
-                    continue
-                first = position + 1
-                for key, version, name, event_id, body in group:
-                    position += 1
-                    rows.append((position, key, version, name, seal_state(position, key, version, name, event_id, time_ns, body)))
-                    versions[key] = version
-                outcomes.append(Appended(first, position, time_ns))
             self._insert(rows)
-            doing = "making a commit durable"
-            self._writer.execute("COMMIT")
+            if self._writer.in_transaction:
+                doing = "making a commit durable"
+                self._writer.execute("COMMIT")
         except sqlite3.IntegrityError:
             raise
         except sqlite3.Error as error:
             self._fail(error, doing)
-        self._committed(position, time_ns, versions, sum(len(row[4]) for row in rows))
-        return outcomes
 
     def _insert(self, rows: Sequence[Row]) -> None:
-        """Insert rows, by as few statements as possible.
-
-        SQLite works through a statement without the interpreter's lock, while other threads go on; to get it back takes as long as they
-        compute, and that after each statement.
-        """
+        """Insert rows by as few statements as possible."""
         done = 0
         while done < len(rows):
             count, statement = next((size for size in _INSERTS if size[0] >= len(rows) - done), _INSERTS[-1])
@@ -172,15 +182,10 @@ class SQLiteLogRecorder(SQLiteLogReader):
                 versions[key] = version
             if not rows:
                 return
-            doing = "beginning a commit"
             try:
-                self._writer.execute("BEGIN IMMEDIATE")
-                doing = "writing a commit"
-                self._insert(rows)
-                doing = "making a commit durable"
-                self._writer.execute("COMMIT")
-            except sqlite3.Error as error:
-                self._fail(error, doing)
+                self._write(rows)
+            except sqlite3.IntegrityError as error:
+                self._fail(error, "writing a commit")
             self._committed(rows[-1][0], max(self._time_ns, time_of(rows[-1][4])), versions, sum(len(row[4]) for row in rows))
 
     def _conflict(self, group: Sequence[PreparedEvent], versions: dict[str, int]) -> ConcurrencyError | None:
@@ -198,7 +203,10 @@ class SQLiteLogRecorder(SQLiteLogReader):
     def _known_version(self, key: str) -> int:
         version = self._versions.get(key)
         if version is None:
-            version = stored_version(self._writer, key)
+            try:
+                version = stored_version(self._writer, key)
+            except sqlite3.Error as error:
+                self._fail(error, "looking for an entity's version")
             self._versions[key] = version
         return version
 
@@ -252,7 +260,7 @@ class SQLiteLogRecorder(SQLiteLogReader):
         if self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
 
-    def _fail(self, error: sqlite3.Error, doing: str) -> None:
+    def _fail(self, error: sqlite3.Error, doing: str) -> NoReturn:
         """Roll back and raise; an I/O error leaves open whether the commit is on disk."""
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
         try:
