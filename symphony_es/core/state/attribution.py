@@ -6,14 +6,12 @@ attributed when it is made, not when it is flushed.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from operator import attrgetter
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from symphony_es.events.event import EventMetadata
 from symphony_es.events.values import check_plain
@@ -21,8 +19,7 @@ from symphony_es.events.values import check_plain
 __all__ = ["Attribution", "attribute", "attributed", "current_attribution"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Attribution:
+class Attribution(NamedTuple):
     """What is known of the origin of the changes made right now; every field may be absent.
 
     Attributes:
@@ -45,10 +42,6 @@ class Attribution:
     correlation_id: str | None = None
     user: Mapping[str, Any] | None = None
 
-    def changed(self, **changes: Any) -> Attribution:
-        """The same with other values of some fields."""
-        return Attribution(**{**dict(zip(_FIELDS, _values_of(self), strict=True)), **changes})
-
     def metadata(self, *, state_version: int | None = None, generation: int | None = None) -> EventMetadata:
         """The metadata of an event written now; the trace id is OpenTelemetry's, where that is active."""
         return EventMetadata(
@@ -66,8 +59,6 @@ class Attribution:
         )
 
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(Attribution))
-_values_of = attrgetter(*_FIELDS)
 NOBODY = Attribution()
 current_attribution: ContextVar[Attribution] = ContextVar("symphony_es_attribution", default=NOBODY)
 
@@ -82,7 +73,7 @@ def attribute(*, user: Mapping[str, Any] | None = None, **changes: Any) -> Token
     if user:
         check_plain(dict(user))
         changes["user"] = MappingProxyType({**(before.user or {}), **user})
-    return current_attribution.set(before.changed(**changes))
+    return current_attribution.set(before._replace(**changes))
 
 
 @contextmanager
