@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.floors import INSERT, StoredRow, commit_rows, commits_of, fdatasync_rate, hop_rate, raw_log, rows_of, settings_of
 from benchmarks.measuring import Contender, Goal, Place, Row, Sample
@@ -62,13 +63,7 @@ async def one_entity(place: Place) -> Sample:
 async def one_floor(place: Place) -> Sample:
     """Raw single-row commits behind the same hop to a thread; beside it the synchronous rate, that of fdatasync and of the hop alone."""
     rows = rows_of(place.shared / "log" / DATABASE)
-    database = raw_log(place.own / DATABASE)
-    started = time.perf_counter()
-    for row in rows:
-        await asyncio.to_thread(database.execute, INSERT, row)
-    behind_hop = len(rows) / (time.perf_counter() - started)
-    settings = settings_of(database)
-    database.close()
+    behind_hop, settings = await rate_behind_hop(place.own / DATABASE, rows)
     figures = {
         "appends_per_s": behind_hop,
         "synchronous_per_s": synchronous_rate(place.own / "synchronous.db", rows),
@@ -76,6 +71,17 @@ async def one_floor(place: Place) -> Sample:
         "hops_per_s": await hop_rate(len(rows)),
     }
     return Sample(figures=figures, settings=settings)
+
+
+async def rate_behind_hop(path: Path, rows: list[StoredRow]) -> tuple[float, dict[str, Any]]:
+    """Single-row commits a second, each behind a hop from asyncio to a thread; and the settings of the database."""
+    database = raw_log(path)
+    started = time.perf_counter()
+    for row in rows:
+        await asyncio.to_thread(database.execute, INSERT, row)
+    rate, settings = len(rows) / (time.perf_counter() - started), settings_of(database)
+    database.close()
+    return rate, settings
 
 
 def synchronous_rate(path: Path, rows: list[StoredRow]) -> float:
