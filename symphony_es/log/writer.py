@@ -90,9 +90,12 @@ class Ticket:
                 return
         callback(self)
 
-    def settle(self, outcome: Appended | SymphonyError, calls: Calls) -> None:
-        """Set the outcome, with the lock held; what has to be done in event loops, or right away, is added to `calls`."""
+    def settle(self, outcome: Appended | SymphonyError) -> None:
+        """Set the outcome, with the lock held: nobody begins to wait for it from now on."""
         self._outcome = outcome
+
+    def tell(self, calls: Calls) -> None:
+        """Add what has to be done in event loops, or right away, after the outcome was set."""
         for future in self._futures:
             calls.setdefault(future.get_loop(), []).append(future)
         for loop, callback in self._callbacks:
@@ -200,12 +203,15 @@ class Writer:
 
     def _tell(self, batch: list[Ticket], outcomes: Sequence[Appended | SymphonyError], events: int) -> None:
         calls: Calls = {}
-        with self._lock:
+        size_bytes = sum([ticket.size_bytes for ticket in batch])
+        with self._lock:  # for a moment only: a busy event loop would have to wait for it
             for ticket, outcome in zip(batch, outcomes, strict=True):
-                ticket.settle(outcome, calls)
+                ticket.settle(outcome)
             self._pending_events -= events
-            self._pending_bytes -= sum([ticket.size_bytes for ticket in batch])
+            self._pending_bytes -= size_bytes
             waiting, self._waiting_for_room = self._waiting_for_room, []
+        for ticket in batch:
+            ticket.tell(calls)
         for future in waiting:
             calls.setdefault(future.get_loop(), []).append(future)
         for loop, of_loop in calls.items():
