@@ -31,7 +31,7 @@ from tests.acceptance.run_model import ADDRESSES, CLEANUP, NAP_S, REST_S, Illega
 MOST_RUNS = 5
 """Started runs and forks of one example; their child runs come on top."""
 
-PATIENCE_S = 1.0
+PATIENCE_S = 5.0
 """How long the engine may take to come to where the model is, once nothing moves any more."""
 
 FOREVER_S = 3600.0
