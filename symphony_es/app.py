@@ -32,7 +32,6 @@ from symphony_es.core.state.restore import RestoreManager, restore_manager
 from symphony_es.core.state.resume import ReplayUntil, Resumption, target_position
 from symphony_es.core.state.transactions import TransactionBlock
 from symphony_es.core.state.world import EntityLike, World
-from symphony_es.diagnostics import get_logger, load
 from symphony_es.errors import ConfigurationError, NotReadyError, PersistenceDisabledError, RunsInProgressError
 from symphony_es.events.changes import Change
 from symphony_es.events.fold import Fold
@@ -52,7 +51,6 @@ __all__ = ["Symphony"]
 
 DEFAULT_STATE_DIR = ".symphony"
 T = TypeVar("T")
-logger = get_logger(__name__)
 
 
 class Symphony:
@@ -84,7 +82,6 @@ class Symphony:
     _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "resume")
 
     def __init__(self, config: Mapping[str, Any] | None = None, persistence_enabled: bool = False) -> None:
-        load()
         self.config = dict(config or {})
         unknown = sorted(set(self.config) - set(self._SETTINGS))
         if unknown:
