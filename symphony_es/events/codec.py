@@ -214,7 +214,7 @@ def decode_value(data: bytes) -> Any:
     return value
 
 
-UNREADABLE = (DecodeError, ValueError, TypeError, LookupError, OverflowError, RecursionError, Packed.UnpackException, InvalidOperation)
+UNREADABLE = (DecodeError, ValueError, TypeError, KeyError, OverflowError, RecursionError, Packed.UnpackException, InvalidOperation)
 
 
 class _Decoder:

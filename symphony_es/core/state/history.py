@@ -175,7 +175,7 @@ def _births(rows: Sequence[Row]) -> int:
                 break  # a body that ends elsewhere than its row
             births += _births_by(body[1])
             done += 1
-    except UNREADABLE:
+    except (*UNREADABLE, IndexError):
         pass  # by itself, the row says what is wrong with it
     return births + sum(_births_by(decode_changes(row)[0]) for row in rows[done:])
 
