@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -46,6 +47,8 @@ def list_rows() -> None:
 def main() -> None:
     """Measure and report."""
     given = arguments()
+    # What is installed has been compiled when a program starts, so ours is too: it would be compiled anew in each process that is measured.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if given.list:
         list_rows()
         return

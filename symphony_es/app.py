@@ -11,20 +11,16 @@ import copy
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from symphony_es.core.state.attribution import Attribution, attributed
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.checkpoint import CheckpointManager
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk
-from symphony_es.core.state.past.audit import Audit
-from symphony_es.core.state.past.differences import StateDifference
-from symphony_es.core.state.past.forking import ForkReport
 from symphony_es.core.state.past.moments import Moment
-from symphony_es.core.state.past.time_travel import TimeTravel
-from symphony_es.core.state.past.versions import Blame, EntityVersion
 from symphony_es.core.state.past.view import PastObjects, StateView, key_of
 from symphony_es.core.state.refresh import refresh
 from symphony_es.core.state.report import ResumeReport
@@ -32,7 +28,6 @@ from symphony_es.core.state.restore import RestoreManager, restore_manager
 from symphony_es.core.state.resume import ReplayUntil, Resumption, target_position
 from symphony_es.core.state.transactions import TransactionBlock
 from symphony_es.core.state.world import EntityLike, World
-from symphony_es.diagnostics import get_logger, load
 from symphony_es.errors import ConfigurationError, NotReadyError, PersistenceDisabledError, RunsInProgressError
 from symphony_es.events.changes import Change
 from symphony_es.events.fold import Fold
@@ -45,14 +40,20 @@ from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
 from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.engine.engine import WorkflowEngine
-from symphony_es_projections.audit_trail import AuditTrail
-from symphony_es_projections.runner import ProjectionRunner
+
+if TYPE_CHECKING:  # what many programs never ask for is imported where it is handed out
+    from symphony_es.core.state.past.audit import Audit
+    from symphony_es.core.state.past.differences import StateDifference
+    from symphony_es.core.state.past.forking import ForkReport
+    from symphony_es.core.state.past.time_travel import TimeTravel
+    from symphony_es.core.state.past.versions import Blame, EntityVersion
+    from symphony_es_projections.audit_trail import AuditTrail
+    from symphony_es_projections.runner import ProjectionRunner
 
 __all__ = ["Symphony"]
 
 DEFAULT_STATE_DIR = ".symphony"
 T = TypeVar("T")
-logger = get_logger(__name__)
 
 
 class Symphony:
@@ -84,7 +85,6 @@ class Symphony:
     _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "resume")
 
     def __init__(self, config: Mapping[str, Any] | None = None, persistence_enabled: bool = False) -> None:
-        load()
         self.config = dict(config or {})
         unknown = sorted(set(self.config) - set(self._SETTINGS))
         if unknown:
@@ -102,7 +102,6 @@ class Symphony:
         self._restore_callbacks: list[Callable[[Symphony], Any]] = []
         self._changing_world = asyncio.Lock()
         self._projections: ProjectionRunner | None = None
-        self._audit_trail = AuditTrail()
         self._attach_facades()
 
     def _attach_facades(self) -> None:
@@ -423,6 +422,8 @@ class Symphony:
         On disk, the audit trail is among them.
         """
         if self._projections is None:
+            from symphony_es_projections.runner import ProjectionRunner
+
             self._projections = ProjectionRunner(self.log, self.state_dir / "projections" if self.state_dir is not None else None)
             if self.persistence_enabled:
                 self._projections.add(self._audit_trail)
@@ -436,13 +437,21 @@ class Symphony:
         An application that never asks pays nothing; one that asks often keeps it up to date with `projections.start()`. A log in memory
         needs none: the events that are kept are looked through.
         """
+        from symphony_es.core.state.past.audit import Audit
+
         return Audit(self.log, self._audited, self.flush, self._key_of)
+
+    @cached_property
+    def _audit_trail(self) -> AuditTrail:
+        from symphony_es_projections.audit_trail import AuditTrail
+
+        return AuditTrail()
 
     async def _audited(self) -> tuple[AuditTrail, int] | None:
         if not self.persistence_enabled:
             return None  # a log in memory is bounded, and is looked through; it forgets what a trail would have to begin with
         head = self.log.head
-        await self.projections.catch_up(AuditTrail.name, head)
+        await self.projections.catch_up(self._audit_trail.name, head)
         return self._audit_trail, head
 
     async def at(self, moment: Moment) -> StateView:

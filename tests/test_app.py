@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,36 @@ async def test_two_symphonies_share_nothing(tmp_path: Path) -> None:
 def test_the_public_surface() -> None:
     """What a program imports from the top: pinned, so that it changes only on purpose."""
     assert sorted(symphony_es.__all__) == ["EntityReference", "Symphony", "entity", "part", "value"]
+
+
+LATE = {  # by what asks for them
+    "aiofiles": "a snapshot's file",
+    "structlog": "the application, where it uses it",
+    "zoneinfo": "a moment in a named time zone",
+    "symphony_es.core.state.past.audit": "symphony.audit",
+    "symphony_es.core.state.past.forking": "symphony.fork",
+    "symphony_es.core.state.past.time_travel": "symphony.past",
+    "symphony_es.core.state.past.versions": "symphony.history, symphony.blame",
+    "symphony_es.transfer": "exports, imports, backups",
+    "symphony_es.workflow.code.flow": "a code-first workflow",
+    "symphony_es.workflow.definitions.comparison": "resume(run, definition=...)",
+    "symphony_es.workflow.kinds.loop": "a loop",
+    "symphony_es.workflow.kinds.map": "a map",
+    "symphony_es_projections.audit_trail": "symphony.audit",
+    "symphony_es_projections.runner": "symphony.projections",
+}
+
+
+def test_what_many_programs_never_use_is_imported_when_it_is_used(tmp_path: Path) -> None:
+    """Neither the import of Symphony nor opening and closing one on disk brings it in."""
+    program = (
+        "import asyncio, sys\nfrom symphony_es import Symphony\n"
+        "async def main():\n"
+        "    async with Symphony({'state_dir': sys.argv[1]}, True) as symphony:\n"
+        "        await symphony.agents.create_agent({'name': 'a'})\n"
+        "        await symphony.resume()\n"
+        "asyncio.run(main())\n"
+        "print(*sorted(set(sys.argv[2:]) & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(tmp_path / "state"), *LATE], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == []

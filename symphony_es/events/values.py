@@ -12,12 +12,14 @@ from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from math import copysign
 from operator import methodcaller
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.references import EntityReference
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 __all__ = ["Encrypted", "Limits", "Redacted", "Tagged", "UnknownZone", "check_plain", "check_types", "copy_plain", "plain_equal"]
 
@@ -188,12 +190,13 @@ def _check_moment(value: datetime | time, path: tuple[Any, ...], depth: int, has
     zone = value.tzinfo
     if zone is None:
         return
-    if type(zone) not in (timezone, ZoneInfo, UnknownZone):
+    known = type(zone) is timezone or type(zone) is UnknownZone
+    if not known and not _is_zone_info(zone):
         raise UnstorableValueError(path, f"its time zone is a {type(zone).__name__}; use datetime.timezone or a named zoneinfo.ZoneInfo")
     name = zone_parts(value)[1]
     if name is not None:
         _check_text(name, path, "the name of a time zone")
-    elif type(zone) is ZoneInfo:
+    elif not known:
         raise UnstorableValueError(path, "its time zone has no name; use a named zoneinfo.ZoneInfo")
 
 
@@ -317,10 +320,11 @@ def zone_parts(value: datetime | time) -> tuple[int | None, str | None]:
         return None, None
     offset = value.utcoffset()
     microseconds = None if offset is None else offset // _MICROSECOND
-    if type(zone) is ZoneInfo or type(zone) is UnknownZone:
-        return microseconds, zone.key
-    arguments = _given(zone)
-    return microseconds, arguments[1] if len(arguments) > 1 else None
+    if type(zone) is timezone:
+        arguments = _given(zone)
+        return microseconds, arguments[1] if len(arguments) > 1 else None
+    named: Any = zone  # a ZoneInfo or an UnknownZone
+    return microseconds, named.key
 
 
 def zone_from(offset_us: int | None, name: str | None, moment: datetime | None) -> tzinfo | None:
@@ -345,7 +349,15 @@ def zone_from(offset_us: int | None, name: str | None, moment: datetime | None) 
     return timezone(offset) if name is None else timezone(offset, name)
 
 
+def _is_zone_info(zone: tzinfo) -> bool:
+    from zoneinfo import ZoneInfo  # late: most states have moments in UTC only
+
+    return type(zone) is ZoneInfo
+
+
 def _known_zone(name: str) -> ZoneInfo | None:
+    from zoneinfo import ZoneInfo
+
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, LookupError, ImportError, EOFError):  # unknown (a KeyError), a folder, no path, no zone file

@@ -35,6 +35,7 @@ from symphony_es.log.writer import Ticket, Writer
 __all__ = ["DATABASE_NAME", "Anchor", "Appended", "EventLog", "Ticket"]
 
 DATABASE_NAME = "events.db"
+SCRATCH_NAME = f"{DATABASE_NAME}-wal.check"
 SALT_BYTES = 16
 SALTS_AT_ONCE = 1024
 T = TypeVar("T")
@@ -414,7 +415,7 @@ def _open_recorder(directory: Path, lock: DirectoryLock, anchor: Anchor | None, 
     path = directory / DATABASE_NAME
     made = prepare_file(path)
     unclean = not lock.was_clean
-    if unclean and scan_wal(directory / f"{DATABASE_NAME}-wal") == "damaged" and not ignore_anchor:
+    if unclean and scan_wal(directory / f"{DATABASE_NAME}-wal", directory / SCRATCH_NAME) == "damaged" and not ignore_anchor:
         raise LogDamagedError(
             f"{path}-wal holds acknowledged commits that are damaged, and opening the log would drop them and all later ones: "
             "restore a backup, or open with ignore_anchor=True to go on with what is before the damage"

@@ -1,33 +1,38 @@
 """Definitions, runs and the engine that executes them; the names that applications import."""
 
-from symphony_es.workflow.code.calls import gather, patched, run_workflow, sleep, sleep_until, step, step_context, wait_for_signal
-from symphony_es.workflow.code.workflow import CodeWorkflow
-from symphony_es.workflow.definitions.builder import WorkflowBuilder
-from symphony_es.workflow.definitions.definition import WorkflowDefinition
-from symphony_es.workflow.definitions.reading import DataReader
-from symphony_es.workflow.definitions.retry import RetryPolicy
-from symphony_es.workflow.definitions.step_list import StepList
-from symphony_es.workflow.definitions.steps import Step, register_step_kind
-from symphony_es.workflow.definitions.stored import StoredDefinition
-from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
-from symphony_es.workflow.engine.clock import Clock, SystemClock
-from symphony_es.workflow.engine.engine import WorkflowEngine
-from symphony_es.workflow.engine.execution import Branch, StepExecution
-from symphony_es.workflow.engine.handle import RunHandle
-from symphony_es.workflow.engine.hooks import RunMoment, WorkflowHook
-from symphony_es.workflow.kinds.conditional import ConditionalStep
-from symphony_es.workflow.kinds.function import FunctionStep
-from symphony_es.workflow.kinds.loop import LoopStep
-from symphony_es.workflow.kinds.map import MapStep
-from symphony_es.workflow.kinds.parallel import ParallelStep
-from symphony_es.workflow.kinds.sequence import SequenceStep
-from symphony_es.workflow.kinds.sleep import SleepStep
-from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
-from symphony_es.workflow.kinds.task import TaskStep
-from symphony_es.workflow.kinds.wait import WaitStep
-from symphony_es.workflow.runs.context import RunContext
-from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.transitions import WorkflowStatus
+from typing import TYPE_CHECKING
+
+from symphony_es.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from symphony_es.workflow.code.calls import gather, patched, run_workflow, sleep, sleep_until, step, step_context, wait_for_signal
+    from symphony_es.workflow.code.workflow import CodeWorkflow
+    from symphony_es.workflow.definitions.builder import WorkflowBuilder
+    from symphony_es.workflow.definitions.definition import WorkflowDefinition
+    from symphony_es.workflow.definitions.reading import DataReader
+    from symphony_es.workflow.definitions.retry import RetryPolicy
+    from symphony_es.workflow.definitions.step_list import StepList
+    from symphony_es.workflow.definitions.steps import Step, register_step_kind
+    from symphony_es.workflow.definitions.stored import StoredDefinition
+    from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
+    from symphony_es.workflow.engine.clock import Clock, SystemClock
+    from symphony_es.workflow.engine.engine import WorkflowEngine
+    from symphony_es.workflow.engine.execution import Branch, StepExecution
+    from symphony_es.workflow.engine.handle import RunHandle
+    from symphony_es.workflow.engine.hooks import RunMoment, WorkflowHook
+    from symphony_es.workflow.kinds.conditional import ConditionalStep
+    from symphony_es.workflow.kinds.function import FunctionStep
+    from symphony_es.workflow.kinds.loop import LoopStep
+    from symphony_es.workflow.kinds.map import MapStep
+    from symphony_es.workflow.kinds.parallel import ParallelStep
+    from symphony_es.workflow.kinds.sequence import SequenceStep
+    from symphony_es.workflow.kinds.sleep import SleepStep
+    from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
+    from symphony_es.workflow.kinds.task import TaskStep
+    from symphony_es.workflow.kinds.wait import WaitStep
+    from symphony_es.workflow.runs.context import RunContext
+    from symphony_es.workflow.runs.run import Workflow
+    from symphony_es.workflow.runs.transitions import WorkflowStatus
 
 __all__ = [
     "AutoCheckpoint",
@@ -70,3 +75,46 @@ __all__ = [
     "step_context",
     "wait_for_signal",
 ]
+
+_HOMES = {
+    "AutoCheckpoint": "symphony_es.workflow.engine.auto_checkpoint",
+    "Branch": "symphony_es.workflow.engine.execution",
+    "Clock": "symphony_es.workflow.engine.clock",
+    "CodeWorkflow": "symphony_es.workflow.code.workflow",
+    "ConditionalStep": "symphony_es.workflow.kinds.conditional",
+    "DataReader": "symphony_es.workflow.definitions.reading",
+    "FunctionStep": "symphony_es.workflow.kinds.function",
+    "LoopStep": "symphony_es.workflow.kinds.loop",
+    "MapStep": "symphony_es.workflow.kinds.map",
+    "ParallelStep": "symphony_es.workflow.kinds.parallel",
+    "RetryPolicy": "symphony_es.workflow.definitions.retry",
+    "RunContext": "symphony_es.workflow.runs.context",
+    "RunHandle": "symphony_es.workflow.engine.handle",
+    "RunMoment": "symphony_es.workflow.engine.hooks",
+    "SequenceStep": "symphony_es.workflow.kinds.sequence",
+    "SleepStep": "symphony_es.workflow.kinds.sleep",
+    "Step": "symphony_es.workflow.definitions.steps",
+    "StepExecution": "symphony_es.workflow.engine.execution",
+    "StepList": "symphony_es.workflow.definitions.step_list",
+    "StoredDefinition": "symphony_es.workflow.definitions.stored",
+    "SubWorkflowStep": "symphony_es.workflow.kinds.sub_workflow",
+    "SystemClock": "symphony_es.workflow.engine.clock",
+    "TaskStep": "symphony_es.workflow.kinds.task",
+    "WaitStep": "symphony_es.workflow.kinds.wait",
+    "Workflow": "symphony_es.workflow.runs.run",
+    "WorkflowBuilder": "symphony_es.workflow.definitions.builder",
+    "WorkflowDefinition": "symphony_es.workflow.definitions.definition",
+    "WorkflowEngine": "symphony_es.workflow.engine.engine",
+    "WorkflowHook": "symphony_es.workflow.engine.hooks",
+    "WorkflowStatus": "symphony_es.workflow.runs.transitions",
+    "gather": "symphony_es.workflow.code.calls",
+    "patched": "symphony_es.workflow.code.calls",
+    "register_step_kind": "symphony_es.workflow.definitions.steps",
+    "run_workflow": "symphony_es.workflow.code.calls",
+    "sleep": "symphony_es.workflow.code.calls",
+    "sleep_until": "symphony_es.workflow.code.calls",
+    "step": "symphony_es.workflow.code.calls",
+    "step_context": "symphony_es.workflow.code.calls",
+    "wait_for_signal": "symphony_es.workflow.code.calls",
+}
+__getattr__ = lazy_names(__name__, _HOMES, globals())

@@ -268,7 +268,7 @@ def test_a_key_with_a_lone_surrogate_is_refused() -> None:
 def test_a_zone_from_a_file_has_no_name_and_is_refused() -> None:
     """A zone that cannot be named could not be found again."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(values_module, "ZoneInfo", _Unnamed)
+        patch.setattr("zoneinfo.ZoneInfo", _Unnamed)
         with pytest.raises(UnstorableValueError, match="has no name"):
             check_plain(dt.datetime(2025, 1, 1, tzinfo=_Unnamed()))
 

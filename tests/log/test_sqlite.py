@@ -375,6 +375,37 @@ class TestUncleanEnds:
         assert 8 <= log.head <= 10
         await log.close()
 
+    async def test_the_scan_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        """The copy that SQLite recovers is removed, what a killed process left of one too, and the write-ahead file is not touched."""
+        await asyncio.to_thread(child, CRASH, tmp_path / "log", 10)
+        wal = tmp_path / "log" / "events.db-wal"
+        before = {path.name: path.read_bytes() for path in (tmp_path / "log").iterdir()}
+        scratch = tmp_path / "log" / "events.db-wal.check"
+        scratch.mkdir()
+        (scratch / "copy.db").write_bytes(b"half")
+        assert scan_wal(wal, scratch) == "clean"
+        assert {path.name: path.read_bytes() for path in (tmp_path / "log").iterdir()} == before
+
+    async def test_sqlite_takes_a_long_file_of_a_long_log(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Frames of pages far behind the end of what the write-ahead file holds are taken too: nothing is left to check by hand."""
+        log = await EventLog.open(tmp_path / "log")
+        await log.append([new("F:0", 1, value="x" * 2_000_000)])
+        await log.close()
+        await asyncio.to_thread(child, CRASH, tmp_path / "log", 30)
+        wal = tmp_path / "log" / "events.db-wal"
+        assert wal.stat().st_size < (tmp_path / "log" / "events.db").stat().st_size - 65536
+        monkeypatch.setattr("symphony_es.log.walscan._consistent", None)
+        assert scan_wal(wal, tmp_path / "check") == "clean"
+
+    async def test_the_scan_needs_no_room_for_a_copy(self, tmp_path: Path) -> None:
+        """Where the copy cannot be made, every frame is checked without SQLite's help."""
+        await asyncio.to_thread(child, CRASH, tmp_path / "log", 10)
+        wal = tmp_path / "log" / "events.db-wal"
+        (tmp_path / "file").touch()
+        assert scan_wal(wal, tmp_path / "file") == "clean"
+        wal.write_bytes(wal.read_bytes()[:-1000])
+        assert scan_wal(wal, tmp_path / "file") == scan_wal(wal)
+
     async def test_damage_to_acknowledged_commits_is_refused(self, tmp_path: Path) -> None:
         """SQLite would drop them in silence; ignore_anchor goes on with what is before the damage."""
         await asyncio.to_thread(child, CRASH, tmp_path / "log", 30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -169,6 +170,31 @@ def test_an_application_adds_a_kind_of_step() -> None:
         @register_step_kind
         class Other(WaitStep):
             pass
+
+
+def test_kinds_are_known_before_they_are_imported() -> None:
+    """All of the library's own are listed, nobody else can claim one, and those that a definition has are imported when it is read."""
+    program = (
+        "import pkgutil, sys\n"
+        "from symphony_es.errors import ConfigurationError\n"
+        "from symphony_es.workflow.definitions.steps import Step, nested_keys_of, register_step_kind, step_kinds\n"
+        "import symphony_es.workflow.kinds as kinds\n"
+        "modules = {module.name for module in pkgutil.iter_modules(kinds.__path__)}\n"
+        "assert {name.replace('sub_', '') for name in modules} == set(step_kinds()), step_kinds()\n"
+        "def imported(): return {name for name in modules if f'{kinds.__name__}.{name}' in sys.modules}\n"
+        "assert not imported(), imported()\n"
+        "Step.from_dict({'kind': 'sleep', 'name': 's', 'seconds': 1})\n"
+        "assert imported() == {'sleep'}, imported()\n"
+        "assert nested_keys_of('loop') == ('steps',) and 'loop' in imported()\n"
+        "try:\n"
+        "    register_step_kind(type('Mine', (Step,), {'kind': 'wait'}))\n"
+        "except ConfigurationError as error:\n"
+        "    assert 'both claim' in str(error)\n"
+        "else:\n"
+        "    sys.exit('claimed')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_functions_are_held_by_name() -> None:

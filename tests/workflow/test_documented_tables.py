@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
+import pkgutil
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, get_args
 
 import pytest
 
+import symphony_es.workflow.kinds as kinds_package
 from symphony_es.errors import DefinitionError, ExpressionError
 from symphony_es.facades.workflows import Workflows
 from symphony_es.workflow import AutoCheckpoint, RetryPolicy, Step, Workflow, WorkflowBuilder, WorkflowDefinition, WorkflowStatus
@@ -86,6 +89,8 @@ def test_the_tables_of_definitions_and_steps_are_complete() -> None:
         row[0].strip("`"): ast.literal_eval(row[1].strip("`")) for row in rows_of("step-kinds", "key of `retry` | default | meaning")
     }
     assert {name: tuple(value) if isinstance(value, list) else value for name, value in documented.items()} == policy
+    for module in pkgutil.iter_modules(kinds_package.__path__, f"{kinds_package.__name__}."):
+        importlib.import_module(module.name)
     kinds = {cls.kind for cls in Step.__subclasses__() if cls.__module__.startswith("symphony_es.workflow.kinds")}
     assert set(re.findall(r"^## (\w+)$", text_of("step-kinds"), re.MULTILINE)) == kinds
     limits = " ".join(row[1] for row in rows_of("workflows", "what | at most"))

@@ -7,12 +7,13 @@ states then come from an earlier one, or from the whole log.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import PositionNotFoundError, SnapshotDamagedError
 from symphony_es.events.changes import REMOVE, SET
-from symphony_es.events.codec import Row, decode_changes
+from symphony_es.events.codec import UNREADABLE, Row, body_stream, decode_changes
 from symphony_es.events.fold import EntityState, Fold
 
 if TYPE_CHECKING:
@@ -155,14 +156,31 @@ class StateHistory:
             rows = await self.log.read_rows(after=after, limit=PAGE)
             if not rows:
                 break
-            count += sum(_births(row) for row in rows if not is_system(row[1]))
+            count += _births([row for row in rows if not is_system(row[1])])
             after = rows[-1][0]
         return count
 
 
-def _births(row: Row) -> int:
-    """1 for an event that creates its entity, -1 for one that deletes it."""
-    changes, _, _ = decode_changes(row)
+def _births(rows: Sequence[Row]) -> int:
+    """How many entities are created by rows, less those that are deleted.
+
+    Raises:
+        DamagedEventError: a row says no event.
+    """
+    births = done = 0
+    bodies, mark = body_stream(rows)
+    try:
+        for body, end in zip(bodies, bodies, strict=False):
+            if end != mark:
+                break  # a body that ends elsewhere than its row
+            births += _births_by(body[1])
+            done += 1
+    except (*UNREADABLE, IndexError):
+        pass  # by itself, the row says what is wrong with it
+    return births + sum(_births_by(decode_changes(row)[0]) for row in rows[done:])
+
+
+def _births_by(changes: Sequence[Any]) -> int:
     return sum(1 if change[0] == SET else -1 for change in changes if not change[1] and change[0] in (SET, REMOVE))
 
 

@@ -4,34 +4,44 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from symphony_es.core.state.checkpoint import CheckpointManager, CheckpointReader
 from symphony_es.core.state.history import StateHistory
-from symphony_es.core.state.past.time_travel import TimeTravel
 from symphony_es.core.state.snapshots.snapshotter import Snapshotter
 from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.log.log import Anchor, EventLog
 
+if TYPE_CHECKING:
+    from symphony_es.core.state.past.time_travel import TimeTravel
+
 __all__ = ["OpenedLog", "open_in_memory", "open_on_disk", "open_to_read"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, since `past` is kept
 class OpenedLog:
     """A log that is open.
 
     Attributes:
-        past: time travel.
         directory: where it is; None in memory, and then there are no snapshots and no checkpoints.
         snapshotter, checkpoints: None in memory, and where the log is open for reading only.
     """
 
     log: EventLog
     history: StateHistory
-    past: TimeTravel
     directory: Path | None = None
     snapshotter: Snapshotter | None = None
     checkpoints: CheckpointManager | None = None
+
+    @cached_property
+    def past(self) -> TimeTravel:
+        """Time travel."""
+        from symphony_es.core.state.past.time_travel import TimeTravel  # late: many programs never look back
+
+        finder = self.checkpoints or (CheckpointReader(self.log) if self.directory is not None else None)
+        return TimeTravel(self.log, self.history, finder, self.directory)
 
     async def close(self) -> None:
         """Wait for the snapshot being written, and close the log."""
@@ -45,8 +55,7 @@ class OpenedLog:
 def open_in_memory(memory_events: int) -> OpenedLog:
     """A bounded log in memory."""
     log = EventLog.in_memory(max_events=memory_events)
-    history = StateHistory(log, None)
-    return OpenedLog(log=log, history=history, past=TimeTravel(log, history, None))
+    return OpenedLog(log=log, history=StateHistory(log, None))
 
 
 async def open_to_read(directory: Path) -> OpenedLog:
@@ -61,7 +70,7 @@ async def open_to_read(directory: Path) -> OpenedLog:
     except BaseException:
         await log.close()
         raise
-    return OpenedLog(log=log, history=history, past=TimeTravel(log, history, CheckpointReader(log), directory), directory=directory)
+    return OpenedLog(log=log, history=history, directory=directory)
 
 
 async def open_on_disk(directory: Path, *, force_network_fs: bool, ignore_anchor: bool) -> OpenedLog:
@@ -84,6 +93,6 @@ async def open_on_disk(directory: Path, *, force_network_fs: bool, ignore_anchor
     except BaseException:
         await log.close()
         raise
-    checkpoints = CheckpointManager(log, snapshotter)
-    past = TimeTravel(log, history, checkpoints, directory)
-    return OpenedLog(log=log, history=history, past=past, directory=directory, snapshotter=snapshotter, checkpoints=checkpoints)
+    return OpenedLog(
+        log=log, history=history, directory=directory, snapshotter=snapshotter, checkpoints=CheckpointManager(log, snapshotter)
+    )

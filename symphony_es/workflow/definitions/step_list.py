@@ -7,9 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from symphony_es.workflow.definitions.retry import RetryPolicy
-from symphony_es.workflow.definitions.steps import Step, StepLike, written
+from symphony_es.workflow.definitions.steps import NO_DEFAULT, Step, StepLike, written
 from symphony_es.workflow.kinds.function import name_function
-from symphony_es.workflow.kinds.wait import NO_DEFAULT
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host

@@ -7,6 +7,7 @@ an application can add kinds without touching this package. Keeps the rule that 
 
 from __future__ import annotations
 
+import importlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_STEP_ID_CHARS",
+    "NO_DEFAULT",
     "Step",
     "StepLike",
     "as_step",
@@ -38,6 +40,9 @@ __all__ = [
 MAX_STEP_ID_CHARS = 100
 """Room for a name; a step's id is part of its address, and those end at `MAX_ADDRESS_BYTES`."""
 
+NO_DEFAULT: Any = type("NoDefault", (), {"__repr__": lambda self: "NO_DEFAULT"})()
+"""Marks a wait that fails when its time is up; None is a default like any other."""
+
 _NOT_IN_AN_ID = re.compile(r"[/\x00-\x1f\x7f]")
 
 StepLike: TypeAlias = "Step | Mapping[str, Any]"
@@ -45,6 +50,19 @@ StepLike: TypeAlias = "Step | Mapping[str, Any]"
 
 _StepClass = TypeVar("_StepClass", bound="type[Step]")
 _kinds: dict[str, type[Step]] = {}
+_OWN_KINDS = {
+    "conditional": "conditional",
+    "function": "function",
+    "loop": "loop",
+    "map": "map",
+    "parallel": "parallel",
+    "sequence": "sequence",
+    "sleep": "sleep",
+    "task": "task",
+    "wait": "wait",
+    "workflow": "sub_workflow",
+}
+"""The library's own kinds by the modules that have them, which are imported when the kind is first met: few programs use all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +180,8 @@ class Step(ABC):
         """
         reader = DataReader(data, path)
         kind = reader.text("kind")
-        if kind not in _kinds:
+        step_class = _kind_named(kind)
+        if step_class is None:
             raise reader.fault("kind", f"{kind!r} is no kind of step (known: {', '.join(step_kinds())})")
         name = reader.text("name")
         step_id = reader.text("id", default="") or id_from_name(name)
@@ -170,9 +189,9 @@ class Step(ABC):
         if why:
             raise reader.fault("id" if reader.value("id") else "name", why)
         atomic = reader.flag("atomic")
-        if atomic and not _kinds[kind].can_be_atomic:
+        if atomic and not step_class.can_be_atomic:
             raise reader.fault("atomic", f"a step of kind {kind!r} cannot be atomic: only what runs as one function call can")
-        step = _kinds[kind].read(
+        step = step_class.read(
             reader,
             name=name,
             id=step_id,
@@ -197,7 +216,7 @@ def register_step_kind(cls: _StepClass) -> _StepClass:
     Raises:
         ConfigurationError: another class has the kind. A class that was defined anew replaces the old one.
     """
-    other = _kinds.get(cls.kind)
+    other = _kind_named(cls.kind)
     if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
         raise ConfigurationError(f"{cls.__qualname__} and {other.__qualname__} both claim the step kind {cls.kind!r}")
     _kinds[cls.kind] = cls
@@ -206,12 +225,19 @@ def register_step_kind(cls: _StepClass) -> _StepClass:
 
 def step_kinds() -> list[str]:
     """The kinds that can be read, sorted."""
-    return sorted(_kinds)
+    return sorted({*_kinds, *_OWN_KINDS})
 
 
 def nested_keys_of(kind: object) -> tuple[str, ...]:
     """Keys under which the dict of a step of some kind holds nested steps; none of a kind that nobody knows."""
-    return _kinds[kind].nested_keys if isinstance(kind, str) and kind in _kinds else ()
+    step_class = _kind_named(kind) if isinstance(kind, str) else None
+    return step_class.nested_keys if step_class is not None else ()
+
+
+def _kind_named(kind: str) -> type[Step] | None:
+    if kind not in _kinds and kind in _OWN_KINDS:
+        importlib.import_module(f"symphony_es.workflow.kinds.{_OWN_KINDS[kind]}")  # registers it
+    return _kinds.get(kind)
 
 
 def id_from_name(name: str) -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.errors import ConfigurationError, DefinitionChangedError, RunsInProgressError
 from symphony_es.events.values import copy_plain
-from symphony_es.workflow.definitions.comparison import compare_definitions
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.engine.active import INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
@@ -326,6 +325,8 @@ class RunRequests:
             active.drive.control.tell_news()
 
     async def _change_definition(self, run: Workflow, definition: WorkflowDefinition, *, force: bool) -> None:
+        from symphony_es.workflow.definitions.comparison import compare_definitions  # late: few runs go on with another definition
+
         self.active.refuse(run)
         definition.check(self._symphony)
         found = compare_definitions(run.definition, definition, begun=set(run.attempts), completed=set(run.outputs))

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from symphony_es.errors import SignalTimeoutError
 from symphony_es.workflow.definitions.reading import DataReader, shown
-from symphony_es.workflow.definitions.steps import Step, register_step_kind
+from symphony_es.workflow.definitions.steps import NO_DEFAULT, Step, register_step_kind
 from symphony_es.workflow.kinds.sleep import as_seconds
 
 if TYPE_CHECKING:
     from symphony_es.workflow.engine.execution import StepExecution
 
 __all__ = ["NO_DEFAULT", "WaitStep"]
-
-NO_DEFAULT: Any = type("NoDefault", (), {"__repr__": lambda self: "NO_DEFAULT"})()
-"""Marks a wait that fails when its time is up; None is a default like any other."""
 
 
 @register_step_kind

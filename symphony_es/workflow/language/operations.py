@@ -10,7 +10,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from decimal import Context, Decimal, DecimalException
-from difflib import get_close_matches
 from itertools import islice
 from math import isinf
 from typing import Any
@@ -95,6 +94,8 @@ def suggestion(key: str, names: Sequence[str], seen: str) -> str:
     """A question for who mistyped a key, or nothing; what other languages call None and True is known outside of values."""
     if not seen and key in _ELSEWHERE:
         return f"; did you mean {_ELSEWHERE[key]}?"
+    from difflib import get_close_matches  # late: only a message needs it
+
     close = get_close_matches(key[:_MAX_NAME_CHARS], [name for name in names if len(name) <= _MAX_NAME_CHARS], 1)
     return f"; did you mean {close[0]!r}?" if close else ""
 

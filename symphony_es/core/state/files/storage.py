@@ -27,8 +27,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, I
 from pathlib import Path
 from typing import Any, TypeVar
 
-import aiofiles
-
 from symphony_es.core.state.files.directory import (
     discard,
     make_directory,
@@ -98,6 +96,8 @@ async def _write_temporary(target: Path, chunks: Iterable[bytes] | AsyncIterable
     """Steps 1 and 2; returns the temporary file's path. Nothing is left of it when this fails."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
+        import aiofiles  # late: a log that is not heavy enough for a snapshot writes no such file
+
         with unavailable(f"{target.name} cannot be written"):
             async with aiofiles.open(temporary, "xb", buffering=0, opener=_create) as file:
                 async for piece in _pieces(chunks):

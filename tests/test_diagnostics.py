@@ -1,0 +1,58 @@
+"""Where the library's log lines go."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from symphony_es.diagnostics import get_logger
+
+NAME = "symphony_es.test"
+
+
+@pytest.fixture(autouse=True)
+def as_at_first() -> Iterator[None]:
+    """structlog as nobody has configured it, before and after."""
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def test_until_structlog_is_configured_lines_go_to_logging(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    """With what was bound as attributes of the record, from the line that logs, and nothing on standard output."""
+    structlog.contextvars.bind_contextvars(run_id="r")
+    with caplog.at_level(logging.INFO, logger=NAME):
+        get_logger(NAME).info("snapshot_written", position=7)
+        get_logger(NAME).debug("below_the_level")
+    (record,) = caplog.records
+    assert (record.name, record.levelname, record.message) == (NAME, "INFO", "snapshot_written")
+    assert (record.__dict__["position"], record.__dict__["run_id"], record.filename) == (7, "r", "test_diagnostics.py")
+    assert capsys.readouterr().out == ""
+
+
+def test_an_application_may_configure_structlog_later(caplog: pytest.LogCaptureFixture) -> None:
+    """A logger that has been used goes to structlog from the moment that it is configured."""
+    logger = get_logger(NAME)
+    logger.warning("first")
+    lines = structlog.testing.LogCapture()
+    structlog.configure(processors=[lines])
+    logger.error("second", position=7)
+    assert lines.entries == [{"event": "second", "position": 7, "log_level": "error"}]
+    assert [record.message for record in caplog.records] == ["first"]
+
+
+def test_structlog_is_not_imported_for_who_does_not_use_it() -> None:
+    """A line goes to logging without it."""
+    program = (
+        "import sys\nfrom symphony_es.diagnostics import get_logger\n"
+        "get_logger('symphony_es').warning('said', position=7)\nsys.exit('structlog' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "said\n")
