@@ -7,7 +7,8 @@ creation of an entity, removing it its deletion.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 from symphony_es.errors import ChangeError, format_path
@@ -36,18 +37,21 @@ MAX_DEPTH = DEFAULT_LIMITS.max_depth
 SCALARS = frozenset({str, int, float, bool, type(None), bytes})
 
 
-def apply_changes(state: dict[str, Any] | None, changes: Iterable[Change], *, own_values: bool = False) -> dict[str, Any] | None:
+def apply_changes(
+    state: dict[str, Any] | None, changes: Sequence[Change], *, own_values: bool = False, applied: int = 0
+) -> dict[str, Any] | None:
     """Apply changes in order to a state, in place, and return it (another object after creation, None after deletion).
 
     Args:
         state: plain data; None for an entity that does not exist.
         changes: what to apply.
         own_values: the changes' values belong to the caller alone (freshly decoded): containers are taken over, not copied.
+        applied: how many of them have been applied before.
 
     Raises:
         ChangeError: a change does not fit; the ones before it have been applied.
     """
-    for index, change in enumerate(changes):
+    for index, change in enumerate(islice(changes, applied, None), applied):
         try:
             operation, path = change[0], change[1]
             if operation == SET and len(path) == 1 and state is not None and type(path[0]) is str:  # by far the most common one

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from symphony_es.errors import ChangeError, DamagedEventError, InvalidIdentifierError
-from symphony_es.events.changes import SCALARS, SET, apply_changes
+from symphony_es.events.changes import APPEND, SCALARS, SET, apply_changes
 from symphony_es.events.codec import PLAIN_METADATA, UNREADABLE, Row, body_stream, decode_changes
 from symphony_es.events.event import Event
 from symphony_es.events.identifiers import split_key
@@ -94,7 +94,7 @@ class Fold:
             DamagedEventError: a row says no event, is out of order, or does not fit its entity. The rows before it have been applied;
                 when it does not fit, the entity it belongs to must not be used any more.
         """
-        # By far the most changes assign plain values to fields: these are applied here, without any call.
+        # By far the most changes put plain values into fields, or into the dicts and lists of fields: these are applied without any call.
         find, done, last = self.states.get, 0, self.position
         bodies, mark = body_stream(rows)
         try:
@@ -103,7 +103,7 @@ class Fold:
                     break  # a body that ends elsewhere than its row
                 position, key, version, _, _ = row
                 _, changes, metadata, _ = body
-                state = find(key)
+                state, applied = find(key), 0
                 if (
                     state is not None
                     and version == state.version + 1
@@ -112,22 +112,32 @@ class Fold:
                     and len(metadata) <= PLAIN_METADATA
                 ):
                     data: Any = state.data
-                    for change in changes:
+                    for applied, change in enumerate(changes):  # noqa: B007  needed where the loop has been left
                         if len(change) != 3 or data is None:
                             break
                         operation, path, value = change
-                        if operation is not SET or type(path) is not list or len(path) != 1 or type(value) not in SCALARS:
+                        if type(path) is not list or type(value) not in SCALARS:
                             break
-                        (field,) = path
-                        if type(field) is not str:
+                        if len(path) == 1:
+                            holder, (field,) = data, path
+                        elif len(path) == 2 and type(path[0]) is str:
+                            holder, field = data.get(path[0]), path[1]
+                        else:
                             break
-                        data[field] = value
+                        if type(holder) is not dict or type(field) is not str:
+                            break
+                        if operation is SET:
+                            holder[field] = value
+                        elif operation is APPEND and type(items := holder.get(field)) is list:
+                            items.append(value)
+                        else:
+                            break
                     else:
                         state.version = version
                         last = state.position = self.position = position
                         done += 1
                         continue
-                self._apply(position, key, version, *decode_changes(row, body), own_values=True)
+                self._apply(position, key, version, *decode_changes(row, body), own_values=True, applied=applied)
                 last = position
                 done += 1
         except DamagedEventError:
@@ -158,7 +168,9 @@ class Fold:
         generation: int | None,
         *,
         own_values: bool,
+        applied: int = 0,
     ) -> None:
+        """Apply an event, without the first so many of its changes, which are applied already."""
         if position <= self.position:
             raise DamagedEventError(position, key, f"it comes after the event at position {self.position}")
         state = self.states.get(key)
@@ -169,7 +181,7 @@ class Fold:
         if state.data is None and changes and changes[0][0] == SET and not changes[0][1]:
             state.state_version = 1  # a creation says otherwise if need be
         try:
-            state.data = apply_changes(state.data, changes, own_values=own_values)
+            state.data = apply_changes(state.data, changes, own_values=own_values, applied=applied)
         except ChangeError as error:
             raise DamagedEventError(position, key, str(error)) from error
         if version == 1:

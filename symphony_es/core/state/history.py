@@ -181,7 +181,11 @@ def _births(rows: Sequence[Row]) -> int:
 
 
 def _births_by(changes: Sequence[Any]) -> int:
-    return sum(1 if change[0] == SET else -1 for change in changes if not change[1] and change[0] in (SET, REMOVE))
+    births = 0
+    for change in changes:
+        if not change[1] and change[0] in (SET, REMOVE):
+            births += 1 if change[0] == SET else -1
+    return births
 
 
 def live_states(fold: Fold) -> dict[str, EntityState]:
