@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.outbox import Outbox
-from symphony_es.core.state.records import EntityRecord
+from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
 from symphony_es.core.state.tracking.capture import plain_state
 from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at
@@ -328,10 +328,10 @@ class Membership:
         scope = scope_of(self)
         if scope is not None:
             draft = scope.transaction.draft(record, scope, new=True, name=name or scope.name or f"{record.entity_type}Created")
-            draft.sink(change, (self.forget, record))
+            draft.keep(change, (self.forget, record))
             segment = draft.segment
         else:
-            segment = record.segment(current_attribution.get(), name or f"{record.entity_type}Created")
+            segment = record.new_segment(current_attribution.get(), name or f"{record.entity_type}Created")
             segment.changes.append(change)
             segment.open = name is None
         segment.state_version = version if version != 1 else None
@@ -357,12 +357,12 @@ class Membership:
                 name = event_name or scope.name or f"{record.entity_type}Deleted"
                 draft = scope.transaction.draft(record, scope, new=True, name=name)
                 draft.segment.data = data if data is not None else draft.segment.data
-                sink = draft.sink
+                sink: Sink = draft
             else:
                 if record.holder is not None:
                     raise EntityBusyError(record.key, record.holder.name, "its removal outside it")
-                sink = record.segment(current_attribution.get(), event_name or f"{record.entity_type}Deleted", data).sink
-            sink((REMOVE, ()), (self._unremove, record))
+                sink = record.new_segment(current_attribution.get(), event_name or f"{record.entity_type}Deleted", data)
+            sink.keep((REMOVE, ()), (self._unremove, record))
             record.closed = "it was removed"
             self.knows_all_ids = False  # the next one of this id has to go on with its version
             self._records.pop(record.key)

@@ -144,7 +144,7 @@ class World(Membership):
         before, sink = record.known, record.sink()
         record.known = self.capture(record.obj, record.reference)
         for change in changes:
-            sink(change, (setattr, record, "known", before))
+            sink.keep(change, (setattr, record, "known", before))
 
     def record_foreign(self, *, tolerant: bool = False) -> None:
         """Record what changed in the objects of foreign classes; what another transaction claims is left to it.
