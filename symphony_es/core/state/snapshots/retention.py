@@ -24,7 +24,6 @@ def spares_little(info: SnapshotInfo, older: SnapshotInfo | None, events_bytes: 
     return (older.size_bytes if older is not None else 0) + events_bytes < WORTH * info.size_bytes
 
 
-
 def superfluous_snapshots(newest_first: Sequence[SnapshotInfo], log_bytes: int, fraction: float) -> list[SnapshotInfo]:
     """Those to remove, so that all but the newest weigh at most `fraction` of the log.
 
