@@ -180,9 +180,9 @@ class Membership:
                 return obj
             reference = self._identify(obj, entity_type, entity_id)
             newcomers = self._gather(obj, reference)
-            for newcomer in newcomers:
-                self._check_addable(newcomer)
-            for newcomer, (itself, state) in newcomers.items():
+            for key in newcomers:
+                self._check_addable(key)
+            for newcomer, itself, state in newcomers.values():
                 record = self._adopt(newcomer, itself, state)
                 record.manual = capture == "on_record" and itself is obj
                 self._begin_history(record, state, event_name if itself is obj else None, data if itself is obj else None)
@@ -239,19 +239,19 @@ class Membership:
             raise ConfigurationError(f"a {chosen} needs an id: give entity_id=..., or the object a text attribute `id`")
         return EntityReference(chosen, check_entity_id(identity))
 
-    def _gather(self, obj: Any, reference: EntityReference) -> dict[str, tuple[Any, dict[str, Any]]]:
-        """The object and every entity it refers to that is new, with their states; nothing is added yet."""
-        found: dict[str, tuple[Any, dict[str, Any]]] = {}
+    def _gather(self, obj: Any, reference: EntityReference) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
+        """The object and every entity it refers to that is new, with their states, by key; nothing is added yet."""
+        found: dict[str, tuple[EntityReference, Any, dict[str, Any]]] = {}
         queue = [(reference, obj)]
         while queue:
             reference, item = queue.pop()
             known = found.get(reference.key)
             if known is not None:
-                if known[0] is not item:
+                if known[1] is not item:
                     raise EntityExistsError(reference.key, "two objects have the same type and id")
                 continue
             state = self.capture(item, reference)
-            found[reference.key] = (item, state)
+            found[reference.key] = (reference, item, state)
             tracked = kind_of(item) == "entity"
             held = [item.__dict__[name] for name in state] if tracked else list(getattr(item, "__dict__", {}).values())
             referred = [other for value in held for other in entities_in(value)]
@@ -295,8 +295,10 @@ class Membership:
         elif not self.knows_all_ids and self.log.entity_status_now(key)[1]:
             raise EntityExistsError(key, "it is in the log and has not been restored: await symphony.resume()")
 
-    def _adopt(self, key: str, obj: Any, state: dict[str, Any]) -> EntityRecord:
-        record = EntityRecord(self, key, obj, self.restorers.restorer_for(EntityReference.parse(key).entity_type))
+    def _adopt(self, reference: EntityReference, obj: Any, state: dict[str, Any]) -> EntityRecord:
+        key = reference.key
+        record = EntityRecord(self, key, obj, self.restorers.restorer_for(reference.entity_type))
+        record.reference = reference
         removed = self.removed.pop(key, None)
         if removed is not None:
             self.outbox.submit_pending()  # its removal comes first

@@ -339,7 +339,8 @@ class TransactionBlock(_Block):
         try:
             with self.world.lock:
                 self.world.record_foreign()
-            await self.world.log.room()
+            if not self.world.log.has_room():
+                await self.world.log.room()
             with self.world.lock:
                 ticket = self.world.outbox.submit_transaction(transaction)
                 transaction.ended = True  # what is changed from here on is no part of it

@@ -153,6 +153,8 @@ class World(Membership):
             tolerant: an object that holds what cannot be stored is marked as out of step instead of raising: it is none of the
                 caller's business.
         """
+        if not self._foreign:
+            return
         scope = open_scope_of(self)
         mine = scope.transaction if scope is not None else None
         for record in list(self._foreign.values()):
