@@ -183,14 +183,14 @@ def plain_at(item: Any, world: Membership | None, key: str | int) -> Any:
 
 def own(live: Any, owner: Any, key: str | int | None) -> None:
     """Give a node its place; anything else has none."""
-    if kind_of(live) in ("part", "container"):
+    if type(live) not in UNOWNED and kind_of(live) in ("part", "container"):
         live._symphony_owner = owner
         live._symphony_key = key
 
 
 def release(live: Any) -> None:
     """Take a node's place away: its later changes are nobody's."""
-    if kind_of(live) in ("part", "container"):
+    if type(live) not in UNOWNED and kind_of(live) in ("part", "container"):
         live._symphony_owner = None
 
 
