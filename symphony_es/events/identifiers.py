@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from typing import NewType
 
 from symphony_es.errors import InvalidIdentifierError
@@ -17,6 +18,7 @@ Version = NewType("Version", int)
 
 MAX_ID_BYTES = 512
 _TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")
+_TWO_HALVES = struct.Struct(">QQ")
 _BASE32HEX = "0123456789abcdefghijklmnopqrstuv"
 
 
@@ -98,8 +100,7 @@ def uuid7(time_ns: int, random: bytes) -> bytes:
     milliseconds, rest = divmod(time_ns, 1_000_000)
     fraction = rest * 4096 // 1_000_000
     tail = int.from_bytes(random[:8], "big") & 0x3FFF_FFFF_FFFF_FFFF
-    number = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | fraction << 64 | 0x2 << 62 | tail
-    return number.to_bytes(16, "big")
+    return _TWO_HALVES.pack((milliseconds & 0xFFFF_FFFF_FFFF) << 16 | 0x7 << 12 | fraction, 0x2 << 62 | tail)
 
 
 def text_id(uuid: bytes) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from symphony_es import Symphony
 from symphony_es.core.state.snapshots import writing as snapshot_writing
+from symphony_es.core.state.snapshots.retention import spares_little
 from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.errors import SnapshotDamagedError, StorageUnavailableError
 from symphony_es.events.fold import EntityState
 from symphony_es.events.values import plain_equal
+from tests.application import Customer
 
 ANCHOR = (b"e" * 16, b"c" * 32, 1_700_000_000_000_000_000)
 
@@ -244,3 +248,33 @@ class TestKeeping:
         store.thin(0)
         assert [each.position for each in store.list()] == [80]
         assert len(list(store.directory.glob("*.snap"))) == 1
+
+    async def test_one_that_spares_little_goes_when_there_is_a_newer_one(self, tmp_path: Path) -> None:
+        """A large creation weighs the same as an event and in a snapshot, so a later snapshot will do; what changed much stays."""
+        async with Symphony({"state_dir": tmp_path}, persistence_enabled=True) as symphony:
+            snapshotter = symphony._opened.snapshotter if symphony._opened is not None else None
+            assert snapshotter is not None
+            small = [symphony.entities.add(Customer(id=str(number))) for number in range(200)]
+            symphony.entities.add(Customer(id="large", name="n" * 100_000))
+            kept = []
+            for rounds in (0, 40, 40):
+                for number in range(rounds):
+                    for customer in small:
+                        customer.name = str(number)
+                    await symphony.flush()
+                await symphony.create_checkpoint()
+                await snapshotter.close()
+                kept.append([info.position for info in snapshotter.store.list()])
+        first, second, third = kept
+        assert len(first) == 1
+        assert not set(first) & set(second)
+        assert set(second) < set(third)
+
+    @pytest.mark.parametrize(
+        ("before", "events", "expected"), [(0, 100, True), (0, 149, True), (0, 150, False), (60, 89, True), (60, 90, False)]
+    )
+    async def test_sparing_little(self, store: SnapshotStore, before: int, events: int, expected: bool) -> None:
+        """The way without it is less than one and a half times as heavy as the snapshot."""
+        info = await store.write(9, ANCHOR, [])
+        one, older = replace(info, size_bytes=100), replace(info, size_bytes=before) if before else None
+        assert spares_little(one, older, events) is expected

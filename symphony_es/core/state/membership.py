@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.outbox import Outbox
-from symphony_es.core.state.records import EntityRecord
+from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
 from symphony_es.core.state.tracking.capture import plain_state
 from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at
@@ -180,9 +180,9 @@ class Membership:
                 return obj
             reference = self._identify(obj, entity_type, entity_id)
             newcomers = self._gather(obj, reference)
-            for newcomer in newcomers:
-                self._check_addable(newcomer)
-            for newcomer, (itself, state) in newcomers.items():
+            for key in newcomers:
+                self._check_addable(key)
+            for newcomer, itself, state in newcomers.values():
                 record = self._adopt(newcomer, itself, state)
                 record.manual = capture == "on_record" and itself is obj
                 self._begin_history(record, state, event_name if itself is obj else None, data if itself is obj else None)
@@ -239,19 +239,19 @@ class Membership:
             raise ConfigurationError(f"a {chosen} needs an id: give entity_id=..., or the object a text attribute `id`")
         return EntityReference(chosen, check_entity_id(identity))
 
-    def _gather(self, obj: Any, reference: EntityReference) -> dict[str, tuple[Any, dict[str, Any]]]:
-        """The object and every entity it refers to that is new, with their states; nothing is added yet."""
-        found: dict[str, tuple[Any, dict[str, Any]]] = {}
+    def _gather(self, obj: Any, reference: EntityReference) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
+        """The object and every entity it refers to that is new, with their states, by key; nothing is added yet."""
+        found: dict[str, tuple[EntityReference, Any, dict[str, Any]]] = {}
         queue = [(reference, obj)]
         while queue:
             reference, item = queue.pop()
             known = found.get(reference.key)
             if known is not None:
-                if known[0] is not item:
+                if known[1] is not item:
                     raise EntityExistsError(reference.key, "two objects have the same type and id")
                 continue
             state = self.capture(item, reference)
-            found[reference.key] = (item, state)
+            found[reference.key] = (reference, item, state)
             tracked = kind_of(item) == "entity"
             held = [item.__dict__[name] for name in state] if tracked else list(getattr(item, "__dict__", {}).values())
             referred = [other for value in held for other in entities_in(value)]
@@ -295,8 +295,10 @@ class Membership:
         elif not self.knows_all_ids and self.log.entity_status_now(key)[1]:
             raise EntityExistsError(key, "it is in the log and has not been restored: await symphony.resume()")
 
-    def _adopt(self, key: str, obj: Any, state: dict[str, Any]) -> EntityRecord:
-        record = EntityRecord(self, key, obj, self.restorers.restorer_for(EntityReference.parse(key).entity_type))
+    def _adopt(self, reference: EntityReference, obj: Any, state: dict[str, Any]) -> EntityRecord:
+        key = reference.key
+        record = EntityRecord(self, key, obj, self.restorers.restorer_for(reference.entity_type))
+        record.reference = reference
         removed = self.removed.pop(key, None)
         if removed is not None:
             self.outbox.submit_pending()  # its removal comes first
@@ -328,10 +330,10 @@ class Membership:
         scope = scope_of(self)
         if scope is not None:
             draft = scope.transaction.draft(record, scope, new=True, name=name or scope.name or f"{record.entity_type}Created")
-            draft.sink(change, (self.forget, record))
+            draft.keep(change, (self.forget, record))
             segment = draft.segment
         else:
-            segment = record.segment(current_attribution.get(), name or f"{record.entity_type}Created")
+            segment = record.new_segment(current_attribution.get(), name or f"{record.entity_type}Created")
             segment.changes.append(change)
             segment.open = name is None
         segment.state_version = version if version != 1 else None
@@ -357,12 +359,12 @@ class Membership:
                 name = event_name or scope.name or f"{record.entity_type}Deleted"
                 draft = scope.transaction.draft(record, scope, new=True, name=name)
                 draft.segment.data = data if data is not None else draft.segment.data
-                sink = draft.sink
+                sink: Sink = draft
             else:
                 if record.holder is not None:
                     raise EntityBusyError(record.key, record.holder.name, "its removal outside it")
-                sink = record.segment(current_attribution.get(), event_name or f"{record.entity_type}Deleted", data).sink
-            sink((REMOVE, ()), (self._unremove, record))
+                sink = record.new_segment(current_attribution.get(), event_name or f"{record.entity_type}Deleted", data)
+            sink.keep((REMOVE, ()), (self._unremove, record))
             record.closed = "it was removed"
             self.knows_all_ids = False  # the next one of this id has to go on with its version
             self._records.pop(record.key)

@@ -144,20 +144,20 @@ class Outbox:
         if prepared:
             self._submit(prepared, parts)
 
-    def _submit(self, prepared: list[PreparedEvent], parts: list[Part]) -> Ticket:
+    def _submit(self, prepared: list[PreparedEvent], parts: list[Part], *, transaction: bool = False) -> Ticket:
         ticket = self._last = self.log.submit(prepared)
-        for record in {record: None for record, _ in parts}:
-            record.pending = []
-        self._flights.append(Flight(ticket, parts))
-        self.on_submitted(sum(len(event.body) + HEADER_BYTES for event in prepared))
+        for record, _ in parts:
+            record.pending = []  # of a transaction's there is nothing: it was submitted when they were claimed
+        self._flights.append(Flight(ticket, parts, transaction))
+        self.on_submitted(ticket.size_bytes + len(prepared) * HEADER_BYTES)
         return ticket
 
     def _prepare_split(self, record: EntityRecord, segment: Segment, version: int, first: bytes | None) -> list[PreparedEvent]:
         """The events of a segment: one, or several where it is too large for one."""
-        batches = deque([segment.changes])
+        batches = [segment.changes]  # the next one last
         prepared: list[PreparedEvent] = []
         while batches:
-            changes = batches.popleft()
+            changes = batches.pop()
             transaction_id = first or (prepared[0].event_id if prepared else None)
             try:
                 event = self._prepare(record, segment, changes, version + len(prepared) + 1, transaction_id)
@@ -165,7 +165,7 @@ class Outbox:
                 if len(changes) < 2:
                     raise self._name_largest(record, changes, error) from error
                 half = len(changes) // 2
-                batches.extendleft([changes[half:], changes[:half]])
+                batches += [changes[half:], changes[:half]]
                 continue
             prepared.append(event)
         return prepared
@@ -174,7 +174,7 @@ class Outbox:
         self, record: EntityRecord, segment: Segment, changes: list[tuple[object, ...]], version: int, transaction_id: bytes | None
     ) -> PreparedEvent:
         metadata = segment.attribution.metadata(state_version=segment.state_version, generation=segment.generation)
-        if metadata.run_id == record.reference.entity_id and record.entity_type == "Workflow":
+        if metadata.run_id is not None and record.key == f"Workflow:{metadata.run_id}":
             metadata.run_id = None  # the entity says it
         event = NewEvent(
             entity_key=record.key,
@@ -216,10 +216,7 @@ class Outbox:
         prepared, _ = self._prepare_drafts(transaction)
         if not prepared:
             return None
-        self._last = self.log.submit(prepared)
-        self._flights.append(Flight(self._last, [(draft.record, draft.segment) for draft in transaction.drafts], transaction=True))
-        self.on_submitted(sum(len(event.body) + HEADER_BYTES for event in prepared))
-        return self._last
+        return self._submit(prepared, [(draft.record, draft.segment) for draft in transaction.drafts], transaction=True)
 
     def submit_drafts(self, transaction: Transaction) -> dict[str, bytes]:
         """Submit a synchronous block's drafts, without waiting; returns the last event id of each entity."""

@@ -6,12 +6,11 @@ event loop. A record also says whether the entity may be changed right now, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony_es.core.state.attribution import Attribution, current_attribution
-from symphony_es.core.state.transactions import scope_of
+from symphony_es.core.state.transactions import current_scope, scope_of
 from symphony_es.errors import EntityBusyError, SymphonyError
 from symphony_es.events.changes import Change
 from symphony_es.events.identifiers import split_key
@@ -22,9 +21,15 @@ if TYPE_CHECKING:
     from symphony_es.core.state.restore import EntityRestorer
     from symphony_es.core.state.transactions import Transaction
 
-__all__ = ["EntityRecord", "Segment"]
+__all__ = ["EntityRecord", "Segment", "Sink"]
 
-Sink = Callable[[Change, tuple[Any, ...]], None]
+
+class Sink(Protocol):
+    """Where changes of one entity are recorded: a `Segment`, or a transaction's `Draft`."""
+
+    def keep(self, change: Change, undo: tuple[Any, ...]) -> None:
+        """Record a change that has been made, and what undoes it."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,7 +54,7 @@ class Segment:
         """Whether there is nothing to append: a change was announced and then refused."""
         return self.open and not self.changes and self.data is None
 
-    def sink(self, change: Change, undo: tuple[Any, ...]) -> None:
+    def keep(self, change: Change, undo: tuple[Any, ...]) -> None:
         """Record a change; outside transactions nothing needs to be undone."""
         self.changes.append(change)
 
@@ -121,22 +126,27 @@ class EntityRecord:
             EntityBusyError: a transaction claims the entity and the change does not belong to it.
             TransactionEndedError: the change belongs to a transaction that has ended.
         """
-        self.world.check_open(self)
-        scope = scope_of(self.world)
-        if scope is not None:
-            return scope.sink(self)
+        # Each assignment comes through here, so what the calls would find is looked at before they are made.
+        world = self.world
+        if self.closed is not None or world.sealed is not None:
+            world.check_open(self)
+        if current_scope.get() is not None:
+            scope = scope_of(world)
+            if scope is not None:
+                return scope.sink(self)
         if self.holder is not None:
             raise EntityBusyError(self.key, self.holder.name, "a change outside it")
-        return self.segment(current_attribution.get()).sink
-
-    def segment(self, attribution: Attribution, name: str | None = None, data: Any = None) -> Segment:
-        """The segment for changes made outside transactions under an attribution; a name or data begins a new one."""
-        if self.adoption is not None:
-            self._queue(self.take_adoption(attribution))
-        if self.pending and name is None and data is None:
+        attribution = current_attribution.get()
+        if self.pending and self.adoption is None:
             last = self.pending[-1]
             if last.open and last.attribution is attribution:
                 return last
+        return self.new_segment(attribution)
+
+    def new_segment(self, attribution: Attribution, name: str | None = None, data: Any = None) -> Segment:
+        """Begin a segment for changes made outside transactions; without a name, further ones of the same attribution may join."""
+        if self.adoption is not None:
+            self._queue(self.take_adoption(attribution))
         made = Segment(name=name or f"{self.entity_type}Changed", attribution=attribution, data=data, open=name is None)
         self._queue(made)
         return made

@@ -52,7 +52,7 @@ class Draft:
         self.scope = scope
         self.segment = segment
 
-    def sink(self, change: Change, undo: Undo) -> None:
+    def keep(self, change: Change, undo: Undo) -> None:
         """Record a change and what undoes it."""
         self.segment.changes.append(change)
         self.transaction.undo_log.append((self.scope, undo))
@@ -81,7 +81,7 @@ class Scope:
 
     def sink(self, record: EntityRecord) -> Sink:
         """Where a change of an entity made in this block is recorded."""
-        return self.transaction.draft(record, self).sink
+        return self.transaction.draft(record, self)
 
 
 current_scope: ContextVar[Scope | None] = ContextVar("symphony_es_scope", default=None)
@@ -339,7 +339,8 @@ class TransactionBlock(_Block):
         try:
             with self.world.lock:
                 self.world.record_foreign()
-            await self.world.log.room()
+            if not self.world.log.has_room():
+                await self.world.log.room()
             with self.world.lock:
                 ticket = self.world.outbox.submit_transaction(transaction)
                 transaction.ended = True  # what is changed from here on is no part of it

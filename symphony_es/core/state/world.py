@@ -144,7 +144,7 @@ class World(Membership):
         before, sink = record.known, record.sink()
         record.known = self.capture(record.obj, record.reference)
         for change in changes:
-            sink(change, (setattr, record, "known", before))
+            sink.keep(change, (setattr, record, "known", before))
 
     def record_foreign(self, *, tolerant: bool = False) -> None:
         """Record what changed in the objects of foreign classes; what another transaction claims is left to it.
@@ -153,6 +153,8 @@ class World(Membership):
             tolerant: an object that holds what cannot be stored is marked as out of step instead of raising: it is none of the
                 caller's business.
         """
+        if not self._foreign:
+            return
         scope = open_scope_of(self)
         mine = scope.transaction if scope is not None else None
         for record in list(self._foreign.values()):

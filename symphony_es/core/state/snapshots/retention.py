@@ -6,7 +6,22 @@ from collections.abc import Sequence
 
 from symphony_es.core.state.snapshots.format import SnapshotInfo
 
-__all__ = ["superfluous_snapshots"]
+__all__ = ["spares_little", "superfluous_snapshots"]
+
+WORTH = 1.5
+"""How much heavier the way to a position must be without a snapshot than with it: reading half as much again is no great loss."""
+
+
+def spares_little(info: SnapshotInfo, older: SnapshotInfo | None, events_bytes: int) -> bool:
+    """Whether a replay reads hardly less with a snapshot than without it.
+
+    Without it there are an older one, or nothing, and the events from there on. What was only created and not changed since, say a run
+    with a large definition, weighs the same either way.
+
+    Args:
+        events_bytes: what the events after the older one (the log's beginning) up to this one weigh.
+    """
+    return (older.size_bytes if older is not None else 0) + events_bytes < WORTH * info.size_bytes
 
 
 def superfluous_snapshots(newest_first: Sequence[SnapshotInfo], log_bytes: int, fraction: float) -> list[SnapshotInfo]:

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from symphony_es.core.state.history import PAGE, StateHistory
+from symphony_es.core.state.snapshots.retention import spares_little
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import DamagedEventError, LogError, SnapshotDamagedError, StorageError
 from symphony_es.events.codec import commitment, decode_row
@@ -128,11 +129,21 @@ class Snapshotter:
             info = await self.store.write(position, anchor, sorted(fold.states.values(), key=_key))
         covered = await self.log.weight(base.position if base is not None else 0) - await self.log.weight(position)
         self._weight = max(0, self._weight - covered)  # what is submitted and not committed yet stays counted
-        await asyncio.to_thread(self.store.thin, await self.log.size_bytes())
+        await self._thin()
         logger.info(
             "snapshot_written", position=position, size_bytes=info.size_bytes, duration_ms=round((time.monotonic() - started) * 1000)
         )
         return info
+
+    async def _thin(self) -> None:
+        """Remove older snapshots that are not worth their room: the last one where it spares little, and what is too much together."""
+        _, *older = self.store.list()
+        if older:
+            last, before = older[0], older[1] if len(older) > 1 else None
+            events_bytes = await self.log.weight(before.position if before is not None else 0) - await self.log.weight(last.position)
+            if spares_little(last, before, events_bytes):
+                await asyncio.to_thread(self.store.delete, last)
+        await asyncio.to_thread(self.store.thin, await self.log.size_bytes())
 
     async def _merge(self, base: SnapshotInfo, position: int, anchor: tuple[bytes, bytes, int]) -> SnapshotInfo | None:
         """Copy what has not changed since an earlier snapshot; None when that one cannot be trusted."""

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, dataclass_transform, overload
 
 from symphony_es.core.state.restore import restore_manager
-from symphony_es.core.state.tracking.live import ATOMS, MISSING, UNOWNED, admit, kind_of, own, release
+from symphony_es.core.state.tracking.live import ATOMS, MISSING, UNOWNED, admit, attributes_of, kind_of, own, release
 from symphony_es.core.state.tracking.site import Site
 from symphony_es.errors import EntityTypeError
 from symphony_es.events.changes import SET
@@ -82,7 +82,7 @@ def entity(cls: type[T] | None = None, /, *, type: str | None = None, state_vers
         chosen = check_entity_type(type or target.__name__)
         made = _as_dataclass(target, frozen=False, with_id=True)
         spec = ClassSpec(kind="entity", name=chosen, fields=_state_fields(made), state_version=state_version, upcast=upcast)
-        _install(made, spec, _make_setattr(spec, _set_entity_field))
+        _install(made, spec, _make_entity_setter(spec))
         _default_the_id(made)
         from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer  # it needs this module's ClassSpec
 
@@ -110,7 +110,7 @@ def part(cls: type[T] | None = None, /, *, name: str | None = None) -> Any:
     def declare(target: Any) -> Any:
         made = _as_dataclass(target, frozen=False, with_id=False)
         spec = ClassSpec(kind="part", name=restore_manager.types.register(made, name), fields=_state_fields(made))
-        _install(made, spec, _make_setattr(spec, _set_node_field))
+        _install(made, spec, _make_part_setter(spec))
         made._symphony_owner = None
         made._symphony_copy = classmethod(_copy_part)
         return made
@@ -193,45 +193,57 @@ def _default_the_id(cls: Any) -> None:
     cls.__init__ = functools.wraps(made_init)(__init__)
 
 
-def _make_setattr(spec: ClassSpec, setter: Callable[[Any, str, Any], None]) -> Any:
-    fields = frozenset(spec.fields)
-    settle = object.__setattr__
+def _make_entity_setter(spec: ClassSpec) -> Any:
+    """`__setattr__` of an entity class: the hot path of change tracking, so the common case is written out.
+
+    That is a value without a place of its own which replaces another one. Everything else goes through a `Site`.
+    """
+    paths = {name: (name,) for name in spec.fields if name != "id"}
 
     def __setattr__(self: Any, name: str, new: Any) -> None:
-        if name in fields:
-            setter(self, name, new)
-        elif name.startswith("_") or hasattr(type(self), name):
-            settle(self, name, new)
+        if name in paths and (type(new) in ATOMS or (type(new) is str and new.isascii())):
+            held = self.__dict__
+            record = held.get("_symphony_record")
+            if record is None:
+                if type(held.get(name)) in UNOWNED:
+                    attributes_of(self)[name] = new
+                    return
+            else:
+                lock = record.world.lock
+                lock.acquire()  # `with` takes twice as long
+                try:
+                    old = held[name]
+                    if type(old) in UNOWNED:
+                        sink = record.sink()
+                        held[name] = new
+                        sink.keep((SET, paths[name], new), (_put_back, self, name, old))
+                        return
+                finally:
+                    lock.release()
+        if name in paths:
+            _set_node_field(self, name, new)
+        elif name == "id":
+            _set_id(self, new)
         else:
-            raise AttributeError(
-                f"{type(self).__name__} has no field {name!r}: declare it, or start its name with '_' if it is no part of the state"
-            )
+            _set_other(self, name, new)
 
     return __setattr__
 
 
-def _set_entity_field(node: Any, name: str, new: Any) -> None:
-    """Assign a field of an entity: the hot path of change tracking, so the common case is written out."""
-    held = node.__dict__
-    record = held.get("_symphony_record")
-    simple = type(new) in ATOMS or (type(new) is str and new.isascii())
-    if record is None or not simple or name == "id" or type(held.get(name)) not in UNOWNED:
-        if name == "id":
-            if record is not None:
-                raise AttributeError(f"the id of {record.key} cannot change: remove the entity and add a new one")
-            if new != "":
-                check_entity_id(new)
-        _set_node_field(node, name, new)
-        return
-    with record.world.lock:
-        sink = record.sink()
-        old = held[name]
-        held[name] = new
-        sink((SET, (name,), new), (_put_back, node, name, old))
+def _make_part_setter(spec: ClassSpec) -> Any:
+    fields = frozenset(spec.fields)
+
+    def __setattr__(self: Any, name: str, new: Any) -> None:
+        if name in fields:
+            _set_node_field(self, name, new)
+        else:
+            _set_other(self, name, new)
+
+    return __setattr__
 
 
 def _set_node_field(node: Any, name: str, new: Any) -> None:
-    held = node.__dict__
+    held = attributes_of(node)
     with Site(node) as site:
         live, plain = site.convert(new, name)
         old = held.get(name, MISSING)
@@ -241,6 +253,23 @@ def _set_node_field(node: Any, name: str, new: Any) -> None:
         own(live, node, name)
         release(old)
         site.recorded((SET, (*site.path, name), plain), (_put_back, node, name, old), live)
+
+
+def _set_id(node: Any, new: Any) -> None:
+    record = node.__dict__.get("_symphony_record")
+    if record is not None:
+        raise AttributeError(f"the id of {record.key} cannot change: remove the entity and add a new one")
+    if new != "":
+        check_entity_id(new)
+    _set_node_field(node, "id", new)
+
+
+def _set_other(node: Any, name: str, new: Any) -> None:
+    if not (name.startswith("_") or hasattr(type(node), name)):
+        raise AttributeError(
+            f"{type(node).__name__} has no field {name!r}: declare it, or start its name with '_' if it is no part of the state"
+        )
+    object.__setattr__(node, name, new)
 
 
 def _put_back(node: Any, name: str, old: Any) -> None:
@@ -258,9 +287,10 @@ def _key_of(self: Any, child: Any) -> Any:
 
 def _copy_part(cls: Any, source: Any, world: Any, depth: int) -> Any:
     made = cls.__new__(cls)
+    held = attributes_of(made)
     for name in cls._symphony_spec.fields:
         live = admit(source.__dict__[name], world, depth + 1)
-        made.__dict__[name] = live
+        held[name] = live
         own(live, made, name)
     return made
 

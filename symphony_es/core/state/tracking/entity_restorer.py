@@ -10,7 +10,7 @@ from typing import Any
 from symphony_es.core.state.restore import EntityRestorer, RestorationContext
 from symphony_es.core.state.tracking.capture import make_instance, revive_enum
 from symphony_es.core.state.tracking.entity import ClassSpec, named_types
-from symphony_es.core.state.tracking.live import UNOWNED, admit, kind_of, own, release
+from symphony_es.core.state.tracking.live import UNOWNED, admit, attributes_of, kind_of, own, release
 from symphony_es.core.state.tracking.tracked_dict import TrackedDict
 from symphony_es.core.state.tracking.tracked_list import TrackedList
 from symphony_es.core.state.tracking.tracked_set import TrackedSet
@@ -90,7 +90,7 @@ class DeclaredEntityRestorer(EntityRestorer):
         Raises:
             RestorationError: a field has neither a stored value nor a default.
         """
-        held = obj.__dict__
+        held = attributes_of(obj)
         for field in dataclasses.fields(self.restored_class):
             name = field.name
             live = enliven(data[name], types, set()) if name in data else self._default(field)
@@ -193,9 +193,10 @@ def _untagged(plain: Tagged, types: TypeTable, unknown: set[str]) -> Any:
     if spec is None or set(spec.fields) != set(plain.data):
         return plain  # the class has changed: kept as stored, and reported
     made = make_instance(cls, {})
+    held = attributes_of(made)
     for name, item in plain.data.items():
         live = enliven(item, types, unknown)
-        made.__dict__[name] = live
+        held[name] = live
         own(live, made, name)
     return made
 

@@ -16,7 +16,7 @@ from symphony_es.events.references import Path
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
-    from symphony_es.core.state.records import EntityRecord
+    from symphony_es.core.state.records import EntityRecord, Sink
 
 __all__ = ["Site", "build_at", "whole"]
 
@@ -37,7 +37,7 @@ class Site:
         self.record: EntityRecord | None = None
         self.path: Path = ()
         self.world: Membership | None = None
-        self.sink: Callable[[Change, Undo], None] | None = None
+        self.sink: Sink | None = None
 
     def __enter__(self) -> Self:
         record = record_above(self.node)
@@ -79,7 +79,7 @@ class Site:
     def recorded(self, change: Change, undo: Undo, *brought: Any) -> None:
         """Record a change that has been made, and add the entities that came with it."""
         if self.sink is not None and self.world is not None:
-            self.sink(change, undo)
+            self.sink.keep(change, undo)
             for live in brought:
                 if type(live) in UNOWNED:
                     continue
