@@ -3,8 +3,7 @@
 structlog that nobody configured prints to standard output; a library must not. So until the application configures structlog, lines
 go to loggers named like the modules, which print nothing below a warning by default. Lines are named by constant past-tense events.
 
-structlog is looked up among the modules and never imported here: who has not imported it has not configured it either, and need not wait
-for it.
+structlog is imported with the first line that somebody wants: it takes 50 ms, and most programs never see a line.
 """
 
 from __future__ import annotations
@@ -21,23 +20,31 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 class _Logger:
     """Chooses at each line, so that an application may import and configure structlog after this library."""
 
-    __slots__ = ("_name", "_standard", "_structured")
+    __slots__ = ("_name", "_plain", "_standard", "_structured")
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._standard = logging.getLogger(name)
+        self._plain = logging.getLogger(name)
         self._structured: Any = None
+        self._standard: Any = None
 
     def _log(self, level: str, event: str, values: dict[str, Any]) -> None:
-        structlog: Any = sys.modules.get("structlog")
-        is_configured = getattr(structlog, "is_configured", None)  # another thread may be about to import it
-        if is_configured is not None and is_configured():
-            if self._structured is None:
-                self._structured = structlog.get_logger(self._name)
-            getattr(self._structured, level)(event, **values)
-        elif self._standard.isEnabledFor(_LEVELS[level]):
-            bound = structlog.contextvars.get_contextvars() if is_configured is not None else {}
-            self._standard.log(_LEVELS[level], event, extra={**bound, **values}, stacklevel=3)
+        if "structlog" not in sys.modules and not self._plain.isEnabledFor(_LEVELS[level]):
+            return  # who has not imported it has not configured it either
+        import structlog
+
+        if self._standard is None:
+            self._structured = structlog.get_logger(self._name)
+            self._standard = structlog.wrap_logger(
+                self._plain,
+                wrapper_class=structlog.stdlib.BoundLogger,
+                processors=[
+                    structlog.contextvars.merge_contextvars,
+                    structlog.stdlib.filter_by_level,
+                    structlog.stdlib.render_to_log_kwargs,
+                ],
+            )
+        getattr(self._structured if structlog.is_configured() else self._standard, level)(event, **values)
 
     def debug(self, event: str, **values: Any) -> None:
         """Something of interest to those who look closely."""
