@@ -38,6 +38,8 @@ DATABASE_NAME = "events.db"
 SCRATCH_NAME = f"{DATABASE_NAME}-wal.check"
 SALT_BYTES = 16
 SALTS_AT_ONCE = 1024
+PAGE = 1000
+REPLAYED_PAGES = 16
 T = TypeVar("T")
 
 
@@ -253,6 +255,25 @@ class EventLog:
     ) -> list[Row]:
         """A page of checked rows with positions above `after`; see `LogRecorder.read`."""
         return await self._call(self._recorder.read, after, until=until, limit=limit, names=tuple(names), key_range=key_range)
+
+    async def replay(self, fold: Fold, until: int) -> None:
+        """Feed a fold with the events after its position, up to `until`, in a thread; a cancelled call stops after some thousand events.
+
+        Raises:
+            DamagedEventError: an event is damaged; those before it have been applied.
+        """
+        while fold.position < until and await self._call(self._replay_some, fold, until):
+            pass
+
+    def _replay_some(self, fold: Fold, until: int) -> bool:
+        """Feed some pages at once, since each hop between threads costs as much as a hundred events; whether there were any."""
+        rows: list[Row] = []
+        for _ in range(REPLAYED_PAGES):
+            rows = self._recorder.read(fold.position, until=until, limit=PAGE)
+            if not rows:
+                break
+            fold.apply_rows(rows)
+        return bool(rows)
 
     async def read(
         self, after: int = 0, until: int | None = None, names: Sequence[str] = (), page: int = 1000

@@ -55,12 +55,7 @@ class StateHistory:
         """
         self._check(position)
         fold = await self._base(position)
-        while fold.position < position:
-            rows = await self.log.read_rows(after=fold.position, until=position, limit=PAGE)
-            if not rows:
-                break
-            # Off the event loop: a page is some ten milliseconds of decoding, too long for the runs that wait beside it.
-            await asyncio.to_thread(fold.apply_rows, rows)
+        await self.log.replay(fold, position)
         return fold
 
     def _check(self, position: int) -> None:
