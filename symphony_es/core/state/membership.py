@@ -60,8 +60,9 @@ class Membership:
         self.restoring = restoring
         self.under_restoration: EntityReference | None = None
         self.knows_all_ids = empty_log
-        self.waiting_in_log = 0
+        self.in_part = False  # the log may have entities that are not here
         self.entity_count = 0
+        self.uncounted_until = 0  # entities of the log up to this position are not in the count yet
         self.sealed: str | None = None
         self.removed: dict[str, EntityRecord] = {}
         self._records: dict[str, EntityRecord] = {}
@@ -91,7 +92,7 @@ class Membership:
             if found is None:
                 removed = self.removed.get(entity.key)
                 if removed is None or removed.broken is None:
-                    raise EntityNotFoundError(entity.key, self._hint())
+                    raise EntityNotFoundError(entity.key, self._hint(entity.key))
                 found = removed  # its removal could not be appended: it can be refreshed
             return found
         found = self.record_of(entity)
@@ -101,10 +102,10 @@ class Membership:
             )
         return found
 
-    def _hint(self) -> str:
-        if self.waiting_in_log:
-            return f"{self.waiting_in_log} entities wait in the log and have not been restored: await symphony.resume()"
-        return ""
+    def _hint(self, key: str) -> str:
+        if not self.in_part or self.sealed is not None or key in self.removed or not self.log.entity_status_now(key)[1]:
+            return ""
+        return f"it waits in the log: await symphony.entities.load({key!r}), or symphony.resume() for all entities"
 
     def get(self, entity: EntityLike) -> Any:
         """The live object of an entity.
@@ -124,7 +125,7 @@ class Membership:
         return entity if self.record_of(entity) is not None else None
 
     def all(self, entity_type: str | None = None) -> list[Any]:
-        """All live objects, or those of a type, those that a resume brought by their keys, then the others as they were added."""
+        """All live objects, or those of a type, those that a resume brought by their keys, then the others as they were added or loaded."""
         if entity_type is None:
             return [record.obj for record in self._records.values()]
         prefix = f"{entity_type}:"
@@ -293,7 +294,7 @@ class Membership:
             if removed.broken is not None:
                 raise EntityOutOfStepError(key, str(removed.broken)) from removed.broken
         elif not self.knows_all_ids and self.log.entity_status_now(key)[1]:
-            raise EntityExistsError(key, "it is in the log and has not been restored: await symphony.resume()")
+            raise EntityExistsError(key, f"it is in the log and has not been restored: await symphony.entities.load({key!r})")
 
     def _adopt(self, key: str, obj: Any, state: dict[str, Any]) -> EntityRecord:
         record = EntityRecord(self, key, obj, self.restorers.restorer_for(EntityReference.parse(key).entity_type))
@@ -306,8 +307,25 @@ class Membership:
         self.install(record, state)
         return record
 
-    def install(self, record: EntityRecord, state: dict[str, Any]) -> None:
-        """Make a record part of this world."""
+    def take_in(self, beside: Membership) -> None:
+        """Make the entities that were built in another world part of this one, as they are in the log; nothing is appended.
+
+        Raises:
+            EntityBusyError: a resume builds the world that will replace this one, or the Symphony is being closed.
+            EntityExistsError: one of them has come to be here meanwhile. In both cases nothing has changed.
+        """
+        with self.lock:
+            made = [record for record in beside.records.values() if record.world is beside]
+            for record in made:
+                self.check_open(record)
+                if record.key in self._records:
+                    raise EntityExistsError(record.key, "it was added while it was loaded")
+            for record in made:
+                record.world = self
+                self.install(record, record.known)
+
+    def install(self, record: EntityRecord, state: dict[str, Any] | None) -> None:
+        """Make a record part of this world; `state` is the last known one of an object that does not track itself."""
         self._records[record.key] = record
         if kind_of(record.obj) == "entity":
             record.obj.__dict__["_symphony_record"] = record
