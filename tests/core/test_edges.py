@@ -398,6 +398,43 @@ class TestRestoring:
         with pytest.raises(EntityTypeError):
             symphony.entities.add(UnrestoredEntity(EntityReference("Laid", "x"), {}, ""))
 
+    async def test_what_restorers_change_afterwards_is_compared_and_not_appended(self, reopen: Opener) -> None:
+        """A reference that is connected is no event, another's change is a difference, and a look at the past appends nothing."""
+
+        class CustomerRestorer(EntityRestorer):
+            entity_type = "Customer"  # type: ignore[assignment]
+
+            async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+                made = Customer(id=entity_id, name=data["name"])
+                if data["boss"] is not None:
+                    context.add_pending_reference(made, "boss", data["boss"])
+                    with context.symphony.world.recording("Greeted"):
+                        context.get_entity("Customer", "a").friends.append("greeted")  # type: ignore[union-attr]
+                return made
+
+        symphony = await reopen()
+        symphony.entities.add(Customer(id="b", boss=Customer(id="a")))
+        symphony = await reopen()
+        symphony.restore_manager.register_restorer(CustomerRestorer())
+        head = symphony.log.head
+        objects = await (await symphony.at(head)).objects()
+        await asyncio.sleep(0)
+        reports = [objects.report]
+        await symphony.entities.load("Customer:b")
+        assert symphony.last_load is not None
+        reports += [symphony.last_load, await symphony.resume()]
+        await symphony.flush()
+        assert symphony.log.head == head
+        for report in reports:
+            assert [(item.entity, item.paths) for item in report.different] == [("Customer:a", (("friends",),))]
+        a, b = symphony.entities.get("Customer:a"), symphony.entities.get("Customer:b")
+        assert b.boss is a
+        a.name, b.name = "A", "B"
+        await symphony.flush()
+        assert await names_of(symphony, "Customer:a") == ["CustomerCreated", "StateAdopted", "CustomerChanged"]
+        assert await names_of(symphony, "Customer:b") == ["CustomerCreated", "CustomerChanged"]
+        assert (await symphony.at("latest")).get("Customer:a")["friends"] == ["greeted"]
+
     async def test_a_restorer_may_only_make_its_own_entity(self, reopen: Opener) -> None:
         """Creating another through the facades is an error: it would be in no log."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.outbox import Outbox
-from symphony_es.core.state.records import EntityRecord
+from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
 from symphony_es.core.state.tracking.capture import plain_state
 from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at
@@ -28,7 +28,7 @@ from symphony_es.errors import (
     RestorationError,
     UnstorableValueError,
 )
-from symphony_es.events.changes import REMOVE, SET
+from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.identifiers import check_entity_id, check_entity_type
 from symphony_es.events.references import EntityReference
 
@@ -65,6 +65,7 @@ class Membership:
         self.uncounted_until = 0  # entities of the log up to this position are not in the count yet
         self.sealed: str | None = None
         self.removed: dict[str, EntityRecord] = {}
+        self.touched: set[str] = set()
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
         self.open_transactions: set[Transaction] = set()
@@ -142,6 +143,11 @@ class Membership:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
             raise EntityBusyError(record.key, self.sealed, "a change during it")
+
+    def touch(self, record: EntityRecord) -> Sink:
+        """Under construction: what restorers change in an object that has been made is not appended; it is compared with its state."""
+        self.touched.add(record.key)
+        return _unrecorded
 
     def generation(self, entity: EntityLike) -> int:
         """How often a rewind took this entity back."""
@@ -397,3 +403,7 @@ class Membership:
         self.entity_count += births
         if removed is not None and self.removed.get(removed.key) is removed:
             del self.removed[removed.key]
+
+
+def _unrecorded(change: Change, undo: tuple[Any, ...]) -> None:
+    """Where changes go that are not recorded."""

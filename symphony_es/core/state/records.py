@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.restore import EntityRestorer
     from symphony_es.core.state.transactions import Transaction
 
-__all__ = ["EntityRecord", "Segment"]
+__all__ = ["EntityRecord", "Segment", "Sink"]
 
 Sink = Callable[[Change, tuple[Any, ...]], None]
 
@@ -122,6 +122,8 @@ class EntityRecord:
             TransactionEndedError: the change belongs to a transaction that has ended.
         """
         self.world.check_open(self)
+        if self.world.restoring:
+            return self.world.touch(self)
         scope = scope_of(self.world)
         if scope is not None:
             return scope.sink(self)
