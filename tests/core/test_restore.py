@@ -403,6 +403,19 @@ asyncio.run(main())
 """
 
 
+async def test_the_first_checkpoint_after_opening_brings_the_snapshot_that_is_due(reopen: Opener) -> None:
+    """What was appended before is weighed behind the application; the decision waits for it, and so does closing."""
+    symphony = await reopen()
+    symphony.entities.add(Customer(id="c", name="n" * 2 * snapshotter.FLOOR_BYTES))
+    symphony = await reopen()
+    await symphony.create_checkpoint()
+    symphony = await reopen()
+    assert symphony._opened is not None
+    assert symphony._opened.snapshotter is not None
+    (newest,) = symphony._opened.snapshotter.store.list()
+    assert (newest.position, newest.entity_count) == (1, 1)
+
+
 async def test_another_process_restores_everything(reopen: Opener, tmp_path: Path) -> None:
     """Cycles, self-references, references in containers and to what is gone, a type without a restorer: as one process wrote them."""
     root = Path(__file__).parents[2]
