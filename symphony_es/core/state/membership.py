@@ -87,6 +87,9 @@ class Membership:
             EntityOwnershipError: the object was not added to this Symphony.
         """
         if isinstance(entity, str):
+            known = self._records.get(entity)
+            if known is not None:
+                return known
             entity = EntityReference.parse(entity)
         if isinstance(entity, EntityReference):
             found = self._records.get(entity.key)
@@ -119,6 +122,9 @@ class Membership:
     def find(self, entity: EntityLike) -> Any | None:
         """The live object of an entity, or None."""
         if isinstance(entity, str):
+            found = self._records.get(entity)
+            if found is not None:
+                return found.obj
             entity = EntityReference.parse(entity)
         if isinstance(entity, EntityReference):
             found = self._records.get(entity.key)
