@@ -574,8 +574,9 @@ async def test_the_cost_is_that_of_what_is_loaded(reopen: Opener, monkeypatch: p
     """A block of the snapshot and its own later events for each entity, opening included, however many entities and events there are."""
     symphony = await reopen()
     customers = [symphony.entities.add(Customer(id=f"{number:05d}", name="n" * 1000)) for number in range(entities)]
-    await symphony.create_checkpoint()
+    await symphony.flush()
     await symphony._opened.snapshotter.close()  # type: ignore[union-attr]
+    await symphony._opened.snapshotter.take(symphony.log.head)  # type: ignore[union-attr]
     for customer in customers:
         customer.name = "changed"
     symphony.entities.add(Customer(id="later", boss=customers[entities // 2]))

@@ -57,7 +57,7 @@ class Snapshotter:
 
     async def _weigh_stored(self, after: int, until: int) -> None:
         try:
-            self._weight += await self.log.weight(after) - await self.log.weight(until)  # later ones are weighed as they are submitted
+            self._weight += await self.log.weight(after, until)  # later ones are weighed as they are submitted
         except (LogError, DamagedEventError) as error:
             self.failure = error
             logger.warning("snapshot_failed", position=until, error=str(error))
@@ -141,7 +141,7 @@ class Snapshotter:
         if info is None:
             fold = await self.history.states_at(position)
             info = await self.store.write(position, anchor, sorted(fold.states.values(), key=_key))
-        covered = await self.log.weight(base.position if base is not None else 0) - await self.log.weight(position)
+        covered = await self.log.weight(base.position if base is not None else 0, position)
         self._weight = max(0, self._weight - covered)  # what is submitted and not committed yet stays counted
         await asyncio.to_thread(self.store.thin, await self.log.size_bytes())
         logger.info(
