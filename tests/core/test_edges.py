@@ -174,6 +174,23 @@ class TestBlocks:
             customer.name = "x"
         assert (await names_of(symphony, "Customer:c"))[-1] == "T"
 
+    async def test_a_creation_that_is_rolled_back_leaves_the_removal_before_it(self, symphony: Symphony) -> None:
+        """Its version is not forgotten while it is not in the log yet, also when what was created is removed again."""
+        for removed_again in (False, True):
+            customer = symphony.entities.find("Customer:c") or symphony.entities.add(Customer(id="c"))
+            await symphony.flush()
+            symphony.entities.remove(customer)
+            with pytest.raises(ZeroDivisionError):
+                async with symphony.transaction("Undone"):
+                    again = symphony.entities.add(Customer(id="c"))
+                    if removed_again:
+                        symphony.entities.remove(again)
+                    raise ZeroDivisionError
+            symphony.entities.add(Customer(id="c", name="again"))
+            await symphony.flush()
+            assert not symphony.world.removed
+        assert [event.version for event in await symphony.log.read_entity("Customer:c")] == [1, 2, 3, 4, 5]
+
     async def test_removal_and_creation_in_one_transaction(self, symphony: Symphony) -> None:
         """An id removed in a transaction is free after its end; a removed one comes back with a rollback."""
         customer = symphony.entities.add(Customer(id="c", name="1"))

@@ -310,7 +310,7 @@ class Membership:
 
     def _adopt(self, key: str, obj: Any, state: dict[str, Any]) -> EntityRecord:
         record = EntityRecord(self, key, obj, self.restorers.restorer_for(EntityReference.parse(key).entity_type))
-        removed = self.removed.pop(key, None)
+        removed = self.removed.get(key)  # it stays there until the log has its removal: this addition may be rolled back
         if removed is not None:
             self.outbox.submit_pending()  # its removal comes first
             record.version = removed.version
@@ -392,16 +392,18 @@ class Membership:
                 if record.holder is not None:
                     raise EntityBusyError(record.key, record.holder.name, "its removal outside it")
                 sink = record.segment(current_attribution.get(), event_name or f"{record.entity_type}Deleted", data).sink
-            sink((REMOVE, ()), (self._unremove, record))
+            sink((REMOVE, ()), (self._unremove, record, self.removed.get(record.key)))
             record.closed = "it was removed"
             self.knows_all_ids = False  # the next one of this id has to go on with its version
             self._records.pop(record.key)
             self._foreign.pop(id(record.obj), None)
             self.removed[record.key] = record
 
-    def _unremove(self, record: EntityRecord) -> None:
+    def _unremove(self, record: EntityRecord, before: EntityRecord | None) -> None:
         record.closed = None
         self.removed.pop(record.key, None)
+        if before is not None:
+            self.removed[record.key] = before
         self.install(record, record.known or {})
 
     def count(self, births: int, removed: EntityRecord | None = None) -> None:
