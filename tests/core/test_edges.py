@@ -429,21 +429,34 @@ class TestRestoring:
                         context.get_entity("Customer", "a").friends.append("greeted")  # type: ignore[union-attr]
                 return made
 
+        class ThermometerRestorer(EntityRestorer):
+            entity_type = "Thermometer"  # type: ignore[assignment]
+
+            async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+                invoice = context.get_entity("Invoice", "i")  # which the library's own restorer made
+                if invoice is not None:
+                    invoice.labels.add("measured")
+                return Thermometer(**data)
+
         symphony = await reopen()
         symphony.entities.add(Customer(id="b", boss=Customer(id="a")))
+        symphony.entities.add(Invoice(id="i", extra={"by": symphony.entities.add(Thermometer("t"))}))
         symphony = await reopen()
         symphony.restore_manager.register_restorer(CustomerRestorer())
+        symphony.restore_manager.register_restorer(ThermometerRestorer())
         head = symphony.log.head
         objects = await (await symphony.at(head)).objects()
         await asyncio.sleep(0)
         reports = [objects.report]
-        await symphony.entities.load("Customer:b")
+        await symphony.entities.load("Customer:b", "Invoice:i")
         assert symphony.last_load is not None
         reports += [symphony.last_load, await symphony.resume()]
         await symphony.flush()
         assert symphony.log.head == head
         for report in reports:
-            assert [(item.entity, item.paths) for item in report.different] == [("Customer:a", (("friends",),))]
+            assert [(item.entity, item.paths) for item in report.different] == [
+                ("Customer:a", (("friends",),)), ("Invoice:i", (("labels",),)),
+            ]  # fmt: skip
         a, b = symphony.entities.get("Customer:a"), symphony.entities.get("Customer:b")
         assert b.boss is a
         a.name, b.name = "A", "B"
