@@ -69,7 +69,7 @@ async def measure(directory: Path, entities: int) -> dict[str, float]:
     singles = []
     for number in range(0, entities, max(1, entities // 200)):
         started = time.perf_counter()
-        store.read_one(info, f"Invoice:{number:08d}")
+        store.read_some(info, [f"Invoice:{number:08d}"])
         singles.append(time.perf_counter() - started)
     return {
         "entities": entities,

@@ -6,7 +6,6 @@ this module opens and closes them in the right order and hands out their calls.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -19,6 +18,8 @@ from symphony_es.core.state.attribution import Attribution, attributed
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.checkpoint import CheckpointManager
 from symphony_es.core.state.history import StateHistory
+from symphony_es.core.state.loading import Loading
+from symphony_es.core.state.one_at_a_time import OneAtATime
 from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk
 from symphony_es.core.state.past.moments import Moment
 from symphony_es.core.state.past.view import PastObjects, StateView, key_of
@@ -80,6 +81,7 @@ class Symphony:
         flows: functions of code-first workflows by name.
         restore_manager: this Symphony's restorers; the module-level one is asked second.
         last_resume: the report of the last resume, or None.
+        last_load: the report of the last `entities.load` that read the log, or None.
     """
 
     _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "resume")
@@ -97,10 +99,11 @@ class Symphony:
         self.tools = NamedCallables("tool", "register it with symphony.tools.register(name, function)")
         self.restore_manager = RestoreManager(parent=restore_manager)
         self.last_resume: ResumeReport | None = None
+        self.last_load: ResumeReport | None = None
         self._opened: OpenedLog | None = None
         self._world: World | None = None
         self._restore_callbacks: list[Callable[[Symphony], Any]] = []
-        self._changing_world = asyncio.Lock()
+        self._changing_world = OneAtATime()
         self._projections: ProjectionRunner | None = None
         self._attach_facades()
 
@@ -162,8 +165,7 @@ class Symphony:
 
     async def _populate(self, resume: str | None) -> None:
         world = self._world = self._new_world(empty_log=self.log.head == 0)
-        if self.log.head:
-            world.waiting_in_log = world.entity_count = await self.state_history.count_entities()
+        world.in_part, world.uncounted_until = self.log.head > 0, self.log.head
         if "workflow_engine" not in self.registry:
             self.registry.register("workflow_engine", WorkflowEngine(self))
         if resume == "latest":
@@ -370,7 +372,7 @@ class Symphony:
         return await self._resume(replay_until, None, stop_runs=stop_runs, strict=strict)
 
     async def _resume(self, until: ReplayUntil, entry: Any, *, stop_runs: bool, strict: bool) -> ResumeReport:
-        async with self._changing_world:
+        async with self._changing_world("a resume", restoring=self.world.restoring):
             engine = self.registry.get("workflow_engine")
             if engine.active_runs:
                 if not stop_runs:
@@ -388,6 +390,12 @@ class Symphony:
             if inspect.isawaitable(result):
                 await result
         return self.last_resume
+
+    async def load_entities(self, keys: Sequence[str], *, strict: bool) -> None:
+        """Make entities live that wait in the log; see `Entities.load`."""
+        async with self._changing_world("a load", restoring=self.world.restoring):
+            beside = self.world_under_construction()
+            self.last_load = await Loading(self.state_history, self.world, beside, self.shell(beside)).run(keys, strict=strict)
 
     def world_under_construction(self) -> World:
         """An empty world for restorers to fill: nothing done in it is appended."""

@@ -5,8 +5,10 @@ Plain calls: what they record is durable after `await symphony.flush()`, or afte
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from symphony_es.core.state.past.view import key_of
+from symphony_es.core.state.world import EntityLike
 from symphony_es.errors import EntityNotFoundError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
@@ -56,7 +58,7 @@ class Entities:
         """The live object of an entity: `get("Invoice", "7")`, `get("Invoice:7")` or `get(reference)`.
 
         Raises:
-            EntityNotFoundError: there is none; the message says so when entities wait in the log for a resume.
+            EntityNotFoundError: there is none; the message says so when it waits in the log, for `load` or a resume.
         """
         return self._symphony.world.get(_reference(entity_type, entity_id))
 
@@ -64,8 +66,40 @@ class Entities:
         """Like `get`, but None when there is none."""
         return self._symphony.world.find(_reference(entity_type, entity_id))
 
+    @overload
+    async def load(self, entity: EntityLike, /, *, strict: bool = False) -> Any: ...
+
+    @overload
+    async def load(self, *entities: EntityLike, strict: bool = False) -> list[Any]: ...
+
+    async def load(self, *entities: EntityLike, strict: bool = False) -> Any:
+        """Makes entities live that wait in the log, without a resume of all: these, and whatever they refer to, directly or through others.
+
+        They are as they are at the head of the log. What is live already is not read: its object is returned. `symphony.last_load` is
+        the report: what has no restorer, which references have no target, what differs from its state. Calls of `on_restore` are not
+        made, and nothing is appended. Costs what is loaded, however many entities and events the log has.
+
+        Args:
+            *entities: `"Type:id"` or `EntityReference`.
+            strict: raise when a reference has no target; otherwise the `EntityReference` stays in place.
+
+        Returns:
+            the live object; for several entities (or none) the list of their objects, in the order given. Where no restorer is
+            registered, the `UnrestoredEntity`, as after a resume.
+
+        Raises:
+            EntityNotFoundError: the log has no such entity, or it is deleted.
+            RestorationError: a restorer failed, or calls this. In all cases nothing is loaded; a load that is cancelled loads nothing.
+        """
+        keys = [key_of(entity) for entity in entities]
+        world = self._symphony.world
+        if world.restoring or world.sealed is not None or not all(key in world.records for key in keys):
+            await self._symphony.load_entities(keys, strict=strict)
+        objects = [self._symphony.world.get(key) for key in keys]
+        return objects[0] if len(objects) == 1 else objects
+
     def all(self, entity_type: str | None = None) -> list[Any]:
-        """All live objects, or those of one type, those that a resume brought by their ids, then the others as they were added."""
+        """All live objects, or those of one type: those that a resume brought by their ids, then others as they were added or loaded."""
         return self._symphony.world.all(entity_type)
 
     def remove(self, entity: Any) -> None:

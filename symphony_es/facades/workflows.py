@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from symphony_es.errors import ConfigurationError, EntityNotFoundError
+from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
-from symphony_es.facades.lookup import find_entity, get_entity, key_of
+from symphony_es.facades.lookup import find_entity, get_entity
 from symphony_es.facades.runs import RunRequests
 from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.definitions.builder import WorkflowBuilder
@@ -211,7 +211,6 @@ class Workflows(RunRequests):
         named_type = given.entity_type if isinstance(given, EntityReference) else None
         if named_type == _TYPE or (isinstance(given, str) and given.startswith(f"{_TYPE}:")):
             return None
-        found = find_entity(self._symphony.world, Workflow, "Workflow", given)
-        if found is None and (named_type == "Workflow" or (isinstance(given, str) and given.startswith("Workflow:"))):
-            raise EntityNotFoundError(key_of("Workflow", given))
-        return found
+        if named_type == "Workflow" or (isinstance(given, str) and given.startswith("Workflow:")):
+            return get_entity(self._symphony.world, Workflow, "Workflow", given)
+        return find_entity(self._symphony.world, Workflow, "Workflow", given)

@@ -334,9 +334,9 @@ class EventLog:
         changes = decode_row(row).changes
         return version, not (changes and changes[-1][0] == REMOVE and not changes[-1][1])
 
-    async def weight(self, after: int) -> int:
-        """Bytes of all states at positions above `after`."""
-        return await self._call(self._recorder.weight, after)
+    async def weight(self, after: int, until: int | None = None) -> int:
+        """Bytes of all states at positions above `after`, up to `until` where it is given."""
+        return await self._call(self._recorder.weight, after, until)
 
     async def size_bytes(self) -> int:
         """How much room the log takes, in bytes."""

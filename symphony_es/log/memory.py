@@ -137,10 +137,11 @@ class MemoryLogRecorder(ProcessRecorder):
         with self._lock:
             return self._versions.get(key, 0)
 
-    def weight(self, after: int) -> int:
+    def weight(self, after: int, until: int | None = None) -> int:
         """See `LogRecorder`."""
         with self._lock:
-            return sum(len(row[4]) for row in self._rows[max(after - self._dropped, 0) :])
+            stop = None if until is None else max(until - self._dropped, 0)
+            return sum(len(row[4]) for row in self._rows[max(after - self._dropped, 0) : stop])
 
     def size_bytes(self) -> int:
         """See `LogRecorder`."""

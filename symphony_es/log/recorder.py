@@ -117,8 +117,8 @@ class LogRecorder(Protocol):
         """Version of an entity's last event; 0 when there is none."""
         ...
 
-    def weight(self, after: int) -> int:
-        """Bytes of all states at positions above `after`."""
+    def weight(self, after: int, until: int | None = None) -> int:
+        """Bytes of all states at positions above `after`, up to `until` where it is given."""
         ...
 
     def size_bytes(self) -> int:

@@ -137,11 +137,11 @@ class SQLiteLogReader(SQLiteProcessRecorder):
         with self._reading() as reader:
             return stored_version(reader, key)
 
-    def weight(self, after: int) -> int:
+    def weight(self, after: int, until: int | None = None) -> int:
         """See `LogRecorder`."""
+        sql = "SELECT coalesce(sum(length(state)), 0) FROM stored_events WHERE position > ? AND position <= ?"
         with self._reading() as reader:
-            row = reader.execute("SELECT coalesce(sum(length(state)), 0) FROM stored_events WHERE position > ?", (after,)).fetchone()
-            total: int = row[0]
+            total: int = reader.execute(sql, (after, 2**62 if until is None else until)).fetchone()[0]
             return total
 
     def size_bytes(self) -> int:

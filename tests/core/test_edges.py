@@ -174,6 +174,23 @@ class TestBlocks:
             customer.name = "x"
         assert (await names_of(symphony, "Customer:c"))[-1] == "T"
 
+    async def test_a_creation_that_is_rolled_back_leaves_the_removal_before_it(self, symphony: Symphony) -> None:
+        """Its version is not forgotten while it is not in the log yet, also when what was created is removed again."""
+        for removed_again in (False, True):
+            customer = symphony.entities.find("Customer:c") or symphony.entities.add(Customer(id="c"))
+            await symphony.flush()
+            symphony.entities.remove(customer)
+            with pytest.raises(ZeroDivisionError):
+                async with symphony.transaction("Undone"):
+                    again = symphony.entities.add(Customer(id="c"))
+                    if removed_again:
+                        symphony.entities.remove(again)
+                    raise ZeroDivisionError
+            symphony.entities.add(Customer(id="c", name="again"))
+            await symphony.flush()
+            assert not symphony.world.removed
+        assert [event.version for event in await symphony.log.read_entity("Customer:c")] == [1, 2, 3, 4, 5]
+
     async def test_removal_and_creation_in_one_transaction(self, symphony: Symphony) -> None:
         """An id removed in a transaction is free after its end; a removed one comes back with a rollback."""
         customer = symphony.entities.add(Customer(id="c", name="1"))
@@ -397,6 +414,56 @@ class TestRestoring:
         assert not report.different
         with pytest.raises(EntityTypeError):
             symphony.entities.add(UnrestoredEntity(EntityReference("Laid", "x"), {}, ""))
+
+    async def test_what_restorers_change_afterwards_is_compared_and_not_appended(self, reopen: Opener) -> None:
+        """A reference that is connected is no event, another's change is a difference, and a look at the past appends nothing."""
+
+        class CustomerRestorer(EntityRestorer):
+            entity_type = "Customer"  # type: ignore[assignment]
+
+            async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+                made = Customer(id=entity_id, name=data["name"])
+                if data["boss"] is not None:
+                    context.add_pending_reference(made, "boss", data["boss"])
+                    with context.symphony.world.recording("Greeted"):
+                        context.get_entity("Customer", "a").friends.append("greeted")  # type: ignore[union-attr]
+                return made
+
+        class ThermometerRestorer(EntityRestorer):
+            entity_type = "Thermometer"  # type: ignore[assignment]
+
+            async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+                invoice = context.get_entity("Invoice", "i")  # which the library's own restorer made
+                if invoice is not None:
+                    invoice.labels.add("measured")
+                return Thermometer(**data)
+
+        symphony = await reopen()
+        symphony.entities.add(Customer(id="b", boss=Customer(id="a")))
+        symphony.entities.add(Invoice(id="i", extra={"by": symphony.entities.add(Thermometer("t"))}))
+        symphony = await reopen()
+        symphony.restore_manager.register_restorer(CustomerRestorer())
+        symphony.restore_manager.register_restorer(ThermometerRestorer())
+        head = symphony.log.head
+        objects = await (await symphony.at(head)).objects()
+        await asyncio.sleep(0)
+        reports = [objects.report]
+        await symphony.entities.load("Customer:b", "Invoice:i")
+        assert symphony.last_load is not None
+        reports += [symphony.last_load, await symphony.resume()]
+        await symphony.flush()
+        assert symphony.log.head == head
+        for report in reports:
+            assert [(item.entity, item.paths) for item in report.different] == [
+                ("Customer:a", (("friends",),)), ("Invoice:i", (("labels",),)),
+            ]  # fmt: skip
+        a, b = symphony.entities.get("Customer:a"), symphony.entities.get("Customer:b")
+        assert b.boss is a
+        a.name, b.name = "A", "B"
+        await symphony.flush()
+        assert await names_of(symphony, "Customer:a") == ["CustomerCreated", "StateAdopted", "CustomerChanged"]
+        assert await names_of(symphony, "Customer:b") == ["CustomerCreated", "CustomerChanged"]
+        assert (await symphony.at("latest")).get("Customer:a")["friends"] == ["greeted"]
 
     async def test_a_restorer_may_only_make_its_own_entity(self, reopen: Opener) -> None:
         """Creating another through the facades is an error: it would be in no log."""

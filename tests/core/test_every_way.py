@@ -16,6 +16,7 @@ from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.history import is_system
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.snapshots import snapshotter
+from symphony_es.core.state.tracking.live import entities_in
 from symphony_es.errors import PositionInsideTransactionError
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.fold import Fold
@@ -168,6 +169,17 @@ def captured(world: Any) -> bytes:
     return encode_canonical(states)
 
 
+async def load_one_by_one(symphony: Symphony, fold: Fold) -> None:
+    """Each load connects to what is live already, and the objects go on from the versions of the log."""
+    for key in reversed([key for key, state in sorted(fold.states.items()) if not state.deleted and not is_system(key)]):
+        loaded = await symphony.entities.load(key)
+        assert loaded is symphony.entities.get(key)
+    for key, record in symphony.world.records.items():
+        assert (record.version, record.generation) == (fold.states[key].version, fold.states[key].generation)
+        for held in entities_in(list(getattr(record.obj, "__dict__", {}).values())):
+            assert symphony.world.record_of(held) is not None, "every object that is referred to is the live one"
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.lists(step, max_size=25))
 def test_fold_snapshot_and_restored_objects_agree_at_every_position(
@@ -198,6 +210,8 @@ def test_fold_snapshot_and_restored_objects_agree_at_every_position(
                     assert one is not None
                     assert (one.version, one.data is None) == (fold.states[key].version, fold.states[key].deleted)
             assert picture(fold) == live
+            await load_one_by_one(symphony, fold)
+            assert captured(symphony.world) == live
             await symphony.resume()
             assert captured(symphony.world) == live
             if symphony.log.head > 2:

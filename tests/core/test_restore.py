@@ -24,6 +24,7 @@ from symphony_es.errors import (
     RestorerConflictError,
     UnresolvedReferenceError,
 )
+from symphony_es.log.log import EventLog
 from tests.application import Customer, Invoice, Line, Money, Priority, Thermometer
 from tests.conftest import Opener
 
@@ -302,8 +303,12 @@ async def test_an_opened_log_restores_nothing_by_itself(reopen: Opener) -> None:
     symphony.entities.add(Customer(id="c"))
     symphony.entities.remove(symphony.entities.add(Customer(id="gone")))
     symphony = await reopen()
-    with pytest.raises(EntityNotFoundError, match="1 entities wait in the log"):
+    with pytest.raises(
+        EntityNotFoundError, match=r"waits in the log: await symphony.entities.load\('Customer:c'\), or symphony.resume\(\)"
+    ):
         symphony.entities.get("Customer:c")
+    with pytest.raises(EntityNotFoundError, match=r"no entity Customer:gone$"):
+        symphony.entities.get("Customer:gone")
     with pytest.raises(EntityExistsError, match="has not been restored"):
         symphony.entities.add(Customer(id="c"))
     symphony.entities.add(Customer(id="gone", name="back"))
@@ -397,6 +402,29 @@ async def main():
         await symphony.create_checkpoint("there")
 asyncio.run(main())
 """
+
+
+async def test_the_first_checkpoint_after_opening_brings_the_snapshot_that_is_due(reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was appended before is weighed behind the application; the decision waits for it, and so does closing."""
+    symphony = await reopen()
+    for number in range(3):  # no one of them makes a snapshot due
+        symphony.entities.add(Customer(id=str(number), name="n" * (snapshotter.FLOOR_BYTES // 2)))
+    await symphony.close()
+    weigh, known = EventLog.weight, asyncio.Event()
+
+    async def weigh_late(log: EventLog, after: int, until: int | None = None) -> int:
+        await known.wait()
+        return await weigh(log, after, until)
+
+    monkeypatch.setattr(EventLog, "weight", weigh_late)
+    symphony = await reopen()
+    await symphony.create_checkpoint()
+    known.set()
+    symphony = await reopen()
+    assert symphony._opened is not None
+    assert symphony._opened.snapshotter is not None
+    (newest,) = symphony._opened.snapshotter.store.list()
+    assert (newest.position, newest.entity_count) == (3, 3)
 
 
 async def test_another_process_restores_everything(reopen: Opener, tmp_path: Path) -> None:

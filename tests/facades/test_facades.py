@@ -338,10 +338,10 @@ async def test_a_task_step_that_runs_again_takes_up_its_task(symphony: Symphony)
 
 
 async def test_an_unrestored_agent_is_told_apart_from_a_missing_one(symphony: Symphony, reopen: Any) -> None:
-    """Before a resume the error says that entities wait in the log."""
+    """Before a resume the error says that it waits in the log."""
     agent = await symphony.agents.create_agent(name="Ada")
     again = await reopen()
-    with pytest.raises(EntityNotFoundError, match="wait in the log"):
+    with pytest.raises(EntityNotFoundError, match="waits in the log"):
         await again.agents.get_agent(agent.id)
     await again.resume()
     assert isinstance(await again.agents.get_agent(agent.id), Agent)

@@ -318,6 +318,7 @@ class TestReading:
         rows = await full.read_rows(after=20)
         assert await full.weight(20) == sum(len(row[4]) for row in rows)
         assert await full.weight(30) == 0
+        assert await full.weight(20, 23) == sum(len(row[4]) for row in rows[:3])
         assert await full.size_bytes() >= await full.weight(0)
 
 

@@ -53,7 +53,7 @@ async def _create(given: argparse.Namespace) -> None:
         assert opened.checkpoints is not None
         position = await opened.past.position(given.at)
         await check_boundary(opened.log, position)  # else nobody could go back to it
-        count = await opened.history.count_entities() if position == opened.log.head else len(await opened.past.at(position))
+        count = await opened.history.count_entities(position)
         made = await opened.checkpoints.name_position(position, count, given.name, metadata)
         name = (await opened.checkpoints.find(made)).name
     told = {"id": made, "name": name, "position": position}

@@ -72,8 +72,9 @@ class WorldBuilder:
         self.context = RestorationContext(shell)
         self.world = world
         self.report = report
+        self._states: list[EntityState] = []
         self._holders: dict[str, EntityState] = {}  # states that may refer to others
-        self._doubtful: list[EntityState] = []  # states that their objects do not equal by construction
+        self._doubtful: dict[str, EntityState] = {}  # states that their objects do not equal by construction
         self._prefix = ":"  # of the keys of the type at hand; no key begins with this one
         self._maker: DeclaredEntityRestorer | None = None  # of that type, where it is the library's own
         self._until = 0.0
@@ -84,6 +85,7 @@ class WorldBuilder:
         Raises:
             RestorationError: a restorer failed.
         """
+        self._states += states
         at = 0
         while at < len(states):
             with kept_objects():
@@ -160,7 +162,7 @@ class WorldBuilder:
             self.report.unrestored[state.key] = made.reason
         else:
             self.report.restored += 1
-            self._doubtful.append(state)
+            self._doubtful[state.key] = state
 
     async def connect(self, *, strict: bool) -> None:
         """Set every reference on the object that holds it.
@@ -186,18 +188,25 @@ class WorldBuilder:
             raise UnresolvedReferenceError([(item.entity, item.path, item.target.key) for item in report.unresolved])
 
     async def compare(self) -> None:
-        """Note where objects differ from their states; the library's own restorer leaves nothing to compare."""
-        for state in self._doubtful:
+        """Note where objects differ from their states; what the library's own restorer made, and no other has touched, does not."""
+        touched = self.world.touched
+        if touched:
+            self._doubtful.update((state.key, state) for state in self._states if state.key in touched)
+        for key, state in self._doubtful.items():
             await self._breathe()
-            note_difference(self.world, self.world.records[state.key], state, self.report)
+            note_difference(self.world, self.world.records[key], state, self.report, touched=key in touched)
 
 
 _SURELY_AN_ID = MAX_ID_BYTES // 4  # characters: none takes more than four bytes
 _NONE: set[str] = set()  # of a flat state nothing is unknown
 
 
-def note_difference(world: World, record: EntityRecord, state: EntityState, report: ResumeReport) -> None:
-    """Note where an object differs from its state, so that log and object never drift apart."""
+def note_difference(world: World, record: EntityRecord, state: EntityState, report: ResumeReport, *, touched: bool = False) -> None:
+    """Note where an object differs from its state, so that log and object never drift apart.
+
+    Args:
+        touched: it was changed after its restorer had made it.
+    """
     obj, data = record.obj, state.data or {}
     if isinstance(obj, UnrestoredEntity):
         return
@@ -206,7 +215,7 @@ def note_difference(world: World, record: EntityRecord, state: EntityState, repo
         names = set().union(*(unknown_names(obj.__dict__[name]) for name in restorer.spec.fields))
         if names:
             report.unknown_values[record.key] = sorted(names)
-        if state.state_version == restorer.state_version and data.keys() == set(restorer.spec.fields):
+        if not touched and state.state_version == restorer.state_version and data.keys() == set(restorer.spec.fields):
             return
     captured = world.capture(obj, record.reference)
     if kind_of(obj) != "entity":

@@ -88,6 +88,7 @@ class CheckpointManager(CheckpointReader):
         started = time.monotonic()
         details = dict(metadata or {})
         check_plain(details, ("metadata",))
+        await self._count(world)
         with world.lock:
             world.record_foreign()
         await world.flush()
@@ -101,6 +102,14 @@ class CheckpointManager(CheckpointReader):
             "checkpoint_created", checkpoint_id=checkpoint_id, position=position, duration_ms=round((time.monotonic() - started) * 1000, 2)
         )
         return checkpoint_id
+
+    async def _count(self, world: World) -> None:
+        """Count the entities that the log had when it was opened: nobody needs to know before the first checkpoint asks."""
+        if world.uncounted_until:
+            count = await self.snapshotter.history.count_entities(world.uncounted_until)
+            with world.lock:
+                if world.uncounted_until:  # no other call has been faster
+                    world.entity_count, world.uncounted_until = world.entity_count + count, 0
 
     async def name_position(self, position: int, entity_count: int, name: str | None, metadata: Mapping[str, Any]) -> str:
         """Give a position a name; nothing is flushed, and no world is needed. Returns the checkpoint's id, durable.

@@ -7,7 +7,7 @@ states then come from an earlier one, or from the whole log.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.diagnostics import get_logger
@@ -104,27 +104,36 @@ class StateHistory:
         Raises:
             PositionNotFoundError: after the head, or before the history that is kept.
         """
-        self._check(position)
-        fold = await self._entity_base(key, position)
-        while True:
-            state = fold.states.get(key)
-            rows = await self.log.read_entity_rows(key, after_version=state.version if state else 0, until_position=position, limit=PAGE)
-            for row in rows:
-                fold.apply_row(row)
-            if len(rows) < PAGE:
-                return fold.states.get(key)
+        return (await self.entities_at([key], position)).get(key)
 
-    async def _entity_base(self, key: str, position: int) -> Fold:
+    async def entities_at(self, keys: Collection[str], position: int) -> dict[str, EntityState]:
+        """Some entities' states right after a position, by key, without those that did not exist. Costs these entities' own events.
+
+        Raises:
+            PositionNotFoundError: after the head, or before the history that is kept.
+        """
+        self._check(position)
+        base, states = await self._entities_base(keys, position)
+        for key in keys:
+            fold = Fold({key: states[key]} if key in states else {}, base)
+            while True:
+                known = fold.states.get(key)
+                rows = await self.log.read_entity_rows(key, known.version if known else 0, position, PAGE)
+                for row in rows:
+                    fold.apply_row(row)
+                if len(rows) < PAGE:
+                    break
+            states.update(fold.states)
+        return states
+
+    async def _entities_base(self, keys: Collection[str], position: int) -> tuple[int, dict[str, EntityState]]:
         for info in self._candidates(position):
             try:
-                state = await asyncio.to_thread(self._store.read_one, info, key)
+                return info.position, await asyncio.to_thread(self._store.read_some, info, keys)
             except SnapshotDamagedError as error:
                 self._report(info, error)
-                continue
-            return Fold({key: state} if state is not None else {}, info.position)
         kept = self._kept(position)
-        state = kept.states.get(key)
-        return Fold({key: state} if state is not None else {}, kept.position)
+        return kept.position, {key: kept.states[key] for key in keys if key in kept.states}
 
     async def changed_keys(self, after: int, until: int) -> set[str]:
         """Keys of the entities with events after one position, up to another."""
@@ -137,21 +146,19 @@ class StateHistory:
             after = rows[-1][0]
         return keys
 
-    async def count_entities(self) -> int:
-        """How many of the application's entities are alive at the head: what the newest snapshot counted, and the events since."""
-        infos = self._candidates(self.log.head)
-        base = self.log.base
+    async def count_entities(self, position: int) -> int:
+        """How many of the application's entities are alive at a position: what the nearest snapshot counted, and the events since."""
+        infos = self._candidates(position)
         if infos:
             count, after = infos[0].entity_count, infos[0].position
-        elif base is not None:
-            count, after = len(live_states(base)), base.position
         else:
-            count, after = 0, 0
-        while after < self.log.head:
-            rows = await self.log.read_rows(after=after, limit=PAGE)
+            kept = self._kept(position)
+            count, after = len(live_states(kept)), kept.position
+        while after < position:
+            rows = await self.log.read_rows(after=after, until=position, limit=PAGE)
             if not rows:
                 break
-            count += _births([row for row in rows if not is_system(row[1])])
+            count += await asyncio.to_thread(_births, [row for row in rows if not is_system(row[1])])
             after = rows[-1][0]
         return count
 

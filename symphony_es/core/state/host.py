@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -86,6 +86,10 @@ class Host(Protocol):
     @property
     def persistence_enabled(self) -> bool:
         """Whether there is a log on disk."""
+        ...
+
+    async def load_entities(self, keys: Sequence[str], *, strict: bool) -> None:
+        """Make entities live that wait in the log; see `Entities.load`."""
         ...
 
     async def create_checkpoint(self, name: str | None = None, metadata: Mapping[str, Any] | None = None) -> str:

@@ -28,7 +28,7 @@ from symphony_es.errors import (
     RestorationError,
     UnstorableValueError,
 )
-from symphony_es.events.changes import REMOVE, SET
+from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.identifiers import check_entity_id, check_entity_type
 from symphony_es.events.references import EntityReference
 
@@ -60,10 +60,12 @@ class Membership:
         self.restoring = restoring
         self.under_restoration: EntityReference | None = None
         self.knows_all_ids = empty_log
-        self.waiting_in_log = 0
+        self.in_part = False  # the log may have entities that are not here
         self.entity_count = 0
+        self.uncounted_until = 0  # entities of the log up to this position are not in the count yet
         self.sealed: str | None = None
         self.removed: dict[str, EntityRecord] = {}
+        self.touched: set[str] = set()
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
         self.open_transactions: set[Transaction] = set()
@@ -85,13 +87,16 @@ class Membership:
             EntityOwnershipError: the object was not added to this Symphony.
         """
         if isinstance(entity, str):
+            known = self._records.get(entity)
+            if known is not None:
+                return known
             entity = EntityReference.parse(entity)
         if isinstance(entity, EntityReference):
             found = self._records.get(entity.key)
             if found is None:
                 removed = self.removed.get(entity.key)
                 if removed is None or removed.broken is None:
-                    raise EntityNotFoundError(entity.key, self._hint())
+                    raise EntityNotFoundError(entity.key, self._hint(entity.key))
                 found = removed  # its removal could not be appended: it can be refreshed
             return found
         found = self.record_of(entity)
@@ -101,10 +106,10 @@ class Membership:
             )
         return found
 
-    def _hint(self) -> str:
-        if self.waiting_in_log:
-            return f"{self.waiting_in_log} entities wait in the log and have not been restored: await symphony.resume()"
-        return ""
+    def _hint(self, key: str) -> str:
+        if not self.in_part or self.sealed is not None or key in self.removed or not self.log.entity_status_now(key)[1]:
+            return ""
+        return f"it waits in the log: await symphony.entities.load({key!r}), or symphony.resume() for all entities"
 
     def get(self, entity: EntityLike) -> Any:
         """The live object of an entity.
@@ -117,6 +122,9 @@ class Membership:
     def find(self, entity: EntityLike) -> Any | None:
         """The live object of an entity, or None."""
         if isinstance(entity, str):
+            found = self._records.get(entity)
+            if found is not None:
+                return found.obj
             entity = EntityReference.parse(entity)
         if isinstance(entity, EntityReference):
             found = self._records.get(entity.key)
@@ -124,7 +132,7 @@ class Membership:
         return entity if self.record_of(entity) is not None else None
 
     def all(self, entity_type: str | None = None) -> list[Any]:
-        """All live objects, or those of a type, those that a resume brought by their keys, then the others as they were added."""
+        """All live objects, or those of a type, those that a resume brought by their keys, then the others as they were added or loaded."""
         if entity_type is None:
             return [record.obj for record in self._records.values()]
         prefix = f"{entity_type}:"
@@ -141,6 +149,11 @@ class Membership:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
             raise EntityBusyError(record.key, self.sealed, "a change during it")
+
+    def touch(self, record: EntityRecord) -> Sink:
+        """Under construction: what restorers change in an object that has been made is not appended; it is compared with its state."""
+        self.touched.add(record.key)
+        return _UNRECORDED
 
     def generation(self, entity: EntityLike) -> int:
         """How often a rewind took this entity back."""
@@ -293,13 +306,13 @@ class Membership:
             if removed.broken is not None:
                 raise EntityOutOfStepError(key, str(removed.broken)) from removed.broken
         elif not self.knows_all_ids and self.log.entity_status_now(key)[1]:
-            raise EntityExistsError(key, "it is in the log and has not been restored: await symphony.resume()")
+            raise EntityExistsError(key, f"it is in the log and has not been restored: await symphony.entities.load({key!r})")
 
     def _adopt(self, reference: EntityReference, obj: Any, state: dict[str, Any]) -> EntityRecord:
         key = reference.key
         record = EntityRecord(self, key, obj, self.restorers.restorer_for(reference.entity_type))
         record.reference = reference
-        removed = self.removed.pop(key, None)
+        removed = self.removed.get(key)  # it stays there until the log has its removal: this addition may be rolled back
         if removed is not None:
             self.outbox.submit_pending()  # its removal comes first
             record.version = removed.version
@@ -308,8 +321,25 @@ class Membership:
         self.install(record, state)
         return record
 
-    def install(self, record: EntityRecord, state: dict[str, Any]) -> None:
-        """Make a record part of this world."""
+    def take_in(self, beside: Membership) -> None:
+        """Make the entities that were built in another world part of this one, as they are in the log; nothing is appended.
+
+        Raises:
+            EntityBusyError: a resume builds the world that will replace this one, or the Symphony is being closed.
+            EntityExistsError: one of them has come to be here meanwhile. In both cases nothing has changed.
+        """
+        with self.lock:
+            made = [record for record in beside.records.values() if record.world is beside]
+            for record in made:
+                self.check_open(record)
+                if record.key in self._records:
+                    raise EntityExistsError(record.key, "it was added while it was loaded")
+            for record in made:
+                record.world = self
+                self.install(record, record.known)
+
+    def install(self, record: EntityRecord, state: dict[str, Any] | None) -> None:
+        """Make a record part of this world; `state` is the last known one of an object that does not track itself."""
         self._records[record.key] = record
         if kind_of(record.obj) == "entity":
             record.obj.__dict__["_symphony_record"] = record
@@ -364,16 +394,18 @@ class Membership:
                 if record.holder is not None:
                     raise EntityBusyError(record.key, record.holder.name, "its removal outside it")
                 sink = record.new_segment(current_attribution.get(), event_name or f"{record.entity_type}Deleted", data)
-            sink.keep((REMOVE, ()), (self._unremove, record))
+            sink.keep((REMOVE, ()), (self._unremove, record, self.removed.get(record.key)))
             record.closed = "it was removed"
             self.knows_all_ids = False  # the next one of this id has to go on with its version
             self._records.pop(record.key)
             self._foreign.pop(id(record.obj), None)
             self.removed[record.key] = record
 
-    def _unremove(self, record: EntityRecord) -> None:
+    def _unremove(self, record: EntityRecord, before: EntityRecord | None) -> None:
         record.closed = None
         self.removed.pop(record.key, None)
+        if before is not None:
+            self.removed[record.key] = before
         self.install(record, record.known or {})
 
     def count(self, births: int, removed: EntityRecord | None = None) -> None:
@@ -381,3 +413,13 @@ class Membership:
         self.entity_count += births
         if removed is not None and self.removed.get(removed.key) is removed:
             del self.removed[removed.key]
+
+
+class _Unrecorded:
+    """Where changes go that are not recorded."""
+
+    def keep(self, change: Change, undo: tuple[Any, ...]) -> None:
+        """Nothing."""
+
+
+_UNRECORDED = _Unrecorded()

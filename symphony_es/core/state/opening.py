@@ -89,7 +89,7 @@ async def open_on_disk(directory: Path, *, force_network_fs: bool, ignore_anchor
         store = await SnapshotStore(directory / "snapshots").open()
         history = StateHistory(log, store)
         snapshotter = Snapshotter(log, store, history)
-        await snapshotter.open()
+        snapshotter.open()
     except BaseException:
         await log.close()
         raise

@@ -130,6 +130,8 @@ class EntityRecord:
         world = self.world
         if self.closed is not None or world.sealed is not None:
             world.check_open(self)
+        if world.restoring:
+            return world.touch(self)
         if current_scope.get() is not None:
             scope = scope_of(world)
             if scope is not None:

@@ -1,4 +1,4 @@
-"""What a resume did: the report that `symphony.last_resume` holds."""
+"""What a resume or a load did: the reports that `symphony.last_resume` and `symphony.last_load` hold."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Difference:
 
 @dataclass(slots=True, kw_only=True)
 class ResumeReport:
-    """What a resume did.
+    """What a resume did, or a load of some entities.
 
     Attributes:
-        position: the position whose state the world has.
+        position: the position whose state the world, or what was loaded, has.
         checkpoint: id of the checkpoint it went back to or recovered from, or None.
         restored: how many entities became live objects.
         unrestored: entities kept as `UnrestoredEntity`, with the reason, by key.

@@ -49,11 +49,24 @@ class Snapshotter:
         self._not_before = 0
         self._wanted = 0
         self._task: asyncio.Task[None] | None = None
+        self._weighing: asyncio.Task[None] | None = None
 
-    async def open(self) -> None:
-        """Weigh the events since the newest snapshot."""
+    def open(self) -> None:
+        """Begin to weigh the events since the newest snapshot. The application does not wait for it; what decides by it does."""
         newest = self._newest()
-        self._weight = await self.log.weight(newest.position if newest is not None else 0)
+        self._weighing = asyncio.create_task(self._weigh_stored(newest.position if newest is not None else 0, self.log.head))
+
+    async def _weigh_stored(self, after: int, until: int) -> None:
+        try:
+            self._weight += await self.log.weight(after, until)  # later ones are weighed as they are submitted
+        except (LogError, DamagedEventError) as error:
+            self.failure = error
+            logger.warning("snapshot_failed", position=until, error=str(error))
+
+    async def _weighed(self) -> None:
+        """Wait until the events that the log was opened with have been weighed."""
+        if self._weighing is not None:
+            await asyncio.wait([self._weighing])
 
     def weigh(self, appended_bytes: int) -> None:
         """Take note of bytes that have been submitted to the log.
@@ -83,8 +96,8 @@ class Snapshotter:
         return self._weight > self._threshold()
 
     def consider(self, position: int) -> None:
-        """Begin a snapshot at a position when one is due and none is being written."""
-        if self.due:
+        """Begin a snapshot at a position when one is due and none is being written; when the weight is not known yet, as soon as it is."""
+        if self.due or (self._weighing is not None and not self._weighing.done()):
             self._wanted = max(self._wanted, position)
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._work())
@@ -92,6 +105,7 @@ class Snapshotter:
     async def _work(self) -> None:
         """Write what is wanted; while one is being written, a later position may have become due."""
         done = 0
+        await self._weighed()
         while self._wanted > done and self.due:
             done = self._wanted
             await self._try(done)
@@ -117,6 +131,7 @@ class Snapshotter:
         if position == 0:
             return None
         started = time.monotonic()
+        await self._weighed()
         row = await self.log.row_at(position)
         event = decode_row(row)
         anchor = (event.event_id, commitment(row[4]), event.time_ns)
@@ -127,7 +142,7 @@ class Snapshotter:
         if info is None:
             fold = await self.history.states_at(position)
             info = await self.store.write(position, anchor, sorted(fold.states.values(), key=_key))
-        covered = await self.log.weight(base.position if base is not None else 0) - await self.log.weight(position)
+        covered = await self.log.weight(base.position if base is not None else 0, position)
         self._weight = max(0, self._weight - covered)  # what is submitted and not committed yet stays counted
         await self._thin()
         logger.info(
@@ -164,6 +179,7 @@ class Snapshotter:
 
     async def close(self) -> None:
         """Wait for the snapshot that is being written."""
+        await self._weighed()
         if self._task is not None:
             await self._task
 

@@ -153,16 +153,10 @@ class SnapshotStore:
         with self._open(info) as reader:
             return reader.read_all()
 
-    def read_one(self, info: SnapshotInfo, key: str) -> EntityState | None:
-        """One entity's state or tombstone, or None. Costs one block, however large the snapshot is; only that block is verified.
-
-        Raises:
-            SnapshotDamagedError: what had to be read for it is damaged.
-        """
-        return self.read_some(info, [key]).get(key)
-
     def read_some(self, info: SnapshotInfo, keys: Iterable[str]) -> dict[str, EntityState]:
-        """The states of those keys that the snapshot has; each block they are in is read and verified once.
+        """The states or tombstones of those keys that the snapshot has, by key.
+
+        Costs the blocks they are in, however large the snapshot is; each of these is read and verified once, and nothing else.
 
         Raises:
             SnapshotDamagedError: what had to be read for them is damaged.

@@ -1,0 +1,94 @@
+"""Loading: some entities brought to life at the head of the log, with all that they refer to; the others stay in the log.
+
+A world of these entities alone is built beside the live one, as a resume builds one of all, and moved into it in one step. What is live
+already is neither read nor made again: the new objects are connected to it. Nothing is appended, and a failure leaves the live world
+as it was. While an entity is not live nobody can change it, so its state at the head stays its state whatever else is appended meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from symphony_es.core.state.builder import WorldBuilder
+from symphony_es.core.state.history import StateHistory, is_system
+from symphony_es.core.state.report import ResumeReport
+from symphony_es.diagnostics import get_logger
+from symphony_es.errors import EntityNotFoundError
+from symphony_es.events.references import find_references
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+    from symphony_es.core.state.world import World
+    from symphony_es.events.fold import EntityState
+
+__all__ = ["Loading"]
+
+logger = get_logger(__name__)
+
+
+class Loading:
+    """One load, from the reading of states to the live objects.
+
+    Args:
+        history: past states of the log.
+        live: the world that the objects become part of.
+        beside: a world under construction.
+        shell: the Symphony that restorers see: its facades create into `beside`.
+    """
+
+    def __init__(self, history: StateHistory, live: World, beside: World, shell: Host) -> None:
+        self.history = history
+        self.live = live
+        self.beside = beside
+        self.report = ResumeReport(position=history.log.head)
+        self._builder = WorldBuilder(shell, beside, self.report)
+        self._met: set[str] = set()
+
+    async def run(self, keys: Sequence[str], *, strict: bool) -> ResumeReport:
+        """Make entities live, and what they refer to.
+
+        Raises:
+            EntityNotFoundError: one of them is not in the log, or is deleted.
+            RestorationError: a restorer failed.
+            UnresolvedReferenceError: `strict`, and a target is missing. In all cases the live world is as it was.
+        """
+        started = time.monotonic()
+        builder, context = self._builder, self._builder.context
+        states = await self._read(keys)
+        for key in keys:
+            if key not in states and key not in context.entities:
+                raise EntityNotFoundError(key, "the log has none, or it was removed")
+        while states:
+            await builder.create(sorted(states.values(), key=attrgetter("key")))
+            # Restorers may ask for references that do not stand in the states.
+            states = await self._read(reference.key for _, _, reference in context.pending_references)
+        await builder.connect(strict=strict)
+        await builder.compare()
+        self.live.take_in(self.beside)
+        self.report.damaged_snapshots = list(self.history.damaged)
+        self.report.duration_s = time.monotonic() - started
+        logger.debug("entities_loaded", position=self.report.position, duration_ms=round(self.report.duration_s * 1000, 1))
+        return self.report
+
+    async def _read(self, keys: Iterable[str]) -> dict[str, EntityState]:
+        """The states of entities that are not live, and of all they refer to, reference by reference; each is read once."""
+        found: dict[str, EntityState] = {}
+        while keys := set(keys) - self._met:
+            self._met |= keys
+            absent = sorted(key for key in keys if not self._is_here(key))
+            states = await self.history.entities_at(absent, self.report.position)
+            alive = {key: state for key, state in states.items() if state.data is not None}
+            found.update(alive)
+            keys = {reference.key for state in alive.values() for _, reference in find_references(state.data)}
+        return found
+
+    def _is_here(self, key: str) -> bool:
+        """Whether an entity need not be read: it is live, and then the new world is told of it, or there is none."""
+        record = self.live.records.get(key)
+        if record is not None:
+            self._builder.context.entities[key] = record.obj
+            self.beside.install(record, record.known)
+        return record is not None or key in self.live.removed or is_system(key)
