@@ -17,8 +17,8 @@ from typing import Any
 
 import msgpack
 
-from symphony_es.events.codec import SALT_BYTES, encode_body, seal_state, time_of
 from symphony_es.events.event import EventMetadata, NewEvent
+from symphony_es.events.rows import SALT_BYTES, encode_body, seal_state, time_of
 from symphony_es.log.sqlite_connections import WRITER_SETTINGS
 from symphony_es.log.sqlite_schema import SCHEMA
 

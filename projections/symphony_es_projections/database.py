@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from symphony_es.errors import ProjectionFailedError
-from symphony_es.events.codec import Row, decode_row, event_id_of, time_of
 from symphony_es.events.event import Event
+from symphony_es.events.rows import Row, decode_row, event_id_of, time_of
 from symphony_es_projections.durable import Parameters, SQLiteProjection
 from symphony_es_projections.files import BUSY_TIMEOUT_S, is_trouble
 from symphony_es_projections.status import ParkedEvent, Stage

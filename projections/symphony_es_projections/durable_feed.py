@@ -16,8 +16,8 @@ from typing import Any
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ProjectionFailedError, ProjectionUnavailableError
-from symphony_es.events.codec import Row, decode_row, event_id_of
 from symphony_es.events.event import Event
+from symphony_es.events.rows import Row, decode_row, event_id_of
 from symphony_es_projections.database import DamagedBuildError, ProjectionDatabase
 from symphony_es_projections.durable import Parameters, SQLiteProjection
 from symphony_es_projections.feed import Feed, FeedOptions, report_parked

@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import NotReadyError, PositionNotFoundError, ProjectionError, ProjectionFailedError
-from symphony_es.events.codec import Row
+from symphony_es.events.rows import Row
 from symphony_es.log.log import EventLog
 from symphony_es_projections.status import ParkedEvent, ProjectionState, ProjectionStatus
 

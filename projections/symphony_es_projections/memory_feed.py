@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from symphony_es.errors import ProjectionFailedError
-from symphony_es.events.codec import Row, decode_row
 from symphony_es.events.event import Event
+from symphony_es.events.rows import Row, decode_row
 from symphony_es_projections.database import park
 from symphony_es_projections.feed import Feed, FeedOptions, report_parked
 from symphony_es_projections.projection import Projection

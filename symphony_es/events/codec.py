@@ -1,73 +1,31 @@
-"""Format 1: how values and events are written as bytes, and read back. The only module that knows msgpack.
+"""Format 1: how values are written as bytes, and read back. The only module that knows msgpack.
 
-The state of an event is `format u8 | flags u8 | event id 16 | time u64 | body | check u32`; the body is 16 bytes of salt and the
-msgpack of `[transaction id, changes, metadata, data]`. docs/format.md describes every byte. Whatever decoding can raise becomes one
-typed error, and nothing is handed out whose check value does not match.
+docs/format.md describes every byte. Whatever decoding can raise becomes one typed error.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Context, Decimal, InvalidOperation
-from hashlib import sha256
-from operator import attrgetter
 from typing import Any
 from uuid import UUID
-from zlib import crc32
 
 import msgpack
 
-from symphony_es.errors import (
-    ChangeError,
-    DamagedEventError,
-    DecodeError,
-    InvalidIdentifierError,
-    LimitExceededError,
-    UnstorableValueError,
-)  # fmt: skip
-from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, KEY_TYPES, MAX_DEPTH, SCALARS, Change, check_change
-from symphony_es.events.event import Event, EventMetadata, NewEvent
-from symphony_es.events.identifiers import check_event_name, split_key
+from symphony_es.errors import DecodeError, UnstorableValueError
+from symphony_es.events.changes import KEY_TYPES, MAX_DEPTH
 from symphony_es.events.references import EntityReference
-from symphony_es.events.values import DEFAULT_LIMITS, Encrypted, Limits, Redacted, Tagged, check_plain, check_types, zone_from, zone_parts
+from symphony_es.events.values import Encrypted, Redacted, Tagged, check_plain, check_types, zone_from, zone_parts
 
-__all__ = [
-    "UNREADABLE", "Row", "body_stream", "check_row", "check_rows", "commitment", "decode_changes", "decode_row", "decode_value",
-    "encode_body", "encode_canonical", "encode_value", "seal_state",
-]  # fmt: skip
-
-Row = tuple[int, str, int, str, bytes]
-"""Position, entity key, version, event name, state: one row of the log."""
+__all__ = ["FORMAT", "UNREADABLE", "decode", "decode_stream", "decode_value", "encode_canonical", "encode_value", "pack"]
 
 Packed: Any = msgpack  # it ships no types: the one untyped name of this module
 
 FORMAT = 1
-POSITION_COVERED = 0x01
-KNOWN_FLAGS = POSITION_COVERED
-SALT_BYTES = 16
-ID_BYTES = 16
-_HEADER = struct.Struct(">BB16sQ")
-_COLUMNS = struct.Struct(">QQHI")  # position, version, length of the name, length of the state
-_CHECK = struct.Struct("<I")
-HEADER_BYTES = _HEADER.size
-CONTENT_START = HEADER_BYTES + SALT_BYTES
-CHECK_BYTES = _CHECK.size
-LEAST_STATE_BYTES = CONTENT_START + CHECK_BYTES
-CHECK_RESIDUE = 0x2144DF1C
-"""What CRC-32 makes of anything that ends with its own CRC-32, least byte first: so a check is one call, and no slice."""
-_ANEW = bytes.fromhex("81d59d4c")
-"""Four bytes after which a CRC-32 that was `CHECK_RESIDUE` is 0, as that of nothing."""
-_USUAL = bytes((FORMAT, POSITION_COVERED))
-SMALL_STATE_BYTES = 4096
-"""Up to this size, copies of a state cost less than calls for it alone."""
-_UINT64 = b"\xcf"  # in msgpack, before 8 bytes
 BUFFER_BYTES = 1024
-STREAM_BYTES = 8 * 1024 * 1024
-"""Up to how many bytes of bodies are decoded as one stream."""
-_INTO = frozenset({INSERT, APPEND, ADD, DISCARD})  # what they bring stands one level below their path
+_UINT64 = b"\xcf"  # in msgpack, before 8 bytes
 
 _EPOCH = datetime(1, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
@@ -90,37 +48,37 @@ def _pack_int(value: int) -> Any:
 
 def _pack_datetime(value: datetime) -> Any:
     wall = (value.replace(tzinfo=None, fold=0) - _EPOCH) // _MICROSECOND
-    return _ext(DATETIME, _pack([wall, value.fold, *zone_parts(value)]))
+    return _ext(DATETIME, pack([wall, value.fold, *zone_parts(value)]))
 
 
 def _pack_time(value: time) -> Any:
     wall = ((value.hour * 60 + value.minute) * 60 + value.second) * 1_000_000 + value.microsecond
-    return _ext(TIME, _pack([wall, value.fold, *zone_parts(value)]))
+    return _ext(TIME, pack([wall, value.fold, *zone_parts(value)]))
 
 
 def _pack_tagged(value: Tagged) -> Any:
     code = {"enum": ENUM, "value": VALUE, "part": PART}[value.kind]
-    return _ext(code, _pack([value.name, value.data]))
+    return _ext(code, pack([value.name, value.data]))
 
 
 def _pack_members(value: set[Any]) -> Any:
-    return _ext(SET, Packed.Packer(buf_size=BUFFER_BYTES).pack_array_header(len(value)) + b"".join(sorted(map(_pack, value))))
+    return _ext(SET, Packed.Packer(buf_size=BUFFER_BYTES).pack_array_header(len(value)) + b"".join(sorted(map(pack, value))))
 
 
 _PACKERS: dict[type, Callable[[Any], Any]] = {
-    tuple: lambda value: _ext(TUPLE, _pack(list(value))),
+    tuple: lambda value: _ext(TUPLE, pack(list(value))),
     set: _pack_members,
     datetime: _pack_datetime,
-    date: lambda value: _ext(DATE, _pack(value.toordinal())),
+    date: lambda value: _ext(DATE, pack(value.toordinal())),
     time: _pack_time,
-    timedelta: lambda value: _ext(TIMEDELTA, _pack(value // _MICROSECOND)),
+    timedelta: lambda value: _ext(TIMEDELTA, pack(value // _MICROSECOND)),
     Decimal: lambda value: _ext(DECIMAL, _DECIMALS.to_sci_string(value).encode("ascii")),
     UUID: lambda value: _ext(UUID_, value.bytes),
     int: _pack_int,
     EntityReference: lambda value: _ext(REFERENCE, value.key.encode()),
     Tagged: _pack_tagged,
     Redacted: lambda value: _ext(REDACTED, value.reason.encode()),
-    Encrypted: lambda value: _ext(ENCRYPTED, _pack([value.key_id, value.data])),
+    Encrypted: lambda value: _ext(ENCRYPTED, pack([value.key_id, value.data])),
 }
 
 
@@ -131,7 +89,8 @@ def _default(value: Any) -> Any:
     return packer(value)
 
 
-def _pack(value: Any) -> bytes:
+def pack(value: Any) -> bytes:
+    """The bytes of a value whose types have been checked."""
     # A packer of its own each time, since packing an extension value packs again; with a buffer that grows, not 256 KiB at once.
     packed: bytes = Packed.Packer(default=_default, strict_types=True, buf_size=BUFFER_BYTES).pack(value)
     return packed
@@ -145,7 +104,7 @@ def encode_value(value: Any) -> bytes:
     """
     check_types(value)
     try:
-        return _pack(value)
+        return pack(value)
     except UnicodeEncodeError:
         check_plain(value)  # says where
         raise
@@ -159,7 +118,7 @@ def encode_canonical(value: Any) -> bytes:
     """
     check_types(value)
     try:
-        return _pack(_ordered(value))
+        return pack(_ordered(value))
     except UnicodeEncodeError:
         check_plain(value)  # says where
         raise
@@ -186,7 +145,7 @@ class _CanonicalSet:
     """A set whose members are written canonically too."""
 
     def __init__(self, members: set[Any]) -> None:
-        self.encoded = sorted(_pack(_ordered(member)) for member in members)
+        self.encoded = sorted(pack(_ordered(member)) for member in members)
 
 
 def _pack_canonical_set(value: _CanonicalSet) -> Any:
@@ -211,12 +170,34 @@ def decode_value(data: bytes) -> Any:
     Raises:
         DecodeError: the bytes are no value of format 1.
     """
-    value = _Decoder().decode(data)
+    value = decode(data)
     try:
         check_types(value)
     except (UnstorableValueError, RecursionError) as error:
         raise DecodeError(f"the bytes are no value of format {FORMAT}: {error!r:.200}") from error
     return value
+
+
+def decode(data: bytes) -> Any:
+    """What bytes say, with its types unchecked.
+
+    Raises:
+        DecodeError: they cannot be read.
+    """
+    return _Decoder().decode(data)
+
+
+def decode_stream(pieces: Sequence[bytes]) -> tuple[Iterator[Any], int]:
+    """Many values decoded as one stream, which costs a third of decoding them one by one; their types are unchecked.
+
+    Returns:
+        an iterator over a value, a mark, a value, a mark, …, which raises one of `UNREADABLE` where a piece cannot be read; and the mark.
+        Something else in its place says that the value before it ends elsewhere than its piece. It is random, so that no piece contains it.
+    """
+    mark = os.urandom(8)
+    stream = Packed.Unpacker(ext_hook=_Decoder().hook, object_pairs_hook=_pairs, strict_map_key=False, raw=False, max_buffer_size=0)
+    stream.feed((_UINT64 + mark).join([*pieces, b""]))
+    return stream, int.from_bytes(mark, "big")
 
 
 UNREADABLE = (DecodeError, ValueError, TypeError, KeyError, OverflowError, RecursionError, Packed.UnpackException, InvalidOperation)
@@ -350,274 +331,3 @@ _READERS: dict[int, Callable[[_Decoder, bytes], Any]] = {
 
 
 # -- events -----------------------------------------------------------------------------------------------------------
-
-_METADATA_FIELDS = (
-    "run_id", "step", "attempt", "cause", "actor", "reason", "correlation_id", "trace_id", "state_version", "generation", "user",
-)  # fmt: skip
-_metadata_values = attrgetter(*_METADATA_FIELDS)
-_NO_METADATA = (None,) * len(_METADATA_FIELDS)
-_STATE_VERSION = _METADATA_FIELDS.index("state_version")
-_GENERATION = _METADATA_FIELDS.index("generation")
-PLAIN_METADATA = _STATE_VERSION
-"""Metadata of at most so many slots say nothing that concerns a state."""
-_METADATA_TYPES: tuple[type, ...] = (str, str, int, bytes, str, str, str, str, int, int, dict)
-_LEAST = {"attempt": 1, "state_version": 1, "generation": 0}
-
-
-def _fault_of_metadata(fields: list[Any]) -> str | None:
-    """What is wrong with the metadata slots, None if nothing is."""
-    if len(fields) > len(_METADATA_FIELDS):
-        return "the metadata have more slots than there are"
-    for name, wanted, value in zip(_METADATA_FIELDS, _METADATA_TYPES, fields, strict=False):
-        if value is None:
-            continue
-        cls = type(value)
-        if cls is not wanted:
-            return f"{name} is a {cls.__name__}, not {wanted.__name__}"
-        if wanted is int and not _LEAST[name] <= value < 2**63:
-            return f"{name} is {value:.20g}"
-        if name == "cause" and len(value) != ID_BYTES:
-            return f"cause has {len(value)} bytes, not {ID_BYTES}"
-        if name == "user" and not all(type(key) is str for key in value):
-            return "user has a key that is no text"
-    return None
-
-
-def _metadata_list(metadata: EventMetadata) -> list[Any]:
-    values = _metadata_values(metadata)
-    if values == _NO_METADATA:
-        return []
-    fields = list(values)
-    while fields and fields[-1] is None:
-        fields.pop()
-    return fields
-
-
-def encode_body(event: NewEvent, salt: bytes, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """The body of an event: salt, then what it says.
-
-    Raises:
-        UnstorableValueError: a value or a metadata slot that is no plain data, or is nested too deep.
-        ChangeError: something among the changes that is no change.
-        LimitExceededError: the body is larger than the limit.
-    """
-    metadata = _metadata_list(event.metadata)
-    try:
-        _check_event(event, metadata, min(limits.max_depth, MAX_DEPTH))
-    except UnstorableValueError as error:
-        raise error.within(event.entity_key) from None
-    if len(salt) != SALT_BYTES or len(event.event_id) != ID_BYTES or len(event.transaction_id or event.event_id) != ID_BYTES:
-        raise ValueError(f"salt and ids have {ID_BYTES} bytes")
-    changes = [[operation, [*path], *values] for operation, path, *values in event.changes]
-    try:
-        packed = _pack([event.transaction_id, changes, metadata, event.data])
-    except UnicodeEncodeError:
-        _find_surrogate(event)
-        raise
-    if len(packed) + SALT_BYTES > limits.max_body_bytes:
-        raise LimitExceededError(
-            f"the event {event.name} of {event.entity_key} takes {len(packed):,} bytes; {limits.max_body_bytes:,} are allowed"
-        )
-    return salt + packed
-
-
-def _check_event(event: NewEvent, metadata: list[Any], max_depth: int) -> None:
-    for change in event.changes:
-        check_change(change)
-        for value in change[2:]:
-            if type(value) not in SCALARS:
-                check_types(value, change[1], max_depth=max_depth - len(change[1]) - (change[0] in _INTO))
-    if event.data is not None:
-        check_types(event.data, ("data",), max_depth=max_depth)
-    fault = _fault_of_metadata(metadata) if metadata else None
-    if fault is not None:
-        raise UnstorableValueError(("metadata",), fault)
-    if event.metadata.user is not None:
-        check_types(event.metadata.user, ("metadata", "user"), max_depth=max_depth)
-
-
-def _find_surrogate(event: NewEvent) -> None:
-    """Raise the error that names the text which could not be encoded."""
-    try:
-        for change in event.changes:
-            check_plain(list(change[1]), change[1])
-            for value in change[2:]:
-                check_plain(value, change[1])
-        check_plain(event.data, ("data",))
-        for name in _METADATA_FIELDS:
-            check_plain(getattr(event.metadata, name), ("metadata", name))
-    except UnstorableValueError as error:
-        raise error.within(event.entity_key) from None
-
-
-def seal_state(position: int, entity_key: str, version: int, name: str, event_id: bytes, time_ns: int, body: bytes) -> bytes:
-    """The state column of an event at a position (0: the store will choose one): header, body, and the check value over the whole row."""
-    checked = _HEADER.pack(FORMAT, POSITION_COVERED if position else 0, event_id, time_ns) + body
-    return checked + _CHECK.pack(crc32(checked, _columns_crc(position, entity_key, version, name, len(checked) + CHECK_BYTES)))
-
-
-def _columns_crc(position: int, key: str, version: int, name: str, state_bytes: int) -> int:
-    """CRC-32 over the other columns: what has a fixed width or tells a length first, so that no two rows run together."""
-    return crc32(_COLUMNS.pack(position, version, len(name), state_bytes) + (name + key).encode())
-
-
-def check_rows(rows: Sequence[Row]) -> None:
-    """Check rows as they came from a store: as `check_row` does, at a third of its cost; versions below 1 are the reader's business.
-
-    Raises:
-        DamagedEventError: something is wrong with a row; nothing of it may be used.
-    """
-    columns = _COLUMNS.pack
-    try:
-        checked = [
-            columns(position, version, len(name), len(state)) + (name + key).encode() + state
-            for position, key, version, name, state in rows
-            if LEAST_STATE_BYTES <= len(state) <= SMALL_STATE_BYTES and state.startswith(_USUAL)
-        ]
-    except (TypeError, ValueError, AttributeError, struct.error):  # a column of another type; text that is none
-        checked = []
-    # All at once: after each row the CRC is the residue, if the row is right, and four bytes take it back to where a CRC begins.
-    if len(checked) < len(rows) or crc32(_ANEW.join(checked)) != CHECK_RESIDUE:
-        for row in rows:
-            check_row(row)  # says what is wrong, or that a row is only unusual
-
-
-def check_row(row: Row) -> None:
-    """Check a row as it came from a store: the types of its columns, format, flags, and check value.
-
-    Raises:
-        DamagedEventError: something is wrong; nothing of the row may be used.
-    """
-    try:
-        position, key, version, name, state = row
-    except (TypeError, ValueError):
-        raise DamagedEventError(None, None, "a row has five columns") from None
-    if type(position) is not int or type(key) is not str or type(version) is not int or type(name) is not str or type(state) is not bytes:
-        raise DamagedEventError(position, key, "a column has the wrong type")
-    if len(state) < LEAST_STATE_BYTES or position < 1 or version < 1:
-        raise DamagedEventError(position, key, "the state is too short, or position or version is not positive")
-    if state[0] != FORMAT or state[1] & ~KNOWN_FLAGS:
-        raise DamagedEventError(position, key, f"format {state[0]} with flags {state[1]:#04x} is unknown here")
-    covered = position if state[1] & POSITION_COVERED else 0
-    try:
-        residue = crc32(state, _columns_crc(covered, key, version, name, len(state)))
-    except (struct.error, UnicodeEncodeError):
-        raise DamagedEventError(position, key, "a column is out of range") from None
-    if residue != CHECK_RESIDUE:
-        raise DamagedEventError(position, key, "the check value does not match")
-
-
-def body_stream(rows: Sequence[Row]) -> tuple[Iterator[Any], int]:
-    """The bodies of checked rows, decoded as one stream, which costs a third of decoding them one by one.
-
-    Nothing of a body has been checked, not even its shape. Many large bodies are not worth their copies: the stream is empty then.
-
-    Returns:
-        an iterator over a body, a mark, a body, a mark, …, which raises one of `UNREADABLE` for a body that cannot be read; and the mark.
-        Something else in its place says that the body before it ends elsewhere than its row. It is random, so that no body contains it.
-    """
-    contents = [row[4][CONTENT_START:-CHECK_BYTES] for row in rows]
-    if sum(map(len, contents)) > STREAM_BYTES:
-        return iter(()), 0
-    mark = os.urandom(8)
-    stream = Packed.Unpacker(ext_hook=_Decoder().hook, object_pairs_hook=_pairs, strict_map_key=False, raw=False, max_buffer_size=0)
-    stream.feed((_UINT64 + mark).join([*contents, b""]))
-    return stream, int.from_bytes(mark, "big")
-
-
-def _decode_body(row: Row) -> list[Any]:
-    """The body's four parts. Of them, the changes are checked: whoever applies them meets plain data only."""
-    try:
-        body = _Decoder().decode(row[4][CONTENT_START:-CHECK_BYTES])
-    except DecodeError as error:
-        raise DamagedEventError(row[0], row[1], str(error)) from error
-    return _checked_body(row, body)
-
-
-def _checked_body(row: Row, body: Any) -> list[Any]:
-    try:
-        if type(body) is not list or len(body) != 4 or type(body[1]) is not list or type(body[2]) is not list:
-            raise DecodeError("the body has another shape")
-        for change in body[1]:
-            check_change(change)
-            for value in change[2:]:
-                if type(value) not in SCALARS:
-                    check_types(value, change[1], max_depth=MAX_DEPTH - len(change[1]) - (change[0] in _INTO))
-    except (DecodeError, ChangeError, UnstorableValueError, RecursionError) as error:
-        raise DamagedEventError(row[0], row[1], str(error)) from error
-    return body
-
-
-def _check_metadata(row: Row, metadata: list[Any]) -> None:
-    fault = _fault_of_metadata(metadata)
-    if fault is not None:
-        raise DamagedEventError(row[0], row[1], fault)
-
-
-def decode_changes(row: Row, body: Any = None) -> tuple[list[Change], int | None, int | None]:
-    """What folding needs of a checked row: changes, state version and generation, the latter two None where the event says nothing.
-
-    Args:
-        row: as a store handed it out: it has been checked.
-        body: what `decode_bodies` read of it; None has it decoded here.
-
-    Raises:
-        DamagedEventError: what the row says is no event.
-    """
-    _, changes, metadata, _ = _decode_body(row) if body is None else _checked_body(row, body)
-    size = len(metadata)
-    if size > _STATE_VERSION:
-        _check_metadata(row, metadata)
-        return changes, metadata[_STATE_VERSION], metadata[_GENERATION] if size > _GENERATION else None
-    return changes, None, None
-
-
-def decode_row(row: Row) -> Event:
-    """The event of a row.
-
-    Raises:
-        DamagedEventError: the row is damaged.
-    """
-    check_row(row)
-    transaction_id, changes, metadata, data = _decode_body(row)
-    position, key, version, name, state = row
-    _check_metadata(row, metadata)
-    if transaction_id is not None and (type(transaction_id) is not bytes or len(transaction_id) != ID_BYTES):
-        raise DamagedEventError(position, key, "the transaction id has another shape")
-    try:
-        split_key(key)
-        check_event_name(name)
-        check_types(data, ("data",))
-        check_types(metadata, ("metadata",), max_depth=MAX_DEPTH + 1)
-    except (InvalidIdentifierError, UnstorableValueError, RecursionError) as error:
-        raise DamagedEventError(position, key, str(error)) from error
-    _, _, event_id, time_ns = _HEADER.unpack_from(state)
-    return Event(
-        position=position,
-        entity_key=key,
-        version=version,
-        name=name,
-        event_id=event_id,
-        time_ns=time_ns,
-        transaction_id=transaction_id or event_id,
-        changes=tuple((change[0], tuple(change[1]), *change[2:]) for change in changes),
-        metadata=EventMetadata(**dict(zip(_METADATA_FIELDS, metadata, strict=False))),
-        data=data,
-    )
-
-
-def time_of(state: bytes) -> int:
-    """The commit time in a state's header, nanoseconds since 1970."""
-    time_ns: int = _HEADER.unpack_from(state)[3]
-    return time_ns
-
-
-def event_id_of(state: bytes) -> bytes:
-    """The event id in a state's header."""
-    event_id: bytes = _HEADER.unpack_from(state)[2]
-    return event_id
-
-
-def commitment(state: bytes) -> bytes:
-    """The salted commitment to an event: SHA-256 over its body, salt included; 32 bytes."""
-    return sha256(state[HEADER_BYTES:-CHECK_BYTES]).digest()

@@ -8,10 +8,11 @@ from typing import Any
 
 from symphony_es.errors import ChangeError, DamagedEventError, InvalidIdentifierError
 from symphony_es.events.changes import APPEND, SCALARS, SET, apply_changes
-from symphony_es.events.codec import PLAIN_METADATA, UNREADABLE, Row, body_stream, decode_changes
+from symphony_es.events.codec import UNREADABLE
 from symphony_es.events.event import Event
 from symphony_es.events.identifiers import split_key
 from symphony_es.events.references import EntityReference
+from symphony_es.events.rows import PLAIN_METADATA, Row, body_stream, decode_changes
 from symphony_es.events.values import copy_plain
 
 __all__ = ["EntityState", "Fold"]

@@ -19,10 +19,10 @@ from uuid import UUID
 
 from symphony_es.errors import AnchorMismatchError, LogDamagedError, LogError, NotReadyError, PositionNotFoundError
 from symphony_es.events.changes import REMOVE
-from symphony_es.events.codec import Row, commitment, decode_row, encode_body, event_id_of, time_of
 from symphony_es.events.event import Event, NewEvent
 from symphony_es.events.fold import Fold
 from symphony_es.events.identifiers import uuid7
+from symphony_es.events.rows import Row, commitment, decode_row, encode_body, event_id_of, time_of
 from symphony_es.events.values import Limits
 from symphony_es.log.directory import DirectoryLock, prepare_directory, prepare_file
 from symphony_es.log.memory import MemoryLogRecorder

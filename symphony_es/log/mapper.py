@@ -11,8 +11,8 @@ from typing import Any
 from eventsourcing.persistence import Mapper, Notification, StoredEvent
 
 from symphony_es.errors import DamagedEventError
-from symphony_es.events.codec import decode_row, seal_state
 from symphony_es.events.event import Event
+from symphony_es.events.rows import decode_row, seal_state
 from symphony_es.log.recorder import PreparedEvent
 
 __all__ = ["LogMapper"]

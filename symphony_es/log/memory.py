@@ -12,8 +12,8 @@ from typing import Any
 from eventsourcing.persistence import IntegrityError, Notification, ProcessRecorder, StoredEvent, Subscription, Tracking
 
 from symphony_es.errors import ConcurrencyError, PositionNotFoundError, SymphonyError
-from symphony_es.events.codec import Row, seal_state
 from symphony_es.events.fold import Fold
+from symphony_es.events.rows import Row, seal_state
 from symphony_es.log.recorder import Appended, PreparedEvent
 
 __all__ = ["MemoryLogRecorder"]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from symphony_es.errors import SymphonyError
-from symphony_es.events.codec import Row
 from symphony_es.events.fold import Fold
+from symphony_es.events.rows import Row
 
 __all__ = ["Anchor", "Appended", "LogRecorder", "PreparedEvent"]
 

@@ -18,7 +18,7 @@ from eventsourcing.sqlite import SQLiteCursor
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConcurrencyError, DamagedEventError, LogUnavailableError, SymphonyError
-from symphony_es.events.codec import Row, check_row, seal_state, time_of
+from symphony_es.events.rows import Row, check_row, seal_state, time_of
 from symphony_es.log.recorder import Appended, PreparedEvent
 from symphony_es.log.sqlite_connections import LogDatastore, failure_of, unavailable_for
 from symphony_es.log.sqlite_reading import SQLiteLogReader, stored_version

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from symphony_es.errors import LogUnavailableError
-from symphony_es.events.codec import Row
+from symphony_es.events.rows import Row
 from symphony_es.log.directory import left_open, unavailable
 from symphony_es.log.sqlite_connections import connect_reader, is_damage, may_change, unavailable_for
 from symphony_es.log.sqlite_schema import COLUMNS, SCHEMA, check_schema

@@ -14,8 +14,8 @@ from eventsourcing.persistence import Notification
 from eventsourcing.sqlite import SQLiteProcessRecorder
 
 from symphony_es.errors import DamagedEventError, LogDamagedError
-from symphony_es.events.codec import Row, check_rows
 from symphony_es.events.fold import Fold
+from symphony_es.events.rows import Row, check_rows
 from symphony_es.log.sqlite_connections import LogDatastore, is_damage, unavailable_for
 from symphony_es.log.sqlite_schema import COLUMNS
 

@@ -18,8 +18,8 @@ from uuid import UUID
 
 from symphony_es.core.state.files.directory import sync_directory
 from symphony_es.errors import DamagedEventError, ExportDamagedError, StorageUnavailableError
-from symphony_es.events.codec import Row, decode_row, event_id_of
 from symphony_es.events.identifiers import text_id
+from symphony_es.events.rows import Row, decode_row, event_id_of
 from symphony_es.log.directory import prepare_file
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.sqlite import SQLiteLogRecorder

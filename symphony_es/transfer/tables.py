@@ -19,9 +19,9 @@ from typing import Any
 from urllib.parse import quote
 
 from symphony_es.errors import ConfigurationError
-from symphony_es.events.codec import Row, decode_row
 from symphony_es.events.event import Event
 from symphony_es.events.identifiers import text_id
+from symphony_es.events.rows import Row, decode_row
 from symphony_es.log.log import EventLog
 from symphony_es.transfer.progress import OnProgress
 from symphony_es.transfer.text import changes_as_json, event_as_json, json_line, metadata_as_json, plain_as_json, time_as_text

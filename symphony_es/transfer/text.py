@@ -30,10 +30,11 @@ from typing import Any
 from uuid import UUID
 
 from symphony_es.events.changes import INSERT, OPERATION_NAMES, REMOVE, SPLICE, Change
-from symphony_es.events.codec import Row, encode_canonical
+from symphony_es.events.codec import encode_canonical
 from symphony_es.events.event import Event, EventMetadata
 from symphony_es.events.identifiers import text_id
 from symphony_es.events.references import EntityReference
+from symphony_es.events.rows import Row
 from symphony_es.events.values import Encrypted, Redacted, Tagged, zone_parts
 
 __all__ = ["changes_as_json", "event_as_json", "json_line", "metadata_as_json", "plain_as_json", "time_as_text"]

@@ -27,10 +27,10 @@ from symphony_es.errors import (
     SnapshotDamagedError,
     StorageUnavailableError,
 )
-from symphony_es.events.codec import Row, commitment, decode_row
 from symphony_es.events.event import Event
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.identifiers import text_id
+from symphony_es.events.rows import Row, commitment, decode_row
 from symphony_es.events.values import plain_equal
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.sqlite_connections import is_damage

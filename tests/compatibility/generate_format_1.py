@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from symphony_es.events.codec import encode_body, seal_state
+from symphony_es.events.rows import encode_body, seal_state
 from tests.compatibility.format_1_events import EVENTS
 
 ROW = struct.Struct(">QQHHI")

@@ -9,9 +9,9 @@ from zlib import crc32
 
 import pytest
 
-from symphony_es.events.codec import Row, commitment, decode_row, encode_body, seal_state
 from symphony_es.events.event import NewEvent
 from symphony_es.events.fold import Fold
+from symphony_es.events.rows import Row, commitment, decode_row, encode_body, seal_state
 from symphony_es.events.values import Tagged, plain_equal
 from tests.compatibility.format_1_events import EVENTS, FULL, MOMENTS, PLAIN, SPECIAL
 

@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 from hypothesis import strategies as st
 
 from symphony_es.events.changes import SET, Change
-from symphony_es.events.codec import Row, encode_body, seal_state
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.references import EntityReference
+from symphony_es.events.rows import Row, encode_body, seal_state
 from symphony_es.events.values import Encrypted, Redacted, Tagged, UnknownZone
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

@@ -22,10 +22,11 @@ from symphony_es.events.changes import (
     check_change,
     same_change,
 )  # fmt: skip
-from symphony_es.events.codec import Row, decode_row, encode_canonical
+from symphony_es.events.codec import encode_canonical
 from symphony_es.events.diff import diff
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.references import EntityReference
+from symphony_es.events.rows import Row, decode_row
 from symphony_es.events.values import Tagged, copy_plain, plain_equal
 from tests.events.plain_data import keys, members, row_of, states, values
 

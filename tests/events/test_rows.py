@@ -15,23 +15,22 @@ from hypothesis import strategies as st
 
 from symphony_es.errors import ChangeError, DamagedEventError, LimitExceededError, SymphonyError, UnstorableValueError
 from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, REMOVE, SET, SPLICE, apply_changes
-from symphony_es.events.codec import (
+from symphony_es.events.codec import decode_value, encode_value
+from symphony_es.events.event import EventMetadata, NewEvent
+from symphony_es.events.fold import Fold
+from symphony_es.events.references import EntityReference
+from symphony_es.events.rows import (
     Row,
     check_row,
     check_rows,
     commitment,
     decode_changes,
     decode_row,
-    decode_value,
     encode_body,
-    encode_value,
     event_id_of,
     seal_state,
     time_of,
 )  # fmt: skip
-from symphony_es.events.event import EventMetadata, NewEvent
-from symphony_es.events.fold import Fold
-from symphony_es.events.references import EntityReference
 from symphony_es.events.values import Limits, plain_equal
 from tests.events.plain_data import keys, row_of, row_with_body, texts, values
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from symphony_es.errors import AnchorMismatchError, LogDamagedError, SymphonyError
-from symphony_es.events.codec import Row, commitment, encode_body, event_id_of
+from symphony_es.events.rows import Row, commitment, encode_body, event_id_of
 from symphony_es.events.values import Limits
 from symphony_es.log.log import check_anchor
 from symphony_es.log.recorder import Anchor, PreparedEvent

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from symphony_es.events.codec import decode_row, event_id_of
+from symphony_es.events.rows import decode_row, event_id_of
 from symphony_es.log.log import EventLog
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from symphony_es.errors import SymphonyError
-from symphony_es.events.codec import event_id_of
+from symphony_es.events.rows import event_id_of
 from symphony_es.log.log import EventLog
 from tests.faults.log_workload import event
 from tests.faults.power_loss import Recording, record, variants

@@ -24,7 +24,7 @@ from symphony_es.errors import (
     LogUnavailableError,
     NotReadyError,
 )
-from symphony_es.events.codec import commitment, event_id_of
+from symphony_es.events.rows import commitment, event_id_of
 from symphony_es.log import directory as directory_module
 from symphony_es.log import sqlite as sqlite_module
 from symphony_es.log import sqlite_connections

@@ -13,9 +13,9 @@ from uuid import UUID
 
 from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
 from symphony_es.events.changes import SET
-from symphony_es.events.codec import Row, commitment, encode_body, event_id_of, seal_state, time_of
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.fold import Fold
+from symphony_es.events.rows import Row, commitment, encode_body, event_id_of, seal_state, time_of
 from symphony_es.log.log import EventLog
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.sqlite_schema import COLUMNS, SCHEMA

@@ -24,8 +24,8 @@ from symphony_es.errors import (
     LogUnavailableError,
     TargetOccupiedError,
 )
-from symphony_es.events.codec import decode_row
 from symphony_es.events.event import EventMetadata, NewEvent
+from symphony_es.events.rows import decode_row
 from symphony_es.log.log import EventLog
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.sqlite_raw import RawLog

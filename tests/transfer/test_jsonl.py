@@ -34,9 +34,9 @@ from symphony_es.errors import (
     TargetOccupiedError,
 )
 from symphony_es.events.changes import INSERT, REMOVE, SET, SPLICE
-from symphony_es.events.codec import Row, decode_row
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.references import EntityReference
+from symphony_es.events.rows import Row, decode_row
 from symphony_es.events.values import Encrypted, Redacted, Tagged
 from symphony_es.log.log import EventLog
 from symphony_es.log.sqlite import SQLiteLogRecorder

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from symphony_es.errors import ConfigurationError, TargetOccupiedError
 from symphony_es.events.changes import SET
-from symphony_es.events.codec import Row
 from symphony_es.events.event import EventMetadata, NewEvent
+from symphony_es.events.rows import Row
 from symphony_es.log.log import EventLog
 from symphony_es.transfer import export_cloudevents, export_csv
 from symphony_es.transfer.tables import CSV_COLUMNS

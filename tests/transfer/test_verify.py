@@ -12,8 +12,8 @@ import pytest
 
 from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.errors import ConfigurationError, LogUnavailableError
-from symphony_es.events.codec import CHECK_BYTES, CONTENT_START, HEADER_BYTES, Row, decode_row, event_id_of, time_of
 from symphony_es.events.event import EventMetadata, NewEvent
+from symphony_es.events.rows import CHECK_BYTES, CONTENT_START, HEADER_BYTES, Row, decode_row, event_id_of, time_of
 from symphony_es.log.log import EventLog
 from symphony_es.transfer import verify, verify_log
 from tests.transfer.logs import make_log, rows_of, sealed, snapshot_at, stored, tamper

@@ -85,7 +85,7 @@ async def stats(given: argparse.Namespace) -> None:
 
 
 async def _count(opened: OpenedLog) -> dict[str, Any]:
-    from symphony_es.events.codec import decode_row
+    from symphony_es.events.rows import decode_row
 
     assert opened.directory is not None
     assert opened.history.snapshots is not None

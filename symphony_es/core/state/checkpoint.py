@@ -18,9 +18,9 @@ from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import CheckpointError, CheckpointNotFoundError
 from symphony_es.events.changes import REMOVE, SET
-from symphony_es.events.codec import decode_row
 from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
+from symphony_es.events.rows import decode_row
 from symphony_es.events.values import check_plain
 from symphony_es_projections.checkpoints import CHECKPOINT_TYPE, CheckpointEntry, CheckpointList
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import PositionNotFoundError, SnapshotDamagedError
 from symphony_es.events.changes import REMOVE, SET
-from symphony_es.events.codec import UNREADABLE, Row, body_stream, decode_changes
+from symphony_es.events.codec import UNREADABLE
 from symphony_es.events.fold import EntityState, Fold
+from symphony_es.events.rows import Row, body_stream, decode_changes
 
 if TYPE_CHECKING:
     from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore

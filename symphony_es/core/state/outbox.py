@@ -21,9 +21,10 @@ from symphony_es.core.state.records import EntityRecord, Segment
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityOutOfStepError, LimitExceededError, SymphonyError, UnstorableValueError, format_path
 from symphony_es.events.changes import REMOVE, SET
-from symphony_es.events.codec import HEADER_BYTES, encode_value
+from symphony_es.events.codec import encode_value
 from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import uuid7
+from symphony_es.events.rows import HEADER_BYTES
 
 if TYPE_CHECKING:
     from symphony_es.core.state.transactions import Transaction

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.past.moments import LAST_NS, nanoseconds
 from symphony_es.core.state.past.view import key_of
 from symphony_es.errors import ConfigurationError, PositionNotFoundError, ProjectionUnavailableError
-from symphony_es.events.codec import decode_row
 from symphony_es.events.identifiers import id_of_text
+from symphony_es.events.rows import decode_row
 from symphony_es_projections.audit_trail import AuditFilter, AuditTrail
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from symphony_es.core.state.history import StateHistory, live_states
 from symphony_es.core.state.past.moments import check_boundary
 from symphony_es.errors import TargetOccupiedError
 from symphony_es.events.changes import SET
-from symphony_es.events.codec import event_id_of
 from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
+from symphony_es.events.rows import event_id_of
 from symphony_es.log.log import EventLog
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from symphony_es.errors import ConfigurationError, PersistenceDisabledError, PositionInsideTransactionError, PositionNotFoundError
-from symphony_es.events.codec import decode_row
+from symphony_es.events.rows import decode_row
 
 if TYPE_CHECKING:
     from symphony_es.core.state.checkpoint import CheckpointReader

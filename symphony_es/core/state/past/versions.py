@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import ChangeError, ConfigurationError, DamagedEventError, EntityNotFoundError
 from symphony_es.events.changes import SET, Change, apply_changes
-from symphony_es.events.codec import decode_row
 from symphony_es.events.comparison import ValueChange, trace_changes
 from symphony_es.events.event import Event
 from symphony_es.events.paths import ABSENT, value_at
 from symphony_es.events.references import Path
+from symphony_es.events.rows import decode_row
 from symphony_es.events.values import copy_plain, plain_equal
 
 if TYPE_CHECKING:

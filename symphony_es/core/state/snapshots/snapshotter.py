@@ -15,8 +15,8 @@ from symphony_es.core.state.history import PAGE, StateHistory
 from symphony_es.core.state.snapshots.retention import spares_little
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import DamagedEventError, LogError, SnapshotDamagedError, StorageError
-from symphony_es.events.codec import commitment, decode_row
 from symphony_es.events.fold import EntityState, Fold
+from symphony_es.events.rows import commitment, decode_row
 
 if TYPE_CHECKING:
     from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
