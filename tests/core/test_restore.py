@@ -427,6 +427,28 @@ async def test_the_first_checkpoint_after_opening_brings_the_snapshot_that_is_du
     assert (newest.position, newest.entity_count) == (3, 3)
 
 
+async def test_what_is_appended_during_the_first_weighing_counts(reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after it brings the snapshot that these events make due."""
+    weigh, known = EventLog.weight, asyncio.Event()
+
+    async def weigh_late(log: EventLog, after: int, until: int | None = None) -> int:
+        await known.wait()
+        return await weigh(log, after, until)
+
+    monkeypatch.setattr(EventLog, "weight", weigh_late)
+    symphony = await reopen()
+    for number in range(3):
+        symphony.entities.add(Customer(id=str(number), name="n" * (snapshotter.FLOOR_BYTES // 2)))
+        await symphony.flush()
+    known.set()
+    await asyncio.sleep(0)
+    await symphony.create_checkpoint()
+    symphony = await reopen()
+    assert symphony._opened is not None
+    assert symphony._opened.snapshotter is not None
+    assert [info.entity_count for info in symphony._opened.snapshotter.store.list()] == [3]
+
+
 async def test_another_process_restores_everything(reopen: Opener, tmp_path: Path) -> None:
     """Cycles, self-references, references in containers and to what is gone, a type without a restorer: as one process wrote them."""
     root = Path(__file__).parents[2]

@@ -58,10 +58,12 @@ class Snapshotter:
 
     async def _weigh_stored(self, after: int, until: int) -> None:
         try:
-            self._weight += await self.log.weight(after, until)  # later ones are weighed as they are submitted
+            stored = await self.log.weight(after, until)
         except (LogError, DamagedEventError) as error:
             self.failure = error
             logger.warning("snapshot_failed", position=until, error=str(error))
+        else:
+            self._weight += stored  # later ones are weighed as they are submitted, also during the wait above
 
     async def _weighed(self) -> None:
         """Wait until the events that the log was opened with have been weighed."""
