@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.floors import INSERT, StoredRow, commit_rows, commits_of, fdatasync_rate, hop_rate, raw_log, rows_of, settings_of
 from benchmarks.measuring import Contender, Goal, Place, Row, Sample
 from benchmarks.workload import Item, event, opened
+from symphony_es.events.event import NewEvent
 from symphony_es.log.log import EventLog
 
 __all__ = ["ROWS"]
@@ -96,12 +97,14 @@ def synchronous_rate(path: Path, rows: list[StoredRow]) -> float:
 
 
 async def _append_by_many(log: EventLog, writers: int, each: int) -> float:
-    async def write(writer: int) -> None:
-        for version in range(1, each + 1):
-            await log.append([event(f"Item:{writer}", version)])
+    events = [[event(f"Item:{writer}", version) for version in range(1, each + 1)] for writer in range(writers)]
+
+    async def write(own: list[NewEvent]) -> None:
+        for one in own:
+            await log.append([one])
 
     started = time.perf_counter()
-    await asyncio.gather(*(write(writer) for writer in range(writers)))
+    await asyncio.gather(*(write(own) for own in events))
     return writers * each / (time.perf_counter() - started)
 
 
