@@ -308,6 +308,7 @@ class Symphony:
             PersistenceDisabledError: there is no log on disk.
             CheckpointError: inside a transaction.
             EntityOutOfStepError: changes of an entity could not be appended, so there is no such position.
+            DamagedEventError: the first call after opening counts the entities of the events since the nearest snapshot; one is damaged.
         """
         return await self._on_disk("create_checkpoint").create(self.world, name, metadata)
 

@@ -147,8 +147,7 @@ class ProjectionDatabase:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         """The comments in the statements keep them apart from what a projection might say, which the authorizer has to see."""
-        if self._closed:
-            raise ProjectionFailedError(self.name, self.position, "its database is closed")
+        self._check_open()
         try:
             self._db.execute("BEGIN IMMEDIATE -- by the runner")
             yield
@@ -284,6 +283,10 @@ class ProjectionDatabase:
                 self.parked[left.position, left.stage] = left
             return error is None
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ProjectionFailedError(self.name, self.position, "its database is closed")
+
     def tell(self, projection: SQLiteProjection, events: Sequence[Event], notified: int) -> Exception | None:
         """Call `after_commit` with a batch, and note up to where it has been told.
 
@@ -293,6 +296,7 @@ class ProjectionDatabase:
             what it raised; nothing has been noted then.
         """
         with self._telling:
+            self._check_open()  # what is told has to be noted, else the next process tells it again
             due = [event for event in events if event.position > self.notified]
             try:
                 if due:
@@ -305,6 +309,7 @@ class ProjectionDatabase:
     def tell_singly(self, projection: SQLiteProjection, events: Sequence[Event], notified: int, attempts: int) -> list[ParkedEvent]:
         """The same, event by event: one that fails is parked, and returned."""
         with self._telling:
+            self._check_open()
             failed = []
             for event in events:
                 error = _effects_of(projection, event) if event.position > self.notified else None
@@ -327,6 +332,7 @@ class ProjectionDatabase:
     def tell_parked(self, projection: SQLiteProjection, parked: ParkedEvent, event: Event) -> bool:
         """Call `after_commit` with an event that is parked for it; True when that went well."""
         with self._telling:
+            self._check_open()
             error = _effects_of(projection, event)
             left = None if error is None else park(event, error, parked.attempts + 1, "after_commit")
             with self._lock:

@@ -93,6 +93,7 @@ class DurableFeed(Feed[Build]):
         if self._current is not None:
             return
         async with self._build_lock:
+            self._check_going()
             if self._current is not None:
                 return
             begun = await self._open() if self._directory is not None else None
@@ -267,6 +268,7 @@ class DurableFeed(Feed[Build]):
     async def _notify(self, build: Build) -> None:
         database = build.database
         while self._notifies and build.live and database.notified < database.position:
+            self._check_going()
             rows, through = await self.read_batch(database.notified, database.position)
             events = [decode_row(row) for row in rows if (row[0], "apply") not in database.parked]
             await self._tell(build, events, through[0])
@@ -286,6 +288,7 @@ class DurableFeed(Feed[Build]):
             )
             if attempt < self.options.attempts:
                 await self.pause(attempt)
+                self._check_going()
         report_parked(self.name, await self.run(database.tell_singly, projection, events, notified, self.options.attempts + 1))
 
     # -- parked events ------------------------------------------------------------------------------------------------

@@ -141,9 +141,11 @@ class Feed(ABC, Generic[B]):
                 target = head if until is None else min(until, head)
                 await self.prepare(target)
                 async with self._lock:
+                    self._check_going()
                     await self.settle()
                 while self.position < target:
                     async with self._lock:
+                        self._check_going()
                         await self.advance(self.current(), target)
                     self.advanced()
                 self.error = None

@@ -328,6 +328,3 @@ _READERS: dict[int, Callable[[_Decoder, bytes], Any]] = {
     REDACTED: lambda decoder, payload: Redacted(payload.decode()),
     ENCRYPTED: _read_encrypted,
 }
-
-
-# -- events -----------------------------------------------------------------------------------------------------------

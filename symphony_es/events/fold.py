@@ -93,7 +93,7 @@ class Fold:
 
         Raises:
             DamagedEventError: a row says no event, is out of order, or does not fit its entity. The rows before it have been applied;
-                when it does not fit, the entity it belongs to must not be used any more.
+                the entity it belongs to must not be used any more.
         """
         # By far the most changes put plain values into fields, or into the dicts and lists of fields: these are applied without any call.
         find, done, last = self.states.get, 0, self.position

@@ -167,19 +167,22 @@ def check_rows(rows: Sequence[Row]) -> None:
     Raises:
         DamagedEventError: something is wrong with a row; nothing of it may be used.
     """
-    columns = _COLUMNS.pack
+    columns, least, most, usual = _COLUMNS.pack, LEAST_STATE_BYTES, SMALL_STATE_BYTES, _USUAL
     try:
-        checked = [
+        joined = [
             columns(position, version, len(name), len(state)) + (name + key).encode() + state
             for position, key, version, name, state in rows
-            if LEAST_STATE_BYTES <= len(state) <= SMALL_STATE_BYTES and state.startswith(_USUAL)
+            if least <= len(state) <= most and state.startswith(usual)
         ]
     except (TypeError, ValueError, AttributeError, struct.error):  # a column of another type; text that is none
-        checked = []
+        joined = []
     # All at once: after each row the CRC is the residue, if the row is right, and four bytes take it back to where a CRC begins.
-    if len(checked) < len(rows) or crc32(_ANEW.join(checked)) != CHECK_RESIDUE:
-        for row in rows:
-            check_row(row)  # says what is wrong, or that a row is only unusual
+    if crc32(_ANEW.join(joined)) == CHECK_RESIDUE:
+        if len(joined) == len(rows):
+            return
+        rows = [row for row in rows if not (least <= len(row[4]) <= most and row[4].startswith(usual))]
+    for row in rows:
+        check_row(row)  # says what is wrong, or that a row is only unusual
 
 
 def check_row(row: Row) -> None:
@@ -252,7 +255,7 @@ def decode_changes(row: Row, body: Any = None) -> tuple[list[Change], int | None
 
     Args:
         row: as a store handed it out: it has been checked.
-        body: what `decode_bodies` read of it; None has it decoded here.
+        body: what `body_stream` read of it; None has it decoded here.
 
     Raises:
         DamagedEventError: what the row says is no event.

@@ -82,7 +82,7 @@ class Agents:
         return get_entity(self._symphony.world, Agent, "Agent", agent)
 
     async def get_all_agents(self) -> list[Agent]:
-        """All agents, those that a resume brought by their ids, then the others as they were added."""
+        """All agents, in the order of `entities.all`."""
         return [agent for agent in self._symphony.world.all("Agent") if isinstance(agent, Agent)]
 
     async def get_agents_by_capability(self, capability: str) -> list[Agent]:

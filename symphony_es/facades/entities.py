@@ -99,7 +99,10 @@ class Entities:
         return objects[0] if len(objects) == 1 else objects
 
     def all(self, entity_type: str | None = None) -> list[Any]:
-        """All live objects, or those of one type: those that a resume brought by their ids, then others as they were added or loaded."""
+        """All live objects, or those of one type: those that a resume brought by their ids, then others as they were added or loaded.
+
+        What was removed in a transaction that failed comes last.
+        """
         return self._symphony.world.all(entity_type)
 
     def remove(self, entity: Any) -> None:

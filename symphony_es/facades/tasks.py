@@ -171,7 +171,7 @@ class Tasks:
         return task.result
 
     async def get_tasks_by_status(self, status: TaskStatus | str) -> list[Task]:
-        """Tasks that stand there, those that a resume brought by their ids, then the others as they were added."""
+        """Tasks that stand there, in the order of `entities.all`."""
         wanted = TaskStatus(status)
         return [task for task in self._all() if task.status is wanted]
 

@@ -100,7 +100,7 @@ class Workflows(RunRequests):
         return self._definition(workflow)
 
     async def get_all_workflows(self) -> list[WorkflowDefinition]:
-        """All saved definitions, those that a resume brought by their ids, then the others as they were first saved."""
+        """All saved definitions, in the order of `entities.all`."""
         return [stored.definition for stored in self._symphony.world.all(_TYPE) if isinstance(stored, StoredDefinition)]
 
     async def execute_workflow(

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from struct import iter_unpack
@@ -209,7 +210,8 @@ class EventLog:
         for follower in list(self._followers):
             loop: asyncio.AbstractEventLoop = follower.loop  # type: ignore[attr-defined]
             if not loop.is_closed():
-                loop.call_soon_threadsafe(follower.set)
+                with suppress(RuntimeError):  # it is closed by now
+                    loop.call_soon_threadsafe(follower.set)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -239,11 +241,14 @@ class EventLog:
         return self._head
 
     async def _call(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        if self._in_process and not self._closed:
+            return function(*arguments, **named)
+        return await self._in_reader(partial(function, *arguments, **named))
+
+    async def _in_reader(self, function: Callable[..., T], *arguments: Any) -> T:
         if self._closed:
             raise NotReadyError("the log is closed")
-        if self._in_process:
-            return function(*arguments, **named)
-        return await asyncio.get_running_loop().run_in_executor(self._readers, partial(function, *arguments, **named))
+        return await asyncio.get_running_loop().run_in_executor(self._readers, function, *arguments)
 
     async def read_rows(
         self,
@@ -262,7 +267,7 @@ class EventLog:
         Raises:
             DamagedEventError: an event is damaged; those before it have been applied.
         """
-        while fold.position < until and await self._call(self._replay_some, fold, until):
+        while fold.position < until and await self._in_reader(self._replay_some, fold, until):
             pass
 
     def _replay_some(self, fold: Fold, until: int) -> bool:

@@ -13,7 +13,7 @@ from eventsourcing.persistence import IntegrityError, Notification, ProcessRecor
 
 from symphony_es.errors import ConcurrencyError, PositionNotFoundError, SymphonyError
 from symphony_es.events.fold import Fold
-from symphony_es.events.rows import Row, seal_state
+from symphony_es.events.rows import Row, check_rows, seal_state
 from symphony_es.log.recorder import Appended, PreparedEvent
 
 __all__ = ["MemoryLogRecorder"]
@@ -167,12 +167,17 @@ class MemoryLogRecorder(ProcessRecorder):
                 key = str(event.originator_id)
                 if event.originator_version <= self._versions.get(key, 0):
                     raise IntegrityError(f"{key} has version {self._versions[key]}")
+            rows: list[Row] = [
+                (position, str(event.originator_id), event.originator_version, event.topic, event.state)
+                for position, event in enumerate(stored_events, self._head() + 1)
+            ]
+            check_rows(rows)
             tracking: Tracking | None = kwargs.get("tracking")
             if tracking is not None:
                 self._track(tracking)
             first = self._head() + 1
-            for position, event in enumerate(stored_events, first):
-                self._keep((position, str(event.originator_id), event.originator_version, event.topic, event.state))
+            for row in rows:
+                self._keep(row)
             return list(range(first, self._head() + 1))
 
     def select_events(

@@ -30,6 +30,8 @@ CHECKPOINT_AFTER_BYTES = 32 * 1024 * 1024
 """How much the write-ahead file may grow before it is copied into the database: half of what is kept of it between times."""
 COMMIT_BYTES = 16 * 1024
 """What a commit adds to it beside its events: whole pages, of the table's end, the index and the sequence, however small the event."""
+LARGE_BYTES = 1024 * 1024
+"""A commit of more takes so long that it may ask for the interpreter's lock for each row."""
 MAX_KNOWN_VERSIONS = 100_000
 
 _WIDTH = COLUMNS.count(",") + 1
@@ -42,6 +44,12 @@ _INSERTS = [(1, f"{_INTO} VALUES {_A_ROW}")] + [
 """Statements by how many rows they insert at most; rows of nothing but NULL fill them up."""
 
 logger = get_logger(__name__)
+
+
+def fitting(connection: sqlite3.Connection) -> list[tuple[int, str]]:
+    """The statements that a connection takes: older versions of SQLite allow 999 parameters."""
+    most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+    return [insert for insert in _INSERTS if insert[0] * _WIDTH <= most]
 
 
 class SQLiteLogRecorder(SQLiteLogReader):
@@ -62,12 +70,14 @@ class SQLiteLogRecorder(SQLiteLogReader):
         self._store = LogDatastore(path, read_only=read_only, immutable=immutable)
         super().__init__(self._store)
         self._versions: dict[str, int] = {}
+        self._inserts = _INSERTS
         self._since_checkpoint = 0
         self._head = 0
         self._time_ns = 0
         try:
             if not read_only:
                 create_schema(self._writer, log_id)
+                self._inserts = fitting(self._writer)
             with self._store.reader() as reader:
                 check_schema(reader, path)
                 self._head = last_position(reader, path)
@@ -140,10 +150,15 @@ class SQLiteLogRecorder(SQLiteLogReader):
         """
         doing = "beginning a commit"
         try:
-            if len(rows) > _INSERTS[-1][0]:
+            if sum([len(row[4]) for row in rows]) > LARGE_BYTES:  # SQLite keeps what a statement was given until it is given something else
                 self._writer.execute("BEGIN IMMEDIATE")
-            doing = "writing a commit"
-            self._insert(rows)
+                doing = "writing a commit"
+                self._writer.executemany(self._inserts[0][1], rows)
+            else:
+                if len(rows) > self._inserts[-1][0]:
+                    self._writer.execute("BEGIN IMMEDIATE")
+                doing = "writing a commit"
+                self._insert(rows)
             if self._writer.in_transaction:
                 doing = "making a commit durable"
                 self._writer.execute("COMMIT")
@@ -156,7 +171,7 @@ class SQLiteLogRecorder(SQLiteLogReader):
         """Insert rows by as few statements as possible."""
         done = 0
         while done < len(rows):
-            count, statement = next((size for size in _INSERTS if size[0] >= len(rows) - done), _INSERTS[-1])
+            count, statement = next((size for size in self._inserts if size[0] >= len(rows) - done), self._inserts[-1])
             values: list[Any] = list(chain.from_iterable(rows[done : done + count]))
             values += [None] * (count * _WIDTH - len(values))
             self._writer.execute(statement, values)

@@ -216,7 +216,7 @@ class Writer:
             calls.setdefault(future.get_loop(), []).append(future)
         for loop, of_loop in calls.items():
             if loop is None or loop.is_closed():
-                _make(call for call in of_loop if not isinstance(call, asyncio.Future))
+                _make_here(of_loop)
             else:
                 _make_in(loop, of_loop)
 
@@ -230,12 +230,14 @@ class Writer:
             self._thread.join()
 
 
-def _make(calls: Iterable[Call]) -> None:
+def _make_here(calls: Iterable[Call]) -> None:
+    """Make calls in the writer thread; there is nobody for futures to tell."""
     for call in calls:
         if not isinstance(call, asyncio.Future):
-            call()
-        elif not call.done():
-            call.set_result(None)
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001  a dead writer thread would leave everybody else waiting
+                logger.error("callback_failed", error=repr(error))  # noqa: TRY400  the application's own, of which a traceback may tell too much
 
 
 def _make_in(loop: asyncio.AbstractEventLoop, calls: list[Call]) -> None:
@@ -244,7 +246,11 @@ def _make_in(loop: asyncio.AbstractEventLoop, calls: list[Call]) -> None:
 
     def make_some() -> None:
         some = list(islice(left, WOKEN_AT_ONCE))
-        _make(some)
+        for call in some:
+            if not isinstance(call, asyncio.Future):
+                loop.call_soon(call)  # by itself: one that fails is told to the loop, and the others are made
+            elif not call.done():
+                call.set_result(None)
         if len(some) == WOKEN_AT_ONCE:
             loop.call_soon(make_some)
 

@@ -6,6 +6,8 @@ import asyncio
 import copy
 import pickle
 import sys
+import threading
+import time
 import types
 from typing import Any, ClassVar
 
@@ -19,10 +21,11 @@ from symphony_es.core.state import (
     register_entity_restorer,
     restore_manager,
 )
-from symphony_es.core.state.attribution import attributed
+from symphony_es.core.state.attribution import attributed, current_attribution
 from symphony_es.core.state.snapshots import snapshotter
 from symphony_es.core.state.tracking.connect import connect
 from symphony_es.errors import (
+    DetachedEntityError,
     EntityBusyError,
     EntityExistsError,
     EntityNotFoundError,
@@ -32,6 +35,7 @@ from symphony_es.errors import (
     InvalidIdentifierError,
     RestorationError,
     StorageUnavailableError,
+    TransactionEndedError,
     UnstorableValueError,
 )
 from symphony_es.events.event import EventMetadata, NewEvent
@@ -624,3 +628,50 @@ async def test_the_trace_of_an_active_span_is_kept(symphony: Symphony, monkeypat
     first, second = await symphony.log.read_entity("Customer:c")
     assert (first.metadata.trace_id, second.metadata.trace_id) == (f"{0xABC:032x}", None)
     assert (second.metadata.correlation_id, second.metadata.user) == ("k", {"a": 1, "b": 2})
+
+
+class TestThreads:
+    async def test_a_change_that_waits_for_a_rollback_of_the_addition_is_refused(self, symphony: Symphony) -> None:
+        """It would be the first event of an entity that was never created, and no fold could pass it."""
+        customer = Customer(id="c")
+        refused: list[BaseException] = []
+
+        def change() -> None:
+            try:
+                customer.name = "from a thread"
+            except DetachedEntityError as error:
+                refused.append(error)
+
+        thread = threading.Thread(target=change, daemon=True)
+        block = symphony.transaction("T")
+        await block.__aenter__()
+        symphony.entities.add(customer)
+        record, lock = customer.__dict__["_symphony_record"], symphony.world.lock
+        with lock:
+            thread.start()
+            while not thread.is_alive():
+                await asyncio.sleep(0)
+            time.sleep(0.05)  # it waits for the lock by now; were it slower, it would find no record, and the test would show nothing
+            await block.__aexit__(ZeroDivisionError, ZeroDivisionError(), None)
+            assert symphony.entities.find("Customer:c") is None
+        await asyncio.to_thread(thread.join, 10)
+        assert record.closed is not None
+        await symphony.flush()
+        assert symphony.log.head == 0
+
+    async def test_a_block_that_cannot_begin_leaves_no_attribution(self, symphony: Symphony) -> None:
+        """A task that outlives its transaction asks for a block of it."""
+        ended = asyncio.Event()
+
+        async def late() -> str | None:
+            await ended.wait()
+            with pytest.raises(TransactionEndedError):
+                async with symphony.transaction("Late", actor="eve"):
+                    pass
+            return current_attribution.get().actor
+
+        async with symphony.transaction("T"):
+            task = asyncio.create_task(late())
+            await asyncio.sleep(0)
+        ended.set()
+        assert await task is None

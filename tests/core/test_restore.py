@@ -485,3 +485,48 @@ async def test_objects_are_listed_in_one_order_whatever_they_were_read_from(reop
     assert listed == {"events": ["a", "m", "z"], "snapshot": ["a", "m", "z"]}
     symphony.entities.add(Customer(id="b"))
     assert [customer.id for customer in symphony.entities.all("Customer")] == ["a", "m", "z", "b"]
+
+
+def test_one_loop_opens_another_makes_the_snapshot_that_is_due_and_a_third_closes(tmp_path: Path) -> None:
+    """What the first loop was weighing when it ended counts all the same."""
+    directory = tmp_path / "state"
+
+    async def fill() -> None:
+        async with Symphony({"state_dir": directory}, persistence_enabled=True) as symphony:
+            symphony.entities.add(Customer(id="large", name="n" * (2 * snapshotter.FLOOR_BYTES)))
+
+    asyncio.run(fill())
+    symphony = Symphony({"state_dir": directory}, persistence_enabled=True)
+    asyncio.run(symphony.setup())
+
+    async def check() -> None:
+        await symphony.create_checkpoint()
+        assert symphony._opened is not None
+        assert symphony._opened.snapshotter is not None
+        await symphony._opened.snapshotter.close()
+        assert [info.entity_count for info in symphony._opened.snapshotter.store.list()] == [1]
+
+    asyncio.run(check())
+    asyncio.run(symphony.close())
+
+
+async def test_a_snapshot_that_was_removed_in_order_is_no_damage(reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer removes one between a reader's list and its reading: the reader goes on with what there is."""
+    symphony = await reopen()
+    symphony.entities.add(Customer(id="a", name="x"))
+    await symphony.flush()
+    assert symphony._opened is not None
+    assert symphony._opened.snapshotter is not None
+    await symphony._opened.snapshotter.take(symphony.log.head)
+    store, history = symphony._opened.snapshotter.store, symphony.state_history
+    read_some = store.read_some
+
+    def racing(info: Any, keys: Any) -> Any:
+        store.delete(info)
+        return read_some(info, keys)
+
+    monkeypatch.setattr(store, "read_some", racing)
+    assert (await symphony.at("latest")).get("Customer:a")["name"] == "x"
+    assert (await history.entity_at("Customer:a", symphony.log.head)) is not None
+    assert not history.damaged
+    assert not store.damaged

@@ -163,6 +163,45 @@ class TestAppending:
         assert seen == [ticket, ticket]
         assert ticket.result().first == 1
 
+    async def test_a_callback_that_fails_keeps_nobody_waiting(self, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The loop is told of it; the others of the same commit are told as if nothing had happened."""
+        gate, real = threading.Event(), log._recorder.append_groups
+
+        def gated(groups: Any, time_ns: int) -> Any:
+            assert gate.wait(5)
+            return real(groups, time_ns)
+
+        monkeypatch.setattr(log._recorder, "append_groups", gated)
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        tickets = [log.submit([log.prepare(new(f"A:{number}", 1))]) for number in range(4)]
+        tickets[1].add_done_callback(lambda ticket: 1 // 0)
+        waits = [asyncio.ensure_future(ticket.wait()) for ticket in tickets]
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.wait_for(asyncio.gather(*waits), 10)
+        await asyncio.sleep(0)
+        assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
+
+    async def test_a_callback_that_fails_in_the_writers_thread_does_not_end_it(self, log: EventLog) -> None:
+        """One that was added where no loop runs is called there; the log goes on."""
+        called = threading.Event()
+
+        def failing(ticket: Any) -> None:
+            called.set()
+            raise ZeroDivisionError
+
+        def plain() -> None:
+            for number in range(50):  # one of them is added before the outcome is known
+                try:
+                    log.submit([log.prepare(new(f"A:{number}", 1))]).add_done_callback(failing)
+                except ZeroDivisionError:
+                    continue
+
+        await asyncio.to_thread(plain)
+        assert await asyncio.to_thread(called.wait, 10)
+        await log.append([new("B:1", 1)])
+
     async def test_threads_and_other_loops_append_too(self, log: EventLog) -> None:
         """submit is safe from plain threads; a ticket can be waited for in another loop."""
 

@@ -33,7 +33,8 @@ from symphony_es.log.factory import SQLiteLogFactory
 from symphony_es.log.log import Anchor, EventLog
 from symphony_es.log.mapper import LogMapper
 from symphony_es.log.memory import MemoryLogRecorder
-from symphony_es.log.sqlite import SQLiteLogRecorder
+from symphony_es.log.recorder import Appended, PreparedEvent
+from symphony_es.log.sqlite import SQLiteLogRecorder, fitting
 from symphony_es.log.walscan import scan_wal
 from tests.log.test_contract import new
 
@@ -45,6 +46,10 @@ async def filled(path: Path, events: int = 20) -> EventLog:
     for number in range(events):
         await log.append([new(f"E:{number % 4}", number // 4 + 1, value="x" * 50)])
     return log
+
+
+def prepared(key: str, version: int, size: int = 20) -> PreparedEvent:
+    return PreparedEvent(key, version, "Changed", os.urandom(16), os.urandom(16) + bytes(size))
 
 
 def child(program: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -574,8 +579,67 @@ class TestFailures:
         await log.close()
 
 
+class TestSizesOfCommits:
+    @pytest.mark.parametrize("variables", [None, 999], ids=["as built", "an older SQLite"])
+    def test_commits_of_all_sizes(self, tmp_path: Path, variables: int | None) -> None:
+        """At the edges of what one statement takes, and beyond: whole, in order, and no transaction stays open."""
+        recorder = SQLiteLogRecorder(tmp_path / "events.db")
+        if variables is not None:
+            recorder._writer.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, variables)
+            recorder._inserts = fitting(recorder._writer)
+        total = 0
+        for size in (0, 1, 2, 4, 5, 16, 17, 64, 65, 256, 257, 1023, 1024, 1025, 2049):
+            group = [prepared("A:1", total + number) for number in range(1, size + 1)]
+            (outcome,) = recorder.append_groups([group], 1)
+            total += size
+            assert isinstance(outcome, Appended)
+            assert (outcome.last, recorder.head(), recorder._writer.in_transaction) == (total, total, False)
+        rows = recorder.read(0, limit=10_000)
+        assert [(row[0], row[2]) for row in rows] == [(number, number) for number in range(1, total + 1)]
+        recorder.close()
+
+    @pytest.mark.parametrize("count", [3, 1500])
+    def test_an_unforeseen_conflict_in_a_large_commit_fails_alone(self, tmp_path: Path, count: int) -> None:
+        """Whether the commit is one statement or several; also where its rows are heavy."""
+        for size in (20, 1_000_000 // count):
+            recorder = SQLiteLogRecorder(tmp_path / f"{size}.db")
+            recorder.append_groups([[prepared("A:1", number) for number in range(1, 4)]], 1)
+            recorder._versions["A:1"] = 1
+            good, bad = [prepared("B:1", number, size) for number in range(1, count + 1)], [prepared("A:1", 2, size)]
+            outcomes = recorder.append_groups([good, bad], 1)
+            assert [type(outcome) for outcome in outcomes] == [Appended, ConcurrencyError]
+            assert (recorder.head(), recorder._writer.in_transaction) == (3 + count, False)
+            recorder.close()
+
+    def test_a_full_disk_in_a_large_commit(self, tmp_path: Path) -> None:
+        """It rolls back, and can be tried again."""
+        recorder = SQLiteLogRecorder(tmp_path / "events.db")
+        (pages,) = recorder._writer.execute("PRAGMA page_count").fetchone()
+        group = [prepared("A:1", number, 200) for number in range(1, 1501)]
+        recorder._writer.execute(f"PRAGMA max_page_count={pages}")
+        with pytest.raises(LogUnavailableError, match="the disk is full") as caught:
+            recorder.append_groups([group], 1)
+        assert not caught.value.outcome_unknown
+        assert (recorder.head(), recorder._writer.in_transaction) == (0, False)
+        recorder._writer.execute("PRAGMA max_page_count=100000")
+        assert recorder.append_groups([group], 1) == [Appended(1, 1500, 1)]
+        recorder.close()
+
+
 class TestEventsourcing:
     """The library's own interfaces work on the log, and its traps are closed."""
+
+    def test_a_damaged_copy_is_refused_by_the_memory_store(self, tmp_path: Path) -> None:
+        """Every row that a store hands out has been checked: what is sealed elsewhere, when it comes in."""
+        source = asyncio.run(_rows(tmp_path / "source"))
+        recorder: Any = MemoryLogRecorder()
+        stored = [
+            StoredEvent(originator_id=row[1], originator_version=row[2], topic=row[3], state=row[4][:-6] + b"x" + row[4][-5:])
+            for row in source[:1]
+        ]
+        with pytest.raises(DamagedEventError):
+            recorder.insert_events(stored)
+        assert recorder.max_notification_id() is None
 
     @pytest.mark.parametrize("kind", ["memory", "sqlite"])
     def test_its_recorder_interfaces(self, tmp_path: Path, kind: str) -> None:

@@ -466,6 +466,43 @@ async def test_what_a_runner_refuses(log: EventLog, run: RunnerMaker, directory:
     await reading.close()
 
 
+async def test_a_runner_that_closes_tells_nothing_that_it_cannot_note(log: EventLog, run: RunnerMaker) -> None:
+    """One projection waits for its second attempt while another is slow to close: the next runner tells it, once."""
+
+    class Flaky(Tally):
+        calls = 0
+
+        def after_commit(self, events: Any) -> None:
+            self.calls += 1
+            if self.calls == 1:
+                raise ConnectionError("mail server")
+            super().after_commit(events)
+
+    class Slow(Tally):
+        name = "slow"
+        begun, released = threading.Event(), threading.Event()
+
+        def after_commit(self, events: Any) -> None:
+            self.begun.set()
+            assert self.released.wait(20)
+
+    await fill(log, 3)
+    flaky, slow = Flaky(), Slow()
+    runner = run(log, flaky, slow, delay_s=0.1)
+    await runner.catch_up()
+    await fill(log, 2)
+    task = asyncio.ensure_future(runner.catch_up())
+    while not (flaky.calls and slow.begun.is_set()):
+        await asyncio.sleep(0.005)
+    closing = asyncio.ensure_future(runner.close())
+    await asyncio.sleep(0.3)  # the second attempt would be made meanwhile
+    slow.released.set()
+    await asyncio.gather(task, closing, return_exceptions=True)
+    again = Tally()
+    await run(log, again).catch_up()
+    assert sorted(flaky.effects + again.effects) == [4, 5]
+
+
 async def test_the_loop_goes_on_during_a_build(log: EventLog, run: RunnerMaker) -> None:
     """Decoding and applying are done beside it."""
     await fill(log, 10_000)

@@ -82,6 +82,7 @@ class CheckpointManager(CheckpointReader):
             CheckpointError: called inside a transaction, whose changes are not in the log yet.
             EntityOutOfStepError: changes of an entity could not be appended.
             UnstorableValueError: the metadata are no plain data.
+            DamagedEventError: the first call after opening counts the entities of the events since the nearest snapshot; one is damaged.
         """
         if open_scope_of(world) is not None:
             raise CheckpointError("a checkpoint cannot be made inside a transaction: its changes are not in the log before it ends")

@@ -95,6 +95,9 @@ class StateHistory:
         return [info for info in self.snapshots.list() if info.position <= position]
 
     def _report(self, info: SnapshotInfo, error: SnapshotDamagedError) -> None:
+        if self._store.is_gone(info):
+            logger.info("snapshot_gone", snapshot=info.name)  # the writer has removed it since it was listed: nothing is damaged
+            return
         logger.warning("snapshot_damaged", snapshot=info.name, error=str(error))
         self.damaged.append((info.name, str(error)))
         self._store.distrust(info, str(error))

@@ -132,7 +132,10 @@ class Membership:
         return entity if self.record_of(entity) is not None else None
 
     def all(self, entity_type: str | None = None) -> list[Any]:
-        """All live objects, or those of a type, those that a resume brought by their keys, then the others as they were added or loaded."""
+        """All live objects, or those of a type, those that a resume brought by their keys, then the others as they were added or loaded.
+
+        What was removed in a transaction that failed comes last.
+        """
         if entity_type is None:
             return [record.obj for record in self._records.values()]
         prefix = f"{entity_type}:"
@@ -348,7 +351,8 @@ class Membership:
             self._foreign[id(record.obj)] = record
 
     def forget(self, record: EntityRecord) -> None:
-        """Take a record out of this world, as if it had never been added."""
+        """Take a record out of this world, as if it had never been added; a thread that waits to change its object is refused."""
+        record.closed = "its addition was undone"
         self._records.pop(record.key, None)
         self._foreign.pop(id(record.obj), None)
         if kind_of(record.obj) == "entity":

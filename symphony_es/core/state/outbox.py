@@ -24,7 +24,7 @@ from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.codec import encode_value
 from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import uuid7
-from symphony_es.events.rows import HEADER_BYTES
+from symphony_es.events.rows import CHECK_BYTES, HEADER_BYTES
 
 if TYPE_CHECKING:
     from symphony_es.core.state.transactions import Transaction
@@ -150,7 +150,7 @@ class Outbox:
         for record, _ in parts:
             record.pending = []  # of a transaction's there is nothing: it was submitted when they were claimed
         self._flights.append(Flight(ticket, parts, transaction))
-        self.on_submitted(ticket.size_bytes + len(prepared) * HEADER_BYTES)
+        self.on_submitted(ticket.size_bytes + len(prepared) * (HEADER_BYTES + CHECK_BYTES))
         return ticket
 
     def _prepare_split(self, record: EntityRecord, segment: Segment, version: int, first: bytes | None) -> list[PreparedEvent]:

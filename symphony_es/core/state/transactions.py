@@ -229,11 +229,11 @@ class _Block:
         return self._scope
 
     def _begin(self) -> None:
-        if self._attribution:
-            self._attribution_token = attribute(**self._attribution)
         enclosing = scope_of(self.world)
         if enclosing is not None:
             enclosing.transaction.check_open(f"what the block {self.name!r} would change")
+        if self._attribution:
+            self._attribution_token = attribute(**self._attribution)
         self._outer = enclosing is None
         transaction = Transaction(self.world, self.name or "a block") if enclosing is None else enclosing.transaction
         self.world.open_transactions.add(transaction)

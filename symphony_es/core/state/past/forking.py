@@ -73,7 +73,7 @@ async def fork_log(
     await check_boundary(history.log, position)
     into = await asyncio.to_thread(_check_target, into)
     states = live_states(await history.states_at(position))
-    built = into.with_name(f".{into.name[:200]}.{os.getpid()}-{os.urandom(4).hex()}.part")
+    built = into.with_name(f".{os.fsencode(into.name)[:200].decode(errors='ignore')}.{os.getpid()}-{os.urandom(4).hex()}.part")
     try:
         log = await EventLog.open(built)
         try:

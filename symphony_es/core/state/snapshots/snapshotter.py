@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from symphony_es.core.state.history import PAGE, StateHistory
+from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.snapshots.retention import spares_little
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import DamagedEventError, LogError, SnapshotDamagedError, StorageError
@@ -49,26 +49,33 @@ class Snapshotter:
         self._not_before = 0
         self._wanted = 0
         self._task: asyncio.Task[None] | None = None
+        self._unweighed: tuple[int, int] | None = None
         self._weighing: asyncio.Task[None] | None = None
 
     def open(self) -> None:
         """Begin to weigh the events since the newest snapshot. The application does not wait for it; what decides by it does."""
         newest = self._newest()
-        self._weighing = asyncio.create_task(self._weigh_stored(newest.position if newest is not None else 0, self.log.head))
+        self._unweighed = (newest.position if newest is not None else 0, self.log.head)
+        self._weighing = asyncio.create_task(self._weigh_stored(*self._unweighed))
 
     async def _weigh_stored(self, after: int, until: int) -> None:
         try:
             stored = await self.log.weight(after, until)
         except (LogError, DamagedEventError) as error:
+            stored = 0
             self.failure = error
             logger.warning("snapshot_failed", position=until, error=str(error))
-        else:
+        if self._unweighed is not None:
+            self._unweighed = None
             self._weight += stored  # later ones are weighed as they are submitted, also during the wait above
 
     async def _weighed(self) -> None:
         """Wait until the events that the log was opened with have been weighed."""
-        if self._weighing is not None:
-            await asyncio.wait([self._weighing])
+        while self._unweighed is not None:
+            task = self._weighing
+            if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():  # the loop it began in has ended
+                task = self._weighing = asyncio.create_task(self._weigh_stored(*self._unweighed))
+            await asyncio.wait([task])
 
     def weigh(self, appended_bytes: int) -> None:
         """Take note of bytes that have been submitted to the log.
@@ -99,7 +106,7 @@ class Snapshotter:
 
     def consider(self, position: int) -> None:
         """Begin a snapshot at a position when one is due and none is being written; when the weight is not known yet, as soon as it is."""
-        if self.due or (self._weighing is not None and not self._weighing.done()):
+        if self.due or self._unweighed is not None:
             self._wanted = max(self._wanted, position)
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._work())
@@ -154,10 +161,10 @@ class Snapshotter:
 
     async def _thin(self) -> None:
         """Remove older snapshots that are not worth their room: the last one where it spares little, and what is too much together."""
-        _, *older = self.store.list()
+        older = self.store.list()[1:]
         if older:
             last, before = older[0], older[1] if len(older) > 1 else None
-            events_bytes = await self.log.weight(before.position if before is not None else 0) - await self.log.weight(last.position)
+            events_bytes = await self.log.weight(before.position if before is not None else 0, last.position)
             if spares_little(last, before, events_bytes):
                 await asyncio.to_thread(self.store.delete, last)
         await asyncio.to_thread(self.store.thin, await self.log.size_bytes())
@@ -171,8 +178,7 @@ class Snapshotter:
             self.store.distrust(base, str(error))
             return None
         fold = Fold(earlier, base.position)
-        while fold.position < position:
-            fold.apply_rows(await self.log.read_rows(after=fold.position, until=position, limit=PAGE))
+        await self.log.replay(fold, position)
         try:
             return await self.store.merge(base, fold.states, position, anchor)
         except SnapshotDamagedError as error:
@@ -181,9 +187,11 @@ class Snapshotter:
 
     async def close(self) -> None:
         """Wait for the snapshot that is being written."""
-        await self._weighed()
         if self._task is not None:
             await self._task
+        if self._weighing is not None and not self._weighing.done() and self._weighing.get_loop() is asyncio.get_running_loop():
+            self._weighing.cancel()
+            await asyncio.wait([self._weighing])
 
 
 def _key(state: EntityState) -> str:

@@ -110,6 +110,14 @@ class SnapshotStore:
             self._known().pop(info.name, None)
             self._damaged[info.name] = why
 
+    def is_gone(self, info: SnapshotInfo) -> bool:
+        """Whether a snapshot's file is not there any more; then the list is read anew when it is asked for."""
+        if (self.directory / info.name).exists():
+            return False
+        with self._lock:
+            self._infos = None
+        return True
+
     async def write(self, position: int, anchor: Anchor, states: Iterable[EntityState]) -> SnapshotInfo:
         """Write a snapshot of all states at a position; they come sorted by key and are read in a worker thread.
 

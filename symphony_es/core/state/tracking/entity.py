@@ -207,7 +207,9 @@ def _make_entity_setter(spec: ClassSpec) -> Any:
             if record is None:
                 if type(held.get(name)) in UNOWNED:
                     attributes_of(self)[name] = new
-                    return
+                    if "_symphony_record" not in self.__dict__:
+                        return
+                    # It has been added by another thread meanwhile, perhaps with the value before: so it is assigned once more.
             else:
                 lock = record.world.lock
                 lock.acquire()  # `with` takes twice as long
