@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measuring import Result, run_row
-from benchmarks.report import as_json, as_text, surroundings, write
+from benchmarks.report import as_json, as_text, earlier, surroundings, write
 from benchmarks.rows.table import ROWS
 
 
@@ -29,7 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how many rounds in place of each row's own number")
     parser.add_argument("--peers", action="store_true", help="with the peers; they are the dependency group of that name")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the results as JSON")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="write results.json, README.md and plots (SVG, by matplotlib)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="write results.json, README.md and plots; rows not asked for stay as they are")
     parser.add_argument("--work", metavar="DIR", type=Path, help="where logs are made, in place of the system's temporary directory")
     return parser.parse_args()
 
@@ -57,6 +57,8 @@ def main() -> None:
     if unknown:
         raise SystemExit(f"no such rows: {', '.join(unknown)}; --list shows them")
     scale = "quick" if given.quick else "full" if given.full else "default"
+    around = surroundings(scale)
+    kept = [result for result in earlier(given.out, ROWS, around) if result.row.name not in names] if given.out is not None else []
     results: list[Result] = []
     began = time.monotonic()
 
@@ -69,11 +71,10 @@ def main() -> None:
                 result = run_row(row, Path(directory), scale=scale, peers=given.peers, rounds=given.rounds, say=say)
                 results.append(result)
                 print(as_text(result), flush=True)
-                around = surroundings(scale)
                 if given.json is not None:
                     given.json.write_text(json.dumps(as_json(results, around), indent=1) + "\n")
                 if given.out is not None:
-                    write(results, given.out, around)
+                    write(sorted([*results, *kept], key=lambda result: ROWS.index(result.row)), given.out, around)
     say("done")
 
 

@@ -13,9 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import Contender, Goal, Result, Sample
+from benchmarks.measuring import Contender, Goal, Result, Row, Sample
 
-__all__ = ["as_json", "as_markdown", "as_text", "surroundings", "write"]
+__all__ = ["as_json", "as_markdown", "as_text", "earlier", "surroundings", "write"]
 
 PACKAGES = ("symphony-es", "eventsourcing", "msgpack", "dbos", "langgraph", "langgraph-checkpoint-sqlite", "apache-burr")
 VERDICTS = {True: "reached", False: "not reached", None: ""}
@@ -170,6 +170,30 @@ def _section(result: Result) -> list[str]:
         lines.append(f"| {contender.name} | {contender.what} | {shown} | {rounds} | {held} |")
     lines += [f"| {name} | failed | {why.splitlines()[-1][:200]} | | |" for name, why in result.failures.items()]
     return [*lines, ""]
+
+
+def earlier(directory: Path, rows: Sequence[Row], around: dict[str, Any]) -> list[Result]:
+    """Results of rows that another run has written there, at the same scale with the same versions: a row is measured as a whole."""
+    path = directory / "results.json"
+    if not path.exists():
+        return []
+    stored = json.loads(path.read_text())
+    by_name = {row.name: row for row in rows}
+    return [
+        Result(
+            row=by_name[row["name"]],
+            sizes=row["sizes"],
+            samples={
+                contender["name"]: [
+                    Sample(figures=figures, settings=contender["settings"], series=contender["series"]) for figures in contender["rounds"]
+                ]
+                for contender in row["contenders"]
+            },
+            failures=row["failures"],
+        )
+        for row in stored["rows"]
+        if row["name"] in by_name and stored["surroundings"] == around
+    ]
 
 
 def write(results: Sequence[Result], directory: Path, around: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.measuring import Goal, Result, Row, Sample, run_row
-from benchmarks.report import as_json, as_markdown, as_text, surroundings
+from benchmarks.report import as_json, as_markdown, as_text, earlier, surroundings, write
 from benchmarks.rows.table import ROWS
 
 BY_NAME = {row.name: row for row in ROWS}
@@ -77,3 +77,14 @@ def test_ratios_are_those_of_one_round() -> None:
     assert result.goal_values(Goal(text="", of="ours.rate", to="floor.rate")) == [0.5, 0.5]
     assert result.goal_values(Goal(text="", of="ours.rate", to="once.rate")) == [5.5 / 4]
     assert result.goal_values(Goal(text="", of="ours.rate", to="missing.rate")) == []
+
+
+def test_rows_that_are_not_measured_again_stay(tmp_path: Path) -> None:
+    """What was written is read back as it was, for the same surroundings only."""
+    result = run_row(BY_NAME["assigning"], tmp_path / "work", rounds=2, sizes=SMALL["assigning"], isolated=False)
+    around = surroundings("tiny")
+    write([result], tmp_path / "out", around)
+    (again,) = earlier(tmp_path / "out", ROWS, around)
+    assert as_json([again], around) == json.loads(json.dumps(as_json([result], around)))
+    assert earlier(tmp_path / "out", ROWS, surroundings("quick")) == []
+    assert earlier(tmp_path / "nothing", ROWS, around) == []
