@@ -29,7 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how many rounds in place of each row's own number")
     parser.add_argument("--peers", action="store_true", help="with the peers; they are the dependency group of that name")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the results as JSON")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="write results.json, README.md and plots; rows not asked for stay as they are")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="write results, a page and plots; rows not asked for stay as they are")
     parser.add_argument("--work", metavar="DIR", type=Path, help="where logs are made, in place of the system's temporary directory")
     return parser.parse_args()
 
