@@ -62,7 +62,7 @@ async def names_of(symphony: Symphony, key: str) -> list[str]:
 
 class TestWhatComes:
     async def test_one_entity_or_several_without_the_others(self, reopen: Opener) -> None:
-        """The object itself, or a list in the order asked for; a second call gives the same objects; the rest waits on."""
+        """The object itself, or for some a list in the order asked for; a second call gives the same objects; the rest waits on."""
         symphony = await reopen()
         for name in "abc":
             symphony.entities.add(Customer(id=name, name=name.upper()))
@@ -70,11 +70,12 @@ class TestWhatComes:
         a = await symphony.entities.load("Customer:a")
         assert (a.name, symphony.entities.all()) == ("A", [a])
         assert symphony.entities.get("Customer:a") is a
-        assert await symphony.entities.load("Customer:b", EntityReference("Customer", "a"), "Customer:b") == [
+        assert await symphony.entities.load_all(["Customer:b", EntityReference("Customer", "a"), "Customer:b"]) == [
             b := symphony.entities.get("Customer:b"), a, b,
         ]  # fmt: skip
         assert b.name == "B"
-        assert await symphony.entities.load() == []
+        assert await symphony.entities.load_all(iter(["Customer:a"])) == [a]
+        assert await symphony.entities.load_all([]) == []
         assert symphony.last_load is not None
         assert (symphony.last_load.restored, symphony.last_load.complete, symphony.last_load.position) == (1, True, symphony.log.head)
         with pytest.raises(EntityNotFoundError, match="waits in the log"):
@@ -151,9 +152,9 @@ class TestWhatComes:
         symphony = await reopen()
         for key in ("Customer:nobody", "Customer:gone", f"symphony.Checkpoint:{checkpoint}"):
             with pytest.raises(EntityNotFoundError, match=key):
-                await symphony.entities.load("Customer:c", key)
+                await symphony.entities.load_all(["Customer:c", key])
         with pytest.raises(InvalidIdentifierError):
-            await symphony.entities.load("Customer", "c")
+            await symphony.entities.load("Customer")
         assert symphony.entities.all() == []
         customer = await symphony.entities.load("Customer:c")
         symphony.entities.remove(customer)
@@ -204,7 +205,7 @@ class TestRestorers:
         symphony = await reopen()
         symphony.restore_manager.register_restorer(GadgetRestorer())
         owner = await symphony.entities.load("Gadget:owner")
-        owned, customer = await symphony.entities.load("Gadget:owned", "Customer:c")
+        owned, customer = await symphony.entities.load_all(["Gadget:owned", "Customer:c"])
         assert owned.owner is owned.all[0] is customer.notes["owner"] is owner
         assert symphony.last_load is not None
         assert symphony.last_load.complete
@@ -228,7 +229,7 @@ class TestRestorers:
             symphony.entities.add(Gadget(id=name, size=1, colour="red"), "Gadget")
         symphony = await reopen()
         symphony.restore_manager.register_restorer(Forgetful())
-        g, h = await symphony.entities.load("Gadget:g", "Gadget:h")
+        g, h = await symphony.entities.load_all(["Gadget:g", "Gadget:h"])
         assert symphony.last_load is not None
         assert [(item.entity, item.paths) for item in symphony.last_load.different] == [
             ("Gadget:g", (("colour",),)), ("Gadget:h", (("colour",),)),
