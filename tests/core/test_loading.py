@@ -34,7 +34,7 @@ class Gadget:
 
 
 class GadgetRestorer(EntityRestorer):
-    """Waits in the middle of restoring, when it is given what to wait for."""
+    """Waits in the middle of restoring, when it is told to; has the customer of an `owner_id` connected."""
 
     entity_type = "Gadget"  # type: ignore[assignment]
 
@@ -48,7 +48,10 @@ class GadgetRestorer(EntityRestorer):
         self.begun.set()
         await self.go_on.wait()
         self.made += 1
-        return Gadget(**data)
+        made = Gadget(**data)
+        if "owner_id" in data:
+            context.add_pending_reference(made, "_owner", EntityReference("Customer", data["owner_id"]))
+        return made
 
     def hold(self) -> None:
         """From now on wait until `go_on` is set."""
@@ -277,19 +280,12 @@ class TestRestorers:
 
     async def test_references_that_only_a_restorer_knows_come_along(self, reopen: Opener) -> None:
         """What it asks to have connected is loaded, too, with all that hangs on it."""
-
-        class Linking(GadgetRestorer):
-            async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
-                made = Gadget(**data)
-                context.add_pending_reference(made, "_owner", EntityReference("Customer", data["owner_id"]))
-                return made
-
         symphony = await reopen()
         symphony.entities.add(Customer(id="c", boss=Customer(id="boss")))
         symphony.entities.add(Gadget(id="g", owner_id="c"), "Gadget")
         symphony.entities.add(Gadget(id="h", owner_id="nobody"), "Gadget")
         symphony = await reopen()
-        symphony.restore_manager.register_restorer(Linking())
+        symphony.restore_manager.register_restorer(GadgetRestorer())
         g = await symphony.entities.load("Gadget:g")
         assert g._owner is symphony.entities.get("Customer:c")
         assert g._owner.boss is symphony.entities.get("Customer:boss")
@@ -465,6 +461,49 @@ class TestConcurrency:
         symphony.entities.record(gadget)
         await symphony.flush()
         assert [event.version for event in await symphony.log.read_entity("Gadget:g")] == [1, 2]
+
+    async def test_what_is_removed_meanwhile_stays_removed(self, reopen: Opener) -> None:
+        """Although it was live when the load began, and a restorer asks for it when its removal is in the log."""
+        symphony = await reopen()
+        symphony.entities.add(Customer(id="other"))
+        symphony.entities.add(Gadget(id="g", owner_id="other"), "Gadget")
+        symphony = await reopen()
+        restorer = GadgetRestorer()
+        symphony.restore_manager.register_restorer(restorer)
+        other = await symphony.entities.load("Customer:other")
+        restorer.hold()
+        load = asyncio.create_task(symphony.entities.load("Gadget:g"))
+        await restorer.begun.wait()
+        symphony.entities.remove(other)
+        await symphony.flush()
+        restorer.go_on.set()
+        gadget = await load
+        assert gadget._owner == EntityReference("Customer", "other")
+        assert symphony.entities.all() == [gadget]
+        assert symphony.last_load is not None
+        assert symphony.last_load.position == symphony.log.head
+
+    async def test_what_an_open_transaction_has_removed_is_connected_to(self, reopen: Opener) -> None:
+        """The removal may be rolled back, as here; asked for by itself it is not there, and then nothing is loaded."""
+        symphony = await reopen()
+        symphony.entities.add(Customer(id="c", boss=Customer(id="boss")))
+        symphony.entities.add(Customer(id="other"))
+        symphony = await reopen()
+        boss = await symphony.entities.load("Customer:boss")
+        with pytest.raises(ZeroDivisionError):
+            async with symphony.transaction("Undone"):
+                symphony.entities.remove(boss)
+                with pytest.raises(EntityNotFoundError, match="Customer:boss"):
+                    await symphony.entities.load_all(["Customer:other", "Customer:boss"])
+                assert symphony.entities.all() == []
+                customer = await symphony.entities.load("Customer:c")
+                raise ZeroDivisionError
+        assert customer.boss is boss is symphony.entities.get("Customer:boss")
+        assert symphony.last_load is not None
+        assert symphony.last_load.complete
+        boss.name = "still here"
+        await symphony.flush()
+        assert await names_of(symphony, "Customer:boss") == ["CustomerCreated", "CustomerChanged"]
 
     async def test_a_resume_waits_for_a_load_and_a_load_for_a_resume(self, reopen: Opener) -> None:
         """In either order the object returned is the one that is live."""
