@@ -395,7 +395,9 @@ class Symphony:
         """Make entities live that wait in the log: for the facades; applications call `entities.load` or `entities.load_all`."""
         async with self._changing_world("a load", restoring=self.world.restoring):
             beside = self.world_under_construction()
-            self.last_load = await Loading(self.state_history, self.world, beside, self.shell(beside)).run(keys, strict=strict)
+            shell = self.shell(beside)
+            self.last_load = await Loading(self.state_history, self.world, beside, shell).run(keys, strict=strict)
+            shell._world = self.world  # an object that keeps it goes on with what is live
 
     def world_under_construction(self) -> World:
         """An empty world for restorers to fill: nothing done in it is appended."""

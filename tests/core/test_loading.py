@@ -314,6 +314,54 @@ class TestRestorers:
         customer = await symphony.entities.load("Customer:c")
         assert isinstance(customer.notes["g"], Gadget)
 
+    async def test_an_object_may_keep_the_symphony_its_restorer_saw(self, reopen: Opener) -> None:
+        """Afterwards that is the application's, as after a resume: it finds, adds, loads, waits until durable, and rolls back."""
+
+        class Keeping(GadgetRestorer):
+            async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+                return Gadget(**data, _symphony=context.symphony)
+
+        symphony = await reopen()
+        symphony.entities.add(Gadget(id="g"), "Gadget")
+        symphony.entities.add(Customer(id="c", name="1"))
+        symphony = await reopen()
+        symphony.restore_manager.register_restorer(Keeping())
+        seen = (await symphony.entities.load("Gadget:g"))._symphony
+        customer = await seen.entities.load("Customer:c")
+        assert customer is symphony.entities.get("Customer:c")
+        added = seen.entities.add(Customer(id="new"))
+        assert symphony.entities.get("Customer:new") is added
+        await seen.flush()
+        assert await names_of(symphony, "Customer:new") == ["CustomerCreated"]
+        with pytest.raises(ZeroDivisionError):
+            async with seen.transaction("Undone"):
+                customer.name = "2"
+                raise ZeroDivisionError
+        assert customer.name == "1"
+
+    async def test_what_was_made_by_a_load_that_failed_cannot_be_changed(self, reopen: Opener) -> None:
+        """An object that a restorer kept would lose what is changed in it; what was live before is live."""
+        kept: list[Any] = []
+
+        class Failing(GadgetRestorer):
+            async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+                kept.append(context.get_entity("Customer", "c"))
+                raise ValueError("broken")
+
+        symphony = await reopen()
+        gadget = symphony.entities.add(Gadget(id="g"), "Gadget")
+        symphony.entities.add(Customer(id="c", boss=Customer(id="boss"), notes={"g": gadget}))
+        symphony = await reopen()
+        symphony.restore_manager.register_restorer(Failing())
+        boss = await symphony.entities.load("Customer:boss")
+        with pytest.raises(RestorationError):
+            await symphony.entities.load("Customer:c")
+        with pytest.raises(DetachedEntityError, match="made by a load that failed"):
+            kept[0].name = "lost"
+        boss.name = "changed"
+        await symphony.flush()
+        assert await names_of(symphony, "Customer:boss") == ["CustomerCreated", "CustomerChanged"]
+
     async def test_a_restorer_cannot_load_or_resume(self, reopen: Opener) -> None:
         """It would wait for its own end: it is refused, through its context and through the application's Symphony."""
 

@@ -57,6 +57,18 @@ class Loading:
             UnresolvedReferenceError: `strict`, and a target is missing. In all cases the live world is as it was.
         """
         started = time.monotonic()
+        try:
+            await self._build(keys, strict=strict)
+            self.live.take_in(self.beside)
+        except BaseException:
+            self.beside.close("it was made by a load that failed")
+            raise
+        self.report.damaged_snapshots = list(self.history.damaged)
+        self.report.duration_s = time.monotonic() - started
+        logger.debug("entities_loaded", position=self.report.position, duration_ms=round(self.report.duration_s * 1000, 1))
+        return self.report
+
+    async def _build(self, keys: Sequence[str], *, strict: bool) -> None:
         builder, context = self._builder, self._builder.context
         states = await self._read(keys)
         for key in keys:
@@ -68,11 +80,6 @@ class Loading:
             states = await self._read(reference.key for _, _, reference in context.pending_references)
         await builder.connect(strict=strict)
         await builder.compare()
-        self.live.take_in(self.beside)
-        self.report.damaged_snapshots = list(self.history.damaged)
-        self.report.duration_s = time.monotonic() - started
-        logger.debug("entities_loaded", position=self.report.position, duration_ms=round(self.report.duration_s * 1000, 1))
-        return self.report
 
     async def _read(self, keys: Iterable[str]) -> dict[str, EntityState]:
         """The states of entities that are not live, and of all they refer to, reference by reference; each is read once."""
