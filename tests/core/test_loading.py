@@ -363,7 +363,7 @@ class TestRestorers:
         assert await names_of(symphony, "Customer:boss") == ["CustomerCreated", "CustomerChanged"]
 
     async def test_a_restorer_cannot_load_or_resume(self, reopen: Opener) -> None:
-        """It would wait for its own end: it is refused, through its context and through the application's Symphony."""
+        """It would wait for its own end: it is refused, through its context, the application's Symphony, and tasks that it begins."""
 
         class Loading(GadgetRestorer):
             looking = False
@@ -376,6 +376,9 @@ class TestRestorers:
                         await symphony.entities.load("Customer:c")
                     with pytest.raises(RestorationError, match="asks for a resume"):
                         await symphony.resume()
+                    tasks = asyncio.gather(symphony.entities.load("Customer:c"), symphony.resume(), return_exceptions=True)
+                    done = await asyncio.wait_for(tasks, 10)
+                    assert [type(error) for error in done] == [RestorationError, RestorationError]
                 return Gadget(**data, symphony_seen=context.symphony)
 
             def capture(self, entity: Any) -> dict[str, Any]:
@@ -393,6 +396,37 @@ class TestRestorers:
         await (await symphony.at("latest")).objects()
         assert symphony.entities.get("Gadget:g").symphony_seen.entities.get("Customer:c") is symphony.entities.get("Customer:c")
         assert await symphony.entities.get("Gadget:g").symphony_seen.entities.load("Customer:c") is symphony.entities.get("Customer:c")
+
+    async def test_what_a_restorer_begins_may_load_when_the_load_is_done(self, reopen: Opener) -> None:
+        """A task that outlives the load it was begun in waits for its turn, like any other, also while another load is under way."""
+        tasks: list[asyncio.Task[Any]] = []
+
+        class Beginning(GadgetRestorer):
+            async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+                if not tasks:
+                    tasks.append(asyncio.create_task(self.later()))
+                return await super().restore(entity_id, data, context)
+
+            async def later(self) -> Any:
+                await again.wait()
+                return await symphony.entities.load("Customer:c")
+
+        symphony = await reopen()
+        symphony.entities.add(Gadget(id="g"), "Gadget")
+        symphony.entities.add(Gadget(id="h"), "Gadget")
+        symphony.entities.add(Customer(id="c"))
+        symphony = await reopen()
+        restorer, again = Beginning(), asyncio.Event()
+        symphony.restore_manager.register_restorer(restorer)
+        await symphony.entities.load("Gadget:g")
+        restorer.hold()
+        second = asyncio.create_task(symphony.entities.load("Gadget:h"))
+        await restorer.begun.wait()
+        again.set()
+        await asyncio.sleep(0)
+        restorer.go_on.set()
+        await second
+        assert await tasks[0] is symphony.entities.get("Customer:c")
 
 
 class TestAfterwards:
