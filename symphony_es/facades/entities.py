@@ -76,7 +76,8 @@ class Entities:
 
         They are as they are at the head of the log. What is live already is not read: its object is returned. `symphony.last_load` is
         the report: what has no restorer, which references have no target, what differs from its state. Calls of `on_restore` are not
-        made, and nothing is appended. Costs what is loaded, however many entities and events the log has.
+        made. Nothing is appended, unless a restorer changes an object that is live already: that is a change like any other. Costs what is
+        loaded, however many entities and events the log has.
 
         Args:
             entities: `"Type:id"` or `EntityReference` of each.

@@ -291,6 +291,24 @@ class TestRestorers:
         assert g._owner.boss is symphony.entities.get("Customer:boss")
         assert (await symphony.entities.load("Gadget:h"))._owner == EntityReference("Customer", "nobody")
 
+    async def test_what_a_restorer_changes_in_a_live_object_is_a_change(self, reopen: Opener) -> None:
+        """A load appends nothing of its own, and takes nothing back: the live world is not under construction."""
+
+        class Changing(GadgetRestorer):
+            async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+                symphony.entities.get("Customer:c").name = "changed"
+                return await super().restore(entity_id, data, context)
+
+        symphony = await reopen()
+        symphony.entities.add(Gadget(id="g"), "Gadget")
+        symphony.entities.add(Customer(id="c"))
+        symphony = await reopen()
+        symphony.restore_manager.register_restorer(Changing())
+        await symphony.entities.load("Customer:c")
+        await symphony.entities.load("Gadget:g")
+        await symphony.flush()
+        assert await names_of(symphony, "Customer:c") == ["CustomerCreated", "CustomerChanged"]
+
     async def test_a_restorer_that_fails_leaves_everything_as_it_was(self, reopen: Opener) -> None:
         """All or nothing, the error names restorer and entity; the same call works when the cause is gone."""
 

@@ -2,8 +2,10 @@
 
 A world of these entities alone is built beside the live one, as a resume builds one of all, and moved into it in one step. What is live
 already is neither read nor made again: the new objects are connected to it. Nothing is appended, and a failure leaves the live world
-as it was. While an entity is not live nobody can change it, so its state at the head stays its state whatever else is appended meanwhile;
-what ceases to be live meanwhile has been removed, so each read is of the head as it is when the live world has been asked.
+as it was; only what a restorer changes in a live object is a change like any other.
+
+While an entity is not live nobody can change it, so its state at the head stays its state whatever else is appended meanwhile. What ceases
+to be live meanwhile has been removed, so each read is of the head as it is when the live world has been asked.
 """
 
 from __future__ import annotations
