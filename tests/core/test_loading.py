@@ -21,6 +21,7 @@ from symphony_es.errors import (
     UnresolvedReferenceError,
 )
 from symphony_es.log.log import EventLog
+from symphony_es.log.sqlite_reading import SQLiteLogReader
 from symphony_es.workflow.runs.context import RunContext
 from tests.application import Customer, Invoice, Line, Money, Thermometer
 from tests.conftest import Opener
@@ -685,33 +686,39 @@ class TestRuns:
 
 
 class Reads:
-    """Counts what is read of snapshots and of the log."""
+    """Counts what is read of snapshots and of the log, and the calls of the log's reader thread in which entities are read."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.blocks = self.rows = self.whole = 0
-        read_block, read_rows, read_entity_rows = SnapshotReader.read_block, EventLog.read_rows, EventLog.read_entity_rows
+        self.blocks = self.rows = self.calls = 0
+        read_block, read, read_entity = SnapshotReader.read_block, SQLiteLogReader.read, SQLiteLogReader.read_entity
+        replay_some = EventLog._replay_some_entities
 
         def block(*arguments: Any) -> Any:
             self.blocks += 1
             return read_block(*arguments)
 
-        async def rows(*arguments: Any, **named: Any) -> Any:
-            found = await read_rows(*arguments, **named)
+        def rows(*arguments: Any, **named: Any) -> Any:
+            found = read(*arguments, **named)
             self.rows += len(found)
             return found
 
-        async def entity_rows(*arguments: Any, **named: Any) -> Any:
-            found = await read_entity_rows(*arguments, **named)
+        def entity_rows(*arguments: Any, **named: Any) -> Any:
+            found = read_entity(*arguments, **named)
             self.rows += len(found)
             return found
+
+        def entities(*arguments: Any) -> Any:
+            self.calls += 1
+            return replay_some(*arguments)
 
         def everything(*arguments: Any) -> Any:
             raise AssertionError("a snapshot is read as a whole")
 
         monkeypatch.setattr(SnapshotReader, "read_block", block)
         monkeypatch.setattr(SnapshotReader, "read_all", everything)
-        monkeypatch.setattr(EventLog, "read_rows", rows)
-        monkeypatch.setattr(EventLog, "read_entity_rows", entity_rows)
+        monkeypatch.setattr(SQLiteLogReader, "read", rows)
+        monkeypatch.setattr(SQLiteLogReader, "read_entity", entity_rows)
+        monkeypatch.setattr(EventLog, "_replay_some_entities", entities)
 
 
 @pytest.mark.parametrize("entities", [200, 2000])
@@ -731,4 +738,15 @@ async def test_the_cost_is_that_of_what_is_loaded(reopen: Opener, monkeypatch: p
     symphony = await reopen()
     later = await symphony.entities.load("Customer:later")
     assert later.boss.name == "changed"
-    assert (reads.blocks, reads.rows) == (2, 2)
+    assert (reads.blocks, reads.rows) == (2, 2 + 2)  # opening reads the newest row and the snapshot's
+
+
+async def test_what_an_entity_refers_to_is_read_together(reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hop to the log's thread costs more than reading an entity: there is one for the entity and one for all that it refers to."""
+    symphony = await reopen()
+    symphony.entities.add(Customer(id="hub", friends=[Customer(id=str(number)) for number in range(200)]))
+    symphony = await reopen()
+    reads = Reads(monkeypatch)
+    hub = await symphony.entities.load("Customer:hub")
+    assert [friend.id for friend in hub.friends] == [str(number) for number in range(200)]
+    assert (reads.calls, reads.rows) == (2, 201)

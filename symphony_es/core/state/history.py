@@ -115,15 +115,9 @@ class StateHistory:
         """
         self._check(position)
         base, states = await self._entities_base(keys, position)
-        for key in keys:
-            fold = Fold({key: states[key]} if key in states else {}, base)
-            while True:
-                known = fold.states.get(key)
-                rows = await self.log.read_entity_rows(key, known.version if known else 0, position, PAGE)
-                for row in rows:
-                    fold.apply_row(row)
-                if len(rows) < PAGE:
-                    break
+        folds = {key: Fold({key: states[key]} if key in states else {}, base) for key in keys}
+        await self.log.replay_entities(folds, position)
+        for fold in folds.values():
             states.update(fold.states)
         return states
 
