@@ -186,6 +186,9 @@ def _births_by(changes: Sequence[Any]) -> int:
 
 
 def live_states(fold: Fold) -> dict[str, EntityState]:
-    """The application's entities of a fold that are not deleted, in the order of their keys."""
+    """The application's entities of a fold that are not deleted, in the order of their keys.
+
+    Whether they come from a snapshot or from events, whoever lists states or objects finds one order.
+    """
     states = fold.states
     return {key: states[key] for key in sorted(states) if states[key].data is not None and not key.startswith(SYSTEM_PREFIX)}
