@@ -67,7 +67,10 @@ class Entities:
         return self._symphony.world.find(_reference(entity_type, entity_id))
 
     async def load(self, entity: str | EntityReference, *, strict: bool = False) -> Any:
-        """Makes an entity live that waits in the log, and returns its object: `load("Invoice:7")`. See `load_all`, also for the errors."""
+        """Makes an entity live that waits in the log, with all that it refers to, and returns its object: `load("Invoice:7")`.
+
+        Arguments, errors and what happens are those of `load_all`.
+        """
         (obj,) = await self.load_all([entity], strict=strict)
         return obj
 

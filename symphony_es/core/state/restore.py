@@ -139,7 +139,7 @@ class RestorationContext:
 
     Attributes:
         symphony: the Symphony whose facades create into the new world: nothing they do is appended, and what they create takes
-            the id that is being restored.
+            the id that is being restored. An object may keep it: when all are live, it works on what is live.
         registry: the Symphony's services.
         entities: the objects made so far, by `Type:id`.
         pending_references: (target object, attribute, reference) that restorers asked to have connected.
