@@ -81,7 +81,7 @@ class Symphony:
         flows: functions of code-first workflows by name.
         restore_manager: this Symphony's restorers; the module-level one is asked second.
         last_resume: the report of the last resume, or None.
-        last_load: the report of the last `entities.load` that read the log, or None.
+        last_load: the report of the last `entities.load` or `load_all` that read the log, or None.
     """
 
     _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "resume")
@@ -393,10 +393,12 @@ class Symphony:
         return self.last_resume
 
     async def load_entities(self, keys: Sequence[str], *, strict: bool) -> None:
-        """Make entities live that wait in the log; see `Entities.load`."""
+        """Make entities live that wait in the log: for the facades; applications call `entities.load` or `entities.load_all`."""
         async with self._changing_world("a load", restoring=self.world.restoring):
             beside = self.world_under_construction()
-            self.last_load = await Loading(self.state_history, self.world, beside, self.shell(beside)).run(keys, strict=strict)
+            shell = self.shell(beside)
+            self.last_load = await Loading(self.state_history, self.world, beside, shell).run(keys, strict=strict)
+            shell._world = self.world  # an object that keeps it goes on with what is live
 
     def world_under_construction(self) -> World:
         """An empty world for restorers to fill: nothing done in it is appended."""

@@ -5,10 +5,10 @@ Plain calls: what they record is durable after `await symphony.flush()`, or afte
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from symphony_es.core.state.past.view import key_of
-from symphony_es.core.state.world import EntityLike
 from symphony_es.errors import EntityNotFoundError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
@@ -66,26 +66,28 @@ class Entities:
         """Like `get`, but None when there is none."""
         return self._symphony.world.find(_reference(entity_type, entity_id))
 
-    @overload
-    async def load(self, entity: EntityLike, /, *, strict: bool = False) -> Any: ...
+    async def load(self, entity: str | EntityReference, *, strict: bool = False) -> Any:
+        """Makes an entity live that waits in the log, with all that it refers to, and returns its object: `load("Invoice:7")`.
 
-    @overload
-    async def load(self, *entities: EntityLike, strict: bool = False) -> list[Any]: ...
+        Arguments, errors and what happens are those of `load_all`.
+        """
+        (obj,) = await self.load_all([entity], strict=strict)
+        return obj
 
-    async def load(self, *entities: EntityLike, strict: bool = False) -> Any:
+    async def load_all(self, entities: Iterable[str | EntityReference], *, strict: bool = False) -> list[Any]:
         """Makes entities live that wait in the log, without a resume of all: these, and whatever they refer to, directly or through others.
 
         They are as they are at the head of the log. What is live already is not read: its object is returned. `symphony.last_load` is
         the report: what has no restorer, which references have no target, what differs from its state. Calls of `on_restore` are not
-        made, and nothing is appended. Costs what is loaded, however many entities and events the log has.
+        made. Nothing is appended, unless a restorer changes an object that is live already: that is a change like any other. Costs what is
+        loaded, however many entities and events the log has.
 
         Args:
-            *entities: `"Type:id"` or `EntityReference`.
+            entities: `"Type:id"` or `EntityReference` of each.
             strict: raise when a reference has no target; otherwise the `EntityReference` stays in place.
 
         Returns:
-            the live object; for several entities (or none) the list of their objects, in the order given. Where no restorer is
-            registered, the `UnrestoredEntity`, as after a resume.
+            their live objects, in the order given. Where no restorer is registered, the `UnrestoredEntity`, as after a resume.
 
         Raises:
             EntityNotFoundError: the log has no such entity, or it is deleted.
@@ -95,8 +97,7 @@ class Entities:
         world = self._symphony.world
         if world.restoring or world.sealed is not None or not all(key in world.records for key in keys):
             await self._symphony.load_entities(keys, strict=strict)
-        objects = [self._symphony.world.get(key) for key in keys]
-        return objects[0] if len(objects) == 1 else objects
+        return [self._symphony.world.get(key) for key in keys]
 
     def all(self, entity_type: str | None = None) -> list[Any]:
         """All live objects, or those of one type: those that a resume brought by their ids, then others as they were added or loaded.

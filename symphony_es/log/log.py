@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -41,6 +41,7 @@ SALT_BYTES = 16
 SALTS_AT_ONCE = 1024
 PAGE = 1000
 REPLAYED_PAGES = 16
+LOOK_UP_ROWS = 50  # what looking up an entity counts, so that some hundred make as long a call as some pages do
 T = TypeVar("T")
 
 
@@ -279,6 +280,28 @@ class EventLog:
                 break
             fold.apply_rows(rows)
         return bool(rows)
+
+    async def replay_entities(self, folds: Mapping[str, Fold], until: int) -> None:
+        """Feed folds of one entity each, by key, with that entity's later events, up to `until`, as `replay` does with all events.
+
+        Raises:
+            DamagedEventError: an event is damaged.
+        """
+        waiting = list(folds.items())
+        while waiting:
+            await self._call(self._replay_some_entities, waiting, until)
+
+    def _replay_some_entities(self, waiting: list[tuple[str, Fold]], until: int) -> None:
+        """Feed some hundred folds, the last ones first, or fewer that have many events; those that are done wait no more."""
+        room = REPLAYED_PAGES * PAGE
+        while waiting and room > 0:
+            key, fold = waiting[-1]
+            state = fold.states.get(key)
+            rows = self._recorder.read_entity(key, after_version=state.version if state else 0, until_position=until, limit=PAGE)
+            fold.apply_rows(rows)
+            if len(rows) < PAGE:
+                waiting.pop()
+            room -= LOOK_UP_ROWS + len(rows)
 
     async def read(
         self, after: int = 0, until: int | None = None, names: Sequence[str] = (), page: int = 1000

@@ -452,7 +452,7 @@ class TestRestoring:
         objects = await (await symphony.at(head)).objects()
         await asyncio.sleep(0)
         reports = [objects.report]
-        await symphony.entities.load("Customer:b", "Invoice:i")
+        await symphony.entities.load_all(["Customer:b", "Invoice:i"])
         assert symphony.last_load is not None
         reports += [symphony.last_load, await symphony.resume()]
         await symphony.flush()

@@ -21,6 +21,7 @@ from symphony_es.errors import (
     UnresolvedReferenceError,
 )
 from symphony_es.log.log import EventLog
+from symphony_es.log.sqlite_reading import SQLiteLogReader
 from symphony_es.workflow.runs.context import RunContext
 from tests.application import Customer, Invoice, Line, Money, Thermometer
 from tests.conftest import Opener
@@ -34,7 +35,7 @@ class Gadget:
 
 
 class GadgetRestorer(EntityRestorer):
-    """Waits in the middle of restoring, when it is given what to wait for."""
+    """Waits in the middle of restoring, when it is told to; has the customer of an `owner_id` connected."""
 
     entity_type = "Gadget"  # type: ignore[assignment]
 
@@ -48,7 +49,10 @@ class GadgetRestorer(EntityRestorer):
         self.begun.set()
         await self.go_on.wait()
         self.made += 1
-        return Gadget(**data)
+        made = Gadget(**data)
+        if "owner_id" in data:
+            context.add_pending_reference(made, "_owner", EntityReference("Customer", data["owner_id"]))
+        return made
 
     def hold(self) -> None:
         """From now on wait until `go_on` is set."""
@@ -62,7 +66,7 @@ async def names_of(symphony: Symphony, key: str) -> list[str]:
 
 class TestWhatComes:
     async def test_one_entity_or_several_without_the_others(self, reopen: Opener) -> None:
-        """The object itself, or a list in the order asked for; a second call gives the same objects; the rest waits on."""
+        """The object itself, or for some a list in the order asked for; a second call gives the same objects; the rest waits on."""
         symphony = await reopen()
         for name in "abc":
             symphony.entities.add(Customer(id=name, name=name.upper()))
@@ -70,11 +74,12 @@ class TestWhatComes:
         a = await symphony.entities.load("Customer:a")
         assert (a.name, symphony.entities.all()) == ("A", [a])
         assert symphony.entities.get("Customer:a") is a
-        assert await symphony.entities.load("Customer:b", EntityReference("Customer", "a"), "Customer:b") == [
+        assert await symphony.entities.load_all(["Customer:b", EntityReference("Customer", "a"), "Customer:b"]) == [
             b := symphony.entities.get("Customer:b"), a, b,
         ]  # fmt: skip
         assert b.name == "B"
-        assert await symphony.entities.load() == []
+        assert await symphony.entities.load_all(iter(["Customer:a"])) == [a]
+        assert await symphony.entities.load_all([]) == []
         assert symphony.last_load is not None
         assert (symphony.last_load.restored, symphony.last_load.complete, symphony.last_load.position) == (1, True, symphony.log.head)
         with pytest.raises(EntityNotFoundError, match="waits in the log"):
@@ -151,9 +156,9 @@ class TestWhatComes:
         symphony = await reopen()
         for key in ("Customer:nobody", "Customer:gone", f"symphony.Checkpoint:{checkpoint}"):
             with pytest.raises(EntityNotFoundError, match=key):
-                await symphony.entities.load("Customer:c", key)
+                await symphony.entities.load_all(["Customer:c", key])
         with pytest.raises(InvalidIdentifierError):
-            await symphony.entities.load("Customer", "c")
+            await symphony.entities.load("Customer")
         assert symphony.entities.all() == []
         customer = await symphony.entities.load("Customer:c")
         symphony.entities.remove(customer)
@@ -204,7 +209,7 @@ class TestRestorers:
         symphony = await reopen()
         symphony.restore_manager.register_restorer(GadgetRestorer())
         owner = await symphony.entities.load("Gadget:owner")
-        owned, customer = await symphony.entities.load("Gadget:owned", "Customer:c")
+        owned, customer = await symphony.entities.load_all(["Gadget:owned", "Customer:c"])
         assert owned.owner is owned.all[0] is customer.notes["owner"] is owner
         assert symphony.last_load is not None
         assert symphony.last_load.complete
@@ -228,7 +233,7 @@ class TestRestorers:
             symphony.entities.add(Gadget(id=name, size=1, colour="red"), "Gadget")
         symphony = await reopen()
         symphony.restore_manager.register_restorer(Forgetful())
-        g, h = await symphony.entities.load("Gadget:g", "Gadget:h")
+        g, h = await symphony.entities.load_all(["Gadget:g", "Gadget:h"])
         assert symphony.last_load is not None
         assert [(item.entity, item.paths) for item in symphony.last_load.different] == [
             ("Gadget:g", (("colour",),)), ("Gadget:h", (("colour",),)),
@@ -276,23 +281,34 @@ class TestRestorers:
 
     async def test_references_that_only_a_restorer_knows_come_along(self, reopen: Opener) -> None:
         """What it asks to have connected is loaded, too, with all that hangs on it."""
-
-        class Linking(GadgetRestorer):
-            async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
-                made = Gadget(**data)
-                context.add_pending_reference(made, "_owner", EntityReference("Customer", data["owner_id"]))
-                return made
-
         symphony = await reopen()
         symphony.entities.add(Customer(id="c", boss=Customer(id="boss")))
         symphony.entities.add(Gadget(id="g", owner_id="c"), "Gadget")
         symphony.entities.add(Gadget(id="h", owner_id="nobody"), "Gadget")
         symphony = await reopen()
-        symphony.restore_manager.register_restorer(Linking())
+        symphony.restore_manager.register_restorer(GadgetRestorer())
         g = await symphony.entities.load("Gadget:g")
         assert g._owner is symphony.entities.get("Customer:c")
         assert g._owner.boss is symphony.entities.get("Customer:boss")
         assert (await symphony.entities.load("Gadget:h"))._owner == EntityReference("Customer", "nobody")
+
+    async def test_what_a_restorer_changes_in_a_live_object_is_a_change(self, reopen: Opener) -> None:
+        """A load appends nothing of its own, and takes nothing back: the live world is not under construction."""
+
+        class Changing(GadgetRestorer):
+            async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+                symphony.entities.get("Customer:c").name = "changed"
+                return await super().restore(entity_id, data, context)
+
+        symphony = await reopen()
+        symphony.entities.add(Gadget(id="g"), "Gadget")
+        symphony.entities.add(Customer(id="c"))
+        symphony = await reopen()
+        symphony.restore_manager.register_restorer(Changing())
+        await symphony.entities.load("Customer:c")
+        await symphony.entities.load("Gadget:g")
+        await symphony.flush()
+        assert await names_of(symphony, "Customer:c") == ["CustomerCreated", "CustomerChanged"]
 
     async def test_a_restorer_that_fails_leaves_everything_as_it_was(self, reopen: Opener) -> None:
         """All or nothing, the error names restorer and entity; the same call works when the cause is gone."""
@@ -317,8 +333,56 @@ class TestRestorers:
         customer = await symphony.entities.load("Customer:c")
         assert isinstance(customer.notes["g"], Gadget)
 
+    async def test_an_object_may_keep_the_symphony_its_restorer_saw(self, reopen: Opener) -> None:
+        """Afterwards that is the application's, as after a resume: it finds, adds, loads, waits until durable, and rolls back."""
+
+        class Keeping(GadgetRestorer):
+            async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+                return Gadget(**data, _symphony=context.symphony)
+
+        symphony = await reopen()
+        symphony.entities.add(Gadget(id="g"), "Gadget")
+        symphony.entities.add(Customer(id="c", name="1"))
+        symphony = await reopen()
+        symphony.restore_manager.register_restorer(Keeping())
+        seen = (await symphony.entities.load("Gadget:g"))._symphony
+        customer = await seen.entities.load("Customer:c")
+        assert customer is symphony.entities.get("Customer:c")
+        added = seen.entities.add(Customer(id="new"))
+        assert symphony.entities.get("Customer:new") is added
+        await seen.flush()
+        assert await names_of(symphony, "Customer:new") == ["CustomerCreated"]
+        with pytest.raises(ZeroDivisionError):
+            async with seen.transaction("Undone"):
+                customer.name = "2"
+                raise ZeroDivisionError
+        assert customer.name == "1"
+
+    async def test_what_was_made_by_a_load_that_failed_cannot_be_changed(self, reopen: Opener) -> None:
+        """An object that a restorer kept would lose what is changed in it; what was live before is live."""
+        kept: list[Any] = []
+
+        class Failing(GadgetRestorer):
+            async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+                kept.append(context.get_entity("Customer", "c"))
+                raise ValueError("broken")
+
+        symphony = await reopen()
+        gadget = symphony.entities.add(Gadget(id="g"), "Gadget")
+        symphony.entities.add(Customer(id="c", boss=Customer(id="boss"), notes={"g": gadget}))
+        symphony = await reopen()
+        symphony.restore_manager.register_restorer(Failing())
+        boss = await symphony.entities.load("Customer:boss")
+        with pytest.raises(RestorationError):
+            await symphony.entities.load("Customer:c")
+        with pytest.raises(DetachedEntityError, match="made by a load that failed"):
+            kept[0].name = "lost"
+        boss.name = "changed"
+        await symphony.flush()
+        assert await names_of(symphony, "Customer:boss") == ["CustomerCreated", "CustomerChanged"]
+
     async def test_a_restorer_cannot_load_or_resume(self, reopen: Opener) -> None:
-        """It would wait for its own end: it is refused, through its context and through the application's Symphony."""
+        """It would wait for its own end: it is refused, through its context, the application's Symphony, and tasks that it begins."""
 
         class Loading(GadgetRestorer):
             looking = False
@@ -331,6 +395,9 @@ class TestRestorers:
                         await symphony.entities.load("Customer:c")
                     with pytest.raises(RestorationError, match="asks for a resume"):
                         await symphony.resume()
+                    tasks = asyncio.gather(symphony.entities.load("Customer:c"), symphony.resume(), return_exceptions=True)
+                    done = await asyncio.wait_for(tasks, 10)
+                    assert [type(error) for error in done] == [RestorationError, RestorationError]
                 return Gadget(**data, symphony_seen=context.symphony)
 
             def capture(self, entity: Any) -> dict[str, Any]:
@@ -348,6 +415,37 @@ class TestRestorers:
         await (await symphony.at("latest")).objects()
         assert symphony.entities.get("Gadget:g").symphony_seen.entities.get("Customer:c") is symphony.entities.get("Customer:c")
         assert await symphony.entities.get("Gadget:g").symphony_seen.entities.load("Customer:c") is symphony.entities.get("Customer:c")
+
+    async def test_what_a_restorer_begins_may_load_when_the_load_is_done(self, reopen: Opener) -> None:
+        """A task that outlives the load it was begun in waits for its turn, like any other, also while another load is under way."""
+        tasks: list[asyncio.Task[Any]] = []
+
+        class Beginning(GadgetRestorer):
+            async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+                if not tasks:
+                    tasks.append(asyncio.create_task(self.later()))
+                return await super().restore(entity_id, data, context)
+
+            async def later(self) -> Any:
+                await again.wait()
+                return await symphony.entities.load("Customer:c")
+
+        symphony = await reopen()
+        symphony.entities.add(Gadget(id="g"), "Gadget")
+        symphony.entities.add(Gadget(id="h"), "Gadget")
+        symphony.entities.add(Customer(id="c"))
+        symphony = await reopen()
+        restorer, again = Beginning(), asyncio.Event()
+        symphony.restore_manager.register_restorer(restorer)
+        await symphony.entities.load("Gadget:g")
+        restorer.hold()
+        second = asyncio.create_task(symphony.entities.load("Gadget:h"))
+        await restorer.begun.wait()
+        again.set()
+        await asyncio.sleep(0)
+        restorer.go_on.set()
+        await second
+        assert await tasks[0] is symphony.entities.get("Customer:c")
 
 
 class TestAfterwards:
@@ -465,6 +563,49 @@ class TestConcurrency:
         await symphony.flush()
         assert [event.version for event in await symphony.log.read_entity("Gadget:g")] == [1, 2]
 
+    async def test_what_is_removed_meanwhile_stays_removed(self, reopen: Opener) -> None:
+        """Although it was live when the load began, and a restorer asks for it when its removal is in the log."""
+        symphony = await reopen()
+        symphony.entities.add(Customer(id="other"))
+        symphony.entities.add(Gadget(id="g", owner_id="other"), "Gadget")
+        symphony = await reopen()
+        restorer = GadgetRestorer()
+        symphony.restore_manager.register_restorer(restorer)
+        other = await symphony.entities.load("Customer:other")
+        restorer.hold()
+        load = asyncio.create_task(symphony.entities.load("Gadget:g"))
+        await restorer.begun.wait()
+        symphony.entities.remove(other)
+        await symphony.flush()
+        restorer.go_on.set()
+        gadget = await load
+        assert gadget._owner == EntityReference("Customer", "other")
+        assert symphony.entities.all() == [gadget]
+        assert symphony.last_load is not None
+        assert symphony.last_load.position == symphony.log.head
+
+    async def test_what_an_open_transaction_has_removed_is_connected_to(self, reopen: Opener) -> None:
+        """The removal may be rolled back, as here; asked for by itself it is not there, and then nothing is loaded."""
+        symphony = await reopen()
+        symphony.entities.add(Customer(id="c", boss=Customer(id="boss")))
+        symphony.entities.add(Customer(id="other"))
+        symphony = await reopen()
+        boss = await symphony.entities.load("Customer:boss")
+        with pytest.raises(ZeroDivisionError):
+            async with symphony.transaction("Undone"):
+                symphony.entities.remove(boss)
+                with pytest.raises(EntityNotFoundError, match="Customer:boss"):
+                    await symphony.entities.load_all(["Customer:other", "Customer:boss"])
+                assert symphony.entities.all() == []
+                customer = await symphony.entities.load("Customer:c")
+                raise ZeroDivisionError
+        assert customer.boss is boss is symphony.entities.get("Customer:boss")
+        assert symphony.last_load is not None
+        assert symphony.last_load.complete
+        boss.name = "still here"
+        await symphony.flush()
+        assert await names_of(symphony, "Customer:boss") == ["CustomerCreated", "CustomerChanged"]
+
     async def test_a_resume_waits_for_a_load_and_a_load_for_a_resume(self, reopen: Opener) -> None:
         """In either order the object returned is the one that is live."""
         symphony, restorer = await self.loaded_slowly(reopen)
@@ -545,33 +686,39 @@ class TestRuns:
 
 
 class Reads:
-    """Counts what is read of snapshots and of the log."""
+    """Counts what is read of snapshots and of the log, and the calls of the log's reader thread in which entities are read."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.blocks = self.rows = self.whole = 0
-        read_block, read_rows, read_entity_rows = SnapshotReader.read_block, EventLog.read_rows, EventLog.read_entity_rows
+        self.blocks = self.rows = self.calls = 0
+        read_block, read, read_entity = SnapshotReader.read_block, SQLiteLogReader.read, SQLiteLogReader.read_entity
+        replay_some = EventLog._replay_some_entities
 
         def block(*arguments: Any) -> Any:
             self.blocks += 1
             return read_block(*arguments)
 
-        async def rows(*arguments: Any, **named: Any) -> Any:
-            found = await read_rows(*arguments, **named)
+        def rows(*arguments: Any, **named: Any) -> Any:
+            found = read(*arguments, **named)
             self.rows += len(found)
             return found
 
-        async def entity_rows(*arguments: Any, **named: Any) -> Any:
-            found = await read_entity_rows(*arguments, **named)
+        def entity_rows(*arguments: Any, **named: Any) -> Any:
+            found = read_entity(*arguments, **named)
             self.rows += len(found)
             return found
+
+        def entities(*arguments: Any) -> Any:
+            self.calls += 1
+            return replay_some(*arguments)
 
         def everything(*arguments: Any) -> Any:
             raise AssertionError("a snapshot is read as a whole")
 
         monkeypatch.setattr(SnapshotReader, "read_block", block)
         monkeypatch.setattr(SnapshotReader, "read_all", everything)
-        monkeypatch.setattr(EventLog, "read_rows", rows)
-        monkeypatch.setattr(EventLog, "read_entity_rows", entity_rows)
+        monkeypatch.setattr(SQLiteLogReader, "read", rows)
+        monkeypatch.setattr(SQLiteLogReader, "read_entity", entity_rows)
+        monkeypatch.setattr(EventLog, "_replay_some_entities", entities)
 
 
 @pytest.mark.parametrize("entities", [200, 2000])
@@ -591,4 +738,15 @@ async def test_the_cost_is_that_of_what_is_loaded(reopen: Opener, monkeypatch: p
     symphony = await reopen()
     later = await symphony.entities.load("Customer:later")
     assert later.boss.name == "changed"
-    assert (reads.blocks, reads.rows) == (2, 2)
+    assert (reads.blocks, reads.rows) == (2, 2 + 2)  # opening reads the newest row and the snapshot's
+
+
+async def test_what_an_entity_refers_to_is_read_together(reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hop to the log's thread costs more than reading an entity: there is one for the entity and one for all that it refers to."""
+    symphony = await reopen()
+    symphony.entities.add(Customer(id="hub", friends=[Customer(id=str(number)) for number in range(200)]))
+    symphony = await reopen()
+    reads = Reads(monkeypatch)
+    hub = await symphony.entities.load("Customer:hub")
+    assert [friend.id for friend in hub.friends] == [str(number) for number in range(200)]
+    assert (reads.calls, reads.rows) == (2, 201)

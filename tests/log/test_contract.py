@@ -23,6 +23,7 @@ from symphony_es.errors import (
 from symphony_es.events.event import Event, EventMetadata, NewEvent
 from symphony_es.events.fold import Fold
 from symphony_es.events.values import Limits
+from symphony_es.log import log as log_module
 from symphony_es.log import writer as writer_module
 from symphony_es.log.log import EventLog
 from symphony_es.log.memory import MemoryLogRecorder
@@ -337,6 +338,22 @@ class TestReading:
         assert await full.read_entity("Never:1") == []
         assert full.entity_status_now("A:2") == (5, True)
         assert full.entity_status_now("Never:1") == (0, False)
+
+    async def test_some_entities_are_folded_each_from_where_its_fold_ends(self, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As the fold of all events has them at that position, by however many calls: of many entities, or of many events of one."""
+        monkeypatch.setattr(log_module, "PAGE", 3)
+        monkeypatch.setattr(log_module, "REPLAYED_PAGES", 20)
+        for number in range(60):
+            await log.append([new(f"A:{number % 6}", number // 6 + 1, value=number)])
+        early, whole = Fold(), Fold()
+        early.apply_rows(await log.read_rows(until=20))
+        whole.apply_rows(await log.read_rows(until=50))
+        folds = {key: Fold({key: early.states[key]}, 20) for key in ("A:1", "A:3")} | {key: Fold() for key in ("A:5", "Never:1")}
+        await log.replay_entities(folds, 50)
+        assert folds.pop("Never:1").states == {}
+        for key, fold in folds.items():
+            state, same = fold.states[key], whole.states[key]
+            assert (state.data, state.version, state.position) == (same.data, same.version, same.position)
 
     async def test_a_deleted_entity_has_a_version_and_no_life(self, log: EventLog) -> None:
         """Until it is created again."""

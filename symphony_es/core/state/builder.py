@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from symphony_es.core.state.bulk import kept_objects
@@ -54,8 +53,7 @@ async def build_world(shell: Host, world: World, fold: Fold, report: ResumeRepor
     """
     states = await asyncio.to_thread(live_states, fold)
     builder = WorldBuilder(shell, world, report)
-    # In the order of their keys, whether they come from a snapshot or from events, so that whoever lists objects finds one order.
-    await builder.create(sorted(states.values(), key=attrgetter("key")))
+    await builder.create(list(states.values()))
     await builder.connect(strict=strict)
     await builder.compare()
     world.entity_count = len(states)

@@ -118,15 +118,9 @@ class StateHistory:
         """
         self._check(position)
         base, states = await self._entities_base(keys, position)
-        for key in keys:
-            fold = Fold({key: states[key]} if key in states else {}, base)
-            while True:
-                known = fold.states.get(key)
-                rows = await self.log.read_entity_rows(key, known.version if known else 0, position, PAGE)
-                for row in rows:
-                    fold.apply_row(row)
-                if len(rows) < PAGE:
-                    break
+        folds = {key: Fold({key: states[key]} if key in states else {}, base) for key in keys}
+        await self.log.replay_entities(folds, position)
+        for fold in folds.values():
             states.update(fold.states)
         return states
 
@@ -195,6 +189,9 @@ def _births_by(changes: Sequence[Any]) -> int:
 
 
 def live_states(fold: Fold) -> dict[str, EntityState]:
-    """The application's entities of a fold that are not deleted, in the order of their keys."""
+    """The application's entities of a fold that are not deleted, in the order of their keys.
+
+    Whether they come from a snapshot or from events, whoever lists states or objects finds one order.
+    """
     states = fold.states
     return {key: states[key] for key in sorted(states) if states[key].data is not None and not key.startswith(SYSTEM_PREFIX)}

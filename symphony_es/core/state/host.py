@@ -89,7 +89,7 @@ class Host(Protocol):
         ...
 
     async def load_entities(self, keys: Sequence[str], *, strict: bool) -> None:
-        """Make entities live that wait in the log; see `Entities.load`."""
+        """Make entities live that wait in the log: for the facade of entities."""
         ...
 
     async def create_checkpoint(self, name: str | None = None, metadata: Mapping[str, Any] | None = None) -> str:

@@ -2,7 +2,10 @@
 
 A world of these entities alone is built beside the live one, as a resume builds one of all, and moved into it in one step. What is live
 already is neither read nor made again: the new objects are connected to it. Nothing is appended, and a failure leaves the live world
-as it was. While an entity is not live nobody can change it, so its state at the head stays its state whatever else is appended meanwhile.
+as it was; only what a restorer changes in a live object is a change like any other.
+
+While an entity is not live nobody can change it, so its state at the head stays its state whatever else is appended meanwhile. What ceases
+to be live meanwhile has been removed, so each read is of the head as it is when the live world has been asked.
 """
 
 from __future__ import annotations
@@ -56,10 +59,22 @@ class Loading:
             UnresolvedReferenceError: `strict`, and a target is missing. In all cases the live world is as it was.
         """
         started = time.monotonic()
+        try:
+            await self._build(keys, strict=strict)
+            self.live.take_in(self.beside)
+        except BaseException:
+            self.beside.close("it was made by a load that failed")
+            raise
+        self.report.damaged_snapshots = list(self.history.damaged)
+        self.report.duration_s = time.monotonic() - started
+        logger.debug("entities_loaded", position=self.report.position, duration_ms=round(self.report.duration_s * 1000, 1))
+        return self.report
+
+    async def _build(self, keys: Sequence[str], *, strict: bool) -> None:
         builder, context = self._builder, self._builder.context
         states = await self._read(keys)
         for key in keys:
-            if key not in states and key not in context.entities:
+            if key not in states and key not in self.live.records:
                 raise EntityNotFoundError(key, "the log has none, or it was removed")
         while states:
             await builder.create(sorted(states.values(), key=attrgetter("key")))
@@ -67,11 +82,6 @@ class Loading:
             states = await self._read(reference.key for _, _, reference in context.pending_references)
         await builder.connect(strict=strict)
         await builder.compare()
-        self.live.take_in(self.beside)
-        self.report.damaged_snapshots = list(self.history.damaged)
-        self.report.duration_s = time.monotonic() - started
-        logger.debug("entities_loaded", position=self.report.position, duration_ms=round(self.report.duration_s * 1000, 1))
-        return self.report
 
     async def _read(self, keys: Iterable[str]) -> dict[str, EntityState]:
         """The states of entities that are not live, and of all they refer to, reference by reference; each is read once."""
@@ -79,6 +89,7 @@ class Loading:
         while keys := set(keys) - self._met:
             self._met |= keys
             absent = sorted(key for key in keys if not self._is_here(key))
+            self.report.position = self.history.log.head
             states = await self.history.entities_at(absent, self.report.position)
             alive = {key: state for key, state in states.items() if state.data is not None}
             found.update(alive)
@@ -86,9 +97,13 @@ class Loading:
         return found
 
     def _is_here(self, key: str) -> bool:
-        """Whether an entity need not be read: it is live, and then the new world is told of it, or there is none."""
-        record = self.live.records.get(key)
+        """Whether an entity need not be read: it is live, and then the new world is told of it, or there is none.
+
+        What an open transaction has removed is connected to as if it were live, as what is live holds it: the removal may be rolled back.
+        """
+        removed = self.live.removed.get(key)
+        record = self.live.records.get(key, removed if removed is not None and removed.holder is not None else None)
         if record is not None:
             self._builder.context.entities[key] = record.obj
             self.beside.install(record, record.known)
-        return record is not None or key in self.live.removed or is_system(key)
+        return record is not None or removed is not None or is_system(key)

@@ -5,36 +5,41 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from contextvars import ContextVar
 
 from symphony_es.errors import RestorationError
 
 __all__ = ["OneAtATime"]
 
+_around: ContextVar[tuple[object, ...]] = ContextVar("blocks_around", default=())
+"""The blocks that the code at hand runs in, or was begun in: tasks that a restorer begins inherit it."""
+
 
 class OneAtATime:
-    """A lock that knows its task: a restorer that asked for it would wait for its own end, and is refused instead."""
+    """A lock that knows its block: a restorer in it that asked for it would wait for its own end, and is refused instead."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._task: asyncio.Task[Any] | None = None
+        self._block: object | None = None
 
     @asynccontextmanager
     async def __call__(self, what: str, *, restoring: bool) -> AsyncIterator[None]:
-        """A block that others wait for.
+        """A block that others wait for, also those that were begun in an earlier one.
 
         Args:
             what: what the block does, for the refusal.
             restoring: whether the Symphony asked is one that restorers see.
 
         Raises:
-            RestorationError: a restorer calls it.
+            RestorationError: a restorer calls it, or a task that it has begun.
         """
-        if restoring or self._task is asyncio.current_task():
+        if restoring or self._block in _around.get():
             raise RestorationError(f"a restorer asks for {what}: it makes one entity, and references are connected when all are made")
         async with self._lock:
-            self._task = asyncio.current_task()
+            self._block = object()
+            outside = _around.set((*_around.get(), self._block))
             try:
                 yield
             finally:
-                self._task = None
+                self._block = None
+                _around.reset(outside)

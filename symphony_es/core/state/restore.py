@@ -60,6 +60,9 @@ class EntityRestorer(ABC):
     async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
         """Make the live object.
 
+        In a load of some entities, others are live already: what is changed in one of these is a change like any other. It is appended,
+        and stays when the load fails.
+
         Args:
             entity_id: the id it has.
             data: its state: a copy of the restorer's own. Enums and declared classes are live; references to other entities are
@@ -136,7 +139,7 @@ class RestorationContext:
 
     Attributes:
         symphony: the Symphony whose facades create into the new world: nothing they do is appended, and what they create takes
-            the id that is being restored.
+            the id that is being restored. An object may keep it: when all are live, it works on what is live.
         registry: the Symphony's services.
         entities: the objects made so far, by `Type:id`.
         pending_references: (target object, attribute, reference) that restorers asked to have connected.

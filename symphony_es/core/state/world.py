@@ -211,10 +211,11 @@ class World(Membership):
         await self.outbox.flush([self.record_for(entity) for entity in entities] or None)
 
     def close(self, why: str) -> None:
-        """Detach all objects: changing one raises `DetachedEntityError` from now on."""
+        """Detach all objects that are this world's own: changing one raises `DetachedEntityError` from now on."""
         with self.lock:
             for record in self.records.values():
-                record.closed = why
+                if record.world is self:
+                    record.closed = why
 
 
 def _wake(future: asyncio.Future[None]) -> None:
