@@ -162,7 +162,7 @@ def _columns_crc(position: int, key: str, version: int, name: str, state_bytes: 
 
 
 def check_rows(rows: Sequence[Row]) -> None:
-    """Check rows as they came from a store: as `check_row` does, at a third of its cost; versions below 1 are the reader's business.
+    """Check rows as they came from a store: as `check_row` does, at about half its cost; versions below 1 are the reader's business.
 
     Raises:
         DamagedEventError: something is wrong with a row; nothing of it may be used.
