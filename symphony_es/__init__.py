@@ -19,4 +19,5 @@ _HOMES = {
     "part": "symphony_es.core.state.tracking.entity",
     "value": "symphony_es.core.state.tracking.entity",
 }
-__getattr__ = lazy_names(__name__, _HOMES, globals())
+if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+    __getattr__ = lazy_names(__name__, _HOMES, globals())

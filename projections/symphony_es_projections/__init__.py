@@ -53,4 +53,5 @@ _HOMES = {
     "SQLiteProjection": "symphony_es_projections.durable",
     "open_current": "symphony_es_projections.files",
 }
-__getattr__ = lazy_names(__name__, _HOMES, globals())
+if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+    __getattr__ = lazy_names(__name__, _HOMES, globals())

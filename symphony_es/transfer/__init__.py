@@ -48,4 +48,5 @@ _HOMES = {
     "verify_log": "symphony_es.transfer.verification",
 }
 
-__getattr__ = lazy_names(__name__, _HOMES, globals())
+if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+    __getattr__ = lazy_names(__name__, _HOMES, globals())

@@ -117,4 +117,5 @@ _HOMES = {
     "step_context": "symphony_es.workflow.code.calls",
     "wait_for_signal": "symphony_es.workflow.code.calls",
 }
-__getattr__ = lazy_names(__name__, _HOMES, globals())
+if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+    __getattr__ = lazy_names(__name__, _HOMES, globals())

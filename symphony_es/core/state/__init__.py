@@ -45,4 +45,5 @@ _HOMES = {
     "register_entity_restorer": "symphony_es.core.state.restore",
     "restore_manager": "symphony_es.core.state.restore",
 }
-__getattr__ = lazy_names(__name__, _HOMES, globals())
+if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+    __getattr__ = lazy_names(__name__, _HOMES, globals())
