@@ -404,12 +404,8 @@ asyncio.run(main())
 """
 
 
-async def test_the_first_checkpoint_after_opening_brings_the_snapshot_that_is_due(reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was appended before is weighed behind the application; the decision waits for it, and so does closing."""
-    symphony = await reopen()
-    for number in range(3):  # no one of them makes a snapshot due
-        symphony.entities.add(Customer(id=str(number), name="n" * (snapshotter.FLOOR_BYTES // 2)))
-    await symphony.close()
+def weighing_waits(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Have a log weigh its events only once the event that is returned is set."""
     weigh, known = EventLog.weight, asyncio.Event()
 
     async def weigh_late(log: EventLog, after: int, until: int | None = None) -> int:
@@ -417,6 +413,16 @@ async def test_the_first_checkpoint_after_opening_brings_the_snapshot_that_is_du
         return await weigh(log, after, until)
 
     monkeypatch.setattr(EventLog, "weight", weigh_late)
+    return known
+
+
+async def test_the_first_checkpoint_after_opening_brings_the_snapshot_that_is_due(reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was appended before is weighed behind the application; the decision waits for it, and so does closing."""
+    symphony = await reopen()
+    for number in range(3):  # no one of them makes a snapshot due
+        symphony.entities.add(Customer(id=str(number), name="n" * (snapshotter.FLOOR_BYTES // 2)))
+    await symphony.close()
+    known = weighing_waits(monkeypatch)
     symphony = await reopen()
     await symphony.create_checkpoint()
     known.set()
@@ -429,13 +435,7 @@ async def test_the_first_checkpoint_after_opening_brings_the_snapshot_that_is_du
 
 async def test_what_is_appended_during_the_first_weighing_counts(reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint after it brings the snapshot that these events make due."""
-    weigh, known = EventLog.weight, asyncio.Event()
-
-    async def weigh_late(log: EventLog, after: int, until: int | None = None) -> int:
-        await known.wait()
-        return await weigh(log, after, until)
-
-    monkeypatch.setattr(EventLog, "weight", weigh_late)
+    known = weighing_waits(monkeypatch)
     symphony = await reopen()
     for number in range(3):
         symphony.entities.add(Customer(id=str(number), name="n" * (snapshotter.FLOOR_BYTES // 2)))
