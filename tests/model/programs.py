@@ -129,7 +129,7 @@ class Program:
     """A random program; the same seed does the same."""
 
     def __init__(self, seed: int, symphony: Symphony, operations: int) -> None:
-        self.rng = random.Random(seed)  # noqa: S311
+        self.rng = random.Random(seed)
         self.symphony = symphony
         self.operations = operations
         self.boxes: dict[str, Pair] = {}
@@ -423,7 +423,7 @@ class Program:
             (f"[{at}] =", lambda one, side: one.__setitem__(at, new[side])),
             ("reverse", lambda one, side: one.reverse()),
             ("sort", lambda one, side: one.sort(key=lambda item: repr(form(item)))),
-            ("shuffle", lambda one, side: random.Random(at).shuffle(one)),  # noqa: S311
+            ("shuffle", lambda one, side: random.Random(at).shuffle(one)),
             ("swap", lambda one, side: swap(one, at, to)),
             ("[:] = itself", lambda one, side: one.__setitem__(slice(None), one)),
             ("[:] = filtered", lambda one, side: one.__setitem__(slice(None), [item for n, item in enumerate(one) if n % 2 == at % 2])),

@@ -31,10 +31,13 @@ class Money:
     unit: str = "EUR"
 
 
+NOTHING = Money()
+
+
 @part
 class Line:
     text: str = ""
-    price: Money = Money()
+    price: Money = NOTHING
     tags: list[Any] = field(default_factory=list)
     notes: dict[Any, Any] = field(default_factory=dict)
     inner: Line | None = None
@@ -46,7 +49,7 @@ class Box:
     number: int = 0
     text: str = ""
     colour: Colour | None = None
-    price: Money = Money()
+    price: Money = NOTHING
     items: list[Any] = field(default_factory=list)
     table: dict[Any, Any] = field(default_factory=dict)
     members: set[Any] = field(default_factory=set)
@@ -78,7 +81,7 @@ class GaugeRestorer(EntityRestorer):
 @dataclass(eq=False)
 class PlainLine:
     text: str = ""
-    price: Money = Money()
+    price: Money = NOTHING
     tags: list[Any] = field(default_factory=list)
     notes: dict[Any, Any] = field(default_factory=dict)
     inner: PlainLine | None = None
@@ -90,7 +93,7 @@ class PlainBox:
     number: int = 0
     text: str = ""
     colour: Colour | None = None
-    price: Money = Money()
+    price: Money = NOTHING
     items: list[Any] = field(default_factory=list)
     table: dict[Any, Any] = field(default_factory=dict)
     members: set[Any] = field(default_factory=set)
