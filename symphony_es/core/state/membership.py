@@ -7,6 +7,7 @@ world is under construction, what restorers create is given the id being restore
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from symphony_es.core.state.attribution import current_attribution
@@ -15,6 +16,7 @@ from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
 from symphony_es.core.state.tracking.capture import plain_state
 from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at
+from symphony_es.core.state.tracking.places import Move, give_back, settle_members
 from symphony_es.core.state.transactions import Transaction, scope_of
 from symphony_es.errors import (
     ConfigurationError,
@@ -195,19 +197,26 @@ class Membership:
                     raise EntityExistsError(known.key, "an object is one entity: it cannot be added under another type or id")
                 return obj
             reference = self._identify(obj, entity_type, entity_id)
-            newcomers = self._gather(obj, reference)
+            newcomers = self._gather([(reference, obj)])
             for key in newcomers:
                 self._check_addable(key)
             for newcomer, itself, state in newcomers.values():
                 record = self._adopt(newcomer, itself, state)
                 record.manual = capture == "on_record" and itself is obj
-                self._begin_history(record, state, event_name if itself is obj else None, data if itself is obj else None)
+                moves: list[Move] = []
+                if kind_of(itself) == "entity":
+                    settle_members(itself, self, moves)
+                self._begin_history(record, state, event_name if itself is obj else None, data if itself is obj else None, moves)
             return obj
 
-    def check_referred(self, obj: Any) -> None:
-        """Whether an entity that a change refers to is here or can be added; nothing is added yet. Errors are those of `add`."""
-        if not self.restoring and self.record_of(obj) is None:
-            for newcomer in self._gather(obj, self._identify(obj, None, None)):
+    def check_referred(self, objects: Iterable[Any]) -> None:
+        """Whether the entities that a change refers to are here or can be added, all together; nothing is added yet.
+
+        Errors are those of `add`.
+        """
+        new = [obj for obj in objects if self.record_of(obj) is None] if not self.restoring else []
+        if new:
+            for newcomer in self._gather([(self._identify(obj, None, None), obj) for obj in new]):
                 self._check_addable(newcomer)
 
     def adopt_referred(self, obj: Any) -> None:
@@ -255,10 +264,10 @@ class Membership:
             raise ConfigurationError(f"a {chosen} needs an id: give entity_id=..., or the object a text attribute `id`")
         return EntityReference(chosen, check_entity_id(identity))
 
-    def _gather(self, obj: Any, reference: EntityReference) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
-        """The object and every entity it refers to that is new, with their states, by key; nothing is added yet."""
+    def _gather(self, start: Iterable[tuple[EntityReference, Any]]) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
+        """Objects and every entity they refer to that is new, with their states, by key; nothing is added yet."""
         found: dict[str, tuple[EntityReference, Any, dict[str, Any]]] = {}
-        queue = [(reference, obj)]
+        queue = list(start)
         while queue:
             reference, item = queue.pop()
             known = found.get(reference.key)
@@ -350,21 +359,26 @@ class Membership:
             record.known = state
             self._foreign[id(record.obj)] = record
 
-    def forget(self, record: EntityRecord) -> None:
-        """Take a record out of this world, as if it had never been added; a thread that waits to change its object is refused."""
+    def forget(self, record: EntityRecord, moves: Sequence[Move] = ()) -> None:
+        """Take a record out of this world, as if it had never been added; a thread that waits to change its object is refused.
+
+        Args:
+            moves: what it took from others when it was added: it goes back.
+        """
         record.closed = "its addition was undone"
         self._records.pop(record.key, None)
         self._foreign.pop(id(record.obj), None)
         if kind_of(record.obj) == "entity":
             record.obj.__dict__.pop("_symphony_record", None)
+        give_back(list(moves), self)
 
-    def _begin_history(self, record: EntityRecord, state: dict[str, Any], name: str | None, data: Any) -> None:
+    def _begin_history(self, record: EntityRecord, state: dict[str, Any], name: str | None, data: Any, moves: list[Move]) -> None:
         change = (SET, (), state)
         version = record.restorer.state_version if record.restorer is not None else 1
         scope = scope_of(self)
         if scope is not None:
             draft = scope.transaction.draft(record, scope, new=True, name=name or scope.name or f"{record.entity_type}Created")
-            draft.keep(change, (self.forget, record))
+            draft.keep(change, (self.forget, record, moves))
             segment = draft.segment
         else:
             segment = record.new_segment(current_attribution.get(), name or f"{record.entity_type}Created")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from symphony_es.core.state.tracking.live import kind_of
+from symphony_es.core.state.tracking.places import clone
 
 __all__ = ["thaw"]
 
@@ -18,5 +19,5 @@ def thaw(value: Any) -> Any:
     if isinstance(value, set):
         return set(value)
     if kind_of(value) == "part":
-        return type(value)._symphony_copy(value, None, 0)
+        return clone(value)
     return value

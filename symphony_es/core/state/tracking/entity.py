@@ -22,8 +22,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, dataclass_transform, overload
 
 from symphony_es.core.state.restore import restore_manager
-from symphony_es.core.state.tracking.live import ATOMS, MISSING, UNOWNED, admit, attributes_of, kind_of, own, release
-from symphony_es.core.state.tracking.site import Site
+from symphony_es.core.state.tracking.live import ATOMS, MISSING, UNOWNED, attributes_of, kind_of
+from symphony_es.core.state.tracking.site import Site, put_back
 from symphony_es.errors import EntityTypeError
 from symphony_es.events.changes import SET
 from symphony_es.events.identifiers import check_entity_id, check_entity_type, text_id, uuid7
@@ -112,7 +112,6 @@ def part(cls: type[T] | None = None, /, *, name: str | None = None) -> Any:
         spec = ClassSpec(kind="part", name=restore_manager.types.register(made, name), fields=_state_fields(made))
         _install(made, spec, _make_part_setter(spec))
         made._symphony_owner = None
-        made._symphony_copy = classmethod(_copy_part)
         return made
 
     return declare if cls is None else declare(cls)
@@ -247,14 +246,16 @@ def _make_part_setter(spec: ClassSpec) -> Any:
 def _set_node_field(node: Any, name: str, new: Any) -> None:
     held = attributes_of(node)
     with Site(node) as site:
-        live, plain = site.convert(new, name)
         old = held.get(name, MISSING)
-        if live is old and kind_of(live) in ("part", "container"):  # `x.items += [...]` assigns what it changed in place
+        if new is old and site.is_in_place(old):
             return
-        held[name] = live
-        own(live, node, name)
-        release(old)
-        site.recorded((SET, (*site.path, name), plain), (_put_back, node, name, old), live)
+        live, plain = site.convert(new, name)
+        site.keep(site.changes_at(name, old, live, plain), (put_back, node, _restore, (node, name, old), site.moves))
+        placed = [live]
+        site.replace((old,), placed)
+        held[name] = placed[0]
+        site.settle([(name, placed[0])])
+        site.bring(live)
 
 
 def _set_id(node: Any, new: Any) -> None:
@@ -275,26 +276,23 @@ def _set_other(node: Any, name: str, new: Any) -> None:
 
 
 def _put_back(node: Any, name: str, old: Any) -> None:
-    release(node.__dict__.get(name))
+    """Undo an assignment that took nothing out of any place."""
+    node.__dict__[name] = old
+
+
+def _restore(node: Any, name: str, old: Any) -> tuple[list[Any], list[tuple[str, Any]]]:
+    """Put a field back; returns what left and what came."""
+    left = node.__dict__.get(name)
     if old is MISSING:
         node.__dict__.pop(name, None)
-    else:
-        node.__dict__[name] = old
-        own(old, node, name)
+        return [left], []
+    node.__dict__[name] = old
+    return [left], [(name, old)]
 
 
 def _key_of(self: Any, child: Any) -> Any:
-    return child._symphony_key
-
-
-def _copy_part(cls: Any, source: Any, world: Any, depth: int) -> Any:
-    made = cls.__new__(cls)
-    held = attributes_of(made)
-    for name in cls._symphony_spec.fields:
-        live = admit(source.__dict__[name], world, depth + 1)
-        held[name] = live
-        own(live, made, name)
-    return made
+    key = child._symphony_key
+    return key if self.__dict__.get(key) is child else MISSING
 
 
 def _refuse_delete(self: Any, name: str) -> None:

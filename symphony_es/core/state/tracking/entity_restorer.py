@@ -10,7 +10,8 @@ from typing import Any
 from symphony_es.core.state.restore import EntityRestorer, RestorationContext
 from symphony_es.core.state.tracking.capture import make_instance, revive_enum
 from symphony_es.core.state.tracking.entity import ClassSpec, named_types
-from symphony_es.core.state.tracking.live import UNOWNED, admit, attributes_of, kind_of, own, release
+from symphony_es.core.state.tracking.live import UNOWNED, admit, attributes_of, kind_of, own
+from symphony_es.core.state.tracking.places import detach
 from symphony_es.core.state.tracking.tracked_dict import TrackedDict
 from symphony_es.core.state.tracking.tracked_list import TrackedList
 from symphony_es.core.state.tracking.tracked_set import TrackedSet
@@ -94,7 +95,7 @@ class DeclaredEntityRestorer(EntityRestorer):
         for field in dataclasses.fields(self.restored_class):
             name = field.name
             live = enliven(data[name], types, set()) if name in data else self._default(field)
-            release(held.get(name))
+            detach(held.get(name), f"{self.entity_type}:{held.get('id')}")
             held[name] = live
             own(live, obj, name)
 
@@ -139,6 +140,7 @@ def enliven(plain: Any, types: TypeTable, unknown: set[str]) -> Any:
 def _list(plain: list[Any], types: TypeTable, unknown: set[str]) -> TrackedList:
     made = list.__new__(TrackedList)
     made._symphony_owner = made._symphony_key = None
+    made._symphony_base = 0
     list.extend(made, plain)
     if not UNOWNED.issuperset(map(type, plain)):
         for index, item in enumerate(plain):
