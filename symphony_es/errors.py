@@ -352,9 +352,9 @@ class UnrecordedChangeError(EntityError, RuntimeError):
 
     def __init__(self, entity: str, path: Sequence[Any], why: str) -> None:
         super().__init__(
-            f"{entity}: {format_path(path)} differs from what was recorded: {why} past the container's methods (heapq, list.append(x.items, …) "
-            "and exec do that); assign the container to its place to record it as it is (heap = x.items; …; x.items = heap), or await "
-            f"symphony.refresh({entity!r}) to have it back as it was"
+            f"{entity}: {format_path(path)} differs from what was recorded: {why} past the container's methods "
+            "(heapq, list.append(x.items, …) and exec do that); assign the container to its place to record it as it is "
+            f"(heap = x.items; …; x.items = heap), or await symphony.refresh({entity!r}) to have it back as it was"
         )
         self.entity = entity
         self.path = tuple(path)

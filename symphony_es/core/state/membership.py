@@ -453,5 +453,8 @@ class _Unrecorded:
     def keep(self, change: Change, undo: tuple[Any, ...]) -> None:
         """Nothing."""
 
+    def note(self, undo: tuple[Any, ...]) -> None:
+        """Nothing."""
+
 
 _UNRECORDED = _Unrecorded()

@@ -31,6 +31,10 @@ class Sink(Protocol):
         """Record a change that has been made, and what undoes it."""
         ...
 
+    def note(self, undo: tuple[Any, ...]) -> None:
+        """Note what undoes something that has changed no state: an object was replaced by an equal one."""
+        ...
+
 
 @dataclass(slots=True, kw_only=True)
 class Segment:
@@ -57,6 +61,9 @@ class Segment:
     def keep(self, change: Change, undo: tuple[Any, ...]) -> None:
         """Record a change; outside transactions nothing needs to be undone."""
         self.changes.append(change)
+
+    def note(self, undo: tuple[Any, ...]) -> None:
+        """Nothing: outside transactions nothing needs to be undone."""
 
 
 class EntityRecord:

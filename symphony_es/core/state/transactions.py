@@ -56,6 +56,10 @@ class Draft:
     def keep(self, change: Change, undo: Undo) -> None:
         """Record a change and what undoes it."""
         self.segment.changes.append(change)
+        self.note(undo)
+
+    def note(self, undo: Undo) -> None:
+        """Note what undoes something that may have changed no state."""
         self.transaction.undo_log.append((self.scope, undo))
 
 

@@ -113,7 +113,7 @@ def list_edits(old: Sequence[Any], new: Sequence[Any], same: Callable[[int, int]
     if begin == stop and begin == hi:
         return []
     whole = [(begin, stop, begin, hi)]
-    if begin == stop or begin == hi:
+    if begin in (stop, hi):
         return whole
     kept = _common(old[begin:stop], new[begin:hi])
     edits: list[Edit] = []

@@ -23,6 +23,7 @@ from typing import Any, TypeVar, dataclass_transform, overload
 
 from symphony_es.core.state.restore import restore_manager
 from symphony_es.core.state.tracking.live import ATOMS, MISSING, UNOWNED, attributes_of, kind_of
+from symphony_es.core.state.tracking.places import Move, clone
 from symphony_es.core.state.tracking.site import Site, put_back
 from symphony_es.errors import EntityTypeError
 from symphony_es.events.changes import SET
@@ -174,6 +175,7 @@ def _install(cls: Any, spec: ClassSpec, setter: Any) -> None:
     cls.__getstate__ = _copied_state
     cls.__setstate__ = _set_copied_state
     cls._symphony_key_of = _key_of
+    cls._symphony_undo = _undo
 
 
 def _default_the_id(cls: Any) -> None:
@@ -250,11 +252,11 @@ def _set_node_field(node: Any, name: str, new: Any) -> None:
         if new is old and site.is_in_place(old):
             return
         live, plain = site.convert(new, name)
-        site.keep(site.changes_at(name, old, live, plain), (put_back, node, _restore, (node, name, old), site.moves))
-        placed = [live]
-        site.replace((old,), placed)
-        held[name] = placed[0]
-        site.settle([(name, placed[0])])
+        changes = site.changes_at(name, old, live, plain)
+        site.replace((old,), [live])
+        held[name] = live
+        site.settle([(name, live)])
+        site.keep(changes, (node._symphony_undo, site.moves, name, old))
         site.bring(live)
 
 
@@ -280,14 +282,14 @@ def _put_back(node: Any, name: str, old: Any) -> None:
     node.__dict__[name] = old
 
 
-def _restore(node: Any, name: str, old: Any) -> tuple[list[Any], list[tuple[str, Any]]]:
-    """Put a field back; returns what left and what came."""
-    left = node.__dict__.get(name)
+def _undo(self: Any, moves: list[Move], name: str, old: Any) -> None:
+    """Put a field back."""
+    left = self.__dict__.get(name)
     if old is MISSING:
-        node.__dict__.pop(name, None)
-        return [left], []
-    node.__dict__[name] = old
-    return [left], [(name, old)]
+        self.__dict__.pop(name, None)
+    else:
+        self.__dict__[name] = old
+    put_back(self, moves, [left], [] if old is MISSING else [(name, old)])
 
 
 def _key_of(self: Any, child: Any) -> Any:
@@ -307,7 +309,7 @@ def _copied_state(self: Any) -> Mapping[str, Any]:
 
 def _set_copied_state(self: Any, state: Mapping[str, Any]) -> None:
     for name, item in state.items():
-        setattr(self, name, item)
+        setattr(self, name, clone(item))
 
 
 def _entity_repr(self: Any) -> str:

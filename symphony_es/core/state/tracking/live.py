@@ -101,11 +101,14 @@ def admit(value: Any, world: Membership | None, depth: int = 0) -> Any:
 
 
 def _admit_node(value: Any, world: Membership | None) -> Any:
-    """A part or a tracked container: itself, or a copy where it belongs to an entity from which it cannot be taken now."""
+    """A part or a tracked container: itself, or a copy where it belongs to an entity and cannot be taken from it.
+
+    That is so for what is outside of the Symphony, and while the entity is another transaction's.
+    """
     from symphony_es.core.state.tracking.places import clone, may_take  # it needs this module
 
-    record = record_above(value) if world is not None and value._symphony_owner is not None else None
-    return value if record is None or world is None or may_take(record, world) else clone(value)
+    record = record_above(value) if value._symphony_owner is not None else None
+    return value if record is None or (world is not None and may_take(record, world)) else clone(value)
 
 
 def _admit_fixed(item: Any, world: Membership | None, depth: int, key: str | int, holder: str) -> Any:
@@ -185,10 +188,10 @@ def plain_at(item: Any, world: Membership | None, key: str | int) -> Any:
 
 
 def own(live: Any, owner: Any, key: str | int | None) -> None:
-    """Give a node that was just made its place; anything else has none."""
+    """Make something the owner of a node that stands there; what cannot change in place has no owner."""
     if type(live) not in UNOWNED and kind_of(live) in ("part", "container"):
         live._symphony_owner = owner
-        live._symphony_key = key
+        live._symphony_key = key + owner._symphony_base if isinstance(owner, list) else key  # type: ignore[attr-defined]
 
 
 def locate(node: Any) -> tuple[EntityRecord | None, Path]:

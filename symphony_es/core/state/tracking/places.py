@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from symphony_es.core.state.tracking.live import MISSING, UNOWNED, attributes_of, kind_of, plain_of, record_above
+from symphony_es.core.state.tracking.live import MISSING, UNOWNED, attributes_of, kind_of, own, plain_of, record_above
 from symphony_es.core.state.transactions import scope_of
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.values import plain_equal
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.records import EntityRecord
 
 __all__ = [
-    "Detached", "Move", "clone", "detach", "give_back", "is_node", "may_take", "own_new", "place", "release", "settle",
+    "Detached", "Move", "clone", "detach", "give_back", "is_node", "may_take", "own", "own_new", "place", "release", "settle",
     "settle_members", "stands_elsewhere", "take",
 ]  # fmt: skip
 
@@ -74,7 +74,10 @@ def members(node: Any) -> Iterable[tuple[Any, Any]]:
         return enumerate(node)
     if isinstance(node, dict):
         return node.items()
-    return () if isinstance(node, set) else [(name, held) for name, held in node.__dict__.items() if name in type(node)._symphony_spec.fields]
+    if isinstance(node, set):
+        return ()
+    fields = type(node)._symphony_spec.fields
+    return [(name, held) for name, held in node.__dict__.items() if name in fields]
 
 
 def place(owner: Any, key: Any, live: Any) -> None:
@@ -90,12 +93,7 @@ def place(owner: Any, key: Any, live: Any) -> None:
 def own_new(live: Any, owner: Any, key: Any) -> None:
     """Give a node that nobody owns its place."""
     if is_node(live) and (live._symphony_owner is None or type(live._symphony_owner) is Detached):
-        _own(live, owner, key)
-
-
-def _own(live: Any, owner: Any, key: Any) -> None:
-    live._symphony_owner = owner
-    live._symphony_key = key if not isinstance(owner, list) else key + owner._symphony_base  # type: ignore[attr-defined]
+        own(live, owner, key)
 
 
 def release(live: Any, owner: Any) -> None:
@@ -129,7 +127,7 @@ def clone(live: Any) -> Any:
     for key, item in _nodes_in(live):
         copy = clone(item)
         place(made, key, copy)
-        _own(copy, made, key)
+        own(copy, made, key)
     return made
 
 
@@ -175,7 +173,7 @@ def _leave(node: Any, moves: list[Move]) -> None:
         key = owner._symphony_key_of(node)
         if key is not MISSING:
             place(owner, key, copy)
-            _own(copy, owner, key)
+            own(copy, owner, key)
             moves.append(Move(node, owner, copy))
     node._symphony_owner = None
 
@@ -192,7 +190,7 @@ def settle(live: Any, owner: Any, key: Any, world: Membership | None, moves: lis
     if not is_node(live):
         return
     was = live._symphony_owner
-    _own(live, owner, key)
+    own(live, owner, key)
     if was is not owner:
         settle_members(live, world, moves)
 
@@ -206,14 +204,14 @@ def settle_members(holder: Any, world: Membership | None, moves: list[Move]) -> 
         if id(item) in seen or (record is not None and world is not None and not may_take(record, world)):
             copy = clone(item)
             place(holder, key, copy)
-            _own(copy, holder, key)
+            own(copy, holder, key)
             continue
         seen.add(id(item))
         if record is not None:
             _leave(item, moves)
-            _own(item, holder, key)
+            own(item, holder, key)
         else:
-            _own(item, holder, key)
+            own(item, holder, key)
             settle_members(item, world, moves)
 
 
@@ -227,7 +225,7 @@ def give_back(moves: list[Move], world: Membership | None) -> None:
         key = owner._symphony_key_of(copy) if copy._symphony_owner is owner else MISSING
         if key is not MISSING and record is not None and world is not None and may_take(record, world) and _equal(node, copy, world):
             place(owner, key, node)
-            _own(node, owner, key)
+            own(node, owner, key)
             copy._symphony_owner = Detached(record.key)
             settle_members(node, world, [])
         else:

@@ -9,7 +9,7 @@ is held.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from symphony_es.core.state.tracking.edits import changes_between
@@ -129,8 +129,10 @@ class Site:
         return [(SET, path, plain)]
 
     def keep(self, changes: Sequence[Change], undo: Undo) -> None:
-        """Record changes that are about to be made together, and what undoes all of them."""
+        """Record changes that have been made together, and what undoes all of them."""
         if self.sink is not None:
+            if not changes:
+                self.sink.note(undo)
             for change in changes:
                 self.sink.keep(change, undo)
                 undo = _NOTHING
@@ -170,14 +172,14 @@ def note_augmented(node: Any) -> None:
 _NOTHING: Undo = (lambda: None,)
 
 
-def put_back(node: Any, restore: Callable[..., tuple[Iterable[Any], Iterable[tuple[Any, Any]]]], arguments: Undo, moves: list[Move]) -> None:
-    """Undo one mutation: what stood there stands there again, and what was taken for it from elsewhere goes back.
+def put_back(node: Any, moves: list[Move], left: Iterable[Any], came: Iterable[tuple[Any, Any]]) -> None:
+    """Undo one mutation, after the values have been put back: what stands there again is owned, what was taken from elsewhere goes back.
 
     Args:
-        restore: puts the values back, past everything that records it; returns what has left and what has come, by key.
+        left: what has left the node.
+        came: what has come back, by key.
     """
     record = record_above(node)
-    left, came = restore(*arguments)
     returning = {id(live) for _, live in came}
     for live in left:
         if id(live) not in returning:

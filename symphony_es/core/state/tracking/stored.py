@@ -44,5 +44,5 @@ def stored(holder: Collection[Any], sought: Any) -> Any:
         sought = frozenset(sought)
     probe = _Probe(sought)
     if probe in holder:
-        return probe._found  # noqa: SLF001  this module's own
+        return probe._found
     return next((item for item in holder if item is sought or item == sought), MISSING)  # one whose `==` looks at the class

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from symphony_es.core.state.tracking.live import BUILDERS, MISSING, PLAIN_COPIES, plain_at
-from symphony_es.core.state.tracking.places import own_new
+from symphony_es.core.state.tracking.places import Move, own_new
 from symphony_es.core.state.tracking.site import Site, build_at, note_augmented, put_back
 from symphony_es.core.state.tracking.stored import stored
 from symphony_es.errors import UnstorableValueError
@@ -76,22 +76,15 @@ class TrackedDict(dict[Any, Any]):
         known = stored(self, key)
         return key if known is MISSING else known
 
-    def _restore(self, before: dict[Any, Any]) -> tuple[list[Any], list[tuple[Any, Any]]]:
-        """Put back what stood under keys, or nothing; returns what left and what came."""
+    def _symphony_undo(self, moves: list[Move], before: dict[Any, Any]) -> None:
+        """Put back what stood under keys, or nothing."""
         left = [super(TrackedDict, self).get(key, MISSING) for key in before]
         for key, live in before.items():
             if live is MISSING:
                 super().pop(key, None)
             else:
                 super().__setitem__(key, live)
-        return left, [(key, live) for key, live in before.items() if live is not MISSING]
-
-    def _refill(self, items: dict[Any, Any]) -> tuple[list[Any], list[tuple[Any, Any]]]:
-        """Put back all; returns what left and what came."""
-        left = list(self.values())
-        super().clear()
-        super().update(items)
-        return left, list(items.items())
+        put_back(self, moves, left, [(key, live) for key, live in before.items() if live is not MISSING])
 
     def _put(self, given: dict[Any, Any], site: Site) -> None:
         """Set all given items: one mutation, of which nothing is done if anything of it is refused."""
@@ -110,20 +103,20 @@ class TrackedDict(dict[Any, Any]):
         changes: list[Change] = []
         for key, (live, plain) in converted.items():
             changes += site.changes_at(key, before[key], live, plain)
-        site.keep(changes, (put_back, self, self._restore, (before,), site.moves))
         new = [live for live, _ in converted.values()]
         site.replace(before.values(), new)
         for key, live in zip(converted, new, strict=True):
             super().__setitem__(key, live)
         site.settle(zip(converted, new, strict=True))
+        site.keep(changes, (self._symphony_undo, site.moves, before))
         site.bring(*new)
 
     def _drop(self, key: Any, site: Site) -> Any:
         """Remove a key that is there, and return its value."""
         old = super().__getitem__(key)
-        site.keep([(REMOVE, (*site.path, key))], (put_back, self, self._restore, ({key: old},), site.moves))
         site.replace([old], [])
         super().__delitem__(key)
+        site.keep([(REMOVE, (*site.path, key))], (self._symphony_undo, site.moves, {key: old}))
         return old
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -159,9 +152,9 @@ class TrackedDict(dict[Any, Any]):
         with Site(self) as site:
             if self:
                 old = dict(self)
-                site.keep([(SET, site.path, {})], (put_back, self, self._refill, (old,), site.moves))
                 site.replace(old.values(), [])
                 super().clear()
+                site.keep([(SET, site.path, {})], (self._symphony_undo, site.moves, old))
 
     def setdefault(self, key: Any, default: Any = None, /) -> Any:
         """The value under a key, which is set to the default when it is missing."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from symphony_es.core.state.tracking.edits import EDIT_WEIGHT, Edit, list_changes, list_edits, weight
 from symphony_es.core.state.tracking.live import BUILDERS, MISSING, PLAIN_COPIES, UNOWNED, plain_at
-from symphony_es.core.state.tracking.places import own_new
+from symphony_es.core.state.tracking.places import Move, own_new
 from symphony_es.core.state.tracking.site import Site, build_at, note_augmented, put_back
 from symphony_es.events.changes import APPEND, REMOVE, SET, Change
 from symphony_es.events.values import plain_equal
@@ -51,7 +51,7 @@ class TrackedList(list[Any]):
         if 0 <= hint < size and self[hint] is child:
             return hint
         low = high = min(max(hint, 0), size)
-        for steps in count():
+        for steps in count(1):  # noqa: B007  needed afterwards
             low -= 1
             if low >= 0 and self[low] is child:
                 found = low
@@ -80,11 +80,11 @@ class TrackedList(list[Any]):
 
     # -- one way in ---------------------------------------------------------------------------------------------------
 
-    def _restore(self, start: int, stop: int, old: list[Any]) -> tuple[list[Any], list[tuple[int, Any]]]:
-        """Put values back; returns what left and what came."""
+    def _symphony_undo(self, moves: list[Move], start: int, stop: int, old: list[Any]) -> None:
+        """Put back what stood in the place of self[start:stop]."""
         left = super().__getitem__(slice(start, stop))
         self._fill(start, stop, old)
-        return left, list(enumerate(old, start))
+        put_back(self, moves, left, list(enumerate(old, start)))
 
     def _fill(self, start: int, stop: int, items: list[Any]) -> None:
         size = len(self)
@@ -95,10 +95,10 @@ class TrackedList(list[Any]):
     def _replace(self, site: Site, start: int, stop: int, live: list[Any], changes: Sequence[Change]) -> None:
         """Record changes that put live values in the place of self[start:stop], and do so."""
         old = super().__getitem__(slice(start, stop))
-        site.keep(changes, (put_back, self, self._restore, (start, start + len(live), old), site.moves))
         site.replace(old, live)
         self._fill(start, stop, live)
         site.settle(enumerate(live, start))
+        site.keep(changes, (self._symphony_undo, site.moves, start, start + len(live), old))
         site.bring(*live)
 
     def _splice(self, start: int, stop: int, values: Sequence[Any], site: Site) -> None:
@@ -121,15 +121,15 @@ class TrackedList(list[Any]):
         with Site(self) as site:
             at = len(self)
             live, plain = site.convert(value, at)
-            site.keep([(APPEND, site.path, plain)], (put_back, self, self._restore, (at, at + 1, []), site.moves))
-            if type(live) in UNOWNED:
-                super().append(live)
-                return
-            new = [live]
-            site.replace((), new)
-            super().append(new[0])
-            site.settle([(at, new[0])])
-            site.bring(live)
+            free = type(live) in UNOWNED
+            if not free:
+                site.replace((), [live])
+            super().append(live)
+            if not free:
+                site.settle([(at, live)])
+            site.keep([(APPEND, site.path, plain)], (self._symphony_undo, site.moves, at, at + 1, []))
+            if not free:
+                site.bring(live)
 
     def extend(self, values: Iterable[Any], /) -> None:
         """Append all values."""

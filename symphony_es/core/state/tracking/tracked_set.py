@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from symphony_es.core.state.tracking.live import BUILDERS, MISSING, PLAIN_COPIES, entities_in, kind_of, plain_at, plain_of
-from symphony_es.core.state.tracking.site import Site, build_at, note_augmented, put_back
+from symphony_es.core.state.tracking.site import Site, build_at, note_augmented
 from symphony_es.core.state.tracking.stored import stored
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import ADD, DISCARD, SET
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
 
 __all__ = ["TrackedSet"]
-
-_LEFT_AND_CAME: tuple[tuple[()], tuple[()]] = ((), ())  # a set holds nothing that has a place
 
 
 class TrackedSet(set[Any]):
@@ -46,18 +44,10 @@ class TrackedSet(set[Any]):
 
     # -- one way in ---------------------------------------------------------------------------------------------------
 
-    def _add_again(self, member: Any) -> tuple[tuple[()], tuple[()]]:
-        super().add(member)
-        return _LEFT_AND_CAME
-
-    def _take_again(self, member: Any) -> tuple[tuple[()], tuple[()]]:
-        super().discard(member)
-        return _LEFT_AND_CAME
-
-    def _refill(self, members: set[Any]) -> tuple[tuple[()], tuple[()]]:
-        super().clear()
-        super().update(members)
-        return _LEFT_AND_CAME
+    def _symphony_undo(self, come: set[Any], gone: set[Any]) -> None:
+        """Take out what came, and put back what went."""
+        super().difference_update(come)
+        super().update(gone)
 
     def _add_all(self, given: Sequence[Any], site: Site) -> None:
         """Add members, or none if one of them is refused."""
@@ -69,8 +59,8 @@ class TrackedSet(set[Any]):
                 raise error.within(site.record.key if site.record else None, (*site.path, "{}")) from None
         for live, plain in converted:
             if live not in self:
-                site.keep([(ADD, site.path, plain)], (put_back, self, self._take_again, (live,), site.moves))
                 super().add(live)
+                site.keep([(ADD, site.path, plain)], (self._symphony_undo, {live}, set()))
                 site.bring(live)
 
     def _drop_all(self, members: Iterable[Any], site: Site) -> None:
@@ -78,8 +68,8 @@ class TrackedSet(set[Any]):
         for member in members:
             if member in self:
                 plain = plain_of(member, site.world) if site.sink is not None else None
-                site.keep([(DISCARD, site.path, plain)], (put_back, self, self._add_again, (member,), site.moves))
                 super().discard(member)
+                site.keep([(DISCARD, site.path, plain)], (self._symphony_undo, set(), {member}))
 
     def add(self, member: Any, /) -> None:
         """Add a member."""
@@ -114,8 +104,9 @@ class TrackedSet(set[Any]):
         """Remove everything."""
         with Site(self) as site:
             if self:
-                site.keep([(SET, site.path, set())], (put_back, self, self._refill, (set(self),), site.moves))
+                old = set(self)
                 super().clear()
+                site.keep([(SET, site.path, set())], (self._symphony_undo, set(), old))
 
     def update(self, *others: Iterable[Any]) -> None:
         """Add all members of the others, or none if one of them is refused."""
@@ -138,7 +129,8 @@ class TrackedSet(set[Any]):
 
     def symmetric_difference_update(self, other: Iterable[Any], /) -> None:
         """Keep what exactly one of the two has."""
-        doomed, new = [], []
+        doomed: list[Any] = []
+        new: list[Any] = []
         for member in dict.fromkeys(other):
             known = stored(self, member)
             (new if known is MISSING else doomed).append(member if known is MISSING else known)
@@ -147,16 +139,20 @@ class TrackedSet(set[Any]):
             self._drop_all(doomed, site)
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[misc]
-        return self._augmented(TrackedSet.update, other)
+        result: Self = self._augmented(TrackedSet.update, other)
+        return result
 
     def __isub__(self, other: Any) -> Self:  # type: ignore[misc]
-        return self._augmented(TrackedSet.difference_update, other)
+        result: Self = self._augmented(TrackedSet.difference_update, other)
+        return result
 
     def __iand__(self, other: Any) -> Self:  # type: ignore[misc]
-        return self._augmented(TrackedSet.intersection_update, other)
+        result: Self = self._augmented(TrackedSet.intersection_update, other)
+        return result
 
     def __ixor__(self, other: Any) -> Self:  # type: ignore[misc]
-        return self._augmented(TrackedSet.symmetric_difference_update, other)
+        result: Self = self._augmented(TrackedSet.symmetric_difference_update, other)
+        return result
 
     def _augmented(self, method: Any, other: Any) -> Any:
         """What an operator with `=` does; with what is no set, Python tries the other's operator, as for `set |= dict.keys()`."""
