@@ -190,6 +190,8 @@ def settle(live: Any, owner: Any, key: Any, world: Membership | None, moves: lis
     if not is_node(live):
         return
     was = live._symphony_owner
+    if was is not None and was is not owner:
+        _leave(live, moves)  # something that was put here just before holds it as well
     own(live, owner, key)
     if was is not owner:
         settle_members(live, world, moves)
