@@ -1,4 +1,4 @@
-"""Store every shape with one release, read it with the next: `python -m tests.shapes`. Prints what came back, and ends with 1 if anything is wrong.
+"""Store every shape with one release, read it with the next: `python -m tests.shapes`. Prints what came back; ends with 1 if it is wrong.
 
 `python -m tests.shapes store|read FOLDER` is what the processes of the two releases run.
 """

@@ -72,7 +72,7 @@ def write_release(folder: Path, release: int) -> None:
     (folder / "moved.py").write_text("\n".join(moved))
 
 
-_HEAD = '''
+_HEAD = """
 import dataclasses, enum
 from dataclasses import dataclass, field, InitVar
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Optional, TypeVar, Union
@@ -91,7 +91,7 @@ def rename(data, version):
         data["beta"] = data.pop("b")
     return data
 
-'''
+"""
 
 
 def _fields(shape: Shape, release: int) -> list[tuple[str, str, str]]:
