@@ -199,21 +199,20 @@ def settle(live: Any, owner: Any, key: Any, world: Membership | None, moves: lis
 
 def settle_members(holder: Any, world: Membership | None, moves: list[Move]) -> None:
     """Make a node the owner of all that it holds: while it was new, it may have shared that with others."""
-    seen: set[int] = set()
-    for key, item in reversed(list(_nodes_in(holder))):
+    nodes = list(_nodes_in(holder))
+    last = {id(item): key for key, item in nodes}
+    for key, item in nodes:
         was = item._symphony_owner
         record = record_above(was) if was is not None and was is not holder else None
-        if id(item) in seen or (record is not None and world is not None and not may_take(record, world)):
+        if last[id(item)] != key or (record is not None and world is not None and not may_take(record, world)):
             copy = clone(item)
             place(holder, key, copy)
             own(copy, holder, key)
             continue
-        seen.add(id(item))
         if record is not None:
             _leave(item, moves)
-            own(item, holder, key)
-        else:
-            own(item, holder, key)
+        own(item, holder, key)
+        if record is None:
             settle_members(item, world, moves)
 
 
