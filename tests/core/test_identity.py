@@ -305,11 +305,10 @@ async def test_another_transactions_parts_are_copied(symphony: Symphony) -> None
     """What another transaction has claimed may be put back by it: nothing is taken from there."""
     one, two = symphony.entities.add(Tree(items=[Leaf(1)])), symphony.entities.add(Tree())
     leaf = one.items[0]
-    async with symphony.transaction("Claims", claim=[one]):
-        async with Symphony() as stranger:
-            copied = stranger.entities.add(Tree())
-            copied.items.append(leaf)
-            assert copied.items[0] is not leaf
+    async with symphony.transaction("Claims", claim=[one]), Symphony() as stranger:
+        copied = stranger.entities.add(Tree())
+        copied.items.append(leaf)
+        assert copied.items[0] is not leaf
     assert one.items[0] is leaf
     two.items.append(leaf)
     assert two.items[0] is leaf

@@ -9,14 +9,14 @@ What Python's `==` takes out of a set is recorded as it is stored: `{"red"}.disc
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from symphony_es.core.state.tracking.live import BUILDERS, MISSING, PLAIN_COPIES, entities_in, kind_of, plain_at, plain_of
+from symphony_es.core.state.tracking.live import BUILDERS, MISSING, PLAIN_COPIES, kind_of, plain_at, plain_of
 from symphony_es.core.state.tracking.site import Site, build_at, note_augmented
 from symphony_es.core.state.tracking.stored import stored
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import ADD, DISCARD, SET
-from symphony_es.events.values import check_plain
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
@@ -166,8 +166,16 @@ class TrackedSet(set[Any]):
 def _check_member(live: Any) -> None:
     if kind_of(live) in ("part", "container"):
         raise UnstorableValueError((), f"a {type(live).__name__} can change in place and cannot be a member of a set")
-    if type(live) in (float, tuple) and not entities_in(live):
-        check_plain({live})
+    if _holds_nan(live):
+        raise UnstorableValueError((), "NaN cannot be a member of a set: it equals nothing, so it could never be removed")
+
+
+def _holds_nan(live: Any) -> bool:
+    if type(live) is tuple:
+        return any(map(_holds_nan, live))
+    if kind_of(live) == "value":
+        return any(_holds_nan(getattr(live, name)) for name in type(live)._symphony_spec.fields)
+    return (type(live) is float and live != live) or (type(live) is Decimal and live.is_nan())
 
 
 def _plain_members(live: TrackedSet, world: Membership | None) -> Iterator[Any]:
