@@ -23,11 +23,11 @@ from symphony_es.events.changes import apply_changes
 from symphony_es.events.values import plain_equal
 
 
-class Colour(enum.StrEnum):
+class Paint(enum.StrEnum):
     RED = "red"
 
 
-class Number(enum.IntEnum):
+class Digit(enum.IntEnum):
     ONE = 1
 
 
@@ -36,17 +36,17 @@ class Text(str):
 
 
 @value
-class Point:
+class Spot:
     x: Any = 0
 
 
 @part
-class Job:
+class Errand:
     state: str = ""
 
 
 @entity
-class Holder:
+class Shelf:
     id: str = ""
     items: list[Any] = field(default_factory=list)
     table: dict[Any, Any] = field(default_factory=dict)
@@ -54,25 +54,25 @@ class Holder:
     number: int = 0
 
 
-async def folded(symphony: Symphony, holder: Holder) -> dict[str, Any]:
+async def folded(symphony: Symphony, shelf: Shelf) -> dict[str, Any]:
     await symphony.flush()
-    state: dict[str, Any] = (await symphony.at("latest")).get(holder)
+    state: dict[str, Any] = (await symphony.at("latest")).get(shelf)
     return state
 
 
-async def assert_recorded(symphony: Symphony, holder: Holder) -> None:
-    record = symphony.world.record_for(holder)
-    assert plain_equal(await folded(symphony, holder), symphony.world.capture(holder, record.reference))
+async def assert_recorded(symphony: Symphony, shelf: Shelf) -> None:
+    record = symphony.world.record_for(shelf)
+    assert plain_equal(await folded(symphony, shelf), symphony.world.capture(shelf, record.reference))
 
 
 # -- sets --------------------------------------------------------------------------------------------------------------
 
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
 TWINS: list[tuple[Any, Any]] = [
-    ("red", Colour.RED), (Colour.RED, "red"), ("red", Text("red")), (1, Number.ONE), (Number.ONE, 1),
+    ("red", Paint.RED), (Paint.RED, "red"), ("red", Text("red")), (1, Digit.ONE), (Digit.ONE, 1),
     (1, True), (True, 1.0), (1, Decimal(1)), (Decimal("1.0"), Decimal("1.00")), (1, Fraction(1)), (1.0, Fraction(1)),
-    (Point(1), Point(1.0)), (Point(Decimal("1.0")), Point(Decimal(1))), (Point("red"), Point(Colour.RED)),
-    ((1, "red"), (True, Colour.RED)), (NOON, NOON.astimezone(timezone(timedelta(hours=1)))), (0.0, -0.0),
+    (Spot(1), Spot(1.0)), (Spot(Decimal("1.0")), Spot(Decimal(1))), (Spot("red"), Spot(Paint.RED)),
+    ((1, "red"), (True, Paint.RED)), (NOON, NOON.astimezone(timezone(timedelta(hours=1)))), (0.0, -0.0),
 ]  # fmt: skip
 DROPS: dict[str, Callable[[Any, Any], Any]] = {
     "discard": lambda members, twin: members.discard(twin),
@@ -88,55 +88,55 @@ DROPS: dict[str, Callable[[Any, Any], Any]] = {
 @pytest.mark.parametrize(("have", "twin"), TWINS, ids=repr)
 async def test_what_equality_drops_is_dropped_in_the_log(symphony: Symphony, have: Any, twin: Any, drop: str) -> None:
     """A member that equals the stored one takes it out, live and in the log; a rollback puts the stored one back."""
-    holder = symphony.entities.add(Holder(members={have, "other"}))
+    shelf = symphony.entities.add(Shelf(members={have, "other"}))
     with pytest.raises(LookupError):
         async with symphony.transaction("Undone"):
-            DROPS[drop](holder.members, twin)
+            DROPS[drop](shelf.members, twin)
             raise LookupError
-    assert [type(member) for member in holder.members if member == have] == [type(have)]
-    await assert_recorded(symphony, holder)
-    DROPS[drop](holder.members, twin)
-    assert holder.members == {"other"}
-    await assert_recorded(symphony, holder)
+    assert [type(member) for member in shelf.members if member == have] == [type(have)]
+    await assert_recorded(symphony, shelf)
+    DROPS[drop](shelf.members, twin)
+    assert shelf.members == {"other"}
+    await assert_recorded(symphony, shelf)
 
 
 @pytest.mark.parametrize(("have", "twin"), [pair for pair in TWINS if type(pair[1]) not in (Text, Fraction)], ids=repr)
 async def test_what_is_there_already_is_kept_as_it_is(symphony: Symphony, have: Any, twin: Any) -> None:
     """Adding an equal member changes nothing, and an intersection keeps what was stored."""
-    holder = symphony.entities.add(Holder(members={have, "other"}))
-    holder.members.add(twin)
-    holder.members |= {twin}
-    holder.members &= {twin, "more"}
-    assert [type(member) for member in holder.members] == [type(have)]
-    await assert_recorded(symphony, holder)
+    shelf = symphony.entities.add(Shelf(members={have, "other"}))
+    shelf.members.add(twin)
+    shelf.members |= {twin}
+    shelf.members &= {twin, "more"}
+    assert [type(member) for member in shelf.members] == [type(have)]
+    await assert_recorded(symphony, shelf)
 
 
 async def test_operators_take_what_those_of_sets_take(symphony: Symphony) -> None:
     """A view of keys works as for sets, a list is refused as for sets, and a refusal changes nothing."""
-    holder = symphony.entities.add(Holder(members={"a"}))
-    holder.members |= {"b": 1}.keys()
-    holder.members -= {"a": 1}.keys()
-    holder.members ^= {"c": 1}.keys()
-    holder.members &= {"c": 1, "b": 2}.keys()
-    assert holder.members == {"b", "c"}
+    shelf = symphony.entities.add(Shelf(members={"a"}))
+    shelf.members |= {"b": 1}.keys()
+    shelf.members -= {"a": 1}.keys()
+    shelf.members ^= {"c": 1}.keys()
+    shelf.members &= {"c": 1, "b": 2}.keys()
+    assert shelf.members == {"b", "c"}
     for operator in ("__ior__", "__iand__", "__isub__", "__ixor__"):
-        assert getattr(holder.members, operator)(["x"]) is NotImplemented
-    for act in (holder.members.remove, holder.members.discard, holder.members.add):
+        assert getattr(shelf.members, operator)(["x"]) is NotImplemented
+    for act in (shelf.members.remove, shelf.members.discard, shelf.members.add):
         with pytest.raises(TypeError):
             act([])
     with pytest.raises(KeyError):
-        holder.members.remove({"b"})
-    await assert_recorded(symphony, holder)
+        shelf.members.remove({"b"})
+    await assert_recorded(symphony, shelf)
 
 
 # -- dicts ---------------------------------------------------------------------------------------------------------------
 
 KEYS: list[tuple[Any, Any]] = [
-    ("red", Colour.RED),
+    ("red", Paint.RED),
     ("red", Text("red")),
     (1, True),
     (1, 1.0),
-    (1, Number.ONE),
+    (1, Digit.ONE),
     (1, Decimal(1)),
     (1, Fraction(1)),
 ]
@@ -157,42 +157,42 @@ WITH_KEYS: dict[str, Callable[[Any, Any], Any]] = {
 @pytest.mark.parametrize("block", [False, True])
 async def test_a_key_that_equals_a_stored_one_means_it(symphony: Symphony, act: str, stored: Any, given: Any, block: bool) -> None:
     """As in a plain dict, the stored key is used; other entities' changes of the same turn are stored."""
-    holder, other = symphony.entities.add(Holder(table={stored: "old", "z": 1})), symphony.entities.add(Holder())
+    shelf, other = symphony.entities.add(Shelf(table={stored: "old", "z": 1})), symphony.entities.add(Shelf())
     await symphony.flush()
-    plain = dict(holder.table)
+    plain = dict(shelf.table)
     WITH_KEYS[act](plain, given)
     other.number = 1
     if block:
         with pytest.raises(LookupError):
             async with symphony.transaction("Undone"):
-                WITH_KEYS[act](holder.table, given)
+                WITH_KEYS[act](shelf.table, given)
                 raise LookupError
-        assert {type(key) for key in holder.table} == {type(stored), str}
-        await assert_recorded(symphony, holder)
-    WITH_KEYS[act](holder.table, given)
-    assert dict(holder.table) == plain
-    assert all(type(key) in (str, int) for key in holder.table)
-    await assert_recorded(symphony, holder)
+        assert {type(key) for key in shelf.table} == {type(stored), str}
+        await assert_recorded(symphony, shelf)
+    WITH_KEYS[act](shelf.table, given)
+    assert dict(shelf.table) == plain
+    assert all(type(key) in (str, int) for key in shelf.table)
+    await assert_recorded(symphony, shelf)
     await assert_recorded(symphony, other)
 
 
-@pytest.mark.parametrize("given", [Colour.RED, True, 1.0, Fraction(1), Text("red"), None, (1,)])
+@pytest.mark.parametrize("given", [Paint.RED, True, 1.0, Fraction(1), Text("red"), None, (1,)])
 async def test_a_key_that_equals_none_is_refused_or_missing(symphony: Symphony, given: Any) -> None:
     """It is put nowhere, and looking for it finds nothing; nothing is recorded."""
-    holder = symphony.entities.add(Holder(table={"z": 1}))
+    shelf = symphony.entities.add(Shelf(table={"z": 1}))
     await symphony.flush()
     head = symphony.log.head
     for name in ("[] =", "setdefault", "update", "|="):
         with pytest.raises(UnstorableValueError, match="keys are str or int"):
-            WITH_KEYS[name](holder.table, given)
+            WITH_KEYS[name](shelf.table, given)
     for name in ("del", "pop"):
         with pytest.raises(KeyError):
-            WITH_KEYS[name](holder.table, given)
-    assert holder.table.pop(given, "default") == "default"
+            WITH_KEYS[name](shelf.table, given)
+    assert shelf.table.pop(given, "default") == "default"
     with pytest.raises(TypeError):
-        holder.table.pop([])
+        shelf.table.pop([])
     await symphony.flush()
-    assert (symphony.log.head, dict(holder.table)) == (head, {"z": 1})
+    assert (symphony.log.head, dict(shelf.table)) == (head, {"z": 1})
 
 
 # -- what is the user's runs outside ----------------------------------------------------------------------------------
@@ -201,28 +201,28 @@ async def test_a_key_that_equals_none_is_refused_or_missing(symphony: Symphony, 
 @pytest.mark.parametrize(
     "act",
     [
-        lambda holder, given: holder.items.extend(given),
-        lambda holder, given: holder.items.__iadd__(given),
-        lambda holder, given: holder.items.__setitem__(slice(None), given),
-        lambda holder, given: holder.items.__setitem__(slice(None, None, 1), given),
-        lambda holder, given: holder.table.update((str(item), item) for item in given),
-        lambda holder, given: holder.table.__ior__((str(item), item) for item in given),
-        lambda holder, given: holder.members.update(given),
-        lambda holder, given: holder.members.difference_update(given),
-        lambda holder, given: holder.members.intersection_update(given),
-        lambda holder, given: holder.members.symmetric_difference_update(given),
-        lambda holder, given: holder.items.sort(key=lambda item: next(given, item)),
-        lambda holder, given: holder.items.remove(_Equal(given)),
-        lambda holder, given: holder.items.pop(_Index(given)),
-        lambda holder, given: holder.items.insert(_Index(given), 1),
-        lambda holder, given: holder.items.__setitem__(_Index(given), 1),
-        lambda holder, given: holder.items.__delitem__(slice(_Index(given), None)),
-        lambda holder, given: holder.items.__imul__(_Index(given)),
+        lambda shelf, given: shelf.items.extend(given),
+        lambda shelf, given: shelf.items.__iadd__(given),
+        lambda shelf, given: shelf.items.__setitem__(slice(None), given),
+        lambda shelf, given: shelf.items.__setitem__(slice(None, None, 1), given),
+        lambda shelf, given: shelf.table.update((str(item), item) for item in given),
+        lambda shelf, given: shelf.table.__ior__((str(item), item) for item in given),
+        lambda shelf, given: shelf.members.update(given),
+        lambda shelf, given: shelf.members.difference_update(given),
+        lambda shelf, given: shelf.members.intersection_update(given),
+        lambda shelf, given: shelf.members.symmetric_difference_update(given),
+        lambda shelf, given: shelf.items.sort(key=lambda item: next(given, item)),
+        lambda shelf, given: shelf.items.remove(_Equal(given)),
+        lambda shelf, given: shelf.items.pop(_Index(given)),
+        lambda shelf, given: shelf.items.insert(_Index(given), 1),
+        lambda shelf, given: shelf.items.__setitem__(_Index(given), 1),
+        lambda shelf, given: shelf.items.__delitem__(slice(_Index(given), None)),
+        lambda shelf, given: shelf.items.__imul__(_Index(given)),
     ],
 )
 async def test_user_code_never_holds_the_lock(symphony: Symphony, act: Callable[[Any, Any], Any]) -> None:
     """While an iterable, a key, an index or a comparison of the user runs in a thread, the loop changes entities."""
-    holder, other = symphony.entities.add(Holder(items=[3, 1, 2], members={1, 2})), symphony.entities.add(Holder())
+    shelf, other = symphony.entities.add(Shelf(items=[3, 1, 2], members={1, 2})), symphony.entities.add(Shelf())
     begun, changed = threading.Event(), threading.Event()
 
     def slow() -> Iterator[int]:
@@ -230,7 +230,7 @@ async def test_user_code_never_holds_the_lock(symphony: Symphony, act: Callable[
         assert changed.wait(30), "the loop could not change another entity meanwhile"
         yield 1
 
-    task = asyncio.create_task(asyncio.to_thread(act, holder, slow()))
+    task = asyncio.create_task(asyncio.to_thread(act, shelf, slow()))
     await asyncio.to_thread(begun.wait, 30)
     lock = symphony.world.lock
     assert lock.acquire(timeout=10)
@@ -238,7 +238,7 @@ async def test_user_code_never_holds_the_lock(symphony: Symphony, act: Callable[
     other.number = 1
     changed.set()
     await task
-    await assert_recorded(symphony, holder)
+    await assert_recorded(symphony, shelf)
 
 
 class _Equal:
@@ -262,20 +262,20 @@ class _Index:
 @pytest.mark.parametrize("change", [lambda items: items.append(9), lambda items: items.pop(), lambda items: items.__setitem__(0, 9)])
 async def test_a_sort_key_that_changes_the_list_is_found(symphony: Symphony, change: Callable[[Any], Any]) -> None:
     """It is the ValueError of a list; what the key did is kept."""
-    holder = symphony.entities.add(Holder(items=[3, 1, 2]))
+    shelf = symphony.entities.add(Shelf(items=[3, 1, 2]))
     done: list[Any] = []
 
     def key(item: Any) -> Any:
         if not done:
-            done.append(change(holder.items))
+            done.append(change(shelf.items))
         return item
 
     with pytest.raises(ValueError, match="modified during sort"):
-        holder.items.sort(key=key)
+        shelf.items.sort(key=key)
     expected = [3, 1, 2]
     change(expected)
-    assert holder.items == expected
-    await assert_recorded(symphony, holder)
+    assert shelf.items == expected
+    await assert_recorded(symphony, shelf)
 
 
 # -- what it costs ------------------------------------------------------------------------------------------------------
@@ -295,33 +295,33 @@ def _swap(items: Any, one: int, other: int) -> None:
 
 
 CHANGES: dict[str, Callable[[Any], Any]] = {
-    "+=": lambda holder: setattr(holder, "items", holder.items.__iadd__(["m"])),
-    "one more": lambda holder: setattr(holder, "items", [*holder.items, "m"]),
-    "one less": lambda holder: setattr(holder, "items", holder.items[:-1]),
-    "without the first": lambda holder: setattr(holder, "items", holder.items[1:]),
-    "filter": lambda holder: setattr(holder, "items", [item for at, item in enumerate(holder.items) if at % 97 != 5 or at > 200]),
-    "slice of a filter": lambda holder: holder.items.__setitem__(
-        slice(None), [item for at, item in enumerate(holder.items) if at not in (3, 90)]
+    "+=": lambda shelf: setattr(shelf, "items", shelf.items.__iadd__(["m"])),
+    "one more": lambda shelf: setattr(shelf, "items", [*shelf.items, "m"]),
+    "one less": lambda shelf: setattr(shelf, "items", shelf.items[:-1]),
+    "without the first": lambda shelf: setattr(shelf, "items", shelf.items[1:]),
+    "filter": lambda shelf: setattr(shelf, "items", [item for at, item in enumerate(shelf.items) if at % 97 != 5 or at > 200]),
+    "slice of a filter": lambda shelf: shelf.items.__setitem__(
+        slice(None), [item for at, item in enumerate(shelf.items) if at not in (3, 90)]
     ),
-    "itself": lambda holder: setattr(holder, "items", holder.items),
-    "a copy of itself": lambda holder: setattr(holder, "items", list(holder.items)),
-    "sort of what is sorted but for one": lambda holder: (_swap(holder.items, 0, 9), holder.items.sort(key=_order)),
-    "swap": lambda holder: _swap(holder.items, 0, -1),
-    "extended deletion": lambda holder: holder.items.__delitem__(slice(0, 4, 3)),
-    "extended slice": lambda holder: holder.items.__setitem__(slice(0, 4, 3), ["x", "y"]),
-    "move": lambda holder: holder.items.insert(5, holder.items.pop(0)),
-    "dict |=": lambda holder: setattr(holder, "table", holder.table.__ior__({"new": 1})),
-    "dict with one more": lambda holder: setattr(holder, "table", {**holder.table, "new": 1}),
-    "dict without one": lambda holder: setattr(holder, "table", {key: item for key, item in holder.table.items() if key != "3"}),
-    "update with itself": lambda holder: holder.table.update({key: item for key, item in holder.table.items() if key == "nodes"}),
-    "set |=": lambda holder: setattr(holder, "members", holder.members.__ior__({"new"})),
-    "set with one more": lambda holder: setattr(holder, "members", {*holder.members, "new"}),
-    "set without one": lambda holder: setattr(holder, "members", holder.members - {3}),
+    "itself": lambda shelf: setattr(shelf, "items", shelf.items),
+    "a copy of itself": lambda shelf: setattr(shelf, "items", list(shelf.items)),
+    "sort of what is sorted but for one": lambda shelf: (_swap(shelf.items, 0, 9), shelf.items.sort(key=_order)),
+    "swap": lambda shelf: _swap(shelf.items, 0, -1),
+    "extended deletion": lambda shelf: shelf.items.__delitem__(slice(0, 4, 3)),
+    "extended slice": lambda shelf: shelf.items.__setitem__(slice(0, 4, 3), ["x", "y"]),
+    "move": lambda shelf: shelf.items.insert(5, shelf.items.pop(0)),
+    "dict |=": lambda shelf: setattr(shelf, "table", shelf.table.__ior__({"new": 1})),
+    "dict with one more": lambda shelf: setattr(shelf, "table", {**shelf.table, "new": 1}),
+    "dict without one": lambda shelf: setattr(shelf, "table", {key: item for key, item in shelf.table.items() if key != "3"}),
+    "update with itself": lambda shelf: shelf.table.update({key: item for key, item in shelf.table.items() if key == "nodes"}),
+    "set |=": lambda shelf: setattr(shelf, "members", shelf.members.__ior__({"new"})),
+    "set with one more": lambda shelf: setattr(shelf, "members", {*shelf.members, "new"}),
+    "set without one": lambda shelf: setattr(shelf, "members", shelf.members - {3}),
 }
 
 
 def _order(item: Any) -> int:
-    return int(item.state) if isinstance(item, Job) else item
+    return int(item.state) if isinstance(item, Errand) else item
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -330,42 +330,42 @@ async def test_only_the_difference_is_stored(symphony: Symphony, change: str, ki
     """With ten times as many items, as many bytes are appended."""
     sizes = []
     for size in (200, 2000):
-        items: list[Any] = list(range(size)) if kind == "numbers" else [Job(str(at)) for at in range(size)]
-        holder = symphony.entities.add(
-            Holder(items=items, table={"nodes": {}, **{str(at): at for at in range(size)}}, members=set(range(size)))
+        items: list[Any] = list(range(size)) if kind == "numbers" else [Errand(str(at)) for at in range(size)]
+        shelf = symphony.entities.add(
+            Shelf(items=items, table={"nodes": {}, **{str(at): at for at in range(size)}}, members=set(range(size)))
         )
-        sizes.append(await bytes_of(symphony, lambda holder=holder: CHANGES[change](holder)))  # type: ignore[misc]
-        await assert_recorded(symphony, holder)
+        sizes.append(await bytes_of(symphony, lambda shelf=shelf: CHANGES[change](shelf)))  # type: ignore[misc]
+        await assert_recorded(symphony, shelf)
     assert sizes[1] <= sizes[0] * 1.3 + 40
 
 
 async def test_adding_in_any_way_costs_what_append_costs(symphony: Symphony) -> None:
     """200 times `+= [m]`, extending by one, and assigning one more cost what 200 times `append(m)` costs."""
     message = {"role": "user", "text": "x" * 50}
-    holders = [symphony.entities.add(Holder(id=name)) for name in ("append", "+=", "extend", "assign", "plain")]
+    holders = [symphony.entities.add(Shelf(id=name)) for name in ("append", "+=", "extend", "assign", "plain")]
     mine: list[Any] = []
-    ways: list[Callable[[Holder], Any]] = [
-        lambda holder: holder.items.append(message),
-        lambda holder: setattr(holder, "items", holder.items.__iadd__([message])),
-        lambda holder: holder.items.extend([message]),
-        lambda holder: setattr(holder, "items", [*holder.items, message]),
-        lambda holder: (mine.append(message), setattr(holder, "items", mine)),
+    ways: list[Callable[[Shelf], Any]] = [
+        lambda shelf: shelf.items.append(message),
+        lambda shelf: setattr(shelf, "items", shelf.items.__iadd__([message])),
+        lambda shelf: shelf.items.extend([message]),
+        lambda shelf: setattr(shelf, "items", [*shelf.items, message]),
+        lambda shelf: (mine.append(message), setattr(shelf, "items", mine)),
     ]
     costs = []
-    for holder, way in zip(holders, ways, strict=True):
-        costs.append(await bytes_of(symphony, lambda way=way, holder=holder: [way(holder) for _ in range(200)]))  # type: ignore[misc]
-        assert len(holder.items) == 200
-        await assert_recorded(symphony, holder)
+    for shelf, way in zip(holders, ways, strict=True):
+        costs.append(await bytes_of(symphony, lambda way=way, shelf=shelf: [way(shelf) for _ in range(200)]))  # type: ignore[misc]
+        assert len(shelf.items) == 200
+        await assert_recorded(symphony, shelf)
     assert max(costs) <= costs[0] * 1.1
 
 
 async def test_a_shuffle_stores_its_moves(symphony: Symphony) -> None:
     """At most twice the items, never a square of them."""
-    holder = symphony.entities.add(Holder(items=[Job(str(at)) for at in range(100)]))
-    once = await bytes_of(symphony, lambda: setattr(holder, "items", [Job(str(at + 1000)) for at in range(100)]))
-    assert await bytes_of(symphony, lambda: random.Random(1).shuffle(holder.items)) < once * 3
-    assert await bytes_of(symphony, lambda: holder.items.sort(key=_order)) < once * 1.5
-    await assert_recorded(symphony, holder)
+    shelf = symphony.entities.add(Shelf(items=[Errand(str(at)) for at in range(100)]))
+    once = await bytes_of(symphony, lambda: setattr(shelf, "items", [Errand(str(at + 1000)) for at in range(100)]))
+    assert await bytes_of(symphony, lambda: random.Random(1).shuffle(shelf.items)) < once * 3
+    assert await bytes_of(symphony, lambda: shelf.items.sort(key=_order)) < once * 1.5
+    await assert_recorded(symphony, shelf)
 
 
 class _Counted:
@@ -386,7 +386,7 @@ class _Counted:
     "shift",
     [
         lambda items: items.pop(0),
-        lambda items: items.insert(0, Job("new")),
+        lambda items: items.insert(0, Errand("new")),
         lambda items: items.__delitem__(len(items) // 2),
         lambda items: items.insert(3, items.pop(1)),
         lambda items: items.insert(len(items) // 2, items.pop(0)),
@@ -400,16 +400,16 @@ async def test_where_a_part_stands_is_found_near_where_it_stood(
     """Moving things in a list and changing a part costs a few looks, with ten times as many parts as well."""
     looks = []
     for size in (300, 3000):
-        holder = symphony.entities.add(Holder(items=[Job(str(at)) for at in range(size)]))
-        same, counted = holder.items[-3], _Counted()
+        shelf = symphony.entities.add(Shelf(items=[Errand(str(at)) for at in range(size)]))
+        same, counted = shelf.items[-3], _Counted()
         with monkeypatch.context() as patch:
             patch.setattr(tracked_list.TrackedList, "__getitem__", counted.getter(list.__getitem__), raising=False)
             for turn in range(60):
-                shift(holder.items)
-                node = same if which == "same" else list.__getitem__(holder.items, which - turn % 5)
+                shift(shelf.items)
+                node = same if which == "same" else list.__getitem__(shelf.items, which - turn % 5)
                 node.state = "changed"
         looks.append(counted.count)
-        await assert_recorded(symphony, holder)
+        await assert_recorded(symphony, shelf)
     assert looks[1] <= looks[0] * 4 + 200, "at most by the root of the size"
 
 

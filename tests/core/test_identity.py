@@ -17,21 +17,21 @@ from symphony_es.events.values import plain_equal
 
 
 @part
-class Leaf:
+class Twig:
     number: int = 0
     tags: list[Any] = field(default_factory=list)
     inner: Any = None
 
 
 @entity
-class Tree:
+class Shrub:
     id: str = ""
     items: list[Any] = field(default_factory=list)
     table: dict[Any, Any] = field(default_factory=dict)
     other: Any = None
 
 
-async def assert_recorded(symphony: Symphony, *trees: Tree) -> None:
+async def assert_recorded(symphony: Symphony, *trees: Shrub) -> None:
     """Live and folded state are equal, and each node stands at exactly one place, which it knows."""
     await symphony.flush()
     view = await symphony.at("latest")
@@ -49,7 +49,7 @@ async def assert_recorded(symphony: Symphony, *trees: Tree) -> None:
 
 
 MAKERS: dict[str, Callable[[int], Any]] = {
-    "part": lambda number: Leaf(number, [number], Leaf(number)),
+    "part": lambda number: Twig(number, [number], Twig(number)),
     "list": lambda number: [number, [number]],
     "dict": lambda number: {"number": number, "deep": {"er": number}},
 }
@@ -57,7 +57,7 @@ MAKERS: dict[str, Callable[[int], Any]] = {
 
 def touch(node: Any) -> None:
     """Change a node, and what it holds, in place."""
-    if isinstance(node, Leaf):
+    if isinstance(node, Twig):
         node.number += 100
         node.tags.append("touched")
     elif isinstance(node, list):
@@ -69,7 +69,7 @@ def touch(node: Any) -> None:
 
 
 def number_of(node: Any) -> Any:
-    return node.number if isinstance(node, Leaf) else node[0] if isinstance(node, list) else node["number"]
+    return node.number if isinstance(node, Twig) else node[0] if isinstance(node, list) else node["number"]
 
 
 def _swap(holder: Any, one: Any, other: Any) -> None:
@@ -158,8 +158,8 @@ async def test_objects_in_hand_stay_what_stands_there(symphony: Symphony, idiom:
     """Whatever stands in the entity after an idiom in plain Python is the same object here; changing it is recorded."""
     make = MAKERS[kind]
 
-    def build() -> Tree:
-        return Tree(items=[make(0), make(1), make(2)], table={"a": make(3), "b": make(4)}, other=[make(5), make(6)])
+    def build() -> Shrub:
+        return Shrub(items=[make(0), make(1), make(2)], table={"a": make(3), "b": make(4)}, other=[make(5), make(6)])
 
     tree, plain = build(), _Plain([make(0), make(1), make(2)], {"a": make(3), "b": make(4)}, [make(5), make(6)])
     symphony.entities.add(tree)
@@ -204,7 +204,7 @@ def _walk(items: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("order", ["take first", "put first"])
 async def test_a_part_moves_between_entities(symphony: Symphony, kind: str, order: str) -> None:
     """In either order the object in hand is the one at its new place, and is recorded there alone."""
-    one, two = symphony.entities.add(Tree(items=[MAKERS[kind](1)])), symphony.entities.add(Tree())
+    one, two = symphony.entities.add(Shrub(items=[MAKERS[kind](1)])), symphony.entities.add(Shrub())
     node = one.items[0]
     if order == "take first":
         two.items.append(one.items.pop())
@@ -221,8 +221,8 @@ async def test_a_part_moves_between_entities(symphony: Symphony, kind: str, orde
 @pytest.mark.parametrize("outcome", ["kept", "rolled back"])
 async def test_entities_exchange_their_containers(symphony: Symphony, name: str, outcome: str) -> None:
     """`a.parts, b.parts = b.parts, a.parts` moves the containers themselves; a rollback moves them back."""
-    one = symphony.entities.add(Tree(items=[Leaf(1)], table={"k": Leaf(1)}))
-    two = symphony.entities.add(Tree(items=[Leaf(2)], table={"k": Leaf(2)}))
+    one = symphony.entities.add(Shrub(items=[Twig(1)], table={"k": Twig(1)}))
+    two = symphony.entities.add(Shrub(items=[Twig(2)], table={"k": Twig(2)}))
     mine, yours = getattr(one, name), getattr(two, name)
     try:
         async with symphony.transaction("Exchange"):
@@ -242,7 +242,7 @@ async def test_entities_exchange_their_containers(symphony: Symphony, name: str,
 
 async def test_where_something_was_taken_from_a_copy_stands(symphony: Symphony) -> None:
     """A part that is put into a second place stands there; its first place has an equal copy, and both are recorded apart."""
-    tree = symphony.entities.add(Tree(items=[Leaf(1, ["a"])]))
+    tree = symphony.entities.add(Shrub(items=[Twig(1, ["a"])]))
     leaf = tree.items[0]
     tree.table["k"] = leaf
     assert tree.table["k"] is leaf
@@ -261,8 +261,8 @@ async def test_where_something_was_taken_from_a_copy_stands(symphony: Symphony) 
 
 async def test_the_same_part_given_twice_stands_at_the_last_place(symphony: Symphony) -> None:
     """In one assignment, too, the last place has the object, and the others have copies."""
-    leaf = Leaf(1)
-    tree = symphony.entities.add(Tree(items=[leaf, leaf], table={"a": leaf}))
+    leaf = Twig(1)
+    tree = symphony.entities.add(Shrub(items=[leaf, leaf], table={"a": leaf}))
     assert [*tree.items, *tree.table.values()].count(leaf) == 3
     assert [item is leaf for item in (*tree.items, tree.table["a"])] == [False, False, True]
     tree.items = [leaf] * 3
@@ -274,7 +274,7 @@ async def test_the_same_part_given_twice_stands_at_the_last_place(symphony: Symp
 
 async def test_what_was_taken_out_is_free_until_it_is_put_somewhere(symphony: Symphony) -> None:
     """A list that was replaced shares its parts with the new one, as in plain Python; put back, it takes them."""
-    tree = symphony.entities.add(Tree(items=[Leaf(1), Leaf(2)]))
+    tree = symphony.entities.add(Shrub(items=[Twig(1), Twig(2)]))
     old = tree.items
     tree.items = [item for item in old if item.number == 1]
     old[1].number = 20
@@ -290,9 +290,9 @@ async def test_what_was_taken_out_is_free_until_it_is_put_somewhere(symphony: Sy
 
 async def test_what_is_outside_takes_copies(symphony: Symphony) -> None:
     """A new object that is made of an entity's containers gets copies: changing it changes nothing that is recorded."""
-    tree = symphony.entities.add(Tree(items=[Leaf(1)]))
-    template = Tree(items=tree.items, other=tree.items[0])
-    leaf = Leaf(9, tree.items)
+    tree = symphony.entities.add(Shrub(items=[Twig(1)]))
+    template = Shrub(items=tree.items, other=tree.items[0])
+    leaf = Twig(9, tree.items)
     template.items.append("mine")
     template.other.number = 5
     leaf.tags.clear()
@@ -303,10 +303,10 @@ async def test_what_is_outside_takes_copies(symphony: Symphony) -> None:
 
 async def test_another_transactions_parts_are_copied(symphony: Symphony) -> None:
     """What another transaction has claimed may be put back by it: nothing is taken from there."""
-    one, two = symphony.entities.add(Tree(items=[Leaf(1)])), symphony.entities.add(Tree())
+    one, two = symphony.entities.add(Shrub(items=[Twig(1)])), symphony.entities.add(Shrub())
     leaf = one.items[0]
     async with symphony.transaction("Claims", claim=[one]), Symphony() as stranger:
-        copied = stranger.entities.add(Tree())
+        copied = stranger.entities.add(Shrub())
         copied.items.append(leaf)
         assert copied.items[0] is not leaf
     assert one.items[0] is leaf
@@ -317,7 +317,7 @@ async def test_another_transactions_parts_are_copied(symphony: Symphony) -> None
 
 async def test_a_refreshed_entity_detaches_what_was_in_hand(symphony: Symphony) -> None:
     """Where something else stands now, changing what stood there is an error that says so, at any depth."""
-    tree = symphony.entities.add(Tree(items=[Leaf(1, ["a"])], table={"k": Leaf(2)}))
+    tree = symphony.entities.add(Shrub(items=[Twig(1, ["a"])], table={"k": Twig(2)}))
     items, leaf, tags, table = tree.items, tree.items[0], tree.items[0].tags, tree.table
     await symphony.refresh(tree)
     for change in (
@@ -327,9 +327,9 @@ async def test_a_refreshed_entity_detaches_what_was_in_hand(symphony: Symphony) 
         lambda: table.clear(),
         lambda: table["k"].tags.append("lost"),
     ):
-        with pytest.raises(DetachedPartError, match=f"Tree:{tree.id}"):
+        with pytest.raises(DetachedPartError, match=f"Shrub:{tree.id}"):
             change()
-    assert tree.items == [Leaf(1, ["a"])]
+    assert tree.items == [Twig(1, ["a"])]
     tree.table["leaf"] = leaf
     leaf.number = 7
     assert tree.table["leaf"] is leaf
@@ -342,12 +342,12 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "act",
         [
-            lambda tree, bad: tree.items.extend([Leaf(8), bad]),
-            lambda tree, bad: tree.items.__setitem__(slice(None), [Leaf(8), bad]),
-            lambda tree, bad: tree.items.__setitem__(slice(None, None, 2), [Leaf(8), bad]),
-            lambda tree, bad: setattr(tree, "items", [Leaf(8), bad]),
-            lambda tree, bad: tree.table.update({"x": Leaf(8), "y": bad}),
-            lambda tree, bad: setattr(tree, "table", {"x": Leaf(8), "y": bad}),
+            lambda tree, bad: tree.items.extend([Twig(8), bad]),
+            lambda tree, bad: tree.items.__setitem__(slice(None), [Twig(8), bad]),
+            lambda tree, bad: tree.items.__setitem__(slice(None, None, 2), [Twig(8), bad]),
+            lambda tree, bad: setattr(tree, "items", [Twig(8), bad]),
+            lambda tree, bad: tree.table.update({"x": Twig(8), "y": bad}),
+            lambda tree, bad: setattr(tree, "table", {"x": Twig(8), "y": bad}),
             lambda tree, bad: tree.other.update([1, 2, bad]),
             lambda tree, bad: tree.other.symmetric_difference_update([1, 2, bad]),
             lambda tree, bad: tree.items[0].tags.__iadd__([1, bad]),
@@ -356,21 +356,21 @@ class TestRefusals:
     @pytest.mark.parametrize("bad", ["object", "entity of another Symphony", "surrogate", "two of one id"])
     async def test_half_of_it_never_happens(self, symphony: Symphony, act: Callable[[Any, Any], Any], bad: str) -> None:
         """Every check comes before the first effect."""
-        tree = symphony.entities.add(Tree(items=[Leaf(1), Leaf(2), Leaf(3)], table={"x": Leaf(4)}, other={"a", 1}))
+        tree = symphony.entities.add(Shrub(items=[Twig(1), Twig(2), Twig(3)], table={"x": Twig(4)}, other={"a", 1}))
         await symphony.flush()
         before, hand, head = repr(tree), [*tree.items, *tree.table.values()], symphony.log.head
         async with Symphony() as stranger:
             given: Any = {
                 "object": object(),
-                "entity of another Symphony": stranger.entities.add(Tree(id="foreign")),
+                "entity of another Symphony": stranger.entities.add(Shrub(id="foreign")),
                 "surrogate": "\ud800",
-                "two of one id": (Tree(id="twin"), Tree(id="twin")),
+                "two of one id": (Shrub(id="twin"), Shrub(id="twin")),
             }[bad]
             with pytest.raises((SymphonyError, TypeError)):
                 act(tree, given)
         assert repr(tree) == before
         assert all(one is other for one, other in zip(hand, [*tree.items, *tree.table.values()], strict=True))
-        assert symphony.entities.find("Tree:twin") is None
+        assert symphony.entities.find("Shrub:twin") is None
         await symphony.flush()
         assert symphony.log.head == head
         touch(hand[0])
@@ -378,27 +378,27 @@ class TestRefusals:
 
     async def test_two_new_entities_of_one_id(self, symphony: Symphony) -> None:
         """They are refused together, wherever they stand in what is assigned."""
-        tree = symphony.entities.add(Tree())
-        one, two = Tree(id="x", other=1), Tree(id="x", other=2)
+        tree = symphony.entities.add(Shrub())
+        one, two = Shrub(id="x", other=1), Shrub(id="x", other=2)
         for act in (
             lambda: setattr(tree, "items", [one, two]),
             lambda: tree.items.extend([one, {"deep": two}]),
             lambda: tree.table.update(a=one, b=[two]),
             lambda: setattr(tree, "other", {one, two}),
-            lambda: setattr(tree, "other", (one, Tree(id="between", other=two))),
+            lambda: setattr(tree, "other", (one, Shrub(id="between", other=two))),
         ):
             with pytest.raises(EntityExistsError):
                 act()
         assert (tree.items, tree.table, tree.other) == ([], {}, None)
         tree.items = [one, one]
-        assert symphony.entities.get("Tree:x") is one
+        assert symphony.entities.get("Shrub:x") is one
 
     async def test_parts_of_a_refused_splice_belong_to_nothing(self, symphony: Symphony) -> None:
         """They can be changed, and be put somewhere as the objects they are."""
-        tree, leaf = symphony.entities.add(Tree()), Leaf(1)
+        tree, leaf = symphony.entities.add(Shrub()), Twig(1)
         async with Symphony() as stranger:
             with pytest.raises(SymphonyError):
-                tree.items.extend([leaf, stranger.entities.add(Tree())])
+                tree.items.extend([leaf, stranger.entities.add(Shrub())])
         leaf.number = 3
         tree.items.append(leaf)
         assert tree.items[0] is leaf
@@ -406,7 +406,7 @@ class TestRefusals:
 
     async def test_a_node_is_not_put_into_itself(self, symphony: Symphony) -> None:
         """Neither into what it holds, nor through something that was taken out."""
-        tree = symphony.entities.add(Tree(items=[Leaf(1)]))
+        tree = symphony.entities.add(Shrub(items=[Twig(1)]))
         leaf = tree.items[0]
         for act in (
             lambda: leaf.tags.append(tree.items),
@@ -424,7 +424,7 @@ class TestRefusals:
 
 async def test_a_heap_is_assigned_as_a_list(symphony: Symphony) -> None:
     """The way that heapq has: work on a plain list, and assign it; only the difference is stored."""
-    tree = symphony.entities.add(Tree(items=[5, 7, 9]))
+    tree = symphony.entities.add(Shrub(items=[5, 7, 9]))
     heap = list(tree.items)
     heapq.heappush(heap, 1)
     tree.items = heap
