@@ -24,7 +24,7 @@ _MAINS = frozenset({MAIN, "__mp_main__"})  # the second is the program's file in
 
 def stored_name(item: type | Callable[..., Any]) -> str:
     """Return the name by which a class or function is stored: `module:qualname`."""
-    module = item.__module__
+    module: Any = item.__module__  # None of what is made from strings
     return f"{stored_module(module if isinstance(module, str) else 'builtins')}:{item.__qualname__}"
 
 

@@ -25,6 +25,7 @@ from symphony_es.core.state.world import World
 from symphony_es.errors import UnresolvedReferenceError
 from symphony_es.events.diff import diff
 from symphony_es.events.identifiers import MAX_ID_BYTES, check_entity_id, check_entity_type
+from symphony_es.events.references import Path
 from symphony_es_projections.references import References
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ def note_difference(world: World, record: EntityRecord, state: EntityState, repo
         return
     restorer = world.restorer_of(record.entity_type)
     if isinstance(restorer, DeclaredEntityRestorer) and state.state_version == restorer.state_version:
-        gone = [(name,) for name in data if name not in restorer.spec.field_set]
+        gone: list[Path] = [(name,) for name in data if name not in restorer.spec.field_set]
         gone += [path for name, item in data.items() for path in left_out(item, world.types, (name,))]
         if gone:
             report.removed_fields[record.key] = gone

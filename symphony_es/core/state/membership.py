@@ -34,6 +34,7 @@ from symphony_es.events.identifiers import check_entity_id, check_entity_type
 from symphony_es.events.references import EntityReference
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.waking import Watch
     from symphony_es.log.log import EventLog
 
 __all__ = ["EntityLike", "Membership"]

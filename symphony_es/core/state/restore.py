@@ -241,7 +241,7 @@ class RestoreManager:
         other = known.restored_class if known is not None else None
         if other is not None and stored_name(other) != stored_name(cls):
             raise EntityTypeError(
-                f"{stored_name(cls)} cannot be the entity type {restorer.entity_type!r}: {stored_name(other)} is; "
+                f"{stored_name(cls)} cannot be the entity type {restorer.entity_type!r}: {stored_name(other)} has that name; "
                 "give one of them another: @entity(type=...)"
             )
         self._default[restorer.entity_type] = restorer

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.live import record_above
+from symphony_es.core.state.tracking.making import hook_failed
 from symphony_es.events.changes import Change
 from symphony_es.events.references import Path
 from symphony_es.events.values import Tagged
@@ -85,7 +86,7 @@ def call_hooks(objects: Iterable[Any]) -> dict[str, str]:
         try:
             type(made)._symphony_spec.hook(made)
         except Exception as error:  # noqa: BLE001  it is code of the application: its entity is kept as it is stored, and says why
-            record = record_above(made) if type(made)._symphony_kind != "value" else None
+            record = record_above(made)
             key = record.key if record is not None else ""
-            failed[key] = f"what restores a {type(made).__qualname__} raised {error!r:.200}: mend its __restored__ or __post_init__, and resume again"
+            failed[key] = hook_failed(made, error)
     return failed

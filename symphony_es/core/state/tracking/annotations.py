@@ -23,7 +23,7 @@ CALLS_FOLLOWED = 3
 
 
 def holds_data(cls: type) -> bool:
-    """Return whether objects of a class are stored as tagged values: enums, declared classes, dataclasses, pydantic, attrs, named tuples."""
+    """Return whether objects of a class are data: enums, declared classes, dataclasses, pydantic, attrs, named tuples."""
     return (
         issubclass(cls, enum.Enum)
         or "_symphony_spec" in cls.__dict__
@@ -66,17 +66,17 @@ def look_into(source: Any, seen: Any) -> Findings:
             if issubclass(item, enum.Enum):
                 findings.classes[item] = None
                 continue
-            looked_at, inside = item, _in_class
+            looked_at: type | FunctionType | None = item
             if holds_data(item):
                 findings.classes[item] = None
         else:
-            looked_at, inside = _function_of(item), _in_function
-            calls += 1
+            looked_at, calls = _function_of(item), calls + 1
         if looked_at is None or calls > CALLS_FOLLOWED or id(looked_at) in begun or looked_at in seen or _is_ordinary(looked_at):
             continue
         begun.add(id(looked_at))
         names = _Names()
-        stack += [(found, calls) for found in inside(looked_at, names)]
+        inside = _in_class(looked_at, names) if isinstance(looked_at, type) else _in_function(looked_at, names)
+        stack += [(found, calls) for found in inside]
         if names.complete:
             seen.add(looked_at)
         else:
@@ -85,7 +85,8 @@ def look_into(source: Any, seen: Any) -> Findings:
 
 
 def _is_ordinary(item: Any) -> bool:
-    root = (item.__module__ or "").partition(".")[0]
+    module = item.__module__
+    root = module.partition(".")[0] if isinstance(module, str) else "builtins"
     return root in sys.stdlib_module_names or (root == "symphony_es" and not isinstance(item, type))
 
 
@@ -159,8 +160,7 @@ def _annotations_of(cls: type) -> Mapping[str, Any]:
         import annotationlib
 
         return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
-    found: Mapping[str, Any] = cls.__dict__.get("__annotations__", {})
-    return found
+    return inspect.get_annotations(cls)
 
 
 def _function_of(item: Any) -> FunctionType | None:

@@ -17,7 +17,7 @@ __all__ = ["connect"]
 
 
 def connect(live: Any, path: Path, reference: Any, target: Any) -> Any:
-    """Put `target` where `reference`, or an object that is to go, stands below a live value; returns it, or a new one where it cannot change.
+    """Put `target` where `reference` (or an object that is to go) stands below a live value; returns that, or a new one where it is fixed.
 
     A path that leads nowhere (an object laid out in its own way) changes nothing: its restorer connects it with
     `context.add_pending_reference`, or the report shows the difference.

@@ -1,8 +1,8 @@
 """What is called on an object that has been restored, so that what is not stored comes back: a client, a lock, an index.
 
-Restoring does not run the constructor: the fields are as they were stored. Then the class's `__restored__(self)` is called where it has one,
-else its `__post_init__`; references are live objects by then. `__post_init__` is not called where it takes an `InitVar` without a default, as
-nothing is left to give it: such a class writes `__restored__`.
+Restoring does not run the constructor: the fields are as they were stored. Then the class's `__restored__(self)` is called where it has
+one, else its `__post_init__`; references are live objects by then. `__post_init__` is not called where it takes an `InitVar` without a
+default, as nothing is left to give it: such a class writes `__restored__`.
 
 What the log holds wins: what a hook does to a stored field is undone; a field that the stored state lacks keeps what the hook gave it.
 """

@@ -119,7 +119,9 @@ def _declared(cls: Any) -> Any:
     if kind == "container":
         raise UnstorableValueError((), f"{cls.__qualname__} is a subclass of {base.__name__} and would come back as one; convert it")
     raise UnstorableValueError(
-        (), f"{cls.__qualname__} derives from the @{kind} {base.__qualname__} and is none itself: its own fields would be lost; decorate it with @{kind}"
+        (),
+        f"{cls.__qualname__} derives from the @{kind} {base.__qualname__} and is not declared itself: its own fields would be lost; "
+        f"decorate it with @{kind}",
     )
 
 
@@ -166,7 +168,7 @@ def plain_of(live: Any, world: Membership | None) -> Any:
     if kind == "part":
         held = live.__dict__
         spec = cls._symphony_spec
-        return Tagged("part", spec.name, {name: plain_at(held[name], world, name) for name in spec.fields}, state_version=spec.state_version)
+        return Tagged("part", spec.name, {n: plain_at(held[n], world, n) for n in spec.fields}, state_version=spec.state_version)
     if kind == "value":
         spec = cls._symphony_spec
         return Tagged("value", spec.name, {n: plain_at(getattr(live, n), world, n) for n in spec.fields}, state_version=spec.state_version)

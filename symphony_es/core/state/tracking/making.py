@@ -19,7 +19,7 @@ from symphony_es.core.state.tracking.types import TypeTable, member_of
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.values import Tagged, plain_equal
 
-__all__ = ["MAKERS", "Making", "default_of", "enliven", "how_to_name", "left_out", "loosen", "new_object"]
+__all__ = ["MAKERS", "Making", "default_of", "enliven", "hook_failed", "how_to_name", "left_out", "loosen", "new_object"]
 
 new_object: Any = object.__new__
 
@@ -61,7 +61,7 @@ class Making:
         member = member_of(cls, plain)
         if member is None:
             value = "" if plain.value is ... else f" (value {plain.value!r:.40})"
-            return self.cannot(plain, f"{cls.__qualname__} has no member {plain.data!r:.40}{value}: add it to the class, or an alias of that name")
+            return self.cannot(plain, f"{plain.name} has no member {plain.data!r:.40}{value}: add it, or an alias of that name")
         now = self.types.tagged_member(member)
         if plain_equal(now, plain):
             self._members[plain.name, plain.data] = (member, plain.value)
@@ -148,7 +148,7 @@ def how_to_name(plain: Tagged) -> str:
     what = "enum" if plain.kind == "enum" else f"@{plain.kind}"
     return (
         f"no class is known for the {what} {plain.name!r}: import the module that defines it and call "
-        f"symphony.types.register({called}{given}), or, where it has moved, symphony.types.alias({plain.name!r}, {called}); then resume again"
+        f"symphony.types.register({called}{given}), or, if it has moved, symphony.types.alias({plain.name!r}, {called}); then resume again"
     )
 
 
@@ -156,13 +156,13 @@ def _declared(plain: Tagged, cls: Any, making: Making) -> Any:
     """The part or value of a tagged value, rebuilt field by field."""
     spec = cls.__dict__.get("_symphony_spec")
     if spec is None or spec.kind not in ("part", "value"):
-        return making.cannot(plain, f"{cls.__qualname__} is not declared with @{plain.kind} any more: declare it, or give {plain.name!r} an alias")
+        return making.cannot(plain, f"{plain.name} is not declared with @{plain.kind} any more: declare it, or give that name an alias")
     data = plain.data
     if plain.state_version != spec.state_version:
         if spec.upcast is None or plain.state_version > spec.state_version:
             return making.cannot(
                 plain,
-                f"its version is {plain.state_version}, and {cls.__qualname__} has version {spec.state_version}: "
+                f"a stored {plain.name} has version {plain.state_version}, the class has version {spec.state_version}: "
                 f"give the class upcast=..., which turns (data, {plain.state_version}) into the fields of today",
             )
         data, making.changed = spec.upcast(loosen(data, Making(making.types)), plain.state_version), True
@@ -191,8 +191,13 @@ def _awake(plain: Tagged, made: Any, spec: Any, making: Making) -> Any:
     try:
         spec.hook(made)
     except Exception as error:  # noqa: BLE001  it is code of the application: its entity is kept as it is stored, and says why
-        return making.cannot(plain, f"what restores a {type(made).__qualname__} raised {error!r:.200}: mend its __restored__ or __post_init__")
+        return making.cannot(plain, hook_failed(made, error))
     return made
+
+
+def hook_failed(made: Any, error: Exception) -> str:
+    """What to say of a hook that raised."""
+    return f"the hook of {type(made).__qualname__} raised {error!r:.200}: mend its __restored__ or __post_init__, and resume again"
 
 
 def left_out(plain: Any, types: TypeTable, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -222,7 +227,8 @@ def _fields_of(plain: Tagged, cls: Any, spec: Any, data: dict[str, Any], making:
             live = default_of(cls.__dataclass_fields__[name])
             if live is dataclasses.MISSING:
                 making.cannot(
-                    plain, f"what is stored has no {name!r}: give the field of {cls.__qualname__} a default, or raise its state_version and write an upcast"
+                    plain,
+                    f"a stored {plain.name} has no {name!r}: give the field a default, or raise state_version and write an upcast",
                 )
                 return None
         held[name] = live
@@ -237,7 +243,7 @@ def _of_other_kind(plain: Tagged, cls: Any, held: dict[str, Any], making: Making
         try:
             admit(tuple(held.values()), None)
         except UnstorableValueError as error:
-            making.cannot(plain, f"it was a part, and the @value {cls.__qualname__} cannot hold what it holds: {error}")
+            making.cannot(plain, f"a stored {plain.name} was a part, and the @value cannot hold what it holds: {error}")
             return None
     return held
 

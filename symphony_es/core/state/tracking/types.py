@@ -1,9 +1,10 @@
 """Which classes stand behind the names of tagged values.
 
 A state holds `Tagged("enum", "shop.orders:Priority", "HIGH")`. The table turns a class into its name when a value is recorded, and a name
-into its class when a live object is restored; reading a log imports nothing. The table knows the classes that were registered or met, those
-that annotations name (of declared classes, of classes that have a restorer, of functions of steps and workflows), and what is defined in the
-program's own file or in modules that the application allows. Tables form a chain: each Symphony owns a child of the restore manager's table.
+into its class when a live object is restored; reading a log imports nothing. The table knows the classes that were registered or met,
+those that annotations name (of declared classes, of classes that have a restorer, of functions of steps and workflows), and what is defined
+in the program's own file or in modules that the application allows. Tables form a chain: each Symphony owns a child of the restore
+manager's table.
 """
 
 from __future__ import annotations
