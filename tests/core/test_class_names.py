@@ -193,8 +193,8 @@ UNRESTORED: dict[str, str] = {
 """What keeps the whole entity as it is stored, and what the report says."""
 
 DIFFERENT = {
-    "value changed", "renamed member", "moved enum", "moved part", "moved value", "part grows", "value grows", "part shrinks", "value shrinks",
-    "part upcast", "value upcast", "part becomes value", "value becomes part",
+    "value changed", "renamed member", "moved enum", "moved part", "moved value", "part grows", "value grows",
+    "part shrinks", "value shrinks", "part upcast", "value upcast", "part becomes value", "value becomes part",
 }  # fmt: skip
 """What differs from what is stored, and is reported."""
 
