@@ -19,10 +19,11 @@ from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.checkpoint import CheckpointManager
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.loading import Loading
+from symphony_es.core.state.names import Names
 from symphony_es.core.state.one_at_a_time import OneAtATime
 from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk
-from symphony_es.core.state.past.moments import Moment
-from symphony_es.core.state.past.view import PastObjects, StateView, key_of
+from symphony_es.core.state.past.moments import Moment, read_moment
+from symphony_es.core.state.past.view import PastObjects, StateView
 from symphony_es.core.state.refresh import refresh
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import RestoreManager, restore_manager
@@ -32,7 +33,6 @@ from symphony_es.core.state.world import EntityLike, World
 from symphony_es.errors import ConfigurationError, NotReadyError, PersistenceDisabledError, RunsInProgressError
 from symphony_es.events.changes import Change
 from symphony_es.events.fold import Fold
-from symphony_es.events.references import EntityReference
 from symphony_es.facades.agents import Agents
 from symphony_es.facades.entities import Entities
 from symphony_es.facades.tasks import Tasks
@@ -424,7 +424,14 @@ class Symphony:
     @property
     def past(self) -> TimeTravel:
         """Every question about the past of the log; the methods below are the most common ones."""
-        return self._ready(self._opened).past
+        past = self._ready(self._opened).past
+        past.names = self.names
+        return past
+
+    @property
+    def names(self) -> Names:
+        """What arguments that name entities and types mean here."""
+        return Names(self.log, self.restore_manager, lambda: self._world)
 
     @property
     def projections(self) -> ProjectionRunner:
@@ -450,7 +457,7 @@ class Symphony:
         """
         from symphony_es.core.state.past.audit import Audit
 
-        return Audit(self.log, self._audited, self.flush, self._key_of)
+        return Audit(self.log, self._audited, self.flush, self.names)
 
     @cached_property
     def _audit_trail(self) -> AuditTrail:
@@ -469,7 +476,8 @@ class Symphony:
         """All states as they were; nothing is changed. Costs the size of the state, however long the log.
 
         Args:
-            moment: a position, a datetime, the id or name of a checkpoint, or `"latest"`.
+            moment: a position, a datetime, its ISO text (`"2026-11-27"`: the beginning of that day, in UTC), the id or name of a checkpoint,
+                or `"latest"`.
 
         Raises:
             PositionNotFoundError: the log does not have that position.
@@ -480,14 +488,9 @@ class Symphony:
         await self._settle(moment)
         return await self.past.at(moment, self._restore_past)
 
-    def _key_of(self, entity: EntityLike) -> str:
-        """`Type:id` of what an entity is given by; a live object of a class that knows nothing of the library is known by its world."""
-        record = None if isinstance(entity, str | EntityReference) else self.world.record_of(entity)
-        return record.key if record is not None else key_of(entity)
-
     async def _settle(self, moment: Moment) -> None:
         """What has been changed so far is part of the latest state."""
-        if moment == "latest":
+        if isinstance(moment, str) and moment == "latest":
             await self.flush()
 
     async def _restore_past(self, fold: Fold) -> PastObjects:
@@ -495,7 +498,7 @@ class Symphony:
         await build_world(self.shell(world), world, fold, report, strict=False)
         world.restoring = False
         world.close(f"it is a look at position {fold.position}: the past is read-only")
-        return PastObjects(world, report)
+        return PastObjects(world, report, self.names)
 
     async def diff(self, before: Moment, after: Moment = "latest", entity: EntityLike | None = None) -> StateDifference:
         """What is different between two moments: entities added, removed and changed, value by value, and the events that did it.
@@ -505,10 +508,17 @@ class Symphony:
         """
         for moment in (before, after):
             await self._settle(moment)
-        return await self.past.diff(before, after, self._key_of(entity) if entity is not None else None)
+        return await self.past.diff(before, after, entity)
 
     async def history(
-        self, entity: EntityLike, *, after_version: int = 0, until: Moment = "latest", limit: int | None = None
+        self,
+        entity: EntityLike,
+        path: str | Sequence[str | int] = (),
+        *,
+        after_version: int = 0,
+        since: Moment | None = None,
+        until: Moment = "latest",
+        limit: int | None = None,
     ) -> list[EntityVersion]:
         """Every version of an entity, oldest first: its event, metadata, and each value it set with what was there before.
 
@@ -516,31 +526,40 @@ class Symphony:
 
         Args:
             entity: an object, an `EntityReference` or `"Type:id"`.
+            path: only versions that set the value there, as for `blame`, each with what it did there.
             after_version: only later versions, to go on where a page ended.
+            since: only versions after a position or checkpoint, or from a time on.
             until: only versions up to a moment.
             limit: at most so many, 1 or more.
 
         Raises:
-            EntityNotFoundError: there never was such an entity.
+            EntityNotFoundError: there never was such an entity; UnknownTypeError where nothing has such a type.
+            UnknownPathError: nothing has ever stood at the path; near misses are named.
             ConfigurationError: a limit below 1.
         """
         await self._settle(until)
-        return await self.past.history(self._key_of(entity), after_version=after_version, until=until, limit=limit)
+        return await self.past.history(entity, _path(path), after_version=after_version, since=since, until=until, limit=limit)
 
-    async def blame(self, entity: EntityLike, path: str | Sequence[str | int], *, until: Moment = "latest") -> list[Blame]:
+    async def blame(
+        self, entity: EntityLike, path: str | Sequence[str | int] = (), *, since: Moment | None = None, until: Moment = "latest"
+    ) -> list[Blame]:
         """Which events set a value, the last one first. Costs that entity's own events.
+
+        Where an upcast has renamed the field, what happened under its old name is part of the answer.
 
         Args:
             entity: an object, an `EntityReference` or `"Type:id"`.
-            path: where the value stands in its state: `"lines[0].amount"`, or `("lines", 0, "amount")`.
+            path: where the value stands in its state: `"lines[0].amount"`, or `("lines", 0, "amount")`; the whole entity when left out.
+            since: only events after a position or checkpoint, or from a time on.
             until: only events up to a moment.
 
         Raises:
-            EntityNotFoundError: there never was such an entity.
+            EntityNotFoundError: there never was such an entity; UnknownTypeError where nothing has such a type.
+            UnknownPathError: nothing has ever stood at the path; near misses are named.
             ConfigurationError: the text is no path.
         """
         await self._settle(until)
-        return await self.past.blame(self._key_of(entity), path if isinstance(path, str) else tuple(path), until=until)
+        return await self.past.blame(entity, _path(path), since=since, until=until)
 
     async def fork(self, *, into: str | Path, at: Moment = "latest", on_progress: Callable[[int, int], None] | None = None) -> ForkReport:
         """A new log that begins with the states at a moment, and names where they come from. This log does not change.
@@ -561,7 +580,7 @@ class Symphony:
         """Go back: every entity as it was then. What happened since is undone by events named `Rewound`, and stays on record.
 
         Args:
-            to: a position, a datetime, or the id or name of a checkpoint.
+            to: a position, a datetime, its ISO text, or the id or name of a checkpoint.
             stop_runs: interrupt runs that execute in this process; without it they refuse the call.
             strict: raise when a reference has no target.
 
@@ -570,6 +589,8 @@ class Symphony:
             RunsInProgressError: runs execute in this process.
             RestorationError: a restorer failed; the old world is in place and nothing was appended.
         """
+        if isinstance(to, str) and to != "latest" and (read := read_moment(to)) is not None:
+            to = read
         if isinstance(to, str) and to != "latest":
             return await self._resume("checkpoint", await self._on_disk("rewind").find(to), stop_runs=stop_runs, strict=strict)
         return await self._resume(to, None, stop_runs=stop_runs, strict=strict)
@@ -604,6 +625,10 @@ class Symphony:
     def build_workflow(self) -> Any:
         """A fluent builder of a workflow definition."""
         return self.workflows.build()
+
+
+def _path(given: str | Sequence[str | int]) -> str | tuple[str | int, ...]:
+    return tuple(given) if isinstance(given, list) else given  # type: ignore[return-value]  # what else it is, the past refuses
 
 
 def _absolute(path: str | Path) -> Path:

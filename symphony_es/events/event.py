@@ -11,7 +11,11 @@ from symphony_es.events.changes import Change
 from symphony_es.events.identifiers import check_event_name, split_key, text_id
 from symphony_es.events.references import EntityReference
 
-__all__ = ["Event", "EventMetadata", "NewEvent", "check_event_name"]
+__all__ = ["ADOPTION_EVENT", "Event", "EventMetadata", "NewEvent", "check_event_name"]
+
+
+ADOPTION_EVENT = "StateAdopted"
+"""What brings the log in line with an object as its restorer made it: an upcast, a field with a default. Nobody has changed anything."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,7 +13,7 @@ __all__ = ["Difference", "ResumeReport", "UnresolvedReference"]
 
 @dataclass(frozen=True, slots=True)
 class UnresolvedReference:
-    """A reference whose target does not exist at that position; the `EntityReference` stays in place."""
+    """A reference whose target does not exist at that position, or cannot stand in a set; the `EntityReference` stays in place."""
 
     entity: str
     path: Path

@@ -20,6 +20,7 @@ from symphony_es.errors import EntityBusyError, SymphonyError, UnstorableValueEr
 from symphony_es.events.changes import Change
 from symphony_es.events.diff import diff
 from symphony_es.events.references import find_references
+from symphony_es.events.values import check_plain, copy_plain
 
 __all__ = ["EntityLike", "World"]
 
@@ -123,6 +124,9 @@ class World(Membership):
         Raises:
             UnstorableValueError: a value that is no plain data. Nothing is recorded.
         """
+        if data is not None:
+            check_plain(data, ("data",))
+            data = copy_plain(data)  # the caller may change what it has given before this is submitted
         with self.lock:
             record = self.record_for(entity)
             changes = self._difference(record)
