@@ -286,9 +286,8 @@ class UnknownTypeError(EntityNotFoundError):
         self.near = near_misses(entity_type, known)
         shown = ", ".join(sorted(known)[:SHOWN]) + (", …" if len(known) > SHOWN else "")
         hint = f"did you mean {' or '.join(self.near)}?" if self.near else f"there are {shown or 'none'}"
-        SymphonyError.__init__(
-            self, f"there is no type {entity_type!r}{f' (asked for {entity})' if entity else ''}: no class, restorer or event has it; {hint}"
-        )
+        asked = f" (asked for {entity})" if entity else ""
+        SymphonyError.__init__(self, f"there is no type {entity_type!r}{asked}: no class, restorer or event has it; {hint}")
         self.entity = entity or entity_type
 
 

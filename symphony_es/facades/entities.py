@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.errors import EntityNotFoundError
 from symphony_es.events.references import EntityReference
 
@@ -44,15 +45,18 @@ class Entities:
             obj: an `@entity` object, or one of any class whose state can be read off it.
             entity_type: for other classes: its type; the class's name when left out.
             entity_id: for other classes: its id; its attribute `id` when left out.
-            capture: when an object of another class is compared with its last known state: `auto` at `record`, at a transaction's
-                and a step's end and at a checkpoint; `on_record` at `record` only.
+            capture: when an object of another class is compared with its last known state: `auto` at `record`, at `flush`, a checkpoint
+                and `close`, and at the end of the transactions and steps that were handed it; `on_record` at `record` only.
 
         Raises:
             EntityExistsError: the id is taken.
             EntityOwnershipError: the object belongs to another Symphony.
             UnstorableValueError: its state holds what cannot be stored. In all cases nothing is added.
         """
-        self._symphony.world.add(obj, entity_type, entity_id, capture=capture)
+        world = self._symphony.world
+        is_here = world.record_of(obj) is not None
+        world.add(obj, entity_type, entity_id, capture=capture)
+        world.foreign.hand([obj], compare=is_here)
         return obj
 
     @overload
@@ -73,7 +77,13 @@ class Entities:
         names = self._symphony.names
         key = names.key(entity, entity_id)
         with names.explaining(key):
-            return self._symphony.world.get(key)
+            return self._handed(self._symphony.world.get(key))
+
+    def _handed(self, obj: Any) -> Any:
+        """An object that the running block or step is handed; see `symphony_es.core.state.foreign`."""
+        if kind_of(obj) is None and obj is not None:
+            self._symphony.world.foreign.hand([obj])
+        return obj
 
     @overload
     def find(self, entity: type[_T], entity_id: str) -> _T | None: ...
@@ -94,7 +104,7 @@ class Entities:
         found = self._symphony.world.find(key)
         if found is None:
             names.check_not_misspelt(key.partition(":")[0], key)
-        return found
+        return self._handed(found)
 
     def __getitem__(self, entity: Any) -> Any:
         return self.get(*entity) if isinstance(entity, tuple) else self.get(entity)
@@ -154,7 +164,7 @@ class Entities:
             except EntityNotFoundError as error:
                 names.check_known(error.entity.partition(":")[0], error.entity)
                 raise
-        return [self._symphony.world.get(key) for key in keys]
+        return [self._handed(self._symphony.world.get(key)) for key in keys]
 
     @overload
     def all(self, entity_type: type[_T]) -> list[_T]: ...
@@ -173,7 +183,9 @@ class Entities:
             UnknownTypeError: no class, restorer or event has such a type; near misses are named.
         """
         names = self._symphony.names
-        return self._symphony.world.all(names.type_of(entity_type) if entity_type is not None else None)
+        found = self._symphony.world.all(names.type_of(entity_type) if entity_type is not None else None)
+        self._symphony.world.foreign.hand(found)
+        return found
 
     async def ids(self, entity_type: str | type) -> list[str]:
         """Return the ids of all entities of a type that the log has, live or not, sorted.

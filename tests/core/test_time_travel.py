@@ -278,7 +278,7 @@ class TestHistory:
         assert [b.event.metadata.actor for b in await symphony.blame(customer, "notes")] == ["carol", "bob", "alice", None]
         assert len(await symphony.blame(customer, "")) == 4
         assert len(await symphony.blame(customer, "name", until=positions[1])) == 2
-        with pytest.raises(UnknownPathError, match="notes.nothing of Customer:c"):
+        with pytest.raises(UnknownPathError, match=r"notes\.nothing of Customer:c"):
             await symphony.blame(customer, "notes.nothing")
         symphony.entities.remove(customer)
         await symphony.flush()

@@ -17,7 +17,10 @@ from symphony_es.errors import ConfigurationError
 from symphony_es.events.event import EventMetadata
 from symphony_es.events.values import check_plain
 
-__all__ = ["SYSTEM_ACTOR", "Attribution", "attribute", "attributed", "current_attribution"]
+__all__ = [
+    "NOBODY", "SYSTEM_ACTOR", "Attribution", "acting", "acting_attribution", "attribute", "attributed", "check_texts",
+    "current_attribution",
+]  # fmt: skip
 
 
 class Attribution(NamedTuple):
@@ -70,6 +73,10 @@ SYSTEM_ACTOR = "symphony"
 current_attribution: ContextVar[Attribution] = ContextVar("symphony_es_attribution", default=NOBODY)
 
 
+acting_attribution: ContextVar[Attribution] = ContextVar("symphony_es_acting", default=NOBODY)
+"""What `acting_as` says, without the run, step or transaction that it may stand in."""
+
+
 def attribute(*, user: Mapping[str, Any] | None = None, **changes: Any) -> Token[Attribution]:
     """Attribute every change made from now on, until the variable is reset with what is returned; see `attributed`.
 
@@ -78,11 +85,15 @@ def attribute(*, user: Mapping[str, Any] | None = None, **changes: Any) -> Token
         UnstorableValueError: a value of `user` is no plain data. Nothing has changed.
     """
     check_texts(changes)
-    before = current_attribution.get()
     if user:
         check_plain(dict(user))
-        changes["user"] = MappingProxyType({**(before.user or {}), **user})
-    return current_attribution.set(before._replace(**changes))
+    return current_attribution.set(_changed(current_attribution.get(), user, changes))
+
+
+def _changed(before: Attribution, user: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Attribution:
+    if not user:
+        return before._replace(**changes)
+    return before._replace(**changes, user=MappingProxyType({**(before.user or {}), **user}))
 
 
 @contextmanager
@@ -123,6 +134,17 @@ def check_texts(fields: Mapping[str, Any]) -> None:
 
 
 _TEXTS = frozenset({"actor", "reason", "run_id", "step", "correlation_id"})
+
+
+@contextmanager
+def acting(*, user: Mapping[str, Any] | None = None, **changes: Any) -> Iterator[Attribution]:
+    """The same, for `acting_as`: what a call in the block finds changed in objects of foreign classes has this attribution, too."""
+    with attributed(user=user, **changes) as attribution:
+        token = acting_attribution.set(_changed(acting_attribution.get(), user, changes))
+        try:
+            yield attribution
+        finally:
+            acting_attribution.reset(token)
 
 
 def _active_trace_id() -> str | None:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import PAGE
 from symphony_es.core.state.past.moments import LATEST, read_moment
 from symphony_es.core.state.transactions import open_scope_of
@@ -46,7 +47,7 @@ def check_name(name: str | None) -> None:
     """
     if name is None:
         return
-    if not isinstance(name, str) or not name:
+    if type(name) is not str or not name:
         raise ConfigurationError(f"a checkpoint's name is a text that is not empty, not {name!r:.60}")
     if name in (LATEST, "checkpoint") or read_moment(name) is not None:
         raise ConfigurationError(
@@ -106,16 +107,24 @@ class CheckpointManager(CheckpointReader):
         super().__init__(log)
         self.snapshotter = snapshotter
 
-    async def create(self, world: World, name: str | None = None, metadata: Mapping[str, Any] | None = None) -> str:
+    async def create(
+        self, world: World, name: str | None = None, metadata: Mapping[str, Any] | None = None, *, compare: bool = False
+    ) -> str:
         """Name the present position; returns the checkpoint's id. It is durable when this returns.
 
         The list has it as soon as the log has it, also where the call is cancelled meanwhile.
+
+        Args:
+            world: whose changes so far are part of it.
+            name: its name.
+            metadata: plain data of the application's own.
+            compare: record what changed in objects of foreign classes first.
 
         Raises:
             CheckpointError: called inside a transaction, whose changes are not in the log yet.
             ConfigurationError: a name by which it could never be meant.
             EntityOutOfStepError: changes of an entity could not be appended.
-            UnstorableValueError: the metadata are no plain data.
+            UnstorableValueError: the metadata are no plain data; with `compare`, an object holds what cannot be stored.
             DamagedEventError: the first call after opening counts the entities of the events since the nearest snapshot; one is damaged.
         """
         if open_scope_of(world) is not None:
@@ -126,8 +135,8 @@ class CheckpointManager(CheckpointReader):
         check_plain(details, ("metadata",))
         details = copy_plain(details)  # the caller may change what it has given while this waits
         await self._count(world)
-        with world.lock:
-            world.record_foreign()
+        if compare:
+            raise_first(world.foreign.record_others())
         await world.flush()
         with world.lock:
             world.outbox.settle()

@@ -128,7 +128,7 @@ class Names:
         if isinstance(entity, type):
             name = self._type_of_class(entity)
             if entity_id is None:
-                raise ConfigurationError(f"{entity.__qualname__} names a type: give the id too, ({entity.__qualname__}, 'id') or '{name}:id'")
+                raise ConfigurationError(f"{entity.__qualname__} names a type: give the id too, as second argument or as '{name}:id'")
             return entity_key(name, entity_id)
         if entity_id is not None:
             if not isinstance(entity, str):

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from symphony_es.core.state.checkpoint import CheckpointReader
     from symphony_es.log.log import EventLog
 
-__all__ = ["LAST_NS", "LATEST", "Moment", "Time", "check_boundary", "nanoseconds", "position_at_time", "position_of", "position_since", "read_moment"]
+__all__ = [
+    "LAST_NS", "LATEST", "Moment", "Time", "check_boundary", "nanoseconds", "position_at_time", "position_of", "position_since",
+    "read_moment",
+]  # fmt: skip
 
 Moment = int | datetime | str
 """A position, a point in time with a time zone, or a text: `"latest"` is the head, `"2026-11-27"` or `"2026-11-27T17:22:42+01:00"` a

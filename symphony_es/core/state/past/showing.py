@@ -1,4 +1,4 @@
-"""How answers about the past are shown: a line of text each, and a table in a notebook. Values are cut short; what is secret is not here."""
+"""How answers about the past are shown: a line of text each, and a table in a notebook. Values are cut short."""
 
 from __future__ import annotations
 

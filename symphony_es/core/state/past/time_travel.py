@@ -151,6 +151,6 @@ def _path(given: ValuePath | str) -> ValuePath:
     """
     if isinstance(given, str):
         return parse_path(given)
-    if not isinstance(given, (list, tuple)) or not all(type(part) in (str, int) for part in given):
+    if type(given) not in (list, tuple) or not all(type(part) in (str, int) for part in given):
         raise ConfigurationError(f"a path is text as 'lines[0].amount' or a sequence of names and indexes, not {given!r:.80}")
     return tuple(given)

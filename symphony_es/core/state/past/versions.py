@@ -208,7 +208,8 @@ async def _must_have_stood(history: StateHistory, names: Names, key: str, path: 
     """
     kept = _kept_from(history, key)
     state, first = (kept.data, kept.version) if kept is not None else (None, 0)
-    depth, found = 0, dict.fromkeys((name,) for name in names.declared_fields(key.partition(":")[0]))
+    depth = 0
+    found: dict[Path, None] = {(name,): None for name in names.declared_fields(key.partition(":")[0])}
     async for event in _events(history, key, first, None):
         with _fitting(event):
             state = apply_changes(state, event.changes)
@@ -225,7 +226,7 @@ async def _must_have_stood(history: StateHistory, names: Names, key: str, path: 
 
 def _beside(state: Any, path: Path) -> tuple[int, list[Path]]:
     for depth in range(len(path) - 1, -1, -1):
-        holder = ABSENT if state is None else value_at(state, path[:depth])
+        holder: Any = ABSENT if state is None else value_at(state, path[:depth])
         holder = holder.data if type(holder) is Tagged and type(holder.data) is dict else holder
         if type(holder) is dict:
             return depth, [(*path[:depth], name) for name in islice(holder, MOST_BESIDE)]
