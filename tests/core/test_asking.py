@@ -249,7 +249,9 @@ class TestMisspelt:
         with pytest.raises(ConfigurationError, match="int object has no id"):
             symphony.entities.add(5)
 
-    @pytest.mark.parametrize("condition", ["actor", "run", "correlation", "event", "since", "until", "transaction", "after_position", "limit"])
+    @pytest.mark.parametrize(
+        "condition", ["actor", "run", "correlation", "event", "since", "until", "transaction", "after_position", "limit"]
+    )
     @pytest.mark.parametrize("given", [["a", 5], 1.5, object()])
     async def test_conditions_of_wrong_types_are_typed_errors(self, symphony: Symphony, condition: str, given: Any) -> None:
         """Before a store is asked."""
@@ -492,9 +494,7 @@ class TestMeanwhile:
         assert (await symphony.log.read_entity("AskedInvoice:1"))[-1].data == {"k": [1]}
 
     @pytest.mark.parametrize("what", ["all", "database", "pointer", "directory emptied"])
-    async def test_a_projection_that_is_deleted_meanwhile_is_built_anew(
-        self, reopen: Callable[[], Awaitable[Symphony]], what: str
-    ) -> None:
+    async def test_a_projection_that_is_deleted_meanwhile_is_built_anew(self, reopen: Callable[[], Awaitable[Symphony]], what: str) -> None:
         """By the next question, twice in a row."""
         symphony = await reopen()
         invoice = await filled(symphony)
