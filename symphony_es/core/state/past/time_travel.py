@@ -113,9 +113,7 @@ class TimeTravel:
                 self._history, self.names, key, where, after_version=after_version, since=after, until=last, limit=limit
             )  # fmt: skip
 
-    async def blame(
-        self, entity: Any, path: ValuePath | str = (), *, since: Moment | None = None, until: Moment = "latest"
-    ) -> list[Blame]:
+    async def blame(self, entity: Any, path: ValuePath | str = (), *, since: Moment | None = None, until: Moment = "latest") -> list[Blame]:
         """The events that set a value, the last one first; see `Symphony.blame`."""
         key, where = self.names.key(entity), _path(path)
         after, last = await position_since(self.log, since, self._checkpoints), await self.position(until)

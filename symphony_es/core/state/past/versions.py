@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from symphony_es.core.state.past.renames import path_in_time
 from symphony_es.errors import ChangeError, ConfigurationError, DamagedEventError, EntityNotFoundError, UnknownPathError, format_path
@@ -16,6 +16,7 @@ from symphony_es.events.event import Event
 from symphony_es.events.paths import ABSENT, value_at
 from symphony_es.events.references import Path
 from symphony_es.events.rows import decode_row
+from symphony_es.events.showing import Lines, change_line, event_line, html_table
 from symphony_es.events.values import Tagged, copy_plain, plain_equal
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ MOST_BESIDE = 100
 """How many names of one place are looked at for near misses."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class EntityVersion:
     """One version of an entity.
 
@@ -47,8 +48,22 @@ class EntityVersion:
         """The version's number, from 1."""
         return self.event.version
 
+    def __repr__(self) -> str:
+        return event_line(self.event, self.changes)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+    def _repr_html_(self) -> str:
+        return html_table(COLUMNS, [self.cells()])
+
+    def cells(self) -> tuple[Any, ...]:
+        """A row of a table with the columns `COLUMNS`."""
+        return _cells(self.event, self.changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take: that of the event, and `changes`, those of the values."""
+        return {**self.event.to_dict(), "changes": [change.to_dict() for change in self.changes]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Blame:
     """An event that set a value.
 
@@ -62,6 +77,45 @@ class Blame:
     before: Any
     after: Any
     path: Path = ()
+
+    @property
+    def change(self) -> ValueChange:
+        """What the event did to the value."""
+        return ValueChange(self.path, self.before, self.after)
+
+    def __repr__(self) -> str:
+        return event_line(self.event, [self.change])
+
+    def _repr_html_(self) -> str:
+        return html_table(COLUMNS, [self.cells()])
+
+    def cells(self) -> tuple[Any, ...]:
+        """A row of a table with the columns `COLUMNS`."""
+        return _cells(self.event, [self.change])
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take: that of the event, and `path`, `kind`, `before` and `after` of the value."""
+        return {**self.event.to_dict(), **self.change.to_dict()}
+
+
+COLUMNS = ("version", "time (UTC)", "event", "by", "why", "changes")
+
+
+def _cells(event: Event, changes: Sequence[ValueChange]) -> tuple[Any, ...]:
+    metadata = event.metadata
+    why = metadata.reason or (f"run {metadata.run_id}" if metadata.run_id else "")
+    told = "; ".join(map(change_line, changes))
+    return event.version, f"{event.recorded_at:%Y-%m-%d %H:%M:%S}", event.name, metadata.actor or "", why, told
+
+
+_Item = TypeVar("_Item", EntityVersion, Blame)
+
+
+class _Versions(Lines[_Item]):
+    """What a question about one entity answers: a line, or a row of a table, an item."""
+
+    def _repr_html_(self) -> str:
+        return html_table(COLUMNS, [item.cells() for item in self])
 
 
 async def versions(
@@ -98,8 +152,8 @@ async def versions(
     if path:
         found = await _versions_at(history, names, key, path, until)
         wanted = [version for version in found if version.version > after_version and version.event.position > since]
-        return wanted if limit is None else wanted[:limit]
-    found = []
+        return _Versions(wanted if limit is None else wanted[:limit])
+    found = _Versions[EntityVersion]()
     kept = _kept_from(history, key)
     first = max(after_version, kept.version if kept is not None else 0)
     state = kept.data if kept is not None and kept.version == first else await _state_after(history, key, first)
@@ -144,11 +198,13 @@ async def blame(history: StateHistory, names: Names, key: str, path: Path, *, si
         UnknownPathError: nothing has ever stood at the path.
         DamagedEventError: an event is damaged.
     """
-    found = [
-        Blame(event=step.event, before=step.before, after=step.after, path=step.after_path)
-        async for step in _touching(history, names, key, path, until)
-        if step.event.position > since
-    ]
+    found = _Versions[Blame](
+        [
+            Blame(event=step.event, before=step.before, after=step.after, path=step.after_path)
+            async for step in _touching(history, names, key, path, until)
+            if step.event.position > since
+        ]
+    )
     found.reverse()
     return found
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from symphony_es.core.state.history import live_states
 from symphony_es.core.state.names import key_of
-from symphony_es.core.state.past.showing import html_table
 from symphony_es.errors import EntityNotFoundError, NotReadyError
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.identifiers import entity_key
+from symphony_es.events.readable import readable
 from symphony_es.events.references import EntityReference, Path
+from symphony_es.events.showing import html_table
 from symphony_es.events.values import copy_plain
 from symphony_es_projections.references import References
 
@@ -52,6 +53,10 @@ class StateView:
 
     def _repr_html_(self) -> str:
         return html_table(("entity", "version", "position"), [(key, state.version, state.position) for key, state in self._states.items()])
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take: `{"position", "entities"}`, the data of each entity by its key."""
+        return {"position": self.position, "entities": {key: readable(state.data) for key, state in self._states.items()}}
 
     def _key(self, entity: Any, entity_id: str | None = None) -> str:
         if self._names is not None:
@@ -198,4 +203,3 @@ class PastObjects:
         """
         name = self._names.type_of(entity_type) if self._names is not None and entity_type is not None else entity_type
         return list(self._world.all(name if isinstance(name, str) else None))
-

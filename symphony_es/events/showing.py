@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from symphony_es.events.paths import ABSENT
 from symphony_es.events.references import EntityReference
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from symphony_es.events.comparison import ValueChange
     from symphony_es.events.event import Event
 
-__all__ = ["change_line", "event_line", "html_table", "show"]
+__all__ = ["Lines", "change_line", "event_line", "html_table", "show"]
 
+_T = TypeVar("_T")
 LONGEST = 60
 """How many characters of one value are shown."""
 MOST_CHANGES = 4
@@ -33,7 +34,7 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value if value and value == value.strip() else repr(value)
     if type(value) is Tagged:
-        return str(value.data) if value.kind == "enum" else f"{value.name.rpartition('.')[2]}({_inside(value.data)})"
+        return str(value.data) if value.kind == "enum" else f"{_short(value.name)}({_inside(value.data)})"
     if isinstance(value, EntityReference):
         return value.key
     if isinstance(value, Mapping):
@@ -42,6 +43,11 @@ def _text(value: Any) -> str:
         few = [_text(item) for item, _ in zip(value, range(LONGEST), strict=False)]
         return f"[{', '.join(few)}]"
     return str(value)
+
+
+def _short(name: str) -> str:
+    """The name of a class without its module."""
+    return name.rpartition(":")[2].rpartition(".")[2]
 
 
 def _inside(data: Any) -> str:
@@ -69,6 +75,16 @@ def event_line(event: Event, changes: Sequence[ValueChange]) -> str:
     told = "; ".join(change_line(change) for change in changes[:MOST_CHANGES])
     more = f"; and {len(changes) - MOST_CHANGES} more" if len(changes) > MOST_CHANGES else ""
     return f"v{event.version} {event.recorded_at:%H:%M:%S} {event.name}{who}{why}{': ' if told else ''}{told}{more}"
+
+
+class Lines(list[_T]):
+    """A list that is shown a line an item, and as a table in a notebook."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self)) if self else "[]"
+
+    def _repr_html_(self) -> str:
+        return html_table(("",), [(repr(item),) for item in self])
 
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], most: int = 200) -> str:
