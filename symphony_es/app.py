@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from symphony_es.core.state.attribution import Attribution, acting, check_texts
 from symphony_es.core.state.builder import build_world
@@ -38,6 +38,7 @@ from symphony_es.facades.agents import Agents
 from symphony_es.facades.entities import Entities
 from symphony_es.facades.tasks import Tasks
 from symphony_es.facades.workflows import Workflows
+from symphony_es.guesses import pointing_out
 from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
 from symphony_es.workflow.code.workflow import CodeWorkflow
@@ -49,6 +50,8 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.core.state.past.forking import ForkReport
     from symphony_es.core.state.past.time_travel import TimeTravel
     from symphony_es.core.state.past.versions import Blame, EntityVersion
+    from symphony_es.facades.builders import AgentBuilder, TaskBuilder
+    from symphony_es.workflow.definitions.builder import WorkflowBuilder
     from symphony_es_projections.audit_trail import AuditTrail
     from symphony_es_projections.runner import ProjectionRunner
 
@@ -611,34 +614,67 @@ class Symphony:
 
     # -- building -----------------------------------------------------------------------------------------------------
 
-    def build_agent(self) -> Any:
-        """A fluent builder of an agent."""
+    def build_agent(self) -> AgentBuilder:
+        """Return a fluent builder of an agent."""
         return self.agents.build()
 
-    def build_task(self) -> Any:
-        """A fluent builder of a task."""
+    def build_task(self) -> TaskBuilder:
+        """Return a fluent builder of a task."""
         return self.tasks.build()
 
-    def workflow(self, function: Callable[..., Any] | None = None, *, name: str | None = None, **options: Any) -> Any:
+    @overload
+    def workflow(self, function: Callable[..., Coroutine[Any, Any, Any]], *, name: str | None = None, **options: Any) -> CodeWorkflow: ...
+    @overload
+    def workflow(
+        self, function: None = None, *, name: str | None = None, replace: bool = False, **options: Any
+    ) -> Callable[[Callable[..., Coroutine[Any, Any, Any]]], CodeWorkflow]: ...
+
+    def workflow(
+        self, function: Callable[..., Any] | None = None, *, name: str | None = None, replace: bool = False, **options: Any
+    ) -> Any:
         """Decorator that makes an async function a code-first workflow: `@symphony.workflow`, or `@symphony.workflow(name="research")`.
 
         Args:
             function: the function; its parameters are the run's context.
             name: what runs find it by in another process; the function's name by default.
+            replace: take the place of another function of that name. One that was defined anew, as in a notebook, does so by itself.
             **options: `retry`, `timeout_s`, `deadline_s`, `context` and `metadata` of the definition.
 
         Raises:
             ConfigurationError: it is no async function, or the name is taken.
         """
         if function is None:
-            return lambda decorated: self.workflow(decorated, name=name, **options)
+            return lambda decorated: self._workflow(decorated, name, options, replace=replace)
+        return self._workflow(function, name, options, replace=replace)
+
+    def _workflow(self, function: Callable[..., Any], name: str | None, options: Mapping[str, Any], *, replace: bool) -> CodeWorkflow:
         made = CodeWorkflow(function, name, **options)
-        self.flows.register(made.definition.name, made.function)
+        self.flows.register(made.definition.name, made.function, replace=replace)
+        self.workflows.by_name[made.definition.name] = made
         return made
 
-    def build_workflow(self) -> Any:
-        """A fluent builder of a workflow definition."""
-        return self.workflows.build()
+    def build_workflow(self, name: str = "", description: str = "") -> WorkflowBuilder:
+        """Return a fluent builder of a workflow definition; with a name it has been created."""
+        return self.workflows.build(name, description)
+
+    if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+        __getattr__ = pointing_out(
+            {
+                "checkpoint": "await symphony.create_checkpoint(name)",
+                "checkpoints": "await symphony.list_checkpoints()",
+                "undo": "await symphony.rewind(moment), which appends events that take everything back",
+                "rollback": "async with symphony.transaction(name): an exception in it puts everything back",
+                "commit": "await symphony.flush(), or the end of async with symphony.transaction(name)",
+                "save": "await symphony.flush(), which waits until every change is durable",
+                "add": "symphony.entities.add(obj)",
+                "get": "symphony.entities.get(cls, id)",
+                "query": "symphony.entities.all(cls), or await symphony.audit.find(...) for events",
+                "run": "await symphony.workflows.execute_workflow(workflow, context)",
+                "start": "await symphony.setup(), or await symphony.workflows.start(workflow, context)",
+                "open": "await symphony.setup(), or async with Symphony(...) as symphony",
+                "step": "await symphony_es.workflow.step(function, ...) inside of a function under @symphony.workflow",
+            }
+        )
 
 
 def _path(given: str | Sequence[str | int]) -> str | tuple[str | int, ...]:

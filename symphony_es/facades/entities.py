@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.errors import EntityNotFoundError
 from symphony_es.events.references import EntityReference
+from symphony_es.guesses import pointing_out
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -217,6 +218,22 @@ class Entities:
     def delete(self, entity: Any, entity_id: str | None = None) -> None:
         """Remove an entity; see `remove`."""
         self.remove(entity, entity_id)
+
+    if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+        __getattr__ = pointing_out(
+            {
+                "query": "[obj for obj in entities.all(cls) if ...]; of the past, (await symphony.at(moment)).all(cls)",
+                "filter": "[obj for obj in entities.all(cls) if ...]",
+                "list": "entities.all(cls), or await entities.ids(cls) for what is not live",
+                "create": "entities.add(cls(...))",
+                "save": "entities.add(obj) once; its changes are recorded as they are made, and durable after await symphony.flush()",
+                "update": "attributes of the object: its changes are recorded as they are made",
+                "count": "len(entities.all(cls))",
+                "exists": "'Type:id' in entities",
+                "items": "entities.all()",
+                "keys": "await entities.ids(cls)",
+            }
+        )
 
     def record(self, entity: Any, event_name: str | None = None, data: Any = None) -> None:
         """Record what changed in an object that does not track itself; or that something happened to an entity.
