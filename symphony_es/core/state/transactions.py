@@ -21,6 +21,7 @@ from symphony_es.events.event import ADOPTION_EVENT, check_event_name
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord, Segment, Sink
+    from symphony_es.core.state.tracking.shape import Shape
     from symphony_es.core.state.world import World
 
 __all__ = ["Handed", "Recording", "Scope", "Transaction", "TransactionBlock", "current_scope", "open_scope_of", "scope_of"]
@@ -65,18 +66,20 @@ class Handed:
     Attributes:
         outer: what the block around it was handed.
         attribution: of what the block changes.
-        records: the objects' records.
+        records: the objects' records, with what they were made of when they were handed to it.
+        inherited: the same of what the blocks around it were handed, as it was at its beginning.
         open: whether the block has not ended.
     """
 
-    __slots__ = ("attribution", "open", "outer", "records", "scope", "world")
+    __slots__ = ("attribution", "inherited", "open", "outer", "records", "scope", "world")
 
     def __init__(self, world: Membership, outer: Handed | None, scope: Scope | None = None) -> None:
         self.world = world
         self.outer = outer
         self.scope = scope
         self.attribution = current_attribution.get()
-        self.records: dict[EntityRecord, None] = {}
+        self.records: dict[EntityRecord, Shape | None] = {}
+        self.inherited: dict[EntityRecord, Shape | None] = {}
         self.open = True
 
     @property
@@ -381,6 +384,7 @@ class TransactionBlock(_Block):
             self.world.record_foreign(around)  # what the blocks around it have changed so far is theirs
         with self.world.lock:
             self._begin()
+        self.world.foreign.inherit(self.scope.handed)
         try:
             for target in self._claim:
                 await self.world.claim(target)
