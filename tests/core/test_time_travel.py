@@ -155,7 +155,7 @@ class TestViews:
         assert (await symphony.blame(meter, "degrees"))[0].after == 3.5
         assert len(await symphony.diff(1, entity=meter)) == 1
         assert len(await symphony.audit.find(entity=meter)) == 2
-        with pytest.raises(EntityNotFoundError, match="give an @entity object"):
+        with pytest.raises(EntityNotFoundError, match="it was never added"):
             await symphony.history(Thermometer("nobody's"))
 
     async def test_moments_that_mean_nothing(self, symphony: Symphony) -> None:

@@ -123,7 +123,7 @@ class RetryPolicy:
 
 def _names(given: Any) -> Any:
     """Error classes by their names: of a built-in one its own, of others with their module; what is no class stays as it is."""
-    if isinstance(given, (type, str)):
+    if isinstance(given, type):
         given = (given,)
     if not isinstance(given, (list, tuple)):
         return given
