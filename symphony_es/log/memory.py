@@ -12,7 +12,7 @@ from typing import Any
 from eventsourcing.persistence import IntegrityError, Notification, ProcessRecorder, StoredEvent, Subscription, Tracking
 
 from symphony_es.errors import ConcurrencyError, PositionNotFoundError, SymphonyError
-from symphony_es.events.fold import Fold
+from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.rows import Row, check_rows, seal_state
 from symphony_es.log.recorder import Appended, PreparedEvent
 
@@ -151,6 +151,16 @@ class MemoryLogRecorder(ProcessRecorder):
         """See `LogRecorder`."""
         with self._lock:
             return self._base.copy() if self._dropped else None
+
+    def base_position(self) -> int:
+        """See `LogRecorder`."""
+        return self._dropped
+
+    def base_state(self, key: str) -> EntityState | None:
+        """See `LogRecorder`."""
+        with self._lock:
+            state = self._base.states.get(key)
+            return state.copy() if state is not None else None
 
     def maintain(self) -> None:
         """There is nothing to do."""
