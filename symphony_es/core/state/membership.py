@@ -17,6 +17,8 @@ from symphony_es.core.state.tracking.capture import plain_state
 from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at
 from symphony_es.core.state.transactions import Transaction, scope_of
 from symphony_es.errors import (
+    REMOVED,
+    UNDONE,
     ConfigurationError,
     DetachedEntityError,
     EntityBusyError,
@@ -34,6 +36,7 @@ from symphony_es.events.identifiers import check_entity_id, check_entity_type
 from symphony_es.events.references import EntityReference
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.waking import Watch
     from symphony_es.log.log import EventLog
 
 __all__ = ["EntityLike", "Membership"]
@@ -67,6 +70,7 @@ class Membership:
         self.sealed: str | None = None
         self.removed: dict[str, EntityRecord] = {}
         self.touched: set[str] = set()
+        self.watch: Watch | None = None  # while the hooks of restored objects run
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
         self.open_transactions: set[Transaction] = set()
@@ -156,12 +160,12 @@ class Membership:
         if record.closed is not None:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
-            raise EntityBusyError(record.key, self.sealed, "a change during it")
+            raise EntityBusyError.during(record.key, self.sealed, "a change")
 
     def touch(self, record: EntityRecord) -> Sink:
         """Under construction: what restorers change in an object that has been made is not appended; it is compared with its state."""
         self.touched.add(record.key)
-        return _UNRECORDED
+        return self.watch.sink_of(record) if self.watch is not None else _UNRECORDED
 
     def generation(self, entity: EntityLike) -> int:
         """How often a rewind took this entity back."""
@@ -248,7 +252,7 @@ class Membership:
             return EntityReference(spec.name, check_entity_id(obj.id))
         if kind_of(obj) is not None or isinstance(obj, (str, EntityReference, UnrestoredEntity)):
             raise EntityTypeError(f"a {type(obj).__name__} is no entity; add an @entity object or one of a class of your own")
-        chosen = check_entity_type(entity_type or self.types.name_of(type(obj)) or type(obj).__name__)
+        chosen = check_entity_type(entity_type or self._given_type(type(obj)) or type(obj).__name__)
         restorer = self.restorers.restorer_for(chosen)
         if restorer is not None and restorer.restored_class is not None and not isinstance(obj, restorer.restored_class):
             raise EntityTypeError(
@@ -257,8 +261,16 @@ class Membership:
             )
         identity = entity_id if entity_id is not None else getattr(obj, "id", None)
         if not isinstance(identity, str):
-            raise ConfigurationError(f"a {chosen} needs an id: give entity_id=..., or the object a text attribute `id`")
+            raise ConfigurationError(
+                f"{type(obj).__name__} object has no id, and as an entity of type {chosen} it needs an id: give entity_id='...', "
+                "or the object an attribute `id` that is text"
+            )
         return EntityReference(chosen, check_entity_id(identity))
+
+    def _given_type(self, cls: type) -> str | None:
+        """The name that a foreign class was registered under, where the application gave it one that is a type."""
+        name = self.types.name_of(cls)
+        return None if name is None or ":" in name else name
 
     def _gather(self, obj: Any, reference: EntityReference) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
         """The object and every entity it refers to that is new, with their states, by key; nothing is added yet."""
@@ -310,7 +322,7 @@ class Membership:
     def _check_addable(self, key: str) -> None:
         """Every reason to refuse a new entity, before anything of it is done."""
         if self.sealed is not None:
-            raise EntityBusyError(key, self.sealed, "an addition during it")
+            raise EntityBusyError.during(key, self.sealed, "an addition")
         scope = scope_of(self)
         if scope is not None:
             scope.transaction.check_open(key)
@@ -366,7 +378,7 @@ class Membership:
 
     def forget(self, record: EntityRecord) -> None:
         """Take a record out of this world, as if it had never been added; a thread that waits to change its object is refused."""
-        record.closed = "its addition was undone"
+        record.closed = UNDONE
         self._records.pop(record.key, None)
         self._foreign.pop(id(record.obj), None)
         if kind_of(record.obj) == "entity":
@@ -400,7 +412,7 @@ class Membership:
             if record.broken is not None and not record.version:
                 self.outbox.forget(record)  # it never reached the log: there is nothing to remove from it
                 self.forget(record)
-                record.closed = "it was removed"
+                record.closed = REMOVED
                 return
             scope = scope_of(self)
             if scope is not None:
@@ -413,7 +425,7 @@ class Membership:
                     raise EntityBusyError(record.key, record.holder.name, "its removal outside it")
                 sink = record.new_segment(current_attribution.get(), event_name or f"{record.entity_type}Deleted", data)
             sink.keep((REMOVE, ()), (self._unremove, record, self.removed.get(record.key)))
-            record.closed = "it was removed"
+            record.closed = REMOVED
             self.knows_all_ids = False  # the next one of this id has to go on with its version
             self._records.pop(record.key)
             self._foreign.pop(id(record.obj), None)

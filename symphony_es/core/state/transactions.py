@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Self
 from symphony_es.core.state.attribution import Attribution, attribute, current_attribution
 from symphony_es.errors import EntityBusyError, EntityOutOfStepError, SymphonyError, TransactionEndedError
 from symphony_es.events.changes import Change
-from symphony_es.events.event import check_event_name
+from symphony_es.events.event import ADOPTION_EVENT, check_event_name
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord, Segment, Sink
+    from symphony_es.core.state.tracking.shape import Shape
     from symphony_es.core.state.world import World
 
 __all__ = ["Handed", "Recording", "Scope", "Transaction", "TransactionBlock", "current_scope", "open_scope_of", "scope_of"]
@@ -65,18 +66,20 @@ class Handed:
     Attributes:
         outer: what the block around it was handed.
         attribution: of what the block changes.
-        records: the objects' records.
+        records: the objects' records, with what they were made of when they were handed to it.
+        inherited: the same of what the blocks around it were handed, as it was at its beginning.
         open: whether the block has not ended.
     """
 
-    __slots__ = ("attribution", "open", "outer", "records", "scope", "world")
+    __slots__ = ("attribution", "inherited", "open", "outer", "records", "scope", "world")
 
     def __init__(self, world: Membership, outer: Handed | None, scope: Scope | None = None) -> None:
         self.world = world
         self.outer = outer
         self.scope = scope
         self.attribution = current_attribution.get()
-        self.records: dict[EntityRecord, None] = {}
+        self.records: dict[EntityRecord, Shape | None] = {}
+        self.inherited: dict[EntityRecord, Shape | None] = {}
         self.open = True
 
     @property
@@ -203,7 +206,7 @@ class Transaction:
             return latest  # the next change of the same event, as most are
         self.take(record)
         if record.adoption is not None:
-            self._adopt(record, scope, attribution)
+            self._adopt(record, scope)
             latest = self._latest.get(record)
         if latest is not None and latest.scope.open and not (scope.within(latest.scope) or latest.scope.within(scope)):
             raise EntityBusyError(record.key, latest.scope.name or self.name, f"another block of {self.name!r} that runs beside it")
@@ -211,9 +214,9 @@ class Transaction:
         scope.data = None  # it belongs to the first event of the block
         return self._add(Draft(self, record, scope, segment))
 
-    def _adopt(self, record: EntityRecord, scope: Scope, attribution: Attribution) -> None:
+    def _adopt(self, record: EntityRecord, scope: Scope) -> None:
         changes = record.adoption
-        self.drafts.append(Draft(self, record, scope, record.take_adoption(attribution)))  # an event of its own: no change joins it
+        self.drafts.append(Draft(self, record, scope, record.take_adoption()))  # an event of its own: no change joins it
         self.undo_log.append((scope, (setattr, record, "adoption", changes)))
 
     def _add(self, draft: Draft) -> Draft:
@@ -238,7 +241,7 @@ class Transaction:
                 kept.append((owner, undo))
         self.undo_log.extend(reversed(kept))
         self.drafts = [draft for draft in self.drafts if not draft.scope.within(scope)]
-        self._latest = {draft.record: draft for draft in self.drafts if draft.segment.name != "StateAdopted"}
+        self._latest = {draft.record: draft for draft in self.drafts if draft.segment.name != ADOPTION_EVENT}
 
     def fail(self, scope: Scope) -> None:
         """After a commit that failed: versions and objects are what they were before."""
@@ -381,6 +384,7 @@ class TransactionBlock(_Block):
             self.world.record_foreign(around)  # what the blocks around it have changed so far is theirs
         with self.world.lock:
             self._begin()
+        self.world.foreign.inherit(self.scope.handed)
         try:
             for target in self._claim:
                 await self.world.claim(target)

@@ -18,6 +18,7 @@ from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.transactions import Handed, Recording, Transaction, TransactionBlock, open_scope_of, scope_of
 from symphony_es.errors import EntityBusyError
 from symphony_es.events.references import find_references
+from symphony_es.events.values import check_plain, copy_plain
 
 __all__ = ["EntityLike", "World"]
 
@@ -124,6 +125,9 @@ class World(Membership):
         Raises:
             UnstorableValueError: a value that is no plain data. Nothing is recorded.
         """
+        if data is not None:
+            check_plain(data, ("data",))
+            data = copy_plain(data)  # the caller may change what it has given before this is submitted
         record = self.record_for(entity)
         if event_name is None and data is None:
             self.foreign.record(record, None)
@@ -144,10 +148,10 @@ class World(Membership):
         """Put an object of a foreign class into a state; references become live objects."""
         self.restorer_of(record.entity_type).reset(record.obj, self.revived(state))
 
-    def revived(self, state: dict[str, Any]) -> dict[str, Any]:
-        """A plain state as live values: tagged ones become objects of their classes, references live objects where there are any."""
-        live: dict[str, Any] = revive(state, self.types)
-        for path, reference in find_references(state):
+    def revived(self, plain: Any) -> Any:
+        """Plain data as live values: tagged ones become objects of their classes, references live objects where there are any."""
+        live = revive(plain, self.types)
+        for path, reference in find_references(plain):
             target = self.find(reference)
             if target is not None:
                 live = connect(live, path, reference, target)
