@@ -27,7 +27,7 @@ from symphony_es.core.state.refresh import refresh
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import RestoreManager, restore_manager
 from symphony_es.core.state.resume import ReplayUntil, Resumption, target_position
-from symphony_es.core.state.transactions import TransactionBlock
+from symphony_es.core.state.blocks import TransactionBlock
 from symphony_es.core.state.world import EntityLike, World
 from symphony_es.errors import ConfigurationError, NotReadyError, PersistenceDisabledError, RunsInProgressError
 from symphony_es.events.changes import Change

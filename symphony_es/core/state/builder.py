@@ -124,7 +124,9 @@ class WorldBuilder:
                     return at - start
                 if entities.setdefault(key, made) is not made:
                     self.context.register_entity(state.entity_type, entity_id, made)  # says that it is taken
-                records[key] = record = EntityRecord(world, key, made, maker, version=state.version, generation=state.generation)
+                records[key] = record = EntityRecord(
+                    world, key, made, maker, version=state.version, generation=state.generation, shadow=state.data
+                )
                 made.__dict__["_symphony_record"] = record
                 if not flat:
                     holders[key] = state
@@ -152,11 +154,13 @@ class WorldBuilder:
         made = await world.restorers.restore_entity(reference, state.data or {}, state.state_version, self.context)
         world.under_restoration = None
         restorer = world.restorers.restorer_for(state.entity_type)
-        record = EntityRecord(world, state.key, made, restorer, version=state.version, generation=state.generation)
-        world.install(record, state.data or {})
+        record = EntityRecord(
+            world, state.key, made, restorer, version=state.version, generation=state.generation, shadow=state.data or {}
+        )
+        world.install(record)
         self._holders[state.key] = state
         if isinstance(made, UnrestoredEntity):
-            record.known, record.manual = None, True  # it cannot change
+            record.shadow, record.manual = None, True  # it cannot change
             self.report.unrestored[state.key] = made.reason
         else:
             self.report.restored += 1
@@ -216,8 +220,7 @@ def note_difference(world: World, record: EntityRecord, state: EntityState, repo
         if not touched and state.state_version == restorer.state_version and data.keys() == set(restorer.spec.fields):
             return
     captured = world.capture(obj, record.reference)
-    if kind_of(obj) != "entity":
-        record.known = captured
+    record.shadow = captured  # what the adoption makes of the log's state
     changes = diff(data, captured)
     if changes or state.state_version != restorer.state_version:
         record.adoption = changes

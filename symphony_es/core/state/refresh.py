@@ -38,7 +38,7 @@ async def refresh(world: World, history: StateHistory, entity: Any) -> list[Chan
     with world.lock:
         _check_free(record)
         dropped = record.lost_changes()
-        record.dropped, record.pending, record.adoption = [], [], None
+        record.dropped, record.pending, record.adoption = (), (), None
         world.outbox.forget(record)
         record.broken = None
         if state is None or state.deleted:
@@ -47,7 +47,8 @@ async def refresh(world: World, history: StateHistory, entity: Any) -> list[Chan
             return dropped
         record.version, record.generation, record.closed = state.version, state.generation, None
         world.removed.pop(record.key, None)
-        world.install(record, state.data or {})
+        record.shadow = state.data or {}
+        world.install(record)
         _put(world, record, state)
     return dropped
 
@@ -60,7 +61,7 @@ def _check_free(record: EntityRecord) -> None:
 def _put(world: World, record: EntityRecord, state: EntityState) -> None:
     data, restorer = state.data or {}, world.restorer_of(record.entity_type)
     if isinstance(record.obj, UnrestoredEntity):
-        record.known, record.obj.state = None, data
+        record.shadow, record.obj.state = None, data
         return
     current = data if state.state_version == restorer.state_version else restorer.upcast(copy_plain(data), state.state_version)
     if isinstance(restorer, DeclaredEntityRestorer):

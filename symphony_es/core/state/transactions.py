@@ -3,26 +3,34 @@
 A transaction claims each entity it touches until it ends, so that per entity the order in the log is the order in which its
 changes happened. Whose change it is, a context variable says: tasks and threads started inside a transaction belong to it. A
 block inside a block joins the outer transaction and can be rolled back alone.
+
+Inside a transaction, an entity belongs to the innermost open block that has changed it: only that block and those inside it may go on,
+so that what a block has done can be taken back in strict reverse order. When a block ends, what was its own is the enclosing one's.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any, Self
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.attribution import Attribution, attribute, current_attribution
-from symphony_es.errors import EntityBusyError, EntityOutOfStepError, SymphonyError, TransactionEndedError
-from symphony_es.events.changes import Change
-from symphony_es.events.event import check_event_name
+from symphony_es.core.state.attribution import Attribution, current_attribution
+from symphony_es.core.state.shadow import advance, order_before
+from symphony_es.core.state.tracking.live import record_above
+from symphony_es.core.state.tracking.mending import mend, nodes_in, reorder
+from symphony_es.errors import EntityBusyError, EntityOutOfStepError, TransactionEndedError
+from symphony_es.events.changes import SCALARS, SET, Change
+from symphony_es.events.undo import ABSENT, put_back, revert
+from symphony_es.events.undo import Undo as Inverse
+from symphony_es.events.values import copy_plain
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord, Segment, Sink
     from symphony_es.core.state.world import World
 
-__all__ = ["Recording", "Scope", "Transaction", "TransactionBlock", "current_scope", "open_scope_of", "scope_of"]
+__all__ = ["Draft", "Scope", "Transaction", "current_scope", "open_scope_of", "scope_of"]
 
 Undo = tuple[Any, ...]
 
@@ -30,7 +38,7 @@ Undo = tuple[Any, ...]
 def scope_of(world: Membership) -> Scope | None:
     """The innermost block around the running code that belongs to a world; blocks of other Symphonies are passed over."""
     scope = current_scope.get()
-    while scope is not None and scope.transaction.world is not world:
+    while scope is not None and (scope.transaction.world is not world or (scope.left_by is not None and scope.left_by == runner())):
         scope = scope.outer
     return scope
 
@@ -41,27 +49,72 @@ def open_scope_of(world: Membership) -> Scope | None:
     return None if scope is None or scope.transaction.ended else scope
 
 
+def runner() -> object:
+    """What runs right now: a task, or else a thread."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return task if task is not None else threading.get_ident()
+
+
 class Draft:
-    """An event in the making, inside a transaction."""
+    """An event in the making, inside a transaction.
 
-    __slots__ = ("record", "scope", "segment", "transaction")
+    Attributes:
+        before: the entity's latest draft when this one was begun.
+        dropped: whether its block has been rolled back.
+    """
 
-    def __init__(self, transaction: Transaction, record: EntityRecord, scope: Scope, segment: Segment) -> None:
-        self.transaction = transaction
+    __slots__ = ("before", "dropped", "record", "scope", "segment")
+
+    def __init__(self, record: EntityRecord, scope: Scope, segment: Segment, before: Draft | None) -> None:
         self.record = record
         self.scope = scope
         self.segment = segment
+        self.before = before
+        self.dropped = False
 
     def keep(self, change: Change, undo: Undo) -> None:
-        """Record a change and what undoes it."""
+        """Record a change and what undoes it; one that cannot be recorded is undone. Errors are those of `advance`."""
+        # By far the most changes set one field to a value that cannot change: for these, what `advance` would do is written out.
+        record, scope = self.record, self.scope
+        shadow = record.shadow
+        if change[0] is SET and len(change[1]) == 1 and type(change[2]) in SCALARS and shadow is not None:
+            name = change[1][0]
+            scope.undo_log.append((record, undo, (put_back, shadow, name, shadow.get(name, ABSENT))))
+            shadow[name] = change[2]
+        else:
+            order, inverse = order_before(record, change), list[Any]()
+            advance(record, change, undo, scope, inverse)
+            if order is not None:
+                scope.note_order(undo, *order)
+            scope.undo_log.append((record, undo, inverse))
         self.segment.changes.append(change)
-        self.transaction.undo_log.append((self.scope, undo))
+
+    def begin(self, state: dict[str, Any], undo: Undo) -> None:
+        """Record the creation of the entity, whose state has been checked, and what undoes it; it takes the state over."""
+        self.scope.undo_log.append((self.record, undo, (setattr, self.record, "shadow", self.record.shadow)))
+        self.record.shadow = copy_plain(state)
+        self.segment.changes.append((SET, (), state))
+        self.record.born = self.scope
+        self.scope.born.append(self.record)
 
 
 class Scope:
-    """One block: the transaction it belongs to, and the name that events of its changes get."""
+    """One block: the transaction it belongs to, the name that events of its changes get, and what it has done until now.
 
-    __slots__ = ("data", "name", "open", "outer", "transaction")
+    Attributes:
+        open: whether it has not ended.
+        undone: whether it has been rolled back.
+        left_by: the task or thread that has entered it, where another one has left it: its context variable could not be reset.
+        undo_log: what takes back each thing that was done, in the order of doing: (entity, for its object, for its shadow).
+    """
+
+    __slots__ = (
+        "born", "data", "drafts", "entered_by", "inner", "left_by", "name", "open", "outer", "owned", "reordered", "transaction",
+        "undo_log", "undone",
+    )  # fmt: skip
 
     def __init__(self, transaction: Transaction, name: str | None, data: Any, outer: Scope | None) -> None:
         self.transaction = transaction
@@ -69,6 +122,30 @@ class Scope:
         self.data = data
         self.outer = outer
         self.open = True
+        self.undone = False
+        self.entered_by = runner()
+        self.left_by: object | None = None
+        self.inner: dict[Scope, None] = {}
+        self.drafts: list[Draft] = []
+        self.undo_log: list[tuple[EntityRecord, Undo, Undo | Inverse]] = []
+        self.owned: dict[EntityRecord, Scope | None] = {}  # with the block that each belonged to before
+        self.born: list[EntityRecord] = []
+        self.reordered: dict[int, tuple[dict[Any, Any], list[Any], Any]] = {}
+        if self.enclosing is not None:
+            self.enclosing.inner[self] = None
+
+    @property
+    def enclosing(self) -> Scope | None:
+        """The innermost open block of the same transaction around this one."""
+        scope = self.outer
+        while scope is not None and (scope.transaction is not self.transaction or not scope.open):
+            scope = scope.outer
+        return scope
+
+    @property
+    def title(self) -> str:
+        """What it is called in errors."""
+        return self.name or self.transaction.name
 
     def within(self, other: Scope) -> bool:
         """Whether this block is another one, or inside it."""
@@ -79,25 +156,155 @@ class Scope:
             scope = scope.outer
         return False
 
+    def standing(self) -> Scope:
+        """This block while it is open, else the one that has taken over what it did: a task may outlive the block that began it.
+
+        Raises:
+            TransactionEndedError: the transaction has ended, or the block has been rolled back.
+        """
+        self.transaction.check_open("an entity")
+        if self.open:
+            return self
+        around = self.enclosing
+        if self.undone or around is None:
+            raise TransactionEndedError(f"the block {self.title!r} has been rolled back; a task or thread of it cannot change anything")
+        return around
+
     def sink(self, record: EntityRecord) -> Sink:
         """Where a change of an entity made in this block is recorded."""
         return self.transaction.draft(record, self)
+
+    def own(self, record: EntityRecord) -> None:
+        """Make an entity this block's, and refuse it to those around.
+
+        Raises:
+            EntityBusyError: it belongs to an open block that this one is not inside of.
+        """
+        owner = record.block
+        if owner is self:
+            return
+        if owner is not None and owner.open:
+            if not self.within(owner):
+                relation = "around it" if owner.within(self) else "that runs beside it"
+                raise EntityBusyError(record.key, owner.title, f"the block {self.title!r} {relation}")
+        else:
+            owner = None
+        self.owned[record] = owner
+        record.block = self
+
+    def note_order(self, undo: Undo, holder: dict[Any, Any], order: list[Any]) -> None:
+        """Remember the order that the keys of a dict had before this block first took one out of it."""
+        self.reordered.setdefault(id(holder), (holder, order, getattr(undo[0], "__self__", None)))
+
+    def merge(self) -> None:
+        """End it: what it has done is the enclosing block's from now on."""
+        self.open = False
+        outer = self.enclosing
+        if outer is None:
+            return
+        outer.inner.pop(self, None)
+        for block in self.inner:
+            outer.inner[block] = None
+        outer.undo_log += self.undo_log
+        outer.drafts += self.drafts
+        outer.born += self.born
+        for record in self.born:
+            record.born = outer
+        for record, before in self.owned.items():
+            if record.block is self:
+                record.block = outer
+            outer.owned.setdefault(record, before if before is not outer else None)
+        for place, noted in self.reordered.items():
+            outer.reordered.setdefault(place, noted)
+        self.forget()
+
+    def roll_back(self) -> None:
+        """Take back what this block and those inside it have done, newest first; costs what they have done.
+
+        Afterwards each entity is what its shadow says, which is what it was before the block.
+        """
+        self.open, self.undone = False, True
+        for block in reversed(list(self.inner)):
+            block.roll_back()
+        if self.enclosing is not None:
+            self.enclosing.inner.pop(self, None)
+        nodes: list[tuple[EntityRecord, Any]] = []
+        for record, undo, inverse in reversed(self.undo_log):
+            if type(inverse) is list:
+                revert(inverse)
+            elif inverse:
+                inverse[0](*inverse[1:])
+            _take_back(record, undo, nodes)
+        self._restore_order()
+        for record, node in {id(node): (record, node) for record, node in nodes}.values():
+            mend(record, [node])
+        for draft in reversed(self.drafts):
+            self.transaction.drop(draft)
+        for record in self.born:
+            record.born = None
+        for record, before in self.owned.items():
+            record.block = before
+        self.forget()
+
+    def _restore_order(self) -> None:
+        for holder, order, live in self.reordered.values():
+            items = {key: holder[key] for key in order if key in holder}
+            if len(items) == len(holder):
+                holder.clear()
+                holder.update(items)
+            record = record_above(live) if isinstance(live, dict) else None
+            if record is not None:
+                reorder(record, live)
+
+    def forget(self) -> None:
+        """Let go of what was noted to take it back."""
+        self.undo_log, self.drafts, self.born = [], [], []
+        self.owned, self.reordered, self.inner = {}, {}, {}
+
+
+def _take_back(record: EntityRecord, undo: Undo, nodes: list[tuple[EntityRecord, Any]]) -> None:
+    """Take one thing back in an object; the nodes that return to it are noted, since their content may have changed meanwhile."""
+    function, *arguments = undo
+    for at, argument in enumerate(arguments):
+        found = nodes_in(argument)
+        away = [node for node in found if record_above(node) not in (None, record)]
+        if away:  # what has a place in another entity by now stays there
+            arguments[at] = _with_copies(argument, away, record)
+            found = nodes_in(arguments[at])
+        nodes += [(record, node) for node in found]
+    function(*arguments)
+
+
+def _with_copies(argument: Any, away: list[Any], record: EntityRecord) -> Any:
+    """An argument of an undo, with copies of the nodes that are elsewhere."""
+    copies = {id(node): type(node)._symphony_copy(node, record.world, 0) for node in away}
+    if id(argument) in copies:
+        return copies[id(argument)]
+    if type(argument) is dict:
+        return {key: copies.get(id(item), item) for key, item in argument.items()}
+    return [copies.get(id(item), item) for item in argument]
 
 
 current_scope: ContextVar[Scope | None] = ContextVar("symphony_es_scope", default=None)
 
 
 class Transaction:
-    """What one unit of work changes, until it is appended or rolled back. Used with the world's lock held."""
+    """What one unit of work changes, until it is appended or rolled back. Used with the world's lock held.
+
+    Attributes:
+        ended: whether its end has come: nothing can be changed in it any more.
+        submitted: whether its events have been submitted, so that only a failed commit takes them back.
+    """
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
         self.drafts: list[Draft] = []
-        self.undo_log: list[tuple[Scope, Undo]] = []
         self.records: dict[EntityRecord, int] = {}
         self.waiting_for: set[EntityRecord] = set()
+        self.outermost: Scope | None = None
         self.ended = False
+        self.submitted = False
         self._latest: dict[EntityRecord, Draft] = {}
 
     def take(self, record: EntityRecord) -> None:
@@ -136,63 +343,64 @@ class Transaction:
         """The draft that a change of an entity belongs to; a new one after a draft of another block or attribution."""
         attribution = current_attribution.get()
         latest = self._latest.get(record)
-        if latest is not None and latest.scope is scope and not (new or self.ended) and latest.segment.attribution is attribution:
+        if (
+            latest is not None
+            and latest.scope is scope
+            and record.block is scope
+            and not (new or self.ended)
+            and latest.segment.attribution is attribution
+        ):
             return latest  # the next change of the same event, as most are
+        scope = scope.standing()
         self.take(record)
+        scope.own(record)
         if record.adoption is not None:
             self._adopt(record, scope, attribution)
-            latest = self._latest.get(record)
-        if latest is not None and latest.scope.open and not (scope.within(latest.scope) or latest.scope.within(scope)):
-            raise EntityBusyError(record.key, latest.scope.name or self.name, f"another block of {self.name!r} that runs beside it")
-        segment = self.world.new_segment(name or scope.name or f"{record.entity_type}Changed", attribution, scope.data)
+        segment = self.world.new_segment(record, name or scope.name or f"{record.entity_type}Changed", attribution, scope.data)
         scope.data = None  # it belongs to the first event of the block
-        return self._add(Draft(self, record, scope, segment))
+        made = self._latest[record] = self._add(record, scope, segment)
+        return made
 
     def _adopt(self, record: EntityRecord, scope: Scope, attribution: Attribution) -> None:
         changes = record.adoption
-        self.drafts.append(Draft(self, record, scope, record.take_adoption(attribution)))  # an event of its own: no change joins it
-        self.undo_log.append((scope, (setattr, record, "adoption", changes)))
+        self._add(record, scope, record.take_adoption(attribution))  # an event of its own: no change joins it
+        scope.undo_log.append((record, (setattr, record, "adoption", changes), ()))
 
-    def _add(self, draft: Draft) -> Draft:
+    def _add(self, record: EntityRecord, scope: Scope, segment: Segment) -> Draft:
+        draft = Draft(record, scope, segment, self._latest.get(record))
         self.drafts.append(draft)
-        self._latest[draft.record] = draft
+        scope.drafts.append(draft)
         return draft
 
-    def roll_back(self, scope: Scope) -> None:
-        """Undo what a block and the blocks inside it have done, newest first; what others did beside it stays.
-
-        After the transaction's end nothing is undone: it has been submitted.
-        """
-        if self.ended:
-            return
-        kept: list[tuple[Scope, Undo]] = []
-        while self.undo_log:
-            owner, undo = self.undo_log.pop()
-            if owner.within(scope):
-                function, *arguments = undo
-                function(*arguments)
+    def drop(self, draft: Draft) -> None:
+        """Leave a draft out; called newest first."""
+        draft.dropped = True
+        if self._latest.get(draft.record) is draft:
+            if draft.before is not None and not draft.before.dropped:
+                self._latest[draft.record] = draft.before
             else:
-                kept.append((owner, undo))
-        self.undo_log.extend(reversed(kept))
-        self.drafts = [draft for draft in self.drafts if not draft.scope.within(scope)]
-        self._latest = {draft.record: draft for draft in self.drafts if draft.segment.name != "StateAdopted"}
+                del self._latest[draft.record]
+        while self.drafts and self.drafts[-1].dropped:
+            self.drafts.pop()
 
-    def fail(self, scope: Scope) -> None:
-        """After a commit that failed: versions and objects are what they were before."""
+    def fail(self) -> None:
+        """After a commit that failed, or could not be submitted: versions and objects are what they were before."""
         for record, version in self.records.items():
             record.version = version
-        self.ended = False
-        self.roll_back(scope)
+        if self.outermost is not None:
+            self.outermost.roll_back()
         self.ended = True
 
     def finish(self) -> None:
         """End it and release all claims."""
         self.ended = True
-        self.undo_log.clear()
         self.world.open_transactions.discard(self)
         for record in self.records:
             if record.holder is self:
-                record.holder = None
+                record.holder = record.block = record.born = None
+        if self.outermost is not None:
+            self.outermost.forget()
+        self.drafts, self._latest = [], {}
         self.world.wake_claimants(self.records)
 
     def would_wait_for(self, holder: Transaction) -> bool:
@@ -207,179 +415,3 @@ class Transaction:
                 seen.add(id(transaction))
                 stack.extend(record.holder for record in transaction.waiting_for if record.holder is not None)
         return False
-
-
-class _Block:
-    """What the two kinds of blocks share: attribution, joining an enclosing transaction, undoing."""
-
-    def __init__(self, world: World, name: str | None, data: Any, attribution: dict[str, Any]) -> None:
-        self.world = world
-        self.name = check_event_name(name) if name is not None else None
-        self._data = data
-        self._attribution = {key: item for key, item in attribution.items() if item is not None}
-        self._attribution_token: Token[Attribution] | None = None
-        self._token: Token[Scope | None] | None = None
-        self._scope: Scope | None = None
-        self._outer = False
-
-    @property
-    def scope(self) -> Scope:
-        """The block's scope; there is one between its beginning and its end."""
-        assert self._scope is not None, "the block has not begun"
-        return self._scope
-
-    def _begin(self) -> None:
-        enclosing = scope_of(self.world)
-        if enclosing is not None:
-            enclosing.transaction.check_open(f"what the block {self.name!r} would change")
-        if self._attribution:
-            self._attribution_token = attribute(**self._attribution)
-        self._outer = enclosing is None
-        transaction = Transaction(self.world, self.name or "a block") if enclosing is None else enclosing.transaction
-        self.world.open_transactions.add(transaction)
-        self._scope = Scope(transaction, self.name, self._data, current_scope.get())
-        self._token = current_scope.set(self._scope)
-
-    def _end(self) -> None:
-        if self._scope is not None:
-            self._scope.open = False
-        if self._token is not None:
-            current_scope.reset(self._token)
-            self._token = None
-        if self._attribution_token is not None:
-            current_attribution.reset(self._attribution_token)
-            self._attribution_token = None
-
-
-class Recording(_Block):
-    """A synchronous block: its changes are submitted, as one transaction, when it ends.
-
-    Attributes:
-        event_ids: after the block, the id (16 bytes) of each entity's last event, by key.
-    """
-
-    def __init__(self, world: World, name: str | None, data: Any, entity: EntityRecord | None, attribution: dict[str, Any]) -> None:
-        super().__init__(world, name, data, attribution)
-        self.event_ids: dict[str, bytes] = {}
-        self._entity = entity
-
-    def __enter__(self) -> Self:
-        self.world.lock.acquire()
-        try:
-            self._begin()
-            if self._entity is not None:
-                self.scope.transaction.draft(self._entity, self.scope, new=True).segment.open = False  # written even if nothing changes
-        except BaseException:
-            self._end()
-            self.world.lock.release()
-            raise
-        return self
-
-    def __exit__(self, exception_type: type[BaseException] | None, *rest: object) -> None:
-        transaction = self.scope.transaction
-        try:
-            if exception_type is not None:
-                transaction.roll_back(self.scope)
-            elif self._outer:
-                try:
-                    self.event_ids = self.world.outbox.submit_drafts(transaction)
-                except SymphonyError:
-                    transaction.fail(self.scope)
-                    raise
-        finally:
-            if self._outer:
-                transaction.finish()
-            self._end()
-            self.world.lock.release()
-
-
-class TransactionBlock(_Block):
-    """`async with symphony.transaction(...)`: awaits its commit; an exception inside appends nothing and puts objects back."""
-
-    def __init__(self, world: World, name: str | None, claim: Iterable[Any], attribution: dict[str, Any]) -> None:
-        super().__init__(world, name, None, attribution)
-        self._claim = list(claim)
-
-    async def __aenter__(self) -> Transaction:
-        with self.world.lock:
-            self.world.record_foreign(tolerant=True)
-            self._begin()
-        try:
-            for target in self._claim:
-                await self.world.claim(target)
-        except BaseException:
-            self._abandon()
-            raise
-        return self.scope.transaction
-
-    def _abandon(self) -> None:
-        transaction = self.scope.transaction
-        with self.world.lock:
-            if not transaction.ended:
-                transaction.roll_back(self.scope)
-                self.world.reset_foreign(transaction)
-            if self._outer:
-                transaction.finish()
-            self._end()
-
-    async def __aexit__(self, exception_type: type[BaseException] | None, *rest: object) -> None:
-        transaction = self.scope.transaction
-        if exception_type is not None:
-            self._abandon()
-            return
-        if not self._outer:
-            try:
-                with self.world.lock:
-                    self.world.record_foreign()
-            except BaseException:
-                self._abandon()
-                raise
-            self._end()
-            return
-        try:
-            with self.world.lock:
-                self.world.record_foreign()
-            if not self.world.log.has_room():
-                await self.world.log.room()
-            with self.world.lock:
-                ticket = self.world.outbox.submit_transaction(transaction)
-                transaction.ended = True  # what is changed from here on is no part of it
-        except BaseException:
-            self._abandon()
-            raise
-        self._end()
-        if ticket is None:
-            transaction.finish()
-            return
-        await self._settle(ticket)
-
-    async def _settle(self, ticket: Any) -> None:
-        """Wait for the commit; when it fails, or is found to have failed after a cancellation, put the objects back."""
-        try:
-            await ticket.wait()
-        except asyncio.CancelledError:
-            ticket.add_done_callback(self._settle_late)
-            raise
-        except SymphonyError:
-            self._put_back()
-            raise
-        self._conclude()
-
-    def _settle_late(self, ticket: Any) -> None:
-        try:
-            ticket.result()
-        except SymphonyError:
-            self._put_back()
-        else:
-            self._conclude()
-
-    def _put_back(self) -> None:
-        with self.world.lock:
-            self.scope.transaction.fail(self.scope)
-            self.world.reset_foreign(self.scope.transaction)
-            self.scope.transaction.finish()
-
-    def _conclude(self) -> None:
-        with self.world.lock:
-            self.world.outbox.settle()
-            self.scope.transaction.finish()

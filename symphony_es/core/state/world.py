@@ -10,12 +10,13 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+from symphony_es.core.state.blocks import Recording, TransactionBlock
 from symphony_es.core.state.membership import EntityLike, Membership
 from symphony_es.core.state.records import EntityRecord, Segment
 from symphony_es.core.state.tracking.capture import revive
 from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.tracking.live import entities_in, kind_of
-from symphony_es.core.state.transactions import Recording, Transaction, TransactionBlock, open_scope_of, scope_of
+from symphony_es.core.state.transactions import Transaction, open_scope_of, scope_of
 from symphony_es.errors import EntityBusyError, SymphonyError, UnstorableValueError
 from symphony_es.events.changes import Change
 from symphony_es.events.diff import diff
@@ -102,13 +103,13 @@ class World(Membership):
             scope = scope_of(self)
             assert scope is not None, "a generation is raised inside a block, together with what takes the entity back"
             draft = scope.transaction.draft(record, scope)
-            draft.transaction.undo_log.append((scope, (setattr, record, "generation", record.generation)))
+            draft.scope.undo_log.append((record, (setattr, record, "generation", record.generation), ()))
             record.generation += 1
             draft.segment.generation = record.generation
 
-    def new_segment(self, name: str, attribution: Any, data: Any) -> Segment:
+    def new_segment(self, record: EntityRecord, name: str, attribution: Any, data: Any) -> Segment:
         """A segment of a transaction; it is appended even when it holds no change if it says something."""
-        return Segment(name=name, attribution=attribution, data=data)
+        return Segment(record=record, name=name, attribution=attribution, data=data)
 
     # -- objects of foreign classes -----------------------------------------------------------------------------------
 
@@ -133,7 +134,9 @@ class World(Membership):
                 self._record_difference(record, changes)
 
     def _difference(self, record: EntityRecord) -> list[Change]:
-        return [] if record.known is None else diff(record.known, self.capture(record.obj, record.reference))
+        if record.shadow is None or kind_of(record.obj) is not None:
+            return []
+        return diff(record.shadow, self.capture(record.obj, record.reference))
 
     def _record_difference(self, record: EntityRecord, changes: list[Change]) -> None:
         if not changes:
@@ -141,10 +144,9 @@ class World(Membership):
         if kind_of(record.obj) is None:
             for found in entities_in(list(getattr(record.obj, "__dict__", {}).values())):
                 self.adopt_referred(found)
-        before, sink = record.known, record.sink()
-        record.known = self.capture(record.obj, record.reference)
+        sink = record.sink()
         for change in changes:
-            sink.keep(change, (setattr, record, "known", before))
+            sink.keep(change, _NOTHING)  # a rollback compares the object with its shadow
 
     def record_foreign(self, *, tolerant: bool = False) -> None:
         """Record what changed in the objects of foreign classes; what another transaction claims is left to it.
@@ -180,7 +182,7 @@ class World(Membership):
             except SymphonyError:
                 unchanged = False  # it holds something that cannot be stored: the reason of many a rollback
             if not unchanged:
-                self.reset(record, record.known or {})
+                self.reset(record, record.shadow or {})
 
     def reset(self, record: EntityRecord, state: dict[str, Any]) -> None:
         """Put an object of a foreign class into a state; references become live objects."""
@@ -216,6 +218,13 @@ class World(Membership):
             for record in self.records.values():
                 if record.world is self:
                     record.closed = why
+
+
+def _nothing() -> None:
+    """What takes back a change that was not made by the library."""
+
+
+_NOTHING = (_nothing,)
 
 
 def _wake(future: asyncio.Future[None]) -> None:
