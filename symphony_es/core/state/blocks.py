@@ -54,7 +54,8 @@ class _Block:
         self._outer = enclosing is None
         transaction = Transaction(self.world, self.name or "a block") if enclosing is None else enclosing.transaction
         self.world.open_transactions.add(transaction)
-        scope = self._scope = Scope(transaction, self.name, self._data, current_scope.get())
+        around = enclosing.handed if enclosing is not None else self.world.foreign.step()
+        scope = self._scope = Scope(transaction, self.name, self._data, current_scope.get(), around)
         if self._outer:
             transaction.outermost = scope
         self._token = current_scope.set(scope)
@@ -62,6 +63,7 @@ class _Block:
     def _end(self) -> None:
         if self._scope is not None:
             self._scope.open = False
+            self.world.foreign.release(self._scope.handed)
         if self._token is not None and not _reset(current_scope, self._token):
             # It was entered by another task, which goes on outside of it; the one that leaves it was perhaps begun inside.
             self.scope.left_by = self.scope.entered_by
@@ -78,7 +80,7 @@ class _Block:
             TransactionEndedError: that has been rolled back meanwhile, and this block with it.
         """
         if self.scope.undone:
-            raise TransactionEndedError(f"the block {self.scope.title!r} has been rolled back with the one around it; nothing of it is stored")
+            raise TransactionEndedError(f"the block {self.scope.title!r} was rolled back with the one around it: nothing of it is stored")
         self.scope.merge()
 
 
@@ -118,9 +120,14 @@ class Recording(_Block):
     def __exit__(self, exception_type: type[BaseException] | None, *rest: object) -> None:
         transaction = self.scope.transaction
         try:
+            if exception_type is None:
+                try:
+                    self.world.record_foreign(self.scope.handed, enclosing=False)
+                except BaseException:
+                    self._undo()
+                    raise
             if exception_type is not None:
-                if not transaction.ended:
-                    self.scope.roll_back()
+                self._undo()
             elif not self._outer:
                 self._merge()
             else:
@@ -137,7 +144,13 @@ class Recording(_Block):
         except BaseException:
             if not transaction.submitted:
                 transaction.fail()
+                self.world.reset_foreign(self.scope.handed, enclosing=False)
             raise
+
+    def _undo(self) -> None:
+        if not self.scope.transaction.ended:
+            self.scope.roll_back()
+            self.world.reset_foreign(self.scope.handed, enclosing=False)
 
 
 class TransactionBlock(_Block):
@@ -148,8 +161,10 @@ class TransactionBlock(_Block):
         self._claim = list(claim)
 
     async def __aenter__(self) -> Transaction:
+        around = self.world.foreign.holder()
+        if around is not None:
+            self.world.record_foreign(around)  # what the blocks around it have changed so far is theirs
         with self.world.lock:
-            self.world.record_foreign(tolerant=True)
             self._begin()
         try:
             for target in self._claim:
@@ -161,10 +176,12 @@ class TransactionBlock(_Block):
 
     def _abandon(self) -> None:
         transaction = self.scope.transaction
-        with self.world.lock:
-            if not (transaction.ended or transaction.submitted):
+        undone = not (transaction.ended or transaction.submitted)
+        if undone:
+            with self.world.lock:
                 self.scope.roll_back()
-                self.world.reset_foreign(transaction)
+            self.world.reset_foreign(self.scope.handed)
+        with self.world.lock:
             if self._outer:
                 transaction.finish()
             self._end()
@@ -176,8 +193,8 @@ class TransactionBlock(_Block):
             return
         if not self._outer:
             try:
+                self.world.record_foreign(self.scope.handed)
                 with self.world.lock:
-                    self.world.record_foreign()
                     self._merge()
             except BaseException:
                 self._abandon()
@@ -185,8 +202,7 @@ class TransactionBlock(_Block):
             self._end()
             return
         try:
-            with self.world.lock:
-                self.world.record_foreign()
+            self.world.record_foreign(self.scope.handed)
             if not self.world.log.has_room():
                 await self.world.log.room()
             with self.world.lock:
@@ -224,7 +240,8 @@ class TransactionBlock(_Block):
     def _put_back(self) -> None:
         with self.world.lock:
             self.scope.transaction.fail()
-            self.world.reset_foreign(self.scope.transaction)
+        self.world.reset_foreign(self.scope.handed, claimed=True)
+        with self.world.lock:
             self.scope.transaction.finish()
 
     def _conclude(self) -> None:

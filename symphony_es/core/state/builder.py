@@ -18,7 +18,6 @@ from symphony_es.core.state.report import Difference, ResumeReport, UnresolvedRe
 from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
 from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.tracking.entity_restorer import FLAT, DeclaredEntityRestorer, unknown_names
-from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.core.state.world import World
 from symphony_es.errors import UnresolvedReferenceError
 from symphony_es.events.diff import diff

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony_es.core.state.attribution import Attribution, current_attribution
 from symphony_es.core.state.shadow import advance
+from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.core.state.transactions import current_scope, scope_of
 from symphony_es.errors import EntityBusyError
 from symphony_es.events.changes import SCALARS, SET, Change
@@ -145,6 +146,11 @@ class EntityRecord:
     def entity_type(self) -> str:
         """The entity's type."""
         return self.reference.entity_type
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether its object does not track itself, and is compared with the shadow."""
+        return self.shadow is not None and kind_of(self.obj) is None
 
     def lost_changes(self) -> list[Change]:
         """Changes that could not be appended, or wait behind such ones."""

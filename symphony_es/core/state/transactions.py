@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.records import EntityRecord, Segment, Sink
     from symphony_es.core.state.world import World
 
-__all__ = ["Draft", "Scope", "Transaction", "current_scope", "open_scope_of", "scope_of"]
+__all__ = ["Draft", "Handed", "Scope", "Transaction", "current_scope", "open_scope_of", "scope_of"]
 
 Undo = tuple[Any, ...]
 
@@ -101,10 +103,68 @@ class Draft:
         self.scope.born.append(self.record)
 
 
+class Handed:
+    """The objects of foreign classes that a block, or an attempt at a step, was handed in its own context.
+
+    Attributes:
+        outer: what the block around it was handed.
+        attribution: of what the block changes.
+        records: the objects' records.
+        open: whether the block has not ended.
+    """
+
+    __slots__ = ("attribution", "open", "outer", "records", "scope", "world")
+
+    def __init__(self, world: Membership, outer: Handed | None, scope: Scope | None = None) -> None:
+        self.world = world
+        self.outer = outer
+        self.scope = scope
+        self.attribution = current_attribution.get()
+        self.records: dict[EntityRecord, None] = {}
+        self.open = True
+
+    @property
+    def transaction(self) -> Transaction | None:
+        """The block's transaction; a step's attempt has none."""
+        return self.scope.transaction if self.scope is not None else None
+
+    def has(self, record: EntityRecord) -> bool:
+        """Whether it, or a block around it, was handed an object."""
+        holder: Handed | None = self
+        while holder is not None:
+            if record in holder.records:
+                return True
+            holder = holder.outer
+        return False
+
+    def encloses(self, other: Handed) -> bool:
+        """Whether this is another one's block, or lies around it."""
+        holder: Handed | None = other
+        while holder is not None and holder is not self:
+            holder = holder.outer
+        return holder is self
+
+    def reach(self) -> list[EntityRecord]:
+        """What it and the blocks around it were handed."""
+        return [*self.records] if self.outer is None else [*self.records, *self.outer.reach()]
+
+    @contextmanager
+    def resumed(self) -> Iterator[None]:
+        """Whatever is recorded in this block belongs to the block that this was handed to."""
+        scope = current_scope.set(self.scope)
+        attribution = current_attribution.set(self.attribution)
+        try:
+            yield
+        finally:
+            current_attribution.reset(attribution)
+            current_scope.reset(scope)
+
+
 class Scope:
     """One block: the transaction it belongs to, the name that events of its changes get, and what it has done until now.
 
     Attributes:
+        handed: the objects of foreign classes that it was handed.
         open: whether it has not ended.
         undone: whether it has been rolled back.
         left_by: the task or thread that has entered it, where another one has left it: its context variable could not be reset.
@@ -112,11 +172,12 @@ class Scope:
     """
 
     __slots__ = (
-        "born", "data", "drafts", "entered_by", "inner", "left_by", "name", "open", "outer", "owned", "reordered", "transaction",
+        "born", "data", "drafts", "entered_by", "handed", "inner", "left_by", "name", "open", "outer", "owned", "reordered", "transaction",
         "undo_log", "undone",
     )  # fmt: skip
 
-    def __init__(self, transaction: Transaction, name: str | None, data: Any, outer: Scope | None) -> None:
+    def __init__(self, transaction: Transaction, name: str | None, data: Any, outer: Scope | None, around: Handed | None = None) -> None:
+        self.handed = Handed(transaction.world, around, self)
         self.transaction = transaction
         self.name = name
         self.data = data
@@ -230,7 +291,7 @@ class Scope:
             self.enclosing.inner.pop(self, None)
         nodes: list[tuple[EntityRecord, Any]] = []
         for record, undo, inverse in reversed(self.undo_log):
-            if type(inverse) is list:
+            if isinstance(inverse, list):
                 revert(inverse)
             elif inverse:
                 inverse[0](*inverse[1:])

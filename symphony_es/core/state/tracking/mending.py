@@ -70,9 +70,9 @@ def _fill(live: Any, plain: Any, world: Membership) -> Any:
                 _refill_list(live, members)
             return live
         if isinstance(live, dict) and type(plain) is dict:
-            members = {key: _fill(live[key], item, world) if key in live else _made(item, world) for key, item in plain.items()}
-            if list(live) != list(members) or any(live[key] is not item for key, item in members.items()):
-                _refill_dict(live, members)
+            items = {key: _fill(live[key], item, world) if key in live else _made(item, world) for key, item in plain.items()}
+            if list(live) != list(items) or any(live[key] is not item for key, item in items.items()):
+                _refill_dict(live, items)
             return live
         if isinstance(live, set) and type(plain) is set:
             if not _is(live, plain, world):
