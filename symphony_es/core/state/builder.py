@@ -153,9 +153,7 @@ class WorldBuilder:
         made = await world.restorers.restore_entity(reference, state.data or {}, state.state_version, self.context)
         world.under_restoration = None
         restorer = world.restorers.restorer_for(state.entity_type)
-        record = EntityRecord(
-            world, state.key, made, restorer, version=state.version, generation=state.generation, shadow=state.data or {}
-        )
+        record = EntityRecord(world, state.key, made, restorer, version=state.version, generation=state.generation, shadow=state.data or {})
         world.install(record)
         self._holders[state.key] = state
         if isinstance(made, UnrestoredEntity):

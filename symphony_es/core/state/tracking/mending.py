@@ -46,11 +46,9 @@ def mend(record: EntityRecord, nodes: Iterable[Any]) -> None:
                 _fill(node, value_at(record.shadow, path), record.world)
 
 
-def reorder(record: EntityRecord, live: Any) -> None:
-    """Bring the keys of a tracked dict into the order that they have in the shadow."""
-    owner, path = locate(live)
-    plain = value_at(record.shadow, path) if owner is record else None
-    if type(plain) is dict and live.keys() == plain.keys() and list(live) != list(plain):
+def reorder(live: Any, plain: dict[Any, Any]) -> None:
+    """Bring the keys of a tracked dict into the order that they have in its shadow."""
+    if isinstance(live, dict) and live.keys() == plain.keys() and list(live) != list(plain):
         _refill_dict(live, {key: live[key] for key in plain})
 
 
