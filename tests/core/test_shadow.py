@@ -29,8 +29,11 @@ from symphony_es.events.splitting import split_change
 from symphony_es.events.values import Limits, Tagged, copy_plain, plain_equal
 from tests.core.shadowing import Crate, Parcel, states_agree
 
-CAUSES = [ValueError("no"), TypeError("no"), KeyError("no"), RecursionError("no"), MemoryError("no"), OSError("no"), RuntimeError("no"),
-          UnstorableValueError((), "no"), LimitExceededError("no"), AssertionError("no"), UnicodeEncodeError("utf-8", "x", 0, 1, "no")]  # fmt: skip
+CAUSES = [
+    ValueError("no"), TypeError("no"), KeyError("no"), RecursionError("no"), MemoryError("no"), OSError("no"), RuntimeError("no"),
+    AssertionError("no"), UnstorableValueError((), "no"), LimitExceededError("no"), UnicodeEncodeError("utf-8", "x", 0, 1, "no"),
+]  # fmt: skip
+UNAVAILABLE = [NotReadyError("closed"), MemoryError(), OSError("full"), RuntimeError("odd")]
 
 
 async def pair(symphony: Symphony) -> tuple[Crate, Crate]:
@@ -66,7 +69,7 @@ def state_of(symphony: Symphony, crate: Crate) -> dict[str, Any]:
 async def test_no_error_in_one_entity_loses_a_change_of_another(
     symphony: Symphony, monkeypatch: pytest.MonkeyPatch, cause: Exception, first: str, way: str
 ) -> None:
-    """Whatever goes wrong with the events of one entity, it alone is out of step; its changes are told by `refresh`, all others are stored."""
+    """Whatever goes wrong with the events of one entity, it alone is out of step, and `refresh` tells its changes; all others are stored."""
     bad, good = await pair(symphony)
     third = symphony.entities.add(Crate(id="third"))
     refuse(symphony, monkeypatch, cause)
@@ -91,7 +94,7 @@ async def test_no_error_in_one_entity_loses_a_change_of_another(
     await states_agree(symphony)
 
 
-@pytest.mark.parametrize("cause", [NotReadyError("closed"), MemoryError(), OSError("full"), RuntimeError("odd")], ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize("cause", UNAVAILABLE, ids=lambda cause: type(cause).__name__)
 @pytest.mark.parametrize("call", ["flush", "recording", "transaction"])
 async def test_what_the_log_does_not_take_stays_dirty(
     symphony: Symphony, monkeypatch: pytest.MonkeyPatch, cause: Exception, call: str
@@ -460,10 +463,12 @@ async def test_one_value_too_large_is_that_entitys_alone(symphony: Symphony, mon
 
 PLAIN = st.recursive(
     SCALAR,
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(max_size=2), inner, max_size=4)
-    | st.sets(st.integers(), max_size=4)
-    | st.dictionaries(st.sampled_from("abc"), inner, min_size=1).map(lambda fields: Tagged("part", "P", fields)),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=2), inner, max_size=4)
+        | st.sets(st.integers(), max_size=4)
+        | st.dictionaries(st.sampled_from("abc"), inner, min_size=1).map(lambda fields: Tagged("part", "P", fields))
+    ),
     max_leaves=12,
 )
 STATE = {"list": [1, 2, 3], "dict": {"a": 1}, "set": {1, 2}, "part": Tagged("part", "P", {"a": [1]})}

@@ -166,6 +166,7 @@ class TransactionBlock(_Block):
             self.world.record_foreign(around)  # what the blocks around it have changed so far is theirs
         with self.world.lock:
             self._begin()
+        self.world.foreign.inherit(self.scope.handed)
         try:
             for target in self._claim:
                 await self.world.claim(target)

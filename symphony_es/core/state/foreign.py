@@ -14,10 +14,12 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import NOBODY, Attribution, acting_attribution, current_attribution
+from symphony_es.core.state.restore import EntityRestorer
 from symphony_es.core.state.tracking.live import entities_in
+from symphony_es.core.state.tracking.shape import Shape, put_back, shape_of
 from symphony_es.core.state.transactions import Handed, Transaction, current_scope, open_scope_of
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import SymphonyError
+from symphony_es.errors import RestorationError, SymphonyError
 from symphony_es.events.diff import diff
 from symphony_es.events.values import copy_plain
 
@@ -73,9 +75,21 @@ class ForeignObjects:
                 continue
             if compare:
                 self._settle(record)
+            shape = self._shape(record)
             with self.world.lock:
-                holder.records[record] = None
+                holder.records[record] = shape
                 self._holders.setdefault(record, []).append(holder)
+
+    def inherit(self, holder: Handed) -> None:
+        """A block begins inside others: keep in mind what the objects are made of that these were handed."""
+        if holder.outer is not None:
+            holder.inherited = {record: self._shape(record) for record in holder.outer.reach()}
+
+    def _shape(self, record: EntityRecord) -> Shape | None:
+        """What an object is made of, where the library reads and puts back its attributes itself."""
+        restorer = type(self.world.restorer_of(record.entity_type))
+        standard = restorer.capture is EntityRestorer.capture and restorer.reset is EntityRestorer.reset
+        return shape_of(record.obj) if standard else None
 
     def release(self, holder: Handed) -> None:
         """A block or step has ended: what it was handed is the enclosing one's from now on, else nobody's."""
@@ -84,11 +98,11 @@ class ForeignObjects:
             return
         outer = holder.outer if holder.outer is not None and holder.outer.open else None
         with self.world.lock:
-            for record in holder.records:
+            for record, shape in holder.records.items():
                 holders = self._holders[record]
                 holders.remove(holder)
                 if outer is not None and record not in outer.records:
-                    outer.records[record] = None
+                    outer.records[record] = shape
                     holders.append(outer)
                 if not holders:
                     del self._holders[record]
@@ -251,8 +265,18 @@ class ForeignObjects:
                 unchanged = not diff(known, self.world.capture(record.obj, record.reference))
             except SymphonyError:
                 unchanged = False  # it holds something that cannot be stored: the reason of many a rollback
-            if not unchanged:
-                self.world.reset(record, known)
+            if unchanged:
+                continue
+            shape = holder.records.get(record) or holder.inherited.get(record)
+            try:
+                if shape is None:
+                    self.world.reset(record, known)
+                else:
+                    put_back(shape, known, self.world.types, self.world.revived)
+            except Exception as error:  # noqa: BLE001  the object's own code refuses: it is named, and the others are put back
+                failure = RestorationError(f"a rollback could not put {record.key} back: {error!r}")
+                failure.__cause__ = error
+                self.world.outbox.mark_broken(record, failure)
 
 
 def _nothing() -> None:

@@ -26,6 +26,7 @@ from symphony_es.events.values import copy_plain
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord, Segment, Sink
+    from symphony_es.core.state.tracking.shape import Shape
     from symphony_es.core.state.transactions import Transaction
 
 __all__ = ["Draft", "Handed", "Scope", "current_scope", "open_scope_of", "scope_of"]
@@ -107,18 +108,20 @@ class Handed:
     Attributes:
         outer: what the block around it was handed.
         attribution: of what the block changes.
-        records: the objects' records.
+        records: the objects' records, with what they were made of when they were handed to it.
+        inherited: the same of what the blocks around it were handed, as it was at its beginning.
         open: whether the block has not ended.
     """
 
-    __slots__ = ("attribution", "open", "outer", "records", "scope", "world")
+    __slots__ = ("attribution", "inherited", "open", "outer", "records", "scope", "world")
 
     def __init__(self, world: Membership, outer: Handed | None, scope: Scope | None = None) -> None:
         self.world = world
         self.outer = outer
         self.scope = scope
         self.attribution = current_attribution.get()
-        self.records: dict[EntityRecord, None] = {}
+        self.records: dict[EntityRecord, Shape | None] = {}
+        self.inherited: dict[EntityRecord, Shape | None] = {}
         self.open = True
 
     @property

@@ -145,10 +145,10 @@ class World(Membership):
         """Put an object of a foreign class into a state; references become live objects."""
         self.restorer_of(record.entity_type).reset(record.obj, self.revived(state))
 
-    def revived(self, state: dict[str, Any]) -> dict[str, Any]:
-        """A plain state as live values: tagged ones become objects of their classes, references live objects where there are any."""
-        live: dict[str, Any] = revive(state, self.types)
-        for path, reference in find_references(state):
+    def revived(self, plain: Any) -> Any:
+        """Plain data as live values: tagged ones become objects of their classes, references live objects where there are any."""
+        live = revive(plain, self.types)
+        for path, reference in find_references(plain):
             target = self.find(reference)
             if target is not None:
                 live = connect(live, path, reference, target)
