@@ -69,7 +69,7 @@ def state_of(symphony: Symphony, crate: Crate) -> dict[str, Any]:
 async def test_no_error_in_one_entity_loses_a_change_of_another(
     symphony: Symphony, monkeypatch: pytest.MonkeyPatch, cause: Exception, first: str, way: str
 ) -> None:
-    """Whatever goes wrong with the events of one entity, it alone is out of step, and `refresh` tells its changes; all others are stored."""
+    """Whatever goes wrong with the events of one entity, it alone is out of step, `refresh` tells its changes; all others are stored."""
     bad, good = await pair(symphony)
     third = symphony.entities.add(Crate(id="third"))
     refuse(symphony, monkeypatch, cause)

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from symphony_es.core.state.attribution import Attribution, current_attribution
+from symphony_es.core.state.attribution import SYSTEM_ACTOR, Attribution, current_attribution
 from symphony_es.core.state.shadow import advance
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.core.state.transactions import current_scope, scope_of
 from symphony_es.errors import EntityBusyError
 from symphony_es.events.changes import SCALARS, SET, Change
+from symphony_es.events.event import ADOPTION_EVENT
 from symphony_es.events.identifiers import split_key
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import copy_plain
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from symphony_es.core.state.restore import EntityRestorer
     from symphony_es.core.state.transactions import Scope, Transaction
 
-__all__ = ["EntityRecord", "Segment", "Sink"]
+__all__ = ["ADOPTED", "EntityRecord", "Segment", "Sink"]
+
+ADOPTED = "restored as its restorer made it"
 
 
 class Sink(Protocol):
@@ -96,11 +99,12 @@ class EntityRecord:
         broken: why its changes could not be appended; then `dropped` holds those that were lost on the way.
         closed: why it cannot be changed any more.
         adoption: changes that bring the log in line with what a restorer made; appended before the first change.
+        adoption_reason: why there are any: nobody acted, so the event says that the library did.
     """
 
     __slots__ = (
-        "adoption", "adoption_version", "block", "born", "broken", "closed", "dropped", "generation", "holder", "key", "manual",
-        "obj", "pending", "reference", "restorer", "shadow", "version", "world",
+        "adoption", "adoption_reason", "adoption_version", "block", "born", "broken", "closed", "dropped", "generation", "holder", "key",
+        "manual", "obj", "pending", "reference", "restorer", "shadow", "version", "world",
     )  # fmt: skip
     reference: EntityReference
 
@@ -132,6 +136,7 @@ class EntityRecord:
         self.closed: str | None = None
         self.adoption: list[Change] | None = None
         self.adoption_version: int | None = None
+        self.adoption_reason = ADOPTED
 
     if not TYPE_CHECKING:  # for type checkers there are no other attributes than those above
 
@@ -186,7 +191,7 @@ class EntityRecord:
     def new_segment(self, attribution: Attribution, name: str | None = None, data: Any = None) -> Segment:
         """Begin a segment for changes made outside transactions; without a name, further ones of the same attribution may join."""
         if self.adoption is not None:
-            self._queue(self.take_adoption(attribution))
+            self._queue(self.take_adoption())
         made = Segment(record=self, name=name or f"{self.entity_type}Changed", attribution=attribution, data=data, open=name is None)
         self._queue(made)
         return made
@@ -198,8 +203,8 @@ class EntityRecord:
             self.pending = [segment]
             self.world.outbox.mark_dirty(self)
 
-    def take_adoption(self, attribution: Attribution) -> Segment:
-        """The event that makes the log agree with what a restorer made."""
+    def take_adoption(self) -> Segment:
+        """The event that makes the log agree with what a restorer made. It is nobody's change: whose change comes next has not made it."""
         changes, self.adoption = self.adoption or [], None
-        version = self.adoption_version
-        return Segment(record=self, name="StateAdopted", attribution=attribution, changes=changes, state_version=version, open=False)
+        attribution, version = Attribution(actor=SYSTEM_ACTOR, reason=self.adoption_reason), self.adoption_version
+        return Segment(record=self, name=ADOPTION_EVENT, attribution=attribution, changes=changes, state_version=version, open=False)

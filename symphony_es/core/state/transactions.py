@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from symphony_es.core.state.attribution import Attribution, current_attribution
+from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.scopes import Draft, Handed, Scope, current_scope, open_scope_of, scope_of
 from symphony_es.errors import EntityBusyError, EntityOutOfStepError, TransactionEndedError
 
@@ -87,15 +87,15 @@ class Transaction:
         self.take(record)
         scope.own(record)
         if record.adoption is not None:
-            self._adopt(record, scope, attribution)
+            self._adopt(record, scope)
         segment = self.world.new_segment(record, name or scope.name or f"{record.entity_type}Changed", attribution, scope.data)
         scope.data = None  # it belongs to the first event of the block
         made = self._latest[record] = self._add(record, scope, segment)
         return made
 
-    def _adopt(self, record: EntityRecord, scope: Scope, attribution: Attribution) -> None:
+    def _adopt(self, record: EntityRecord, scope: Scope) -> None:
         changes = record.adoption
-        self._add(record, scope, record.take_adoption(attribution))  # an event of its own: no change joins it
+        self._add(record, scope, record.take_adoption())  # an event of its own: no change joins it
         scope.undo_log.append((record, (setattr, record, "adoption", changes), ()))
 
     def _add(self, record: EntityRecord, scope: Scope, segment: Segment) -> Draft:
