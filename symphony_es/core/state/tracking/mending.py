@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.connect import connect
-from symphony_es.core.state.tracking.entity_restorer import enliven
 from symphony_es.core.state.tracking.live import UNOWNED, kind_of, locate, own, plain_of, release
+from symphony_es.core.state.tracking.making import Making, enliven
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.paths import value_at
 from symphony_es.events.references import find_references
@@ -88,7 +88,7 @@ def _is(live: Any, plain: Any, world: Membership) -> bool:
 
 
 def _made(plain: Any, world: Membership) -> Any:
-    made = enliven(plain, world.types, set())
+    made = enliven(plain, Making(world.types))
     for path, reference in find_references(plain):
         target = world.find(reference)
         if target is not None:
