@@ -425,7 +425,7 @@ class Membership:
             segment = draft.segment
         else:
             segment = record.new_segment(current_attribution.get(), name or f"{record.entity_type}Created")
-            segment.begin(state, (self.forget, record))
+            segment.begin(state)
             segment.open = name is None
         segment.state_version = version if version != 1 else None
         if data is not None:
@@ -483,9 +483,6 @@ class _Unrecorded:
     """Where changes go that are not recorded."""
 
     def keep(self, change: Change, undo: tuple[Any, ...]) -> None:
-        """Nothing."""
-
-    def begin(self, state: dict[str, Any], undo: tuple[Any, ...]) -> None:
         """Nothing."""
 
 

@@ -38,10 +38,6 @@ class Sink(Protocol):
         """Record a change that has been made, and what undoes it; one that cannot be recorded is undone. Errors are those of `advance`."""
         ...
 
-    def begin(self, state: dict[str, Any], undo: tuple[Any, ...]) -> None:
-        """Record the creation of the entity, with a state that has been checked, and what undoes it."""
-        ...
-
 
 @dataclass(slots=True, kw_only=True)
 class Segment:
@@ -77,7 +73,7 @@ class Segment:
             advance(self.record, change, undo)
         self.changes.append(change)
 
-    def begin(self, state: dict[str, Any], undo: tuple[Any, ...]) -> None:
+    def begin(self, state: dict[str, Any]) -> None:
         """Record the creation of the entity, whose state has been checked; it takes the state over."""
         self.record.shadow = copy_plain(state)
         self.changes.append((SET, (), state))
