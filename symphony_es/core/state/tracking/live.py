@@ -106,10 +106,10 @@ def _admit_node(value: Any, world: Membership | None) -> Any:
     That is so for what is outside of the Symphony, and while the entity is another transaction's.
     """
     _declared(type(value))
-    from symphony_es.core.state.tracking.places import clone, may_take  # it needs this module
+    from symphony_es.core.state.tracking.places import clone  # it needs this module
 
     record = record_above(value) if value._symphony_owner is not None else None
-    return value if record is None or (world is not None and may_take(record, world)) else clone(value)
+    return value if record is None or (world is not None and world.may_take(record)) else clone(value)
 
 
 def _declared(cls: Any) -> Any:
@@ -230,7 +230,7 @@ def locate(node: Any) -> tuple[EntityRecord | None, Path]:
                 raise UnrecordedChangeError(record.key, shown, f"a {type(start).__name__} was taken out there")
             return record, tuple(path)
         owner = node._symphony_owner
-        if owner is None:
+        if owner is None or owner._symphony_kind == "detached":
             return None, ()
         path.append(owner._symphony_key_of(node))
         node = owner

@@ -15,16 +15,14 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.core.state.tracking.live import MISSING, UNOWNED, attributes_of, kind_of, own, plain_of, record_above
-from symphony_es.core.state.transactions import scope_of
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.values import plain_equal
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
-    from symphony_es.core.state.records import EntityRecord
 
 __all__ = [
-    "Detached", "Move", "clone", "detach", "give_back", "is_node", "may_take", "own", "own_new", "place", "release", "settle",
+    "Detached", "Move", "clone", "detach", "give_back", "is_node", "own", "own_new", "place", "release", "settle",
     "settle_members", "stands_elsewhere", "take",
 ]  # fmt: skip
 
@@ -56,16 +54,6 @@ class Move(NamedTuple):
 def is_node(live: Any) -> bool:
     """Whether a value is a part or a tracked container."""
     return type(live) not in UNOWNED and kind_of(live) in _NODES
-
-
-def may_take(record: EntityRecord, world: Membership) -> bool:
-    """Whether code that changes a world may take nodes from an entity: nobody else has changes of it that may be rolled back."""
-    if record.world is not world:
-        return False
-    if record.holder is None:
-        return True
-    scope = scope_of(world)
-    return scope is not None and scope.transaction is record.holder
 
 
 def members(node: Any) -> Iterable[tuple[Any, Any]]:
@@ -204,7 +192,7 @@ def settle_members(holder: Any, world: Membership | None, moves: list[Move]) -> 
     for key, item in nodes:
         was = item._symphony_owner
         record = record_above(was) if was is not None and was is not holder else None
-        if last[id(item)] != key or (record is not None and world is not None and not may_take(record, world)):
+        if last[id(item)] != key or (record is not None and world is not None and not world.may_take(record)):
             copy = clone(item)
             place(holder, key, copy)
             own(copy, holder, key)
@@ -224,7 +212,7 @@ def give_back(moves: list[Move], world: Membership | None) -> None:
             continue  # it stands somewhere again
         record = record_above(owner)
         key = owner._symphony_key_of(copy) if copy._symphony_owner is owner else MISSING
-        if key is not MISSING and record is not None and world is not None and may_take(record, world) and _equal(node, copy, world):
+        if key is not MISSING and record is not None and world is not None and world.may_take(record) and _equal(node, copy, world):
             place(owner, key, node)
             own(node, owner, key)
             copy._symphony_owner = Detached(record.key)

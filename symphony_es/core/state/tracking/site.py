@@ -27,7 +27,7 @@ from symphony_es.core.state.tracking.places import (
     stands_elsewhere,
     take,
 )
-from symphony_es.errors import DetachedPartError, UnstorableValueError
+from symphony_es.errors import DetachedPartError, SymphonyError, UnstorableValueError
 from symphony_es.events.changes import SET, Change
 from symphony_es.events.references import Path
 
@@ -133,9 +133,20 @@ class Site:
         if self.sink is not None:
             if not changes:
                 self.sink.note(undo)
+            elif len(changes) > 1:
+                self._check(changes, undo)
             for change in changes:
                 self.sink.keep(change, undo)
                 undo = _NOTHING
+
+    def _check(self, changes: Sequence[Change], undo: Undo) -> None:
+        if self.world is None or self.record is None or self.world.restoring:
+            return
+        try:
+            self.world.check_changes(self.record, changes)
+        except SymphonyError as error:
+            undo[0](*undo[1:])
+            raise error.within(self.record.key) if isinstance(error, UnstorableValueError) else error from None
 
     def replace(self, old: Iterable[Any], new: list[Any]) -> None:
         """Before new values stand where old ones do: release those, and have copies stand where the new ones come from."""
