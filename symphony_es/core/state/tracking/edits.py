@@ -11,12 +11,14 @@ from typing import Any
 
 from symphony_es.events.changes import ADD, APPEND, DISCARD, REMOVE, SET, SPLICE, Change
 from symphony_es.events.references import Path
-from symphony_es.events.values import plain_equal
+from symphony_es.events.values import Tagged, plain_equal
 
-__all__ = ["EDIT_WEIGHT", "Edit", "changes_between", "list_changes", "list_edits", "weight"]
+__all__ = ["EDIT_WEIGHT", "Edit", "changes_between", "is_small", "list_changes", "list_edits", "weight"]
 
 EDIT_WEIGHT = 4
 """What the frame of a change costs, in items."""
+
+SMALL_BYTES = 4096
 
 Edit = tuple[int, int, int, int]  # old[start:stop] becomes new[lo:hi]
 
@@ -85,7 +87,7 @@ def list_changes(path: Path, size: int, edits: Sequence[Edit], new: Sequence[Any
     """The changes of a list of `size` items for edits in the order in which they apply."""
     changes: list[Change] = []
     for start, stop, lo, hi in edits:
-        if start == stop == size and hi - lo == 1:
+        if start == stop == size and hi - lo == 1 and is_small(new[lo]):
             changes.append((APPEND, path, new[lo]))
         elif stop - start == 1 and lo == hi:
             changes.append((REMOVE, (*path, start)))
@@ -94,6 +96,22 @@ def list_changes(path: Path, size: int, edits: Sequence[Edit], new: Sequence[Any
         else:
             changes.append((SPLICE, path, start, stop, list(new[lo:hi])))
     return changes
+
+
+def is_small(value: Any) -> bool:
+    """Whether a plain value can be appended without saying where: one that is large may have to be divided, and its parts put in there."""
+    left, stack = SMALL_BYTES, [value]
+    while stack and left > 0:
+        item = stack.pop()
+        cls = type(item)
+        left -= len(item) + 1 if cls is str or cls is bytes else EDIT_WEIGHT
+        if cls is Tagged:
+            item, cls = item.data, type(item.data)
+        if cls in (list, dict, tuple, set):
+            if len(item) > left:
+                return False
+            stack.extend(item.values() if cls is dict else item)
+    return left > 0
 
 
 def list_edits(old: Sequence[Any], new: Sequence[Any], same: Callable[[int, int], bool]) -> list[Edit]:

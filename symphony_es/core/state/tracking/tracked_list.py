@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from symphony_es.core.state.tracking.edits import EDIT_WEIGHT, Edit, list_changes, list_edits, weight
+from symphony_es.core.state.tracking.edits import EDIT_WEIGHT, Edit, is_small, list_changes, list_edits, weight
 from symphony_es.core.state.tracking.live import BUILDERS, MISSING, PLAIN_COPIES, UNOWNED, plain_at
 from symphony_es.core.state.tracking.places import Move, own_new
 from symphony_es.core.state.tracking.site import Site, build_at, note_augmented, put_back
-from symphony_es.events.changes import APPEND, REMOVE, SET, Change
+from symphony_es.events.changes import APPEND, REMOVE, SET, SPLICE, Change
 from symphony_es.events.values import plain_equal
 
 if TYPE_CHECKING:
@@ -127,7 +127,11 @@ class TrackedList(list[Any]):
             super().append(live)
             if not free:
                 site.settle([(at, live)])
-            site.keep([(APPEND, site.path, plain)], (self._symphony_undo, site.moves, at, at + 1, []))
+            small = free or is_small(plain)
+            site.keep(
+                [(APPEND, site.path, plain) if small else (SPLICE, site.path, at, at, [plain])],
+                (self._symphony_undo, site.moves, at, at + 1, []),
+            )
             if not free:
                 site.bring(live)
 
