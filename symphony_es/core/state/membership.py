@@ -19,6 +19,7 @@ from symphony_es.core.state.transactions import Transaction, scope_of
 from symphony_es.errors import (
     REMOVED,
     UNDONE,
+    UNLOADED,
     ConfigurationError,
     DetachedEntityError,
     EntityBusyError,
@@ -376,6 +377,25 @@ class Membership:
         self._foreign.pop(id(record.obj), None)
         if kind_of(record.obj) == "entity":
             record.obj.__dict__.pop("_symphony_record", None)
+
+    def let_go(self, record: EntityRecord) -> bool:
+        """Make an entity not live any more; it stays in the log. False where changes of it are not durable yet.
+
+        Raises:
+            EntityBusyError: a transaction claims it.
+            DetachedEntityError: it is not live.
+        """
+        with self.lock:
+            self.check_open(record)
+            if record.holder is not None:
+                raise EntityBusyError(record.key, record.holder.name, "an unloading")
+            if record.pending or self.outbox.holds(record):
+                return False
+            record.closed = UNLOADED
+            self.in_part, self.knows_all_ids = True, False
+            self._records.pop(record.key)
+            self._foreign.pop(id(record.obj), None)
+            return True
 
     def _begin_history(self, record: EntityRecord, state: dict[str, Any], name: str | None, data: Any) -> None:
         change = (SET, (), state)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.names import Names
     from symphony_es.events.fold import EntityState
 
-__all__ = ["Blame", "EntityVersion", "blame", "must_exist", "versions"]
+__all__ = ["Blame", "EntityVersion", "blame", "events_of", "fitting", "kept_from", "must_exist", "versions"]
 
 PAGE = 1000
 MOST_BESIDE = 100
@@ -154,11 +154,11 @@ async def versions(
         wanted = [version for version in found if version.version > after_version and version.event.position > since]
         return _Versions(wanted if limit is None else wanted[:limit])
     found = _Versions[EntityVersion]()
-    kept = _kept_from(history, key)
+    kept = kept_from(history, key)
     first = max(after_version, kept.version if kept is not None else 0)
     state = kept.data if kept is not None and kept.version == first else await _state_after(history, key, first)
-    async for event in _events(history, key, first, until):
-        with _fitting(event):
+    async for event in events_of(history, key, first, until):
+        with fitting(event):
             state, changes = trace_changes(state, event.changes)
         if event.position > since:
             found.append(EntityVersion(event=event, changes=tuple(changes)))
@@ -232,15 +232,15 @@ async def _touching(
         UnknownPathError: nothing has ever stood there; raised at the end.
     """
     in_time = await path_in_time(history, names, key, path, until)
-    kept = _kept_from(history, key)
+    kept = kept_from(history, key)
     state, first, seen = (kept.data, kept.version, True) if kept is not None else (None, 0, False)
     stood = seen and _value(state, in_time.at(first)) is not ABSENT
-    async for event in _events(history, key, first, until):
+    async for event in events_of(history, key, first, until):
         seen = True
         one, other = in_time.at(event.version - 1), in_time.at(event.version)
         touched = [change for change in event.changes if _touches(change, one) or _touches(change, other)]
         before = copy_plain(_value(state, one)) if touched else ABSENT
-        with _fitting(event):
+        with fitting(event):
             if touched and tell:
                 state, told = trace_changes(state, event.changes)
             else:
@@ -262,12 +262,12 @@ async def _must_have_stood(history: StateHistory, names: Names, key: str, path: 
     Raises:
         UnknownPathError: nothing has ever stood there.
     """
-    kept = _kept_from(history, key)
+    kept = kept_from(history, key)
     state, first = (kept.data, kept.version) if kept is not None else (None, 0)
     depth = 0
     found: dict[Path, None] = {(name,): None for name in names.declared_fields(key.partition(":")[0])}
-    async for event in _events(history, key, first, None):
-        with _fitting(event):
+    async for event in events_of(history, key, first, None):
+        with fitting(event):
             state = apply_changes(state, event.changes)
         if _value(state, path) is not ABSENT:
             return  # later than what was asked for
@@ -291,7 +291,8 @@ def _beside(state: Any, path: Path) -> tuple[int, list[Path]]:
     return 0, []
 
 
-async def _events(history: StateHistory, key: str, after_version: int, until: int | None) -> AsyncIterator[Event]:
+async def events_of(history: StateHistory, key: str, after_version: int, until: int | None) -> AsyncIterator[Event]:
+    """The events of one entity with later versions, up to a position, page by page."""
     while True:
         rows = await history.log.read_entity_rows(key, after_version, until, PAGE)
         for row in rows:
@@ -302,7 +303,7 @@ async def _events(history: StateHistory, key: str, after_version: int, until: in
 
 
 @contextmanager
-def _fitting(event: Event) -> Iterator[None]:
+def fitting(event: Event) -> Iterator[None]:
     """What is raised of an event whose changes do not fit the state before it."""
     try:
         yield
@@ -310,7 +311,7 @@ def _fitting(event: Event) -> Iterator[None]:
         raise DamagedEventError(event.position, event.entity_key, str(error)) from error
 
 
-def _kept_from(history: StateHistory, key: str) -> EntityState | None:
+def kept_from(history: StateHistory, key: str) -> EntityState | None:
     """In memory: the state that events no longer kept have led to; None where all are kept."""
     base = history.log.base
     return base.states.get(key) if base is not None else None
