@@ -180,7 +180,7 @@ class TestRest:
         assert len((await symphony.at("latest")).all(Thread)) == 2
         assert "at_rest.Thread".startswith(AT_REST)
         await symphony.create_checkpoint("all")
-        assert (await symphony.list_checkpoints())[0]["entity_count"] == 7 - 1
+        assert (await symphony.list_checkpoints())[0]["entity_count"] == 6
 
     @pytest.mark.parametrize("given", [[Thread], ["at_rest.Thread"], Thread, "at_rest.Thread"])
     async def test_a_resume_of_some_types_brings_those_and_what_they_refer_to(
