@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-FIRST = '''
+FIRST = """
 from __future__ import annotations
 import enum
 from dataclasses import field
@@ -95,7 +95,7 @@ class Holder:
     lines: list[Line | Special | Alias] = field(default_factory=list)
     box: Box[Legacy] | None = None
     grows: list[Grows | GrowsToo | Shrinks | ShrinksToo | Upcast | UpcastToo | Demands] = field(default_factory=list)
-'''
+"""
 
 CASES: dict[str, str] = {
     "plain": "Plain.DONE",
