@@ -286,7 +286,7 @@ class Membership:
             return EntityReference(spec.name, check_entity_id(obj.id))
         if kind_of(obj) is not None or isinstance(obj, (str, EntityReference, UnrestoredEntity)):
             raise EntityTypeError(f"a {type(obj).__name__} is no entity; add an @entity object or one of a class of your own")
-        chosen = check_entity_type(entity_type or self._given_type(type(obj)) or type(obj).__name__)
+        chosen = check_entity_type(entity_type or self.given_type(type(obj)) or type(obj).__name__)
         restorer = self.restorers.restorer_for(chosen)
         if restorer is not None and restorer.restored_class is not None and not isinstance(obj, restorer.restored_class):
             raise EntityTypeError(
@@ -301,7 +301,7 @@ class Membership:
             )
         return EntityReference(chosen, check_entity_id(identity))
 
-    def _given_type(self, cls: type) -> str | None:
+    def given_type(self, cls: type) -> str | None:
         """The name that a foreign class was registered under, where the application gave it one that is a type."""
         name = self.types.name_of(cls)
         return None if name is None or ":" in name else name
