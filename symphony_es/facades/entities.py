@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from symphony_es.core.state.past.moments import Moment
 from symphony_es.core.state.past.view import key_of
+from symphony_es.core.state.repair import repair
 from symphony_es.errors import EntityNotFoundError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
@@ -98,6 +100,30 @@ class Entities:
         if world.restoring or world.sealed is not None or not all(key in world.records for key in keys):
             await self._symphony.load_entities(keys, strict=strict)
         return [self._symphony.world.get(key) for key in keys]
+
+    async def repair(self, entity: Any, state: dict[str, Any] | None = None, *, to: Moment | None = None) -> Any:
+        """Repairs an entity that an event of the log does not fit, and returns its live object.
+
+        Its whole state is appended as an event named `EntityRepaired`, with the attribution in force; versions go on counting. Objects
+        that hold the `UnrestoredEntity` get the live object in its place. Costs the entity's own events, and a look at what is live.
+
+        Args:
+            entity: object, reference or `"Type:id"`.
+            state: the state it is to have: plain data. Left out: its last good state.
+            to: the state it had then: a version of the entity as a whole number, or a datetime, or a checkpoint's id or name.
+
+        Raises:
+            EntityNotFoundError: there is no such entity, or it has no such state.
+            ConfigurationError: it is not damaged, or both `state` and `to` are given.
+            UnstorableValueError: the state is no plain data.
+            ConcurrencyError: somebody else appended meanwhile. In all cases nothing is appended.
+            RestorationError: inside a transaction; or the restorer failed: then the entity is repaired, and `load` makes it live.
+        """
+        return await repair(self._symphony, self._key_of(entity), state, to)
+
+    def _key_of(self, entity: Any) -> str:
+        record = None if isinstance(entity, str | EntityReference) else self._symphony.world.record_of(entity)
+        return record.key if record is not None else key_of(entity)
 
     def all(self, entity_type: str | None = None) -> list[Any]:
         """All live objects, or those of one type: those that a resume brought by their ids, then others as they were added or loaded.

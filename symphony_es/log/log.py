@@ -21,7 +21,7 @@ from uuid import UUID
 from symphony_es.errors import AnchorMismatchError, LogDamagedError, LogError, NotReadyError, PositionNotFoundError
 from symphony_es.events.changes import REMOVE
 from symphony_es.events.event import Event, NewEvent
-from symphony_es.events.fold import Fold
+from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.rows import Row, commitment, decode_row, encode_body, event_id_of, time_of
 from symphony_es.events.values import Limits
@@ -298,10 +298,18 @@ class EventLog:
             key, fold = waiting[-1]
             state = fold.states.get(key)
             rows = self._recorder.read_entity(key, after_version=state.version if state else 0, until_position=until, limit=PAGE)
-            fold.apply_rows(rows)
+            fold.apply_rows(sorted(rows))  # by position: they are, unless versions are out of order
             if len(rows) < PAGE:
                 waiting.pop()
             room -= LOOK_UP_ROWS + len(rows)
+
+    def state_before(self, key: str, position: int) -> EntityState | None:
+        """One entity's state right before a position, folded from its first event on; blocks. None where it had no event."""
+        fold, version = Fold(), 0
+        while rows := self._recorder.read_entity(key, after_version=version, until_position=position - 1, limit=PAGE):
+            fold.apply_rows(sorted(rows))
+            version = max(row[2] for row in rows)
+        return fold.states.get(key)
 
     async def read(
         self, after: int = 0, until: int | None = None, names: Sequence[str] = (), page: int = 1000

@@ -20,6 +20,7 @@ from symphony_es.errors import (
     ConfigurationError,
     DetachedEntityError,
     EntityBusyError,
+    EntityDamagedError,
     EntityExistsError,
     EntityNotFoundError,
     EntityOutOfStepError,
@@ -29,6 +30,7 @@ from symphony_es.errors import (
     UnstorableValueError,
 )
 from symphony_es.events.changes import REMOVE, SET, Change
+from symphony_es.events.fold import Damage
 from symphony_es.events.identifiers import check_entity_id, check_entity_type
 from symphony_es.events.references import EntityReference
 
@@ -66,6 +68,7 @@ class Membership:
         self.sealed: str | None = None
         self.removed: dict[str, EntityRecord] = {}
         self.touched: set[str] = set()
+        self.damaged: dict[str, Damage] = {}
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
         self.open_transactions: set[Transaction] = set()
@@ -147,11 +150,20 @@ class Membership:
         Raises:
             DetachedEntityError: the object is not part of a world any more.
             EntityBusyError: a resume builds the world that may replace this one, or the Symphony is being closed.
+            EntityDamagedError: an event of the log does not fit the entity.
         """
+        if record.key in self.damaged:
+            raise EntityDamagedError(record.key, self.damaged[record.key])
         if record.closed is not None:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
             raise EntityBusyError(record.key, self.sealed, "a change during it")
+
+    def mark_damaged(self, record: EntityRecord, damage: Damage) -> EntityDamagedError:
+        """Refuse changes of a live object from now on: an event of the log does not fit its entity. Returns the error that says so."""
+        self.damaged[record.key] = damage
+        record.closed = str(damage)
+        return EntityDamagedError(record.key, damage)
 
     def touch(self, record: EntityRecord) -> Sink:
         """Under construction: what restorers change in an object that has been made is not appended; it is compared with its state."""
@@ -300,6 +312,8 @@ class Membership:
         scope = scope_of(self)
         if scope is not None:
             scope.transaction.check_open(key)
+        if key in self.damaged:
+            raise EntityDamagedError(key, self.damaged[key])
         if key in self._records:
             raise EntityExistsError(key, "get it with symphony.entities.get")
         removed = self.removed.get(key)
@@ -340,6 +354,7 @@ class Membership:
             for record in made:
                 record.world = self
                 self.install(record, record.known)
+            self.damaged.update(beside.damaged)
 
     def install(self, record: EntityRecord, state: dict[str, Any] | None) -> None:
         """Make a record part of this world; `state` is the last known one of an object that does not track itself."""

@@ -30,6 +30,7 @@ async def refresh(world: World, history: StateHistory, entity: Any) -> list[Chan
     Raises:
         EntityBusyError: a transaction claims it.
         EntityNotFoundError: there is no such entity.
+        EntityDamagedError: an event of the log does not fit it. Its changes are refused until it has been repaired.
     """
     record = world.record_for(entity)
     _check_free(record)
@@ -41,6 +42,9 @@ async def refresh(world: World, history: StateHistory, entity: Any) -> list[Chan
         record.dropped, record.pending, record.adoption = [], [], None
         world.outbox.forget(record)
         record.broken = None
+        if state is not None and state.damage is not None:
+            raise world.mark_damaged(record, state.damage)
+        world.damaged.pop(record.key, None)
         if state is None or state.deleted:
             record.version = 0 if state is None else state.version
             world.forget(record)

@@ -125,6 +125,8 @@ class World(Membership):
         """
         with self.lock:
             record = self.record_for(entity)
+            if self.damaged:
+                self.check_open(record)
             changes = self._difference(record)
             if event_name is not None or data is not None:
                 with self.recording(event_name or f"{record.entity_type}Changed", data, entity=record.obj):

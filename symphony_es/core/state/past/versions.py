@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.errors import ChangeError, ConfigurationError, DamagedEventError, EntityNotFoundError
-from symphony_es.events.changes import SET, Change, apply_changes
+from symphony_es.errors import ConfigurationError, EntityNotFoundError
+from symphony_es.events.changes import SET, Change
 from symphony_es.events.comparison import ValueChange, trace_changes
 from symphony_es.events.event import Event
+from symphony_es.events.fold import Damage, EntityState, Fold
 from symphony_es.events.paths import ABSENT, value_at
 from symphony_es.events.references import Path
 from symphony_es.events.rows import decode_row
@@ -18,7 +18,6 @@ from symphony_es.events.values import copy_plain, plain_equal
 
 if TYPE_CHECKING:
     from symphony_es.core.state.history import StateHistory
-    from symphony_es.events.fold import EntityState
 
 __all__ = ["Blame", "EntityVersion", "blame", "must_exist", "versions"]
 
@@ -31,11 +30,13 @@ class EntityVersion:
 
     Attributes:
         event: the event that made it: its name, metadata, position and time.
-        changes: every value it set, added or removed, in order, with what was there before.
+        changes: every value it set, added or removed, in order, with what was there before; none where it was not applied.
+        damage: the mark that the entity had after it: this event, or one before it, does not fit. None where the entity is not damaged.
     """
 
     event: Event
     changes: tuple[ValueChange, ...]
+    damage: Damage | None = None
 
     @property
     def version(self) -> int:
@@ -79,11 +80,14 @@ async def versions(
         raise ConfigurationError(f"limit={limit}: a page has at least one version")
     kept = _kept_from(history, key)
     first = max(after_version, kept.version if kept is not None else 0)
-    state = kept.data if kept is not None and kept.version == first else await _state_after(history, key, first)
+    fold = _fold_of(kept if kept is not None and kept.version == first else await _state_after(history, key, first))
+    start = fold.states.get(key)
+    state, changes = copy_plain(start.data) if start is not None else None, list[ValueChange]()
     async for event in _events(history, key, first, until):
-        with _fitting(event):
+        damage, changes = _apply(fold, event), []
+        if damage is None:  # so it fits, and can be told from the state before it: the last good one, where it is a repair
             state, changes = trace_changes(state, event.changes)
-        found.append(EntityVersion(event=event, changes=tuple(changes)))
+        found.append(EntityVersion(event=event, changes=tuple(changes), damage=damage))
         if len(found) == limit:
             break
     if not found:
@@ -109,15 +113,13 @@ async def blame(history: StateHistory, key: str, path: Path, *, until: int | Non
     """
     found: list[Blame] = []
     kept = _kept_from(history, key)
-    state, first, seen = (kept.data, kept.version, True) if kept is not None else (None, 0, False)
-    async for event in _events(history, key, first, until):
+    fold, seen = _fold_of(kept), kept is not None
+    async for event in _events(history, key, kept.version if kept is not None else 0, until):
         seen = True
         touched = [change for change in event.changes if _touches(change, path)]
-        before = copy_plain(_value(state, path)) if touched else ABSENT
-        with _fitting(event):
-            state = apply_changes(state, event.changes)
-        if touched:
-            after = copy_plain(_value(state, path))
+        before = _value(fold, key, path) if touched else ABSENT
+        if _apply(fold, event) is None and touched:
+            after = _value(fold, key, path)
             if any(_sets(change, path) for change in touched) or not _same(before, after):
                 found.append(Blame(event=event, before=before, after=after))
     if not seen:
@@ -129,20 +131,21 @@ async def blame(history: StateHistory, key: str, path: Path, *, until: int | Non
 async def _events(history: StateHistory, key: str, after_version: int, until: int | None) -> AsyncIterator[Event]:
     while True:
         rows = await history.log.read_entity_rows(key, after_version, until, PAGE)
-        for row in rows:
+        for row in sorted(rows):  # by position
             yield decode_row(row)
         if len(rows) < PAGE:
             return
-        after_version = rows[-1][2]
+        after_version = max(row[2] for row in rows)
 
 
-@contextmanager
-def _fitting(event: Event) -> Iterator[None]:
-    """What is raised of an event whose changes do not fit the state before it."""
-    try:
-        yield
-    except ChangeError as error:
-        raise DamagedEventError(event.position, event.entity_key, str(error)) from error
+def _fold_of(state: EntityState | None) -> Fold:
+    return Fold() if state is None else Fold({state.key: state.copy()}, state.position)
+
+
+def _apply(fold: Fold, event: Event) -> Damage | None:
+    """Feed an event, and say whether the entity is damaged after it."""
+    fold.apply_event(event)
+    return fold.states[event.entity_key].damage
 
 
 def _kept_from(history: StateHistory, key: str) -> EntityState | None:
@@ -151,13 +154,12 @@ def _kept_from(history: StateHistory, key: str) -> EntityState | None:
     return base.states.get(key) if base is not None else None
 
 
-async def _state_after(history: StateHistory, key: str, version: int) -> dict[str, Any] | None:
+async def _state_after(history: StateHistory, key: str, version: int) -> EntityState | None:
     """The state of an entity right after a version."""
     if not version:
         return None
     rows = await history.log.read_entity_rows(key, version - 1, None, 1)
-    state = await history.entity_at(key, rows[0][0]) if rows else None
-    return state.data if state is not None else None
+    return await history.entity_at(key, rows[0][0]) if rows else None
 
 
 def must_exist(history: StateHistory, key: str) -> None:
@@ -176,8 +178,9 @@ def _sets(change: Change, path: Path) -> bool:
     return bool(change[0] == SET and tuple(change[1]) == path)
 
 
-def _value(state: dict[str, Any] | None, path: Path) -> Any:
-    return ABSENT if state is None else value_at(state, path)
+def _value(fold: Fold, key: str, path: Path) -> Any:
+    state = fold.states.get(key)
+    return ABSENT if state is None or state.data is None else copy_plain(value_at(state.data, path))
 
 
 def _same(one: Any, other: Any) -> bool:

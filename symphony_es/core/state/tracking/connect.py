@@ -16,12 +16,14 @@ from symphony_es.events.references import EntityReference, Path
 __all__ = ["connect"]
 
 
-def connect(live: Any, path: Path, reference: EntityReference, target: Any) -> Any:
+def connect(live: Any, path: Path, reference: Any, target: Any) -> Any:
     """Put `target` where `reference` stands below a live value; returns the value, or a new one where it cannot change.
 
     A path that leads nowhere (an object laid out in its own way) changes nothing: its restorer connects it with
     `context.add_pending_reference`, or the report shows the difference.
     """
+    if live is reference and not path:
+        return target  # also where an object stands in the reference's place: one that is replaced by another of the same entity
     if type(live) is EntityReference:
         return target if not path and live == reference else live
     if isinstance(live, set):
