@@ -223,7 +223,7 @@ REPAIRS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("how", "name"), REPAIRS.values(), ids=REPAIRS)
 @pytest.mark.parametrize("live", ["resumed", "live", "not loaded", "loaded"])
 async def test_a_repair_brings_it_back(reopen: Opener, unfit: list[Change], how: dict[str, Any], name: str, live: str) -> None:
-    """From a resume, as a live object whose log turned out to be damaged, loaded by itself, or at rest: it is live, and so is what holds it."""
+    """Resumed, a live object whose log turned out to be damaged, loaded by itself, or at rest: it is live, and who holds it has it."""
     symphony = await reopen()
     await a_damaged_log(symphony, unfit)
     if live != "live":
@@ -258,7 +258,7 @@ async def test_a_repair_brings_it_back(reopen: Opener, unfit: list[Change], how:
 
 
 async def test_what_cannot_be_repaired_says_so(reopen: Opener) -> None:
-    """Nothing is appended: not damaged, no such entity, no such version, two states, a state that cannot be stored, inside a transaction."""
+    """Nothing is appended: not damaged, no such entity or version, two states, one that cannot be stored, inside a transaction."""
     symphony = await reopen()
     await a_damaged_log(symphony, UNFIT["half of it fits"])
     head = symphony.log.head

@@ -25,7 +25,8 @@ STATE: dict[str, Any] = {
     "line": Tagged("part", "Line", {"text": "t", "tags": [1]}),
 }
 FITTING = [
-    (SET, ("n",), 2), (SET, ("new",), [1]), (SET, ("items", 0), {"deep": 1}), (SET, ("table", "a", "b", 0), 9), (SET, ("line", "text"), "u"),
+    (SET, ("n",), 2), (SET, ("new",), [1]), (SET, ("items", 0), {"deep": 1}), (SET, ("table", "a", "b", 0), 9),
+    (SET, ("line", "text"), "u"),
     (SET, ("table", 6), None), (INSERT, ("items",), 1, "in"), (INSERT, ("items",), 3, "end"), (SPLICE, ("items",), 0, 2, [7, 8, 9]),
     (SPLICE, ("items",), 1, 1, ["x"]), (SPLICE, ("items",), 0, 3, []), (APPEND, ("items",), [0]), (APPEND, ("line", "tags"), 2),
     (REMOVE, ("items", 1)), (REMOVE, ("table", 5)), (REMOVE, ("n",)), (ADD, ("numbers",), 3), (ADD, ("numbers",), True),
@@ -72,7 +73,7 @@ def test_a_member_that_is_equal_and_not_the_same_comes_back(member: Any, asked: 
 def test_the_last_good_state_is_the_one_before_the_event(before: list[Any], unfit: Any, after: list[Any]) -> None:
     """Wherever in its event the unfit change stands: by page, by row and by event."""
     created = row_of(1, "Task:a", 1, changes=((SET, (), STATE),))
-    row = row_of(2, "Task:a", 2, changes=tuple([*before, unfit, *after]))
+    row = row_of(2, "Task:a", 2, changes=(*before, unfit, *after))
     later = [row_of(3, "Task:b", 1, changes=((SET, (), {"fine": 1}),)), row_of(4, "Task:a", 3, changes=((SET, ("n",), 5),))]
     folds = by_page, by_row, by_event = Fold(), Fold(), Fold()
     by_page.apply_rows([created, row, *later])
@@ -115,7 +116,7 @@ def _rows(events: list[Any]) -> list[Row]:
         version = versions.get(which, 0) + (step if which in versions else 1)
         first = [(SET, (), copy_plain(STATE))] if whole and (name == REPAIR_EVENT or which not in versions) else []
         versions[which] = version
-        rows.append(row_of(position, f"Task:{which}", version, changes=tuple([*first, *changes]), name=name))
+        rows.append(row_of(position, f"Task:{which}", version, changes=(*first, *changes), name=name))
     return rows
 
 
