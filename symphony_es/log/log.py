@@ -23,7 +23,7 @@ from symphony_es.events.changes import REMOVE
 from symphony_es.events.event import Event, NewEvent
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.identifiers import uuid7
-from symphony_es.events.rows import Row, commitment, decode_row, encode_body, event_id_of, time_of
+from symphony_es.events.rows import Row, commitment, decode_changes, decode_row, encode_body, event_id_of, time_of
 from symphony_es.events.values import Limits
 from symphony_es.log.directory import DirectoryLock, prepare_directory, prepare_file
 from symphony_es.log.memory import MemoryLogRecorder
@@ -369,6 +369,26 @@ class EventLog:
             return version, state is not None and not state.deleted
         changes = decode_row(row).changes
         return version, not (changes and changes[-1][0] == REMOVE and not changes[-1][1])
+
+    def entity_types_now(self) -> list[str]:
+        """The types that any event is of, sorted; a synchronous look-up that costs one step per type."""
+        return self._recorder.entity_types()
+
+    async def alive_keys(self, entity_type: str) -> list[str]:
+        """Keys of the entities of a type that are alive, sorted; costs their newest events, whatever they have been through.
+
+        Raises:
+            DamagedEventError: one of these events is damaged.
+        """
+        return await self._in_reader(self._alive_keys, entity_type)
+
+    def _alive_keys(self, entity_type: str) -> list[str]:
+        base = self._recorder.base()  # first: what becomes part of it meanwhile has a newer row still
+        alive = {key: not state.deleted for key, state in base.states.items()} if base is not None else {}
+        for row in self._recorder.last_rows(entity_type):
+            changes = decode_changes(row)[0]
+            alive[row[1]] = not (changes and changes[-1][0] == REMOVE and not changes[-1][1])
+        return sorted(key for key, lives in alive.items() if lives and key.startswith(f"{entity_type}:"))
 
     async def weight(self, after: int, until: int | None = None) -> int:
         """Bytes of all states at positions above `after`, up to `until` where it is given."""

@@ -127,6 +127,17 @@ class MemoryLogRecorder(ProcessRecorder):
             rows = self._by_key.get(key)
             return rows[-1] if rows else None
 
+    def entity_types(self) -> list[str]:
+        """See `LogRecorder`."""
+        with self._lock:
+            return sorted({key.partition(":")[0] for key in (*self._by_key, *self._base.states)})
+
+    def last_rows(self, entity_type: str) -> list[Row]:
+        """See `LogRecorder`."""
+        prefix = f"{entity_type}:"
+        with self._lock:
+            return [self._by_key[key][-1] for key in sorted(self._by_key) if key.startswith(prefix)]
+
     def head(self) -> int:
         """See `LogRecorder`."""
         with self._lock:

@@ -109,6 +109,14 @@ class LogRecorder(Protocol):
         """The newest row of an entity, or None."""
         ...
 
+    def entity_types(self) -> list[str]:
+        """The types that any event is of, sorted. Costs a look-up for each, however many events there are."""
+        ...
+
+    def last_rows(self, entity_type: str) -> list[Row]:
+        """The newest row of each entity of a type, in the order of their keys."""
+        ...
+
     def head(self) -> int:
         """The newest position; 0 when the log is empty."""
         ...

@@ -30,6 +30,7 @@ def stored_version(connection: sqlite3.Connection, key: str) -> int:
 
 
 _position = itemgetter(0)
+_NEXT_KEY = "SELECT originator_id FROM stored_events WHERE originator_id >= ? ORDER BY originator_id LIMIT 1"
 
 
 def _check_order(rows: Sequence[Row], after: int, *, gaps: bool) -> None:
@@ -125,6 +126,27 @@ class SQLiteLogReader(SQLiteProcessRecorder):
             (key,),
         )
         return rows[0] if rows else None
+
+    def entity_types(self) -> list[str]:
+        """See `LogRecorder`."""
+        found: list[str] = []
+        low = ""
+        with self._reading() as reader:
+            while row := reader.execute(_NEXT_KEY, (low,)).fetchone():
+                entity_type = row[0].partition(":")[0]
+                found.append(entity_type)
+                low = f"{entity_type};"  # the character after the colon: behind all keys of the type
+        return sorted(found)
+
+    def last_rows(self, entity_type: str) -> list[Row]:
+        """See `LogRecorder`."""
+        # Beside max(), SQLite takes the other columns from the row that has the maximum.
+        rows = self._select(
+            "SELECT position, originator_id, max(originator_version), topic, state FROM stored_events "
+            "WHERE originator_id >= ? AND originator_id < ? GROUP BY originator_id ORDER BY originator_id",
+            (f"{entity_type}:", f"{entity_type};"),
+        )
+        return rows
 
     def head(self) -> int:
         """See `LogRecorder`."""

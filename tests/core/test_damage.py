@@ -420,7 +420,8 @@ async def _do(symphony: Symphony, key: str, what: str, number: int) -> None:
         await symphony.log.append([event(key, (state.version if state is not None else 0) + 1, *changes)])
         await symphony.resume()
     elif what == "rewind":
-        await symphony.rewind(symphony.log.head * number // 9)
+        position = symphony.log.head * number // 9
+        await symphony.rewind((await symphony.log.transaction_bounds(position))[1] if position else 0)
     elif what == "snapshot" and symphony.log.head:
         assert symphony._opened is not None
         assert symphony._opened.snapshotter is not None

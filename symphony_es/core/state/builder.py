@@ -16,7 +16,7 @@ from symphony_es.core.state.history import live_states
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.report import Difference, ResumeReport, UnresolvedReference
 from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
-from symphony_es.core.state.tracking.connect import connect
+from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
 from symphony_es.core.state.tracking.entity_restorer import FLAT, DeclaredEntityRestorer, unknown_names
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.core.state.world import World
@@ -191,7 +191,10 @@ class WorldBuilder:
                 continue
             holder = context.entities[key]
             if not isinstance(holder, UnrestoredEntity) and (id(holder), path[0]) not in asked:
-                connect(holder, path, reference, target)
+                try:
+                    connect(holder, path, reference, target)
+                except UnhashableTargetError:
+                    report.unresolved.append(UnresolvedReference(key, path, reference))
         if strict and report.unresolved:
             raise UnresolvedReferenceError([(item.entity, item.path, item.target.key) for item in report.unresolved])
 
@@ -232,5 +235,7 @@ def note_difference(world: World, record: EntityRecord, state: EntityState, repo
     if changes or state.state_version != restorer.state_version:
         record.adoption = changes
         record.adoption_version = restorer.state_version
+        if state.state_version != restorer.state_version:
+            record.adoption_reason = f"upcast {state.state_version} to {restorer.state_version}"
     if changes:
         report.different.append(Difference(record.key, tuple(dict.fromkeys(change[1] for change in changes))))

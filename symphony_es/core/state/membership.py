@@ -17,6 +17,8 @@ from symphony_es.core.state.tracking.capture import plain_state
 from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at
 from symphony_es.core.state.transactions import Transaction, scope_of
 from symphony_es.errors import (
+    REMOVED,
+    UNDONE,
     ConfigurationError,
     DetachedEntityError,
     EntityBusyError,
@@ -162,7 +164,7 @@ class Membership:
         if record.closed is not None:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
-            raise EntityBusyError(record.key, self.sealed, "a change during it")
+            raise EntityBusyError.during(record.key, self.sealed, "a change")
 
     def mark_damaged(self, record: EntityRecord, damage: Damage) -> EntityDamagedError:
         """Refuse changes of a live object from now on: an event of the log does not fit its entity. Returns the error that says so."""
@@ -269,7 +271,10 @@ class Membership:
             )
         identity = entity_id if entity_id is not None else getattr(obj, "id", None)
         if not isinstance(identity, str):
-            raise ConfigurationError(f"a {chosen} needs an id: give entity_id=..., or the object a text attribute `id`")
+            raise ConfigurationError(
+                f"{type(obj).__name__} object has no id, and as an entity of type {chosen} it needs an id: give entity_id='...', "
+                "or the object an attribute `id` that is text"
+            )
         return EntityReference(chosen, check_entity_id(identity))
 
     def _gather(self, obj: Any, reference: EntityReference) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
@@ -322,7 +327,7 @@ class Membership:
     def _check_addable(self, key: str) -> None:
         """Every reason to refuse a new entity, before anything of it is done."""
         if self.sealed is not None:
-            raise EntityBusyError(key, self.sealed, "an addition during it")
+            raise EntityBusyError.during(key, self.sealed, "an addition")
         scope = scope_of(self)
         if scope is not None:
             scope.transaction.check_open(key)
@@ -381,7 +386,7 @@ class Membership:
 
     def forget(self, record: EntityRecord) -> None:
         """Take a record out of this world, as if it had never been added; a thread that waits to change its object is refused."""
-        record.closed = "its addition was undone"
+        record.closed = UNDONE
         self._records.pop(record.key, None)
         self._foreign.pop(id(record.obj), None)
         if kind_of(record.obj) == "entity":
@@ -415,7 +420,7 @@ class Membership:
             if record.broken is not None and not record.version:
                 self.outbox.forget(record)  # it never reached the log: there is nothing to remove from it
                 self.forget(record)
-                record.closed = "it was removed"
+                record.closed = REMOVED
                 return
             scope = scope_of(self)
             if scope is not None:
@@ -428,7 +433,7 @@ class Membership:
                     raise EntityBusyError(record.key, record.holder.name, "its removal outside it")
                 sink = record.new_segment(current_attribution.get(), event_name or f"{record.entity_type}Deleted", data)
             sink.keep((REMOVE, ()), (self._unremove, record, self.removed.get(record.key)))
-            record.closed = "it was removed"
+            record.closed = REMOVED
             self.knows_all_ids = False  # the next one of this id has to go on with its version
             self._records.pop(record.key)
             self._foreign.pop(id(record.obj), None)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from symphony_es.core.state.attribution import Attribution, current_attribution
+from symphony_es.core.state.attribution import SYSTEM_ACTOR, Attribution, current_attribution
 from symphony_es.core.state.transactions import current_scope, scope_of
 from symphony_es.errors import EntityBusyError, SymphonyError
 from symphony_es.events.changes import Change
+from symphony_es.events.event import ADOPTION_EVENT
 from symphony_es.events.identifiers import split_key
 from symphony_es.events.references import EntityReference
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from symphony_es.core.state.restore import EntityRestorer
     from symphony_es.core.state.transactions import Transaction
 
-__all__ = ["EntityRecord", "Segment", "Sink"]
+__all__ = ["ADOPTED", "EntityRecord", "Segment", "Sink"]
+
+ADOPTED = "restored as its restorer made it"
 
 
 class Sink(Protocol):
@@ -73,10 +76,11 @@ class EntityRecord:
         broken: why its changes could not be appended; then `dropped` holds those that were lost on the way.
         closed: why it cannot be changed any more.
         adoption: changes that bring the log in line with what a restorer made; appended before the first change.
+        adoption_reason: why there are any: nobody acted, so the event says that the library did.
     """
 
     __slots__ = (
-        "adoption", "adoption_version", "broken", "closed", "dropped", "generation", "holder", "key", "known", "manual",
+        "adoption", "adoption_reason", "adoption_version", "broken", "closed", "dropped", "generation", "holder", "key", "known", "manual",
         "obj", "pending", "reference", "restorer", "version", "world",
     )  # fmt: skip
     reference: EntityReference
@@ -99,6 +103,7 @@ class EntityRecord:
         self.closed: str | None = None
         self.adoption: list[Change] | None = None
         self.adoption_version: int | None = None
+        self.adoption_reason = ADOPTED
 
     if not TYPE_CHECKING:  # for type checkers there are no other attributes than those above
 
@@ -148,7 +153,7 @@ class EntityRecord:
     def new_segment(self, attribution: Attribution, name: str | None = None, data: Any = None) -> Segment:
         """Begin a segment for changes made outside transactions; without a name, further ones of the same attribution may join."""
         if self.adoption is not None:
-            self._queue(self.take_adoption(attribution))
+            self._queue(self.take_adoption())
         made = Segment(name=name or f"{self.entity_type}Changed", attribution=attribution, data=data, open=name is None)
         self._queue(made)
         return made
@@ -158,7 +163,8 @@ class EntityRecord:
             self.world.outbox.mark_dirty(self)
         self.pending.append(segment)
 
-    def take_adoption(self, attribution: Attribution) -> Segment:
-        """The event that makes the log agree with what a restorer made."""
+    def take_adoption(self) -> Segment:
+        """The event that makes the log agree with what a restorer made. It is nobody's change: whose change comes next has not made it."""
         changes, self.adoption = self.adoption or [], None
-        return Segment(name="StateAdopted", attribution=attribution, changes=changes, state_version=self.adoption_version, open=False)
+        attribution = Attribution(actor=SYSTEM_ACTOR, reason=self.adoption_reason)
+        return Segment(name=ADOPTION_EVENT, attribution=attribution, changes=changes, state_version=self.adoption_version, open=False)

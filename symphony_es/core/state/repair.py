@@ -47,8 +47,11 @@ async def repair(host: Host, key: str, state: dict[str, Any] | None, to: Moment 
     if now.damage is None:
         raise ConfigurationError(f"{key} is not damaged: change it, or rewind")
     data, state_version = await _chosen(host, now, state, to)
-    await host.log.append([_repaired(now, data, state_version)])
     record = world.records.get(key)
+    if record is not None:
+        with world.lock:
+            world.mark_damaged(record, now.damage)  # nobody changes it while it is repaired
+    await host.log.append([_repaired(now, data, state_version)])
     if record is not None and not isinstance(record.obj, UnrestoredEntity):
         await refresh(world, host.state_history, record.obj)
         return record.obj

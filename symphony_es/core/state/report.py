@@ -7,14 +7,16 @@ from typing import Any
 
 from symphony_es.events.changes import Change
 from symphony_es.events.fold import Damage
+from symphony_es.events.readable import readable
 from symphony_es.events.references import EntityReference, Path
+from symphony_es.events.showing import html_table, show
 
 __all__ = ["Difference", "ResumeReport", "UnresolvedReference"]
 
 
 @dataclass(frozen=True, slots=True)
 class UnresolvedReference:
-    """A reference whose target does not exist at that position; the `EntityReference` stays in place."""
+    """A reference whose target does not exist at that position, or cannot stand in a set; the `EntityReference` stays in place."""
 
     entity: str
     path: Path
@@ -29,7 +31,7 @@ class Difference:
     paths: tuple[Path, ...]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)
 class ResumeReport:
     """What a resume did, or a load of some entities.
 
@@ -66,6 +68,32 @@ class ResumeReport:
     def complete(self) -> bool:
         """Whether every entity is a live object, equal to its state, with all its references connected."""
         return not (self.unrestored or self.damaged or self.unresolved or self.different or self.unknown_values)
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{len(found)} {what}" for what, found in self._findings() if found)
+        return f"<ResumeReport position {self.position}: {self.restored} restored{', ' if told else ''}{told} in {self.duration_s:.3f} s>"
+
+    def _findings(self) -> list[tuple[str, Any]]:
+        return [
+            ("unrestored", self.unrestored),
+            ("damaged", self.damaged),
+            ("references without a target", self.unresolved),
+            ("different from their states", self.different),
+            ("with unknown values", self.unknown_values),
+            ("with dropped changes", self.dropped),
+            ("taken back", self.rewound),
+            ("damaged snapshots", self.damaged_snapshots),
+        ]
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[str, Any]] = [("position", self.position), ("restored", self.restored)]
+        rows += [(what, "; ".join(map(show, found))) for what, found in self._findings() if found]
+        return html_table(("", repr(self)), rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take."""
+        plain: dict[str, Any] = readable(self.as_dict())
+        return plain
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for logs and output."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from symphony_es.core.state.attribution import Attribution, attribute, current_attribution
 from symphony_es.errors import EntityBusyError, EntityOutOfStepError, SymphonyError, TransactionEndedError
 from symphony_es.events.changes import Change
-from symphony_es.events.event import check_event_name
+from symphony_es.events.event import ADOPTION_EVENT, check_event_name
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
@@ -206,7 +206,7 @@ class Transaction:
             return latest  # the next change of the same event, as most are
         self.take(record)
         if record.adoption is not None:
-            self._adopt(record, scope, attribution)
+            self._adopt(record, scope)
             latest = self._latest.get(record)
         if latest is not None and latest.scope.open and not (scope.within(latest.scope) or latest.scope.within(scope)):
             raise EntityBusyError(record.key, latest.scope.name or self.name, f"another block of {self.name!r} that runs beside it")
@@ -214,9 +214,9 @@ class Transaction:
         scope.data = None  # it belongs to the first event of the block
         return self._add(Draft(self, record, scope, segment))
 
-    def _adopt(self, record: EntityRecord, scope: Scope, attribution: Attribution) -> None:
+    def _adopt(self, record: EntityRecord, scope: Scope) -> None:
         changes = record.adoption
-        self.drafts.append(Draft(self, record, scope, record.take_adoption(attribution)))  # an event of its own: no change joins it
+        self.drafts.append(Draft(self, record, scope, record.take_adoption()))  # an event of its own: no change joins it
         self.undo_log.append((scope, (setattr, record, "adoption", changes)))
 
     def _add(self, draft: Draft) -> Draft:
@@ -241,7 +241,7 @@ class Transaction:
                 kept.append((owner, undo))
         self.undo_log.extend(reversed(kept))
         self.drafts = [draft for draft in self.drafts if not draft.scope.within(scope)]
-        self._latest = {draft.record: draft for draft in self.drafts if draft.segment.name != "StateAdopted"}
+        self._latest = {draft.record: draft for draft in self.drafts if draft.segment.name != ADOPTION_EVENT}
 
     def fail(self, scope: Scope) -> None:
         """After a commit that failed: versions and objects are what they were before."""

@@ -18,6 +18,7 @@ from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.transactions import Handed, Recording, Transaction, TransactionBlock, open_scope_of, scope_of
 from symphony_es.errors import EntityBusyError
 from symphony_es.events.references import find_references
+from symphony_es.events.values import check_plain, copy_plain
 
 __all__ = ["EntityLike", "World"]
 
@@ -124,6 +125,9 @@ class World(Membership):
         Raises:
             UnstorableValueError: a value that is no plain data. Nothing is recorded.
         """
+        if data is not None:
+            check_plain(data, ("data",))
+            data = copy_plain(data)  # the caller may change what it has given before this is submitted
         record = self.record_for(entity)
         if self.damaged:
             with self.lock:
