@@ -18,7 +18,7 @@ __all__ = ["UnhashableTargetError", "connect"]
 
 
 def connect(live: Any, path: Path, reference: Any, target: Any) -> Any:
-    """Put `target` where `reference` stands below a live value; returns the value, or a new one where it cannot change.
+    """Put `target` where `reference` (or an object that is to go) stands below a live value; returns that, or a new one where it is fixed.
 
     References in members of a set have the path of the set: they are looked for in all its members.
 
@@ -29,7 +29,7 @@ def connect(live: Any, path: Path, reference: Any, target: Any) -> Any:
     `context.add_pending_reference`, or the report shows the difference.
     """
     if live is reference and not path:
-        return target  # also where an object stands in the reference's place: one that is replaced by another of the same entity
+        return target
     if type(live) is EntityReference:
         return target if not path and live == reference else live
     if isinstance(live, set):
@@ -50,21 +50,23 @@ class UnhashableTargetError(SymphonyError, TypeError):
     """A reference in a set stays what it is: the target's class has no hash, so no set can hold the target."""
 
 
-def _in_set(live: Any, reference: EntityReference, target: Any) -> Any:
+def _in_set(live: Any, reference: Any, target: Any) -> Any:
     for member in list(live):
         new = _everywhere(member, reference, target)
         if new is not member:
             try:
                 hash(new)
             except TypeError as error:
-                raise UnhashableTargetError(f"{reference.key} stays a reference: {error}, and stands in a set") from error
+                raise UnhashableTargetError(f"{member!r:.80} stays as it is: {error}, and stands in a set") from error
             set.discard(live, member)
             set.add(live, new)
     return live
 
 
-def _everywhere(member: Any, reference: EntityReference, target: Any) -> Any:
+def _everywhere(member: Any, reference: Any, target: Any) -> Any:
     """A member of a set, or what stands in one, with the target wherever the reference stands: another one, as members never change."""
+    if member is reference:
+        return target
     if type(member) is EntityReference:
         return target if member == reference else member
     if type(member) is tuple:
@@ -74,11 +76,11 @@ def _everywhere(member: Any, reference: EntityReference, target: Any) -> Any:
         names = field_names(type(member)) or ()
         held = {name: getattr(member, name) for name in names}
         made = {name: _everywhere(item, reference, target) for name, item in held.items()}
-        return member if all(made[name] is held[name] for name in names) else make_instance(type(member), made)
+        return member if all(made[name] is held[name] for name in names) else _made_anew(member, made)
     return member
 
 
-def _in_sequence(live: Any, key: Any, rest: Path, reference: EntityReference, target: Any) -> Any:
+def _in_sequence(live: Any, key: Any, rest: Path, reference: Any, target: Any) -> Any:
     if not isinstance(key, int) or key >= len(live):
         return live
     new = connect(live[key], rest, reference, target)
@@ -88,7 +90,7 @@ def _in_sequence(live: Any, key: Any, rest: Path, reference: EntityReference, ta
     return live
 
 
-def _in_object(live: Any, key: Any, rest: Path, reference: EntityReference, target: Any) -> Any:
+def _in_object(live: Any, key: Any, rest: Path, reference: Any, target: Any) -> Any:
     held = getattr(live, key, MISSING) if isinstance(key, str) else MISSING
     if held is MISSING:
         return live
@@ -100,9 +102,17 @@ def _in_object(live: Any, key: Any, rest: Path, reference: EntityReference, targ
         return live
     if kind_of(live) == "value":
         names = field_names(type(live)) or ()
-        return make_instance(type(live), {name: new if name == key else getattr(live, name) for name in names})
+        return _made_anew(live, {name: new if name == key else getattr(live, name) for name in names})
     try:
         setattr(live, key, new)
     except (AttributeError, TypeError, ValueError):  # frozen, or validated as what it was made from
         object.__setattr__(live, key, new)
     return live
+
+
+def _made_anew(old: Any, fields: dict[str, Any]) -> Any:
+    made = make_instance(type(old), fields)
+    hook = type(old)._symphony_spec.hook
+    if hook is not None:
+        hook(made)
+    return made
