@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from symphony_es.core.state.attribution import Attribution, acting, check_texts
+from symphony_es.core.state.blocks import TransactionBlock
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.checkpoint import CheckpointManager
 from symphony_es.core.state.foreign import raise_first
@@ -30,7 +31,6 @@ from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import RestoreManager, restore_manager
 from symphony_es.core.state.resume import ReplayUntil, Resumption, target_position
 from symphony_es.core.state.tracking.types import TypeTable
-from symphony_es.core.state.transactions import TransactionBlock
 from symphony_es.core.state.world import EntityLike, World
 from symphony_es.errors import ConfigurationError, NotReadyError, PersistenceDisabledError, RunsInProgressError
 from symphony_es.events.changes import Change

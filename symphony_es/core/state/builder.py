@@ -18,7 +18,6 @@ from symphony_es.core.state.report import Difference, ResumeReport, UnresolvedRe
 from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
 from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
 from symphony_es.core.state.tracking.entity_restorer import FLAT, DeclaredEntityRestorer
-from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.core.state.tracking.making import Making, left_out
 from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.core.state.world import World
@@ -136,7 +135,9 @@ class WorldBuilder:
                     return at - start
                 if entities.setdefault(key, made) is not made:
                     self.context.register_entity(state.entity_type, entity_id, made)  # says that it is taken
-                records[key] = record = EntityRecord(world, key, made, maker, version=state.version, generation=state.generation)
+                records[key] = record = EntityRecord(
+                    world, key, made, maker, version=state.version, generation=state.generation, shadow=state.data
+                )
                 made.__dict__["_symphony_record"] = record
                 if not flat:
                     holders[key] = state
@@ -169,8 +170,8 @@ class WorldBuilder:
             made = await world.restorers.restore_entity(reference, state.data or {}, state.state_version, self.context)
             world.under_restoration = None
         restorer = world.restorers.restorer_for(state.entity_type)
-        record = EntityRecord(world, state.key, made, restorer, version=state.version, generation=state.generation)
-        world.install(record, state.data or {})
+        record = EntityRecord(world, state.key, made, restorer, version=state.version, generation=state.generation, shadow=state.data or {})
+        world.install(record)
         self._holders[state.key] = state
         if isinstance(made, UnrestoredEntity):
             self._note_unrestored(record, made)
@@ -179,7 +180,7 @@ class WorldBuilder:
             self._doubtful[state.key] = state
 
     def _note_unrestored(self, record: EntityRecord, kept: UnrestoredEntity) -> None:
-        record.known, record.manual = None, True  # it cannot change
+        record.shadow, record.manual = None, True  # it cannot change
         self.report.unrestored[record.key] = kept.reason
         if kept.missing:
             self.report.unknown_values[record.key] = sorted(kept.missing)
@@ -232,7 +233,7 @@ class WorldBuilder:
         old.closed = reason
         kept = context.entities[key] = UnrestoredEntity(old.reference, data, reason)
         record = EntityRecord(self.world, key, kept, old.restorer, version=old.version, generation=old.generation)
-        self.world.install(record, data)
+        self.world.install(record)
         self._note_unrestored(record, kept)
         self._doubtful.pop(key, None)
         self.report.restored -= 1
@@ -266,8 +267,7 @@ def note_difference(world: World, record: EntityRecord, state: EntityState, repo
         if gone:
             report.removed_fields[record.key] = gone
     captured = world.capture(obj, record.reference)
-    if kind_of(obj) != "entity":
-        record.known = captured
+    record.shadow = captured  # what the adoption makes of the log's state
     changes = diff(data, captured)
     if changes or state.state_version != restorer.state_version:
         record.adoption = changes

@@ -70,7 +70,7 @@ def _is_newest(record: EntityRecord, state: EntityState | None) -> bool:
 
 def _put_back(world: World, record: EntityRecord, state: EntityState | None) -> list[Change]:
     dropped = record.lost_changes()
-    record.dropped, record.pending, record.adoption = [], [], None
+    record.dropped, record.pending, record.adoption = (), (), None
     world.outbox.forget(record)
     record.broken = None
     if state is not None and state.damage is not None:
@@ -82,7 +82,8 @@ def _put_back(world: World, record: EntityRecord, state: EntityState | None) -> 
         return dropped
     record.version, record.generation, record.closed = state.version, state.generation, None
     world.removed.pop(record.key, None)
-    world.install(record, state.data or {})
+    record.shadow = state.data or {}
+    world.install(record)
     _put(world, record, state)
     return dropped
 
@@ -95,7 +96,7 @@ def _check_free(record: EntityRecord) -> None:
 def _put(world: World, record: EntityRecord, state: EntityState) -> None:
     data, restorer = state.data or {}, world.restorer_of(record.entity_type)
     if isinstance(record.obj, UnrestoredEntity):
-        record.known, record.obj.state = None, data
+        record.shadow, record.obj.state = None, data
         return
     same = state.state_version == restorer.state_version
     current = data if same else upcast_state(restorer, data, state.state_version, world.types)
