@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from symphony_es.core.state.repair import repair
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.errors import EntityBusyError, EntityNotFoundError
 from symphony_es.events.references import EntityReference
@@ -15,6 +16,7 @@ from symphony_es.guesses import pointing_out
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.core.state.past.moments import Moment
 
 __all__ = ["Entities"]
 
@@ -167,6 +169,26 @@ class Entities:
                 raise
         return [self._handed(self._symphony.world.get(key)) for key in keys]
 
+    async def repair(self, entity: Any, state: dict[str, Any] | None = None, *, to: Moment | None = None) -> Any:
+        """Repair an entity that an event of the log does not fit, and return its live object.
+
+        Its whole state is appended as an event named `EntityRepaired`, with the attribution in force; versions go on counting. Objects
+        that hold the `UnrestoredEntity` get the live object in its place. Costs the entity's own events, and a look at what is live.
+
+        Args:
+            entity: object, reference or `"Type:id"`.
+            state: the state it is to have: plain data. Left out: its last good state.
+            to: the state it had then: a version of the entity as a whole number, or a datetime, or a checkpoint's id or name.
+
+        Raises:
+            EntityNotFoundError: there is no such entity, or it has no such state.
+            ConfigurationError: it is not damaged, or both `state` and `to` are given.
+            UnstorableValueError: the state is no plain data.
+            ConcurrencyError: somebody else appended meanwhile. In all cases nothing is appended.
+            RestorationError: inside a transaction; or the restorer failed: then the entity is repaired, and `load` makes it live.
+        """
+        return await repair(self._symphony, self._symphony.names.key(entity), state, to)
+
     @overload
     def all(self, entity_type: type[_T]) -> list[_T]: ...
     @overload
@@ -268,4 +290,3 @@ class Entities:
             UnstorableValueError: its state or `data` holds what cannot be stored; nothing is recorded.
         """
         self._symphony.world.record(entity, event_name, data)
-

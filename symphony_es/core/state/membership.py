@@ -25,6 +25,7 @@ from symphony_es.errors import (
     ConfigurationError,
     DetachedEntityError,
     EntityBusyError,
+    EntityDamagedError,
     EntityExistsError,
     EntityNotFoundError,
     EntityOutOfStepError,
@@ -35,6 +36,7 @@ from symphony_es.errors import (
     UnstorableValueError,
 )
 from symphony_es.events.changes import REMOVE, Change
+from symphony_es.events.fold import Damage
 from symphony_es.events.identifiers import check_entity_id, check_entity_type
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import check_plain, check_types, copy_plain
@@ -74,6 +76,7 @@ class Membership:
         self.sealed: str | None = None
         self.removed: dict[str, EntityRecord] = {}
         self.touched: set[str] = set()
+        self.damaged: dict[str, Damage] = {}
         self.watch: Watch | None = None  # while the hooks of restored objects run
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
@@ -160,11 +163,20 @@ class Membership:
         Raises:
             DetachedEntityError: the object is not part of a world any more.
             EntityBusyError: a resume builds the world that may replace this one, or the Symphony is being closed.
+            EntityDamagedError: an event of the log does not fit the entity.
         """
+        if record.key in self.damaged:
+            raise EntityDamagedError(record.key, self.damaged[record.key])
         if record.closed is not None:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
             raise EntityBusyError.during(record.key, self.sealed, "a change")
+
+    def mark_damaged(self, record: EntityRecord, damage: Damage) -> EntityDamagedError:
+        """Refuse changes of a live object from now on: an event of the log does not fit its entity. Returns the error that says so."""
+        self.damaged[record.key] = damage
+        record.closed = str(damage)
+        return EntityDamagedError(record.key, damage)
 
     def touch(self, record: EntityRecord) -> Sink:
         """Under construction: what restorers change in an object that has been made is not appended; it is compared with its state."""
@@ -360,6 +372,8 @@ class Membership:
         scope = scope_of(self)
         if scope is not None:
             scope.transaction.check_open(key)
+        if key in self.damaged:
+            raise EntityDamagedError(key, self.damaged[key])
         if key in self._records:
             raise EntityExistsError(key, "get it with symphony.entities.get")
         removed = self.removed.get(key)
@@ -400,6 +414,7 @@ class Membership:
             for record in made:
                 record.world = self
                 self.install(record)
+            self.damaged.update(beside.damaged)
 
     def install(self, record: EntityRecord) -> None:
         """Make a record part of this world."""

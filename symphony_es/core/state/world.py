@@ -130,6 +130,9 @@ class World(Membership):
             check_plain(data, ("data",))
             data = copy_plain(data)  # the caller may change what it has given before this is submitted
         record = self.record_for(entity)
+        if self.damaged:
+            with self.lock:
+                self.check_open(record)
         if event_name is None and data is None:
             self.foreign.record(record, None)
         else:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.past.versions import events_of, fitting, kept_from, must_exist
-from symphony_es.events.changes import apply_changes
+from symphony_es.core.state.past.versions import events_of, kept_from, must_exist
+from symphony_es.core.state.past.walk import Walk
 from symphony_es.events.event import Event
+from symphony_es.events.fold import Damage, EntityState
 from symphony_es.events.readable import readable
 from symphony_es.events.values import copy_plain
 
@@ -31,11 +32,14 @@ class VersionState:
 
     Attributes:
         event: the event that made it.
-        data: its state right after that, plain data of the caller's own; None where it was deleted.
+        data: its state right after that, plain data of the caller's own; None where it was deleted. Of an entity that is damaged, the
+            last good one.
+        damage: since when, and why, it is damaged; None where it is not.
     """
 
     event: Event
     data: State
+    damage: Damage | None = None
 
     @property
     def version(self) -> int:
@@ -67,38 +71,35 @@ async def walk(
 
     Raises:
         EntityNotFoundError: there never was such an entity.
-        DamagedEventError: an event is damaged.
+        DamagedEventError: an event's check value does not hold.
     """
     kept = kept_from(history, key)
-    state, first = (kept.data, kept.version) if kept is not None else (None, 0)
     if newest_first:
-        async for item in _backwards(history, key, state, first, since, until):
+        async for item in _backwards(history, key, kept, since, until):
             yield item
         return
-    seen = kept is not None
-    async for event in events_of(history, key, first, until):
+    seen, going = kept is not None, Walk(kept)
+    async for event in events_of(history, key, kept.version if kept is not None else 0, until):
         seen = True
-        with fitting(event):
-            state = apply_changes(state, event.changes)
+        going.take(event)
         if event.position > since:
-            yield VersionState(event=event, data=copy_plain(state))
+            yield VersionState(event=event, data=copy_plain(going.state), damage=going.damage)
     if not seen:
         must_exist(history, key)
 
 
 async def _backwards(
-    history: StateHistory, key: str, state: State, first: int, since: int, until: int | None
+    history: StateHistory, key: str, kept: EntityState | None, since: int, until: int | None
 ) -> AsyncIterator[VersionState]:
-    begun: list[State] = []  # the state that each stretch begins with
-    events: list[Event] = [event async for event in events_of(history, key, first, until)]
+    begun: list[EntityState | None] = []  # the state that each stretch begins with
+    events = [event async for event in events_of(history, key, kept.version if kept is not None else 0, until)]
     if not events:
         must_exist(history, key)
-    stretch = isqrt(len(events)) + 1
+    stretch, going = isqrt(len(events)) + 1, Walk(kept)
     for at, event in enumerate(events):
         if at % stretch == 0:
-            begun.append(copy_plain(state))
-        with fitting(event):
-            state = apply_changes(state, event.changes)
+            begun.append(going.standing(key))
+        going.take(event)
     while begun:
         for item in reversed(list(_stretch(begun.pop(), events[len(begun) * stretch :]))):
             if item.event.position <= since:
@@ -107,7 +108,8 @@ async def _backwards(
         del events[len(begun) * stretch :]
 
 
-def _stretch(state: State, events: list[Event]) -> Iterator[VersionState]:
+def _stretch(start: EntityState | None, events: list[Event]) -> Iterator[VersionState]:
+    going = Walk(start)
     for event in events:
-        state = apply_changes(state, event.changes)
-        yield VersionState(event=event, data=copy_plain(state))
+        going.take(event)
+        yield VersionState(event=event, data=copy_plain(going.state), damage=going.damage)
