@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Blame", "EntityVersion", "blame", "must_exist", "versions"]
 
-PAGE = 1000
 MOST_BESIDE = 100
 """How many names of one place are looked at for near misses."""
 
@@ -292,13 +291,9 @@ def _beside(state: Any, path: Path) -> tuple[int, list[Path]]:
 
 
 async def _events(history: StateHistory, key: str, after_version: int, until: int | None) -> AsyncIterator[Event]:
-    while True:
-        rows = await history.log.read_entity_rows(key, after_version, until, PAGE)
+    async for rows in history.log.entity_pages(key, after_version, until):
         for row in rows:
             yield decode_row(row)
-        if len(rows) < PAGE:
-            return
-        after_version = rows[-1][2]
 
 
 @contextmanager
@@ -312,8 +307,7 @@ def _fitting(event: Event) -> Iterator[None]:
 
 def _kept_from(history: StateHistory, key: str) -> EntityState | None:
     """In memory: the state that events no longer kept have led to; None where all are kept."""
-    base = history.log.base
-    return base.states.get(key) if base is not None else None
+    return history.log.base_state(key)
 
 
 async def _state_after(history: StateHistory, key: str, version: int) -> dict[str, Any] | None:
