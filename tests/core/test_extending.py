@@ -78,7 +78,7 @@ async def test_a_long_value_that_grows_is_stored_by_its_end(
     if way != "rolled back":
         assert [(change[0], change[2]) for change in events[-1].changes] == [(EXTEND, tail)]
         entries = await symphony.blame(grown, path)
-        assert [(entry.before, entry.after) for entry in entries][0] == (start, expected)
+        assert (entries[0].before, entries[0].after) == (start, expected)
         (version,) = (await symphony.history(grown))[1:]
         assert [(change.kind, change.after, change.path[-1]) for change in version.changes] == [("added", tail, 1024)]
         (difference,) = (await symphony.diff(1)).entities

@@ -56,7 +56,8 @@ def extend_object(obj: Any, path: Path, tail: Any) -> None:
     """Extend a value of an object that does not track itself, through its own attributes and items."""
     holder: Any = obj
     for key in path[:-1]:
-        holder = holder[key] if isinstance(holder, (list, dict)) else getattr(holder, str(key))
+        items: Any = holder
+        holder = items[key] if isinstance(holder, (list, dict)) else getattr(holder, str(key))
     if not path:
         raise ConfigurationError("a whole object cannot be extended: name the place of a text or bytes in it")
     inside = isinstance(holder, (list, dict))
