@@ -28,6 +28,7 @@ from symphony_es.core.state.refresh import refresh
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import RestoreManager, restore_manager
 from symphony_es.core.state.resume import ReplayUntil, Resumption, target_position
+from symphony_es.core.state.tracking.types import TypeTable
 from symphony_es.core.state.transactions import TransactionBlock
 from symphony_es.core.state.world import EntityLike, World
 from symphony_es.errors import ConfigurationError, NotReadyError, PersistenceDisabledError, RunsInProgressError
@@ -99,6 +100,8 @@ class Symphony:
         self.flows = NamedCallables("workflow function", "decorate it with @symphony.workflow")
         self.tools = NamedCallables("tool", "register it with symphony.tools.register(name, function)")
         self.restore_manager = RestoreManager(parent=restore_manager)
+        self.types.learn_from(self.functions.callables)
+        self.types.learn_from(self.flows.callables)
         self.last_resume: ResumeReport | None = None
         self.last_load: ResumeReport | None = None
         self._opened: OpenedLog | None = None
@@ -107,6 +110,11 @@ class Symphony:
         self._changing_world = OneAtATime()
         self._projections: ProjectionRunner | None = None
         self._attach_facades()
+
+    @property
+    def types(self) -> TypeTable:
+        """The classes of stored values by name: `register(cls, name)`, `alias(old, new)`, `allow(module)`, `names()`."""
+        return self.restore_manager.types
 
     def _attach_facades(self) -> None:
         self.agents = Agents(self)

@@ -38,6 +38,7 @@ SymphonyError
 │   ├── DetachedEntityError (RuntimeError)      its world has been replaced by a resume
 │   └── TransactionEndedError (RuntimeError)
 ├── RestorationError
+│   ├── UnknownValueError (LookupError)         a stored value of a class that is not known here, or has changed too far
 │   ├── RestorerConflictError (ValueError)      two explicit restorers for one type
 │   ├── UnresolvedReferenceError (LookupError)  strict=True and a target is missing
 │   └── RunsInProgressError (RuntimeError)      stop the runs first, or pass stop_runs=True
@@ -333,6 +334,18 @@ class RestorationError(SymphonyError):
 
 class RestorerConflictError(RestorationError, ValueError):
     """Two explicit restorers for one type."""
+
+
+class UnknownValueError(RestorationError, LookupError):
+    """A stored value cannot be made: its class is not known here, or has changed too far.
+
+    Attributes:
+        classes: what is the matter and what mends it, by the class's name in the log.
+    """
+
+    def __init__(self, classes: Mapping[str, str]) -> None:
+        self.classes = dict(classes)
+        super().__init__("; ".join(self.classes.values()))
 
 
 class UnresolvedReferenceError(RestorationError, LookupError):

@@ -111,6 +111,10 @@ class NamedCallables:
         """All names, sorted."""
         return sorted(self._callables)
 
+    def callables(self) -> list[Callable[..., Any]]:
+        """Return everything that is registered."""
+        return list(self._callables.values())
+
     def __contains__(self, name: object) -> bool:
         return name in self._callables
 

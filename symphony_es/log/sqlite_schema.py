@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 from symphony_es.errors import LogDamagedError
+from symphony_es.events.codec import FORMAT_BYTE
 
 __all__ = ["COLUMNS", "SCHEMA", "check_schema", "create_schema", "last_position"]
 
@@ -24,7 +25,7 @@ SCHEMA = (
     "CREATE TABLE tracking (application_name TEXT, notification_id INTEGER, PRIMARY KEY (application_name)) WITHOUT ROWID",
     "CREATE TABLE log_settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
-FORMAT = "1"
+FORMAT = f"1 ({FORMAT_BYTE:#04x})"  # the number is told as long as format 1 may change
 TOLERATED = frozenset({"_litestream_lock", "_litestream_seq"})  # what a replicating tool adds to a log it copies
 COLUMNS = "position, originator_id, originator_version, topic, state"
 

@@ -34,6 +34,7 @@ from symphony_es.events.identifiers import check_entity_id, check_entity_type
 from symphony_es.events.references import EntityReference
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.waking import Watch
     from symphony_es.log.log import EventLog
 
 __all__ = ["EntityLike", "Membership"]
@@ -67,6 +68,7 @@ class Membership:
         self.sealed: str | None = None
         self.removed: dict[str, EntityRecord] = {}
         self.touched: set[str] = set()
+        self.watch: Watch | None = None  # while the hooks of restored objects run
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
         self.open_transactions: set[Transaction] = set()
@@ -161,7 +163,7 @@ class Membership:
     def touch(self, record: EntityRecord) -> Sink:
         """Under construction: what restorers change in an object that has been made is not appended; it is compared with its state."""
         self.touched.add(record.key)
-        return _UNRECORDED
+        return self.watch.sink_of(record) if self.watch is not None else _UNRECORDED
 
     def generation(self, entity: EntityLike) -> int:
         """How often a rewind took this entity back."""
@@ -248,7 +250,7 @@ class Membership:
             return EntityReference(spec.name, check_entity_id(obj.id))
         if kind_of(obj) is not None or isinstance(obj, (str, EntityReference, UnrestoredEntity)):
             raise EntityTypeError(f"a {type(obj).__name__} is no entity; add an @entity object or one of a class of your own")
-        chosen = check_entity_type(entity_type or self.types.name_of(type(obj)) or type(obj).__name__)
+        chosen = check_entity_type(entity_type or self._given_type(type(obj)) or type(obj).__name__)
         restorer = self.restorers.restorer_for(chosen)
         if restorer is not None and restorer.restored_class is not None and not isinstance(obj, restorer.restored_class):
             raise EntityTypeError(
@@ -259,6 +261,11 @@ class Membership:
         if not isinstance(identity, str):
             raise ConfigurationError(f"a {chosen} needs an id: give entity_id=..., or the object a text attribute `id`")
         return EntityReference(chosen, check_entity_id(identity))
+
+    def _given_type(self, cls: type) -> str | None:
+        """The name that a foreign class was registered under, where the application gave it one that is a type."""
+        name = self.types.name_of(cls)
+        return None if name is None or ":" in name else name
 
     def _gather(self, obj: Any, reference: EntityReference) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
         """The object and every entity it refers to that is new, with their states, by key; nothing is added yet."""

@@ -8,15 +8,16 @@ from symphony_es.core.state.builder import note_difference
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.report import ResumeReport
-from symphony_es.core.state.restore import UnrestoredEntity
+from symphony_es.core.state.restore import UnrestoredEntity, upcast_state
 from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer
+from symphony_es.core.state.tracking.making import Making
+from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.core.state.world import World
-from symphony_es.errors import EntityBusyError
+from symphony_es.errors import EntityBusyError, RestorationError
 from symphony_es.events.changes import Change
 from symphony_es.events.fold import EntityState
 from symphony_es.events.references import find_references
-from symphony_es.events.values import copy_plain
 
 __all__ = ["refresh"]
 
@@ -62,13 +63,19 @@ def _put(world: World, record: EntityRecord, state: EntityState) -> None:
     if isinstance(record.obj, UnrestoredEntity):
         record.known, record.obj.state = None, data
         return
-    current = data if state.state_version == restorer.state_version else restorer.upcast(copy_plain(data), state.state_version)
+    same = state.state_version == restorer.state_version
+    current = data if same else upcast_state(restorer, data, state.state_version, world.types)
     if isinstance(restorer, DeclaredEntityRestorer):
-        restorer.fill(record.obj, current, world.types)
+        making = Making(world.types)
+        restorer.fill(record.obj, current, making)
         for path, reference in find_references(current):
             target = world.find(reference)
             if target is not None:
                 connect(record.obj, path, reference, target)
+        with watched(world, {record.key: data}):
+            failed = call_hooks(making.hooked if restorer.spec.hook is None else [*making.hooked, record.obj])
+        if failed:
+            raise RestorationError(f"{record.key} has been put back, but {'; '.join(failed.values())}")
     else:
         world.reset(record, current)
     note_difference(world, record, state, ResumeReport(position=state.position))

@@ -39,7 +39,8 @@ class ResumeReport:
         unrestored: entities kept as `UnrestoredEntity`, with the reason, by key.
         unresolved: references without a target.
         different: objects that differ from their states: a field a restorer left out, or added.
-        unknown_values: names of tagged values no class was known for, by entity; kept as stored.
+        unknown_values: names of classes whose values could not be made, by entity; it is among the `unrestored`, which say what to do.
+        removed_fields: paths of stored fields that no class has any more, by entity; they are among the `different`.
         dropped: changes that could not be appended before and are given up, by entity.
         rewound: keys of the entities that were taken back by compensating events.
         damaged_snapshots: snapshots passed over because they could not be trusted, with the reason.
@@ -53,6 +54,7 @@ class ResumeReport:
     unresolved: list[UnresolvedReference] = field(default_factory=list)
     different: list[Difference] = field(default_factory=list)
     unknown_values: dict[str, list[str]] = field(default_factory=dict)
+    removed_fields: dict[str, list[Path]] = field(default_factory=dict)
     dropped: dict[str, list[Change]] = field(default_factory=dict)
     rewound: list[str] = field(default_factory=list)
     damaged_snapshots: list[tuple[str, str]] = field(default_factory=list)
@@ -73,6 +75,7 @@ class ResumeReport:
             "unresolved": [(item.entity, list(item.path), item.target.key) for item in self.unresolved],
             "different": [(item.entity, [list(path) for path in item.paths]) for item in self.different],
             "unknown_values": dict(self.unknown_values),
+            "removed_fields": {entity: [list(path) for path in paths] for entity, paths in self.removed_fields.items()},
             "dropped": {entity: len(changes) for entity, changes in self.dropped.items()},
             "rewound": list(self.rewound),
             "damaged_snapshots": list(self.damaged_snapshots),

@@ -16,12 +16,14 @@ from symphony_es.events.references import EntityReference, Path
 __all__ = ["connect"]
 
 
-def connect(live: Any, path: Path, reference: EntityReference, target: Any) -> Any:
-    """Put `target` where `reference` stands below a live value; returns the value, or a new one where it cannot change.
+def connect(live: Any, path: Path, reference: Any, target: Any) -> Any:
+    """Put `target` where `reference` (or an object that is to go) stands below a live value; returns that, or a new one where it is fixed.
 
     A path that leads nowhere (an object laid out in its own way) changes nothing: its restorer connects it with
     `context.add_pending_reference`, or the report shows the difference.
     """
+    if live is reference and not path:
+        return target
     if type(live) is EntityReference:
         return target if not path and live == reference else live
     if isinstance(live, set):
@@ -41,7 +43,7 @@ def connect(live: Any, path: Path, reference: EntityReference, target: Any) -> A
     return _in_object(live, key, rest, reference, target)
 
 
-def _in_sequence(live: Any, key: Any, rest: Path, reference: EntityReference, target: Any) -> Any:
+def _in_sequence(live: Any, key: Any, rest: Path, reference: Any, target: Any) -> Any:
     if not isinstance(key, int) or key >= len(live):
         return live
     new = connect(live[key], rest, reference, target)
@@ -51,7 +53,7 @@ def _in_sequence(live: Any, key: Any, rest: Path, reference: EntityReference, ta
     return live
 
 
-def _in_object(live: Any, key: Any, rest: Path, reference: EntityReference, target: Any) -> Any:
+def _in_object(live: Any, key: Any, rest: Path, reference: Any, target: Any) -> Any:
     held = getattr(live, key, MISSING) if isinstance(key, str) else MISSING
     if held is MISSING:
         return live
@@ -63,6 +65,10 @@ def _in_object(live: Any, key: Any, rest: Path, reference: EntityReference, targ
         return live
     if kind_of(live) == "value":
         names = field_names(type(live)) or ()
-        return make_instance(type(live), {name: new if name == key else getattr(live, name) for name in names})
+        made = make_instance(type(live), {name: new if name == key else getattr(live, name) for name in names})
+        hook = type(live)._symphony_spec.hook
+        if hook is not None:
+            hook(made)
+        return made
     setattr(live, key, new)
     return live
