@@ -1,14 +1,13 @@
 """Objects of classes that do not track themselves: their state is read off, and compared with the last known one.
 
-Reading is by declared fields where there are any (dataclass, pydantic, attrs), by public attributes otherwise. Nested objects of
-such classes become tagged values under their class's name, which is registered as it is met, so that they come back as objects.
+Reading is by declared fields where there are any (dataclass, pydantic, attrs), by public attributes otherwise. Nested objects of classes
+with declared fields become tagged values under their class's name, which is registered as it is met; `rebuilding` makes objects of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable
 from functools import cached_property
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ from symphony_es.events.values import Tagged, check_plain
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
-    from symphony_es.core.state.tracking.types import TypeTable
 
 __all__ = [
     "assign_attributes",
@@ -29,7 +27,6 @@ __all__ = [
     "field_names",
     "is_frozen",
     "plain_state",
-    "revive",
     "set_attribute",
     "take_away",
 ]
@@ -165,7 +162,8 @@ def _plain(value: Any, world: Membership, path: tuple[Any, ...], depth: int) -> 
     except (AttributeError, EntityTypeError) as error:
         raise UnstorableValueError(path, str(error)) from error
     fields = {name: _plain(item, world, (*path, name), depth + 1) for name, item in (held or {}).items()}
-    return Tagged("value" if is_frozen(cls) else "part", world.types.register(cls), fields)
+    name = world.types.name_of(cls) or world.types.register(cls)
+    return Tagged("value" if is_frozen(cls) else "part", name, fields, state_version=world.types.version_of(cls))
 
 
 def _member(item: Any, world: Membership, path: tuple[Any, ...], depth: int) -> Any:
@@ -204,51 +202,6 @@ def is_frozen(cls: type) -> bool:
     if isinstance(config, dict):
         return bool(config.get("frozen", False))
     return "__attrs_attrs__" in cls.__dict__ and "frozen" in getattr(cls.__setattr__, "__name__", "")  # attrs keeps no other sign
-
-
-def revive(plain: Any, types: TypeTable, make: Callable[[type, dict[str, Any]], Any] | None = None) -> Any:
-    """A copy of plain data in which tagged values are live objects; names nobody knows stay `Tagged`, references stay references."""
-    cls = type(plain)
-    if cls in ATOMS:
-        return plain
-    if cls in (list, tuple, set):
-        return cls(revive(item, types, make) for item in plain)
-    if cls is dict:
-        return {key: revive(item, types, make) for key, item in plain.items()}
-    if cls is not Tagged:
-        return plain
-    known = types.class_of(plain.name)
-    if known is None:
-        return plain
-    if plain.kind == "enum":
-        return revive_enum(known, plain)
-    fields = {name: revive(item, types, make) for name, item in plain.data.items()}
-    return (make or make_instance)(known, fields)
-
-
-def revive_enum(cls: Any, plain: Tagged) -> Any:
-    """The enum member that a tagged value names; itself when the class has no such member any more."""
-    if isinstance(plain.data, str):
-        return cls.__members__.get(plain.data, plain)
-    try:
-        return cls(plain.data)
-    except ValueError:
-        return plain
-
-
-def make_instance(cls: Any, fields: dict[str, Any]) -> Any:
-    """An object with these fields, without running its constructor: the state is complete as it was stored."""
-    made = cls.__new__(cls)
-    if hasattr(cls, "__pydantic_fields__"):
-        object.__setattr__(made, "__dict__", dict(fields))
-        object.__setattr__(made, "__pydantic_fields_set__", set(fields))
-        object.__setattr__(made, "__pydantic_extra__", None)
-        object.__setattr__(made, "__pydantic_private__", None)
-        return made
-    setter = object.__setattr__ if kind_of(made) != "part" else setattr
-    for name, item in fields.items():
-        setter(made, name, item)
-    return made
 
 
 def assign_attributes(obj: Any, state: dict[str, Any], *, exact: bool = False) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from symphony_es.core.state.tracking.capture import field_names, make_instance
+from symphony_es.core.state.tracking.capture import field_names, set_attribute
 from symphony_es.core.state.tracking.live import MISSING, kind_of
 from symphony_es.events.references import EntityReference, Path
 
@@ -44,11 +44,18 @@ def connect(live: Any, path: Path, reference: Any, target: Any) -> Any:
 
 
 def _in_sequence(live: Any, key: Any, rest: Path, reference: Any, target: Any) -> Any:
+    if isinstance(key, str) and isinstance(live, tuple) and key in getattr(live, "_fields", ()):
+        named: Any = live
+        key = named._fields.index(key)
     if not isinstance(key, int) or key >= len(live):
         return live
     new = connect(live[key], rest, reference, target)
     if isinstance(live, tuple):
-        return live if new is live[key] else (*live[:key], new, *live[key + 1 :])
+        if new is live[key]:
+            return live
+        cls: Any = type(live)
+        made = (*live[:key], new, *live[key + 1 :])
+        return made if cls is tuple else cls._make(made)
     list.__setitem__(live, key, new)
     return live
 
@@ -65,10 +72,12 @@ def _in_object(live: Any, key: Any, rest: Path, reference: Any, target: Any) -> 
         return live
     if kind_of(live) == "value":
         names = field_names(type(live)) or ()
-        made = make_instance(type(live), {name: new if name == key else getattr(live, name) for name in names})
+        made = object.__new__(type(live))
+        for name in names:
+            object.__setattr__(made, name, new if name == key else getattr(live, name))
         hook = type(live)._symphony_spec.hook
         if hook is not None:
             hook(made)
         return made
-    setattr(live, key, new)
+    set_attribute(live, key, new)
     return live
