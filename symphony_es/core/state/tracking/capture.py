@@ -27,6 +27,7 @@ __all__ = [
     "field_names",
     "is_frozen",
     "plain_state",
+    "plain_value",
     "set_attribute",
     "take_away",
 ]
@@ -129,6 +130,15 @@ def plain_state(captured: Any, world: Membership) -> dict[str, Any]:
     if type(captured) is not dict or any(type(key) is not str for key in captured):
         raise EntityTypeError(f"capture must return a dict with str keys, not {captured!r:.80}")
     return {name: _plain(item, world, (name,), 0) for name, item in captured.items()}
+
+
+def plain_value(value: Any, world: Membership) -> Any:
+    """The plain data of any value that a foreign object may hold.
+
+    Raises:
+        UnstorableValueError: a value that is no plain data, with its path.
+    """
+    return _plain(value, world, (), 0)
 
 
 def _plain(value: Any, world: Membership, path: tuple[Any, ...], depth: int) -> Any:

@@ -21,7 +21,7 @@ from symphony_es.core.state.tracking.types import TypeTable
 from symphony_es.errors import UnknownValueError
 from symphony_es.events.values import Tagged
 
-__all__ = ["revive", "revive_with"]
+__all__ = ["rebuilt", "revive", "revive_with"]
 
 
 def revive(plain: Any, types: TypeTable) -> Any:
@@ -55,10 +55,11 @@ def revive_with(plain: Any, making: Making) -> Any:
         return making.member(plain, known)
     if "_symphony_spec" in known.__dict__:
         return loosen(plain, making)
-    return _rebuilt(plain, known, making)
+    return rebuilt(plain, known, making)
 
 
-def _rebuilt(plain: Tagged, cls: Any, making: Making) -> Any:
+def rebuilt(plain: Tagged, cls: Any, making: Making) -> Any:
+    """Return the object of a tagged value of a foreign class; what cannot be made stays as it is stored, and is noted."""
     if field_names(cls) is None:
         return making.cannot(
             plain, f"{cls.__qualname__} has no declared fields any more: give {plain.name!r} an alias, or upcast the entity"

@@ -144,8 +144,12 @@ class TypeTable:
 
     def _version(self, cls: type) -> tuple[int, Upcast | None]:
         found = self._versions.get(cls)
+        if found is None and self.parent is not None:
+            return self.parent._version(cls)
         if found is None:
-            return self.parent._version(cls) if self.parent is not None else (1, None)
+            generic = getattr(cls, "__pydantic_generic_metadata__", None)  # Box[int] is registered as Box
+            origin = generic["origin"] if generic else None
+            return self._version(origin) if origin is not None else (1, None)
         return found
 
     def class_of(self, name: str) -> type | None:
