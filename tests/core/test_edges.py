@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import copy
+import enum
 import pickle
 import sys
 import threading

@@ -143,14 +143,14 @@ class TypeTable:
         return self._version(cls)[1]
 
     def _version(self, cls: type) -> tuple[int, Upcast | None]:
-        found = self._versions.get(cls)
-        if found is None and self.parent is not None:
-            return self.parent._version(cls)
-        if found is None:
-            generic = getattr(cls, "__pydantic_generic_metadata__", None)  # Box[int] is registered as Box
-            origin = generic["origin"] if generic else None
-            return self._version(origin) if origin is not None else (1, None)
-        return found
+        generic = getattr(cls, "__pydantic_generic_metadata__", None)
+        for one in (cls, generic["origin"] if generic else None):  # Box[int] is what Box was registered as
+            table: TypeTable | None = self
+            while table is not None and one is not None:
+                if one in table._versions:
+                    return table._versions[one]
+                table = table.parent
+        return 1, None
 
     def class_of(self, name: str) -> type | None:
         """Return the class behind a name, or None: by registration, alias, annotation or definition in an allowed module, in this order.
