@@ -77,16 +77,23 @@ class NamedCallables:
     def register(self, name: str, fn: _Fn, *, replace: bool = False) -> _Fn: ...
     @overload
     def register(self, name: str, fn: None = None, *, replace: bool = False) -> Callable[[_Fn], _Fn]: ...
+    @overload
+    def register(self, name: _Fn, fn: None = None, *, replace: bool = False) -> _Fn: ...
 
-    def register(self, name: str, fn: _Fn | None = None, *, replace: bool = False) -> _Fn | Callable[[_Fn], _Fn]:
-        """Makes `fn` available under `name` and returns it; without `fn`, a decorator that does so.
+    def register(self, name: str | _Fn, fn: _Fn | None = None, *, replace: bool = False) -> _Fn | Callable[[_Fn], _Fn]:
+        """Make `fn` available under `name` and return it; without `fn`, a decorator that does so; `register(fn)` takes its own name.
 
-        Registering the same callable again does nothing.
+        Registering the same callable again does nothing, and one that was defined anew (the same name in the same module, as when the
+        cell of a notebook is run again) takes the place of the old one.
 
         Raises:
             ConfigurationError: the name is taken by another callable and `replace` is not set, or `fn` is not callable;
                 nothing has been changed.
         """
+        if fn is None and not isinstance(name, str) and callable(name):
+            return self._add(_own_name(self.kind, name), name, replace)
+        if not isinstance(name, str):
+            raise ConfigurationError(f"a {self.kind} is registered as register('name', function) or register(function), not {name!r:.60}")
         _check_name(self.kind, name)
         if fn is None:
             return lambda decorated: self._add(name, decorated, replace)
@@ -121,7 +128,8 @@ class NamedCallables:
     def _add(self, name: str, fn: _Fn, replace: bool) -> _Fn:
         if not callable(fn):
             raise ConfigurationError(f"{fn!r} is not callable and cannot be registered as the {self.kind} {name!r}")
-        if not replace and self._callables.get(name, fn) is not fn:
+        known = self._callables.get(name, fn)
+        if not replace and known is not fn and not _defined_anew(known, fn):
             raise ConfigurationError(f"a {self.kind} is registered under {name!r} already; pass replace=True to put another in its place")
         self._callables[name] = fn
         return fn
@@ -146,6 +154,19 @@ def _without_stop_iteration(fn: Callable[..., Any], *args: Any, **kwargs: Any) -
         return fn(*args, **kwargs)
     except StopIteration as error:
         raise RuntimeError(f"{getattr(fn, '__qualname__', fn)} raised StopIteration") from error
+
+
+def _own_name(kind: str, fn: Callable[..., Any]) -> str:
+    name = getattr(fn, "__name__", "")
+    if not name or name == "<lambda>":
+        raise ConfigurationError(f"{fn!r:.80} has no name of its own: register('name', {kind}) gives it one")
+    return str(name)
+
+
+def _defined_anew(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Whether two functions are two versions of one definition; what is made in a function or a lambda may be made many times."""
+    place = getattr(one, "__module__", None), getattr(one, "__qualname__", "<")
+    return "<" not in place[1] and place == (getattr(other, "__module__", None), getattr(other, "__qualname__", None))
 
 
 def _check_name(kind: str, name: object) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-FIRST = '''
+FIRST = """
 from __future__ import annotations
 import enum
 from dataclasses import field
@@ -95,7 +95,7 @@ class Holder:
     lines: list[Line | Special | Alias] = field(default_factory=list)
     box: Box[Legacy] | None = None
     grows: list[Grows | GrowsToo | Shrinks | ShrinksToo | Upcast | UpcastToo | Demands] = field(default_factory=list)
-'''
+"""
 
 CASES: dict[str, str] = {
     "plain": "Plain.DONE",
@@ -193,8 +193,8 @@ UNRESTORED: dict[str, str] = {
 """What keeps the whole entity as it is stored, and what the report says."""
 
 DIFFERENT = {
-    "value changed", "renamed member", "moved enum", "moved part", "moved value", "part grows", "value grows", "part shrinks", "value shrinks",
-    "part upcast", "value upcast", "part becomes value", "value becomes part",
+    "value changed", "renamed member", "moved enum", "moved part", "moved value", "part grows", "value grows",
+    "part shrinks", "value shrinks", "part upcast", "value upcast", "part becomes value", "value becomes part",
 }  # fmt: skip
 """What differs from what is stored, and is reported."""
 

@@ -158,7 +158,7 @@ async def test_a_removed_field_is_left_out_and_reported(reopen: Any, kind: Any) 
     symphony.restore_manager.types.register(now)
     report = await symphony.resume()
     assert symphony.entities.get("Shelf:1").held == now(depth=5)
-    assert [(item.entity, item.paths) for item in report.different] == [("Shelf:1", (("held", "tags"),))]
+    assert [(item.entity, item.paths) for item in report.different] == [("Shelf:1", (("held",),))]
 
 
 async def test_validators_run_and_what_is_stored_stays_as_it_is(reopen: Any) -> None:

@@ -13,7 +13,7 @@ import pydantic
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.workflow import RunContext, step, wait_for_signal
+from symphony_es.workflow import step, wait_for_signal
 
 
 class Mood(enum.StrEnum):
@@ -222,17 +222,3 @@ async def test_a_model_in_an_ordinary_entity_is_refused_as_before(symphony: Symp
     customer = symphony.entities.add(Customer(id="c"))
     with pytest.raises(UnstorableValueError, match="Answer"):
         customer.notes["a"] = ANSWER
-
-
-async def test_conditions_and_templates_read_fields(symphony: Symphony) -> None:
-    """As they read those of values that were declared."""
-    symphony.functions.register("ask", lambda context: ANSWER)
-
-    def show(context: RunContext) -> Any:
-        return context.inputs["text"]
-
-    symphony.functions.register("show", show)
-    definition = symphony.build_workflow().create("w").add_function("ask", "ask")
-    definition = definition.add_function("show", "show", inputs={"text": "{{ step.ask.result.text }}"})
-    run = await symphony.workflows.execute_workflow(definition.build())
-    assert (run.status, run.result) == ("completed", "yes"), run.error

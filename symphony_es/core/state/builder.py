@@ -16,13 +16,12 @@ from symphony_es.core.state.history import live_states
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.report import Difference, ResumeReport, UnresolvedReference
 from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
-from symphony_es.core.state.tracking.connect import connect
+from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
 from symphony_es.core.state.tracking.entity_restorer import FLAT, DeclaredEntityRestorer
-from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.core.state.tracking.making import Making, left_out
 from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.core.state.world import World
-from symphony_es.errors import UnresolvedReferenceError
+from symphony_es.errors import UnresolvedReferenceError, repair_call
 from symphony_es.events.diff import diff
 from symphony_es.events.identifiers import MAX_ID_BYTES, check_entity_id, check_entity_type
 from symphony_es.events.references import Path
@@ -30,7 +29,7 @@ from symphony_es_projections.references import References
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
-    from symphony_es.events.fold import EntityState, Fold
+    from symphony_es.events.fold import Damage, EntityState, Fold
 
 __all__ = ["build_world", "note_difference"]
 
@@ -54,12 +53,18 @@ async def build_world(shell: Host, world: World, fold: Fold, report: ResumeRepor
         RestorationError: a restorer failed. The new world must be thrown away.
         UnresolvedReferenceError: `strict`, and a target is missing.
     """
-    states = await asyncio.to_thread(live_states, fold)
+    states, report.damaged = await asyncio.to_thread(_alive_and_damaged, fold)
+    world.damaged.update(report.damaged)
     builder = WorldBuilder(shell, world, report)
     await builder.create(list(states.values()))
     await builder.connect(strict=strict)
     await builder.compare()
     world.entity_count = len(states)
+
+
+def _alive_and_damaged(fold: Fold) -> tuple[dict[str, EntityState], dict[str, Damage]]:
+    damaged = {key: state.damage for key, state in fold.states.items() if state.damage is not None}
+    return live_states(fold), dict(sorted(damaged.items()))
 
 
 class WorldBuilder:
@@ -118,7 +123,7 @@ class WorldBuilder:
                 if not key.startswith(self._prefix):
                     self._turn_to(state)
                 maker, data = self._maker, state.data or {}
-                if maker is None or state.state_version != maker.state_version:
+                if maker is None or state.state_version != maker.state_version or state.damage is not None:
                     return at - start
                 entity_id = key[len(self._prefix) :]
                 if "\0" in entity_id or not 0 < len(entity_id) <= _SURELY_AN_ID:
@@ -130,7 +135,9 @@ class WorldBuilder:
                     return at - start
                 if entities.setdefault(key, made) is not made:
                     self.context.register_entity(state.entity_type, entity_id, made)  # says that it is taken
-                records[key] = record = EntityRecord(world, key, made, maker, version=state.version, generation=state.generation)
+                records[key] = record = EntityRecord(
+                    world, key, made, maker, version=state.version, generation=state.generation, shadow=state.data
+                )
                 made.__dict__["_symphony_record"] = record
                 if not flat:
                     holders[key] = state
@@ -154,14 +161,18 @@ class WorldBuilder:
             self._making.rebuild = restorer.rebuild
 
     async def _restore(self, state: EntityState) -> None:
-        """Have an object made by the restorer of its type, whatever that does."""
+        """Have an object made by the restorer of its type, whatever that does; a damaged entity is kept as its last good state."""
         world, reference = self.world, state.reference
-        world.under_restoration = reference
-        made = await world.restorers.restore_entity(reference, state.data or {}, state.state_version, self.context)
-        world.under_restoration = None
+        if state.damage is not None:
+            self.report.damaged[state.key] = world.damaged[state.key] = state.damage
+            made = world.restorers.keep(reference, state.data or {}, f"{state.damage}; {repair_call(state.key)}", self.context)
+        else:
+            world.under_restoration = reference
+            made = await world.restorers.restore_entity(reference, state.data or {}, state.state_version, self.context)
+            world.under_restoration = None
         restorer = world.restorers.restorer_for(state.entity_type)
-        record = EntityRecord(world, state.key, made, restorer, version=state.version, generation=state.generation)
-        world.install(record, state.data or {})
+        record = EntityRecord(world, state.key, made, restorer, version=state.version, generation=state.generation, shadow=state.data or {})
+        world.install(record)
         self._holders[state.key] = state
         if isinstance(made, UnrestoredEntity):
             self._note_unrestored(record, made)
@@ -170,7 +181,7 @@ class WorldBuilder:
             self._doubtful[state.key] = state
 
     def _note_unrestored(self, record: EntityRecord, kept: UnrestoredEntity) -> None:
-        record.known, record.manual = None, True  # it cannot change
+        record.shadow, record.manual = None, True  # it cannot change
         self.report.unrestored[record.key] = kept.reason
         if kept.missing:
             self.report.unknown_values[record.key] = sorted(kept.missing)
@@ -194,7 +205,10 @@ class WorldBuilder:
                 continue
             holder = context.entities[key]
             if not isinstance(holder, UnrestoredEntity) and (id(holder), path[0]) not in asked:
-                connect(holder, path, reference, target)
+                try:
+                    connect(holder, path, reference, target)
+                except UnhashableTargetError:
+                    report.unresolved.append(UnresolvedReference(key, path, reference))
         if strict and report.unresolved:
             raise UnresolvedReferenceError([(item.entity, item.path, item.target.key) for item in report.unresolved])
         await self._wake()
@@ -220,7 +234,7 @@ class WorldBuilder:
         old.closed = reason
         kept = context.entities[key] = UnrestoredEntity(old.reference, data, reason)
         record = EntityRecord(self.world, key, kept, old.restorer, version=old.version, generation=old.generation)
-        self.world.install(record, data)
+        self.world.install(record)
         self._note_unrestored(record, kept)
         self._doubtful.pop(key, None)
         self.report.restored -= 1
@@ -254,11 +268,12 @@ def note_difference(world: World, record: EntityRecord, state: EntityState, repo
         if gone:
             report.removed_fields[record.key] = gone
     captured = world.capture(obj, record.reference)
-    if kind_of(obj) != "entity":
-        record.known = captured
+    record.shadow = captured  # what the adoption makes of the log's state
     changes = diff(data, captured)
     if changes or state.state_version != restorer.state_version:
         record.adoption = changes
         record.adoption_version = restorer.state_version
+        if state.state_version != restorer.state_version:
+            record.adoption_reason = f"upcast {state.state_version} to {restorer.state_version}"
     if changes:
         report.different.append(Difference(record.key, tuple(dict.fromkeys(change[1] for change in changes))))

@@ -7,6 +7,7 @@ world is under construction, what restorers create is given the id being restore
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -15,13 +16,17 @@ from symphony_es.core.state.boundary import Boundary
 from symphony_es.core.state.outbox import Outbox
 from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
+from symphony_es.core.state.shadow import referred_keys
 from symphony_es.core.state.tracking.capture import plain_state
 from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at
-from symphony_es.core.state.transactions import Transaction, scope_of
+from symphony_es.core.state.transactions import Scope, Transaction, open_scope_of, scope_of
 from symphony_es.errors import (
+    REMOVED,
+    UNDONE,
     ConfigurationError,
     DetachedEntityError,
     EntityBusyError,
+    EntityDamagedError,
     EntityExistsError,
     EntityNotFoundError,
     EntityOutOfStepError,
@@ -31,9 +36,11 @@ from symphony_es.errors import (
     SymphonyError,
     UnstorableValueError,
 )
-from symphony_es.events.changes import REMOVE, SET, Change
+from symphony_es.events.changes import REMOVE, Change
+from symphony_es.events.fold import Damage
 from symphony_es.events.identifiers import check_entity_id, check_entity_type
 from symphony_es.events.references import EntityReference
+from symphony_es.events.values import check_plain, check_types, copy_plain
 
 if TYPE_CHECKING:
     from symphony_es.core.state.waking import Watch
@@ -70,6 +77,7 @@ class Membership:
         self.sealed: str | None = None
         self.removed: dict[str, EntityRecord] = {}
         self.touched: set[str] = set()
+        self.damaged: dict[str, Damage] = {}
         self.watch: Watch | None = None  # while the hooks of restored objects run
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
@@ -168,11 +176,20 @@ class Membership:
         Raises:
             DetachedEntityError: the object is not part of a world any more.
             EntityBusyError: a resume builds the world that may replace this one, or the Symphony is being closed.
+            EntityDamagedError: an event of the log does not fit the entity.
         """
+        if record.key in self.damaged:
+            raise EntityDamagedError(record.key, self.damaged[record.key])
         if record.closed is not None:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
-            raise EntityBusyError(record.key, self.sealed, "a change during it")
+            raise EntityBusyError.during(record.key, self.sealed, "a change")
+
+    def mark_damaged(self, record: EntityRecord, damage: Damage) -> EntityDamagedError:
+        """Refuse changes of a live object from now on: an event of the log does not fit its entity. Returns the error that says so."""
+        self.damaged[record.key] = damage
+        record.closed = str(damage)
+        return EntityDamagedError(record.key, damage)
 
     def touch(self, record: EntityRecord) -> Sink:
         """Under construction: what restorers change in an object that has been made is not appended; it is compared with its state."""
@@ -217,8 +234,9 @@ class Membership:
                 return obj
             reference = self._identify(obj, entity_type, entity_id)
             newcomers = self._gather(obj, reference)
-            for key in newcomers:
-                self._check_addable(key)
+            self._check_newcomers(newcomers)
+            if data is not None:
+                check_plain(data, ("data",))
             for newcomer, itself, state in newcomers.values():
                 record = self._adopt(newcomer, itself, state)
                 record.manual = capture == "on_record" and itself is obj
@@ -228,8 +246,37 @@ class Membership:
     def check_referred(self, obj: Any) -> None:
         """Whether an entity that a change refers to is here or can be added; nothing is added yet. Errors are those of `add`."""
         if not self.restoring and self.record_of(obj) is None:
-            for newcomer in self._gather(obj, self._identify(obj, None, None)):
-                self._check_addable(newcomer)
+            self._check_newcomers(self._gather(obj, self._identify(obj, None, None)))
+
+    def _check_newcomers(self, newcomers: dict[str, tuple[EntityReference, Any, dict[str, Any]]]) -> None:
+        """Every reason to refuse new entities, before anything is done of any of them."""
+        scope = open_scope_of(self)
+        for key, (_, _, state) in newcomers.items():
+            self._check_addable(key)
+            try:
+                check_types(state)
+            except UnstorableValueError as error:
+                raise error.within(key) from None
+            self.check_references(key, state.values(), scope)
+
+    def check_references(self, key: str, values: Iterable[Any], scope: Scope | None) -> None:
+        """Refuse references to an entity that another block creates: it may be rolled back, and comes into the log later.
+
+        Args:
+            key: who is to refer.
+            values: plain values that it is to hold.
+            scope: the block it happens in.
+
+        Raises:
+            EntityBusyError: there is one.
+        """
+        if not self.open_transactions:
+            return
+        for referred in referred_keys(values):
+            record = self._records.get(referred)
+            born = record.born if record is not None else None
+            if born is not None and (scope is None or not scope.within(born)):
+                raise EntityBusyError(referred, born.title, f"a reference from {key}, which does not belong to that block,")
 
     def adopt_referred(self, obj: Any) -> None:
         """Add an entity that a change of an added one refers to."""
@@ -273,7 +320,10 @@ class Membership:
             )
         identity = entity_id if entity_id is not None else getattr(obj, "id", None)
         if not isinstance(identity, str):
-            raise ConfigurationError(f"a {chosen} needs an id: give entity_id=..., or the object a text attribute `id`")
+            raise ConfigurationError(
+                f"{type(obj).__name__} object has no id, and as an entity of type {chosen} it needs an id: give entity_id='...', "
+                "or the object an attribute `id` that is text"
+            )
         return EntityReference(chosen, check_entity_id(identity))
 
     def _given_type(self, cls: type) -> str | None:
@@ -332,10 +382,12 @@ class Membership:
     def _check_addable(self, key: str) -> None:
         """Every reason to refuse a new entity, before anything of it is done."""
         if self.sealed is not None:
-            raise EntityBusyError(key, self.sealed, "an addition during it")
+            raise EntityBusyError.during(key, self.sealed, "an addition")
         scope = scope_of(self)
         if scope is not None:
             scope.transaction.check_open(key)
+        if key in self.damaged:
+            raise EntityDamagedError(key, self.damaged[key])
         if key in self._records:
             raise EntityExistsError(key, "get it with symphony.entities.get")
         removed = self.removed.get(key)
@@ -357,7 +409,7 @@ class Membership:
             record.version = removed.version
         elif not self.knows_all_ids:
             record.version = self.log.entity_status_now(key)[0]
-        self.install(record, state)
+        self.install(record)
         return record
 
     def take_in(self, beside: Membership) -> None:
@@ -375,40 +427,39 @@ class Membership:
                     raise EntityExistsError(record.key, "it was added while it was loaded")
             for record in made:
                 record.world = self
-                self.install(record, record.known)
+                self.install(record)
+            self.damaged.update(beside.damaged)
 
-    def install(self, record: EntityRecord, state: dict[str, Any] | None) -> None:
-        """Make a record part of this world; `state` is the last known one of an object that does not track itself."""
+    def install(self, record: EntityRecord) -> None:
+        """Make a record part of this world."""
         self._records[record.key] = record
         if kind_of(record.obj) == "entity":
             record.obj.__dict__["_symphony_record"] = record
         else:
-            record.known = state
             self._foreign[id(record.obj)] = record
 
     def forget(self, record: EntityRecord) -> None:
         """Take a record out of this world, as if it had never been added; a thread that waits to change its object is refused."""
-        record.closed = "its addition was undone"
+        record.closed = UNDONE
         self._records.pop(record.key, None)
         self._foreign.pop(id(record.obj), None)
         if kind_of(record.obj) == "entity":
             record.obj.__dict__.pop("_symphony_record", None)
 
     def _begin_history(self, record: EntityRecord, state: dict[str, Any], name: str | None, data: Any) -> None:
-        change = (SET, (), state)
         version = record.restorer.state_version if record.restorer is not None else 1
         scope = scope_of(self)
         if scope is not None:
             draft = scope.transaction.draft(record, scope, new=True, name=name or scope.name or f"{record.entity_type}Created")
-            draft.keep(change, (self.forget, record))
+            draft.begin(state, (self.forget, record))
             segment = draft.segment
         else:
             segment = record.new_segment(current_attribution.get(), name or f"{record.entity_type}Created")
-            segment.changes.append(change)
+            segment.begin(state)
             segment.open = name is None
         segment.state_version = version if version != 1 else None
         if data is not None:
-            segment.data = data
+            segment.data = copy_plain(data)
 
     def remove(self, entity: EntityLike, *, event_name: str | None = None, data: Any = None) -> None:
         """Remove an entity: a tombstone in the log, its history stays. Its object is detached.
@@ -419,10 +470,13 @@ class Membership:
         with self.lock:
             record = self.record_for(entity)
             self.check_open(record)
+            if data is not None:
+                check_plain(data, ("data",))
+                data = copy_plain(data)
             if record.broken is not None and not record.version:
                 self.outbox.forget(record)  # it never reached the log: there is nothing to remove from it
                 self.forget(record)
-                record.closed = "it was removed"
+                record.closed = REMOVED
                 return
             scope = scope_of(self)
             if scope is not None:
@@ -435,7 +489,7 @@ class Membership:
                     raise EntityBusyError(record.key, record.holder.name, "its removal outside it")
                 sink = record.new_segment(current_attribution.get(), event_name or f"{record.entity_type}Deleted", data)
             sink.keep((REMOVE, ()), (self._unremove, record, self.removed.get(record.key)))
-            record.closed = "it was removed"
+            record.closed = REMOVED
             self.knows_all_ids = False  # the next one of this id has to go on with its version
             self._records.pop(record.key)
             self._foreign.pop(id(record.obj), None)
@@ -446,7 +500,7 @@ class Membership:
         self.removed.pop(record.key, None)
         if before is not None:
             self.removed[record.key] = before
-        self.install(record, record.known or {})
+        self.install(record)
 
     def count(self, births: int, removed: EntityRecord | None = None) -> None:
         """Take note of what has been appended: how many entities the log has alive, and removals that need not be kept in mind."""

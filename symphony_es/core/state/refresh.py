@@ -1,7 +1,12 @@
-"""Putting one object back to the log's state, after changes of it could not be appended."""
+"""Putting one object back to the log's state, after changes of it could not be appended.
+
+The state is read without the world's lock, so others go on meanwhile. What was read counts only if nothing of the entity has been
+submitted since: the version that was read is the one that the object stands for. Otherwise it is read again.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from symphony_es.core.state.builder import note_difference
@@ -9,7 +14,7 @@ from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import UnrestoredEntity, upcast_state
-from symphony_es.core.state.tracking.connect import connect
+from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
 from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer
 from symphony_es.core.state.tracking.making import Making
 from symphony_es.core.state.waking import call_hooks, watched
@@ -21,6 +26,9 @@ from symphony_es.events.references import find_references
 
 __all__ = ["refresh"]
 
+MOST_READS = 100
+"""How often a state is read again because the entity was changed meanwhile; then its changes leave no room for a refresh."""
+
 
 async def refresh(world: World, history: StateHistory, entity: Any) -> list[Change]:
     """Put an object back to the log's state; returns the changes that were not appended and are dropped.
@@ -29,27 +37,54 @@ async def refresh(world: World, history: StateHistory, entity: Any) -> list[Chan
     never did is here again.
 
     Raises:
-        EntityBusyError: a transaction claims it.
+        EntityBusyError: a transaction claims it, or others change it all the time. Nothing is dropped.
         EntityNotFoundError: there is no such entity.
+        DetachedEntityError: it was removed, or its world replaced, while its state was read. Nothing is dropped.
+        EntityDamagedError: an event of the log does not fit it. Its changes are refused until it has been repaired.
     """
     record = world.record_for(entity)
-    _check_free(record)
-    await world.outbox.flush([])
-    state = await history.entity_at(record.key, history.log.head)
-    with world.lock:
+    for _ in range(MOST_READS):
         _check_free(record)
-        dropped = record.lost_changes()
-        record.dropped, record.pending, record.adoption = [], [], None
-        world.outbox.forget(record)
-        record.broken = None
-        if state is None or state.deleted:
-            record.version = 0 if state is None else state.version
-            world.forget(record)
-            return dropped
-        record.version, record.generation, record.closed = state.version, state.generation, None
-        world.removed.pop(record.key, None)
-        world.install(record, state.data or {})
-        _put(world, record, state)
+        await world.outbox.flush([])
+        with world.lock:
+            broken, marked = record.broken, record.key in world.damaged  # what is damaged cannot be changed meanwhile
+        state = await history.entity_at(record.key, history.log.head)
+        with world.lock:
+            _check_free(record)
+            if record.broken is not broken or (broken is None and not marked and not _is_newest(record, state)):
+                continue
+            if broken is None and not marked:
+                world.check_open(record)
+            return _put_back(world, record, state)
+    raise EntityBusyError(
+        record.key, "others", "a refresh", f"{record.key} is changed faster than its state can be read: refresh it when it is left alone"
+    )
+
+
+def _is_newest(record: EntityRecord, state: EntityState | None) -> bool:
+    """Whether an entity that is in step has the version that was read, and nothing of it waits to be submitted."""
+    if state is not None and state.damage is not None:
+        return True  # whatever has been submitted since cannot be applied
+    return not record.pending and record.version == (0 if state is None else state.version)
+
+
+def _put_back(world: World, record: EntityRecord, state: EntityState | None) -> list[Change]:
+    dropped = record.lost_changes()
+    record.dropped, record.pending, record.adoption = (), (), None
+    world.outbox.forget(record)
+    record.broken = None
+    if state is not None and state.damage is not None:
+        raise world.mark_damaged(record, state.damage)
+    world.damaged.pop(record.key, None)
+    if state is None or state.deleted:
+        record.version = 0 if state is None else state.version
+        world.forget(record)
+        return dropped
+    record.version, record.generation, record.closed = state.version, state.generation, None
+    world.removed.pop(record.key, None)
+    record.shadow = state.data or {}
+    world.install(record)
+    _put(world, record, state)
     return dropped
 
 
@@ -61,7 +96,7 @@ def _check_free(record: EntityRecord) -> None:
 def _put(world: World, record: EntityRecord, state: EntityState) -> None:
     data, restorer = state.data or {}, world.restorer_of(record.entity_type)
     if isinstance(record.obj, UnrestoredEntity):
-        record.known, record.obj.state = None, data
+        record.shadow, record.obj.state = None, data
         return
     same = state.state_version == restorer.state_version
     current = data if same else upcast_state(restorer, data, state.state_version, world.types)
@@ -72,11 +107,13 @@ def _put(world: World, record: EntityRecord, state: EntityState) -> None:
         for path, reference in find_references(current):
             target = world.find(reference)
             if target is not None:
-                connect(record.obj, path, reference, target)
+                with suppress(UnhashableTargetError):  # it stays the reference that a resume would report
+                    connect(record.obj, path, reference, target)
         with watched(world, {record.key: data}):
             failed = call_hooks(making.hooked if restorer.spec.hook is None else [*making.hooked, record.obj])
-        if failed:
-            raise RestorationError(f"{record.key} has been put back, but {'; '.join(failed.values())}")
     else:
+        failed = {}
         world.reset(record, current)
     note_difference(world, record, state, ResumeReport(position=state.position))
+    if failed:
+        raise RestorationError(f"{record.key} has been put back, but {'; '.join(failed.values())}")

@@ -221,7 +221,7 @@ def left_out(plain: Any, types: TypeTable, path: tuple[Any, ...] = ()) -> Iterat
 
 def _fields_of(plain: Tagged, cls: Any, spec: Any, data: dict[str, Any], making: Making) -> dict[str, Any] | None:
     """The live fields, in the order of the class; None, and a note, where one cannot be made."""
-    if plain.kind != spec.kind or data.keys() != spec.field_set:
+    if plain.kind != spec.kind or plain.name != spec.name or data.keys() != spec.field_set:
         making.changed = True
     held = {}
     for name in spec.fields:
