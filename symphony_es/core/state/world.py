@@ -176,6 +176,14 @@ class World(Membership):
             return
         await self.outbox.flush([self.record_for(entity) for entity in entities] or None)
 
+    async def unload(self, record: EntityRecord) -> None:
+        """Make an entity not live any more, once all that was changed in it is durable; see `Entities.unload`."""
+        while True:
+            self.foreign.record(record, None)
+            await self.flush(record.reference)
+            if self.let_go(record):
+                return
+
     def close(self, why: str) -> None:
         """Detach all objects that are this world's own: changing one raises `DetachedEntityError` from now on."""
         with self.lock:
