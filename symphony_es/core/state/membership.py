@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.boundary import Boundary
 from symphony_es.core.state.outbox import Outbox
 from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
@@ -22,9 +24,11 @@ from symphony_es.core.state.transactions import Scope, Transaction, open_scope_o
 from symphony_es.errors import (
     REMOVED,
     UNDONE,
+    UNLOADED,
     ConfigurationError,
     DetachedEntityError,
     EntityBusyError,
+    EntityDamagedError,
     EntityExistsError,
     EntityNotFoundError,
     EntityOutOfStepError,
@@ -35,6 +39,7 @@ from symphony_es.errors import (
     UnstorableValueError,
 )
 from symphony_es.events.changes import REMOVE, Change
+from symphony_es.events.fold import Damage
 from symphony_es.events.identifiers import check_entity_id, check_entity_type
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import check_plain, check_types, copy_plain
@@ -74,10 +79,23 @@ class Membership:
         self.sealed: str | None = None
         self.removed: dict[str, EntityRecord] = {}
         self.touched: set[str] = set()
+        self.damaged: dict[str, Damage] = {}
         self.watch: Watch | None = None  # while the hooks of restored objects run
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
         self.open_transactions: set[Transaction] = set()
+
+    takes_objects: ClassVar[bool] = False
+    """Whether values may be objects of foreign classes; see `Boundary`."""
+
+    @cached_property
+    def boundary(self) -> Boundary:
+        """This world as the values of a run see it."""
+        return Boundary(self)
+
+    def around(self, obj: Any) -> Membership:
+        """This world as the values of an entity see it."""
+        return cast("Membership", self.boundary) if getattr(obj, "_symphony_at_boundary", False) else self
 
     # -- finding ------------------------------------------------------------------------------------------------------
 
@@ -160,11 +178,20 @@ class Membership:
         Raises:
             DetachedEntityError: the object is not part of a world any more.
             EntityBusyError: a resume builds the world that may replace this one, or the Symphony is being closed.
+            EntityDamagedError: an event of the log does not fit the entity.
         """
+        if record.key in self.damaged:
+            raise EntityDamagedError(record.key, self.damaged[record.key])
         if record.closed is not None:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
             raise EntityBusyError.during(record.key, self.sealed, "a change")
+
+    def mark_damaged(self, record: EntityRecord, damage: Damage) -> EntityDamagedError:
+        """Refuse changes of a live object from now on: an event of the log does not fit its entity. Returns the error that says so."""
+        self.damaged[record.key] = damage
+        record.closed = str(damage)
+        return EntityDamagedError(record.key, damage)
 
     def touch(self, record: EntityRecord) -> Sink:
         """Under construction: what restorers change in an object that has been made is not appended; it is compared with its state."""
@@ -307,7 +334,7 @@ class Membership:
             return EntityReference(spec.name, check_entity_id(obj.id))
         if kind_of(obj) is not None or isinstance(obj, (str, EntityReference, UnrestoredEntity)):
             raise EntityTypeError(f"a {type(obj).__name__} is no entity; add an @entity object or one of a class of your own")
-        chosen = check_entity_type(entity_type or self._given_type(type(obj)) or type(obj).__name__)
+        chosen = check_entity_type(entity_type or self.given_type(type(obj)) or type(obj).__name__)
         restorer = self.restorers.restorer_for(chosen)
         if restorer is not None and restorer.restored_class is not None and not isinstance(obj, restorer.restored_class):
             raise EntityTypeError(
@@ -322,7 +349,7 @@ class Membership:
             )
         return EntityReference(chosen, check_entity_id(identity))
 
-    def _given_type(self, cls: type) -> str | None:
+    def given_type(self, cls: type) -> str | None:
         """The name that a foreign class was registered under, where the application gave it one that is a type."""
         name = self.types.name_of(cls)
         return None if name is None or ":" in name else name
@@ -354,9 +381,10 @@ class Membership:
                 missing = [name for name in type(obj)._symphony_spec.fields if name not in held]
                 if missing:
                     raise EntityTypeError(f"{reference.key} has no {missing[0]!r} yet: set every field before the object is added")
+                world = self.around(obj)
                 for name in type(obj)._symphony_spec.fields:
-                    admit(held[name], self) if kind_of(held[name]) is None else None
-                return {name: plain_at(held[name], self, name) for name in type(obj)._symphony_spec.fields}
+                    admit(held[name], world) if kind_of(held[name]) is None else None
+                return {name: plain_at(held[name], world, name) for name in type(obj)._symphony_spec.fields}
             return plain_state(self._read(obj, self.restorer_of(reference.entity_type)), self)
         except UnstorableValueError as error:
             raise error.within(reference.key) from error.__cause__
@@ -381,6 +409,8 @@ class Membership:
         scope = scope_of(self)
         if scope is not None:
             scope.transaction.check_open(key)
+        if key in self.damaged:
+            raise EntityDamagedError(key, self.damaged[key])
         if key in self._records:
             raise EntityExistsError(key, "get it with symphony.entities.get")
         removed = self.removed.get(key)
@@ -421,6 +451,7 @@ class Membership:
             for record in made:
                 record.world = self
                 self.install(record)
+            self.damaged.update(beside.damaged)
 
     def install(self, record: EntityRecord) -> None:
         """Make a record part of this world."""
@@ -442,6 +473,25 @@ class Membership:
         if kind_of(record.obj) == "entity":
             record.obj.__dict__.pop("_symphony_record", None)
         give_back(list(moves), self)
+
+    def let_go(self, record: EntityRecord) -> bool:
+        """Make an entity not live any more; it stays in the log. False where changes of it are not durable yet.
+
+        Raises:
+            EntityBusyError: a transaction claims it.
+            DetachedEntityError: it is not live.
+        """
+        with self.lock:
+            self.check_open(record)
+            if record.holder is not None:
+                raise EntityBusyError(record.key, record.holder.name, "an unloading")
+            if record.pending or self.outbox.holds(record):
+                return False
+            record.closed = UNLOADED
+            self.in_part, self.knows_all_ids = True, False
+            self._records.pop(record.key)
+            self._foreign.pop(id(record.obj), None)
+            return True
 
     def _begin_history(self, record: EntityRecord, state: dict[str, Any], name: str | None, data: Any, moves: list[Move]) -> None:
         version = record.restorer.state_version if record.restorer is not None else 1

@@ -64,7 +64,7 @@ class Site:
             try:
                 self.record, self.path = locate(self.node)  # where it is now that nobody else can move it
                 if self.record is record:
-                    self.world, self.sink = record.world, record.sink()
+                    self.world, self.sink = record.world.around(record.obj), record.sink()
                     return self
             except BaseException:
                 self.record = None

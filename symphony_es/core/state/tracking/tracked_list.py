@@ -127,11 +127,8 @@ class TrackedList(list[Any]):
             super().append(live)
             if not free:
                 site.settle([(at, live)])
-            small = free or is_small(plain)
-            site.keep(
-                [(APPEND, site.path, plain) if small else (SPLICE, site.path, at, at, [plain])],
-                (self._symphony_undo, site.moves, at, at + 1, []),
-            )
+            change: Change = (APPEND, site.path, plain) if free or is_small(plain) else (SPLICE, site.path, at, at, [plain])
+            site.keep([change], (self._symphony_undo, site.moves, at, at + 1, []))
             if not free:
                 site.bring(live)
 
