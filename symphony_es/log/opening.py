@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 from uuid import UUID
 
-from symphony_es.errors import AnchorMismatchError, LogDamagedError, LogError
+from symphony_es.errors import AnchorMismatchError, LogDamagedError, SymphonyError
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.rows import commitment, event_id_of
 from symphony_es.log.directory import DirectoryLock, prepare_file
+from symphony_es.log.head_note import HEAD_NAME, noted_head
 from symphony_es.log.recorder import Anchor, LogRecorder, missing
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.walscan import scan_wal
@@ -30,6 +31,11 @@ def open_recorder(directory: Path, lock: DirectoryLock, anchor: Anchor | None, *
     """
     path = directory / DATABASE_NAME
     made = prepare_file(path)
+    if lock.was_used and not _begins_as_a_database(path) and not ignore_anchor:
+        raise LogDamagedError(
+            f"{path} {'is missing' if made else 'does not begin as a database does'}, and a log was written there: restore a backup, "
+            f"or remove {lock.path} to begin a new one"
+        )
     unclean = not lock.was_clean
     if unclean and scan_wal(directory / f"{DATABASE_NAME}-wal", directory / SCRATCH_NAME) == "damaged" and not ignore_anchor:
         raise LogDamagedError(
@@ -44,10 +50,28 @@ def open_recorder(directory: Path, lock: DirectoryLock, anchor: Anchor | None, *
             check_anchor(recorder, anchor)
         if unclean:
             verify_tail(recorder, anchor.position if anchor is not None and not ignore_anchor else 0)
-    except LogError:
+            if not ignore_anchor:
+                _check_note(recorder, directory / HEAD_NAME)
+    except SymphonyError:
         recorder.close()
         raise
     return recorder
+
+
+def _check_note(recorder: SQLiteLogRecorder, path: Path) -> None:
+    log_id, head = recorder.log_id(), recorder.head()
+    noted = noted_head(path, log_id.bytes if log_id is not None else bytes(16))
+    if noted > head:
+        raise LogDamagedError(
+            f"the log of {path.parent} was acknowledged up to position {noted}, and ends at {head}: its write-ahead file was cut or damaged; "
+            "restore a backup, or open with ignore_anchor=True to go on with what is there"
+        )
+
+
+def _begins_as_a_database(path: Path) -> bool:
+    """Whether a file is more than an empty one; the log's tables may stand in its write-ahead file alone."""
+    wal = path.with_name(f"{path.name}-wal")
+    return any(file.exists() and file.stat().st_size > 0 for file in (path, wal))
 
 
 def check_anchor(recorder: LogRecorder, anchor: Anchor) -> None:
