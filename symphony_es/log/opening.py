@@ -36,7 +36,7 @@ def open_recorder(directory: Path, lock: DirectoryLock, anchor: Anchor | None, *
             f"{path} {'is missing' if made else 'does not begin as a database does'}, and a log was written there: restore a backup, "
             f"or remove {lock.path} to begin a new one"
         )
-    unclean = not lock.was_clean
+    unclean = not lock.was_clean or not (lock.was_used or made)  # a database without a lock: nobody knows how its last writer ended
     if unclean and scan_wal(directory / f"{DATABASE_NAME}-wal", directory / SCRATCH_NAME) == "damaged" and not ignore_anchor:
         raise LogDamagedError(
             f"{path}-wal holds acknowledged commits that are damaged, and opening the log would drop them and all later ones: "
