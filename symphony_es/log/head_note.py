@@ -2,7 +2,8 @@
 
 SQLite drops what does not check at the end of its write-ahead file in silence, a whole tail of commits where the file was cut. The note is
 written after a commit is durable and before anybody is told, so the log never ends before it. It is not synced: after a power loss it may
-be older than the log, which is no fault; after the end of a process it is as new as the last commit that anybody was told of.
+be older than the log, which is no fault; after the end of a process it is as new as the last commit that anybody was told of. It tells
+where that commit began, too: a log that lacks this commit alone is opened, and what it lacks is reported.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from symphony_es.diagnostics import get_logger
 __all__ = ["HEAD_NAME", "HeadNote", "noted_head"]
 
 HEAD_NAME = "events.db-head"
-_NOTE = struct.Struct(">8s16sQ")
+_NOTE = struct.Struct(">8s16sQQ")
 _CHECK = struct.Struct(">I")
 _MAGIC = b"symhead1"
 logger = get_logger(__name__)
@@ -36,6 +37,7 @@ class HeadNote:
         self._path = path
         self._log_id = log_id
         self._descriptor = -1
+        self._head = head
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -46,7 +48,8 @@ class HeadNote:
         """Note that the log goes up to a position, which is durable."""
         if self._descriptor < 0:
             return
-        note = _NOTE.pack(_MAGIC, self._log_id, head)
+        note = _NOTE.pack(_MAGIC, self._log_id, self._head, head)
+        self._head = head
         try:
             os.pwrite(self._descriptor, note + _CHECK.pack(crc32(note)), 0)
         except OSError as error:
@@ -60,13 +63,13 @@ class HeadNote:
             self._descriptor = -1
 
 
-def noted_head(path: Path, log_id: bytes) -> int:
-    """The position up to which a log went at least; 0 where there is no note of it, or one that does not check."""
+def noted_head(path: Path, log_id: bytes) -> tuple[int, int]:
+    """The positions up to which a log went before its last commit, and after it; 0 where no note of it is there, or none that checks."""
     try:
         content = path.read_bytes()
-        magic, of_log, head = _NOTE.unpack_from(content)
+        magic, of_log, before, head = _NOTE.unpack_from(content)
         (check,) = _CHECK.unpack_from(content, _NOTE.size)
     except (OSError, struct.error):
-        return 0
+        return 0, 0
     whole = magic == _MAGIC and of_log == log_id and check == crc32(content[: _NOTE.size])
-    return int(head) if whole else 0
+    return (int(before), int(head)) if whole else (0, 0)

@@ -122,7 +122,7 @@ class EventLog(LogReader):
             path = directory / DATABASE_NAME
             if lost_commits(path):
                 raise LogDamagedError(
-                    f"{path}-wal holds acknowledged commits that are damaged, and readers would not see them, nor later ones: restore a backup"
+                    f"{path}-wal holds acknowledged commits that are damaged, and readers would not see them: restore a backup"
                 )
             return cls(SQLiteLogRecorder(path, read_only=True, immutable=not may_change(path)), read_only=True)
 
@@ -152,6 +152,11 @@ class EventLog(LogReader):
     def path(self) -> Path | None:
         """The database file; None in memory."""
         return self._recorder.path if isinstance(self._recorder, SQLiteLogRecorder) else None
+
+    @property
+    def lost_at_the_end(self) -> tuple[int, int] | None:
+        """First and last position of the last commit before a crash, where opening found that it is missing; None where nothing is."""
+        return self._recorder.lost_at_the_end if isinstance(self._recorder, SQLiteLogRecorder) else None
 
     async def log_id(self) -> UUID | None:
         """The identity that the log was made with, which copies of it keep; None in memory."""

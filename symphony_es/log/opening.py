@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from uuid import UUID
 
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import AnchorMismatchError, LogDamagedError, SymphonyError
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.rows import commitment, event_id_of
@@ -19,6 +20,7 @@ from symphony_es.log.walscan import scan_wal
 __all__ = ["DATABASE_NAME", "check_anchor", "open_recorder"]
 
 DATABASE_NAME = "events.db"
+logger = get_logger(__name__)
 SCRATCH_NAME = f"{DATABASE_NAME}-wal.check"
 
 
@@ -60,11 +62,14 @@ def open_recorder(directory: Path, lock: DirectoryLock, anchor: Anchor | None, *
 
 def _check_note(recorder: SQLiteLogRecorder, path: Path) -> None:
     log_id, head = recorder.log_id(), recorder.head()
-    noted = noted_head(path, log_id.bytes if log_id is not None else bytes(16))
-    if noted > head:
+    before, noted = noted_head(path, log_id.bytes if log_id is not None else bytes(16))
+    if before <= head < noted:
+        recorder.lost_at_the_end = (head + 1, noted)
+        logger.warning("last_commit_missing", first=head + 1, last=noted, log=str(path.parent))
+    elif noted > head:
         raise LogDamagedError(
-            f"the log of {path.parent} was acknowledged up to position {noted}, and ends at {head}: its write-ahead file was cut or damaged; "
-            "restore a backup, or open with ignore_anchor=True to go on with what is there"
+            f"the log of {path.parent} was acknowledged up to position {noted}, and ends at {head}: its write-ahead file was cut or "
+            "damaged; restore a backup, or open with ignore_anchor=True to go on with what is there"
         )
 
 
