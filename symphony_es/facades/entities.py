@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from symphony_es.core.state.repair import repair
 from symphony_es.core.state.tracking.live import kind_of
-from symphony_es.errors import EntityNotFoundError
+from symphony_es.errors import EntityBusyError, EntityNotFoundError
 from symphony_es.events.references import EntityReference
 from symphony_es.guesses import pointing_out
 
@@ -236,6 +236,26 @@ class Entities:
         key = names.key(entity, entity_id)
         with names.explaining(key):
             self._symphony.world.remove(key)
+
+    async def unload(self, entity: Any, entity_id: str | None = None) -> None:
+        """Let go of the live object of an entity, named as for `get`: it stays in the log, and `load` makes a new object of it.
+
+        What has been changed is durable first. The object in hand can no longer be changed. Live entities that refer to it keep that
+        object, so unload what nothing live refers to.
+
+        Raises:
+            EntityNotFoundError: there is none that is live.
+            EntityBusyError: a transaction claims it, or it is a run that executes.
+            EntityOutOfStepError: changes of it could not be appended. In all cases it stays live.
+        """
+        symphony = self._symphony
+        key = symphony.names.key(entity, entity_id)
+        with symphony.names.explaining(key):
+            record = symphony.world.record_for(key)
+        engine = symphony.registry.get("workflow_engine") if "workflow_engine" in symphony.registry else None
+        if engine is not None and record.entity_type == "Workflow" and engine.active.get(record.obj) is not None:
+            raise EntityBusyError.during(key, "its execution", "an unloading")
+        await symphony.world.unload(record)
 
     def delete(self, entity: Any, entity_id: str | None = None) -> None:
         """Remove an entity; see `remove`."""

@@ -14,8 +14,8 @@ from symphony_es.core.state.blocks import Recording, TransactionBlock
 from symphony_es.core.state.foreign import ForeignObjects
 from symphony_es.core.state.membership import EntityLike, Membership
 from symphony_es.core.state.records import EntityRecord, Segment
-from symphony_es.core.state.tracking.capture import revive
 from symphony_es.core.state.tracking.connect import connect
+from symphony_es.core.state.tracking.rebuilding import revive
 from symphony_es.core.state.transactions import Handed, Transaction, open_scope_of, scope_of
 from symphony_es.errors import EntityBusyError
 from symphony_es.events.references import find_references
@@ -175,6 +175,14 @@ class World(Membership):
         if self.restoring:
             return
         await self.outbox.flush([self.record_for(entity) for entity in entities] or None)
+
+    async def unload(self, record: EntityRecord) -> None:
+        """Make an entity not live any more, once all that was changed in it is durable; see `Entities.unload`."""
+        while True:
+            self.foreign.record(record, None)
+            await self.flush(record.reference)
+            if self.let_go(record):
+                return
 
     def close(self, why: str) -> None:
         """Detach all objects that are this world's own: changing one raises `DetachedEntityError` from now on."""
