@@ -119,7 +119,8 @@ async def outcome(directory: Path, states: list[States], events: int) -> str:
             await symphony.resume()
             found = states_of(symphony)
             read = [event async for page in symphony.log.read() for event in page]
-            told = {probe_id: (await symphony.log.read_entity(f"DamageProbe:{probe_id}"))[-1].position for probe_id in found}
+            histories = {probe_id: await symphony.log.read_entity(f"DamageProbe:{probe_id}") for probe_id in found}
+            told = {probe_id: history[-1].position if history else 0 for probe_id, history in histories.items()}
     except SymphonyError as error:
         return f"error: {type(error).__name__}"
     same = [plain_equal(list(found.items()), list(state.items())) for state in states[:2]]
