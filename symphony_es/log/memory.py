@@ -170,6 +170,16 @@ class MemoryLogRecorder(ProcessRecorder):
         with self._lock:
             return self._base.copy() if self._dropped else None
 
+    def base_position(self) -> int:
+        """See `LogRecorder`."""
+        return self._dropped
+
+    def base_state(self, key: str) -> EntityState | None:
+        """See `LogRecorder`."""
+        with self._lock:
+            state = self._base.states.get(key)
+            return state.copy() if state is not None else None
+
     def maintain(self) -> None:
         """There is nothing to do."""
 

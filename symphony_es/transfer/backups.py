@@ -19,7 +19,8 @@ from pathlib import Path
 from symphony_es.core.state.files.directory import discard, sync_directory, unavailable
 from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
 from symphony_es.errors import BackupDamagedError, LogDamagedError, SnapshotDamagedError
-from symphony_es.log.log import DATABASE_NAME, Anchor, check_anchor
+from symphony_es.log.opening import DATABASE_NAME, check_anchor
+from symphony_es.log.recorder import Anchor
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.sqlite_raw import RawLog, lost_commits
 from symphony_es.transfer.placing import absolute, building, check_free_directory, put_directory
@@ -74,7 +75,7 @@ async def backup(directory: Path | str, target: Path | str, *, on_progress: OnPr
 
 
 async def restore(backup_directory: Path | str, directory: Path | str, *, on_progress: OnProgress | None = None) -> BackupReport:
-    """Put a backup in place as a state directory. The backup is verified first, and stays as it is.
+    """Put a backup in place as a state directory. The backup is verified first, and stays as it is; entities damaged in it stay damaged.
 
     Args:
         directory: it must not exist, be empty, or hold a log without events.
@@ -89,7 +90,7 @@ async def restore(backup_directory: Path | str, directory: Path | str, *, on_pro
     origin, to = absolute(backup_directory), absolute(directory)
     await in_thread(lambda _: check_free_directory(to))
     report: VerifyReport = await verify(origin)
-    if not report.ok:
+    if not report.whole:  # an entity that is damaged is as damaged as it was, and can be repaired
         raise BackupDamagedError(origin, report)
     async with building(to) as place:
         return await in_thread(lambda stop: _backup(origin, place, to, stop, on_progress))

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.foreign import raise_first
-from symphony_es.core.state.history import PAGE
 from symphony_es.core.state.past.moments import LATEST, read_moment
 from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.diagnostics import get_logger
@@ -68,9 +67,7 @@ class CheckpointReader:
         entries = self._entries
         if entries is None or self.log.read_only:  # another process makes and deletes checkpoints
             entries = entries or CheckpointList()
-            own_keys = (f"{CHECKPOINT_TYPE}:", f"{CHECKPOINT_TYPE};")
-            while rows := await self.log.read_rows(after=entries.position, limit=PAGE, key_range=own_keys):
-                entries.feed([decode_row(row) for row in rows])
+            entries.feed([decode_row(row) for row in await self.log.rows_of_type(CHECKPOINT_TYPE, entries.position)])
             self._entries = self._entries or entries  # another call may have been faster, and its list already knows more
         entries = self._entries or entries
         self._take_in(entries)

@@ -21,9 +21,11 @@ from symphony_es.core.state.transactions import Scope, Transaction, open_scope_o
 from symphony_es.errors import (
     REMOVED,
     UNDONE,
+    UNLOADED,
     ConfigurationError,
     DetachedEntityError,
     EntityBusyError,
+    EntityDamagedError,
     EntityExistsError,
     EntityNotFoundError,
     EntityOutOfStepError,
@@ -34,6 +36,7 @@ from symphony_es.errors import (
     UnstorableValueError,
 )
 from symphony_es.events.changes import REMOVE, Change
+from symphony_es.events.fold import Damage
 from symphony_es.events.identifiers import check_entity_id, check_entity_type
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import check_plain, check_types, copy_plain
@@ -73,6 +76,7 @@ class Membership:
         self.sealed: str | None = None
         self.removed: dict[str, EntityRecord] = {}
         self.touched: set[str] = set()
+        self.damaged: dict[str, Damage] = {}
         self.watch: Watch | None = None  # while the hooks of restored objects run
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
@@ -159,11 +163,20 @@ class Membership:
         Raises:
             DetachedEntityError: the object is not part of a world any more.
             EntityBusyError: a resume builds the world that may replace this one, or the Symphony is being closed.
+            EntityDamagedError: an event of the log does not fit the entity.
         """
+        if record.key in self.damaged:
+            raise EntityDamagedError(record.key, self.damaged[record.key])
         if record.closed is not None:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
             raise EntityBusyError.during(record.key, self.sealed, "a change")
+
+    def mark_damaged(self, record: EntityRecord, damage: Damage) -> EntityDamagedError:
+        """Refuse changes of a live object from now on: an event of the log does not fit its entity. Returns the error that says so."""
+        self.damaged[record.key] = damage
+        record.closed = str(damage)
+        return EntityDamagedError(record.key, damage)
 
     def touch(self, record: EntityRecord) -> Sink:
         """Under construction: what restorers change in an object that has been made is not appended; it is compared with its state."""
@@ -285,7 +298,7 @@ class Membership:
             return EntityReference(spec.name, check_entity_id(obj.id))
         if kind_of(obj) is not None or isinstance(obj, (str, EntityReference, UnrestoredEntity)):
             raise EntityTypeError(f"a {type(obj).__name__} is no entity; add an @entity object or one of a class of your own")
-        chosen = check_entity_type(entity_type or self._given_type(type(obj)) or type(obj).__name__)
+        chosen = check_entity_type(entity_type or self.given_type(type(obj)) or type(obj).__name__)
         restorer = self.restorers.restorer_for(chosen)
         if restorer is not None and restorer.restored_class is not None and not isinstance(obj, restorer.restored_class):
             raise EntityTypeError(
@@ -300,7 +313,7 @@ class Membership:
             )
         return EntityReference(chosen, check_entity_id(identity))
 
-    def _given_type(self, cls: type) -> str | None:
+    def given_type(self, cls: type) -> str | None:
         """The name that a foreign class was registered under, where the application gave it one that is a type."""
         name = self.types.name_of(cls)
         return None if name is None or ":" in name else name
@@ -359,6 +372,8 @@ class Membership:
         scope = scope_of(self)
         if scope is not None:
             scope.transaction.check_open(key)
+        if key in self.damaged:
+            raise EntityDamagedError(key, self.damaged[key])
         if key in self._records:
             raise EntityExistsError(key, "get it with symphony.entities.get")
         removed = self.removed.get(key)
@@ -399,6 +414,7 @@ class Membership:
             for record in made:
                 record.world = self
                 self.install(record)
+            self.damaged.update(beside.damaged)
 
     def install(self, record: EntityRecord) -> None:
         """Make a record part of this world."""
@@ -415,6 +431,25 @@ class Membership:
         self._foreign.pop(id(record.obj), None)
         if kind_of(record.obj) == "entity":
             record.obj.__dict__.pop("_symphony_record", None)
+
+    def let_go(self, record: EntityRecord) -> bool:
+        """Make an entity not live any more; it stays in the log. False where changes of it are not durable yet.
+
+        Raises:
+            EntityBusyError: a transaction claims it.
+            DetachedEntityError: it is not live.
+        """
+        with self.lock:
+            self.check_open(record)
+            if record.holder is not None:
+                raise EntityBusyError(record.key, record.holder.name, "an unloading")
+            if record.pending or self.outbox.holds(record):
+                return False
+            record.closed = UNLOADED
+            self.in_part, self.knows_all_ids = True, False
+            self._records.pop(record.key)
+            self._foreign.pop(id(record.obj), None)
+            return True
 
     def _begin_history(self, record: EntityRecord, state: dict[str, Any], name: str | None, data: Any) -> None:
         version = record.restorer.state_version if record.restorer is not None else 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.names import Names
 from symphony_es.core.state.past.moments import LAST_NS, Time, nanoseconds
-from symphony_es.errors import ConfigurationError, PositionNotFoundError, ProjectionUnavailableError
+from symphony_es.errors import ConfigurationError, ProjectionUnavailableError
 from symphony_es.events.identifiers import id_of_text
 from symphony_es.events.rows import decode_row
 from symphony_es_projections.audit_trail import AuditFilter, AuditTrail
@@ -167,11 +167,10 @@ class Audit:
 
     async def _find(self, wanted: AuditFilter, limit: int, *, newest_first: bool) -> list[Event]:
         head = await self.log.refresh_head()
-        base = self.log.base  # in memory, what came before it is no longer kept
-        low = max(base.position if base is not None else 0, wanted.after_position or 0)
+        low = max(self.log.base_position, wanted.after_position or 0)
         high = head if wanted.before_position is None else min(head, wanted.before_position - 1)
         if wanted.entity is not None:
-            kept = base.states.get(wanted.entity) if base is not None else None
+            kept = self.log.base_state(wanted.entity)
             oldest = kept.version if kept is not None else 0
             first, last = [await self._version_at(wanted.entity, position, oldest) for position in (low, high)]
             return await self._of_entity(wanted, first, last, limit, newest_first=newest_first)
@@ -192,7 +191,7 @@ class Audit:
         high = self.log.entity_status_now(key)[0]
         while low < high:
             middle = (low + high + 1) // 2
-            (row,) = await self.log.read_entity_rows(key, middle - 1, None, 1)
+            row = await self.log.entity_row(key, middle)
             low, high = (middle, high) if row[0] <= position else (low, middle - 1)
         return low
 
@@ -203,8 +202,8 @@ class Audit:
         page = min(PAGE, max(limit, 100))
         while first < last and len(found) < limit:
             after, until = (max(first, last - page), last) if newest_first else (first, min(last, first + page))
-            rows = await self.log.read_entity_rows(wanted.entity, after, None, until - after)
-            met = [event for event in map(decode_row, rows) if wanted.matches(event)]
+            pages = self.log.entity_pages(wanted.entity, after, last_version=until)
+            met = [event async for rows in pages for event in map(decode_row, rows) if wanted.matches(event)]
             found += reversed(met) if newest_first else met
             first, last = (first, after) if newest_first else (until, last)
         return found[:limit]
@@ -230,10 +229,8 @@ class Audit:
                 runs.append((position, position))
         found: dict[int, Event] = {}
         for first, last in runs:
-            rows = await self.log.read_rows(first - 1, last, PAGE)
-            if len(rows) != last - first + 1:
-                raise PositionNotFoundError(f"the audit trail knows positions {first} to {last}, and the log has {len(rows)} of them")
-            found.update((row[0], decode_row(row)) for row in rows)
+            async for rows in self.log.pages(first - 1, last, PAGE):
+                found.update((row[0], decode_row(row)) for row in rows)
         return [found[position] for position in positions]
 
 

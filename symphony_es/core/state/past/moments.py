@@ -102,10 +102,10 @@ async def position_at_time(log: EventLog, moment: datetime) -> int:
         PositionNotFoundError: in memory, it is before the history that is kept.
     """
     position = await log.position_at(nanoseconds(moment) + LAST_NS)
-    base = log.base
-    if base is not None and position == base.position < log.head:  # nobody knows any more when the events before had happened
+    base = log.base_position
+    if base and position == base < log.head:  # nobody knows any more when the events before had happened
         raise PositionNotFoundError(
-            f"{moment.isoformat()} is before what is still in memory: the kept history begins at {base.position} (memory_events=...)"
+            f"{moment.isoformat()} is before what is still in memory: the kept history begins at {base} (memory_events=...)"
         )
     return position
 

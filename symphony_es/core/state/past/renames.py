@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
-from symphony_es.events.comparison import ValueChange, trace_changes
+from symphony_es.core.state.past.walk import Walk
+from symphony_es.events.comparison import ValueChange
 from symphony_es.events.event import ADOPTION_EVENT
 from symphony_es.events.references import Path
 from symphony_es.events.rows import decode_row
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from symphony_es.core.state.names import Names
 
 __all__ = ["PathInTime", "path_in_time", "renames_in"]
-
-PAGE = 1000
 
 
 class PathInTime:
@@ -85,17 +84,14 @@ async def path_in_time(history: StateHistory, names: Names, key: str, path: Path
     """Find where a value has stood: a look-up for an entity that has kept its shape, and else a pass over its events."""
     renames: list[tuple[int, dict[Path, Path]]] = []
     log = history.log
-    base = log.base
-    after = base.position if base is not None else 0
-    if await log.read_rows(after, until, 1, (ADOPTION_EVENT,), (key, f"{key}\0")):
-        kept = base.states.get(key) if base is not None else None
-        state, version = (kept.data, kept.version) if kept is not None else (None, 0)
-        while rows := await log.read_entity_rows(key, version, until, PAGE):
+    if await log.read_rows(log.base_position, until, 1, (ADOPTION_EVENT,), (key, f"{key}\0")):
+        kept = log.base_state(key)
+        walk = Walk(kept)
+        async for rows in log.entity_pages(key, kept.version if kept is not None else 0, until):
             for event in map(decode_row, rows):
-                state, changes = trace_changes(state, event.changes)
-                if event.name == ADOPTION_EVENT and (renamed := renames_in(changes)):
+                changes = walk.take(event, tell=event.name == ADOPTION_EVENT)
+                if changes and (renamed := renames_in(changes)):
                     renames.append((event.version, renamed))
-            version = rows[-1][2]
     if names.state_version(key.partition(":")[0]) != 1:
         state_then = await history.entity_at(key, log.head if until is None else until)
         renamed = renames_in(names.pending_upcast(state_then))
