@@ -14,8 +14,8 @@ from symphony_es.core.state.blocks import Recording, TransactionBlock
 from symphony_es.core.state.foreign import ForeignObjects
 from symphony_es.core.state.membership import EntityLike, Membership
 from symphony_es.core.state.records import EntityRecord, Segment
-from symphony_es.core.state.tracking.capture import revive
 from symphony_es.core.state.tracking.connect import connect
+from symphony_es.core.state.tracking.rebuilding import revive
 from symphony_es.core.state.transactions import Handed, Transaction, open_scope_of, scope_of
 from symphony_es.errors import EntityBusyError
 from symphony_es.events.references import find_references
