@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony_es.core.state.attribution import SYSTEM_ACTOR, Attribution, current_attribution
-from symphony_es.core.state.shadow import advance
+from symphony_es.core.state.shadow import advance, put_plain
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.core.state.transactions import current_scope, scope_of
 from symphony_es.errors import EntityBusyError
@@ -69,7 +69,7 @@ class Segment:
         shadow = self.record.shadow
         if change[0] is SET and len(change[1]) == 1 and type(change[2]) in SCALARS and shadow is not None:
             shadow[change[1][0]] = change[2]
-        else:
+        elif shadow is None or put_plain(shadow, change) is None:
             advance(self.record, change, undo)
         self.changes.append(change)
 

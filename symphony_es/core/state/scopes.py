@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
-from symphony_es.core.state.shadow import advance, order_before
+from symphony_es.core.state.shadow import advance, order_before, put_plain
 from symphony_es.core.state.tracking.live import record_above
 from symphony_es.core.state.tracking.mending import mend, nodes_in, reorder
 from symphony_es.errors import EntityBusyError, TransactionEndedError
@@ -85,6 +85,8 @@ class Draft:
             name = change[1][0]
             scope.undo_log.append((record, undo, (put_back, shadow, name, shadow.get(name, ABSENT))))
             shadow[name] = change[2]
+        elif shadow is not None and (back := put_plain(shadow, change)) is not None:
+            scope.undo_log.append((record, undo, back))
         else:
             order, inverse = order_before(record, change), list[Any]()
             advance(record, change, undo, scope, inverse)
