@@ -20,12 +20,15 @@ from symphony_es.events.changes import (
     DISCARD,
     INSERT,
     KEY_TYPES,
+    LONG,
     MAX_DEPTH,
     REMOVE,
     SCALARS,
     SET,
+    TEXTS,
     Change,
     apply_changes,
+    as_extension,
     check_change,
 )
 from symphony_es.events.diff import diff
@@ -44,10 +47,13 @@ __all__ = ["advance", "check_form", "compare_with_shadow", "order_before", "put_
 _INTO = frozenset({INSERT, APPEND, ADD, DISCARD})  # what they bring stands one level below their path
 
 
-def advance(record: EntityRecord, change: Change, back: tuple[Any, ...], scope: Scope | None = None, undo: Undo | None = None) -> None:
+def advance(record: EntityRecord, change: Change, back: tuple[Any, ...], scope: Scope | None = None, undo: Undo | None = None) -> Change:
     """Apply a change that has been made in an object to its shadow; where it cannot be recorded, the object is put back.
 
     Costs what the change costs.
+
+    Returns:
+        the change as it is recorded: where a long text or bytes is set to one that begins with it, what extends it.
 
     Args:
         change: what has been made.
@@ -64,6 +70,8 @@ def advance(record: EntityRecord, change: Change, back: tuple[Any, ...], scope: 
     try:
         check_form(change)
         record.world.check_references(record.key, change[2:], scope)
+        if change[0] == SET and type(change[2]) in TEXTS and len(change[2]) >= LONG and change[1]:
+            change = as_extension(value_at(record.shadow, change[1]), change)
         if undo is not None and not change[1]:
             undo.append((setattr, record, "shadow", record.shadow))
         record.shadow = apply_changes(record.shadow, (change,), undo=undo)
@@ -79,6 +87,7 @@ def advance(record: EntityRecord, change: Change, back: tuple[Any, ...], scope: 
     except Exception:
         put_back(back)
         raise
+    return change
 
 
 def put_plain(shadow: dict[str, Any], change: Change) -> tuple[Any, ...] | None:
@@ -89,6 +98,8 @@ def put_plain(shadow: dict[str, Any], change: Change) -> tuple[Any, ...] | None:
     if len(change) != 3 or type(change[2]) not in SCALARS:
         return None
     operation, path, value = change
+    if type(value) in TEXTS and len(value) >= LONG:
+        return None  # it may extend what is there
     holder: Any = shadow.get(path[0]) if path else None
     if operation is APPEND and len(path) == 1 and type(holder) is list:
         holder.append(value)

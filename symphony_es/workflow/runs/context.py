@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.live import admit, kind_of, plain_of
 from symphony_es.errors import UnstorableValueError
-from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, REMOVE, SET, SPLICE, Change
+from symphony_es.events.changes import ADD, APPEND, DISCARD, EXTEND, INSERT, REMOVE, SET, SPLICE, Change
 from symphony_es.events.diff import diff
 from symphony_es.events.values import check_plain, plain_equal
 from symphony_es.workflow.runs.outputs import StepOutputs
@@ -188,11 +188,13 @@ def _write_difference(target: Any, key: str, new: Any, world: Membership) -> boo
 def _apply(root: Any, change: Change) -> None:
     """Makes one change of a diff through the containers that record it."""
     operation, path, *values = change
-    if operation in (SET, REMOVE):
+    if operation in (SET, REMOVE, EXTEND):
         *parents, last = path
         holder = _walk(root, parents)
         if operation == REMOVE:
             del holder[last]
+        elif operation == EXTEND:
+            holder[last] += values[0]
         else:
             holder[last] = values[0]
         return
