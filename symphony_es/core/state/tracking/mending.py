@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.tracking.live import UNOWNED, kind_of, locate, own, plain_of, record_above
 from symphony_es.core.state.tracking.making import Making, enliven
-from symphony_es.core.state.tracking.places import detach
+from symphony_es.core.state.tracking.places import detach, is_node
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.paths import value_at
 from symphony_es.events.references import find_references
@@ -44,7 +44,7 @@ def mend(record: EntityRecord, nodes: Iterable[Any]) -> None:
         if type(node) not in UNOWNED and kind_of(node) in ("part", "container"):
             owner, path = locate(node)
             if owner is record:
-                _fill(node, value_at(record.shadow, path), record.world)
+                _fill(node, value_at(record.shadow, path), node._symphony_owner, record.world)
 
 
 def reorder(live: Any, plain: dict[Any, Any]) -> None:
@@ -53,23 +53,25 @@ def reorder(live: Any, plain: dict[Any, Any]) -> None:
         _refill_dict(live, {key: live[key] for key in plain})
 
 
-def _fill(live: Any, plain: Any, world: Membership) -> Any:
-    """What stands for a plain value: the live one, with its content put right, or a new one where it is another thing."""
+def _fill(live: Any, plain: Any, owner: Any, world: Membership) -> Any:
+    """What stands for a plain value: the live one, with its content put right, or a new one where it is another's, or another thing."""
     if type(live) in UNOWNED:
         return live if plain_equal(live, plain) else _made(plain, world)
     kind = kind_of(live)
+    if kind in ("part", "container") and live._symphony_owner is not owner:
+        return _made(plain, world)
     if kind == "part" and type(plain) is Tagged and plain.kind == "part" and live._symphony_spec.fields == tuple(plain.data):
         for name, item in plain.data.items():
-            _stand(live, live.__dict__, name, _fill(live.__dict__.get(name), item, world))
+            _stand(live, live.__dict__, name, _fill(live.__dict__.get(name), item, live, world))
         return live
     if kind == "container":
         if isinstance(live, list) and type(plain) is list:
-            if len(live) != len(plain) or any(_fill(one, item, world) is not one for one, item in zip(live, plain, strict=True)):
-                members = [_fill(live[at], item, world) if at < len(live) else _made(item, world) for at, item in enumerate(plain)]
+            if len(live) != len(plain) or any(_fill(one, item, live, world) is not one for one, item in zip(live, plain, strict=True)):
+                members = [_fill(live[at], item, live, world) if at < len(live) else _made(item, world) for at, item in enumerate(plain)]
                 _refill_list(live, members)
             return live
         if isinstance(live, dict) and type(plain) is dict:
-            items = {key: _fill(live[key], item, world) if key in live else _made(item, world) for key, item in plain.items()}
+            items = {key: _fill(live[key], item, live, world) if key in live else _made(item, world) for key, item in plain.items()}
             if list(live) != list(items) or any(live[key] is not item for key, item in items.items()):
                 _refill_dict(live, items)
             return live
@@ -108,7 +110,8 @@ def _detach(owner: Any, members: Iterable[Any]) -> None:
     """What does not come back is not the entity's any more: whoever has it in hand is told so at its next change."""
     record = record_above(owner)
     for member in members:
-        detach(member, record.key if record is not None else "its entity")
+        if is_node(member) and member._symphony_owner is owner:  # else it has come to stand elsewhere
+            detach(member, record.key if record is not None else "its entity")
 
 
 def _refill_list(live: list[Any], members: list[Any]) -> None:
