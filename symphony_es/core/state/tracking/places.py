@@ -14,9 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from symphony_es.core.state.tracking.live import MISSING, UNOWNED, attributes_of, kind_of, own, plain_of, record_above
-from symphony_es.errors import UnstorableValueError
-from symphony_es.events.values import plain_equal
+from symphony_es.core.state.tracking.live import MISSING, UNOWNED, attributes_of, kind_of, own, record_above
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
@@ -173,31 +171,36 @@ def stands_elsewhere(live: Any, owner: Any) -> bool:
     return record_above(live) is not None
 
 
-def settle(live: Any, owner: Any, key: Any, world: Membership | None, moves: list[Move]) -> None:
-    """Make an owner that belongs to a Symphony the owner of what was put there, and of all that it holds."""
+def settle(live: Any, owner: Any, key: Any, world: Membership | None, moves: list[Move] | None) -> None:
+    """Make an owner that belongs to a Symphony the owner of what was put there, and of all that it holds.
+
+    Args:
+        moves: gets what was taken from elsewhere; None when something is put back, which takes nothing from anywhere.
+    """
     if not is_node(live):
         return
     was = live._symphony_owner
-    if was is not None and was is not owner:
+    if was is not None and was is not owner and moves is not None:
         _leave(live, moves)  # something that was put here just before holds it as well
     own(live, owner, key)
     if was is not owner:
         settle_members(live, world, moves)
 
 
-def settle_members(holder: Any, world: Membership | None, moves: list[Move]) -> None:
-    """Make a node the owner of all that it holds: while it was new, it may have shared that with others."""
+def settle_members(holder: Any, world: Membership | None, moves: list[Move] | None) -> None:
+    """Make a node the owner of all that it holds: while it was new, it may have shared that with others. `moves` as in `settle`."""
     nodes = list(_nodes_in(holder))
     last = {id(item): key for key, item in nodes}
     for key, item in nodes:
         was = item._symphony_owner
         record = record_above(was) if was is not None and was is not holder else None
-        if last[id(item)] != key or (record is not None and world is not None and not world.may_take(record)):
+        taken = record is not None and moves is not None and (world is None or world.may_take(record))
+        if last[id(item)] != key or (record is not None and not taken):
             copy = clone(item)
             place(holder, key, copy)
             own(copy, holder, key)
             continue
-        if record is not None:
+        if taken and moves is not None:
             _leave(item, moves)
         own(item, holder, key)
         if record is None:
@@ -205,24 +208,20 @@ def settle_members(holder: Any, world: Membership | None, moves: list[Move]) -> 
 
 
 def give_back(moves: list[Move], world: Membership | None) -> None:
-    """After a rollback: what was taken stands again where it stood, unless that place has changed meanwhile; then it is detached."""
+    """After a rollback: what was taken stands again where its copy stands, with that one's content once it has been mended.
+
+    Where the copy stands nowhere any more, or its entity is somebody else's now, what was taken is detached.
+    """
     while moves:
         node, owner, copy = moves.pop()
         if node._symphony_owner is not None and record_above(node) is not None:
             continue  # it stands somewhere again
         record = record_above(owner)
         key = owner._symphony_key_of(copy) if copy._symphony_owner is owner else MISSING
-        if key is not MISSING and record is not None and world is not None and world.may_take(record) and _equal(node, copy, world):
+        if key is not MISSING and record is not None and world is not None and world.may_take(record):
             place(owner, key, node)
             own(node, owner, key)
             copy._symphony_owner = Detached(record.key)
-            settle_members(node, world, [])
+            settle_members(node, world, None)
         else:
             node._symphony_owner = Detached(record.key if record is not None else "its entity")
-
-
-def _equal(one: Any, other: Any, world: Membership) -> bool:
-    try:
-        return plain_equal(plain_of(one, world), plain_of(other, world))
-    except UnstorableValueError:
-        return False

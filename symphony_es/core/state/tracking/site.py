@@ -203,9 +203,9 @@ def put_back(node: Any, moves: list[Move], left: Iterable[Any], came: Iterable[t
         elif stands_elsewhere(live, node):
             copy = clone(live)  # somebody has put it elsewhere meanwhile
             place(node, key, copy)
-            settle(copy, node, key, record.world, [])
+            settle(copy, node, key, record.world, None)
         else:
-            settle(live, node, key, record.world, [])
+            settle(live, node, key, record.world, None)
     give_back(moves, record.world if record is not None else None)
 
 
