@@ -5,12 +5,13 @@ Plain calls: what they record is durable after `await symphony.flush()`, or afte
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from symphony_es.core.state.repair import repair
 from symphony_es.core.state.tracking.live import kind_of
-from symphony_es.errors import EntityNotFoundError
+from symphony_es.errors import EntityBusyError, EntityNotFoundError
+from symphony_es.events.paths import parse_path
 from symphony_es.events.references import EntityReference
 from symphony_es.guesses import pointing_out
 
@@ -237,6 +238,26 @@ class Entities:
         with names.explaining(key):
             self._symphony.world.remove(key)
 
+    async def unload(self, entity: Any, entity_id: str | None = None) -> None:
+        """Let go of the live object of an entity, named as for `get`: it stays in the log, and `load` makes a new object of it.
+
+        What has been changed is durable first. The object in hand can no longer be changed. Live entities that refer to it keep that
+        object, so unload what nothing live refers to.
+
+        Raises:
+            EntityNotFoundError: there is none that is live.
+            EntityBusyError: a transaction claims it, or it is a run that executes.
+            EntityOutOfStepError: changes of it could not be appended. In all cases it stays live.
+        """
+        symphony = self._symphony
+        key = symphony.names.key(entity, entity_id)
+        with symphony.names.explaining(key):
+            record = symphony.world.record_for(key)
+        engine = symphony.registry.get("workflow_engine") if "workflow_engine" in symphony.registry else None
+        if engine is not None and record.entity_type == "Workflow" and engine.active.get(record.obj) is not None:
+            raise EntityBusyError.during(key, "its execution", "an unloading")
+        await symphony.world.unload(record)
+
     def delete(self, entity: Any, entity_id: str | None = None) -> None:
         """Remove an entity; see `remove`."""
         self.remove(entity, entity_id)
@@ -256,6 +277,29 @@ class Entities:
                 "keys": "await entities.ids(cls)",
             }
         )
+
+    def extend(self, entity: Any, path: str | Sequence[str | int], tail: str | bytes) -> None:
+        """Put text at the end of a text, or bytes at the end of bytes, of an entity; only the new end is stored.
+
+        What grows by assignment (`note.text += more`) is stored like this by itself once it has 1,024 characters or bytes.
+
+        Args:
+            entity: object, reference or `"Type:id"`.
+            path: where the text or bytes stand: `"parts[0].text"`, or `("parts", 0, "text")`.
+            tail: what comes at the end.
+
+        Raises:
+            EntityNotFoundError: there is no such entity.
+            ConfigurationError: there is nothing at the path that `tail` could extend. In both cases nothing has changed.
+        """
+        where = parse_path(path) if isinstance(path, str) else tuple(path)
+        world = self._symphony.world
+        if not isinstance(entity, str | EntityReference):
+            world.extend(entity, where, tail)
+            return
+        key = self._symphony.names.key(entity)
+        with self._symphony.names.explaining(key):
+            world.extend(key, where, tail)
 
     def record(self, entity: Any, event_name: str | None = None, data: Any = None) -> None:
         """Record what changed in an object that does not track itself; or that something happened to an entity.

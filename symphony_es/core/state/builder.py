@@ -15,6 +15,7 @@ from symphony_es.core.state.bulk import kept_objects
 from symphony_es.core.state.history import live_states
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.report import Difference, ResumeReport, UnresolvedReference
+from symphony_es.core.state.resting import waking
 from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
 from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
 from symphony_es.core.state.tracking.entity_restorer import FLAT, DeclaredEntityRestorer
@@ -39,7 +40,16 @@ SLICE_S = 0.005
 LOOK = 32  # entities between two looks at the clock
 
 
-async def build_world(shell: Host, world: World, fold: Fold, report: ResumeReport, *, strict: bool) -> None:
+async def build_world(
+    shell: Host,
+    world: World,
+    fold: Fold,
+    report: ResumeReport,
+    *,
+    strict: bool,
+    everything: bool = True,
+    types: frozenset[str] | None = None,
+) -> None:
     """Fill a world under construction from the states of a fold.
 
     Args:
@@ -48,18 +58,23 @@ async def build_world(shell: Host, world: World, fold: Fold, report: ResumeRepor
         fold: the states to restore.
         report: filled in.
         strict: raise when a reference has no target.
+        everything: also what a resume leaves at rest.
+        types: without `everything`, only entities of these types, and what they refer to.
 
     Raises:
         RestorationError: a restorer failed. The new world must be thrown away.
         UnresolvedReferenceError: `strict`, and a target is missing.
     """
-    states, report.damaged = await asyncio.to_thread(_alive_and_damaged, fold)
+    alive, report.damaged = await asyncio.to_thread(_alive_and_damaged, fold)
     world.damaged.update(report.damaged)
+    chosen = None if everything else await asyncio.to_thread(waking, alive, types)
+    states = alive if chosen is None else chosen
+    world.in_part = chosen is not None
     builder = WorldBuilder(shell, world, report)
     await builder.create(list(states.values()))
     await builder.connect(strict=strict)
     await builder.compare()
-    world.entity_count = len(states)
+    world.entity_count = len(alive)
 
 
 def _alive_and_damaged(fold: Fold) -> tuple[dict[str, EntityState], dict[str, Damage]]:
@@ -158,6 +173,7 @@ class WorldBuilder:
         self._maker = None
         if isinstance(restorer, DeclaredEntityRestorer) and restorer.is_exact:
             self._maker = restorer
+            self._making.rebuild = restorer.rebuild
 
     async def _restore(self, state: EntityState) -> None:
         """Have an object made by the restorer of its type, whatever that does; a damaged entity is kept as its last good state."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.boundary import Boundary
 from symphony_es.core.state.outbox import Outbox
 from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
@@ -21,6 +23,7 @@ from symphony_es.core.state.transactions import Scope, Transaction, open_scope_o
 from symphony_es.errors import (
     REMOVED,
     UNDONE,
+    UNLOADED,
     ConfigurationError,
     DetachedEntityError,
     EntityBusyError,
@@ -80,6 +83,18 @@ class Membership:
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
         self.open_transactions: set[Transaction] = set()
+
+    takes_objects: ClassVar[bool] = False
+    """Whether values may be objects of foreign classes; see `Boundary`."""
+
+    @cached_property
+    def boundary(self) -> Boundary:
+        """This world as the values of a run see it."""
+        return Boundary(self)
+
+    def around(self, obj: Any) -> Membership:
+        """This world as the values of an entity see it."""
+        return cast("Membership", self.boundary) if getattr(obj, "_symphony_at_boundary", False) else self
 
     # -- finding ------------------------------------------------------------------------------------------------------
 
@@ -297,7 +312,7 @@ class Membership:
             return EntityReference(spec.name, check_entity_id(obj.id))
         if kind_of(obj) is not None or isinstance(obj, (str, EntityReference, UnrestoredEntity)):
             raise EntityTypeError(f"a {type(obj).__name__} is no entity; add an @entity object or one of a class of your own")
-        chosen = check_entity_type(entity_type or self._given_type(type(obj)) or type(obj).__name__)
+        chosen = check_entity_type(entity_type or self.given_type(type(obj)) or type(obj).__name__)
         restorer = self.restorers.restorer_for(chosen)
         if restorer is not None and restorer.restored_class is not None and not isinstance(obj, restorer.restored_class):
             raise EntityTypeError(
@@ -312,7 +327,7 @@ class Membership:
             )
         return EntityReference(chosen, check_entity_id(identity))
 
-    def _given_type(self, cls: type) -> str | None:
+    def given_type(self, cls: type) -> str | None:
         """The name that a foreign class was registered under, where the application gave it one that is a type."""
         name = self.types.name_of(cls)
         return None if name is None or ":" in name else name
@@ -344,9 +359,10 @@ class Membership:
                 missing = [name for name in type(obj)._symphony_spec.fields if name not in held]
                 if missing:
                     raise EntityTypeError(f"{reference.key} has no {missing[0]!r} yet: set every field before the object is added")
+                world = self.around(obj)
                 for name in type(obj)._symphony_spec.fields:
-                    admit(held[name], self) if kind_of(held[name]) is None else None
-                return {name: plain_at(held[name], self, name) for name in type(obj)._symphony_spec.fields}
+                    admit(held[name], world) if kind_of(held[name]) is None else None
+                return {name: plain_at(held[name], world, name) for name in type(obj)._symphony_spec.fields}
             return plain_state(self._read(obj, self.restorer_of(reference.entity_type)), self)
         except UnstorableValueError as error:
             raise error.within(reference.key) from error.__cause__
@@ -430,6 +446,25 @@ class Membership:
         self._foreign.pop(id(record.obj), None)
         if kind_of(record.obj) == "entity":
             record.obj.__dict__.pop("_symphony_record", None)
+
+    def let_go(self, record: EntityRecord) -> bool:
+        """Make an entity not live any more; it stays in the log. False where changes of it are not durable yet.
+
+        Raises:
+            EntityBusyError: a transaction claims it.
+            DetachedEntityError: it is not live.
+        """
+        with self.lock:
+            self.check_open(record)
+            if record.holder is not None:
+                raise EntityBusyError(record.key, record.holder.name, "an unloading")
+            if record.pending or self.outbox.holds(record):
+                return False
+            record.closed = UNLOADED
+            self.in_part, self.knows_all_ids = True, False
+            self._records.pop(record.key)
+            self._foreign.pop(id(record.obj), None)
+            return True
 
     def _begin_history(self, record: EntityRecord, state: dict[str, Any], name: str | None, data: Any) -> None:
         version = record.restorer.state_version if record.restorer is not None else 1

@@ -83,6 +83,7 @@ class Resumption:
         checkpoint: CheckpointEntry | None,
         strict: bool,
         new_world: Callable[[], World],
+        types: frozenset[str] | None = None,
     ) -> ResumeReport:
         """Bring the world to a position; see the module for the order of steps.
 
@@ -113,7 +114,7 @@ class Resumption:
             rewind = await plan_rewind(self.log, fold, checkpoint.event_id if checkpoint is not None else None)
             rewind.heal(fold)
             world = new_world()
-            await build_world(self.shell(world), world, fold, report, strict=strict)
+            await build_world(self.shell(world), world, fold, report, strict=strict, everything=False, types=types)
             await _to_the_end(self._replace(old, world, rewind))
             report.rewound = rewind.keys
         finally:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from symphony_es.core.state.past.renames import path_in_time
 from symphony_es.core.state.past.walk import Walk
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, UnknownPathError, format_path
-from symphony_es.events.changes import SET, Change
+from symphony_es.events.changes import EXTEND, SET, Change
 from symphony_es.events.comparison import ValueChange
 from symphony_es.events.event import Event
 from symphony_es.events.fold import Damage, EntityState
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.history import StateHistory
     from symphony_es.core.state.names import Names
 
-__all__ = ["Blame", "EntityVersion", "blame", "must_exist", "versions"]
+__all__ = ["Blame", "EntityVersion", "blame", "events_of", "kept_from", "must_exist", "versions"]
 
 MOST_BESIDE = 100
 """How many names of one place are looked at for near misses."""
@@ -157,10 +157,10 @@ async def versions(
         wanted = [version for version in found if version.version > after_version and version.event.position > since]
         return _Versions(wanted if limit is None else wanted[:limit])
     found = _Versions[EntityVersion]()
-    kept = _kept_from(history, key)
+    kept = kept_from(history, key)
     first = max(after_version, kept.version if kept is not None else 0)
     walk = Walk(kept if kept is not None and kept.version == first else await _state_after(history, key, first))
-    async for event in _events(history, key, first, until):
+    async for event in events_of(history, key, first, until):
         changes = walk.take(event, tell=True)
         if event.position > since:
             found.append(EntityVersion(event=event, changes=tuple(changes or ()), damage=walk.damage))
@@ -234,10 +234,10 @@ async def _touching(
         UnknownPathError: nothing has ever stood there; raised at the end.
     """
     in_time = await path_in_time(history, names, key, path, until)
-    kept = _kept_from(history, key)
+    kept = kept_from(history, key)
     walk, first, seen = Walk(kept), kept.version if kept is not None else 0, kept is not None
     stood = seen and _value(walk.state, in_time.at(first)) is not ABSENT
-    async for event in _events(history, key, first, until):
+    async for event in events_of(history, key, first, until):
         seen = True
         one, other = in_time.at(event.version - 1), in_time.at(event.version)
         touched = [change for change in event.changes if _touches(change, one) or _touches(change, other)]
@@ -260,11 +260,11 @@ async def _must_have_stood(history: StateHistory, names: Names, key: str, path: 
     Raises:
         UnknownPathError: nothing has ever stood there.
     """
-    kept = _kept_from(history, key)
+    kept = kept_from(history, key)
     walk, first = Walk(kept), kept.version if kept is not None else 0
     depth = 0
     found: dict[Path, None] = {(name,): None for name in names.declared_fields(key.partition(":")[0])}
-    async for event in _events(history, key, first, None):
+    async for event in events_of(history, key, first, None):
         walk.take(event)
         if _value(walk.state, path) is not ABSENT:
             return  # later than what was asked for
@@ -288,13 +288,14 @@ def _beside(state: Any, path: Path) -> tuple[int, list[Path]]:
     return 0, []
 
 
-async def _events(history: StateHistory, key: str, after_version: int, until: int | None) -> AsyncIterator[Event]:
+async def events_of(history: StateHistory, key: str, after_version: int, until: int | None) -> AsyncIterator[Event]:
+    """The events of one entity with later versions, up to a position, page by page."""
     async for rows in history.log.entity_pages(key, after_version, until):
         for row in rows:
             yield decode_row(row)
 
 
-def _kept_from(history: StateHistory, key: str) -> EntityState | None:
+def kept_from(history: StateHistory, key: str) -> EntityState | None:
     """In memory: the state that events no longer kept have led to; None where all are kept."""
     return history.log.base_state(key)
 
@@ -320,7 +321,7 @@ def _touches(change: Change, path: Path) -> bool:
 
 
 def _sets(change: Change, path: Path) -> bool:
-    return bool(change[0] == SET and tuple(change[1]) == path)
+    return bool(change[0] in (SET, EXTEND) and tuple(change[1]) == path)
 
 
 def _value(state: dict[str, Any] | None, path: Path) -> Any:

@@ -28,6 +28,11 @@ class Walk:
         self.state = copy_plain(start.data) if start is not None else None
         self.damage = start.damage if start is not None else None
 
+    def standing(self, key: str) -> EntityState | None:
+        """A copy of the entity's state after the last event, to begin another walk with."""
+        state = self._fold.states.get(key)
+        return state.copy() if state is not None else None
+
     def take(self, event: Event, *, tell: bool = False) -> list[ValueChange] | None:
         """Take an event; returns what it changed, where that is to be told, and None of one that is not applied."""
         self._fold.apply_event(event)

@@ -16,10 +16,10 @@ from symphony_es.core.state.tracking.tracked_dict import TrackedDict
 from symphony_es.core.state.tracking.tracked_list import TrackedList
 from symphony_es.core.state.tracking.tracked_set import TrackedSet
 from symphony_es.core.state.tracking.types import TypeTable, member_of
-from symphony_es.errors import UnstorableValueError
+from symphony_es.errors import UnknownValueError, UnstorableValueError
 from symphony_es.events.values import Tagged, plain_equal
 
-__all__ = ["MAKERS", "Making", "default_of", "enliven", "hook_failed", "how_to_name", "left_out", "loosen", "new_object"]
+__all__ = ["MAKERS", "Making", "default_of", "enliven", "hook_failed", "how_to_name", "left_out", "loosen", "made_of", "new_object"]
 
 new_object: Any = object.__new__
 
@@ -31,13 +31,15 @@ class Making:
         types: the table that knows the classes.
         unmade: names of classes whose values could not be made, with the reason and what to do.
         changed: whether a value differs from what is stored: a field was added or left out, a member has another value.
+        rebuild: makes objects of foreign classes, where the entity at hand may hold them as values.
         hooked: parts that have a hook, in the order of their making, inner ones first.
     """
 
-    __slots__ = ("_members", "changed", "hooked", "types", "unmade")
+    __slots__ = ("_members", "changed", "hooked", "rebuild", "types", "unmade")
 
     def __init__(self, types: TypeTable) -> None:
         self.types = types
+        self.rebuild: Callable[[Tagged, Any, Making], Any] | None = None
         self.unmade: dict[str, str] = {}
         self.changed = False
         self.hooked: list[Any] = []
@@ -79,6 +81,19 @@ def enliven(plain: Any, making: Making) -> Any:
     """The live form of stored plain data; what cannot be made stays as it is stored, and is noted."""
     maker = MAKERS.get(type(plain))
     return plain if maker is None else maker(plain, making)
+
+
+def made_of(plain: Any, types: TypeTable) -> Any:
+    """The live form of plain data that belongs nowhere yet.
+
+    Raises:
+        UnknownValueError: a value in it cannot be made.
+    """
+    making = Making(types)
+    live = enliven(plain, making)
+    if making.unmade:
+        raise UnknownValueError(making.unmade)
+    return live
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
@@ -155,6 +170,8 @@ def how_to_name(plain: Tagged) -> str:
 def _declared(plain: Tagged, cls: Any, making: Making) -> Any:
     """The part or value of a tagged value, rebuilt field by field."""
     spec = cls.__dict__.get("_symphony_spec")
+    if spec is None and making.rebuild is not None:
+        return making.rebuild(plain, cls, making)
     if spec is None or spec.kind not in ("part", "value"):
         return making.cannot(plain, f"{plain.name} is not declared with @{plain.kind} any more: declare it, or give that name an alias")
     data = plain.data
