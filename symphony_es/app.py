@@ -6,11 +6,14 @@ this module opens and closes them in the right order and hands out their calls.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
+import os
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -18,6 +21,7 @@ from symphony_es.core.state.attribution import Attribution, attributed
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.checkpoint import CheckpointManager
 from symphony_es.core.state.history import StateHistory
+from symphony_es.core.state.lifetime import Lifetime, counted, find_open, make_way
 from symphony_es.core.state.loading import Loading
 from symphony_es.core.state.one_at_a_time import OneAtATime
 from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk
@@ -29,7 +33,14 @@ from symphony_es.core.state.restore import RestoreManager, restore_manager
 from symphony_es.core.state.resume import ReplayUntil, Resumption, target_position
 from symphony_es.core.state.transactions import TransactionBlock
 from symphony_es.core.state.world import EntityLike, World
-from symphony_es.errors import ConfigurationError, NotReadyError, PersistenceDisabledError, RunsInProgressError
+from symphony_es.errors import (
+    CloseTimeoutError,
+    ConfigurationError,
+    LogInUseError,
+    NotReadyError,
+    PersistenceDisabledError,
+    RunsInProgressError,
+)
 from symphony_es.events.changes import Change
 from symphony_es.events.fold import Fold
 from symphony_es.events.references import EntityReference
@@ -54,6 +65,9 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
 __all__ = ["Symphony"]
 
 DEFAULT_STATE_DIR = ".symphony"
+CLOSE_TIMEOUT_S = 60.0
+LAST_WAIT_S = 0.1
+"""What is left of the time for the log itself, where what comes before has used all of it up."""
 T = TypeVar("T")
 
 
@@ -101,7 +115,9 @@ class Symphony:
         self.last_resume: ResumeReport | None = None
         self.last_load: ResumeReport | None = None
         self._opened: OpenedLog | None = None
+        self._lifetime: Lifetime | None = None
         self._world: World | None = None
+        self._setting_up = OneAtATime()
         self._restore_callbacks: list[Callable[[Symphony], Any]] = []
         self._changing_world = OneAtATime()
         self._projections: ProjectionRunner | None = None
@@ -142,29 +158,46 @@ class Symphony:
             LogDamagedError, AnchorMismatchError: acknowledged events are missing or damaged; nothing was changed.
             LogUnavailableError: the directory cannot be written, or is on a network file system.
         """
+        if self._lifetime is not None:
+            self._lifetime.check()
         chosen = state_dir if state_dir is not None else self.config.get("state_dir")
-        if self._opened is not None:
-            self._check_same_directory(chosen)
-            return self
-        if chosen is not None and not self.persistence_enabled:
-            raise ConfigurationError("state_dir needs persistence: create the Symphony with persistence_enabled=True")
-        if self.persistence_enabled:
-            self._opened = await open_on_disk(
-                _absolute(chosen or DEFAULT_STATE_DIR),
-                force_network_fs=self._setting("force_network_fs", force_network_fs, False),
-                ignore_anchor=self._setting("ignore_anchor", ignore_anchor, False),
-            )
-        else:
-            self._opened = open_in_memory(self._setting("memory_events", memory_events, 100_000))
-        try:
-            await self._populate(self._setting("resume", resume, None))
-        except BaseException:
-            await self._discard()
-            raise
+        async with self._setting_up("setup", restoring=False):
+            if self._opened is not None:
+                self._check_same_directory(chosen)
+                return self
+            if chosen is not None and not self.persistence_enabled:
+                raise ConfigurationError("state_dir needs persistence: create the Symphony with persistence_enabled=True")
+            opened = await self._open(chosen, memory_events, force_network_fs, ignore_anchor)
+            self._opened, self._lifetime = opened, Lifetime(opened, self)
+            try:
+                await self._populate(self._setting("resume", resume, None))
+            except BaseException:
+                await self._discard()
+                raise
         return self
 
+    async def _open(
+        self, chosen: str | Path | None, memory_events: int | None, force_network_fs: bool | None, ignore_anchor: bool | None
+    ) -> OpenedLog:
+        if not self.persistence_enabled:
+            return open_in_memory(self._setting("memory_events", memory_events, 100_000))
+        directory = _absolute(chosen or DEFAULT_STATE_DIR)
+        opening = partial(
+            open_on_disk,
+            directory,
+            force_network_fs=self._setting("force_network_fs", force_network_fs, False),
+            ignore_anchor=self._setting("ignore_anchor", ignore_anchor, False),
+        )
+        try:
+            return await opening()
+        except LogInUseError as error:
+            if error.process != os.getpid() or not await make_way(directory):
+                raise
+        return await opening()
+
     async def _populate(self, resume: str | None) -> None:
-        world = self._world = self._new_world(empty_log=self.log.head == 0)
+        world = self._new_world(empty_log=self.log.head == 0)
+        self._install(world)
         world.in_part, world.uncounted_until = self.log.head > 0, self.log.head
         if "workflow_engine" not in self.registry:
             self.registry.register("workflow_engine", WorkflowEngine(self))
@@ -173,15 +206,20 @@ class Symphony:
         elif resume is not None:
             raise ConfigurationError(f"setup(resume=...) is 'latest' or left out, not {resume!r}")
 
-    async def _discard(self) -> None:
+    async def _discard(self, timeout_s: float | None = None) -> None:
         opened, self._opened, self._world = self._opened, None, None
         projections, self._projections = self._projections, None
+        if self._lifetime is not None:
+            self._lifetime.over = True
         try:
-            if projections is not None:
-                await projections.close()
+            async with asyncio.timeout(timeout_s):
+                if projections is not None:
+                    await projections.close()
+                if opened is not None:
+                    await opened.settle()
         finally:
             if opened is not None:
-                await opened.close()
+                await opened.log.close(timeout_s)
 
     def _setting(self, name: str, given: Any, default: Any) -> Any:
         return given if given is not None else self.config.get(name, default)
@@ -197,34 +235,72 @@ class Symphony:
             world.outbox.on_submitted = snapshotter.weigh
         return world
 
-    async def close(self) -> None:
+    async def close(self, *, timeout_s: float | None = CLOSE_TIMEOUT_S) -> None:
         """Stop what runs, flush, wait for the snapshot being written, and close the log; closing twice changes nothing.
+
+        Works in any event loop, also in a later one than that of `setup()`. Call it in one loop at a time.
+
+        Args:
+            timeout_s: how long to wait at most, in seconds, before it gives up; None waits for ever.
 
         Raises:
             EntityOutOfStepError: changes of an entity could not be appended; the log is closed all the same.
+            CloseTimeoutError: it took longer; which changes are not known to be durable. The objects are detached; the thread that writes
+                the log goes on with what was submitted and lets go of the directory when that is written.
+            ForkedProcessError: a parent process opened it, which goes on with it.
         """
-        if self._opened is None:
+        if self._lifetime is not None:
+            self._lifetime.check()
+        opened, world = self._opened, self._world
+        if opened is None or world is None:
             return
+        ends = None if timeout_s is None else time.monotonic() + timeout_s
         try:
-            engine = self.registry.get("workflow_engine")
-            if engine.active_runs:
-                await engine.interrupt(engine.active_runs)
-            engine.active.close()
-            self.world.sealed = "closing the Symphony"
-            await self.flush()
-        finally:
-            self.world.close("its Symphony has been closed")
-            await self._discard()
+            try:
+                async with asyncio.timeout(timeout_s) as waiting:
+                    await self._wind_up(world)
+            finally:
+                world.close("its Symphony has been closed")
+                await self._discard(None if ends is None else max(LAST_WAIT_S, ends - time.monotonic()))
+        except (TimeoutError, CloseTimeoutError) as error:
+            if not waiting.expired() and not isinstance(error, CloseTimeoutError):
+                raise
+            with world.lock:
+                world.outbox.settle()
+                undone = world.outbox.undone()
+            what = f"not known to be durable: {counted(undone)}" if undone else "everything is durable; only the end is not known"
+            raise CloseTimeoutError(f"close() has waited for {timeout_s:g} s; {what}", undone) from error
+
+    async def _wind_up(self, world: World) -> None:
+        engine = self.registry.get("workflow_engine")
+        if engine.active_runs:
+            await engine.interrupt(engine.active_runs)
+        engine.active.close()
+        world.sealed = "closing the Symphony"
+        await self.flush()
 
     async def __aenter__(self) -> Self:
         return await self.setup()
 
     async def __aexit__(self, *exception: object) -> None:
-        await self.close()
+        if self._lifetime is None or self._lifetime.here:  # in a child process it is not this one's to close
+            await self.close()
+
+    @classmethod
+    def opened(cls, state_dir: str | Path = DEFAULT_STATE_DIR) -> Symphony:
+        """Return the Symphony of this process that has a directory open for writing. Safe from every thread.
+
+        Raises:
+            NotReadyError: there is none.
+        """
+        found: Symphony = find_open(_absolute(state_dir))
+        return found
 
     # -- what the layers below stand on -------------------------------------------------------------------------------
 
     def _ready(self, what: T | None) -> T:
+        if self._lifetime is not None:
+            self._lifetime.check()
         if what is None:
             raise NotReadyError("this Symphony is not open: await symphony.setup() first, or use `async with`")
         return what
@@ -413,6 +489,8 @@ class Symphony:
 
     def _install(self, world: World) -> None:
         self._world = world
+        if self._lifetime is not None:
+            self._lifetime.world = world
 
     def on_restore(self, callback: Callable[[Symphony], Awaitable[None] | None]) -> Callable[[Symphony], Awaitable[None] | None]:
         """Have a callback called after every resume, to reconnect clients and other resources; usable as a decorator."""

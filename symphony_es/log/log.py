@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,15 @@ from struct import iter_unpack
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from symphony_es.errors import AnchorMismatchError, LogDamagedError, LogError, NotReadyError, PositionNotFoundError
+from symphony_es.errors import (
+    AnchorMismatchError,
+    CloseTimeoutError,
+    ForkedProcessError,
+    LogDamagedError,
+    LogError,
+    NotReadyError,
+    PositionNotFoundError,
+)
 from symphony_es.events.changes import REMOVE
 from symphony_es.events.event import Event, NewEvent
 from symphony_es.events.fold import Fold
@@ -26,6 +35,7 @@ from symphony_es.events.identifiers import uuid7
 from symphony_es.events.rows import Row, commitment, decode_row, encode_body, event_id_of, time_of
 from symphony_es.events.values import Limits
 from symphony_es.log.directory import DirectoryLock, prepare_directory, prepare_file
+from symphony_es.log.forks import Inherited, left_at_fork
 from symphony_es.log.memory import MemoryLogRecorder
 from symphony_es.log.recorder import Anchor, Appended, LogRecorder, PreparedEvent
 from symphony_es.log.sqlite import SQLiteLogRecorder
@@ -45,7 +55,7 @@ LOOK_UP_ROWS = 50  # what looking up an entity counts, so that some hundred make
 T = TypeVar("T")
 
 
-class EventLog:
+class EventLog(Inherited):
     """An ordered, append-only log of events. Make one with `open`, `open_read_only` or `in_memory`."""
 
     def __init__(
@@ -66,8 +76,11 @@ class EventLog:
         self._followers: set[asyncio.Event] = set()
         self._salts: Iterator[bytes] = iter(())
         self._closed = False
-        self._pid = os.getpid()
-        self._writer = None if read_only else Writer(recorder, self._advance, clock_ns)
+        self._forked_from: int | None = None
+        self._ended = False
+        self._ending_failed: LogError | None = None
+        self._writer = None if read_only else Writer(recorder, self._advance, clock_ns, self._end)
+        left_at_fork(self)
 
     # -- opening and closing ------------------------------------------------------------------------------------------
 
@@ -117,7 +130,7 @@ class EventLog:
                 lock.release()
                 raise
 
-        return await asyncio.to_thread(start)
+        return await _opened_in_thread(start)
 
     @classmethod
     async def open_read_only(cls, directory: Path) -> EventLog:
@@ -131,25 +144,77 @@ class EventLog:
             path = directory / DATABASE_NAME
             return cls(SQLiteLogRecorder(path, read_only=True, immutable=not may_change(path)), read_only=True)
 
-        return await asyncio.to_thread(start)
+        return await _opened_in_thread(start)
 
-    async def close(self) -> None:
-        """Write everything submitted, and close; idempotent."""
-        if not self._closed:
-            self._closed = True
-            await asyncio.to_thread(self._close)
+    async def close(self, timeout_s: float | None = None) -> None:
+        """Write everything submitted, and close; idempotent. In a child process it does nothing: the log is the parent's.
+
+        Args:
+            timeout_s: how long to wait for it, in seconds; None waits for ever.
+
+        Raises:
+            CloseTimeoutError: it takes longer. The writer thread lets go of the log when it has written everything.
+            LogUnavailableError: the note that the log is closed could not be written.
+        """
+        self._closed = True
+        try:
+            await asyncio.to_thread(self.end, timeout_s)
+        finally:
             self._wake()
 
-    def _close(self) -> None:
-        if os.getpid() != self._pid:
-            return  # a child process inherited it: the file, its lock and the note that it is open are the parent's
+    def end(self, timeout_s: float | None = None) -> None:
+        """`close` without an event loop. Blocks."""
+        if self._forked_from is not None:
+            return
+        self._closed = True
+        if self._writer is None:
+            self._end()
+        elif not self._writer.close(timeout_s):
+            raise CloseTimeoutError(f"{self.path or 'the log'} is still being written after {timeout_s:g} s", {})
+        if self._ending_failed is not None:
+            raise self._ending_failed
+
+    def end_after(self, submit: Callable[[], None], report: Callable[[], None]) -> None:
+        """Close without waiting: see `Writer.end_after`. Its callers have lost the log, and nobody hears of an error."""
+        self._closed = True
         if self._writer is not None:
-            self._writer.close()
+            self._writer.end_after(submit, report)
+
+    def _end(self) -> None:
+        """Let go of everything, in the writer thread if there is one: nobody writes any more."""
+        if self._ended:
+            return
+        self._ended = True
         self._readers.shutdown()
-        self._recorder.close()
-        if self._lock is not None:
-            self._lock.mark_clean()
-            self._lock.release()
+        try:
+            self._recorder.close()
+            if self._lock is not None:
+                self._lock.mark_clean()
+        except LogError as error:
+            self._ending_failed = error
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed, or its writer thread is closing it."""
+        return self._closed
+
+    @property
+    def lock_file(self) -> tuple[int, int] | None:
+        """Device and inode of the file that is locked while the log is open for writing; None for others."""
+        return self._lock.file if self._lock is not None else None
+
+    def leave_to_parent(self, parent: int) -> None:
+        """See `Inherited`."""
+        self._closed, self._forked_from = True, parent
+
+    def _check_open(self) -> None:
+        if self._forked_from is not None:
+            raise ForkedProcessError(self._forked_from)
+        if self._closed:
+            raise NotReadyError("the log is closed")
 
     # -- appending ----------------------------------------------------------------------------------------------------
 
@@ -247,8 +312,7 @@ class EventLog:
         return await self._in_reader(partial(function, *arguments, **named))
 
     async def _in_reader(self, function: Callable[..., T], *arguments: Any) -> T:
-        if self._closed:
-            raise NotReadyError("the log is closed")
+        self._check_open()
         return await asyncio.get_running_loop().run_in_executor(self._readers, function, *arguments)
 
     async def read_rows(
@@ -411,6 +475,8 @@ class EventLog:
             names: only events of these names.
             poll_s: how often, in seconds, a log that another process writes is asked; in the writing process a signal wakes.
         """
+        if self._forked_from is not None:
+            raise ForkedProcessError(self._forked_from)
         changed = _LoopEvent(asyncio.get_running_loop())
         self._followers.add(changed)
         try:
@@ -458,6 +524,36 @@ class _LoopEvent(asyncio.Event):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self.loop = loop
+
+
+async def _opened_in_thread(start: Callable[[], EventLog]) -> EventLog:
+    """A log that is opened in a thread; when nobody waits for it any more, the thread closes it again."""
+    guard = threading.Lock()
+    opened: list[EventLog] = []
+    wanted = True
+
+    def work() -> EventLog:
+        log = start()
+        with guard:
+            opened.append(log)
+            if wanted:
+                return log
+        log.end()
+        return log
+
+    try:
+        return await asyncio.to_thread(work)
+    except asyncio.CancelledError:
+        with guard:
+            wanted = False
+            unwanted = opened[:]
+        for log in unwanted:  # it was opened, and the cancellation came before it was handed over
+            log.end_after(_nothing, _nothing)
+        raise
+
+
+def _nothing() -> None:
+    """What is left to do for a log that nobody has written."""
 
 
 def _open_recorder(directory: Path, lock: DirectoryLock, anchor: Anchor | None, *, ignore_anchor: bool) -> SQLiteLogRecorder:

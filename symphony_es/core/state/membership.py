@@ -25,12 +25,14 @@ from symphony_es.errors import (
     EntityOutOfStepError,
     EntityOwnershipError,
     EntityTypeError,
+    ForkedProcessError,
     RestorationError,
     UnstorableValueError,
 )
 from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.identifiers import check_entity_id, check_entity_type
 from symphony_es.events.references import EntityReference
+from symphony_es.log.forks import Inherited, left_at_fork
 
 if TYPE_CHECKING:
     from symphony_es.log.log import EventLog
@@ -41,7 +43,7 @@ EntityLike = Any
 """An entity's object, an `EntityReference`, or `"Type:id"`."""
 
 
-class Membership:
+class Membership(Inherited):
     """The live objects of one world by type and id.
 
     Args:
@@ -69,6 +71,14 @@ class Membership:
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
         self.open_transactions: set[Transaction] = set()
+        self.forked_from: int | None = None
+        left_at_fork(self)
+
+    def leave_to_parent(self, parent: int) -> None:
+        """See `Inherited`: nothing here can be changed or made durable any more; a thread of the parent's may have held the lock."""
+        self.forked_from, self.sealed = parent, "a process that was forked"
+        self.lock = self.outbox.lock = threading.RLock()
+        self.outbox.disown()
 
     # -- finding ------------------------------------------------------------------------------------------------------
 
@@ -147,7 +157,10 @@ class Membership:
         Raises:
             DetachedEntityError: the object is not part of a world any more.
             EntityBusyError: a resume builds the world that may replace this one, or the Symphony is being closed.
+            ForkedProcessError: it is the parent process's.
         """
+        if self.forked_from is not None:
+            raise ForkedProcessError(self.forked_from)
         if record.closed is not None:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:

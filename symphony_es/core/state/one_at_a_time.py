@@ -20,6 +20,7 @@ class OneAtATime:
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._block: object | None = None
 
     @asynccontextmanager
@@ -35,7 +36,7 @@ class OneAtATime:
         """
         if restoring or self._block in _around.get():
             raise RestorationError(f"a restorer asks for {what}: it makes one entity, and references are connected when all are made")
-        async with self._lock:
+        async with self._lock_here():
             self._block = object()
             outside = _around.set((*_around.get(), self._block))
             try:
@@ -43,3 +44,10 @@ class OneAtATime:
             finally:
                 self._block = None
                 _around.reset(outside)
+
+    def _lock_here(self) -> asyncio.Lock:
+        """The lock; a new one in a later event loop, since a lock belongs to the loop in which somebody waited for it."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop and (self._loop is None or not self._loop.is_running()):
+            self._loop, self._lock = loop, asyncio.Lock()
+        return self._lock
