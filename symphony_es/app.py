@@ -510,6 +510,7 @@ class Symphony:
 
         On disk, the audit trail is among them.
         """
+        self._ready(self._opened)
         if self._projections is None:
             from symphony_es_projections.runner import ProjectionRunner
 
@@ -685,4 +686,6 @@ class Symphony:
 
 
 def _absolute(path: str | Path) -> Path:
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+        raise ConfigurationError(f"state_dir is the path of a directory, not {path!r}")
     return Path(path).absolute()

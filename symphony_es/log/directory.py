@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import stat
+import threading
 from pathlib import Path
 
 from symphony_es.errors import LogInUseError, LogUnavailableError
@@ -147,6 +148,7 @@ class DirectoryLock(Inherited):
             self._descriptor = -1
             raise _in_use(directory, holder, here=any(lock.file == file for lock in open_ones(DirectoryLock))) from None
         self.file: tuple[int, int] | None = _identity(os.fstat(self._descriptor))
+        self.released = threading.Event()
         before = os.pread(self._descriptor, 100, 0)
         self.was_clean = before in (b"", _CLEAN)
         if not self.was_clean:  # who asks for the lock meanwhile is told of this process, not of one that has ended
@@ -175,6 +177,7 @@ class DirectoryLock(Inherited):
         if descriptor >= 0:
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # a copy of the descriptor in a child process would keep it
             os.close(descriptor)
+            self.released.set()
 
     def __del__(self) -> None:
         if getattr(self, "_descriptor", -1) >= 0:

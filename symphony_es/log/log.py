@@ -78,6 +78,7 @@ class EventLog(Inherited):
         self._closed = False
         self._forked_from: int | None = None
         self._ended = False
+        self.report: Callable[[], None] = _nothing  # what tells of changes that nobody else can tell of
         self._ending_failed: LogError | None = None
         self._writer = None if read_only else Writer(recorder, self._advance, clock_ns, self._end)
         left_at_fork(self)
@@ -177,6 +178,7 @@ class EventLog(Inherited):
     def end_after(self, submit: Callable[[], None], report: Callable[[], None]) -> None:
         """Close without waiting: see `Writer.end_after`. Its callers have lost the log, and nobody hears of an error."""
         self._closed = True
+        self.report = report
         if self._writer is not None:
             self._writer.end_after(submit, report)
 
@@ -210,9 +212,12 @@ class EventLog(Inherited):
         """See `Inherited`."""
         self._closed, self._forked_from = True, parent
 
-    def _check_open(self) -> None:
+    def _check_process(self) -> None:
         if self._forked_from is not None:
             raise ForkedProcessError(self._forked_from)
+
+    def _check_open(self) -> None:
+        self._check_process()
         if self._closed:
             raise NotReadyError("the log is closed")
 
@@ -302,6 +307,7 @@ class EventLog(Inherited):
 
     async def refresh_head(self) -> int:
         """The newest durable position, asked of the store: another process may have appended."""
+        self._check_process()
         if self._writer is None:
             self._head = await self._call(self._recorder.head)
         return self._head
@@ -415,6 +421,7 @@ class EventLog(Inherited):
         Raises:
             DamagedEventError: that event is damaged.
         """
+        self._check_process()
         version = self._recorder.entity_version(key)
         if not version:
             return 0, False
@@ -475,8 +482,7 @@ class EventLog(Inherited):
             names: only events of these names.
             poll_s: how often, in seconds, a log that another process writes is asked; in the writing process a signal wakes.
         """
-        if self._forked_from is not None:
-            raise ForkedProcessError(self._forked_from)
+        self._check_process()
         changed = _LoopEvent(asyncio.get_running_loop())
         self._followers.add(changed)
         try:

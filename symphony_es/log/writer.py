@@ -129,6 +129,7 @@ class Writer:
         self._pending_bytes = 0
         self._waiting_for_room: list[asyncio.Future[None]] = []
         self._closed = False
+        self._ending = False  # then what is queued last ends the thread, and may submit before
         self._pid = os.getpid()
         self._poison: LogUnavailableError | None = None
         self.commits = 0
@@ -246,7 +247,7 @@ class Writer:
             whether the thread has ended; if not, it does when it has written everything.
         """
         with self._lock:
-            if not self._closed:
+            if not self._closed and not self._ending:
                 self._closed = True
                 self._queue.put(None)
         if os.getpid() == self._pid:
@@ -268,6 +269,7 @@ class Writer:
                 self._queue.put(report)
                 self._queue.put(None)
 
+        self._ending = True
         self._queue.put(end)
 
 

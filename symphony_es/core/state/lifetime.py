@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from symphony_es.errors import CloseTimeoutError, ForkedProcessError, LogError, NotReadyError
-from symphony_es.log.directory import LOCK_NAME
+from symphony_es.errors import CloseTimeoutError, ForkedProcessError, NotReadyError
+from symphony_es.log.directory import LOCK_NAME, DirectoryLock
 from symphony_es.log.forks import Inherited, left_at_fork, open_ones
 from symphony_es.log.log import EventLog
 
@@ -123,24 +123,27 @@ def _report(world: World, directory: Path | None) -> None:
 
 
 async def make_way(directory: Path) -> bool:
-    """Have the log of a Symphony of this process that nobody can reach any more let go of its directory.
+    """Have what nobody can reach any more let go of a directory: a Symphony of this process, or an opening that was cancelled.
 
     Returns:
-        whether there was one, so that the directory can be opened.
+        whether the directory is free of this process now.
     """
     gc.collect()
+    file = _lock_file(directory)
+    deadline = time.monotonic() + EXIT_TIMEOUT_S
+    while locks := [lock for lock in open_ones(DirectoryLock) if lock.file == file is not None]:
+        if any(not log.closed and log.lock_file == file for log in open_ones(EventLog)) or time.monotonic() > deadline:
+            return False
+        await to_thread(locks[0].released.wait, 0.05)
+    return True
+
+
+def _lock_file(directory: Path) -> tuple[int, int] | None:
     try:
         info = (directory / LOCK_NAME).stat()
-    except OSError:
-        return False
-    file = (info.st_dev, info.st_ino)
-    if any(lifetime.here and lifetime.opened.log.lock_file == file for lifetime in open_ones(Lifetime)):
-        return False
-    ending = [log for log in open_ones(EventLog) if log.lock_file == file and log.closed]
-    for log in ending:
-        with suppress(CloseTimeoutError, LogError):
-            await to_thread(log.end, EXIT_TIMEOUT_S)
-    return all(log.lock_file is None for log in ending)
+    except (OSError, ValueError):
+        return None
+    return info.st_dev, info.st_ino
 
 
 def find_open(directory: Path) -> Any:
@@ -149,13 +152,11 @@ def find_open(directory: Path) -> Any:
     Raises:
         NotReadyError: there is none.
     """
-    with suppress(OSError):
-        info = (directory / LOCK_NAME).stat()
-        for lifetime in open_ones(Lifetime):
-            if lifetime.here and lifetime.opened.log.lock_file == (info.st_dev, info.st_ino):
-                owner = lifetime.owner()
-                if owner is not None:
-                    return owner
+    file = _lock_file(directory)
+    for lifetime in open_ones(Lifetime) if file is not None else ():
+        owner = lifetime.owner()
+        if lifetime.here and owner is not None and lifetime.opened.log.lock_file == file:
+            return owner
     raise NotReadyError(f"no Symphony of this process has {directory} open for writing; await symphony.setup() opens one")
 
 
@@ -174,8 +175,10 @@ def _at_exit() -> None:
 
 
 def _finish(log: EventLog, deadline: float) -> None:
-    with suppress(CloseTimeoutError):
+    try:
         log.end(max(0.0, deadline - time.monotonic()))
+    except CloseTimeoutError:
+        log.report()
 
 
 atexit.register(_at_exit)

@@ -159,12 +159,20 @@ class Membership(Inherited):
             EntityBusyError: a resume builds the world that may replace this one, or the Symphony is being closed.
             ForkedProcessError: it is the parent process's.
         """
-        if self.forked_from is not None:
-            raise ForkedProcessError(self.forked_from)
+        self.check_process()
         if record.closed is not None:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
             raise EntityBusyError(record.key, self.sealed, "a change during it")
+
+    def check_process(self) -> None:
+        """Do nothing in the process that the world was made in.
+
+        Raises:
+            ForkedProcessError: this is a child of it.
+        """
+        if self.forked_from is not None:
+            raise ForkedProcessError(self.forked_from)
 
     def touch(self, record: EntityRecord) -> Sink:
         """Under construction: what restorers change in an object that has been made is not appended; it is compared with its state."""

@@ -301,6 +301,7 @@ class TransactionBlock(_Block):
         self._claim = list(claim)
 
     async def __aenter__(self) -> Transaction:
+        self.world.check_process()
         with self.world.lock:
             self.world.record_foreign(tolerant=True)
             self._begin()

@@ -16,7 +16,7 @@ from symphony_es.core.state.tracking.capture import revive
 from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.tracking.live import entities_in, kind_of
 from symphony_es.core.state.transactions import Recording, Transaction, TransactionBlock, open_scope_of, scope_of
-from symphony_es.errors import EntityBusyError, ForkedProcessError, SymphonyError, UnstorableValueError
+from symphony_es.errors import EntityBusyError, SymphonyError, UnstorableValueError
 from symphony_es.events.changes import Change
 from symphony_es.events.diff import diff
 from symphony_es.events.references import find_references
@@ -208,8 +208,7 @@ class World(Membership):
         """
         if self.restoring:
             return
-        if self.forked_from is not None:
-            raise ForkedProcessError(self.forked_from)
+        self.check_process()
         await self.outbox.flush([self.record_for(entity) for entity in entities] or None)
 
     def close(self, why: str) -> None:
