@@ -17,9 +17,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from symphony_es.core.state.attribution import Attribution, attributed
+from symphony_es.core.state.attribution import Attribution, acting
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.checkpoint import CheckpointManager
+from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.lifetime import Lifetime, counted, find_open, make_way
 from symphony_es.core.state.loading import Loading
@@ -276,8 +277,10 @@ class Symphony:
         if engine.active_runs:
             await engine.interrupt(engine.active_runs)
         engine.active.close()
+        failures = world.foreign.record_others()
         world.sealed = "closing the Symphony"
-        await self.flush()
+        await world.flush()
+        raise_first(failures)
 
     async def __aenter__(self) -> Self:
         return await self.setup()
@@ -357,15 +360,21 @@ class Symphony:
     def acting_as(self, actor: str, *, reason: str | None = None, **user: Any) -> AbstractContextManager[Attribution]:
         """`with symphony.acting_as("alice"):` names the actor of every change made in the block."""
         fields: dict[str, Any] = {"actor": actor, "user": user or None}
-        return attributed(**fields) if reason is None else attributed(reason=reason, **fields)
+        return acting(**fields) if reason is None else acting(reason=reason, **fields)
 
     async def flush(self) -> None:
-        """Wait until everything changed so far is durable.
+        """Wait until everything changed so far is durable, also in objects of foreign classes, which it compares.
+
+        What it finds there is booked on whom `acting_as` names, else on nobody. An object that an open block or a running step was
+        handed is left to that one.
 
         Raises:
             EntityOutOfStepError: changes of an entity could not be appended; the cause is chained.
+            UnstorableValueError: an object of a foreign class holds what cannot be stored. Everything else is durable.
         """
+        failures = self.world.foreign.record_others()
         await self.world.flush()
+        raise_first(failures)
 
     async def refresh(self, entity: EntityLike) -> list[Change]:
         """Put an object that is out of step back to the log's state; returns the changes that are dropped.
@@ -386,6 +395,10 @@ class Symphony:
             EntityOutOfStepError: changes of an entity could not be appended, so there is no such position.
             DamagedEventError: the first call after opening counts the entities of the events since the nearest snapshot; one is damaged.
         """
+        return await self._on_disk("create_checkpoint").create(self.world, name, metadata, compare=True)
+
+    async def take_checkpoint(self, name: str, metadata: Mapping[str, Any]) -> str:
+        """The same for the engine: what a run's steps were handed has been compared, and other objects are none of its business."""
         return await self._on_disk("create_checkpoint").create(self.world, name, metadata)
 
     async def list_checkpoints(self) -> list[dict[str, Any]]:
@@ -567,7 +580,7 @@ class Symphony:
     async def _settle(self, moment: Moment) -> None:
         """What has been changed so far is part of the latest state."""
         if moment == "latest":
-            await self.flush()
+            await self.world.flush()
 
     async def _restore_past(self, fold: Fold) -> PastObjects:
         world, report = self.world_under_construction(), ResumeReport(position=fold.position)
@@ -685,7 +698,7 @@ class Symphony:
         return self.workflows.build()
 
 
-def _absolute(path: str | Path) -> Path:
+def _absolute(path: object) -> Path:
     if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
         raise ConfigurationError(f"state_dir is the path of a directory, not {path!r}")
     return Path(path).absolute()

@@ -100,8 +100,6 @@ def _states(world: Any) -> dict[str, dict[str, Any]]:
 
 
 async def _rebuild(symphony: Symphony) -> tuple[ResumeReport, dict[str, dict[str, Any]]]:
-    with symphony.world.lock:
-        symphony.world.record_foreign()
     await symphony.flush()
     fold = await symphony.state_history.states_at(symphony.log.head)
     report = ResumeReport(position=fold.position)

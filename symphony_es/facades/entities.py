@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from symphony_es.core.state.past.view import key_of
+from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.errors import EntityNotFoundError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
@@ -43,15 +44,18 @@ class Entities:
             obj: an `@entity` object, or one of any class whose state can be read off it.
             entity_type: for other classes: its type; the class's name when left out.
             entity_id: for other classes: its id; its attribute `id` when left out.
-            capture: when an object of another class is compared with its last known state: `auto` at `record`, at a transaction's
-                and a step's end and at a checkpoint; `on_record` at `record` only.
+            capture: when an object of another class is compared with its last known state: `auto` at `record`, at `flush`, a checkpoint
+                and `close`, and at the end of the transactions and steps that were handed it; `on_record` at `record` only.
 
         Raises:
             EntityExistsError: the id is taken.
             EntityOwnershipError: the object belongs to another Symphony.
             UnstorableValueError: its state holds what cannot be stored. In all cases nothing is added.
         """
-        self._symphony.world.add(obj, entity_type, entity_id, capture=capture)
+        world = self._symphony.world
+        is_here = world.record_of(obj) is not None
+        world.add(obj, entity_type, entity_id, capture=capture)
+        world.foreign.hand([obj], compare=is_here)
         return obj
 
     def get(self, entity_type: str | EntityReference, entity_id: str | None = None) -> Any:
@@ -60,11 +64,17 @@ class Entities:
         Raises:
             EntityNotFoundError: there is none; the message says so when it waits in the log, for `load` or a resume.
         """
-        return self._symphony.world.get(_reference(entity_type, entity_id))
+        return self._handed(self._symphony.world.get(_reference(entity_type, entity_id)))
+
+    def _handed(self, obj: Any) -> Any:
+        """An object that the running block or step is handed; see `symphony_es.core.state.foreign`."""
+        if kind_of(obj) is None and obj is not None:
+            self._symphony.world.foreign.hand([obj])
+        return obj
 
     def find(self, entity_type: str | EntityReference, entity_id: str | None = None) -> Any | None:
         """Like `get`, but None when there is none."""
-        return self._symphony.world.find(_reference(entity_type, entity_id))
+        return self._handed(self._symphony.world.find(_reference(entity_type, entity_id)))
 
     async def load(self, entity: str | EntityReference, *, strict: bool = False) -> Any:
         """Makes an entity live that waits in the log, with all that it refers to, and returns its object: `load("Invoice:7")`.
@@ -97,14 +107,16 @@ class Entities:
         world = self._symphony.world
         if world.restoring or world.sealed is not None or not all(key in world.records for key in keys):
             await self._symphony.load_entities(keys, strict=strict)
-        return [self._symphony.world.get(key) for key in keys]
+        return [self._handed(self._symphony.world.get(key)) for key in keys]
 
     def all(self, entity_type: str | None = None) -> list[Any]:
         """All live objects, or those of one type: those that a resume brought by their ids, then others as they were added or loaded.
 
         What was removed in a transaction that failed comes last.
         """
-        return self._symphony.world.all(entity_type)
+        found = self._symphony.world.all(entity_type)
+        self._symphony.world.foreign.hand(found)
+        return found
 
     def remove(self, entity: Any) -> None:
         """Removes an entity, given as object, reference or `"Type:id"`; its history stays readable and its id may be used again.

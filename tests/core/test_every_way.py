@@ -148,7 +148,6 @@ class Application:
         await self.symphony.flush()
 
     async def picture(self, moment: Any = None) -> bytes:
-        self.symphony.world.record_foreign()
         await self.symphony.flush()
         return picture(
             await self.symphony.state_history.states_at(

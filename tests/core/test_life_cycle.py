@@ -7,7 +7,6 @@ import gc
 import os
 import sys
 import threading
-import warnings
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from symphony_es.errors import (
     SymphonyError,
 )
 from symphony_es.log.sqlite import SQLiteLogRecorder
-from tests.core.programs import HEAD
+from tests.core.programs import HEAD, run
 
 
 @entity
@@ -218,25 +217,23 @@ async def test_one_symphony_in_several_loops(tmp_path: Path, between: str) -> No
 
 async def test_a_run_whose_loop_has_ended_is_in_nobodys_way(tmp_path: Path) -> None:
     """Closing in a later loop waits for no task of the loop that was closed with it."""
-
-    def work() -> None:
-        symphony = on_disk(tmp_path / "log")
-
-        async def begin() -> None:
-            await symphony.setup()
-            definition = symphony.build_workflow().create("Waits").add_wait("later", signal="go").build()
-            await symphony.workflows.start(definition)
-            await asyncio.sleep(0)
-
-        loop = asyncio.new_event_loop()
-        loop.run_until_complete(begin())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-        asyncio.run(symphony.close())
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        await asyncio.to_thread(work)
+    program = """
+import logging
+logging.disable()  # asyncio tells of tasks that nobody ends
+async def begin():
+    await s.setup()
+    await s.workflows.start(s.build_workflow().create("Waits").add_wait("later", within_s=1000).build())
+    await asyncio.sleep(0)
+s = symphony()
+loop = asyncio.new_event_loop()
+loop.run_until_complete(begin())
+loop.close()
+asyncio.run(s.close(timeout_s=20))
+print("closed", flush=True)
+os._exit(0)
+"""
+    result = await run(program, tmp_path / "log")
+    assert result.stdout == "closed\n", result.stderr
 
 
 # -- half way -------------------------------------------------------------------------------------------------------------

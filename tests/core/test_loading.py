@@ -214,7 +214,7 @@ class TestRestorers:
         assert symphony.last_load is not None
         assert symphony.last_load.complete
         head = symphony.log.head
-        async with symphony.transaction("Turned"):
+        async with symphony.transaction("Turned", claim=[owned, owner]):
             owned.owner, owner.size = None, 2
         assert symphony.log.head == head + 2
         assert (await symphony.at("latest")).get("Gadget:owned") == {
@@ -240,7 +240,7 @@ class TestRestorers:
         ]  # fmt: skip
         g.size = 2
         symphony.entities.record(g)
-        async with symphony.transaction("Grown"):
+        async with symphony.transaction("Grown", claim=[h]):
             h.size = 2
         await symphony.flush()
         assert await names_of(symphony, "Gadget:g") == ["GadgetCreated", "StateAdopted", "GadgetChanged"]

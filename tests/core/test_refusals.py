@@ -107,7 +107,7 @@ async def test_a_rollback_puts_references_of_foreign_objects_back(symphony: Symp
     symphony.entities.add(thermometer)
     manual = symphony.entities.add(Thermometer("m", 1.0), capture="on_record")
     with pytest.raises(ZeroDivisionError):
-        async with symphony.transaction("Failed"):
+        async with symphony.transaction("Failed", claim=[thermometer, manual]):
             thermometer.readings = []
             manual.degrees = 2.0
             raise ZeroDivisionError

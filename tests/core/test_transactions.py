@@ -221,10 +221,10 @@ async def test_objects_of_foreign_classes_are_compared_at_the_end_and_put_back(s
     await symphony.flush()
     thermometer.degrees = 21.0
     symphony.entities.record(thermometer)
-    async with symphony.transaction("Measured"):
+    async with symphony.transaction("Measured", claim=[thermometer]):
         thermometer.readings.append(22.5)
     with pytest.raises(RuntimeError):
-        async with symphony.transaction("Failed"):
+        async with symphony.transaction("Failed", claim=[thermometer]):
             thermometer.degrees = 99.0
             thermometer.readings.append(object())  # type: ignore[arg-type]
             raise RuntimeError
@@ -240,7 +240,7 @@ async def test_a_foreign_object_that_cannot_be_stored_fails_its_transaction(symp
     await symphony.flush()
     head = symphony.log.head
     with pytest.raises(UnstorableValueError, match=r"Thermometer:t: the value at readings\[0\]"):
-        async with symphony.transaction("Bad"):
+        async with symphony.transaction("Bad", claim=[thermometer]):
             thermometer.readings.append(object())  # type: ignore[arg-type]
     assert thermometer.readings == []
     assert symphony.log.head == head

@@ -344,13 +344,14 @@ async def test_a_step_that_changes_what_cannot_be_appended_fails(symphony: Symph
     thing = symphony.entities.add(Thing())
 
     def spoil(context: RunContext) -> None:
-        thing.value = object()
+        context.symphony.entities.get("Thing:t1").value = object()
 
     symphony.functions.register("spoil", spoil)
     run = await symphony.workflows.execute_workflow(flow("spoil"), auto_checkpoint=False)
     assert run.status == "failed"
     assert run.error is not None
     assert "Thing:t1" in run.error["message"]
+    thing.value = 2
 
 
 async def test_the_engine_without_persistence_runs_the_same(tmp_path: Any) -> None:

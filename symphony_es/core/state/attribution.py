@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from symphony_es.events.event import EventMetadata
 from symphony_es.events.values import check_plain
 
-__all__ = ["Attribution", "attribute", "attributed", "current_attribution"]
+__all__ = ["NOBODY", "Attribution", "acting", "acting_attribution", "attribute", "attributed", "current_attribution"]
 
 
 class Attribution(NamedTuple):
@@ -66,17 +66,25 @@ NOBODY = Attribution()
 current_attribution: ContextVar[Attribution] = ContextVar("symphony_es_attribution", default=NOBODY)
 
 
+acting_attribution: ContextVar[Attribution] = ContextVar("symphony_es_acting", default=NOBODY)
+"""What `acting_as` says, without the run, step or transaction that it may stand in."""
+
+
 def attribute(*, user: Mapping[str, Any] | None = None, **changes: Any) -> Token[Attribution]:
     """Attribute every change made from now on, until the variable is reset with what is returned; see `attributed`.
 
     Raises:
         UnstorableValueError: a value of `user` is no plain data. Nothing has changed.
     """
-    before = current_attribution.get()
     if user:
         check_plain(dict(user))
-        changes["user"] = MappingProxyType({**(before.user or {}), **user})
-    return current_attribution.set(before._replace(**changes))
+    return current_attribution.set(_changed(current_attribution.get(), user, changes))
+
+
+def _changed(before: Attribution, user: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Attribution:
+    if not user:
+        return before._replace(**changes)
+    return before._replace(**changes, user=MappingProxyType({**(before.user or {}), **user}))
 
 
 @contextmanager
@@ -94,6 +102,17 @@ def attributed(**changes: Any) -> Iterator[Attribution]:
         yield current_attribution.get()
     finally:
         current_attribution.reset(token)
+
+
+@contextmanager
+def acting(*, user: Mapping[str, Any] | None = None, **changes: Any) -> Iterator[Attribution]:
+    """The same, for `acting_as`: what a call in the block finds changed in objects of foreign classes has this attribution, too."""
+    with attributed(user=user, **changes) as attribution:
+        token = acting_attribution.set(_changed(acting_attribution.get(), user, changes))
+        try:
+            yield attribution
+        finally:
+            acting_attribution.reset(token)
 
 
 def _active_trace_id() -> str | None:

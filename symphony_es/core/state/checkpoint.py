@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import PAGE
 from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.diagnostics import get_logger
@@ -75,13 +76,21 @@ class CheckpointManager(CheckpointReader):
         super().__init__(log)
         self.snapshotter = snapshotter
 
-    async def create(self, world: World, name: str | None = None, metadata: Mapping[str, Any] | None = None) -> str:
+    async def create(
+        self, world: World, name: str | None = None, metadata: Mapping[str, Any] | None = None, *, compare: bool = False
+    ) -> str:
         """Name the present position; returns the checkpoint's id. It is durable when this returns.
+
+        Args:
+            world: whose changes so far are part of it.
+            name: its name.
+            metadata: plain data of the application's own.
+            compare: record what changed in objects of foreign classes first.
 
         Raises:
             CheckpointError: called inside a transaction, whose changes are not in the log yet.
             EntityOutOfStepError: changes of an entity could not be appended.
-            UnstorableValueError: the metadata are no plain data.
+            UnstorableValueError: the metadata are no plain data; with `compare`, an object holds what cannot be stored.
             DamagedEventError: the first call after opening counts the entities of the events since the nearest snapshot; one is damaged.
         """
         if open_scope_of(world) is not None:
@@ -90,8 +99,8 @@ class CheckpointManager(CheckpointReader):
         details = dict(metadata or {})
         check_plain(details, ("metadata",))
         await self._count(world)
-        with world.lock:
-            world.record_foreign()
+        if compare:
+            raise_first(world.foreign.record_others())
         await world.flush()
         with world.lock:
             world.outbox.settle()

@@ -96,6 +96,10 @@ class Host(Protocol):
         """Name the present position; returns the checkpoint's id."""
         ...
 
+    async def take_checkpoint(self, name: str, metadata: Mapping[str, Any]) -> str:
+        """The same without a look at objects of foreign classes: for the engine."""
+        ...
+
     async def list_checkpoints(self) -> list[dict[str, Any]]:
         """All checkpoints, newest first."""
         ...

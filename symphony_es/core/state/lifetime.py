@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from symphony_es.errors import CloseTimeoutError, ForkedProcessError, NotReadyError
+from symphony_es.errors import CloseTimeoutError, ForkedProcessError, NotReadyError, SymphonyError
 from symphony_es.log.directory import LOCK_NAME, DirectoryLock
 from symphony_es.log.forks import Inherited, left_at_fork, open_ones
 from symphony_es.log.log import EventLog
@@ -50,6 +50,7 @@ class Lifetime(Inherited):
         self.world: World | None = None
         self.owner = ref(owner)
         self.over = False
+        self._failures: list[SymphonyError] = []
         self._pid = os.getpid()
         self._forked_from: int | None = None
         left_at_fork(self)
@@ -75,7 +76,7 @@ class Lifetime(Inherited):
     def submit(self) -> None:
         """Submit what waits, without an event loop."""
         if self.world is not None:
-            _submit(self.world)
+            _submit(self.world, self._failures)
 
     def end(self, timeout_s: float) -> None:
         """Write what has been submitted, close the log, and report what is not durable. Blocks at most so long."""
@@ -85,13 +86,14 @@ class Lifetime(Inherited):
                 self.opened.log.end(timeout_s)
         finally:
             if self.world is not None:
-                _report(self.world, self.opened.directory)
+                _report(self.world, self.opened.directory, self._failures)
 
     def __del__(self) -> None:
         # The collector may call this in the middle of anything, with any lock held: the writer thread does the work.
         if self.here and self.world is not None and not sys.is_finalizing():
             self.over = True
-            self.opened.log.end_after(partial(_submit, self.world), partial(_report, self.world, self.opened.directory))
+            submit = partial(_submit, self.world, self._failures)
+            self.opened.log.end_after(submit, partial(_report, self.world, self.opened.directory, self._failures))
 
 
 def counted(changes: Mapping[str, int]) -> str:
@@ -101,23 +103,30 @@ def counted(changes: Mapping[str, int]) -> str:
     return ", ".join(shown) + (f" and of {more} more" if more > 0 else "")
 
 
-def _submit(world: World) -> None:
-    with world.lock, ExitStack() as each:  # what goes wrong with one of the calls does not keep the others from being made
-        each.callback(world.close, "its Symphony has ended without close()")
-        each.callback(world.outbox.submit_pending)
-        each.callback(world.record_foreign, tolerant=True)
+def _submit(world: World, failures: list[SymphonyError]) -> None:
+    """Submit what waits; why objects of foreign classes could not be compared is added to the failures."""
+
+    def submit() -> None:
+        with world.lock:
+            world.outbox.submit_pending()
+            world.close("its Symphony has ended without close()")
+
+    with ExitStack() as each:  # code of the application's that goes wrong here keeps nothing else from being submitted
+        each.callback(submit)
+        each.callback(lambda: failures.extend(world.foreign.record_others()))
 
 
-def _report(world: World, directory: Path | None) -> None:
+def _report(world: World, directory: Path | None, failures: list[SymphonyError]) -> None:
     """Tell what is not durable: one line, and a warning for those who have turned such warnings on."""
     if directory is None:
         return  # a log in memory ends with its process
     with world.lock:
         world.outbox.settle()
         undone = world.outbox.undone()
-    if undone:
+    if undone or failures:
         cause = next((f" ({record.broken})" for record in world.outbox.broken), "")
-        message = f"symphony_es: {directory}: never written: {counted(undone)}{cause}"
+        told = "; ".join(([counted(undone) + cause] if undone else []) + [str(failure) for failure in failures])
+        message = f"symphony_es: {directory}: never written: {told}"
         sys.stderr.write(" ".join(message.split()) + "\n")
         warnings.warn(message, ResourceWarning, stacklevel=1, source=world)
 

@@ -27,6 +27,7 @@ from symphony_es.errors import (
     EntityTypeError,
     ForkedProcessError,
     RestorationError,
+    SymphonyError,
     UnstorableValueError,
 )
 from symphony_es.events.changes import REMOVE, SET, Change
@@ -88,6 +89,10 @@ class Membership(Inherited):
             record = obj.__dict__.get("_symphony_record")
             return record if isinstance(record, EntityRecord) and record.world is self else None
         return self._foreign.get(id(obj))
+
+    def foreign_records(self) -> list[EntityRecord]:
+        """The records of all objects that do not track themselves."""
+        return list(self._foreign.values())
 
     def record_for(self, entity: EntityLike) -> EntityRecord:
         """The record of an entity, given by object, reference or key.
@@ -306,9 +311,18 @@ class Membership(Inherited):
                 for name in type(obj)._symphony_spec.fields:
                     admit(held[name], self) if kind_of(held[name]) is None else None
                 return {name: plain_at(held[name], self, name) for name in type(obj)._symphony_spec.fields}
-            return plain_state(self.restorer_of(reference.entity_type).capture(obj), self)
+            return plain_state(self._read(obj, self.restorer_of(reference.entity_type)), self)
         except UnstorableValueError as error:
-            raise error.within(reference.key) from None
+            raise error.within(reference.key) from error.__cause__
+
+    @staticmethod
+    def _read(obj: Any, restorer: EntityRestorer) -> Any:
+        try:
+            return restorer.capture(obj)
+        except SymphonyError:
+            raise
+        except Exception as error:  # the application's code may raise anything
+            raise UnstorableValueError((), f"{type(restorer).__name__}.capture could not read it: {error!r}") from error
 
     def restorer_of(self, entity_type: str) -> EntityRestorer:
         """The restorer of a type; one that can only capture where none is registered."""

@@ -91,11 +91,13 @@ class EntityRestorer(ABC):
     def reset(self, entity: Any, data: dict[str, Any]) -> None:
         """Put an object back into an earlier state, in place: after a rolled-back transaction, or by `symphony.refresh`.
 
+        Where `capture` is the library's, so is the state: attributes that it does not name are taken away.
+
         Args:
             entity: the live object.
             data: the state, with live objects where references stand.
         """
-        assign_attributes(entity, data)
+        assign_attributes(entity, data, exact=type(self).capture is EntityRestorer.capture)
 
 
 class PlainRestorer(EntityRestorer):

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.builder import build_world
+from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.past.moments import position_at_time
 from symphony_es.core.state.past.rewinding import Rewind, plan_rewind
@@ -92,8 +93,8 @@ class Resumption:
         if open_scope_of(old) is not None:
             raise RestorationError("a resume cannot happen inside a transaction: end it first")
         started = time.monotonic()
+        raise_first(old.foreign.record_others())
         with old.lock:
-            old.record_foreign()
             if old.open_transactions:
                 names = ", ".join(sorted(repr(transaction.name) for transaction in old.open_transactions))
                 raise RestorationError(f"transactions are open ({names}): wait for their end before a resume")

@@ -8,7 +8,8 @@ block inside a block joins the outer transaction and can be rolled back alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,9 +21,10 @@ from symphony_es.events.event import check_event_name
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord, Segment, Sink
+    from symphony_es.core.state.tracking.shape import Shape
     from symphony_es.core.state.world import World
 
-__all__ = ["Recording", "Scope", "Transaction", "TransactionBlock", "current_scope", "open_scope_of", "scope_of"]
+__all__ = ["Handed", "Recording", "Scope", "Transaction", "TransactionBlock", "current_scope", "open_scope_of", "scope_of"]
 
 Undo = tuple[Any, ...]
 
@@ -58,12 +60,76 @@ class Draft:
         self.transaction.undo_log.append((self.scope, undo))
 
 
+class Handed:
+    """The objects of foreign classes that a block, or an attempt at a step, was handed in its own context.
+
+    Attributes:
+        outer: what the block around it was handed.
+        attribution: of what the block changes.
+        records: the objects' records, with what they were made of when they were handed to it.
+        inherited: the same of what the blocks around it were handed, as it was at its beginning.
+        open: whether the block has not ended.
+    """
+
+    __slots__ = ("attribution", "inherited", "open", "outer", "records", "scope", "world")
+
+    def __init__(self, world: Membership, outer: Handed | None, scope: Scope | None = None) -> None:
+        self.world = world
+        self.outer = outer
+        self.scope = scope
+        self.attribution = current_attribution.get()
+        self.records: dict[EntityRecord, Shape | None] = {}
+        self.inherited: dict[EntityRecord, Shape | None] = {}
+        self.open = True
+
+    @property
+    def transaction(self) -> Transaction | None:
+        """The block's transaction; a step's attempt has none."""
+        return self.scope.transaction if self.scope is not None else None
+
+    def has(self, record: EntityRecord) -> bool:
+        """Whether it, or a block around it, was handed an object."""
+        holder: Handed | None = self
+        while holder is not None:
+            if record in holder.records:
+                return True
+            holder = holder.outer
+        return False
+
+    def encloses(self, other: Handed) -> bool:
+        """Whether this is another one's block, or lies around it."""
+        holder: Handed | None = other
+        while holder is not None and holder is not self:
+            holder = holder.outer
+        return holder is self
+
+    def reach(self) -> list[EntityRecord]:
+        """What it and the blocks around it were handed."""
+        return [*self.records] if self.outer is None else [*self.records, *self.outer.reach()]
+
+    @contextmanager
+    def resumed(self) -> Iterator[None]:
+        """Whatever is recorded in this block belongs to the block that this was handed to."""
+        scope = current_scope.set(self.scope)
+        attribution = current_attribution.set(self.attribution)
+        try:
+            yield
+        finally:
+            current_attribution.reset(attribution)
+            current_scope.reset(scope)
+
+
 class Scope:
-    """One block: the transaction it belongs to, and the name that events of its changes get."""
+    """One block: the transaction it belongs to, and the name that events of its changes get.
 
-    __slots__ = ("data", "name", "open", "outer", "transaction")
+    Attributes:
+        handed: the objects of foreign classes that it was handed.
+    """
 
-    def __init__(self, transaction: Transaction, name: str | None, data: Any, outer: Scope | None) -> None:
+    __slots__ = ("data", "handed", "name", "open", "outer", "transaction")
+
+    def __init__(self, transaction: Transaction, name: str | None, data: Any, outer: Scope | None, around: Handed | None = None) -> None:
+        self.handed = Handed(transaction.world, around, self)
         self.transaction = transaction
         self.name = name
         self.data = data
@@ -237,12 +303,14 @@ class _Block:
         self._outer = enclosing is None
         transaction = Transaction(self.world, self.name or "a block") if enclosing is None else enclosing.transaction
         self.world.open_transactions.add(transaction)
-        self._scope = Scope(transaction, self.name, self._data, current_scope.get())
+        around = enclosing.handed if enclosing is not None else self.world.foreign.step()
+        self._scope = Scope(transaction, self.name, self._data, current_scope.get(), around)
         self._token = current_scope.set(self._scope)
 
     def _end(self) -> None:
         if self._scope is not None:
             self._scope.open = False
+            self.world.foreign.release(self._scope.handed)
         if self._token is not None:
             current_scope.reset(self._token)
             self._token = None
@@ -278,8 +346,14 @@ class Recording(_Block):
     def __exit__(self, exception_type: type[BaseException] | None, *rest: object) -> None:
         transaction = self.scope.transaction
         try:
+            if exception_type is None:
+                try:
+                    self.world.record_foreign(self.scope.handed, enclosing=False)
+                except BaseException:
+                    self._undo()
+                    raise
             if exception_type is not None:
-                transaction.roll_back(self.scope)
+                self._undo()
             elif self._outer:
                 try:
                     self.event_ids = self.world.outbox.submit_drafts(transaction)
@@ -292,6 +366,10 @@ class Recording(_Block):
             self._end()
             self.world.lock.release()
 
+    def _undo(self) -> None:
+        self.scope.transaction.roll_back(self.scope)
+        self.world.reset_foreign(self.scope.handed, enclosing=False)
+
 
 class TransactionBlock(_Block):
     """`async with symphony.transaction(...)`: awaits its commit; an exception inside appends nothing and puts objects back."""
@@ -302,9 +380,12 @@ class TransactionBlock(_Block):
 
     async def __aenter__(self) -> Transaction:
         self.world.check_process()
+        around = self.world.foreign.holder()
+        if around is not None:
+            self.world.record_foreign(around)  # what the blocks around it have changed so far is theirs
         with self.world.lock:
-            self.world.record_foreign(tolerant=True)
             self._begin()
+        self.world.foreign.inherit(self.scope.handed)
         try:
             for target in self._claim:
                 await self.world.claim(target)
@@ -315,10 +396,12 @@ class TransactionBlock(_Block):
 
     def _abandon(self) -> None:
         transaction = self.scope.transaction
+        undone = not transaction.ended
         with self.world.lock:
-            if not transaction.ended:
-                transaction.roll_back(self.scope)
-                self.world.reset_foreign(transaction)
+            transaction.roll_back(self.scope)
+        if undone:
+            self.world.reset_foreign(self.scope.handed)
+        with self.world.lock:
             if self._outer:
                 transaction.finish()
             self._end()
@@ -330,16 +413,14 @@ class TransactionBlock(_Block):
             return
         if not self._outer:
             try:
-                with self.world.lock:
-                    self.world.record_foreign()
+                self.world.record_foreign(self.scope.handed)
             except BaseException:
                 self._abandon()
                 raise
             self._end()
             return
         try:
-            with self.world.lock:
-                self.world.record_foreign()
+            self.world.record_foreign(self.scope.handed)
             if not self.world.log.has_room():
                 await self.world.log.room()
             with self.world.lock:
@@ -377,7 +458,8 @@ class TransactionBlock(_Block):
     def _put_back(self) -> None:
         with self.world.lock:
             self.scope.transaction.fail(self.scope)
-            self.world.reset_foreign(self.scope.transaction)
+        self.world.reset_foreign(self.scope.handed, claimed=True)
+        with self.world.lock:
             self.scope.transaction.finish()
 
     def _conclude(self) -> None:

@@ -10,15 +10,13 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+from symphony_es.core.state.foreign import ForeignObjects
 from symphony_es.core.state.membership import EntityLike, Membership
 from symphony_es.core.state.records import EntityRecord, Segment
 from symphony_es.core.state.tracking.capture import revive
 from symphony_es.core.state.tracking.connect import connect
-from symphony_es.core.state.tracking.live import entities_in, kind_of
-from symphony_es.core.state.transactions import Recording, Transaction, TransactionBlock, open_scope_of, scope_of
-from symphony_es.errors import EntityBusyError, SymphonyError, UnstorableValueError
-from symphony_es.events.changes import Change
-from symphony_es.events.diff import diff
+from symphony_es.core.state.transactions import Handed, Recording, Transaction, TransactionBlock, open_scope_of, scope_of
+from symphony_es.errors import EntityBusyError
 from symphony_es.events.references import find_references
 
 __all__ = ["EntityLike", "World"]
@@ -32,6 +30,7 @@ class World(Membership):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._claimants: dict[EntityRecord, list[asyncio.Future[None]]] = {}
+        self.foreign = ForeignObjects(self)
 
     # -- blocks -------------------------------------------------------------------------------------------------------
 
@@ -62,6 +61,8 @@ class World(Membership):
         mine = scope.transaction if scope is not None else None
         while record.holder is not None and record.holder is not mine:
             await self._wait_for(record, mine)
+        if record.known is not None:
+            self.foreign.hand([record.obj])
         if mine is not None:
             with self.lock:
                 mine.take(record)
@@ -123,73 +124,30 @@ class World(Membership):
         Raises:
             UnstorableValueError: a value that is no plain data. Nothing is recorded.
         """
-        with self.lock:
-            record = self.record_for(entity)
-            changes = self._difference(record)
-            if event_name is not None or data is not None:
-                with self.recording(event_name or f"{record.entity_type}Changed", data, entity=record.obj):
-                    self._record_difference(record, changes)
-            else:
-                self._record_difference(record, changes)
+        record = self.record_for(entity)
+        if event_name is None and data is None:
+            self.foreign.record(record, None)
+        else:
+            name = event_name or f"{record.entity_type}Changed"
+            self.foreign.record(record, lambda: self.recording(name, data, entity=record.obj))
 
-    def _difference(self, record: EntityRecord) -> list[Change]:
-        return [] if record.known is None else diff(record.known, self.capture(record.obj, record.reference))
+    def record_foreign(self, handed: Handed, *, enclosing: bool = True) -> None:
+        """Record, for the running block or step, what changed in the objects that it was handed; see `ForeignObjects.record_handed`."""
+        if handed.records or (enclosing and handed.outer is not None):
+            self.foreign.record_handed(handed, enclosing=enclosing)
 
-    def _record_difference(self, record: EntityRecord, changes: list[Change]) -> None:
-        if not changes:
-            return
-        if kind_of(record.obj) is None:
-            for found in entities_in(list(getattr(record.obj, "__dict__", {}).values())):
-                self.adopt_referred(found)
-        before, sink = record.known, record.sink()
-        record.known = self.capture(record.obj, record.reference)
-        for change in changes:
-            sink.keep(change, (setattr, record, "known", before))
-
-    def record_foreign(self, *, tolerant: bool = False) -> None:
-        """Record what changed in the objects of foreign classes; what another transaction claims is left to it.
-
-        Args:
-            tolerant: an object that holds what cannot be stored is marked as out of step instead of raising: it is none of the
-                caller's business.
-        """
-        if not self._foreign:
-            return
-        scope = open_scope_of(self)
-        mine = scope.transaction if scope is not None else None
-        for record in list(self._foreign.values()):
-            if record.manual or record.broken is not None or record.holder not in (None, mine):
-                continue
-            try:
-                self._record_difference(record, self._difference(record))
-            except UnstorableValueError as error:
-                if not tolerant:
-                    raise
-                self.outbox.mark_broken(record, error)
-
-    def reset_foreign(self, transaction: Transaction) -> None:
-        """After a rollback: put objects of foreign classes back to their last known state.
-
-        Which of the code that runs beside each other changed such an object cannot be told: it is compared, not tracked.
-        """
-        for record in list(self._foreign.values()):
-            if record.manual or record.broken is not None or record.holder not in (None, transaction):
-                continue
-            try:
-                unchanged = not self._difference(record)
-            except SymphonyError:
-                unchanged = False  # it holds something that cannot be stored: the reason of many a rollback
-            if not unchanged:
-                self.reset(record, record.known or {})
+    def reset_foreign(self, handed: Handed, *, enclosing: bool = True, claimed: bool = False) -> None:
+        """Put the objects that a block was handed back to their last known state; see `ForeignObjects.put_back`."""
+        self.foreign.put_back(handed, enclosing=enclosing, claimed=claimed)
 
     def reset(self, record: EntityRecord, state: dict[str, Any]) -> None:
         """Put an object of a foreign class into a state; references become live objects."""
         self.restorer_of(record.entity_type).reset(record.obj, self.revived(state))
 
-    def revived(self, state: dict[str, Any]) -> dict[str, Any]:
-        """A plain state as live values: tagged ones become objects of their classes, references live objects where there are any."""
-        live: dict[str, Any] = revive(state, self.types)
-        for path, reference in find_references(state):
+    def revived(self, plain: Any) -> Any:
+        """Plain data as live values: tagged ones become objects of their classes, references live objects where there are any."""
+        live = revive(plain, self.types)
+        for path, reference in find_references(plain):
             target = self.find(reference)
             if target is not None:
                 live = connect(live, path, reference, target)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable
 from contextvars import copy_context
 
+from symphony_es.core.state.attribution import NOBODY, acting_attribution
+from symphony_es.core.state.foreign import current_step
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import IllegalTransitionError, RunInterruptedError, RunsInProgressError
@@ -84,6 +86,8 @@ class ActiveRuns:
         # A run is no part of a transaction that its caller may have begun: its events are durable as they happen.
         surroundings = copy_context()
         surroundings.run(current_scope.set, None)
+        surroundings.run(current_step.set, None)
+        surroundings.run(acting_attribution.set, NOBODY)
         if not awaited:
             surroundings.run(runs_around.set, ())
         task = asyncio.get_running_loop().create_task(drive.drive(prepare), name=f"run {drive.run.id}", context=surroundings)

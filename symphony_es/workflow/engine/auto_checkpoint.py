@@ -144,7 +144,7 @@ class AutoCheckpoint(WorkflowHook):
         if self.min_interval_s is not None and moment.stage in ("run_started", "step_completed"):
             # Before the wait below: of branches that complete at once, one takes the checkpoint.
             self._remembered(moment).taken_at = self._monotonic()
-        return await moment.symphony.create_checkpoint(f"workflow_{moment.run.id}_{suffix}", metadata)
+        return await moment.symphony.take_checkpoint(f"workflow_{moment.run.id}_{suffix}", metadata)
 
     def _is_time(self, run: Workflow) -> bool:
         remembered = self._runs.get(run)

@@ -99,4 +99,5 @@ async def _state(symphony: Host, key: str, position: int) -> dict[str, Any]:
     state = await symphony.state_history.entity_at(key, position)
     if state is None or state.data is None:
         raise PositionNotFoundError(f"{key} did not exist at position {position}")
-    return symphony.world.revived(state.data)
+    made: dict[str, Any] = symphony.world.revived(state.data)
+    return made

@@ -31,6 +31,7 @@ from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.core.state.transactions import Handed
     from symphony_es.workflow.definitions.definition import WorkflowDefinition
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.children import ChildRuns
@@ -180,10 +181,11 @@ class Runner:
                     await world.claim(run)
                     self._complete(step, execution, output)
                 return
-            output = await self._body(step, execution)
-            if not world.log.has_room():
-                await world.log.room()
-            self._submit_changes(address)
+            with world.foreign.attempt() as handed:
+                output = await self._body(step, execution)
+                if not world.log.has_room():
+                    await world.log.room()
+                self._submit_changes(address, handed)
         finally:
             current_attribution.reset(token)
         await world.claim(run)
@@ -240,7 +242,7 @@ class Runner:
             raise StepFailure(description, cause) from error
         await self.reach("step_retried", address, description, retry_at=retry_at)
 
-    def _submit_changes(self, address: str) -> None:
+    def _submit_changes(self, address: str, handed: Handed) -> None:
         """Sends what the step changed in entities on its way, before its completion.
 
         Raises:
@@ -248,8 +250,8 @@ class Runner:
             UnstorableValueError: an object of a foreign class holds what cannot be stored.
         """
         world = self._world
+        world.record_foreign(handed)
         with world.lock:
-            world.record_foreign()
             world.outbox.submit_pending()
             for record in world.outbox.broken:
                 lost = (*record.pending, *record.dropped)

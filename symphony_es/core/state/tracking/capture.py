@@ -9,9 +9,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable
+from functools import cached_property
+from types import GetSetDescriptorType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.live import ATOMS, MAX_DEPTH, kind_of, plain_enum, plain_of
+from symphony_es.core.state.tracking.mapped import is_mapped, mapped_names, read_mapped
 from symphony_es.errors import EntityTypeError, UnstorableValueError
 from symphony_es.events.values import Tagged, check_plain
 
@@ -19,40 +22,104 @@ if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.tracking.types import TypeTable
 
-__all__ = ["assign_attributes", "capture_object", "field_names", "plain_state", "revive"]
+__all__ = [
+    "assign_attributes",
+    "capture_object",
+    "captured_fields",
+    "field_names",
+    "is_frozen",
+    "plain_state",
+    "revive",
+    "set_attribute",
+    "take_away",
+]
 
 
-def field_names(cls: type) -> tuple[str, ...] | None:
-    """The declared fields of a dataclass, attrs or pydantic class in order, or None for any other class."""
+def field_names(cls: Any) -> tuple[str, ...] | None:
+    """The declared fields of a dataclass, attrs or pydantic class or a named tuple in order, or None for any other class."""
     if dataclasses.is_dataclass(cls):
         return tuple(field.name for field in dataclasses.fields(cls))
     attributes = getattr(cls, "__attrs_attrs__", None)
     if attributes is not None:
         return tuple(attribute.name for attribute in attributes)
     fields = getattr(cls, "__pydantic_fields__", None)
-    return tuple(fields) if isinstance(fields, dict) else None
+    if isinstance(fields, dict):
+        return tuple(fields)
+    return cls._fields if issubclass(cls, tuple) and hasattr(cls, "_fields") else None
 
 
 def capture_object(obj: Any) -> dict[str, Any]:
-    """The state of an object: its declared fields, or its public attributes.
+    """The state of an object: its mapped columns, its declared fields, or its public attributes.
 
     Raises:
-        EntityTypeError: it has neither, so there is nothing that could be stored.
+        EntityTypeError: it has none of them, so there is nothing that could be stored; or its class derives from one with declared fields,
+            and attributes of its own would be lost.
+        UnstorableValueError: its mapper cannot load a column.
     """
-    names = field_names(type(obj))
-    if names is not None:
-        return {name: getattr(obj, name) for name in names}
-    slots: list[str] = []
-    for base in type(obj).__mro__:
-        declared: Any = base.__dict__.get("__slots__", ())
-        slots.extend([declared] if isinstance(declared, str) else declared)
-    held = [name for name in (*slots, *getattr(obj, "__dict__", ())) if not name.startswith("_")]
+    cls = type(obj)
+    columns = mapped_names(cls)
+    if columns is not None:
+        return read_mapped(obj, columns)
+    fields = captured_fields(obj)
+    if fields is not None:
+        return fields
+    slots = _slots(cls)
+    held = [name for name in (*slots, *getattr(obj, "__dict__", ()), *_descriptors(cls)) if not name.startswith("_")]
+    held = [name for name in held if not isinstance(getattr(cls, name, None), cached_property)]
     if not hasattr(obj, "__dict__") and not slots:
         raise EntityTypeError(
-            f"{type(obj).__module__}.{type(obj).__qualname__} has no attributes to store: "
-            "write a restorer whose capture(obj) returns its state"
+            f"{cls.__module__}.{cls.__qualname__} has no attributes to store: write a restorer whose capture(obj) returns its state"
         )
     return {name: getattr(obj, name) for name in held if hasattr(obj, name)}
+
+
+def captured_fields(obj: Any) -> dict[str, Any] | None:
+    """The declared fields of an object, with the extras of an open pydantic model; None for any other class.
+
+    Raises:
+        AttributeError: a field has never been set.
+        EntityTypeError: its class derives from a declared one, and its own attributes would be lost.
+    """
+    names = field_names(type(obj))
+    return None if names is None else {**{name: getattr(obj, name) for name in names}, **_extras(obj, names)}
+
+
+def _slots(cls: type) -> list[str]:
+    slots: list[str] = []
+    for base in cls.__mro__:
+        declared: Any = base.__dict__.get("__slots__", ())
+        slots.extend([declared] if isinstance(declared, str) else declared)
+    return slots
+
+
+def _descriptors(cls: type) -> list[str]:
+    """Attributes that descriptors of the class keep in a place of their own; properties are computed, and slots are looked at apart."""
+    return [
+        name
+        for base in cls.__mro__
+        for name, item in base.__dict__.items()
+        if hasattr(type(item), "__set__") and hasattr(type(item), "__get__") and not isinstance(item, _NO_STATE)
+    ]
+
+
+_NO_STATE = (property, MemberDescriptorType, GetSetDescriptorType)
+
+
+def _extras(obj: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """What an object has beside its declared fields, where that is part of it: the extras of an open pydantic model."""
+    extras = getattr(obj, "__pydantic_extra__", None)
+    if extras is not None:
+        return dict(extras)
+    cls: Any = type(obj)
+    own = {"__dataclass_fields__", "__attrs_attrs__", "__pydantic_fields__"}
+    if own.isdisjoint(cls.__dict__) and not issubclass(cls, tuple):
+        beside = [name for name in (*_slots(cls), *getattr(obj, "__dict__", ())) if not name.startswith("_") and name not in names]
+        if beside:
+            raise EntityTypeError(
+                f"{cls.__module__}.{cls.__qualname__} derives from a class with declared fields and is not declared itself: "
+                f"its {beside[0]!r} would be lost; decorate it as its base is (@dataclass, @attrs.define)"
+            )
+    return {}
 
 
 def plain_state(captured: Any, world: Membership) -> dict[str, Any]:
@@ -83,21 +150,42 @@ def _plain(value: Any, world: Membership, path: tuple[Any, ...], depth: int) -> 
             check_plain({key: None}, path)
         return {key: _plain(item, world, (*path, key), depth + 1) for key, item in value.items()}
     if cls is set:
-        return {_plain(item, world, path, depth + 1) for item in value}
+        return {_member(item, world, path, depth + 1) for item in value}
     if isinstance(value, enum.Enum):
         return plain_enum(value, world.types)
     if kind_of(value) is not None:
         return plain_of(value, world)
     names = field_names(cls)
-    if names is None:
+    if names is None or is_mapped(cls):
         if cls is not Tagged:
             _check(value, path, world)
         return value
-    fields = {name: _plain(getattr(value, name), world, (*path, name), depth + 1) for name in names}
-    return Tagged("value" if _is_frozen(cls) else "part", world.types.register(cls), fields)
+    try:
+        held = captured_fields(value)
+    except (AttributeError, EntityTypeError) as error:
+        raise UnstorableValueError(path, str(error)) from error
+    fields = {name: _plain(item, world, (*path, name), depth + 1) for name, item in (held or {}).items()}
+    return Tagged("value" if is_frozen(cls) else "part", world.types.register(cls), fields)
+
+
+def _member(item: Any, world: Membership, path: tuple[Any, ...], depth: int) -> Any:
+    plain = _plain(item, world, path, depth)
+    if type(plain) is Tagged and plain.kind == "part":
+        cls = type(item)
+        raise UnstorableValueError(
+            path, f"a {cls.__qualname__} can change in place and cannot be a member of a set: make the class frozen, or use a list"
+        )
+    check_plain({plain} if type(plain) in (Tagged, tuple) else plain, path)
+    return plain
 
 
 def _check(value: Any, path: tuple[Any, ...], world: Membership) -> None:
+    if is_mapped(type(value)):
+        raise UnstorableValueError(
+            path,
+            f"{type(value).__qualname__} is an object of a mapper: add it as an entity of its own, or write a restorer whose capture(obj) "
+            "says what is stored of it",
+        )
     try:
         check_plain(value, path)
     except UnstorableValueError:
@@ -105,10 +193,13 @@ def _check(value: Any, path: tuple[Any, ...], world: Membership) -> None:
         raise
 
 
-def _is_frozen(cls: type) -> bool:
+def is_frozen(cls: type) -> bool:
+    """Whether objects of a class with declared fields cannot change in place."""
     parameters = getattr(cls, "__dataclass_params__", None)
     if parameters is not None:
         return bool(parameters.frozen)
+    if issubclass(cls, tuple):
+        return True
     config = getattr(cls, "model_config", None)
     if isinstance(config, dict):
         return bool(config.get("frozen", False))
@@ -160,11 +251,51 @@ def make_instance(cls: Any, fields: dict[str, Any]) -> Any:
     return made
 
 
-def assign_attributes(obj: Any, state: dict[str, Any]) -> None:
-    """Put an object's captured attributes back; what the state does not name is left alone.
+def assign_attributes(obj: Any, state: dict[str, Any], *, exact: bool = False) -> None:
+    """Put an object's captured attributes back.
+
+    Args:
+        obj: the object.
+        state: its attributes.
+        exact: take away what the state does not name: the state is all that `capture_object` reads.
 
     Raises:
         AttributeError: the object refuses an assignment.
     """
+    if exact:
+        take_away(obj, state)
     for name, item in state.items():
-        setattr(obj, name, item)
+        set_attribute(obj, name, item)
+
+
+def take_away(obj: Any, state: dict[str, Any]) -> None:
+    """Take away what an object has and a state does not name; a declared field or mapped column is always part of it."""
+    extras = getattr(obj, "__pydantic_extra__", None)
+    if extras is not None:
+        for name in [name for name in extras if name not in state]:
+            del extras[name]
+    elif field_names(type(obj)) is None and mapped_names(type(obj)) is None:
+        for name in [name for name in capture_object(obj) if name not in state]:
+            delattr(obj, name)
+    for name in [name for name in getattr(obj, "__dict__", ()) if isinstance(getattr(type(obj), name, None), cached_property)]:
+        del obj.__dict__[name]
+
+
+def set_attribute(obj: Any, name: str, value: Any) -> None:
+    """Put one attribute back; also of a frozen object, or past a validation that its present state would not pass."""
+    if getattr(obj, name, _MISSING) is value:
+        return
+    extras = getattr(obj, "__pydantic_extra__", None)
+    if extras is not None and name not in type(obj).__pydantic_fields__:
+        extras[name] = value
+    elif field_names(type(obj)) is not None and mapped_names(type(obj)) is None:
+        held = getattr(obj, "__dict__", None)
+        if held is not None and (name in held or hasattr(obj, "__pydantic_fields__")):
+            held[name] = value
+        else:
+            object.__setattr__(obj, name, value)
+    else:
+        setattr(obj, name, value)
+
+
+_MISSING: Any = object()

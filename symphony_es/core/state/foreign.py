@@ -1,0 +1,295 @@
+"""Objects of foreign classes in a world: who was handed which of them, and what is compared with its last known state, when and for whom.
+
+Such an object does not track itself, so nothing tells who changed it. The rule: a block, and an attempt at a step, compares the
+objects that it was handed in its own context (`add`, `get`, `find`, `load`, `all`, `record`, `claim=`), and puts back no others. All
+others are compared by the public `flush`, `create_checkpoint`, `close` and `record`, and what is found there is never booked on a run.
+Objects are read without the world's lock: what reads them may be the application's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.core.state.attribution import NOBODY, Attribution, acting_attribution, current_attribution
+from symphony_es.core.state.restore import EntityRestorer
+from symphony_es.core.state.tracking.live import entities_in
+from symphony_es.core.state.tracking.shape import Shape, put_back, shape_of
+from symphony_es.core.state.transactions import Handed, Transaction, current_scope, open_scope_of
+from symphony_es.diagnostics import get_logger
+from symphony_es.errors import RestorationError, SymphonyError
+from symphony_es.events.diff import diff
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.records import EntityRecord
+    from symphony_es.core.state.world import World
+
+__all__ = ["ForeignObjects", "current_step", "raise_first"]
+
+logger = get_logger(__name__)
+
+current_step: ContextVar[Handed | None] = ContextVar("symphony_es_step_handed", default=None)
+"""What the attempt at a step that the running code belongs to was handed."""
+
+
+class ForeignObjects:
+    """Hands out and compares the objects of one world whose classes do not track themselves."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._holders: dict[EntityRecord, list[Handed]] = {}  # the open blocks and steps that each was handed to
+
+    # -- handing ------------------------------------------------------------------------------------------------------
+
+    def holder(self) -> Handed | None:
+        """What keeps in mind what the running code is handed: its block, else its step, if it is in one."""
+        scope = open_scope_of(self.world)
+        return scope.handed if scope is not None else self.step()
+
+    def step(self) -> Handed | None:
+        """What the running code's step was handed, where it belongs to this world and has not ended."""
+        step = current_step.get()
+        return step if step is not None and step.world is self.world and step.open else None
+
+    def hand(self, objects: Iterable[Any], *, compare: bool = True, on_record: bool = False) -> None:
+        """Keep in mind that the running block or step was handed objects; those that track themselves are none of its business.
+
+        What is found changed in one at this moment is not the block's: it is booked on the block that had it before, or on nobody.
+
+        Args:
+            compare: False when the caller compares them itself, or has just read them.
+            on_record: also those that are compared at `record` only.
+        """
+        holder = self.holder()
+        if holder is None:
+            return
+        for obj in objects:
+            record = self.world.record_of(obj)
+            if record is None or record.known is None or record.closed is not None or holder.has(record):
+                continue
+            if record.manual and not on_record:
+                continue
+            if compare:
+                self._settle(record)
+            shape = self._shape(record)
+            with self.world.lock:
+                holder.records[record] = shape
+                self._holders.setdefault(record, []).append(holder)
+
+    def inherit(self, holder: Handed) -> None:
+        """A block begins inside others: keep in mind what the objects are made of that these were handed."""
+        if holder.outer is not None:
+            holder.inherited = {record: self._shape(record) for record in holder.outer.reach()}
+
+    def _shape(self, record: EntityRecord) -> Shape | None:
+        """What an object is made of, where the library reads and puts back its attributes itself."""
+        restorer = type(self.world.restorer_of(record.entity_type))
+        standard = restorer.capture is EntityRestorer.capture and restorer.reset is EntityRestorer.reset
+        return shape_of(record.obj) if standard else None
+
+    def release(self, holder: Handed) -> None:
+        """A block or step has ended: what it was handed is the enclosing one's from now on, else nobody's."""
+        holder.open = False
+        if not holder.records:
+            return
+        outer = holder.outer if holder.outer is not None and holder.outer.open else None
+        with self.world.lock:
+            for record, shape in holder.records.items():
+                holders = self._holders[record]
+                holders.remove(holder)
+                if outer is not None and record not in outer.records:
+                    outer.records[record] = shape
+                    holders.append(outer)
+                if not holders:
+                    del self._holders[record]
+
+    def _settle(self, record: EntityRecord) -> None:
+        """Record what changed in an object before it is handed out; what cannot be read is left to the comparison that follows."""
+        others = self._holders.get(record, ())
+        try:
+            if not others and record.holder is None:
+                with _outside(NOBODY):
+                    self._compare(record)
+            elif len(others) == 1 and record.holder in (None, others[0].transaction):
+                with others[0].resumed():
+                    self._compare(record)
+        except SymphonyError as error:
+            logger.debug("foreign_object_unreadable", entity=record.key, error=str(error))
+
+    @contextmanager
+    def attempt(self) -> Iterator[Handed]:
+        """An attempt at a step: what it is handed in this block is compared by its end, also when it fails."""
+        handed = Handed(self.world, None)
+        token = current_step.set(handed)
+        try:
+            yield handed
+        except BaseException:
+            try:
+                self.record_handed(handed)
+            except SymphonyError as error:  # the attempt has failed of something else
+                logger.warning("foreign_object_unreadable", error=str(error))
+            raise
+        finally:
+            current_step.reset(token)
+            self.release(handed)
+
+    # -- comparing ----------------------------------------------------------------------------------------------------
+
+    def record_handed(self, holder: Handed, *, enclosing: bool = True) -> None:
+        """Record, for the running block or step, what changed in the objects that it was handed.
+
+        An object that others were handed as well, and that nobody claims, cannot be told whose change it has: it is booked on nobody.
+
+        Args:
+            enclosing: also what the blocks around it were handed.
+
+        Raises:
+            UnstorableValueError: an object holds what cannot be stored. What others hold is recorded.
+        """
+        failures: list[SymphonyError] = []
+        for record in holder.reach() if enclosing else list(holder.records):
+            if self._is_excluded(record, holder.transaction):
+                continue
+            try:
+                if record.holder is None and self._is_shared(record, holder):
+                    with _outside(NOBODY):
+                        self._compare(record)
+                else:
+                    self._compare(record)
+            except SymphonyError as error:
+                failures.append(error)
+        raise_first(failures)
+
+    def record_others(self) -> list[SymphonyError]:
+        """Record what changed in all objects, but for those that open blocks and other steps were handed, which these compare.
+
+        What the running step was not handed is booked on whom `acting_as` names, else on nobody, and is part of no block.
+
+        Returns:
+            why objects could not be compared, one for each; the others are recorded.
+        """
+        if self.world.restoring:
+            return []
+        step = self.holder()
+        own = set() if step is None or step.transaction is not None else set(step.records)
+        failures: list[SymphonyError] = []
+        for record in self.world.foreign_records():
+            if record.holder is not None or self._is_excluded(record, None):
+                continue
+            try:
+                if record in own:
+                    self._compare(record)
+                elif record not in self._holders:
+                    with _outside(acting_attribution.get()):
+                        self._compare(record)
+            except SymphonyError as error:
+                failures.append(error)
+        return failures
+
+    @staticmethod
+    def _is_excluded(record: EntityRecord, transaction: Transaction | None) -> bool:
+        return record.manual or record.broken is not None or record.closed is not None or record.holder not in (None, transaction)
+
+    def _is_shared(self, record: EntityRecord, holder: Handed) -> bool:
+        """Whether an object was handed to others too: not to blocks around or inside the one at hand, or of the same transaction."""
+        mine = holder.transaction
+        beside = (other for other in self._holders.get(record, ()) if mine is None or other.transaction is not mine)
+        return any(not (other.encloses(holder) or holder.encloses(other)) for other in beside)
+
+    def record(self, record: EntityRecord, announce: Callable[[], AbstractContextManager[Any]] | None) -> None:
+        """Compare one object for the running code; see `World.record`."""
+        self.hand([record.obj], compare=False, on_record=True)
+        self._compare(record, announce)
+
+    def _compare(self, record: EntityRecord, announce: Callable[[], AbstractContextManager[Any]] | None = None) -> None:
+        """Record the difference between an object and its last known state, here and now.
+
+        Args:
+            announce: makes the block that gives the event its name, where it has one of its own.
+
+        Raises:
+            UnstorableValueError: it holds what cannot be stored. Nothing is recorded.
+        """
+        world = self.world
+        while True:
+            before = record.known
+            if before is None and announce is None:
+                return
+            state = before if before is None else world.capture(record.obj, record.reference)
+            with world.lock:
+                if record.known is not before:
+                    continue  # another thread has compared it meanwhile: what was read may be older than what is known now
+                with announce() if announce is not None else nullcontext():
+                    if before is not None and state is not None:
+                        self._keep(record, before, state)
+                return
+
+    def _keep(self, record: EntityRecord, before: dict[str, Any], state: dict[str, Any]) -> None:
+        changes = diff(before, state)
+        if not changes:
+            return
+        for found in entities_in(list(getattr(record.obj, "__dict__", {}).values())):
+            self.world.adopt_referred(found)
+        sink = record.sink()
+        record.known = state
+        for change in changes:
+            sink.keep(change, (setattr, record, "known", before))
+
+    # -- putting back -------------------------------------------------------------------------------------------------
+
+    def put_back(self, holder: Handed, *, enclosing: bool = True, claimed: bool = False) -> None:
+        """After a rollback: put the objects that a block was handed back to their last known state.
+
+        One that others were handed as well, and that nobody claims, stays as it is: what is in it may be theirs.
+
+        Args:
+            enclosing: also what the blocks around it were handed.
+            claimed: only what its transaction claims: the block is over, and others may have changed the rest.
+        """
+        for record in holder.reach() if enclosing else list(holder.records):
+            known = record.known
+            if known is None or record.broken is not None or record.closed is not None:
+                continue
+            if record.holder is not holder.transaction and (claimed or record.holder is not None):
+                continue
+            if record.holder is None and self._is_shared(record, holder):
+                logger.warning("foreign_object_not_put_back", entity=record.key)
+                continue
+            try:
+                unchanged = not diff(known, self.world.capture(record.obj, record.reference))
+            except SymphonyError:
+                unchanged = False  # it holds something that cannot be stored: the reason of many a rollback
+            if unchanged:
+                continue
+            shape = holder.records.get(record) or holder.inherited.get(record)
+            try:
+                if shape is None:
+                    self.world.reset(record, known)
+                else:
+                    put_back(shape, known, self.world.types, self.world.revived)
+            except Exception as error:  # noqa: BLE001  the object's own code refuses: it is named, and the others are put back
+                failure = RestorationError(f"a rollback could not put {record.key} back: {error!r}")
+                failure.__cause__ = error
+                self.world.outbox.mark_broken(record, failure)
+
+
+@contextmanager
+def _outside(attribution: Attribution) -> Iterator[None]:
+    """Whatever is recorded in the block is part of no transaction, and has this attribution."""
+    scope = current_scope.set(None)
+    attributed = current_attribution.set(attribution)
+    try:
+        yield
+    finally:
+        current_attribution.reset(attributed)
+        current_scope.reset(scope)
+
+
+def raise_first(failures: list[SymphonyError]) -> None:
+    """Raise the first of what went wrong, if anything did; the others are notes of it."""
+    if failures:
+        for other in failures[1:]:
+            failures[0].add_note(f"and {other}")
+        raise failures[0]
