@@ -16,7 +16,7 @@ from symphony_es import Symphony
 from symphony_es.core.state import EntityRestorer, RestorationContext, restore_manager
 from tests.conftest import Opener
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "state_management.md"
+DOCUMENT = Path(__file__).parent / "state_management.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.S)
 
 

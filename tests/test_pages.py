@@ -1,0 +1,36 @@
+"""The programs of the pages for users run as they stand, one after another, and print what the page says."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import io
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = ["state-management.md", "transactions.md", "testing.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+async def test_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each block of Python, in order; the block of text behind it is what it prints."""
+    module = types.ModuleType(f"page_{Path(page).stem.replace('-', '_')}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    names: dict[str, Any] = module.__dict__
+    names["directory"] = tmp_path
+    programs = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", (DOCS / page).read_text(), re.DOTALL)
+    assert programs
+    for program, shown in programs:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            made = eval(compile(program, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True), names)
+            if inspect.isawaitable(made):
+                await made
+        assert printed.getvalue() == shown, program
