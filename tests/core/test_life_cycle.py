@@ -109,9 +109,9 @@ async def set_up(names: dict[str, Any], directory: Path) -> None:
 async def test_a_cell_that_opens_can_be_run_again(tmp_path: Path, flushes: bool) -> None:
     """The variable is bound anew: what the earlier Symphony had is stored, flushed or not, and its log is let go of."""
     names: dict[str, Any] = {}
-    for run in range(4):
+    for time in range(4):
         await set_up(names, tmp_path / "log")
-        assert names["page"].number == run
+        assert names["page"].number == time
         names["page"].number += 1
         if flushes:
             await names["symphony"].flush()
