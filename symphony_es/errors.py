@@ -9,6 +9,7 @@ SymphonyError
 ├── ConfigurationError (ValueError)             a call's arguments contradict each other or make no sense
 ├── PersistenceDisabledError (RuntimeError)     the call needs persistence_enabled=True
 ├── NotReadyError (RuntimeError)                setup() has not been awaited, or close() has been
+│   ├── ReadOnlyError                           the Symphony or log is open for reading only
 │   └── ForkedProcessError                      opened before a fork: it is the parent's, the child opens its own
 ├── InvalidIdentifierError (ValueError)         a type, id, key or event name that cannot be stored
 ├── UnstorableValueError (TypeError)            a value that is no plain data: entity, path, what to do
@@ -108,6 +109,10 @@ class PersistenceDisabledError(SymphonyError, RuntimeError):
 
 class NotReadyError(SymphonyError, RuntimeError):
     """setup() has not been awaited yet, or close() has been."""
+
+
+class ReadOnlyError(NotReadyError):
+    """A call would change what is open for reading only. Nothing has been changed, in memory or in the log."""
 
 
 class ForkedProcessError(NotReadyError):

@@ -81,7 +81,8 @@ class NamedCallables:
     def register(self, name: str, fn: _Fn | None = None, *, replace: bool = False) -> _Fn | Callable[[_Fn], _Fn]:
         """Makes `fn` available under `name` and returns it; without `fn`, a decorator that does so.
 
-        Registering the same callable again does nothing.
+        Registering the same callable again does nothing, and a function that was defined anew (the same module and qualified name, as
+        when a notebook's cell is run again) takes the place of the earlier one.
 
         Raises:
             ConfigurationError: the name is taken by another callable and `replace` is not set, or `fn` is not callable;
@@ -117,10 +118,26 @@ class NamedCallables:
     def _add(self, name: str, fn: _Fn, replace: bool) -> _Fn:
         if not callable(fn):
             raise ConfigurationError(f"{fn!r} is not callable and cannot be registered as the {self.kind} {name!r}")
-        if not replace and self._callables.get(name, fn) is not fn:
+        known = self._callables.get(name, fn)
+        if not replace and known is not fn and not _defined_anew(known, fn):
             raise ConfigurationError(f"a {self.kind} is registered under {name!r} already; pass replace=True to put another in its place")
         self._callables[name] = fn
         return fn
+
+
+def _defined_anew(known: Callable[..., Any], fn: Callable[..., Any]) -> bool:
+    """Whether both are what one place in the source has made, and the later one stands for the earlier one.
+
+    A lambda is not told by its name, nor are functions that one code makes around different values.
+    """
+    if not (inspect.isfunction(known) and inspect.isfunction(fn)) or fn.__name__ == "<lambda>":
+        return False
+    if (known.__module__, known.__qualname__) != (fn.__module__, fn.__qualname__):
+        return False
+    if known.__code__ is not fn.__code__:
+        return True
+    around = [[cell.cell_contents for cell in one.__closure__ or ()] for one in (known, fn)]
+    return all(mine is its for mine, its in zip(*around, strict=True))
 
 
 async def invoke(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

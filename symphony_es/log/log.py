@@ -27,6 +27,7 @@ from symphony_es.errors import (
     LogError,
     NotReadyError,
     PositionNotFoundError,
+    ReadOnlyError,
 )
 from symphony_es.events.changes import REMOVE
 from symphony_es.events.event import Event, NewEvent
@@ -240,10 +241,11 @@ class EventLog(Inherited):
         """Have events appended together; the order of calls is the order in the log. Never blocks; safe from every thread.
 
         Raises:
-            NotReadyError: the log is closed or open for reading only.
+            ReadOnlyError: the log is open for reading only.
+            NotReadyError: it is closed. ForkedProcessError: it is the parent process's.
         """
         if self._writer is None:
-            raise NotReadyError("this log is open for reading only")
+            raise ReadOnlyError("this log is open for reading only")
         return self._writer.submit(events)
 
     async def append(self, events: Sequence[NewEvent]) -> Appended:

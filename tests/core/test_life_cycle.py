@@ -198,7 +198,7 @@ def in_loops(directory: Path, between: str) -> None:
             await symphony.history(page)
         elif between == "large":
             symphony.entities.add(Page(id="x" * 200 + str(page.number)))
-            for n in range(3000):
+            for n in range(600):
                 symphony.entities.add(Page(id=f"{page.number}-{n}"))
             await symphony.create_checkpoint("c")
 

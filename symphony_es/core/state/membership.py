@@ -26,6 +26,7 @@ from symphony_es.errors import (
     EntityOwnershipError,
     EntityTypeError,
     ForkedProcessError,
+    ReadOnlyError,
     RestorationError,
     SymphonyError,
     UnstorableValueError,
@@ -73,6 +74,7 @@ class Membership(Inherited):
         self._foreign: dict[int, EntityRecord] = {}
         self.open_transactions: set[Transaction] = set()
         self.forked_from: int | None = None
+        self.read_only = False
         left_at_fork(self)
 
     def leave_to_parent(self, parent: int) -> None:
@@ -165,6 +167,8 @@ class Membership(Inherited):
             ForkedProcessError: it is the parent process's.
         """
         self.check_process()
+        if self.read_only:
+            raise ReadOnlyError(f"{record.key}: this Symphony is open for reading only; nothing was changed")
         if record.closed is not None:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
@@ -330,6 +334,9 @@ class Membership(Inherited):
 
     def _check_addable(self, key: str) -> None:
         """Every reason to refuse a new entity, before anything of it is done."""
+        self.check_process()
+        if self.read_only:
+            raise ReadOnlyError(f"{key} cannot be added: this Symphony is open for reading only")
         if self.sealed is not None:
             raise EntityBusyError(key, self.sealed, "an addition during it")
         scope = scope_of(self)
