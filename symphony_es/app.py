@@ -11,13 +11,14 @@ import copy
 import inspect
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from symphony_es.core.state.attribution import Attribution, acting
+from symphony_es.core.state.attribution import Attribution, acting, check_texts
+from symphony_es.core.state.blocks import TransactionBlock
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.checkpoint import CheckpointManager, CheckpointReader
 from symphony_es.core.state.following import READ_ONLY, Following
@@ -25,16 +26,17 @@ from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.lifetime import Lifetime, counted, find_open, make_way
 from symphony_es.core.state.loading import Loading
+from symphony_es.core.state.names import Names
 from symphony_es.core.state.one_at_a_time import OneAtATime
 from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk, open_to_read
-from symphony_es.core.state.past.moments import Moment
-from symphony_es.core.state.past.view import PastObjects, StateView, key_of
+from symphony_es.core.state.past.moments import Moment, read_moment
+from symphony_es.core.state.past.view import PastObjects, StateView
 from symphony_es.core.state.portal import Portal
 from symphony_es.core.state.refresh import refresh
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import RestoreManager, restore_manager
 from symphony_es.core.state.resume import ReplayUntil, Resumption, target_position
-from symphony_es.core.state.transactions import TransactionBlock
+from symphony_es.core.state.tracking.types import TypeTable
 from symphony_es.core.state.world import EntityLike, World
 from symphony_es.errors import (
     CloseTimeoutError,
@@ -47,11 +49,11 @@ from symphony_es.errors import (
 )
 from symphony_es.events.changes import Change
 from symphony_es.events.fold import Fold
-from symphony_es.events.references import EntityReference
 from symphony_es.facades.agents import Agents
 from symphony_es.facades.entities import Entities
 from symphony_es.facades.tasks import Tasks
 from symphony_es.facades.workflows import Workflows
+from symphony_es.guesses import pointing_out
 from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
 from symphony_es.workflow.code.workflow import CodeWorkflow
@@ -63,6 +65,8 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.core.state.past.forking import ForkReport
     from symphony_es.core.state.past.time_travel import TimeTravel
     from symphony_es.core.state.past.versions import Blame, EntityVersion
+    from symphony_es.facades.builders import AgentBuilder, TaskBuilder
+    from symphony_es.workflow.definitions.builder import WorkflowBuilder
     from symphony_es_projections.audit_trail import AuditTrail
     from symphony_es_projections.runner import ProjectionRunner
 
@@ -140,6 +144,8 @@ class Symphony:
         self.flows = NamedCallables("workflow function", "decorate it with @symphony.workflow")
         self.tools = NamedCallables("tool", "register it with symphony.tools.register(name, function)")
         self.restore_manager = RestoreManager(parent=restore_manager)
+        self.types.learn_from(self.functions.callables)
+        self.types.learn_from(self.flows.callables)
         self.last_resume: ResumeReport | None = None
         self.last_load: ResumeReport | None = None
         self._opened: OpenedLog | None = None
@@ -170,6 +176,11 @@ class Symphony:
             raise ConfigurationError(f"two directories are given: {settings['state_dir']!r} in config and state_dir={state_dir!r}")
         _absolute(state_dir)
         return settings | {"state_dir": state_dir}, True
+
+    @property
+    def types(self) -> TypeTable:
+        """The classes of stored values by name: `register(cls, name)`, `alias(old, new)`, `allow(module)`, `names()`."""
+        return self.restore_manager.types
 
     def _attach_facades(self) -> None:
         self.agents = Agents(self)
@@ -434,6 +445,7 @@ class Symphony:
             ConcurrencyError, LogUnavailableError: at the end: nothing was appended, the objects are as they were before.
         """
         self._check_writable("a transaction")
+        check_texts({"actor": actor, "reason": reason})
         return self.world.transaction(name, claim=claim, actor=actor, reason=reason, user=user or None)
 
     def acting_as(self, actor: str, *, reason: str | None = None, **user: Any) -> AbstractContextManager[Attribution]:
@@ -612,7 +624,14 @@ class Symphony:
     @property
     def past(self) -> TimeTravel:
         """Every question about the past of the log; the methods below are the most common ones."""
-        return self._ready(self._opened).past
+        past = self._ready(self._opened).past
+        past.names = self.names
+        return past
+
+    @property
+    def names(self) -> Names:
+        """What arguments that name entities and types mean here."""
+        return Names(self.log, self.restore_manager, lambda: self._world)
 
     @property
     def projections(self) -> ProjectionRunner:
@@ -641,8 +660,8 @@ class Symphony:
         from symphony_es.core.state.past.audit import Audit, trail_on_disk
 
         if self.read_only and self.state_dir is not None:  # as far as the writing process has built it; the rest is looked through
-            return Audit(self.log, trail_on_disk(self.state_dir / "projections"), self.flush, self._key_of)
-        return Audit(self.log, self._audited, self.flush, self._key_of)
+            return Audit(self.log, trail_on_disk(self.state_dir / "projections"), self.flush, self.names)
+        return Audit(self.log, self._audited, self.flush, self.names)
 
     @cached_property
     def _audit_trail(self) -> AuditTrail:
@@ -661,7 +680,8 @@ class Symphony:
         """All states as they were; nothing is changed. Costs the size of the state, however long the log.
 
         Args:
-            moment: a position, a datetime, the id or name of a checkpoint, or `"latest"`.
+            moment: a position, a datetime, its ISO text (`"2026-11-27"`: the beginning of that day, in UTC), the id or name of a
+                checkpoint, or `"latest"`.
 
         Raises:
             PositionNotFoundError: the log does not have that position.
@@ -672,14 +692,9 @@ class Symphony:
         await self._settle(moment)
         return await self.past.at(moment, self._restore_past)
 
-    def _key_of(self, entity: EntityLike) -> str:
-        """`Type:id` of what an entity is given by; a live object of a class that knows nothing of the library is known by its world."""
-        record = None if isinstance(entity, str | EntityReference) else self.world.record_of(entity)
-        return record.key if record is not None else key_of(entity)
-
     async def _settle(self, moment: Moment) -> None:
         """What has been changed so far is part of the latest state."""
-        if moment == "latest":
+        if isinstance(moment, str) and moment == "latest":
             await self.world.flush()
 
     async def _restore_past(self, fold: Fold) -> PastObjects:
@@ -687,7 +702,7 @@ class Symphony:
         await build_world(self.shell(world), world, fold, report, strict=False)
         world.restoring = False
         world.close(f"it is a look at position {fold.position}: the past is read-only")
-        return PastObjects(world, report)
+        return PastObjects(world, report, self.names)
 
     async def diff(self, before: Moment, after: Moment = "latest", entity: EntityLike | None = None) -> StateDifference:
         """What is different between two moments: entities added, removed and changed, value by value, and the events that did it.
@@ -697,10 +712,17 @@ class Symphony:
         """
         for moment in (before, after):
             await self._settle(moment)
-        return await self.past.diff(before, after, self._key_of(entity) if entity is not None else None)
+        return await self.past.diff(before, after, entity)
 
     async def history(
-        self, entity: EntityLike, *, after_version: int = 0, until: Moment = "latest", limit: int | None = None
+        self,
+        entity: EntityLike,
+        path: str | Sequence[str | int] = (),
+        *,
+        after_version: int = 0,
+        since: Moment | None = None,
+        until: Moment = "latest",
+        limit: int | None = None,
     ) -> list[EntityVersion]:
         """Every version of an entity, oldest first: its event, metadata, and each value it set with what was there before.
 
@@ -708,31 +730,40 @@ class Symphony:
 
         Args:
             entity: an object, an `EntityReference` or `"Type:id"`.
+            path: only versions that set the value there, as for `blame`, each with what it did there.
             after_version: only later versions, to go on where a page ended.
+            since: only versions after a position or checkpoint, or from a time on.
             until: only versions up to a moment.
             limit: at most so many, 1 or more.
 
         Raises:
-            EntityNotFoundError: there never was such an entity.
+            EntityNotFoundError: there never was such an entity; UnknownTypeError where nothing has such a type.
+            UnknownPathError: nothing has ever stood at the path; near misses are named.
             ConfigurationError: a limit below 1.
         """
         await self._settle(until)
-        return await self.past.history(self._key_of(entity), after_version=after_version, until=until, limit=limit)
+        return await self.past.history(entity, _path(path), after_version=after_version, since=since, until=until, limit=limit)
 
-    async def blame(self, entity: EntityLike, path: str | Sequence[str | int], *, until: Moment = "latest") -> list[Blame]:
+    async def blame(
+        self, entity: EntityLike, path: str | Sequence[str | int] = (), *, since: Moment | None = None, until: Moment = "latest"
+    ) -> list[Blame]:
         """Which events set a value, the last one first. Costs that entity's own events.
+
+        Where an upcast has renamed the field, what happened under its old name is part of the answer.
 
         Args:
             entity: an object, an `EntityReference` or `"Type:id"`.
-            path: where the value stands in its state: `"lines[0].amount"`, or `("lines", 0, "amount")`.
+            path: where the value stands in its state: `"lines[0].amount"`, or `("lines", 0, "amount")`; the whole entity when left out.
+            since: only events after a position or checkpoint, or from a time on.
             until: only events up to a moment.
 
         Raises:
-            EntityNotFoundError: there never was such an entity.
+            EntityNotFoundError: there never was such an entity; UnknownTypeError where nothing has such a type.
+            UnknownPathError: nothing has ever stood at the path; near misses are named.
             ConfigurationError: the text is no path.
         """
         await self._settle(until)
-        return await self.past.blame(self._key_of(entity), path if isinstance(path, str) else tuple(path), until=until)
+        return await self.past.blame(entity, _path(path), since=since, until=until)
 
     async def fork(self, *, into: str | Path, at: Moment = "latest", on_progress: Callable[[int, int], None] | None = None) -> ForkReport:
         """A new log that begins with the states at a moment, and names where they come from. This log does not change.
@@ -753,7 +784,7 @@ class Symphony:
         """Go back: every entity as it was then. What happened since is undone by events named `Rewound`, and stays on record.
 
         Args:
-            to: a position, a datetime, or the id or name of a checkpoint.
+            to: a position, a datetime, its ISO text, or the id or name of a checkpoint.
             stop_runs: interrupt runs that execute in this process; without it they refuse the call.
             strict: raise when a reference has no target.
 
@@ -763,19 +794,28 @@ class Symphony:
             RestorationError: a restorer failed; the old world is in place and nothing was appended.
         """
         self._check_writable("rewind", "at() looks at the past, and resume(replay_until=...) has objects as they were")
+        if isinstance(to, str) and to != "latest" and (read := read_moment(to)) is not None:
+            to = read
         if isinstance(to, str) and to != "latest":
             return await self._resume("checkpoint", await self._on_disk("rewind").find(to), stop_runs=stop_runs, strict=strict)
         return await self._resume(to, None, stop_runs=stop_runs, strict=strict)
 
     # -- building -----------------------------------------------------------------------------------------------------
 
-    def build_agent(self) -> Any:
-        """A fluent builder of an agent."""
+    def build_agent(self) -> AgentBuilder:
+        """Return a fluent builder of an agent."""
         return self.agents.build()
 
-    def build_task(self) -> Any:
-        """A fluent builder of a task."""
+    def build_task(self) -> TaskBuilder:
+        """Return a fluent builder of a task."""
         return self.tasks.build()
+
+    @overload
+    def workflow(self, function: Callable[..., Coroutine[Any, Any, Any]], *, name: str | None = None, **options: Any) -> CodeWorkflow: ...
+    @overload
+    def workflow(
+        self, function: None = None, *, name: str | None = None, replace: bool = False, **options: Any
+    ) -> Callable[[Callable[..., Coroutine[Any, Any, Any]]], CodeWorkflow]: ...
 
     def workflow(
         self, function: Callable[..., Any] | None = None, *, name: str | None = None, replace: bool = False, **options: Any
@@ -785,22 +825,48 @@ class Symphony:
         Args:
             function: the function; its parameters are the run's context.
             name: what runs find it by in another process; the function's name by default.
-            replace: take the place of another function of that name. A function that is defined anew, as when a notebook's cell is run
-                again, does so by itself.
+            replace: take the place of another function of that name. One that was defined anew, as in a notebook, does so by itself.
             **options: `retry`, `timeout_s`, `deadline_s`, `context` and `metadata` of the definition.
 
         Raises:
             ConfigurationError: it is no async function, or the name is taken.
         """
         if function is None:
-            return lambda decorated: self.workflow(decorated, name=name, replace=replace, **options)
+            return lambda decorated: self._workflow(decorated, name, options, replace=replace)
+        return self._workflow(function, name, options, replace=replace)
+
+    def _workflow(self, function: Callable[..., Any], name: str | None, options: Mapping[str, Any], *, replace: bool) -> CodeWorkflow:
         made = CodeWorkflow(function, name, **options)
         self.flows.register(made.definition.name, made.function, replace=replace)
+        self.workflows.by_name[made.definition.name] = made
         return made
 
-    def build_workflow(self) -> Any:
-        """A fluent builder of a workflow definition."""
-        return self.workflows.build()
+    def build_workflow(self, name: str = "", description: str = "") -> WorkflowBuilder:
+        """Return a fluent builder of a workflow definition; with a name it has been created."""
+        return self.workflows.build(name, description)
+
+    if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+        __getattr__ = pointing_out(
+            {
+                "checkpoint": "await symphony.create_checkpoint(name)",
+                "checkpoints": "await symphony.list_checkpoints()",
+                "undo": "await symphony.rewind(moment), which appends events that take everything back",
+                "rollback": "async with symphony.transaction(name): an exception in it puts everything back",
+                "commit": "await symphony.flush(), or the end of async with symphony.transaction(name)",
+                "save": "await symphony.flush(), which waits until every change is durable",
+                "add": "symphony.entities.add(obj)",
+                "get": "symphony.entities.get(cls, id)",
+                "query": "symphony.entities.all(cls), or await symphony.audit.find(...) for events",
+                "run": "await symphony.workflows.execute_workflow(workflow, context)",
+                "start": "await symphony.setup(), or await symphony.workflows.start(workflow, context)",
+                "open": "await symphony.setup(), or async with Symphony(...) as symphony",
+                "step": "await symphony_es.workflow.step(function, ...) inside of a function under @symphony.workflow",
+            }
+        )
+
+
+def _path(given: str | Sequence[str | int]) -> str | tuple[str | int, ...]:
+    return tuple(given) if isinstance(given, list) else given  # type: ignore[return-value]  # what else it is, the past refuses
 
 
 def _absolute(path: object) -> Path:

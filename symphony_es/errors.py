@@ -34,13 +34,16 @@ SymphonyError
 ├── EntityError
 │   ├── EntityTypeError (TypeError)             a class that cannot be an entity, part or value, or a type declared twice
 │   ├── EntityNotFoundError (LookupError)
+│   │   └── UnknownTypeError                    no class, restorer or event knows the type: near misses are named
+│   ├── UnknownPathError (LookupError)          nothing has ever stood there: near misses are named
 │   ├── EntityExistsError (ValueError)
 │   ├── EntityOwnershipError (ValueError)       the object belongs to another Symphony, or to none
-│   ├── EntityBusyError (RuntimeError)          claimed by a transaction
+│   ├── EntityBusyError (RuntimeError)          claimed by a transaction, or a resume or close is under way
 │   ├── EntityOutOfStepError (RuntimeError)     its last changes are not in the log: refresh() it
-│   ├── DetachedEntityError (RuntimeError)      its world has been replaced by a resume
+│   ├── DetachedEntityError (RuntimeError)      removed, of a world that a resume has replaced, or of the past
 │   └── TransactionEndedError (RuntimeError)
 ├── RestorationError
+│   ├── UnknownValueError (LookupError)         a stored value of a class that is not known here, or has changed too far
 │   ├── RestorerConflictError (ValueError)      two explicit restorers for one type
 │   ├── UnresolvedReferenceError (LookupError)  strict=True and a target is missing
 │   └── RunsInProgressError (RuntimeError)      stop the runs first, or pass stop_runs=True
@@ -74,8 +77,8 @@ SymphonyError
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Self
 
 
 class SymphonyError(Exception):
@@ -324,6 +327,59 @@ class EntityNotFoundError(EntityError, LookupError):
         self.entity = entity
 
 
+class UnknownTypeError(EntityNotFoundError):
+    """No class and no restorer of this process, and no event of the log, is of this type.
+
+    Attributes:
+        entity_type: the type as given.
+        near: types there are that are written like it, the nearest first.
+    """
+
+    def __init__(self, entity_type: str, known: Collection[str] = (), entity: str | None = None) -> None:
+        self.entity_type = entity_type
+        self.near = near_misses(entity_type, known)
+        shown = ", ".join(sorted(known)[:SHOWN]) + (", …" if len(known) > SHOWN else "")
+        hint = f"did you mean {' or '.join(self.near)}?" if self.near else f"there are {shown or 'none'}"
+        asked = f" (asked for {entity})" if entity else ""
+        SymphonyError.__init__(self, f"there is no type {entity_type!r}{asked}: no class, restorer or event has it; {hint}")
+        self.entity = entity or entity_type
+
+
+class UnknownPathError(EntityError, LookupError):
+    """Nothing has ever stood at a path: in no version of the entity, and it is no declared field.
+
+    Attributes:
+        entity: key of the entity.
+        path: the path as text.
+        near: paths there are, or were, that are written like it, the nearest first.
+    """
+
+    def __init__(self, entity: str, path: str, known: Collection[str] = (), parent: str = "") -> None:
+        self.entity = entity
+        self.path = path
+        tails = {name[len(parent) :].lstrip("."): name for name in known}  # what all have in common says nothing about likeness
+        self.near = [tails[tail] for tail in near_misses(path[len(parent) :].lstrip("."), tails)]
+        shown = ", ".join(sorted(known)[:SHOWN]) + (", …" if len(known) > SHOWN else "")
+        hint = f"did you mean {' or '.join(self.near)}?" if self.near else f"there are {shown or 'none'}"
+        super().__init__(f"nothing has ever stood at {path} of {entity}; {hint}")
+
+
+SHOWN = 12
+"""How many names a message lists that are none of them like the one asked for."""
+
+
+def near_misses(name: str, known: Collection[str]) -> list[str]:
+    """What is written like a name, the nearest first: differences of case count little."""
+    from difflib import get_close_matches  # late: only a message needs it
+
+    folded: dict[str, str] = {}
+    for item in sorted(known):
+        folded.setdefault(item.casefold(), item)
+    found = [folded[match] for match in get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)]
+    tails = [item for item in sorted(known) if item.casefold().rpartition(".")[2] == name.casefold().rpartition(".")[2]]
+    return list(dict.fromkeys([*found, *tails]))[:3]
+
+
 class EntityExistsError(EntityError, ValueError):
     """The id is taken; `entity` is its key."""
 
@@ -337,21 +393,33 @@ class EntityOwnershipError(EntityError, ValueError):
 
 
 class EntityBusyError(EntityError, RuntimeError):
-    """The entity is claimed by a transaction that has not ended. The change has not been made.
+    """Not now: the entity is claimed by a transaction that has not ended, or a resume or close is under way. Nothing has changed.
 
     Attributes:
         entity: key of the entity.
-        holder: name of the transaction that holds it.
+        holder: name of the transaction that holds it, or what is under way.
+        claimant: what was refused.
     """
 
-    def __init__(self, entity: str, holder: str, claimant: str) -> None:
+    def __init__(self, entity: str, holder: str, claimant: str, message: str = "") -> None:
         super().__init__(
-            f"{entity} is claimed by the transaction {holder!r} and cannot be changed by {claimant} until it ends; "
+            message
+            or f"{entity} is claimed by the transaction {holder!r} and cannot be changed by {claimant} until it ends; "
             "wait for it with `async with symphony.transaction(..., claim=[entity])`"
         )
         self.entity = entity
         self.holder = holder
         self.claimant = claimant
+
+    @classmethod
+    def during(cls, entity: str, under_way: str, claimant: str) -> Self:
+        """The error of a change while the world as a whole is closed to changes."""
+        then = (
+            "then get the object anew with symphony.entities.get, since a resume replaces all objects"
+            if under_way == "a resume"
+            else "or do it before"
+        )
+        return cls(entity, under_way, claimant, f"{entity} cannot take {claimant}: {under_way} is under way; await its end, {then}")
 
 
 class EntityOutOfStepError(EntityError, RuntimeError):
@@ -368,12 +436,32 @@ class EntityOutOfStepError(EntityError, RuntimeError):
         self.entity = entity
 
 
+REPLACED = "its world has been replaced by a resume"
+REMOVED = "it was removed"
+CLOSED = "its Symphony has been closed"
+UNDONE = "its addition was undone"
+UNLOADED = "it was unloaded"
+"""Why an object is detached: what a record's `closed` says, and what the error gives advice by."""
+
+
 class DetachedEntityError(EntityError, RuntimeError):
     """The object's world has been replaced by a resume, or the entity was removed. The change has not been made."""
 
-    def __init__(self, entity: str, why: str = "its world has been replaced by a resume") -> None:
-        super().__init__(f"this object of {entity} is detached ({why}): get the current one with symphony.entities.get({entity!r})")
+    def __init__(self, entity: str, why: str = REPLACED) -> None:
+        advice = _AFTER.get(why) or (_OF_THE_PAST if why.startswith("it is a look") else _REPLACED_ADVICE)
+        super().__init__(f"this object of {entity} is detached ({why}): {advice.format(entity)}")
         self.entity = entity
+        self.why = why
+
+
+_REPLACED_ADVICE = "get the current one with symphony.entities.get({!r})"
+_OF_THE_PAST = "change the present one, symphony.entities.get({!r}), or go back as a whole with symphony.rewind"
+_AFTER = {
+    REMOVED: "add a new object, which begins anew under the same id; its history stays readable with symphony.history({!r})",
+    CLOSED: "open the Symphony again with setup() and resume(), then get {!r} with symphony.entities.get",
+    UNDONE: "its addition was rolled back; add it again with symphony.entities.add",
+    UNLOADED: "make it live again with await symphony.entities.load({!r})",
+}
 
 
 class TransactionEndedError(EntityError, RuntimeError):
@@ -386,6 +474,18 @@ class RestorationError(SymphonyError):
 
 class RestorerConflictError(RestorationError, ValueError):
     """Two explicit restorers for one type."""
+
+
+class UnknownValueError(RestorationError, LookupError):
+    """A stored value cannot be made: its class is not known here, or has changed too far.
+
+    Attributes:
+        classes: what is the matter and what mends it, by the class's name in the log.
+    """
+
+    def __init__(self, classes: Mapping[str, str]) -> None:
+        self.classes = dict(classes)
+        super().__init__("; ".join(self.classes.values()))
 
 
 class UnresolvedReferenceError(RestorationError, LookupError):

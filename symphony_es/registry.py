@@ -77,17 +77,23 @@ class NamedCallables:
     def register(self, name: str, fn: _Fn, *, replace: bool = False) -> _Fn: ...
     @overload
     def register(self, name: str, fn: None = None, *, replace: bool = False) -> Callable[[_Fn], _Fn]: ...
+    @overload
+    def register(self, name: _Fn, fn: None = None, *, replace: bool = False) -> _Fn: ...
 
-    def register(self, name: str, fn: _Fn | None = None, *, replace: bool = False) -> _Fn | Callable[[_Fn], _Fn]:
-        """Makes `fn` available under `name` and returns it; without `fn`, a decorator that does so.
+    def register(self, name: str | _Fn, fn: _Fn | None = None, *, replace: bool = False) -> _Fn | Callable[[_Fn], _Fn]:
+        """Make `fn` available under `name` and return it; without `fn`, a decorator that does so; `register(fn)` takes its own name.
 
-        Registering the same callable again does nothing, and a function that was defined anew (the same module and qualified name, as
-        when a notebook's cell is run again) takes the place of the earlier one.
+        Registering the same callable again does nothing, and one that was defined anew (the same name in the same module, as when the
+        cell of a notebook is run again) takes the place of the old one.
 
         Raises:
             ConfigurationError: the name is taken by another callable and `replace` is not set, or `fn` is not callable;
                 nothing has been changed.
         """
+        if fn is None and not isinstance(name, str) and callable(name):
+            return self._add(_own_name(self.kind, name), name, replace)
+        if not isinstance(name, str):
+            raise ConfigurationError(f"a {self.kind} is registered as register('name', function) or register(function), not {name!r:.60}")
         _check_name(self.kind, name)
         if fn is None:
             return lambda decorated: self._add(name, decorated, replace)
@@ -112,6 +118,10 @@ class NamedCallables:
         """All names, sorted."""
         return sorted(self._callables)
 
+    def callables(self) -> list[Callable[..., Any]]:
+        """Return everything that is registered."""
+        return list(self._callables.values())
+
     def __contains__(self, name: object) -> bool:
         return name in self._callables
 
@@ -123,21 +133,6 @@ class NamedCallables:
             raise ConfigurationError(f"a {self.kind} is registered under {name!r} already; pass replace=True to put another in its place")
         self._callables[name] = fn
         return fn
-
-
-def _defined_anew(known: Callable[..., Any], fn: Callable[..., Any]) -> bool:
-    """Whether both are what one place in the source has made, and the later one stands for the earlier one.
-
-    A lambda is not told by its name, nor are functions that one code makes around different values.
-    """
-    if not (inspect.isfunction(known) and inspect.isfunction(fn)) or fn.__name__ == "<lambda>":
-        return False
-    if (known.__module__, known.__qualname__) != (fn.__module__, fn.__qualname__):
-        return False
-    if known.__code__ is not fn.__code__:
-        return True
-    around = [[cell.cell_contents for cell in one.__closure__ or ()] for one in (known, fn)]
-    return all(mine is its for mine, its in zip(*around, strict=True))
 
 
 async def invoke(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -159,6 +154,28 @@ def _without_stop_iteration(fn: Callable[..., Any], *args: Any, **kwargs: Any) -
         return fn(*args, **kwargs)
     except StopIteration as error:
         raise RuntimeError(f"{getattr(fn, '__qualname__', fn)} raised StopIteration") from error
+
+
+def _own_name(kind: str, fn: Callable[..., Any]) -> str:
+    name = getattr(fn, "__name__", "")
+    if not name or name == "<lambda>":
+        raise ConfigurationError(f"{fn!r:.80} has no name of its own: register('name', {kind}) gives it one")
+    return str(name)
+
+
+def _defined_anew(known: Callable[..., Any], fn: Callable[..., Any]) -> bool:
+    """Whether both are what one place in the source has made, and the later one stands for the earlier one.
+
+    A lambda is not told by its name, nor are functions that one code makes around different values.
+    """
+    if not (inspect.isfunction(known) and inspect.isfunction(fn)) or fn.__name__ == "<lambda>":
+        return False
+    if (known.__module__, known.__qualname__) != (fn.__module__, fn.__qualname__):
+        return False
+    if known.__code__ is not fn.__code__:
+        return True
+    around = [[cell.cell_contents for cell in one.__closure__ or ()] for one in (known, fn)]
+    return all(mine is its for mine, its in zip(*around, strict=True))
 
 
 def _check_name(kind: str, name: object) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from symphony_es.events.changes import REMOVE, Change
 from symphony_es.events.event import Event
+from symphony_es.events.values import copy_plain
 from symphony_es_projections.projection import Projection
 
 __all__ = ["CHECKPOINT_TYPE", "CheckpointEntry", "CheckpointList"]
@@ -41,7 +42,7 @@ class CheckpointEntry:
             "created_at": self.created_at.isoformat(),
             "entity_count": self.entity_count,
             "position": self.position,
-            "metadata": dict(self.metadata),
+            "metadata": copy_plain(self.metadata),
         }
 
 

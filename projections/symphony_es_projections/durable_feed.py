@@ -90,16 +90,33 @@ class DurableFeed(Feed[Build]):
 
     async def prepare(self, target: int) -> None:
         """Open what the pointer names if it can be gone on with, and otherwise build: from what an unfinished build has left, if it can."""
-        if self._current is not None:
+        if self._current is not None and not self._is_gone():
             return
         async with self._build_lock:
             self._check_going()
+            await self._let_go_if_gone()
             if self._current is not None:
                 return
             begun = await self._open() if self._directory is not None else None
             if self._current is None:
                 build = await self.begin() if begun is None else self._build_of(begun)
                 await self.build(build, lambda: target)
+
+    def _is_gone(self) -> bool:
+        """Whether the file in use, or the pointer to it, has been deleted: projections may be, at any time. One look at each name."""
+        path = self._current.database.path if self._current is not None else None
+        return path is not None and not (path.exists() and (path.parent / f"{self.name}.current").exists())
+
+    async def _let_go_if_gone(self) -> None:
+        """Close what was deleted, while no batch is applied to it; it is built anew."""
+        async with self._lock:
+            with self._files:
+                gone = self._current if self._current is not None and self._is_gone() else None
+                if gone is None:
+                    return
+                self._current = None
+            logger.warning("projection_build_needed", projection=self.name, reason="its file has been deleted")
+            await self.run(gone.database.close)
 
     async def _open(self) -> ProjectionDatabase | None:
         """Set `_current` if the pointer's build is this version's and the log's; else return an unfinished build to go on with."""

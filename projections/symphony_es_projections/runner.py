@@ -174,12 +174,15 @@ class ProjectionRunner:
         """Take the directory for this runner."""
         self._check_open()
         async with self._opening:
-            if self._directory is not None and self._directory_lock is None:
+            if self._directory is not None and (self._directory_lock is None or not self._directory_lock.path.exists()):
                 await asyncio.wrap_future(self._executor.submit(self._take, self._directory))
 
     def _take(self, directory: Path) -> None:
         """In a worker thread; a call that nobody waits for any more still ends, and may overlap with the next one."""
         with self._taking:
+            if self._directory_lock is not None and not self._directory_lock.path.exists():
+                self._directory_lock.release()  # somebody has deleted the directory: it is made anew, and what stood in it is built anew
+                self._directory_lock = None
             if self._directory_lock is None:
                 prepare_directory(directory, force_network_fs=True)  # where the log may live, they may
                 self._directory_lock = DirectoryLock(directory)

@@ -13,6 +13,7 @@ from typing import Any
 
 from symphony_es.errors import ChangeError, format_path
 from symphony_es.events.references import Path
+from symphony_es.events.undo import ABSENT, Undo, forget_added, put_back, put_back_member
 from symphony_es.events.values import DEFAULT_LIMITS, Tagged, copy_plain, plain_equal
 
 __all__ = [
@@ -38,7 +39,7 @@ SCALARS = frozenset({str, int, float, bool, type(None), bytes})
 
 
 def apply_changes(
-    state: dict[str, Any] | None, changes: Sequence[Change], *, own_values: bool = False, applied: int = 0
+    state: dict[str, Any] | None, changes: Sequence[Change], *, own_values: bool = False, applied: int = 0, undo: Undo | None = None
 ) -> dict[str, Any] | None:
     """Apply changes in order to a state, in place, and return it (another object after creation, None after deletion).
 
@@ -47,6 +48,7 @@ def apply_changes(
         changes: what to apply.
         own_values: the changes' values belong to the caller alone (freshly decoded): containers are taken over, not copied.
         applied: how many of them have been applied before.
+        undo: takes note of what takes each change back, for `revert`; the whole state, which is replaced and not changed, the caller keeps.
 
     Raises:
         ChangeError: a change does not fit; the ones before it have been applied.
@@ -56,6 +58,8 @@ def apply_changes(
             operation, path = change[0], change[1]
             if operation == SET and len(path) == 1 and state is not None and type(path[0]) is str:  # by far the most common one
                 value = change[2]
+                if undo is not None:
+                    undo.append((put_back, state, path[0], state.get(path[0], ABSENT)))
                 state[path[0]] = value if own_values or type(value) in SCALARS else copy_plain(value)
                 continue
             if not path:
@@ -66,7 +70,10 @@ def apply_changes(
                 if type(operation) is not int or operation < 0:
                     raise ChangeError(f"{operation!r} is no operation")
                 values = change if own_values else (*change[:2], *map(copy_plain, change[2:]))
+                back = _way_back(state, *values) if undo is not None else None
                 _OPERATIONS[operation](state, path, *values[2:])
+                if back is not None and undo is not None:
+                    undo.append(back)
         except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ChangeError(_describe(index, change, error)) from error
     return state
@@ -202,6 +209,28 @@ def _apply_discard(state: Any, path: Path, value: Any) -> None:
 _OPERATIONS: tuple[Callable[..., None], ...] = (
     _apply_set, _apply_insert, _apply_splice, _apply_append, _apply_remove, _apply_add, _apply_discard,
 )  # fmt: skip
+
+
+def _way_back(state: Any, operation: int, path: Path, *values: Any) -> tuple[Any, ...] | None:
+    """What takes a change back, worked out before it is applied; None where it changes nothing, or will not fit."""
+    if operation in (SET, REMOVE):
+        holder, key = _container(state, path[:-1]), path[-1]
+        if type(holder) is dict:
+            return (put_back, holder, key, holder.get(key, ABSENT))
+        if type(holder) is list:
+            old = holder[_index(holder, key, len(holder) - 1)]
+            return (list.__setitem__ if operation == SET else list.insert, holder, key, old)
+        return None
+    if operation in (ADD, DISCARD):
+        members = _set_of(state, path)
+        return forget_added(members, values[0]) if operation == ADD else put_back_member(members, values[0])
+    items = _list(state, path)
+    if operation == APPEND:
+        return (list.pop, items)
+    if operation == INSERT:
+        return (list.__delitem__, items, values[0])
+    start, stop, brought = values
+    return (list.__setitem__, items, slice(start, start + len(brought)), items[start:stop])
 
 
 def same_change(one: Change, other: Change) -> bool:

@@ -19,11 +19,13 @@ from symphony_es.events.changes import KEY_TYPES, MAX_DEPTH
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import Encrypted, Redacted, Tagged, check_plain, check_types, zone_from, zone_parts
 
-__all__ = ["FORMAT", "UNREADABLE", "decode", "decode_stream", "decode_value", "encode_canonical", "encode_value", "pack"]
+__all__ = ["FORMAT", "FORMAT_BYTE", "UNREADABLE", "decode", "decode_stream", "decode_value", "encode_canonical", "encode_value", "pack"]
 
 Packed: Any = msgpack  # it ships no types: the one untyped name of this module
 
 FORMAT = 1
+FORMAT_BYTE = 0xD2
+"""What stands for format 1 until it is released: each change of it takes another value, so that what an earlier build wrote is refused."""
 BUFFER_BYTES = 1024
 _UINT64 = b"\xcf"  # in msgpack, before 8 bytes
 
@@ -58,7 +60,12 @@ def _pack_time(value: time) -> Any:
 
 def _pack_tagged(value: Tagged) -> Any:
     code = {"enum": ENUM, "value": VALUE, "part": PART}[value.kind]
-    return _ext(code, pack([value.name, value.data]))
+    parts = [value.name, value.data]
+    if value.value is not ...:
+        parts.append(value.value)
+    elif value.state_version != 1:
+        parts.append(value.state_version)
+    return _ext(code, pack(parts))
 
 
 def _pack_members(value: set[Any]) -> Any:
@@ -134,8 +141,9 @@ def _ordered(value: Any) -> Any:
         return tuple(_ordered(item) for item in value)
     if cls is set:
         return _CanonicalSet(value)
-    if cls is Tagged and value.kind != "enum":
-        return Tagged(value.kind, value.name, _ordered(value.data))
+    if cls is Tagged:
+        held = value.value if value.value is ... else _ordered(value.value)
+        return Tagged(value.kind, value.name, _ordered(value.data), value=held, state_version=value.state_version)
     if cls is float and value != value:
         return float("nan")
     return value
@@ -293,13 +301,18 @@ def _read_bigint(decoder: _Decoder, payload: bytes) -> int:
 
 def _read_tagged(kind: Any) -> Callable[[_Decoder, bytes], Tagged]:
     def read(decoder: _Decoder, payload: bytes) -> Tagged:
-        name, data = decoder.array(payload, 2)
-        made = Tagged(kind, name, data)
+        name, data, *more = decoder.array(payload)
         if type(name) is not str:
             raise DecodeError("a tagged value has no name")
-        if (kind == "enum" and type(data) not in (str, int)) or (kind != "enum" and type(data) is not dict):
+        if len(more) > 1 or (kind == "enum" and type(data) not in (str, int)) or (kind != "enum" and type(data) is not dict):
             raise DecodeError("a tagged value has another shape than its kind")
-        return made
+        if not more:
+            return Tagged(kind, name, data)
+        if kind == "enum" and type(data) is str:
+            return Tagged(kind, name, data, value=more[0])
+        if kind == "enum" or type(more[0]) is not int or not 1 < more[0] < 2**63:
+            raise DecodeError("a tagged value has another shape than its kind")
+        return Tagged(kind, name, data, state_version=more[0])
 
     return read
 

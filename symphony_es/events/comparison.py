@@ -13,7 +13,9 @@ from symphony_es.errors import format_path
 from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, REMOVE, SET, SPLICE, Change, apply_changes
 from symphony_es.events.diff import diff
 from symphony_es.events.paths import ABSENT, value_at
+from symphony_es.events.readable import readable
 from symphony_es.events.references import Path
+from symphony_es.events.showing import change_line
 from symphony_es.events.values import copy_plain
 
 __all__ = ["ValueChange", "compare_states", "trace_changes"]
@@ -44,6 +46,13 @@ class ValueChange:
     def where(self) -> str:
         """The path as text, as in `lines[0].amount`; `(all)` for the whole state."""
         return format_path(self.path) or "(all)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take: `{"path", "kind", "before", "after"}`; null stands where there was, or is, nothing."""
+        return {"path": self.where, "kind": self.kind, "before": readable(self.before), "after": readable(self.after)}
+
+    def __str__(self) -> str:
+        return change_line(self)
 
 
 def compare_states(one: dict[str, Any] | None, other: dict[str, Any] | None) -> list[ValueChange]:

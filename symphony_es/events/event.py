@@ -9,9 +9,14 @@ from typing import Any
 
 from symphony_es.events.changes import Change
 from symphony_es.events.identifiers import check_event_name, split_key, text_id
+from symphony_es.events.readable import readable
 from symphony_es.events.references import EntityReference
 
-__all__ = ["Event", "EventMetadata", "NewEvent", "check_event_name"]
+__all__ = ["ADOPTION_EVENT", "Event", "EventMetadata", "NewEvent", "check_event_name"]
+
+
+ADOPTION_EVENT = "StateAdopted"
+"""What brings the log in line with an object as its restorer made it: an upcast, a field with a default. Nobody has changed anything."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,7 +67,7 @@ class NewEvent:
     transaction_id: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Event:
     """An event of the log.
 
@@ -110,3 +115,28 @@ class Event:
         """When it was committed, to the microsecond."""
         seconds, rest = divmod(self.time_ns, 1_000_000_000)
         return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
+
+    def __repr__(self) -> str:
+        who = f" by {self.metadata.actor}" if self.metadata.actor else ""
+        return f"<Event {self.position}: {self.name} of {self.entity_key} v{self.version}{who}, {self.recorded_at:%Y-%m-%d %H:%M:%S} UTC>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take: what happened, to what, when, why, and what it says beyond its effect; ids as text, times as ISO 8601.
+
+        The changes themselves are told by `EntityVersion.to_dict`, which knows what was there before.
+        """
+        known = {name: getattr(self.metadata, name) for name in EventMetadata.__dataclass_fields__}
+        metadata = {name: readable(value) for name, value in known.items() if value is not None and name != "cause"}
+        if self.metadata.cause is not None:
+            metadata["cause"] = text_id(self.metadata.cause)
+        return {
+            "position": self.position,
+            "entity": self.entity_key,
+            "version": self.version,
+            "name": self.name,
+            "recorded_at": self.recorded_at.isoformat(),
+            "id": self.id,
+            "transaction": text_id(self.transaction_id),
+            "metadata": metadata,
+            "data": readable(self.data),
+        }

@@ -8,7 +8,10 @@ from typing import NewType
 
 from symphony_es.errors import InvalidIdentifierError
 
-__all__ = ["Position", "Version", "check_entity_id", "check_entity_type", "check_event_name", "entity_key", "split_key", "text_id", "uuid7"]
+__all__ = [
+    "Position", "Version", "check_class_name", "check_entity_id", "check_entity_type", "check_event_name", "entity_key", "split_key",
+    "text_id", "uuid7",
+]  # fmt: skip
 
 Position = NewType("Position", int)
 """An event's place in the log: 1, 2, 3 …"""
@@ -41,6 +44,17 @@ def check_event_name(name: str) -> str:
     """
     if type(name) is not str or _TYPE.fullmatch(name) is None:
         raise InvalidIdentifierError("event name", name, "a letter or '_', then at most 99 letters, digits, '_' and '.'")
+    return name
+
+
+def check_class_name(name: str) -> str:
+    """A class's stored name as it is: printable text that takes at most 512 bytes in UTF-8, as `shop.orders:Status` or `Status` does.
+
+    Raises:
+        InvalidIdentifierError: it is none.
+    """
+    if type(name) is not str or not name or not name.isprintable() or len(name.encode()) > MAX_ID_BYTES:
+        raise InvalidIdentifierError("class name", name, f"it is printable text of at most {MAX_ID_BYTES} bytes in UTF-8")
     return name
 
 

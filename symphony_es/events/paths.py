@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import enum
 import re
 from typing import Any
 
@@ -18,8 +19,10 @@ _PART = re.compile(
 )
 
 
-class Absent:
-    """The type of `ABSENT`."""
+class Absent(enum.Enum):
+    """The type of `ABSENT`: an enum, so that copies of it are itself, and encoders that know enums write its value, null."""
+
+    ABSENT = None
 
     def __repr__(self) -> str:
         return "ABSENT"
@@ -28,7 +31,7 @@ class Absent:
         return False
 
 
-ABSENT = Absent()
+ABSENT = Absent.ABSENT
 """What stands at a path that leads nowhere; None is a value like any other."""
 
 

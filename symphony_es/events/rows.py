@@ -16,7 +16,7 @@ from zlib import crc32
 
 from symphony_es.errors import ChangeError, DamagedEventError, DecodeError, InvalidIdentifierError, LimitExceededError, UnstorableValueError
 from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, MAX_DEPTH, SCALARS, Change, check_change
-from symphony_es.events.codec import FORMAT, decode, decode_stream, pack
+from symphony_es.events.codec import FORMAT_BYTE, decode, decode_stream, pack
 from symphony_es.events.event import Event, EventMetadata, NewEvent
 from symphony_es.events.identifiers import check_event_name, split_key
 from symphony_es.events.values import DEFAULT_LIMITS, Limits, check_plain, check_types
@@ -44,7 +44,7 @@ CHECK_RESIDUE = 0x2144DF1C
 """What CRC-32 makes of anything that ends with its own CRC-32, least byte first: so a check is one call, and no slice."""
 _ANEW = bytes.fromhex("81d59d4c")
 """Four bytes after which a CRC-32 that was `CHECK_RESIDUE` is 0, as that of nothing."""
-_USUAL = bytes((FORMAT, POSITION_COVERED))
+_USUAL = bytes((FORMAT_BYTE, POSITION_COVERED))
 SMALL_STATE_BYTES = 4096
 """Up to this size, copies of a state cost less than calls for it alone."""
 STREAM_BYTES = 8 * 1024 * 1024
@@ -152,7 +152,7 @@ def _find_surrogate(event: NewEvent) -> None:
 
 def seal_state(position: int, entity_key: str, version: int, name: str, event_id: bytes, time_ns: int, body: bytes) -> bytes:
     """The state column of an event at a position (0: the store will choose one): header, body, and the check value over the whole row."""
-    checked = _HEADER.pack(FORMAT, POSITION_COVERED if position else 0, event_id, time_ns) + body
+    checked = _HEADER.pack(FORMAT_BYTE, POSITION_COVERED if position else 0, event_id, time_ns) + body
     return checked + _CHECK.pack(crc32(checked, _columns_crc(position, entity_key, version, name, len(checked) + CHECK_BYTES)))
 
 
@@ -199,7 +199,7 @@ def check_row(row: Row) -> None:
         raise DamagedEventError(position, key, "a column has the wrong type")
     if len(state) < LEAST_STATE_BYTES or position < 1 or version < 1:
         raise DamagedEventError(position, key, "the state is too short, or position or version is not positive")
-    if state[0] != FORMAT or state[1] & ~KNOWN_FLAGS:
+    if state[0] != FORMAT_BYTE or state[1] & ~KNOWN_FLAGS:
         raise DamagedEventError(position, key, f"format {state[0]} with flags {state[1]:#04x} is unknown here")
     covered = position if state[1] & POSITION_COVERED else 0
     try:

@@ -29,20 +29,24 @@ TaggedKind = Literal["enum", "value", "part"]
 
 
 class Tagged:
-    """A value of a declared class, by registered name: an enum member, a frozen value, or a part that changes in place.
+    """A value of a declared class, by the class's stored name: an enum member, a frozen value, or a part that changes in place.
 
     Attributes:
         kind: `enum`, `value` or `part`.
-        name: the registered name of the class.
-        data: of an enum the member's name (the number of a combination of flags); else the fields, plain data by name.
+        name: the stored name of the class: `module:qualname`, or one that the application gave it.
+        data: of an enum the member's name (of flags the number); else the fields, plain data by name.
+        value: of an enum the member's value where it is plain data; `...` where it is not, of flags, and of anything else.
+        state_version: of a value or part the version of the class's shape, from 1.
     """
 
-    __slots__ = ("data", "kind", "name")
+    __slots__ = ("data", "kind", "name", "state_version", "value")
 
-    def __init__(self, kind: TaggedKind, name: str, data: Any) -> None:
+    def __init__(self, kind: TaggedKind, name: str, data: Any, *, value: Any = ..., state_version: int = 1) -> None:
         self.kind = kind
         self.name = name
         self.data = data
+        self.value = value
+        self.state_version = state_version
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tagged) and plain_equal(self, other)
@@ -53,7 +57,9 @@ class Tagged:
         return hash((self.kind, self.name, self.data if self.kind == "enum" else tuple(sorted(self.data))))
 
     def __repr__(self) -> str:
-        return f"Tagged({self.kind!r}, {self.name!r}, {self.data!r})"
+        value = "" if self.value is ... else f", value={self.value!r}"
+        version = "" if self.state_version == 1 else f", state_version={self.state_version}"
+        return f"Tagged({self.kind!r}, {self.name!r}, {self.data!r}{value}{version})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +212,16 @@ def _check_tagged(value: Tagged, path: tuple[Any, ...], depth: int, hashed: bool
         if type(value.data) is str:
             _check_str(value.data, path, depth, hashed)
         elif type(value.data) is not int:
-            raise UnstorableValueError(path, "a tagged enum holds the member's name, or the number of a combination of flags")
+            raise UnstorableValueError(path, "a tagged enum holds the member's name, or the number of flags")
+        if value.value is not ...:
+            if type(value.data) is int:
+                raise UnstorableValueError(path, "the number of flags is their value: they hold no other")
+            if depth < 0 and type(value.value) in _CONTAINERS:
+                raise UnstorableValueError(path, "it is nested too deep: the value of the enum's member is a container")
+            _check(value.value, path, depth, hashed=False)
         return
+    if value.value is not ... or type(value.state_version) is not int or not 1 <= value.state_version < 2**63:
+        raise UnstorableValueError(path, "a tagged value has fields and a version from 1; the value of a member is an enum's")
     if value.kind not in ("value", "part") or type(value.data) is not dict or any(type(name) is not str for name in value.data):
         raise UnstorableValueError(path, "a tagged value holds a dict of fields by name")
     if hashed and value.kind == "part":
@@ -267,7 +281,7 @@ def copy_plain(value: Any) -> Any:
     if cls is tuple:
         return tuple(copy_plain(item) for item in value)
     if cls is Tagged and value.kind != "enum":
-        return Tagged(value.kind, value.name, copy_plain(value.data))
+        return Tagged(value.kind, value.name, copy_plain(value.data), state_version=value.state_version)
     return value
 
 
@@ -406,7 +420,13 @@ def _equal_moments(one: Any, other: Any) -> bool:
 
 
 def _equal_tagged(one: Tagged, other: Tagged) -> bool:
-    return one.kind == other.kind and one.name == other.name and plain_equal(one.data, other.data)
+    return (
+        one.kind == other.kind
+        and one.name == other.name
+        and one.state_version == other.state_version
+        and plain_equal(one.data, other.data)
+        and plain_equal(one.value, other.value)
+    )
 
 
 def _equal_decimals(one: Decimal, other: Decimal) -> bool:

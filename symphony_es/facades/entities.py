@@ -5,14 +5,13 @@ Plain calls: what they record is durable after `await symphony.flush()`, or afte
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from symphony_es.core.state.past.view import key_of
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.errors import EntityNotFoundError
-from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
+from symphony_es.guesses import pointing_out
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -23,7 +22,10 @@ _T = TypeVar("_T")
 
 
 class Entities:
-    """Adding, finding and removing entities, and recording changes of objects that do not track themselves."""
+    """Adding, finding and removing entities, and recording changes of objects that do not track themselves.
+
+    `entities["Invoice:7"]`, `"Invoice:7" in entities`, `len(entities)` and iterating over it mean the live objects.
+    """
 
     def __init__(self, symphony: Host) -> None:
         self._symphony = symphony
@@ -36,7 +38,7 @@ class Entities:
         *,
         capture: Literal["auto", "on_record"] = "auto",
     ) -> _T:
-        """Makes an object an entity and returns it; entities it refers to are added with it.
+        """Make an object an entity and return it; entities it refers to are added with it.
 
         Its complete state is its first event, `<Type>Created`. Adding an object that is added already does nothing.
 
@@ -58,13 +60,25 @@ class Entities:
         world.foreign.hand([obj], compare=is_here)
         return obj
 
-    def get(self, entity_type: str | EntityReference, entity_id: str | None = None) -> Any:
-        """The live object of an entity: `get("Invoice", "7")`, `get("Invoice:7")` or `get(reference)`.
+    @overload
+    def get(self, entity: type[_T], entity_id: str) -> _T: ...
+    @overload
+    def get(self, entity: Any, entity_id: str | None = None) -> Any: ...
+
+    def get(self, entity: Any, entity_id: str | None = None) -> Any:
+        """Return the live object of an entity: `get(Invoice, "7")`, `get("Invoice", "7")`, `get("Invoice:7")` or `get(reference)`.
+
+        An object of an entity will do as well, also one of a world that a resume has replaced.
 
         Raises:
             EntityNotFoundError: there is none; the message says so when it waits in the log, for `load` or a resume.
+            UnknownTypeError: nothing has such a type; near misses are named.
+            ConfigurationError: a class or type without an id.
         """
-        return self._handed(self._symphony.world.get(_reference(entity_type, entity_id)))
+        names = self._symphony.names
+        key = names.key(entity, entity_id)
+        with names.explaining(key):
+            return self._handed(self._symphony.world.get(key))
 
     def _handed(self, obj: Any) -> Any:
         """An object that the running block or step is handed; see `symphony_es.core.state.foreign`."""
@@ -72,20 +86,59 @@ class Entities:
             self._symphony.world.foreign.hand([obj])
         return obj
 
-    def find(self, entity_type: str | EntityReference, entity_id: str | None = None) -> Any | None:
-        """Like `get`, but None when there is none."""
-        return self._handed(self._symphony.world.find(_reference(entity_type, entity_id)))
+    @overload
+    def find(self, entity: type[_T], entity_id: str) -> _T | None: ...
+    @overload
+    def find(self, entity: Any, entity_id: str | None = None) -> Any | None: ...
 
-    async def load(self, entity: str | EntityReference, *, strict: bool = False) -> Any:
-        """Makes an entity live that waits in the log, with all that it refers to, and returns its object: `load("Invoice:7")`.
+    def find(self, entity: Any, entity_id: str | None = None) -> Any | None:
+        """Return the live object of an entity, named as for `get`, or None when there is none.
 
-        Arguments, errors and what happens are those of `load_all`.
+        Looking for the first entity of a type that nothing has yet, before adding it, is no mistake; a type written almost like one
+        that there is, is one.
+
+        Raises:
+            UnknownTypeError: nothing has such a type, and something has one that is written like it.
         """
-        (obj,) = await self.load_all([entity], strict=strict)
+        names = self._symphony.names
+        key = names.key(entity, entity_id)
+        found = self._symphony.world.find(key)
+        if found is None:
+            names.check_not_misspelt(key.partition(":")[0], key)
+        return self._handed(found)
+
+    def __getitem__(self, entity: Any) -> Any:
+        return self.get(*entity) if isinstance(entity, tuple) else self.get(entity)
+
+    def __contains__(self, entity: object) -> bool:
+        names = self._symphony.names
+        key = names.key(*entity) if isinstance(entity, tuple) else names.key(entity)
+        return self._symphony.world.find(key) is not None
+
+    def __len__(self) -> int:
+        return len(self._symphony.world.records)
+
+    def __bool__(self) -> bool:
+        return True  # it is there, however many entities are
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.all())
+
+    @overload
+    async def load(self, entity: type[_T], entity_id: str, *, strict: bool = False) -> _T: ...
+    @overload
+    async def load(self, entity: Any, entity_id: str | None = None, *, strict: bool = False) -> Any: ...
+
+    async def load(self, entity: Any, entity_id: str | None = None, *, strict: bool = False) -> Any:
+        """Make an entity live that waits in the log, with all that it refers to, and return its object: `load(Invoice, "7")`.
+
+        It is named as for `get`. Errors and what happens are those of `load_all`.
+        """
+        (obj,) = await self.load_all([self._symphony.names.key(entity, entity_id)], strict=strict)
         return obj
 
-    async def load_all(self, entities: Iterable[str | EntityReference], *, strict: bool = False) -> list[Any]:
-        """Makes entities live that wait in the log, without a resume of all: these, and whatever they refer to, directly or through others.
+    async def load_all(self, entities: Iterable[Any], *, strict: bool = False) -> list[Any]:
+        """Make entities live that wait in the log, without a resume of all: these, and whatever they refer to, directly or through others.
 
         They are as they are at the head of the log. What is live already is not read: its object is returned. `symphony.last_load` is
         the report: what has no restorer, which references have no target, what differs from its state. Calls of `on_restore` are not
@@ -93,41 +146,97 @@ class Entities:
         loaded, however many entities and events the log has.
 
         Args:
-            entities: `"Type:id"` or `EntityReference` of each.
+            entities: `"Type:id"`, `EntityReference`, object, or (class or type, id) of each.
             strict: raise when a reference has no target; otherwise the `EntityReference` stays in place.
 
         Returns:
             their live objects, in the order given. Where no restorer is registered, the `UnrestoredEntity`, as after a resume.
 
         Raises:
-            EntityNotFoundError: the log has no such entity, or it is deleted.
+            EntityNotFoundError: the log has no such entity, or it is deleted; UnknownTypeError where nothing has such a type.
             RestorationError: a restorer failed, or calls this. In all cases nothing is loaded; a load that is cancelled loads nothing.
         """
-        keys = [key_of(entity) for entity in entities]
+        names = self._symphony.names
+        keys = [names.key(*entity) if isinstance(entity, tuple) else names.key(entity) for entity in entities]
         world = self._symphony.world
         if world.restoring or world.sealed is not None or not all(key in world.records for key in keys):
-            await self._symphony.load_entities(keys, strict=strict)
+            try:
+                await self._symphony.load_entities(keys, strict=strict)
+            except EntityNotFoundError as error:
+                names.check_known(error.entity.partition(":")[0], error.entity)
+                raise
         return [self._handed(self._symphony.world.get(key)) for key in keys]
 
-    def all(self, entity_type: str | None = None) -> list[Any]:
-        """All live objects, or those of one type: those that a resume brought by their ids, then others as they were added or loaded.
+    @overload
+    def all(self, entity_type: type[_T]) -> list[_T]: ...
+    @overload
+    def all(self, entity_type: str | None = None) -> list[Any]: ...
+
+    def all(self, entity_type: str | type | None = None) -> list[Any]:
+        """Return all live objects, or those of one type: those that a resume brought by their ids, then others as they came.
 
         What was removed in a transaction that failed comes last.
+
+        Args:
+            entity_type: a class, or a type's name.
+
+        Raises:
+            UnknownTypeError: no class, restorer or event has such a type; near misses are named.
         """
-        found = self._symphony.world.all(entity_type)
+        names = self._symphony.names
+        found = self._symphony.world.all(names.type_of(entity_type) if entity_type is not None else None)
         self._symphony.world.foreign.hand(found)
         return found
 
-    def remove(self, entity: Any) -> None:
-        """Removes an entity, given as object, reference or `"Type:id"`; its history stays readable and its id may be used again.
+    async def ids(self, entity_type: str | type) -> list[str]:
+        """Return the ids of all entities of a type that the log has, live or not, sorted.
+
+        Nothing is folded or made live: it costs the newest event of each.
 
         Raises:
-            EntityNotFoundError: there is none.
+            UnknownTypeError: nothing has such a type.
+            EntityOutOfStepError: changes of an entity could not be appended.
         """
-        self._symphony.world.remove(entity)
+        name = self._symphony.names.type_of(entity_type)
+        await self._symphony.world.flush()
+        return [key.partition(":")[2] for key in await self._symphony.log.alive_keys(name)]
+
+    def remove(self, entity: Any, entity_id: str | None = None) -> None:
+        """Remove an entity, named as for `get`; its history stays readable and its id may be used again.
+
+        Raises:
+            EntityNotFoundError: there is none; UnknownTypeError where nothing has such a type.
+        """
+        names = self._symphony.names
+        if not isinstance(entity, str | type | EntityReference):
+            self._symphony.world.remove(entity)
+            return
+        key = names.key(entity, entity_id)
+        with names.explaining(key):
+            self._symphony.world.remove(key)
+
+    def delete(self, entity: Any, entity_id: str | None = None) -> None:
+        """Remove an entity; see `remove`."""
+        self.remove(entity, entity_id)
+
+    if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+        __getattr__ = pointing_out(
+            {
+                "query": "[obj for obj in entities.all(cls) if ...]; of the past, (await symphony.at(moment)).all(cls)",
+                "filter": "[obj for obj in entities.all(cls) if ...]",
+                "list": "entities.all(cls), or await entities.ids(cls) for what is not live",
+                "create": "entities.add(cls(...))",
+                "save": "entities.add(obj) once; its changes are recorded as they are made, and durable after await symphony.flush()",
+                "update": "attributes of the object: its changes are recorded as they are made",
+                "count": "len(entities.all(cls))",
+                "exists": "'Type:id' in entities",
+                "items": "entities.all()",
+                "keys": "await entities.ids(cls)",
+            }
+        )
 
     def record(self, entity: Any, event_name: str | None = None, data: Any = None) -> None:
-        """Records what changed in an object that does not track itself; or that something happened to an entity.
+        """Record what changed in an object that does not track itself; or that something happened to an entity.
 
         Args:
             entity: object, reference or `"Type:id"`.
@@ -140,12 +249,3 @@ class Entities:
         """
         self._symphony.world.record(entity, event_name, data)
 
-
-def _reference(entity_type: str | EntityReference, entity_id: str | None) -> EntityReference | str:
-    if isinstance(entity_type, EntityReference):
-        return entity_type
-    if entity_id is not None:
-        return entity_key(entity_type, entity_id)
-    if ":" not in entity_type:
-        raise EntityNotFoundError(entity_type, "an id is missing: get('Type', 'id') or get('Type:id')")
-    return entity_type

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RunLike", "RunRequests"]
 
-RunLike: TypeAlias = Workflow | EntityReference | str
-"""A run, its reference, its key or its id."""
+RunLike: TypeAlias = Workflow | RunHandle | EntityReference | str
+"""A run, its handle, its reference, its key or its id."""
 
 
 class RunRequests:
@@ -126,13 +126,17 @@ class RunRequests:
             self._run(run), auto_checkpoint, definition=definition, force=force, hooks=hooks, deadline_s=deadline_s
         )
 
-    async def pause(self, run: RunLike) -> None:
-        """Pauses a run; see `WorkflowEngine.pause`."""
-        await self._engine.pause(self._run(run))
+    async def pause(self, run: RunLike) -> Workflow:
+        """Pause a run, and return it; see `WorkflowEngine.pause`."""
+        found = self._run(run)
+        await self._engine.pause(found)
+        return found
 
-    async def cancel(self, run: RunLike, *, grace_s: float | None = None) -> None:
-        """Cancels a run and its child runs; see `WorkflowEngine.cancel`."""
-        await (self._engine.cancel(self._run(run)) if grace_s is None else self._engine.cancel(self._run(run), grace_s=grace_s))
+    async def cancel(self, run: RunLike, *, grace_s: float | None = None) -> Workflow:
+        """Cancel a run and its child runs, and return the run; see `WorkflowEngine.cancel`."""
+        found = self._run(run)
+        await (self._engine.cancel(found) if grace_s is None else self._engine.cancel(found, grace_s=grace_s))
+        return found
 
     async def signal(self, run: RunLike, name: str, payload: Any = None) -> None:
         """Sends a signal to a run; see `WorkflowEngine.signal`."""
@@ -167,6 +171,8 @@ class RunRequests:
         return await self._engine.recover(auto_checkpoint)
 
     def _run(self, given: RunLike) -> Workflow:
+        if isinstance(given, RunHandle):
+            return given.run
         if isinstance(given, str) and not given.startswith("Workflow:"):
             given = key_of("Workflow", given)
         return get_entity(self._symphony.world, Workflow, "Workflow", given)

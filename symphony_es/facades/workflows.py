@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
@@ -22,7 +23,12 @@ from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+
 __all__ = ["Workflows"]
+
+_OPTIONS = ("auto_checkpoint", "hooks", "run_id", "deadline_s", "metadata")
 
 _TYPE = "WorkflowDefinition"
 DefinitionLike: TypeAlias = WorkflowDefinition | CodeWorkflow | StoredDefinition | EntityReference | Mapping[str, Any] | str
@@ -30,11 +36,20 @@ DefinitionLike: TypeAlias = WorkflowDefinition | CodeWorkflow | StoredDefinition
 
 
 class Workflows(RunRequests):
-    """Saving definitions, executing them, and looking at runs."""
+    """Saving definitions, executing them, and looking at runs.
 
-    def build(self) -> WorkflowBuilder:
-        """A fluent builder of a definition."""
-        return WorkflowBuilder(self._symphony)
+    Attributes:
+        by_name: the functions under `@symphony.workflow`, by the name that runs find them by.
+    """
+
+    def __init__(self, symphony: Host) -> None:
+        super().__init__(symphony)
+        self.by_name: dict[str, CodeWorkflow] = {}
+
+    def build(self, name: str = "", description: str = "") -> WorkflowBuilder:
+        """Return a fluent builder of a definition; with a name it has been created: `build("report")` is `build().create("report")`."""
+        builder = WorkflowBuilder(self._symphony)
+        return builder.create(name, description) if name else builder
 
     def build_steps(self) -> StepList:
         """A fluent list of steps, for what is nested inside of a step."""
@@ -106,37 +121,62 @@ class Workflows(RunRequests):
     async def execute_workflow(
         self,
         definition: DefinitionLike,
-        context: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | Any = None,
         auto_checkpoint: bool | AutoCheckpoint = True,
-        **options: Any,
+        *,
+        hooks: Sequence[Any] = (),
+        run_id: str = "",
+        deadline_s: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **arguments: Any,
     ) -> Workflow:
-        """Starts a run and waits until it completes, fails, is paused or is cancelled; see `WorkflowEngine.execute_workflow`.
+        """Start a run and wait until it completes, fails, is paused or is cancelled; see `WorkflowEngine.execute_workflow`.
 
         Args:
-            definition: a definition, its dict, a function under `@symphony.workflow`, or a saved one by id, reference or key.
-            context: values for the run's context.
+            definition: a definition, its dict, a function under `@symphony.workflow`, or a saved one by id, name, reference or key.
+            context: values for the run's context; of a function, the value of its first parameter will do.
             auto_checkpoint: True, False, or a policy for this run.
-            **options: `hooks`, `run_id`, `deadline_s` and `metadata` of `WorkflowEngine.execute_workflow`.
+            hooks: called after the engine's own, in this order.
+            run_id: the run's id; made when left empty.
+            deadline_s: seconds from now after which the run fails by itself; the definition's `deadline_s` when left out.
+            metadata: the application's own; plain data.
+            **arguments: of a function under `@symphony.workflow`: its arguments, beside or instead of `context`.
 
         Returns:
             The run; one that failed is returned with `status == "failed"` and its `error`.
         """
-        return await self._engine.execute_workflow(self._definition(definition), context, auto_checkpoint, **options)
+        chosen = self._definition(definition)
+        values = self._context_of(chosen, definition, context, arguments)
+        return await self._engine.execute_workflow(
+            chosen, values, auto_checkpoint, hooks=hooks, run_id=run_id, deadline_s=deadline_s, metadata=metadata
+        )
 
     async def start(
         self,
         definition: DefinitionLike | Workflow,
-        context: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | Any = None,
         auto_checkpoint: bool | AutoCheckpoint = True,
-        **options: Any,
+        *,
+        hooks: Sequence[Any] = (),
+        run_id: str = "",
+        deadline_s: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **arguments: Any,
     ) -> RunHandle:
-        """Starts a run, or goes on with one, in the background, and gives a handle of it; see `WorkflowEngine.start`.
+        """Start a run, or go on with one, in the background, and return a handle of it; see `WorkflowEngine.start`.
 
-        A reference, key or id names a run, or else a saved definition.
+        A reference, key or id names a run, or else a saved definition, or a function under `@symphony.workflow` by its name. The other
+        arguments are those of `execute_workflow`: `start(research, topic="rain")`, `start(research, "rain")` and
+        `start(research, {"topic": "rain"})` are the same.
         """
         run = self._run_of(definition) if isinstance(definition, (EntityReference, str)) else None
         chosen = run or (definition if isinstance(definition, Workflow) else self._definition(definition))
-        return await self._engine.start(chosen, context, auto_checkpoint, **options)
+        values = context if isinstance(chosen, Workflow) else self._context_of(chosen, definition, context, arguments)
+        if isinstance(chosen, Workflow) and arguments:
+            raise ConfigurationError(f"run {chosen.id} goes on with what it has: {', '.join(sorted(arguments))} are for a new run")
+        return await self._engine.start(
+            chosen, values, auto_checkpoint, hooks=hooks, run_id=run_id, deadline_s=deadline_s, metadata=metadata
+        )
 
     async def execute_workflow_by_id(
         self,
@@ -196,12 +236,56 @@ class Workflows(RunRequests):
             "steps": steps,
         }
 
+    def _context_of(
+        self, definition: WorkflowDefinition, given: Any, context: Any, arguments: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
+        """The values of a new run's context: of a function, its arguments, however they are given.
+
+        Raises:
+            ConfigurationError: no mapping and no function, arguments of no function, one given twice, or one with the name of an option.
+        """
+        function = given.function if isinstance(given, CodeWorkflow) else None
+        if function is None and definition.code is not None and definition.code in self._symphony.flows:
+            function = self._symphony.flows.get(definition.code)
+        if function is None:
+            if arguments:
+                raise ConfigurationError(
+                    f"{', '.join(sorted(arguments))}: a definition's values are given as context={{...}}; options are {', '.join(_OPTIONS)}"
+                )
+            if context is not None and not isinstance(context, Mapping):
+                raise ConfigurationError(f"context is a mapping of names to values, not {type(context).__name__}")
+            return context
+        parameters = list(inspect.signature(function).parameters)
+        if isinstance(context, Mapping) or context is None:
+            values = dict(context or {})
+        elif parameters:
+            values = {parameters[0]: context}
+        else:
+            raise ConfigurationError(f"the workflow {definition.name!r} takes no arguments, and {context!r:.60} is one")
+        twice = sorted(values.keys() & arguments.keys())
+        if twice:
+            raise ConfigurationError(f"{', '.join(twice)} of the workflow {definition.name!r} are given twice")
+        return {**values, **arguments}
+
     def _definition(self, given: Any) -> WorkflowDefinition:
         if isinstance(given, StoredDefinition):
             return given.definition
         if isinstance(given, (WorkflowDefinition, CodeWorkflow, Mapping)):
             return as_definition(given)
-        return get_entity(self._symphony.world, StoredDefinition, _TYPE, given).definition
+        named = self._named(given) if isinstance(given, str) else None
+        return named if named is not None else get_entity(self._symphony.world, StoredDefinition, _TYPE, given).definition
+
+    def _named(self, name: str) -> WorkflowDefinition | None:
+        """The definition of a name: a function under `@symphony.workflow`, or else the only saved one that is called so; ids come first."""
+        if ":" in name or self._stored(name) is not None:
+            return None
+        if name in self.by_name:
+            return self.by_name[name].definition
+        found = [stored.definition for stored in self._symphony.world.all(_TYPE) if isinstance(stored, StoredDefinition)]
+        called = [definition for definition in found if definition.name == name]
+        if len(called) > 1:
+            raise ConfigurationError(f"{len(called)} saved definitions are called {name!r}: give the id of one, as {called[0].id!r}")
+        return called[0] if called else None
 
     def _stored(self, definition_id: str) -> StoredDefinition | None:
         return find_entity(self._symphony.world, StoredDefinition, _TYPE, definition_id)

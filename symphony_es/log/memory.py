@@ -12,7 +12,7 @@ from typing import Any
 from eventsourcing.persistence import IntegrityError, Notification, ProcessRecorder, StoredEvent, Subscription, Tracking
 
 from symphony_es.errors import ConcurrencyError, PositionNotFoundError, SymphonyError
-from symphony_es.events.fold import Fold
+from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.rows import Row, check_rows, seal_state
 from symphony_es.log.recorder import Appended, PreparedEvent
 
@@ -49,11 +49,18 @@ class MemoryLogRecorder(ProcessRecorder):
 
     def _append(self, group: Sequence[PreparedEvent]) -> Appended | SymphonyError:
         versions: dict[str, int] = {}
+        forgotten: dict[str, int] = {}
         for event in group:
-            actual = versions.get(event.entity_key, self._versions.get(event.entity_key, 0))
+            key = event.entity_key
+            actual = versions.get(key, self._versions.get(key, 0))
+            if not actual and self._dropped and event.version > 1:
+                # Its id was used and forgotten while whoever uses it again still knew its version, and did not know that the log does not.
+                actual = forgotten[key] = event.version - 1
             if event.version != actual + 1:
-                return ConcurrencyError(event.entity_key, event.version - 1, actual)
-            versions[event.entity_key] = event.version
+                return ConcurrencyError(key, event.version - 1, actual)
+            versions[key] = event.version
+        for key, version in forgotten.items():
+            self._base.states[key] = EntityState(key, None, version, self._base.position)
         first = self._head() + 1
         for position, (key, version, name, event_id, body) in enumerate(group, first):
             self._keep((position, key, version, name, seal_state(position, key, version, name, event_id, self._time_ns, body)))
@@ -127,6 +134,17 @@ class MemoryLogRecorder(ProcessRecorder):
             rows = self._by_key.get(key)
             return rows[-1] if rows else None
 
+    def entity_types(self) -> list[str]:
+        """See `LogRecorder`."""
+        with self._lock:
+            return sorted({key.partition(":")[0] for key in (*self._by_key, *self._base.states)})
+
+    def last_rows(self, entity_type: str) -> list[Row]:
+        """See `LogRecorder`."""
+        prefix = f"{entity_type}:"
+        with self._lock:
+            return [self._by_key[key][-1] for key in sorted(self._by_key) if key.startswith(prefix)]
+
     def head(self) -> int:
         """See `LogRecorder`."""
         with self._lock:
@@ -151,6 +169,16 @@ class MemoryLogRecorder(ProcessRecorder):
         """See `LogRecorder`."""
         with self._lock:
             return self._base.copy() if self._dropped else None
+
+    def base_position(self) -> int:
+        """See `LogRecorder`."""
+        return self._dropped
+
+    def base_state(self, key: str) -> EntityState | None:
+        """See `LogRecorder`."""
+        with self._lock:
+            state = self._base.states.get(key)
+            return state.copy() if state is not None else None
 
     def maintain(self) -> None:
         """There is nothing to do."""

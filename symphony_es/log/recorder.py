@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from symphony_es.errors import SymphonyError
-from symphony_es.events.fold import Fold
+from symphony_es.errors import DamagedEventError, SymphonyError
+from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.rows import Row
 
-__all__ = ["Anchor", "Appended", "LogRecorder", "PreparedEvent"]
+__all__ = ["Anchor", "Appended", "LogRecorder", "PreparedEvent", "missing"]
 
 
 class PreparedEvent(NamedTuple):
@@ -62,6 +62,11 @@ class Anchor:
     commitment: bytes
 
 
+def missing(position: int, until: int) -> DamagedEventError:
+    """The error of a reading that has come to a position which is not there, and was to go on."""
+    return DamagedEventError(position, None, f"it is missing, and the log goes up to position {until}")
+
+
 class LogRecorder(Protocol):
     """A store of events. Every row it hands out has been checked."""
 
@@ -89,10 +94,13 @@ class LogRecorder(Protocol):
         names: Sequence[str] = (),
         key_range: tuple[str, str] | None = None,
     ) -> list[Row]:
-        """Rows with positions above `after` and at most `until`, in order.
+        """All rows with positions above `after` and at most `until`, in order: the first `limit` of them, or as far as the log goes.
+
+        Whoever gets fewer rows than `limit` has been given all there are up to `until`, or up to the head where that comes first: a store
+        that does not find one of them raises.
 
         Args:
-            names: only events of these names.
+            names: only events of these names; the others are checked all the same.
             key_range: only entities whose key is at or above the first and below the second text.
 
         Raises:
@@ -102,11 +110,19 @@ class LogRecorder(Protocol):
         ...
 
     def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = 1000) -> list[Row]:
-        """Rows of one entity with versions above `after_version`, up to a position, in order. Errors are those of `read`."""
+        """Rows of one entity with versions above `after_version`, without a gap, up to a position, in order. Errors are those of `read`."""
         ...
 
     def last_row(self, key: str) -> Row | None:
         """The newest row of an entity, or None."""
+        ...
+
+    def entity_types(self) -> list[str]:
+        """The types that any event is of, sorted. Costs a look-up for each, however many events there are."""
+        ...
+
+    def last_rows(self, entity_type: str) -> list[Row]:
+        """The newest row of each entity of a type, in the order of their keys."""
         ...
 
     def head(self) -> int:
@@ -126,7 +142,15 @@ class LogRecorder(Protocol):
         ...
 
     def base(self) -> Fold | None:
-        """The states that events no longer kept were folded into; None where everything is kept."""
+        """The states that events no longer kept were folded into, as a copy; None where everything is kept."""
+        ...
+
+    def base_position(self) -> int:
+        """The position up to which events are no longer kept; 0 where everything is."""
+        ...
+
+    def base_state(self, key: str) -> EntityState | None:
+        """The state, as a copy, that an entity's events which are no longer kept have led to; None where all of them are kept."""
         ...
 
     def maintain(self) -> None:

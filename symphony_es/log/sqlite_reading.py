@@ -14,10 +14,11 @@ from eventsourcing.persistence import Notification
 from eventsourcing.sqlite import SQLiteProcessRecorder
 
 from symphony_es.errors import DamagedEventError, LogDamagedError
-from symphony_es.events.fold import Fold
+from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.rows import Row, check_rows
+from symphony_es.log.recorder import missing
 from symphony_es.log.sqlite_connections import LogDatastore, is_damage, unavailable_for
-from symphony_es.log.sqlite_schema import COLUMNS
+from symphony_es.log.sqlite_schema import COLUMNS, ends, last_position
 
 __all__ = ["SQLiteLogReader", "stored_version"]
 
@@ -30,16 +31,16 @@ def stored_version(connection: sqlite3.Connection, key: str) -> int:
 
 
 _position = itemgetter(0)
+PAGE = 1000
+_NEXT_KEY = "SELECT originator_id FROM stored_events WHERE originator_id >= ? ORDER BY originator_id LIMIT 1"
 
 
-def _check_order(rows: Sequence[Row], after: int, *, gaps: bool) -> None:
-    if not gaps and list(map(_position, rows)) == list(range(after + 1, after + 1 + len(rows))):
+def _check_order(rows: Sequence[Row], after: int) -> None:
+    if list(map(_position, rows)) == list(range(after + 1, after + 1 + len(rows))):
         return
-    expected = after
-    for row in rows:
-        expected = max(expected + 1, row[0]) if gaps else expected + 1
+    for expected, row in enumerate(rows, after + 1):
         if row[0] != expected:
-            raise DamagedEventError(expected, row[1], f"the next event there is has position {row[0]}")
+            raise DamagedEventError(expected, None, f"it is missing: the next event there is has position {row[0]}")
 
 
 class SQLiteLogReader(SQLiteProcessRecorder):
@@ -91,20 +92,57 @@ class SQLiteLogReader(SQLiteProcessRecorder):
         key_range: tuple[str, str] | None = None,
     ) -> list[Row]:
         """See `LogRecorder`."""
-        sql = f"SELECT {COLUMNS} FROM stored_events"  # noqa: S608  constant text; values are parameters
+        until = self.head() if until is None else until
         if key_range is not None:
-            sql += " INDEXED BY stored_events_by_entity"
-        sql += " WHERE position > ? AND position <= ?"
-        parameters: list[Any] = [after, 2**62 if until is None else until]
-        if key_range is not None:
-            sql += " AND originator_id >= ? AND originator_id < ?"
-            parameters += key_range
-        if names:
-            sql += f" AND topic IN ({', '.join('?' * len(names))})"
-            parameters += names
-        rows = self._select(f"{sql} ORDER BY position LIMIT ?", [*parameters, limit])
-        _check_order(rows, after, gaps=bool(names) or key_range is not None)
+            return self._read_range(after, until, limit, names, key_range)
+        return self._read_named(after, until, limit, frozenset(names)) if names else self._read_all(after, until, limit)
+
+    def _read_all(self, after: int, until: int, limit: int) -> list[Row]:
+        rows = self._page(after, until, limit)
+        if len(rows) == limit or after + len(rows) >= until:
+            return rows
+        # Fewer than asked for: the head may come before `until`. A page of the table that lost its row ends a query in silence, too.
+        with self._reading() as reader:
+            last, issued = ends(reader)
+        until = min(until, max(number for number in (last, issued, 0) if type(number) is int))
+        if after + len(rows) < until:  # appended meanwhile, or missing
+            rows = self._page(after, until, limit)
+            if len(rows) < min(limit, until - after):
+                raise missing(after + len(rows) + 1, until)
         return rows
+
+    def _page(self, after: int, until: int, limit: int) -> list[Row]:
+        """Rows as a query finds them, checked, and each next to the one before; whether there are more, the query does not tell."""
+        sql = f"SELECT {COLUMNS} FROM stored_events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"  # noqa: S608
+        rows = self._select(sql, (after, until, limit))
+        _check_order(rows, after)
+        return rows
+
+    def _read_named(self, after: int, until: int, limit: int, names: frozenset[str]) -> list[Row]:
+        """Rows of some names. All are read: a query for names would pass over a row whose name is damaged."""
+        found: list[Row] = []
+        while after < until and len(found) < limit:
+            rows = self._read_all(after, until, PAGE)
+            if not rows:  # the head comes before `until`
+                break
+            found += [row for row in rows if row[3] in names]
+            after = rows[-1][0]
+        return found[:limit]
+
+    def _read_range(self, after: int, until: int, limit: int, names: Sequence[str], key_range: tuple[str, str]) -> list[Row]:
+        """Rows of a range of keys, by the index: the versions of each key follow each other."""
+        sql = (
+            f"SELECT {COLUMNS} FROM stored_events INDEXED BY stored_events_by_entity "  # noqa: S608  constant text; values are parameters
+            "WHERE position > ? AND position <= ? AND originator_id >= ? AND originator_id < ? ORDER BY position LIMIT ?"
+        )
+        rows = self._select(sql, (after, until, *key_range, -1 if names else limit))
+        versions: dict[str, int] = {}
+        for position, key, version, _, _ in rows:
+            due = versions.get(key, version - 1 if after else 0) + 1
+            if version != due:
+                raise DamagedEventError(position, key, f"it has version {version} where {due} is due: an event before it is missing")
+            versions[key] = version
+        return [row for row in rows if row[3] in names][:limit] if names else rows
 
     def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = 1000) -> list[Row]:
         """See `LogRecorder`."""
@@ -115,7 +153,7 @@ class SQLiteLogReader(SQLiteProcessRecorder):
         )
         for version, row in enumerate(rows, after_version + 1):
             if row[2] != version:
-                raise DamagedEventError(row[0], key, f"it has version {row[2]} where {version} is due")
+                raise DamagedEventError(row[0], key, f"it has version {row[2]} where {version} is due: an event before it is missing")
         return rows
 
     def last_row(self, key: str) -> Row | None:
@@ -126,11 +164,31 @@ class SQLiteLogReader(SQLiteProcessRecorder):
         )
         return rows[0] if rows else None
 
+    def entity_types(self) -> list[str]:
+        """See `LogRecorder`."""
+        found: list[str] = []
+        low = ""
+        with self._reading() as reader:
+            while row := reader.execute(_NEXT_KEY, (low,)).fetchone():
+                entity_type = row[0].partition(":")[0]
+                found.append(entity_type)
+                low = f"{entity_type};"  # the character after the colon: behind all keys of the type
+        return sorted(found)
+
+    def last_rows(self, entity_type: str) -> list[Row]:
+        """See `LogRecorder`."""
+        # Beside max(), SQLite takes the other columns from the row that has the maximum.
+        rows = self._select(
+            "SELECT position, originator_id, max(originator_version), topic, state FROM stored_events "
+            "WHERE originator_id >= ? AND originator_id < ? GROUP BY originator_id ORDER BY originator_id",
+            (f"{entity_type}:", f"{entity_type};"),
+        )
+        return rows
+
     def head(self) -> int:
         """See `LogRecorder`."""
         with self._reading() as reader:
-            position: int = reader.execute("SELECT coalesce(max(position), 0) FROM stored_events").fetchone()[0]
-            return position
+            return last_position(reader, self.path)
 
     def entity_version(self, key: str) -> int:
         """See `LogRecorder`."""
@@ -161,6 +219,14 @@ class SQLiteLogReader(SQLiteProcessRecorder):
             raise LogDamagedError(f"{self.path} has no valid identity: {value!r:.80}; restore a backup") from error
 
     def base(self) -> Fold | None:
+        """Everything is kept."""
+        return None
+
+    def base_position(self) -> int:
+        """Everything is kept."""
+        return 0
+
+    def base_state(self, key: str) -> EntityState | None:
         """Everything is kept."""
         return None
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from uuid import UUID
 
 from symphony_es.errors import LogDamagedError
+from symphony_es.events.codec import FORMAT_BYTE
 
-__all__ = ["COLUMNS", "SCHEMA", "check_schema", "create_schema", "last_position"]
+__all__ = ["COLUMNS", "SCHEMA", "check_schema", "create_schema", "ends", "last_position"]
 
 SCHEMA = (
     (
@@ -24,7 +25,7 @@ SCHEMA = (
     "CREATE TABLE tracking (application_name TEXT, notification_id INTEGER, PRIMARY KEY (application_name)) WITHOUT ROWID",
     "CREATE TABLE log_settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
-FORMAT = "1"
+FORMAT = f"1 ({FORMAT_BYTE:#04x})"  # the number is told as long as format 1 may change
 TOLERATED = frozenset({"_litestream_lock", "_litestream_seq"})  # what a replicating tool adds to a log it copies
 COLUMNS = "position, originator_id, originator_version, topic, state"
 
@@ -50,7 +51,7 @@ def check_schema(reader: sqlite3.Connection, path: Path) -> None:
     """
     found = {row[0]: row[1] for row in reader.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")}
     expected = {statement.split()[3 if "UNIQUE" in statement else 2]: statement for statement in SCHEMA}
-    strange = sorted(name for name, sql in found.items() if expected.get(name) != sql and name not in TOLERATED)
+    strange = sorted((name for name, sql in found.items() if expected.get(name) != sql and name not in TOLERATED), key=str)
     missing = sorted(expected.keys() - found.keys())
     if strange or missing:
         raise LogDamagedError(
@@ -61,18 +62,25 @@ def check_schema(reader: sqlite3.Connection, path: Path) -> None:
         raise LogDamagedError(f"{path} has format {version}; this version of symphony_es reads format {FORMAT}")
 
 
-def last_position(reader: sqlite3.Connection, path: Path) -> int:
+def ends(reader: sqlite3.Connection) -> tuple[object, object]:
+    """The newest position there is, and the newest that was given out: the same number, unless the file is damaged."""
+    # One statement sees one moment: another process may commit between two of them.
+    row: tuple[object, object] = reader.execute(
+        "SELECT (SELECT coalesce(max(position), 0) FROM stored_events), "
+        "(SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'stored_events')"
+    ).fetchone()
+    return row
+
+
+def last_position(reader: sqlite3.Connection, path: Path | str) -> int:
     """The newest position.
 
     Raises:
         LogDamagedError: higher positions were given out than there are: the newest events are missing.
     """
-    # One statement sees one moment: another process may commit between two of them.
-    row: tuple[int, int] = reader.execute(
-        "SELECT (SELECT coalesce(max(position), 0) FROM stored_events), "
-        "(SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'stored_events')"
-    ).fetchone()
-    last, issued = row
-    if issued != last:
-        raise LogDamagedError(f"{path} has given out position {issued}, and its last event is at {last}: events are missing")
+    last, issued = ends(reader)
+    if issued != last or type(last) is not int:
+        raise LogDamagedError(
+            f"{path} has given out position {issued!r:.80}, and its last event is at {last!r:.80}: events are missing; restore a backup"
+        )
     return last

@@ -19,7 +19,8 @@ from pathlib import Path
 from symphony_es.core.state.files.directory import discard, sync_directory, unavailable
 from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
 from symphony_es.errors import BackupDamagedError, LogDamagedError, SnapshotDamagedError
-from symphony_es.log.log import DATABASE_NAME, Anchor, check_anchor
+from symphony_es.log.opening import DATABASE_NAME, check_anchor
+from symphony_es.log.recorder import Anchor
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.sqlite_raw import RawLog, lost_commits
 from symphony_es.transfer.placing import absolute, building, check_free_directory, put_directory

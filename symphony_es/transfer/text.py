@@ -145,8 +145,10 @@ def _moment(kind: str) -> Callable[[Any], dict[str, Any]]:
 
 def _tagged(value: Tagged) -> dict[str, Any]:
     if value.kind == "enum":
-        return {"$enum": value.name, "member": plain_as_json(value.data)}
-    return {f"${value.kind}": value.name, "fields": _dict(value.data)}
+        told = {"$enum": value.name, "member": plain_as_json(value.data)}
+        return told if value.value is ... else {**told, "value": plain_as_json(value.value)}
+    told = {f"${value.kind}": value.name, "fields": _dict(value.data)}
+    return told if value.state_version == 1 else {**told, "state_version": value.state_version}
 
 
 def _named(name: str, text: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:

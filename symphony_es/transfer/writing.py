@@ -96,14 +96,9 @@ async def pages(
         DamagedEventError: an event is damaged.
     """
     progress = Progress(on_progress, until - after)
-    at = after
-    while at < until:
-        rows = await log.read_rows(at, until, PAGE)
-        if not rows:
-            raise PositionNotFoundError(f"the log has no event at position {at + 1}, and ends at {until}")
+    async for rows in log.pages(after, until, PAGE):
         yield await asyncio.to_thread(render, rows)
-        at = rows[-1][0]
-        progress.tell(at - after)
+        progress.tell(rows[-1][0] - after)
     progress.end()
 
 

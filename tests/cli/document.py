@@ -31,7 +31,7 @@ The log is that of `--state-dir DIR`, else of `SYMPHONY_STATE_DIR`, else the nea
 Every command that lists something has `--json`, an object on each line; plain data that JSON has not are written as
 [exporting](exporting.md) says. In tables, a text that reads as a number, as nothing or as a list stands in quotes.
 
-Where a moment is due, a position or a time is taken as such, and `latest` is the head: a checkpoint of such a name is meant by its id.
+Where a moment is due, a position or a time is taken as such, and `latest` is the head: no checkpoint can have such a name.
 
 | exit code | meaning |
 | --- | --- |

@@ -26,7 +26,12 @@ PLAIN: dict[str, Any] = {
     "uuid": UUID("018f4e2a-0000-7000-8000-0123456789ab"),
     "tuple": (1, ("a", [2])),
     "keys": {-1: "a", 5: "b", 2**70: "c", "5": "d", "": "e"},
-    "sets": [{1, 2, 300}, {True, 2.0}, {("a", 1), ("a", 2)}, {EntityReference("Task", "t1"), "x", b"x", Tagged("enum", "Color", "RED")}],
+    "sets": [
+        {1, 2, 300},
+        {True, 2.0},
+        {("a", 1), ("a", 2)},
+        {EntityReference("Task", "t1"), "x", b"x", Tagged("enum", "shop:Color", "RED", value=1)},
+    ],
 }
 MOMENTS: dict[str, Any] = {
     "naive": dt.datetime(2025, 3, 1, 12, 30, 15, 123456),
@@ -44,10 +49,17 @@ MOMENTS: dict[str, Any] = {
 }
 SPECIAL: dict[str, Any] = {
     "reference": EntityReference("Memory", "../../x:\u202ey"),
-    "member": Tagged("enum", "Color", "RED"),
-    "flags": Tagged("enum", "Rights", 5),
-    "value": Tagged("value", "Money", {"amount": Decimal("9.90"), "currency": "EUR"}),
-    "part": Tagged("part", "Line", {"to": EntityReference("Task", "t1"), "n": [1]}),
+    "members": [
+        Tagged("enum", "shop.colours:Color", "RED", value="red"),
+        Tagged("enum", "shop.colours:make.<locals>.Größe", "KLEIN", value=(1, 2.5)),
+        Tagged("enum", "Given", "NOTHING", value=None),
+        Tagged("enum", "shop:Opaque", "ITS_VALUE_IS_NOT_PLAIN"),
+    ],
+    "flags": Tagged("enum", "shop:Rights", 5),
+    "value": Tagged("value", "shop:Money", {"amount": Decimal("9.90"), "currency": "EUR"}),
+    "later value": Tagged("value", "shop:Money", {"cents": 990}, state_version=2),
+    "part": Tagged("part", "shop:Line", {"to": EntityReference("Task", "t1"), "n": [1]}),
+    "later part": Tagged("part", "shop:Line", {}, state_version=300),
     "redacted": Redacted("GDPR Art. 17"),
     "encrypted": Encrypted("key-1", b"\x00\xff"),
 }
@@ -80,7 +92,7 @@ EVENTS = [
         "Task:t1",
         1,
         "TaskCreated",
-        [(SET, (), {"l": [1], "s": {1}, "d": {}, "p": Tagged("part", "Line", {"n": []})})],
+        [(SET, (), {"l": [1], "s": {1}, "d": {}, "p": Tagged("part", "shop:Line", {"n": []})})],
         transaction_id=FIRST.event_id,
     ),
     _event(

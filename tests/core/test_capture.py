@@ -80,11 +80,11 @@ async def test_nested_objects_become_tagged_values_and_come_back_as_objects(symp
     symphony.entities.add(car)
     await symphony.flush()
     state = (await symphony.at(symphony.log.head)).get("Car:c")
-    assert state["at"] == Tagged("value", "Point", {"x": 1, "y": 2})
-    assert state["wheels"][0] == Tagged("part", "Wheel", {"size": 3, "tags": ["x"]})
+    assert state["at"] == Tagged("value", f"{__name__}:Point", {"x": 1, "y": 2})
+    assert state["wheels"][0] == Tagged("part", f"{__name__}:Wheel", {"size": 3, "tags": ["x"]})
     assert state["badge"].kind == "value"
     assert state["engine"].kind == "part"
-    assert state["colours"] == Tagged("enum", "Colour", 3)
+    assert state["colours"] == Tagged("enum", f"{__name__}:Colour", 3)
     await check_restores(symphony)
     await symphony.resume()
     again = symphony.entities.get("Car:c")
@@ -152,8 +152,8 @@ async def test_what_cannot_be_captured_is_refused(symphony: Symphony) -> None:
     assert symphony.log.head == 0
 
 
-async def test_two_classes_of_one_name_are_an_error(symphony: Symphony) -> None:
-    """The second must be given another name."""
+async def test_two_classes_of_one_bare_name_never_meet(symphony: Symphony) -> None:
+    """Each is stored under its module and qualified name; a given name belongs to one of them."""
 
     def make() -> Any:
         @dataclass
@@ -163,9 +163,13 @@ async def test_two_classes_of_one_name_are_an_error(symphony: Symphony) -> None:
         return Wheel
 
     symphony.entities.add(Slotted(Wheel(1)))
+    symphony.entities.add(Car("c", badge=make()(1)))
+    symphony.types.register(other := make(), "OtherWheel")
     with pytest.raises(EntityTypeError, match="give one of them another"):
-        symphony.entities.add(Car("c", badge=make()(1)))
-    symphony.restore_manager.types.register(other := make(), "OtherWheel")
+        symphony.types.register(Wheel, "OtherWheel")
     symphony.entities.add(Car("d", badge=other(1)))
     await symphony.flush()
-    assert (await symphony.at(symphony.log.head)).get("Car:d")["badge"].name == "OtherWheel"
+    view = await symphony.at(symphony.log.head)
+    assert view.get("Slotted:s")["content"].name == f"{__name__}:Wheel"
+    assert view.get("Car:c")["badge"].name == f"{__name__}:test_two_classes_of_one_bare_name_never_meet.<locals>.make.<locals>.Wheel"
+    assert view.get("Car:d")["badge"].name == "OtherWheel"

@@ -12,11 +12,11 @@ from symphony_es import EntityReference, Symphony, entity
 from symphony_es.core.state import EntityRestorer, RestorationContext, UnrestoredEntity
 from symphony_es.core.state.snapshots.reading import SnapshotReader
 from symphony_es.errors import (
+    ConfigurationError,
     DetachedEntityError,
     EntityBusyError,
     EntityExistsError,
     EntityNotFoundError,
-    InvalidIdentifierError,
     RestorationError,
     UnresolvedReferenceError,
 )
@@ -157,7 +157,7 @@ class TestWhatComes:
         for key in ("Customer:nobody", "Customer:gone", f"symphony.Checkpoint:{checkpoint}"):
             with pytest.raises(EntityNotFoundError, match=key):
                 await symphony.entities.load_all(["Customer:c", key])
-        with pytest.raises(InvalidIdentifierError):
+        with pytest.raises(ConfigurationError, match="an id is missing"):
             await symphony.entities.load("Customer")
         assert symphony.entities.all() == []
         customer = await symphony.entities.load("Customer:c")

@@ -32,8 +32,8 @@ async def test_every_kind_of_field_comes_out_of_the_fold_as_it_went_in(symphony:
     symphony.entities.add(invoice)
     state = await folded(symphony, invoice)
     assert state["customer"] == EntityReference("Customer", "boss")
-    assert state["priority"] == Tagged("enum", "Priority", "HIGH")
-    assert state["lines"][0].data["price"] == Tagged("value", "Money", {"amount": 3, "currency": "EUR"})
+    assert state["priority"] == Tagged("enum", "tests.application:Priority", "HIGH", value=2)
+    assert state["lines"][0].data["price"] == Tagged("value", "tests.application:Money", {"amount": 3, "currency": "EUR"})
     assert plain_equal(state, state_of(invoice, symphony))
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from symphony_es.errors import ChangeError, DamagedEventError, LimitExceededError, SymphonyError, UnstorableValueError
 from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, REMOVE, SET, SPLICE, apply_changes
-from symphony_es.events.codec import decode_value, encode_value
+from symphony_es.events.codec import FORMAT_BYTE, decode_value, encode_value
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.fold import Fold
 from symphony_es.events.references import EntityReference
@@ -203,7 +203,7 @@ def test_other_formats_and_flags_are_refused_by_name(offset: int, value: int) ->
 def test_a_position_that_is_not_covered_may_be_any() -> None:
     """Without the flag, the check value leaves the position out, and nothing else."""
     _, key, version, name, state = row_of(5)
-    checked = bytes([1, 0]) + state[2:-4]
+    checked = bytes([FORMAT_BYTE, 0]) + state[2:-4]
     columns = struct.pack(">QQHI", 0, version, len(name), len(checked) + 4) + name.encode() + key.encode()
     sealed = checked + struct.pack("<I", zlib.crc32(columns + checked))
     assert sealed == seal_state(0, key, version, name, state[2:18], time_of(state), state[26:-4])

@@ -186,7 +186,7 @@ async def test_entities_are_plain_calls(symphony: Symphony) -> None:
     assert symphony.entities.find("test_facades.Box", "c") is None
     assert symphony.entities.all("test_facades.Box") == symphony.entities.all() == [box]
     symphony.entities.record(box, "BoxOpened", {"by": "ada"})
-    with pytest.raises(EntityNotFoundError, match="an id is missing"):
+    with pytest.raises(ConfigurationError, match="an id is missing"):
         symphony.entities.get("Box")
     with pytest.raises(EntityNotFoundError):
         symphony.entities.get("Box", "nowhere")

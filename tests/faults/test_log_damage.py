@@ -15,7 +15,7 @@ import pytest
 from symphony_es.errors import AnchorMismatchError, LogDamagedError, SymphonyError
 from symphony_es.events.rows import Row, commitment, encode_body, event_id_of
 from symphony_es.events.values import Limits
-from symphony_es.log.log import check_anchor
+from symphony_es.log.opening import check_anchor
 from symphony_es.log.recorder import Anchor, PreparedEvent
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.walscan import scan_wal

@@ -23,7 +23,7 @@ from symphony_es.errors import (
 from symphony_es.events.event import Event, EventMetadata, NewEvent
 from symphony_es.events.fold import Fold
 from symphony_es.events.values import Limits
-from symphony_es.log import log as log_module
+from symphony_es.log import reading as reading_module
 from symphony_es.log import writer as writer_module
 from symphony_es.log.log import EventLog
 from symphony_es.log.memory import MemoryLogRecorder
@@ -341,8 +341,8 @@ class TestReading:
 
     async def test_some_entities_are_folded_each_from_where_its_fold_ends(self, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
         """As the fold of all events has them at that position, by however many calls: of many entities, or of many events of one."""
-        monkeypatch.setattr(log_module, "PAGE", 3)
-        monkeypatch.setattr(log_module, "REPLAYED_PAGES", 20)
+        monkeypatch.setattr(reading_module, "PAGE", 3)
+        monkeypatch.setattr(reading_module, "REPLAYED_PAGES", 20)
         for number in range(60):
             await log.append([new(f"A:{number % 6}", number // 6 + 1, value=number)])
         early, whole = Fold(), Fold()

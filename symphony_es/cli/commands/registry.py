@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli import output
-from symphony_es.errors import InvalidIdentifierError, LogUnavailableError
+from symphony_es.errors import ConfigurationError, InvalidIdentifierError, LogUnavailableError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from symphony_es.core.state.opening import OpenedLog
 
 __all__ = ["MOMENT", "Parsers", "entity_key", "moment", "reading", "state_dir", "whole_number", "writing"]
@@ -100,15 +100,13 @@ def moment(text: str) -> int | datetime | str:
     Raises:
         argparse.ArgumentTypeError: it looks like a time and is none.
     """
-    if text.isascii() and text.isdigit():
-        return int(text)
-    if re.match(r"\d{4}-\d\d-\d\d([T ]|$)", text):
-        try:
-            read = datetime.fromisoformat(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} is no time: {error}") from error
-        return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
-    return text
+    from symphony_es.core.state.past.moments import read_moment  # late: not every command asks for a moment
+
+    try:
+        read = read_moment(text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text if read is None else read
 
 
 def whole_number(text: str) -> int:

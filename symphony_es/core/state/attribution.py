@@ -13,10 +13,14 @@ from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from symphony_es.errors import ConfigurationError
 from symphony_es.events.event import EventMetadata
 from symphony_es.events.values import check_plain
 
-__all__ = ["NOBODY", "Attribution", "acting", "acting_attribution", "attribute", "attributed", "current_attribution"]
+__all__ = [
+    "NOBODY", "SYSTEM_ACTOR", "Attribution", "acting", "acting_attribution", "attribute", "attributed", "check_texts",
+    "current_attribution",
+]  # fmt: skip
 
 
 class Attribution(NamedTuple):
@@ -63,6 +67,9 @@ class Attribution(NamedTuple):
 
 
 NOBODY = Attribution()
+SYSTEM_ACTOR = "symphony"
+"""Who acts where the library itself has to append something: nobody who uses it has made that change."""
+
 current_attribution: ContextVar[Attribution] = ContextVar("symphony_es_attribution", default=NOBODY)
 
 
@@ -74,8 +81,10 @@ def attribute(*, user: Mapping[str, Any] | None = None, **changes: Any) -> Token
     """Attribute every change made from now on, until the variable is reset with what is returned; see `attributed`.
 
     Raises:
+        ConfigurationError: a field that is text is something else. Nothing has changed.
         UnstorableValueError: a value of `user` is no plain data. Nothing has changed.
     """
+    check_texts(changes)
     if user:
         check_plain(dict(user))
     return current_attribution.set(_changed(current_attribution.get(), user, changes))
@@ -95,6 +104,7 @@ def attributed(**changes: Any) -> Iterator[Attribution]:
         **changes: fields of `Attribution`. The keys of `user`, plain data, are added to those of the enclosing block.
 
     Raises:
+        ConfigurationError: a field that is text is something else. The block is not entered.
         UnstorableValueError: a value of `user` is no plain data. The block is not entered.
     """
     token = attribute(**changes)
@@ -102,6 +112,28 @@ def attributed(**changes: Any) -> Iterator[Attribution]:
         yield current_attribution.get()
     finally:
         current_attribution.reset(token)
+
+
+def check_texts(fields: Mapping[str, Any]) -> None:
+    """Refuse fields of an attribution that no event could store, where they are given.
+
+    Raises:
+        ConfigurationError: actor, reason, run, step or correlation is neither text nor None, or text that cannot be encoded.
+    """
+    for name in _TEXTS & fields.keys():
+        given = fields[name]
+        if given is None:
+            continue
+        if not isinstance(given, str):
+            raise ConfigurationError(f"{name} is text, not {type(given).__name__}: {given!r:.60}")
+        if not given.isascii():
+            try:
+                given.encode()
+            except UnicodeEncodeError:
+                raise ConfigurationError(f"{name} holds a lone surrogate, which is no text that can be stored: {given!r:.60}") from None
+
+
+_TEXTS = frozenset({"actor", "reason", "run_id", "step", "correlation_id"})
 
 
 @contextmanager

@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.bulk import kept_objects
 from symphony_es.core.state.history import live_states
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.report import Difference, ResumeReport, UnresolvedReference
 from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
-from symphony_es.core.state.tracking.connect import connect
-from symphony_es.core.state.tracking.entity_restorer import FLAT, DeclaredEntityRestorer, unknown_names
-from symphony_es.core.state.tracking.live import kind_of
+from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
+from symphony_es.core.state.tracking.entity_restorer import FLAT, DeclaredEntityRestorer
+from symphony_es.core.state.tracking.making import Making, left_out
+from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.core.state.world import World
 from symphony_es.errors import UnresolvedReferenceError
 from symphony_es.events.diff import diff
 from symphony_es.events.identifiers import MAX_ID_BYTES, check_entity_id, check_entity_type
+from symphony_es.events.references import Path
 from symphony_es_projections.references import References
 
 if TYPE_CHECKING:
@@ -76,6 +78,9 @@ class WorldBuilder:
         self._prefix = ":"  # of the keys of the type at hand; no key begins with this one
         self._maker: DeclaredEntityRestorer | None = None  # of that type, where it is the library's own
         self._until = 0.0
+        self._making = Making(world.types)
+        self._references: References | None = None
+        world.types.look_again()
 
     async def create(self, states: Sequence[EntityState]) -> None:
         """Make an object of each state, in their order.
@@ -105,7 +110,7 @@ class WorldBuilder:
     def _make_some(self, states: Sequence[EntityState], at: int) -> int:
         """Make objects until it is time to breathe, or one needs more than the library's own restorer; how many were made."""
         start, entities, records, world, clock = at, self.context.entities, self.world.records, self.world, time.perf_counter
-        types, report, holders = self.world.types, self.report, self._holders
+        making, holders = self._making, self._holders
         while clock() < self._until:
             for state in states[at : at + LOOK]:
                 key = state.key
@@ -118,18 +123,22 @@ class WorldBuilder:
                 if "\0" in entity_id or not 0 < len(entity_id) <= _SURELY_AN_ID:
                     check_entity_id(entity_id)
                 flat = FLAT.issuperset(map(type, data.values()))
-                unknown: set[str] = set() if not flat else _NONE
-                made = maker.make(entity_id, data, types, unknown, flat=flat)
-                if made is None:
+                making.begin()
+                made = maker.make(entity_id, data, making, flat=flat)
+                if made is None or making.unmade:
                     return at - start
                 if entities.setdefault(key, made) is not made:
                     self.context.register_entity(state.entity_type, entity_id, made)  # says that it is taken
-                records[key] = record = EntityRecord(world, key, made, maker, version=state.version, generation=state.generation)
+                records[key] = record = EntityRecord(
+                    world, key, made, maker, version=state.version, generation=state.generation, shadow=state.data
+                )
                 made.__dict__["_symphony_record"] = record
                 if not flat:
                     holders[key] = state
-                    if unknown:
-                        report.unknown_values[key] = sorted(unknown)
+                    if making.changed:
+                        self._doubtful[key] = state
+                if making.hooked or maker.spec.hook is not None:
+                    self.context.hooked += making.hooked if maker.spec.hook is None else [*making.hooked, made]
                 at += 1
             if at == len(states):
                 break
@@ -143,7 +152,6 @@ class WorldBuilder:
         self._maker = None
         if isinstance(restorer, DeclaredEntityRestorer) and restorer.is_exact:
             self._maker = restorer
-            restorer.register_named_types(self.world.types)
 
     async def _restore(self, state: EntityState) -> None:
         """Have an object made by the restorer of its type, whatever that does."""
@@ -152,15 +160,20 @@ class WorldBuilder:
         made = await world.restorers.restore_entity(reference, state.data or {}, state.state_version, self.context)
         world.under_restoration = None
         restorer = world.restorers.restorer_for(state.entity_type)
-        record = EntityRecord(world, state.key, made, restorer, version=state.version, generation=state.generation)
-        world.install(record, state.data or {})
+        record = EntityRecord(world, state.key, made, restorer, version=state.version, generation=state.generation, shadow=state.data or {})
+        world.install(record)
         self._holders[state.key] = state
         if isinstance(made, UnrestoredEntity):
-            record.known, record.manual = None, True  # it cannot change
-            self.report.unrestored[state.key] = made.reason
+            self._note_unrestored(record, made)
         else:
             self.report.restored += 1
             self._doubtful[state.key] = state
+
+    def _note_unrestored(self, record: EntityRecord, kept: UnrestoredEntity) -> None:
+        record.shadow, record.manual = None, True  # it cannot change
+        self.report.unrestored[record.key] = kept.reason
+        if kept.missing:
+            self.report.unknown_values[record.key] = sorted(kept.missing)
 
     async def connect(self, *, strict: bool) -> None:
         """Set every reference on the object that holds it.
@@ -171,7 +184,7 @@ class WorldBuilder:
         context, report = self.context, self.report
         asked = {(id(target), attribute) for target, attribute, _ in context.pending_references}
         await context.resolve_references()
-        references = await asyncio.to_thread(References, self._holders)
+        self._references = references = await asyncio.to_thread(References, self._holders)
         for count, (key, path, reference) in enumerate(references.all()):
             if count % LOOK == 0:
                 await self._breathe()
@@ -181,9 +194,43 @@ class WorldBuilder:
                 continue
             holder = context.entities[key]
             if not isinstance(holder, UnrestoredEntity) and (id(holder), path[0]) not in asked:
-                connect(holder, path, reference, target)
+                try:
+                    connect(holder, path, reference, target)
+                except UnhashableTargetError:
+                    report.unresolved.append(UnresolvedReference(key, path, reference))
         if strict and report.unresolved:
             raise UnresolvedReferenceError([(item.entity, item.path, item.target.key) for item in report.unresolved])
+        await self._wake()
+
+    async def _wake(self) -> None:
+        """Call the hooks of what was restored; an entity whose hook raises is kept as it is stored."""
+        hooked = self.context.hooked
+        if not hooked:
+            return
+        stored = {state.key: state.data or {} for state in self._states}
+        for at in range(0, len(hooked), LOOK):
+            with watched(self.world, stored):
+                failed = call_hooks(hooked[at : at + LOOK])
+            for key, reason in failed.items():
+                self._give_up(key, reason, stored[key])
+            await self._breathe()
+
+    def _give_up(self, key: str, reason: str, data: dict[str, Any]) -> None:
+        """Put the state of an entity in the place of the object that has been made of it, also where others refer to it."""
+        context, old = self.context, self.world.records[key]
+        if isinstance(old.obj, UnrestoredEntity):
+            return
+        old.closed = reason
+        kept = context.entities[key] = UnrestoredEntity(old.reference, data, reason)
+        record = EntityRecord(self.world, key, kept, old.restorer, version=old.version, generation=old.generation)
+        self.world.install(record)
+        self._note_unrestored(record, kept)
+        self._doubtful.pop(key, None)
+        self.report.restored -= 1
+        for holder_key, path, reference in self._references.all() if self._references is not None else ():
+            holder = context.entities.get(holder_key)
+            if reference.key == key and holder is not None and not isinstance(holder, UnrestoredEntity):
+                connect(holder, path, old.obj, kept)
 
     async def compare(self) -> None:
         """Note where objects differ from their states; what the library's own restorer made, and no other has touched, does not."""
@@ -192,35 +239,30 @@ class WorldBuilder:
             self._doubtful.update((state.key, state) for state in self._states if state.key in touched)
         for key, state in self._doubtful.items():
             await self._breathe()
-            note_difference(self.world, self.world.records[key], state, self.report, touched=key in touched)
+            note_difference(self.world, self.world.records[key], state, self.report)
 
 
 _SURELY_AN_ID = MAX_ID_BYTES // 4  # characters: none takes more than four bytes
-_NONE: set[str] = set()  # of a flat state nothing is unknown
 
 
-def note_difference(world: World, record: EntityRecord, state: EntityState, report: ResumeReport, *, touched: bool = False) -> None:
-    """Note where an object differs from its state, so that log and object never drift apart.
-
-    Args:
-        touched: it was changed after its restorer had made it.
-    """
+def note_difference(world: World, record: EntityRecord, state: EntityState, report: ResumeReport) -> None:
+    """Note where an object differs from its state, so that log and object never drift apart."""
     obj, data = record.obj, state.data or {}
     if isinstance(obj, UnrestoredEntity):
         return
     restorer = world.restorer_of(record.entity_type)
-    if isinstance(restorer, DeclaredEntityRestorer):
-        names = set().union(*(unknown_names(obj.__dict__[name]) for name in restorer.spec.fields))
-        if names:
-            report.unknown_values[record.key] = sorted(names)
-        if not touched and state.state_version == restorer.state_version and data.keys() == set(restorer.spec.fields):
-            return
+    if isinstance(restorer, DeclaredEntityRestorer) and state.state_version == restorer.state_version:
+        gone: list[Path] = [(name,) for name in data if name not in restorer.spec.field_set]
+        gone += [path for name, item in data.items() for path in left_out(item, world.types, (name,))]
+        if gone:
+            report.removed_fields[record.key] = gone
     captured = world.capture(obj, record.reference)
-    if kind_of(obj) != "entity":
-        record.known = captured
+    record.shadow = captured  # what the adoption makes of the log's state
     changes = diff(data, captured)
     if changes or state.state_version != restorer.state_version:
         record.adoption = changes
         record.adoption_version = restorer.state_version
+        if state.state_version != restorer.state_version:
+            record.adoption_reason = f"upcast {state.state_version} to {restorer.state_version}"
     if changes:
         report.different.append(Difference(record.key, tuple(dict.fromkeys(change[1] for change in changes))))

@@ -9,30 +9,49 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.foreign import raise_first
-from symphony_es.core.state.history import PAGE
+from symphony_es.core.state.past.moments import LATEST, read_moment
 from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import CheckpointError, CheckpointNotFoundError
-from symphony_es.events.changes import REMOVE, SET
+from symphony_es.errors import CheckpointError, CheckpointNotFoundError, ConcurrencyError, ConfigurationError, SymphonyError
+from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
 from symphony_es.events.rows import decode_row
-from symphony_es.events.values import check_plain
+from symphony_es.events.values import check_plain, copy_plain
 from symphony_es_projections.checkpoints import CHECKPOINT_TYPE, CheckpointEntry, CheckpointList
 
 if TYPE_CHECKING:
     from symphony_es.core.state.snapshots.snapshotter import Snapshotter
     from symphony_es.core.state.world import World
     from symphony_es.log.log import EventLog
+    from symphony_es.log.writer import Ticket
 
-__all__ = ["CheckpointManager", "CheckpointReader"]
+__all__ = ["CheckpointManager", "CheckpointReader", "check_name"]
 
 logger = get_logger(__name__)
+
+
+def check_name(name: str | None) -> None:
+    """Refuse a checkpoint's name that means something else wherever a checkpoint is asked for.
+
+    Raises:
+        ConfigurationError: it is empty or no text, `latest`, `checkpoint`, a number, or an ISO date or time.
+    """
+    if name is None:
+        return
+    if type(name) is not str or not name:
+        raise ConfigurationError(f"a checkpoint's name is a text that is not empty, not {name!r:.60}")
+    if name in (LATEST, "checkpoint") or read_moment(name) is not None:
+        raise ConfigurationError(
+            f"a checkpoint named {name!r} could never be meant: that text is a moment of its own; name it for example 'before-{name}'"
+        )
 
 
 class CheckpointReader:
@@ -41,17 +60,26 @@ class CheckpointReader:
     def __init__(self, log: EventLog) -> None:
         self.log = log
         self._entries: CheckpointList | None = None
+        self._flights: deque[tuple[Ticket, str, Change, bytes]] = deque()
 
     async def _list(self) -> CheckpointList:
         """The projection, read from the log at its first use and kept up to date from then on."""
         entries = self._entries
         if entries is None or self.log.read_only:  # another process makes and deletes checkpoints
             entries = entries or CheckpointList()
-            own_keys = (f"{CHECKPOINT_TYPE}:", f"{CHECKPOINT_TYPE};")
-            while rows := await self.log.read_rows(after=entries.position, limit=PAGE, key_range=own_keys):
-                entries.feed([decode_row(row) for row in rows])
+            entries.feed([decode_row(row) for row in await self.log.rows_of_type(CHECKPOINT_TYPE, entries.position)])
             self._entries = self._entries or entries  # another call may have been faster, and its list already knows more
-        return self._entries or entries
+        entries = self._entries or entries
+        self._take_in(entries)
+        return entries
+
+    def _take_in(self, entries: CheckpointList) -> None:
+        """Take in what has been appended here: from the submissions, since whoever waited for one may have been cancelled."""
+        while self._flights and self._flights[0][0].done():
+            ticket, checkpoint_id, change, event_id = self._flights.popleft()
+            with suppress(SymphonyError):  # told to whoever waits for it
+                appended = ticket.result()
+                entries.record(checkpoint_id, change, event_id, appended.last, appended.time_ns)
 
     async def entries(self) -> list[CheckpointEntry]:
         """All checkpoints, newest first."""
@@ -81,6 +109,8 @@ class CheckpointManager(CheckpointReader):
     ) -> str:
         """Name the present position; returns the checkpoint's id. It is durable when this returns.
 
+        The list has it as soon as the log has it, also where the call is cancelled meanwhile.
+
         Args:
             world: whose changes so far are part of it.
             name: its name.
@@ -89,6 +119,7 @@ class CheckpointManager(CheckpointReader):
 
         Raises:
             CheckpointError: called inside a transaction, whose changes are not in the log yet.
+            ConfigurationError: a name by which it could never be meant.
             EntityOutOfStepError: changes of an entity could not be appended.
             UnstorableValueError: the metadata are no plain data; with `compare`, an object holds what cannot be stored.
             DamagedEventError: the first call after opening counts the entities of the events since the nearest snapshot; one is damaged.
@@ -96,8 +127,10 @@ class CheckpointManager(CheckpointReader):
         if open_scope_of(world) is not None:
             raise CheckpointError("a checkpoint cannot be made inside a transaction: its changes are not in the log before it ends")
         started = time.monotonic()
+        check_name(name)
         details = dict(metadata or {})
         check_plain(details, ("metadata",))
+        details = copy_plain(details)  # the caller may change what it has given while this waits
         await self._count(world)
         if compare:
             raise_first(world.foreign.record_others())
@@ -125,15 +158,17 @@ class CheckpointManager(CheckpointReader):
         """Give a position a name; nothing is flushed, and no world is needed. Returns the checkpoint's id, durable.
 
         Raises:
+            ConfigurationError: a name by which it could never be meant.
             UnstorableValueError: name or metadata are no plain data.
         """
+        check_name(name)
         event_id = uuid7(time.time_ns(), os.urandom(16))
         checkpoint_id = f"ckpt_{text_id(event_id)}"
         state = {
             "name": name if name is not None else f"checkpoint_at_{position}",
             "position": position,
             "entity_count": entity_count,
-            "metadata": dict(metadata),
+            "metadata": copy_plain(dict(metadata)),
         }
         check_plain(state)
         await self._append(checkpoint_id, 1, "CheckpointCreated", (SET, (), state), event_id)
@@ -141,7 +176,7 @@ class CheckpointManager(CheckpointReader):
         return checkpoint_id
 
     async def _append(self, checkpoint_id: str, version: int, name: str, change: tuple[Any, ...], event_id: bytes) -> None:
-        entries = await self._list()
+        await self._list()
         event = NewEvent(
             entity_key=entity_key(CHECKPOINT_TYPE, checkpoint_id),
             version=version,
@@ -151,14 +186,21 @@ class CheckpointManager(CheckpointReader):
             event_id=event_id,
             transaction_id=None,
         )
-        appended = await self.log.append([event])
-        entries.record(checkpoint_id, change, event_id, appended.last, appended.time_ns)
+        prepared = self.log.prepare(event)
+        if not self.log.has_room():
+            await self.log.room()
+        ticket = self.log.submit([prepared])
+        self._flights.append((ticket, checkpoint_id, change, event_id))
+        await ticket.wait()
 
     async def delete(self, checkpoint: str) -> bool:
-        """Remove the name; the events stay. False when there is no such checkpoint."""
+        """Remove the name; the events stay. False when there is no such checkpoint, or another call removes it at this moment."""
         entries = await self._list()
         found = entries.find(checkpoint)
         if found is None:
             return False
-        await self._append(found.id, 2, "CheckpointDeleted", (REMOVE, ()), uuid7(time.time_ns(), os.urandom(16)))
+        try:
+            await self._append(found.id, 2, "CheckpointDeleted", (REMOVE, ()), uuid7(time.time_ns(), os.urandom(16)))
+        except ConcurrencyError:
+            return False
         return True

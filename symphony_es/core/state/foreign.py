@@ -21,6 +21,7 @@ from symphony_es.core.state.transactions import Handed, Transaction, current_sco
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import RestorationError, SymphonyError
 from symphony_es.events.diff import diff
+from symphony_es.events.values import copy_plain
 
 if TYPE_CHECKING:
     from symphony_es.core.state.records import EntityRecord
@@ -39,6 +40,7 @@ class ForeignObjects:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self._recorded = 0  # counts what is recorded and put back
         self._holders: dict[EntityRecord, list[Handed]] = {}  # the open blocks and steps that each was handed to
 
     # -- handing ------------------------------------------------------------------------------------------------------
@@ -67,7 +69,7 @@ class ForeignObjects:
             return
         for obj in objects:
             record = self.world.record_of(obj)
-            if record is None or record.known is None or record.closed is not None or holder.has(record):
+            if record is None or not record.is_compared or record.closed is not None or holder.has(record):
                 continue
             if record.manual and not on_record:
                 continue
@@ -214,28 +216,28 @@ class ForeignObjects:
         """
         world = self.world
         while True:
-            before = record.known
-            if before is None and announce is None:
+            before = self._recorded
+            if not record.is_compared and announce is None:
                 return
-            state = before if before is None else world.capture(record.obj, record.reference)
+            state = world.capture(record.obj, record.reference) if record.is_compared else None
             with world.lock:
-                if record.known is not before:
-                    continue  # another thread has compared it meanwhile: what was read may be older than what is known now
+                if self._recorded != before:
+                    continue  # another thread has compared one meanwhile: what was read may be older than what is known now
                 with announce() if announce is not None else nullcontext():
-                    if before is not None and state is not None:
-                        self._keep(record, before, state)
+                    if record.is_compared and state is not None:
+                        self._keep(record, state)
                 return
 
-    def _keep(self, record: EntityRecord, before: dict[str, Any], state: dict[str, Any]) -> None:
-        changes = diff(before, state)
+    def _keep(self, record: EntityRecord, state: dict[str, Any]) -> None:
+        changes = diff(record.shadow, state)
         if not changes:
             return
+        self._recorded += 1
         for found in entities_in(list(getattr(record.obj, "__dict__", {}).values())):
             self.world.adopt_referred(found)
         sink = record.sink()
-        record.known = state
         for change in changes:
-            sink.keep(change, (setattr, record, "known", before))
+            sink.keep(change, _NOTHING)  # a rollback compares the object with its shadow
 
     # -- putting back -------------------------------------------------------------------------------------------------
 
@@ -249,14 +251,16 @@ class ForeignObjects:
             claimed: only what its transaction claims: the block is over, and others may have changed the rest.
         """
         for record in holder.reach() if enclosing else list(holder.records):
-            known = record.known
-            if known is None or record.broken is not None or record.closed is not None:
+            if not record.is_compared or record.broken is not None or record.closed is not None:
                 continue
             if record.holder is not holder.transaction and (claimed or record.holder is not None):
                 continue
             if record.holder is None and self._is_shared(record, holder):
                 logger.warning("foreign_object_not_put_back", entity=record.key)
                 continue
+            with self.world.lock:
+                self._recorded += 1
+                known: dict[str, Any] = copy_plain(record.shadow)
             try:
                 unchanged = not diff(known, self.world.capture(record.obj, record.reference))
             except SymphonyError:
@@ -273,6 +277,13 @@ class ForeignObjects:
                 failure = RestorationError(f"a rollback could not put {record.key} back: {error!r}")
                 failure.__cause__ = error
                 self.world.outbox.mark_broken(record, failure)
+
+
+def _nothing() -> None:
+    """What takes back a change that was not made by the library."""
+
+
+_NOTHING = (_nothing,)
 
 
 @contextmanager

@@ -75,14 +75,15 @@ class StateHistory:
 
     def _kept(self, position: int) -> Fold:
         """What the events that are kept begin with: nothing, or in memory the states that earlier ones have led to; the caller's own."""
-        base = self.log.base
-        if base is None:
-            return Fold()
-        if position < base.position:
-            raise PositionNotFoundError(
-                f"position {position} is no longer in memory: the kept history begins at {base.position} (memory_events=...)"
-            )
+        base = self.log.base or Fold()
+        self._check_kept(position, base.position)
         return base
+
+    def _check_kept(self, position: int, kept: int) -> None:
+        if position < kept:
+            raise PositionNotFoundError(
+                f"position {position} is no longer in memory: the kept history begins at {kept} (memory_events=...)"
+            )
 
     @property
     def _store(self) -> SnapshotStore:
@@ -130,18 +131,15 @@ class StateHistory:
                 return info.position, await asyncio.to_thread(self._store.read_some, info, keys)
             except SnapshotDamagedError as error:
                 self._report(info, error)
-        kept = self._kept(position)
-        return kept.position, {key: kept.states[key] for key in keys if key in kept.states}
+        found = {key: self.log.base_state(key) for key in keys}
+        self._check_kept(position, self.log.base_position)  # afterwards: what is kept may begin later by now
+        return 0, {key: state for key, state in found.items() if state is not None}
 
     async def changed_keys(self, after: int, until: int) -> set[str]:
         """Keys of the entities with events after one position, up to another."""
         keys: set[str] = set()
-        while after < until:
-            rows = await self.log.read_rows(after=after, until=until, limit=PAGE)
-            if not rows:
-                break
+        async for rows in self.log.pages(after, until, PAGE):
             keys.update(row[1] for row in rows)
-            after = rows[-1][0]
         return keys
 
     async def count_entities(self, position: int) -> int:
@@ -152,12 +150,8 @@ class StateHistory:
         else:
             kept = self._kept(position)
             count, after = len(live_states(kept)), kept.position
-        while after < position:
-            rows = await self.log.read_rows(after=after, until=position, limit=PAGE)
-            if not rows:
-                break
+        async for rows in self.log.pages(after, position, PAGE):
             count += await asyncio.to_thread(_births, [row for row in rows if not is_system(row[1])])
-            after = rows[-1][0]
         return count
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from symphony_es.core.state.history import StateHistory
+    from symphony_es.core.state.names import Names
     from symphony_es.core.state.restore import RestoreManager
     from symphony_es.core.state.world import World
     from symphony_es.log.log import EventLog
@@ -51,6 +52,11 @@ class Host(Protocol):
     @property
     def state_history(self) -> StateHistory:
         """Past states."""
+        ...
+
+    @property
+    def names(self) -> Names:
+        """What arguments that name entities and types mean here."""
         ...
 
     @property

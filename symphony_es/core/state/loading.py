@@ -105,5 +105,5 @@ class Loading:
         record = self.live.records.get(key, removed if removed is not None and removed.holder is not None else None)
         if record is not None:
             self._builder.context.entities[key] = record.obj
-            self.beside.install(record, record.known)
+            self.beside.install(record)
         return record is not None or removed is not None or is_system(key)

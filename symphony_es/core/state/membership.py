@@ -7,16 +7,20 @@ world is under construction, what restorers create is given the id being restore
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.outbox import Outbox
 from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
+from symphony_es.core.state.shadow import referred_keys
 from symphony_es.core.state.tracking.capture import plain_state
 from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at
-from symphony_es.core.state.transactions import Transaction, scope_of
+from symphony_es.core.state.transactions import Scope, Transaction, open_scope_of, scope_of
 from symphony_es.errors import (
+    REMOVED,
+    UNDONE,
     ConfigurationError,
     DetachedEntityError,
     EntityBusyError,
@@ -31,12 +35,14 @@ from symphony_es.errors import (
     SymphonyError,
     UnstorableValueError,
 )
-from symphony_es.events.changes import REMOVE, SET, Change
+from symphony_es.events.changes import REMOVE, Change
 from symphony_es.events.identifiers import check_entity_id, check_entity_type
 from symphony_es.events.references import EntityReference
+from symphony_es.events.values import check_plain, check_types, copy_plain
 from symphony_es.log.forks import Inherited, left_at_fork
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.waking import Watch
     from symphony_es.log.log import EventLog
 
 __all__ = ["EntityLike", "Membership"]
@@ -70,6 +76,7 @@ class Membership(Inherited):
         self.sealed: str | None = None
         self.removed: dict[str, EntityRecord] = {}
         self.touched: set[str] = set()
+        self.watch: Watch | None = None  # while the hooks of restored objects run
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
         self.open_transactions: set[Transaction] = set()
@@ -172,7 +179,7 @@ class Membership(Inherited):
         if record.closed is not None:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
-            raise EntityBusyError(record.key, self.sealed, "a change during it")
+            raise EntityBusyError.during(record.key, self.sealed, "a change")
 
     def check_process(self) -> None:
         """Do nothing in the process that the world was made in.
@@ -186,7 +193,7 @@ class Membership(Inherited):
     def touch(self, record: EntityRecord) -> Sink:
         """Under construction: what restorers change in an object that has been made is not appended; it is compared with its state."""
         self.touched.add(record.key)
-        return _UNRECORDED
+        return self.watch.sink_of(record) if self.watch is not None else _UNRECORDED
 
     def generation(self, entity: EntityLike) -> int:
         """How often a rewind took this entity back."""
@@ -226,8 +233,9 @@ class Membership(Inherited):
                 return obj
             reference = self._identify(obj, entity_type, entity_id)
             newcomers = self._gather(obj, reference)
-            for key in newcomers:
-                self._check_addable(key)
+            self._check_newcomers(newcomers)
+            if data is not None:
+                check_plain(data, ("data",))
             for newcomer, itself, state in newcomers.values():
                 record = self._adopt(newcomer, itself, state)
                 record.manual = capture == "on_record" and itself is obj
@@ -237,8 +245,37 @@ class Membership(Inherited):
     def check_referred(self, obj: Any) -> None:
         """Whether an entity that a change refers to is here or can be added; nothing is added yet. Errors are those of `add`."""
         if not self.restoring and self.record_of(obj) is None:
-            for newcomer in self._gather(obj, self._identify(obj, None, None)):
-                self._check_addable(newcomer)
+            self._check_newcomers(self._gather(obj, self._identify(obj, None, None)))
+
+    def _check_newcomers(self, newcomers: dict[str, tuple[EntityReference, Any, dict[str, Any]]]) -> None:
+        """Every reason to refuse new entities, before anything is done of any of them."""
+        scope = open_scope_of(self)
+        for key, (_, _, state) in newcomers.items():
+            self._check_addable(key)
+            try:
+                check_types(state)
+            except UnstorableValueError as error:
+                raise error.within(key) from None
+            self.check_references(key, state.values(), scope)
+
+    def check_references(self, key: str, values: Iterable[Any], scope: Scope | None) -> None:
+        """Refuse references to an entity that another block creates: it may be rolled back, and comes into the log later.
+
+        Args:
+            key: who is to refer.
+            values: plain values that it is to hold.
+            scope: the block it happens in.
+
+        Raises:
+            EntityBusyError: there is one.
+        """
+        if not self.open_transactions:
+            return
+        for referred in referred_keys(values):
+            record = self._records.get(referred)
+            born = record.born if record is not None else None
+            if born is not None and (scope is None or not scope.within(born)):
+                raise EntityBusyError(referred, born.title, f"a reference from {key}, which does not belong to that block,")
 
     def adopt_referred(self, obj: Any) -> None:
         """Add an entity that a change of an added one refers to."""
@@ -273,7 +310,7 @@ class Membership(Inherited):
             return EntityReference(spec.name, check_entity_id(obj.id))
         if kind_of(obj) is not None or isinstance(obj, (str, EntityReference, UnrestoredEntity)):
             raise EntityTypeError(f"a {type(obj).__name__} is no entity; add an @entity object or one of a class of your own")
-        chosen = check_entity_type(entity_type or self.types.name_of(type(obj)) or type(obj).__name__)
+        chosen = check_entity_type(entity_type or self._given_type(type(obj)) or type(obj).__name__)
         restorer = self.restorers.restorer_for(chosen)
         if restorer is not None and restorer.restored_class is not None and not isinstance(obj, restorer.restored_class):
             raise EntityTypeError(
@@ -282,8 +319,16 @@ class Membership(Inherited):
             )
         identity = entity_id if entity_id is not None else getattr(obj, "id", None)
         if not isinstance(identity, str):
-            raise ConfigurationError(f"a {chosen} needs an id: give entity_id=..., or the object a text attribute `id`")
+            raise ConfigurationError(
+                f"{type(obj).__name__} object has no id, and as an entity of type {chosen} it needs an id: give entity_id='...', "
+                "or the object an attribute `id` that is text"
+            )
         return EntityReference(chosen, check_entity_id(identity))
+
+    def _given_type(self, cls: type) -> str | None:
+        """The name that a foreign class was registered under, where the application gave it one that is a type."""
+        name = self.types.name_of(cls)
+        return None if name is None or ":" in name else name
 
     def _gather(self, obj: Any, reference: EntityReference) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
         """The object and every entity it refers to that is new, with their states, by key; nothing is added yet."""
@@ -338,7 +383,7 @@ class Membership(Inherited):
         if self.read_only:
             raise ReadOnlyError(f"{key} cannot be added: this Symphony is open for reading only")
         if self.sealed is not None:
-            raise EntityBusyError(key, self.sealed, "an addition during it")
+            raise EntityBusyError.during(key, self.sealed, "an addition")
         scope = scope_of(self)
         if scope is not None:
             scope.transaction.check_open(key)
@@ -363,7 +408,7 @@ class Membership(Inherited):
             record.version = removed.version
         elif not self.knows_all_ids:
             record.version = self.log.entity_status_now(key)[0]
-        self.install(record, state)
+        self.install(record)
         return record
 
     def take_in(self, beside: Membership) -> None:
@@ -381,40 +426,38 @@ class Membership(Inherited):
                     raise EntityExistsError(record.key, "it was added while it was loaded")
             for record in made:
                 record.world = self
-                self.install(record, record.known)
+                self.install(record)
 
-    def install(self, record: EntityRecord, state: dict[str, Any] | None) -> None:
-        """Make a record part of this world; `state` is the last known one of an object that does not track itself."""
+    def install(self, record: EntityRecord) -> None:
+        """Make a record part of this world."""
         self._records[record.key] = record
         if kind_of(record.obj) == "entity":
             record.obj.__dict__["_symphony_record"] = record
         else:
-            record.known = state
             self._foreign[id(record.obj)] = record
 
     def forget(self, record: EntityRecord) -> None:
         """Take a record out of this world, as if it had never been added; a thread that waits to change its object is refused."""
-        record.closed = "its addition was undone"
+        record.closed = UNDONE
         self._records.pop(record.key, None)
         self._foreign.pop(id(record.obj), None)
         if kind_of(record.obj) == "entity":
             record.obj.__dict__.pop("_symphony_record", None)
 
     def _begin_history(self, record: EntityRecord, state: dict[str, Any], name: str | None, data: Any) -> None:
-        change = (SET, (), state)
         version = record.restorer.state_version if record.restorer is not None else 1
         scope = scope_of(self)
         if scope is not None:
             draft = scope.transaction.draft(record, scope, new=True, name=name or scope.name or f"{record.entity_type}Created")
-            draft.keep(change, (self.forget, record))
+            draft.begin(state, (self.forget, record))
             segment = draft.segment
         else:
             segment = record.new_segment(current_attribution.get(), name or f"{record.entity_type}Created")
-            segment.changes.append(change)
+            segment.begin(state)
             segment.open = name is None
         segment.state_version = version if version != 1 else None
         if data is not None:
-            segment.data = data
+            segment.data = copy_plain(data)
 
     def remove(self, entity: EntityLike, *, event_name: str | None = None, data: Any = None) -> None:
         """Remove an entity: a tombstone in the log, its history stays. Its object is detached.
@@ -425,10 +468,13 @@ class Membership(Inherited):
         with self.lock:
             record = self.record_for(entity)
             self.check_open(record)
+            if data is not None:
+                check_plain(data, ("data",))
+                data = copy_plain(data)
             if record.broken is not None and not record.version:
                 self.outbox.forget(record)  # it never reached the log: there is nothing to remove from it
                 self.forget(record)
-                record.closed = "it was removed"
+                record.closed = REMOVED
                 return
             scope = scope_of(self)
             if scope is not None:
@@ -441,7 +487,7 @@ class Membership(Inherited):
                     raise EntityBusyError(record.key, record.holder.name, "its removal outside it")
                 sink = record.new_segment(current_attribution.get(), event_name or f"{record.entity_type}Deleted", data)
             sink.keep((REMOVE, ()), (self._unremove, record, self.removed.get(record.key)))
-            record.closed = "it was removed"
+            record.closed = REMOVED
             self.knows_all_ids = False  # the next one of this id has to go on with its version
             self._records.pop(record.key)
             self._foreign.pop(id(record.obj), None)
@@ -452,7 +498,7 @@ class Membership(Inherited):
         self.removed.pop(record.key, None)
         if before is not None:
             self.removed[record.key] = before
-        self.install(record, record.known or {})
+        self.install(record)
 
     def count(self, births: int, removed: EntityRecord | None = None) -> None:
         """Take note of what has been appended: how many entities the log has alive, and removals that need not be kept in mind."""

@@ -12,19 +12,20 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.core.state.records import EntityRecord, Segment
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityOutOfStepError, LimitExceededError, SymphonyError, UnstorableValueError, format_path
-from symphony_es.events.changes import REMOVE, SET
+from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.codec import encode_value
 from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.rows import CHECK_BYTES, HEADER_BYTES
+from symphony_es.events.splitting import split_change
 
 if TYPE_CHECKING:
     from symphony_es.core.state.transactions import Transaction
@@ -96,83 +97,95 @@ class Outbox:
             self._waiting_for_room = asyncio.ensure_future(self._submit_when_there_is_room())
             return
         with self.lock:
-            self.submit_pending(TURN_RECORDS)
+            try:
+                self.submit_pending(TURN_RECORDS)
+            except SymphonyError as error:  # everything stays dirty, and the next awaited call raises it
+                logger.warning("changes_not_submitted", entities=len(self._dirty), error=str(error))
+                return
             self.settle()
             if self._dirty:
                 self.mark_dirty(next(iter(self._dirty)))
 
     async def _submit_when_there_is_room(self) -> None:
         await self.log.room()
-        with self.lock:
-            self.submit_pending()
+        self._turn()
 
     def submit_pending(self, most: int | None = None) -> None:
         """Submit the changes made outside transactions, as one transaction; called with the lock held.
 
+        What cannot be encoded puts its entity out of step, and nobody else. What is dirty stays dirty until the log has taken it.
+
         Args:
             most: of how many entities at the most; the rest stays for the next call, so that the loop is not held up.
+
+        Raises:
+            NotReadyError: the log takes nothing. All is as it was before.
         """
         if not self._dirty:
             return
-        dirty = dict(self._dirty)
-        if most is not None and len(dirty) > most:
-            dirty = dict(islice(dirty.items(), most))
-        for record in dirty:
-            del self._dirty[record]
-        if not self._dirty:
-            self._scheduled_on = None
+        taken = list(self._dirty if most is None else islice(self._dirty, most))
         prepared: list[PreparedEvent] = []
-        parts: list[Part] = []
+        ready: list[tuple[EntityRecord, int, list[Segment]]] = []
         first: bytes | None = None
-        for record in dirty:
+        for record in taken:
             if record.broken is not None:
                 continue
-            version, mark = record.version, len(prepared)
+            mark = len(prepared)
+            segments = [segment for segment in record.pending if not segment.empty]
             try:
-                record.pending = [segment for segment in record.pending if not segment.empty]
-                for segment in record.pending:
-                    for event in self._prepare_split(record, segment, version, first):
-                        version += 1
-                        first = first or event.event_id
-                        prepared.append(event)
-            except (UnstorableValueError, LimitExceededError) as error:
+                for segment in segments:
+                    made = self._prepare_split(record, segment, record.version + len(prepared) - mark, first)
+                    first = first or made[0].event_id
+                    prepared += made
+            except Exception as error:  # noqa: BLE001  whatever it is, it is this entity's alone
                 del prepared[mark:]
                 first = prepared[0].event_id if prepared else None
                 self.mark_broken(record, error)
                 continue
-            record.version = version
-            parts.extend((record, segment) for segment in record.pending)
-        if prepared:
-            self._submit(prepared, parts)
+            ready.append((record, record.version + len(prepared) - mark, segments))
+        ticket = self.log.submit(prepared) if prepared else None  # it is the log's from here on: what follows cannot fail
+        parts: list[Part] = []
+        for record, version, segments in ready:
+            record.version, record.pending = version, ()
+            parts += [(record, segment) for segment in segments]
+        for record in taken:
+            self._dirty.pop(record, None)
+        if not self._dirty:
+            self._scheduled_on = None
+        if ticket is not None:
+            self._await(ticket, parts)
 
-    def _submit(self, prepared: list[PreparedEvent], parts: list[Part], *, transaction: bool = False) -> Ticket:
-        ticket = self._last = self.log.submit(prepared)
-        for record, _ in parts:
-            record.pending = []  # of a transaction's there is nothing: it was submitted when they were claimed
+    def _await(self, ticket: Ticket, parts: list[Part], *, transaction: bool = False) -> None:
+        """Take note of a submission."""
+        self._last = ticket
         self._flights.append(Flight(ticket, parts, transaction))
-        self.on_submitted(ticket.size_bytes + len(prepared) * (HEADER_BYTES + CHECK_BYTES))
-        return ticket
+        try:
+            self.on_submitted(ticket.size_bytes + len(ticket.events) * (HEADER_BYTES + CHECK_BYTES))
+        except Exception as error:  # noqa: BLE001  what is submitted is submitted, whatever those who are told make of it
+            logger.error("told_of_submission_failed", error=repr(error))  # noqa: TRY400  a traceback may tell too much
 
     def _prepare_split(self, record: EntityRecord, segment: Segment, version: int, first: bytes | None) -> list[PreparedEvent]:
         """The events of a segment: one, or several where it is too large for one."""
-        batches = [segment.changes]  # the next one last
+        batches: list[Sequence[Change]] = [segment.changes]  # the next one last
         prepared: list[PreparedEvent] = []
         while batches:
             changes = batches.pop()
             transaction_id = first or (prepared[0].event_id if prepared else None)
             try:
-                event = self._prepare(record, segment, changes, version + len(prepared) + 1, transaction_id)
+                data = None if prepared else segment.data
+                event = self._prepare(record, segment, changes, data, version + len(prepared) + 1, transaction_id)
             except LimitExceededError as error:
-                if len(changes) < 2:
+                pieces = changes if len(changes) > 1 else split_change(changes[0]) if changes else ()
+                if len(pieces) < 2:
                     raise self._name_largest(record, changes, error) from error
-                half = len(changes) // 2
-                batches += [changes[half:], changes[:half]]
+                half = len(pieces) // 2
+                batches += [pieces[half:], pieces[:half]]
                 continue
             prepared.append(event)
         return prepared
 
     def _prepare(
-        self, record: EntityRecord, segment: Segment, changes: list[tuple[object, ...]], version: int, transaction_id: bytes | None
+        self, record: EntityRecord, segment: Segment, changes: Sequence[Change], data: Any, version: int, transaction_id: bytes | None
     ) -> PreparedEvent:
         metadata = segment.attribution.metadata(state_version=segment.state_version, generation=segment.generation)
         if metadata.run_id is not None and record.key == f"Workflow:{metadata.run_id}":
@@ -183,7 +196,7 @@ class Outbox:
             name=segment.name,
             changes=changes,
             metadata=metadata,
-            data=segment.data,
+            data=data,
             event_id=self._event_id(),
             transaction_id=transaction_id,
         )
@@ -202,49 +215,56 @@ class Outbox:
         return uuid7(self.clock_ns(), random)
 
     @staticmethod
-    def _name_largest(record: EntityRecord, changes: Iterable[tuple[object, ...]], error: LimitExceededError) -> LimitExceededError:
+    def _name_largest(record: EntityRecord, changes: Iterable[Change], error: LimitExceededError) -> LimitExceededError:
         sizes = sorted(((len(encode_value(list(change[2:]))), change[1]) for change in changes), reverse=True, key=lambda pair: pair[0])
-        shown = ", ".join(f"{format_path(path) or 'the whole state'} ({size:,} bytes)" for size, path in sizes[:5])  # type: ignore[arg-type]
+        shown = ", ".join(f"{format_path(path) or 'the whole state'} ({size:,} bytes)" for size, path in sizes[:5])
         return LimitExceededError(f"{record.key}: {error}; the largest changes are at {shown}: keep large data in a file and refer to it")
 
     def submit_transaction(self, transaction: Transaction) -> Ticket | None:
-        """Submit a transaction's drafts; None when it changed nothing. Its entities keep their claims until the outcome is known.
+        """Submit a transaction's drafts, after all that was changed before; None when it changed nothing.
+
+        Its entities keep their claims until the outcome is known.
 
         Raises:
-            UnstorableValueError: a value that is no plain data. Nothing is submitted.
-            LimitExceededError: an event is too large; the largest changes are named. Nothing is submitted.
+            UnstorableValueError: a value that is no plain data. Nothing of it is submitted.
+            LimitExceededError: a value is too large for an event; the largest changes are named. Nothing of it is submitted.
+            NotReadyError: the log takes nothing.
         """
-        prepared, _ = self._prepare_drafts(transaction)
+        prepared = self._prepare_drafts(transaction)
         if not prepared:
             return None
-        return self._submit(prepared, [(draft.record, draft.segment) for draft in transaction.drafts], transaction=True)
+        return self._submit_drafts(transaction, prepared, awaited=True)
 
     def submit_drafts(self, transaction: Transaction) -> dict[str, bytes]:
-        """Submit a synchronous block's drafts, without waiting; returns the last event id of each entity."""
-        prepared, ids = self._prepare_drafts(transaction)
+        """Submit a synchronous block's drafts, without waiting; returns the last event id of each entity. Errors are the same."""
+        prepared = self._prepare_drafts(transaction)
         if prepared:
-            self._submit(prepared, [(draft.record, draft.segment) for draft in transaction.drafts])
-        return ids
+            self._submit_drafts(transaction, prepared, awaited=False)
+        return {event.entity_key: event.event_id for event in prepared}
 
-    def _prepare_drafts(self, transaction: Transaction) -> tuple[list[PreparedEvent], dict[str, bytes]]:
-        versions: dict[EntityRecord, int] = {}
+    def _prepare_drafts(self, transaction: Transaction) -> list[PreparedEvent]:
+        self.submit_pending()
         prepared: list[PreparedEvent] = []
+        versions: dict[EntityRecord, int] = {}
         for draft in transaction.drafts:
-            record, segment = draft.record, draft.segment
-            if segment.empty:
-                continue
-            version = versions.get(record, record.version) + 1
-            try:
-                event = self._prepare(record, segment, segment.changes, version, prepared[0].event_id if prepared else None)
-            except LimitExceededError as error:
-                raise self._name_largest(record, segment.changes, error) from error
-            versions[record] = version
-            prepared.append(event)
-        for record, version in versions.items():
-            record.version = version
-        return prepared, {event.entity_key: event.event_id for event in prepared}
+            record = draft.record
+            if not (draft.dropped or draft.segment.empty):
+                version = versions.get(record, record.version)
+                made = self._prepare_split(record, draft.segment, version, prepared[0].event_id if prepared else None)
+                versions[record] = version + len(made)
+                prepared += made
+        return prepared
 
-    def mark_broken(self, record: EntityRecord, error: SymphonyError) -> None:
+    def _submit_drafts(self, transaction: Transaction, prepared: list[PreparedEvent], *, awaited: bool) -> Ticket:
+        ticket = self.log.submit(prepared)
+        transaction.submitted = True
+        by_key = {record.key: record for record in transaction.records}
+        for event in prepared:
+            by_key[event.entity_key].version = event.version
+        self._await(ticket, [(draft.record, draft.segment) for draft in transaction.drafts if not draft.dropped], transaction=awaited)
+        return ticket
+
+    def mark_broken(self, record: EntityRecord, error: Exception) -> None:
         """Mark an entity as out of step with the log."""
         if record.broken is None:
             record.broken = error
@@ -265,7 +285,7 @@ class Outbox:
             except SymphonyError as error:
                 for record, segment in () if transaction else parts:
                     self.mark_broken(record, error)
-                    record.dropped.append(segment)
+                    record.dropped = [*record.dropped, segment]
 
     def _count(self, parts: Iterable[Part], position: int) -> None:
         """Take note of a submission that is durable: what was created and removed, and how far the log is settled."""

@@ -6,29 +6,36 @@ event loop. A record also says whether the entity may be changed right now, and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from symphony_es.core.state.attribution import Attribution, current_attribution
+from symphony_es.core.state.attribution import SYSTEM_ACTOR, Attribution, current_attribution
+from symphony_es.core.state.shadow import advance
+from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.core.state.transactions import current_scope, scope_of
-from symphony_es.errors import EntityBusyError, SymphonyError
-from symphony_es.events.changes import Change
+from symphony_es.errors import EntityBusyError
+from symphony_es.events.changes import SCALARS, SET, Change
+from symphony_es.events.event import ADOPTION_EVENT
 from symphony_es.events.identifiers import split_key
 from symphony_es.events.references import EntityReference
+from symphony_es.events.values import copy_plain
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.restore import EntityRestorer
-    from symphony_es.core.state.transactions import Transaction
+    from symphony_es.core.state.transactions import Scope, Transaction
 
-__all__ = ["EntityRecord", "Segment", "Sink"]
+__all__ = ["ADOPTED", "EntityRecord", "Segment", "Sink"]
+
+ADOPTED = "restored as its restorer made it"
 
 
 class Sink(Protocol):
     """Where changes of one entity are recorded: a `Segment`, or a transaction's `Draft`."""
 
     def keep(self, change: Change, undo: tuple[Any, ...]) -> None:
-        """Record a change that has been made, and what undoes it."""
+        """Record a change that has been made, and what undoes it; one that cannot be recorded is undone. Errors are those of `advance`."""
         ...
 
 
@@ -37,10 +44,12 @@ class Segment:
     """Changes of one entity that will be one event (or more, where they are too large for one).
 
     Attributes:
+        record: the entity.
         generation: the entity's generation from this event on, where the event raises it.
         open: whether further unnamed changes may join.
     """
 
+    record: EntityRecord
     name: str
     attribution: Attribution
     changes: list[Change] = field(default_factory=list)
@@ -55,8 +64,19 @@ class Segment:
         return self.open and not self.changes and self.data is None
 
     def keep(self, change: Change, undo: tuple[Any, ...]) -> None:
-        """Record a change; outside transactions nothing needs to be undone."""
+        """Record a change; outside transactions it is undone only if it cannot be recorded. Errors are those of `advance`."""
+        # By far the most changes set one field to a value that cannot change: for these, what `advance` would do is written out.
+        shadow = self.record.shadow
+        if change[0] is SET and len(change[1]) == 1 and type(change[2]) in SCALARS and shadow is not None:
+            shadow[change[1][0]] = change[2]
+        else:
+            advance(self.record, change, undo)
         self.changes.append(change)
+
+    def begin(self, state: dict[str, Any]) -> None:
+        """Record the creation of the entity, whose state has been checked; it takes the state over."""
+        self.record.shadow = copy_plain(state)
+        self.changes.append((SET, (), state))
 
 
 class EntityRecord:
@@ -67,22 +87,33 @@ class EntityRecord:
         reference: the same as an `EntityReference`.
         obj: the live object.
         version: the version it will have when everything submitted has been appended.
-        known: last known plain state of an object of a foreign class; None for classes that track themselves.
+        shadow: the plain state that everything recorded of it makes; None while it does not exist, and for what cannot be changed.
         pending: changes that have not been submitted yet.
         holder: the transaction that claims it.
+        block: the innermost open block of that transaction that has changed it.
+        born: the innermost open block that creates it; None once its creation is durable.
         broken: why its changes could not be appended; then `dropped` holds those that were lost on the way.
         closed: why it cannot be changed any more.
         adoption: changes that bring the log in line with what a restorer made; appended before the first change.
+        adoption_reason: why there are any: nobody acted, so the event says that the library did.
     """
 
     __slots__ = (
-        "adoption", "adoption_version", "broken", "closed", "dropped", "generation", "holder", "key", "known", "manual",
-        "obj", "pending", "reference", "restorer", "version", "world",
+        "adoption", "adoption_reason", "adoption_version", "block", "born", "broken", "closed", "dropped", "generation", "holder", "key",
+        "manual", "obj", "pending", "reference", "restorer", "shadow", "version", "world",
     )  # fmt: skip
     reference: EntityReference
 
     def __init__(
-        self, world: Membership, key: str, obj: Any, restorer: EntityRestorer | None, *, version: int = 0, generation: int = 0
+        self,
+        world: Membership,
+        key: str,
+        obj: Any,
+        restorer: EntityRestorer | None,
+        *,
+        version: int = 0,
+        generation: int = 0,
+        shadow: dict[str, Any] | None = None,
     ) -> None:
         self.world = world
         self.key = key
@@ -90,15 +121,18 @@ class EntityRecord:
         self.restorer = restorer
         self.version = version
         self.generation = generation
-        self.known: dict[str, Any] | None = None
+        self.shadow = shadow
         self.manual = False
-        self.pending: list[Segment] = []
+        self.pending: list[Segment] | tuple[()] = ()  # most entities never change, and a list of their own would take room
         self.holder: Transaction | None = None
-        self.broken: SymphonyError | None = None
-        self.dropped: list[Segment] = []
+        self.block: Scope | None = None
+        self.born: Scope | None = None
+        self.broken: Exception | None = None
+        self.dropped: Sequence[Segment] = ()
         self.closed: str | None = None
         self.adoption: list[Change] | None = None
         self.adoption_version: int | None = None
+        self.adoption_reason = ADOPTED
 
     if not TYPE_CHECKING:  # for type checkers there are no other attributes than those above
 
@@ -113,6 +147,11 @@ class EntityRecord:
     def entity_type(self) -> str:
         """The entity's type."""
         return self.reference.entity_type
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether its object does not track itself, and is compared with the shadow."""
+        return self.shadow is not None and kind_of(self.obj) is None
 
     def lost_changes(self) -> list[Change]:
         """Changes that could not be appended, or wait behind such ones."""
@@ -148,17 +187,20 @@ class EntityRecord:
     def new_segment(self, attribution: Attribution, name: str | None = None, data: Any = None) -> Segment:
         """Begin a segment for changes made outside transactions; without a name, further ones of the same attribution may join."""
         if self.adoption is not None:
-            self._queue(self.take_adoption(attribution))
-        made = Segment(name=name or f"{self.entity_type}Changed", attribution=attribution, data=data, open=name is None)
+            self._queue(self.take_adoption())
+        made = Segment(record=self, name=name or f"{self.entity_type}Changed", attribution=attribution, data=data, open=name is None)
         self._queue(made)
         return made
 
     def _queue(self, segment: Segment) -> None:
-        if not self.pending:
+        if self.pending:
+            self.pending.append(segment)
+        else:
+            self.pending = [segment]
             self.world.outbox.mark_dirty(self)
-        self.pending.append(segment)
 
-    def take_adoption(self, attribution: Attribution) -> Segment:
-        """The event that makes the log agree with what a restorer made."""
+    def take_adoption(self) -> Segment:
+        """The event that makes the log agree with what a restorer made. It is nobody's change: whose change comes next has not made it."""
         changes, self.adoption = self.adoption or [], None
-        return Segment(name="StateAdopted", attribution=attribution, changes=changes, state_version=self.adoption_version, open=False)
+        attribution, version = Attribution(actor=SYSTEM_ACTOR, reason=self.adoption_reason), self.adoption_version
+        return Segment(record=self, name=ADOPTION_EVENT, attribution=attribution, changes=changes, state_version=version, open=False)

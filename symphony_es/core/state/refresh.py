@@ -1,24 +1,33 @@
-"""Putting one object back to the log's state, after changes of it could not be appended."""
+"""Putting one object back to the log's state, after changes of it could not be appended.
+
+The state is read without the world's lock, so others go on meanwhile. What was read counts only if nothing of the entity has been
+submitted since: the version that was read is the one that the object stands for. Otherwise it is read again.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from symphony_es.core.state.builder import note_difference
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.report import ResumeReport
-from symphony_es.core.state.restore import UnrestoredEntity
-from symphony_es.core.state.tracking.connect import connect
+from symphony_es.core.state.restore import UnrestoredEntity, upcast_state
+from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
 from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer
+from symphony_es.core.state.tracking.making import Making
+from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.core.state.world import World
-from symphony_es.errors import EntityBusyError
+from symphony_es.errors import EntityBusyError, RestorationError
 from symphony_es.events.changes import Change
 from symphony_es.events.fold import EntityState
 from symphony_es.events.references import find_references
-from symphony_es.events.values import copy_plain
 
 __all__ = ["refresh"]
+
+MOST_READS = 100
+"""How often a state is read again because the entity was changed meanwhile; then its changes leave no room for a refresh."""
 
 
 async def refresh(world: World, history: StateHistory, entity: Any) -> list[Change]:
@@ -28,27 +37,48 @@ async def refresh(world: World, history: StateHistory, entity: Any) -> list[Chan
     never did is here again.
 
     Raises:
-        EntityBusyError: a transaction claims it.
+        EntityBusyError: a transaction claims it, or others change it all the time. Nothing is dropped.
         EntityNotFoundError: there is no such entity.
+        DetachedEntityError: it was removed, or its world replaced, while its state was read. Nothing is dropped.
     """
     record = world.record_for(entity)
-    _check_free(record)
-    await world.outbox.flush([])
-    state = await history.entity_at(record.key, history.log.head)
-    with world.lock:
+    for _ in range(MOST_READS):
         _check_free(record)
-        dropped = record.lost_changes()
-        record.dropped, record.pending, record.adoption = [], [], None
-        world.outbox.forget(record)
-        record.broken = None
-        if state is None or state.deleted:
-            record.version = 0 if state is None else state.version
-            world.forget(record)
-            return dropped
-        record.version, record.generation, record.closed = state.version, state.generation, None
-        world.removed.pop(record.key, None)
-        world.install(record, state.data or {})
-        _put(world, record, state)
+        await world.outbox.flush([])
+        with world.lock:
+            broken = record.broken
+        state = await history.entity_at(record.key, history.log.head)
+        with world.lock:
+            _check_free(record)
+            if record.broken is not broken or (broken is None and not _is_newest(record, state)):
+                continue
+            if broken is None:
+                world.check_open(record)
+            return _put_back(world, record, state)
+    raise EntityBusyError(
+        record.key, "others", "a refresh", f"{record.key} is changed faster than its state can be read: refresh it when it is left alone"
+    )
+
+
+def _is_newest(record: EntityRecord, state: EntityState | None) -> bool:
+    """Whether an entity that is in step has the version that was read, and nothing of it waits to be submitted."""
+    return not record.pending and record.version == (0 if state is None else state.version)
+
+
+def _put_back(world: World, record: EntityRecord, state: EntityState | None) -> list[Change]:
+    dropped = record.lost_changes()
+    record.dropped, record.pending, record.adoption = (), (), None
+    world.outbox.forget(record)
+    record.broken = None
+    if state is None or state.deleted:
+        record.version = 0 if state is None else state.version
+        world.forget(record)
+        return dropped
+    record.version, record.generation, record.closed = state.version, state.generation, None
+    world.removed.pop(record.key, None)
+    record.shadow = state.data or {}
+    world.install(record)
+    _put(world, record, state)
     return dropped
 
 
@@ -60,15 +90,23 @@ def _check_free(record: EntityRecord) -> None:
 def _put(world: World, record: EntityRecord, state: EntityState) -> None:
     data, restorer = state.data or {}, world.restorer_of(record.entity_type)
     if isinstance(record.obj, UnrestoredEntity):
-        record.known, record.obj.state = None, data
+        record.shadow, record.obj.state = None, data
         return
-    current = data if state.state_version == restorer.state_version else restorer.upcast(copy_plain(data), state.state_version)
+    same = state.state_version == restorer.state_version
+    current = data if same else upcast_state(restorer, data, state.state_version, world.types)
     if isinstance(restorer, DeclaredEntityRestorer):
-        restorer.fill(record.obj, current, world.types)
+        making = Making(world.types)
+        restorer.fill(record.obj, current, making)
         for path, reference in find_references(current):
             target = world.find(reference)
             if target is not None:
-                connect(record.obj, path, reference, target)
+                with suppress(UnhashableTargetError):  # it stays the reference that a resume would report
+                    connect(record.obj, path, reference, target)
+        with watched(world, {record.key: data}):
+            failed = call_hooks(making.hooked if restorer.spec.hook is None else [*making.hooked, record.obj])
     else:
+        failed = {}
         world.reset(record, current)
     note_difference(world, record, state, ResumeReport(position=state.position))
+    if failed:
+        raise RestorationError(f"{record.key} has been put back, but {'; '.join(failed.values())}")

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from symphony_es.events.changes import Change
+from symphony_es.events.readable import readable
 from symphony_es.events.references import EntityReference, Path
+from symphony_es.events.showing import html_table, show
 
 __all__ = ["Difference", "ResumeReport", "UnresolvedReference"]
 
 
 @dataclass(frozen=True, slots=True)
 class UnresolvedReference:
-    """A reference whose target does not exist at that position; the `EntityReference` stays in place."""
+    """A reference whose target does not exist at that position, or cannot stand in a set; the `EntityReference` stays in place."""
 
     entity: str
     path: Path
@@ -28,7 +30,7 @@ class Difference:
     paths: tuple[Path, ...]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)
 class ResumeReport:
     """What a resume did, or a load of some entities.
 
@@ -39,7 +41,8 @@ class ResumeReport:
         unrestored: entities kept as `UnrestoredEntity`, with the reason, by key.
         unresolved: references without a target.
         different: objects that differ from their states: a field a restorer left out, or added.
-        unknown_values: names of tagged values no class was known for, by entity; kept as stored.
+        unknown_values: names of classes whose values could not be made, by entity; it is among the `unrestored`, which say what to do.
+        removed_fields: paths of stored fields that no class has any more, by entity; they are among the `different`.
         dropped: changes that could not be appended before and are given up, by entity.
         rewound: keys of the entities that were taken back by compensating events.
         damaged_snapshots: snapshots passed over because they could not be trusted, with the reason.
@@ -53,6 +56,7 @@ class ResumeReport:
     unresolved: list[UnresolvedReference] = field(default_factory=list)
     different: list[Difference] = field(default_factory=list)
     unknown_values: dict[str, list[str]] = field(default_factory=dict)
+    removed_fields: dict[str, list[Path]] = field(default_factory=dict)
     dropped: dict[str, list[Change]] = field(default_factory=dict)
     rewound: list[str] = field(default_factory=list)
     damaged_snapshots: list[tuple[str, str]] = field(default_factory=list)
@@ -62,6 +66,31 @@ class ResumeReport:
     def complete(self) -> bool:
         """Whether every entity is a live object, equal to its state, with all its references connected."""
         return not (self.unrestored or self.unresolved or self.different or self.unknown_values)
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{len(found)} {what}" for what, found in self._findings() if found)
+        return f"<ResumeReport position {self.position}: {self.restored} restored{', ' if told else ''}{told} in {self.duration_s:.3f} s>"
+
+    def _findings(self) -> list[tuple[str, Any]]:
+        return [
+            ("unrestored", self.unrestored),
+            ("references without a target", self.unresolved),
+            ("different from their states", self.different),
+            ("with unknown values", self.unknown_values),
+            ("with dropped changes", self.dropped),
+            ("taken back", self.rewound),
+            ("damaged snapshots", self.damaged_snapshots),
+        ]
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[str, Any]] = [("position", self.position), ("restored", self.restored)]
+        rows += [(what, "; ".join(map(show, found))) for what, found in self._findings() if found]
+        return html_table(("", repr(self)), rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take."""
+        plain: dict[str, Any] = readable(self.as_dict())
+        return plain
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for logs and output."""
@@ -73,6 +102,7 @@ class ResumeReport:
             "unresolved": [(item.entity, list(item.path), item.target.key) for item in self.unresolved],
             "different": [(item.entity, [list(path) for path in item.paths]) for item in self.different],
             "unknown_values": dict(self.unknown_values),
+            "removed_fields": {entity: [list(path) for path in paths] for entity, paths in self.removed_fields.items()},
             "dropped": {entity: len(changes) for entity, changes in self.dropped.items()},
             "rewound": list(self.rewound),
             "damaged_snapshots": list(self.damaged_snapshots),

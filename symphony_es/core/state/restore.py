@@ -8,15 +8,16 @@ registered in the `RestorationContext`. Connection: every reference is set on th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.capture import assign_attributes, capture_object, revive
+from symphony_es.core.state.tracking.making import Making, loosen
 from symphony_es.core.state.tracking.types import TypeTable
-from symphony_es.errors import EntityExistsError, RestorationError, RestorerConflictError
+from symphony_es.errors import EntityExistsError, EntityTypeError, RestorationError, RestorerConflictError, UnknownValueError
 from symphony_es.events.identifiers import check_entity_type, entity_key
 from symphony_es.events.references import EntityReference
-from symphony_es.events.values import copy_plain
+from symphony_es.naming import stored_name
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -100,6 +101,15 @@ class EntityRestorer(ABC):
         assign_attributes(entity, data, exact=type(self).capture is EntityRestorer.capture)
 
 
+def upcast_state(restorer: EntityRestorer, data: dict[str, Any], version: int, types: TypeTable) -> dict[str, Any]:
+    """Bring a stored state to the version of its restorer: `upcast` gets plain containers, with objects of the classes that are known.
+
+    Raises:
+        RestorationError: the restorer knows no way from that version.
+    """
+    return restorer.upcast(loosen(data, Making(types)), version)
+
+
 class PlainRestorer(EntityRestorer):
     """Captures objects of a type that nobody registered a restorer for; their states restore as `UnrestoredEntity`."""
 
@@ -123,14 +133,16 @@ class UnrestoredEntity:
         reference: which entity it is.
         state: its state, plain data.
         reason: why there is no object.
+        missing: names of classes in the log that are not known here, or have changed too far, with what mends it.
     """
 
-    __slots__ = ("__weakref__", "reason", "reference", "state")
+    __slots__ = ("__weakref__", "missing", "reason", "reference", "state")
 
-    def __init__(self, reference: EntityReference, state: dict[str, Any], reason: str) -> None:
+    def __init__(self, reference: EntityReference, state: dict[str, Any], reason: str, missing: Mapping[str, str] | None = None) -> None:
         self.reference = reference
         self.state = state
         self.reason = reason
+        self.missing = dict(missing or {})
 
     def __repr__(self) -> str:
         return f"UnrestoredEntity({self.reference.key}, {self.reason!r})"
@@ -144,6 +156,7 @@ class RestorationContext:
             the id that is being restored. An object may keep it: when all are live, it works on what is live.
         registry: the Symphony's services.
         entities: the objects made so far, by `Type:id`.
+        hooked: declared objects with a hook, which is called when all references are connected; inner ones first.
         pending_references: (target object, attribute, reference) that restorers asked to have connected.
     """
 
@@ -152,6 +165,7 @@ class RestorationContext:
         self.registry: ServiceRegistry = symphony.registry
         self.entities: dict[str, Any] = {}
         self.pending_references: list[tuple[Any, str, EntityReference]] = []
+        self.hooked: list[Any] = []
 
     def register_entity(self, entity_type: str, entity_id: str, entity: Any) -> None:
         """Make an object known under its type and id.
@@ -212,6 +226,8 @@ class RestoreManager:
                 "register one of them, or pass replace=True"
             )
         self._explicit[entity_type] = restorer
+        code = type(restorer)
+        self.types.learn(*filter(None, (restorer.restored_class, code.restore, code.capture)))
 
     def unregister_restorer(self, entity_type: str) -> bool:
         """Forget the explicit restorer of a type; False when there is none here."""
@@ -223,8 +239,15 @@ class RestoreManager:
         Raises:
             EntityTypeError: another class has the type.
         """
-        self.types.register(restorer.restored_class or object, restorer.entity_type)
+        cls, known = restorer.restored_class or object, self._default.get(restorer.entity_type)
+        other = known.restored_class if known is not None else None
+        if other is not None and stored_name(other) != stored_name(cls):
+            raise EntityTypeError(
+                f"{stored_name(cls)} cannot be the entity type {restorer.entity_type!r}: {stored_name(other)} has that name; "
+                "give one of them another: @entity(type=...)"
+            )
         self._default[restorer.entity_type] = restorer
+        self.types.learn(cls)
 
     def restorer_for(self, entity_type: str) -> EntityRestorer | None:
         """The restorer of a type: an explicit one, else the one that `@entity` made, else None."""
@@ -247,13 +270,15 @@ class RestoreManager:
         if restorer is None:
             return self._keep(reference, stored, f"no restorer is registered for {reference.entity_type}", context)
         if version != restorer.state_version:
-            data = restorer.upcast(copy_plain(data), version)
+            data = upcast_state(restorer, data, version, self.types)
         if not restorer.wants_plain:
             data = revive(data, self.types)
         if not await restorer.can_restore(data):
             return self._keep(reference, stored, f"{type(restorer).__name__}.can_restore said no", context)
         try:
             made = await restorer.restore(reference.entity_id, data, context)
+        except UnknownValueError as error:
+            return self._keep(reference, stored, str(error), context, error.classes)
         except RestorationError:
             raise
         except Exception as error:
@@ -264,8 +289,10 @@ class RestoreManager:
         return made
 
     @staticmethod
-    def _keep(reference: EntityReference, data: dict[str, Any], reason: str, context: RestorationContext) -> UnrestoredEntity:
-        kept = UnrestoredEntity(reference, data, reason)
+    def _keep(
+        reference: EntityReference, data: dict[str, Any], reason: str, context: RestorationContext, missing: Mapping[str, str] | None = None
+    ) -> UnrestoredEntity:
+        kept = UnrestoredEntity(reference, data, reason, missing)
         context.register_entity(reference.entity_type, reference.entity_id, kept)
         return kept
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import StateHistory
-from symphony_es.core.state.past.moments import position_at_time
+from symphony_es.core.state.past.moments import position_at_time, read_moment
 from symphony_es.core.state.past.rewinding import Rewind, plan_rewind
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.core.state.world import World
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import ConfigurationError, PositionNotFoundError, RestorationError
+from symphony_es.errors import REPLACED, ConfigurationError, PositionNotFoundError, RestorationError
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["ReplayUntil", "Resumption", "target_position"]
 
 ReplayUntil = str | int | datetime
-"""`"checkpoint"`, `"latest"`, a position, or a moment with a time zone."""
+"""`"checkpoint"`, `"latest"`, a position, or a time: a datetime with a time zone, or ISO text."""
 
 logger = get_logger(__name__)
 
@@ -49,13 +49,15 @@ async def target_position(log: EventLog, until: ReplayUntil, checkpoint: Checkpo
         return log.head
     if until == "checkpoint" and checkpoint is not None:
         return checkpoint.position
+    if isinstance(until, str) and (read := read_moment(until)) is not None:
+        until = read
     if isinstance(until, datetime):
         return await position_at_time(log, until)
     if isinstance(until, int) and not isinstance(until, bool):
         if not 0 <= until <= log.head:
             raise PositionNotFoundError(f"position {until} is not in the log: its head is {log.head}")
         return until
-    raise ConfigurationError(f"replay_until is 'checkpoint', 'latest', a position or a datetime, not {until!r}")
+    raise ConfigurationError(f"replay_until is 'checkpoint', 'latest', a position, a datetime or its ISO text, not {until!r}")
 
 
 class Resumption:
@@ -132,7 +134,7 @@ class Resumption:
             if record is not None:
                 record.version, record.generation = version, generation
         world.restoring = False
-        old.close("its world has been replaced by a resume")
+        old.close(REPLACED)
         self.install(world)
 
 

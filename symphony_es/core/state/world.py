@@ -10,14 +10,16 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+from symphony_es.core.state.blocks import Recording, TransactionBlock
 from symphony_es.core.state.foreign import ForeignObjects
 from symphony_es.core.state.membership import EntityLike, Membership
 from symphony_es.core.state.records import EntityRecord, Segment
 from symphony_es.core.state.tracking.capture import revive
 from symphony_es.core.state.tracking.connect import connect
-from symphony_es.core.state.transactions import Handed, Recording, Transaction, TransactionBlock, open_scope_of, scope_of
+from symphony_es.core.state.transactions import Handed, Transaction, open_scope_of, scope_of
 from symphony_es.errors import EntityBusyError
 from symphony_es.events.references import find_references
+from symphony_es.events.values import check_plain, copy_plain
 
 __all__ = ["EntityLike", "World"]
 
@@ -61,7 +63,7 @@ class World(Membership):
         mine = scope.transaction if scope is not None else None
         while record.holder is not None and record.holder is not mine:
             await self._wait_for(record, mine)
-        if record.known is not None:
+        if record.is_compared:
             self.foreign.hand([record.obj])
         if mine is not None:
             with self.lock:
@@ -103,13 +105,13 @@ class World(Membership):
             scope = scope_of(self)
             assert scope is not None, "a generation is raised inside a block, together with what takes the entity back"
             draft = scope.transaction.draft(record, scope)
-            draft.transaction.undo_log.append((scope, (setattr, record, "generation", record.generation)))
+            draft.scope.undo_log.append((record, (setattr, record, "generation", record.generation), ()))
             record.generation += 1
             draft.segment.generation = record.generation
 
-    def new_segment(self, name: str, attribution: Any, data: Any) -> Segment:
+    def new_segment(self, record: EntityRecord, name: str, attribution: Any, data: Any) -> Segment:
         """A segment of a transaction; it is appended even when it holds no change if it says something."""
-        return Segment(name=name, attribution=attribution, data=data)
+        return Segment(record=record, name=name, attribution=attribution, data=data)
 
     # -- objects of foreign classes -----------------------------------------------------------------------------------
 
@@ -124,6 +126,9 @@ class World(Membership):
         Raises:
             UnstorableValueError: a value that is no plain data. Nothing is recorded.
         """
+        if data is not None:
+            check_plain(data, ("data",))
+            data = copy_plain(data)  # the caller may change what it has given before this is submitted
         record = self.record_for(entity)
         if event_name is None and data is None:
             self.foreign.record(record, None)

@@ -101,19 +101,21 @@ def sleep_until(moment: datetime, *, name: str = "sleep") -> Coroutine[Any, Any,
 
 
 def wait_for_signal(
-    signal: str, *, timeout_s: float | None = None, default: Any = _MISSING, name: str | None = None
+    signal: str, *, timeout_s: float | None = None, within_s: float | None = None, default: Any = _MISSING, name: str | None = None
 ) -> Coroutine[Any, Any, Any]:
     """Takes the oldest signal of a name that nobody has taken, or waits for one, and gives its payload.
 
     Args:
         signal: which.
         timeout_s: how long, in seconds; for ever by default.
+        within_s: the same, as wait steps of definitions call it.
         default: given when the time is up; without it that is a StepFailedError of type SignalTimeoutError.
         name: the step's name; `wait <signal>` by default.
     """
     chosen = name or f"wait {signal}"
     given: dict[str, Any] = {} if default is _MISSING else {"default": default}
-    return _run(_strand(chosen).call(chosen, "signal"), WaitStep(name=chosen, signal=signal, within_s=timeout_s, **given))
+    longest_s = timeout_s if within_s is None else within_s
+    return _run(_strand(chosen).call(chosen, "signal"), WaitStep(name=chosen, signal=signal, within_s=longest_s, **given))
 
 
 def run_workflow(

@@ -29,6 +29,14 @@ class CodeWorkflow:
         self.definition = WorkflowDefinition(id=chosen, name=chosen, description=inspect.getdoc(function) or "", code=chosen, **options)
         functools.update_wrapper(self, function)
 
+    @property
+    def name(self) -> str:
+        """What runs find it by."""
+        return self.definition.name
+
+    def __repr__(self) -> str:
+        return f"<CodeWorkflow {self.name}{inspect.signature(self.function)}>"
+
     def __call__(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """The function itself, for tests and for calls inside another workflow: its steps become steps of that run."""
         return self.function(*args, **kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from symphony_es.errors import (
@@ -20,6 +20,15 @@ __all__ = ["HOPELESS", "RetryPolicy"]
 HOPELESS = (DefinitionError, ExpressionError, LimitExceededError, NotRegisteredError, UnstorableValueError)
 """Errors that the same attempt would meet again: they are never retried."""
 
+_GUESSED = {
+    "backoff": "factor",
+    "multiplier": "factor",
+    "attempts": "max_attempts",
+    "retries": "max_attempts (the first attempt counts)",
+    "delay": "delay_s",
+    "max_delay": "max_delay_s",
+    "retry_on": "on",
+}
 _BOUNDS = {"delay_s": (0, MAX_SECONDS), "factor": (1, 1_000_000), "max_delay_s": (0, MAX_SECONDS), "jitter": (0, 1)}
 
 
@@ -33,14 +42,15 @@ class RetryPolicy:
         factor: by which each further delay is longer; from 1 to 1,000,000.
         max_delay_s: no delay is longer, in seconds; from 0 to 100 years.
         jitter: from 0 to 1: each delay is longer or shorter by up to this part of it, so that many runs do not come back at once.
-        on: names of error classes that are retried, as `ValueError` or `package.module.ValueError`; subclasses count.
+        on: error classes that are retried, or their names, as `ValueError` or `package.module.ValueError`; subclasses count. What is
+            kept is the names.
         never_on: names of error classes that are not, whatever `on` says.
 
     Source: exponential backoff with jitter, M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015; the delay is
     varied around its value, not from zero, so that a policy's delays can be read off it.
     """
 
-    max_attempts: int = 3
+    max_attempts: int = field(default=3, kw_only=False)
     delay_s: float = 1.0
     factor: float = 2.0
     max_delay_s: float = 60.0
@@ -56,10 +66,16 @@ class RetryPolicy:
         if type(self.max_attempts) is not int or self.max_attempts < 1:
             raise DefinitionError("max_attempts", f"must be an int of at least 1, not {shown(self.max_attempts)}")
         for key in ("on", "never_on"):
-            names = getattr(self, key)
+            names = _names(getattr(self, key))
             if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
                 raise DefinitionError(key, "must be a list of names of error classes")
             object.__setattr__(self, key, tuple(names))
+
+    def __new__(cls, *_: object, **settings: object) -> Self:
+        """Refuse what other libraries call a setting, with the name that it has here."""
+        for guessed in _GUESSED.keys() & settings.keys():
+            raise DefinitionError(guessed, f"there is no such setting of a retry policy: it is called {_GUESSED[guessed]}")
+        return object.__new__(cls)
 
     def allows(self, error: BaseException, failed_attempts: int) -> bool:
         """Whether another attempt follows this error, after so many that have failed."""
@@ -103,3 +119,16 @@ class RetryPolicy:
             return cls(**given)
         except DefinitionError as error:
             raise reader.fault(error.path, error.why) from None
+
+
+def _names(given: Any) -> Any:
+    """Error classes by their names: of a built-in one its own, of others with their module; what is no class stays as it is."""
+    if isinstance(given, type):
+        given = (given,)
+    if not isinstance(given, (list, tuple)):
+        return given
+    return tuple(_name(item) if isinstance(item, type) else item for item in given)
+
+
+def _name(cls: type) -> str:
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"

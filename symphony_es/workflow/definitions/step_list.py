@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from symphony_es.errors import DefinitionError
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import NO_DEFAULT, Step, StepLike, written
 from symphony_es.workflow.kinds.function import name_function
@@ -82,18 +83,18 @@ class StepList:
 
     def add_function(
         self,
-        name: str,
-        function: str | Callable[..., Any],
+        name: str | Callable[..., Any],
+        function: str | Callable[..., Any] | None = None,
         description: str = "",
         *,
         inputs: Mapping[str, Any] | None = None,
         atomic: bool = False,
         **common: Any,
     ) -> Self:
-        """Adds a function step.
+        """Add a function step: `add_function("rate", rate)`, or `add_function(rate)`, which is named like its function.
 
         Args:
-            name: unique among its siblings.
+            name: unique among its siblings; or the function alone.
             function: registered name, `module:qualname`, or a function that has either.
             description: for readers.
             inputs: handed to the function as `context.inputs`; texts in it may be templates.
@@ -103,6 +104,13 @@ class StepList:
         Raises:
             DefinitionError: a lambda, closure or method that no other process could find by name.
         """
+        if function is None:
+            if not callable(name):
+                raise DefinitionError(f"steps[{len(self._steps)}].function", f"is missing: add_function({name!r}, function)")
+            name, function = getattr(name, "__name__", ""), name
+        if not isinstance(name, str):
+            place = f"steps[{len(self._steps)}].name"
+            raise DefinitionError(place, f"must be a str, not {type(name).__name__}: add_function('name', function)")
         functions = self._symphony.functions if self._symphony is not None else None
         named = name_function(function, functions, f"steps[{len(self._steps)}].function")
         return self._add(
@@ -174,7 +182,17 @@ class StepList:
         return self._add("map", name, **given, **common)
 
     def add_wait(self, name: str, signal: str = "", within_s: float | str | None = None, default: Any = NO_DEFAULT, **common: Any) -> Self:
-        """Adds a wait for a signal (named like the step by default); `default` is the output when the time is up."""
+        """Add a wait for a signal (named like the step by default); `default` is the output when `within_s` seconds are up.
+
+        Raises:
+            DefinitionError: a default beside `timeout_s`, which ends the attempt as a failure and begins anew after a crash.
+        """
+        if default is not NO_DEFAULT and within_s is None and common.get("timeout_s") is not None:
+            raise DefinitionError(
+                f"steps[{len(self._steps)}].default",
+                f"is for within_s, how long to wait: add_wait({name!r}, within_s={common['timeout_s']!r}, default=...); "
+                "timeout_s ends an attempt as a failure",
+            )
         self._add("wait", name, signal=signal or name, within_s=within_s, **common)
         if default is not NO_DEFAULT:
             self._steps[-1]["default"] = default

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import RunCancelledError, RunFailedError
 from symphony_es.events.event import Event
+from symphony_es.events.showing import html_table
 from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -36,20 +38,61 @@ class RunHandle:
         return self.run.id
 
     @property
+    def run_id(self) -> str:
+        """Id of the run."""
+        return self.run.id
+
+    @property
+    def name(self) -> str:
+        """Name of the run's definition."""
+        return self.run.name
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """What the steps under way have reported of themselves, by address; a copy."""
+        copied: dict[str, Any] = thaw(self.run.progress)
+        return copied
+
+    def get_status(self) -> WorkflowStatus:
+        """Where the run stands; `status` is the same."""
+        return self.run.status
+
+    def __repr__(self) -> str:
+        return f"<RunHandle {self.run.id!r} of {self.run.name!r}: {self.run.status.value}, {self.run.completed_steps} steps completed>"
+
+    def _repr_html_(self) -> str:
+        steps = [(address, step["status"], step["attempts"]) for address, step in self.run.steps.items()]
+        return html_table(("step", "status", "attempts"), steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take; see `Workflow.to_dict`."""
+        return self.run.to_dict()
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """`await handle` is `await handle.result()`."""
+        return self.result().__await__()
+
+    @property
     def status(self) -> WorkflowStatus:
         """Where the run stands."""
         return self.run.status
 
-    async def result(self) -> Any:
-        """Waits until the run has completed, failed or been cancelled, also across a pause, and gives what it returned, as a copy.
+    async def result(self, timeout_s: float | None = None, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109  as futures have it
+        """Wait until the run has completed, failed or been cancelled, also across a pause, and return what it returned, as a copy.
+
+        Args:
+            timeout_s: wait no longer than so many seconds; the run goes on all the same.
+            timeout: the same, as futures call it.
 
         Raises:
+            TimeoutError: it has not ended in that time.
             RunFailedError: it failed; type, message and step of its error are in the message.
             RunCancelledError: it was cancelled.
             RunInterruptedError: it was interrupted, for example by a rewind; it can be resumed.
             EntityOutOfStepError: the log could not append; the cause says why.
         """
-        await self._engine.wait_until(self.run, ENDED)
+        async with asyncio.timeout(timeout_s if timeout_s is not None else timeout):
+            await self._engine.wait_until(self.run, ENDED)
         if self.run.status is WorkflowStatus.FAILED:
             raise RunFailedError(self.run.id, dict(self.run.error or {}))
         if self.run.status is WorkflowStatus.CANCELLED:
@@ -106,9 +149,10 @@ class RunHandle:
         """See `WorkflowEngine.resume`."""
         return await self._engine.resume(self.run)
 
-    async def cancel(self, **options: Any) -> None:
-        """See `WorkflowEngine.cancel`."""
+    async def cancel(self, **options: Any) -> Workflow:
+        """Cancel the run and return it; see `WorkflowEngine.cancel`."""
         await self._engine.cancel(self.run, **options)
+        return self.run
 
     async def signal(self, name: str, payload: Any = None) -> None:
         """See `WorkflowEngine.signal`."""

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from symphony_es.core.state.tracking.entity import entity
+from symphony_es.events.readable import readable
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import Request, WorkflowStatus, next_status
@@ -119,6 +120,30 @@ class Workflow:
     def steps(self) -> dict[str, dict[str, Any]]:
         """`{"status", "attempts"}` of each step that has begun, by address: a copy made of `attempts`, `outputs` and `failures`."""
         return {address: {"status": self.step_status(address), "attempts": count} for address, count in self.attempts.items()}
+
+    @property
+    def run_id(self) -> str:
+        """Its id, under the name that other engines give it."""
+        return self.id
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take: id, name, status, result, error, context, outputs and steps by address, and the moments of its life."""
+        told: dict[str, Any] = {
+            "id": self.id,
+            "name": self.name,
+            "status": self.status.value,
+            "result": self.result,
+            "error": self.error,
+            "context": self.context,
+            "outputs": self.outputs,
+            "steps": self.steps,
+            "metadata": self.metadata,
+            "created_at": self.created_at,
+            "started_at": self.started_at,
+            "ended_at": self.ended_at,
+        }
+        plain: dict[str, Any] = readable(told)
+        return plain
 
     def step_status(self, address: str) -> str:
         """`pending`, `running`, `failed` or `completed`; one that a crash left under way counts as running."""

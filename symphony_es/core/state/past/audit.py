@@ -7,14 +7,13 @@ event at a time. The events of one entity come from the log's own index in any c
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.past.moments import LAST_NS, nanoseconds
-from symphony_es.core.state.past.view import key_of
-from symphony_es.errors import ConfigurationError, PositionNotFoundError, ProjectionUnavailableError
+from symphony_es.core.state.names import Names
+from symphony_es.core.state.past.moments import LAST_NS, Time, nanoseconds
+from symphony_es.errors import ConfigurationError, ProjectionUnavailableError
 from symphony_es.events.identifiers import id_of_text
 from symphony_es.events.rows import decode_row
 from symphony_es_projections.audit_trail import AuditFilter, AuditTrail
@@ -40,7 +39,7 @@ class Audit:
         log: the log; one that is open for reading will do.
         trail: gives the audit trail and how far it has come; None where there is none.
         settle: awaited before a question: what has been changed so far is part of the answer.
-        name: gives the key of what an entity is given by.
+        names: tells which entity or type an argument means.
     """
 
     def __init__(
@@ -48,25 +47,25 @@ class Audit:
         log: EventLog,
         trail: Callable[[], Awaitable[Trail | None]],
         settle: Callable[[], Awaitable[None]] | None = None,
-        name: Callable[[Any], str] = key_of,
+        names: Names | None = None,
     ) -> None:
         self.log = log
         self._trail = trail
         self._settle = settle
-        self._name = name
+        self._names = names if names is not None else Names(log)
 
     async def find(
         self,
         *,
         entity: Any = None,
-        entity_type: str | None = None,
-        event: str | Sequence[str] | None = None,
+        entity_type: str | type | None = None,
+        event: str | Collection[str] | None = None,
         actor: str | None = None,
         run: str | None = None,
         transaction: str | bytes | None = None,
         correlation: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
         after_position: int | None = None,
         before_position: int | None = None,
         newest_first: bool = False,
@@ -78,32 +77,39 @@ class Audit:
 
         Args:
             entity: an object, an `EntityReference` or `"Type:id"`.
-            entity_type: of any entity of this type.
+            entity_type: of any entity of this type, given by its name or class.
             event: what happened; one name or several.
             actor: who acted.
             run: id of the workflow run on whose behalf it happened.
             transaction: id of the transaction, as text or 16 bytes.
             correlation: the application's own thread of events.
-            since: committed then or later; with a time zone.
-            until: committed then, to the microsecond, or earlier; with a time zone.
+            since: committed then or later: a datetime with a time zone, or ISO text, `"2026-11-27"` or `"2026-11-27T17:22:42+01:00"`.
+            until: committed then, to the microsecond, or earlier; given likewise. A date is its beginning, in UTC.
             after_position: later ones only.
             before_position: earlier ones only.
             newest_first: begin with the last one.
             limit: at most so many, 1 or more.
 
         Raises:
-            ConfigurationError: a time without a time zone, or a limit below 1.
+            ConfigurationError: a time without a time zone, a limit below 1, or a condition that is not of its type.
+            UnknownTypeError: nothing has such a type.
             InvalidIdentifierError: the transaction's id is none.
             DamagedEventError: an event on the way is damaged.
             ProjectionFailedError: the audit trail cannot be built: the disk is full, for example.
             EntityOutOfStepError: changes of an entity could not be appended.
         """
         _check_limit(limit)
+        _check_conditions(event, after_position, before_position, actor=actor, run=run, correlation=correlation)
+        if transaction is not None and not isinstance(transaction, str | bytes):
+            raise ConfigurationError(f"transaction is an id as text or 16 bytes, not {type(transaction).__name__}")
         if self._settle is not None:
             await self._settle()
+        key = self._names.key(entity) if entity is not None else None
+        if key is not None and not self.log.entity_status_now(key)[0]:
+            self._names.check_known(key.partition(":")[0], key)
         wanted = AuditFilter(
-            entity=self._name(entity) if entity is not None else None,
-            entity_type=entity_type,
+            entity=key,
+            entity_type=self._names.type_of(entity_type) if entity_type is not None else None,
             event=event if event is None or isinstance(event, str) else tuple(event),
             actor=actor,
             run=run,
@@ -161,11 +167,10 @@ class Audit:
 
     async def _find(self, wanted: AuditFilter, limit: int, *, newest_first: bool) -> list[Event]:
         head = await self.log.refresh_head()
-        base = self.log.base  # in memory, what came before it is no longer kept
-        low = max(base.position if base is not None else 0, wanted.after_position or 0)
+        low = max(self.log.base_position, wanted.after_position or 0)
         high = head if wanted.before_position is None else min(head, wanted.before_position - 1)
         if wanted.entity is not None:
-            kept = base.states.get(wanted.entity) if base is not None else None
+            kept = self.log.base_state(wanted.entity)
             oldest = kept.version if kept is not None else 0
             first, last = [await self._version_at(wanted.entity, position, oldest) for position in (low, high)]
             return await self._of_entity(wanted, first, last, limit, newest_first=newest_first)
@@ -186,7 +191,7 @@ class Audit:
         high = self.log.entity_status_now(key)[0]
         while low < high:
             middle = (low + high + 1) // 2
-            (row,) = await self.log.read_entity_rows(key, middle - 1, None, 1)
+            row = await self.log.entity_row(key, middle)
             low, high = (middle, high) if row[0] <= position else (low, middle - 1)
         return low
 
@@ -197,8 +202,8 @@ class Audit:
         page = min(PAGE, max(limit, 100))
         while first < last and len(found) < limit:
             after, until = (max(first, last - page), last) if newest_first else (first, min(last, first + page))
-            rows = await self.log.read_entity_rows(wanted.entity, after, None, until - after)
-            met = [event for event in map(decode_row, rows) if wanted.matches(event)]
+            pages = self.log.entity_pages(wanted.entity, after, last_version=until)
+            met = [event async for rows in pages for event in map(decode_row, rows) if wanted.matches(event)]
             found += reversed(met) if newest_first else met
             first, last = (first, after) if newest_first else (until, last)
         return found[:limit]
@@ -224,16 +229,31 @@ class Audit:
                 runs.append((position, position))
         found: dict[int, Event] = {}
         for first, last in runs:
-            rows = await self.log.read_rows(first - 1, last, PAGE)
-            if len(rows) != last - first + 1:
-                raise PositionNotFoundError(f"the audit trail knows positions {first} to {last}, and the log has {len(rows)} of them")
-            found.update((row[0], decode_row(row)) for row in rows)
+            async for rows in self.log.pages(first - 1, last, PAGE):
+                found.update((row[0], decode_row(row)) for row in rows)
         return [found[position] for position in positions]
 
 
 def _check_limit(limit: int) -> None:
-    if limit < 1:
-        raise ConfigurationError(f"limit={limit}: a page has at least one event")
+    if type(limit) is not int or limit < 1:
+        raise ConfigurationError(f"limit={limit!r}: a page has at least one event")
+
+
+def _check_conditions(event: Any, *positions: Any, **texts: Any) -> None:
+    """Refuse conditions of a wrong type where they are given, before a store is asked.
+
+    Raises:
+        ConfigurationError: one is; the message says what is due.
+    """
+    for name, given in texts.items():
+        if given is not None and not isinstance(given, str):
+            raise ConfigurationError(f"{name} is one text, not {type(given).__name__} {given!r:.60}; ask once for each")
+    names = [event] if isinstance(event, str) else event
+    if names is not None and (not isinstance(names, Collection) or not all(isinstance(name, str) for name in names)):
+        raise ConfigurationError(f"event is the name of an event or a list of names, not {event!r:.60}")
+    for position in positions:
+        if position is not None and type(position) is not int:
+            raise ConfigurationError(f"a position is a whole number, not {position!r:.60}")
 
 
 def trail_on_disk(directory: Path) -> Callable[[], Awaitable[Trail | None]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from symphony_es.core.state.history import StateHistory, is_system
 from symphony_es.core.state.past.versions import must_exist
@@ -12,6 +12,7 @@ from symphony_es.events.comparison import ValueChange, compare_states
 from symphony_es.events.event import Event
 from symphony_es.events.fold import EntityState
 from symphony_es.events.references import EntityReference
+from symphony_es.events.showing import change_line, html_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["EntityDifference", "StateDifference", "compare_positions"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class EntityDifference:
     """One entity that is not the same at two positions.
 
@@ -39,13 +40,26 @@ class EntityDifference:
         """What happened to the entity, from the first position to the second."""
         return self.changes[0].kind if not self.changes[0].path else "changed"
 
+    def __repr__(self) -> str:
+        told = "" if self.kind != "changed" else f": {'; '.join(map(change_line, self.changes))}"
+        return f"{self.entity.key} {self.kind}{told}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take: `{"entity", "kind", "versions", "changes"}`."""
+        return {
+            "entity": self.entity.key,
+            "kind": self.kind,
+            "versions": list(self.versions),
+            "changes": [change.to_dict() for change in self.changes],
+        }
+
     async def events(self) -> list[Event]:
         """The entity's events between the two positions, oldest first: those that did it. Costs just these events."""
         first, last = self.versions
         return [event for event in await self._history.log.read_entity(self.entity.key, first - 1) if event.version <= last]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class StateDifference:
     """What is different between two positions, by entity, in the order of their keys.
 
@@ -62,6 +76,19 @@ class StateDifference:
 
     def __len__(self) -> int:
         return len(self.entities)
+
+    def __repr__(self) -> str:
+        count = len(self.entities)
+        head = f"from position {self.before} to {self.after}: {count or 'no'} {'entity differs' if count == 1 else 'entities differ'}"
+        return "\n".join([head, *map(repr, self.entities)])
+
+    def _repr_html_(self) -> str:
+        rows = [(entity.entity.key, entity.kind, "; ".join(map(change_line, entity.changes))) for entity in self.entities]
+        return html_table(("entity", "", "changes"), rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take: `{"before", "after", "entities"}`."""
+        return {"before": self.before, "after": self.after, "entities": [entity.to_dict() for entity in self.entities]}
 
     @property
     def added(self) -> list[EntityReference]:

@@ -81,18 +81,14 @@ async def plan_rewind(log: EventLog, fold: Fold, cause: bytes | None) -> Rewind:
 
 
 async def _heads(log: EventLog, fold: Fold) -> dict[str, EntityState]:
-    present, after = Fold(position=fold.position), fold.position
-    while after < log.head:
-        rows = await log.read_rows(after=after, until=log.head, limit=PAGE)
-        if not rows:
-            break
+    present = Fold(position=fold.position)
+    async for rows in log.pages(fold.position, log.head, PAGE):
         for row in rows:
             if is_system(row[1]):
                 continue
             if row[1] not in present.states and row[1] in fold.states:
                 present.states[row[1]] = fold.states[row[1]].copy()
             present.apply_row(row)
-        after = rows[-1][0]
     return dict(sorted(present.states.items()))
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.names import Names
 from symphony_es.core.state.past.differences import StateDifference, compare_positions
 from symphony_es.core.state.past.forking import ForkReport, fork_log
-from symphony_es.core.state.past.moments import Moment, position_of
+from symphony_es.core.state.past.moments import LATEST, Moment, position_of, position_since, read_moment
 from symphony_es.core.state.past.rewinding import Rewind, plan_rewind
 from symphony_es.core.state.past.versions import Blame, EntityVersion, blame, versions
-from symphony_es.core.state.past.view import StateView, key_of
-from symphony_es.errors import EntityNotFoundError
+from symphony_es.core.state.past.view import StateView
+from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.paths import parse_path
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ class TimeTravel:
         history: its past states.
         checkpoints: finds its checkpoints; None in memory.
         directory: where it is; None in memory.
+
+    Attributes:
+        names: tells which entity an argument means; a Symphony puts in one that knows its classes and live objects.
     """
 
     def __init__(self, log: EventLog, history: StateHistory, checkpoints: CheckpointReader | None, directory: Path | None = None) -> None:
@@ -43,6 +47,7 @@ class TimeTravel:
         self._history = history
         self._checkpoints = checkpoints
         self._directory = directory
+        self.names = Names(log)
 
     async def position(self, moment: Moment) -> int:
         """The position that a moment means: a position, a datetime, a checkpoint's id or name, or `"latest"`.
@@ -62,7 +67,7 @@ class TimeTravel:
             restore: makes live objects of the states.
         """
         position = await self.position(moment)
-        return StateView(await self._history.states_at(position), position, restore)
+        return StateView(await self._history.states_at(position), position, restore, self.names)
 
     async def state_of(self, entity: Any, at: Moment = "latest") -> EntityState:
         """One entity's state then. Costs its own events since the nearest snapshot, however large the rest of the state.
@@ -70,11 +75,12 @@ class TimeTravel:
         Raises:
             EntityNotFoundError: it did not exist then. Further errors are those of `position`.
         """
-        key, position = key_of(entity), await self.position(at)
+        key, position = self.names.key(entity), await self.position(at)
         state = await self._history.entity_at(key, position)
         if state is None or state.deleted:
             why = "it did not exist yet" if state is None else "it had been deleted"
-            raise EntityNotFoundError(key, f"{why} at position {position}")
+            with self.names.explaining(key):
+                raise EntityNotFoundError(key, f"{why} at position {position}")
         return state
 
     async def diff(self, before: Moment, after: Moment = "latest", entity: Any = None) -> StateDifference:
@@ -82,19 +88,37 @@ class TimeTravel:
 
         Errors are those of `position`.
         """
-        key = key_of(entity) if entity is not None else None
-        return await compare_positions(self._history, await self.position(before), await self.position(after), key)
+        one, other = await self.position(before), await self.position(after)
+        if entity is None:
+            return await compare_positions(self._history, one, other)
+        key = self.names.key(entity)
+        with self.names.explaining(key):
+            return await compare_positions(self._history, one, other, key)
 
     async def history(
-        self, entity: Any, *, after_version: int = 0, until: Moment = "latest", limit: int | None = None
+        self,
+        entity: Any,
+        path: ValuePath | str = (),
+        *,
+        after_version: int = 0,
+        since: Moment | None = None,
+        until: Moment = "latest",
+        limit: int | None = None,
     ) -> list[EntityVersion]:
         """The versions of one entity, oldest first; see `Symphony.history`."""
-        return await versions(self._history, key_of(entity), after_version=after_version, until=await self.position(until), limit=limit)
+        key, where = self.names.key(entity), _path(path)
+        after, last = await position_since(self.log, since, self._checkpoints), await self.position(until)
+        with self.names.explaining(key):
+            return await versions(
+                self._history, self.names, key, where, after_version=after_version, since=after, until=last, limit=limit
+            )  # fmt: skip
 
-    async def blame(self, entity: Any, path: ValuePath | str, *, until: Moment = "latest") -> list[Blame]:
+    async def blame(self, entity: Any, path: ValuePath | str = (), *, since: Moment | None = None, until: Moment = "latest") -> list[Blame]:
         """The events that set a value, the last one first; see `Symphony.blame`."""
-        where = parse_path(path) if isinstance(path, str) else tuple(path)
-        return await blame(self._history, key_of(entity), where, until=await self.position(until))
+        key, where = self.names.key(entity), _path(path)
+        after, last = await position_since(self.log, since, self._checkpoints), await self.position(until)
+        with self.names.explaining(key):
+            return await blame(self._history, self.names, key, where, since=after, until=last)
 
     async def fork(self, into: str | Path, at: Moment = "latest", on_progress: Callable[[int, int], None] | None = None) -> ForkReport:
         """A new log that begins with the states then; see `Symphony.fork`."""
@@ -108,10 +132,23 @@ class TimeTravel:
             PositionInsideTransactionError: it is in the middle of a transaction.
         """
         cause = None
-        if isinstance(to, str) and to != "latest" and self._checkpoints is not None:
+        if isinstance(to, str) and to != LATEST and read_moment(to) is None and self._checkpoints is not None:
             cause = (await self._checkpoints.find(to)).event_id
         return await plan_rewind(self.log, await self._history.states_at(await self.position(to)), cause)
 
     async def checkpoints(self) -> list[CheckpointEntry]:
         """All checkpoints, newest first; none in memory."""
         return await self._checkpoints.entries() if self._checkpoints is not None else []
+
+
+def _path(given: ValuePath | str) -> ValuePath:
+    """Where a value stands.
+
+    Raises:
+        ConfigurationError: it is no path.
+    """
+    if isinstance(given, str):
+        return parse_path(given)
+    if type(given) not in (list, tuple) or not all(type(part) in (str, int) for part in given):
+        raise ConfigurationError(f"a path is text as 'lines[0].amount' or a sequence of names and indexes, not {given!r:.80}")
+    return tuple(given)

@@ -2,39 +2,76 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from symphony_es.core.state.history import live_states
+from symphony_es.core.state.names import key_of
 from symphony_es.errors import EntityNotFoundError, NotReadyError
 from symphony_es.events.fold import EntityState, Fold
+from symphony_es.events.identifiers import entity_key
+from symphony_es.events.readable import readable
 from symphony_es.events.references import EntityReference, Path
+from symphony_es.events.showing import html_table
 from symphony_es.events.values import copy_plain
 from symphony_es_projections.references import References
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.names import Names
     from symphony_es.core.state.report import ResumeReport
     from symphony_es.core.state.world import World
 
-__all__ = ["PastObjects", "StateView", "key_of"]
+__all__ = ["PastObjects", "StateView"]
+
+_T = TypeVar("_T")
 
 
 class StateView:
-    """All entities as they were right after one event.
+    """All entities as they were right after one event: `view["Invoice:1"]`, `view.get(Invoice, "1")`, `len(view)`, `"Invoice:1" in view`.
+
+    An entity is named by its object, an `EntityReference`, `"Type:id"`, or class (or type) and id.
 
     Attributes:
         position: the position looked at.
     """
 
-    def __init__(self, fold: Fold, position: int, restore: Callable[[Fold], Awaitable[PastObjects]] | None = None) -> None:
+    def __init__(
+        self, fold: Fold, position: int, restore: Callable[[Fold], Awaitable[PastObjects]] | None = None, names: Names | None = None
+    ) -> None:
         self.position = position
+        self._names = names
         self._fold = fold
         self._restore = restore
         self._states = live_states(fold)
 
+    def __repr__(self) -> str:
+        counted = Counter(key.partition(":")[0] for key in self._states)
+        kinds = ", ".join(f"{count} {name}" for name, count in sorted(counted.items()))
+        return f"<StateView at position {self.position}: {kinds or 'no entities'}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(("entity", "version", "position"), [(key, state.version, state.position) for key, state in self._states.items()])
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take: `{"position", "entities"}`, the data of each entity by its key."""
+        return {"position": self.position, "entities": {key: readable(state.data) for key, state in self._states.items()}}
+
+    def _key(self, entity: Any, entity_id: str | None = None) -> str:
+        if self._names is not None:
+            return self._names.key(entity, entity_id)
+        return key_of(entity) if entity_id is None else entity_key(entity, entity_id)
+
+    @property
+    def _types(self) -> set[str]:
+        return {key.partition(":")[0] for key in self._fold.states}
+
     def __contains__(self, entity: object) -> bool:
-        return key_of(entity) in self._states
+        return self._key(entity) in self._states
+
+    def __getitem__(self, entity: Any) -> dict[str, Any]:
+        return self.get(entity)
 
     def __len__(self) -> int:
         return len(self._states)
@@ -42,52 +79,68 @@ class StateView:
     def __iter__(self) -> Iterator[EntityReference]:
         return iter([state.reference for state in self._states.values()])
 
-    def state(self, entity: Any) -> EntityState:
+    def state(self, entity: Any, entity_id: str | None = None) -> EntityState:
         """A copy of one entity's state, with its version and position.
 
         Raises:
-            EntityNotFoundError: it did not exist then.
+            EntityNotFoundError: it did not exist then; UnknownTypeError where nothing has such a type.
         """
-        return self._state(entity).copy()
+        return self._state(self._key(entity, entity_id)).copy()
 
-    def _state(self, entity: Any) -> EntityState:
-        key = key_of(entity)
+    def _state(self, key: str) -> EntityState:
         found = self._states.get(key)
         if found is None:
+            if self._names is not None:
+                self._names.check_known(key.partition(":")[0], key, self._types)
             raise EntityNotFoundError(key, f"it did not exist at position {self.position}")
         return found
 
-    def get(self, entity: Any) -> dict[str, Any]:
+    def get(self, entity: Any, entity_id: str | None = None) -> dict[str, Any]:
         """A copy of one entity's data then: plain data, references as `EntityReference`.
 
         Args:
-            entity: an `@entity` object, an `EntityReference` or `"Type:id"`.
+            entity: an object, an `EntityReference` or `"Type:id"`; or with `entity_id`, its class or type.
+            entity_id: its id.
 
         Raises:
-            EntityNotFoundError: it did not exist then.
+            EntityNotFoundError: it did not exist then; UnknownTypeError where nothing has such a type.
         """
-        copied: dict[str, Any] = copy_plain(self._state(entity).data)
+        copied: dict[str, Any] = copy_plain(self._state(self._key(entity, entity_id)).data)
         return copied
 
-    def all(self, entity_type: str | None = None) -> list[EntityReference]:
-        """Which entities existed then, of all types or of one, in the order of their keys."""
-        return [reference for reference in self if entity_type in (None, reference.entity_type)]
+    def find(self, entity: Any, entity_id: str | None = None) -> dict[str, Any] | None:
+        """Like `get`, but None when it did not exist then."""
+        key = self._key(entity, entity_id)
+        if key not in self._states and self._names is not None:
+            self._names.check_known(key.partition(":")[0], key, self._types)
+        return self.get(key) if key in self._states else None
+
+    def all(self, entity_type: str | type | None = None) -> list[EntityReference]:
+        """Which entities existed then, of all types or of one, in the order of their keys.
+
+        Raises:
+            UnknownTypeError: nothing has such a type.
+        """
+        wanted = entity_type
+        if entity_type is not None and self._names is not None and entity_type not in self._types:
+            wanted = self._names.type_of(entity_type)
+        return [reference for reference in self if wanted in (None, reference.entity_type)]
 
     @cached_property
     def _references(self) -> References:
         return References(self._states, self.position)
 
-    def references(self, entity: Any) -> list[tuple[Path, EntityReference]]:
+    def references(self, entity: Any, entity_id: str | None = None) -> list[tuple[Path, EntityReference]]:
         """What an entity referred to then: (path in its state, target). Targets that did not exist are among them.
 
         Raises:
             EntityNotFoundError: the entity did not exist then.
         """
-        return self._references.outgoing(self._state(entity).key)
+        return self._references.outgoing(self._state(self._key(entity, entity_id)).key)
 
-    def referrers(self, entity: Any) -> list[EntityReference]:
+    def referrers(self, entity: Any, entity_id: str | None = None) -> list[EntityReference]:
         """Which entities referred to one then, in the order of their keys; it need not have existed."""
-        return [EntityReference.parse(key) for key in self._references.incoming(key_of(entity))]
+        return [EntityReference.parse(key) for key in self._references.incoming(self._key(entity, entity_id))]
 
     async def objects(self) -> PastObjects:
         """Live objects as they were then, made by the restorers, with their references connected. They cannot be changed.
@@ -108,38 +161,45 @@ class PastObjects:
         report: what could not be restored or connected.
     """
 
-    def __init__(self, world: World, report: ResumeReport) -> None:
+    def __init__(self, world: World, report: ResumeReport, names: Names | None = None) -> None:
         self.report = report
         self._world = world
+        self._names = names
 
-    def get(self, entity: Any) -> Any:
+    def __repr__(self) -> str:
+        return f"<PastObjects at position {self.report.position}: {len(self._world.records)} objects>"
+
+    @overload
+    def get(self, entity: type[_T], entity_id: str) -> _T: ...
+    @overload
+    def get(self, entity: Any, entity_id: str | None = None) -> Any: ...
+
+    def get(self, entity: Any, entity_id: str | None = None) -> Any:
         """One object.
 
         Args:
-            entity: an `@entity` object of the present, an `EntityReference` or `"Type:id"`.
+            entity: an object of the present, an `EntityReference` or `"Type:id"`; or with `entity_id`, its class or type.
+            entity_id: its id.
 
         Raises:
-            EntityNotFoundError: it did not exist then.
+            EntityNotFoundError: it did not exist then; UnknownTypeError where nothing has such a type.
         """
-        return self._world.get(key_of(entity))
+        if self._names is None:
+            return self._world.get(key_of(entity) if entity_id is None else entity_key(entity, entity_id))
+        key = self._names.key(entity, entity_id)
+        with self._names.explaining(key):
+            return self._world.get(key)
 
-    def all(self, entity_type: str) -> list[Any]:
-        """All objects of a type."""
-        return list(self._world.all(entity_type))
+    @overload
+    def all(self, entity_type: type[_T]) -> list[_T]: ...
+    @overload
+    def all(self, entity_type: str | None = None) -> list[Any]: ...
 
+    def all(self, entity_type: str | type | None = None) -> list[Any]:
+        """All objects, or those of a type.
 
-def key_of(entity: Any) -> str:
-    """`Type:id` of an `@entity` object, an `EntityReference` or that text itself.
-
-    Raises:
-        EntityNotFoundError: it is none of them.
-        InvalidIdentifierError: the text is no key.
-    """
-    if isinstance(entity, str):
-        return EntityReference.parse(entity).key
-    if isinstance(entity, EntityReference):
-        return entity.key
-    spec = getattr(type(entity), "_symphony_spec", None)
-    if spec is None:
-        raise EntityNotFoundError(repr(entity)[:80], "give an @entity object, an EntityReference or 'Type:id'")
-    return EntityReference(spec.name, entity.id).key
+        Raises:
+            UnknownTypeError: nothing has such a type.
+        """
+        name = self._names.type_of(entity_type) if self._names is not None and entity_type is not None else entity_type
+        return list(self._world.all(name if isinstance(name, str) else None))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.live import ATOMS, MAX_DEPTH, kind_of, plain_enum, plain_of
 from symphony_es.core.state.tracking.mapped import is_mapped, mapped_names, read_mapped
+from symphony_es.core.state.tracking.types import member_of
 from symphony_es.errors import EntityTypeError, UnstorableValueError
 from symphony_es.events.values import Tagged, check_plain
 
@@ -228,12 +229,8 @@ def revive(plain: Any, types: TypeTable, make: Callable[[type, dict[str, Any]], 
 
 def revive_enum(cls: Any, plain: Tagged) -> Any:
     """The enum member that a tagged value names; itself when the class has no such member any more."""
-    if isinstance(plain.data, str):
-        return cls.__members__.get(plain.data, plain)
-    try:
-        return cls(plain.data)
-    except ValueError:
-        return plain
+    member = member_of(cls, plain)
+    return plain if member is None else member
 
 
 def make_instance(cls: Any, fields: dict[str, Any]) -> Any:

@@ -11,24 +11,29 @@ from typing import Any
 
 from symphony_es.core.state.tracking.capture import field_names, make_instance
 from symphony_es.core.state.tracking.live import MISSING, kind_of
+from symphony_es.errors import SymphonyError
 from symphony_es.events.references import EntityReference, Path
 
-__all__ = ["connect"]
+__all__ = ["UnhashableTargetError", "connect"]
 
 
-def connect(live: Any, path: Path, reference: EntityReference, target: Any) -> Any:
-    """Put `target` where `reference` stands below a live value; returns the value, or a new one where it cannot change.
+def connect(live: Any, path: Path, reference: Any, target: Any) -> Any:
+    """Put `target` where `reference` (or an object that is to go) stands below a live value; returns that, or a new one where it is fixed.
+
+    References in members of a set have the path of the set: they are looked for in all its members.
+
+    Raises:
+        UnhashableTargetError: a member of a set would have to hold the target, which has no hash. Nothing has changed.
 
     A path that leads nowhere (an object laid out in its own way) changes nothing: its restorer connects it with
     `context.add_pending_reference`, or the report shows the difference.
     """
+    if live is reference and not path:
+        return target
     if type(live) is EntityReference:
         return target if not path and live == reference else live
     if isinstance(live, set):
-        if reference in live:
-            set.discard(live, reference)
-            set.add(live, target)
-        return live
+        return _in_set(live, reference, target)
     if not path:
         return live
     key, rest = path[0], path[1:]
@@ -41,7 +46,41 @@ def connect(live: Any, path: Path, reference: EntityReference, target: Any) -> A
     return _in_object(live, key, rest, reference, target)
 
 
-def _in_sequence(live: Any, key: Any, rest: Path, reference: EntityReference, target: Any) -> Any:
+class UnhashableTargetError(SymphonyError, TypeError):
+    """A reference in a set stays what it is: the target's class has no hash, so no set can hold the target."""
+
+
+def _in_set(live: Any, reference: Any, target: Any) -> Any:
+    for member in list(live):
+        new = _everywhere(member, reference, target)
+        if new is not member:
+            try:
+                hash(new)
+            except TypeError as error:
+                raise UnhashableTargetError(f"{member!r:.80} stays as it is: {error}, and stands in a set") from error
+            set.discard(live, member)
+            set.add(live, new)
+    return live
+
+
+def _everywhere(member: Any, reference: Any, target: Any) -> Any:
+    """A member of a set, or what stands in one, with the target wherever the reference stands: another one, as members never change."""
+    if member is reference:
+        return target
+    if type(member) is EntityReference:
+        return target if member == reference else member
+    if type(member) is tuple:
+        items = [_everywhere(item, reference, target) for item in member]
+        return member if all(new is old for new, old in zip(items, member, strict=True)) else tuple(items)
+    if kind_of(member) == "value":
+        names = field_names(type(member)) or ()
+        held = {name: getattr(member, name) for name in names}
+        made = {name: _everywhere(item, reference, target) for name, item in held.items()}
+        return member if all(made[name] is held[name] for name in names) else _made_anew(member, made)
+    return member
+
+
+def _in_sequence(live: Any, key: Any, rest: Path, reference: Any, target: Any) -> Any:
     if not isinstance(key, int) or key >= len(live):
         return live
     new = connect(live[key], rest, reference, target)
@@ -51,7 +90,7 @@ def _in_sequence(live: Any, key: Any, rest: Path, reference: EntityReference, ta
     return live
 
 
-def _in_object(live: Any, key: Any, rest: Path, reference: EntityReference, target: Any) -> Any:
+def _in_object(live: Any, key: Any, rest: Path, reference: Any, target: Any) -> Any:
     held = getattr(live, key, MISSING) if isinstance(key, str) else MISSING
     if held is MISSING:
         return live
@@ -63,6 +102,17 @@ def _in_object(live: Any, key: Any, rest: Path, reference: EntityReference, targ
         return live
     if kind_of(live) == "value":
         names = field_names(type(live)) or ()
-        return make_instance(type(live), {name: new if name == key else getattr(live, name) for name in names})
-    setattr(live, key, new)
+        return _made_anew(live, {name: new if name == key else getattr(live, name) for name in names})
+    try:
+        setattr(live, key, new)
+    except (AttributeError, TypeError, ValueError):  # frozen, or validated as what it was made from
+        object.__setattr__(live, key, new)
     return live
+
+
+def _made_anew(old: Any, fields: dict[str, Any]) -> Any:
+    made = make_instance(type(old), fields)
+    hook = type(old)._symphony_spec.hook
+    if hook is not None:
+        hook(made)
+    return made

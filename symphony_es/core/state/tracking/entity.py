@@ -11,17 +11,17 @@ Attributes whose names start with `_` are the application's own (a client, a cac
 from __future__ import annotations
 
 import dataclasses
-import enum
 import functools
 import inspect
 import os
 import sys
 import time
-import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, dataclass_transform, overload
 
 from symphony_es.core.state.restore import restore_manager
+from symphony_es.core.state.tracking.annotations import local_classes
+from symphony_es.core.state.tracking.hooks import find_hook
 from symphony_es.core.state.tracking.live import ATOMS, MISSING, UNOWNED, admit, attributes_of, kind_of, own, release
 from symphony_es.core.state.tracking.site import Site
 from symphony_es.errors import EntityTypeError
@@ -47,15 +47,19 @@ class ClassSpec:
         kind: `entity`, `part` or `value`.
         name: the registered name: an entity's type, a tagged value's name.
         fields: names of the fields that make up the state, in order.
-        state_version: version of the state's shape (entities).
-        upcast: turns a state of an older version into one of this version (entities).
+        field_set: the same, for comparisons.
+        state_version: version of the state's shape.
+        upcast: turns a state of an older version into one of this version.
+        hook: what is called on an object that has been restored, or None; see `hooks`.
     """
 
     kind: str
     name: str
     fields: tuple[str, ...]
+    field_set: frozenset[str] = frozenset()
     state_version: int = 1
     upcast: Upcast | None = None
+    hook: Callable[[Any], None] | None = None
 
 
 @overload
@@ -78,10 +82,13 @@ def entity(cls: type[T] | None = None, /, *, type: str | None = None, state_vers
         EntityTypeError: the class declares no usable fields, or another class has the type.
     """
 
+    surroundings = local_classes(1)
+
     def declare(target: Any) -> Any:
         chosen = check_entity_type(type or target.__name__)
         made = _as_dataclass(target, frozen=False, with_id=True)
-        spec = ClassSpec(kind="entity", name=chosen, fields=_state_fields(made), state_version=state_version, upcast=upcast)
+        made._symphony_names = surroundings
+        spec = _spec_of(made, "entity", chosen, state_version, upcast)
         _install(made, spec, _make_entity_setter(spec))
         _default_the_id(made)
         from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer  # it needs this module's ClassSpec
@@ -95,21 +102,28 @@ def entity(cls: type[T] | None = None, /, *, type: str | None = None, state_vers
 @overload
 def part(cls: type[T], /) -> type[T]: ...
 @overload
-def part(*, name: str | None = None) -> Callable[[type[T]], type[T]]: ...
+def part(*, name: str | None = None, state_version: int = 1, upcast: Upcast | None = None) -> Callable[[type[T]], type[T]]: ...
 @dataclass_transform(eq_default=True, field_specifiers=(dataclasses.field,))
-def part(cls: type[T] | None = None, /, *, name: str | None = None) -> Any:
+def part(cls: type[T] | None = None, /, *, name: str | None = None, state_version: int = 1, upcast: Upcast | None = None) -> Any:
     """Declare a part: a dataclass that changes in place and is owned by one place in one entity.
 
+    A class that derives from a part is a part when it is decorated itself, and is refused as a value otherwise.
+
     Args:
-        name: what it is stored under; the class's name when left out.
+        name: what it is stored under; `module:qualname` when left out.
+        state_version: raise it when the fields change shape, and give `upcast`.
+        upcast: `upcast(fields, from_version) -> fields`, called when a part of an older version is restored.
 
     Raises:
         EntityTypeError: the class declares no usable fields, or another class has the name.
     """
+    surroundings = local_classes(1)
 
     def declare(target: Any) -> Any:
         made = _as_dataclass(target, frozen=False, with_id=False)
-        spec = ClassSpec(kind="part", name=restore_manager.types.register(made, name), fields=_state_fields(made))
+        made._symphony_names = surroundings
+        spec = _spec_of(made, "part", restore_manager.types.register(made, name), state_version, upcast)
+        restore_manager.types.learn(made)
         _install(made, spec, _make_part_setter(spec))
         made._symphony_owner = None
         made._symphony_copy = classmethod(_copy_part)
@@ -121,21 +135,28 @@ def part(cls: type[T] | None = None, /, *, name: str | None = None) -> Any:
 @overload
 def value(cls: type[T], /) -> type[T]: ...
 @overload
-def value(*, name: str | None = None) -> Callable[[type[T]], type[T]]: ...
+def value(*, name: str | None = None, state_version: int = 1, upcast: Upcast | None = None) -> Callable[[type[T]], type[T]]: ...
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
-def value(cls: type[T] | None = None, /, *, name: str | None = None) -> Any:
+def value(cls: type[T] | None = None, /, *, name: str | None = None, state_version: int = 1, upcast: Upcast | None = None) -> Any:
     """Declare a value: a frozen dataclass of immutable data, replaced whole.
 
+    A class that derives from a value is a value when it is decorated itself, and is refused as a value otherwise.
+
     Args:
-        name: what it is stored under; the class's name when left out.
+        name: what it is stored under; `module:qualname` when left out.
+        state_version: raise it when the fields change shape, and give `upcast`.
+        upcast: `upcast(fields, from_version) -> fields`, called when a value of an older version is restored.
 
     Raises:
         EntityTypeError: the class declares no usable fields, or another class has the name.
     """
+    surroundings = local_classes(1)
 
     def declare(target: Any) -> Any:
         made = _as_dataclass(target, frozen=True, with_id=False)
-        spec = ClassSpec(kind="value", name=restore_manager.types.register(made, name), fields=_state_fields(made))
+        made._symphony_names = surroundings
+        spec = _spec_of(made, "value", restore_manager.types.register(made, name), state_version, upcast)
+        restore_manager.types.learn(made)
         made._symphony_kind = spec.kind
         made._symphony_spec = spec
         return made
@@ -154,6 +175,15 @@ def _as_dataclass(cls: Any, *, frozen: bool, with_id: bool) -> Any:
     if with_id and not keeps_repr:
         made.__repr__ = _entity_repr
     return made
+
+
+def _spec_of(cls: type, kind: str, name: str, state_version: int, upcast: Upcast | None) -> ClassSpec:
+    if type(state_version) is not int or state_version < 1:
+        raise EntityTypeError(f"the state_version of {cls.__qualname__} is a whole number from 1, not {state_version!r}")
+    fields = _state_fields(cls)
+    return ClassSpec(
+        kind=kind, name=name, fields=fields, field_set=frozenset(fields), state_version=state_version, upcast=upcast, hook=find_hook(cls)
+    )
 
 
 def _state_fields(cls: type) -> tuple[str, ...]:
@@ -318,23 +348,3 @@ def _entity_repr(self: Any) -> str:
         item = self.__dict__.get(name, MISSING)
         shown.append(f"{name}=<{type(item)._symphony_spec.name}:{item.id}>" if kind_of(item) == "entity" else f"{name}={item!r}")
     return f"{type(self).__name__}({', '.join(shown)})"
-
-
-def named_types(cls: type) -> list[type]:
-    """The enum, part and value classes that a class's annotations name, at any depth.
-
-    Annotations that cannot be evaluated yet (a name defined later, or only for type checkers) are passed over: their classes
-    register themselves when they are declared or met.
-    """
-    try:
-        hints = typing.get_type_hints(cls)
-    except (NameError, AttributeError, TypeError):
-        return []
-    found: list[type] = []
-    stack = list(hints.values())
-    while stack:
-        hint = stack.pop()
-        stack.extend(typing.get_args(hint))
-        if isinstance(hint, type) and issubclass(hint, enum.Enum):
-            found.append(hint)
-    return found

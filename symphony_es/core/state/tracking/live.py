@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from symphony_es.core.state.tracking.types import TypeTable
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.references import EntityReference, Path
 from symphony_es.events.values import Encrypted, Redacted, Tagged, check_plain
@@ -21,7 +22,6 @@ from symphony_es.events.values import Encrypted, Redacted, Tagged, check_plain
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord
-    from symphony_es.core.state.tracking.types import TypeTable
 
 __all__ = ["ATOMS", "MISSING", "UNOWNED", "admit", "attributes_of", "kind_of", "locate", "own", "plain_of", "release"]
 
@@ -86,7 +86,7 @@ def admit(value: Any, world: Membership | None, depth: int = 0) -> Any:
     if cls is tuple:
         return tuple(_admit_fixed(item, world, depth, index, "a tuple") for index, item in enumerate(value))
     if kind == "value":
-        declared: Any = cls
+        declared: Any = _declared(cls)
         for name in declared._symphony_spec.fields:
             _admit_fixed(getattr(value, name), world, depth, name, f"the @value {cls.__name__}")
         return value
@@ -102,7 +102,27 @@ def admit(value: Any, world: Membership | None, depth: int = 0) -> Any:
 
 def _admit_node(value: Any, world: Membership | None, depth: int) -> Any:
     """A part or a tracked container: adopted as it is while it belongs nowhere, copied when it has a place already."""
+    _declared(type(value))
     return value if value._symphony_owner is None else type(value)._symphony_copy(value, world, depth)
+
+
+def _declared(cls: Any) -> Any:
+    """A class as it is; one that only derives from a declared class is refused, as its own fields would be lost.
+
+    Raises:
+        UnstorableValueError: it is not declared itself.
+    """
+    if "_symphony_kind" in cls.__dict__:
+        return cls
+    base = next(base for base in cls.__mro__ if "_symphony_kind" in base.__dict__)
+    kind = base._symphony_kind
+    if kind == "container":
+        raise UnstorableValueError((), f"{cls.__qualname__} is a subclass of {base.__name__} and would come back as one; convert it")
+    raise UnstorableValueError(
+        (),
+        f"{cls.__qualname__} derives from the @{kind} {base.__qualname__} and is not declared itself: its own fields would be lost; "
+        f"decorate it with @{kind}",
+    )
 
 
 def _admit_fixed(item: Any, world: Membership | None, depth: int, key: str | int, holder: str) -> Any:
@@ -147,9 +167,11 @@ def plain_of(live: Any, world: Membership | None) -> Any:
         return EntityReference(cls._symphony_spec.name, live.id)
     if kind == "part":
         held = live.__dict__
-        return Tagged("part", cls._symphony_spec.name, {name: plain_at(held[name], world, name) for name in cls._symphony_spec.fields})
+        spec = cls._symphony_spec
+        return Tagged("part", spec.name, {n: plain_at(held[n], world, n) for n in spec.fields}, state_version=spec.state_version)
     if kind == "value":
-        return Tagged("value", cls._symphony_spec.name, {n: plain_at(getattr(live, n), world, n) for n in cls._symphony_spec.fields})
+        spec = cls._symphony_spec
+        return Tagged("value", spec.name, {n: plain_at(getattr(live, n), world, n) for n in spec.fields}, state_version=spec.state_version)
     if cls is tuple:
         return tuple(plain_at(item, world, index) for index, item in enumerate(live))
     if isinstance(live, enum.Enum):
@@ -163,11 +185,8 @@ def plain_of(live: Any, world: Membership | None) -> Any:
 
 
 def plain_enum(member: enum.Enum, types: TypeTable | None) -> Tagged:
-    """An enum member by name; a combination of flags, which has none, by its number."""
-    cls = type(member)
-    name = types.name_of_enum(cls) if types is not None else cls.__name__
-    single = cls.__members__.get(member.name or "") is member
-    return Tagged("enum", name, member.name if single else member.value)
+    """An enum member as it is stored; what belongs to no Symphony is looked at by a table of its own."""
+    return (types or TypeTable()).tagged_member(member)
 
 
 def plain_at(item: Any, world: Membership | None, key: str | int) -> Any:

@@ -1,71 +1,239 @@
 """Which classes stand behind the names of tagged values.
 
-A state holds `Tagged("enum", "Priority", "HIGH")`, never an import path, so reading a log imports nothing. The table turns a
-class into its name when a value is recorded, and a name into its class when a live object is restored. Tables form a chain:
-each Symphony owns a child of the module-level restore manager's table.
+A state holds `Tagged("enum", "shop.orders:Priority", "HIGH")`. The table turns a class into its name when a value is recorded, and a name
+into its class when a live object is restored; reading a log imports nothing. The table knows the classes that were registered or met,
+those that annotations name (of declared classes, of classes that have a restorer, of functions of steps and workflows), and what is defined
+in the program's own file or in modules that the application allows. Tables form a chain: each Symphony owns a child of the restore
+manager's table.
 """
 
 from __future__ import annotations
 
 import enum
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from symphony_es.errors import EntityTypeError
-from symphony_es.events.identifiers import check_entity_type
+from symphony_es.core.state.tracking.annotations import holds_data, look_into
+from symphony_es.errors import ConfigurationError, EntityTypeError, UnstorableValueError
+from symphony_es.events.identifiers import check_class_name
+from symphony_es.events.values import Tagged, check_plain, copy_plain
+from symphony_es.naming import AllowedModules, stored_name
 
-__all__ = ["TypeTable"]
+__all__ = ["TypeTable", "member_of"]
 
 
 class TypeTable:
-    """Names and classes of tagged values, with a parent that is asked second."""
+    """Names and classes of tagged values, with a parent that is asked second. Safe to use from several threads."""
 
     def __init__(self, parent: TypeTable | None = None) -> None:
         self.parent = parent
         self._by_name: dict[str, type] = {}
         self._by_class: dict[type, str] = {}
+        self._members: dict[type, dict[str, Tagged]] = {}
+        self._aliases: dict[str, str] = {}
+        self._allowed = AllowedModules()
+        self._lock = threading.RLock()
+        self._sources: list[Callable[[], Iterable[Any]]] = []
+        self._unread: list[Any] = []  # classes and functions whose annotations have not been evaluated completely
+        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._missed: set[str] = set()
+
+    # -- what applications call ---------------------------------------------------------------------------------------
 
     def register(self, cls: type, name: str | None = None) -> str:
-        """Register a class under a name (its own by default) and return the name; repeating it changes nothing.
+        """Register a class, and return the name under which its values are stored; repeating it changes nothing.
+
+        The name is `module:qualname` unless one is given. A class with a given name is still found by `module:qualname`. A class that was
+        defined anew (same module and qualified name, as in a notebook) replaces the old one.
 
         Raises:
-            EntityTypeError: another class has the name. A class that was defined anew (same module and qualified name, as in a
-                notebook) replaces the old one.
+            EntityTypeError: another class has the given name. Nothing has been changed.
+            InvalidIdentifierError: the name cannot be stored. Nothing has been changed.
         """
-        known = self.name_of(cls)
-        if known is not None and name in (None, known):
-            return known
-        chosen = check_entity_type(name or cls.__name__)
-        other = self.class_of(chosen)
-        if other is not None and other is not cls and not _same_source(other, cls):
-            raise EntityTypeError(
-                f"{_describe(cls)} cannot be registered as {chosen!r}: {_describe(other)} has that name; "
-                "give one of them another: @entity(type=...), @part(name=...), @value(name=...), types.register(cls, name)"
-            )
-        self._by_name[chosen] = cls
-        self._by_class[cls] = chosen
+        own = check_class_name(stored_name(cls))
+        with self._lock:
+            chosen = check_class_name(name) if name is not None else self._by_class.get(cls) or own
+            other = self._registered(chosen)
+            if chosen != own and other is not None and other is not cls and stored_name(other) != own:
+                raise EntityTypeError(
+                    f"{own} cannot be registered as {chosen!r}: {stored_name(other)} has that name; "
+                    "give one of them another: @part(name=...), @value(name=...), types.register(cls, name)"
+                )
+            self._by_name[own] = self._by_name[chosen] = cls
+            self._by_class[cls] = chosen
+            self._members.pop(cls, None)
+            self._missed.clear()
         return chosen
 
+    def alias(self, old: str, new: type | str) -> None:
+        """Have values that were stored under an old name come back as objects of a class that has moved or has been renamed.
+
+        What is stored from then on has the class's present name.
+
+        Args:
+            old: the name in the log, as `symphony-es types` and a resume's report give it.
+            new: the class, or its present name.
+
+        Raises:
+            ConfigurationError: the old name would stand for itself. Nothing has been changed.
+            InvalidIdentifierError: one of them cannot be stored. Nothing has been changed.
+        """
+        check_class_name(old)
+        with self._lock:
+            target = self.register(new) if isinstance(new, type) else check_class_name(new)
+            step: str | None = target
+            while step is not None:
+                if step == old:
+                    raise ConfigurationError(f"{old!r} cannot stand for {target!r}: that name leads back to it")
+                step = self._alias_of(step)
+            self._aliases[old] = target
+            self._missed.clear()
+
+    def allow(self, prefix: str) -> None:
+        """Allow the log to name data classes that are defined in a module, or in what lies in it; the module must be loaded by then.
+
+        The program's own file is always allowed.
+
+        Raises:
+            ConfigurationError: this is not the name of a module. Nothing has been changed.
+        """
+        self._allowed.allow(prefix)
+        self._missed.clear()
+
+    def names(self) -> dict[str, type]:
+        """Return the classes that are known now, by the names under which they are found."""
+        self.look_again()
+        inherited = self.parent.names() if self.parent is not None else {}
+        with self._lock:
+            known = {**inherited, **self._by_name}
+            return {**known, **{old: cls for old in self._aliases if (cls := self._by_alias(old)) is not None}}
+
+    # -- what restoring and recording call ----------------------------------------------------------------------------
+
     def name_of(self, cls: type) -> str | None:
-        """The registered name of a class, or None."""
+        """Return the registered name of a class, or None."""
         name = self._by_class.get(cls)
         if name is None and self.parent is not None:
             return self.parent.name_of(cls)
         return name
 
     def class_of(self, name: str) -> type | None:
-        """The class behind a name, or None."""
-        cls = self._by_name.get(name)
-        if cls is None and self.parent is not None:
-            return self.parent.class_of(name)
+        """Return the class behind a name, or None: by registration, alias, annotation or definition in an allowed module, in this order.
+
+        What is not found is not looked for again until `look_again`, a registration or an alias.
+        """
+        cls = self._registered(name)
+        if cls is None and name not in self._missed:
+            cls = self._search(name)
+            if cls is None:
+                self._missed.add(name)
         return cls
 
+    def _registered(self, name: str) -> type | None:
+        table: TypeTable | None = self
+        while table is not None:
+            cls = table._by_name.get(name)
+            if cls is not None:
+                return cls
+            table = table.parent
+        return None
+
+    def _alias_of(self, name: str) -> str | None:
+        target = self._aliases.get(name)
+        return self.parent._alias_of(name) if target is None and self.parent is not None else target
+
+    def _by_alias(self, name: str) -> type | None:
+        target = self._alias_of(name)
+        return self.class_of(target) if target is not None else None
+
+    def _search(self, name: str) -> type | None:
+        found = self._by_alias(name)
+        if found is None:
+            self._study()
+            found = self._registered(name) or self._defined(name)
+        return found
+
+    def _defined(self, name: str) -> type | None:
+        found = self._allowed.find(name)
+        if isinstance(found, type) and holds_data(found):
+            self.register(found)
+            return found
+        return self.parent._defined(name) if self.parent is not None else None
+
+    def learn(self, *items: Any) -> None:
+        """Have classes and functions looked into for the data classes that their annotations name, when a name is asked for next."""
+        with self._lock:
+            self._unread += items
+            self._missed.clear()
+
+    def learn_from(self, source: Callable[[], Iterable[Any]]) -> None:
+        """Ask for classes and functions to look into whenever names are looked up anew."""
+        self._sources.append(source)
+
+    def look_again(self) -> None:
+        """Look into what has been registered since, and into what could not be evaluated so far."""
+        self._missed.clear()
+        self._study()
+
+    def _study(self) -> None:
+        if self.parent is not None:
+            self.parent._study()
+        with self._lock:
+            items = [*self._unread, *(item for source in self._sources for item in source())]
+            self._unread = []
+            for item in items:
+                findings = look_into(item, self._seen)
+                for cls in findings.classes:
+                    if self.name_of(cls) is None or self._registered(stored_name(cls)) is None:
+                        self.register(cls)
+                if not findings.complete:
+                    self._unread.append(item)
+
     def name_of_enum(self, cls: type[enum.Enum]) -> str:
-        """The name of an enum class, registered now if it was not met before."""
+        """Return the name of an enum class, registered now if it was not met before."""
         return self.name_of(cls) or self.register(cls)
 
+    def tagged_member(self, member: enum.Enum) -> Tagged:
+        """Return what is stored of an enum member: class, name, and the value where that is plain data; of flags the number."""
+        cls = type(member)
+        members = self._members.get(cls)
+        if members is None:
+            name = self.name_of_enum(cls)
+            plain = {} if issubclass(cls, enum.Flag) else {item.name: _tagged(name, item) for item in cls}
+            members = self._members[cls] = plain
+        found = members.get(member._name_)
+        if found is not None and cls._member_map_[member._name_] is member:
+            return found
+        name = self.name_of_enum(cls)
+        return Tagged("enum", name, member.value) if isinstance(member, enum.Flag) else _tagged(name, member)
 
-def _same_source(one: type, other: type) -> bool:
-    return one.__module__ == other.__module__ and one.__qualname__ == other.__qualname__
+
+def _tagged(name: str, member: enum.Enum) -> Tagged:
+    tagged = Tagged("enum", name, member.name)
+    try:
+        check_plain(member.value)
+        tagged.value = copy_plain(member.value)
+        check_plain(tagged)
+    except (UnstorableValueError, RecursionError):
+        tagged.value = ...
+    return tagged
 
 
-def _describe(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
+def member_of(cls: type, plain: Tagged) -> enum.Enum | None:
+    """Return the member of an enum class that a tagged value means, or None: by name, else by value; flags by their number."""
+    if not issubclass(cls, enum.Enum):
+        return None
+    if type(plain.data) is str:
+        found = cls.__members__.get(plain.data)
+        if found is not None or plain.value is ...:
+            return found
+    number_or_value = plain.value if type(plain.data) is str else plain.data
+    try:
+        made = cls(number_or_value)
+    except Exception:  # noqa: BLE001  `_missing_` is code of the application: whatever it raises says that there is no such member
+        return None
+    if not isinstance(made, cls) or (type(plain.data) is int and made.value != plain.data):
+        return None  # flags that drop the bits that they do not know
+    return made

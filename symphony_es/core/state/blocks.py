@@ -1,0 +1,254 @@
+"""Blocks: where a transaction begins and ends, for code that cannot await and for code that can.
+
+A block that ends well hands what it did to the enclosing one, or has it submitted; one that ends with an exception takes it back. Whatever
+was changed outside of transactions before is submitted first, so that the log has it in the order it was made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any, Self
+
+from symphony_es.core.state.attribution import Attribution, attribute, current_attribution
+from symphony_es.core.state.transactions import Scope, Transaction, current_scope, scope_of
+from symphony_es.errors import SymphonyError, TransactionEndedError
+from symphony_es.events.event import check_event_name
+from symphony_es.events.values import check_plain, copy_plain
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.records import EntityRecord
+    from symphony_es.core.state.world import World
+
+__all__ = ["Recording", "TransactionBlock"]
+
+
+class _Block:
+    """What the two kinds of blocks share: attribution, joining an enclosing transaction, undoing."""
+
+    def __init__(self, world: World, name: str | None, data: Any, attribution: dict[str, Any]) -> None:
+        self.world = world
+        self.name = check_event_name(name) if name is not None else None
+        if data is not None:
+            check_plain(data, ("data",))
+        self._data = copy_plain(data)
+        self._attribution = {key: item for key, item in attribution.items() if item is not None}
+        self._attribution_token: Token[Attribution] | None = None
+        self._token: Token[Scope | None] | None = None
+        self._scope: Scope | None = None
+        self._outer = False
+
+    @property
+    def scope(self) -> Scope:
+        """The block's scope; there is one between its beginning and its end."""
+        assert self._scope is not None, "the block has not begun"
+        return self._scope
+
+    def _begin(self) -> None:
+        enclosing = scope_of(self.world)
+        if enclosing is not None:
+            enclosing.standing()
+        if self._attribution:
+            self._attribution_token = attribute(**self._attribution)
+        self._outer = enclosing is None
+        transaction = Transaction(self.world, self.name or "a block") if enclosing is None else enclosing.transaction
+        self.world.open_transactions.add(transaction)
+        around = enclosing.handed if enclosing is not None else self.world.foreign.step()
+        scope = self._scope = Scope(transaction, self.name, self._data, current_scope.get(), around)
+        if self._outer:
+            transaction.outermost = scope
+        self._token = current_scope.set(scope)
+
+    def _end(self) -> None:
+        if self._scope is not None:
+            self._scope.open = False
+            self.world.foreign.release(self._scope.handed)
+        if self._token is not None and not _reset(current_scope, self._token):
+            # It was entered by another task, which goes on outside of it; the one that leaves it was perhaps begun inside.
+            self.scope.left_by = self.scope.entered_by
+            if current_scope.get() is self._scope:
+                current_scope.set(self.scope.outer)
+        if self._attribution_token is not None:
+            _reset(current_attribution, self._attribution_token)
+        self._token = self._attribution_token = None
+
+    def _merge(self) -> None:
+        """Hand what was done to the enclosing block.
+
+        Raises:
+            TransactionEndedError: that has been rolled back meanwhile, and this block with it.
+        """
+        if self.scope.undone:
+            raise TransactionEndedError(f"the block {self.scope.title!r} was rolled back with the one around it: nothing of it is stored")
+        self.scope.merge()
+
+
+def _reset(variable: ContextVar[Any], token: Token[Any]) -> bool:
+    """Reset a context variable; False where that is not possible, because it was set in another context."""
+    try:
+        variable.reset(token)
+    except ValueError:
+        return False
+    return True
+
+
+class Recording(_Block):
+    """A synchronous block: its changes are submitted, as one transaction, when it ends.
+
+    Attributes:
+        event_ids: after the block, the id (16 bytes) of each entity's last event, by key.
+    """
+
+    def __init__(self, world: World, name: str | None, data: Any, entity: EntityRecord | None, attribution: dict[str, Any]) -> None:
+        super().__init__(world, name, data, attribution)
+        self.event_ids: dict[str, bytes] = {}
+        self._entity = entity
+
+    def __enter__(self) -> Self:
+        self.world.lock.acquire()
+        try:
+            self._begin()
+            if self._entity is not None:
+                self.scope.transaction.draft(self._entity, self.scope, new=True).segment.open = False  # written even if nothing changes
+        except BaseException:
+            self._end()
+            self.world.lock.release()
+            raise
+        return self
+
+    def __exit__(self, exception_type: type[BaseException] | None, *rest: object) -> None:
+        transaction = self.scope.transaction
+        try:
+            if exception_type is None:
+                try:
+                    self.world.record_foreign(self.scope.handed, enclosing=False)
+                except BaseException:
+                    self._undo()
+                    raise
+            if exception_type is not None:
+                self._undo()
+            elif not self._outer:
+                self._merge()
+            else:
+                self._submit(transaction)
+        finally:
+            if self._outer:
+                transaction.finish()
+            self._end()
+            self.world.lock.release()
+
+    def _submit(self, transaction: Transaction) -> None:
+        try:
+            self.event_ids = self.world.outbox.submit_drafts(transaction)
+        except BaseException:
+            if not transaction.submitted:
+                transaction.fail()
+                self.world.reset_foreign(self.scope.handed, enclosing=False)
+            raise
+
+    def _undo(self) -> None:
+        if not self.scope.transaction.ended:
+            self.scope.roll_back()
+            self.world.reset_foreign(self.scope.handed, enclosing=False)
+
+
+class TransactionBlock(_Block):
+    """`async with symphony.transaction(...)`: awaits its commit; an exception inside appends nothing and puts objects back."""
+
+    def __init__(self, world: World, name: str | None, claim: Iterable[Any], attribution: dict[str, Any]) -> None:
+        super().__init__(world, name, None, attribution)
+        self._claim = list(claim)
+
+    async def __aenter__(self) -> Transaction:
+        self.world.check_process()
+        around = self.world.foreign.holder()
+        if around is not None:
+            self.world.record_foreign(around)  # what the blocks around it have changed so far is theirs
+        with self.world.lock:
+            self._begin()
+        self.world.foreign.inherit(self.scope.handed)
+        try:
+            for target in self._claim:
+                await self.world.claim(target)
+        except BaseException:
+            self._abandon()
+            raise
+        return self.scope.transaction
+
+    def _abandon(self) -> None:
+        transaction = self.scope.transaction
+        undone = not (transaction.ended or transaction.submitted)
+        if undone:
+            with self.world.lock:
+                self.scope.roll_back()
+            self.world.reset_foreign(self.scope.handed)
+        with self.world.lock:
+            if self._outer:
+                transaction.finish()
+            self._end()
+
+    async def __aexit__(self, exception_type: type[BaseException] | None, *rest: object) -> None:
+        transaction = self.scope.transaction
+        if exception_type is not None:
+            self._abandon()
+            return
+        if not self._outer:
+            try:
+                self.world.record_foreign(self.scope.handed)
+                with self.world.lock:
+                    self._merge()
+            except BaseException:
+                self._abandon()
+                raise
+            self._end()
+            return
+        try:
+            self.world.record_foreign(self.scope.handed)
+            if not self.world.log.has_room():
+                await self.world.log.room()
+            with self.world.lock:
+                ticket = self.world.outbox.submit_transaction(transaction)
+                transaction.ended = True  # what is changed from here on is no part of it
+        except BaseException:
+            self._abandon()
+            raise
+        self._end()
+        if ticket is None:
+            transaction.finish()
+            return
+        await self._settle(ticket)
+
+    async def _settle(self, ticket: Any) -> None:
+        """Wait for the commit; when it fails, or is found to have failed after a cancellation, put the objects back."""
+        try:
+            await ticket.wait()
+        except asyncio.CancelledError:
+            ticket.add_done_callback(self._settle_late)
+            raise
+        except SymphonyError:
+            self._put_back()
+            raise
+        self._conclude()
+
+    def _settle_late(self, ticket: Any) -> None:
+        try:
+            ticket.result()
+        except SymphonyError:
+            self._put_back()
+        else:
+            self._conclude()
+
+    def _put_back(self) -> None:
+        with self.world.lock:
+            self.scope.transaction.fail()
+        self.world.reset_foreign(self.scope.handed, claimed=True)
+        with self.world.lock:
+            self.scope.transaction.finish()
+
+    def _conclude(self) -> None:
+        with self.world.lock:
+            try:
+                self.world.outbox.settle()
+            finally:
+                self.scope.transaction.finish()

@@ -1,0 +1,344 @@
+"""Scopes: what one block of a transaction does until it ends, and how it is taken back.
+
+Inside a transaction, an entity belongs to the innermost open block that has changed it: only that block and those inside it may go on,
+so that what a block has done can be taken back in strict reverse order. When a block ends, what was its own is the enclosing one's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.shadow import advance, order_before
+from symphony_es.core.state.tracking.live import record_above
+from symphony_es.core.state.tracking.mending import mend, nodes_in, reorder
+from symphony_es.errors import EntityBusyError, TransactionEndedError
+from symphony_es.events.changes import SCALARS, SET, Change
+from symphony_es.events.undo import ABSENT, put_back, revert
+from symphony_es.events.undo import Undo as Inverse
+from symphony_es.events.values import copy_plain
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.membership import Membership
+    from symphony_es.core.state.records import EntityRecord, Segment, Sink
+    from symphony_es.core.state.tracking.shape import Shape
+    from symphony_es.core.state.transactions import Transaction
+
+__all__ = ["Draft", "Handed", "Scope", "current_scope", "open_scope_of", "scope_of"]
+
+Undo = tuple[Any, ...]
+
+current_scope: ContextVar[Scope | None] = ContextVar("symphony_es_scope", default=None)
+
+
+def scope_of(world: Membership) -> Scope | None:
+    """The innermost block around the running code that belongs to a world; blocks of other Symphonies are passed over."""
+    scope = current_scope.get()
+    while scope is not None and (scope.transaction.world is not world or (scope.left_by is not None and scope.left_by == runner())):
+        scope = scope.outer
+    return scope
+
+
+def open_scope_of(world: Membership) -> Scope | None:
+    """The same, and None when its transaction has ended: a task may outlive the block that it was started in."""
+    scope = scope_of(world)
+    return None if scope is None or scope.transaction.ended else scope
+
+
+def runner() -> object:
+    """What runs right now: a task, or else a thread."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return task if task is not None else threading.get_ident()
+
+
+class Draft:
+    """An event in the making, inside a transaction.
+
+    Attributes:
+        before: the entity's latest draft when this one was begun.
+        dropped: whether its block has been rolled back.
+    """
+
+    __slots__ = ("before", "dropped", "record", "scope", "segment")
+
+    def __init__(self, record: EntityRecord, scope: Scope, segment: Segment, before: Draft | None) -> None:
+        self.record = record
+        self.scope = scope
+        self.segment = segment
+        self.before = before
+        self.dropped = False
+
+    def keep(self, change: Change, undo: Undo) -> None:
+        """Record a change and what undoes it; one that cannot be recorded is undone. Errors are those of `advance`."""
+        # By far the most changes set one field to a value that cannot change: for these, what `advance` would do is written out.
+        record, scope = self.record, self.scope
+        shadow = record.shadow
+        if change[0] is SET and len(change[1]) == 1 and type(change[2]) in SCALARS and shadow is not None:
+            name = change[1][0]
+            scope.undo_log.append((record, undo, (put_back, shadow, name, shadow.get(name, ABSENT))))
+            shadow[name] = change[2]
+        else:
+            order, inverse = order_before(record, change), list[Any]()
+            advance(record, change, undo, scope, inverse)
+            if order is not None:
+                scope.note_order(record, getattr(undo[0], "__self__", None), *order)
+            scope.undo_log.append((record, undo, inverse))
+        self.segment.changes.append(change)
+
+    def begin(self, state: dict[str, Any], undo: Undo) -> None:
+        """Record the creation of the entity, whose state has been checked, and what undoes it; it takes the state over."""
+        self.scope.undo_log.append((self.record, undo, (setattr, self.record, "shadow", self.record.shadow)))
+        self.record.shadow = copy_plain(state)
+        self.segment.changes.append((SET, (), state))
+        self.record.born = self.scope
+        self.scope.born.append(self.record)
+
+
+class Handed:
+    """The objects of foreign classes that a block, or an attempt at a step, was handed in its own context.
+
+    Attributes:
+        outer: what the block around it was handed.
+        attribution: of what the block changes.
+        records: the objects' records, with what they were made of when they were handed to it.
+        inherited: the same of what the blocks around it were handed, as it was at its beginning.
+        open: whether the block has not ended.
+    """
+
+    __slots__ = ("attribution", "inherited", "open", "outer", "records", "scope", "world")
+
+    def __init__(self, world: Membership, outer: Handed | None, scope: Scope | None = None) -> None:
+        self.world = world
+        self.outer = outer
+        self.scope = scope
+        self.attribution = current_attribution.get()
+        self.records: dict[EntityRecord, Shape | None] = {}
+        self.inherited: dict[EntityRecord, Shape | None] = {}
+        self.open = True
+
+    @property
+    def transaction(self) -> Transaction | None:
+        """The block's transaction; a step's attempt has none."""
+        return self.scope.transaction if self.scope is not None else None
+
+    def has(self, record: EntityRecord) -> bool:
+        """Whether it, or a block around it, was handed an object."""
+        holder: Handed | None = self
+        while holder is not None:
+            if record in holder.records:
+                return True
+            holder = holder.outer
+        return False
+
+    def encloses(self, other: Handed) -> bool:
+        """Whether this is another one's block, or lies around it."""
+        holder: Handed | None = other
+        while holder is not None and holder is not self:
+            holder = holder.outer
+        return holder is self
+
+    def reach(self) -> list[EntityRecord]:
+        """What it and the blocks around it were handed."""
+        return [*self.records] if self.outer is None else [*self.records, *self.outer.reach()]
+
+    @contextmanager
+    def resumed(self) -> Iterator[None]:
+        """Whatever is recorded in this block belongs to the block that this was handed to."""
+        scope = current_scope.set(self.scope)
+        attribution = current_attribution.set(self.attribution)
+        try:
+            yield
+        finally:
+            current_attribution.reset(attribution)
+            current_scope.reset(scope)
+
+
+class Scope:
+    """One block: the transaction it belongs to, the name that events of its changes get, and what it has done until now.
+
+    Attributes:
+        handed: the objects of foreign classes that it was handed.
+        open: whether it has not ended.
+        undone: whether it has been rolled back.
+        left_by: the task or thread that has entered it, where another one has left it: its context variable could not be reset.
+        undo_log: what takes back each thing that was done, in the order of doing: (entity, for its object, for its shadow).
+    """
+
+    __slots__ = (
+        "born", "data", "drafts", "entered_by", "handed", "inner", "left_by", "name", "open", "outer", "owned", "reordered", "transaction",
+        "undo_log", "undone",
+    )  # fmt: skip
+
+    def __init__(self, transaction: Transaction, name: str | None, data: Any, outer: Scope | None, around: Handed | None = None) -> None:
+        self.handed = Handed(transaction.world, around, self)
+        self.transaction = transaction
+        self.name = name
+        self.data = data
+        self.outer = outer
+        self.open = True
+        self.undone = False
+        self.entered_by = runner()
+        self.left_by: object | None = None
+        self.inner: dict[Scope, None] = {}
+        self.drafts: list[Draft] = []
+        self.undo_log: list[tuple[EntityRecord, Undo, Undo | Inverse]] = []
+        self.owned: dict[EntityRecord, Scope | None] = {}  # with the block that each belonged to before
+        self.born: list[EntityRecord] = []
+        self.reordered: dict[int, dict[Any, Any]] = {}
+        if self.enclosing is not None:
+            self.enclosing.inner[self] = None
+
+    @property
+    def enclosing(self) -> Scope | None:
+        """The innermost open block of the same transaction around this one."""
+        scope = self.outer
+        while scope is not None and (scope.transaction is not self.transaction or not scope.open):
+            scope = scope.outer
+        return scope
+
+    @property
+    def title(self) -> str:
+        """What it is called in errors."""
+        return self.name or self.transaction.name
+
+    def within(self, other: Scope) -> bool:
+        """Whether this block is another one, or inside it."""
+        scope: Scope | None = self
+        while scope is not None:
+            if scope is other:
+                return True
+            scope = scope.outer
+        return False
+
+    def standing(self) -> Scope:
+        """This block while it is open, else the one that has taken over what it did: a task may outlive the block that began it.
+
+        Raises:
+            TransactionEndedError: the transaction has ended, or the block has been rolled back.
+        """
+        self.transaction.check_open("an entity")
+        if self.open:
+            return self
+        around = self.enclosing
+        if self.undone or around is None:
+            raise TransactionEndedError(f"the block {self.title!r} has been rolled back; a task or thread of it cannot change anything")
+        return around
+
+    def sink(self, record: EntityRecord) -> Sink:
+        """Where a change of an entity made in this block is recorded."""
+        return self.transaction.draft(record, self)
+
+    def own(self, record: EntityRecord) -> None:
+        """Make an entity this block's, and refuse it to those around.
+
+        Raises:
+            EntityBusyError: it belongs to an open block that this one is not inside of.
+        """
+        owner = record.block
+        if owner is self:
+            return
+        if owner is not None and owner.open:
+            if not self.within(owner):
+                relation = "around it" if owner.within(self) else "that runs beside it"
+                raise EntityBusyError(record.key, owner.title, f"the block {self.title!r} {relation}")
+        else:
+            owner = None
+        self.owned[record] = owner
+        record.block = self
+
+    def note_order(self, record: EntityRecord, live: Any, holder: dict[Any, Any], order: list[Any]) -> None:
+        """Have the order restored that the keys of a dict had before this block first took one out of it."""
+        if id(holder) not in self.reordered:
+            self.reordered[id(holder)] = holder  # kept, so that its id stays its own
+            self.undo_log.append((record, (reorder, live, holder), (_order, holder, order)))
+
+    def merge(self) -> None:
+        """End it: what it has done is the enclosing block's from now on."""
+        self.open = False
+        outer = self.enclosing
+        if outer is None:
+            return
+        outer.inner.pop(self, None)
+        for block in self.inner:
+            outer.inner[block] = None
+        outer.undo_log += self.undo_log
+        outer.drafts += self.drafts
+        outer.born += self.born
+        for record in self.born:
+            record.born = outer
+        for record, before in self.owned.items():
+            if record.block is self:
+                record.block = outer
+            outer.owned.setdefault(record, before if before is not outer else None)
+        outer.reordered.update(self.reordered)
+        self.forget()
+
+    def roll_back(self) -> None:
+        """Take back what this block and those inside it have done, newest first; costs what they have done.
+
+        Afterwards each entity is what its shadow says, which is what it was before the block.
+        """
+        self.open, self.undone = False, True
+        for block in reversed(list(self.inner)):
+            block.roll_back()
+        if self.enclosing is not None:
+            self.enclosing.inner.pop(self, None)
+        nodes: list[tuple[EntityRecord, Any]] = []
+        for record, undo, inverse in reversed(self.undo_log):
+            if isinstance(inverse, list):
+                revert(inverse)
+            elif inverse:
+                inverse[0](*inverse[1:])
+            _take_back(record, undo, nodes)
+        for record, node in {id(node): (record, node) for record, node in nodes}.values():
+            mend(record, [node])
+        for draft in reversed(self.drafts):
+            self.transaction.drop(draft)
+        for record in self.born:
+            record.born = None
+        for record, before in self.owned.items():
+            record.block = before
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of what was noted to take it back."""
+        self.undo_log, self.drafts, self.born = [], [], []
+        self.owned, self.reordered, self.inner = {}, {}, {}
+
+
+def _order(holder: dict[Any, Any], order: list[Any]) -> None:
+    """Bring the keys of a dict into an order."""
+    items = {key: holder[key] for key in order}
+    holder.clear()
+    holder.update(items)
+
+
+def _take_back(record: EntityRecord, undo: Undo, nodes: list[tuple[EntityRecord, Any]]) -> None:
+    """Take one thing back in an object; the nodes that return to it are noted, since their content may have changed meanwhile."""
+    function, *arguments = undo
+    for at, argument in enumerate(arguments):
+        found = nodes_in(argument)
+        away = [node for node in found if record_above(node) not in (None, record)]
+        if away:  # what has a place in another entity by now stays there
+            arguments[at] = _with_copies(argument, away, record)
+            found = nodes_in(arguments[at])
+        nodes += [(record, node) for node in found]
+    function(*arguments)
+
+
+def _with_copies(argument: Any, away: list[Any], record: EntityRecord) -> Any:
+    """An argument of an undo, with copies of the nodes that are elsewhere."""
+    copies = {id(node): type(node)._symphony_copy(node, record.world, 0) for node in away}
+    if id(argument) in copies:
+        return copies[id(argument)]
+    if type(argument) is dict:
+        return {key: copies.get(id(item), item) for key, item in argument.items()}
+    return [copies.get(id(item), item) for item in argument]

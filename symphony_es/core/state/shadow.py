@@ -1,0 +1,116 @@
+"""The shadow of an entity: the plain state that a fold of everything recorded of it has.
+
+Each change is applied to it, by the fold's own code, at the moment it is recorded, and before anybody is told of it. So a change that
+does not fit is found there and then, and is never appended; what takes it back is noted in the same act; and what an entity's state is
+need not be read off its object.
+
+The shadow owns its containers: of what a change brings it keeps a copy, since the change itself waits to be encoded and must stay as
+it is. Values that cannot change are shared with the object.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.core.state.tracking.mending import mend
+from symphony_es.errors import ChangeError, EntityOutOfStepError, UnstorableValueError
+from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, MAX_DEPTH, REMOVE, SCALARS, Change, apply_changes, check_change
+from symphony_es.events.diff import diff
+from symphony_es.events.paths import value_at
+from symphony_es.events.references import Path, find_references
+from symphony_es.events.undo import Undo
+from symphony_es.events.values import check_types
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.records import EntityRecord
+    from symphony_es.core.state.transactions import Scope
+
+__all__ = ["advance", "check_form", "compare_with_shadow", "order_before", "put_back", "referred_keys"]
+
+_INTO = frozenset({INSERT, APPEND, ADD, DISCARD})  # what they bring stands one level below their path
+
+
+def advance(record: EntityRecord, change: Change, back: tuple[Any, ...], scope: Scope | None = None, undo: Undo | None = None) -> None:
+    """Apply a change that has been made in an object to its shadow; where it cannot be recorded, the object is put back.
+
+    Costs what the change costs.
+
+    Args:
+        change: what has been made.
+        back: what puts the object back, `(function, *arguments)`.
+        scope: the block that it was made in.
+        undo: gets what takes the change back in the shadow.
+
+    Raises:
+        UnstorableValueError: it holds what cannot be stored. The object is as it was before.
+        EntityBusyError: it refers to an entity that another block is about to create. The object is as it was before.
+        EntityOutOfStepError: it does not fit the state: the object was changed without being recorded. This change has been taken back, and
+            the entity is out of step.
+    """
+    try:
+        check_form(change)
+        record.world.check_references(record.key, change[2:], scope)
+        if undo is not None and not change[1]:
+            undo.append((setattr, record, "shadow", record.shadow))
+        record.shadow = apply_changes(record.shadow, (change,), undo=undo)
+    except ChangeError as error:
+        put_back(back)
+        record.world.outbox.submit_pending()  # what was recorded before fits
+        record.world.outbox.mark_broken(record, error)
+        raise EntityOutOfStepError(record.key, f"it has been changed without being recorded, and now {error}") from error
+    except UnstorableValueError as error:
+        put_back(back)
+        mend(record, [getattr(back[0], "__self__", None)])
+        raise error.within(record.key) from None
+    except Exception:
+        put_back(back)
+        raise
+
+
+def put_back(back: tuple[Any, ...]) -> None:
+    """Take a change of an object back."""
+    function, *arguments = back
+    function(*arguments)
+
+
+def check_form(change: Change) -> None:
+    """Check all that an encoder and a reader would refuse in a change.
+
+    Raises:
+        UnstorableValueError: a key or value that is no plain data, or is nested too deep.
+    """
+    path = change[1]
+    try:
+        check_change(change)
+    except ChangeError as error:
+        raise UnstorableValueError(tuple(path), str(error)) from None
+    for value in change[2:]:
+        if type(value) not in SCALARS:
+            check_types(value, path, max_depth=MAX_DEPTH - len(path) - (change[0] in _INTO))
+
+
+def order_before(record: EntityRecord, change: Change) -> tuple[dict[Any, Any], list[Any]] | None:
+    """The dict of a shadow that a change will take a key out of, and the order of its keys; None where taking it back keeps the order."""
+    if change[0] != REMOVE or not change[1]:
+        return None
+    holder = value_at(record.shadow, change[1][:-1])
+    if type(holder) is not dict or not holder or next(reversed(holder)) == change[1][-1]:
+        return None
+    return holder, list(holder)
+
+
+def compare_with_shadow(record: EntityRecord) -> list[Path]:
+    """Where the object of an entity differs from its shadow; costs the size of its state. Called with the world's lock held.
+
+    Raises:
+        UnstorableValueError: the object holds what cannot be stored.
+    """
+    if record.shadow is None or record.closed is not None:
+        return []
+    captured = record.world.capture(record.obj, record.reference)
+    return list(dict.fromkeys(tuple(change[1]) for change in diff(record.shadow, captured)))
+
+
+def referred_keys(values: Any) -> list[str]:
+    """Keys of the entities that the values of a change refer to."""
+    return [reference.key for value in values if type(value) not in SCALARS for _, reference in find_references({"": value})]

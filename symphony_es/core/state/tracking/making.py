@@ -1,0 +1,261 @@
+"""Making live values of stored plain data: tracked containers, enum members, parts and values.
+
+What a state holds of a declared class is rebuilt as an entity is: fields that it lacks take their defaults, what the class lacks is left
+out, older versions pass through the class's `upcast`. A value that cannot be made is noted with the reason and the call that mends it:
+whoever asked keeps the whole state as it is, so that no stored form ever stands where an object is expected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from symphony_es.core.state.tracking.live import UNOWNED, admit, attributes_of, own
+from symphony_es.core.state.tracking.tracked_dict import TrackedDict
+from symphony_es.core.state.tracking.tracked_list import TrackedList
+from symphony_es.core.state.tracking.tracked_set import TrackedSet
+from symphony_es.core.state.tracking.types import TypeTable, member_of
+from symphony_es.errors import UnstorableValueError
+from symphony_es.events.values import Tagged, plain_equal
+
+__all__ = ["MAKERS", "Making", "default_of", "enliven", "hook_failed", "how_to_name", "left_out", "loosen", "new_object"]
+
+new_object: Any = object.__new__
+
+
+class Making:
+    """The making of live values for one entity after the other.
+
+    Attributes:
+        types: the table that knows the classes.
+        unmade: names of classes whose values could not be made, with the reason and what to do.
+        changed: whether a value differs from what is stored: a field was added or left out, a member has another value.
+        hooked: parts that have a hook, in the order of their making, inner ones first.
+    """
+
+    __slots__ = ("_members", "changed", "hooked", "types", "unmade")
+
+    def __init__(self, types: TypeTable) -> None:
+        self.types = types
+        self.unmade: dict[str, str] = {}
+        self.changed = False
+        self.hooked: list[Any] = []
+        self._members: dict[tuple[str, str | int], tuple[Any, Any]] = {}
+
+    def begin(self) -> None:
+        """Forget what was noted of the entity before."""
+        if self.unmade:
+            self.unmade = {}
+        if self.hooked:
+            self.hooked = []
+        self.changed = False
+
+    def cannot(self, plain: Tagged, why: str) -> Tagged:
+        """Note that a value cannot be made."""
+        self.unmade.setdefault(plain.name, why)
+        return plain
+
+    def member(self, plain: Tagged, cls: type) -> Any:
+        """The enum member of a tagged value."""
+        member = member_of(cls, plain)
+        if member is None:
+            value = "" if plain.value is ... else f" (value {plain.value!r:.40})"
+            return self.cannot(plain, f"{plain.name} has no member {plain.data!r:.40}{value}: add it, or an alias of that name")
+        now = self.types.tagged_member(member)
+        if plain_equal(now, plain):
+            self._members[plain.name, plain.data] = (member, plain.value)
+        else:
+            self.changed = True
+        return member
+
+    def known_member(self, plain: Tagged) -> Any | None:
+        """The enum member of a tagged value, where one that was equal to it has been made."""
+        found = self._members.get((plain.name, plain.data))
+        return found[0] if found is not None and (found[1] is plain.value or plain_equal(found[1], plain.value)) else None
+
+
+def enliven(plain: Any, making: Making) -> Any:
+    """The live form of stored plain data; what cannot be made stays as it is stored, and is noted."""
+    maker = MAKERS.get(type(plain))
+    return plain if maker is None else maker(plain, making)
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The live default of a field, or `dataclasses.MISSING` where it has none."""
+    if field.default is not dataclasses.MISSING:
+        return admit(field.default, None)
+    if field.default_factory is not dataclasses.MISSING:
+        return admit(field.default_factory(), None)
+    return dataclasses.MISSING
+
+
+def _list(plain: list[Any], making: Making) -> TrackedList:
+    made = list.__new__(TrackedList)
+    made._symphony_owner = made._symphony_key = None
+    list.extend(made, plain)
+    if not UNOWNED.issuperset(map(type, plain)):
+        for index, item in enumerate(plain):
+            maker = MAKERS.get(type(item))
+            if type(item) not in UNOWNED:
+                live = maker(item, making) if maker is not None else admit(item, None)  # an upcast has made it
+                list.__setitem__(made, index, live)
+                own(live, made, index)
+    return made
+
+
+def _dict(plain: dict[Any, Any], making: Making) -> TrackedDict:
+    made = dict.__new__(TrackedDict)
+    made._symphony_owner = made._symphony_key = None
+    dict.update(made, plain)
+    if not UNOWNED.issuperset(map(type, plain.values())):
+        for key, item in plain.items():
+            maker = MAKERS.get(type(item))
+            if type(item) not in UNOWNED:
+                live = maker(item, making) if maker is not None else admit(item, None)  # an upcast has made it
+                dict.__setitem__(made, key, live)
+                own(live, made, key)
+    return made
+
+
+def _set(plain: set[Any], making: Making) -> TrackedSet:
+    made = TrackedSet()
+    for item in plain:
+        set.add(made, enliven(item, making))
+    return made
+
+
+def _tuple(plain: tuple[Any, ...], making: Making) -> tuple[Any, ...]:
+    return tuple(enliven(item, making) for item in plain)
+
+
+def _tagged(plain: Tagged, making: Making) -> Any:
+    if plain.kind == "enum":
+        member = making.known_member(plain)
+        if member is not None:
+            return member
+    cls = making.types.class_of(plain.name)
+    if cls is None:
+        return making.cannot(plain, how_to_name(plain))
+    return making.member(plain, cls) if plain.kind == "enum" else _declared(plain, cls, making)
+
+
+def how_to_name(plain: Tagged) -> str:
+    """What to do about a class that is not known."""
+    name = plain.name.rpartition(":")[2].rpartition(".")[2]
+    called = name if name.isidentifier() else "the_class"
+    given = "" if ":" in plain.name else f", {plain.name!r}"
+    what = "enum" if plain.kind == "enum" else f"@{plain.kind}"
+    return (
+        f"no class is known for the {what} {plain.name!r}: import the module that defines it and call "
+        f"symphony.types.register({called}{given}), or, if it has moved, symphony.types.alias({plain.name!r}, {called}); then resume again"
+    )
+
+
+def _declared(plain: Tagged, cls: Any, making: Making) -> Any:
+    """The part or value of a tagged value, rebuilt field by field."""
+    spec = cls.__dict__.get("_symphony_spec")
+    if spec is None or spec.kind not in ("part", "value"):
+        return making.cannot(plain, f"{plain.name} is not declared with @{plain.kind} any more: declare it, or give that name an alias")
+    data = plain.data
+    if plain.state_version != spec.state_version:
+        if spec.upcast is None or plain.state_version > spec.state_version:
+            return making.cannot(
+                plain,
+                f"a stored {plain.name} has version {plain.state_version}, the class has version {spec.state_version}: "
+                f"give the class upcast=..., which turns (data, {plain.state_version}) into the fields of today",
+            )
+        data, making.changed = spec.upcast(loosen(data, Making(making.types)), plain.state_version), True
+    held = _fields_of(plain, cls, spec, data, making)
+    if held is None:
+        return plain
+    made = new_object(cls)
+    if spec.kind == "value":
+        for name, live in held.items():
+            object.__setattr__(made, name, live)
+    else:
+        attributes = attributes_of(made)
+        for name, live in held.items():
+            attributes[name] = live
+            own(live, made, name)
+    if spec.hook is not None:
+        return _awake(plain, made, spec, making)
+    return made
+
+
+def _awake(plain: Tagged, made: Any, spec: Any, making: Making) -> Any:
+    """A value is called at once, as it is replaced whole wherever references are connected; a part when that has been done."""
+    if spec.kind == "part":
+        making.hooked.append(made)
+        return made
+    try:
+        spec.hook(made)
+    except Exception as error:  # noqa: BLE001  it is code of the application: its entity is kept as it is stored, and says why
+        return making.cannot(plain, hook_failed(made, error))
+    return made
+
+
+def hook_failed(made: Any, error: Exception) -> str:
+    """What to say of a hook that raised."""
+    return f"the hook of {type(made).__qualname__} raised {error!r:.200}: mend its __restored__ or __post_init__, and resume again"
+
+
+def left_out(plain: Any, types: TypeTable, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of stored fields of parts and values that their classes do not have any more."""
+    if type(plain) is Tagged and plain.kind != "enum":
+        spec = getattr(types.class_of(plain.name), "_symphony_spec", None)
+        if spec is not None and plain.state_version == spec.state_version:
+            yield from ((*path, name) for name in plain.data if name not in spec.field_set)
+        plain = plain.data
+    if isinstance(plain, dict):
+        for key, item in plain.items():
+            yield from left_out(item, types, (*path, key))
+    elif isinstance(plain, (list, tuple)):
+        for index, item in enumerate(plain):
+            yield from left_out(item, types, (*path, index))
+
+
+def _fields_of(plain: Tagged, cls: Any, spec: Any, data: dict[str, Any], making: Making) -> dict[str, Any] | None:
+    """The live fields, in the order of the class; None, and a note, where one cannot be made."""
+    if plain.kind != spec.kind or plain.name != spec.name or data.keys() != spec.field_set:
+        making.changed = True
+    held = {}
+    for name in spec.fields:
+        if name in data:
+            live = enliven(data[name], making)
+        else:
+            live = default_of(cls.__dataclass_fields__[name])
+            if live is dataclasses.MISSING:
+                making.cannot(
+                    plain,
+                    f"a stored {plain.name} has no {name!r}: give the field a default, or raise state_version and write an upcast",
+                )
+                return None
+        held[name] = live
+    if plain.kind != spec.kind:
+        return _of_other_kind(plain, cls, held, making)
+    return held
+
+
+def _of_other_kind(plain: Tagged, cls: Any, held: dict[str, Any], making: Making) -> dict[str, Any] | None:
+    """What was a part and is a value now may hold only what cannot change in place."""
+    if cls._symphony_kind == "value":
+        try:
+            admit(tuple(held.values()), None)
+        except UnstorableValueError as error:
+            making.cannot(plain, f"a stored {plain.name} was a part, and the @value cannot hold what it holds: {error}")
+            return None
+    return held
+
+
+def loosen(plain: Any, making: Making) -> Any:
+    """A copy of stored plain data for an `upcast`: plain containers, in which members, parts and values of known classes are objects."""
+    cls = type(plain)
+    if cls is dict:
+        return {key: loosen(item, making) for key, item in plain.items()}
+    if cls in (list, tuple, set):
+        return cls(loosen(item, making) for item in plain)
+    return _tagged(plain, making) if cls is Tagged else plain
+
+
+MAKERS: dict[type, Callable[[Any, Making], Any]] = {list: _list, dict: _dict, set: _set, tuple: _tuple, Tagged: _tagged}

@@ -1,0 +1,120 @@
+"""Mending: giving nodes of an entity's object the content that its shadow says, after something in it was taken back.
+
+What is taken back puts the nodes where they were; what happened to their content while they belonged nowhere was nobody's change, and
+is not known. So their content is compared, and only what differs is made anew: objects in hand stay the objects they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.core.state.tracking.connect import connect
+from symphony_es.core.state.tracking.live import UNOWNED, kind_of, locate, own, plain_of, release
+from symphony_es.core.state.tracking.making import Making, enliven
+from symphony_es.errors import UnstorableValueError
+from symphony_es.events.paths import value_at
+from symphony_es.events.references import find_references
+from symphony_es.events.values import Tagged, plain_equal
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.membership import Membership
+    from symphony_es.core.state.records import EntityRecord
+
+__all__ = ["mend", "nodes_in", "reorder"]
+
+
+def nodes_in(value: Any) -> list[Any]:
+    """The parts and tracked containers among a value and the members of the plain list or dict that it is; not those inside them."""
+    cls = type(value)
+    if cls in UNOWNED:
+        return []
+    if kind_of(value) in ("part", "container"):
+        return [value]
+    members = value.values() if cls is dict else value if cls is list else ()
+    return [member for member in members if type(member) not in UNOWNED and kind_of(member) in ("part", "container")]
+
+
+def mend(record: EntityRecord, nodes: Iterable[Any]) -> None:
+    """Give nodes that stand in an entity's object the content that its shadow has at their places; costs their size."""
+    if record.shadow is None:
+        return
+    for node in nodes:
+        if type(node) not in UNOWNED and kind_of(node) in ("part", "container"):
+            owner, path = locate(node)
+            if owner is record:
+                _fill(node, value_at(record.shadow, path), record.world)
+
+
+def reorder(live: Any, plain: dict[Any, Any]) -> None:
+    """Bring the keys of a tracked dict into the order that they have in its shadow."""
+    if isinstance(live, dict) and live.keys() == plain.keys() and list(live) != list(plain):
+        _refill_dict(live, {key: live[key] for key in plain})
+
+
+def _fill(live: Any, plain: Any, world: Membership) -> Any:
+    """What stands for a plain value: the live one, with its content put right, or a new one where it is another thing."""
+    if type(live) in UNOWNED:
+        return live if plain_equal(live, plain) else _made(plain, world)
+    kind = kind_of(live)
+    if kind == "part" and type(plain) is Tagged and plain.kind == "part" and live._symphony_spec.fields == tuple(plain.data):
+        for name, item in plain.data.items():
+            _stand(live, live.__dict__, name, _fill(live.__dict__.get(name), item, world))
+        return live
+    if kind == "container":
+        if isinstance(live, list) and type(plain) is list:
+            if len(live) != len(plain) or any(_fill(one, item, world) is not one for one, item in zip(live, plain, strict=True)):
+                members = [_fill(live[at], item, world) if at < len(live) else _made(item, world) for at, item in enumerate(plain)]
+                _refill_list(live, members)
+            return live
+        if isinstance(live, dict) and type(plain) is dict:
+            items = {key: _fill(live[key], item, world) if key in live else _made(item, world) for key, item in plain.items()}
+            if list(live) != list(items) or any(live[key] is not item for key, item in items.items()):
+                _refill_dict(live, items)
+            return live
+        if isinstance(live, set) and type(plain) is set:
+            if not _is(live, plain, world):
+                set.clear(live)
+                set.update(live, [_made(item, world) for item in plain])
+            return live
+    return live if _is(live, plain, world) else _made(plain, world)
+
+
+def _is(live: Any, plain: Any, world: Membership) -> bool:
+    try:
+        return plain_equal(plain_of(live, world), plain)
+    except UnstorableValueError:
+        return False
+
+
+def _made(plain: Any, world: Membership) -> Any:
+    made = enliven(plain, Making(world.types))
+    for path, reference in find_references(plain):
+        target = world.find(reference)
+        if target is not None:
+            made = connect(made, path, reference, target)
+    return made
+
+
+def _stand(owner: Any, held: dict[Any, Any], key: Any, live: Any) -> None:
+    if held.get(key) is not live:
+        release(held.get(key))
+        held[key] = live
+    own(live, owner, key)
+
+
+def _refill_list(live: list[Any], members: list[Any]) -> None:
+    for member in live:
+        release(member)
+    list.__setitem__(live, slice(None), members)
+    for index, member in enumerate(members):
+        own(member, live, index)
+
+
+def _refill_dict(live: dict[Any, Any], members: dict[Any, Any]) -> None:
+    for member in live.values():
+        release(member)
+    dict.clear(live)
+    dict.update(live, members)
+    for key, member in members.items():
+        own(member, live, key)

@@ -1,0 +1,81 @@
+"""Opening the log of a directory: what a crash has left is looked at before anything is written."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from uuid import UUID
+
+from symphony_es.errors import AnchorMismatchError, LogDamagedError, LogError
+from symphony_es.events.identifiers import uuid7
+from symphony_es.events.rows import commitment, event_id_of
+from symphony_es.log.directory import DirectoryLock, prepare_file
+from symphony_es.log.recorder import Anchor, LogRecorder, missing
+from symphony_es.log.sqlite import SQLiteLogRecorder
+from symphony_es.log.walscan import scan_wal
+
+__all__ = ["DATABASE_NAME", "check_anchor", "open_recorder"]
+
+DATABASE_NAME = "events.db"
+SCRATCH_NAME = f"{DATABASE_NAME}-wal.check"
+
+
+def open_recorder(directory: Path, lock: DirectoryLock, anchor: Anchor | None, *, ignore_anchor: bool) -> SQLiteLogRecorder:
+    """Open the log's file for writing, creating what is missing. The directory is locked, and prepared.
+
+    Raises:
+        LogDamagedError, AnchorMismatchError, DamagedEventError: acknowledged events are missing or altered; nothing was changed.
+        LogUnavailableError: the file cannot be used.
+    """
+    path = directory / DATABASE_NAME
+    made = prepare_file(path)
+    unclean = not lock.was_clean
+    if unclean and scan_wal(directory / f"{DATABASE_NAME}-wal", directory / SCRATCH_NAME) == "damaged" and not ignore_anchor:
+        raise LogDamagedError(
+            f"{path}-wal holds acknowledged commits that are damaged, and opening the log would drop them and all later ones: "
+            "restore a backup, or open with ignore_anchor=True to go on with what is before the damage"
+        )
+    recorder = SQLiteLogRecorder(path, log_id=UUID(bytes=uuid7(time.time_ns(), os.urandom(16))) if made else None)
+    try:
+        if unclean:
+            recorder.verify_pages()
+        if not ignore_anchor and anchor is not None:
+            check_anchor(recorder, anchor)
+        if unclean:
+            verify_tail(recorder, anchor.position if anchor is not None and not ignore_anchor else 0)
+    except LogError:
+        recorder.close()
+        raise
+    return recorder
+
+
+def check_anchor(recorder: LogRecorder, anchor: Anchor) -> None:
+    """Compare the log with what a snapshot knows of it.
+
+    Raises:
+        AnchorMismatchError: the log is shorter, or has another event there.
+    """
+    head = recorder.head()
+    if head < anchor.position:
+        raise AnchorMismatchError(anchor.position, f"the log ends at position {head}")
+    rows = recorder.read(anchor.position - 1, until=anchor.position, limit=1)
+    if not rows:
+        raise missing(anchor.position, head)
+    row = rows[0]
+    if event_id_of(row[4]) != anchor.event_id or commitment(row[4]) != anchor.commitment:
+        raise AnchorMismatchError(anchor.position, "it has another event there")
+
+
+def verify_tail(recorder: LogRecorder, after: int) -> None:
+    """Read everything after a position; reading checks it.
+
+    Raises:
+        DamagedEventError: an event is damaged.
+    """
+    until = recorder.head()
+    while after < until:
+        rows = recorder.read(after, until=until, limit=2000)
+        if not rows:
+            raise missing(after + 1, until)
+        after = rows[-1][0]

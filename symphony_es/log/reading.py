@@ -1,0 +1,388 @@
+"""Reading the log: each reading is told where it ends, and raises when it does not get there.
+
+A page that is short, or empty, is the end of a reading only where the store says so: see `LogRecorder.read`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from symphony_es.errors import DamagedEventError, ForkedProcessError, NotReadyError, PositionNotFoundError
+from symphony_es.events.changes import REMOVE
+from symphony_es.events.event import Event
+from symphony_es.events.fold import EntityState, Fold
+from symphony_es.events.rows import Row, decode_changes, decode_row, time_of
+from symphony_es.log.forks import Inherited
+from symphony_es.log.memory import MemoryLogRecorder
+from symphony_es.log.recorder import LogRecorder, missing
+
+__all__ = ["LogReader"]
+
+PAGE = 1000
+REPLAYED_PAGES = 16
+LOOK_UP_ROWS = 50  # what looking up an entity counts, so that some hundred make as long a call as some pages do
+T = TypeVar("T")
+
+
+class LogReader(Inherited):
+    """The reading half of an `EventLog`, in threads of its own; in memory, in the caller's."""
+
+    def __init__(self, recorder: LogRecorder, *, read_only: bool) -> None:
+        self._recorder = recorder
+        self._in_process = isinstance(recorder, MemoryLogRecorder)
+        self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="symphony-es-reader")
+        self._head = recorder.head()
+        self._followers: set[asyncio.Event] = set()
+        self._read_only = read_only
+        self._closed = False
+        self._forked_from: int | None = None
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it was opened for reading: another process may be writing it."""
+        return self._read_only
+
+    @property
+    def head(self) -> int:
+        """The newest durable position known here; 0 when the log is empty."""
+        return self._head
+
+    async def refresh_head(self) -> int:
+        """The newest durable position, asked of the store: another process may have appended."""
+        self._check_process()
+        if self._read_only:
+            self._head = await self._call(self._recorder.head)
+        return self._head
+
+    async def _call(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        if self._in_process and not self._closed:
+            self._check_process()
+            return function(*arguments, **named)
+        return await self._in_reader(partial(function, *arguments, **named))
+
+    async def _in_reader(self, function: Callable[..., T], *arguments: Any) -> T:
+        self._check_process()
+        if self._closed:
+            raise NotReadyError("the log is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._readers, function, *arguments)
+
+    def leave_to_parent(self, parent: int) -> None:
+        """See `Inherited`."""
+        self._closed, self._forked_from = True, parent
+
+    def _check_process(self) -> None:
+        if self._forked_from is not None:
+            raise ForkedProcessError(self._forked_from)
+
+    async def read_rows(
+        self,
+        after: int = 0,
+        until: int | None = None,
+        limit: int = 1000,
+        names: Sequence[str] = (),
+        key_range: tuple[str, str] | None = None,
+    ) -> list[Row]:
+        """A page of checked rows with positions above `after`; see `LogRecorder.read`."""
+        return await self._call(self._recorder.read, after, until=until, limit=limit, names=tuple(names), key_range=key_range)
+
+    async def replay(self, fold: Fold, until: int) -> None:
+        """Feed a fold with the events after its position, up to `until`, in a thread; a cancelled call stops after some thousand events.
+
+        Raises:
+            DamagedEventError: an event is damaged; those before it have been applied.
+        """
+        while fold.position < until:
+            await self._in_reader(self._replay_some, fold, until)
+
+    def _replay_some(self, fold: Fold, until: int) -> None:
+        """Feed some pages at once, since each hop between threads costs as much as a hundred events."""
+        for _ in range(REPLAYED_PAGES):
+            if fold.position < until:
+                fold.apply_rows(self._some(fold.position, until, PAGE))
+
+    def _some(self, after: int, until: int, limit: int) -> list[Row]:
+        """The next rows of a reading that ends at `until`: at least one."""
+        rows = self._recorder.read(after, until=until, limit=limit)
+        if not rows:
+            raise missing(after + 1, until)
+        return rows
+
+    async def pages(self, after: int, until: int, page: int = PAGE) -> AsyncIterator[list[Row]]:
+        """All checked rows with positions above `after` up to `until`, page by page: it ends there, and nowhere before.
+
+        Raises:
+            DamagedEventError: an event is damaged or missing, or the log ends before `until`; the pages before it have been handed out.
+            PositionNotFoundError: the history there is no longer kept.
+        """
+        while after < until:
+            rows = await self._call(self._some, after, until, page)
+            yield rows
+            after = rows[-1][0]
+
+    async def replay_entities(self, folds: Mapping[str, Fold], until: int) -> None:
+        """Feed folds of one entity each, by key, with that entity's later events, up to `until`, as `replay` does with all events.
+
+        Raises:
+            DamagedEventError: an event is damaged.
+        """
+        waiting = list(folds.items())
+        while waiting:
+            await self._call(self._replay_some_entities, waiting, until)
+
+    def _replay_some_entities(self, waiting: list[tuple[str, Fold]], until: int) -> None:
+        """Feed some hundred folds, the last ones first, or fewer that have many events; those that are done wait no more."""
+        room = REPLAYED_PAGES * PAGE
+        while waiting and room > 0:
+            key, fold = waiting[-1]
+            state = fold.states.get(key)
+            rows = self._recorder.read_entity(key, after_version=state.version if state else 0, until_position=until, limit=PAGE)
+            fold.apply_rows(rows)
+            if len(rows) < PAGE:  # versions have no gap: these are the last ones that the store knows of
+                waiting.pop()
+            room -= LOOK_UP_ROWS + len(rows)
+
+    async def read(
+        self, after: int = 0, until: int | None = None, names: Sequence[str] = (), page: int = 1000
+    ) -> AsyncIterator[list[Event]]:
+        """Pages of events with positions above `after`, up to `until` or the head as it is now, whichever comes first.
+
+        Raises:
+            DamagedEventError: an event is damaged or missing, also one of another name; those before it have been handed out.
+        """
+        stop = self._head
+        if until is not None:
+            stop = until if until <= stop else min(until, await self.refresh_head())
+        if not names:
+            async for rows in self.pages(after, stop, page):
+                yield [decode_row(row) for row in rows]
+            return
+        found: list[Row] = []
+        async for rows in self.pages(after, stop):
+            found += [row for row in rows if row[3] in names]
+            while len(found) >= page:
+                yield [decode_row(row) for row in found[:page]]
+                del found[:page]
+        if found:
+            yield [decode_row(row) for row in found]
+
+    async def read_entity_rows(self, key: str, after_version: int = 0, until_position: int | None = None, limit: int = 1000) -> list[Row]:
+        """A page of one entity's rows with versions above `after_version`."""
+        return await self._call(self._recorder.read_entity, key, after_version=after_version, until_position=until_position, limit=limit)
+
+    async def read_entity(self, key: str, after_version: int = 0, until_position: int | None = None) -> list[Event]:
+        """All events of one entity with versions above `after_version`, in order."""
+        return [decode_row(row) async for rows in self.entity_pages(key, after_version, until_position) for row in rows]
+
+    async def entity_pages(
+        self, key: str, after_version: int = 0, until_position: int | None = None, *, last_version: int | None = None, page: int = PAGE
+    ) -> AsyncIterator[list[Row]]:
+        """All checked rows of one entity with versions above `after_version`, page by page, in order and without a gap.
+
+        Args:
+            key: `Type:id`.
+            after_version: only later ones.
+            until_position: only those up to this position.
+            last_version: the reading ends at this version, and nowhere before; None where nobody knows which one is the last.
+            page: how many rows a page has at most.
+
+        Raises:
+            DamagedEventError: an event is damaged or missing.
+            PositionNotFoundError: the history there is no longer kept.
+        """
+        while last_version is None or after_version < last_version:
+            limit = page if last_version is None else min(page, last_version - after_version)
+            rows = await self.read_entity_rows(key, after_version, until_position, limit)
+            if rows:
+                yield rows
+                after_version = rows[-1][2]
+            if len(rows) < limit:  # the store gives fewer only at the end
+                if last_version is not None:
+                    raise DamagedEventError(None, key, f"version {after_version + 1} is missing, and it goes up to version {last_version}")
+                return
+
+    async def entity_row(self, key: str, version: int) -> Row:
+        """The row of one version of an entity, which there is.
+
+        Raises:
+            DamagedEventError: it is damaged or missing.
+            PositionNotFoundError: the history there is no longer kept.
+        """
+        (row,) = [row async for rows in self.entity_pages(key, version - 1, last_version=version) for row in rows]
+        return row
+
+    async def rows_of_type(self, entity_type: str, after: int = 0) -> list[Row]:
+        """All rows of the entities of a type with positions above `after`, in order."""
+        found: list[Row] = []
+        until = await self.refresh_head()
+        while True:
+            rows = await self.read_rows(after, until, PAGE, key_range=(f"{entity_type}:", f"{entity_type};"))
+            found += rows
+            if len(rows) < PAGE:  # the store gives fewer only at the end
+                return found
+            after = rows[-1][0]
+
+    async def row_at(self, position: int) -> Row:
+        """The row at a position.
+
+        Raises:
+            PositionNotFoundError: there is none.
+        """
+        rows = await self.read_rows(position - 1, position, 1) if position > 0 else []
+        if not rows:
+            raise PositionNotFoundError(f"position {position} is not in the log: its head is {self._head}")
+        return rows[0]
+
+    def entity_status_now(self, key: str) -> tuple[int, bool]:
+        """Version of an entity's last event (0 when there is none) and whether it is alive; a synchronous look-up.
+
+        Raises:
+            DamagedEventError: that event is damaged.
+        """
+        self._check_process()
+        version = self._recorder.entity_version(key)
+        if not version:
+            return 0, False
+        row = self._recorder.last_row(key)
+        if row is None:
+            state = self._recorder.base_state(key)
+            return version, state is not None and not state.deleted
+        changes = decode_row(row).changes
+        return version, not (changes and changes[-1][0] == REMOVE and not changes[-1][1])
+
+    def entity_types_now(self) -> list[str]:
+        """The types that any event is of, sorted; a synchronous look-up that costs one step per type."""
+        self._check_process()
+        return self._recorder.entity_types()
+
+    async def alive_keys(self, entity_type: str) -> list[str]:
+        """Keys of the entities of a type that are alive, sorted; costs their newest events, whatever they have been through.
+
+        Raises:
+            DamagedEventError: one of these events is damaged.
+        """
+        return await self._in_reader(self._alive_keys, entity_type)
+
+    def _alive_keys(self, entity_type: str) -> list[str]:
+        base = self._recorder.base()  # first: what becomes part of it meanwhile has a newer row still
+        alive = {key: not state.deleted for key, state in base.states.items()} if base is not None else {}
+        for row in self._recorder.last_rows(entity_type):
+            changes = decode_changes(row)[0]
+            alive[row[1]] = not (changes and changes[-1][0] == REMOVE and not changes[-1][1])
+        return sorted(key for key, lives in alive.items() if lives and key.startswith(f"{entity_type}:"))
+
+    async def weight(self, after: int, until: int | None = None) -> int:
+        """Bytes of all states at positions above `after`, up to `until` where it is given."""
+        return await self._call(self._recorder.weight, after, until)
+
+    async def size_bytes(self) -> int:
+        """How much room the log takes, in bytes."""
+        return await self._call(self._recorder.size_bytes)
+
+    @property
+    def base(self) -> Fold | None:
+        """In memory: the states that events no longer kept were folded into, as a copy; None where everything is kept."""
+        return self._recorder.base()
+
+    @property
+    def base_position(self) -> int:
+        """In memory: the position up to which events are no longer kept; 0 where everything is."""
+        return self._recorder.base_position()
+
+    def base_state(self, key: str) -> EntityState | None:
+        """In memory: the state, as a copy, that an entity's events which are no longer kept have led to."""
+        return self._recorder.base_state(key)
+
+    async def position_at(self, time_ns: int) -> int:
+        """The position before the first event with a later time; a binary search."""
+        low, high = self.base_position, await self.refresh_head()
+        while low < high:
+            middle = (low + high + 1) // 2
+            if time_of((await self.row_at(middle))[4]) <= time_ns:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    async def transaction_bounds(self, position: int) -> tuple[int, int]:
+        """First and last position of the transaction that an event belongs to; in memory, of what is kept of it.
+
+        Costs a look at some events, however many it has: those of a transaction stand side by side.
+
+        Raises:
+            PositionNotFoundError: there is no event there.
+        """
+        own = decode_row(await self.row_at(position)).transaction_id
+        edges = []
+        for way, room in ((-1, position - self.base_position - 1), (1, self._head - position)):
+            inside, step = 0, 1
+            while inside < room:  # ever longer steps while they stay inside, then shorter ones
+                ahead = min(inside + step, room)
+                if decode_row(await self.row_at(position + way * ahead)).transaction_id == own:
+                    inside, step = ahead, step * 2
+                else:
+                    room, step = ahead - 1, max((ahead - inside) // 2, 1)
+            edges.append(position + way * inside)
+        return edges[0], edges[1]
+
+    # -- following ----------------------------------------------------------------------------------------------------
+
+    async def follow(self, after: int = 0, names: Sequence[str] = (), poll_s: float = 0.1) -> AsyncIterator[list[Event]]:
+        """Pages of events as they become durable, for ever: history first, then what is appended, no event twice or missing.
+
+        Args:
+            after: the last position already known.
+            names: only events of these names.
+            poll_s: how often, in seconds, a log that another process writes is asked; in the writing process a signal wakes.
+        """
+        self._check_process()
+        changed = _LoopEvent(asyncio.get_running_loop())
+        self._followers.add(changed)
+        try:
+            while not self._closed:
+                changed.clear()
+                head = await self.refresh_head()
+                async for events in self.read(after, head, names):
+                    yield events
+                after = max(after, head)
+                if self._head <= after and not self._closed:
+                    await self._wait_for_change(changed, poll_s)
+        finally:
+            self._followers.discard(changed)
+
+    async def _wait_for_change(self, changed: asyncio.Event, poll_s: float) -> None:
+        if not self._read_only:
+            await changed.wait()
+            return
+        try:
+            await asyncio.wait_for(changed.wait(), poll_s)
+        except TimeoutError:
+            return
+
+    async def wait_for(self, position: int, timeout_s: float | None = None) -> None:
+        """Wait until a position is durable.
+
+        Raises:
+            TimeoutError: it is not after `timeout_s` seconds.
+        """
+        async with asyncio.timeout(timeout_s):
+            changed = _LoopEvent(asyncio.get_running_loop())
+            self._followers.add(changed)
+            try:
+                while await self.refresh_head() < position:
+                    changed.clear()
+                    if self._head < position:
+                        await self._wait_for_change(changed, 0.1)
+            finally:
+                self._followers.discard(changed)
+
+
+class _LoopEvent(asyncio.Event):
+    """An event that knows its loop, so that the writer thread can set it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.loop = loop

@@ -1,0 +1,177 @@
+"""Calls that people try first, coming from other libraries: they work, or the error says what to write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from symphony_es import Symphony, entity
+from symphony_es.errors import ConfigurationError, DefinitionError
+from symphony_es.registry import NamedCallables
+from symphony_es.workflow import RetryPolicy
+
+
+@entity
+class GuessedNote:
+    id: str = ""
+    text: str = ""
+
+
+async def rate(context: Any) -> int:
+    """A step's function."""
+    return 7
+
+
+@pytest.fixture
+async def symphony() -> Any:
+    """A Symphony in memory."""
+    async with Symphony() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("checkpoint", "create_checkpoint"), ("checkpoints", "list_checkpoints"), ("undo", "rewind"), ("commit", "flush"),
+        ("save", "flush"), ("add", "entities.add"), ("get", "entities.get"), ("query", "entities.all"),
+    ],
+)  # fmt: skip
+async def test_a_name_of_another_library_says_what_to_write(symphony: Symphony, name: str, advice: str) -> None:
+    """On the Symphony; it is an AttributeError, so hasattr is False."""
+    with pytest.raises(AttributeError, match=advice):
+        getattr(symphony, name)
+    assert not hasattr(symphony, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"), [("query", "entities.all"), ("create", "entities.add"), ("exists", "in entities"), ("odd", "odd")]
+)
+async def test_a_name_of_another_library_on_entities(symphony: Symphony, name: str, advice: str) -> None:
+    """On the facade of entities; one that nobody guesses is an ordinary AttributeError."""
+    with pytest.raises(AttributeError, match=advice):
+        getattr(symphony.entities, name)
+
+
+@pytest.mark.parametrize("call", ["mapping", "keyword", "value", "name", "name and value"])
+async def test_a_function_is_started_however_its_arguments_are_given(symphony: Symphony, call: str) -> None:
+    """By a dict, by keyword, by position, by its name; its handle is awaited, asked and shown."""
+
+    @symphony.workflow
+    async def research(topic: str, depth: int = 1) -> str:
+        return f"{topic}{depth}"
+
+    start = symphony.workflows.start
+    starts: dict[str, Callable[[], Any]] = {
+        "mapping": lambda: start(research, {"topic": "x"}, run_id="r"),
+        "keyword": lambda: start(research, topic="x", run_id="r"),
+        "value": lambda: start(research, "x", run_id="r"),
+        "name": lambda: start("research", {"topic": "x"}, run_id="r"),
+        "name and value": lambda: start("research", "x", run_id="r"),
+    }
+    handle = await starts[call]()
+    assert await handle == await handle.result(timeout=5) == "x1"
+    assert handle.run_id == handle.run.run_id == "r"
+    assert handle.get_status() is handle.status
+    assert repr(handle) == "<RunHandle 'r' of 'research': completed, 0 steps completed>"
+    assert json.loads(json.dumps(handle.to_dict()))["result"] == handle.run.to_dict()["result"] == "x1"
+    assert repr(research) == "<CodeWorkflow research(topic: 'str', depth: 'int' = 1) -> 'str'>"
+    assert (await symphony.workflows.execute_workflow(research, "y", depth=2)).result == "y2"
+
+
+async def test_arguments_that_fit_nothing_are_refused_before_a_run_is_made(symphony: Symphony) -> None:
+    """Given twice, unknown, of no function, or a value where a mapping is due."""
+
+    @symphony.workflow
+    async def research(topic: str) -> str:
+        return topic
+
+    symphony.functions.register(rate)
+    declared = symphony.build_workflow("declared").add_function(rate).build()
+    for arguments, options in (
+        (({"topic": "x"},), {"topic": "y"}),
+        ((), {"topic": "x", "run_idd": "r"}),
+    ):
+        with pytest.raises(ConfigurationError):
+            await symphony.workflows.start(research, *arguments, **options)
+    with pytest.raises(ConfigurationError, match="context="):
+        await symphony.workflows.start(declared, topic="x")
+    with pytest.raises(ConfigurationError, match="mapping"):
+        await symphony.workflows.start(declared, "x")
+    assert await symphony.workflows.get_all_runs() == []
+
+
+async def test_a_saved_definition_is_found_by_its_name(symphony: Symphony) -> None:
+    """As long as one only is called so; two are told apart by their ids."""
+    symphony.functions.register(rate)
+    await symphony.build_workflow("order").add_function(rate).save()
+    assert (await symphony.workflows.execute_workflow("order")).result == 7
+    await symphony.build_workflow("order").add_function("other", rate).save()
+    with pytest.raises(ConfigurationError, match="give the id"):
+        await symphony.workflows.start("order")
+
+
+async def test_cancel_and_pause_give_the_run(symphony: Symphony) -> None:
+    """So that its status can be read off at once; a handle names a run."""
+    definition = symphony.build_workflow("waits").add_wait("go").build()
+    handle = await symphony.workflows.start(definition)
+    assert (await symphony.workflows.pause(handle)) is handle.run
+    assert (await symphony.workflows.cancel(handle)) is handle.run
+    assert handle.run.status.value == "cancelled"
+    other = await symphony.workflows.start(definition)
+    with pytest.raises(TimeoutError):
+        await other.result(timeout=0.01)
+    assert (await other.cancel()).status.value == "cancelled"
+
+
+def test_a_retry_policy_takes_a_number_and_classes() -> None:
+    """And names its settings when they are called as elsewhere."""
+    assert RetryPolicy(3) == RetryPolicy(max_attempts=3)
+    assert RetryPolicy(3, on=(ValueError, ConfigurationError)).on == ("ValueError", "symphony_es.errors.ConfigurationError")  # type: ignore[arg-type]
+    assert RetryPolicy(3, on=(ValueError,)).allows(UnicodeError(), 1)  # type: ignore[arg-type]
+    with pytest.raises(DefinitionError, match="factor"):
+        RetryPolicy(backoff=2)  # type: ignore[call-arg]
+
+
+async def test_a_wait_says_which_time_its_default_belongs_to(symphony: Symphony) -> None:
+    """`timeout_s` ends an attempt, `within_s` the wait."""
+    with pytest.raises(DefinitionError, match="within_s"):
+        symphony.build_workflow("w").add_wait("shipped", timeout_s=600, default="late")
+    assert symphony.build_workflow("w").add_wait("shipped", within_s=600, default="late").build().steps
+
+
+def test_callables_are_registered_under_their_own_names() -> None:
+    """As a call and as a decorator; what was defined anew takes the place of the old, what only looks like it does not."""
+    functions = NamedCallables("function", "functions.register(name, fn)")
+    assert functions.register(rate) is functions.get("rate") is rate
+    anew: dict[str, Any] = {"__name__": __name__}
+    exec(compile("async def rate(context):\n    return 8\n", "cell", "exec"), anew)
+    assert functions.register("rate", anew["rate"]) is functions.get("rate")
+    with pytest.raises(ConfigurationError, match="replace=True"):
+        functions.register("rate", test_callables_are_registered_under_their_own_names)
+    with pytest.raises(ConfigurationError, match="no name of its own"):
+        functions.register(lambda: 1)
+    with pytest.raises(ConfigurationError, match="register"):
+        functions.register(5)  # type: ignore[call-overload]
+
+
+async def test_a_workflow_takes_the_place_of_another_one_when_told(symphony: Symphony) -> None:
+    """`replace=True`, which the error advises, works."""
+
+    @symphony.workflow(name="w")
+    async def one() -> int:
+        return 1
+
+    with pytest.raises(ConfigurationError, match="replace=True"):
+
+        @symphony.workflow(name="w")
+        async def two() -> int:
+            return 2
+
+    @symphony.workflow(name="w", replace=True)
+    async def three() -> int:
+        return 3
+
+    assert (await symphony.workflows.execute_workflow("w")).result == 3
