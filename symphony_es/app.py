@@ -870,6 +870,6 @@ def _path(given: str | Sequence[str | int]) -> str | tuple[str | int, ...]:
 
 
 def _absolute(path: object) -> Path:
-    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in os.fspath(path):
         raise ConfigurationError(f"state_dir is the path of a directory, not {path!r}")
     return Path(path).absolute()

@@ -7,6 +7,7 @@ removed one leaves. Between two pages the objects stand still.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from symphony_es.core.state.history import is_system
@@ -76,16 +77,15 @@ class Following:
             self._tell()
 
     async def _take_in(self, keys: dict[str, None]) -> None:
-        for key in keys:
-            if is_system(key):
-                continue
-            try:
-                if key in self._reading.world.records:
-                    await self._reading.refresh(key)
-                else:
+        mine = [key for key in keys if not is_system(key)]
+        live = [key for key in mine if key in self._reading.world.records]
+        for key in mine:
+            if key not in self._reading.world.records:  # what the others refer to is there before they are put to their states
+                with suppress(EntityNotFoundError):  # it was removed since
                     await self._reading.load_entities([key], strict=False)
-            except EntityNotFoundError:
-                continue  # it was removed since
+        for key in live:
+            with suppress(EntityNotFoundError):
+                await self._reading.refresh(key)
 
     def _tell(self) -> None:
         self._moved.set()

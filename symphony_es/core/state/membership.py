@@ -421,7 +421,8 @@ class Membership(Inherited):
         with self.lock:
             made = [record for record in beside.records.values() if record.world is beside]
             for record in made:
-                self.check_open(record)
+                if not self.read_only:
+                    self.check_open(record)
                 if record.key in self._records:
                     raise EntityExistsError(record.key, "it was added while it was loaded")
             for record in made:

@@ -52,7 +52,7 @@ async def refresh(world: World, history: StateHistory, entity: Any) -> list[Chan
             _check_free(record)
             if record.broken is not broken or (broken is None and not _is_newest(record, state)):
                 continue
-            if broken is None:
+            if broken is None and not world.read_only:
                 world.check_open(record)
             return _put_back(world, record, state)
     raise EntityBusyError(
@@ -61,8 +61,11 @@ async def refresh(world: World, history: StateHistory, entity: Any) -> list[Chan
 
 
 def _is_newest(record: EntityRecord, state: EntityState | None) -> bool:
-    """Whether an entity that is in step has the version that was read, and nothing of it waits to be submitted."""
-    return not record.pending and record.version == (0 if state is None else state.version)
+    """Whether an entity that is in step has the version that was read, and nothing of it waits to be submitted.
+
+    Where the log is only read, what was read is what another process has written since.
+    """
+    return record.world.read_only or (not record.pending and record.version == (0 if state is None else state.version))
 
 
 def _put_back(world: World, record: EntityRecord, state: EntityState | None) -> list[Change]:
