@@ -11,7 +11,7 @@ import copy
 import inspect
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
@@ -65,6 +65,7 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.core.state.past.forking import ForkReport
     from symphony_es.core.state.past.time_travel import TimeTravel
     from symphony_es.core.state.past.versions import Blame, EntityVersion
+    from symphony_es.core.state.past.walking import VersionState
     from symphony_es.facades.builders import AgentBuilder, TaskBuilder
     from symphony_es.workflow.definitions.builder import WorkflowBuilder
     from symphony_es_projections.audit_trail import AuditTrail
@@ -554,16 +555,36 @@ class Symphony:
         await self._resume(replay_until, entries[0], stop_runs=stop_runs, strict=strict)
         return entries[0].id
 
-    async def resume(self, *, replay_until: ReplayUntil = "latest", stop_runs: bool = False, strict: bool = False) -> ResumeReport:
+    async def resume(
+        self,
+        *,
+        replay_until: ReplayUntil = "latest",
+        stop_runs: bool = False,
+        strict: bool = False,
+        types: Iterable[str | type] | None = None,
+    ) -> ResumeReport:
         """Bring every entity to the head of the log, or to another position; checkpoints are not needed for it.
 
+        Entities of types whose names begin with one of `symphony_es.core.state.resting.AT_REST`, which adapters of other libraries
+        use, stay in the log until `entities.load` asks for them.
+
+        Args:
+            replay_until: where to stop: "latest", a position, or a time.
+            stop_runs: interrupt runs that execute in this process; without it they refuse the call.
+            strict: raise when a reference has no target.
+            types: classes or names of types: only their entities come to life, and what these refer to; the others stay in the log.
+
         Raises:
+            UnknownTypeError: nothing has one of the types.
             RunsInProgressError: runs execute in this process.
             RestorationError: a restorer failed; the old world is in place and nothing was appended.
         """
-        return await self._resume(replay_until, None, stop_runs=stop_runs, strict=strict)
+        chosen = None if types is None else frozenset(map(self.names.type_of, _several(types)))
+        return await self._resume(replay_until, None, stop_runs=stop_runs, strict=strict, types=chosen)
 
-    async def _resume(self, until: ReplayUntil, entry: Any, *, stop_runs: bool, strict: bool) -> ResumeReport:
+    async def _resume(
+        self, until: ReplayUntil, entry: Any, *, stop_runs: bool, strict: bool, types: frozenset[str] | None = None
+    ) -> ResumeReport:
         async with self._changing_world("a resume", restoring=self.world.restoring):
             engine = self.registry.get("workflow_engine")
             if engine.active_runs:
@@ -577,6 +598,7 @@ class Symphony:
                 checkpoint=entry,
                 strict=strict,
                 new_world=self.world_under_construction,
+                types=types,
             )
         for callback in self._restore_callbacks:
             result = callback(self)
@@ -604,6 +626,7 @@ class Symphony:
         shell = copy.copy(self)
         shell._world = world
         shell._attach_facades()
+        shell.workflows.by_name = self.workflows.by_name
         return shell
 
     def _install(self, world: World) -> None:
@@ -765,6 +788,26 @@ class Symphony:
         await self._settle(until)
         return await self.past.blame(entity, _path(path), since=since, until=until)
 
+    async def walk(
+        self, entity: EntityLike, *, newest_first: bool = False, since: Moment | None = None, until: Moment = "latest"
+    ) -> AsyncIterator[VersionState]:
+        """`async for version in symphony.walk(entity):` every version of an entity with its whole state, in one pass.
+
+        Costs that entity's own events once (newest first twice), and a copy of the state of each version that is taken.
+
+        Args:
+            entity: an object, an `EntityReference` or `"Type:id"`.
+            newest_first: begin with the last one.
+            since: only versions after a position or checkpoint, or from a time on.
+            until: only versions up to a moment.
+
+        Raises:
+            EntityNotFoundError: there never was such an entity; UnknownTypeError where nothing has such a type.
+        """
+        await self._settle(until)
+        async for version in self.past.walk(entity, newest_first=newest_first, since=since, until=until):
+            yield version
+
     async def fork(self, *, into: str | Path, at: Moment = "latest", on_progress: Callable[[int, int], None] | None = None) -> ForkReport:
         """A new log that begins with the states at a moment, and names where they come from. This log does not change.
 
@@ -867,6 +910,10 @@ class Symphony:
 
 def _path(given: str | Sequence[str | int]) -> str | tuple[str | int, ...]:
     return tuple(given) if isinstance(given, list) else given  # type: ignore[return-value]  # what else it is, the past refuses
+
+
+def _several(types: Iterable[str | type] | str | type) -> Iterable[str | type]:
+    return [types] if isinstance(types, str | type) else types
 
 
 def _absolute(path: object) -> Path:

@@ -40,6 +40,7 @@ SymphonyError
 │   ├── EntityOwnershipError (ValueError)       the object belongs to another Symphony, or to none
 │   ├── EntityBusyError (RuntimeError)          claimed by a transaction, or a resume or close is under way
 │   ├── EntityOutOfStepError (RuntimeError)     its last changes are not in the log: refresh() it
+│   ├── EntityDamagedError (RuntimeError)       an event in the log does not fit it: entities.repair() it
 │   ├── DetachedEntityError (RuntimeError)      removed, of a world that a resume has replaced, or of the past
 │   └── TransactionEndedError (RuntimeError)
 ├── RestorationError
@@ -182,7 +183,7 @@ class DecodeError(SymphonyError, ValueError):
 
 
 class DamagedEventError(DecodeError):
-    """An event whose check value, column types, order or body is wrong. Nothing of it is handed out."""
+    """An event whose check value, column types or place in the log is wrong. Nothing of it is handed out."""
 
     def __init__(self, position: object, entity: object, why: str) -> None:
         super().__init__(
@@ -434,6 +435,25 @@ class EntityOutOfStepError(EntityError, RuntimeError):
             f"`await symphony.refresh({entity!r})` puts it back and returns the changes it drops"
         )
         self.entity = entity
+
+
+def repair_call(entity: str) -> str:
+    """What to do about a damaged entity, in words."""
+    return f"`await symphony.entities.repair({entity!r})` goes on with the last good state, `state=` or `to=` with another one"
+
+
+class EntityDamagedError(EntityError, RuntimeError):
+    """An event of the log does not fit the entity: what was asked for cannot be done before the entity has been repaired.
+
+    Attributes:
+        entity: its key.
+        damage: version and position of that event, and what is wrong with it.
+    """
+
+    def __init__(self, entity: str, damage: Any) -> None:
+        super().__init__(f"{entity} is {damage}; {repair_call(entity)}")
+        self.entity = entity
+        self.damage = damage
 
 
 REPLACED = "its world has been replaced by a resume"

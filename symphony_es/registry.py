@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from symphony_es.errors import ConfigurationError, NotRegisteredError
+from symphony_es.naming import AllowedModules
 
 __all__ = ["NamedCallables", "ServiceRegistry", "invoke"]
 
@@ -59,6 +60,9 @@ class ServiceRegistry:
 class NamedCallables:
     """Callables of one kind by name: what stored data names and a process provides.
 
+    Attributes:
+        allowed: the modules whose functions data may name without their being registered.
+
     Example:
         >>> functions = NamedCallables("function", "functions.register(name, fn) adds one")
         >>> @functions.register("double")
@@ -72,6 +76,17 @@ class NamedCallables:
         self.kind = kind
         self._how = how
         self._callables: dict[str, Callable[..., Any]] = {}
+        self.allowed = AllowedModules()
+
+    def allow(self, prefix: str) -> None:
+        """Allow data to name functions by `module:qualname` that are defined in a module, or in what lies in it; it must be loaded by then.
+
+        The program's own file is always allowed.
+
+        Raises:
+            ConfigurationError: this is not the name of a module. Nothing has been changed.
+        """
+        self.allowed.allow(prefix)
 
     @overload
     def register(self, name: str, fn: _Fn, *, replace: bool = False) -> _Fn: ...

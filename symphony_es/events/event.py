@@ -77,6 +77,7 @@ class Event:
         transaction_id: id of the first event of its transaction (its own when it is that one).
         changes: its effect, in order; may be empty.
         data: what it says beyond its effect.
+        fault: why it cannot be read, though its check value holds: it damages its entity. It has no changes and no data then.
     """
 
     position: int
@@ -89,6 +90,7 @@ class Event:
     changes: tuple[Change, ...]
     metadata: EventMetadata
     data: Any = None
+    fault: str | None = None
 
     @property
     def reference(self) -> EntityReference:

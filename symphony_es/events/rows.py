@@ -269,19 +269,27 @@ def decode_changes(row: Row, body: Any = None) -> tuple[list[Change], int | None
 
 
 def decode_row(row: Row) -> Event:
-    """The event of a row.
+    """The event of a row. One whose check value holds, and whose changes or key cannot be read, has a `fault` and no changes.
 
     Raises:
         DamagedEventError: the row is damaged.
     """
     check_row(row)
-    transaction_id, changes, metadata, data = _decode_body(row)
     position, key, version, name, state = row
+    fault: str | None = None
+    try:
+        split_key(key)
+        transaction_id, changes, metadata, data = _decode_body(row)
+        if len(metadata) > _STATE_VERSION:
+            _check_metadata(row, metadata)
+    except (InvalidIdentifierError, DamagedEventError) as error:
+        # What a fold cannot take in damages the entity for every reader, and nobody else: the event is told as far as it can be.
+        fault = error.why if isinstance(error, DamagedEventError) else str(error)
+        transaction_id, changes, metadata, data = None, [], [], None
     _check_metadata(row, metadata)
     if transaction_id is not None and (type(transaction_id) is not bytes or len(transaction_id) != ID_BYTES):
         raise DamagedEventError(position, key, "the transaction id has another shape")
     try:
-        split_key(key)
         check_event_name(name)
         check_types(data, ("data",))
         check_types(metadata, ("metadata",), max_depth=MAX_DEPTH + 1)
@@ -299,6 +307,7 @@ def decode_row(row: Row) -> Event:
         changes=tuple((change[0], tuple(change[1]), *change[2:]) for change in changes),
         metadata=EventMetadata(**dict(zip(_METADATA_FIELDS, metadata, strict=False))),
         data=data,
+        fault=fault,
     )
 
 

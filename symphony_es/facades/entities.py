@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from symphony_es.core.state.repair import repair
 from symphony_es.core.state.tracking.live import kind_of
-from symphony_es.errors import EntityNotFoundError
+from symphony_es.errors import EntityBusyError, EntityNotFoundError
 from symphony_es.events.references import EntityReference
 from symphony_es.guesses import pointing_out
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.core.state.past.moments import Moment
 
 __all__ = ["Entities"]
 
@@ -167,6 +169,26 @@ class Entities:
                 raise
         return [self._handed(self._symphony.world.get(key)) for key in keys]
 
+    async def repair(self, entity: Any, state: dict[str, Any] | None = None, *, to: Moment | None = None) -> Any:
+        """Repair an entity that an event of the log does not fit, and return its live object.
+
+        Its whole state is appended as an event named `EntityRepaired`, with the attribution in force; versions go on counting. Objects
+        that hold the `UnrestoredEntity` get the live object in its place. Costs the entity's own events, and a look at what is live.
+
+        Args:
+            entity: object, reference or `"Type:id"`.
+            state: the state it is to have: plain data. Left out: its last good state.
+            to: the state it had then: a version of the entity as a whole number, or a datetime, or a checkpoint's id or name.
+
+        Raises:
+            EntityNotFoundError: there is no such entity, or it has no such state.
+            ConfigurationError: it is not damaged, or both `state` and `to` are given.
+            UnstorableValueError: the state is no plain data.
+            ConcurrencyError: somebody else appended meanwhile. In all cases nothing is appended.
+            RestorationError: inside a transaction; or the restorer failed: then the entity is repaired, and `load` makes it live.
+        """
+        return await repair(self._symphony, self._symphony.names.key(entity), state, to)
+
     @overload
     def all(self, entity_type: type[_T]) -> list[_T]: ...
     @overload
@@ -215,6 +237,26 @@ class Entities:
         with names.explaining(key):
             self._symphony.world.remove(key)
 
+    async def unload(self, entity: Any, entity_id: str | None = None) -> None:
+        """Let go of the live object of an entity, named as for `get`: it stays in the log, and `load` makes a new object of it.
+
+        What has been changed is durable first. The object in hand can no longer be changed. Live entities that refer to it keep that
+        object, so unload what nothing live refers to.
+
+        Raises:
+            EntityNotFoundError: there is none that is live.
+            EntityBusyError: a transaction claims it, or it is a run that executes.
+            EntityOutOfStepError: changes of it could not be appended. In all cases it stays live.
+        """
+        symphony = self._symphony
+        key = symphony.names.key(entity, entity_id)
+        with symphony.names.explaining(key):
+            record = symphony.world.record_for(key)
+        engine = symphony.registry.get("workflow_engine") if "workflow_engine" in symphony.registry else None
+        if engine is not None and record.entity_type == "Workflow" and engine.active.get(record.obj) is not None:
+            raise EntityBusyError.during(key, "its execution", "an unloading")
+        await symphony.world.unload(record)
+
     def delete(self, entity: Any, entity_id: str | None = None) -> None:
         """Remove an entity; see `remove`."""
         self.remove(entity, entity_id)
@@ -248,4 +290,3 @@ class Entities:
             UnstorableValueError: its state or `data` holds what cannot be stored; nothing is recorded.
         """
         self._symphony.world.record(entity, event_name, data)
-

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.core.state.world import World
-from symphony_es.errors import EntityNotFoundError, EntityTypeError
+from symphony_es.errors import EntityNotFoundError, EntityTypeError, UnknownValueError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 
@@ -65,6 +65,7 @@ def get_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T:
     Raises:
         EntityNotFoundError: there is none.
         EntityTypeError: what was given, or what is found, is no `cls`.
+        UnknownValueError: a class that its values need is not known here; the message says what to do.
     """
     if isinstance(given, cls):
         return given
@@ -73,6 +74,8 @@ def get_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T:
 
 
 def _checked(cls: type[_T], key: str, found: Any) -> _T:
+    if isinstance(found, UnrestoredEntity) and found.missing:
+        raise UnknownValueError(found.missing)
     if isinstance(found, UnrestoredEntity):
         raise EntityNotFoundError(key, f"it is in the log, but could not be restored: {found.reason}")
     if not isinstance(found, cls):

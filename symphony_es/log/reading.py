@@ -145,6 +145,14 @@ class LogReader(Inherited):
                 waiting.pop()
             room -= LOOK_UP_ROWS + len(rows)
 
+    def state_before(self, key: str, position: int) -> EntityState | None:
+        """One entity's state right before a position, folded from its first event on; blocks. None where it had no event."""
+        fold, version = Fold(), 0
+        while rows := self._recorder.read_entity(key, after_version=version, until_position=position - 1, limit=PAGE):
+            fold.apply_rows(rows)
+            version = rows[-1][2]
+        return fold.states.get(key)
+
     async def read(
         self, after: int = 0, until: int | None = None, names: Sequence[str] = (), page: int = 1000
     ) -> AsyncIterator[list[Event]]:

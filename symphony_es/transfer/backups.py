@@ -75,7 +75,7 @@ async def backup(directory: Path | str, target: Path | str, *, on_progress: OnPr
 
 
 async def restore(backup_directory: Path | str, directory: Path | str, *, on_progress: OnProgress | None = None) -> BackupReport:
-    """Put a backup in place as a state directory. The backup is verified first, and stays as it is.
+    """Put a backup in place as a state directory. The backup is verified first, and stays as it is; entities damaged in it stay damaged.
 
     Args:
         directory: it must not exist, be empty, or hold a log without events.
@@ -90,7 +90,7 @@ async def restore(backup_directory: Path | str, directory: Path | str, *, on_pro
     origin, to = absolute(backup_directory), absolute(directory)
     await in_thread(lambda _: check_free_directory(to))
     report: VerifyReport = await verify(origin)
-    if not report.ok:
+    if not report.whole:  # an entity that is damaged is as damaged as it was, and can be repaired
         raise BackupDamagedError(origin, report)
     async with building(to) as place:
         return await in_thread(lambda stop: _backup(origin, place, to, stop, on_progress))

@@ -19,7 +19,7 @@ from symphony_es.core.state.snapshots import writing as snapshot_writing
 from symphony_es.core.state.snapshots.retention import spares_little
 from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.errors import SnapshotDamagedError, StorageUnavailableError
-from symphony_es.events.fold import EntityState
+from symphony_es.events.fold import Damage, EntityState
 from symphony_es.events.values import plain_equal
 from tests.application import Customer
 
@@ -31,7 +31,17 @@ def state(key: str, number: int = 0, *, deleted: bool = False, version: int = 3)
 
 
 def many(count: int) -> dict[str, EntityState]:
-    return {f"E:{number:06d}": state(f"E:{number:06d}", number, deleted=number % 17 == 3) for number in range(count)}
+    """Some are deleted, some damaged, of these some have no good state."""
+    made = {f"E:{number:06d}": state(f"E:{number:06d}", number, deleted=number % 17 == 3) for number in range(count)}
+    for number in range(count):
+        if number % 13 == 3:
+            made[f"E:{number:06d}"].damage = Damage(2, number, "it does not fit: ä")
+    return made
+
+
+def kept(states: dict[str, EntityState]) -> dict[str, EntityState]:
+    """What a snapshot keeps: no tombstones, unless the entity is damaged."""
+    return {key: each for key, each in states.items() if not each.deleted or each.damage is not None}
 
 
 def ordered(states: dict[str, EntityState]) -> list[EntityState]:
@@ -56,13 +66,14 @@ def store(tmp_path: Path) -> SnapshotStore:
 class TestReading:
     @pytest.mark.parametrize("count", [0, 1, 5, 3000])
     async def test_what_is_written_is_read(self, store: SnapshotStore, count: int) -> None:
-        """All of it, one, and some; tombstones, versions and generations included; the system's own entities are not counted."""
+        """All of it, one, and some; damage, versions and generations included; the system's own entities are not counted."""
         states = many(count)
         states["symphony.Checkpoint:c"] = state("symphony.Checkpoint:c")
         info = await store.write(7, ANCHOR, ordered(states))
         assert (info.position, info.event_id, info.commitment, info.time_ns) == (7, *ANCHOR)
         assert info.entity_count == sum(not each.deleted for each in many(count).values())
         assert info.size_bytes == (store.directory / info.name).stat().st_size
+        states = kept(states)
         assert same_all(store.read_all(info), states)
         for key in [*sorted(states)[:: max(1, count // 20)], "A:never", "E:000000x", "z:never"]:
             assert same(store.read_some(info, [key]).get(key), states.get(key)), key
@@ -113,7 +124,9 @@ class TestMerging:
                 for n in data.draw(st.sets(numbers, max_size=10))
             }
             store = SnapshotStore(tmp_path_factory.mktemp("merge"))
-            expected = {**base, **changed}
+            for each in data.draw(st.lists(st.sampled_from([*base.values(), *changed.values()] or [state("E:no")]), max_size=8)):
+                each.damage = Damage(1, 2, "why")
+            expected = kept({**base, **changed})
 
             async def run() -> None:
                 info = await store.write(5, ANCHOR, ordered(base))
@@ -146,7 +159,7 @@ class TestMerging:
         merged = await store.merge(info, changed, 2, ANCHOR)
         assert decoded < 20_000
         monkeypatch.undo()
-        assert same_all(store.read_all(merged), {**states, **changed})
+        assert same_all(store.read_all(merged), kept({**states, **changed}))
 
     async def test_the_event_loop_goes_on_while_a_snapshot_is_written(self, store: SnapshotStore) -> None:
         """A heartbeat is never held up for long, however large the snapshot."""
@@ -189,6 +202,7 @@ class TestDamage:
     async def test_reading_one_entity_never_hands_out_a_damaged_state(self, store: SnapshotStore) -> None:
         """It is right, or a typed error; never altered, never missing."""
         states = many(6)
+        states["E:000005"].damage = Damage(1, 2, "why")
         info = await store.write(3, ANCHOR, ordered(states))
         path = store.directory / info.name
         content = path.read_bytes()

@@ -129,11 +129,11 @@ def test_a_snapshot_that_lies_is_refused(tmp_path: Path, lie: str) -> None:
 
 async def test_a_header_of_a_later_format_is_named(tmp_path: Path) -> None:
     """A file of a later version is not called damaged for its check value."""
-    header = struct.pack(">8sHHQQ16s32s", b"\x89SYMSNAP", 2, 0, 1, 1, b"e" * 16, b"c" * 32)
+    header = struct.pack(">8sHHQQ16s32s", b"\x89SYMSNAP", 3, 0, 1, 1, b"e" * 16, b"c" * 32)
     rest = snapshot([])[HEADER_BYTES:]
     (tmp_path / f"{1:020d}.snap").write_bytes(header + struct.pack(">I", crc32(header)) + rest)
     ((_, why),) = SnapshotStore(tmp_path).damaged
-    assert "format 2" in why
+    assert "format 3" in why
 
 
 async def test_a_lying_base_is_not_merged(tmp_path: Path) -> None:

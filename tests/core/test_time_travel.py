@@ -15,7 +15,6 @@ from symphony_es.core.state.opening import open_to_read
 from symphony_es.errors import (
     CheckpointNotFoundError,
     ConfigurationError,
-    DamagedEventError,
     DetachedEntityError,
     EntityNotFoundError,
     LogUnavailableError,
@@ -242,12 +241,17 @@ class TestHistory:
             await symphony.history("Customer:nobody")
 
     async def test_an_event_that_does_not_fit_is_damaged(self, symphony: Symphony) -> None:
-        """History and blame say it as every other look at the state does, with the position."""
+        """History and blame mark it as every other look at the state does, and go on with the last good state."""
         await symphony.log.append([an_event(1, "Made", (SET, (), {"a": 1}))])
         await symphony.log.append([an_event(2, "Changed", (REMOVE, ("b",)))])
-        for look in (symphony.history("Old:1"), symphony.blame("Old:1", "a"), symphony.past.state_of("Old:1")):
-            with pytest.raises(DamagedEventError, match="position 2"):
-                await look
+        await symphony.log.append([an_event(3, "Changed", (SET, ("a",), 2))])
+        state = await symphony.past.state_of("Old:1")
+        assert state.damage is not None
+        assert (state.damage.version, state.damage.position) == (2, 2)
+        assert (state.data, state.version) == ({"a": 1}, 3)
+        versions = await symphony.history("Old:1")
+        assert [(version.damage, len(version.changes)) for version in versions] == [(None, 1), (state.damage, 0), (state.damage, 0)]
+        assert [blame.event.version for blame in await symphony.blame("Old:1", "a")] == [1]
         with pytest.raises(ConfigurationError, match="at least one"):
             await symphony.history("Old:1", limit=0)
 

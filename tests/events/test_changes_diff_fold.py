@@ -103,15 +103,23 @@ UNFITTING: list[Any] = [
 
 @pytest.mark.parametrize("change", UNFITTING, ids=repr)
 def test_what_does_not_fit_is_a_change_error(change: Any) -> None:
-    """Every change that does not fit its state is a ChangeError that names the change; the ones before it have been applied."""
+    """Every change that does not fit its state is a ChangeError that names the change; the ones before it have been applied.
+
+    A fold takes them back and marks the entity.
+    """
     for own_values in (False, True):
         before = state()
         with pytest.raises(ChangeError, match="change 1 "):
             apply_changes(before, [(SET, ("first",), 1), change], own_values=own_values)
         assert before["first"] == 1
-        with pytest.raises(DamagedEventError, match="is damaged"):
-            fold = Fold({"Task:a": EntityState("Task:a", state(), 1, 1)}, 1)
-            fold._apply(2, "Task:a", 2, [(SET, ("first",), 1), change], None, None, own_values=own_values)
+        fold = Fold({"Task:a": EntityState("Task:a", state(), 1, 1)}, 1)
+        damaged = fold.states["Task:a"]
+        fold._apply(damaged, 2, 2, "TaskChanged", [(SET, ("first",), 1), change], (None, None), own_values=own_values)
+        assert plain_equal(damaged.data, state())
+        assert (damaged.version, damaged.position) == (2, 2)
+        assert damaged.damage is not None
+        assert (damaged.damage.version, damaged.damage.position) == (2, 2)
+        assert damaged.damage.reason.startswith("change 1 ")
 
 
 @pytest.mark.parametrize("change", [(SET, ("n",), 1), (REMOVE, ("n",)), (APPEND, ("list",), 1)], ids=repr)
@@ -339,8 +347,6 @@ def test_applying_an_event_does_not_share_its_containers() -> None:
 @pytest.mark.parametrize(
     ("row", "why"),
     [
-        (row_of(2, version=2), "comes after"),
-        (row_of(1, version=2), "comes after"),
         (row_of(3, version=1), "version 1 after version 1"),
         (row_of(3, version=3), "version 3 after version 1"),
         (row_of(3, "Task:new", 2), "version 2 after version 0"),
@@ -351,8 +357,25 @@ def test_applying_an_event_does_not_share_its_containers() -> None:
     ],
     ids=lambda item: item if isinstance(item, str) else "",
 )
-def test_rows_that_are_out_of_order_are_damage(row: Row, why: str) -> None:
-    """Positions rise, versions go up by one, an entity begins with its creation: otherwise the row is named as damaged."""
+def test_rows_that_do_not_fit_damage_their_entity(row: Row, why: str) -> None:
+    """Versions go up by one, an entity begins with its creation: otherwise the entity is marked, and keeps what it was before the row."""
+    fold = Fold()
+    fold.apply_row(row_of(2, version=1, changes=((SET, (), {"status": "new"}),)))
+    before = encode_canonical(fold.states["Task:t1"].data)
+    fold.apply_row(row)
+    damaged = fold.states[row[1]]
+    assert damaged.damage is not None
+    assert (damaged.damage.version, damaged.damage.position) == (row[2], row[0])
+    assert why in damaged.damage.reason
+    assert fold.position == row[0]
+    assert encode_canonical(fold.states["Task:t1"].data) == before
+    assert {key for key, each in fold.states.items() if each.damage is not None} == {row[1]}
+
+
+@pytest.mark.parametrize("position", [1, 2])
+def test_rows_whose_positions_do_not_rise_are_damage(position: int) -> None:
+    """Positions rise: otherwise the row is named as damaged, and nothing of it is applied."""
+    row, why = row_of(position, "Task:new", 1, changes=((SET, (), {}),)), "after the event at position 2"
     fold = Fold()
     fold.apply_row(row_of(2, version=1, changes=((SET, (), {"status": "new"}),)))
     before = encode_canonical(fold.states["Task:t1"].data)

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,16 +229,41 @@ def test_what_no_other_process_could_find_is_refused_with_the_way_out(function: 
 )
 def test_a_name_that_leads_to_no_function_of_its_module_is_not_called(name: str) -> None:
     """A stored name reaches functions that the named module defines, and nothing through it."""
+    functions = NamedCallables("function", "register it")
     with pytest.raises(NotRegisteredError):
-        find_function(name, NamedCallables("function", "register it"))
+        find_function(name, functions)
+    for module in ("os", "json", "tempfile"):
+        functions.allow(module)
+    with pytest.raises(NotRegisteredError):
+        find_function(name, functions)
+    assert "no_such_module_at_all" not in sys.modules
 
 
-def test_a_function_of_the_main_module_is_found_by_the_name_it_is_run_as(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a script it is `__main__:f`; of `python -m package.module` it is the module's own name, which others can import."""
+def test_a_function_is_called_where_its_module_is_allowed() -> None:
+    """By prefix, at a dot; a function that nobody has registered, handed over or allowed is not, though its module is loaded."""
+    functions = NamedCallables("function", "register it")
+    with pytest.raises(NotRegisteredError, match=r"symphony\.functions\.allow\('json'\)"):
+        find_function("json:loads", functions)
+    functions.allow("js")
+    with pytest.raises(NotRegisteredError):
+        find_function("json:loads", functions)
+    functions.allow("json")
+    assert find_function("json:loads", functions) is json.loads
+    with pytest.raises(ConfigurationError, match="not the name of a module"):
+        functions.allow("json:loads")
+
+
+def test_a_function_of_the_main_module_is_found_by_the_name_it_is_run_as(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a notebook it is `__main__:f`; of a script, and of `python -m package.module`, the name by which others can import the file."""
     monkeypatch.setattr(importable, "__module__", "__main__")
     monkeypatch.setattr(sys.modules["__main__"], "importable", importable, raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", None)
     assert name_function(importable, None) == "__main__:importable"
+    assert find_function("__main__:importable", NamedCallables("function", "register it")) is importable
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "folder" / "script-1.py"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert name_function(importable, None) == "folder.script-1:importable"
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", sys.modules[__name__].__spec__ or __spec__)
     assert name_function(importable, None) == f"{__name__}:importable"
 

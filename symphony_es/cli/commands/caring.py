@@ -25,7 +25,12 @@ GOOD, FOUND_WRONG = 0, 1
 def register(parsers: Parsers) -> None:
     """Add the commands of this module."""
     command = parsers.add("verify", verify, "check every event and snapshot; names the first bad position")
-    command.add_argument("--fold", action="store_true", help="apply every event as well, and compare with the snapshots")
+    command.add_argument(
+        "--fold",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="apply every event as well, and compare with the snapshots; --no-fold takes about half the time and finds no damaged entity",
+    )
     parsers.add("stats", stats, "how much there is, and how much room it takes")
     parsers.add("doctor", doctor, "look for what could become a trouble, and say what to do")
     command = parsers.add("prune", prune, "remove snapshots that no checkpoint needs to load fast; no event is ever removed", writes=True)
@@ -44,6 +49,8 @@ async def verify(given: argparse.Namespace) -> int:
             where = f"position {problem.position}" if problem.position is not None else "the file"
             print(f"{where}{f' ({output.safe(problem.entity)})' if problem.entity else ''}: {output.safe(problem.what)}")
             print(f"    {output.safe(problem.way_out)}")
+        for entity, damage in report.repaired.items():
+            print(f"{output.safe(entity)} was {output.safe(str(damage))}; it has been repaired")
         for name, why in report.damaged_snapshots:
             print(f"snapshot {output.safe(name)} cannot be trusted, and is rebuilt from the log: {output.safe(why)}")
         print(_verdict(report))
@@ -59,12 +66,14 @@ def _summary(report: VerifyReport) -> dict[str, Any]:
         "first_bad_position": report.first_bad_position,
         "problem_count": report.problem_count,
         "snapshots": report.snapshots,
+        "damaged_entities": sorted(report.damaged),
+        "repaired_entities": sorted(report.repaired),
         "damaged_snapshots": damaged,
     }
 
 
 def _problem(problem: Any) -> dict[str, Any]:
-    return {name: getattr(problem, name) for name in ("position", "entity", "what", "way_out")}
+    return {name: getattr(problem, name) for name in ("position", "entity", "version", "what", "way_out")}
 
 
 def _verdict(report: VerifyReport) -> str:

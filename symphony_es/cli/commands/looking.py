@@ -173,15 +173,16 @@ async def entities(given: argparse.Namespace) -> None:
     found = [view.state(reference) for reference in view.all(given.type)]
     if given.json:
         for state in found:
-            output.json_line({"entity": state.key, "version": state.version, "position": state.position})
+            damaged = {"damage": str(state.damage)} if state.damage is not None else {}
+            output.json_line({"entity": state.key, "version": state.version, "position": state.position, **damaged})
     else:
-        rows = [(state.key, state.version, state.position) for state in found]
+        rows = [(state.key + (" (damaged)" if state.damage is not None else ""), state.version, state.position) for state in found]
         output.table(("entity", "version", "position"), rows, f"no entities of type {given.type} at position {view.position}")
 
 
 async def show(given: argparse.Namespace) -> None:
     """`symphony-es show`."""
-    from symphony_es.errors import format_path
+    from symphony_es.errors import format_path, repair_call
     from symphony_es.events.references import find_references
     from symphony_es.transfer.text import plain_as_json
 
@@ -190,10 +191,14 @@ async def show(given: argparse.Namespace) -> None:
         state = await opened.past.state_of(given.entity, position)
     references = [{"path": format_path(path), "target": str(target)} for path, target in find_references(state.data)]
     if given.json:
-        told = {"entity": state.key, "version": state.version, "position": state.position, "at": position}
+        told: dict[str, Any] = {"entity": state.key, "version": state.version, "position": state.position, "at": position}
+        if state.damage is not None:
+            told["damage"] = str(state.damage)
         output.json_line({**told, "state": plain_as_json(state.data), "references": references})
         return
     print(f"{output.safe(state.key)}  version {state.version}, of the event at position {state.position}; as of position {position}")
+    if state.damage is not None:
+        print(f"  {output.safe(str(state.damage))}; this is the last good state. {repair_call(state.key)}")
     output.pairs({f"  {name}": output.brief(value, 200) for name, value in (state.data or {}).items()})
     for reference in references:
         print(f"  {output.safe(reference['path'])} -> {output.safe(reference['target'])}")
@@ -224,9 +229,12 @@ async def history(given: argparse.Namespace) -> None:
         versions = await opened.past.history(given.entity, after_version=given.after_version, limit=given.limit)
     for version in versions:
         if given.json:
-            output.json_line({**_heading(version.event), "changes": [_change_as_json(change) for change in version.changes]})
+            told = {"damage": str(version.damage)} if version.damage is not None else {}
+            output.json_line({**_heading(version.event), "changes": [_change_as_json(change) for change in version.changes], **told})
             continue
         print(f"version {version.version}  {_line(version.event)}")
+        if version.damage is not None:
+            print(f"    not applied: {output.safe(str(version.damage))}")
         _print_changes(version.changes)
 
 

@@ -15,13 +15,14 @@ from symphony_es.core.state.bulk import kept_objects
 from symphony_es.core.state.history import live_states
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.report import Difference, ResumeReport, UnresolvedReference
+from symphony_es.core.state.resting import waking
 from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
 from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
 from symphony_es.core.state.tracking.entity_restorer import FLAT, DeclaredEntityRestorer
 from symphony_es.core.state.tracking.making import Making, left_out
 from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.core.state.world import World
-from symphony_es.errors import UnresolvedReferenceError
+from symphony_es.errors import UnresolvedReferenceError, repair_call
 from symphony_es.events.diff import diff
 from symphony_es.events.identifiers import MAX_ID_BYTES, check_entity_id, check_entity_type
 from symphony_es.events.references import Path
@@ -29,7 +30,7 @@ from symphony_es_projections.references import References
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
-    from symphony_es.events.fold import EntityState, Fold
+    from symphony_es.events.fold import Damage, EntityState, Fold
 
 __all__ = ["build_world", "note_difference"]
 
@@ -39,7 +40,16 @@ SLICE_S = 0.005
 LOOK = 32  # entities between two looks at the clock
 
 
-async def build_world(shell: Host, world: World, fold: Fold, report: ResumeReport, *, strict: bool) -> None:
+async def build_world(
+    shell: Host,
+    world: World,
+    fold: Fold,
+    report: ResumeReport,
+    *,
+    strict: bool,
+    everything: bool = True,
+    types: frozenset[str] | None = None,
+) -> None:
     """Fill a world under construction from the states of a fold.
 
     Args:
@@ -48,17 +58,28 @@ async def build_world(shell: Host, world: World, fold: Fold, report: ResumeRepor
         fold: the states to restore.
         report: filled in.
         strict: raise when a reference has no target.
+        everything: also what a resume leaves at rest.
+        types: without `everything`, only entities of these types, and what they refer to.
 
     Raises:
         RestorationError: a restorer failed. The new world must be thrown away.
         UnresolvedReferenceError: `strict`, and a target is missing.
     """
-    states = await asyncio.to_thread(live_states, fold)
+    alive, report.damaged = await asyncio.to_thread(_alive_and_damaged, fold)
+    world.damaged.update(report.damaged)
+    chosen = None if everything else await asyncio.to_thread(waking, alive, types)
+    states = alive if chosen is None else chosen
+    world.in_part = chosen is not None
     builder = WorldBuilder(shell, world, report)
     await builder.create(list(states.values()))
     await builder.connect(strict=strict)
     await builder.compare()
-    world.entity_count = len(states)
+    world.entity_count = len(alive)
+
+
+def _alive_and_damaged(fold: Fold) -> tuple[dict[str, EntityState], dict[str, Damage]]:
+    damaged = {key: state.damage for key, state in fold.states.items() if state.damage is not None}
+    return live_states(fold), dict(sorted(damaged.items()))
 
 
 class WorldBuilder:
@@ -117,7 +138,7 @@ class WorldBuilder:
                 if not key.startswith(self._prefix):
                     self._turn_to(state)
                 maker, data = self._maker, state.data or {}
-                if maker is None or state.state_version != maker.state_version:
+                if maker is None or state.state_version != maker.state_version or state.damage is not None:
                     return at - start
                 entity_id = key[len(self._prefix) :]
                 if "\0" in entity_id or not 0 < len(entity_id) <= _SURELY_AN_ID:
@@ -154,11 +175,15 @@ class WorldBuilder:
             self._maker = restorer
 
     async def _restore(self, state: EntityState) -> None:
-        """Have an object made by the restorer of its type, whatever that does."""
+        """Have an object made by the restorer of its type, whatever that does; a damaged entity is kept as its last good state."""
         world, reference = self.world, state.reference
-        world.under_restoration = reference
-        made = await world.restorers.restore_entity(reference, state.data or {}, state.state_version, self.context)
-        world.under_restoration = None
+        if state.damage is not None:
+            self.report.damaged[state.key] = world.damaged[state.key] = state.damage
+            made = world.restorers.keep(reference, state.data or {}, f"{state.damage}; {repair_call(state.key)}", self.context)
+        else:
+            world.under_restoration = reference
+            made = await world.restorers.restore_entity(reference, state.data or {}, state.state_version, self.context)
+            world.under_restoration = None
         restorer = world.restorers.restorer_for(state.entity_type)
         record = EntityRecord(world, state.key, made, restorer, version=state.version, generation=state.generation, shadow=state.data or {})
         world.install(record)

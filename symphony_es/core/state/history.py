@@ -70,7 +70,7 @@ class StateHistory:
             except SnapshotDamagedError as error:
                 self._report(info, error)
                 continue
-            return Fold(states, info.position)
+            return Fold(states, info.position, self.log.state_before)
         return self._kept(position)
 
     def _kept(self, position: int) -> Fold:
@@ -119,7 +119,9 @@ class StateHistory:
         """
         self._check(position)
         base, states = await self._entities_base(keys, position)
-        folds = {key: Fold({key: states[key]} if key in states else {}, base) for key in keys}
+        # A snapshot has no tombstones: the events of an entity that it does not know are read from the first one on.
+        begin = base if self.snapshots is None else 0
+        folds = {key: Fold({key: states[key]}, base) if key in states else Fold(position=begin) for key in keys}
         await self.log.replay_entities(folds, position)
         for fold in folds.values():
             states.update(fold.states)

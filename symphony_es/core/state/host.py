@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from symphony_es.core.state.history import StateHistory
     from symphony_es.core.state.names import Names
+    from symphony_es.core.state.past.time_travel import TimeTravel
     from symphony_es.core.state.restore import RestoreManager
     from symphony_es.core.state.world import World
     from symphony_es.log.log import EventLog
@@ -96,6 +97,11 @@ class Host(Protocol):
 
     async def load_entities(self, keys: Sequence[str], *, strict: bool) -> None:
         """Make entities live that wait in the log: for the facade of entities."""
+        ...
+
+    @property
+    def past(self) -> TimeTravel:
+        """Every question about the past of the log."""
         ...
 
     async def create_checkpoint(self, name: str | None = None, metadata: Mapping[str, Any] | None = None) -> str:

@@ -19,7 +19,7 @@ from symphony_es.core.state.builder import WorldBuilder
 from symphony_es.core.state.history import StateHistory, is_system
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import EntityNotFoundError
+from symphony_es.errors import EntityDamagedError, EntityNotFoundError
 from symphony_es.events.references import find_references
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Loading:
 
         Raises:
             EntityNotFoundError: one of them is not in the log, or is deleted.
+            EntityDamagedError: one of them is damaged, and has no good state.
             RestorationError: a restorer failed.
             UnresolvedReferenceError: `strict`, and a target is missing. In all cases the live world is as it was.
         """
@@ -75,6 +76,8 @@ class Loading:
         states = await self._read(keys)
         for key in keys:
             if key not in states and key not in self.live.records:
+                if key in self.report.damaged:
+                    raise EntityDamagedError(key, self.report.damaged[key])
                 raise EntityNotFoundError(key, "the log has none, or it was removed")
         while states:
             await builder.create(sorted(states.values(), key=attrgetter("key")))
@@ -91,6 +94,9 @@ class Loading:
             absent = sorted(key for key in keys if not self._is_here(key))
             self.report.position = self.history.log.head
             states = await self.history.entities_at(absent, self.report.position)
+            for key, state in states.items():
+                if state.damage is not None and state.data is None:
+                    self.report.damaged[key] = state.damage
             alive = {key: state for key, state in states.items() if state.data is not None}
             found.update(alive)
             keys = {reference.key for state in alive.values() for _, reference in find_references(state.data)}

@@ -21,9 +21,11 @@ from symphony_es.core.state.transactions import Scope, Transaction, open_scope_o
 from symphony_es.errors import (
     REMOVED,
     UNDONE,
+    UNLOADED,
     ConfigurationError,
     DetachedEntityError,
     EntityBusyError,
+    EntityDamagedError,
     EntityExistsError,
     EntityNotFoundError,
     EntityOutOfStepError,
@@ -36,6 +38,7 @@ from symphony_es.errors import (
     UnstorableValueError,
 )
 from symphony_es.events.changes import REMOVE, Change
+from symphony_es.events.fold import Damage
 from symphony_es.events.identifiers import check_entity_id, check_entity_type
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import check_plain, check_types, copy_plain
@@ -76,6 +79,7 @@ class Membership(Inherited):
         self.sealed: str | None = None
         self.removed: dict[str, EntityRecord] = {}
         self.touched: set[str] = set()
+        self.damaged: dict[str, Damage] = {}
         self.watch: Watch | None = None  # while the hooks of restored objects run
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
@@ -171,11 +175,14 @@ class Membership(Inherited):
         Raises:
             DetachedEntityError: the object is not part of a world any more.
             EntityBusyError: a resume builds the world that may replace this one, or the Symphony is being closed.
-            ForkedProcessError: it is the parent process's.
+            ForkedProcessError: it is the parent process's. ReadOnlyError: the log is only read.
+            EntityDamagedError: an event of the log does not fit the entity.
         """
         self.check_process()
         if self.read_only:
             raise ReadOnlyError(f"{record.key}: this Symphony is open for reading only; nothing was changed")
+        if record.key in self.damaged:
+            raise EntityDamagedError(record.key, self.damaged[record.key])
         if record.closed is not None:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
@@ -189,6 +196,12 @@ class Membership(Inherited):
         """
         if self.forked_from is not None:
             raise ForkedProcessError(self.forked_from)
+
+    def mark_damaged(self, record: EntityRecord, damage: Damage) -> EntityDamagedError:
+        """Refuse changes of a live object from now on: an event of the log does not fit its entity. Returns the error that says so."""
+        self.damaged[record.key] = damage
+        record.closed = str(damage)
+        return EntityDamagedError(record.key, damage)
 
     def touch(self, record: EntityRecord) -> Sink:
         """Under construction: what restorers change in an object that has been made is not appended; it is compared with its state."""
@@ -310,7 +323,7 @@ class Membership(Inherited):
             return EntityReference(spec.name, check_entity_id(obj.id))
         if kind_of(obj) is not None or isinstance(obj, (str, EntityReference, UnrestoredEntity)):
             raise EntityTypeError(f"a {type(obj).__name__} is no entity; add an @entity object or one of a class of your own")
-        chosen = check_entity_type(entity_type or self._given_type(type(obj)) or type(obj).__name__)
+        chosen = check_entity_type(entity_type or self.given_type(type(obj)) or type(obj).__name__)
         restorer = self.restorers.restorer_for(chosen)
         if restorer is not None and restorer.restored_class is not None and not isinstance(obj, restorer.restored_class):
             raise EntityTypeError(
@@ -325,7 +338,7 @@ class Membership(Inherited):
             )
         return EntityReference(chosen, check_entity_id(identity))
 
-    def _given_type(self, cls: type) -> str | None:
+    def given_type(self, cls: type) -> str | None:
         """The name that a foreign class was registered under, where the application gave it one that is a type."""
         name = self.types.name_of(cls)
         return None if name is None or ":" in name else name
@@ -387,6 +400,8 @@ class Membership(Inherited):
         scope = scope_of(self)
         if scope is not None:
             scope.transaction.check_open(key)
+        if key in self.damaged:
+            raise EntityDamagedError(key, self.damaged[key])
         if key in self._records:
             raise EntityExistsError(key, "get it with symphony.entities.get")
         removed = self.removed.get(key)
@@ -428,6 +443,7 @@ class Membership(Inherited):
             for record in made:
                 record.world = self
                 self.install(record)
+            self.damaged.update(beside.damaged)
 
     def install(self, record: EntityRecord) -> None:
         """Make a record part of this world."""
@@ -444,6 +460,25 @@ class Membership(Inherited):
         self._foreign.pop(id(record.obj), None)
         if kind_of(record.obj) == "entity":
             record.obj.__dict__.pop("_symphony_record", None)
+
+    def let_go(self, record: EntityRecord) -> bool:
+        """Make an entity not live any more; it stays in the log. False where changes of it are not durable yet.
+
+        Raises:
+            EntityBusyError: a transaction claims it.
+            DetachedEntityError: it is not live.
+        """
+        with self.lock:
+            self.check_open(record)
+            if record.holder is not None:
+                raise EntityBusyError(record.key, record.holder.name, "an unloading")
+            if record.pending or self.outbox.holds(record):
+                return False
+            record.closed = UNLOADED
+            self.in_part, self.knows_all_ids = True, False
+            self._records.pop(record.key)
+            self._foreign.pop(id(record.obj), None)
+            return True
 
     def _begin_history(self, record: EntityRecord, state: dict[str, Any], name: str | None, data: Any) -> None:
         version = record.restorer.state_version if record.restorer is not None else 1

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.tracking.capture import field_names
+from symphony_es.core.state.restore import upcast_state
+from symphony_es.core.state.tracking.capture import field_names, plain_state
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, EntityTypeError, UnknownTypeError
 from symphony_es.events.comparison import ValueChange, compare_states
@@ -76,7 +77,7 @@ class Names:
                 return name
         world = self._world()
         live = next((record.entity_type for record in world.records.values() if type(record.obj) is cls), None) if world else None
-        return live or self._restorers.types.name_of(cls) or cls.__name__
+        return live or (world.given_type(cls) if world is not None else None) or cls.__name__
 
     def check_known(self, entity_type: str, entity: str | None = None, among: Iterable[str] = ()) -> None:
         """Refuse a type that nothing has.
@@ -170,11 +171,14 @@ class Names:
         if state is None or state.data is None:
             return []
         entity_type = state.entity_type
-        restorer = self._restorers.restorer_for(entity_type) if self._restorers is not None else None
+        if self._restorers is None:
+            return []
+        restorer = self._restorers.restorer_for(entity_type)
         if restorer is None or restorer.state_version == state.state_version:
             return []
         try:
-            return compare_states(state.data, restorer.upcast(copy_plain(state.data), state.state_version))
+            current = upcast_state(restorer, copy_plain(state.data), state.state_version, self._restorers.types)
+            return compare_states(state.data, plain_state(current, world) if (world := self._world()) is not None else current)
         except Exception:  # noqa: BLE001  the application's code; a question about the past is answered without it
             return []
 

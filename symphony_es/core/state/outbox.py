@@ -276,6 +276,11 @@ class Outbox:
         self._dirty.pop(record, None)
         self.broken.pop(record, None)
 
+    def holds(self, record: EntityRecord) -> bool:
+        """Whether changes of an entity are under way, or waiting; called with the lock held."""
+        self.settle()
+        return record in self._dirty or any(part[0] is record for flight in self._flights for part in flight.parts)
+
     def settle(self) -> None:
         """Take note of the submissions whose outcome has come; called with the lock held."""
         while self._flights and self._flights[0].ticket.done():

@@ -40,19 +40,20 @@ async def refresh(world: World, history: StateHistory, entity: Any) -> list[Chan
         EntityBusyError: a transaction claims it, or others change it all the time. Nothing is dropped.
         EntityNotFoundError: there is no such entity.
         DetachedEntityError: it was removed, or its world replaced, while its state was read. Nothing is dropped.
+        EntityDamagedError: an event of the log does not fit it. Its changes are refused until it has been repaired.
     """
     record = world.record_for(entity)
     for _ in range(MOST_READS):
         _check_free(record)
         await world.outbox.flush([])
         with world.lock:
-            broken = record.broken
+            broken, marked = record.broken, record.key in world.damaged  # what is damaged cannot be changed meanwhile
         state = await history.entity_at(record.key, history.log.head)
         with world.lock:
             _check_free(record)
-            if record.broken is not broken or (broken is None and not _is_newest(record, state)):
+            if record.broken is not broken or (broken is None and not marked and not _is_newest(record, state)):
                 continue
-            if broken is None and not world.read_only:
+            if broken is None and not marked and not world.read_only:
                 world.check_open(record)
             return _put_back(world, record, state)
     raise EntityBusyError(
@@ -65,7 +66,9 @@ def _is_newest(record: EntityRecord, state: EntityState | None) -> bool:
 
     Where the log is only read, what was read is what another process has written since.
     """
-    return record.world.read_only or (not record.pending and record.version == (0 if state is None else state.version))
+    if record.world.read_only or (state is not None and state.damage is not None):
+        return True  # of a damaged one, whatever has been submitted since cannot be applied
+    return not record.pending and record.version == (0 if state is None else state.version)
 
 
 def _put_back(world: World, record: EntityRecord, state: EntityState | None) -> list[Change]:
@@ -73,6 +76,9 @@ def _put_back(world: World, record: EntityRecord, state: EntityState | None) -> 
     record.dropped, record.pending, record.adoption = (), (), None
     world.outbox.forget(record)
     record.broken = None
+    if state is not None and state.damage is not None:
+        raise world.mark_damaged(record, state.damage)
+    world.damaged.pop(record.key, None)
     if state is None or state.deleted:
         record.version = 0 if state is None else state.version
         world.forget(record)

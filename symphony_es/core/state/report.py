@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from symphony_es.events.changes import Change
+from symphony_es.events.fold import Damage
 from symphony_es.events.readable import readable
 from symphony_es.events.references import EntityReference, Path
 from symphony_es.events.showing import html_table, show
@@ -39,6 +40,8 @@ class ResumeReport:
         checkpoint: id of the checkpoint it went back to or recovered from, or None.
         restored: how many entities became live objects.
         unrestored: entities kept as `UnrestoredEntity`, with the reason, by key.
+        damaged: entities that an event of the log does not fit, by key: which event, and why. `entities.repair` repairs one; until then
+            those that have a last good state are `UnrestoredEntity` objects of it.
         unresolved: references without a target.
         different: objects that differ from their states: a field a restorer left out, or added.
         unknown_values: names of classes whose values could not be made, by entity; it is among the `unrestored`, which say what to do.
@@ -53,6 +56,7 @@ class ResumeReport:
     checkpoint: str | None = None
     restored: int = 0
     unrestored: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, Damage] = field(default_factory=dict)
     unresolved: list[UnresolvedReference] = field(default_factory=list)
     different: list[Difference] = field(default_factory=list)
     unknown_values: dict[str, list[str]] = field(default_factory=dict)
@@ -65,7 +69,7 @@ class ResumeReport:
     @property
     def complete(self) -> bool:
         """Whether every entity is a live object, equal to its state, with all its references connected."""
-        return not (self.unrestored or self.unresolved or self.different or self.unknown_values)
+        return not (self.unrestored or self.damaged or self.unresolved or self.different or self.unknown_values)
 
     def __repr__(self) -> str:
         told = ", ".join(f"{len(found)} {what}" for what, found in self._findings() if found)
@@ -74,6 +78,7 @@ class ResumeReport:
     def _findings(self) -> list[tuple[str, Any]]:
         return [
             ("unrestored", self.unrestored),
+            ("damaged", self.damaged),
             ("references without a target", self.unresolved),
             ("different from their states", self.different),
             ("with unknown values", self.unknown_values),
@@ -99,6 +104,7 @@ class ResumeReport:
             "checkpoint": self.checkpoint,
             "restored": self.restored,
             "unrestored": dict(self.unrestored),
+            "damaged": {key: asdict(damage) for key, damage in self.damaged.items()},
             "unresolved": [(item.entity, list(item.path), item.target.key) for item in self.unresolved],
             "different": [(item.entity, [list(path) for path in item.paths]) for item in self.different],
             "unknown_values": dict(self.unknown_values),

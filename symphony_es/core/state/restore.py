@@ -268,17 +268,17 @@ class RestoreManager:
         restorer = self.restorer_for(reference.entity_type)
         stored = data
         if restorer is None:
-            return self._keep(reference, stored, f"no restorer is registered for {reference.entity_type}", context)
+            return self.keep(reference, stored, f"no restorer is registered for {reference.entity_type}", context)
         if version != restorer.state_version:
             data = upcast_state(restorer, data, version, self.types)
         if not restorer.wants_plain:
             data = revive(data, self.types)
         if not await restorer.can_restore(data):
-            return self._keep(reference, stored, f"{type(restorer).__name__}.can_restore said no", context)
+            return self.keep(reference, stored, f"{type(restorer).__name__}.can_restore said no", context)
         try:
             made = await restorer.restore(reference.entity_id, data, context)
         except UnknownValueError as error:
-            return self._keep(reference, stored, str(error), context, error.classes)
+            return self.keep(reference, stored, str(error), context, error.classes)
         except RestorationError:
             raise
         except Exception as error:
@@ -289,9 +289,10 @@ class RestoreManager:
         return made
 
     @staticmethod
-    def _keep(
+    def keep(
         reference: EntityReference, data: dict[str, Any], reason: str, context: RestorationContext, missing: Mapping[str, str] | None = None
     ) -> UnrestoredEntity:
+        """Register a state that no object is made of."""
         kept = UnrestoredEntity(reference, data, reason, missing)
         context.register_entity(reference.entity_type, reference.entity_id, kept)
         return kept

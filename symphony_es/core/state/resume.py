@@ -83,6 +83,7 @@ class Resumption:
         checkpoint: CheckpointEntry | None,
         strict: bool,
         new_world: Callable[[], World],
+        types: frozenset[str] | None = None,
     ) -> ResumeReport:
         """Bring the world to a position; see the module for the order of steps.
 
@@ -114,12 +115,15 @@ class Resumption:
                 rewind = Rewind(position=target, heads={}, events=[])  # objects as they were, and no event
             else:
                 rewind = await plan_rewind(self.log, fold, checkpoint.event_id if checkpoint is not None else None)
+            rewind.heal(fold)
             world = new_world()
-            await build_world(self.shell(world), world, fold, report, strict=strict)
+            await build_world(self.shell(world), world, fold, report, strict=strict, everything=False, types=types)
             await _to_the_end(self._replace(old, world, rewind))
             report.rewound = rewind.keys
         finally:
             old.sealed = None
+        if report.damaged:
+            logger.warning("entities_damaged", position=target, entities=list(report.damaged)[:100], count=len(report.damaged))
         report.damaged_snapshots = list(self.history.damaged)
         report.duration_s = time.monotonic() - started
         logger.info("world_resumed", position=target, checkpoint_id=report.checkpoint, duration_ms=round(report.duration_s * 1000, 1))

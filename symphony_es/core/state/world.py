@@ -130,6 +130,9 @@ class World(Membership):
             check_plain(data, ("data",))
             data = copy_plain(data)  # the caller may change what it has given before this is submitted
         record = self.record_for(entity)
+        if self.damaged:
+            with self.lock:
+                self.check_open(record)
         if event_name is None and data is None:
             self.foreign.record(record, None)
         else:
@@ -173,6 +176,14 @@ class World(Membership):
             return
         self.check_process()
         await self.outbox.flush([self.record_for(entity) for entity in entities] or None)
+
+    async def unload(self, record: EntityRecord) -> None:
+        """Make an entity not live any more, once all that was changed in it is durable; see `Entities.unload`."""
+        while True:
+            self.foreign.record(record, None)
+            await self.flush(record.reference)
+            if self.let_go(record):
+                return
 
     def close(self, why: str) -> None:
         """Detach all objects that are this world's own: changing one raises `DetachedEntityError` from now on."""

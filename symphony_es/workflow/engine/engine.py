@@ -11,16 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from symphony_es.errors import ConfigurationError
+from symphony_es.diagnostics import get_logger
+from symphony_es.errors import ConfigurationError, UnknownValueError
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.creation import DefinitionLike, new_run
 from symphony_es.workflow.engine.handle import RunHandle
+from symphony_es.workflow.engine.missing import check_complete, is_waiting_for_classes, runs_without_classes
 from symphony_es.workflow.engine.requests import RunRequests
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import UNFINISHED, WorkflowStatus
 
 __all__ = ["WorkflowEngine"]
 
+_log = get_logger(__name__)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when a run was created that does not say it
 
 
@@ -126,6 +129,9 @@ class WorkflowEngine(RunRequests):
 
         Runs whose parent is unfinished are taken up by it. Failed, paused and pending runs are left alone: `resume` takes them up.
 
+        A run that needs a class which is not known here keeps its status and is left alone, with a warning in the log of the program; the
+        report of the resume says what to do.
+
         Returns:
             Those runs, by the time of their creation.
 
@@ -133,6 +139,9 @@ class WorkflowEngine(RunRequests):
             RunInterruptedError, EntityOutOfStepError: the first one that a run raised; the others have ended by then.
         """
         runs = [run for run in self.runs() if run.status in UNFINISHED and self.active.get(run) is None and not self._has_driver(run)]
+        runs = [run for run in runs if self._can_go_on(run)]
+        for kept in runs_without_classes(self._symphony.world):
+            _log.warning("run_needs_classes", run_id=kept.reference.entity_id, classes=sorted(kept.missing), reason=kept.reason)
         ends = await asyncio.gather(*(self.resume(run, auto_checkpoint) for run in runs), return_exceptions=True)
         for end in ends:
             if isinstance(end, BaseException):
@@ -144,7 +153,18 @@ class WorkflowEngine(RunRequests):
     def _has_driver(self, run: Workflow) -> bool:
         """Whether a run is taken up by the run that started it, and only by that one."""
         parent = self._symphony.world.find(run.parent) if run.parent is not None else None
+        if is_waiting_for_classes(parent):
+            return True
         return isinstance(parent, Workflow) and parent.status not in (WorkflowStatus.COMPLETED, WorkflowStatus.CANCELLED)
+
+    @staticmethod
+    def _can_go_on(run: Workflow) -> bool:
+        try:
+            check_complete(run)
+        except UnknownValueError as error:
+            _log.warning("run_needs_classes", run_id=run.id, classes=sorted(error.classes), reason=str(error))
+            return False
+        return True
 
     def _add(self, run: Workflow) -> None:
         self._symphony.world.add(run, event_name="WorkflowCreated")

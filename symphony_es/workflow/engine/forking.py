@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.tracking.making import made_of
 from symphony_es.workflow.engine.past import FORK_EVENT, past_at, past_before_step
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
@@ -24,7 +25,7 @@ async def fork_run(
 ) -> Workflow:
     """See `WorkflowEngine.fork`."""
     past = await (past_at(symphony, run, at) if isinstance(at, int) else past_before_step(symphony, run, at))
-    state = past.state
+    state = made_of(past.state, symphony.world.types)
     step = None if isinstance(at, int) else at
     completed = state["outputs"]
     limit_s = run.definition.deadline_s

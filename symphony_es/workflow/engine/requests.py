@@ -21,6 +21,7 @@ from symphony_es.workflow.engine.drive import Drive, runs_around
 from symphony_es.workflow.engine.forking import fork_run
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain
+from symphony_es.workflow.engine.missing import check_complete
 from symphony_es.workflow.engine.retrying import take_back
 from symphony_es.workflow.engine.turns import Turns
 from symphony_es.workflow.runs.run import Workflow
@@ -83,11 +84,13 @@ class RunRequests:
 
         Raises:
             IllegalTransitionError: the run has completed or was cancelled, or executes already. Nothing has been appended.
+            UnknownValueError: it waits for a child run that needs a class which is not known here. Nothing has been appended.
             DefinitionChangedError: the run's history contradicts the new definition; the message reports how. Nothing has been
                 appended.
             RunInterruptedError, EntityOutOfStepError: as for `execute_workflow`.
         """
         run.check("resume")
+        check_complete(run)
         if definition is not None:
             await self._change_definition(run, as_definition(definition), force=force)
         return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))

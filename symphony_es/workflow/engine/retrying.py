@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.tracking.making import made_of
 from symphony_es.errors import ConfigurationError
 from symphony_es.workflow.definitions.nesting import step_at
 from symphony_es.workflow.engine.past import RETRY_EVENT, Past, address_of, past_before_step
@@ -14,6 +15,7 @@ from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.core.state.tracking.types import TypeTable
 
 __all__ = ["PATCH", "take_back"]
 
@@ -47,16 +49,16 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, che
         for other in around:
             run.outputs.pop(other, None)
             run.failures.pop(other, None)
-        _restore(run, past, around)
+        _restore(run, past, around, world.types)
         _forget_calls(run, set(dropped))
         run.returned = None
         run.move("retry", now)
     await world.flush(run)
 
 
-def _restore(run: Workflow, past: Past, around: list[str]) -> None:
+def _restore(run: Workflow, past: Past, around: list[str], types: TypeTable) -> None:
     """The values that the steps were to work with: the context, and what the composites around the step had decided."""
-    then = past.state
+    then = made_of(past.state, types)
     if thaw(run.context) != thaw(then["context"]):
         run.context = thaw(then["context"])
     for name in ("progress", "scopes"):

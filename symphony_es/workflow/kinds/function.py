@@ -1,20 +1,21 @@
 """Function steps: a function of the application, called with the run's context.
 
-The definition holds the function's name: one registered with `symphony.functions`, or `module:qualname` of a function that
-can be imported. Lambdas and closures have no name that another process could find, so they are refused when the definition
-is made, not after a crash.
+The definition holds the function's name: one registered with `symphony.functions`, or `module:qualname` of a function in a module. That
+is called where the application has put the function itself into a definition, or allows its module; nothing is imported because a
+definition names it. Lambdas and closures have no name that another process could find, so they are refused when the definition is made,
+not after a crash.
 """
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+from weakref import WeakValueDictionary
 
 from symphony_es.errors import DefinitionError, NotRegisteredError
+from symphony_es.naming import defined_under, stored_name
 from symphony_es.registry import NamedCallables, invoke
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import Step, register_step_kind
@@ -95,9 +96,9 @@ def name_function(function: str | Callable[..., Any], functions: NamedCallables 
     if registered is not None:
         return registered
     if isinstance(function, FunctionType):
-        module = _importable_module(function)
-        name = f"{module}:{function.__qualname__}"
-        if module is not None and _import_function(name) is function:
+        name = stored_name(function)
+        if defined_under(name) is function:
+            _handed[name] = function
             return name
     what = getattr(function, "__qualname__", None) or type(function).__qualname__
     raise DefinitionError(
@@ -108,40 +109,25 @@ def name_function(function: str | Callable[..., Any], functions: NamedCallables 
 
 
 def find_function(name: str, functions: NamedCallables) -> Callable[..., Any]:
-    """The function behind a name of a definition: a registered one first, else `module:qualname`.
+    """The function behind a name of a definition: a registered one, one that this process has put into a definition, an allowed one.
 
-    Only a function that the named module itself defines is accepted; a name that leads elsewhere is not called.
+    Nothing is imported because a definition names it, and only a function that the named module itself defines is accepted.
 
     Raises:
         NotRegisteredError: there is none.
     """
     if name in functions or ":" not in name:
         return functions.get(name)
-    function = _import_function(name)
-    if function is None:
-        how = f"{name} cannot be imported as a function of that module; or functions.register({name!r}, fn) names one"
+    function = _handed.get(name) or functions.allowed.find(name)
+    if not isinstance(function, FunctionType):
+        module = name.partition(":")[0]
+        how = (
+            f"import the module that defines it and call symphony.functions.allow({module!r}), "
+            f"or symphony.functions.register({name!r}, fn); nothing is imported because a definition names it"
+        )
         raise NotRegisteredError(functions.kind, name, functions.names(), how)
     return function
 
 
-def _importable_module(function: FunctionType) -> str | None:
-    # `python -m package.module` runs the module as __main__: its spec has the name that others import it by.
-    if function.__module__ != "__main__":
-        return function.__module__
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name if spec is not None else "__main__"
-
-
-def _import_function(name: str) -> FunctionType | None:
-    module_name, _, qualname = name.partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), *qualname.split("."))):
-        return None
-    try:
-        found: Any = sys.modules.get(module_name) or importlib.import_module(module_name)
-        for attribute in qualname.split("."):
-            found = getattr(found, attribute)
-    except (ImportError, AttributeError):
-        return None
-    if not isinstance(found, FunctionType) or found.__qualname__ != qualname:
-        return None
-    return found if found.__module__ in (module_name, "__main__") else None
+_handed: WeakValueDictionary[str, FunctionType] = WeakValueDictionary()
+"""Functions that the application itself has put into definitions, by the names that these hold: to hand one over is to register it."""

@@ -126,6 +126,8 @@ async def compare_positions(history: StateHistory, before: int, after: int, key:
     """
     if key is None:
         one, other = (await history.states_at(before)).states, (await history.states_at(after)).states
+        await _add_tombstones(history, one, other, before)
+        await _add_tombstones(history, other, one, after)
     else:
         one, other = [{key: state} if state is not None else {} for state in [await history.entity_at(key, at) for at in (before, after)]]
         if not one and not other:
@@ -136,6 +138,12 @@ async def compare_positions(history: StateHistory, before: int, after: int, key:
         if not is_system(name) and (difference := _compare(history, name, one, other)) is not None
     ]
     return StateDifference(before=before, after=after, entities=tuple(found))
+
+
+async def _add_tombstones(history: StateHistory, states: dict[str, EntityState], others: Mapping[str, EntityState], position: int) -> None:
+    """Look up what states do not tell of entities that others have: how many versions those had that are deleted by now."""
+    if history.snapshots is not None:  # which leave tombstones out
+        states.update(await history.entities_at([key for key in others if key not in states and not is_system(key)], position))
 
 
 def _compare(history: StateHistory, key: str, one: Mapping[str, EntityState], other: Mapping[str, EntityState]) -> EntityDifference | None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from symphony_es.log.log import EventLog
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from symphony_es.events.fold import EntityState
+    from symphony_es.events.fold import Damage, EntityState
 
 __all__ = ["FORK_TYPE", "ForkReport", "fork_log"]
 
@@ -41,12 +41,14 @@ class ForkReport:
         position: position of the origin that it began with.
         entities: how many entities it began with.
         events: how many events the new log has.
+        damaged: entities that were damaged there, by key: the new log goes on with their last good states.
     """
 
     directory: Path
     position: int
     entities: int
     events: int
+    damaged: dict[str, Damage] = field(default_factory=dict)
 
 
 async def fork_log(
@@ -86,7 +88,8 @@ async def fork_log(
     except BaseException:
         await asyncio.to_thread(shutil.rmtree, built, ignore_errors=True)
         raise
-    return ForkReport(directory=into, position=position, entities=len(states), events=events)
+    damaged = {key: state.damage for key, state in states.items() if state.damage is not None}
+    return ForkReport(directory=into, position=position, entities=len(states), events=events, damaged=damaged)
 
 
 def _check_target(into: Path) -> Path:
@@ -139,7 +142,7 @@ def _adopted(state: EntityState, before: list[NewEvent]) -> NewEvent:
         metadata=current_attribution.get().metadata(
             state_version=state.state_version if state.state_version != 1 else None, generation=state.generation or None
         ),
-        data={"version": state.version, "position": state.position},
+        data={"version": state.version, "position": state.position, **({"damage": str(state.damage)} if state.damage is not None else {})},
         event_id=uuid7(time.time_ns(), os.urandom(16)),
         transaction_id=before[0].event_id if before else None,
     )

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
-from symphony_es.events.comparison import ValueChange, trace_changes
+from symphony_es.core.state.past.walk import Walk
+from symphony_es.events.comparison import ValueChange
 from symphony_es.events.event import ADOPTION_EVENT
 from symphony_es.events.references import Path
 from symphony_es.events.rows import decode_row
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from symphony_es.core.state.names import Names
 
 __all__ = ["PathInTime", "path_in_time", "renames_in"]
-
 
 
 class PathInTime:
@@ -86,11 +86,11 @@ async def path_in_time(history: StateHistory, names: Names, key: str, path: Path
     log = history.log
     if await log.read_rows(log.base_position, until, 1, (ADOPTION_EVENT,), (key, f"{key}\0")):
         kept = log.base_state(key)
-        state, version = (kept.data, kept.version) if kept is not None else (None, 0)
-        async for rows in log.entity_pages(key, version, until):
+        walk = Walk(kept)
+        async for rows in log.entity_pages(key, kept.version if kept is not None else 0, until):
             for event in map(decode_row, rows):
-                state, changes = trace_changes(state, event.changes)
-                if event.name == ADOPTION_EVENT and (renamed := renames_in(changes)):
+                changes = walk.take(event, tell=event.name == ADOPTION_EVENT)
+                if changes and (renamed := renames_in(changes)):
                     renames.append((event.version, renamed))
     if names.state_version(key.partition(":")[0]) != 1:
         state_then = await history.entity_at(key, log.head if until is None else until)

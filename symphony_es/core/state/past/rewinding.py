@@ -17,7 +17,7 @@ from symphony_es.core.state.past.moments import check_boundary
 from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.diff import diff
 from symphony_es.events.event import NewEvent
-from symphony_es.events.fold import EntityState, Fold
+from symphony_es.events.fold import REPAIR_EVENT, EntityState, Fold
 from symphony_es.events.identifiers import uuid7
 
 if TYPE_CHECKING:
@@ -53,6 +53,14 @@ class Rewind:
         latest.update({event.entity_key: (event.version, event.metadata.generation or 0) for event in self.events})
         return latest
 
+    def heal(self, fold: Fold) -> None:
+        """Clear the marks of the target's states that are not damaged any more when the events have been appended."""
+        repaired = set(self.keys)
+        for key, now in self.heads.items():
+            then = fold.states.get(key)
+            if then is not None and (now.damage is None or key in repaired):
+                then.damage = None
+
 
 async def plan_rewind(log: EventLog, fold: Fold, cause: bytes | None) -> Rewind:
     """Work out what takes the log's states back to those of a fold; nothing is appended.
@@ -81,7 +89,7 @@ async def plan_rewind(log: EventLog, fold: Fold, cause: bytes | None) -> Rewind:
 
 
 async def _heads(log: EventLog, fold: Fold) -> dict[str, EntityState]:
-    present = Fold(position=fold.position)
+    present = Fold(position=fold.position, look_up=fold.look_up)
     async for rows in log.pages(fold.position, log.head, PAGE):
         for row in rows:
             if is_system(row[1]):
@@ -93,6 +101,11 @@ async def _heads(log: EventLog, fold: Fold) -> dict[str, EntityState]:
 
 
 def _way_back(now: EntityState, then: EntityState | None) -> list[Change]:
+    if now.damage is not None:
+        if then is not None and then.damage == now.damage:
+            return []  # it was as damaged as it is
+        # A repair says the whole state first.
+        return [(SET, (), then.data)] if then is not None and then.data is not None else [(SET, (), now.data or {}), (REMOVE, ())]
     if then is None or then.deleted:
         return [] if now.deleted else [(REMOVE, ())]
     if now.deleted:
@@ -103,12 +116,13 @@ def _way_back(now: EntityState, then: EntityState | None) -> list[Change]:
 def _rewound(
     key: str, now: EntityState, then: EntityState | None, changes: list[Change], position: int, before: list[NewEvent]
 ) -> NewEvent:
-    folded = 1 if now.deleted else now.state_version  # a creation begins with 1, whatever the tombstone had
+    # A creation begins with 1, whatever the tombstone had; so does a repair.
+    folded = 1 if now.deleted or now.damage is not None else now.state_version
     state_version = then.state_version if then is not None and then.state_version != folded else None
     return NewEvent(
         entity_key=key,
         version=now.version + 1,
-        name=REWIND_EVENT,
+        name=REWIND_EVENT if now.damage is None else REPAIR_EVENT,
         changes=changes,
         metadata=current_attribution.get().metadata(state_version=state_version, generation=now.generation + 1),
         data={"to": position},

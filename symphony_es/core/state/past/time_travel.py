@@ -12,11 +12,12 @@ from symphony_es.core.state.past.moments import LATEST, Moment, position_of, pos
 from symphony_es.core.state.past.rewinding import Rewind, plan_rewind
 from symphony_es.core.state.past.versions import Blame, EntityVersion, blame, versions
 from symphony_es.core.state.past.view import StateView
+from symphony_es.core.state.past.walking import VersionState, walk
 from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.paths import parse_path
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from symphony_es.core.state.checkpoint import CheckpointReader
     from symphony_es.core.state.history import StateHistory
@@ -119,6 +120,16 @@ class TimeTravel:
         after, last = await position_since(self.log, since, self._checkpoints), await self.position(until)
         with self.names.explaining(key):
             return await blame(self._history, self.names, key, where, since=after, until=last)
+
+    async def walk(
+        self, entity: Any, *, newest_first: bool = False, since: Moment | None = None, until: Moment = "latest"
+    ) -> AsyncIterator[VersionState]:
+        """Every version of one entity with its state, in one pass; see `Symphony.walk`."""
+        key = self.names.key(entity)
+        after, last = await position_since(self.log, since, self._checkpoints), await self.position(until)
+        with self.names.explaining(key):
+            async for item in walk(self._history, key, since=after, until=last, newest_first=newest_first):
+                yield item
 
     async def fork(self, into: str | Path, at: Moment = "latest", on_progress: Callable[[int, int], None] | None = None) -> ForkReport:
         """A new log that begins with the states then; see `Symphony.fork`."""

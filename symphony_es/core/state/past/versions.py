@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from symphony_es.core.state.past.renames import path_in_time
-from symphony_es.errors import ChangeError, ConfigurationError, DamagedEventError, EntityNotFoundError, UnknownPathError, format_path
-from symphony_es.events.changes import SET, Change, apply_changes
-from symphony_es.events.comparison import ValueChange, trace_changes
+from symphony_es.core.state.past.walk import Walk
+from symphony_es.errors import ConfigurationError, EntityNotFoundError, UnknownPathError, format_path
+from symphony_es.events.changes import SET, Change
+from symphony_es.events.comparison import ValueChange
 from symphony_es.events.event import Event
+from symphony_es.events.fold import Damage, EntityState
 from symphony_es.events.paths import ABSENT, value_at
 from symphony_es.events.references import Path
 from symphony_es.events.rows import decode_row
@@ -22,9 +23,8 @@ from symphony_es.events.values import Tagged, copy_plain, plain_equal
 if TYPE_CHECKING:
     from symphony_es.core.state.history import StateHistory
     from symphony_es.core.state.names import Names
-    from symphony_es.events.fold import EntityState
 
-__all__ = ["Blame", "EntityVersion", "blame", "must_exist", "versions"]
+__all__ = ["Blame", "EntityVersion", "blame", "events_of", "kept_from", "must_exist", "versions"]
 
 MOST_BESIDE = 100
 """How many names of one place are looked at for near misses."""
@@ -36,11 +36,13 @@ class EntityVersion:
 
     Attributes:
         event: the event that made it: its name, metadata, position and time.
-        changes: every value it set, added or removed, in order, with what was there before.
+        changes: every value it set, added or removed, in order, with what was there before; none where it was not applied.
+        damage: the mark that the entity had after it: this event, or one before it, does not fit. None where the entity is not damaged.
     """
 
     event: Event
     changes: tuple[ValueChange, ...]
+    damage: Damage | None = None
 
     @property
     def version(self) -> int:
@@ -48,18 +50,20 @@ class EntityVersion:
         return self.event.version
 
     def __repr__(self) -> str:
-        return event_line(self.event, self.changes)
+        return event_line(self.event, self.changes) + (f" (not applied: {self.damage})" if self.damage is not None else "")
 
     def _repr_html_(self) -> str:
         return html_table(COLUMNS, [self.cells()])
 
     def cells(self) -> tuple[Any, ...]:
         """A row of a table with the columns `COLUMNS`."""
-        return _cells(self.event, self.changes)
+        *cells, told = _cells(self.event, self.changes)
+        return (*cells, told if self.damage is None else f"not applied: {self.damage}")
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON encoders take: that of the event, and `changes`, those of the values."""
-        return {**self.event.to_dict(), "changes": [change.to_dict() for change in self.changes]}
+        """What JSON encoders take: that of the event, `changes`, those of the values, and `damage` where the entity is damaged."""
+        told = {**self.event.to_dict(), "changes": [change.to_dict() for change in self.changes]}
+        return told if self.damage is None else {**told, "damage": asdict(self.damage)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -153,14 +157,13 @@ async def versions(
         wanted = [version for version in found if version.version > after_version and version.event.position > since]
         return _Versions(wanted if limit is None else wanted[:limit])
     found = _Versions[EntityVersion]()
-    kept = _kept_from(history, key)
+    kept = kept_from(history, key)
     first = max(after_version, kept.version if kept is not None else 0)
-    state = kept.data if kept is not None and kept.version == first else await _state_after(history, key, first)
-    async for event in _events(history, key, first, until):
-        with _fitting(event):
-            state, changes = trace_changes(state, event.changes)
+    walk = Walk(kept if kept is not None and kept.version == first else await _state_after(history, key, first))
+    async for event in events_of(history, key, first, until):
+        changes = walk.take(event, tell=True)
         if event.position > since:
-            found.append(EntityVersion(event=event, changes=tuple(changes)))
+            found.append(EntityVersion(event=event, changes=tuple(changes or ()), damage=walk.damage))
         if len(found) == limit:
             break
     if not found:
@@ -231,21 +234,17 @@ async def _touching(
         UnknownPathError: nothing has ever stood there; raised at the end.
     """
     in_time = await path_in_time(history, names, key, path, until)
-    kept = _kept_from(history, key)
-    state, first, seen = (kept.data, kept.version, True) if kept is not None else (None, 0, False)
-    stood = seen and _value(state, in_time.at(first)) is not ABSENT
-    async for event in _events(history, key, first, until):
+    kept = kept_from(history, key)
+    walk, first, seen = Walk(kept), kept.version if kept is not None else 0, kept is not None
+    stood = seen and _value(walk.state, in_time.at(first)) is not ABSENT
+    async for event in events_of(history, key, first, until):
         seen = True
         one, other = in_time.at(event.version - 1), in_time.at(event.version)
         touched = [change for change in event.changes if _touches(change, one) or _touches(change, other)]
-        before = copy_plain(_value(state, one)) if touched else ABSENT
-        with _fitting(event):
-            if touched and tell:
-                state, told = trace_changes(state, event.changes)
-            else:
-                state, told = apply_changes(state, event.changes), []
-        if touched:
-            after = copy_plain(_value(state, other))
+        before = copy_plain(_value(walk.state, one)) if touched else ABSENT
+        told = walk.take(event, tell=bool(touched and tell))
+        if touched and told is not None:
+            after = copy_plain(_value(walk.state, other))
             stood = stood or before is not ABSENT or after is not ABSENT
             if any(_sets(change, other) for change in touched) or not _same(before, after):
                 yield _Step(event, other, before, after, told)
@@ -261,16 +260,15 @@ async def _must_have_stood(history: StateHistory, names: Names, key: str, path: 
     Raises:
         UnknownPathError: nothing has ever stood there.
     """
-    kept = _kept_from(history, key)
-    state, first = (kept.data, kept.version) if kept is not None else (None, 0)
+    kept = kept_from(history, key)
+    walk, first = Walk(kept), kept.version if kept is not None else 0
     depth = 0
     found: dict[Path, None] = {(name,): None for name in names.declared_fields(key.partition(":")[0])}
-    async for event in _events(history, key, first, None):
-        with _fitting(event):
-            state = apply_changes(state, event.changes)
-        if _value(state, path) is not ABSENT:
+    async for event in events_of(history, key, first, None):
+        walk.take(event)
+        if _value(walk.state, path) is not ABSENT:
             return  # later than what was asked for
-        deeper, beside = _beside(state, path)
+        deeper, beside = _beside(walk.state, path)
         if deeper > depth:
             depth, found = deeper, {}
         if deeper == depth:
@@ -290,33 +288,24 @@ def _beside(state: Any, path: Path) -> tuple[int, list[Path]]:
     return 0, []
 
 
-async def _events(history: StateHistory, key: str, after_version: int, until: int | None) -> AsyncIterator[Event]:
+async def events_of(history: StateHistory, key: str, after_version: int, until: int | None) -> AsyncIterator[Event]:
+    """The events of one entity with later versions, up to a position, page by page."""
     async for rows in history.log.entity_pages(key, after_version, until):
         for row in rows:
             yield decode_row(row)
 
 
-@contextmanager
-def _fitting(event: Event) -> Iterator[None]:
-    """What is raised of an event whose changes do not fit the state before it."""
-    try:
-        yield
-    except ChangeError as error:
-        raise DamagedEventError(event.position, event.entity_key, str(error)) from error
-
-
-def _kept_from(history: StateHistory, key: str) -> EntityState | None:
+def kept_from(history: StateHistory, key: str) -> EntityState | None:
     """In memory: the state that events no longer kept have led to; None where all are kept."""
     return history.log.base_state(key)
 
 
-async def _state_after(history: StateHistory, key: str, version: int) -> dict[str, Any] | None:
+async def _state_after(history: StateHistory, key: str, version: int) -> EntityState | None:
     """The state of an entity right after a version."""
     if not version:
         return None
     rows = await history.log.read_entity_rows(key, version - 1, None, 1)
-    state = await history.entity_at(key, rows[0][0]) if rows else None
-    return state.data if state is not None else None
+    return await history.entity_at(key, rows[0][0]) if rows else None
 
 
 def must_exist(history: StateHistory, key: str) -> None:

@@ -1,4 +1,4 @@
-"""The bytes around the blocks of a snapshot file, format 1: header, index of the blocks, trailer.
+"""The bytes around the blocks of a snapshot file, format 2: header, index of the blocks, trailer.
 
 Pure: bytes in, bytes out; reading and writing files is done by the modules beside it. docs/format.md, "Snapshots", tells every
 byte. The rule kept here: whatever a file says about lengths and offsets is compared with the file's own size before anything is
@@ -33,7 +33,7 @@ __all__ = [
     "hashed_trailer_bytes",
 ]
 
-FORMAT = 1
+FORMAT = 2
 
 _MAGIC = b"\x89SYMSNAP"  # the first byte is no ASCII, so no text tool takes the file for text
 _END_MAGIC = b"PANSMYS\x89"

@@ -13,27 +13,34 @@ from zlib import crc32
 
 from symphony_es.errors import DecodeError, LimitExceededError, SnapshotDamagedError
 from symphony_es.events.codec import decode_value, encode_value
-from symphony_es.events.fold import EntityState
+from symphony_es.events.fold import Damage, EntityState
 
 __all__ = ["Frame", "decode_block", "decode_frame", "encode_frame", "split_block"]
 
 _FRAME = struct.Struct(">IIBQQQQH")  # length, CRC, flags, version, position, state version, generation, length of the key
 _PREFIX = struct.Struct(">II")  # length and CRC stand before what they are about
 _TOMBSTONE = 0x01
+_DAMAGED = 0x02  # the data are a list: version, position and reason of the damage, then the last good state, or none
+_KNOWN_FLAGS = _TOMBSTONE | _DAMAGED
 _MAX_KEY_BYTES = 1024  # a type of 100 characters, a colon and an id of 512 bytes fit well
 
 
 class Frame(NamedTuple):
-    """One entity in a block, not decoded yet: whose it is, where it is, whether it is deleted."""
+    """One entity in a block, not decoded yet: whose it is, where it is, whether it is deleted or damaged."""
 
     key: str
     start: int
     stop: int
-    deleted: bool
+    flags: int
+
+    @property
+    def deleted(self) -> bool:
+        """Whether it is a tombstone, or what is left of a damaged entity that has no good state."""
+        return bool(self.flags & _TOMBSTONE)
 
 
 def encode_frame(state: EntityState) -> bytes:
-    """One entity's state, or its tombstone.
+    """One entity's state, or its tombstone; of a damaged one, the mark beside it.
 
     Raises:
         LimitExceededError: a number, the key or the state is larger than the format can hold.
@@ -41,6 +48,10 @@ def encode_frame(state: EntityState) -> bytes:
     key = state.key.encode()
     data = b"" if state.data is None else encode_value(state.data)
     flags = _TOMBSTONE if state.data is None else 0
+    damage = state.damage
+    if damage is not None:
+        flags |= _DAMAGED
+        data = encode_value([damage.version, damage.position, damage.reason, state.data])
     length = _FRAME.size - _PREFIX.size + len(key) + len(data)
     if len(key) > _MAX_KEY_BYTES:
         raise LimitExceededError(f"{state.key[:80]}…: a key in a snapshot has at most {_MAX_KEY_BYTES} bytes")
@@ -69,7 +80,7 @@ def split_block(name: str, block: memoryview) -> Iterator[Frame]:
             raise SnapshotDamagedError(name, "a frame is longer than its block")
         if crc32(block[start + _PREFIX.size : stop]) != check:
             raise SnapshotDamagedError(name, f"the check value of the frame at byte {start} of its block is wrong")
-        if flags & ~_TOMBSTONE:
+        if flags & ~_KNOWN_FLAGS:
             raise SnapshotDamagedError(name, f"a frame has flags {flags:#x} that this version does not know")
         try:
             key = str(block[key_start : key_start + key_length], "utf-8")
@@ -77,7 +88,7 @@ def split_block(name: str, block: memoryview) -> Iterator[Frame]:
             raise SnapshotDamagedError(name, f"a key is no UTF-8 text ({error})") from error
         if key <= last_key:
             raise SnapshotDamagedError(name, f"{key} is out of order in its block")
-        yield Frame(key, start, stop, flags == _TOMBSTONE)
+        yield Frame(key, start, stop, flags)
         start, last_key = stop, key
 
 
@@ -88,8 +99,13 @@ def decode_frame(name: str, block: memoryview, frame: Frame) -> EntityState:
         SnapshotDamagedError: its data cannot be decoded.
     """
     _, _, _, version, position, state_version, generation, key_length = _FRAME.unpack_from(block, frame.start)
-    data = _decode_data(name, frame.key, frame.deleted, bytes(block[frame.start + _FRAME.size + key_length : frame.stop]))
-    return EntityState(frame.key, data, version, position, state_version, generation)
+    encoded, flags = bytes(block[frame.start + _FRAME.size + key_length : frame.stop]), frame.flags
+    damage: Damage | None = None
+    if flags & _DAMAGED:
+        data, damage = _decode_damaged(name, frame.key, flags, encoded)
+    else:
+        data = _decode_data(name, frame.key, flags, encoded)
+    return EntityState(frame.key, data, version, position, state_version, generation, damage)
 
 
 def decode_block(name: str, block: memoryview) -> list[EntityState]:
@@ -107,7 +123,7 @@ def decode_block(name: str, block: memoryview) -> list[EntityState]:
         length, check, flags, version, position, state_version, generation, key_length = unpack(block, start)
         stop = start + prefix + length
         key_stop = start + head + key_length
-        if stop > size or key_stop > stop or flags & ~_TOMBSTONE or crc32(block[start + prefix : stop]) != check:
+        if stop > size or key_stop > stop or flags & ~_KNOWN_FLAGS or crc32(block[start + prefix : stop]) != check:
             list(split_block(name, block))  # says what is wrong
             raise SnapshotDamagedError(name, f"the frame at byte {start} of its block is wrong")
         try:
@@ -116,22 +132,41 @@ def decode_block(name: str, block: memoryview) -> list[EntityState]:
             raise SnapshotDamagedError(name, f"a key is no UTF-8 text ({error})") from error
         if key <= last_key:
             raise SnapshotDamagedError(name, f"{key} is out of order in its block")
-        data = _decode_data(name, key, flags == _TOMBSTONE, bytes(block[key_stop:stop]))
-        states.append(EntityState(key, data, version, position, state_version, generation))
+        encoded = bytes(block[key_stop:stop])
+        if flags & _DAMAGED:
+            data, damage = _decode_damaged(name, key, flags, encoded)
+        else:
+            data, damage = _decode_data(name, key, flags, encoded), None
+        states.append(EntityState(key, data, version, position, state_version, generation, damage))
         start, last_key = stop, key
     return states
 
 
-def _decode_data(name: str, key: str, deleted: bool, encoded: bytes) -> dict[str, Any] | None:
+def _decode_data(name: str, key: str, flags: int, encoded: bytes) -> dict[str, Any] | None:
     """What a frame says of its entity's state; None of a deleted one."""
-    if deleted:
+    if flags & _TOMBSTONE:
         if encoded:
             raise SnapshotDamagedError(name, f"the tombstone of {key} has data")
         return None
-    try:
-        data = decode_value(encoded)
-    except DecodeError as error:
-        raise SnapshotDamagedError(name, f"the state of {key} cannot be decoded: {error}") from error
+    data = _decode(name, key, encoded)
     if type(data) is not dict:
         raise SnapshotDamagedError(name, f"the state of {key} is no mapping")
     return data
+
+
+def _decode_damaged(name: str, key: str, flags: int, encoded: bytes) -> tuple[dict[str, Any] | None, Damage]:
+    """What a frame says of a damaged entity: its last good state, or none, and the damage."""
+    told = _decode(name, key, encoded)
+    if type(told) is not list or [type(item) for item in told[:3]] != [int, int, str] or len(told) != 4:
+        raise SnapshotDamagedError(name, f"the damage of {key} has another shape")
+    *damage, data = told
+    if type(data) is not (type(None) if flags & _TOMBSTONE else dict):
+        raise SnapshotDamagedError(name, f"the state of {key} is no mapping")
+    return data, Damage(*damage)
+
+
+def _decode(name: str, key: str, encoded: bytes) -> Any:
+    try:
+        return decode_value(encoded)
+    except DecodeError as error:
+        raise SnapshotDamagedError(name, f"the state of {key} cannot be decoded: {error}") from error

@@ -13,7 +13,7 @@ from itertools import groupby
 from symphony_es.core.state.snapshots.format import Anchor, BlockEntry, counts_as_entity
 from symphony_es.core.state.snapshots.frames import Frame, encode_frame
 from symphony_es.core.state.snapshots.reading import SnapshotReader
-from symphony_es.core.state.snapshots.writing import SnapshotAssembler
+from symphony_es.core.state.snapshots.writing import SnapshotAssembler, is_left_out
 from symphony_es.events.fold import EntityState
 
 __all__ = ["merged_chunks"]
@@ -54,6 +54,8 @@ def _copied(base: SnapshotReader, assembler: SnapshotAssembler, entries: list[Bl
 
 def _added(assembler: SnapshotAssembler, states: list[EntityState]) -> Iterator[bytes]:
     for state in states:
+        if is_left_out(state):
+            continue
         assembler.entities += _counted(state.key, state.deleted)
         yield assembler.add_frame(state.key, encode_frame(state))
 

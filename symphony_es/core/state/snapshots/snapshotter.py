@@ -179,7 +179,7 @@ class Snapshotter:
         except SnapshotDamagedError as error:
             self.store.distrust(base, str(error))
             return None
-        fold = Fold(earlier, base.position)
+        fold = Fold(earlier, base.position, self.log.state_before)
         await self.log.replay(fold, position)
         try:
             return await self.store.merge(base, fold.states, position, anchor)

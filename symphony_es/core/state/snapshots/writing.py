@@ -23,7 +23,7 @@ from symphony_es.core.state.snapshots.frames import encode_frame
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.fold import EntityState
 
-__all__ = ["BLOCK_BYTES", "SnapshotAssembler", "snapshot_chunks"]
+__all__ = ["BLOCK_BYTES", "SnapshotAssembler", "is_left_out", "snapshot_chunks"]
 
 BLOCK_BYTES = 64 * 1024
 """A block is closed by the frame that brings it to this size: small enough to read for one entity, large enough for a small index."""
@@ -111,8 +111,16 @@ class SnapshotAssembler:
         return b"".join([blocks, index, trailer, close_trailer(self._hash.digest())])
 
 
+def is_left_out(state: EntityState) -> bool:
+    """Whether a snapshot has no frame of an entity: of a deleted one, whose version the log tells when its id is used again.
+
+    So what has been deleted weighs nothing, however much it is.
+    """
+    return state.data is None and state.damage is None
+
+
 def snapshot_chunks(position: int, anchor: Anchor, states: Iterable[EntityState]) -> Iterator[bytes]:
-    """A whole snapshot of states that are sorted by key.
+    """A whole snapshot of states that are sorted by key; what `is_left_out` is not in it.
 
     Raises:
         ConfigurationError: they are not sorted.
@@ -121,6 +129,8 @@ def snapshot_chunks(position: int, anchor: Anchor, states: Iterable[EntityState]
     assembler = SnapshotAssembler(position, anchor)
     yield assembler.begin()
     for state in states:
+        if is_left_out(state):
+            continue
         assembler.entities += state.data is not None and counts_as_entity(state.key)
         block = assembler.add_frame(state.key, encode_frame(state))
         if block:

@@ -16,10 +16,10 @@ from symphony_es.core.state.tracking.tracked_dict import TrackedDict
 from symphony_es.core.state.tracking.tracked_list import TrackedList
 from symphony_es.core.state.tracking.tracked_set import TrackedSet
 from symphony_es.core.state.tracking.types import TypeTable, member_of
-from symphony_es.errors import UnstorableValueError
+from symphony_es.errors import UnknownValueError, UnstorableValueError
 from symphony_es.events.values import Tagged, plain_equal
 
-__all__ = ["MAKERS", "Making", "default_of", "enliven", "hook_failed", "how_to_name", "left_out", "loosen", "new_object"]
+__all__ = ["MAKERS", "Making", "default_of", "enliven", "hook_failed", "how_to_name", "left_out", "loosen", "made_of", "new_object"]
 
 new_object: Any = object.__new__
 
@@ -79,6 +79,19 @@ def enliven(plain: Any, making: Making) -> Any:
     """The live form of stored plain data; what cannot be made stays as it is stored, and is noted."""
     maker = MAKERS.get(type(plain))
     return plain if maker is None else maker(plain, making)
+
+
+def made_of(plain: Any, types: TypeTable) -> Any:
+    """The live form of plain data that belongs nowhere yet.
+
+    Raises:
+        UnknownValueError: a value in it cannot be made.
+    """
+    making = Making(types)
+    live = enliven(plain, making)
+    if making.unmade:
+        raise UnknownValueError(making.unmade)
+    return live
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Snapshots and values that were stored in format 1 are read for ever, and written to the same bytes."""
+"""Snapshots that were stored in format 2, and values in format 1, are read for ever, and written to the same bytes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from symphony_es.core.state.files.storage import FileStorageProvider
 from symphony_es.core.state.files.values import encode_value_file
 from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.events.codec import decode_value
-from symphony_es.events.fold import EntityState
+from symphony_es.events.fold import Damage, EntityState
 from symphony_es.events.values import plain_equal
-from tests.compatibility.generate_snapshot_1 import ANCHOR, POSITION, SNAPSHOT, STATES, VALUE, VALUE_KEY, snapshot_bytes
+from tests.compatibility.generate_snapshot_2 import ANCHOR, POSITION, SNAPSHOT, STATES, VALUE, VALUE_KEY, snapshot_bytes
 
 
 def test_the_golden_snapshot_is_read(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_the_golden_snapshot_is_read(tmp_path: Path) -> None:
     (tmp_path / f"{POSITION:020d}.snap").write_bytes(SNAPSHOT.read_bytes())
     store = SnapshotStore(tmp_path, read_only=True)
     (info,) = store.list()
-    assert (info.position, info.anchor, info.entity_count) == (POSITION, ANCHOR, 2)
+    assert (info.position, info.anchor, info.entity_count) == (POSITION, ANCHOR, 3)
     states = store.read_all(info)
     assert list(states) == [state.key for state in STATES]
     for state in STATES:
@@ -46,11 +46,11 @@ def test_docs_format_md_is_enough_to_read_a_snapshot() -> None:
     """A reader written from the page's tables alone, with none of the library but its value codec, finds the same states."""
     data = SNAPSHOT.read_bytes()
     magic, version, flags, position, time_ns, event_id, commitment, check = struct.unpack_from(">8sHHQQ16s32sI", data)
-    assert (magic, version, flags, position) == (b"\x89SYMSNAP", 1, 0, POSITION)
+    assert (magic, version, flags, position) == (b"\x89SYMSNAP", 2, 0, POSITION)
     assert (event_id, commitment, time_ns) == ANCHOR
     assert check == crc32(data[:76])
     index_at, blocks, frames, entities, index_check, trailer_check, digest, end = struct.unpack(">QQQQII32s8s", data[-80:])
-    assert (frames, entities, end) == (len(STATES), 2, b"PANSMYS\x89")
+    assert (frames, entities, end) == (len(STATES), 3, b"PANSMYS\x89")
     assert trailer_check == crc32(data[-80:-44])
     assert digest == hashlib.sha256(data[:-40]).digest()
     assert index_check == crc32(data[index_at:-80])
@@ -70,9 +70,18 @@ def test_docs_format_md_is_enough_to_read_a_snapshot() -> None:
             key = data[at + 43 : at + 43 + name_length].decode()
             encoded = data[at + 43 + name_length : at + 8 + size]
             found.append(key)
-            read[key] = (None if frame_flags else decode_value(encoded), *numbers)
+            told = decode_value(encoded)
+            *damage, state = told if frame_flags & 2 else (None, None, None, told)
+            assert (state is None) == bool(frame_flags & 1)
+            read[key] = (state, *numbers, damage)
             at += 8 + size
         assert (len(found), found[0]) == (block_frames, first_key)
-    expected = {each.key: (each.data, each.version, each.position, each.state_version, each.generation) for each in STATES}
+    expected = {
+        each.key: (each.data, each.version, each.position, each.state_version, each.generation, _told(each.damage)) for each in STATES
+    }
     assert read.keys() == expected.keys()
     assert all(plain_equal(read[key], expected[key]) for key in expected)
+
+
+def _told(damage: Damage | None) -> list[int | str | None]:
+    return [None, None, None] if damage is None else [damage.version, damage.position, damage.reason]

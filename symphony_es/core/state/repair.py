@@ -1,0 +1,118 @@
+"""Repairing an entity that an event of the log does not fit: its whole state is said anew, and it is live again.
+
+Nothing of the log is edited. What is appended is an event named `EntityRepaired`, whose first change sets the whole state: every fold
+goes on from it, and those that look at positions before it find the damage as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.past.moments import Moment
+from symphony_es.core.state.refresh import refresh
+from symphony_es.core.state.restore import UnrestoredEntity
+from symphony_es.core.state.tracking.connect import connect
+from symphony_es.core.state.transactions import open_scope_of
+from symphony_es.errors import ConfigurationError, EntityNotFoundError, RestorationError
+from symphony_es.events.changes import SET
+from symphony_es.events.event import NewEvent
+from symphony_es.events.fold import REPAIR_EVENT, EntityState
+from symphony_es.events.identifiers import uuid7
+from symphony_es.events.references import find_references
+from symphony_es.events.values import copy_plain
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+    from symphony_es.core.state.records import EntityRecord
+    from symphony_es.core.state.world import World
+    from symphony_es.events.references import Path
+
+__all__ = ["repair"]
+
+
+async def repair(host: Host, key: str, state: dict[str, Any] | None, to: Moment | None) -> Any:
+    """Append the repair of an entity and make it live; see `Entities.repair`."""
+    world = host.world
+    if state is not None and to is not None:
+        raise ConfigurationError("give state= or to=, not both: each says the state that the entity is to have")
+    if open_scope_of(world) is not None:
+        raise RestorationError("a repair cannot happen inside a transaction: end it first")
+    await world.outbox.flush([])
+    now = await host.state_history.entity_at(key, host.log.head)
+    if now is None:
+        raise EntityNotFoundError(key, "the log has no event of it")
+    if now.damage is None:
+        raise ConfigurationError(f"{key} is not damaged: change it, or rewind")
+    data, state_version = await _chosen(host, now, state, to)
+    record = world.records.get(key)
+    if record is not None:
+        with world.lock:
+            world.mark_damaged(record, now.damage)  # nobody changes it while it is repaired
+    await host.log.append([_repaired(now, data, state_version)])
+    if record is not None and not isinstance(record.obj, UnrestoredEntity):
+        await refresh(world, host.state_history, record.obj)
+        return record.obj
+    if now.deleted:
+        world.count(1)
+    holders = _holders(world, record) if record is not None else []
+    with world.lock:
+        world.damaged.pop(key, None)
+        if record is not None:
+            world.forget(record)
+    await host.load_entities([key], strict=False)
+    made = world.get(key)
+    for holder, path in holders:
+        assert record is not None, "only what is here is held"
+        connect(holder.obj, path, record.obj, made)
+    return made
+
+
+async def _chosen(host: Host, now: EntityState, state: dict[str, Any] | None, to: Moment | None) -> tuple[dict[str, Any], int]:
+    """The state that an entity is to have, and the version of its shape."""
+    if state is not None:
+        restorer = host.restore_manager.restorer_for(now.entity_type)
+        return copy_plain(dict(state)), restorer.state_version if restorer is not None else now.state_version
+    chosen: EntityState | None = now
+    if to is not None:
+        chosen = await host.state_history.entity_at(now.key, await _position(host, now.key, to))
+    if chosen is None or chosen.data is None:
+        when = "there is no good state of it" if to is None else f"it had no state at {to!r}"
+        raise EntityNotFoundError(now.key, f"{when}: give one, with state=")
+    return chosen.data, chosen.state_version
+
+
+async def _position(host: Host, key: str, to: Moment) -> int:
+    if type(to) is not int:
+        return await host.past.position(to)
+    rows = await host.log.read_entity_rows(key, to - 1, None, 1) if to > 0 else []
+    if not rows or rows[0][2] != to:
+        raise EntityNotFoundError(key, f"it has no version {to}")
+    return rows[0][0]
+
+
+def _repaired(now: EntityState, data: dict[str, Any], state_version: int) -> NewEvent:
+    damage = now.damage
+    assert damage is not None, "only what is damaged is repaired"
+    return NewEvent(
+        entity_key=now.key,
+        version=now.version + 1,
+        name=REPAIR_EVENT,
+        changes=[(SET, (), data)],
+        metadata=current_attribution.get().metadata(state_version=state_version if state_version != 1 else None),
+        data={"version": damage.version, "position": damage.position, "reason": damage.reason},
+        event_id=uuid7(time.time_ns(), os.urandom(16)),
+    )
+
+
+def _holders(world: World, record: EntityRecord) -> list[tuple[EntityRecord, Path]]:
+    """Where live objects hold the one that stands for a damaged entity."""
+    held: list[tuple[EntityRecord, Path]] = []
+    for other in world.records.values():
+        if isinstance(other.obj, UnrestoredEntity):
+            continue
+        state = world.capture(other.obj, other.reference)
+        held += [(other, path) for path, reference in find_references(state) if reference == record.reference]
+    return held
