@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, REMOVE, SET, SPLICE, Change
+from symphony_es.events.changes import ADD, APPEND, DISCARD, EXTEND, INSERT, REMOVE, SET, SPLICE, Change
 from symphony_es.events.event import Event
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.paths import ABSENT, value_at
@@ -121,6 +121,8 @@ def _difference(state: dict[str, Any] | None, changes: tuple[Change, ...]) -> Co
         if operation in BRINGING:
             found.update(_targets(change[-1]))
         else:
+            if operation == EXTEND:
+                continue
             if operation in (ADD, DISCARD) and next(_targets(change[2]), None) is None:
                 continue  # members are independent of each other
             if operation == SET and assigned.get(path, _MOVED) is not _MOVED:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from symphony_es import __version__
 from symphony_es.cli import output
-from symphony_es.cli.commands import audit, caring, changing, checkpoints, looking, runs, transfer
+from symphony_es.cli.commands import audit, caring, changing, checkpoints, looking, runs, transfer, types
 from symphony_es.cli.commands.registry import Parsers
 from symphony_es.errors import (
     ConfigurationError,
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"symphony-es {__version__}")
     parsers = Parsers(parser)
-    for commands in (looking, runs, checkpoints, audit, changing, transfer, caring):
+    for commands in (looking, types, runs, checkpoints, audit, changing, transfer, caring):
         commands.register(parsers)
     return parser
 

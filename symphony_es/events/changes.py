@@ -17,7 +17,8 @@ from symphony_es.events.undo import ABSENT, Undo, forget_added, put_back, put_ba
 from symphony_es.events.values import DEFAULT_LIMITS, Tagged, copy_plain, plain_equal
 
 __all__ = [
-    "ADD", "APPEND", "DISCARD", "INSERT", "OPERATION_NAMES", "REMOVE", "SET", "SPLICE", "Change", "apply_changes",
+    "ADD", "APPEND", "DISCARD", "EXTEND", "INSERT", "LONG",
+    "OPERATION_NAMES", "REMOVE", "SET", "SPLICE", "Change", "apply_changes", "as_extension",
 ]  # fmt: skip
 
 Change = tuple[Any, ...]
@@ -29,10 +30,14 @@ APPEND = 3  # (APPEND, path of the list, value)
 REMOVE = 4  # (REMOVE, path to a key or index)
 ADD = 5  # (ADD, path of the set, value)
 DISCARD = 6  # (DISCARD, path of the set, value)
+EXTEND = 7  # (EXTEND, path to a text or bytes, what is put at its end)
 
-OPERATION_NAMES = ("set", "insert", "splice", "append", "remove", "add", "discard")
+OPERATION_NAMES = ("set", "insert", "splice", "append", "remove", "add", "discard", "extend")
 
-_ARITY = (3, 4, 5, 3, 2, 3, 3)
+_ARITY = (3, 4, 5, 3, 2, 3, 3, 3)
+TEXTS = frozenset({str, bytes})
+LONG = 1024
+"""From this length on, a text or bytes that grows at its end is stored by its new end alone: characters or bytes."""
 KEY_TYPES = frozenset({str, int})
 MAX_DEPTH = DEFAULT_LIMITS.max_depth
 SCALARS = frozenset({str, int, float, bool, type(None), bytes})
@@ -99,6 +104,17 @@ def check_change(change: Any) -> None:
         raise ChangeError(f"the path of a change is longer than {MAX_DEPTH}")
     if operation == SPLICE and type(change[4]) is not list:
         raise ChangeError("what a splice puts in is a list")
+    if operation == EXTEND and (type(change[2]) not in TEXTS or not path):
+        raise ChangeError("what extends a text is text, and what extends bytes is bytes, below the whole state")
+
+
+def as_extension(old: Any, change: Change) -> Change:
+    """A change that sets a value, as one that extends the old value where the new one is long and begins with it; else as it is."""
+    new = change[2]
+    cls = type(new)
+    if cls in TEXTS and type(old) is cls and LONG <= len(old) <= len(new) and new.startswith(old):
+        return (EXTEND, change[1], new[len(old) :])
+    return change
 
 
 def _describe(index: int, change: Any, error: Exception) -> str:
@@ -198,6 +214,18 @@ def _apply_remove(state: Any, path: Path) -> None:
         raise ChangeError(f"nothing can be removed under {key!r} from a {type(holder).__name__}")
 
 
+def _apply_extend(state: Any, path: Path, tail: Any) -> None:
+    holder, key = _container(state, path[:-1]), path[-1]
+    if type(holder) is list:
+        _index(holder, key, len(holder) - 1)
+    elif type(holder) is not dict:
+        raise ChangeError(f"nothing can be extended under {key!r} in a {type(holder).__name__}")
+    old = holder[key]
+    if type(old) not in TEXTS or type(old) is not type(tail):
+        raise ChangeError(f"there is a {type(old).__name__}, which a {type(tail).__name__} cannot extend")
+    holder[key] = old + tail
+
+
 def _apply_add(state: Any, path: Path, value: Any) -> None:
     _set_of(state, path).add(value)
 
@@ -208,18 +236,19 @@ def _apply_discard(state: Any, path: Path, value: Any) -> None:
 
 _OPERATIONS: tuple[Callable[..., None], ...] = (
     _apply_set, _apply_insert, _apply_splice, _apply_append, _apply_remove, _apply_add, _apply_discard,
+    _apply_extend,
 )  # fmt: skip
 
 
 def _way_back(state: Any, operation: int, path: Path, *values: Any) -> tuple[Any, ...] | None:
     """What takes a change back, worked out before it is applied; None where it changes nothing, or will not fit."""
-    if operation in (SET, REMOVE):
+    if operation in (SET, REMOVE, EXTEND):
         holder, key = _container(state, path[:-1]), path[-1]
         if type(holder) is dict:
             return (put_back, holder, key, holder.get(key, ABSENT))
         if type(holder) is list:
             old = holder[_index(holder, key, len(holder) - 1)]
-            return (list.__setitem__ if operation == SET else list.insert, holder, key, old)
+            return (list.insert if operation == REMOVE else list.__setitem__, holder, key, old)
         return None
     if operation in (ADD, DISCARD):
         members = _set_of(state, path)

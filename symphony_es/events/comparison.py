@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from symphony_es.errors import format_path
-from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, REMOVE, SET, SPLICE, Change, apply_changes
+from symphony_es.events.changes import ADD, APPEND, DISCARD, EXTEND, INSERT, REMOVE, SET, SPLICE, Change, apply_changes
 from symphony_es.events.diff import diff
 from symphony_es.events.paths import ABSENT, value_at
 from symphony_es.events.readable import readable
@@ -26,7 +26,8 @@ class ValueChange:
     """One value of a state that was added, removed, or changed.
 
     Attributes:
-        path: where; empty for the whole state. Members of a set stand at the path of the set, list items at the index they have (or had).
+        path: where; empty for the whole state. Members of a set stand at the path of the set, list items at the index they have (or had),
+            and the new end of a text or bytes at the index where it begins.
         before: what was there; `ABSENT` for what was added.
         after: what is there; `ABSENT` for what was removed.
     """
@@ -62,7 +63,7 @@ def compare_states(one: dict[str, Any] | None, other: dict[str, Any] | None) -> 
             return []
         return [ValueChange((), ABSENT if one is None else copy_plain(one), ABSENT if other is None else copy_plain(other))]
     # The changes of a diff do not build on each other, so what was before each of them is what was there at the beginning.
-    return [told for change in diff(one, other) for told in _tell(one, change)]
+    return [told for change in diff(one, other) for told in (_whole(one, change) if change[0] == EXTEND else _tell(one, change))]
 
 
 def trace_changes(state: dict[str, Any] | None, changes: Iterable[Change]) -> tuple[dict[str, Any] | None, list[ValueChange]]:
@@ -84,6 +85,13 @@ def trace_changes(state: dict[str, Any] | None, changes: Iterable[Change]) -> tu
     return state, told
 
 
+def _whole(state: Any, change: Change) -> Iterator[ValueChange]:
+    """What an extension makes of a value as a whole."""
+    path = tuple(change[1])
+    before = value_at(state, path)
+    yield ValueChange(path, before, before + change[2])
+
+
 def _tell(state: Any, change: Change) -> Iterator[ValueChange]:
     """What a change is about to do to a state, except to the whole of it."""
     operation, path = change[0], tuple(change[1])
@@ -102,6 +110,8 @@ def _tell(state: Any, change: Change) -> Iterator[ValueChange]:
             yield ValueChange((*path, index), copy_plain(items[index]), ABSENT)
         for index, item in enumerate(values, start):
             yield ValueChange((*path, index), ABSENT, copy_plain(item))
+    elif operation == EXTEND:  # by its end, as a list: the whole value, version by version, would be quadratic
+        yield ValueChange((*path, _length(state, path)), ABSENT, change[2])
     elif operation == ADD:
         yield ValueChange(path, ABSENT, change[2])
     elif operation == DISCARD:
@@ -110,4 +120,4 @@ def _tell(state: Any, change: Change) -> Iterator[ValueChange]:
 
 def _length(state: Any, path: Path) -> int:
     items = value_at(state, path)
-    return len(items) if isinstance(items, list) else 0
+    return len(items) if isinstance(items, (list, str, bytes)) else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from symphony_es.events.changes import ADD, APPEND, DISCARD, REMOVE, SET, SPLICE, Change
+from symphony_es.events.changes import ADD, APPEND, DISCARD, REMOVE, SET, SPLICE, TEXTS, Change, as_extension
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.references import Path
 from symphony_es.events.values import Tagged, copy_plain, plain_equal
@@ -41,6 +41,9 @@ def _compare(one: Any, other: Any, path: Path, changes: list[Change]) -> None:
         if cls is Tagged and one.kind == other.kind == "part" and one.name == other.name and one.data.keys() == other.data.keys():
             return _compare_dicts(one.data, other.data, path, changes)
         if plain_equal(one, other):
+            return None
+        if cls in TEXTS and path:
+            changes.append(as_extension(one, (SET, path, other)))
             return None
     changes.append((SET, path, copy_plain(other)))
     return None

@@ -22,7 +22,7 @@ from symphony_es.events.rows import PLAIN_METADATA, Row, body_stream, decode_cha
 from symphony_es.events.undo import ABSENT, Undo, put_back, revert
 from symphony_es.events.values import copy_plain
 
-__all__ = ["REPAIR_EVENT", "Damage", "EntityState", "Fold"]
+__all__ = ["REPAIR_EVENT", "Damage", "EntityState", "Fold", "repair_data"]
 
 REPAIR_EVENT = "EntityRepaired"
 """Name of the event that repairs a damaged entity: its first change sets the whole state."""
@@ -108,6 +108,13 @@ class EntityState:
         return f"EntityState({self.key!r}, {self.data!r}, version={self.version}, position={self.position}{damaged})"
 
 
+def repair_data(state: EntityState) -> dict[str, Any]:
+    """What the event that repairs a damaged entity says: the damage, and whether there was a good state until then."""
+    damage = state.damage
+    assert damage is not None, "only what is damaged is repaired"
+    return {"version": damage.version, "position": damage.position, "reason": damage.reason, "alive": state.data is not None}
+
+
 LookUp = Callable[[str, int], EntityState | None]
 """Gives an entity's state right before a position, by key; None where it had no event."""
 
@@ -118,7 +125,8 @@ class Fold:
     Attributes:
         states: by key; deleted entities stay as tombstones, because versions go on counting.
         position: position of the last event fed.
-        look_up: gives what an entity was before a position, where the states that the fold began with may lack its tombstone.
+        look_up: gives what an entity was before a position: where the states that the fold began with lack its tombstone, and where an
+            event of several changes does not fit. Without it, each such event costs a note of what takes its changes back.
     """
 
     __slots__ = ("look_up", "position", "states")
@@ -144,6 +152,7 @@ class Fold:
         find, done, last = self.states.get, 0, self.position
         bodies, mark = body_stream(rows)
         undo: Undo | None = None
+        notes = self.look_up is None  # otherwise nothing need be noted: of what does not fit, the log tells the state before
         try:
             for row, body, end in zip(rows, bodies, bodies, strict=False):
                 if end != mark:
@@ -160,7 +169,7 @@ class Fold:
                     and len(metadata) <= PLAIN_METADATA
                 ):
                     data: Any = state.data
-                    if len(changes) > 1:
+                    if notes and len(changes) > 1:
                         undo = []  # a single change fits or does nothing
                     for applied, change in enumerate(changes):  # noqa: B007  needed where the loop has been left
                         if len(change) != 3 or data is None:
@@ -199,9 +208,8 @@ class Fold:
         except DamagedEventError:
             raise
         except UNREADABLE:
-            if undo:
-                revert(undo)
             # The stream ends at a body that cannot be read, or is none: by itself, it says why.
+            self._take_back(self.states.get(rows[done][1]), rows[done][0], undo)
         for row in islice(rows, done, None):
             self.apply_row(row)
 
@@ -227,8 +235,8 @@ class Fold:
         try:
             changes, *told = decode_changes(row, body)
         except DamagedEventError as error:
-            if undo:
-                revert(undo)
+            if applied:
+                self._take_back(state, position, undo)
             self._unreadable(state, version, position, error.why)
         else:
             self._apply(state, position, version, name, changes, told, own_values=True, applied=applied, undo=undo)
@@ -275,13 +283,13 @@ class Fold:
         elif version != state.version + 1:
             _spoil(state, version, position, f"it has version {version} after version {state.version}")
             return
-        if undo is None and len(changes) > 1:
+        if undo is None and self.look_up is None and len(changes) > 1:
             undo = []
         try:
             data = apply_changes(before, changes, own_values=own_values, applied=applied, undo=undo)
         except ChangeError as error:
-            if undo:
-                revert(undo)
+            if len(changes) > 1:
+                self._take_back(state, position, undo)
             _spoil(state, version, position, str(error))
             return
         if before is None and creates:
@@ -292,6 +300,14 @@ class Fold:
             state.state_version = state_version
         if generation is not None:
             state.generation = generation
+
+    def _take_back(self, state: EntityState | None, position: int, undo: Undo | None) -> None:
+        """Put an entity back to what it was before an event of which changes may have been applied."""
+        if undo is not None:
+            revert(undo)
+        elif self.look_up is not None and state is not None:
+            before = self.look_up(state.key, position)
+            state.data = before.data if before is not None else None
 
     @staticmethod
     def _unreadable(state: EntityState, version: int, position: int, reason: str) -> None:

@@ -198,6 +198,8 @@ def _check_moment(value: datetime | time, path: tuple[Any, ...], depth: int, has
         return
     known = type(zone) is timezone or type(zone) is UnknownZone
     if not known and not _is_zone_info(zone):
+        if zone.utcoffset(None) is not None:
+            return  # a fixed offset, as pydantic, dateutil and others have: it is stored as one
         raise UnstorableValueError(path, f"its time zone is a {type(zone).__name__}; use datetime.timezone or a named zoneinfo.ZoneInfo")
     name = zone_parts(value)[1]
     if name is not None:
@@ -337,8 +339,8 @@ def zone_parts(value: datetime | time) -> tuple[int | None, str | None]:
     if type(zone) is timezone:
         arguments = _given(zone)
         return microseconds, arguments[1] if len(arguments) > 1 else None
-    named: Any = zone  # a ZoneInfo or an UnknownZone
-    return microseconds, named.key
+    named: Any = zone  # a ZoneInfo, an UnknownZone, or another library's fixed offset
+    return microseconds, getattr(named, "key", None) if type(named) is UnknownZone or _is_zone_info(named) else None
 
 
 def zone_from(offset_us: int | None, name: str | None, moment: datetime | None) -> tzinfo | None:

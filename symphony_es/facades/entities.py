@@ -5,12 +5,13 @@ Plain calls: what they record is durable after `await symphony.flush()`, or afte
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from symphony_es.core.state.repair import repair
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.errors import EntityBusyError, EntityNotFoundError
+from symphony_es.events.paths import parse_path
 from symphony_es.events.references import EntityReference
 from symphony_es.guesses import pointing_out
 
@@ -276,6 +277,29 @@ class Entities:
                 "keys": "await entities.ids(cls)",
             }
         )
+
+    def extend(self, entity: Any, path: str | Sequence[str | int], tail: str | bytes) -> None:
+        """Put text at the end of a text, or bytes at the end of bytes, of an entity; only the new end is stored.
+
+        What grows by assignment (`note.text += more`) is stored like this by itself once it has 1,024 characters or bytes.
+
+        Args:
+            entity: object, reference or `"Type:id"`.
+            path: where the text or bytes stand: `"parts[0].text"`, or `("parts", 0, "text")`.
+            tail: what comes at the end.
+
+        Raises:
+            EntityNotFoundError: there is no such entity.
+            ConfigurationError: there is nothing at the path that `tail` could extend. In both cases nothing has changed.
+        """
+        where = parse_path(path) if isinstance(path, str) else tuple(path)
+        world = self._symphony.world
+        if not isinstance(entity, str | EntityReference):
+            world.extend(entity, where, tail)
+            return
+        key = self._symphony.names.key(entity)
+        with self._symphony.names.explaining(key):
+            world.extend(key, where, tail)
 
     def record(self, entity: Any, event_name: str | None = None, data: Any = None) -> None:
         """Record what changed in an object that does not track itself; or that something happened to an entity.

@@ -85,7 +85,8 @@ class MemoryLogRecorder(ProcessRecorder):
             del rows[0]
             if not rows:
                 del self._by_key[row[1]]
-                if self._base.states[row[1]].deleted:  # nothing of it is kept: its id begins anew
+                state = self._base.states[row[1]]
+                if state.deleted and state.damage is None:  # nothing of it is kept: its id begins anew
                     del self._base.states[row[1]], self._versions[row[1]]
         del self._rows[:surplus]
         self._dropped += surplus

@@ -15,7 +15,7 @@ from symphony_es.errors import DamagedEventError, ForkedProcessError, NotReadyEr
 from symphony_es.events.changes import REMOVE
 from symphony_es.events.event import Event
 from symphony_es.events.fold import EntityState, Fold
-from symphony_es.events.rows import Row, decode_changes, decode_row, time_of
+from symphony_es.events.rows import Row, decode_row, time_of
 from symphony_es.log.forks import Inherited
 from symphony_es.log.memory import MemoryLogRecorder
 from symphony_es.log.recorder import LogRecorder, missing
@@ -95,6 +95,7 @@ class LogReader(Inherited):
         Raises:
             DamagedEventError: an event is damaged; those before it have been applied.
         """
+        fold.look_up = self.state_before
         while fold.position < until:
             await self._in_reader(self._replay_some, fold, until)
 
@@ -129,6 +130,8 @@ class LogReader(Inherited):
         Raises:
             DamagedEventError: an event is damaged.
         """
+        for fold in folds.values():
+            fold.look_up = self.state_before
         waiting = list(folds.items())
         while waiting:
             await self._call(self._replay_some_entities, waiting, until)
@@ -140,16 +143,17 @@ class LogReader(Inherited):
             key, fold = waiting[-1]
             state = fold.states.get(key)
             rows = self._recorder.read_entity(key, after_version=state.version if state else 0, until_position=until, limit=PAGE)
-            fold.apply_rows(rows)
+            fold.apply_rows(sorted(rows))  # by position, as every fold is: they are in order, unless versions are not
             if len(rows) < PAGE:  # versions have no gap: these are the last ones that the store knows of
                 waiting.pop()
             room -= LOOK_UP_ROWS + len(rows)
 
     def state_before(self, key: str, position: int) -> EntityState | None:
-        """One entity's state right before a position, folded from its first event on; blocks. None where it had no event."""
-        fold, version = Fold(), 0
+        """One entity's state right before a position, folded from its first event that is kept; blocks. None where it had no event."""
+        kept = self._recorder.base_state(key)
+        fold, version = (Fold({key: kept}, kept.position), kept.version) if kept is not None else (Fold(), 0)
         while rows := self._recorder.read_entity(key, after_version=version, until_position=position - 1, limit=PAGE):
-            fold.apply_rows(rows)
+            fold.apply_rows(sorted(rows))
             version = rows[-1][2]
         return fold.states.get(key)
 
@@ -208,7 +212,7 @@ class LogReader(Inherited):
                 yield rows
                 after_version = rows[-1][2]
             if len(rows) < limit:  # the store gives fewer only at the end
-                if last_version is not None:
+                if last_version is not None and after_version < last_version:
                     raise DamagedEventError(None, key, f"version {after_version + 1} is missing, and it goes up to version {last_version}")
                 return
 
@@ -278,7 +282,7 @@ class LogReader(Inherited):
         base = self._recorder.base()  # first: what becomes part of it meanwhile has a newer row still
         alive = {key: not state.deleted for key, state in base.states.items()} if base is not None else {}
         for row in self._recorder.last_rows(entity_type):
-            changes = decode_changes(row)[0]
+            changes = decode_row(row).changes
             alive[row[1]] = not (changes and changes[-1][0] == REMOVE and not changes[-1][1])
         return sorted(key for key, lives in alive.items() if lives and key.startswith(f"{entity_type}:"))
 

@@ -59,6 +59,7 @@ EXAMPLES: dict[str, list[str]] = {
     "log": ["log --limit 4", "log --after 2 --limit 1 --json"],
     "tail": ["tail -n 3 --event CustomerRenamed"],
     "entities": ["entities", "entities Customer"],
+    "types": ["types"],
     "show": ["show Customer:ada", "show Customer:ada --at 1"],
     "history": ["history Customer:ada"],
     "blame": ["blame Customer:ada name"],

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, REMOVE, SET, SPLICE, Change
+from symphony_es.events.changes import ADD, APPEND, DISCARD, EXTEND, INSERT, REMOVE, SET, SPLICE, Change
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import Encrypted, Redacted, Tagged, UnknownZone
@@ -110,6 +110,10 @@ EVENTS = [
             (REMOVE, ("l", 0)),
             (ADD, ("s",), 2),
             (DISCARD, ("s",), 1),
+            (SET, ("t",), "a text"),
+            (EXTEND, ("t",), " that goes on"),
+            (SET, ("b",), [b"\x00"]),
+            (EXTEND, ("b", 0), b"\xff"),
         ],
         metadata=FULL,
         data={"mail": "sent", "to": EntityReference("Agent", "a1")},

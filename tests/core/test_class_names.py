@@ -249,16 +249,19 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
+def environment() -> dict[str, str]:
+    """What a process of its own needs to find what this one finds."""
+    path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1"}
+
+
 def run(folder: Path, modules: dict[str, str], *arguments: str) -> str:
     """Run `main.py` of a release in a process of its own; returns what it prints."""
     folder.mkdir()
     for name, text in modules.items():
         (folder / f"{name}.py").write_text(dedent(text), encoding="utf-8")
-    path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)
-    done = subprocess.run(
-        [sys.executable, str(folder / "main.py"), *arguments],
-        env={**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1"}, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+    command = [sys.executable, str(folder / "main.py"), *arguments]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -277,6 +280,12 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     expected = {**CASES, **CHANGED, **unmade}
     printed = run(folder / "second", {"shop": SECOND, "elsewhere": ELSEWHERE, "main": READ % as_dict(expected)}, str(folder / "log"))
     found: dict[str, Any] = json.loads(printed)
+    for modules, code in (((), 0), (("shop", "elsewhere"), 1)):
+        imports = [word for module in modules for word in ("--import", module)]
+        command = [sys.executable, "-m", "symphony_es.cli", "types", "--json", "--state-dir", str(folder / "log"), *imports]
+        listed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=folder / "second", env=environment())
+        assert listed.returncode == code, listed.stderr
+        found["types" if modules else "types without imports"] = [json.loads(line) for line in listed.stdout.splitlines()]
     return found
 
 
@@ -308,3 +317,13 @@ def test_removed_fields_are_reported_with_their_paths(told: dict[str, Any]) -> N
 def test_nothing_is_imported_because_a_log_names_it(told: dict[str, Any]) -> None:
     """Neither the module of a lost class nor one that only type checkers know."""
     assert told["loaded"] == []
+
+
+def test_the_command_line_lists_the_classes_of_a_log(told: dict[str, Any]) -> None:
+    """Each with whether it is known; it is the named modules of the application that make them known, never the log."""
+    here = {row["class"]: row["here"] for row in told["types"]}
+    assert here["shop:Plain"] == here["shop:Outer.Inner"] == here["given.name"] == here["elsewhere:MovedPart"] == "known"
+    assert here["shop:Lost"] == "unknown"
+    plain = next(row for row in told["types"] if row["class"] == "shop:Plain")
+    assert (plain["kind"], plain["entities"]) == ("enum", 8)
+    assert {row["here"] for row in told["types without imports"]} == {"unknown"}

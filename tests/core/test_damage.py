@@ -26,11 +26,15 @@ from symphony_es.events.changes import APPEND, DISCARD, INSERT, REMOVE, SET, SPL
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.fold import REPAIR_EVENT, Damage, EntityState
 from symphony_es.events.identifiers import uuid7
+from symphony_es.events.rows import seal_state
+from symphony_es.log.sqlite_schema import COLUMNS
 from symphony_es.transfer import backup, export_cloudevents, export_csv, export_jsonl, import_jsonl, restore, verify
 from symphony_es_projections.entity_states import EntityStates
 from symphony_es_projections.references import References
 from tests.application import Customer, Invoice, Line
 from tests.conftest import Opener
+from tests.events.test_rows import body
+from tests.transfer.logs import tamper
 
 UNFIT: dict[str, list[Change]] = {
     "popped from an empty list": [(REMOVE, ("friends", 0))],
@@ -375,6 +379,66 @@ async def test_what_was_deleted_weighs_nothing(reopen: Opener) -> None:
     assert len(difference.removed) == 199
     (other,) = [each for each in difference if each.entity.entity_id == "gone2"]
     assert [event.name for event in await other.events()] == ["CustomerDeleted"]
+
+
+READERS = ["a body that cannot be read", "a version that jumps", "a key that is none"]
+
+
+@pytest.mark.parametrize("kind", READERS)
+async def test_what_checks_and_is_no_event_harms_nobody_else(reopen: Opener, tmp_path: Path, kind: str) -> None:
+    """Bytes as they were written that say nothing, versions that jump, a key that is none: every reader goes on and names the entity."""
+    symphony = await reopen()
+    symphony.entities.add(Customer(id="bob", name="Bob"))
+    symphony.entities.add(Customer(id="ada", name="Ada"))
+    await symphony.flush()
+    head = symphony.log.head
+    await symphony.close()
+    key, version, packed = {
+        "a body that cannot be read": ("Customer:ada", 2, b"\xc1"),
+        "a version that jumps": ("Customer:ada", 4, body(changes=[[SET, ["name"], "later"]])),
+        "a key that is none": ("9:1", 1, body(changes=[[SET, [], {}]])),
+    }[kind]
+    event_id = uuid7(time.time_ns(), os.urandom(16))
+    state = seal_state(head + 1, key, version, "Changed", event_id, time.time_ns(), bytes(16) + packed)
+    tamper(
+        tmp_path / "state", (f"INSERT INTO stored_events ({COLUMNS}) VALUES (?, ?, ?, ?, ?)", (head + 1, key, version, "Changed", state))
+    )
+    # An import puts every entity's versions together anew, and refuses those that jump.
+    copies = ["state", "restored"] if kind == "a version that jumps" else ["state", "restored", "imported"]
+    for copy in copies:
+        symphony = Symphony(persistence_enabled=True)
+        await symphony.setup(state_dir=tmp_path / copy)
+        await symphony.create_checkpoint("counted")
+        report = await symphony.resume()
+        assert list(report.damaged) == [key]
+        assert symphony.entities.get("Customer:bob").name == "Bob"
+        damage = report.damaged[key]
+        assert (damage.version, damage.position) == (version, head + 1)
+        if kind != "a key that is none":  # which nobody can ask about
+            assert (await symphony.history(key))[-1].damage == damage
+            assert [each.version for each in await symphony.audit.find(entity=key)] == [1, version]
+        found = await symphony.state_history.entity_at(key, symphony.log.head)
+        assert found is not None
+        assert found.damage == damage
+        assert [each.position for each in await symphony.audit.find(after_position=head, limit=1)] == [head + 1]
+        await symphony.diff(0)
+        await symphony.fork(into=tmp_path / f"fork of {copy}")
+        assert symphony._opened is not None
+        assert symphony._opened.snapshotter is not None
+        await symphony._opened.snapshotter.take(symphony.log.head)
+        if copy == "state":
+            await export_jsonl(symphony.log, tmp_path / "all.jsonl")
+            await export_csv(symphony.log, tmp_path / "all.csv")
+            await export_cloudevents(symphony.log, tmp_path / "all.cloudevents", source="test")
+            if "imported" in copies:
+                await import_jsonl(tmp_path / "all.jsonl", tmp_path / "imported")
+        await symphony.close()
+        if copy == "state":
+            await backup(tmp_path / "state", tmp_path / "backup")
+            await restore(tmp_path / "backup", tmp_path / "restored")
+        verified = await verify(tmp_path / copy)
+        assert list(verified.damaged) == [key]
+        assert verified.whole
 
 
 step = st.tuples(

@@ -41,8 +41,13 @@ def parts_of(item: Any) -> list[Any]:
         elif isinstance(one, Tagged):
             continue
         else:
-            stack.extend(vars(one).values() if hasattr(one, "__dict__") and not isinstance(one, type) else ())
-            stack.extend(getattr(one, slot) for slot in getattr(type(one), "__slots__", ()) if hasattr(one, slot))
+            held = vars(one) if hasattr(one, "__dict__") and not isinstance(one, type) else {}
+            stack.extend(item for name, item in held.items() if not name.startswith("_symphony"))  # those lead to the world
+            stack.extend(
+                getattr(one, slot)
+                for slot in getattr(type(one), "__slots__", ())
+                if not slot.startswith("_symphony") and hasattr(one, slot)
+            )
     return found
 
 

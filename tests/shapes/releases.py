@@ -237,7 +237,7 @@ def _expected(shape: Shape, release: int) -> str:
             return f"{name}.ONE"  # what is stored has no member any more: anything but a report is wrong
         return f"{name}.ZWEI" if release == 2 and shape.change == "renamed" else f"{name}.TWO"
     arguments = ["a=5"]
-    if release == 1 or shape.change != "removed":
+    if release == 1 or shape.change != "removed" or shape.kind == "open":  # an open model keeps it as an extra
         arguments.append("beta='stored'" if release == 2 and shape.change == "renamed" else "b='stored'")
     extra = {"aliased": "otherName=9", "open": "more=[1, 2]", "inherited": "zero=4", "generic": "item=3", "generic_model": "item=3"}
     arguments += [extra[shape.kind]] if shape.kind in extra else []

@@ -29,7 +29,7 @@ def register(parsers: Parsers) -> None:
         "--fold",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="apply every event as well, and compare with the snapshots; --no-fold takes about half the time and finds no damaged entity",
+        help="apply every event as well, and compare with the snapshots (the default); without it, events that do not fit are not found",
     )
     parsers.add("stats", stats, "how much there is, and how much room it takes")
     parsers.add("doctor", doctor, "look for what could become a trouble, and say what to do")

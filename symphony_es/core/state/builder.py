@@ -173,6 +173,7 @@ class WorldBuilder:
         self._maker = None
         if isinstance(restorer, DeclaredEntityRestorer) and restorer.is_exact:
             self._maker = restorer
+            self._making.rebuild = restorer.rebuild
 
     async def _restore(self, state: EntityState) -> None:
         """Have an object made by the restorer of its type, whatever that does; a damaged entity is kept as its last good state."""

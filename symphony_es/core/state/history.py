@@ -14,11 +14,12 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import PositionNotFoundError, SnapshotDamagedError
 from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.codec import UNREADABLE
-from symphony_es.events.fold import EntityState, Fold
-from symphony_es.events.rows import Row, body_stream, decode_changes
+from symphony_es.events.fold import REPAIR_EVENT, EntityState, Fold
+from symphony_es.events.rows import Row, body_stream, decode_row
 
 if TYPE_CHECKING:
     from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
+    from symphony_es.events.event import Event
     from symphony_es.log.log import EventLog
 
 __all__ = ["SYSTEM_PREFIX", "StateHistory", "is_system"]
@@ -158,22 +159,24 @@ class StateHistory:
 
 
 def _births(rows: Sequence[Row]) -> int:
-    """How many entities are created by rows, less those that are deleted.
-
-    Raises:
-        DamagedEventError: a row says no event.
-    """
+    """How many entities are created by rows, less those that are deleted; what cannot be read creates none."""
     births = done = 0
     bodies, mark = body_stream(rows)
     try:
-        for body, end in zip(bodies, bodies, strict=False):
-            if end != mark:
-                break  # a body that ends elsewhere than its row
+        for row, body, end in zip(rows, bodies, bodies, strict=False):
+            if end != mark or row[3] == REPAIR_EVENT:
+                break  # a body that ends elsewhere than its row; or one that is looked at as a whole
             births += _births_by(body[1])
             done += 1
     except (*UNREADABLE, IndexError):
-        pass  # by itself, the row says what is wrong with it
-    return births + sum(_births_by(decode_changes(row)[0]) for row in rows[done:])
+        pass  # by itself, the row says what can be read of it
+    return births + sum(_births_of(decode_row(row)) for row in rows[done:])
+
+
+def _births_of(event: Event) -> int:
+    """The same of one event. A repair says the whole state of what may have been alive before it."""
+    was_alive = event.name == REPAIR_EVENT and type(event.data) is dict and event.data.get("alive") is True
+    return _births_by(event.changes) - was_alive
 
 
 def _births_by(changes: Sequence[Any]) -> int:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.boundary import Boundary
 from symphony_es.core.state.outbox import Outbox
 from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
@@ -93,6 +95,18 @@ class Membership(Inherited):
         self.forked_from, self.sealed = parent, "a process that was forked"
         self.lock = self.outbox.lock = threading.RLock()
         self.outbox.disown()
+
+    takes_objects: ClassVar[bool] = False
+    """Whether values may be objects of foreign classes; see `Boundary`."""
+
+    @cached_property
+    def boundary(self) -> Boundary:
+        """This world as the values of a run see it."""
+        return Boundary(self)
+
+    def around(self, obj: Any) -> Membership:
+        """This world as the values of an entity see it."""
+        return cast("Membership", self.boundary) if getattr(obj, "_symphony_at_boundary", False) else self
 
     # -- finding ------------------------------------------------------------------------------------------------------
 
@@ -370,9 +384,10 @@ class Membership(Inherited):
                 missing = [name for name in type(obj)._symphony_spec.fields if name not in held]
                 if missing:
                     raise EntityTypeError(f"{reference.key} has no {missing[0]!r} yet: set every field before the object is added")
+                world = self.around(obj)
                 for name in type(obj)._symphony_spec.fields:
-                    admit(held[name], self) if kind_of(held[name]) is None else None
-                return {name: plain_at(held[name], self, name) for name in type(obj)._symphony_spec.fields}
+                    admit(held[name], world) if kind_of(held[name]) is None else None
+                return {name: plain_at(held[name], world, name) for name in type(obj)._symphony_spec.fields}
             return plain_state(self._read(obj, self.restorer_of(reference.entity_type)), self)
         except UnstorableValueError as error:
             raise error.within(reference.key) from error.__cause__

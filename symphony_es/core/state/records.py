@@ -15,7 +15,7 @@ from symphony_es.core.state.shadow import advance
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.core.state.transactions import current_scope, scope_of
 from symphony_es.errors import EntityBusyError
-from symphony_es.events.changes import SCALARS, SET, Change
+from symphony_es.events.changes import LONG, SCALARS, SET, TEXTS, Change, as_extension
 from symphony_es.events.event import ADOPTION_EVENT
 from symphony_es.events.identifiers import split_key
 from symphony_es.events.references import EntityReference
@@ -68,9 +68,12 @@ class Segment:
         # By far the most changes set one field to a value that cannot change: for these, what `advance` would do is written out.
         shadow = self.record.shadow
         if change[0] is SET and len(change[1]) == 1 and type(change[2]) in SCALARS and shadow is not None:
-            shadow[change[1][0]] = change[2]
+            name, value = change[1][0], change[2]
+            if type(value) in TEXTS and len(value) >= LONG:
+                change = as_extension(shadow.get(name), change)
+            shadow[name] = value
         else:
-            advance(self.record, change, undo)
+            change = advance(self.record, change, undo)
         self.changes.append(change)
 
     def begin(self, state: dict[str, Any]) -> None:

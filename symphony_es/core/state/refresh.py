@@ -105,6 +105,7 @@ def _put(world: World, record: EntityRecord, state: EntityState) -> None:
     current = data if same else upcast_state(restorer, data, state.state_version, world.types)
     if isinstance(restorer, DeclaredEntityRestorer):
         making = Making(world.types)
+        making.rebuild = restorer.rebuild
         restorer.fill(record.obj, current, making)
         for path, reference in find_references(current):
             target = world.find(reference)

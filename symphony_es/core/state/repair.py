@@ -19,7 +19,7 @@ from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, RestorationError
 from symphony_es.events.changes import SET
 from symphony_es.events.event import NewEvent
-from symphony_es.events.fold import REPAIR_EVENT, EntityState
+from symphony_es.events.fold import REPAIR_EVENT, EntityState, repair_data
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.references import find_references
 from symphony_es.events.values import copy_plain
@@ -94,15 +94,13 @@ async def _position(host: Host, key: str, to: Moment) -> int:
 
 
 def _repaired(now: EntityState, data: dict[str, Any], state_version: int) -> NewEvent:
-    damage = now.damage
-    assert damage is not None, "only what is damaged is repaired"
     return NewEvent(
         entity_key=now.key,
         version=now.version + 1,
         name=REPAIR_EVENT,
         changes=[(SET, (), data)],
         metadata=current_attribution.get().metadata(state_version=state_version if state_version != 1 else None),
-        data={"version": damage.version, "position": damage.position, "reason": damage.reason},
+        data=repair_data(now),
         event_id=uuid7(time.time_ns(), os.urandom(16)),
     )
 

@@ -11,8 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.tracking.capture import assign_attributes, capture_object, revive
+from symphony_es.core.state.tracking.capture import assign_attributes, capture_object
 from symphony_es.core.state.tracking.making import Making, loosen
+from symphony_es.core.state.tracking.rebuilding import revive_with
 from symphony_es.core.state.tracking.types import TypeTable
 from symphony_es.errors import EntityExistsError, EntityTypeError, RestorationError, RestorerConflictError, UnknownValueError
 from symphony_es.events.identifiers import check_entity_type, entity_key
@@ -107,7 +108,8 @@ def upcast_state(restorer: EntityRestorer, data: dict[str, Any], version: int, t
     Raises:
         RestorationError: the restorer knows no way from that version.
     """
-    return restorer.upcast(loosen(data, Making(types)), version)
+    making = Making(types)
+    return restorer.upcast(loosen(data, making) if restorer.wants_plain else revive_with(data, making), version)
 
 
 class PlainRestorer(EntityRestorer):
@@ -272,7 +274,11 @@ class RestoreManager:
         if version != restorer.state_version:
             data = upcast_state(restorer, data, version, self.types)
         if not restorer.wants_plain:
-            data = revive(data, self.types)
+            making = Making(self.types)
+            data = revive_with(data, making)
+            if making.unmade:
+                return self.keep(reference, stored, "; ".join(making.unmade.values()), context, making.unmade)
+            context.hooked += making.hooked
         if not await restorer.can_restore(data):
             return self.keep(reference, stored, f"{type(restorer).__name__}.can_restore said no", context)
         try:

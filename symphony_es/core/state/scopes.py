@@ -18,7 +18,7 @@ from symphony_es.core.state.shadow import advance, order_before
 from symphony_es.core.state.tracking.live import record_above
 from symphony_es.core.state.tracking.mending import mend, nodes_in, reorder
 from symphony_es.errors import EntityBusyError, TransactionEndedError
-from symphony_es.events.changes import SCALARS, SET, Change
+from symphony_es.events.changes import LONG, SCALARS, SET, TEXTS, Change, as_extension
 from symphony_es.events.undo import ABSENT, put_back, revert
 from symphony_es.events.undo import Undo as Inverse
 from symphony_es.events.values import copy_plain
@@ -82,12 +82,14 @@ class Draft:
         record, scope = self.record, self.scope
         shadow = record.shadow
         if change[0] is SET and len(change[1]) == 1 and type(change[2]) in SCALARS and shadow is not None:
-            name = change[1][0]
-            scope.undo_log.append((record, undo, (put_back, shadow, name, shadow.get(name, ABSENT))))
-            shadow[name] = change[2]
+            name, value, old = change[1][0], change[2], shadow.get(change[1][0], ABSENT)
+            scope.undo_log.append((record, undo, (put_back, shadow, name, old)))
+            if type(value) in TEXTS and len(value) >= LONG:
+                change = as_extension(old, change)
+            shadow[name] = value
         else:
             order, inverse = order_before(record, change), list[Any]()
-            advance(record, change, undo, scope, inverse)
+            change = advance(record, change, undo, scope, inverse)
             if order is not None:
                 scope.note_order(record, getattr(undo[0], "__self__", None), *order)
             scope.undo_log.append((record, undo, inverse))

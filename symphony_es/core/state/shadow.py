@@ -14,7 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.mending import mend
 from symphony_es.errors import ChangeError, EntityOutOfStepError, UnstorableValueError
-from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, MAX_DEPTH, REMOVE, SCALARS, Change, apply_changes, check_change
+from symphony_es.events.changes import (
+    ADD,
+    APPEND,
+    DISCARD,
+    INSERT,
+    LONG,
+    MAX_DEPTH,
+    REMOVE,
+    SCALARS,
+    SET,
+    TEXTS,
+    Change,
+    apply_changes,
+    as_extension,
+    check_change,
+)
 from symphony_es.events.diff import diff
 from symphony_es.events.paths import value_at
 from symphony_es.events.references import Path, find_references
@@ -30,10 +45,13 @@ __all__ = ["advance", "check_form", "compare_with_shadow", "order_before", "put_
 _INTO = frozenset({INSERT, APPEND, ADD, DISCARD})  # what they bring stands one level below their path
 
 
-def advance(record: EntityRecord, change: Change, back: tuple[Any, ...], scope: Scope | None = None, undo: Undo | None = None) -> None:
+def advance(record: EntityRecord, change: Change, back: tuple[Any, ...], scope: Scope | None = None, undo: Undo | None = None) -> Change:
     """Apply a change that has been made in an object to its shadow; where it cannot be recorded, the object is put back.
 
     Costs what the change costs.
+
+    Returns:
+        the change as it is recorded: where a long text or bytes is set to one that begins with it, what extends it.
 
     Args:
         change: what has been made.
@@ -50,6 +68,8 @@ def advance(record: EntityRecord, change: Change, back: tuple[Any, ...], scope: 
     try:
         check_form(change)
         record.world.check_references(record.key, change[2:], scope)
+        if change[0] == SET and type(change[2]) in TEXTS and len(change[2]) >= LONG and change[1]:
+            change = as_extension(value_at(record.shadow, change[1]), change)
         if undo is not None and not change[1]:
             undo.append((setattr, record, "shadow", record.shadow))
         record.shadow = apply_changes(record.shadow, (change,), undo=undo)
@@ -65,6 +85,7 @@ def advance(record: EntityRecord, change: Change, back: tuple[Any, ...], scope: 
     except Exception:
         put_back(back)
         raise
+    return change
 
 
 def put_back(back: tuple[Any, ...]) -> None:

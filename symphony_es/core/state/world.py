@@ -11,14 +11,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from symphony_es.core.state.blocks import Recording, TransactionBlock
+from symphony_es.core.state.extending import extend_object, place_of, set_raw
 from symphony_es.core.state.foreign import ForeignObjects
 from symphony_es.core.state.membership import EntityLike, Membership
 from symphony_es.core.state.records import EntityRecord, Segment
-from symphony_es.core.state.tracking.capture import revive
 from symphony_es.core.state.tracking.connect import connect
+from symphony_es.core.state.tracking.rebuilding import revive
 from symphony_es.core.state.transactions import Handed, Transaction, open_scope_of, scope_of
 from symphony_es.errors import EntityBusyError
-from symphony_es.events.references import find_references
+from symphony_es.events.changes import EXTEND
+from symphony_es.events.references import Path, find_references
 from symphony_es.events.values import check_plain, copy_plain
 
 __all__ = ["EntityLike", "World"]
@@ -138,6 +140,19 @@ class World(Membership):
         else:
             name = event_name or f"{record.entity_type}Changed"
             self.foreign.record(record, lambda: self.recording(name, data, entity=record.obj))
+
+    def extend(self, entity: EntityLike, path: Path, tail: str | bytes) -> None:
+        """Put a text or bytes at the end of the one at a path; see `Entities.extend`."""
+        record = self.record_for(entity)
+        if record.is_compared:
+            extend_object(record.obj, path, tail)
+            self.foreign.record(record, None)
+            return
+        with self.lock:
+            holder, key, old = place_of(record, path, tail)
+            sink = record.sink()
+            set_raw(holder, key, old + tail)
+            sink.keep((EXTEND, path, tail), (set_raw, holder, key, old))
 
     def record_foreign(self, handed: Handed, *, enclosing: bool = True) -> None:
         """Record, for the running block or step, what changed in the objects that it was handed; see `ForeignObjects.record_handed`."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.boundary import fit_arguments
 from symphony_es.errors import ConfigurationError, HistoryMismatchError, StepFailedError
 from symphony_es.workflow.definitions.steps import id_from_name
 from symphony_es.workflow.engine.retrying import PATCH
@@ -234,6 +235,7 @@ async def run_flow(runner: Runner, functions: NamedCallables) -> Any:
         NotRegisteredError: nobody has registered the function in this process.
         StepFailure: it raised something.
         HistoryMismatchError: the code contradicts what is on record.
+        ConfigurationError: a dict of the context does not fit the class that the function's annotation asks for.
     """
     definition = runner.run.definition
     function = functions.get(definition.code or "")
@@ -242,7 +244,7 @@ async def run_flow(runner: Runner, functions: NamedCallables) -> Any:
     strand.enter()
     token = current_strand.set(strand)
     try:
-        value = await function(**thaw(runner.run.context))
+        value = await function(**fit_arguments(function, thaw(runner.run.context)))
     finally:
         current_strand.reset(token)
     flow.check_all_made()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -71,12 +72,6 @@ class RetryPolicy:
                 raise DefinitionError(key, "must be a list of names of error classes")
             object.__setattr__(self, key, tuple(names))
 
-    def __new__(cls, *_: object, **settings: object) -> Self:
-        """Refuse what other libraries call a setting, with the name that it has here."""
-        for guessed in _GUESSED.keys() & settings.keys():
-            raise DefinitionError(guessed, f"there is no such setting of a retry policy: it is called {_GUESSED[guessed]}")
-        return object.__new__(cls)
-
     def allows(self, error: BaseException, failed_attempts: int) -> bool:
         """Whether another attempt follows this error, after so many that have failed."""
         if failed_attempts >= self.max_attempts or isinstance(error, HOPELESS):
@@ -119,6 +114,21 @@ class RetryPolicy:
             return cls(**given)
         except DefinitionError as error:
             raise reader.fault(error.path, error.why) from None
+
+
+def _naming_guesses(made: Callable[..., None]) -> Callable[..., None]:
+    """Have the constructor refuse what other libraries call a setting, with the name that it has here."""
+
+    @functools.wraps(made)
+    def init(self: RetryPolicy, *positional: Any, **settings: Any) -> None:
+        for guessed in _GUESSED.keys() & settings.keys():
+            raise DefinitionError(guessed, f"there is no such setting of a retry policy: it is called {_GUESSED[guessed]}")
+        made(self, *positional, **settings)
+
+    return init
+
+
+RetryPolicy.__init__ = _naming_guesses(RetryPolicy.__init__)  # type: ignore[method-assign]
 
 
 def _names(given: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.live import admit, kind_of, plain_of
 from symphony_es.errors import UnstorableValueError
-from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, REMOVE, SET, SPLICE, Change
+from symphony_es.events.changes import ADD, APPEND, DISCARD, EXTEND, INSERT, REMOVE, SET, SPLICE, Change
 from symphony_es.events.diff import diff
 from symphony_es.events.values import check_plain, plain_equal
 from symphony_es.workflow.runs.outputs import StepOutputs
@@ -21,6 +21,7 @@ from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.world import World
     from symphony_es.workflow.runs.outputs import Frame
 
@@ -149,7 +150,7 @@ class RunContext(MutableMapping[str, Any]):
                 if target is not None and key in target:
                     del self._frame.target()[key]
             elif target is not None and key in target:
-                if not _write_difference(target, key, value, world):
+                if not _write_difference(target, key, value, world.around(self._frame.run)):
                     self._frame.target()[key] = value
             elif not self._unchanged(key, value, world):
                 self._frame.target()[key] = value
@@ -161,10 +162,11 @@ class RunContext(MutableMapping[str, Any]):
             around = self._read(key)
         except KeyError:
             return False
-        return plain_equal(plain_of(admit(around, world), world), plain_of(admit(value, world), world))
+        seen = world.around(self._frame.run)
+        return plain_equal(plain_of(admit(around, seen), seen), plain_of(admit(value, seen), seen))
 
 
-def _write_difference(target: Any, key: str, new: Any, world: World) -> bool:
+def _write_difference(target: Any, key: str, new: Any, world: Membership) -> bool:
     """Changes target[key] in place to what `new` is; False when it has to be assigned as a whole."""
     old = target[key]
     if isinstance(old, list) and type(new) is list and len(new) >= len(old) and all(map(is_, old, new)):
@@ -186,11 +188,13 @@ def _write_difference(target: Any, key: str, new: Any, world: World) -> bool:
 def _apply(root: Any, change: Change) -> None:
     """Makes one change of a diff through the containers that record it."""
     operation, path, *values = change
-    if operation in (SET, REMOVE):
+    if operation in (SET, REMOVE, EXTEND):
         *parents, last = path
         holder = _walk(root, parents)
         if operation == REMOVE:
             del holder[last]
+        elif operation == EXTEND:
+            holder[last] += values[0]
         else:
             holder[last] = values[0]
         return

@@ -57,6 +57,8 @@ class Workflow:
         metadata: the application's own.
     """
 
+    _symphony_at_boundary = True  # what steps hand over may be objects of foreign classes
+
     id: str = ""
     name: str = ""
     status: WorkflowStatus = WorkflowStatus.PENDING

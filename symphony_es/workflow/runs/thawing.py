@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+from symphony_es.core.state.boundary import is_object
 from symphony_es.core.state.tracking.live import kind_of
 
 __all__ = ["thaw"]
 
 
 def thaw(value: Any) -> Any:
-    """A copy of a value of a state that can be changed freely: tracked containers become plain ones, the rest is shared."""
+    """A copy of a value of a state that can be changed freely: tracked containers become plain ones, what cannot change is shared."""
     if isinstance(value, list):
         return [thaw(item) for item in value]
     if isinstance(value, dict):
         return {key: thaw(item) for key, item in value.items()}
     if isinstance(value, set):
         return set(value)
+    if type(value) is tuple:
+        return tuple(thaw(item) for item in value)
+    if is_object(value):
+        return copy.deepcopy(value)
     if kind_of(value) == "part":
         return type(value)._symphony_copy(value, None, 0)
     return value

@@ -17,7 +17,7 @@ from symphony_es.core.state.past.moments import check_boundary
 from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.diff import diff
 from symphony_es.events.event import NewEvent
-from symphony_es.events.fold import REPAIR_EVENT, EntityState, Fold
+from symphony_es.events.fold import REPAIR_EVENT, EntityState, Fold, repair_data
 from symphony_es.events.identifiers import uuid7
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _rewound(
         name=REWIND_EVENT if now.damage is None else REPAIR_EVENT,
         changes=changes,
         metadata=current_attribution.get().metadata(state_version=state_version, generation=now.generation + 1),
-        data={"to": position},
+        data={"to": position} if now.damage is None else {"to": position, **repair_data(now)},
         event_id=uuid7(time.time_ns(), os.urandom(16)),
         transaction_id=before[0].event_id if before else None,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from symphony_es.core.state.past.renames import path_in_time
 from symphony_es.core.state.past.walk import Walk
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, UnknownPathError, format_path
-from symphony_es.events.changes import SET, Change
+from symphony_es.events.changes import EXTEND, SET, Change
 from symphony_es.events.comparison import ValueChange
 from symphony_es.events.event import Event
 from symphony_es.events.fold import Damage, EntityState
@@ -321,7 +321,7 @@ def _touches(change: Change, path: Path) -> bool:
 
 
 def _sets(change: Change, path: Path) -> bool:
-    return bool(change[0] == SET and tuple(change[1]) == path)
+    return bool(change[0] in (SET, EXTEND) and tuple(change[1]) == path)
 
 
 def _value(state: dict[str, Any] | None, path: Path) -> Any:

@@ -1,27 +1,24 @@
 """Objects of classes that do not track themselves: their state is read off, and compared with the last known one.
 
-Reading is by declared fields where there are any (dataclass, pydantic, attrs), by public attributes otherwise. Nested objects of
-such classes become tagged values under their class's name, which is registered as it is met, so that they come back as objects.
+Reading is by declared fields where there are any (dataclass, pydantic, attrs), by public attributes otherwise. Nested objects of classes
+with declared fields become tagged values under their class's name, which is registered as it is met; `rebuilding` makes objects of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable
 from functools import cached_property
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.live import ATOMS, MAX_DEPTH, kind_of, plain_enum, plain_of
 from symphony_es.core.state.tracking.mapped import is_mapped, mapped_names, read_mapped
-from symphony_es.core.state.tracking.types import member_of
 from symphony_es.errors import EntityTypeError, UnstorableValueError
 from symphony_es.events.values import Tagged, check_plain
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
-    from symphony_es.core.state.tracking.types import TypeTable
 
 __all__ = [
     "assign_attributes",
@@ -30,7 +27,7 @@ __all__ = [
     "field_names",
     "is_frozen",
     "plain_state",
-    "revive",
+    "plain_value",
     "set_attribute",
     "take_away",
 ]
@@ -135,6 +132,15 @@ def plain_state(captured: Any, world: Membership) -> dict[str, Any]:
     return {name: _plain(item, world, (name,), 0) for name, item in captured.items()}
 
 
+def plain_value(value: Any, world: Membership) -> Any:
+    """The plain data of any value that a foreign object may hold.
+
+    Raises:
+        UnstorableValueError: a value that is no plain data, with its path.
+    """
+    return _plain(value, world, (), 0)
+
+
 def _plain(value: Any, world: Membership, path: tuple[Any, ...], depth: int) -> Any:
     cls = type(value)
     if cls in ATOMS:
@@ -166,7 +172,8 @@ def _plain(value: Any, world: Membership, path: tuple[Any, ...], depth: int) -> 
     except (AttributeError, EntityTypeError) as error:
         raise UnstorableValueError(path, str(error)) from error
     fields = {name: _plain(item, world, (*path, name), depth + 1) for name, item in (held or {}).items()}
-    return Tagged("value" if is_frozen(cls) else "part", world.types.register(cls), fields)
+    name = world.types.name_of(cls) or world.types.register(cls)
+    return Tagged("value" if is_frozen(cls) else "part", name, fields, state_version=world.types.version_of(cls))
 
 
 def _member(item: Any, world: Membership, path: tuple[Any, ...], depth: int) -> Any:
@@ -205,47 +212,6 @@ def is_frozen(cls: type) -> bool:
     if isinstance(config, dict):
         return bool(config.get("frozen", False))
     return "__attrs_attrs__" in cls.__dict__ and "frozen" in getattr(cls.__setattr__, "__name__", "")  # attrs keeps no other sign
-
-
-def revive(plain: Any, types: TypeTable, make: Callable[[type, dict[str, Any]], Any] | None = None) -> Any:
-    """A copy of plain data in which tagged values are live objects; names nobody knows stay `Tagged`, references stay references."""
-    cls = type(plain)
-    if cls in ATOMS:
-        return plain
-    if cls in (list, tuple, set):
-        return cls(revive(item, types, make) for item in plain)
-    if cls is dict:
-        return {key: revive(item, types, make) for key, item in plain.items()}
-    if cls is not Tagged:
-        return plain
-    known = types.class_of(plain.name)
-    if known is None:
-        return plain
-    if plain.kind == "enum":
-        return revive_enum(known, plain)
-    fields = {name: revive(item, types, make) for name, item in plain.data.items()}
-    return (make or make_instance)(known, fields)
-
-
-def revive_enum(cls: Any, plain: Tagged) -> Any:
-    """The enum member that a tagged value names; itself when the class has no such member any more."""
-    member = member_of(cls, plain)
-    return plain if member is None else member
-
-
-def make_instance(cls: Any, fields: dict[str, Any]) -> Any:
-    """An object with these fields, without running its constructor: the state is complete as it was stored."""
-    made = cls.__new__(cls)
-    if hasattr(cls, "__pydantic_fields__"):
-        object.__setattr__(made, "__dict__", dict(fields))
-        object.__setattr__(made, "__pydantic_fields_set__", set(fields))
-        object.__setattr__(made, "__pydantic_extra__", None)
-        object.__setattr__(made, "__pydantic_private__", None)
-        return made
-    setter = object.__setattr__ if kind_of(made) != "part" else setattr
-    for name, item in fields.items():
-        setter(made, name, item)
-    return made
 
 
 def assign_attributes(obj: Any, state: dict[str, Any], *, exact: bool = False) -> None:

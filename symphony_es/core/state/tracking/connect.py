@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from symphony_es.core.state.tracking.capture import field_names, make_instance
+from symphony_es.core.state.tracking.capture import field_names, set_attribute
 from symphony_es.core.state.tracking.live import MISSING, kind_of
 from symphony_es.errors import SymphonyError
 from symphony_es.events.references import EntityReference, Path
@@ -81,11 +81,18 @@ def _everywhere(member: Any, reference: Any, target: Any) -> Any:
 
 
 def _in_sequence(live: Any, key: Any, rest: Path, reference: Any, target: Any) -> Any:
+    if isinstance(key, str) and isinstance(live, tuple) and key in getattr(live, "_fields", ()):
+        named: Any = live
+        key = named._fields.index(key)
     if not isinstance(key, int) or key >= len(live):
         return live
     new = connect(live[key], rest, reference, target)
     if isinstance(live, tuple):
-        return live if new is live[key] else (*live[:key], new, *live[key + 1 :])
+        if new is live[key]:
+            return live
+        cls: Any = type(live)
+        made = (*live[:key], new, *live[key + 1 :])
+        return made if cls is tuple else cls._make(made)
     list.__setitem__(live, key, new)
     return live
 
@@ -104,14 +111,16 @@ def _in_object(live: Any, key: Any, rest: Path, reference: Any, target: Any) -> 
         names = field_names(type(live)) or ()
         return _made_anew(live, {name: new if name == key else getattr(live, name) for name in names})
     try:
-        setattr(live, key, new)
-    except (AttributeError, TypeError, ValueError):  # frozen, or validated as what it was made from
+        set_attribute(live, key, new)
+    except (AttributeError, TypeError, ValueError):  # its class refuses assignments
         object.__setattr__(live, key, new)
     return live
 
 
 def _made_anew(old: Any, fields: dict[str, Any]) -> Any:
-    made = make_instance(type(old), fields)
+    made = object.__new__(type(old))
+    for name, item in fields.items():
+        object.__setattr__(made, name, item)
     hook = type(old)._symphony_spec.hook
     if hook is not None:
         hook(made)

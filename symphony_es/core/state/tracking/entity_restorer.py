@@ -9,6 +9,7 @@ from symphony_es.core.state.restore import EntityRestorer, RestorationContext
 from symphony_es.core.state.tracking.entity import ClassSpec
 from symphony_es.core.state.tracking.live import UNOWNED, admit, attributes_of, own, release
 from symphony_es.core.state.tracking.making import MAKERS, Making, default_of, enliven, new_object
+from symphony_es.core.state.tracking.rebuilding import rebuilt
 from symphony_es.errors import RestorationError, UnknownValueError
 from symphony_es.events.references import EntityReference
 
@@ -29,6 +30,7 @@ class DeclaredEntityRestorer(EntityRestorer):
         self.spec: ClassSpec = cls._symphony_spec
         self._names = frozenset(self.spec.fields)
         self.state_version = self.spec.state_version
+        self.rebuild = rebuilt if getattr(cls, "_symphony_at_boundary", False) else None
 
     @property
     def entity_type(self) -> str:
@@ -43,6 +45,7 @@ class DeclaredEntityRestorer(EntityRestorer):
         """
         made = new_object(self.restored_class)
         making = Making(context.symphony.restore_manager.types)
+        making.rebuild = self.rebuild
         self.fill(made, data, making)
         made.__dict__["id"] = entity_id
         context.hooked += making.hooked

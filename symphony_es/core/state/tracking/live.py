@@ -95,6 +95,11 @@ def admit(value: Any, world: Membership | None, depth: int = 0) -> Any:
     if cls is Tagged:
         check_plain(value)
         return value
+    if world is not None and world.takes_objects:
+        boundary: Any = world
+        kept = boundary.keep(value)
+        if kept is not None:
+            return kept
     if world is None or world.record_of(value) is not None:
         return value  # an object of a foreign class: looked up when its holder is added to a Symphony
     raise UnstorableValueError((), _way_out(value))
@@ -127,6 +132,8 @@ def _declared(cls: Any) -> Any:
 
 def _admit_fixed(item: Any, world: Membership | None, depth: int, key: str | int, holder: str) -> Any:
     """A member of something immutable: it must not be able to change in place, or its changes would go unrecorded."""
+    if world is not None and world.takes_objects:
+        return admit(item, world, depth + 1)  # it does not change any more
     try:
         if type(item) in BUILDERS or kind_of(item) in ("part", "container"):
             raise UnstorableValueError(
@@ -179,6 +186,9 @@ def plain_of(live: Any, world: Membership | None) -> Any:
     if cls is Tagged:
         return live
     record = world.record_of(live) if world is not None else None
+    if record is None and world is not None and world.takes_objects:
+        boundary: Any = world
+        return boundary.plain(live)
     if record is None:
         raise UnstorableValueError((), _way_out(live))
     return record.reference

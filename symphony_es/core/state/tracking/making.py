@@ -31,13 +31,15 @@ class Making:
         types: the table that knows the classes.
         unmade: names of classes whose values could not be made, with the reason and what to do.
         changed: whether a value differs from what is stored: a field was added or left out, a member has another value.
+        rebuild: makes objects of foreign classes, where the entity at hand may hold them as values.
         hooked: parts that have a hook, in the order of their making, inner ones first.
     """
 
-    __slots__ = ("_members", "changed", "hooked", "types", "unmade")
+    __slots__ = ("_members", "changed", "hooked", "rebuild", "types", "unmade")
 
     def __init__(self, types: TypeTable) -> None:
         self.types = types
+        self.rebuild: Callable[[Tagged, Any, Making], Any] | None = None
         self.unmade: dict[str, str] = {}
         self.changed = False
         self.hooked: list[Any] = []
@@ -168,6 +170,8 @@ def how_to_name(plain: Tagged) -> str:
 def _declared(plain: Tagged, cls: Any, making: Making) -> Any:
     """The part or value of a tagged value, rebuilt field by field."""
     spec = cls.__dict__.get("_symphony_spec")
+    if spec is None and making.rebuild is not None:
+        return making.rebuild(plain, cls, making)
     if spec is None or spec.kind not in ("part", "value"):
         return making.cannot(plain, f"{plain.name} is not declared with @{plain.kind} any more: declare it, or give that name an alias")
     data = plain.data

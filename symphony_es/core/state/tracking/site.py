@@ -50,7 +50,7 @@ class Site:
             record = self.record
         self.record = record
         if record is not None:
-            self.world = record.world
+            self.world = record.world.around(record.obj)
             try:
                 self.sink = record.sink()
             except BaseException:

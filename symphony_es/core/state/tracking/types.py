@@ -24,6 +24,9 @@ from symphony_es.naming import AllowedModules, stored_name
 __all__ = ["TypeTable", "member_of"]
 
 
+Upcast = Callable[[dict[str, Any], int], dict[str, Any]]
+
+
 class TypeTable:
     """Names and classes of tagged values, with a parent that is asked second. Safe to use from several threads."""
 
@@ -33,6 +36,7 @@ class TypeTable:
         self._by_class: dict[type, str] = {}
         self._members: dict[type, dict[str, Tagged]] = {}
         self._aliases: dict[str, str] = {}
+        self._versions: dict[type, tuple[int, Upcast | None]] = {}  # of foreign classes; declared ones say it themselves
         self._allowed = AllowedModules()
         self._lock = threading.RLock()
         self._sources: list[Callable[[], Iterable[Any]]] = []
@@ -42,17 +46,26 @@ class TypeTable:
 
     # -- what applications call ---------------------------------------------------------------------------------------
 
-    def register(self, cls: type, name: str | None = None) -> str:
+    def register(self, cls: type, name: str | None = None, *, state_version: int = 1, upcast: Upcast | None = None) -> str:
         """Register a class, and return the name under which its values are stored; repeating it changes nothing.
 
         The name is `module:qualname` unless one is given. A class with a given name is still found by `module:qualname`. A class that was
         defined anew (same module and qualified name, as in a notebook) replaces the old one.
 
+        Args:
+            cls: an enum, or a class with declared fields (dataclass, pydantic, attrs, named tuple, @part, @value).
+            name: what its values are stored under instead.
+            state_version: of a class that was not declared here: the version of its fields, from 1. It is stored with its values.
+            upcast: `(data, from_version) -> data`, called with the fields of an older version; gives those of today.
+
         Raises:
+            ConfigurationError: a version that is no whole number from 1. Nothing has been changed.
             EntityTypeError: another class has the given name. Nothing has been changed.
             InvalidIdentifierError: the name cannot be stored. Nothing has been changed.
         """
         own = check_class_name(stored_name(cls))
+        if type(state_version) is not int or state_version < 1:
+            raise ConfigurationError(f"state_version={state_version!r} of {own}: a whole number from 1")
         with self._lock:
             chosen = check_class_name(name) if name is not None else self._by_class.get(cls) or own
             other = self._registered(chosen)
@@ -65,6 +78,8 @@ class TypeTable:
             self._by_class[cls] = chosen
             self._members.pop(cls, None)
             self._missed.clear()
+            if state_version != 1 or upcast is not None:
+                self._versions[cls] = (state_version, upcast)
         return chosen
 
     def alias(self, old: str, new: type | str) -> None:
@@ -118,6 +133,24 @@ class TypeTable:
         if name is None and self.parent is not None:
             return self.parent.name_of(cls)
         return name
+
+    def version_of(self, cls: type) -> int:
+        """Return the version of a foreign class's fields."""
+        return self._version(cls)[0]
+
+    def upcast_of(self, cls: type) -> Upcast | None:
+        """Return what turns older fields of a foreign class into those of today, or None."""
+        return self._version(cls)[1]
+
+    def _version(self, cls: type) -> tuple[int, Upcast | None]:
+        generic = getattr(cls, "__pydantic_generic_metadata__", None)
+        for one in (cls, generic["origin"] if generic else None):  # Box[int] is what Box was registered as
+            table: TypeTable | None = self
+            while table is not None and one is not None:
+                if one in table._versions:
+                    return table._versions[one]
+                table = table.parent
+        return 1, None
 
     def class_of(self, name: str) -> type | None:
         """Return the class behind a name, or None: by registration, alias, annotation or definition in an allowed module, in this order.

@@ -1,0 +1,70 @@
+"""Extending a text or bytes inside of an object: finding where it stands, and putting the new end to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.core.state.tracking.live import attributes_of, kind_of
+from symphony_es.errors import ConfigurationError, format_path
+from symphony_es.events.changes import TEXTS
+from symphony_es.events.references import Path
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.records import EntityRecord
+
+__all__ = ["extend_object", "place_of", "set_raw"]
+
+
+def place_of(record: EntityRecord, path: Path, tail: str | bytes) -> tuple[Any, str | int, Any]:
+    """What holds the value at a path of a live object, under which key, and the value.
+
+    Raises:
+        ConfigurationError: there is nothing that `tail` could extend.
+    """
+    holder, where = record.obj, f"{format_path(path) or 'the whole state'} of {record.key}"
+    for key in path[:-1]:
+        holder = _held(holder, key)
+    old = _held(holder, path[-1]) if path else None
+    if type(old) not in TEXTS or type(old) is not type(tail):
+        kind = "nothing" if old is None else f"a {type(old).__name__}"
+        raise ConfigurationError(f"there is {kind} at {where}, and {type(tail).__name__} cannot extend that: text extends text")
+    if isinstance(holder, tuple) or kind_of(holder) == "value":
+        raise ConfigurationError(f"what stands at {where} cannot change: assign what holds it anew")
+    return holder, path[-1], old
+
+
+def _held(holder: Any, key: str | int) -> Any:
+    if isinstance(holder, dict):
+        return holder.get(key)
+    if isinstance(holder, (list, tuple)):
+        return holder[key] if isinstance(key, int) and 0 <= key < len(holder) else None
+    spec = getattr(type(holder), "_symphony_spec", None)
+    return getattr(holder, str(key), None) if spec is not None and key in spec.fields else None
+
+
+def set_raw(holder: Any, key: Any, value: Any) -> None:
+    """Set a value past the recording, which is done beside it."""
+    if isinstance(holder, list):
+        list.__setitem__(holder, key, value)
+    elif isinstance(holder, dict):
+        dict.__setitem__(holder, key, value)
+    else:
+        attributes_of(holder)[key] = value
+
+
+def extend_object(obj: Any, path: Path, tail: Any) -> None:
+    """Extend a value of an object that does not track itself, through its own attributes and items."""
+    holder: Any = obj
+    for key in path[:-1]:
+        items: Any = holder
+        holder = items[key] if isinstance(holder, (list, dict)) else getattr(holder, str(key))
+    if not path:
+        raise ConfigurationError("a whole object cannot be extended: name the place of a text or bytes in it")
+    inside = isinstance(holder, (list, dict))
+    old: Any = holder[path[-1]] if inside else getattr(holder, str(path[-1]))
+    if type(old) not in TEXTS or type(old) is not type(tail):
+        raise ConfigurationError(f"there is a {type(old).__name__} at {format_path(path)}, which a {type(tail).__name__} cannot extend")
+    if inside:
+        holder[path[-1]] = old + tail
+    else:
+        setattr(holder, str(path[-1]), old + tail)

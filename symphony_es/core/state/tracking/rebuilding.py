@@ -1,0 +1,195 @@
+"""Making the objects of foreign classes that stand inside a foreign object's state, as entities and parts are made.
+
+A field that the stored state lacks takes its default or factory, one that the class lacks is left out (the report says so, as the object
+differs from its state), an older version passes through the `upcast` that the class was registered with. What is stored stays as it is:
+validators run so that what is not stored comes back (private attributes, `model_post_init`, `__post_init__`), and what they do to a
+stored field is undone. A class's `__restored__(self)` is called instead of its `__post_init__` where it has one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from symphony_es.core.state.tracking.capture import field_names
+from symphony_es.core.state.tracking.hooks import find_hook
+from symphony_es.core.state.tracking.live import ATOMS
+from symphony_es.core.state.tracking.making import Making, how_to_name, loosen
+from symphony_es.core.state.tracking.types import TypeTable
+from symphony_es.errors import UnknownValueError
+from symphony_es.events.values import Tagged
+
+__all__ = ["rebuilt", "revive", "revive_with"]
+
+
+def revive(plain: Any, types: TypeTable) -> Any:
+    """Return a copy of plain data in which tagged values are live objects; references stay references.
+
+    Raises:
+        UnknownValueError: a value cannot be made: its class is not known, or has changed too far.
+    """
+    making = Making(types)
+    live = revive_with(plain, making)
+    if making.unmade:
+        raise UnknownValueError(making.unmade)
+    return live
+
+
+def revive_with(plain: Any, making: Making) -> Any:
+    """The same; what cannot be made stays as it is stored, and is noted."""
+    cls = type(plain)
+    if cls in ATOMS:
+        return plain
+    if cls in (list, tuple, set):
+        return cls(revive_with(item, making) for item in plain)
+    if cls is dict:
+        return {key: revive_with(item, making) for key, item in plain.items()}
+    if cls is not Tagged:
+        return plain
+    known = making.types.class_of(plain.name)
+    if known is None:
+        return making.cannot(plain, how_to_name(plain))
+    if plain.kind == "enum":
+        return making.member(plain, known)
+    if "_symphony_spec" in known.__dict__:
+        return loosen(plain, making)
+    return rebuilt(plain, known, making)
+
+
+def rebuilt(plain: Tagged, cls: Any, making: Making) -> Any:
+    """Return the object of a tagged value of a foreign class; what cannot be made stays as it is stored, and is noted."""
+    if field_names(cls) is None:
+        return making.cannot(
+            plain, f"{cls.__qualname__} has no declared fields any more: give {plain.name!r} an alias, or upcast the entity"
+        )
+    data, version = plain.data, making.types.version_of(cls)
+    if plain.state_version == version:
+        fields = {name: revive_with(item, making) for name, item in data.items()}
+    else:
+        upcast = making.types.upcast_of(cls)
+        if upcast is None or plain.state_version > version:
+            return making.cannot(
+                plain,
+                f"its version is {plain.state_version}, and {cls.__qualname__} has version {version}: call symphony.types.register("
+                f"{cls.__name__}, state_version=..., upcast=...) with what turns (data, {plain.state_version}) into the fields of today",
+            )
+        fields = upcast(revive_with(data, making), plain.state_version)
+    if making.unmade:
+        return plain
+    try:
+        return _maker_of(cls)(cls, fields)
+    except _MissingFieldError as error:
+        return making.cannot(
+            plain,
+            f"what is stored of a {cls.__qualname__} has no {error}: give the field a default, or register the class with a state_version "
+            "and an upcast",
+        )
+    except Exception as error:  # noqa: BLE001  it is code of the application: its entity is kept as it is stored, and says why
+        return making.cannot(
+            plain, f"a {cls.__qualname__} could not be made ({error!r:.300}): mend the class, or register it with an upcast"
+        )
+
+
+class _MissingFieldError(Exception):
+    """A field has neither a stored value nor a default; the text is its name."""
+
+
+def _maker_of(cls: Any) -> Callable[[Any, dict[str, Any]], Any]:
+    if dataclasses.is_dataclass(cls):
+        return _dataclass
+    if hasattr(cls, "__attrs_attrs__"):
+        return _attrs
+    return _named_tuple if issubclass(cls, tuple) else _model
+
+
+def _named_tuple(cls: Any, fields: dict[str, Any]) -> Any:
+    defaults = cls._field_defaults
+    return cls._make(_value(name, fields, defaults.get(name, _NOTHING)) for name in cls._fields)
+
+
+def _value(name: str, fields: dict[str, Any], default: Any) -> Any:
+    found = fields.get(name, default)
+    if found is _NOTHING:
+        raise _MissingFieldError(repr(name))
+    return found
+
+
+def _dataclass(cls: Any, fields: dict[str, Any]) -> Any:
+    made, held = cls.__new__(cls), {}
+    for field in dataclasses.fields(cls):
+        if field.name in fields:
+            held[field.name] = fields[field.name]
+        elif field.default is not dataclasses.MISSING:
+            held[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            held[field.name] = field.default_factory()
+        elif field.init:
+            raise _MissingFieldError(repr(field.name))  # any other is set by __post_init__
+    return _wake(made, held, fields, find_hook(cls))
+
+
+def _attrs(cls: Any, fields: dict[str, Any]) -> Any:
+    nothing = sys.modules["attr"].NOTHING  # its class has been made: the library is loaded
+    made, held = cls.__new__(cls), {}
+    for attribute in cls.__attrs_attrs__:
+        name, default = attribute.name, attribute.default
+        if name in fields:
+            held[name] = fields[name]
+        elif hasattr(default, "factory") and hasattr(default, "takes_self"):
+            _set_all(made, held)
+            held[name] = default.factory(made) if default.takes_self else default.factory()
+        elif default is not nothing:
+            held[name] = default
+        elif attribute.init:
+            raise _MissingFieldError(repr(name))
+    return _wake(made, held, fields, getattr(cls, "__restored__", None) or getattr(cls, "__attrs_post_init__", None))
+
+
+def _wake(made: Any, held: dict[str, Any], stored: dict[str, Any], hook: Callable[[Any], None] | None) -> Any:
+    """Set the fields and call the hook; a stored field has afterwards what is stored."""
+    _set_all(made, held)
+    if hook is not None:
+        hook(made)
+        _set_all(made, {name: item for name, item in held.items() if name in stored})
+    return made
+
+
+def _set_all(made: Any, held: dict[str, Any]) -> None:
+    for name, item in held.items():
+        object.__setattr__(made, name, item)
+
+
+def _model(cls: Any, fields: dict[str, Any]) -> Any:
+    """A pydantic model: validated by the names of its fields, and without validation where what is stored would not pass it."""
+    declared = cls.__pydantic_fields__
+    for name, field in declared.items():
+        if name not in fields and field.is_required():
+            raise _MissingFieldError(repr(name))
+    is_open = cls.model_config.get("extra") == "allow"
+    given = {name: item for name, item in fields.items() if is_open or name in declared}
+    made = _validated(cls, given)
+    if made is None:
+        made = cls.model_construct(**{(field.alias or name): given[name] for name, field in declared.items() if name in given})
+        if is_open:
+            object.__setattr__(made, "__pydantic_extra__", {name: item for name, item in given.items() if name not in declared})
+    made.__dict__.update({name: given[name] for name in declared if name in given})
+    hook = getattr(cls, "__restored__", None)
+    if hook is not None:
+        hook(made)
+        made.__dict__.update({name: given[name] for name in declared if name in given})
+    object.__setattr__(made, "__pydantic_fields_set__", set(given))
+    return made
+
+
+def _validated(cls: Any, given: dict[str, Any]) -> Any | None:
+    root = getattr(cls, "__pydantic_root_model__", False)
+    try:
+        return cls.__pydantic_validator__.validate_python(given["root"] if root else given, by_alias=False, by_name=True)
+    except (ValueError, TypeError, AttributeError, LookupError, AssertionError):
+        # A ValidationError is a ValueError. What was stored was in an object, validated or not.
+        return None
+
+
+_NOTHING: Any = object()
