@@ -151,6 +151,7 @@ class Symphony:
         self.last_load: ResumeReport | None = None
         self._opened: OpenedLog | None = None
         self._lifetime: Lifetime | None = None
+        self._checks = False  # the debugging switch: objects are compared with what was recorded at each flush
         self._world: World | None = None
         self._setting_up = OneAtATime()
         self._restore_callbacks: list[Callable[[Symphony], Any]] = []
@@ -221,6 +222,7 @@ class Symphony:
         if self._lifetime is not None:
             self._lifetime.check()
         chosen = state_dir if state_dir is not None else self.config.get("state_dir")
+        self._checks = os.environ.get("SYMPHONY_CHECK") == "1"
         async with self._setting_up("setup", restoring=False):
             if self._opened is not None:
                 self._check_same_directory(chosen)
@@ -300,6 +302,8 @@ class Symphony:
         snapshotter = self._ready(self._opened).snapshotter
         if snapshotter is not None:
             world.outbox.on_submitted = snapshotter.weigh
+        if self._checks:
+            world.outbox.unchecked = {}
         return world
 
     async def close(self, *, timeout_s: float | None = CLOSE_TIMEOUT_S) -> None:

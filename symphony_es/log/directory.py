@@ -127,6 +127,7 @@ class DirectoryLock(Inherited):
 
     Attributes:
         was_clean: whether the last writer closed the log; True for a new one.
+        was_used: whether there has been a writer that had the log open: its file, and the tables in it, were durable by then.
 
     Raises:
         LogInUseError: another process has it, or this one has it already.
@@ -150,7 +151,7 @@ class DirectoryLock(Inherited):
         self.file: tuple[int, int] | None = _identity(os.fstat(self._descriptor))
         self.released = threading.Event()
         before = os.pread(self._descriptor, 100, 0)
-        self.was_clean = before in (b"", _CLEAN)
+        self.was_clean, self.was_used = before in (b"", _CLEAN), before != b""
         if not self.was_clean:  # who asks for the lock meanwhile is told of this process, not of one that has ended
             os.pwrite(self._descriptor, _opened_here().ljust(len(before)), 0)
         left_at_fork(self)

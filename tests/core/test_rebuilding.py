@@ -318,3 +318,31 @@ def test_a_version_is_a_whole_number_from_one() -> None:
     for wrong in (0, -1, True, "2", 1.0):
         with pytest.raises(ConfigurationError):
             TypeTable().register(Parent, state_version=wrong)  # type: ignore[arg-type]
+
+
+def test_what_the_application_registers_is_not_displaced_by_what_annotations_name() -> None:
+    """Of two classes of one name the registered one stands, whichever table finds the other one later; a later registration replaces it."""
+    from symphony_es.core.state.tracking.types import TypeTable
+
+    def named(base: type) -> tuple[Any, Any]:
+        @dataclass
+        class Item:
+            a: int = 0
+
+        def code(item: base) -> None:  # type: ignore[valid-type]
+            assert item
+
+        code.__annotations__ = {"item": Item}
+        return Item, code
+
+    old, code = named(Parent)
+    new, _ = named(Parent)
+    parent = TypeTable()
+    child = TypeTable(parent)
+    name = parent.register(new)
+    for table in (parent, child):
+        table.learn(code)
+        table.look_again()
+        assert table.class_of(name) is new
+    parent.register(old)
+    assert child.class_of(name) is old
