@@ -113,7 +113,10 @@ class Resumption:
             report = ResumeReport(position=target, checkpoint=checkpoint.id if checkpoint is not None else None)
             report.dropped = {record.key: record.lost_changes() for record in old.outbox.broken}
             fold = await self.history.states_at(target)
-            rewind = await plan_rewind(self.log, fold, checkpoint.event_id if checkpoint is not None else None)
+            if self.log.read_only:
+                rewind = Rewind(position=target, heads={}, events=[])  # objects as they were, and no event
+            else:
+                rewind = await plan_rewind(self.log, fold, checkpoint.event_id if checkpoint is not None else None)
             rewind.heal(fold)
             world = new_world()
             await build_world(self.shell(world), world, fold, report, strict=strict, everything=False, types=types)
