@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -109,6 +110,7 @@ class Symphony:
         self.last_resume: ResumeReport | None = None
         self.last_load: ResumeReport | None = None
         self._opened: OpenedLog | None = None
+        self._checks = False  # the debugging switch: objects are compared with what was recorded at each flush
         self._world: World | None = None
         self._restore_callbacks: list[Callable[[Symphony], Any]] = []
         self._changing_world = OneAtATime()
@@ -156,6 +158,7 @@ class Symphony:
             LogUnavailableError: the directory cannot be written, or is on a network file system.
         """
         chosen = state_dir if state_dir is not None else self.config.get("state_dir")
+        self._checks = os.environ.get("SYMPHONY_CHECK") == "1"
         if self._opened is not None:
             self._check_same_directory(chosen)
             return self
@@ -208,6 +211,8 @@ class Symphony:
         snapshotter = self._ready(self._opened).snapshotter
         if snapshotter is not None:
             world.outbox.on_submitted = snapshotter.weigh
+        if self._checks:
+            world.outbox.unchecked = {}
         return world
 
     async def close(self) -> None:

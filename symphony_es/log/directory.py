@@ -119,6 +119,7 @@ class DirectoryLock:
 
     Attributes:
         was_clean: whether the last writer closed the log; True for a new one.
+        was_used: whether there has been a writer that had the log open: its file, and the tables in it, were durable by then.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -137,7 +138,8 @@ class DirectoryLock:
                 f"{directory} is in use by another writer ({holder or 'unknown'}): one process writes a log; close the other one, "
                 "or open this one for reading only"
             ) from None
-        self.was_clean = os.pread(self._descriptor, 100, 0) in (b"", _CLEAN)
+        left = os.pread(self._descriptor, 100, 0)
+        self.was_clean, self.was_used = left in (b"", _CLEAN), left != b""
 
     def mark_open(self) -> None:
         """Note durably that the log is being written, by this process."""

@@ -16,17 +16,19 @@ from struct import iter_unpack
 from typing import Self
 from uuid import UUID
 
-from symphony_es.errors import NotReadyError
+from symphony_es.errors import LogDamagedError, NotReadyError
 from symphony_es.events.event import NewEvent
 from symphony_es.events.rows import encode_body
 from symphony_es.events.values import Limits
 from symphony_es.log.directory import DirectoryLock, prepare_directory
+from symphony_es.log.head_note import HEAD_NAME, HeadNote
 from symphony_es.log.memory import MemoryLogRecorder
 from symphony_es.log.opening import DATABASE_NAME, open_recorder
 from symphony_es.log.reading import LogReader
 from symphony_es.log.recorder import Anchor, Appended, LogRecorder, PreparedEvent
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.sqlite_connections import may_change
+from symphony_es.log.sqlite_raw import lost_commits
 from symphony_es.log.writer import Ticket, Writer
 
 __all__ = ["DATABASE_NAME", "Anchor", "Appended", "EventLog", "Ticket"]
@@ -43,12 +45,14 @@ class EventLog(LogReader):
         recorder: LogRecorder,
         *,
         lock: DirectoryLock | None = None,
+        note: HeadNote | None = None,
         read_only: bool = False,
         limits: Limits | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         super().__init__(recorder, read_only=read_only)
         self._lock = lock
+        self._note = note
         self._limits = limits or Limits()
         self._salts: Iterator[bytes] = iter(())
         self._writer = None if read_only else Writer(recorder, self._advance, clock_ns)
@@ -93,7 +97,9 @@ class EventLog(LogReader):
                 recorder = open_recorder(directory, lock, anchor, ignore_anchor=ignore_anchor)
                 try:
                     lock.mark_open()
-                    return cls(recorder, lock=lock, limits=limits)
+                    log_id = recorder.log_id()
+                    note = HeadNote(directory / HEAD_NAME, log_id.bytes if log_id is not None else bytes(16), recorder.head())
+                    return cls(recorder, lock=lock, note=note, limits=limits)
                 except BaseException:
                     recorder.close()
                     raise
@@ -109,10 +115,15 @@ class EventLog(LogReader):
 
         Raises:
             LogUnavailableError: there is none, or it cannot be read.
+            LogDamagedError: it is damaged, or a crashed writer's write-ahead file is.
         """
 
         def start() -> EventLog:
             path = directory / DATABASE_NAME
+            if lost_commits(path):
+                raise LogDamagedError(
+                    f"{path}-wal holds acknowledged commits that are damaged, and readers would not see them: restore a backup"
+                )
             return cls(SQLiteLogRecorder(path, read_only=True, immutable=not may_change(path)), read_only=True)
 
         return await asyncio.to_thread(start)
@@ -131,6 +142,8 @@ class EventLog(LogReader):
             self._writer.close()
         self._readers.shutdown()
         self._recorder.close()
+        if self._note is not None:
+            self._note.close()
         if self._lock is not None:
             self._lock.mark_clean()
             self._lock.release()
@@ -139,6 +152,11 @@ class EventLog(LogReader):
     def path(self) -> Path | None:
         """The database file; None in memory."""
         return self._recorder.path if isinstance(self._recorder, SQLiteLogRecorder) else None
+
+    @property
+    def lost_at_the_end(self) -> tuple[int, int] | None:
+        """First and last position of the last commit before a crash, where opening found that it is missing; None where nothing is."""
+        return self._recorder.lost_at_the_end if isinstance(self._recorder, SQLiteLogRecorder) else None
 
     async def log_id(self) -> UUID | None:
         """The identity that the log was made with, which copies of it keep; None in memory."""
@@ -198,6 +216,8 @@ class EventLog(LogReader):
 
     def _advance(self, head: int, time_ns: int) -> None:
         self._head = head
+        if self._note is not None:
+            self._note.write(head)
         self._wake()
 
     def _wake(self) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from symphony_es import Symphony
 from symphony_es.core.state.attribution import NOBODY
 from symphony_es.core.state.records import EntityRecord, Segment
-from symphony_es.core.state.shadow import advance
+from symphony_es.core.state.shadow import advance, put_plain
 from symphony_es.errors import (
     EntityBusyError,
     EntityError,
@@ -285,22 +285,34 @@ async def test_an_entity_that_is_nested_too_deep_is_not_added(symphony: Symphony
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.binary(max_size=3)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["number", "top", "other"]), SCALAR), max_size=8))
-def test_the_fast_path_of_keeping_does_what_the_plain_one_does(sets: list[tuple[str, Any]]) -> None:
-    """`Segment.keep` writes out what `advance` does for a value that is set at one key: the shadows are the same."""
-    fast, plain = (EntityRecord(None, f"Crate:{name}", None, None, shadow={"number": 0, "top": None}) for name in "ab")  # type: ignore[arg-type]
+PLACES = [(SET, ("number",)), (SET, ("new",)), (SET, ("dict", "a")), (SET, ("dict", 4)), (SET, ("list", 0)), (SET, ("part", "a"))]
+PLACES += [(APPEND, ("list",)), (APPEND, ("dict", "list")), (ADD, ("set",))]
+PLACE = st.sampled_from(PLACES)
+
+
+@given(st.lists(st.tuples(PLACE, SCALAR), max_size=8))
+def test_the_fast_paths_of_keeping_do_what_the_plain_one_does(made: list[tuple[Any, Any]]) -> None:
+    """`Segment.keep` writes out what `advance` does for a value that is put at a simple place: the shadows are the same."""
+    state = {**STATE, "dict": {"a": 1, "list": []}, "number": 0}
+    fast, plain = (EntityRecord(None, f"Crate:{name}", None, None, shadow=copy_plain(state)) for name in "ab")  # type: ignore[arg-type]
     segment = Segment(record=fast, name="X", attribution=NOBODY)
 
     class World:
         def check_references(self, *arguments: Any) -> None:
             """Nothing refers to anything."""
 
-    plain.world = World()  # type: ignore[assignment]
-    for name, value in sets:
-        segment.keep((SET, (name,), value), ())
-        advance(plain, (SET, (name,), value), ())
+    fast.world = plain.world = World()  # type: ignore[assignment]
+    for (operation, path), value in made:
+        if operation == ADD and type(value) is float and value != value:
+            continue  # no member of a set
+        segment.keep((operation, path, value), ())
+        advance(plain, (operation, path, value), ())
+        back = apply_changes(copy_plain(plain.shadow), [])
+        inverse = put_plain(copied := copy_plain(plain.shadow), (operation, path, value))
+        if inverse is not None:
+            inverse[0](*inverse[1:])
+            assert plain_equal(copied, back)
     assert plain_equal(fast.shadow, plain.shadow)
-    assert len(segment.changes) == len(sets)
 
 
 # -- one order --------------------------------------------------------------------------------------------------------
@@ -498,6 +510,37 @@ def test_the_pieces_of_a_change_do_what_it_does(change: Any) -> None:
     else:
         pytest.fail("it is divided for ever")
     assert plain_equal(apply_changes(copy_plain(STATE), pieces), whole)
+
+
+# -- the debugging switch ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sly", PAST_METHODS)
+@pytest.mark.parametrize("met", ["changed", "got", "found", "listed"])
+@pytest.mark.parametrize("switch", ["1", "0"])
+async def test_the_switch_compares_objects_with_what_was_recorded(sly: str, met: str, switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`SYMPHONY_CHECK=1`: a container changed past its methods is an error at the next flush, with entity and path."""
+    monkeypatch.setenv("SYMPHONY_CHECK", switch)
+    symphony = await Symphony().setup()
+    crate = symphony.entities.add(Crate(id="a", parcels=[], named={}))
+    await symphony.flush()
+    await symphony.flush()
+    if met == "changed":
+        crate.number = 1
+    elif met == "got":
+        symphony.entities.get("Crate:a")
+    elif met == "found":
+        symphony.entities.find("Crate:a")
+    else:
+        symphony.entities.all("Crate")
+    PAST_METHODS[sly](crate)
+    if switch == "1":
+        with pytest.raises(EntityError, match=r"Crate:a.*(parcels|named)"):
+            await symphony.flush()
+    else:
+        await symphony.flush()
+    await symphony.refresh(crate)
+    await symphony.close()
 
 
 # -- the log in memory forgets ----------------------------------------------------------------------------------------

@@ -147,18 +147,21 @@ class Membership:
         Raises:
             EntityNotFoundError: there is none.
         """
-        return self.record_for(entity).obj
+        record = self.record_for(entity)
+        if self.outbox.unchecked is not None:
+            self.outbox.unchecked[record] = None
+        return record.obj
 
     def find(self, entity: EntityLike) -> Any | None:
         """The live object of an entity, or None."""
         if isinstance(entity, str):
             found = self._records.get(entity)
             if found is not None:
-                return found.obj
+                return self.get(entity) if self.outbox.unchecked is not None else found.obj
             entity = EntityReference.parse(entity)
         if isinstance(entity, EntityReference):
             found = self._records.get(entity.key)
-            return found.obj if found is not None else None
+            return None if found is None else self.get(entity) if self.outbox.unchecked is not None else found.obj
         return entity if self.record_of(entity) is not None else None
 
     def all(self, entity_type: str | None = None) -> list[Any]:
@@ -166,10 +169,11 @@ class Membership:
 
         What was removed in a transaction that failed comes last.
         """
-        if entity_type is None:
-            return [record.obj for record in self._records.values()]
-        prefix = f"{entity_type}:"
-        return [record.obj for key, record in self._records.items() if key.startswith(prefix)]
+        prefix = f"{entity_type}:" if entity_type is not None else ""
+        found = [record for key, record in self._records.items() if key.startswith(prefix)]
+        if self.outbox.unchecked is not None:
+            self.outbox.unchecked.update(dict.fromkeys(found))
+        return [record.obj for record in found]
 
     def check_open(self, record: EntityRecord) -> None:
         """The gate that every change passes, with the lock held.
