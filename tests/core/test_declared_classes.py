@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pytest
 
 from symphony_es import Symphony, entity, part, value
-from symphony_es.errors import EntityTypeError, UnstorableValueError
+from symphony_es.core.state.tracking.types import TypeTable
+from symphony_es.errors import ConfigurationError, EntityTypeError, UnstorableValueError
 from tests.conftest import Opener
 
 T = TypeVar("T")
@@ -162,3 +163,29 @@ def test_versions_are_whole_numbers_from_one(version: Any) -> None:
     for decorate in (entity, part, value):
         with pytest.raises(EntityTypeError, match="state_version"):
             decorate(state_version=version)(type("Versioned", (), {"__annotations__": {"id": str}, "id": ""}))
+
+
+def test_aliases_lead_to_classes_and_never_in_a_circle() -> None:
+    """Over several steps, with the arguments of a generic model; an alias that would lead back is refused, and changes nothing."""
+    table = TypeTable(TypeTable())
+
+    class Box:
+        pass
+
+    class BoxOfInts:
+        pass
+
+    table.register(Box, "new:Box")
+    table.register(BoxOfInts, "new:Box[int]")
+    table.alias("old:Box", "middle:Box")
+    assert table.class_of("old:Box") is None
+    table.alias("middle:Box", "new:Box")
+    assert table.class_of("old:Box") is Box
+    assert table.class_of("old:Box[int]") is BoxOfInts
+    assert table.class_of("old:Box[str]") is None
+    for old, new in (("new:Box", "old:Box"), ("middle:Box", "old:Box"), ("x:X", "x:X")):
+        with pytest.raises(ConfigurationError, match="leads back"):
+            table.alias(old, new)
+    table.alias("y:Y", "y:Y[int]")
+    assert table.class_of("y:Y") is None
+    assert table.names()["old:Box"] is Box
