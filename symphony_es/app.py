@@ -10,12 +10,11 @@ import copy
 import inspect
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from symphony_es.core.state.attribution import Attribution, acting, check_texts
+from symphony_es.core.state.attribution import ActingAs, acting, check_texts
 from symphony_es.core.state.blocks import TransactionBlock
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.checkpoint import CheckpointManager
@@ -277,7 +276,14 @@ class Symphony:
     # -- changing and recording ---------------------------------------------------------------------------------------
 
     def transaction(
-        self, name: str, *, actor: str | None = None, reason: str | None = None, claim: Iterable[EntityLike] = (), **user: Any
+        self,
+        name: str | None = None,
+        *,
+        data: Any = None,
+        actor: str | None = None,
+        reason: str | None = None,
+        claim: Iterable[EntityLike] = (),
+        **user: Any,
     ) -> TransactionBlock:
         """`async with symphony.transaction("InvoicePaid", actor="alice"):` names what happens in the block and appends it at once.
 
@@ -285,7 +291,9 @@ class Symphony:
         the objects back as they were, and so does a failure to append.
 
         Args:
-            name: the events' name, in the past tense.
+            name: the events' name, in the past tense; each is named by its type when left out.
+            data: what the first event says beyond its effect; plain data. `async with ... as t:` has, after the block, `t.position`, the
+                position of its last event, and `t.versions`, the version of each entity by key.
             actor: who acts.
             reason: why.
             claim: entities to claim at the beginning, waiting for other transactions to release them.
@@ -297,12 +305,12 @@ class Symphony:
             ConcurrencyError, LogUnavailableError: at the end: nothing was appended, the objects are as they were before.
         """
         check_texts({"actor": actor, "reason": reason})
-        return self.world.transaction(name, claim=claim, actor=actor, reason=reason, user=user or None)
+        return self.world.transaction(name, claim=claim, actor=actor, reason=reason, user=user or None, data=data)
 
-    def acting_as(self, actor: str, *, reason: str | None = None, **user: Any) -> AbstractContextManager[Attribution]:
+    def acting_as(self, actor: str, *, reason: str | None = None, **user: Any) -> ActingAs:
         """`with symphony.acting_as("alice"):` names the actor of every change made in the block."""
         fields: dict[str, Any] = {"actor": actor, "user": user or None}
-        return acting(**fields) if reason is None else acting(reason=reason, **fields)
+        return ActingAs(acting(**fields) if reason is None else acting(reason=reason, **fields))
 
     async def flush(self) -> None:
         """Wait until everything changed so far is durable, also in objects of foreign classes, which it compares.

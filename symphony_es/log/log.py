@@ -35,6 +35,8 @@ __all__ = ["DATABASE_NAME", "Anchor", "Appended", "EventLog", "Ticket"]
 
 SALT_BYTES = 16
 SALTS_AT_ONCE = 1024
+ENCODED_AT_ONCE = 256
+"""How many events are encoded in one turn of the event loop, some milliseconds."""
 
 
 class EventLog(LogReader):
@@ -195,7 +197,11 @@ class EventLog(LogReader):
             UnstorableValueError, LimitExceededError: an event cannot be stored; nothing was appended.
             LogUnavailableError: the commit failed.
         """
-        prepared = [self.prepare(event) for event in events]
+        prepared: list[PreparedEvent] = []
+        for event in events:
+            if len(prepared) % ENCODED_AT_ONCE == ENCODED_AT_ONCE - 1:
+                await asyncio.sleep(0)  # others in the loop have their turn
+            prepared.append(self.prepare(event))
         if not self.has_room():
             await self.room()
         return await self.submit(prepared).wait()
