@@ -27,6 +27,11 @@ FORMAT = 1
 FORMAT_BYTE = 0xD2
 """What stands for format 1 until it is released: each change of it takes another value, so that what an earlier build wrote is refused."""
 BUFFER_BYTES = 1024
+MOST_EXTENSIONS = MAX_DEPTH + 2
+"""How deep extension values of msgpack may be nested: containers, a leaf in the innermost one, and the large number a leaf may hold.
+
+It bounds the recursion alone: how deep containers may be nested, `check_types` says, for writers and readers alike.
+"""
 _UINT64 = b"\xcf"  # in msgpack, before 8 bytes
 
 _EPOCH = datetime(1, 1, 1)
@@ -236,7 +241,7 @@ class _Decoder:
         if reader is None:
             raise DecodeError(f"extension type {code} is unknown")
         self.depth += 1
-        if self.depth > MAX_DEPTH:
+        if self.depth > MOST_EXTENSIONS:
             raise DecodeError(f"values are nested deeper than {MAX_DEPTH} levels")
         made = reader(self, payload)
         self.depth -= 1

@@ -21,6 +21,7 @@ Version = NewType("Version", int)
 
 MAX_ID_BYTES = 512
 _TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")
+_EVENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,126}")
 _TWO_HALVES = struct.Struct(">QQ")
 _BASE32HEX = "0123456789abcdefghijklmnopqrstuv"
 
@@ -37,13 +38,13 @@ def check_entity_type(name: str) -> str:
 
 
 def check_event_name(name: str) -> str:
-    """An event name as it is; the rules are those of types.
+    """An event name as it is; the rules are those of types, but that it may be longer: `TypeChanged` is a name, whatever the type.
 
     Raises:
         InvalidIdentifierError: it is none.
     """
-    if type(name) is not str or _TYPE.fullmatch(name) is None:
-        raise InvalidIdentifierError("event name", name, "a letter or '_', then at most 99 letters, digits, '_' and '.'")
+    if type(name) is not str or _EVENT.fullmatch(name) is None:
+        raise InvalidIdentifierError("event name", name, "a letter or '_', then at most 126 letters, digits, '_' and '.'")
     return name
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from operator import attrgetter
 from typing import Any
@@ -99,9 +100,13 @@ def encode_body(event: NewEvent, salt: bytes, limits: Limits = DEFAULT_LIMITS) -
     Raises:
         UnstorableValueError: a value or a metadata slot that is no plain data, or is nested too deep.
         ChangeError: something among the changes that is no change.
+        InvalidIdentifierError: its key or name cannot be stored.
         LimitExceededError: the body is larger than the limit.
     """
     metadata = _metadata_list(event.metadata)
+    _check_name(event.name)
+    if event.version <= 1:  # a later one is appended only behind a first one of the same key
+        split_key(event.entity_key)
     try:
         _check_event(event, metadata, min(limits.max_depth, MAX_DEPTH))
     except UnstorableValueError as error:
@@ -119,6 +124,11 @@ def encode_body(event: NewEvent, salt: bytes, limits: Limits = DEFAULT_LIMITS) -
             f"the event {event.name} of {event.entity_key} takes {len(packed):,} bytes; {limits.max_body_bytes:,} are allowed"
         )
     return salt + packed
+
+
+@lru_cache(maxsize=1024)
+def _check_name(name: str) -> None:
+    check_event_name(name)
 
 
 def _check_event(event: NewEvent, metadata: list[Any], max_depth: int) -> None:
@@ -290,7 +300,7 @@ def decode_row(row: Row) -> Event:
     if transaction_id is not None and (type(transaction_id) is not bytes or len(transaction_id) != ID_BYTES):
         raise DamagedEventError(position, key, "the transaction id has another shape")
     try:
-        check_event_name(name)
+        _check_name(name)
         check_types(data, ("data",))
         check_types(metadata, ("metadata",), max_depth=MAX_DEPTH + 1)
     except (InvalidIdentifierError, UnstorableValueError, RecursionError) as error:

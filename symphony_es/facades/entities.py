@@ -278,6 +278,20 @@ class Entities:
             }
         )
 
+    async def record_when_free(self, entity: Any, event_name: str | None = None, data: Any = None) -> None:
+        """Do what `record` does, once no other transaction claims the entity: those who wait are served in the order they came.
+
+        The entity is not claimed meanwhile. What is recorded is durable when this returns.
+
+        Raises:
+            EntityBusyError: it took longer than 60 s, or the wait would close a circle. Nothing is recorded.
+        """
+        world = self._symphony.world
+        await world.claim(entity)
+        world.record(entity, event_name, data)
+        if world.record_for(entity).holder is None:
+            await world.flush(entity)
+
     def extend(self, entity: Any, path: str | Sequence[str | int], tail: str | bytes) -> None:
         """Put text at the end of a text, or bytes at the end of bytes, of an entity; only the new end is stored.
 

@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 from uuid import UUID
 
-from symphony_es.errors import AnchorMismatchError, LogDamagedError, LogError
+from symphony_es.diagnostics import get_logger
+from symphony_es.errors import AnchorMismatchError, LogDamagedError, SymphonyError
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.rows import commitment, event_id_of
 from symphony_es.log.directory import DirectoryLock, prepare_file
+from symphony_es.log.head_note import HEAD_NAME, noted_head
 from symphony_es.log.recorder import Anchor, LogRecorder, missing
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.walscan import scan_wal
@@ -18,6 +20,7 @@ from symphony_es.log.walscan import scan_wal
 __all__ = ["DATABASE_NAME", "check_anchor", "open_recorder"]
 
 DATABASE_NAME = "events.db"
+logger = get_logger(__name__)
 SCRATCH_NAME = f"{DATABASE_NAME}-wal.check"
 
 
@@ -30,7 +33,12 @@ def open_recorder(directory: Path, lock: DirectoryLock, anchor: Anchor | None, *
     """
     path = directory / DATABASE_NAME
     made = prepare_file(path)
-    unclean = not lock.was_clean
+    if lock.was_used and not _begins_as_a_database(path) and not ignore_anchor:
+        raise LogDamagedError(
+            f"{path} {'is missing' if made else 'does not begin as a database does'}, and a log was written there: restore a backup, "
+            f"or remove {lock.path} to begin a new one"
+        )
+    unclean = not lock.was_clean or not (lock.was_used or made)  # a database without a lock: nobody knows how its last writer ended
     if unclean and scan_wal(directory / f"{DATABASE_NAME}-wal", directory / SCRATCH_NAME) == "damaged" and not ignore_anchor:
         raise LogDamagedError(
             f"{path}-wal holds acknowledged commits that are damaged, and opening the log would drop them and all later ones: "
@@ -44,10 +52,31 @@ def open_recorder(directory: Path, lock: DirectoryLock, anchor: Anchor | None, *
             check_anchor(recorder, anchor)
         if unclean:
             verify_tail(recorder, anchor.position if anchor is not None and not ignore_anchor else 0)
-    except LogError:
+            if not ignore_anchor:
+                _check_note(recorder, directory / HEAD_NAME)
+    except SymphonyError:
         recorder.close()
         raise
     return recorder
+
+
+def _check_note(recorder: SQLiteLogRecorder, path: Path) -> None:
+    log_id, head = recorder.log_id(), recorder.head()
+    before, noted = noted_head(path, log_id.bytes if log_id is not None else bytes(16))
+    if before <= head < noted:
+        recorder.lost_at_the_end = (head + 1, noted)
+        logger.warning("last_commit_missing", first=head + 1, last=noted, log=str(path.parent))
+    elif noted > head:
+        raise LogDamagedError(
+            f"the log of {path.parent} was acknowledged up to position {noted}, and ends at {head}: its write-ahead file was cut or "
+            "damaged; restore a backup, or open with ignore_anchor=True to go on with what is there"
+        )
+
+
+def _begins_as_a_database(path: Path) -> bool:
+    """Whether a file is more than an empty one; the log's tables may stand in its write-ahead file alone."""
+    wal = path.with_name(f"{path.name}-wal")
+    return any(file.exists() and file.stat().st_size > 0 for file in (path, wal))
 
 
 def check_anchor(recorder: LogRecorder, anchor: Anchor) -> None:

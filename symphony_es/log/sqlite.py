@@ -74,6 +74,7 @@ class SQLiteLogRecorder(SQLiteLogReader):
         self._since_checkpoint = 0
         self._head = 0
         self._time_ns = 0
+        self.lost_at_the_end: tuple[int, int] | None = None
         try:
             if not read_only:
                 create_schema(self._writer, log_id)

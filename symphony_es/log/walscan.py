@@ -65,10 +65,38 @@ def scan_wal(path: Path, scratch: Path | None = None) -> Verdict:
                 return "absent"
             header = _header(start)
             if header is None:
-                return "torn"  # a reset that was not finished looks like this; whether commits are missing, only an anchor can tell
+                return _without_header(file)
             return _scan(file, header, scratch)
     except FileNotFoundError:
         return "absent"
+
+
+def _without_header(file: BinaryIO) -> Verdict:
+    """Whether a file whose header does not check holds commits that the database lacks; a reset that was not finished lacks none."""
+    database = Path(file.name.removesuffix("-wal"))
+    try:
+        with database.open("rb") as content:
+            kept = content.read()
+    except OSError:
+        kept = b""
+    page_size = int.from_bytes(kept[16:18], "big") if kept else 4096
+    page_size = 65536 if page_size == 1 else page_size
+    if page_size not in (512 << shift for shift in range(8)):
+        return "torn"
+    for order in ("<", ">"):
+        header = _Header(page_size, order, (0, 0), (0, 0))
+        heads = _heads(file, header)
+        pages: dict[int, bytes] = {}
+        for index in range(1, len(heads)):
+            number, commit, *salt, first, second = heads[index]
+            frame = _Frame(_offset(index, header), commit != 0, (salt[0], salt[1]), (first, second))
+            if heads[index - 1][2:4] != frame.salt or not _consistent(file, header, frame, heads[index - 1][4:6]):
+                break
+            file.seek(frame.offset + _FRAME.size)
+            pages[number] = file.read(page_size)
+        if any(kept[(number - 1) * page_size : number * page_size] != page for number, page in pages.items()):
+            return "damaged"
+    return "torn"
 
 
 def _header(start: bytes) -> _Header | None:

@@ -442,7 +442,7 @@ class Program:
             assert shown == [(order_of(crate.named), order_of(crate.parcels), order_of(crate.top)) for crate in self.crates]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32))
 def test_random_programs_of_blocks(seed: int) -> None:
     """Nested blocks, rolled back at random, over nested parts, lists, dicts and sets: object == shadow == fold, and a rollback is exact."""

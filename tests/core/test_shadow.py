@@ -6,16 +6,18 @@ import asyncio
 import contextvars
 import heapq
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import symphony_es.log.log as log_module
 from symphony_es import Symphony
 from symphony_es.core.state.attribution import NOBODY
 from symphony_es.core.state.records import EntityRecord, Segment
-from symphony_es.core.state.shadow import advance
+from symphony_es.core.state.shadow import advance, put_plain
 from symphony_es.errors import (
     EntityBusyError,
     EntityError,
@@ -285,22 +287,34 @@ async def test_an_entity_that_is_nested_too_deep_is_not_added(symphony: Symphony
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.binary(max_size=3)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["number", "top", "other"]), SCALAR), max_size=8))
-def test_the_fast_path_of_keeping_does_what_the_plain_one_does(sets: list[tuple[str, Any]]) -> None:
-    """`Segment.keep` writes out what `advance` does for a value that is set at one key: the shadows are the same."""
-    fast, plain = (EntityRecord(None, f"Crate:{name}", None, None, shadow={"number": 0, "top": None}) for name in "ab")  # type: ignore[arg-type]
+PLACES = [(SET, ("number",)), (SET, ("new",)), (SET, ("dict", "a")), (SET, ("dict", 4)), (SET, ("list", 0)), (SET, ("part", "a"))]
+PLACES += [(APPEND, ("list",)), (APPEND, ("dict", "list")), (ADD, ("set",))]
+PLACE = st.sampled_from(PLACES)
+
+
+@given(st.lists(st.tuples(PLACE, SCALAR), max_size=8))
+def test_the_fast_paths_of_keeping_do_what_the_plain_one_does(made: list[tuple[Any, Any]]) -> None:
+    """`Segment.keep` writes out what `advance` does for a value that is put at a simple place: the shadows are the same."""
+    state = {**STATE, "dict": {"a": 1, "list": []}, "number": 0}
+    fast, plain = (EntityRecord(None, f"Crate:{name}", None, None, shadow=copy_plain(state)) for name in "ab")  # type: ignore[arg-type]
     segment = Segment(record=fast, name="X", attribution=NOBODY)
 
     class World:
         def check_references(self, *arguments: Any) -> None:
             """Nothing refers to anything."""
 
-    plain.world = World()  # type: ignore[assignment]
-    for name, value in sets:
-        segment.keep((SET, (name,), value), ())
-        advance(plain, (SET, (name,), value), ())
+    fast.world = plain.world = World()  # type: ignore[assignment]
+    for (operation, path), value in made:
+        if operation == ADD and type(value) is float and value != value:
+            continue  # no member of a set
+        segment.keep((operation, path, value), ())
+        advance(plain, (operation, path, value), ())
+        back = apply_changes(copy_plain(plain.shadow), [])
+        inverse = put_plain(copied := copy_plain(plain.shadow), (operation, path, value))
+        if inverse is not None:
+            inverse[0](*inverse[1:])
+            assert plain_equal(copied, back)
     assert plain_equal(fast.shadow, plain.shadow)
-    assert len(segment.changes) == len(sets)
 
 
 # -- one order --------------------------------------------------------------------------------------------------------
@@ -449,6 +463,35 @@ async def test_a_state_larger_than_an_event_takes_several(kind: str, way: str, a
         assert [event.data for event in made if event.data is not None] == ([{"why": "x"}] if way == "recording" else [])
 
 
+@pytest.mark.parametrize("kind", LARGE)
+@pytest.mark.parametrize("back", ["removed", "replaced"])
+async def test_a_state_larger_than_an_event_can_be_gone_back_to_and_forked(
+    kind: str, back: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entity that has grown by small events: rewinding to it and forking it take several events of one transaction."""
+    monkeypatch.setattr(log_module, "Limits", lambda: Limits(max_body_bytes=2000))
+    async with Symphony({"state_dir": str(tmp_path / "state")}, persistence_enabled=True) as symphony:
+        crate = symphony.entities.add(Crate(id="a", top=LARGE[kind]()))
+        small = symphony.entities.add(Crate(id="b"))
+        checkpoint = await symphony.create_checkpoint("large")
+        if back == "removed":
+            symphony.entities.remove(crate)
+        else:
+            crate.top = None
+        small.number = 1
+        await symphony.flush()
+        await symphony.resume_from_checkpoint(checkpoint)
+        assert symphony.entities.get("Crate:a").top == LARGE[kind]()
+        assert symphony.entities.get("Crate:b").number == 0
+        symphony.entities.get("Crate:a").number = 5
+        await states_agree(symphony)
+        await symphony.fork(into=tmp_path / "fork")
+    async with Symphony({"state_dir": str(tmp_path / "fork"), "resume": "latest"}, persistence_enabled=True) as forked:
+        assert forked.entities.get("Crate:a").top == LARGE[kind]()
+        forked.entities.get("Crate:a").number = 6
+        await states_agree(forked)
+
+
 async def test_one_value_too_large_is_that_entitys_alone(symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
     """Text that no event can hold puts its entity out of step, names it and the place, and harms no other."""
     bad, good = await pair(symphony)
@@ -498,6 +541,37 @@ def test_the_pieces_of_a_change_do_what_it_does(change: Any) -> None:
     else:
         pytest.fail("it is divided for ever")
     assert plain_equal(apply_changes(copy_plain(STATE), pieces), whole)
+
+
+# -- the debugging switch ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sly", PAST_METHODS)
+@pytest.mark.parametrize("met", ["changed", "got", "found", "listed"])
+@pytest.mark.parametrize("switch", ["1", "0"])
+async def test_the_switch_compares_objects_with_what_was_recorded(sly: str, met: str, switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`SYMPHONY_CHECK=1`: a container changed past its methods is an error at the next flush, with entity and path."""
+    monkeypatch.setenv("SYMPHONY_CHECK", switch)
+    symphony = await Symphony().setup()
+    crate = symphony.entities.add(Crate(id="a", parcels=[], named={}))
+    await symphony.flush()
+    await symphony.flush()
+    if met == "changed":
+        crate.number = 1
+    elif met == "got":
+        symphony.entities.get("Crate:a")
+    elif met == "found":
+        symphony.entities.find("Crate:a")
+    else:
+        symphony.entities.all("Crate")
+    PAST_METHODS[sly](crate)
+    if switch == "1":
+        with pytest.raises(EntityError, match=r"Crate:a.*(parcels|named)"):
+            await symphony.flush()
+    else:
+        await symphony.flush()
+    await symphony.refresh(crate)
+    await symphony.close()
 
 
 # -- the log in memory forgets ----------------------------------------------------------------------------------------

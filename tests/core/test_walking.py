@@ -53,7 +53,7 @@ class TestWalk:
         found = [(version.version, version.position, version.data) async for version in symphony.walk(walked, newest_first=newest_first)]
         expected = []
         for version in await symphony.history("Walked:w"):
-            state = (await symphony.state_history.entity_at("Walked:w", version.event.position))
+            state = await symphony.state_history.entity_at("Walked:w", version.event.position)
             expected.append((version.version, version.event.position, state.data if state is not None else None))
         assert found == (expected[::-1] if newest_first else expected)
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +303,31 @@ class _Cancelled:
                 return
             self.gate.set()
             yield future
+
+
+class TestManyAtOnce:
+    async def test_others_have_their_turn_while_many_events_are_encoded(self, log: EventLog) -> None:
+        """A large transaction does not hold the event loop up until all of it is encoded, and is one transaction all the same."""
+        turns: list[int] = []
+        encoded = 0
+        real = log.prepare
+
+        def counted(event: NewEvent) -> Any:
+            nonlocal encoded
+            encoded += 1
+            return real(event)
+
+        async def other() -> None:
+            while encoded < 2000:
+                turns.append(encoded)
+                await asyncio.sleep(0)
+
+        log.prepare = counted  # type: ignore[method-assign]
+        events = [new(f"A:{number}", 1, value=number) for number in range(2000)]
+        appended, _ = await asyncio.gather(log.append(events), other())
+        assert (appended.first, appended.last) == (1, 2000)
+        assert len(turns) >= 7
+        assert max(later - earlier for earlier, later in pairwise([0, *turns, 2000])) <= 256
 
 
 class TestReading:

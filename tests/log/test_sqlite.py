@@ -213,7 +213,7 @@ class TestFiles:
         path = tmp_path / "deep" / "log"
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()}
-        assert modes == {"LOCK": 0o600, "events.db": 0o600, "events.db-wal": 0o600, "events.db-shm": 0o600}
+        assert modes == {"LOCK": 0o600, "events.db": 0o600, "events.db-head": 0o600, "events.db-wal": 0o600, "events.db-shm": 0o600}
         await log.close()
 
     @pytest.mark.parametrize("name", ["events.db", "LOCK"])
@@ -332,7 +332,7 @@ class TestProcesses:
             "        try:\n"
             "            log.submit([])\n"
             "        except NotReadyError:\n"
-            "            log._close()\n"
+            "            log.end()\n"
             "            os._exit(7)\n"
             "        os._exit(1)\n"
             "    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"

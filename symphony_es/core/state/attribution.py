@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from symphony_es.events.event import EventMetadata
 from symphony_es.events.values import check_plain
 
 __all__ = [
-    "NOBODY", "SYSTEM_ACTOR", "Attribution", "acting", "acting_attribution", "attribute", "attributed", "check_texts",
+    "NOBODY", "SYSTEM_ACTOR", "ActingAs", "Attribution", "acting", "acting_attribution", "attribute", "attributed", "check_texts",
     "current_attribution",
 ]  # fmt: skip
 
@@ -145,6 +145,25 @@ def acting(*, user: Mapping[str, Any] | None = None, **changes: Any) -> Iterator
             yield attribution
         finally:
             acting_attribution.reset(token)
+
+
+class ActingAs(AbstractContextManager[Attribution], AbstractAsyncContextManager[Attribution]):
+    """A block of `acting`, for `with` and for `async with`, which is the same here: nothing is awaited."""
+
+    def __init__(self, block: AbstractContextManager[Attribution]) -> None:
+        self._block = block
+
+    def __enter__(self) -> Attribution:
+        return self._block.__enter__()
+
+    def __exit__(self, *exception: Any) -> bool | None:
+        return self._block.__exit__(*exception)
+
+    async def __aenter__(self) -> Attribution:
+        return self._block.__enter__()
+
+    async def __aexit__(self, *exception: Any) -> bool | None:
+        return self._block.__exit__(*exception)
 
 
 def _active_trace_id() -> str | None:

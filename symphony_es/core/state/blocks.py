@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from symphony_es.core.state.attribution import Attribution, attribute, current_attribution
 from symphony_es.core.state.transactions import Scope, Transaction, current_scope, scope_of
-from symphony_es.errors import SymphonyError, TransactionEndedError
+from symphony_es.errors import ConfigurationError, SymphonyError, TransactionEndedError
 from symphony_es.events.event import check_event_name
 from symphony_es.events.values import check_plain, copy_plain
 
@@ -156,11 +156,18 @@ class Recording(_Block):
 class TransactionBlock(_Block):
     """`async with symphony.transaction(...)`: awaits its commit; an exception inside appends nothing and puts objects back."""
 
-    def __init__(self, world: World, name: str | None, claim: Iterable[Any], attribution: dict[str, Any]) -> None:
-        super().__init__(world, name, None, attribution)
+    def __init__(self, world: World, name: str | None, claim: Iterable[Any], attribution: dict[str, Any], data: Any = None) -> None:
+        super().__init__(world, name, data, attribution)
         self._claim = list(claim)
 
+    def __enter__(self) -> NoReturn:
+        raise ConfigurationError(f"a transaction awaits its commit: write `async with symphony.transaction({self.name!r}):`")
+
+    def __exit__(self, *_: object) -> None:
+        """Never reached: there is no beginning without await."""
+
     async def __aenter__(self) -> Transaction:
+        self.world.check_process()
         around = self.world.foreign.holder()
         if around is not None:
             self.world.record_foreign(around)  # what the blocks around it have changed so far is theirs
@@ -195,6 +202,7 @@ class TransactionBlock(_Block):
         if not self._outer:
             try:
                 self.world.record_foreign(self.scope.handed)
+                self._check_said()
                 with self.world.lock:
                     self._merge()
             except BaseException:
@@ -204,6 +212,7 @@ class TransactionBlock(_Block):
             return
         try:
             self.world.record_foreign(self.scope.handed)
+            self._check_said()
             if not self.world.log.has_room():
                 await self.world.log.room()
             with self.world.lock:
@@ -213,10 +222,22 @@ class TransactionBlock(_Block):
             self._abandon()
             raise
         self._end()
+        transaction.ticket = ticket
         if ticket is None:
             transaction.finish()
             return
         await self._settle(ticket)
+
+    def _check_said(self) -> None:
+        """Refuse to lose what the block's event should say: where nothing has changed, there is none.
+
+        Raises:
+            ConfigurationError: data, and no change.
+        """
+        if self.scope.data is not None:
+            raise ConfigurationError(
+                f"nothing changed in the transaction {self.name!r}, so no event can say its data: use entities.record(entity, name, data)"
+            )
 
     async def _settle(self, ticket: Any) -> None:
         """Wait for the commit; when it fails, or is found to have failed after a cancellation, put the objects back."""

@@ -33,6 +33,8 @@ from symphony_es.errors import (
     EntityOutOfStepError,
     EntityOwnershipError,
     EntityTypeError,
+    ForkedProcessError,
+    ReadOnlyError,
     RestorationError,
     SymphonyError,
     UnstorableValueError,
@@ -42,6 +44,7 @@ from symphony_es.events.fold import Damage
 from symphony_es.events.identifiers import check_entity_id, check_entity_type
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import check_plain, check_types, copy_plain
+from symphony_es.log.forks import Inherited, left_at_fork
 
 if TYPE_CHECKING:
     from symphony_es.core.state.waking import Watch
@@ -53,7 +56,7 @@ EntityLike = Any
 """An entity's object, an `EntityReference`, or `"Type:id"`."""
 
 
-class Membership:
+class Membership(Inherited):
     """The live objects of one world by type and id.
 
     Args:
@@ -83,6 +86,15 @@ class Membership:
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
         self.open_transactions: set[Transaction] = set()
+        self.forked_from: int | None = None
+        self.read_only = False
+        left_at_fork(self)
+
+    def leave_to_parent(self, parent: int) -> None:
+        """See `Inherited`: nothing here can be changed or made durable any more; a thread of the parent's may have held the lock."""
+        self.forked_from, self.sealed = parent, "a process that was forked"
+        self.lock = self.outbox.lock = threading.RLock()
+        self.outbox.disown()
 
     takes_objects: ClassVar[bool] = False
     """Whether values may be objects of foreign classes; see `Boundary`."""
@@ -147,18 +159,21 @@ class Membership:
         Raises:
             EntityNotFoundError: there is none.
         """
-        return self.record_for(entity).obj
+        record = self.record_for(entity)
+        if self.outbox.unchecked is not None:
+            self.outbox.unchecked[record] = None
+        return record.obj
 
     def find(self, entity: EntityLike) -> Any | None:
         """The live object of an entity, or None."""
         if isinstance(entity, str):
             found = self._records.get(entity)
             if found is not None:
-                return found.obj
+                return self.get(entity) if self.outbox.unchecked is not None else found.obj
             entity = EntityReference.parse(entity)
         if isinstance(entity, EntityReference):
             found = self._records.get(entity.key)
-            return found.obj if found is not None else None
+            return None if found is None else self.get(entity) if self.outbox.unchecked is not None else found.obj
         return entity if self.record_of(entity) is not None else None
 
     def all(self, entity_type: str | None = None) -> list[Any]:
@@ -166,10 +181,11 @@ class Membership:
 
         What was removed in a transaction that failed comes last.
         """
-        if entity_type is None:
-            return [record.obj for record in self._records.values()]
-        prefix = f"{entity_type}:"
-        return [record.obj for key, record in self._records.items() if key.startswith(prefix)]
+        prefix = f"{entity_type}:" if entity_type is not None else ""
+        found = [record for key, record in self._records.items() if key.startswith(prefix)]
+        if self.outbox.unchecked is not None:
+            self.outbox.unchecked.update(dict.fromkeys(found))
+        return [record.obj for record in found]
 
     def check_open(self, record: EntityRecord) -> None:
         """The gate that every change passes, with the lock held.
@@ -177,14 +193,27 @@ class Membership:
         Raises:
             DetachedEntityError: the object is not part of a world any more.
             EntityBusyError: a resume builds the world that may replace this one, or the Symphony is being closed.
+            ForkedProcessError: it is the parent process's. ReadOnlyError: the log is only read.
             EntityDamagedError: an event of the log does not fit the entity.
         """
+        self.check_process()
+        if self.read_only:
+            raise ReadOnlyError(f"{record.key}: this Symphony is open for reading only; nothing was changed")
         if record.key in self.damaged:
             raise EntityDamagedError(record.key, self.damaged[record.key])
         if record.closed is not None:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
             raise EntityBusyError.during(record.key, self.sealed, "a change")
+
+    def check_process(self) -> None:
+        """Do nothing in the process that the world was made in.
+
+        Raises:
+            ForkedProcessError: this is a child of it.
+        """
+        if self.forked_from is not None:
+            raise ForkedProcessError(self.forked_from)
 
     def mark_damaged(self, record: EntityRecord, damage: Damage) -> EntityDamagedError:
         """Refuse changes of a live object from now on: an event of the log does not fit its entity. Returns the error that says so."""
@@ -382,6 +411,9 @@ class Membership:
 
     def _check_addable(self, key: str) -> None:
         """Every reason to refuse a new entity, before anything of it is done."""
+        self.check_process()
+        if self.read_only:
+            raise ReadOnlyError(f"{key} cannot be added: this Symphony is open for reading only")
         if self.sealed is not None:
             raise EntityBusyError.during(key, self.sealed, "an addition")
         scope = scope_of(self)
@@ -423,7 +455,8 @@ class Membership:
         with self.lock:
             made = [record for record in beside.records.values() if record.world is beside]
             for record in made:
-                self.check_open(record)
+                if not self.read_only:
+                    self.check_open(record)
                 if record.key in self._records:
                     raise EntityExistsError(record.key, "it was added while it was loaded")
             for record in made:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony_es.core.state.attribution import SYSTEM_ACTOR, Attribution, current_attribution
-from symphony_es.core.state.shadow import advance
+from symphony_es.core.state.shadow import advance, put_plain
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.core.state.transactions import current_scope, scope_of
 from symphony_es.errors import EntityBusyError
@@ -72,7 +72,7 @@ class Segment:
             if type(value) in TEXTS and len(value) >= LONG:
                 change = as_extension(shadow.get(name), change)
             shadow[name] = value
-        else:
+        elif shadow is None or put_plain(shadow, change) is None:
             change = advance(self.record, change, undo)
         self.changes.append(change)
 

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
-from symphony_es.core.state.shadow import advance, order_before
+from symphony_es.core.state.shadow import advance, order_before, put_plain
 from symphony_es.core.state.tracking.live import record_above
 from symphony_es.core.state.tracking.mending import mend, nodes_in, reorder
 from symphony_es.errors import EntityBusyError, TransactionEndedError
@@ -87,6 +87,8 @@ class Draft:
             if type(value) in TEXTS and len(value) >= LONG:
                 change = as_extension(old, change)
             shadow[name] = value
+        elif shadow is not None and (back := put_plain(shadow, change)) is not None:
+            scope.undo_log.append((record, undo, back))
         else:
             order, inverse = order_before(record, change), list[Any]()
             change = advance(record, change, undo, scope, inverse)

@@ -13,12 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.mending import mend
-from symphony_es.errors import ChangeError, EntityOutOfStepError, UnstorableValueError
+from symphony_es.errors import ChangeError, EntityOutOfStepError, UnstorableValueError, format_path
 from symphony_es.events.changes import (
     ADD,
     APPEND,
     DISCARD,
     INSERT,
+    KEY_TYPES,
     LONG,
     MAX_DEPTH,
     REMOVE,
@@ -33,14 +34,15 @@ from symphony_es.events.changes import (
 from symphony_es.events.diff import diff
 from symphony_es.events.paths import value_at
 from symphony_es.events.references import Path, find_references
-from symphony_es.events.undo import Undo
+from symphony_es.events.undo import ABSENT, Undo
+from symphony_es.events.undo import put_back as put_key_back
 from symphony_es.events.values import check_types
 
 if TYPE_CHECKING:
     from symphony_es.core.state.records import EntityRecord
     from symphony_es.core.state.transactions import Scope
 
-__all__ = ["advance", "check_form", "compare_with_shadow", "order_before", "put_back", "referred_keys"]
+__all__ = ["advance", "check_form", "compare_with_shadow", "order_before", "put_back", "put_plain", "referred_keys", "refuse_difference"]
 
 _INTO = frozenset({INSERT, APPEND, ADD, DISCARD})  # what they bring stands one level below their path
 
@@ -88,6 +90,28 @@ def advance(record: EntityRecord, change: Change, back: tuple[Any, ...], scope: 
     return change
 
 
+def put_plain(shadow: dict[str, Any], change: Change) -> tuple[Any, ...] | None:
+    """What `advance` does for a value that cannot change and is put into a list or dict of a field; what takes it back, or None.
+
+    None says that nothing was done: it is another change. It assumes that keys and text were looked at when they were put into the object.
+    """
+    if len(change) != 3 or type(change[2]) not in SCALARS:
+        return None
+    operation, path, value = change
+    if type(value) in TEXTS and len(value) >= LONG:
+        return None  # it may extend what is there
+    holder: Any = shadow.get(path[0]) if path else None
+    if operation is APPEND and len(path) == 1 and type(holder) is list:
+        holder.append(value)
+        return (list.pop, holder)
+    if operation is SET and len(path) == 2 and type(holder) is dict and type(path[1]) in KEY_TYPES:
+        key = path[1]
+        back = (put_key_back, holder, key, holder.get(key, ABSENT))
+        holder[key] = value
+        return back
+    return None
+
+
 def put_back(back: tuple[Any, ...]) -> None:
     """Take a change of an object back."""
     function, *arguments = back
@@ -121,15 +145,31 @@ def order_before(record: EntityRecord, change: Change) -> tuple[dict[Any, Any], 
 
 
 def compare_with_shadow(record: EntityRecord) -> list[Path]:
-    """Where the object of an entity differs from its shadow; costs the size of its state. Called with the world's lock held.
+    """Where the object of an entity differs from its shadow, or holds what cannot be stored; costs the size of its state.
 
-    Raises:
-        UnstorableValueError: the object holds what cannot be stored.
+    Called with the world's lock held.
     """
     if record.shadow is None or record.closed is not None:
         return []
-    captured = record.world.capture(record.obj, record.reference)
+    try:
+        captured = record.world.capture(record.obj, record.reference)
+    except UnstorableValueError as error:
+        return [tuple(error.path)]
     return list(dict.fromkeys(tuple(change[1]) for change in diff(record.shadow, captured)))
+
+
+def refuse_difference(record: EntityRecord) -> None:
+    """Raise where the object of an entity differs from its shadow; costs the size of its state. Called with the world's lock held.
+
+    Raises:
+        EntityOutOfStepError: it does; the paths are named.
+    """
+    paths = compare_with_shadow(record)
+    if paths:
+        where = ", ".join(format_path(path) for path in paths[:5])
+        raise EntityOutOfStepError(
+            record.key, f"its object differs from what was recorded at {where}: it was changed without being recorded"
+        )
 
 
 def referred_keys(values: Any) -> list[str]:

@@ -16,6 +16,7 @@ from symphony_es.errors import EntityBusyError, EntityOutOfStepError, Transactio
 if TYPE_CHECKING:
     from symphony_es.core.state.records import EntityRecord, Segment
     from symphony_es.core.state.world import World
+    from symphony_es.log.writer import Ticket
 
 __all__ = ["Draft", "Handed", "Scope", "Transaction", "current_scope", "open_scope_of", "scope_of"]
 
@@ -36,8 +37,21 @@ class Transaction:
         self.waiting_for: set[EntityRecord] = set()
         self.outermost: Scope | None = None
         self.ended = False
+        self.ticket: Ticket | None = None
         self.submitted = False
         self._latest: dict[EntityRecord, Draft] = {}
+
+    @property
+    def position(self) -> int | None:
+        """After the block: the position of the last event that was appended; None where nothing changed, or it failed."""
+        ticket = self.ticket
+        return ticket.result().last if ticket is not None and ticket.done() else None
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """After the block: the version that each entity has by the events that were appended, by key."""
+        ticket = self.ticket
+        return {event.entity_key: event.version for event in ticket.events} if ticket is not None and self.position is not None else {}
 
     def take(self, record: EntityRecord) -> None:
         """Claim an entity.

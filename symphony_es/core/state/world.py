@@ -50,9 +50,9 @@ class World(Membership):
         record = self.record_for(entity) if entity is not None and not self.restoring else None
         return Recording(self, event_name, data, record, attribution)
 
-    def transaction(self, name: str | None, *, claim: Iterable[EntityLike] = (), **attribution: Any) -> TransactionBlock:
+    def transaction(self, name: str | None, *, claim: Iterable[EntityLike] = (), data: Any = None, **attribution: Any) -> TransactionBlock:
         """An asynchronous block, appended when it ends; see `Symphony.transaction`. Without a name its events are named by type."""
-        return TransactionBlock(self, name, claim, attribution)
+        return TransactionBlock(self, name, claim, attribution, data)
 
     async def claim(self, entity: EntityLike) -> None:
         """Wait until no other transaction claims an entity; inside a transaction, claim it.
@@ -189,6 +189,7 @@ class World(Membership):
         """
         if self.restoring:
             return
+        self.check_process()
         await self.outbox.flush([self.record_for(entity) for entity in entities] or None)
 
     async def unload(self, record: EntityRecord) -> None:

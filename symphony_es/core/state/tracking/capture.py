@@ -172,7 +172,7 @@ def _plain(value: Any, world: Membership, path: tuple[Any, ...], depth: int) -> 
     except (AttributeError, EntityTypeError) as error:
         raise UnstorableValueError(path, str(error)) from error
     fields = {name: _plain(item, world, (*path, name), depth + 1) for name, item in (held or {}).items()}
-    name = world.types.name_of(cls) or world.types.register(cls)
+    name = world.types.meet(cls)
     return Tagged("value" if is_frozen(cls) else "part", name, fields, state_version=world.types.version_of(cls))
 
 

@@ -50,6 +50,7 @@ class ClassSpec:
         field_set: the same, for comparisons.
         state_version: version of the state's shape.
         upcast: turns a state of an older version into one of this version.
+        secret: names of the fields whose values are not shown: those with `field(metadata={"secret": True})`.
         hook: what is called on an object that has been restored, or None; see `hooks`.
     """
 
@@ -60,6 +61,7 @@ class ClassSpec:
     state_version: int = 1
     upcast: Upcast | None = None
     hook: Callable[[Any], None] | None = None
+    secret: frozenset[str] = frozenset()
 
 
 @overload
@@ -170,10 +172,10 @@ def _as_dataclass(cls: Any, *, frozen: bool, with_id: bool) -> Any:
     if with_id and not any("id" in getattr(base, "__annotations__", {}) for base in cls.__mro__):
         cls.__annotations__ = {**inspect.get_annotations(cls), "id": "str"}
         cls.id = dataclasses.field(default="", kw_only=True)
-    keeps_repr = cls.__repr__ not in (object.__repr__, _entity_repr)
-    made = dataclasses.dataclass(cls, frozen=frozen, eq=not with_id, repr=not keeps_repr and not with_id)
-    if with_id and not keeps_repr:
-        made.__repr__ = _entity_repr
+    keeps_repr = cls.__repr__ not in (object.__repr__, _declared_repr)
+    made = dataclasses.dataclass(cls, frozen=frozen, eq=not with_id, repr=False)
+    if not keeps_repr:
+        made.__repr__ = _declared_repr
     return made
 
 
@@ -181,9 +183,12 @@ def _spec_of(cls: type, kind: str, name: str, state_version: int, upcast: Upcast
     if type(state_version) is not int or state_version < 1:
         raise EntityTypeError(f"the state_version of {cls.__qualname__} is a whole number from 1, not {state_version!r}")
     fields = _state_fields(cls)
+    declared: Any = cls
+    secret = frozenset(field.name for field in dataclasses.fields(declared) if field.metadata.get("secret"))
     return ClassSpec(
-        kind=kind, name=name, fields=fields, field_set=frozenset(fields), state_version=state_version, upcast=upcast, hook=find_hook(cls)
-    )
+        kind=kind, name=name, fields=fields, field_set=frozenset(fields), state_version=state_version, upcast=upcast,
+        hook=find_hook(cls), secret=secret,
+    )  # fmt: skip
 
 
 def _state_fields(cls: type) -> tuple[str, ...]:
@@ -342,9 +347,15 @@ def _set_copied_state(self: Any, state: Mapping[str, Any]) -> None:
         setattr(self, name, item)
 
 
-def _entity_repr(self: Any) -> str:
-    shown = []
-    for name in type(self)._symphony_spec.fields:
-        item = self.__dict__.get(name, MISSING)
-        shown.append(f"{name}=<{type(item)._symphony_spec.name}:{item.id}>" if kind_of(item) == "entity" else f"{name}={item!r}")
-    return f"{type(self).__name__}({', '.join(shown)})"
+def _declared_repr(self: Any) -> str:
+    """The fields of an object; entities that it refers to by their keys, fields that are secret as `***`."""
+    cls, shown = type(self), []
+    for field in dataclasses.fields(cls):
+        item = self.__dict__.get(field.name, MISSING)
+        if field.name in cls._symphony_spec.secret:
+            shown.append(f"{field.name}=***")
+        elif kind_of(item) == "entity":
+            shown.append(f"{field.name}=<{type(item)._symphony_spec.name}:{item.id}>")
+        elif field.repr:
+            shown.append(f"{field.name}={item!r}")
+    return f"{cls.__name__ if cls._symphony_spec.kind == 'entity' else cls.__qualname__}({', '.join(shown)})"

@@ -43,7 +43,7 @@ def mend(record: EntityRecord, nodes: Iterable[Any]) -> None:
         if type(node) not in UNOWNED and kind_of(node) in ("part", "container"):
             owner, path = locate(node)
             if owner is record:
-                _fill(node, value_at(record.shadow, path), record.world)
+                _fill(node, value_at(record.shadow, path), node._symphony_owner, record.world)
 
 
 def reorder(live: Any, plain: dict[Any, Any]) -> None:
@@ -52,23 +52,25 @@ def reorder(live: Any, plain: dict[Any, Any]) -> None:
         _refill_dict(live, {key: live[key] for key in plain})
 
 
-def _fill(live: Any, plain: Any, world: Membership) -> Any:
-    """What stands for a plain value: the live one, with its content put right, or a new one where it is another thing."""
+def _fill(live: Any, plain: Any, owner: Any, world: Membership) -> Any:
+    """What stands for a plain value: the live one, with its content put right, or a new one where it is another's, or another thing."""
     if type(live) in UNOWNED:
         return live if plain_equal(live, plain) else _made(plain, world)
     kind = kind_of(live)
+    if kind in ("part", "container") and live._symphony_owner is not owner:
+        return _made(plain, world)
     if kind == "part" and type(plain) is Tagged and plain.kind == "part" and live._symphony_spec.fields == tuple(plain.data):
         for name, item in plain.data.items():
-            _stand(live, live.__dict__, name, _fill(live.__dict__.get(name), item, world))
+            _stand(live, live.__dict__, name, _fill(live.__dict__.get(name), item, live, world))
         return live
     if kind == "container":
         if isinstance(live, list) and type(plain) is list:
-            if len(live) != len(plain) or any(_fill(one, item, world) is not one for one, item in zip(live, plain, strict=True)):
-                members = [_fill(live[at], item, world) if at < len(live) else _made(item, world) for at, item in enumerate(plain)]
+            if len(live) != len(plain) or any(_fill(one, item, live, world) is not one for one, item in zip(live, plain, strict=True)):
+                members = [_fill(live[at], item, live, world) if at < len(live) else _made(item, world) for at, item in enumerate(plain)]
                 _refill_list(live, members)
             return live
         if isinstance(live, dict) and type(plain) is dict:
-            items = {key: _fill(live[key], item, world) if key in live else _made(item, world) for key, item in plain.items()}
+            items = {key: _fill(live[key], item, live, world) if key in live else _made(item, world) for key, item in plain.items()}
             if list(live) != list(items) or any(live[key] is not item for key, item in items.items()):
                 _refill_dict(live, items)
             return live
@@ -98,14 +100,20 @@ def _made(plain: Any, world: Membership) -> Any:
 
 def _stand(owner: Any, held: dict[Any, Any], key: Any, live: Any) -> None:
     if held.get(key) is not live:
-        release(held.get(key))
+        _leave(held.get(key), owner)
         held[key] = live
     own(live, owner, key)
 
 
+def _leave(member: Any, owner: Any) -> None:
+    """A node leaves its place, unless it has come to stand elsewhere."""
+    if type(member) not in UNOWNED and kind_of(member) in ("part", "container") and member._symphony_owner is owner:
+        release(member)
+
+
 def _refill_list(live: list[Any], members: list[Any]) -> None:
     for member in live:
-        release(member)
+        _leave(member, live)
     list.__setitem__(live, slice(None), members)
     for index, member in enumerate(members):
         own(member, live, index)
@@ -113,7 +121,7 @@ def _refill_list(live: list[Any], members: list[Any]) -> None:
 
 def _refill_dict(live: dict[Any, Any], members: dict[Any, Any]) -> None:
     for member in live.values():
-        release(member)
+        _leave(member, live)
     dict.clear(live)
     dict.update(live, members)
     for key, member in members.items():

@@ -43,6 +43,7 @@ class TypeTable:
         self._unread: list[Any] = []  # classes and functions whose annotations have not been evaluated completely
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
         self._missed: set[str] = set()
+        self._given: set[str] = set()  # names of classes that the application has registered: what annotations name is no match for these
 
     # -- what applications call ---------------------------------------------------------------------------------------
 
@@ -63,9 +64,25 @@ class TypeTable:
             EntityTypeError: another class has the given name. Nothing has been changed.
             InvalidIdentifierError: the name cannot be stored. Nothing has been changed.
         """
-        own = check_class_name(stored_name(cls))
         if type(state_version) is not int or state_version < 1:
-            raise ConfigurationError(f"state_version={state_version!r} of {own}: a whole number from 1")
+            raise ConfigurationError(f"state_version={state_version!r} of {stored_name(cls)}: a whole number from 1")
+        with self._lock:
+            chosen = self._enter(cls, name)
+            self._given.add(stored_name(cls))
+            if state_version != 1 or upcast is not None:
+                self._versions[cls] = (state_version, upcast)
+        return chosen
+
+    def meet(self, cls: type) -> str:
+        """Return the name of a class whose object is recorded, registered now if it was not met before."""
+        return self.name_of(cls) or self._enter(cls, None)
+
+    def _is_given(self, name: str) -> bool:
+        """Whether the application itself has registered a class of this name."""
+        return name in self._given or (self.parent is not None and self.parent._is_given(name))
+
+    def _enter(self, cls: type, name: str | None) -> str:
+        own = check_class_name(stored_name(cls))
         with self._lock:
             chosen = check_class_name(name) if name is not None else self._by_class.get(cls) or own
             other = self._registered(chosen)
@@ -78,8 +95,6 @@ class TypeTable:
             self._by_class[cls] = chosen
             self._members.pop(cls, None)
             self._missed.clear()
-            if state_version != 1 or upcast is not None:
-                self._versions[cls] = (state_version, upcast)
         return chosen
 
     def alias(self, old: str, new: type | str) -> None:
@@ -175,6 +190,10 @@ class TypeTable:
 
     def _alias_of(self, name: str) -> str | None:
         target = self._aliases.get(name)
+        if target is None and name.endswith("]"):  # a generic model with arguments moves with the model
+            origin, bracket, arguments = name.partition("[")
+            moved = self._alias_of(origin)
+            target = None if moved is None or bracket in moved else f"{moved}{bracket}{arguments}"
         return self.parent._alias_of(name) if target is None and self.parent is not None else target
 
     def _by_alias(self, name: str) -> type | None:
@@ -191,7 +210,7 @@ class TypeTable:
     def _defined(self, name: str) -> type | None:
         found = self._allowed.find(name)
         if isinstance(found, type) and holds_data(found):
-            self.register(found)
+            self._enter(found, None)
             return found
         return self.parent._defined(name) if self.parent is not None else None
 
@@ -219,14 +238,15 @@ class TypeTable:
             for item in items:
                 findings = look_into(item, self._seen)
                 for cls in findings.classes:
-                    if self.name_of(cls) is None or self._registered(stored_name(cls)) is None:
-                        self.register(cls)
+                    name = stored_name(cls)
+                    if not self._is_given(name) and (self.name_of(cls) is None or self._registered(name) is None):
+                        self._enter(cls, None)
                 if not findings.complete:
                     self._unread.append(item)
 
     def name_of_enum(self, cls: type[enum.Enum]) -> str:
         """Return the name of an enum class, registered now if it was not met before."""
-        return self.name_of(cls) or self.register(cls)
+        return self.meet(cls)
 
     def tagged_member(self, member: enum.Enum) -> Tagged:
         """Return what is stored of an enum member: class, name, and the value where that is plain data; of flags the number."""

@@ -1,0 +1,75 @@
+"""A note of how far the log goes, beside it: what a write-ahead file that was cut or damaged no longer tells.
+
+SQLite drops what does not check at the end of its write-ahead file in silence, a whole tail of commits where the file was cut. The note is
+written after a commit is durable and before anybody is told, so the log never ends before it. It is not synced: after a power loss it may
+be older than the log, which is no fault; after the end of a process it is as new as the last commit that anybody was told of. It tells
+where that commit began, too: a log that lacks this commit alone is opened, and what it lacks is reported.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from zlib import crc32
+
+from symphony_es.diagnostics import get_logger
+
+__all__ = ["HEAD_NAME", "HeadNote", "noted_head"]
+
+HEAD_NAME = "events.db-head"
+_NOTE = struct.Struct(">8s16sQQ")
+_CHECK = struct.Struct(">I")
+_MAGIC = b"symhead1"
+logger = get_logger(__name__)
+
+
+class HeadNote:
+    """The note of the log that this process writes. A note that cannot be written is an old one: the log goes on.
+
+    Args:
+        path: where it stands.
+        log_id: of which log it is, 16 bytes.
+        head: the log's head now.
+    """
+
+    def __init__(self, path: Path, log_id: bytes, head: int) -> None:
+        self._path = path
+        self._log_id = log_id
+        self._descriptor = -1
+        self._head = head
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            logger.warning("head_note_unavailable", path=str(path), error=str(error))
+        self.write(head)
+
+    def write(self, head: int) -> None:
+        """Note that the log goes up to a position, which is durable."""
+        if self._descriptor < 0:
+            return
+        note = _NOTE.pack(_MAGIC, self._log_id, self._head, head)
+        self._head = head
+        try:
+            os.pwrite(self._descriptor, note + _CHECK.pack(crc32(note)), 0)
+        except OSError as error:
+            logger.warning("head_note_unavailable", path=str(self._path), error=str(error))
+            self.close()
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def noted_head(path: Path, log_id: bytes) -> tuple[int, int]:
+    """The positions up to which a log went before its last commit, and after it; 0 where no note of it is there, or none that checks."""
+    try:
+        content = path.read_bytes()
+        magic, of_log, before, head = _NOTE.unpack_from(content)
+        (check,) = _CHECK.unpack_from(content, _NOTE.size)
+    except (OSError, struct.error):
+        return 0, 0
+    whole = magic == _MAGIC and of_log == log_id and check == crc32(content[: _NOTE.size])
+    return (int(before), int(head)) if whole else (0, 0)

@@ -1,0 +1,120 @@
+"""Random damages to the files of a log: the right state or a typed error, never another state in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from symphony_es.errors import LogDamagedError
+from symphony_es.log.head_note import HEAD_NAME, HeadNote, noted_head
+from symphony_es.log.log import EventLog
+from tests.faults.damage import WHAT, make, opened, run
+from tests.faults.log_workload import event
+
+
+@pytest.mark.parametrize("what", WHAT)
+def test_random_damages(what: str) -> None:
+    """A seeded part of `python -m tests.faults.damage`."""
+    outcomes, silent = run(what, 30, seed=7)
+    assert silent == []
+    assert outcomes.total() == 30
+    assert outcomes["right state"] > 0
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log whose writer has ended without closing it."""
+    path = tmp_path_factory.mktemp("crashed") / "log"
+    asyncio.run(make(path, crashed=True))
+    return path
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
+async def test_a_write_ahead_file_that_was_cut(tmp_path: Path, crashed: Path, share: float) -> None:
+    """Wherever it was cut: the log was acknowledged further than it goes, and is not opened."""
+    directory = shutil.copytree(crashed, tmp_path / "log")
+    wal = directory / "events.db-wal"
+    content = wal.read_bytes()
+    frames = (len(content) - 32) // 4120
+    wal.write_bytes(content[: 32 + int(frames * share) * 4120] if share else b"")
+    with pytest.raises(LogDamagedError):
+        await opened(directory).setup()
+
+
+async def test_a_last_commit_that_is_missing_is_reported(tmp_path: Path, crashed: Path) -> None:
+    """It may be damaged, which looks like a commit that was being written: the log opens without it, and says which positions are gone."""
+    directory = shutil.copytree(crashed, tmp_path / "log")
+    wal = directory / "events.db-wal"
+    wal.write_bytes(wal.read_bytes()[:-2000])
+    log = await EventLog.open(directory)
+    try:
+        assert log.lost_at_the_end == (log.head + 1, log.head + 1)
+    finally:
+        await log.close()
+    log = await EventLog.open(directory)
+    assert log.lost_at_the_end is None
+    await log.close()
+
+
+@pytest.mark.parametrize("offset", [0, 4, 8, 12, 16, 20, 24, 28])
+async def test_a_write_ahead_file_with_a_damaged_header(tmp_path: Path, crashed: Path, offset: int) -> None:
+    """SQLite takes such a file for none: it is an error for a writer and for a reader, also where no note tells of the head."""
+    directory = shutil.copytree(crashed, tmp_path / "log")
+    (directory / HEAD_NAME).unlink()
+    shutil.rmtree(directory / "snapshots")
+    wal = directory / "events.db-wal"
+    content = bytearray(wal.read_bytes())
+    content[offset] ^= 0x10
+    wal.write_bytes(content)
+    with pytest.raises(LogDamagedError):
+        await opened(directory).setup()
+    with pytest.raises(LogDamagedError):
+        await EventLog.open_read_only(directory)
+
+
+async def test_a_log_whose_files_are_gone(tmp_path: Path) -> None:
+    """A directory in which a log was written does not become a new, empty log in silence."""
+    directory = tmp_path / "log"
+    log = await EventLog.open(directory)
+    await log.append([event(1)])
+    await log.close()
+    (directory / "events.db").write_bytes(b"")
+    with pytest.raises(LogDamagedError, match="a log was written there"):
+        await EventLog.open(directory)
+    (directory / "LOCK").unlink()
+    log = await EventLog.open(directory)
+    assert log.head == 0
+    await log.close()
+
+
+async def test_a_note_that_is_damaged_or_of_another_log_says_nothing(tmp_path: Path) -> None:
+    """It is an aid: without it the log opens as before."""
+    path = tmp_path / HEAD_NAME
+    note = HeadNote(path, b"a" * 16, 7)
+    assert (noted_head(path, b"a" * 16), noted_head(path, b"b" * 16)) == ((7, 7), (0, 0))
+    note.write(8)
+    note.close()
+    note.close()
+    note.write(9)
+    assert noted_head(path, b"a" * 16) == (7, 8)
+    whole = path.read_bytes()
+    for offset in range(len(whole)):
+        path.write_bytes(whole[:offset])
+        assert noted_head(path, b"a" * 16) == (0, 0)
+        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 1]) + whole[offset + 1 :])
+        assert noted_head(path, b"a" * 16) == (0, 0)
+    path.unlink()
+    assert noted_head(path, b"a" * 16) == (0, 0)
+
+
+async def test_where_no_note_can_be_written_the_log_goes_on(tmp_path: Path) -> None:
+    """A link in its place is not followed."""
+    (tmp_path / "log").mkdir(mode=0o700)
+    (tmp_path / "log" / HEAD_NAME).symlink_to(tmp_path / "elsewhere")
+    log = await EventLog.open(tmp_path / "log")
+    await log.append([event(1)])
+    await log.close()
+    assert not (tmp_path / "elsewhere").exists()
