@@ -1,8 +1,10 @@
 """What can be declared, with which features of classes, and what is refused at the decorator with a way out."""
 
+# ruff: noqa: E501  a case a line is easier to compare
 from __future__ import annotations
 
 import abc
+import copy
 import functools
 import sys
 import types
@@ -119,16 +121,16 @@ ACCEPTED = {
     "no init, a default": ("@declare\nclass A:\n    x: int = field(init=False, default=7)", {}),
     "no init, a factory": ("@declare\nclass A:\n    x: int = field(init=False, default_factory=lambda: 7)", {}),
     "no init, made after": (
-        "@declare\nclass A:\n    x: int = 1\n    y: int = field(init=False)\n    def __post_init__(self): object.__setattr__(self, 'y', self.x + 1) "
-        "if kind == 'value' else setattr(self, 'y', self.x + 1)", {"x": 4},
+        ("@declare\nclass A:\n    x: int = 1\n    y: int = field(init=False)\n    def __post_init__(self): object.__setattr__(self, 'y', self.x + 1) "
+        "if kind == 'value' else setattr(self, 'y', self.x + 1)"), {"x": 4},
     ),
     "an init variable": (
-        "@declare\nclass A:\n    x: int = 1\n    z: InitVar[int] = 3\n    def __post_init__(self, z):\n        if kind == 'value': object.__setattr__(self, 'x', z)\n"
-        "        else: self.x = z", {"z": 9},
+        ("@declare\nclass A:\n    x: int = 1\n    z: InitVar[int] = 3\n    def __post_init__(self, z):\n        if kind == 'value': object.__setattr__(self, 'x', z)\n"
+        "        else: self.x = z"), {"z": 9},
     ),
     "an init of its own": (
-        "@declare\nclass A:\n    x: int = 1\n    y: int = 5\n    z: list[int] | int = field(default_factory=lambda: 6)\n    def __init__(self, start):\n"
-        "        if kind == 'value':\n            for name, item in (('x', start), ('y', 5), ('z', 6)): object.__setattr__(self, name, item)\n        else: self.x = start", {"start": 9},
+        ("@declare\nclass A:\n    x: int = 1\n    y: int = 5\n    z: list[int] | int = field(default_factory=lambda: 6)\n    def __init__(self, start):\n"
+        "        if kind == 'value':\n            for name, item in (('x', start), ('y', 5), ('z', 6)): object.__setattr__(self, name, item)\n        else: self.x = start"), {"start": 9},
     ),
     "generic": ("@declare\nclass A(Generic[T]):\n    x: T | None = None", {"x": 3}),
     "a generic made concrete": ("@declare\nclass B(Generic[T]):\n    x: T | None = None\n@declare\nclass A(B[int]):\n    y: int = 0", {"x": 3, "y": 4}),
@@ -304,8 +306,6 @@ async def test_a_field_that_was_never_set_is_named(kind: str, symphony: Symphony
 @pytest.mark.parametrize("kind", ["entity", "part"])
 async def test_what_a_class_says_about_pickling_is_kept(kind: str, symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
     """`__getstate__` and `__setstate__` of the user's are called; what belongs to the Symphony is left out all the same."""
-    import copy
-
     source = (
         "@declare\nclass A:\n    x: list = field(default_factory=list)\n    def __getstate__(self):\n        state = dict(self.__dict__)\n        state['seen'] = True\n"
         "        return state\n    def __setstate__(self, state):\n        self._seen = state.pop('seen')\n        self.__dict__.update(state)"

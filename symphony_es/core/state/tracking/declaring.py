@@ -154,10 +154,9 @@ def complete_init(cls: Any, *, own_init: bool) -> Callable[..., None]:
     """
     made_init: Callable[..., None] = cls.__init__
     late = [
-        (field.name, field.default_factory if field.default is dataclasses.MISSING else functools.partial(_given, field.default))
+        (field.name, make)
         for field in dataclasses.fields(cls)
-        if (own_init or (not field.init and field.default is not dataclasses.MISSING))
-        and (field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING)
+        if (make := _default_of(field)) is not None and (own_init or (not field.init and field.default is not dataclasses.MISSING))
     ]
     if not late:
         return made_init
@@ -171,8 +170,10 @@ def complete_init(cls: Any, *, own_init: bool) -> Callable[..., None]:
     return functools.wraps(made_init)(__init__)
 
 
-def _given(value: Any) -> Any:
-    return value
+def _default_of(field: dataclasses.Field[Any]) -> Callable[[], Any] | None:
+    if field.default is not dataclasses.MISSING:
+        return lambda: field.default
+    return None if field.default_factory is dataclasses.MISSING else field.default_factory
 
 
 def declared_repr(self: Any) -> str:

@@ -88,7 +88,10 @@ def admit(value: Any, world: Membership | None, depth: int = 0) -> Any:
     if kind == "value":
         declared: Any = _declared(cls)
         for name in declared._symphony_spec.fields:
-            _admit_fixed(getattr(value, name, MISSING), world, depth, name, f"the @value {cls.__name__}")
+            item = getattr(value, name, MISSING)
+            if item is MISSING:
+                raise UnstorableValueError((name,), _UNSET)
+            _admit_fixed(item, world, depth, name, f"the @value {cls.__name__}")
         return value
     if isinstance(value, enum.Enum):
         return value
@@ -149,8 +152,6 @@ _UNSET = "it has no value yet: set every field before the object is put anywhere
 
 
 def _way_out(value: Any) -> str:
-    if value is MISSING:
-        return _UNSET
     cls = type(value)
     for base in (dict, list, tuple, set, str, int, float, bytes, datetime):
         if isinstance(value, base):
