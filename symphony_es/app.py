@@ -325,9 +325,10 @@ class Symphony:
         if opened is None or world is None:
             return
         ends = None if timeout_s is None else time.monotonic() + timeout_s
+        waiting = asyncio.timeout(timeout_s)
         try:
             try:
-                async with asyncio.timeout(timeout_s) as waiting:
+                async with waiting:
                     await self._wind_up(world)
             finally:
                 world.close("its Symphony has been closed")
