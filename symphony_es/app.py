@@ -644,6 +644,7 @@ class Symphony:
 
     def _install(self, world: World) -> None:
         self._world = world
+        self.log.bound_versions(world.least_version)
         if self.read_only:
             world.read_only = True
             world.close(READ_ONLY)
