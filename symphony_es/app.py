@@ -6,40 +6,53 @@ this module opens and closes them in the right order and hands out their calls.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from symphony_es.core.state.attribution import ActingAs, acting, check_texts
 from symphony_es.core.state.blocks import TransactionBlock
 from symphony_es.core.state.builder import build_world
-from symphony_es.core.state.checkpoint import CheckpointManager
+from symphony_es.core.state.checkpoint import CheckpointManager, CheckpointReader
+from symphony_es.core.state.following import READ_ONLY, Following
 from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import StateHistory
+from symphony_es.core.state.lifetime import Lifetime, counted, find_open, make_way
 from symphony_es.core.state.loading import Loading
 from symphony_es.core.state.names import Names
 from symphony_es.core.state.one_at_a_time import OneAtATime
-from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk
+from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk, open_to_read
 from symphony_es.core.state.past.moments import Moment, read_moment
 from symphony_es.core.state.past.view import PastObjects, StateView
+from symphony_es.core.state.portal import Portal
 from symphony_es.core.state.refresh import refresh
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import RestoreManager, restore_manager
 from symphony_es.core.state.resume import ReplayUntil, Resumption, target_position
 from symphony_es.core.state.tracking.types import TypeTable
 from symphony_es.core.state.world import EntityLike, World
-from symphony_es.errors import ConfigurationError, NotReadyError, PersistenceDisabledError, RunsInProgressError
+from symphony_es.errors import (
+    CloseTimeoutError,
+    ConfigurationError,
+    LogInUseError,
+    NotReadyError,
+    PersistenceDisabledError,
+    ReadOnlyError,
+    RunsInProgressError,
+)
 from symphony_es.events.changes import Change
 from symphony_es.events.fold import Fold
 from symphony_es.facades.agents import Agents
 from symphony_es.facades.entities import Entities
 from symphony_es.facades.tasks import Tasks
 from symphony_es.facades.workflows import Workflows
-from symphony_es.guesses import pointing_out
+from symphony_es.guesses import Guess, pointing_out
 from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
 from symphony_es.workflow.code.workflow import CodeWorkflow
@@ -60,6 +73,9 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
 __all__ = ["Symphony"]
 
 DEFAULT_STATE_DIR = ".symphony"
+CLOSE_TIMEOUT_S = 60.0
+LAST_WAIT_S = 0.1
+"""What is left of the time for the log itself, where what comes before has used all of it up."""
 T = TypeVar("T")
 
 
@@ -67,15 +83,27 @@ class Symphony:
     """An event-sourced world of agents, tasks, memories, workflow runs and types of your own.
 
     ```python
-    async with Symphony(persistence_enabled=True) as symphony: ...
+    async with Symphony("directory") as symphony: ...
     ```
 
-    Without persistence the same calls work on a log in memory, and those that need a log on disk raise
+    Without persistence (`Symphony()`) the same calls work on a log in memory, and those that need a log on disk raise
     `PersistenceDisabledError`.
 
+    Threads: objects may be changed in any thread, and a change outside an event loop is submitted with the next one in it, or by the next
+    awaited call. Await its coroutines in one event loop at a time; other threads call them through `portal()`. After `fork()` the child
+    gets `ForkedProcessError` from every call, and opens a Symphony of its own.
+
     Args:
-        config: settings by name; those of `setup()` are taken from here when `setup()` is not given them.
-        persistence_enabled: keep the log on disk.
+        config: the directory of the log; or settings by name, those of `setup()`, which takes them from here when it is not given them.
+        persistence_enabled: keep the log on disk: in the directory that is given, else in `.symphony` in the working directory. A directory
+            given by itself, and `read_only`, imply it.
+        state_dir: the directory of the log, by name.
+        read_only: read a log that another process may be writing. Objects are as of the last `resume()` or `refresh()`; changing one raises
+            `ReadOnlyError`.
+        follow: with `read_only`: keep the objects at the head of the log, from `setup()` on.
+
+    Raises:
+        ConfigurationError: the arguments contradict each other, or a setting is unknown.
 
     Attributes:
         agents: agents and their memories.
@@ -92,12 +120,24 @@ class Symphony:
 
     _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "resume")
 
-    def __init__(self, config: Mapping[str, Any] | None = None, persistence_enabled: bool = False) -> None:
-        self.config = dict(config or {})
-        unknown = sorted(set(self.config) - set(self._SETTINGS))
-        if unknown:
-            raise ConfigurationError(f"unknown settings in config: {', '.join(unknown)}; known are {', '.join(self._SETTINGS)}")
-        self.persistence_enabled = persistence_enabled
+    def __init__(
+        self,
+        config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        persistence_enabled: bool | None = None,
+        *,
+        state_dir: str | os.PathLike[str] | None = None,
+        read_only: bool = False,
+        follow: bool = False,
+    ) -> None:
+        self.config, implied = self._settings(config, state_dir)
+        if (implied or read_only) and persistence_enabled is False:
+            raise ConfigurationError("a log in memory has no directory and no other reader: leave out persistence_enabled=False")
+        if follow and not read_only:
+            raise ConfigurationError("follow=True is for read_only=True: objects that this Symphony changes are at the head of its log")
+        self.persistence_enabled = bool(persistence_enabled) or implied or read_only
+        self.read_only = read_only
+        self._follows = follow
+        self._following: Following | None = None
         self.registry = ServiceRegistry()
         self.models = NamedCallables("model client", "register one with symphony.models.register(name, async_callable)")
         self.functions = NamedCallables("function", "register it with symphony.functions.register(name, function)")
@@ -109,12 +149,34 @@ class Symphony:
         self.last_resume: ResumeReport | None = None
         self.last_load: ResumeReport | None = None
         self._opened: OpenedLog | None = None
+        self._lifetime: Lifetime | None = None
         self._checks = False  # the debugging switch: objects are compared with what was recorded at each flush
         self._world: World | None = None
+        self._setting_up = OneAtATime()
         self._restore_callbacks: list[Callable[[Symphony], Any]] = []
         self._changing_world = OneAtATime()
         self._projections: ProjectionRunner | None = None
         self._attach_facades()
+
+    @classmethod
+    def _settings(cls, config: Any, state_dir: Any) -> tuple[dict[str, Any], bool]:
+        """The settings by name, and whether a directory was given by itself."""
+        if isinstance(config, str | bytes | os.PathLike):
+            if state_dir is not None:
+                raise ConfigurationError(f"two directories are given: {config!r} and state_dir={state_dir!r}")
+            config, state_dir = None, config
+        if config is not None and not isinstance(config, Mapping):
+            raise ConfigurationError(f"Symphony is given a directory, or settings by name, not {config!r:.80}")
+        settings = dict(config or {})
+        unknown = sorted(str(name) for name in set(settings) - set(cls._SETTINGS))
+        if unknown:
+            raise ConfigurationError(f"unknown settings in config: {', '.join(unknown)}; known are {', '.join(cls._SETTINGS)}")
+        if state_dir is None:
+            return settings, False
+        if settings.get("state_dir", state_dir) != state_dir:
+            raise ConfigurationError(f"two directories are given: {settings['state_dir']!r} in config and state_dir={state_dir!r}")
+        _absolute(state_dir)
+        return settings | {"state_dir": state_dir}, True
 
     @property
     def types(self) -> TypeTable:
@@ -156,47 +218,76 @@ class Symphony:
             LogDamagedError, AnchorMismatchError: acknowledged events are missing or damaged; nothing was changed.
             LogUnavailableError: the directory cannot be written, or is on a network file system.
         """
+        if self._lifetime is not None:
+            self._lifetime.check()
         chosen = state_dir if state_dir is not None else self.config.get("state_dir")
         self._checks = os.environ.get("SYMPHONY_CHECK") == "1"
-        if self._opened is not None:
-            self._check_same_directory(chosen)
-            return self
-        if chosen is not None and not self.persistence_enabled:
-            raise ConfigurationError("state_dir needs persistence: create the Symphony with persistence_enabled=True")
-        if self.persistence_enabled:
-            self._opened = await open_on_disk(
-                _absolute(chosen or DEFAULT_STATE_DIR),
-                force_network_fs=self._setting("force_network_fs", force_network_fs, False),
-                ignore_anchor=self._setting("ignore_anchor", ignore_anchor, False),
-            )
-        else:
-            self._opened = open_in_memory(self._setting("memory_events", memory_events, 100_000))
-        try:
-            await self._populate(self._setting("resume", resume, None))
-        except BaseException:
-            await self._discard()
-            raise
+        async with self._setting_up("setup", restoring=False):
+            if self._opened is not None:
+                self._check_same_directory(chosen)
+                return self
+            if chosen is not None and not self.persistence_enabled:
+                raise ConfigurationError("state_dir needs persistence: create the Symphony with persistence_enabled=True")
+            opened = await self._open(chosen, memory_events, force_network_fs, ignore_anchor)
+            self._opened, self._lifetime = opened, Lifetime(opened, self)
+            try:
+                await self._populate(self._setting("resume", resume, None))
+            except BaseException:
+                await self._discard()
+                raise
         return self
 
+    async def _open(
+        self, chosen: str | Path | None, memory_events: int | None, force_network_fs: bool | None, ignore_anchor: bool | None
+    ) -> OpenedLog:
+        if not self.persistence_enabled:
+            return open_in_memory(self._setting("memory_events", memory_events, 100_000))
+        directory = _absolute(chosen if chosen is not None else DEFAULT_STATE_DIR)
+        if self.read_only:
+            return await open_to_read(directory)
+        opening = partial(
+            open_on_disk,
+            directory,
+            force_network_fs=self._setting("force_network_fs", force_network_fs, False),
+            ignore_anchor=self._setting("ignore_anchor", ignore_anchor, False),
+        )
+        try:
+            return await opening()
+        except LogInUseError as error:
+            if error.process != os.getpid() or not await make_way(directory):
+                raise
+        return await opening()
+
     async def _populate(self, resume: str | None) -> None:
-        world = self._world = self._new_world(empty_log=self.log.head == 0)
+        world = self._new_world(empty_log=self.log.head == 0)
+        self._install(world)
         world.in_part, world.uncounted_until = self.log.head > 0, self.log.head
         if "workflow_engine" not in self.registry:
             self.registry.register("workflow_engine", WorkflowEngine(self))
-        if resume == "latest":
+        if resume == "latest" or (resume is None and self._follows):
             await self.resume()
         elif resume is not None:
             raise ConfigurationError(f"setup(resume=...) is 'latest' or left out, not {resume!r}")
+        if self._follows and self.last_resume is not None:
+            self._following = Following(self, self.last_resume.position)
 
-    async def _discard(self) -> None:
+    async def _discard(self, timeout_s: float | None = None) -> None:
         opened, self._opened, self._world = self._opened, None, None
         projections, self._projections = self._projections, None
+        following, self._following = self._following, None
+        if self._lifetime is not None:
+            self._lifetime.over = True
         try:
-            if projections is not None:
-                await projections.close()
+            async with asyncio.timeout(timeout_s):
+                if following is not None:
+                    await following.stop()
+                if projections is not None:
+                    await projections.close()
+                if opened is not None:
+                    await opened.settle()
         finally:
             if opened is not None:
-                await opened.close()
+                await opened.log.close(timeout_s)
 
     def _setting(self, name: str, given: Any, default: Any) -> Any:
         return given if given is not None else self.config.get(name, default)
@@ -214,36 +305,89 @@ class Symphony:
             world.outbox.unchecked = {}
         return world
 
-    async def close(self) -> None:
+    async def close(self, *, timeout_s: float | None = CLOSE_TIMEOUT_S) -> None:
         """Stop what runs, flush, wait for the snapshot being written, and close the log; closing twice changes nothing.
+
+        Works in any event loop, also in a later one than that of `setup()`. Call it in one loop at a time.
+
+        Args:
+            timeout_s: how long to wait at most, in seconds, before it gives up; None waits for ever.
 
         Raises:
             EntityOutOfStepError: changes of an entity could not be appended; the log is closed all the same.
+            CloseTimeoutError: it took longer; which changes are not known to be durable. The objects are detached; the thread that writes
+                the log goes on with what was submitted and lets go of the directory when that is written.
+            ForkedProcessError: a parent process opened it, which goes on with it.
         """
-        if self._opened is None:
+        if self._lifetime is not None:
+            self._lifetime.check()
+        opened, world = self._opened, self._world
+        if opened is None or world is None:
             return
+        ends = None if timeout_s is None else time.monotonic() + timeout_s
+        waiting = asyncio.timeout(timeout_s)
         try:
-            engine = self.registry.get("workflow_engine")
-            if engine.active_runs:
-                await engine.interrupt(engine.active_runs)
-            engine.active.close()
-            failures = self.world.foreign.record_others()
-            self.world.sealed = "closing the Symphony"
-            await self.world.flush()
-            raise_first(failures)
-        finally:
-            self.world.close("its Symphony has been closed")
-            await self._discard()
+            try:
+                async with waiting:
+                    await self._wind_up(world)
+            finally:
+                world.close("its Symphony has been closed")
+                await self._discard(None if ends is None else max(LAST_WAIT_S, ends - time.monotonic()))
+        except (TimeoutError, CloseTimeoutError) as error:
+            if not waiting.expired() and not isinstance(error, CloseTimeoutError):
+                raise
+            with world.lock:
+                world.outbox.settle()
+                undone = world.outbox.undone()
+            what = f"not known to be durable: {counted(undone)}" if undone else "everything is durable; only the end is not known"
+            raise CloseTimeoutError(f"close() has waited for {timeout_s:g} s; {what}", undone) from error
+
+    async def _wind_up(self, world: World) -> None:
+        engine = self.registry.get("workflow_engine")
+        if engine.active_runs:
+            await engine.interrupt(engine.active_runs)
+        engine.active.close()
+        failures = world.foreign.record_others()
+        world.sealed = "closing the Symphony"
+        await world.flush()
+        raise_first(failures)
 
     async def __aenter__(self) -> Self:
         return await self.setup()
 
     async def __aexit__(self, *exception: object) -> None:
-        await self.close()
+        if self._lifetime is None or self._lifetime.here:  # in a child process it is not this one's to close
+            await self.close()
+
+    def portal(self) -> Portal:
+        """Make a way in for threads that have no event loop: `with symphony.portal() as portal: portal.call(symphony.flush)`.
+
+        The block has an event loop in a thread of its own; `call` runs a coroutine function there and returns its result, from any thread.
+        `portal.call(symphony.setup)` opens a Symphony that is not open, and `portal.call(symphony.close)` closes it; leaving the block
+        closes nothing, and interrupts the runs that were begun in it.
+
+        Raises:
+            ForkedProcessError: a parent process opened this Symphony.
+        """
+        if self._lifetime is not None:
+            self._lifetime.check()
+        return Portal()
+
+    @classmethod
+    def opened(cls, state_dir: str | Path = DEFAULT_STATE_DIR) -> Symphony:
+        """Return the Symphony of this process that has a directory open for writing. Safe from every thread.
+
+        Raises:
+            NotReadyError: there is none.
+        """
+        found: Symphony = find_open(_absolute(state_dir))
+        return found
 
     # -- what the layers below stand on -------------------------------------------------------------------------------
 
     def _ready(self, what: T | None) -> T:
+        if self._lifetime is not None:
+            self._lifetime.check()
         if what is None:
             raise NotReadyError("this Symphony is not open: await symphony.setup() first, or use `async with`")
         return what
@@ -268,9 +412,19 @@ class Symphony:
         """Past states."""
         return self._ready(self._opened).history
 
+    def _checkpoints(self, operation: str) -> CheckpointReader:
+        if self.read_only:
+            return CheckpointReader(self.log)
+        return self._on_disk(operation)
+
+    def _check_writable(self, operation: str, instead: str = "the process that writes it does") -> None:
+        if self.read_only:
+            raise ReadOnlyError(f"{operation} would write the log, and {READ_ONLY}: {instead}")
+
     def _on_disk(self, operation: str) -> CheckpointManager:
         if not self.persistence_enabled:
             raise PersistenceDisabledError(operation)
+        self._check_writable(operation)
         return self._ready(self._ready(self._opened).checkpoints)
 
     # -- changing and recording ---------------------------------------------------------------------------------------
@@ -304,6 +458,7 @@ class Symphony:
                 entity that another transaction claims.
             ConcurrencyError, LogUnavailableError: at the end: nothing was appended, the objects are as they were before.
         """
+        self._check_writable("a transaction")
         check_texts({"actor": actor, "reason": reason})
         return self.world.transaction(name, claim=claim, actor=actor, reason=reason, user=user or None, data=data)
 
@@ -322,6 +477,9 @@ class Symphony:
             EntityOutOfStepError: changes of an entity could not be appended; the cause is chained.
             UnstorableValueError: an object of a foreign class holds what cannot be stored. Everything else is durable.
         """
+        if self.read_only:
+            self._ready(self._opened)
+            return  # nothing can have been changed
         failures = self.world.foreign.record_others()
         await self.world.flush()
         raise_first(failures)
@@ -329,10 +487,18 @@ class Symphony:
     async def refresh(self, entity: EntityLike) -> list[Change]:
         """Put an object that is out of step back to the log's state; returns the changes that are dropped.
 
+        With `read_only`, bring an object to the head of the log as it is now.
+
         Raises:
             EntityNotFoundError: there is no such entity.
         """
-        return await refresh(self.world, self.state_history, entity)
+        if not self.read_only:
+            return await refresh(self.world, self.state_history, entity)
+        await self.log.refresh_head()
+        try:
+            return await refresh(self.world, self.state_history, entity)
+        finally:
+            self.world.close(READ_ONLY)
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
@@ -353,7 +519,7 @@ class Symphony:
 
     async def list_checkpoints(self) -> list[dict[str, Any]]:
         """All checkpoints, newest first: dicts with `id`, `name`, `created_at` (ISO 8601), `entity_count`, `position`, `metadata`."""
-        return [entry.as_dict() for entry in await self._on_disk("list_checkpoints").entries()]
+        return [entry.as_dict() for entry in await self._checkpoints("list_checkpoints").entries()]
 
     async def delete_checkpoint(self, checkpoint: str) -> bool:
         """Remove a checkpoint, by id or name; the events stay. False when there is none."""
@@ -396,7 +562,7 @@ class Symphony:
             RunsInProgressError: runs execute in this process.
             RestorationError: a restorer failed; the old world is in place and nothing was appended.
         """
-        entries = await self._on_disk("resume_latest_checkpoint").entries()
+        entries = await self._checkpoints("resume_latest_checkpoint").entries()
         if not entries:
             return None
         await self._resume(replay_until, entries[0], stop_runs=stop_runs, strict=strict)
@@ -438,6 +604,7 @@ class Symphony:
                 if not stop_runs:
                     raise RunsInProgressError(engine.active_runs)
                 await engine.interrupt(engine.active_runs)
+            await self.log.refresh_head()
             resumption = Resumption(self, self.state_history, self.shell, self._install)
             self.last_resume = await resumption.run(
                 lambda: target_position(self.log, until, entry),
@@ -455,10 +622,13 @@ class Symphony:
     async def load_entities(self, keys: Sequence[str], *, strict: bool) -> None:
         """Make entities live that wait in the log: for the facades; applications call `entities.load` or `entities.load_all`."""
         async with self._changing_world("a load", restoring=self.world.restoring):
+            await self.log.refresh_head()
             beside = self.world_under_construction()
             shell = self.shell(beside)
             self.last_load = await Loading(self.state_history, self.world, beside, shell).run(keys, strict=strict)
             shell._world = self.world  # an object that keeps it goes on with what is live
+            if self.read_only:
+                self.world.close(READ_ONLY)
 
     def world_under_construction(self) -> World:
         """An empty world for restorers to fill: nothing done in it is appended."""
@@ -474,6 +644,12 @@ class Symphony:
 
     def _install(self, world: World) -> None:
         self._world = world
+        self.log.bound_versions(world.least_version)
+        if self.read_only:
+            world.read_only = True
+            world.close(READ_ONLY)
+        if self._lifetime is not None:
+            self._lifetime.world = world
 
     def on_restore(self, callback: Callable[[Symphony], Awaitable[None] | None]) -> Callable[[Symphony], Awaitable[None] | None]:
         """Have a callback called after every resume, to reconnect clients and other resources; usable as a decorator."""
@@ -500,11 +676,13 @@ class Symphony:
 
         On disk, the audit trail is among them.
         """
+        self._ready(self._opened)
         if self._projections is None:
             from symphony_es_projections.runner import ProjectionRunner
 
-            self._projections = ProjectionRunner(self.log, self.state_dir / "projections" if self.state_dir is not None else None)
-            if self.persistence_enabled:
+            writes = self.state_dir is not None and not self.read_only
+            self._projections = ProjectionRunner(self.log, self.state_dir / "projections" if writes and self.state_dir else None)
+            if self.persistence_enabled and not self.read_only:
                 self._projections.add(self._audit_trail)
         return self._projections
 
@@ -516,8 +694,10 @@ class Symphony:
         An application that never asks pays nothing; one that asks often keeps it up to date with `projections.start()`. A log in memory
         needs none: the events that are kept are looked through.
         """
-        from symphony_es.core.state.past.audit import Audit
+        from symphony_es.core.state.past.audit import Audit, trail_on_disk
 
+        if self.read_only and self.state_dir is not None:  # as far as the writing process has built it; the rest is looked through
+            return Audit(self.log, trail_on_disk(self.state_dir / "projections"), self.flush, self.names)
         return Audit(self.log, self._audited, self.flush, self.names)
 
     @cached_property
@@ -670,6 +850,7 @@ class Symphony:
             RunsInProgressError: runs execute in this process.
             RestorationError: a restorer failed; the old world is in place and nothing was appended.
         """
+        self._check_writable("rewind", "at() looks at the past, and resume(replay_until=...) has objects as they were")
         if isinstance(to, str) and to != "latest" and (read := read_moment(to)) is not None:
             to = read
         if isinstance(to, str) and to != "latest":
@@ -722,6 +903,8 @@ class Symphony:
         return self.workflows.build(name, description)
 
     if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+        open = Guess("async with Symphony(state_dir) as symphony, or Symphony(state_dir) and await symphony.setup()")
+        __enter__ = Guess("async with Symphony(...) as symphony; without an event loop, with symphony.portal() as portal")
         __getattr__ = pointing_out(
             {
                 "checkpoint": "await symphony.create_checkpoint(name)",
@@ -735,7 +918,7 @@ class Symphony:
                 "query": "symphony.entities.all(cls), or await symphony.audit.find(...) for events",
                 "run": "await symphony.workflows.execute_workflow(workflow, context)",
                 "start": "await symphony.setup(), or await symphony.workflows.start(workflow, context)",
-                "open": "await symphony.setup(), or async with Symphony(...) as symphony",
+                "open": "async with Symphony(state_dir) as symphony, or await symphony.setup() of this one",
                 "step": "await symphony_es.workflow.step(function, ...) inside of a function under @symphony.workflow",
             }
         )
@@ -749,5 +932,7 @@ def _several(types: Iterable[str | type] | str | type) -> Iterable[str | type]:
     return [types] if isinstance(types, str | type) else types
 
 
-def _absolute(path: str | Path) -> Path:
+def _absolute(path: object) -> Path:
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in os.fspath(path):
+        raise ConfigurationError(f"state_dir is the path of a directory, not {path!r}")
     return Path(path).absolute()

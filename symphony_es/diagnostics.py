@@ -1,7 +1,8 @@
 """Where the library's own log lines go: to structlog as the application configured it, else to the standard library's logging.
 
 structlog that nobody configured prints to standard output; a library must not. So until the application configures structlog, lines
-go to loggers named like the modules, which print nothing below a warning by default. Lines are named by constant past-tense events.
+go to loggers named like the modules, which print nothing below a warning by default. Lines are named by constant past-tense events;
+logging gets the values behind the name, as `key=value`, and as attributes of the record.
 
 structlog is imported with the first line that somebody wants: it takes 50 ms, and most programs never see a line.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 __all__ = ["get_logger"]
@@ -41,7 +43,7 @@ class _Logger:
                 processors=[
                     structlog.contextvars.merge_contextvars,
                     structlog.stdlib.filter_by_level,
-                    structlog.stdlib.render_to_log_kwargs,
+                    _as_line,
                 ],
             )
         getattr(self._structured if structlog.is_configured() else self._standard, level)(event, **values)
@@ -61,6 +63,27 @@ class _Logger:
     def error(self, event: str, **values: Any) -> None:
         """Something that failed."""
         self._log("error", event, values)
+
+
+MAX_SHOWN = 500
+"""How many characters of a value a line shows; the record's attribute has all of it."""
+
+
+def _as_line(_: Any, __: str, values: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """What logging is called with: one line that says everything, since no formatter shows attributes that it does not know."""
+    event = values.pop("event")
+    how = {key: values.pop(key) for key in ("exc_info", "stack_info", "stacklevel") if key in values}
+    return {"msg": " ".join([str(event), *(f"{key}={_shown(value)}" for key, value in values.items())]), "extra": dict(values), **how}
+
+
+def _shown(value: Any) -> str:
+    """A value on one line: as it is where it is one word, else in quotation marks."""
+    text = str(value)
+    if len(text) > MAX_SHOWN:
+        text = f"{text[:MAX_SHOWN]}..."
+    import json  # with the first line, as structlog
+
+    return text if text.isprintable() and text and not any(mark in text for mark in " =\"'") else json.dumps(text, ensure_ascii=False)
 
 
 def get_logger(name: str) -> _Logger:

@@ -7,8 +7,11 @@ otherwise, nothing has been appended to the log when one of these is raised.
 ```
 SymphonyError
 ├── ConfigurationError (ValueError)             a call's arguments contradict each other or make no sense
+├── GuessedNameError (AttributeError)           a call of other libraries': which one it is here
 ├── PersistenceDisabledError (RuntimeError)     the call needs persistence_enabled=True
 ├── NotReadyError (RuntimeError)                setup() has not been awaited, or close() has been
+│   ├── ReadOnlyError                           the Symphony or log is open for reading only
+│   └── ForkedProcessError                      opened before a fork: it is the parent's, the child opens its own
 ├── InvalidIdentifierError (ValueError)         a type, id, key or event name that cannot be stored
 ├── UnstorableValueError (TypeError)            a value that is no plain data: entity, path, what to do
 ├── LimitExceededError (ValueError)             too deep, too large, too many
@@ -17,7 +20,8 @@ SymphonyError
 │   └── DamagedEventError                       an event whose check value, types or order are wrong
 ├── LogError
 │   ├── ConcurrencyError                        another writer was first: fold anew, decide anew
-│   ├── LogInUseError (BlockingIOError)         another process writes this log
+│   ├── LogInUseError (BlockingIOError)         another process writes this log, or another Symphony of this one
+│   ├── CloseTimeoutError (TimeoutError)        close() took too long: which changes are not known to be durable
 │   ├── LogDamagedError                         the log lost acknowledged events, or is not the log it was
 │   │   └── AnchorMismatchError                 the log is shorter than its snapshot, or differs there
 │   ├── LogUnavailableError (OSError)           disk full, read-only, I/O error, unsafe file system
@@ -82,11 +86,36 @@ from typing import Any, Self
 
 
 class SymphonyError(Exception):
-    """The root of all errors that this library raises on purpose."""
+    """The root of all errors that this library raises on purpose. They can be pickled, so that pools of processes hand them on."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args, dict(self.__dict__))
+
+
+def _again(cls: type[SymphonyError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> SymphonyError:
+    """An error as it was in another process, without its constructor, whose arguments are others than the message."""
+    error = cls.__new__(cls, *arguments)
+    error.args = arguments
+    error.__dict__.update(attributes)
+    return error
 
 
 class ConfigurationError(SymphonyError, ValueError):
     """Arguments that contradict each other or make no sense."""
+
+
+class GuessedNameError(SymphonyError, AttributeError):
+    """A call that other libraries have is called otherwise here.
+
+    Attributes:
+        name: what was asked for.
+        advice: what to write.
+    """
+
+    def __init__(self, owner: str, name: str, advice: str) -> None:
+        super().__init__(f"{owner} has no {name!r}: use {advice}")
+        self.name = name
+        self.advice = advice
 
 
 class PersistenceDisabledError(SymphonyError, RuntimeError):
@@ -101,6 +130,25 @@ class PersistenceDisabledError(SymphonyError, RuntimeError):
 
 class NotReadyError(SymphonyError, RuntimeError):
     """setup() has not been awaited yet, or close() has been."""
+
+
+class ReadOnlyError(NotReadyError):
+    """A call would change what is open for reading only. Nothing has been changed, in memory or in the log."""
+
+
+class ForkedProcessError(NotReadyError):
+    """What was opened before a fork is used in the child. Nothing has happened; the parent goes on with it.
+
+    Attributes:
+        opened_by: the process that has it open.
+    """
+
+    def __init__(self, opened_by: int) -> None:
+        super().__init__(
+            f"this Symphony was opened by process {opened_by}, and this is a child of it: open one of your own in this process, "
+            "with read_only=True where the parent goes on writing the same directory"
+        )
+        self.opened_by = opened_by
 
 
 class InvalidIdentifierError(SymphonyError, ValueError):
@@ -182,7 +230,27 @@ class ConcurrencyError(LogError):
 
 
 class LogInUseError(LogError, BlockingIOError):
-    """Another process has this log open for writing. Reading it is allowed at any time."""
+    """Another process has this log open for writing, or this one has already. Reading it is allowed at any time.
+
+    Attributes:
+        process: the process that has it; None where it is not known.
+    """
+
+    def __init__(self, message: str, process: int | None = None) -> None:
+        super().__init__(message)
+        self.process = process
+
+
+class CloseTimeoutError(LogError, TimeoutError):
+    """close() has waited long enough. What was submitted is still being written, by a thread that lets go of the log when it is done.
+
+    Attributes:
+        undone: by entity how many changes are not known to be durable.
+    """
+
+    def __init__(self, message: str, undone: Mapping[str, int]) -> None:
+        super().__init__(message)
+        self.undone = dict(undone)
 
 
 class LogDamagedError(LogError):

@@ -178,10 +178,19 @@ def _own_name(kind: str, fn: Callable[..., Any]) -> str:
     return str(name)
 
 
-def _defined_anew(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
-    """Whether two functions are two versions of one definition; what is made in a function or a lambda may be made many times."""
-    place = getattr(one, "__module__", None), getattr(one, "__qualname__", "<")
-    return "<" not in place[1] and place == (getattr(other, "__module__", None), getattr(other, "__qualname__", None))
+def _defined_anew(known: Callable[..., Any], fn: Callable[..., Any]) -> bool:
+    """Whether both are what one place in the source has made, and the later one stands for the earlier one.
+
+    A lambda is not told by its name, nor are functions that one code makes around different values.
+    """
+    if not (inspect.isfunction(known) and inspect.isfunction(fn)) or fn.__name__ == "<lambda>":
+        return False
+    if (known.__module__, known.__qualname__) != (fn.__module__, fn.__qualname__):
+        return False
+    if known.__code__ is not fn.__code__:
+        return True
+    around = [[cell.cell_contents for cell in one.__closure__ or ()] for one in (known, fn)]
+    return all(mine is its for mine, its in zip(*around, strict=True))
 
 
 def _check_name(kind: str, name: object) -> None:

@@ -32,7 +32,7 @@ def test_until_structlog_is_configured_lines_go_to_logging(caplog: pytest.LogCap
         get_logger(NAME).info("snapshot_written", position=7)
         get_logger(NAME).debug("below_the_level")
     (record,) = caplog.records
-    assert (record.name, record.levelname, record.message) == (NAME, "INFO", "snapshot_written")
+    assert (record.name, record.levelname, record.message) == (NAME, "INFO", "snapshot_written position=7 run_id=r")
     assert (record.__dict__["position"], record.__dict__["run_id"]) == (7, "r")
     assert capsys.readouterr().out == ""
 
@@ -49,11 +49,33 @@ def test_an_application_may_configure_structlog_later(caplog: pytest.LogCaptureF
 
 
 def test_structlog_is_imported_with_the_first_line_that_is_wanted() -> None:
-    """A line below the level does not import it; a warning does, and is written by logging."""
+    """A line below the level does not import it; a warning does, and is written by logging, with its values, by whatever formatter."""
     program = (
         "import sys\nfrom symphony_es.diagnostics import get_logger\nlogger = get_logger('symphony_es')\n"
         "logger.info('not_wanted', position=6)\nassert 'structlog' not in sys.modules\n"
         "logger.warning('said', position=7)\nassert 'structlog' in sys.modules"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (0, "said\n")
+    assert (ended.returncode, ended.stderr) == (0, "said position=7\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("plain", "plain"),
+        (7, "7"),
+        ("two words", '"two words"'),
+        ("a\nb", '"a\\nb"'),
+        ("", '""'),
+        ("x" * 600, "x" * 500 + "..."),
+        ("a=b", '"a=b"'),
+        ("100 %s %d", '"100 %s %d"'),
+        (None, "None"),
+    ],
+)
+def test_a_line_is_one_line_whatever_its_values_are(caplog: pytest.LogCaptureFixture, value: object, shown: str) -> None:
+    """What has spaces or line ends is in quotation marks; what is long is cut; the record has the value itself."""
+    get_logger(NAME).warning("something_failed", error=value)
+    (record,) = caplog.records
+    assert record.getMessage() == f"something_failed error={shown}"
+    assert record.__dict__["error"] == value

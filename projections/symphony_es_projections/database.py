@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from symphony_es.errors import ProjectionFailedError
 from symphony_es.events.event import Event
 from symphony_es.events.rows import Row, decode_row, event_id_of, time_of
+from symphony_es.log.forks import Inherited, keep_for_ever, left_at_fork
 from symphony_es_projections.durable import Parameters, SQLiteProjection
 from symphony_es_projections.files import BUSY_TIMEOUT_S, is_trouble
 from symphony_es_projections.status import ParkedEvent, Stage
@@ -49,7 +50,7 @@ class DamagedBuildError(Exception):
     """A file that is no build of this projection: it is removed, and another one built."""
 
 
-class ProjectionDatabase:
+class ProjectionDatabase(Inherited):
     """The database of one build. Make one with `create` or `open`.
 
     Attributes:
@@ -71,6 +72,12 @@ class ProjectionDatabase:
         self.version = self.position = self.time_ns = self.notified = self.live_after = 0
         self.event_id = b""
         self.parked: dict[tuple[int, str], ParkedEvent] = {}
+        left_at_fork(self)
+
+    def leave_to_parent(self, parent: int) -> None:
+        """See `Inherited`."""
+        self._closed = True
+        keep_for_ever(self._db)
 
     # -- opening and closing ------------------------------------------------------------------------------------------
 

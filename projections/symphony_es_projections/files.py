@@ -19,6 +19,7 @@ from typing import Self
 
 from symphony_es.errors import ProjectionUnavailableError
 from symphony_es.log.directory import prepare_file, sync_directory
+from symphony_es.log.forks import Inherited, keep_for_ever, left_at_fork
 from symphony_es_projections.durable import Parameters, check_projection_name
 
 __all__ = [
@@ -110,7 +111,7 @@ class _SwappedError(Exception):
     """The pointer was replaced while its build was being opened."""
 
 
-class ProjectionReader:
+class ProjectionReader(Inherited):
     """Reads the current build of a projection, in any process, also while it is written and when it is replaced.
 
     Args:
@@ -124,6 +125,12 @@ class ProjectionReader:
         self._lock = threading.Lock()
         self._idle: list[tuple[Path, sqlite3.Connection]] = []
         self._closed = False
+        left_at_fork(self)
+
+    def leave_to_parent(self, parent: int) -> None:
+        """See `Inherited`."""
+        self._closed = True
+        keep_for_ever(self, *(connection for _, connection in self._idle))
 
     async def read(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
         """The rows of one SELECT, read in a worker thread.

@@ -78,7 +78,7 @@ async def perform_task(host: Host, task: Task, agent: Agent | None, model: str |
             with world.recording("TaskFailed"):
                 task.move_to(TaskStatus.FAILED, error=_storable(f"{type(error).__name__}: {error}"))
             await world.flush(task)
-            _log.warning("task_failed", task_id=task.id, error_type=type(error).__name__)
+            _log.warning("task_failed", task_id=task.id, error=f"{type(error).__name__}: {error}")
             return error
     await (world.flush(task) if agent is None else world.flush(task, agent))
     return None

@@ -215,15 +215,17 @@ def _apply_remove(state: Any, path: Path) -> None:
 
 
 def _apply_extend(state: Any, path: Path, tail: Any) -> None:
-    holder, key = _container(state, path[:-1]), path[-1]
+    holder: Any = _container(state, path[:-1])
+    key = path[-1]
     if type(holder) is list:
         _index(holder, key, len(holder) - 1)
     elif type(holder) is not dict:
         raise ChangeError(f"nothing can be extended under {key!r} in a {type(holder).__name__}")
-    old = holder[key]
+    items: Any = holder
+    old = items[key]
     if type(old) not in TEXTS or type(old) is not type(tail):
         raise ChangeError(f"there is a {type(old).__name__}, which a {type(tail).__name__} cannot extend")
-    holder[key] = old + tail
+    items[key] = old + tail
 
 
 def _apply_add(state: Any, path: Path, value: Any) -> None:

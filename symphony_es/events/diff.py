@@ -38,7 +38,7 @@ def _compare(one: Any, other: Any, path: Path, changes: list[Change]) -> None:
             return _compare_lists(one, other, path, changes)
         if cls is set and path:
             return _compare_sets(one, other, path, changes)
-        if cls is Tagged and one.kind == other.kind == "part" and one.name == other.name and one.data.keys() == other.data.keys():
+        if cls is Tagged and _same_shape(one, other):
             return _compare_dicts(one.data, other.data, path, changes)
         if plain_equal(one, other):
             return None
@@ -47,6 +47,16 @@ def _compare(one: Any, other: Any, path: Path, changes: list[Change]) -> None:
             return None
     changes.append((SET, path, copy_plain(other)))
     return None
+
+
+def _same_shape(one: Tagged, other: Tagged) -> bool:
+    """Whether two parts differ by fields alone; another version of the shape is another value, whose fields mean something else."""
+    return (
+        one.kind == other.kind == "part"
+        and one.name == other.name
+        and one.state_version == other.state_version
+        and one.data.keys() == other.data.keys()
+    )
 
 
 def _compare_dicts(one: dict[Any, Any], other: dict[Any, Any], path: Path, changes: list[Change]) -> None:
@@ -70,11 +80,31 @@ def _compare_lists(one: list[Any], other: list[Any], path: Path, changes: list[C
     while tail < shorter - start and plain_equal(one[-1 - tail], other[-1 - tail]):
         tail += 1
     stop, stop_other = len(one) - tail, len(other) - tail
+    if stop - start != stop_other - start:
+        # One that was changed in its place stays in it, though others came or went behind it.
+        while start < stop and start < stop_other and _is_the_same(one[start], other[start]):
+            _compare(one[start], other[start], (*path, start), changes)
+            start += 1
+        if start == len(one) == len(other) - 1:
+            changes.append((APPEND, path, copy_plain(other[start])))
+            return
     if stop - start == stop_other - start:
         for index in range(start, stop):
             _compare(one[index], other[index], (*path, index), changes)
     elif start != stop or start != stop_other:
         changes.append((SPLICE, path, start, stop, [copy_plain(item) for item in other[start:stop_other]]))
+
+
+def _is_the_same(one: Any, other: Any) -> bool:
+    """Whether a member of a list is the one of before, changed: by its id, else by most of its fields."""
+    if type(one) is Tagged and type(other) is Tagged and _same_shape(one, other):
+        one, other = one.data, other.data
+    if type(one) is not dict or type(other) is not dict:
+        return False
+    if "id" in one or "id" in other:
+        return "id" in one and "id" in other and plain_equal(one["id"], other["id"])
+    same = sum(key in other and plain_equal(item, other[key]) for key, item in one.items())
+    return 2 * same >= max(len(one), len(other), 1)
 
 
 def _compare_sets(one: set[Any], other: set[Any], path: Path, changes: list[Change]) -> None:

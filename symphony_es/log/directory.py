@@ -6,11 +6,14 @@ import errno
 import fcntl
 import os
 import stat
+import threading
 from pathlib import Path
+from typing import Literal
 
 from symphony_es.errors import LogInUseError, LogUnavailableError
+from symphony_es.log.forks import Inherited, left_at_fork, open_ones
 
-__all__ = ["LOCK_NAME", "DirectoryLock", "file_system_of", "left_open", "prepare_directory", "prepare_file", "sync_directory"]
+__all__ = ["LOCK_NAME", "DirectoryLock", "file_system_of", "last_writer", "prepare_directory", "prepare_file", "sync_directory"]
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "ncpfs", "fuse.sshfs", "fuse"}
@@ -43,14 +46,14 @@ def prepare_directory(path: Path, *, force_network_fs: bool = False) -> None:
     """
     try:
         made = not path.exists()
+        if not made and not path.is_dir():
+            raise LogUnavailableError(f"{path} is not a directory: a log lives in a directory of its own")
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if made:
             sync_directory(path.parent)
         info = path.stat()
     except OSError as error:
         raise unavailable(path, error) from error
-    if not stat.S_ISDIR(info.st_mode):
-        raise LogUnavailableError(f"{path} is not a directory")
     if info.st_uid != os.geteuid():
         raise LogUnavailableError(
             f"{path} belongs to user {info.st_uid}, and this process runs as {os.geteuid()}: use a directory of its own"
@@ -91,35 +94,49 @@ def sync_directory(path: Path) -> None:
 
 def unavailable(path: Path, error: OSError) -> LogUnavailableError:
     """What went wrong with a file, and what to do about it."""
-    advice = {errno.ENOSPC: "make room on the disk", errno.EROFS: "the file system is read-only", errno.EACCES: "check its permissions"}
+    advice = {
+        errno.ENOSPC: "make room on the disk",
+        errno.EROFS: "the file system is read-only: read the log with read_only=True",
+        errno.EACCES: "check its permissions",
+        errno.ENOTDIR: "a part of the path is a file: name a directory",
+        errno.ENAMETOOLONG: "choose a shorter name",
+    }
     return LogUnavailableError(f"{path}: {error.strerror or error}; {advice.get(error.errno or 0, 'check the disk')}")
 
 
-def left_open(directory: Path) -> bool:
-    """Whether the last writer has ended without closing the log, and nobody writes it now. Nothing is written."""
+def last_writer(directory: Path) -> Literal["closed", "writing", "gone", "unknown"]:
+    """What the last writer of a log has done: closed it, is writing it, or has ended without closing it. Nothing is written.
+
+    Where there is no lock, as beside a database that was copied by itself, or it cannot be read, nobody knows.
+    """
     try:
         descriptor = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return False
+        return "unknown"
     try:
         if os.pread(descriptor, 100, 0) in (b"", _CLEAN):
-            return False
+            return "closed"
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given up at once: a writer that starts would find it in its way
+    except BlockingIOError:
+        return "writing"
     except OSError:
-        return False
+        return "unknown"
     finally:
         os.close(descriptor)
-    return True
+    return "gone"
 
 
-class DirectoryLock:
+class DirectoryLock(Inherited):
     """The lock that makes one process the writer, and the record of whether the last one closed the log.
 
-    The lock is the kernel's (flock): it goes with the process, however that ends.
+    The lock is the kernel's (flock): it goes with the process, however that ends. A child process lets go of its copy at once.
 
     Attributes:
         was_clean: whether the last writer closed the log; True for a new one.
         was_used: whether there has been a writer that had the log open: its file, and the tables in it, were durable by then.
+
+    Raises:
+        LogInUseError: another process has it, or this one has it already.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -132,18 +149,22 @@ class DirectoryLock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(self._descriptor, 100, 0).decode(errors="replace").strip()
+            holder = os.pread(self._descriptor, 100, 0)
+            file = _identity(os.fstat(self._descriptor))
             os.close(self._descriptor)
-            raise LogInUseError(
-                f"{directory} is in use by another writer ({holder or 'unknown'}): one process writes a log; close the other one, "
-                "or open this one for reading only"
-            ) from None
-        left = os.pread(self._descriptor, 100, 0)
-        self.was_clean, self.was_used = left in (b"", _CLEAN), left != b""
+            self._descriptor = -1
+            raise _in_use(directory, holder, here=any(lock.file == file for lock in open_ones(DirectoryLock))) from None
+        self.file: tuple[int, int] | None = _identity(os.fstat(self._descriptor))
+        self.released = threading.Event()
+        before = os.pread(self._descriptor, 100, 0)
+        self.was_clean, self.was_used = before in (b"", _CLEAN), before != b""
+        if not self.was_clean:  # who asks for the lock meanwhile is told of this process, not of one that has ended
+            os.pwrite(self._descriptor, _opened_here().ljust(len(before)), 0)
+        left_at_fork(self)
 
     def mark_open(self) -> None:
         """Note durably that the log is being written, by this process."""
-        self._write(f"open by process {os.getpid()}\n".encode())
+        self._write(_opened_here())
 
     def mark_clean(self) -> None:
         """Note durably that the log has been closed."""
@@ -159,6 +180,44 @@ class DirectoryLock:
 
     def release(self) -> None:
         """Give the lock up; idempotent."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor, self.file = self._descriptor, -1, None
+        if descriptor >= 0:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a copy of the descriptor in a child process would keep it
+            os.close(descriptor)
+            self.released.set()
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", -1) >= 0:
+            self.release()  # its holder was collected
+
+    def leave_to_parent(self, parent: int) -> None:
+        """See `Inherited`: close the copy of the descriptor, without unlocking what it shares with the parent's."""
+        descriptor, self._descriptor, self.file = self._descriptor, -1, None
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _opened_here() -> bytes:
+    return f"open by process {os.getpid()}\n".encode()
+
+
+def _identity(info: os.stat_result) -> tuple[int, int]:
+    return info.st_dev, info.st_ino
+
+
+def _in_use(directory: Path, holder: bytes, *, here: bool) -> LogInUseError:
+    """What stands in the way, and what to do about it."""
+    if here:
+        return LogInUseError(
+            f"{directory} is open in this process (process {os.getpid()}) already: Symphony.opened({str(directory)!r}) is the Symphony "
+            "that has it; use that one, or await its close()",
+            os.getpid(),
+        )
+    number = holder.decode(errors="replace").strip().removeprefix("open by process ").strip()
+    process = int(number) if number.isascii() and number.isdigit() else None
+    named = f"process {process}" if process is not None else "it is just opening or closing it"
+    return LogInUseError(
+        f"{directory} is in use by another writer ({named}): one process writes a log; close the other one, "
+        f"or read beside it with Symphony({str(directory)!r}, read_only=True)",
+        process,
+    )

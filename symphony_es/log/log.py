@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -15,20 +16,20 @@ from pathlib import Path
 from struct import iter_unpack
 from typing import Self
 from uuid import UUID
+from weakref import WeakMethod
 
-from symphony_es.errors import LogDamagedError, NotReadyError
+from symphony_es.errors import CloseTimeoutError, LogError, ReadOnlyError
 from symphony_es.events.event import NewEvent
 from symphony_es.events.rows import encode_body
 from symphony_es.events.values import Limits
 from symphony_es.log.directory import DirectoryLock, prepare_directory
+from symphony_es.log.forks import left_at_fork
 from symphony_es.log.head_note import HEAD_NAME, HeadNote
 from symphony_es.log.memory import MemoryLogRecorder
-from symphony_es.log.opening import DATABASE_NAME, open_recorder
+from symphony_es.log.opening import DATABASE_NAME, open_reader, open_recorder
 from symphony_es.log.reading import LogReader
 from symphony_es.log.recorder import Anchor, Appended, LogRecorder, PreparedEvent
 from symphony_es.log.sqlite import SQLiteLogRecorder
-from symphony_es.log.sqlite_connections import may_change
-from symphony_es.log.sqlite_raw import lost_commits
 from symphony_es.log.writer import Ticket, Writer
 
 __all__ = ["DATABASE_NAME", "Anchor", "Appended", "EventLog", "Ticket"]
@@ -57,7 +58,11 @@ class EventLog(LogReader):
         self._note = note
         self._limits = limits or Limits()
         self._salts: Iterator[bytes] = iter(())
-        self._writer = None if read_only else Writer(recorder, self._advance, clock_ns)
+        self._ended = False
+        self.report: Callable[[], None] = _nothing  # what tells of changes that nobody else can tell of
+        self._ending_failed: LogError | None = None
+        self._writer = None if read_only else Writer(recorder, self._advance, clock_ns, self._end)
+        left_at_fork(self)
 
     # -- opening and closing ------------------------------------------------------------------------------------------
 
@@ -109,7 +114,7 @@ class EventLog(LogReader):
                 lock.release()
                 raise
 
-        return await asyncio.to_thread(start)
+        return await _opened_in_thread(start)
 
     @classmethod
     async def open_read_only(cls, directory: Path) -> EventLog:
@@ -121,34 +126,74 @@ class EventLog(LogReader):
         """
 
         def start() -> EventLog:
-            path = directory / DATABASE_NAME
-            if lost_commits(path):
-                raise LogDamagedError(
-                    f"{path}-wal holds acknowledged commits that are damaged, and readers would not see them: restore a backup"
-                )
-            return cls(SQLiteLogRecorder(path, read_only=True, immutable=not may_change(path)), read_only=True)
+            return cls(open_reader(directory), read_only=True)
 
-        return await asyncio.to_thread(start)
+        return await _opened_in_thread(start)
 
-    async def close(self) -> None:
-        """Write everything submitted, and close; idempotent."""
-        if not self._closed:
-            self._closed = True
-            await asyncio.to_thread(self._close)
+    async def close(self, timeout_s: float | None = None) -> None:
+        """Write everything submitted, and close; idempotent. In a child process it does nothing: the log is the parent's.
+
+        Args:
+            timeout_s: how long to wait for it, in seconds; None waits for ever.
+
+        Raises:
+            CloseTimeoutError: it takes longer. The writer thread lets go of the log when it has written everything.
+            LogUnavailableError: the note that the log is closed could not be written.
+        """
+        self._closed = True
+        try:
+            await asyncio.to_thread(self.end, timeout_s)
+        finally:
             self._wake()
 
-    def _close(self) -> None:
-        if os.getpid() != self._pid:
-            return  # a child process inherited it: the file, its lock and the note that it is open are the parent's
+    def end(self, timeout_s: float | None = None) -> None:
+        """`close` without an event loop. Blocks."""
+        if self._forked_from is not None:
+            return
+        self._closed = True
+        if self._writer is None:
+            self._end()
+        elif not self._writer.close(timeout_s):
+            raise CloseTimeoutError(f"{self.path or 'the log'} is still being written after {timeout_s:g} s", {})
+        if self._ending_failed is not None:
+            raise self._ending_failed
+
+    def end_after(self, submit: Callable[[], None], report: Callable[[], None]) -> None:
+        """Close without waiting: see `Writer.end_after`. Its callers have lost the log, and nobody hears of an error."""
+        self._closed = True
+        self.report = report
         if self._writer is not None:
-            self._writer.close()
+            self._writer.end_after(submit, report)
+
+    def _end(self) -> None:
+        """Let go of everything, in the writer thread if there is one: nobody writes any more."""
+        if self._ended:
+            return
+        self._ended = True
         self._readers.shutdown()
-        self._recorder.close()
-        if self._note is not None:
-            self._note.close()
-        if self._lock is not None:
-            self._lock.mark_clean()
-            self._lock.release()
+        try:
+            self._recorder.close()
+            if self._note is not None:
+                if self.path is not None:
+                    self._note.leave(self.path)
+                self._note.close()
+            if self._lock is not None:
+                self._lock.mark_clean()
+        except LogError as error:
+            self._ending_failed = error
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed, or its writer thread is closing it."""
+        return self._closed
+
+    @property
+    def lock_file(self) -> tuple[int, int] | None:
+        """Device and inode of the file that is locked while the log is open for writing; None for others."""
+        return self._lock.file if self._lock is not None else None
 
     @property
     def path(self) -> Path | None:
@@ -163,6 +208,16 @@ class EventLog(LogReader):
     async def log_id(self) -> UUID | None:
         """The identity that the log was made with, which copies of it keep; None in memory."""
         return await self._call(self._recorder.log_id) if isinstance(self._recorder, SQLiteLogRecorder) else None
+
+    def bound_versions(self, least: Callable[[str], int]) -> None:
+        """Have readings of one entity compared with a version that its last event has at least, 0 where nobody knows one.
+
+        Args:
+            least: a method; the object that it belongs to is not kept alive.
+        """
+        if isinstance(self._recorder, SQLiteLogRecorder):
+            method = WeakMethod(least)
+            self._recorder.least_of = lambda key: asked(key) if (asked := method()) is not None else 0
 
     # -- appending ----------------------------------------------------------------------------------------------------
 
@@ -183,10 +238,11 @@ class EventLog(LogReader):
         """Have events appended together; the order of calls is the order in the log. Never blocks; safe from every thread.
 
         Raises:
-            NotReadyError: the log is closed or open for reading only.
+            ReadOnlyError: the log is open for reading only.
+            NotReadyError: it is closed. ForkedProcessError: it is the parent process's.
         """
         if self._writer is None:
-            raise NotReadyError("this log is open for reading only")
+            raise ReadOnlyError("this log is open for reading only")
         return self._writer.submit(events)
 
     async def append(self, events: Sequence[NewEvent]) -> Appended:
@@ -232,3 +288,33 @@ class EventLog(LogReader):
             if not loop.is_closed():
                 with suppress(RuntimeError):  # it is closed by now
                     loop.call_soon_threadsafe(follower.set)
+
+
+async def _opened_in_thread(start: Callable[[], EventLog]) -> EventLog:
+    """A log that is opened in a thread; when nobody waits for it any more, the thread closes it again."""
+    guard = threading.Lock()
+    opened: list[EventLog] = []
+    wanted = True
+
+    def work() -> EventLog:
+        log = start()
+        with guard:
+            opened.append(log)
+            if wanted:
+                return log
+        log.end()
+        return log
+
+    try:
+        return await asyncio.to_thread(work)
+    except asyncio.CancelledError:
+        with guard:
+            wanted = False
+            unwanted = opened[:]
+        for log in unwanted:  # it was opened, and the cancellation came before it was handed over
+            log.end_after(_nothing, _nothing)
+        raise
+
+
+def _nothing() -> None:
+    """What is left to do for a log that nobody has written."""

@@ -6,17 +6,17 @@ A page that is short, or empty, is the end of a reading only where the store say
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from symphony_es.errors import DamagedEventError, NotReadyError, PositionNotFoundError
+from symphony_es.errors import DamagedEventError, ForkedProcessError, NotReadyError, PositionNotFoundError
 from symphony_es.events.changes import REMOVE
 from symphony_es.events.event import Event
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.rows import Row, decode_row, time_of
+from symphony_es.log.forks import Inherited
 from symphony_es.log.memory import MemoryLogRecorder
 from symphony_es.log.recorder import LogRecorder, missing
 
@@ -28,7 +28,7 @@ LOOK_UP_ROWS = 50  # what looking up an entity counts, so that some hundred make
 T = TypeVar("T")
 
 
-class LogReader:
+class LogReader(Inherited):
     """The reading half of an `EventLog`, in threads of its own; in memory, in the caller's."""
 
     def __init__(self, recorder: LogRecorder, *, read_only: bool) -> None:
@@ -39,7 +39,7 @@ class LogReader:
         self._followers: set[asyncio.Event] = set()
         self._read_only = read_only
         self._closed = False
-        self._pid = os.getpid()
+        self._forked_from: int | None = None
 
     @property
     def read_only(self) -> bool:
@@ -53,6 +53,7 @@ class LogReader:
 
     async def refresh_head(self) -> int:
         """The newest durable position, asked of the store: another process may have appended."""
+        self._check_process()
         if self._read_only:
             self._head = await self._call(self._recorder.head)
         return self._head
@@ -64,14 +65,18 @@ class LogReader:
         return await self._in_reader(partial(function, *arguments, **named))
 
     async def _in_reader(self, function: Callable[..., T], *arguments: Any) -> T:
+        self._check_process()
         if self._closed:
             raise NotReadyError("the log is closed")
-        self._check_process()
         return await asyncio.get_running_loop().run_in_executor(self._readers, function, *arguments)
 
+    def leave_to_parent(self, parent: int) -> None:
+        """See `Inherited`."""
+        self._closed, self._forked_from = True, parent
+
     def _check_process(self) -> None:
-        if os.getpid() != self._pid:  # its threads, its locks and its file are the parent's
-            raise NotReadyError("this log was opened before the process was forked: open it anew in the child, for reading only")
+        if self._forked_from is not None:
+            raise ForkedProcessError(self._forked_from)
 
     async def read_rows(
         self,
@@ -345,6 +350,7 @@ class LogReader:
             names: only events of these names.
             poll_s: how often, in seconds, a log that another process writes is asked; in the writing process a signal wakes.
         """
+        self._check_process()
         changed = _LoopEvent(asyncio.get_running_loop())
         self._followers.add(changed)
         try:

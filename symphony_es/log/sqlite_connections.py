@@ -10,6 +10,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteD
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import LogDamagedError, LogUnavailableError
+from symphony_es.log.forks import Inherited, close_inherited, keep_for_ever, leave_connections, left_at_fork
 
 __all__ = ["LogDatastore", "connect_reader", "failure_of", "is_damage", "may_change", "unavailable_for"]
 
@@ -141,7 +143,7 @@ def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection
     return connection
 
 
-class LogDatastore(SQLiteDatastore):
+class LogDatastore(SQLiteDatastore, Inherited):
     """The writing connection and the reading ones of one database file.
 
     Args:
@@ -151,6 +153,7 @@ class LogDatastore(SQLiteDatastore):
     """
 
     def __init__(self, path: Path, *, read_only: bool = False, immutable: bool = False) -> None:
+        close_inherited(path)
         super().__init__(str(path), originator_id_type="text")
         self.path = path
         self.immutable = immutable
@@ -161,9 +164,14 @@ class LogDatastore(SQLiteDatastore):
         self._opened: list[sqlite3.Connection] = []
         self._reader_lock = threading.Lock()
         self._closed = False
+        self._held: list[sqlite3.Connection] = []  # during a fork: idle reading connections, and the locks that keep others out
+        self._held_locks: list[Any] = []
         self.writer: sqlite3.Connection | None = None
         if not read_only:
             self.writer = self._connect_writer()
+        info = path.stat() if path.exists() else None
+        self._file = (info.st_dev, info.st_ino) if info is not None else None
+        left_at_fork(self)
 
     def _connect_writer(self) -> sqlite3.Connection:
         warn_of_wal_reset_bug()
@@ -226,6 +234,35 @@ class LogDatastore(SQLiteDatastore):
                 connection.close()
         if self.writer is not None:
             self.writer.close()
+
+    def quiet_for_fork(self, deadline: float) -> None:
+        """See `Inherited`: wait until no thread is inside SQLite with one of the connections."""
+        for lock in (self.lock, self._reader_lock):
+            if lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                self._held_locks.append(lock)
+        try:
+            while len(self._held) < len(self._opened):
+                self._held.append(self._readers.get(timeout=max(0.0, deadline - time.monotonic())))
+        except queue.Empty:
+            return
+
+    def go_on_after_fork(self) -> None:
+        """See `Inherited`."""
+        while self._held:
+            self._readers.put(self._held.pop())
+        while self._held_locks:
+            self._held_locks.pop().release()
+
+    def leave_to_parent(self, parent: int) -> None:
+        """See `Inherited`."""
+        if self._closed:
+            return
+        self._closed = True
+        keep_for_ever(self)
+        connections = [*self._opened, *([self.writer] if self.writer is not None else [])]
+        idle = len(self._held_locks) == 2 and len(self._held) == len(self._opened)
+        if self._file is not None:
+            leave_connections(self._file, connections, idle=idle)
 
     def checkpoint(self, mode: str) -> tuple[Any, ...]:
         """Copy the write-ahead file into the database; returns SQLite's answer (busy, frames, copied).

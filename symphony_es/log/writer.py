@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any
 
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import LogUnavailableError, NotReadyError, SymphonyError
+from symphony_es.errors import ForkedProcessError, LogUnavailableError, NotReadyError, SymphonyError
 from symphony_es.log.recorder import Appended, LogRecorder, PreparedEvent
 
 __all__ = ["Ticket", "Writer"]
@@ -109,18 +109,27 @@ class Writer:
         recorder: where to.
         on_appended: called in the writer thread with the new head after each commit, before anybody is told.
         clock_ns: the time, nanoseconds since 1970.
+        on_end: called in the writer thread as the last thing that it does.
     """
 
-    def __init__(self, recorder: LogRecorder, on_appended: Callable[[int, int], None], clock_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        recorder: LogRecorder,
+        on_appended: Callable[[int, int], None],
+        clock_ns: Callable[[], int] = time.time_ns,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
         self._recorder = recorder
         self._on_appended = on_appended
+        self._on_end = on_end
         self._clock_ns = clock_ns
-        self._queue: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Ticket | Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._pending_events = 0
         self._pending_bytes = 0
         self._waiting_for_room: list[asyncio.Future[None]] = []
         self._closed = False
+        self._ending = False  # then what is queued last ends the thread, and may submit before
         self._pid = os.getpid()
         self._poison: LogUnavailableError | None = None
         self.commits = 0
@@ -134,7 +143,7 @@ class Writer:
             NotReadyError: the log is closed, or this is a child process that inherited it.
         """
         if os.getpid() != self._pid:
-            raise NotReadyError("this log was opened by the parent process: open it anew in the child")
+            raise ForkedProcessError(self._pid)
         ticket = Ticket(events, self._lock)
         with self._lock:
             if self._closed:
@@ -159,23 +168,31 @@ class Writer:
             await future
 
     def _run(self) -> None:
+        try:
+            self._write_what_comes()
+        finally:
+            self._on_end()
+
+    def _write_what_comes(self) -> None:
         while True:
-            ticket = self._queue.get()
+            item = self._queue.get()
             batch: list[Ticket] = []
             events = 0
-            while ticket is not None:
-                batch.append(ticket)
-                events += len(ticket.events)
+            while isinstance(item, Ticket):
+                batch.append(item)
+                events += len(item.events)
                 if events >= MAX_BATCH_EVENTS:
                     break
                 try:
-                    ticket = self._queue.get_nowait()
+                    item = self._queue.get_nowait()
                 except queue.Empty:
                     break
             if batch:
                 self._commit(batch, events)
-            if ticket is None:
+            if item is None:
                 return
+            if not isinstance(item, Ticket):
+                item()
 
     def _commit(self, batch: list[Ticket], events: int) -> None:
         outcomes: Sequence[Appended | SymphonyError]
@@ -220,14 +237,40 @@ class Writer:
             else:
                 _make_in(loop, of_loop)
 
-    def close(self) -> None:
-        """Write everything that waits, and end the thread; idempotent. Blocks."""
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Write everything that waits, and end the thread; idempotent. Blocks.
+
+        Args:
+            timeout_s: how long to wait for it, in seconds; None waits for ever.
+
+        Returns:
+            whether the thread has ended; if not, it does when it has written everything.
+        """
         with self._lock:
-            if not self._closed:
+            if not self._closed and not self._ending:
                 self._closed = True
                 self._queue.put(None)
         if os.getpid() == self._pid:
-            self._thread.join()
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def end_after(self, submit: Callable[[], None], report: Callable[[], None]) -> None:
+        """Have one call made in the writer thread, another one when all that has been submitted by then is written, and end the thread.
+
+        Takes no lock and waits for nothing, so that the collector of garbage may call it, in the middle of whatever.
+        """
+
+        def end() -> None:
+            try:
+                submit()
+            finally:
+                with self._lock:
+                    self._closed = True
+                self._queue.put(report)
+                self._queue.put(None)
+
+        self._ending = True
+        self._queue.put(end)
 
 
 def _make_here(calls: Iterable[Call]) -> None:

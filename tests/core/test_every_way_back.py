@@ -45,19 +45,19 @@ class StatesInSQLite(SQLiteProjection):
             db.execute("INSERT INTO states VALUES (?, ?, ?)", (event.entity_key, event.position, encoded))
 
 
-def encoded(fold: Fold) -> dict[str, bytes | None]:
-    """All states of a fold, the system's own included."""
-    return {key: None if state.data is None else encode_canonical(state.data) for key, state in fold.states.items()}
+def encoded(fold: Fold) -> dict[str, bytes]:
+    """The states of all that is alive, the system's own included; snapshots keep nothing of what is deleted."""
+    return {key: encode_canonical(state.data) for key, state in fold.states.items() if state.data is not None}
 
 
-async def from_projection(projection: StatesInSQLite, position: int) -> dict[str, bytes | None]:
+async def from_projection(projection: StatesInSQLite, position: int) -> dict[str, bytes]:
     """What the projection has of a position."""
     rows = await projection.read(
         "SELECT entity, state FROM states AS s "
         "WHERE position = (SELECT max(position) FROM states WHERE entity = s.entity AND position <= ?)",
         (position,),
     )
-    return dict(map(tuple, rows))
+    return {entity: state for entity, state in rows if state is not None}
 
 
 async def check(history: list[Any], directory: Path) -> None:

@@ -346,3 +346,40 @@ def test_what_the_application_registers_is_not_displaced_by_what_annotations_nam
         assert table.class_of(name) is new
     parent.register(old)
     assert child.class_of(name) is old
+
+
+async def test_an_upcast_that_keeps_the_names_of_the_fields_is_applied_once(reopen: Any) -> None:
+    """What was adopted has the new version in the log, so that the next resume does not turn it again."""
+    symphony = await shelved(reopen, model_of(1)(depth=5))
+    for _ in range(3):
+        symphony.restore_manager.register_restorer(ShelfRestorer(), replace=True)
+        symphony.restore_manager.types.register(model_of(1), state_version=2, upcast=lambda data, version: {"depth": data["depth"] * 100})
+        await symphony.resume()
+        shelf = symphony.entities.get("Shelf:1")
+        assert shelf.held.depth == 500
+        shelf.id = f"{shelf.id}+"
+        symphony = await reopen()
+
+
+class Row(pydantic.BaseModel):
+    sku: str
+    price: int = 0
+    count: int = 1
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_a_change_and_an_addition_in_one_block_are_told_as_what_they_are(reopen: Any, keyed: bool) -> None:
+    """The changed one is not told as removed and inserted; by most of its fields, or by its id."""
+    symphony = await reopen()
+    rows: list[Any] = [{"id": "a", "n": 1}, {"id": "b", "n": 1}] if keyed else [Row(sku="a"), Row(sku="b")]
+    shelf = symphony.entities.add(Shelf("1", rows))
+    await symphony.flush()
+    async with symphony.transaction("Changed", claim=[shelf]):
+        if keyed:
+            shelf.held[0]["n"] = 2
+            shelf.held.append({"id": "c", "n": 1})
+        else:
+            shelf.held[0].price = 2
+            shelf.held.append(Row(sku="c"))
+    changes = (await symphony.log.read_entity("Shelf:1"))[-1].changes
+    assert [change[:2] for change in changes] == [(0, ("held", 0, "n" if keyed else "price")), (3, ("held",))]

@@ -6,12 +6,14 @@ import asyncio
 import contextvars
 import heapq
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import symphony_es.log.log as log_module
 from symphony_es import Symphony
 from symphony_es.core.state.attribution import NOBODY
 from symphony_es.core.state.records import EntityRecord, Segment
@@ -459,6 +461,35 @@ async def test_a_state_larger_than_an_event_takes_several(kind: str, way: str, a
         assert len(made) > 1
         assert way == "outside" or len({event.transaction_id for event in made}) == 1
         assert [event.data for event in made if event.data is not None] == ([{"why": "x"}] if way == "recording" else [])
+
+
+@pytest.mark.parametrize("kind", LARGE)
+@pytest.mark.parametrize("back", ["removed", "replaced"])
+async def test_a_state_larger_than_an_event_can_be_gone_back_to_and_forked(
+    kind: str, back: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entity that has grown by small events: rewinding to it and forking it take several events of one transaction."""
+    monkeypatch.setattr(log_module, "Limits", lambda: Limits(max_body_bytes=2000))
+    async with Symphony({"state_dir": str(tmp_path / "state")}, persistence_enabled=True) as symphony:
+        crate = symphony.entities.add(Crate(id="a", top=LARGE[kind]()))
+        small = symphony.entities.add(Crate(id="b"))
+        checkpoint = await symphony.create_checkpoint("large")
+        if back == "removed":
+            symphony.entities.remove(crate)
+        else:
+            crate.top = None
+        small.number = 1
+        await symphony.flush()
+        await symphony.resume_from_checkpoint(checkpoint)
+        assert symphony.entities.get("Crate:a").top == LARGE[kind]()
+        assert symphony.entities.get("Crate:b").number == 0
+        symphony.entities.get("Crate:a").number = 5
+        await states_agree(symphony)
+        await symphony.fork(into=tmp_path / "fork")
+    async with Symphony({"state_dir": str(tmp_path / "fork"), "resume": "latest"}, persistence_enabled=True) as forked:
+        assert forked.entities.get("Crate:a").top == LARGE[kind]()
+        forked.entities.get("Crate:a").number = 6
+        await states_agree(forked)
 
 
 async def test_one_value_too_large_is_that_entitys_alone(symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from symphony_es.events.changes import SET, Change
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.references import EntityReference
-from symphony_es.events.rows import Row, encode_body, seal_state
+from symphony_es.events.rows import CHECK_BYTES, HEADER_BYTES, Row, encode_body, seal_state
 from symphony_es.events.values import Encrypted, Redacted, Tagged, UnknownZone
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -111,6 +111,13 @@ def row_of(
     )
     body = encode_body(event, bytes(16))
     return (position, key, version, name, seal_state(position, key, version, name, event_id, 1_700_000_000_000_000_000 + position, body))
+
+
+def with_key(row: Row, key: str) -> Row:
+    """A row under another key, with the right check value: no writer stores one under a key that is none."""
+    position, _, version, name, state = row
+    body = state[HEADER_BYTES:-CHECK_BYTES]
+    return (position, key, version, name, seal_state(position, key, version, name, state[2:18], int.from_bytes(state[18:26], "big"), body))
 
 
 def row_with_body(packed: bytes, *, position: int = 7, key: str = "Task:t1", version: int = 1, name: str = "TaskChanged") -> Row:

@@ -28,7 +28,7 @@ from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.references import EntityReference
 from symphony_es.events.rows import Row, decode_row
 from symphony_es.events.values import Tagged, copy_plain, plain_equal
-from tests.events.plain_data import keys, members, row_of, states, values
+from tests.events.plain_data import keys, members, row_of, states, values, with_key
 
 
 def part(**fields: Any) -> Tagged:
@@ -352,8 +352,8 @@ def test_applying_an_event_does_not_share_its_containers() -> None:
         (row_of(3, "Task:new", 2), "version 2 after version 0"),
         (row_of(3, "Task:new", 1), "does not exist"),
         (row_of(3, version=2, changes=((REMOVE, ("nothing",)),)), "does not fit"),
-        (row_of(3, "no key", 1, changes=((SET, (), {}),)), "Type:id"),
-        (row_of(3, "Task:", 1, changes=((SET, (), {}),)), "empty"),
+        (with_key(row_of(3, version=1, changes=((SET, (), {}),)), "no key"), "Type:id"),
+        (with_key(row_of(3, version=1, changes=((SET, (), {}),)), "Task:"), "empty"),
     ],
     ids=lambda item: item if isinstance(item, str) else "",
 )

@@ -332,7 +332,7 @@ class TestProcesses:
             "        try:\n"
             "            log.submit([])\n"
             "        except NotReadyError:\n"
-            "            log._close()\n"
+            "            log.end()\n"
             "            os._exit(7)\n"
             "        os._exit(1)\n"
             "    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"

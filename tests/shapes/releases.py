@@ -233,6 +233,8 @@ def _table_source(shape: Shape, release: int) -> str:
 def _expected(shape: Shape, release: int) -> str:
     name = shape.name
     if shape.kind in ENUMS:
+        if release == 2 and shape.change == "removed" and shape.kind == "int_flag":
+            return f"{name}(2)"  # a number that has no member is one of its values all the same
         if release == 2 and shape.change == "removed":
             return f"{name}.ONE"  # what is stored has no member any more: anything but a report is wrong
         return f"{name}.ZWEI" if release == 2 and shape.change == "renamed" else f"{name}.TWO"

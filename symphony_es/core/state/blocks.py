@@ -167,6 +167,7 @@ class TransactionBlock(_Block):
         """Never reached: there is no beginning without await."""
 
     async def __aenter__(self) -> Transaction:
+        self.world.check_process()
         around = self.world.foreign.holder()
         if around is not None:
             self.world.record_foreign(around)  # what the blocks around it have changed so far is theirs

@@ -115,5 +115,5 @@ def _made(value: dict[str, Any], cls: Any) -> Any:
         annotations = typing.get_type_hints(cls)
     except (NameError, TypeError, AttributeError):
         annotations = {}
-    names = {field.name for field in dataclasses.fields(cls) if field.init} if dataclasses.is_dataclass(cls) else value.keys()
+    names = {field.name for field in dataclasses.fields(cls) if field.init} if hasattr(cls, "__dataclass_fields__") else value.keys()
     return cls(**{name: _fitted(item, annotations.get(name)) if name in names else item for name, item in value.items()})

@@ -61,10 +61,11 @@ def extend_object(obj: Any, path: Path, tail: Any) -> None:
     if not path:
         raise ConfigurationError("a whole object cannot be extended: name the place of a text or bytes in it")
     inside = isinstance(holder, (list, dict))
-    old: Any = holder[path[-1]] if inside else getattr(holder, str(path[-1]))
+    items = holder
+    old: Any = items[path[-1]] if inside else getattr(holder, str(path[-1]))
     if type(old) not in TEXTS or type(old) is not type(tail):
         raise ConfigurationError(f"there is a {type(old).__name__} at {format_path(path)}, which a {type(tail).__name__} cannot extend")
     if inside:
-        holder[path[-1]] = old + tail
+        items[path[-1]] = old + tail
     else:
         setattr(holder, str(path[-1]), old + tail)

@@ -34,6 +34,8 @@ from symphony_es.errors import (
     EntityOutOfStepError,
     EntityOwnershipError,
     EntityTypeError,
+    ForkedProcessError,
+    ReadOnlyError,
     RestorationError,
     SymphonyError,
     UnstorableValueError,
@@ -43,6 +45,7 @@ from symphony_es.events.fold import Damage
 from symphony_es.events.identifiers import check_entity_id, check_entity_type
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import check_plain, check_types, copy_plain
+from symphony_es.log.forks import Inherited, left_at_fork
 
 if TYPE_CHECKING:
     from symphony_es.core.state.waking import Watch
@@ -54,7 +57,7 @@ EntityLike = Any
 """An entity's object, an `EntityReference`, or `"Type:id"`."""
 
 
-class Membership:
+class Membership(Inherited):
     """The live objects of one world by type and id.
 
     Args:
@@ -84,6 +87,15 @@ class Membership:
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
         self.open_transactions: set[Transaction] = set()
+        self.forked_from: int | None = None
+        self.read_only = False
+        left_at_fork(self)
+
+    def leave_to_parent(self, parent: int) -> None:
+        """See `Inherited`: nothing here can be changed or made durable any more; a thread of the parent's may have held the lock."""
+        self.forked_from, self.sealed = parent, "a process that was forked"
+        self.lock = self.outbox.lock = threading.RLock()
+        self.outbox.disown()
 
     takes_objects: ClassVar[bool] = False
     """Whether values may be objects of foreign classes; see `Boundary`."""
@@ -182,14 +194,27 @@ class Membership:
         Raises:
             DetachedEntityError: the object is not part of a world any more.
             EntityBusyError: a resume builds the world that may replace this one, or the Symphony is being closed.
+            ForkedProcessError: it is the parent process's. ReadOnlyError: the log is only read.
             EntityDamagedError: an event of the log does not fit the entity.
         """
+        self.check_process()
+        if self.read_only:
+            raise ReadOnlyError(f"{record.key}: this Symphony is open for reading only; nothing was changed")
         if record.key in self.damaged:
             raise EntityDamagedError(record.key, self.damaged[record.key])
         if record.closed is not None:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
             raise EntityBusyError.during(record.key, self.sealed, "a change")
+
+    def check_process(self) -> None:
+        """Do nothing in the process that the world was made in.
+
+        Raises:
+            ForkedProcessError: this is a child of it.
+        """
+        if self.forked_from is not None:
+            raise ForkedProcessError(self.forked_from)
 
     def mark_damaged(self, record: EntityRecord, damage: Damage) -> EntityDamagedError:
         """Refuse changes of a live object from now on: an event of the log does not fit its entity. Returns the error that says so."""
@@ -201,6 +226,17 @@ class Membership:
         """Under construction: what restorers change in an object that has been made is not appended; it is compared with its state."""
         self.touched.add(record.key)
         return self.watch.sink_of(record) if self.watch is not None else _UNRECORDED
+
+    def least_version(self, key: str) -> int:
+        """The version that an entity has by events that are durable, 0 where that cannot be told at once; safe from every thread."""
+        if not self.lock.acquire(blocking=False):
+            return 0
+        try:
+            record = self._records.get(key)
+            settled = record is not None and record.holder is None and record.broken is None and not self.outbox.unsettled
+            return record.version if record is not None and settled else 0
+        finally:
+            self.lock.release()
 
     def generation(self, entity: EntityLike) -> int:
         """How often a rewind took this entity back."""
@@ -408,6 +444,9 @@ class Membership:
 
     def _check_addable(self, key: str) -> None:
         """Every reason to refuse a new entity, before anything of it is done."""
+        self.check_process()
+        if self.read_only:
+            raise ReadOnlyError(f"{key} cannot be added: this Symphony is open for reading only")
         if self.sealed is not None:
             raise EntityBusyError.during(key, self.sealed, "an addition")
         scope = scope_of(self)
@@ -449,7 +488,8 @@ class Membership:
         with self.lock:
             made = [record for record in beside.records.values() if record.world is beside]
             for record in made:
-                self.check_open(record)
+                if not self.read_only:
+                    self.check_open(record)
                 if record.key in self._records:
                     raise EntityExistsError(record.key, "it was added while it was loaded")
             for record in made:

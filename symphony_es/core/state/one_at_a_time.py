@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -19,7 +21,9 @@ class OneAtATime:
     """A lock that knows its block: a restorer in it that asked for it would wait for its own end, and is refused instead."""
 
     def __init__(self) -> None:
-        self._lock = asyncio.Lock()
+        self._guard = threading.Lock()
+        self._holder: asyncio.AbstractEventLoop | None = None  # the loop of the block that is under way
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._block: object | None = None
 
     @asynccontextmanager
@@ -35,7 +39,8 @@ class OneAtATime:
         """
         if restoring or self._block in _around.get():
             raise RestorationError(f"a restorer asks for {what}: it makes one entity, and references are connected when all are made")
-        async with self._lock:
+        await self._take()
+        try:
             self._block = object()
             outside = _around.set((*_around.get(), self._block))
             try:
@@ -43,3 +48,41 @@ class OneAtATime:
             finally:
                 self._block = None
                 _around.reset(outside)
+        finally:
+            self._give()
+
+    async def _take(self) -> None:
+        """Wait for the turn. A lock of asyncio's is one event loop's; here several may wait, one after the other or beside each other."""
+        loop = asyncio.get_running_loop()
+        with self._guard:
+            holder = self._holder
+            if holder is None or (holder is not loop and not holder.is_running()):  # a loop that has stopped never gives it back
+                self._holder = loop
+                return
+            turn: asyncio.Future[None] = loop.create_future()
+            self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            with self._guard:
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+            if turn.done() and not turn.cancelled():
+                self._give()
+            raise
+
+    def _give(self) -> None:
+        with self._guard:
+            while self._waiting:
+                turn = self._waiting.popleft()
+                if turn.get_loop().is_running():
+                    self._holder = turn.get_loop()
+                    self._holder.call_soon_threadsafe(self._hand, turn)
+                    return
+            self._holder = None
+
+    def _hand(self, turn: asyncio.Future[None]) -> None:
+        if turn.done():  # cancelled on the way
+            self._give()
+        else:
+            turn.set_result(None)

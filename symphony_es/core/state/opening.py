@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,11 +44,15 @@ class OpenedLog:
         finder = self.checkpoints or (CheckpointReader(self.log) if self.directory is not None else None)
         return TimeTravel(self.log, self.history, finder, self.directory)
 
+    async def settle(self) -> None:
+        """Wait for the snapshot being written."""
+        if self.snapshotter is not None:
+            await self.snapshotter.close()
+
     async def close(self) -> None:
         """Wait for the snapshot being written, and close the log."""
         try:
-            if self.snapshotter is not None:
-                await self.snapshotter.close()
+            await self.settle()
         finally:
             await self.log.close()
 
@@ -80,7 +85,7 @@ async def open_on_disk(directory: Path, *, force_network_fs: bool, ignore_anchor
     directory is removed only when the log, and with it the directory, is this process's to write.
     """
     newest = None
-    if await asyncio.to_thread(directory.is_dir):
+    if await asyncio.to_thread(os.path.isdir, directory):
         looked_at = await SnapshotStore(directory / "snapshots", read_only=True).open()
         newest = next(iter(looked_at.list()), None)
     anchor = Anchor(position=newest.position, event_id=newest.event_id, commitment=newest.commitment) if newest is not None else None

@@ -336,6 +336,22 @@ class Outbox:
         for record in self.broken if records is None else records:
             raise_if_broken(record)
 
+    def undone(self) -> dict[str, int]:
+        """By entity how many changes are not known to be durable; called with the lock held."""
+        counts: dict[str, int] = {}
+        for record in self.broken:
+            counts[record.key] = len(record.lost_changes())
+        waiting = [(record, segment) for record in self._dirty if record.broken is None for segment in record.pending]
+        for record, segment in (*waiting, *(part for flight in self._flights for part in flight.parts)):
+            counts[record.key] = counts.get(record.key, 0) + len(segment.changes)
+        return {key: count for key, count in counts.items() if count}
+
+    def disown(self) -> None:
+        """In a child process: what is on its way is the parent's."""
+        self._dirty.clear()
+        self._flights.clear()
+        self._last = self._scheduled_on = None
+
     def check_objects(self) -> None:
         """Under `SYMPHONY_CHECK`: compare the objects that were changed or handed out since with their shadows.
 

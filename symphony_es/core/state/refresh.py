@@ -53,7 +53,7 @@ async def refresh(world: World, history: StateHistory, entity: Any) -> list[Chan
             _check_free(record)
             if record.broken is not broken or (broken is None and not marked and not _is_newest(record, state)):
                 continue
-            if broken is None and not marked:
+            if broken is None and not marked and not world.read_only:
                 world.check_open(record)
             return _put_back(world, record, state)
     raise EntityBusyError(
@@ -62,9 +62,12 @@ async def refresh(world: World, history: StateHistory, entity: Any) -> list[Chan
 
 
 def _is_newest(record: EntityRecord, state: EntityState | None) -> bool:
-    """Whether an entity that is in step has the version that was read, and nothing of it waits to be submitted."""
-    if state is not None and state.damage is not None:
-        return True  # whatever has been submitted since cannot be applied
+    """Whether an entity that is in step has the version that was read, and nothing of it waits to be submitted.
+
+    Where the log is only read, what was read is what another process has written since.
+    """
+    if record.world.read_only or (state is not None and state.damage is not None):
+        return True  # of a damaged one, whatever has been submitted since cannot be applied
     return not record.pending and record.version == (0 if state is None else state.version)
 
 

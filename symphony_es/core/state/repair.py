@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.past.dividing import append_divided
 from symphony_es.core.state.past.moments import Moment
 from symphony_es.core.state.refresh import refresh
 from symphony_es.core.state.restore import UnrestoredEntity
@@ -51,7 +52,7 @@ async def repair(host: Host, key: str, state: dict[str, Any] | None, to: Moment 
     if record is not None:
         with world.lock:
             world.mark_damaged(record, now.damage)  # nobody changes it while it is repaired
-    await host.log.append([_repaired(now, data, state_version)])
+    await append_divided(host.log, [_repaired(now, data, state_version)])
     if record is not None and not isinstance(record.obj, UnrestoredEntity):
         await refresh(world, host.state_history, record.obj)
         return record.obj

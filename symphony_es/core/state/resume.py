@@ -9,6 +9,7 @@ place and detach the old one. A failure before (4) has appended nothing; one in 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import StateHistory
+from symphony_es.core.state.past.dividing import append_divided
 from symphony_es.core.state.past.moments import position_at_time, read_moment
 from symphony_es.core.state.past.rewinding import Rewind, plan_rewind
 from symphony_es.core.state.report import ResumeReport
@@ -109,9 +111,13 @@ class Resumption:
                 await old.outbox.flush([])
             target = await choose_target()
             report = ResumeReport(position=target, checkpoint=checkpoint.id if checkpoint is not None else None)
+            report.lost_at_the_end = self.log.lost_at_the_end
             report.dropped = {record.key: record.lost_changes() for record in old.outbox.broken}
             fold = await self.history.states_at(target)
-            rewind = await plan_rewind(self.log, fold, checkpoint.event_id if checkpoint is not None else None)
+            if self.log.read_only:
+                rewind = Rewind(position=target, heads={}, events=[])  # objects as they were, and no event
+            else:
+                rewind = await plan_rewind(self.log, fold, checkpoint.event_id if checkpoint is not None else None)
             rewind.heal(fold)
             world = new_world()
             await build_world(self.shell(world), world, fold, report, strict=strict, everything=False, types=types)
@@ -128,7 +134,7 @@ class Resumption:
 
     async def _replace(self, old: World, world: World, rewind: Rewind) -> None:
         if rewind.events:
-            await self.log.append(rewind.events)
+            rewind = dataclasses.replace(rewind, events=list(await append_divided(self.log, rewind.events)))
         # The new world's entities have the states of the target, and the versions that the log has now.
         for key, (version, generation) in rewind.versions().items():
             record = world.records.get(key)

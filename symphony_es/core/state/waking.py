@@ -65,7 +65,8 @@ def stands_in(state: Any, path: Path) -> bool:
                 return False
         elif not isinstance(holder, (list, tuple)) or not isinstance(key, int) or key >= len(holder):
             return False
-        state = holder[key]
+        items: Any = holder
+        state = items[key]
     return state is not None or bool(path)
 
 

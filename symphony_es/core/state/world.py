@@ -189,6 +189,7 @@ class World(Membership):
         """
         if self.restoring:
             return
+        self.check_process()
         await self.outbox.flush([self.record_for(entity) for entity in entities] or None)
 
     async def unload(self, record: EntityRecord) -> None:

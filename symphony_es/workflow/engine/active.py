@@ -66,6 +66,7 @@ class ActiveRuns:
         Raises:
             IllegalTransitionError: it does.
         """
+        self._forget_ended_loops()
         if run.id in self._by_id:
             raise IllegalTransitionError(run.id, f"{run.status} in this process", WorkflowStatus.RUNNING)
 
@@ -160,9 +161,16 @@ class ActiveRuns:
             else:
                 await news.wait()
 
+    def _forget_ended_loops(self) -> None:
+        """A run whose event loop has ended does not go on in this process."""
+        for run_id, active in list(self._by_id.items()):
+            if not active.task.get_loop().is_running():
+                del self._by_id[run_id]
+
     async def interrupt(self, run_ids: Iterable[str] | None) -> list[str]:
         """See `WorkflowEngine.interrupt`."""
         wanted = None if run_ids is None else set(run_ids)
+        self._forget_ended_loops()
         stopped = {run_id: active.task for run_id, active in self._by_id.items() if wanted is None or run_id in wanted}
         own = [run_id for run_id in stopped if run_id in runs_around.get()]
         if own:

@@ -182,7 +182,7 @@ class Drive:
                     if address in run.failures:
                         run.failures[address]["open"] = True
                 run.move("fail", self._clock.now())
-            _log.warning("workflow_failed", run_id=run.id, step=failure["step"], error_type=failure["type"])
+            _log.warning("workflow_failed", run_id=run.id, step=failure["step"], error=f"{failure['type']}: {failure['message']}")
             await self._tell(runner, "run_failed", failure)
         elif run.status is WorkflowStatus.PAUSED:
             await self._children.pause_all(run)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.files.directory import sync_directory, unavailable
 from symphony_es.core.state.history import StateHistory, live_states
+from symphony_es.core.state.past.dividing import append_divided
 from symphony_es.core.state.past.moments import check_boundary
 from symphony_es.errors import TargetOccupiedError
 from symphony_es.events.changes import SET
@@ -128,7 +129,7 @@ async def _append_states(log: EventLog, states: Sequence[EntityState], on_progre
         events: list[NewEvent] = []
         for state in states[start : start + SLICE]:
             events.append(_adopted(state, events))
-        await log.append(events)
+        await append_divided(log, events)
         if on_progress is not None:
             on_progress(start + len(events), len(states))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.snapshots.retention import spares_little
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import DamagedEventError, LogError, SnapshotDamagedError, StorageError
+from symphony_es.errors import DamagedEventError, LogError, NotReadyError, SnapshotDamagedError, StorageError
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.rows import commitment, decode_row
 
@@ -108,7 +108,7 @@ class Snapshotter:
         """Begin a snapshot at a position when one is due and none is being written; when the weight is not known yet, as soon as it is."""
         if self.due or self._unweighed is not None:
             self._wanted = max(self._wanted, position)
-            if self._task is None or self._task.done():
+            if self._task is None or _ended(self._task):
                 self._task = asyncio.create_task(self._work())
 
     async def _work(self) -> None:
@@ -122,6 +122,8 @@ class Snapshotter:
     async def _try(self, position: int) -> SnapshotInfo | None:
         try:
             info = await self.take(position)
+        except NotReadyError:
+            return None  # the log was closed meanwhile: whoever opens it next has the snapshot written
         except (StorageError, LogError, DamagedEventError) as error:
             self.failure = error
             self._not_before = 2 * self._weight  # not again at once: the disk may be full
@@ -186,12 +188,31 @@ class Snapshotter:
             return None
 
     async def close(self) -> None:
-        """Wait for the snapshot that is being written."""
+        """Wait for the snapshot that is being written; one that was begun in an event loop that has ended is left as it is."""
         if self._task is not None:
-            await self._task
+            await _end_of(self._task)
         if self._weighing is not None and not self._weighing.done() and self._weighing.get_loop() is asyncio.get_running_loop():
             self._weighing.cancel()
             await asyncio.wait([self._weighing])
+
+
+def _ended(task: asyncio.Task[None]) -> bool:
+    """Whether a task does not go on: it is done, or its event loop has stopped."""
+    return task.done() or not task.get_loop().is_running()
+
+
+async def _end_of(task: asyncio.Task[None]) -> None:
+    """Wait for a task's end, in whatever event loop it runs. What it raised, or that it was cancelled, is its own business."""
+    if _ended(task):
+        return
+    if task.get_loop() is asyncio.get_running_loop():
+        await asyncio.wait([task])
+        return
+
+    async def watch() -> None:
+        await asyncio.wait([task])
+
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(watch(), task.get_loop()))
 
 
 def _key(state: EntityState) -> str:

@@ -43,7 +43,8 @@ def field_names(cls: Any) -> tuple[str, ...] | None:
     fields = getattr(cls, "__pydantic_fields__", None)
     if isinstance(fields, dict):
         return tuple(fields)
-    return cls._fields if issubclass(cls, tuple) and hasattr(cls, "_fields") else None
+    named = getattr(cls, "_fields", None) if issubclass(cls, tuple) else None
+    return tuple(named) if named is not None else None
 
 
 def capture_object(obj: Any) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from typing import Any, TypeVar, dataclass_transform, overload
 
 from symphony_es.core.state.restore import restore_manager
 from symphony_es.core.state.tracking.annotations import local_classes
+from symphony_es.core.state.tracking.declaring import as_dataclass, complete_init
 from symphony_es.core.state.tracking.hooks import find_hook
-from symphony_es.core.state.tracking.live import ATOMS, MISSING, UNOWNED, attributes_of, kind_of
+from symphony_es.core.state.tracking.live import ATOMS, MISSING, UNOWNED, attributes_of
 from symphony_es.core.state.tracking.places import Move, clone
 from symphony_es.core.state.tracking.site import Site, put_back
 from symphony_es.errors import EntityTypeError
@@ -51,6 +52,7 @@ class ClassSpec:
         field_set: the same, for comparisons.
         state_version: version of the state's shape.
         upcast: turns a state of an older version into one of this version.
+        secret: names of the fields whose values are not shown: those with `field(metadata={"secret": True})`.
         hook: what is called on an object that has been restored, or None; see `hooks`.
     """
 
@@ -61,6 +63,7 @@ class ClassSpec:
     state_version: int = 1
     upcast: Upcast | None = None
     hook: Callable[[Any], None] | None = None
+    secret: frozenset[str] = frozenset()
 
 
 @overload
@@ -86,12 +89,13 @@ def entity(cls: type[T] | None = None, /, *, type: str | None = None, state_vers
     surroundings = local_classes(1)
 
     def declare(target: Any) -> Any:
-        chosen = check_entity_type(type or target.__name__)
-        made = _as_dataclass(target, frozen=False, with_id=True)
+        own_init = "__init__" in getattr(target, "__dict__", ())
+        made = as_dataclass(target, "entity")
+        chosen = check_entity_type(type or made.__name__)
         made._symphony_names = surroundings
         spec = _spec_of(made, "entity", chosen, state_version, upcast)
         _install(made, spec, _make_entity_setter(spec))
-        _default_the_id(made)
+        _default_the_id(made, own_init=own_init)
         from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer  # it needs this module's ClassSpec
 
         restore_manager.register_default(DeclaredEntityRestorer(made))
@@ -121,11 +125,13 @@ def part(cls: type[T] | None = None, /, *, name: str | None = None, state_versio
     surroundings = local_classes(1)
 
     def declare(target: Any) -> Any:
-        made = _as_dataclass(target, frozen=False, with_id=False)
+        own_init = "__init__" in getattr(target, "__dict__", ())
+        made = as_dataclass(target, "part")
         made._symphony_names = surroundings
         spec = _spec_of(made, "part", restore_manager.types.register(made, name), state_version, upcast)
         restore_manager.types.learn(made)
         _install(made, spec, _make_part_setter(spec))
+        made.__init__ = complete_init(made, own_init=own_init)
         made._symphony_owner = None
         return made
 
@@ -153,7 +159,7 @@ def value(cls: type[T] | None = None, /, *, name: str | None = None, state_versi
     surroundings = local_classes(1)
 
     def declare(target: Any) -> Any:
-        made = _as_dataclass(target, frozen=True, with_id=False)
+        made = as_dataclass(target, "value")
         made._symphony_names = surroundings
         spec = _spec_of(made, "value", restore_manager.types.register(made, name), state_version, upcast)
         restore_manager.types.learn(made)
@@ -164,58 +170,36 @@ def value(cls: type[T] | None = None, /, *, name: str | None = None, state_versi
     return declare if cls is None else declare(cls)
 
 
-def _as_dataclass(cls: Any, *, frozen: bool, with_id: bool) -> Any:
-    if "__slots__" in cls.__dict__:
-        raise EntityTypeError(f"{cls.__qualname__} cannot declare __slots__: its attributes are tracked")
-    if with_id and not any("id" in getattr(base, "__annotations__", {}) for base in cls.__mro__):
-        cls.__annotations__ = {**inspect.get_annotations(cls), "id": "str"}
-        cls.id = dataclasses.field(default="", kw_only=True)
-    keeps_repr = cls.__repr__ not in (object.__repr__, _entity_repr)
-    made = dataclasses.dataclass(cls, frozen=frozen, eq=not with_id, repr=not keeps_repr and not with_id)
-    if with_id and not keeps_repr:
-        made.__repr__ = _entity_repr
-    return made
-
-
 def _spec_of(cls: type, kind: str, name: str, state_version: int, upcast: Upcast | None) -> ClassSpec:
     if type(state_version) is not int or state_version < 1:
         raise EntityTypeError(f"the state_version of {cls.__qualname__} is a whole number from 1, not {state_version!r}")
-    fields = _state_fields(cls)
+    declared: Any = cls
+    fields = tuple(field.name for field in dataclasses.fields(declared))
+    secret = frozenset(field.name for field in dataclasses.fields(declared) if field.metadata.get("secret"))
     return ClassSpec(
-        kind=kind, name=name, fields=fields, field_set=frozenset(fields), state_version=state_version, upcast=upcast, hook=find_hook(cls)
-    )
-
-
-def _state_fields(cls: type) -> tuple[str, ...]:
-    names = tuple(field.name for field in dataclasses.fields(cls))
-    hidden = [name for name in names if name.startswith("_")]
-    if hidden:
-        raise EntityTypeError(f"{cls.__qualname__}.{hidden[0]}: names that start with '_' are not part of a state; declare no field for it")
-    return names
+        kind=kind, name=name, fields=fields, field_set=frozenset(fields), state_version=state_version, upcast=upcast,
+        hook=find_hook(cls), secret=secret,
+    )  # fmt: skip
 
 
 def _install(cls: Any, spec: ClassSpec, setter: Any) -> None:
-    own_setter = cls.__dict__.get("__setattr__")
-    if own_setter is not None:
-        raise EntityTypeError(f"{cls.__qualname__} cannot define __setattr__: assignments are tracked")
     cls._symphony_kind = spec.kind
     cls._symphony_spec = spec
     cls.__setattr__ = setter
     cls.__delattr__ = _refuse_delete
-    cls.__getstate__ = _copied_state
-    cls.__setstate__ = _set_copied_state
+    _install_copying(cls)
     cls._symphony_key_of = _key_of
     cls._symphony_undo = _undo
 
 
-def _default_the_id(cls: Any) -> None:
-    """Let the id be left out, and make it when it is empty."""
-    made_init = cls.__init__
+def _default_the_id(cls: Any, *, own_init: bool) -> None:
+    """Let the id be left out, and make it when it is empty; an `__init__` of the user's own is handed none."""
+    made_init = complete_init(cls, own_init=own_init)
     names = [field.name for field in dataclasses.fields(cls) if field.init and not field.kw_only]
     place = names.index("id") if "id" in names else sys.maxsize
 
     def __init__(self: Any, *arguments: Any, **named: Any) -> None:
-        if len(arguments) <= place and not named.get("id"):
+        if not own_init and len(arguments) <= place and not named.get("id"):
             named["id"] = new_id()
         made_init(self, *arguments, **named)
         if not self.id:
@@ -300,10 +284,18 @@ def _set_id(node: Any, new: Any) -> None:
 
 
 def _set_other(node: Any, name: str, new: Any) -> None:
-    if not (name.startswith("_") or hasattr(type(node), name)):
-        raise AttributeError(
-            f"{type(node).__name__} has no field {name!r}: declare it, or start its name with '_' if it is no part of the state"
-        )
+    if not name.startswith("_"):
+        found = inspect.getattr_static(type(node), name, MISSING)
+        if found is MISSING:
+            raise AttributeError(
+                f"{type(node).__name__} has no field {name!r}: declare it, or start its name with '_' if it is no part of the state"
+            )
+        declared = "_symphony_kind" in type(node).__dict__  # objects of other classes are refused when they are added
+        if declared and not (hasattr(found, "__get__") or hasattr(found, "__set__")):
+            raise AttributeError(
+                f"{name!r} is an attribute of the class {type(node).__name__}, not a field: annotate it to have it stored, "
+                f"or assign {type(node).__name__}.{name} for all objects"
+            )
     object.__setattr__(node, name, new)
 
 
@@ -333,6 +325,37 @@ def _refuse_delete(self: Any, name: str) -> None:
     object.__delattr__(self, name)
 
 
+def _install_copying(cls: Any) -> None:
+    """Have copies and pickles leave out what belongs to the Symphony, also where the class says itself what they hold."""
+    for name, ours, around in (("__getstate__", _copied_state, _around_getstate), ("__setstate__", _set_copied_state, _around_setstate)):
+        theirs = getattr(cls, name, None)
+        if theirs is None or theirs is getattr(object, name, None):
+            setattr(cls, name, ours)
+        elif theirs is not ours and name in cls.__dict__:
+            setattr(cls, name, around(theirs))
+
+
+def _around_getstate(theirs: Any) -> Any:
+    @functools.wraps(theirs)
+    def __getstate__(self: Any) -> Any:
+        state = theirs(self)
+        if not isinstance(state, dict):
+            return state
+        return {name: item for name, item in state.items() if not str(name).startswith("_symphony_")}
+
+    return __getstate__
+
+
+def _around_setstate(theirs: Any) -> Any:
+    @functools.wraps(theirs)
+    def __setstate__(self: Any, state: Any) -> None:
+        theirs(self, state)
+        held = self.__dict__
+        _set_copied_state(self, {name: held.pop(name) for name in type(self)._symphony_spec.fields if name in held})
+
+    return __setstate__
+
+
 def _copied_state(self: Any) -> Mapping[str, Any]:
     return {name: item for name, item in self.__dict__.items() if not name.startswith("_symphony_")}
 
@@ -340,11 +363,3 @@ def _copied_state(self: Any) -> Mapping[str, Any]:
 def _set_copied_state(self: Any, state: Mapping[str, Any]) -> None:
     for name, item in state.items():
         setattr(self, name, clone(item))
-
-
-def _entity_repr(self: Any) -> str:
-    shown = []
-    for name in type(self)._symphony_spec.fields:
-        item = self.__dict__.get(name, MISSING)
-        shown.append(f"{name}=<{type(item)._symphony_spec.name}:{item.id}>" if kind_of(item) == "entity" else f"{name}={item!r}")
-    return f"{type(self).__name__}({', '.join(shown)})"

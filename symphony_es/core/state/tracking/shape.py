@@ -86,12 +86,14 @@ def _filled(plain: Any, shape: Shape | None, types: TypeTable, revive: Callable[
     """The live value of plain data, made of what stood in its place."""
     if shape is None:
         return revive(plain)
-    obj, cls = shape.obj, type(plain)
+    obj: Any = shape.obj
+    cls = type(plain)
     if cls in (list, tuple) and type(obj) is cls:
         items = [_filled(item, shape.below.get(index), types, revive) for index, item in enumerate(plain)]
         if cls is tuple:
             return obj if len(obj) == len(items) and all(map(is_, obj, items)) else tuple(items)
-        obj[:] = items
+        kept: Any = obj
+        kept[:] = items
     elif cls is dict and type(obj) is dict:
         filled = {key: _filled(item, shape.below.get(key), types, revive) for key, item in plain.items()}
         obj.clear()

@@ -190,6 +190,10 @@ class TypeTable:
 
     def _alias_of(self, name: str) -> str | None:
         target = self._aliases.get(name)
+        if target is None and name.endswith("]"):  # a generic model with arguments moves with the model
+            origin, bracket, arguments = name.partition("[")
+            moved = self._alias_of(origin)
+            target = None if moved is None or bracket in moved else f"{moved}{bracket}{arguments}"
         return self.parent._alias_of(name) if target is None and self.parent is not None else target
 
     def _by_alias(self, name: str) -> type | None:
