@@ -106,11 +106,14 @@ def is_small(value: Any) -> bool:
         cls = type(item)
         left -= len(item) + 1 if cls is str or cls is bytes else EDIT_WEIGHT
         if cls is Tagged:
+            left -= len(item.name)
             item, cls = item.data, type(item.data)
         if cls in (list, dict, tuple, set):
             if len(item) > left:
                 return False
-            stack.extend(item.values() if cls is dict else item)
+            stack.extend(item)
+            if cls is dict:
+                stack.extend(item.values())
     return left > 0
 
 
