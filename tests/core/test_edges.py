@@ -82,7 +82,7 @@ class TestBlocks:
 
     async def test_names_are_checked_before_a_block_begins(self, symphony: Symphony) -> None:
         """A name that cannot be stored is refused, and the lock is free afterwards."""
-        for wrong in ("", "not a name", "x" * 101):
+        for wrong in ("", "not a name", "x" * 128):
             with pytest.raises(InvalidIdentifierError):
                 symphony.transaction(wrong)
             with pytest.raises(InvalidIdentifierError), symphony.world.recording(wrong):

@@ -92,7 +92,8 @@ def _filled(plain: Any, shape: Shape | None, types: TypeTable, revive: Callable[
         items = [_filled(item, shape.below.get(index), types, revive) for index, item in enumerate(plain)]
         if cls is tuple:
             return obj if len(obj) == len(items) and all(map(is_, obj, items)) else tuple(items)
-        list.__setitem__(obj, slice(None), items)
+        kept: Any = obj
+        kept[:] = items
     elif cls is dict and type(obj) is dict:
         filled = {key: _filled(item, shape.below.get(key), types, revive) for key, item in plain.items()}
         obj.clear()
