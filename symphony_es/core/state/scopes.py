@@ -342,12 +342,12 @@ def _take_back(record: EntityRecord, undo: Undo, nodes: list[tuple[EntityRecord,
             found = nodes_in(arguments[at])
         nodes += [(record, node) for node in found]
         returning += found
-    taken = [move.node for argument in arguments if type(argument) is list for move in argument if type(move) is Move]
+    moves = [move for argument in arguments if type(argument) is list for move in argument if type(move) is Move]
     function(*arguments)
     owner = getattr(function, "__self__", None)
     if any(node._symphony_owner is not owner for node in returning):  # it stands elsewhere, and a copy of it has come back
         nodes += [(record, node) for node in (nodes_in(list(vars(owner).values())) if kind_of(owner) == "entity" else nodes_in(owner))]
-    nodes += [(above, node) for node in taken if (above := record_above(node)) is not None]
+    nodes += [(above, node) for move in moves for node in (move.node, move.copy) if (above := record_above(node)) is not None]
 
 
 def _with_copies(argument: Any, away: list[Any], record: EntityRecord) -> Any:

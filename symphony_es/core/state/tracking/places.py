@@ -191,20 +191,24 @@ def settle_members(holder: Any, world: Membership | None, moves: list[Move] | No
     """Make a node the owner of all that it holds: while it was new, it may have shared that with others. `moves` as in `settle`."""
     nodes = list(_nodes_in(holder))
     last = {id(item): key for key, item in nodes}
+    apart: list[tuple[Any, Any]] = []
     for key, item in nodes:
         was = item._symphony_owner
         record = record_above(was) if was is not None and was is not holder else None
         taken = record is not None and moves is not None and (world is None or world.may_take(record))
         if last[id(item)] != key or (record is not None and not taken):
-            copy = clone(item)
-            place(holder, key, copy)
-            own(copy, holder, key)
+            apart.append((key, item))
+            place(holder, key, None)  # it may hold the holder, until the copy stands here
             continue
         if taken and moves is not None:
             _leave(item, moves)
         own(item, holder, key)
         if record is None:
             settle_members(item, world, moves)
+    for key, item in apart:
+        copy = clone(item)
+        place(holder, key, copy)
+        own(copy, holder, key)
 
 
 def give_back(moves: list[Move], world: Membership | None) -> None:
