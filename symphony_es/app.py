@@ -52,7 +52,7 @@ from symphony_es.facades.agents import Agents
 from symphony_es.facades.entities import Entities
 from symphony_es.facades.tasks import Tasks
 from symphony_es.facades.workflows import Workflows
-from symphony_es.guesses import pointing_out
+from symphony_es.guesses import Guess, pointing_out
 from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
 from symphony_es.workflow.code.workflow import CodeWorkflow
@@ -644,6 +644,7 @@ class Symphony:
 
     def _install(self, world: World) -> None:
         self._world = world
+        self.log.bound_versions(world.least_version)
         if self.read_only:
             world.read_only = True
             world.close(READ_ONLY)
@@ -902,6 +903,8 @@ class Symphony:
         return self.workflows.build(name, description)
 
     if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
+        open = Guess("async with Symphony(state_dir) as symphony, or Symphony(state_dir) and await symphony.setup()")
+        __enter__ = Guess("async with Symphony(...) as symphony; without an event loop, with symphony.portal() as portal")
         __getattr__ = pointing_out(
             {
                 "checkpoint": "await symphony.create_checkpoint(name)",
@@ -915,7 +918,7 @@ class Symphony:
                 "query": "symphony.entities.all(cls), or await symphony.audit.find(...) for events",
                 "run": "await symphony.workflows.execute_workflow(workflow, context)",
                 "start": "await symphony.setup(), or await symphony.workflows.start(workflow, context)",
-                "open": "await symphony.setup(), or async with Symphony(...) as symphony",
+                "open": "async with Symphony(state_dir) as symphony, or await symphony.setup() of this one",
                 "step": "await symphony_es.workflow.step(function, ...) inside of a function under @symphony.workflow",
             }
         )

@@ -7,6 +7,7 @@ otherwise, nothing has been appended to the log when one of these is raised.
 ```
 SymphonyError
 ├── ConfigurationError (ValueError)             a call's arguments contradict each other or make no sense
+├── GuessedNameError (AttributeError)           a call of other libraries': which one it is here
 ├── PersistenceDisabledError (RuntimeError)     the call needs persistence_enabled=True
 ├── NotReadyError (RuntimeError)                setup() has not been awaited, or close() has been
 │   ├── ReadOnlyError                           the Symphony or log is open for reading only
@@ -99,6 +100,20 @@ def _again(cls: type[SymphonyError], arguments: tuple[Any, ...], attributes: dic
 
 class ConfigurationError(SymphonyError, ValueError):
     """Arguments that contradict each other or make no sense."""
+
+
+class GuessedNameError(SymphonyError, AttributeError):
+    """A call that other libraries have is called otherwise here.
+
+    Attributes:
+        name: what was asked for.
+        advice: what to write.
+    """
+
+    def __init__(self, owner: str, name: str, advice: str) -> None:
+        super().__init__(f"{owner} has no {name!r}: use {advice}")
+        self.name = name
+        self.advice = advice
 
 
 class PersistenceDisabledError(SymphonyError, RuntimeError):

@@ -1,14 +1,17 @@
 """Names that people try first, because other libraries have them, and what the same thing is called here.
 
-A call under such a name is an `AttributeError` as for any other that does not exist; its text says what to write. There is one name for
-each thing: these are no second ones.
+A call under such a name is an `AttributeError` as for any other that does not exist, and one of the library's own; its text says what to
+write. There is one name for each thing: these are no second ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
-__all__ = ["pointing_out"]
+from symphony_es.errors import GuessedNameError
+
+__all__ = ["Guess", "pointing_out"]
 
 
 def pointing_out(calls: Mapping[str, str]) -> Callable[[object, str], object]:
@@ -21,7 +24,21 @@ def pointing_out(calls: Mapping[str, str]) -> Callable[[object, str], object]:
     def missing(self: object, name: str) -> object:
         owner = type(self).__name__
         advice = calls.get(name)
-        message = f"{owner} has no {name!r}" + (f": use {advice}" if advice is not None else "")
-        raise AttributeError(message, name=name, obj=self)
+        if advice is None:
+            raise AttributeError(f"{owner} has no {name!r}", name=name, obj=self)
+        raise GuessedNameError(owner, name, advice)
 
     return missing
+
+
+class Guess:
+    """A name that is looked up on a class, or by a statement such as `with`, where `__getattr__` is not asked."""
+
+    def __init__(self, advice: str) -> None:
+        self.advice = advice
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.owner, self.name = owner.__name__, name
+
+    def __get__(self, instance: object, owner: type | None = None) -> NoReturn:
+        raise GuessedNameError(self.owner, self.name, self.advice)

@@ -8,11 +8,12 @@ import os
 import stat
 import threading
 from pathlib import Path
+from typing import Literal
 
 from symphony_es.errors import LogInUseError, LogUnavailableError
 from symphony_es.log.forks import Inherited, left_at_fork, open_ones
 
-__all__ = ["LOCK_NAME", "DirectoryLock", "file_system_of", "left_open", "prepare_directory", "prepare_file", "sync_directory"]
+__all__ = ["LOCK_NAME", "DirectoryLock", "file_system_of", "last_writer", "prepare_directory", "prepare_file", "sync_directory"]
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "ncpfs", "fuse.sshfs", "fuse"}
@@ -103,21 +104,26 @@ def unavailable(path: Path, error: OSError) -> LogUnavailableError:
     return LogUnavailableError(f"{path}: {error.strerror or error}; {advice.get(error.errno or 0, 'check the disk')}")
 
 
-def left_open(directory: Path) -> bool:
-    """Whether the last writer has ended without closing the log, and nobody writes it now. Nothing is written."""
+def last_writer(directory: Path) -> Literal["closed", "writing", "gone", "unknown"]:
+    """What the last writer of a log has done: closed it, is writing it, or has ended without closing it. Nothing is written.
+
+    Where there is no lock, as beside a database that was copied by itself, or it cannot be read, nobody knows.
+    """
     try:
         descriptor = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return False
+        return "unknown"
     try:
         if os.pread(descriptor, 100, 0) in (b"", _CLEAN):
-            return False
+            return "closed"
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given up at once: a writer that starts would find it in its way
+    except BlockingIOError:
+        return "writing"
     except OSError:
-        return False
+        return "unknown"
     finally:
         os.close(descriptor)
-    return True
+    return "gone"
 
 
 class DirectoryLock(Inherited):

@@ -4,6 +4,9 @@ SQLite drops what does not check at the end of its write-ahead file in silence, 
 written after a commit is durable and before anybody is told, so the log never ends before it. It is not synced: after a power loss it may
 be older than the log, which is no fault; after the end of a process it is as new as the last commit that anybody was told of. It tells
 where that commit began, too: a log that lacks this commit alone is opened, and what it lacks is reported.
+
+Behind it stands how the last orderly close has left the database file: its size, and when it and its entry in the directory were changed.
+A copy, a restored file, an edit differ in one of these, and opening then compares the file's index with its table.
 """
 
 from __future__ import annotations
@@ -15,12 +18,15 @@ from zlib import crc32
 
 from symphony_es.diagnostics import get_logger
 
-__all__ = ["HEAD_NAME", "HeadNote", "noted_head"]
+__all__ = ["HEAD_NAME", "HeadNote", "is_as_left", "noted_head"]
 
 HEAD_NAME = "events.db-head"
 _NOTE = struct.Struct(">8s16sQQ")
 _CHECK = struct.Struct(">I")
 _MAGIC = b"symhead1"
+_LEFT = struct.Struct(">8sQQQ")
+_LEFT_AT = 64
+_LEFT_MAGIC = b"symleft1"
 logger = get_logger(__name__)
 
 
@@ -56,6 +62,16 @@ class HeadNote:
             logger.warning("head_note_unavailable", path=str(self._path), error=str(error))
             self.close()
 
+    def leave(self, database: Path) -> None:
+        """Note how the database file is, which has been closed and whose directory is still locked."""
+        if self._descriptor < 0:
+            return
+        try:
+            note = _LEFT.pack(_LEFT_MAGIC, *_identity(database))
+            os.pwrite(self._descriptor, note + _CHECK.pack(crc32(note)), _LEFT_AT)
+        except OSError as error:
+            logger.warning("head_note_unavailable", path=str(self._path), error=str(error))
+
     def close(self) -> None:
         """Close the file; idempotent."""
         if self._descriptor >= 0:
@@ -73,3 +89,21 @@ def noted_head(path: Path, log_id: bytes) -> tuple[int, int]:
         return 0, 0
     whole = magic == _MAGIC and of_log == log_id and check == crc32(content[: _NOTE.size])
     return (int(before), int(head)) if whole else (0, 0)
+
+
+def is_as_left(path: Path, database: Path) -> bool:
+    """Whether a database file is as the last orderly close has left it; False where no note tells. The file is not opened."""
+    try:
+        content = path.read_bytes()
+        magic, *left = _LEFT.unpack_from(content, _LEFT_AT)
+        (check,) = _CHECK.unpack_from(content, _LEFT_AT + _LEFT.size)
+        return magic == _LEFT_MAGIC and check == crc32(content[_LEFT_AT : _LEFT_AT + _LEFT.size]) and tuple(left) == _identity(database)
+    except (OSError, struct.error):
+        return False
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    # Looked at from outside: to open the file of a log that this process has open, and to close it, would drop its locks. No tool can set
+    # the second of the times, so a copy that keeps the first one is known, too.
+    info = path.stat()
+    return info.st_size, info.st_mtime_ns, info.st_ctime_ns

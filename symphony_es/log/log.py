@@ -16,8 +16,9 @@ from pathlib import Path
 from struct import iter_unpack
 from typing import Self
 from uuid import UUID
+from weakref import WeakMethod
 
-from symphony_es.errors import CloseTimeoutError, LogDamagedError, LogError, ReadOnlyError
+from symphony_es.errors import CloseTimeoutError, LogError, ReadOnlyError
 from symphony_es.events.event import NewEvent
 from symphony_es.events.rows import encode_body
 from symphony_es.events.values import Limits
@@ -25,12 +26,10 @@ from symphony_es.log.directory import DirectoryLock, prepare_directory
 from symphony_es.log.forks import left_at_fork
 from symphony_es.log.head_note import HEAD_NAME, HeadNote
 from symphony_es.log.memory import MemoryLogRecorder
-from symphony_es.log.opening import DATABASE_NAME, open_recorder
+from symphony_es.log.opening import DATABASE_NAME, open_reader, open_recorder
 from symphony_es.log.reading import LogReader
 from symphony_es.log.recorder import Anchor, Appended, LogRecorder, PreparedEvent
 from symphony_es.log.sqlite import SQLiteLogRecorder
-from symphony_es.log.sqlite_connections import may_change
-from symphony_es.log.sqlite_raw import lost_commits
 from symphony_es.log.writer import Ticket, Writer
 
 __all__ = ["DATABASE_NAME", "Anchor", "Appended", "EventLog", "Ticket"]
@@ -127,12 +126,7 @@ class EventLog(LogReader):
         """
 
         def start() -> EventLog:
-            path = directory / DATABASE_NAME
-            if lost_commits(path):
-                raise LogDamagedError(
-                    f"{path}-wal holds acknowledged commits that are damaged, and readers would not see them: restore a backup"
-                )
-            return cls(SQLiteLogRecorder(path, read_only=True, immutable=not may_change(path)), read_only=True)
+            return cls(open_reader(directory), read_only=True)
 
         return await _opened_in_thread(start)
 
@@ -180,6 +174,8 @@ class EventLog(LogReader):
         try:
             self._recorder.close()
             if self._note is not None:
+                if self.path is not None:
+                    self._note.leave(self.path)
                 self._note.close()
             if self._lock is not None:
                 self._lock.mark_clean()
@@ -212,6 +208,16 @@ class EventLog(LogReader):
     async def log_id(self) -> UUID | None:
         """The identity that the log was made with, which copies of it keep; None in memory."""
         return await self._call(self._recorder.log_id) if isinstance(self._recorder, SQLiteLogRecorder) else None
+
+    def bound_versions(self, least: Callable[[str], int]) -> None:
+        """Have readings of one entity compared with a version that its last event has at least, 0 where nobody knows one.
+
+        Args:
+            least: a method; the object that it belongs to is not kept alive.
+        """
+        if isinstance(self._recorder, SQLiteLogRecorder):
+            method = WeakMethod(least)
+            self._recorder.least_of = lambda key: asked(key) if (asked := method()) is not None else 0
 
     # -- appending ----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -11,15 +12,19 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import AnchorMismatchError, LogDamagedError, SymphonyError
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.rows import commitment, event_id_of
-from symphony_es.log.directory import DirectoryLock, prepare_file
-from symphony_es.log.head_note import HEAD_NAME, noted_head
+from symphony_es.log.directory import DirectoryLock, last_writer, prepare_file
+from symphony_es.log.head_note import HEAD_NAME, is_as_left, noted_head
 from symphony_es.log.recorder import Anchor, LogRecorder, missing
 from symphony_es.log.sqlite import SQLiteLogRecorder
+from symphony_es.log.sqlite_connections import may_change
+from symphony_es.log.sqlite_raw import lost_commits
 from symphony_es.log.walscan import scan_wal
 
-__all__ = ["DATABASE_NAME", "check_anchor", "open_recorder"]
+__all__ = ["DATABASE_NAME", "check_anchor", "open_reader", "open_recorder"]
 
 DATABASE_NAME = "events.db"
+SMALL_BYTES = 4 * 1024 * 1024
+"""Up to this size index and table are compared at each opening: it takes some milliseconds, 10 to 20 at this size."""
 logger = get_logger(__name__)
 SCRATCH_NAME = f"{DATABASE_NAME}-wal.check"
 
@@ -44,9 +49,10 @@ def open_recorder(directory: Path, lock: DirectoryLock, anchor: Anchor | None, *
             f"{path}-wal holds acknowledged commits that are damaged, and opening the log would drop them and all later ones: "
             "restore a backup, or open with ignore_anchor=True to go on with what is before the damage"
         )
+    suspect = unclean or (not made and (_is_small(path) or not is_as_left(directory / HEAD_NAME, path)))
     recorder = SQLiteLogRecorder(path, log_id=UUID(bytes=uuid7(time.time_ns(), os.urandom(16))) if made else None)
     try:
-        if unclean:
+        if suspect:
             recorder.verify_pages()
         if not ignore_anchor and anchor is not None:
             check_anchor(recorder, anchor)
@@ -58,6 +64,39 @@ def open_recorder(directory: Path, lock: DirectoryLock, anchor: Anchor | None, *
         recorder.close()
         raise
     return recorder
+
+
+def open_reader(directory: Path) -> SQLiteLogRecorder:
+    """Open the log's file for reading; another process may be writing it, or the directory not be writable.
+
+    Raises:
+        LogDamagedError: it is damaged, or a crashed writer's write-ahead file is.
+        LogUnavailableError: there is none, or it cannot be read.
+    """
+    path = directory / DATABASE_NAME
+    if lost_commits(path):
+        raise LogDamagedError(
+            f"{path}-wal holds acknowledged commits that are damaged, and readers would not see them: restore a backup"
+        )
+    writer = last_writer(directory)  # one that is writing has looked at the file when it opened it
+    suspect = writer in ("gone", "unknown") or _is_small(path) or (writer == "closed" and not is_as_left(directory / HEAD_NAME, path))
+    recorder = SQLiteLogRecorder(path, read_only=True, immutable=not may_change(path))
+    try:
+        if suspect:
+            recorder.verify_pages()
+    except SymphonyError:
+        recorder.close()
+        raise
+    return recorder
+
+
+def _is_small(path: Path) -> bool:
+    """Whether index and table are compared however the file was left: it costs no time worth speaking of."""
+    size = 0
+    for file in (path, path.with_name(f"{path.name}-wal")):
+        with suppress(OSError):
+            size += file.stat().st_size
+    return size <= SMALL_BYTES
 
 
 def _check_note(recorder: SQLiteLogRecorder, path: Path) -> None:

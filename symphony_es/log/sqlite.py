@@ -68,8 +68,8 @@ class SQLiteLogRecorder(SQLiteLogReader):
     def __init__(self, path: Path, *, log_id: UUID | None = None, read_only: bool = False, immutable: bool = False) -> None:
         self.path = path
         self._store = LogDatastore(path, read_only=read_only, immutable=immutable)
-        super().__init__(self._store)
         self._versions: dict[str, int] = {}
+        super().__init__(self._store)
         self._inserts = _INSERTS
         self._since_checkpoint = 0
         self._head = 0

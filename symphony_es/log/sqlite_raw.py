@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from symphony_es.errors import LogUnavailableError
 from symphony_es.events.rows import Row
-from symphony_es.log.directory import left_open, unavailable
+from symphony_es.log.directory import last_writer, unavailable
 from symphony_es.log.sqlite_connections import connect_reader, is_damage, may_change, unavailable_for
 from symphony_es.log.sqlite_schema import COLUMNS, SCHEMA, check_schema
 from symphony_es.log.walscan import scan_wal
@@ -30,7 +30,7 @@ def lost_commits(path: Path) -> bool:
     While somebody writes the log it is not looked at: it changes then.
     """
     wal = path.with_name(f"{path.name}-wal")
-    if not left_open(path.parent):
+    if last_writer(path.parent) != "gone":
         return False
     try:
         before = wal.stat()
@@ -39,7 +39,7 @@ def lost_commits(path: Path) -> bool:
     except OSError:
         return False
     same = (before.st_ino, before.st_size, before.st_mtime_ns) == (after.st_ino, after.st_size, after.st_mtime_ns)
-    return damaged and same and left_open(path.parent)
+    return damaged and same and last_writer(path.parent) == "gone"
 
 
 class Unreadable(NamedTuple):

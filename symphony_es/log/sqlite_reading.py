@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
@@ -48,6 +48,10 @@ class SQLiteLogReader(SQLiteProcessRecorder):
 
     path: Path
     _store: LogDatastore
+    _head: int
+    _versions: dict[str, int]
+    least_of: Callable[[str], int] | None = None
+    """Gives the version that an entity has at least, by events that are durable: an index that hides its last ones is found by it."""
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -146,6 +150,9 @@ class SQLiteLogReader(SQLiteProcessRecorder):
 
     def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = 1000) -> list[Row]:
         """See `LogRecorder`."""
+        least = self._least_version(key)  # before the head, and both before the query: what they say is durable by then
+        if until_position is not None and (self._store.writer is None or until_position < self._head):
+            least = 0
         rows = self._select(
             f"SELECT {COLUMNS} FROM stored_events WHERE originator_id = ? AND originator_version > ? AND position <= ? "  # noqa: S608
             "ORDER BY originator_version LIMIT ?",
@@ -154,7 +161,13 @@ class SQLiteLogReader(SQLiteProcessRecorder):
         for version, row in enumerate(rows, after_version + 1):
             if row[2] != version and self._misses_one(row[0]):
                 raise DamagedEventError(row[0], key, f"it has version {row[2]} where {version} is due: an event before it is missing")
+        last = rows[-1][2] if rows else after_version
+        if last < least and len(rows) < limit:
+            raise DamagedEventError(None, key, f"version {last + 1} is not found, and it goes up to version {least}: the index has lost it")
         return rows
+
+    def _least_version(self, key: str) -> int:
+        return max(self._versions.get(key, 0), self.least_of(key) if self.least_of is not None else 0)
 
     def _misses_one(self, position: int) -> bool:
         """Whether an event up to a position is missing. Where none is, versions that jump are that entity's damage alone."""

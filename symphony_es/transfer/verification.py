@@ -38,6 +38,7 @@ from symphony_es.events.fold import Damage, EntityState, Fold
 from symphony_es.events.identifiers import text_id
 from symphony_es.events.rows import Row, commitment, decode_row
 from symphony_es.events.values import plain_equal
+from symphony_es.log.head_note import HEAD_NAME, noted_head
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.sqlite_connections import is_damage
 from symphony_es.log.sqlite_raw import RawLog, Unreadable, lost_commits
@@ -177,9 +178,12 @@ def _verify(path: Path, snapshots: SnapshotStore | None, fold: bool, stop: Stop,
 
 
 def _check_file(log: RawLog, check: _Check, stop: Stop, on_progress: OnProgress | None) -> None:
+    noted = 0  # before the head is read: a writer notes what is durable
     try:
         log.check_schema()
-        _check_identity(log.setting("log_id"), check)
+        log_id = log.setting("log_id")
+        _check_identity(log_id, check)
+        noted = _noted(log.path, log_id)
     except LogDamagedError as error:
         check.report(None, None, str(error), _BACKUP)
     if not log.has_events_table():
@@ -197,13 +201,21 @@ def _check_file(log: RawLog, check: _Check, stop: Stop, on_progress: OnProgress 
         for item in found:
             check.take(item)
         progress.tell(at)
-    check.end(head or 0, issued)
+    check.end(head or 0, issued, noted)
     if lost_commits(log.path):
         what = f"the write-ahead file holds acknowledged commits after position {check.head} that are damaged"
         check.report(check.head + 1, None, what, f"{_BACKUP}, or open with ignore_anchor=True to go on with what is before the damage")
     for answer in log.integrity():
         check.report(None, None, f"SQLite found damage in its file: {answer}", _BACKUP)
     progress.end()
+
+
+def _noted(path: Path, log_id: str | None) -> int:
+    """How far the log was acknowledged, as the note beside it tells; 0 where it tells nothing."""
+    try:
+        return noted_head(path.with_name(HEAD_NAME), UUID(log_id).bytes if log_id else bytes(16))[1]
+    except ValueError:
+        return 0
 
 
 def _check_identity(log_id: str | None, check: _Check) -> None:
@@ -336,7 +348,7 @@ class _Check:
         self._transaction = None
         self.report(first, None, f"{events} missing", f"{_BACKUP}, or go on with what is before: at or fork at position {first - 1}")
 
-    def end(self, head: int, issued: int | None) -> None:
+    def end(self, head: int, issued: int | None, noted: int) -> None:
         """There are no more rows: say what is damaged, and compare the end with what else is known of it."""
         for key, damage in self.damaged.items():
             self.good -= 1
@@ -349,14 +361,16 @@ class _Check:
                 None, None, f"the log ends at position {head}, and only {issued} have been given out: the file was altered", _BACKUP
             )
         beyond = [position for position in self._anchors if position > head]
-        lost = max([issued or 0, *beyond])
+        lost = max([issued or 0, noted, *beyond])
         if lost <= head:
             return
         known_from = [f"a snapshot is of position {max(beyond)}"] if beyond else []
         if (issued or 0) > head:
             known_from.append(f"position {issued} has been given out")
+        if noted > head:
+            known_from.append(f"it was acknowledged up to position {noted}")
         what = f"the log ends at position {head}, and {' and '.join(known_from)}: the newest events are missing"
-        way_out = f"{_BACKUP}, or open with ignore_anchor=True to go on with what is there" if beyond else _BACKUP
+        way_out = f"{_BACKUP}, or open with ignore_anchor=True to go on with what is there" if beyond or noted > head else _BACKUP
         self.report(head + 1, None, what, way_out)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity
-from symphony_es.errors import ConfigurationError, DefinitionError
+from symphony_es.errors import ConfigurationError, DefinitionError, GuessedNameError, SymphonyError
 from symphony_es.registry import NamedCallables
 from symphony_es.workflow import RetryPolicy
 
@@ -41,9 +41,29 @@ async def symphony() -> Any:
 )  # fmt: skip
 async def test_a_name_of_another_library_says_what_to_write(symphony: Symphony, name: str, advice: str) -> None:
     """On the Symphony; it is an AttributeError, so hasattr is False."""
-    with pytest.raises(AttributeError, match=advice):
+    with pytest.raises(AttributeError, match=advice) as raised:
         getattr(symphony, name)
+    assert isinstance(raised.value, GuessedNameError)
+    assert raised.value.name == name
     assert not hasattr(symphony, name)
+
+
+@pytest.mark.parametrize("guess", ["open", "open of one", "with"])
+def test_what_is_looked_up_on_the_class_says_what_to_write(guess: str) -> None:
+    """`Symphony.open(dir)` and `with Symphony():` never reach `__getattr__`: an error of the library's names the call all the same."""
+    cls: Any = Symphony
+    calls: dict[str, Callable[[], Any]] = {
+        "open": lambda: cls.open("dir"),
+        "open of one": lambda: cls().open(),
+        "with": lambda: _with(cls()),
+    }
+    with pytest.raises(SymphonyError, match="async with Symphony"):
+        calls[guess]()
+
+
+def _with(symphony: Any) -> None:
+    with symphony:
+        raise AssertionError("it has been entered")
 
 
 @pytest.mark.parametrize(

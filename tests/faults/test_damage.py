@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from symphony_es.errors import LogDamagedError
 from symphony_es.log.head_note import HEAD_NAME, HeadNote, noted_head
 from symphony_es.log.log import EventLog
+from symphony_es.log.sqlite_schema import SCHEMA
+from symphony_es.transfer import verify
 from tests.faults.damage import WHAT, make, opened, run
 from tests.faults.log_workload import event
 
@@ -49,14 +52,37 @@ async def test_a_last_commit_that_is_missing_is_reported(tmp_path: Path, crashed
     directory = shutil.copytree(crashed, tmp_path / "log")
     wal = directory / "events.db-wal"
     wal.write_bytes(wal.read_bytes()[:-2000])
-    log = await EventLog.open(directory)
-    try:
-        assert log.lost_at_the_end == (log.head + 1, log.head + 1)
-    finally:
-        await log.close()
+    async with opened(directory) as symphony:
+        report = await symphony.resume()
+        lost = (symphony.log.head + 1, symphony.log.head + 1)
+        assert symphony.log.lost_at_the_end == report.lost_at_the_end == lost
+        assert not report.complete
+        assert report.to_dict()["lost_at_the_end"] == [*lost]
+        assert "1 positions missing at the end" in repr(report)
     log = await EventLog.open(directory)
     assert log.lost_at_the_end is None
     await log.close()
+
+
+@pytest.mark.parametrize("missing", [0, 1, 40])
+async def test_verify_compares_the_end_with_what_was_acknowledged(tmp_path: Path, missing: int) -> None:
+    """Where the newest events are gone, and SQLite's counter with them, the note beside the log tells."""
+    directory = tmp_path / "log"
+    log = await EventLog.open(directory)
+    await log.append([event(number) for number in range(1, 51)])
+    await log.close()
+    with sqlite3.connect(directory / "events.db") as connection:
+        connection.execute("DROP TRIGGER stored_events_no_delete")
+        connection.execute("DELETE FROM stored_events WHERE position > ?", (50 - missing,))
+        connection.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'stored_events'", (50 - missing,))
+        connection.execute(SCHEMA[3])
+    connection.close()
+    report = await verify(directory)
+    assert report.ok == (not missing)
+    if missing:
+        (problem,) = report.problems
+        assert problem.position == 51 - missing
+        assert "acknowledged up to position 50" in problem.what
 
 
 @pytest.mark.parametrize("offset", [0, 4, 8, 12, 16, 20, 24, 28])

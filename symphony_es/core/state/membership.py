@@ -226,6 +226,17 @@ class Membership(Inherited):
         self.touched.add(record.key)
         return self.watch.sink_of(record) if self.watch is not None else _UNRECORDED
 
+    def least_version(self, key: str) -> int:
+        """The version that an entity has by events that are durable, 0 where that cannot be told at once; safe from every thread."""
+        if not self.lock.acquire(blocking=False):
+            return 0
+        try:
+            record = self._records.get(key)
+            settled = record is not None and record.holder is None and record.broken is None and not self.outbox.unsettled
+            return record.version if record is not None and settled else 0
+        finally:
+            self.lock.release()
+
     def generation(self, entity: EntityLike) -> int:
         """How often a rewind took this entity back."""
         return self.record_for(entity).generation

@@ -49,6 +49,8 @@ class ResumeReport:
         dropped: changes that could not be appended before and are given up, by entity.
         rewound: keys of the entities that were taken back by compensating events.
         damaged_snapshots: snapshots passed over because they could not be trusted, with the reason.
+        lost_at_the_end: first and last position of an acknowledged commit that the log lacked when it was opened: its last one, after a
+            crash that damaged the write-ahead file. None where nothing is missing. The entities are as they were before it.
         duration_s: how long it took, in seconds.
     """
 
@@ -64,12 +66,17 @@ class ResumeReport:
     dropped: dict[str, list[Change]] = field(default_factory=dict)
     rewound: list[str] = field(default_factory=list)
     damaged_snapshots: list[tuple[str, str]] = field(default_factory=list)
+    lost_at_the_end: tuple[int, int] | None = None
     duration_s: float = 0.0
 
     @property
     def complete(self) -> bool:
-        """Whether every entity is a live object, equal to its state, with all its references connected."""
-        return not (self.unrestored or self.damaged or self.unresolved or self.different or self.unknown_values)
+        """Whether every entity is a live object, equal to its state, with all its references connected, and no commit is missing.
+
+        Not part of it: what was given up before (`dropped`), and snapshots that were passed over, since the log says the same.
+        """
+        found = self.unrestored or self.damaged or self.unresolved or self.different or self.unknown_values
+        return not found and self.lost_at_the_end is None
 
     def __repr__(self) -> str:
         told = ", ".join(f"{len(found)} {what}" for what, found in self._findings() if found)
@@ -85,7 +92,11 @@ class ResumeReport:
             ("with dropped changes", self.dropped),
             ("taken back", self.rewound),
             ("damaged snapshots", self.damaged_snapshots),
+            ("positions missing at the end", self._lost()),
         ]
+
+    def _lost(self) -> range:
+        return range(self.lost_at_the_end[0], self.lost_at_the_end[1] + 1) if self.lost_at_the_end is not None else range(0)
 
     def _repr_html_(self) -> str:
         rows: list[tuple[str, Any]] = [("position", self.position), ("restored", self.restored)]
@@ -112,5 +123,6 @@ class ResumeReport:
             "dropped": {entity: len(changes) for entity, changes in self.dropped.items()},
             "rewound": list(self.rewound),
             "damaged_snapshots": list(self.damaged_snapshots),
+            "lost_at_the_end": list(self.lost_at_the_end) if self.lost_at_the_end is not None else None,
             "duration_s": self.duration_s,
         }

@@ -111,6 +111,7 @@ class Resumption:
                 await old.outbox.flush([])
             target = await choose_target()
             report = ResumeReport(position=target, checkpoint=checkpoint.id if checkpoint is not None else None)
+            report.lost_at_the_end = self.log.lost_at_the_end
             report.dropped = {record.key: record.lost_changes() for record in old.outbox.broken}
             fold = await self.history.states_at(target)
             if self.log.read_only:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar, dataclass_transform, overload
 
 from symphony_es.core.state.restore import restore_manager
 from symphony_es.core.state.tracking.annotations import local_classes
+from symphony_es.core.state.tracking.declaring import as_dataclass, complete_init
 from symphony_es.core.state.tracking.hooks import find_hook
 from symphony_es.core.state.tracking.live import ATOMS, MISSING, UNOWNED, admit, attributes_of, kind_of, own, release
 from symphony_es.core.state.tracking.site import Site
@@ -87,12 +88,13 @@ def entity(cls: type[T] | None = None, /, *, type: str | None = None, state_vers
     surroundings = local_classes(1)
 
     def declare(target: Any) -> Any:
-        chosen = check_entity_type(type or target.__name__)
-        made = _as_dataclass(target, frozen=False, with_id=True)
+        own_init = "__init__" in getattr(target, "__dict__", ())
+        made = as_dataclass(target, "entity")
+        chosen = check_entity_type(type or made.__name__)
         made._symphony_names = surroundings
         spec = _spec_of(made, "entity", chosen, state_version, upcast)
         _install(made, spec, _make_entity_setter(spec))
-        _default_the_id(made)
+        _default_the_id(made, own_init=own_init)
         from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer  # it needs this module's ClassSpec
 
         restore_manager.register_default(DeclaredEntityRestorer(made))
@@ -122,11 +124,13 @@ def part(cls: type[T] | None = None, /, *, name: str | None = None, state_versio
     surroundings = local_classes(1)
 
     def declare(target: Any) -> Any:
-        made = _as_dataclass(target, frozen=False, with_id=False)
+        own_init = "__init__" in getattr(target, "__dict__", ())
+        made = as_dataclass(target, "part")
         made._symphony_names = surroundings
         spec = _spec_of(made, "part", restore_manager.types.register(made, name), state_version, upcast)
         restore_manager.types.learn(made)
         _install(made, spec, _make_part_setter(spec))
+        made.__init__ = complete_init(made, own_init=own_init)
         made._symphony_owner = None
         made._symphony_copy = classmethod(_copy_part)
         return made
@@ -155,7 +159,7 @@ def value(cls: type[T] | None = None, /, *, name: str | None = None, state_versi
     surroundings = local_classes(1)
 
     def declare(target: Any) -> Any:
-        made = _as_dataclass(target, frozen=True, with_id=False)
+        made = as_dataclass(target, "value")
         made._symphony_names = surroundings
         spec = _spec_of(made, "value", restore_manager.types.register(made, name), state_version, upcast)
         restore_manager.types.learn(made)
@@ -166,24 +170,11 @@ def value(cls: type[T] | None = None, /, *, name: str | None = None, state_versi
     return declare if cls is None else declare(cls)
 
 
-def _as_dataclass(cls: Any, *, frozen: bool, with_id: bool) -> Any:
-    if "__slots__" in cls.__dict__:
-        raise EntityTypeError(f"{cls.__qualname__} cannot declare __slots__: its attributes are tracked")
-    if with_id and not any("id" in getattr(base, "__annotations__", {}) for base in cls.__mro__):
-        cls.__annotations__ = {**inspect.get_annotations(cls), "id": "str"}
-        cls.id = dataclasses.field(default="", kw_only=True)
-    keeps_repr = cls.__repr__ not in (object.__repr__, _declared_repr)
-    made = dataclasses.dataclass(cls, frozen=frozen, eq=not with_id, repr=False)
-    if not keeps_repr:
-        made.__repr__ = _declared_repr
-    return made
-
-
 def _spec_of(cls: type, kind: str, name: str, state_version: int, upcast: Upcast | None) -> ClassSpec:
     if type(state_version) is not int or state_version < 1:
         raise EntityTypeError(f"the state_version of {cls.__qualname__} is a whole number from 1, not {state_version!r}")
-    fields = _state_fields(cls)
     declared: Any = cls
+    fields = tuple(field.name for field in dataclasses.fields(declared))
     secret = frozenset(field.name for field in dataclasses.fields(declared) if field.metadata.get("secret"))
     return ClassSpec(
         kind=kind, name=name, fields=fields, field_set=frozenset(fields), state_version=state_version, upcast=upcast,
@@ -191,35 +182,23 @@ def _spec_of(cls: type, kind: str, name: str, state_version: int, upcast: Upcast
     )  # fmt: skip
 
 
-def _state_fields(cls: type) -> tuple[str, ...]:
-    names = tuple(field.name for field in dataclasses.fields(cls))
-    hidden = [name for name in names if name.startswith("_")]
-    if hidden:
-        raise EntityTypeError(f"{cls.__qualname__}.{hidden[0]}: names that start with '_' are not part of a state; declare no field for it")
-    return names
-
-
 def _install(cls: Any, spec: ClassSpec, setter: Any) -> None:
-    own_setter = cls.__dict__.get("__setattr__")
-    if own_setter is not None:
-        raise EntityTypeError(f"{cls.__qualname__} cannot define __setattr__: assignments are tracked")
     cls._symphony_kind = spec.kind
     cls._symphony_spec = spec
     cls.__setattr__ = setter
     cls.__delattr__ = _refuse_delete
-    cls.__getstate__ = _copied_state
-    cls.__setstate__ = _set_copied_state
+    _install_copying(cls)
     cls._symphony_key_of = _key_of
 
 
-def _default_the_id(cls: Any) -> None:
-    """Let the id be left out, and make it when it is empty."""
-    made_init = cls.__init__
+def _default_the_id(cls: Any, *, own_init: bool) -> None:
+    """Let the id be left out, and make it when it is empty; an `__init__` of the user's own is handed none."""
+    made_init = complete_init(cls, own_init=own_init)
     names = [field.name for field in dataclasses.fields(cls) if field.init and not field.kw_only]
     place = names.index("id") if "id" in names else sys.maxsize
 
     def __init__(self: Any, *arguments: Any, **named: Any) -> None:
-        if len(arguments) <= place and not named.get("id"):
+        if not own_init and len(arguments) <= place and not named.get("id"):
             named["id"] = new_id()
         made_init(self, *arguments, **named)
         if not self.id:
@@ -302,10 +281,18 @@ def _set_id(node: Any, new: Any) -> None:
 
 
 def _set_other(node: Any, name: str, new: Any) -> None:
-    if not (name.startswith("_") or hasattr(type(node), name)):
-        raise AttributeError(
-            f"{type(node).__name__} has no field {name!r}: declare it, or start its name with '_' if it is no part of the state"
-        )
+    if not name.startswith("_"):
+        found = inspect.getattr_static(type(node), name, MISSING)
+        if found is MISSING:
+            raise AttributeError(
+                f"{type(node).__name__} has no field {name!r}: declare it, or start its name with '_' if it is no part of the state"
+            )
+        declared = "_symphony_kind" in type(node).__dict__  # objects of other classes are refused when they are added
+        if declared and not (hasattr(found, "__get__") or hasattr(found, "__set__")):
+            raise AttributeError(
+                f"{name!r} is an attribute of the class {type(node).__name__}, not a field: annotate it to have it stored, "
+                f"or assign {type(node).__name__}.{name} for all objects"
+            )
     object.__setattr__(node, name, new)
 
 
@@ -338,6 +325,37 @@ def _refuse_delete(self: Any, name: str) -> None:
     object.__delattr__(self, name)
 
 
+def _install_copying(cls: Any) -> None:
+    """Have copies and pickles leave out what belongs to the Symphony, also where the class says itself what they hold."""
+    for name, ours, around in (("__getstate__", _copied_state, _around_getstate), ("__setstate__", _set_copied_state, _around_setstate)):
+        theirs = getattr(cls, name, None)
+        if theirs is None or theirs is getattr(object, name, None):
+            setattr(cls, name, ours)
+        elif theirs is not ours and name in cls.__dict__:
+            setattr(cls, name, around(theirs))
+
+
+def _around_getstate(theirs: Any) -> Any:
+    @functools.wraps(theirs)
+    def __getstate__(self: Any) -> Any:
+        state = theirs(self)
+        if not isinstance(state, dict):
+            return state
+        return {name: item for name, item in state.items() if not str(name).startswith("_symphony_")}
+
+    return __getstate__
+
+
+def _around_setstate(theirs: Any) -> Any:
+    @functools.wraps(theirs)
+    def __setstate__(self: Any, state: Any) -> None:
+        theirs(self, state)
+        held = self.__dict__
+        _set_copied_state(self, {name: held.pop(name) for name in type(self)._symphony_spec.fields if name in held})
+
+    return __setstate__
+
+
 def _copied_state(self: Any) -> Mapping[str, Any]:
     return {name: item for name, item in self.__dict__.items() if not name.startswith("_symphony_")}
 
@@ -345,17 +363,3 @@ def _copied_state(self: Any) -> Mapping[str, Any]:
 def _set_copied_state(self: Any, state: Mapping[str, Any]) -> None:
     for name, item in state.items():
         setattr(self, name, item)
-
-
-def _declared_repr(self: Any) -> str:
-    """The fields of an object; entities that it refers to by their keys, fields that are secret as `***`."""
-    cls, shown = type(self), []
-    for field in dataclasses.fields(cls):
-        item = self.__dict__.get(field.name, MISSING)
-        if field.name in cls._symphony_spec.secret:
-            shown.append(f"{field.name}=***")
-        elif kind_of(item) == "entity":
-            shown.append(f"{field.name}=<{type(item)._symphony_spec.name}:{item.id}>")
-        elif field.repr:
-            shown.append(f"{field.name}={item!r}")
-    return f"{cls.__name__ if cls._symphony_spec.kind == 'entity' else cls.__qualname__}({', '.join(shown)})"

@@ -8,7 +8,7 @@ one owner and the key it stands under, so that a change knows its path. `admit` 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -88,7 +88,10 @@ def admit(value: Any, world: Membership | None, depth: int = 0) -> Any:
     if kind == "value":
         declared: Any = _declared(cls)
         for name in declared._symphony_spec.fields:
-            _admit_fixed(getattr(value, name), world, depth, name, f"the @value {cls.__name__}")
+            item = getattr(value, name, MISSING)
+            if item is MISSING:
+                raise UnstorableValueError((name,), _UNSET)
+            _admit_fixed(item, world, depth, name, f"the @value {cls.__name__}")
         return value
     if isinstance(value, enum.Enum):
         return value
@@ -145,6 +148,9 @@ def _admit_fixed(item: Any, world: Membership | None, depth: int, key: str | int
         raise error.within(None, (key,)) from None
 
 
+_UNSET = "it has no value yet: set every field before the object is put anywhere"
+
+
 def _way_out(value: Any) -> str:
     cls = type(value)
     for base in (dict, list, tuple, set, str, int, float, bytes, datetime):
@@ -175,7 +181,12 @@ def plain_of(live: Any, world: Membership | None) -> Any:
     if kind == "part":
         held = live.__dict__
         spec = cls._symphony_spec
-        return Tagged("part", spec.name, {n: plain_at(held[n], world, n) for n in spec.fields}, state_version=spec.state_version)
+        try:
+            fields = {n: plain_at(held[n], world, n) for n in spec.fields}
+        except KeyError:
+            _check_set(live, spec.fields)
+            raise
+        return Tagged("part", spec.name, fields, state_version=spec.state_version)
     if kind == "value":
         spec = cls._symphony_spec
         return Tagged("value", spec.name, {n: plain_at(getattr(live, n), world, n) for n in spec.fields}, state_version=spec.state_version)
@@ -192,6 +203,12 @@ def plain_of(live: Any, world: Membership | None) -> Any:
     if record is None:
         raise UnstorableValueError((), _way_out(live))
     return record.reference
+
+
+def _check_set(holder: Any, fields: Iterable[str]) -> None:
+    for name in fields:
+        if not hasattr(holder, name):
+            raise UnstorableValueError((name,), _UNSET) from None
 
 
 def plain_enum(member: enum.Enum, types: TypeTable | None) -> Tagged:

@@ -196,11 +196,11 @@ def _declared(plain: Tagged, cls: Any, making: Making) -> Any:
             attributes[name] = live
             own(live, made, name)
     if spec.hook is not None:
-        return _awake(plain, made, spec, making)
+        return _awake(plain, made, spec, making, {name: live for name, live in held.items() if name in data})
     return made
 
 
-def _awake(plain: Tagged, made: Any, spec: Any, making: Making) -> Any:
+def _awake(plain: Tagged, made: Any, spec: Any, making: Making, stored: dict[str, Any]) -> Any:
     """A value is called at once, as it is replaced whole wherever references are connected; a part when that has been done."""
     if spec.kind == "part":
         making.hooked.append(made)
@@ -209,6 +209,8 @@ def _awake(plain: Tagged, made: Any, spec: Any, making: Making) -> Any:
         spec.hook(made)
     except Exception as error:  # noqa: BLE001  it is code of the application: its entity is kept as it is stored, and says why
         return making.cannot(plain, hook_failed(made, error))
+    for name, live in stored.items():  # what the log holds wins
+        object.__setattr__(made, name, live)
     return made
 
 
