@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from symphony_es.core.state.attribution import ActingAs, acting, check_texts
 from symphony_es.core.state.blocks import TransactionBlock
@@ -76,6 +76,7 @@ DEFAULT_STATE_DIR = ".symphony"
 CLOSE_TIMEOUT_S = 60.0
 LAST_WAIT_S = 0.1
 """What is left of the time for the log itself, where what comes before has used all of it up."""
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -879,11 +880,11 @@ class Symphony:
         return self.tasks.build()
 
     @overload
-    def workflow(self, function: Callable[..., Coroutine[Any, Any, Any]], *, name: str | None = None, **options: Any) -> CodeWorkflow: ...
+    def workflow(self, function: Callable[P, Coroutine[Any, Any, T]], *, name: str | None = None, **options: Any) -> CodeWorkflow[P, T]: ...
     @overload
     def workflow(
         self, function: None = None, *, name: str | None = None, replace: bool = False, **options: Any
-    ) -> Callable[[Callable[..., Coroutine[Any, Any, Any]]], CodeWorkflow]: ...
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], CodeWorkflow[P, T]]: ...
 
     def workflow(
         self, function: Callable[..., Any] | None = None, *, name: str | None = None, replace: bool = False, **options: Any

@@ -43,6 +43,8 @@ SymphonyError
 │   ├── EntityOutOfStepError (RuntimeError)     its last changes are not in the log: refresh() it
 │   ├── EntityDamagedError (RuntimeError)       an event in the log does not fit it: entities.repair() it
 │   ├── DetachedEntityError (RuntimeError)      removed, of a world that a resume has replaced, or of the past
+│   ├── DetachedPartError (RuntimeError)        the entity holds something else where this part or container stood
+│   ├── UnrecordedChangeError (RuntimeError)    a container was changed past its methods (heapq): assign it, x.items = heap
 │   └── TransactionEndedError (RuntimeError)
 ├── RestorationError
 │   ├── UnknownValueError (LookupError)         a stored value of a class that is not known here, or has changed too far
@@ -503,6 +505,41 @@ _AFTER = {
     UNDONE: "its addition was rolled back; add it again with symphony.entities.add",
     UNLOADED: "make it live again with await symphony.entities.load({!r})",
 }
+
+
+class DetachedPartError(EntityError, RuntimeError):
+    """A part or container in hand that its entity does not hold any more: a copy, or what the log has, stands in its place.
+
+    The change has not been made.
+
+    Attributes:
+        entity: key of the entity.
+    """
+
+    def __init__(self, entity: str, what: str) -> None:
+        super().__init__(
+            f"this {what} does not belong to {entity} any more: its place was put back by a rollback, a refresh or a rewind, and something "
+            "else stands there now, so that nobody would record the change; get what stands there from the entity"
+        )
+        self.entity = entity
+
+
+class UnrecordedChangeError(EntityError, RuntimeError):
+    """A list, dict or set of an entity was changed past its methods, so that nothing was recorded. The change at hand has not been made.
+
+    Attributes:
+        entity: key of the entity.
+        path: where the container and the log differ.
+    """
+
+    def __init__(self, entity: str, path: Sequence[Any], why: str) -> None:
+        super().__init__(
+            f"{entity}: {format_path(path)} differs from what was recorded: {why} past the container's methods "
+            "(heapq, list.append(x.items, …) and exec do that); assign the container to its place to record it as it is "
+            f"(heap = x.items; …; x.items = heap), or await symphony.refresh({entity!r}) to have it back as it was"
+        )
+        self.entity = entity
+        self.path = tuple(path)
 
 
 class TransactionEndedError(EntityError, RuntimeError):

@@ -40,9 +40,88 @@ from symphony_es.workflow import StepLsit
 """
 
 
+CALLS = """
+import asyncio
+from symphony_es import Symphony, gather, run_workflow, step
+
+async def price(sku: str, count: int = 1) -> int:
+    return count
+
+def label(sku: str) -> str:
+    return sku
+
+symphony = Symphony()
+
+@symphony.workflow
+async def order(sku: str, count: int = 1) -> float:
+    reveal_type(await step(price, sku, 2))
+    reveal_type(await step(price, sku, count=count))
+    reveal_type(await step(label, sku))
+    reveal_type(await step(label, sku, retry=3, timeout_s=1.5))
+    reveal_type(await step(price, sku, name="price", atomic=True))
+    reveal_type(await gather(step(price, sku), step(price, sku)))
+    reveal_type(await gather(step(price, sku), step(label, sku)))
+    reveal_type(await gather(*[step(price, sku) for _ in range(3)]))
+    reveal_type(await gather(step(price, sku), return_exceptions=True))
+    await step(price, 5)
+    await step(price)
+    await step(price, sku, "2")
+    await step(price, sku, cnt=2)
+    await step(label, 5)
+    await step(price, sku, retry="3")
+    await step(price, sku, timeout_s="1")
+    return 1.0
+
+@symphony.workflow(name="other")
+async def other(sku: str) -> bool:
+    reveal_type(await run_workflow(order, {"sku": sku}))
+    reveal_type(await order(sku))
+    return True
+
+async def main() -> None:
+    handle = await symphony.workflows.start(order, sku="a")
+    reveal_type(await handle.result())
+    reveal_type(await handle)
+    reveal_type(await (await symphony.workflows.start(other, "a")).result())
+    reveal_type(await (await symphony.workflows.start("other", "a")).result())
+    await order(5)
+"""
+REVEALED = ["int", "int", "str", "str", "int", "list[int]", "Any", "list[int]", "list[int | Exception]", "float", "float",
+            "float", "float", "bool", "Any"]  # fmt: skip
+
+
+def test_arguments_and_results_of_steps_and_workflows_are_known(tmp_path: Path) -> None:
+    """A step takes the arguments of its function and gives its result; handles give the results of their workflows."""
+    lines = mypy(tmp_path, CALLS)
+    wrong = [number for number, line in enumerate(CALLS.splitlines(), 1) if line.strip() in _WRONG]
+    found = sorted({int(line.split(":")[1]) for line in lines if ": error:" in line})
+    assert found == wrong, lines
+    revealed = [line.split('"')[1].replace("builtins.", "") for line in lines if "Revealed" in line]
+    assert revealed == REVEALED
+
+
+_WRONG = {
+    "await step(price, 5)",
+    "await step(price)",
+    'await step(price, sku, "2")',
+    "await step(price, sku, cnt=2)",
+    "await step(label, 5)",
+    'await step(price, sku, retry="3")',
+    'await step(price, sku, timeout_s="1")',
+    "await order(5)",
+}
+
+
 def test_fields_are_known(tmp_path: Path) -> None:
     """Right uses pass, wrong ones are errors, one each."""
-    (tmp_path / "program.py").write_text(PROGRAM)
+    lines = mypy(tmp_path, PROGRAM)
+    assert sum("error" in line for line in lines) == 6, lines
+    assert any("Line" in line and "Revealed" in line for line in lines)
+
+
+def mypy(tmp_path: Path, program: str) -> list[str]:
+    """What mypy says about a program."""
+    (tmp_path / "program.py").write_text(program)
     command = [
         sys.executable,
         "-m",
@@ -53,6 +132,4 @@ def test_fields_are_known(tmp_path: Path) -> None:
         str(tmp_path / "cache"),
         str(tmp_path / "program.py"),
     ]
-    lines = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False).stdout.splitlines()
-    assert sum("error" in line for line in lines) == 6, lines
-    assert any("Line" in line and "Revealed" in line for line in lines)
+    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False).stdout.splitlines()

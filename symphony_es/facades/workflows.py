@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
@@ -31,6 +31,7 @@ __all__ = ["Workflows"]
 _OPTIONS = ("auto_checkpoint", "hooks", "run_id", "deadline_s", "metadata")
 
 _TYPE = "WorkflowDefinition"
+T = TypeVar("T")
 DefinitionLike: TypeAlias = WorkflowDefinition | CodeWorkflow | StoredDefinition | EntityReference | Mapping[str, Any] | str
 """A definition, its dict, or a saved one by reference, key or id."""
 
@@ -151,6 +152,32 @@ class Workflows(RunRequests):
             chosen, values, auto_checkpoint, hooks=hooks, run_id=run_id, deadline_s=deadline_s, metadata=metadata
         )
 
+    @overload
+    async def start(
+        self,
+        definition: CodeWorkflow[..., T],
+        context: Any = None,
+        auto_checkpoint: bool | AutoCheckpoint = True,
+        *,
+        hooks: Sequence[Any] = (),
+        run_id: str = "",
+        deadline_s: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> RunHandle[T]: ...
+    @overload
+    async def start(
+        self,
+        definition: DefinitionLike | Workflow,
+        context: Any = None,
+        auto_checkpoint: bool | AutoCheckpoint = True,
+        *,
+        hooks: Sequence[Any] = (),
+        run_id: str = "",
+        deadline_s: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> RunHandle: ...
     async def start(
         self,
         definition: DefinitionLike | Workflow,

@@ -89,7 +89,7 @@ async def test_sets_refuse_what_changes_and_what_is_no_set(symphony: Symphony) -
     for wrong in (Line("x"), [1]):
         with pytest.raises((UnstorableValueError, TypeError)):
             invoice.labels.add(wrong)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="needs a set"):
+    with pytest.raises(TypeError, match="unsupported operand"):
         invoice.labels |= ["b"]
     assert invoice.labels.pop() == "a"
     with pytest.raises(KeyError):

@@ -125,6 +125,14 @@ def is_node(item: Any) -> bool:
     return isinstance(item, (list, dict, set, Line, PlainLine))
 
 
+def nodes_below(node: Any) -> Iterator[Any]:
+    """A node and all nodes that it holds."""
+    if is_node(node):
+        yield node
+        for _, child in children(node):
+            yield from nodes_below(child)
+
+
 class Program:
     """A random program; the same seed does the same."""
 
@@ -187,9 +195,18 @@ class Program:
     def fresh(self) -> Pair:
         """A new value for both; now and then a node in hand that stands nowhere."""
         if self.free and self.rng.random() < 0.3:
-            return self.free.pop(self.rng.randrange(len(self.free)))
+            chosen = self.free.pop(self.rng.randrange(len(self.free)))
+            if self._stands_alone(chosen):
+                return chosen
         spec = self.spec()
         return Pair(build(spec, LIVE), build(spec, PLAIN))
+
+    def _stands_alone(self, chosen: Pair) -> bool:
+        """Whether nothing that a node in hand holds stands anywhere else: in plain Python it would stand in both places."""
+        inside = {id(node) for node in nodes_below(chosen.plain)}
+        elsewhere = [place.node.plain for place in self.places()]
+        elsewhere += [node for pair in self.free for node in nodes_below(pair.plain)]
+        return not any(id(node) in inside for node in elsewhere)
 
     def places(self) -> list[Place]:
         """Every node of all boxes."""

@@ -7,7 +7,7 @@ world is under construction, what restorers create is given the id being restore
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -16,9 +16,10 @@ from symphony_es.core.state.boundary import Boundary
 from symphony_es.core.state.outbox import Outbox
 from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
-from symphony_es.core.state.shadow import referred_keys
+from symphony_es.core.state.shadow import check_form, referred_keys
 from symphony_es.core.state.tracking.capture import plain_state
 from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at
+from symphony_es.core.state.tracking.places import Move, give_back, settle_members
 from symphony_es.core.state.transactions import Scope, Transaction, open_scope_of, scope_of
 from symphony_es.errors import (
     REMOVED,
@@ -274,20 +275,41 @@ class Membership(Inherited):
                     raise EntityExistsError(known.key, "an object is one entity: it cannot be added under another type or id")
                 return obj
             reference = self._identify(obj, entity_type, entity_id)
-            newcomers = self._gather(obj, reference)
+            newcomers = self._gather([(reference, obj)])
             self._check_newcomers(newcomers)
             if data is not None:
                 check_plain(data, ("data",))
             for newcomer, itself, state in newcomers.values():
                 record = self._adopt(newcomer, itself, state)
                 record.manual = capture == "on_record" and itself is obj
-                self._begin_history(record, state, event_name if itself is obj else None, data if itself is obj else None)
+                moves: list[Move] = []
+                if kind_of(itself) == "entity":
+                    settle_members(itself, self, moves)
+                self._begin_history(record, state, event_name if itself is obj else None, data if itself is obj else None, moves)
             return obj
 
-    def check_referred(self, obj: Any) -> None:
-        """Whether an entity that a change refers to is here or can be added; nothing is added yet. Errors are those of `add`."""
-        if not self.restoring and self.record_of(obj) is None:
-            self._check_newcomers(self._gather(obj, self._identify(obj, None, None)))
+    def check_referred(self, objects: Iterable[Any]) -> None:
+        """Whether the entities that a change refers to are here or can be added, all together; nothing is added yet.
+
+        Errors are those of `add`.
+        """
+        new = [obj for obj in objects if self.record_of(obj) is None] if not self.restoring else []
+        if new:
+            self._check_newcomers(self._gather([(self._identify(obj, None, None), obj) for obj in new]))
+
+    def may_take(self, record: EntityRecord) -> bool:
+        """Whether the running code may take parts and containers from an entity: nobody else may roll changes of it back."""
+        if record.world is not self:
+            return False
+        scope = scope_of(self) if record.holder is not None else None
+        return record.holder is None or (scope is not None and scope.transaction is record.holder)
+
+    def check_changes(self, record: EntityRecord, changes: Iterable[Change]) -> None:
+        """Refuse changes that are to be recorded together where one of them would be refused. Errors are those of `shadow.advance`."""
+        scope = scope_of(self)
+        for change in changes:
+            check_form(change)
+            self.check_references(record.key, change[2:], scope)
 
     def _check_newcomers(self, newcomers: dict[str, tuple[EntityReference, Any, dict[str, Any]]]) -> None:
         """Every reason to refuse new entities, before anything is done of any of them."""
@@ -372,10 +394,10 @@ class Membership(Inherited):
         name = self.types.name_of(cls)
         return None if name is None or ":" in name else name
 
-    def _gather(self, obj: Any, reference: EntityReference) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
-        """The object and every entity it refers to that is new, with their states, by key; nothing is added yet."""
+    def _gather(self, start: Iterable[tuple[EntityReference, Any]]) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
+        """Objects and every entity they refer to that is new, with their states, by key; nothing is added yet."""
         found: dict[str, tuple[EntityReference, Any, dict[str, Any]]] = {}
-        queue = [(reference, obj)]
+        queue = list(start)
         while queue:
             reference, item = queue.pop()
             known = found.get(reference.key)
@@ -483,13 +505,18 @@ class Membership(Inherited):
         else:
             self._foreign[id(record.obj)] = record
 
-    def forget(self, record: EntityRecord) -> None:
-        """Take a record out of this world, as if it had never been added; a thread that waits to change its object is refused."""
+    def forget(self, record: EntityRecord, moves: Sequence[Move] = ()) -> None:
+        """Take a record out of this world, as if it had never been added; a thread that waits to change its object is refused.
+
+        Args:
+            moves: what it took from others when it was added: it goes back.
+        """
         record.closed = UNDONE
         self._records.pop(record.key, None)
         self._foreign.pop(id(record.obj), None)
         if kind_of(record.obj) == "entity":
             record.obj.__dict__.pop("_symphony_record", None)
+        give_back(list(moves), self)
 
     def let_go(self, record: EntityRecord) -> bool:
         """Make an entity not live any more; it stays in the log. False where changes of it are not durable yet.
@@ -510,12 +537,12 @@ class Membership(Inherited):
             self._foreign.pop(id(record.obj), None)
             return True
 
-    def _begin_history(self, record: EntityRecord, state: dict[str, Any], name: str | None, data: Any) -> None:
+    def _begin_history(self, record: EntityRecord, state: dict[str, Any], name: str | None, data: Any, moves: list[Move]) -> None:
         version = record.restorer.state_version if record.restorer is not None else 1
         scope = scope_of(self)
         if scope is not None:
             draft = scope.transaction.draft(record, scope, new=True, name=name or scope.name or f"{record.entity_type}Created")
-            draft.begin(state, (self.forget, record))
+            draft.begin(state, (self.forget, record, moves))
             segment = draft.segment
         else:
             segment = record.new_segment(current_attribution.get(), name or f"{record.entity_type}Created")
@@ -577,6 +604,9 @@ class _Unrecorded:
     """Where changes go that are not recorded."""
 
     def keep(self, change: Change, undo: tuple[Any, ...]) -> None:
+        """Nothing."""
+
+    def note(self, undo: tuple[Any, ...]) -> None:
         """Nothing."""
 
 

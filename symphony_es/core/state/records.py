@@ -38,6 +38,10 @@ class Sink(Protocol):
         """Record a change that has been made, and what undoes it; one that cannot be recorded is undone. Errors are those of `advance`."""
         ...
 
+    def note(self, undo: tuple[Any, ...]) -> None:
+        """Note what undoes something that has changed no state: an object was replaced by an equal one."""
+        ...
+
 
 @dataclass(slots=True, kw_only=True)
 class Segment:
@@ -75,6 +79,9 @@ class Segment:
         elif shadow is None or put_plain(shadow, change) is None:
             change = advance(self.record, change, undo)
         self.changes.append(change)
+
+    def note(self, undo: tuple[Any, ...]) -> None:
+        """Nothing: outside transactions nothing needs to be undone."""
 
     def begin(self, state: dict[str, Any]) -> None:
         """Record the creation of the entity, whose state has been checked; it takes the state over."""

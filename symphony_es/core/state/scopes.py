@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.shadow import advance, order_before, put_plain
-from symphony_es.core.state.tracking.live import record_above
+from symphony_es.core.state.tracking.live import kind_of, record_above
 from symphony_es.core.state.tracking.mending import mend, nodes_in, reorder
+from symphony_es.core.state.tracking.places import Move, clone
 from symphony_es.errors import EntityBusyError, TransactionEndedError
 from symphony_es.events.changes import LONG, SCALARS, SET, TEXTS, Change, as_extension
 from symphony_es.events.undo import ABSENT, put_back, revert
@@ -96,6 +97,10 @@ class Draft:
                 scope.note_order(record, getattr(undo[0], "__self__", None), *order)
             scope.undo_log.append((record, undo, inverse))
         self.segment.changes.append(change)
+
+    def note(self, undo: Undo) -> None:
+        """Note what undoes something that has changed no state."""
+        self.scope.undo_log.append((self.record, undo, ()))
 
     def begin(self, state: dict[str, Any], undo: Undo) -> None:
         """Record the creation of the entity, whose state has been checked, and what undoes it; it takes the state over."""
@@ -328,6 +333,7 @@ def _order(holder: dict[Any, Any], order: list[Any]) -> None:
 def _take_back(record: EntityRecord, undo: Undo, nodes: list[tuple[EntityRecord, Any]]) -> None:
     """Take one thing back in an object; the nodes that return to it are noted, since their content may have changed meanwhile."""
     function, *arguments = undo
+    returning: list[Any] = []
     for at, argument in enumerate(arguments):
         found = nodes_in(argument)
         away = [node for node in found if record_above(node) not in (None, record)]
@@ -335,12 +341,18 @@ def _take_back(record: EntityRecord, undo: Undo, nodes: list[tuple[EntityRecord,
             arguments[at] = _with_copies(argument, away, record)
             found = nodes_in(arguments[at])
         nodes += [(record, node) for node in found]
+        returning += found
+    taken = [move.node for argument in arguments if type(argument) is list for move in argument if type(move) is Move]
     function(*arguments)
+    owner = getattr(function, "__self__", None)
+    if any(node._symphony_owner is not owner for node in returning):  # it stands elsewhere, and a copy of it has come back
+        nodes += [(record, node) for node in (nodes_in(list(vars(owner).values())) if kind_of(owner) == "entity" else nodes_in(owner))]
+    nodes += [(above, node) for node in taken if (above := record_above(node)) is not None]
 
 
 def _with_copies(argument: Any, away: list[Any], record: EntityRecord) -> Any:
     """An argument of an undo, with copies of the nodes that are elsewhere."""
-    copies = {id(node): type(node)._symphony_copy(node, record.world, 0) for node in away}
+    copies = {id(node): clone(node) for node in away}
     if id(argument) in copies:
         return copies[id(argument)]
     if type(argument) is dict:

@@ -52,6 +52,9 @@ class WatchedEntity:
         """Note a change."""
         self._watch.seen.append((self._key, change[1], undo))
 
+    def note(self, undo: tuple[Any, ...]) -> None:
+        """Nothing: what stands there is equal to what stood there."""
+
 
 def stands_in(state: Any, path: Path) -> bool:
     """Whether a plain state has something at a path."""

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self, TypeAlias, TypeVar, overload
 
 from symphony_es.errors import ConfigurationError, StepFailedError
 from symphony_es.registry import invoke
@@ -32,34 +32,105 @@ if TYPE_CHECKING:
 
 __all__ = ["gather", "patched", "run_workflow", "sleep", "sleep_until", "step", "step_context", "wait_for_signal"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+_Retry: TypeAlias = RetryPolicy | int | None
 _MISSING: Any = object()
 _context: ContextVar[RunContext | None] = ContextVar("symphony_es_step_context", default=None)
 
 
+# Without options the arguments are checked. The language has no way to say the same of a call that has options of its own beside them,
+# so each of the others is for a call with one option at least, and takes any arguments.
 @overload
 def step(
     fn: Callable[..., Coroutine[Any, Any, T]],
     *args: Any,
-    name: str | None = None,
-    retry: RetryPolicy | int | None = None,
-    timeout_s: float | None = None,
-    atomic: bool = False,
+    name: str | None,
+    retry: _Retry = ...,
+    timeout_s: float | None = ...,
+    atomic: bool = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def step(
     fn: Callable[..., T],
     *args: Any,
-    name: str | None = None,
-    retry: RetryPolicy | int | None = None,
-    timeout_s: float | None = None,
-    atomic: bool = False,
+    name: str | None,
+    retry: _Retry = ...,
+    timeout_s: float | None = ...,
+    atomic: bool = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
-
-
+@overload
 def step(
+    fn: Callable[..., Coroutine[Any, Any, T]],
+    *args: Any,
+    name: str | None = ...,
+    retry: _Retry,
+    timeout_s: float | None = ...,
+    atomic: bool = ...,
+    **kwargs: Any,
+) -> Coroutine[Any, Any, T]: ...
+@overload
+def step(
+    fn: Callable[..., T],
+    *args: Any,
+    name: str | None = ...,
+    retry: _Retry,
+    timeout_s: float | None = ...,
+    atomic: bool = ...,
+    **kwargs: Any,
+) -> Coroutine[Any, Any, T]: ...
+@overload
+def step(
+    fn: Callable[..., Coroutine[Any, Any, T]],
+    *args: Any,
+    name: str | None = ...,
+    retry: _Retry = ...,
+    timeout_s: float | None,
+    atomic: bool = ...,
+    **kwargs: Any,
+) -> Coroutine[Any, Any, T]: ...
+@overload
+def step(
+    fn: Callable[..., T],
+    *args: Any,
+    name: str | None = ...,
+    retry: _Retry = ...,
+    timeout_s: float | None,
+    atomic: bool = ...,
+    **kwargs: Any,
+) -> Coroutine[Any, Any, T]: ...
+@overload
+def step(
+    fn: Callable[..., Coroutine[Any, Any, T]],
+    *args: Any,
+    name: str | None = ...,
+    retry: _Retry = ...,
+    timeout_s: float | None = ...,
+    atomic: bool,
+    **kwargs: Any,
+) -> Coroutine[Any, Any, T]: ...
+@overload
+def step(
+    fn: Callable[..., T],
+    *args: Any,
+    name: str | None = ...,
+    retry: _Retry = ...,
+    timeout_s: float | None = ...,
+    atomic: bool,
+    **kwargs: Any,
+) -> Coroutine[Any, Any, T]: ...
+@overload
+def step(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+@overload
+def step(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+
+
+def step(  # type: ignore[misc]  # arguments of `fn` with the names of options are options
     fn: Callable[..., Any],
     *args: Any,
     name: str | None = None,
@@ -118,6 +189,16 @@ def wait_for_signal(
     return _run(_strand(chosen).call(chosen, "signal"), WaitStep(name=chosen, signal=signal, within_s=longest_s, **given))
 
 
+@overload
+def run_workflow(
+    definition: CodeWorkflow[..., T], context: Mapping[str, Any] | None = None, *, name: str | None = None
+) -> Coroutine[Any, Any, T]: ...
+@overload
+def run_workflow(
+    definition: WorkflowDefinition, context: Mapping[str, Any] | None = None, *, name: str | None = None
+) -> Coroutine[Any, Any, Any]: ...
+
+
 def run_workflow(
     definition: WorkflowDefinition | CodeWorkflow, context: Mapping[str, Any] | None = None, *, name: str | None = None
 ) -> Coroutine[Any, Any, Any]:
@@ -129,6 +210,18 @@ def run_workflow(
     chosen = definition if isinstance(definition, WorkflowDefinition) else definition.definition
     called = name or chosen.name
     return _run(_strand(called).call(called, "workflow"), SubWorkflowStep(name=called, definition=chosen, context=dict(context or {})))
+
+
+@overload
+async def gather(a: Awaitable[A], b: Awaitable[B], /, *, name: str = ..., return_exceptions: Literal[False] = ...) -> list[A | B]: ...
+@overload
+async def gather(
+    a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], /, *, name: str = ..., return_exceptions: Literal[False] = ...
+) -> list[A | B | C]: ...
+@overload
+async def gather(*coroutines: Awaitable[T], name: str = ..., return_exceptions: Literal[False] = ...) -> list[T]: ...
+@overload
+async def gather(*coroutines: Awaitable[T], name: str = ..., return_exceptions: bool) -> list[T | Exception]: ...
 
 
 async def gather(*coroutines: Awaitable[Any], name: str = "gather", return_exceptions: bool = False) -> list[Any]:

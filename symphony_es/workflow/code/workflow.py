@@ -5,15 +5,26 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from symphony_es.errors import ConfigurationError
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 
+if TYPE_CHECKING:  # so that `CodeWorkflow` alone may be written; `typing` has defaults from 3.13 on
+    from typing_extensions import ParamSpec, TypeVar
+
+    P = ParamSpec("P", default=...)
+    R = TypeVar("R", default=Any)
+else:
+    from typing import ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+
 __all__ = ["CodeWorkflow", "check_arguments"]
 
 
-class CodeWorkflow:
+class CodeWorkflow(Generic[P, R]):
     """A workflow that is written as code; execute it like any other: `symphony.workflows.execute_workflow(research, {"topic": "rain"})`.
 
     Attributes:
@@ -21,7 +32,7 @@ class CodeWorkflow:
         definition: names the function; the run's context becomes its arguments.
     """
 
-    def __init__(self, function: Callable[..., Coroutine[Any, Any, Any]], name: str | None = None, **options: Any) -> None:
+    def __init__(self, function: Callable[P, Coroutine[Any, Any, R]], name: str | None = None, **options: Any) -> None:
         if not inspect.iscoroutinefunction(function):
             raise ConfigurationError(f"{getattr(function, '__qualname__', function)} must be an async function to be a workflow")
         chosen = name or function.__name__
@@ -37,7 +48,7 @@ class CodeWorkflow:
     def __repr__(self) -> str:
         return f"<CodeWorkflow {self.name}{inspect.signature(self.function)}>"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """The function itself, for tests and for calls inside another workflow: its steps become steps of that run."""
         return self.function(*args, **kwargs)
 

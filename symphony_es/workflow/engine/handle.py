@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from symphony_es.errors import RunCancelledError, RunFailedError
 from symphony_es.events.event import Event
@@ -14,13 +14,21 @@ from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.engine.requests import RunRequests
+
+    R_co = TypeVar("R_co", covariant=True, default=Any)  # so that `RunHandle` alone may be written
+else:
+    from typing import TypeVar
+
+    R_co = TypeVar("R_co", covariant=True)
 
 __all__ = ["RunHandle"]
 
 
-class RunHandle:
+class RunHandle(Generic[R_co]):
     """One run, wherever it stands.
 
     Attributes:
@@ -68,7 +76,7 @@ class RunHandle:
         """What JSON encoders take; see `Workflow.to_dict`."""
         return self.run.to_dict()
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, R_co]:
         """`await handle` is `await handle.result()`."""
         return self.result().__await__()
 
@@ -77,7 +85,7 @@ class RunHandle:
         """Where the run stands."""
         return self.run.status
 
-    async def result(self, timeout_s: float | None = None, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109  as futures have it
+    async def result(self, timeout_s: float | None = None, *, timeout: float | None = None) -> R_co:  # noqa: ASYNC109  as futures have it
         """Wait until the run has completed, failed or been cancelled, also across a pause, and return what it returned, as a copy.
 
         Args:
@@ -97,7 +105,8 @@ class RunHandle:
             raise RunFailedError(self.run.id, dict(self.run.error or {}))
         if self.run.status is WorkflowStatus.CANCELLED:
             raise RunCancelledError(self.run.id)
-        return self.run.result
+        result: R_co = self.run.result
+        return result
 
     async def wait(self) -> Workflow:
         """Waits until the run has completed, failed or been cancelled, or is paused, and gives it.

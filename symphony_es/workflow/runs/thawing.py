@@ -7,6 +7,7 @@ from typing import Any
 
 from symphony_es.core.state.boundary import is_object
 from symphony_es.core.state.tracking.live import kind_of
+from symphony_es.core.state.tracking.places import clone
 
 __all__ = ["thaw"]
 
@@ -24,5 +25,5 @@ def thaw(value: Any) -> Any:
     if is_object(value):
         return copy.deepcopy(value)
     if kind_of(value) == "part":
-        return type(value)._symphony_copy(value, None, 0)
+        return clone(value)
     return value

@@ -23,8 +23,9 @@ from symphony_es.core.state.restore import restore_manager
 from symphony_es.core.state.tracking.annotations import local_classes
 from symphony_es.core.state.tracking.declaring import as_dataclass, complete_init
 from symphony_es.core.state.tracking.hooks import find_hook
-from symphony_es.core.state.tracking.live import ATOMS, MISSING, UNOWNED, admit, attributes_of, kind_of, own, release
-from symphony_es.core.state.tracking.site import Site
+from symphony_es.core.state.tracking.live import ATOMS, MISSING, UNOWNED, attributes_of
+from symphony_es.core.state.tracking.places import Move, clone
+from symphony_es.core.state.tracking.site import Site, put_back
 from symphony_es.errors import EntityTypeError
 from symphony_es.events.changes import SET
 from symphony_es.events.identifiers import check_entity_id, check_entity_type, text_id, uuid7
@@ -132,7 +133,6 @@ def part(cls: type[T] | None = None, /, *, name: str | None = None, state_versio
         _install(made, spec, _make_part_setter(spec))
         made.__init__ = complete_init(made, own_init=own_init)
         made._symphony_owner = None
-        made._symphony_copy = classmethod(_copy_part)
         return made
 
     return declare if cls is None else declare(cls)
@@ -189,6 +189,7 @@ def _install(cls: Any, spec: ClassSpec, setter: Any) -> None:
     cls.__delattr__ = _refuse_delete
     _install_copying(cls)
     cls._symphony_key_of = _key_of
+    cls._symphony_undo = _undo
 
 
 def _default_the_id(cls: Any, *, own_init: bool) -> None:
@@ -261,14 +262,16 @@ def _make_part_setter(spec: ClassSpec) -> Any:
 def _set_node_field(node: Any, name: str, new: Any) -> None:
     held = attributes_of(node)
     with Site(node) as site:
-        live, plain = site.convert(new, name)
         old = held.get(name, MISSING)
-        if live is old and kind_of(live) in ("part", "container"):  # `x.items += [...]` assigns what it changed in place
+        if new is old and site.is_in_place(old):
             return
+        live, plain = site.convert(new, name)
+        changes = site.changes_at(name, old, live, plain)
+        site.replace((old,), [live])
         held[name] = live
-        own(live, node, name)
-        release(old)
-        site.recorded((SET, (*site.path, name), plain), (_put_back, node, name, old), live)
+        site.settle([(name, live)])
+        site.keep(changes, (node._symphony_undo, site.moves, name, old))
+        site.bring(live)
 
 
 def _set_id(node: Any, new: Any) -> None:
@@ -297,26 +300,23 @@ def _set_other(node: Any, name: str, new: Any) -> None:
 
 
 def _put_back(node: Any, name: str, old: Any) -> None:
-    release(node.__dict__.get(name))
+    """Undo an assignment that took nothing out of any place."""
+    node.__dict__[name] = old
+
+
+def _undo(self: Any, moves: list[Move], name: str, old: Any) -> None:
+    """Put a field back."""
+    left = self.__dict__.get(name)
     if old is MISSING:
-        node.__dict__.pop(name, None)
+        self.__dict__.pop(name, None)
     else:
-        node.__dict__[name] = old
-        own(old, node, name)
+        self.__dict__[name] = old
+    put_back(self, moves, [left], [] if old is MISSING else [(name, old)])
 
 
 def _key_of(self: Any, child: Any) -> Any:
-    return child._symphony_key
-
-
-def _copy_part(cls: Any, source: Any, world: Any, depth: int) -> Any:
-    made = cls.__new__(cls)
-    held = attributes_of(made)
-    for name in cls._symphony_spec.fields:
-        live = admit(source.__dict__[name], world, depth + 1)
-        held[name] = live
-        own(live, made, name)
-    return made
+    key = child._symphony_key
+    return key if self.__dict__.get(key) is child else MISSING
 
 
 def _refuse_delete(self: Any, name: str) -> None:
@@ -362,4 +362,4 @@ def _copied_state(self: Any) -> Mapping[str, Any]:
 
 def _set_copied_state(self: Any, state: Mapping[str, Any]) -> None:
     for name, item in state.items():
-        setattr(self, name, item)
+        setattr(self, name, clone(item))

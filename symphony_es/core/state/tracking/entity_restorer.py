@@ -7,8 +7,9 @@ from typing import Any
 
 from symphony_es.core.state.restore import EntityRestorer, RestorationContext
 from symphony_es.core.state.tracking.entity import ClassSpec
-from symphony_es.core.state.tracking.live import UNOWNED, admit, attributes_of, own, release
+from symphony_es.core.state.tracking.live import UNOWNED, admit, attributes_of, own
 from symphony_es.core.state.tracking.making import MAKERS, Making, default_of, enliven, new_object
+from symphony_es.core.state.tracking.places import detach
 from symphony_es.core.state.tracking.rebuilding import rebuilt
 from symphony_es.errors import RestorationError, UnknownValueError
 from symphony_es.events.references import EntityReference
@@ -97,7 +98,7 @@ class DeclaredEntityRestorer(EntityRestorer):
             raise UnknownValueError(making.unmade)
         held = attributes_of(obj)
         for name, live in made.items():
-            release(held.get(name))
+            detach(held.get(name), f"{self.entity_type}:{held.get('id')}")
             held[name] = live
             own(live, obj, name)
 

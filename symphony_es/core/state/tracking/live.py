@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from symphony_es.core.state.tracking.types import TypeTable
-from symphony_es.errors import UnstorableValueError
+from symphony_es.errors import UnrecordedChangeError, UnstorableValueError
 from symphony_es.events.references import EntityReference, Path
 from symphony_es.events.values import Encrypted, Redacted, Tagged, check_plain
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord
 
-__all__ = ["ATOMS", "MISSING", "UNOWNED", "admit", "attributes_of", "kind_of", "locate", "own", "plain_of", "release"]
+__all__ = ["ATOMS", "MISSING", "UNOWNED", "admit", "attributes_of", "kind_of", "locate", "own", "plain_of"]
 
 ATOMS = frozenset({type(None), bool, int, float, bytes, Decimal, UUID, date, timedelta, EntityReference, Redacted, Encrypted})
 """Types whose every value can be stored as it is; text and moments are looked at first."""
@@ -82,7 +82,7 @@ def admit(value: Any, world: Membership | None, depth: int = 0) -> Any:
     if kind == "entity":
         return value
     if kind in ("part", "container"):
-        return _admit_node(value, world, depth)
+        return _admit_node(value, world)
     if cls is tuple:
         return tuple(_admit_fixed(item, world, depth, index, "a tuple") for index, item in enumerate(value))
     if kind == "value":
@@ -108,10 +108,16 @@ def admit(value: Any, world: Membership | None, depth: int = 0) -> Any:
     raise UnstorableValueError((), _way_out(value))
 
 
-def _admit_node(value: Any, world: Membership | None, depth: int) -> Any:
-    """A part or a tracked container: adopted as it is while it belongs nowhere, copied when it has a place already."""
+def _admit_node(value: Any, world: Membership | None) -> Any:
+    """A part or a tracked container: itself, or a copy where it belongs to an entity and cannot be taken from it.
+
+    That is so for what is outside of the Symphony, and while the entity is another transaction's.
+    """
     _declared(type(value))
-    return value if value._symphony_owner is None else type(value)._symphony_copy(value, world, depth)
+    from symphony_es.core.state.tracking.places import clone  # it needs this module
+
+    record = record_above(value) if value._symphony_owner is not None else None
+    return value if record is None or (world is not None and world.may_take(record)) else clone(value)
 
 
 def _declared(cls: Any) -> Any:
@@ -228,43 +234,42 @@ def plain_at(item: Any, world: Membership | None, key: str | int) -> Any:
 
 
 def own(live: Any, owner: Any, key: str | int | None) -> None:
-    """Give a node its place; anything else has none."""
+    """Make something the owner of a node that stands there; what cannot change in place has no owner."""
     if type(live) not in UNOWNED and kind_of(live) in ("part", "container"):
         live._symphony_owner = owner
-        live._symphony_key = key
-
-
-def release(live: Any) -> None:
-    """Take a node's place away: its later changes are nobody's."""
-    if type(live) not in UNOWNED and kind_of(live) in ("part", "container"):
-        live._symphony_owner = None
+        live._symphony_key = key + owner._symphony_base if isinstance(owner, list) else key  # type: ignore[attr-defined]
 
 
 def locate(node: Any) -> tuple[EntityRecord | None, Path]:
-    """The record of the entity a node belongs to and the node's path in it; (None, ...) while it belongs to none."""
-    path: list[str | int] = []
+    """The record of the entity a node belongs to and the node's path in it; (None, ...) while it belongs to none.
+
+    Raises:
+        UnrecordedChangeError: the node is not where it was put: something has written past the methods of what held it.
+    """
+    path: list[Any] = []
+    start = node
     while True:
         if type(node)._symphony_kind == "entity":
             path.reverse()
-            return node.__dict__.get("_symphony_record"), tuple(path)
+            record: EntityRecord | None = node.__dict__.get("_symphony_record")
+            if record is not None and MISSING in path:
+                shown = path[: path.index(MISSING)]
+                raise UnrecordedChangeError(record.key, shown, f"a {type(start).__name__} was taken out there")
+            return record, tuple(path)
         owner = node._symphony_owner
-        if owner is None:
+        if owner is None or owner._symphony_kind == "detached":
             return None, ()
         path.append(owner._symphony_key_of(node))
         node = owner
 
 
 def refuse_cycle(node: Any, live: Any) -> None:
-    """Parts and containers form a tree: refuse a value that holds the node it is to be put into, or an owner of it.
+    """Parts and containers form a tree: refuse a value that holds the node it is to be put into.
 
     Raises:
         UnstorableValueError: it does. Nothing has changed.
     """
-    owners = set()
-    while node is not None and type(node)._symphony_kind != "entity":
-        owners.add(id(node))
-        node = node._symphony_owner
-    if owners and any(id(item) in owners for item in _walk(live)):
+    if type(node)._symphony_kind != "entity" and any(item is node for item in _walk(live)):
         raise UnstorableValueError((), "a part or container cannot contain itself; refer to entities, or copy it")
 
 

@@ -108,6 +108,7 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 def _list(plain: list[Any], making: Making) -> TrackedList:
     made = list.__new__(TrackedList)
     made._symphony_owner = made._symphony_key = None
+    made._symphony_base = 0
     list.extend(made, plain)
     if not UNOWNED.issuperset(map(type, plain)):
         for index, item in enumerate(plain):

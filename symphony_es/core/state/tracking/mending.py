@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.connect import connect
-from symphony_es.core.state.tracking.live import UNOWNED, kind_of, locate, own, plain_of, release
+from symphony_es.core.state.tracking.live import UNOWNED, kind_of, locate, own, plain_of, record_above
 from symphony_es.core.state.tracking.making import Making, enliven
+from symphony_es.core.state.tracking.places import detach, is_node
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.paths import value_at
 from symphony_es.events.references import find_references
@@ -100,28 +101,28 @@ def _made(plain: Any, world: Membership) -> Any:
 
 def _stand(owner: Any, held: dict[Any, Any], key: Any, live: Any) -> None:
     if held.get(key) is not live:
-        _leave(held.get(key), owner)
+        _detach(owner, [held.get(key)])
         held[key] = live
     own(live, owner, key)
 
 
-def _leave(member: Any, owner: Any) -> None:
-    """A node leaves its place, unless it has come to stand elsewhere."""
-    if type(member) not in UNOWNED and kind_of(member) in ("part", "container") and member._symphony_owner is owner:
-        release(member)
+def _detach(owner: Any, members: Iterable[Any]) -> None:
+    """What does not come back is not the entity's any more: whoever has it in hand is told so at its next change."""
+    record = record_above(owner)
+    for member in members:
+        if is_node(member) and member._symphony_owner is owner:  # else it has come to stand elsewhere
+            detach(member, record.key if record is not None else "its entity")
 
 
 def _refill_list(live: list[Any], members: list[Any]) -> None:
-    for member in live:
-        _leave(member, live)
+    _detach(live, live)
     list.__setitem__(live, slice(None), members)
     for index, member in enumerate(members):
         own(member, live, index)
 
 
 def _refill_dict(live: dict[Any, Any], members: dict[Any, Any]) -> None:
-    for member in live.values():
-        _leave(member, live)
+    _detach(live, live.values())
     dict.clear(live)
     dict.update(live, members)
     for key, member in members.items():

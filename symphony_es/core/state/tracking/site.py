@@ -1,27 +1,43 @@
 """One mutation of a live object: whether it may happen, what it stores, and how it is recorded.
 
-Everything that changes in place (an entity's or part's field, a tracked list, dict or set) goes through a `Site`.
+Everything that changes in place (an entity's or part's field, a tracked list, dict or set) goes through a `Site`, in the same order:
+convert what the user gives and check all of it, record the change, make it, add the entities that came with it. A refusal comes before
+anything has changed. Code of the user (iterables, sort keys, `__index__`) has run before the site is entered: inside, its world's lock
+is held.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+import threading
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
-from symphony_es.core.state.tracking.live import UNOWNED, admit, entities_in, locate, plain_of, record_above, refuse_cycle
-from symphony_es.errors import UnstorableValueError
-from symphony_es.events.changes import Change
+from symphony_es.core.state.tracking.edits import changes_between
+from symphony_es.core.state.tracking.live import UNOWNED, admit, entities_in, kind_of, locate, plain_of, record_above, refuse_cycle
+from symphony_es.core.state.tracking.places import (
+    Detached,
+    Move,
+    clone,
+    give_back,
+    is_node,
+    own_new,
+    place,
+    release,
+    settle,
+    stands_elsewhere,
+    take,
+)
+from symphony_es.errors import DetachedPartError, SymphonyError, UnstorableValueError
+from symphony_es.events.changes import SET, Change
 from symphony_es.events.references import Path
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord, Sink
 
-__all__ = ["Site", "build_at", "whole"]
+__all__ = ["Site", "build_at", "note_augmented", "put_back"]
 
 Undo = tuple[Any, ...]
-Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Site:
@@ -30,7 +46,7 @@ class Site:
     A node that belongs to no entity yet has a site without a record: values are converted, nothing is recorded.
     """
 
-    __slots__ = ("node", "path", "record", "sink", "world")
+    __slots__ = ("moves", "node", "path", "record", "sink", "world")
 
     def __init__(self, node: Any) -> None:
         self.node = node
@@ -38,24 +54,25 @@ class Site:
         self.path: Path = ()
         self.world: Membership | None = None
         self.sink: Sink | None = None
+        self.moves: list[Move] = []
 
     def __enter__(self) -> Self:
         record = record_above(self.node)
         while record is not None:
-            record.world.lock.acquire()
-            self.record, self.path = locate(self.node)  # where it is now that nobody else can move it
-            if self.record is record:
-                break
-            record.world.lock.release()
-            record = self.record
-        self.record = record
-        if record is not None:
-            self.world = record.world.around(record.obj)
+            lock = record.world.lock
+            lock.acquire()
             try:
-                self.sink = record.sink()
+                self.record, self.path = locate(self.node)  # where it is now that nobody else can move it
+                if self.record is record:
+                    self.world, self.sink = record.world.around(record.obj), record.sink()
+                    return self
             except BaseException:
-                record.world.lock.release()
+                self.record = None
+                lock.release()
                 raise
+            lock.release()
+            record = self.record
+        _refuse_detached(self.node)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -64,27 +81,140 @@ class Site:
 
     def convert(self, value: Any, key: Any) -> tuple[Any, Any]:
         """The live and the plain form of a value that is to stand under `key`; a refusal names entity and path."""
-        try:
-            live = admit(value, self.world)
-            if type(live) in UNOWNED:
-                return live, live
-            refuse_cycle(self.node, live)
-            if self.world is not None:
-                for found in entities_in(live):
-                    self.world.check_referred(found)
-            return live, plain_of(live, self.world) if self.sink is not None else None
-        except UnstorableValueError as error:
-            raise error.within(self.record.key if self.record else None, (*self.path, key)) from None
+        if type(value) in UNOWNED:
+            ((live, plain),) = self._convert_each([(key, value)], [])
+            return live, plain
+        ((live, plain),) = self.convert_all([(key, value)])
+        return live, plain
 
-    def recorded(self, change: Change, undo: Undo, *brought: Any) -> None:
-        """Record a change that has been made, and add the entities that came with it."""
+    def convert_all(self, values: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        """The same for several, by key, checked together: nothing of them is refused later."""
+        found: list[Any] = []
+        converted = self._convert_each(values, found)
+        if found and self.world is not None:
+            self.world.check_referred(found)
+        return converted
+
+    def _convert_each(self, values: Iterable[tuple[Any, Any]], found: list[Any]) -> list[tuple[Any, Any]]:
+        converted: list[tuple[Any, Any]] = []
+        for key, value in values:
+            try:
+                live = admit(value, self.world)
+                if type(live) in UNOWNED:
+                    converted.append((live, live))
+                    continue
+                refuse_cycle(self.node, live)
+                if self.world is not None:
+                    found += entities_in(live)
+                converted.append((live, plain_of(live, self.world) if self.sink is not None else None))
+            except UnstorableValueError as error:
+                raise error.within(self.record.key if self.record else None, (*self.path, key)) from None
+        return converted
+
+    def is_in_place(self, old: Any) -> bool:
+        """Whether a node that is put where it stands needs no more: what changed in it has been recorded."""
+        if not is_node(old):
+            return False
+        if getattr(_augmented, "node", None) == id(old):
+            _augmented.node = None  # `x.items += [...]` assigns what it has changed in place
+        return True
+
+    def changes_at(self, key: Any, old: Any, live: Any, plain: Any) -> list[Change]:
+        """The changes that put a value under a key where another one stands (or MISSING): the difference, where that is less."""
+        if self.sink is None:
+            return []
+        path = (*self.path, key)
+        if type(old) is type(live) and kind_of(live) == "container":
+            return changes_between(path, plain_of(old, self.world), plain, (old, live))
+        return [(SET, path, plain)]
+
+    def keep(self, changes: Sequence[Change], undo: Undo) -> None:
+        """Record changes that have been made together, and what undoes all of them."""
+        if self.sink is not None:
+            if not changes:
+                self.sink.note(undo)
+            elif len(changes) > 1:
+                self._check(changes, undo)
+            for change in changes:
+                self.sink.keep(change, undo)
+                undo = _NOTHING
+
+    def _check(self, changes: Sequence[Change], undo: Undo) -> None:
+        if self.world is None or self.record is None or self.world.restoring:
+            return
+        try:
+            self.world.check_changes(self.record, changes)
+        except SymphonyError as error:
+            undo[0](*undo[1:])
+            raise error.within(self.record.key) if isinstance(error, UnstorableValueError) else error from None
+
+    def replace(self, old: Iterable[Any], new: list[Any]) -> None:
+        """Before new values stand where old ones do: release those, and have copies stand where the new ones come from."""
+        take(self.node, old, new, self.moves, recorded=self.record is not None)
+
+    def settle(self, placed: Iterable[tuple[Any, Any]]) -> None:
+        """After values have been put under their keys: make the node their owner."""
+        for key, live in placed:
+            if type(live) in UNOWNED:
+                continue
+            if self.record is not None:
+                settle(live, self.node, key, self.world, self.moves)
+            else:
+                own_new(live, self.node, key)
+
+    def bring(self, *brought: Any) -> None:
+        """Add the entities that came with new values."""
         if self.sink is not None and self.world is not None:
-            self.sink.keep(change, undo)
             for live in brought:
                 if type(live) in UNOWNED:
                     continue
                 for found in entities_in(live):
                     self.world.adopt_referred(found)
+
+
+_augmented = threading.local()
+
+
+def note_augmented(node: Any) -> None:
+    """Note that an operator has changed a container in place: it is assigned next, to where it stands."""
+    _augmented.node = id(node)
+
+
+_NOTHING: Undo = (lambda: None,)
+
+
+def put_back(node: Any, moves: list[Move], left: Iterable[Any], came: Iterable[tuple[Any, Any]]) -> None:
+    """Undo one mutation, after the values have been put back: what stands there again is owned, what was taken from elsewhere goes back.
+
+    Args:
+        left: what has left the node.
+        came: what has come back, by key.
+    """
+    record = record_above(node)
+    returning = {id(live) for _, live in came}
+    for live in left:
+        if id(live) not in returning:
+            release(live, node)
+    for key, live in came:
+        if type(live) in UNOWNED:
+            continue
+        if record is None:
+            own_new(live, node, key)
+        elif stands_elsewhere(live, node):
+            copy = clone(live)  # somebody has put it elsewhere meanwhile
+            place(node, key, copy)
+            settle(copy, node, key, record.world, None)
+        else:
+            settle(live, node, key, record.world, None)
+    give_back(moves, record.world if record is not None else None)
+
+
+def _refuse_detached(node: Any) -> None:
+    start = node
+    while node is not None and node._symphony_kind != "entity":
+        node = node._symphony_owner
+        if type(node) is Detached:
+            raise DetachedPartError(node.where, type(start).__name__.removeprefix("Tracked"))
 
 
 def build_at(item: Any, world: Membership | None, depth: int, key: Any) -> Any:
@@ -93,14 +223,3 @@ def build_at(item: Any, world: Membership | None, depth: int, key: Any) -> Any:
         return admit(item, world, depth + 1)
     except UnstorableValueError as error:
         raise error.within(None, (key,)) from None
-
-
-def whole(method: Method) -> Method:
-    """Make a mutating method one step for other threads: what it looks at is still so when it changes it."""
-
-    @functools.wraps(method)
-    def call(self: Any, *arguments: Any, **named: Any) -> Any:
-        with Site(self):
-            return method(self, *arguments, **named)
-
-    return call  # type: ignore[return-value]

@@ -1,8 +1,7 @@
 """A dict that records its own changes; every mutating method of the builtin type is covered.
 
-Each method works in the same order: ask the entity's record whether the change may happen (it may belong to a transaction, or be
-refused), convert the new values, change the container, record the change together with what undoes it. A refusal leaves the
-container as it was.
+Each method works in the same order: run what is the user's (iterables, `==` of keys), ask the entity's record whether the change may
+happen, convert and check the new values, record the change, change the dict. A refusal leaves the dict as it was.
 """
 
 from __future__ import annotations
@@ -10,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from symphony_es.core.state.tracking.live import BUILDERS, MISSING, PLAIN_COPIES, own, plain_at, release
-from symphony_es.core.state.tracking.site import Site, build_at, whole
+from symphony_es.core.state.tracking.live import BUILDERS, MISSING, PLAIN_COPIES, plain_at
+from symphony_es.core.state.tracking.places import Move, own_new
+from symphony_es.core.state.tracking.site import Site, build_at, note_augmented, put_back
+from symphony_es.core.state.tracking.stored import stored
 from symphony_es.errors import UnstorableValueError
-from symphony_es.events.changes import REMOVE, SET
+from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.values import check_plain
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
 
 __all__ = ["TrackedDict"]
+
+_KEYS = frozenset({str, int})
 
 
 def check_key(key: Any) -> None:
@@ -48,94 +51,128 @@ class TrackedDict(dict[Any, Any]):
         for key, item in dict(items).items():
             check_key(key)
             live = build_at(item, world, depth, key)
-            own(live, self, key)
+            own_new(live, self, key)
             super().__setitem__(key, live)
 
-    @classmethod
-    def _symphony_copy(cls, source: Mapping[Any, Any], world: Membership | None, depth: int) -> TrackedDict:
-        return cls(source, world, depth)
-
     def _symphony_key_of(self, child: Any) -> Any:
-        return child._symphony_key
+        key = child._symphony_key
+        return key if super().get(key, MISSING) is child else MISSING
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         return dict, (dict(self),)
 
-    def _put(self, key: Any, live: Any) -> Any:
-        """Set or drop a key, unrecorded; returns what stood there, or MISSING."""
-        old = super().pop(key, MISSING) if live is MISSING else super().get(key, MISSING)
-        release(old)
-        if live is not MISSING:
-            super().__setitem__(key, live)
-            own(live, self, key)
-        return old
+    # -- one way in ---------------------------------------------------------------------------------------------------
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        with Site(self) as site:
+    def _stored(self, key: Any) -> Any:
+        """The key as it is stored: the one that equals what was given, or MISSING."""
+        if type(key) in _KEYS:
+            return key if key in self else MISSING
+        return stored(self, key)
+
+    def _new_key(self, key: Any) -> Any:
+        """The key that a value is put under: one that equals it and is there already, else itself."""
+        if type(key) in _KEYS:
+            return key
+        known = stored(self, key)
+        return key if known is MISSING else known
+
+    def _symphony_undo(self, moves: list[Move], before: dict[Any, Any]) -> None:
+        """Put back what stood under keys, or nothing."""
+        left = [super(TrackedDict, self).get(key, MISSING) for key in before]
+        for key, live in before.items():
+            if live is MISSING:
+                super().pop(key, None)
+            else:
+                super().__setitem__(key, live)
+        put_back(self, moves, left, [(key, live) for key, live in before.items() if live is not MISSING])
+
+    def _put(self, given: dict[Any, Any], site: Site) -> None:
+        """Set all given items: one mutation, of which nothing is done if anything of it is refused."""
+        for key in given:
             try:
                 check_key(key)
             except UnstorableValueError as error:
                 raise error.within(site.record.key if site.record else None, site.path) from None
-            live, plain = site.convert(value, key)
-            old = self._put(key, live)
-            site.recorded((SET, (*site.path, key), plain), (self._put, key, old), live)
+        changed = {}
+        for key, value in given.items():
+            old = super().get(key, MISSING)
+            if value is not old or not site.is_in_place(old):
+                changed[key] = value
+        converted = dict(zip(changed, site.convert_all(changed.items()), strict=True))
+        before = {key: super(TrackedDict, self).get(key, MISSING) for key in converted}
+        changes: list[Change] = []
+        for key, (live, plain) in converted.items():
+            changes += site.changes_at(key, before[key], live, plain)
+        new = [live for live, _ in converted.values()]
+        site.replace(before.values(), new)
+        for key, live in zip(converted, new, strict=True):
+            super().__setitem__(key, live)
+        site.settle(zip(converted, new, strict=True))
+        site.keep(changes, (self._symphony_undo, site.moves, before))
+        site.bring(*new)
 
-    @whole
-    def __delitem__(self, key: Any) -> None:
-        if key not in self:
-            raise KeyError(key)
+    def _drop(self, key: Any, site: Site) -> Any:
+        """Remove a key that is there, and return its value."""
+        old = super().__getitem__(key)
+        site.replace([old], [])
+        super().__delitem__(key)
+        site.keep([(REMOVE, (*site.path, key))], (self._symphony_undo, site.moves, {key: old}))
+        return old
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        key = self._new_key(key)
         with Site(self) as site:
-            old = self._put(key, MISSING)
-            site.recorded((REMOVE, (*site.path, key)), (self._put, key, old))
+            self._put({key: value}, site)
 
-    @whole
+    def __delitem__(self, key: Any) -> None:
+        known = self._stored(key)
+        with Site(self) as site:
+            if known is MISSING or known not in self:
+                raise KeyError(key)
+            self._drop(known, site)
+
     def pop(self, key: Any, /, *default: Any) -> Any:
         """Remove a key and return its value."""
-        if key not in self:
-            return super().pop(key, *default)
-        value = self[key]
-        del self[key]
-        return value
+        known = self._stored(key)
+        with Site(self) as site:
+            if known is MISSING or known not in self:
+                return super().pop(key, *default)
+            return self._drop(known, site)
 
-    @whole
     def popitem(self) -> tuple[Any, Any]:
         """Remove and return the last item."""
-        if not self:
-            raise KeyError("popitem(): dictionary is empty")
-        key = next(reversed(self))
-        return key, self.pop(key)
+        with Site(self) as site:
+            if not self:
+                raise KeyError("popitem(): dictionary is empty")
+            key = next(reversed(self))
+            return key, self._drop(key, site)
 
-    def _refill(self, items: Mapping[Any, Any]) -> None:
-        for key in list(self):
-            self._put(key, MISSING)
-        for key, live in items.items():
-            self._put(key, live)
-
-    @whole
     def clear(self) -> None:
         """Remove everything."""
-        if self:
-            with Site(self) as site:
+        with Site(self) as site:
+            if self:
                 old = dict(self)
-                self._refill({})
-                site.recorded((SET, site.path, {}), (self._refill, old))
+                site.replace(old.values(), [])
+                super().clear()
+                site.keep([(SET, site.path, {})], (self._symphony_undo, site.moves, old))
 
-    @whole
     def setdefault(self, key: Any, default: Any = None, /) -> Any:
         """The value under a key, which is set to the default when it is missing."""
-        if key not in self:
-            self[key] = default
-        return self[key]
+        key = self._new_key(key)
+        with Site(self) as site:
+            if key not in self:
+                self._put({key: default}, site)
+            return self[key]
 
-    @whole
     def update(self, *others: Any, **named: Any) -> None:
-        """Set all given items, one by one."""
-        for key, value in dict(*others, **named).items():
-            self[key] = value
+        """Set all given items, or none if one of them is refused."""
+        given = {self._new_key(key): value for key, value in dict(*others, **named).items()}
+        with Site(self) as site:
+            self._put(given, site)
 
-    @whole
-    def __ior__(self, other: Any) -> Self:
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]
         self.update(other)
+        note_augmented(self)
         return self
 
 

@@ -1,29 +1,27 @@
 """A set that records its own changes; every mutating method of the builtin type is covered.
 
-Each method works in the same order: ask the entity's record whether the change may happen (it may belong to a transaction, or be
-refused), convert the new values, change the container, record the change together with what undoes it. A refusal leaves the
-container as it was.
+Each method works in the same order: run what is the user's (iterables, `==` of members), ask the entity's record whether the change
+may happen, convert and check the new members, record the change, change the set. A refusal leaves the set as it was.
+
+What Python's `==` takes out of a set is recorded as it is stored: `{"red"}.discard(Colour.RED)` of a `StrEnum` discards the text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from symphony_es.core.state.tracking.live import BUILDERS, PLAIN_COPIES, entities_in, kind_of, plain_at, plain_of
-from symphony_es.core.state.tracking.site import Site, build_at, whole
+from symphony_es.core.state.tracking.live import BUILDERS, MISSING, PLAIN_COPIES, kind_of, plain_at, plain_of
+from symphony_es.core.state.tracking.site import Site, build_at, note_augmented
+from symphony_es.core.state.tracking.stored import stored
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import ADD, DISCARD, SET
-from symphony_es.events.values import check_plain
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
 
 __all__ = ["TrackedSet"]
-
-_HAVE_TWINS = frozenset({bool, int, float, Decimal, tuple})
-"""Types with values that are equal and not the same: 1, True and 1.0. What is stored has to be found, not what was given."""
 
 
 class TrackedSet(set[Any]):
@@ -41,123 +39,143 @@ class TrackedSet(set[Any]):
             _check_member(live)
             super().add(live)
 
-    @classmethod
-    def _symphony_copy(cls, source: Iterable[Any], world: Membership | None, depth: int) -> TrackedSet:
-        return cls(source, world, depth)
-
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         return set, (set(self),)
 
-    def _put(self, member: Any) -> None:
-        super().add(member)
+    # -- one way in ---------------------------------------------------------------------------------------------------
 
-    def _drop(self, member: Any) -> None:
-        super().discard(member)
+    def _symphony_undo(self, come: set[Any], gone: set[Any]) -> None:
+        """Take out what came, and put back what went."""
+        super().difference_update(come)
+        super().update(gone)
+
+    def _add_all(self, given: Sequence[Any], site: Site) -> None:
+        """Add members, or none if one of them is refused."""
+        converted = site.convert_all([("{}", member) for member in given])
+        for live, _ in converted:
+            try:
+                _check_member(live)
+            except UnstorableValueError as error:
+                raise error.within(site.record.key if site.record else None, (*site.path, "{}")) from None
+        for live, plain in converted:
+            if live not in self:
+                super().add(live)
+                site.keep([(ADD, site.path, plain)], (self._symphony_undo, {live}, set()))
+                site.bring(live)
+
+    def _drop_all(self, members: Iterable[Any], site: Site) -> None:
+        """Take out members, given as they are stored."""
+        for member in members:
+            if member in self:
+                plain = plain_of(member, site.world) if site.sink is not None else None
+                super().discard(member)
+                site.keep([(DISCARD, site.path, plain)], (self._symphony_undo, set(), {member}))
 
     def add(self, member: Any, /) -> None:
         """Add a member."""
         with Site(self) as site:
-            live, plain = site.convert(member, "{}")
-            _check_member(live)
-            if live not in self:
-                super().add(live)
-                site.recorded((ADD, site.path, plain), (self._drop, live), live)
+            self._add_all([member], site)
 
-    @whole
     def discard(self, member: Any, /) -> None:
         """Remove a member if it is there."""
-        if member in self:
+        known = stored(self, member)
+        if known is not MISSING:
             with Site(self) as site:
-                stored = next(item for item in self if item == member) if type(member) in _HAVE_TWINS else member
-                super().discard(member)
-                site.recorded((DISCARD, site.path, plain_of(stored, site.world)), (self._put, stored))
+                self._drop_all([known], site)
 
-    @whole
     def remove(self, member: Any, /) -> None:
         """Remove a member; KeyError when it is not there."""
-        if member not in self:
-            raise KeyError(member)
-        self.discard(member)
+        known = stored(self, member)
+        with Site(self) as site:
+            if known is MISSING or known not in self:
+                raise KeyError(member)
+            self._drop_all([known], site)
 
-    @whole
     def pop(self) -> Any:
         """Remove and return some member."""
-        if not self:
-            raise KeyError("pop from an empty set")
-        member = next(iter(self))
-        self.discard(member)
-        return member
+        with Site(self) as site:
+            if not self:
+                raise KeyError("pop from an empty set")
+            member = next(iter(self))
+            self._drop_all([member], site)
+            return member
 
-    @whole
     def clear(self) -> None:
         """Remove everything."""
-        if self:
-            with Site(self) as site:
+        with Site(self) as site:
+            if self:
                 old = set(self)
-                self._refill(set())
-                site.recorded((SET, site.path, set()), (self._refill, old))
+                super().clear()
+                site.keep([(SET, site.path, set())], (self._symphony_undo, set(), old))
 
-    def _refill(self, members: set[Any]) -> None:
-        super().clear()
-        super().update(members)
-
-    @whole
     def update(self, *others: Iterable[Any]) -> None:
-        """Add all members of the others."""
-        for member in [member for other in others for member in other]:
-            self.add(member)
+        """Add all members of the others, or none if one of them is refused."""
+        given = [member for other in others for member in other]
+        with Site(self) as site:
+            self._add_all(given, site)
 
-    @whole
     def difference_update(self, *others: Iterable[Any]) -> None:
         """Remove all members of the others."""
-        for member in [member for other in others for member in other]:
-            self.discard(member)
+        doomed = [stored(self, member) for other in others for member in other]
+        with Site(self) as site:
+            self._drop_all([member for member in doomed if member is not MISSING], site)
 
-    @whole
     def intersection_update(self, *others: Iterable[Any]) -> None:
         """Keep what all others have as well."""
-        self.difference_update(set(self).difference(set(self).intersection(*others)))
+        kept = set(self).intersection(*others)
+        doomed = [member for member in self if member not in kept]
+        with Site(self) as site:
+            self._drop_all(doomed, site)
 
-    @whole
     def symmetric_difference_update(self, other: Iterable[Any], /) -> None:
         """Keep what exactly one of the two has."""
-        members = set(other)
-        common = members & self
-        self.update(members - common)
-        self.difference_update(common)
+        doomed: list[Any] = []
+        new: list[Any] = []
+        for member in dict.fromkeys(other):
+            known = stored(self, member)
+            (new if known is MISSING else doomed).append(member if known is MISSING else known)
+        with Site(self) as site:
+            self._add_all(new, site)
+            self._drop_all(doomed, site)
 
-    @whole
-    def __ior__(self, other: Any) -> Self:
-        self.update(_as_set(other))
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]
+        result: Self = self._augmented(TrackedSet.update, other)
+        return result
+
+    def __isub__(self, other: Any) -> Self:  # type: ignore[misc]
+        result: Self = self._augmented(TrackedSet.difference_update, other)
+        return result
+
+    def __iand__(self, other: Any) -> Self:  # type: ignore[misc]
+        result: Self = self._augmented(TrackedSet.intersection_update, other)
+        return result
+
+    def __ixor__(self, other: Any) -> Self:  # type: ignore[misc]
+        result: Self = self._augmented(TrackedSet.symmetric_difference_update, other)
+        return result
+
+    def _augmented(self, method: Any, other: Any) -> Any:
+        """What an operator with `=` does; with what is no set, Python tries the other's operator, as for `set |= dict.keys()`."""
+        if not isinstance(other, (set, frozenset)):
+            return NotImplemented
+        method(self, other)
+        note_augmented(self)
         return self
-
-    @whole
-    def __isub__(self, other: Any) -> Self:
-        self.difference_update(_as_set(other))
-        return self
-
-    @whole
-    def __iand__(self, other: Any) -> Self:
-        self.intersection_update(_as_set(other))
-        return self
-
-    @whole
-    def __ixor__(self, other: Any) -> Self:
-        self.symmetric_difference_update(_as_set(other))
-        return self
-
-
-def _as_set(other: Any) -> Iterable[Any]:
-    if not isinstance(other, (set, frozenset)):
-        raise TypeError(f"a set operator needs a set, not {type(other).__name__}")
-    return other
 
 
 def _check_member(live: Any) -> None:
     if kind_of(live) in ("part", "container"):
         raise UnstorableValueError((), f"a {type(live).__name__} can change in place and cannot be a member of a set")
-    if type(live) in (float, tuple) and not entities_in(live):
-        check_plain({live})
+    if _holds_nan(live):
+        raise UnstorableValueError((), "NaN cannot be a member of a set: it equals nothing, so it could never be removed")
+
+
+def _holds_nan(live: Any) -> bool:
+    if type(live) is tuple:
+        return any(map(_holds_nan, live))
+    if kind_of(live) == "value":
+        return any(_holds_nan(getattr(live, name)) for name in type(live)._symphony_spec.fields)
+    return (type(live) is float and live != live) or (type(live) is Decimal and live.is_nan())
 
 
 def _plain_members(live: TrackedSet, world: Membership | None) -> Iterator[Any]:
