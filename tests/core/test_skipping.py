@@ -22,7 +22,7 @@ ROUNDS = 6
 
 
 @entity
-class Ledger:
+class SkippedLedger:
     """An entity with some history."""
 
     id: str = ""
@@ -32,7 +32,7 @@ class Ledger:
 async def written(directory: Path) -> Path:
     """Three entities, whose events take turns: that of entity i in round r is at position 3r + i + 1."""
     async with Symphony(directory) as symphony:
-        ledgers = [symphony.entities.add(Ledger(id=name)) for name in NAMES]
+        ledgers = [symphony.entities.add(SkippedLedger(id=name)) for name in NAMES]
         await symphony.flush()
         for number in range(1, ROUNDS):
             for ledger in ledgers:
@@ -65,7 +65,7 @@ def gone(database: Path, position: int) -> None:
 
 def renamed(database: Path, position: int) -> None:
     """The event says that it is another entity's, which there is."""
-    change(database, f"UPDATE stored_events SET originator_id = 'Ledger:c', originator_version = 99 WHERE position = {position}")
+    change(database, f"UPDATE stored_events SET originator_id = 'SkippedLedger:c', originator_version = 99 WHERE position = {position}")
 
 
 def nameless(database: Path, position: int) -> None:
@@ -111,17 +111,17 @@ async def test_one_damaged_event(
         told = await symphony.resume()
         assert symphony.last_resume is told
         assert not told.complete
-        assert {symphony.entities.get(f"Ledger:{name}").n for name in "ac" if f"Ledger:{name}" not in told.damaged} == {ROUNDS - 1}
+        assert {symphony.entities.get(f"SkippedLedger:{name}").n for name in "ac" if f"SkippedLedger:{name}" not in told.damaged} == {ROUNDS - 1}
         marks = {damage.position for damage in told.damaged.values()}
         assert position in marks
-        if "Ledger:b" in told.damaged:
-            assert told.damaged["Ledger:b"].version in (round_number + 1, round_number + 2)
-            assert set(told.damaged) <= {"Ledger:b", f"symphony.Damaged:{position}"}
+        if "SkippedLedger:b" in told.damaged:
+            assert told.damaged["SkippedLedger:b"].version in (round_number + 1, round_number + 2)
+            assert set(told.damaged) <= {"SkippedLedger:b", f"symphony.Damaged:{position}"}
         else:  # its last event is gone, and nobody can tell that it was its
             assert round_number == ROUNDS - 1
             assert set(told.damaged) == {f"symphony.Damaged:{position}"}
         for key, mark in told.damaged.items():
-            if key.startswith("Ledger:"):
+            if key.startswith("SkippedLedger:"):
                 versions = await symphony.history(key)
                 assert next(found.version for found in versions if found.damage is not None) == mark.version
                 alone = await symphony.state_history.entity_at(key, symphony.log.head)
@@ -142,22 +142,23 @@ async def test_all_that_is_damaged_at_once_and_a_snapshot_of_it(tmp_path: Path) 
     symphony = Symphony({"state_dir": str(directory), "skip_damaged": True}, persistence_enabled=True)
     async with symphony:
         told = await symphony.resume()
-        assert {key: (mark.version, mark.position) for key, mark in told.damaged.items()} == {"Ledger:b": (2, 5), "Ledger:c": (3, 9)}
-        symphony.entities.get("Ledger:a").n = 70
+        marks = {key: (mark.version, mark.position) for key, mark in told.damaged.items()}
+        assert marks == {"SkippedLedger:b": (2, 5), "SkippedLedger:c": (3, 9)}
+        symphony.entities.get("SkippedLedger:a").n = 70
         with pytest.raises(EntityDamagedError):
-            symphony.entities.add(Ledger(id="b"))
-        repaired = await symphony.entities.repair("Ledger:b")
+            symphony.entities.add(SkippedLedger(id="b"))
+        repaired = await symphony.entities.repair("SkippedLedger:b")
         assert repaired.n == 0
         repaired.n = 71
         await symphony.flush()
-        assert [event.version for event in await symphony.log.read_entity("Ledger:b")] == list(range(1, ROUNDS + 3))
+        assert [event.version for event in await symphony.log.read_entity("SkippedLedger:b")] == list(range(1, ROUNDS + 3))
         await symphony._opened.snapshotter.take(symphony.log.head)  # type: ignore[union-attr]
     async with Symphony(directory) as symphony:
         told = await symphony.resume()
-        assert set(told.damaged) == {"Ledger:c"}
-        assert (symphony.entities.get("Ledger:a").n, symphony.entities.get("Ledger:b").n) == (70, 71)
+        assert set(told.damaged) == {"SkippedLedger:c"}
+        assert (symphony.entities.get("SkippedLedger:a").n, symphony.entities.get("SkippedLedger:b").n) == (70, 71)
         with pytest.raises(DamagedEventError):
-            await symphony.history("Ledger:c")
+            await symphony.history("SkippedLedger:c")
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -165,7 +166,7 @@ async def test_random_damages(tmp_path: Path, seed: int) -> None:
     """Flipped bits, zeroed sectors, copied and cut pages: who is not marked has the right state, if all owners are known."""
     directory = tmp_path / "log"
     async with Symphony(directory) as symphony:
-        ledgers = [symphony.entities.add(Ledger(id=str(number))) for number in range(20)]
+        ledgers = [symphony.entities.add(SkippedLedger(id=str(number))) for number in range(20)]
         for number in range(1, 12):
             for ledger in ledgers:
                 ledger.n = number
@@ -184,7 +185,7 @@ async def test_random_damages(tmp_path: Path, seed: int) -> None:
         told = await symphony.resume()
         unknown = any(key.startswith("symphony.Damaged:") for key in told.damaged)
         for number in range(20):
-            key = f"Ledger:{number}"
+            key = f"SkippedLedger:{number}"
             if key in told.damaged or unknown:
                 continue
             assert symphony.entities.get(key).n == 11
@@ -201,12 +202,12 @@ async def test_a_whole_log_with_the_setting(tmp_path: Path) -> None:
         told = await symphony.resume()
         assert told.complete
         assert symphony.log.skipped() == []
-        symphony.entities.get("Ledger:a").n = 9
-        symphony.entities.add(Ledger(id="d", n=1))
+        symphony.entities.get("SkippedLedger:a").n = 9
+        symphony.entities.add(SkippedLedger(id="d", n=1))
         await symphony.flush()
-        assert len(await symphony.history("Ledger:a")) == ROUNDS + 1
-        assert sorted(await symphony.log.alive_keys("Ledger")) == [f"Ledger:{name}" for name in "abcd"]
-        assert "Ledger" in symphony.log.entity_types_now()
+        assert len(await symphony.history("SkippedLedger:a")) == ROUNDS + 1
+        assert sorted(await symphony.log.alive_keys("SkippedLedger")) == [f"SkippedLedger:{name}" for name in "abcd"]
+        assert "SkippedLedger" in symphony.log.entity_types_now()
     finally:
         await symphony.close()
     assert (await verify(directory)).ok
