@@ -65,11 +65,11 @@ def state_dir(given: argparse.Namespace) -> Path:
 
 
 @asynccontextmanager
-async def reading(given: argparse.Namespace) -> AsyncIterator[OpenedLog]:
+async def reading(given: argparse.Namespace, *, skip_damaged: bool = False) -> AsyncIterator[OpenedLog]:
     """The log, open for reading: nothing is written, and another process may write it meanwhile."""
     from symphony_es.core.state.opening import open_to_read
 
-    opened = await open_to_read(state_dir(given))
+    opened = await open_to_read(state_dir(given), skip_damaged=skip_damaged)
     try:
         yield opened
     finally:
