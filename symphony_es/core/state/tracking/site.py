@@ -27,8 +27,10 @@ from symphony_es.core.state.tracking.places import (
     stands_elsewhere,
     take,
 )
+from symphony_es.core.state.tracking.unrecorded import is_recorded, record_as_it_is, recorded_at, refuse_others
 from symphony_es.errors import DetachedPartError, SymphonyError, UnstorableValueError
 from symphony_es.events.changes import SET, Change
+from symphony_es.events.paths import value_at
 from symphony_es.events.references import Path
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class Site:
     A node that belongs to no entity yet has a site without a record: values are converted, nothing is recorded.
     """
 
-    __slots__ = ("moves", "node", "path", "record", "sink", "world")
+    __slots__ = ("moves", "node", "path", "record", "recorded", "sink", "world")
 
     def __init__(self, node: Any) -> None:
         self.node = node
@@ -54,6 +56,7 @@ class Site:
         self.path: Path = ()
         self.world: Membership | None = None
         self.sink: Sink | None = None
+        self.recorded: Any = None  # what was recorded of a container that is an entity's
         self.moves: list[Move] = []
 
     def __enter__(self) -> Self:
@@ -65,6 +68,8 @@ class Site:
                 self.record, self.path = locate(self.node)  # where it is now that nobody else can move it
                 if self.record is record:
                     self.world, self.sink = record.world.around(record.obj), record.sink()
+                    if self.node._symphony_kind == "container":
+                        self.recorded = recorded_at(record, self.path, self.node)
                     return self
             except BaseException:
                 self.record = None
@@ -111,13 +116,22 @@ class Site:
                 raise error.within(self.record.key if self.record else None, (*self.path, key)) from None
         return converted
 
-    def is_in_place(self, old: Any) -> bool:
-        """Whether a node that is put where it stands needs no more: what changed in it has been recorded."""
+    def is_in_place(self, old: Any, key: Any) -> bool:
+        """Whether a node that is put where it stands needs no more. What was written into a container past its methods is recorded."""
         if not is_node(old):
             return False
         if getattr(_augmented, "node", None) == id(old):
             _augmented.node = None  # `x.items += [...]` assigns what it has changed in place
+        elif kind_of(old) == "container" and self.record is not None and self.record.shadow is not None and not self.record.world.restoring:
+            plain = value_at(self.record.shadow, (*self.path, key))
+            if not is_recorded(old, plain, self.record.world):
+                record_as_it_is(old, plain, self.record)
         return True
+
+    def refuse_others(self, held: Iterable[Any], recorded: Iterable[Any]) -> None:
+        """Refuse a change at members of a container that are others than those recorded; see `unrecorded`."""
+        if self.record is not None:
+            refuse_others(self.record, self.path, held, recorded)
 
     def changes_at(self, key: Any, old: Any, live: Any, plain: Any) -> list[Change]:
         """The changes that put a value under a key where another one stands (or MISSING): the difference, where that is less."""
