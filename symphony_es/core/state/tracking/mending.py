@@ -67,7 +67,9 @@ def _fill(live: Any, plain: Any, owner: Any, world: Membership) -> Any:
     if kind == "container":
         if isinstance(live, list) and type(plain) is list:
             if len(live) != len(plain) or any(_fill(one, item, live, world) is not one for one, item in zip(live, plain, strict=True)):
-                members = [_fill(live[at], item, live, world) if at < len(live) else made_of_plain(item, world) for at, item in enumerate(plain)]
+                members = [
+                    _fill(live[at], item, live, world) if at < len(live) else made_of_plain(item, world) for at, item in enumerate(plain)
+                ]
                 _refill_list(live, members)
             return live
         if isinstance(live, dict) and type(plain) is dict:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from symphony_es.core.state.tracking.edits import changes_between
-from symphony_es.core.state.tracking.live import UNOWNED, admit, entities_in, kind_of, locate, plain_of, record_above, refuse_cycle
+from symphony_es.core.state.tracking.live import MISSING, UNOWNED, admit, entities_in, kind_of, locate, plain_of, record_above, refuse_cycle
 from symphony_es.core.state.tracking.places import (
     Detached,
     Move,
@@ -27,7 +27,7 @@ from symphony_es.core.state.tracking.places import (
     stands_elsewhere,
     take,
 )
-from symphony_es.core.state.tracking.unrecorded import is_recorded, record_as_it_is, recorded_at, refuse_others
+from symphony_es.core.state.tracking.unrecorded import is_recorded, record_as_it_is, recorded_at, refuse_other
 from symphony_es.errors import DetachedPartError, SymphonyError, UnstorableValueError
 from symphony_es.events.changes import SET, Change
 from symphony_es.events.paths import value_at
@@ -128,10 +128,12 @@ class Site:
                 record_as_it_is(old, plain, self.record)
         return True
 
-    def refuse_others(self, held: Iterable[Any], recorded: Iterable[Any]) -> None:
-        """Refuse a change at members of a container that are others than those recorded; see `unrecorded`."""
-        if self.record is not None:
-            refuse_others(self.record, self.path, held, recorded)
+    def expect(self, held: Any, key: Any) -> None:
+        """Refuse a change where a container holds something else than was recorded there; see `unrecorded`."""
+        recorded = self.recorded
+        there = recorded.get(key, MISSING) if type(recorded) is dict else recorded[key]
+        if held is not there and self.record is not None:
+            refuse_other(self.record, self.path, held, there)
 
     def changes_at(self, key: Any, old: Any, live: Any, plain: Any) -> list[Change]:
         """The changes that put a value under a key where another one stands (or MISSING): the difference, where that is less."""

@@ -101,7 +101,8 @@ class TrackedDict(dict[Any, Any]):
         converted = dict(zip(changed, site.convert_all(changed.items()), strict=True))
         before = {key: super(TrackedDict, self).get(key, MISSING) for key in converted}
         if site.recorded is not None:
-            site.refuse_others(before.values(), [site.recorded.get(key, MISSING) for key in converted])
+            for key, item in before.items():
+                site.expect(item, key)
         changes: list[Change] = []
         for key, (live, plain) in converted.items():
             changes += site.changes_at(key, before[key], live, plain)
@@ -117,7 +118,7 @@ class TrackedDict(dict[Any, Any]):
         """Remove a key that is there, and return its value."""
         old = super().__getitem__(key)
         if site.recorded is not None:
-            site.refuse_others([old], [site.recorded.get(key, MISSING)])
+            site.expect(old, key)
         site.replace([old], [])
         super().__delitem__(key)
         site.keep([(REMOVE, (*site.path, key))], (self._symphony_undo, site.moves, {key: old}))

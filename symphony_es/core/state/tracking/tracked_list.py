@@ -95,8 +95,9 @@ class TrackedList(list[Any]):
     def _replace(self, site: Site, start: int, stop: int, live: list[Any], changes: Sequence[Change]) -> None:
         """Record changes that put live values in the place of self[start:stop], and do so."""
         old = super().__getitem__(slice(start, stop))
-        if site.recorded is not None and old:
-            site.refuse_others(old, site.recorded[start:stop])
+        if site.recorded is not None:
+            for at, item in enumerate(old, start):
+                site.expect(item, at)
         site.replace(old, live)
         self._fill(start, stop, live)
         site.settle(enumerate(live, start))

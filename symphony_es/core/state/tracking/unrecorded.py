@@ -1,16 +1,16 @@
 """What was written past the methods of a tracked list, dict or set (`heapq`, `list.append(x.items, …)`, `exec` in a dict).
 
-A subclass of a builtin type cannot keep C functions out. So a container is compared with what was recorded of it where its next change is
-recorded: the number of its members, the first and the last one, and those at the place of the change. That costs what the change costs. Whoever assigns the container to
-its own place says that it shall be recorded as it is.
+A subclass of a builtin type cannot keep C functions out. So a container is compared with what was recorded of it where its next change
+is recorded: the number of its members, the first and the last one, and those at the place of the change. That costs what the change
+costs. Whoever assigns the container to its own place says that it shall be recorded as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.tracking.live import UNOWNED, own, plain_of
+from symphony_es.core.state.tracking.live import MISSING, UNOWNED, own, plain_of
 from symphony_es.errors import UnrecordedChangeError, UnstorableValueError
 from symphony_es.events.paths import value_at
 from symphony_es.events.references import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord
 
-__all__ = ["is_recorded", "record_as_it_is", "recorded_at", "refuse_others"]
+__all__ = ["is_recorded", "record_as_it_is", "recorded_at", "refuse_other"]
 
 
 def recorded_at(record: EntityRecord, path: Path, node: Any) -> Any:
@@ -34,25 +34,25 @@ def recorded_at(record: EntityRecord, path: Path, node: Any) -> Any:
     shadow = record.shadow
     if shadow is None or record.world.restoring:
         return None
-    recorded = shadow.get(path[0]) if len(path) == 1 else value_at(shadow, path)
+    recorded = value_at(shadow, path)
     if not isinstance(recorded, (list, dict, set)):
         raise UnrecordedChangeError(record.key, path, f"nothing is recorded of this {_name(node)}; it was put there")
     if len(recorded) != len(node):
         raise UnrecordedChangeError(record.key, path, f"it has {len(node)} members instead of {len(recorded)}; it was changed")
     if type(recorded) is list and recorded and (node[0] is not recorded[0] or node[-1] is not recorded[-1]):
-        refuse_others(record, path, (node[0], node[-1]), (recorded[0], recorded[-1]))  # a heap, or what is sorted, begins otherwise
+        for at in (0, -1):  # a heap, or what is sorted, begins otherwise
+            refuse_other(record, path, node[at], recorded[at])
     return recorded
 
 
-def refuse_others(record: EntityRecord, path: Path, held: Iterable[Any], recorded: Iterable[Any]) -> None:
-    """Refuse a change at members that are others than those recorded. Only plain members are looked at: others know their places.
+def refuse_other(record: EntityRecord, path: Path, held: Any, recorded: Any) -> None:
+    """Refuse a change at a member that is another one than was recorded. Only plain members are looked at: others know their places.
 
     Raises:
-        UnrecordedChangeError: one is another.
+        UnrecordedChangeError: it is another.
     """
-    for one, other in zip(held, recorded, strict=False):
-        if one is not other and type(one) in UNOWNED and not plain_equal(one, other):
-            raise UnrecordedChangeError(record.key, path, f"it holds {one!r} where {other!r} was recorded; it was changed")
+    if (held is MISSING) is not (recorded is MISSING) or (type(held) in UNOWNED and not plain_equal(held, recorded)):
+        raise UnrecordedChangeError(record.key, path, "a member at the place of the change is another one; it was changed")
 
 
 def is_recorded(live: Any, plain: Any, world: Membership) -> bool:
@@ -64,7 +64,7 @@ def is_recorded(live: Any, plain: Any, world: Membership) -> bool:
 
 
 def record_as_it_is(node: Any, plain: Any, record: EntityRecord) -> None:
-    """Record what was written into a container past its methods; what it holds now gets a place there, and no member becomes another object.
+    """Record what was written into a container past its methods; what it holds now gets a place there, and stays the objects it is.
 
     It is first given the members that were recorded, and is then changed by its methods, so that a rollback puts back those.
 
@@ -80,7 +80,9 @@ def record_as_it_is(node: Any, plain: Any, record: EntityRecord) -> None:
         _again(lambda: node.__setitem__(slice(None), held), lambda: list.__setitem__(node, slice(None), held))
     elif isinstance(node, dict) and type(plain) is dict:
         items = dict(node)
-        before = {key: items[key] if key in items and _is(items[key], item, world) else _new(item, world) for key, item in plain.items()}
+        before = {
+            key: items[key] if key in items and _is(items[key], item, world) else _new(item, world) for key, item in plain.items()
+        }
         _refill(node, before)
         for key, member in before.items():
             own(member, node, key)
