@@ -119,7 +119,7 @@ class Symphony:
         last_load: the report of the last `entities.load` or `load_all` that read the log, or None.
     """
 
-    _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "resume")
+    _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "skip_damaged", "resume")
 
     def __init__(
         self,
@@ -200,6 +200,7 @@ class Symphony:
         memory_events: int | None = None,
         force_network_fs: bool | None = None,
         ignore_anchor: bool | None = None,
+        skip_damaged: bool | None = None,
     ) -> Self:
         """Open the log, creating what is missing; a log that has entities is opened, and nothing is restored yet.
 
@@ -209,6 +210,9 @@ class Symphony:
             memory_events: without persistence: how many events are kept, 100,000 by default; older ones become a base state.
             force_network_fs: open a log on a network file system, whose locks cannot be trusted.
             ignore_anchor: open a log that is shorter than its snapshots, or differs from them.
+            skip_damaged: open a log of which events are damaged or missing: each marks its entity as damaged from that version on
+                (`last_resume.damaged`), for all that this Symphony reads, and nobody else; where nobody can tell whose it was, the key is
+                `symphony.Damaged:POSITION`. The file stays as it is. The whole log is read once.
 
         Returns:
             this Symphony. Repeating the call with the same directory changes nothing.
@@ -229,7 +233,7 @@ class Symphony:
                 return self
             if chosen is not None and not self.persistence_enabled:
                 raise ConfigurationError("state_dir needs persistence: create the Symphony with persistence_enabled=True")
-            opened = await self._open(chosen, memory_events, force_network_fs, ignore_anchor)
+            opened = await self._open(chosen, memory_events, force_network_fs, ignore_anchor, skip_damaged)
             self._opened, self._lifetime = opened, Lifetime(opened, self)
             try:
                 await self._populate(self._setting("resume", resume, None))
@@ -239,18 +243,25 @@ class Symphony:
         return self
 
     async def _open(
-        self, chosen: str | Path | None, memory_events: int | None, force_network_fs: bool | None, ignore_anchor: bool | None
+        self,
+        chosen: str | Path | None,
+        memory_events: int | None,
+        force_network_fs: bool | None,
+        ignore_anchor: bool | None,
+        skip_damaged: bool | None,
     ) -> OpenedLog:
         if not self.persistence_enabled:
             return open_in_memory(self._setting("memory_events", memory_events, 100_000))
         directory = _absolute(chosen if chosen is not None else DEFAULT_STATE_DIR)
+        skips = self._setting("skip_damaged", skip_damaged, False)
         if self.read_only:
-            return await open_to_read(directory)
+            return await open_to_read(directory, skip_damaged=skips)
         opening = partial(
             open_on_disk,
             directory,
             force_network_fs=self._setting("force_network_fs", force_network_fs, False),
             ignore_anchor=self._setting("ignore_anchor", ignore_anchor, False),
+            skip_damaged=skips,
         )
         try:
             return await opening()

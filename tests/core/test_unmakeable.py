@@ -103,7 +103,8 @@ async def written(symphony: Symphony) -> None:
     """A gauge, a meter, and a reading that refers to both, by the first release."""
     release(symphony)
     meter = restore_manager.restorer_for("Meter")
-    assert meter is not None and meter.restored_class is not None
+    assert meter is not None
+    assert meter.restored_class is not None
     gauge, made = symphony.entities.add(Gauge("1", 7)), symphony.entities.add(meter.restored_class(id="1", level=7))
     symphony.entities.add(Reading(id="r", source=[gauge, made]))
     await symphony.flush()
@@ -149,7 +150,7 @@ async def test_the_others_come_back(kind: str, reopen: Opener) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_reader_that_follows_newer_code_goes_on(kind: str, tmp_path: Path) -> None:
     """Following is not ended by an entity that this code makes no object of; the others are followed, and nobody waits for ever."""
-    name, options, words = KINDS[kind]
+    name, options, _words = KINDS[kind]
     async with Symphony(tmp_path) as writer:
         await written(writer)
         async with Symphony(tmp_path, read_only=True, follow=True) as reader:

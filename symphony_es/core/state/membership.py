@@ -18,7 +18,7 @@ from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
 from symphony_es.core.state.shadow import check_form, referred_keys
 from symphony_es.core.state.tracking.capture import plain_state
-from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at
+from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at, track
 from symphony_es.core.state.tracking.places import Move, give_back, settle_members
 from symphony_es.core.state.transactions import Scope, Transaction, open_scope_of, scope_of
 from symphony_es.errors import (
@@ -405,6 +405,8 @@ class Membership(Inherited):
                 if known[1] is not item:
                     raise EntityExistsError(reference.key, "two objects have the same type and id")
                 continue
+            if kind_of(item) == "entity":
+                self._track(item, reference)
             state = self.capture(item, reference)
             found[reference.key] = (reference, item, state)
             tracked = kind_of(item) == "entity"
@@ -412,6 +414,13 @@ class Membership(Inherited):
             referred = [other for value in held for other in entities_in(value)]
             queue.extend((self._identify(other, None, None), other) for other in referred if self.record_of(other) is None)
         return found
+
+    @staticmethod
+    def _track(obj: Any, reference: EntityReference) -> None:
+        try:
+            track(obj)
+        except UnstorableValueError as error:
+            raise error.within(reference.key) from error.__cause__
 
     def capture(self, obj: Any, reference: EntityReference) -> dict[str, Any]:
         """The plain state of an object, read off now."""

@@ -44,8 +44,18 @@ class TrackedDict(dict[Any, Any]):
     __slots__ = ("_symphony_key", "_symphony_owner")
     _symphony_kind = "container"
 
-    def __init__(self, items: Mapping[Any, Any] | Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> None:
-        super().__init__()
+    def __new__(cls, items: Mapping[Any, Any] | Iterable[Any] = ()) -> dict[Any, Any]:  # type: ignore[misc]
+        """A plain dict: what is built with `type(x)(...)` from one that is tracked, as `dataclasses.asdict` does, is a copy."""
+        return dict(items)
+
+    @classmethod
+    def _symphony_make(cls, items: Mapping[Any, Any] | Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> Self:
+        """A tracked dict that belongs nowhere yet."""
+        made = dict.__new__(cls)
+        made._admit_all(items, world, depth)
+        return made
+
+    def _admit_all(self, items: Mapping[Any, Any] | Iterable[Any], world: Membership | None, depth: int) -> None:
         self._symphony_owner: Any = None
         self._symphony_key: Any = None
         for key, item in dict(items).items():
@@ -176,5 +186,5 @@ class TrackedDict(dict[Any, Any]):
         return self
 
 
-BUILDERS[dict] = TrackedDict
+BUILDERS[dict] = TrackedDict._symphony_make
 PLAIN_COPIES[TrackedDict] = lambda live, world: {key: plain_at(item, world, key) for key, item in live.items()}

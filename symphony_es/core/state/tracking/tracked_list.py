@@ -30,8 +30,18 @@ class TrackedList(list[Any]):
     __slots__ = ("_symphony_base", "_symphony_key", "_symphony_owner")
     _symphony_kind = "container"
 
-    def __init__(self, items: Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> None:
-        super().__init__()
+    def __new__(cls, items: Iterable[Any] = ()) -> list[Any]:  # type: ignore[misc]
+        """A plain list: what is built with `type(x)(...)` from one that is tracked, as `dataclasses.asdict` does, is a copy."""
+        return list(items)
+
+    @classmethod
+    def _symphony_make(cls, items: Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> Self:
+        """A tracked list that belongs nowhere yet."""
+        made = list.__new__(cls)
+        made._admit_all(items, world, depth)
+        return made
+
+    def _admit_all(self, items: Iterable[Any], world: Membership | None, depth: int) -> None:
         self._symphony_owner: Any = None
         self._symphony_key: Any = None
         self._symphony_base = 0
@@ -308,5 +318,5 @@ def _resolved(index: slice) -> slice:
     return slice(*(None if part is None else operator.index(part) for part in parts))
 
 
-BUILDERS[list] = TrackedList
+BUILDERS[list] = TrackedList._symphony_make
 PLAIN_COPIES[TrackedList] = lambda live, world: [plain_at(item, world, index) for index, item in enumerate(live)]
