@@ -266,7 +266,7 @@ def _set_node_field(node: Any, name: str, new: Any) -> None:
     held = attributes_of(node)
     with Site(node) as site:
         old = held.get(name, MISSING)
-        if new is old and site.is_in_place(old):
+        if new is old and site.is_in_place(old, name):
             return
         live, plain = site.convert(new, name)
         changes = site.changes_at(name, old, live, plain)
