@@ -19,8 +19,8 @@ from uuid import UUID
 from weakref import WeakMethod
 
 from symphony_es.errors import CloseTimeoutError, LogError, ReadOnlyError
-from symphony_es.events.event import NewEvent
-from symphony_es.events.rows import encode_body
+from symphony_es.events.event import Event, NewEvent
+from symphony_es.events.rows import decode_row, encode_body
 from symphony_es.events.values import Limits
 from symphony_es.log.directory import DirectoryLock, prepare_directory
 from symphony_es.log.forks import left_at_fork
@@ -29,6 +29,7 @@ from symphony_es.log.memory import MemoryLogRecorder
 from symphony_es.log.opening import DATABASE_NAME, open_reader, open_recorder
 from symphony_es.log.reading import LogReader
 from symphony_es.log.recorder import Anchor, Appended, LogRecorder, PreparedEvent
+from symphony_es.log.skipping import SkippingLogRecorder
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.writer import Ticket, Writer
 
@@ -79,6 +80,7 @@ class EventLog(LogReader):
         anchor: Anchor | None = None,
         ignore_anchor: bool = False,
         force_network_fs: bool = False,
+        skip_damaged: bool = False,
         limits: Limits | None = None,
     ) -> EventLog:
         """Open the log in a directory for writing, creating what is missing.
@@ -90,6 +92,7 @@ class EventLog(LogReader):
             anchor: what the newest snapshot knows of the log.
             ignore_anchor: open a log that does not match it.
             force_network_fs: open a log on a network file system.
+            skip_damaged: read damaged and missing events as events that damage their entity, and nobody else. The whole log is read once.
 
         Raises:
             LogInUseError: another process writes it.
@@ -101,7 +104,7 @@ class EventLog(LogReader):
             prepare_directory(directory, force_network_fs=force_network_fs)
             lock = DirectoryLock(directory)
             try:
-                recorder = open_recorder(directory, lock, anchor, ignore_anchor=ignore_anchor)
+                recorder = open_recorder(directory, lock, anchor, ignore_anchor=ignore_anchor, skip_damaged=skip_damaged)
                 try:
                     lock.mark_open()
                     log_id = recorder.log_id()
@@ -117,7 +120,7 @@ class EventLog(LogReader):
         return await _opened_in_thread(start)
 
     @classmethod
-    async def open_read_only(cls, directory: Path) -> EventLog:
+    async def open_read_only(cls, directory: Path, *, skip_damaged: bool = False) -> EventLog:
         """Open a log for reading, also while another process writes it, and in a directory that cannot be written.
 
         Raises:
@@ -126,7 +129,7 @@ class EventLog(LogReader):
         """
 
         def start() -> EventLog:
-            return cls(open_reader(directory), read_only=True)
+            return cls(open_reader(directory, skip_damaged=skip_damaged), read_only=True)
 
         return await _opened_in_thread(start)
 
@@ -204,6 +207,12 @@ class EventLog(LogReader):
     def lost_at_the_end(self) -> tuple[int, int] | None:
         """First and last position of the last commit before a crash, where opening found that it is missing; None where nothing is."""
         return self._recorder.lost_at_the_end if isinstance(self._recorder, SQLiteLogRecorder) else None
+
+    def skipped(self) -> list[Event]:
+        """With `skip_damaged`: what stands in the place of each damaged event; its `fault` says what is wrong. Blocks."""
+        if not isinstance(self._recorder, SkippingLogRecorder):
+            return []
+        return [decode_row(row) for row in self._recorder.skipped.values()]
 
     async def log_id(self) -> UUID | None:
         """The identity that the log was made with, which copies of it keep; None in memory."""

@@ -85,7 +85,7 @@ async def test_nested_objects_become_tagged_values_and_come_back_as_objects(symp
     assert state["badge"].kind == "value"
     assert state["engine"].kind == "part"
     assert state["colours"] == Tagged("enum", f"{__name__}:Colour", 3)
-    await check_restores(symphony)
+    await check_restores(symphony, in_process=True)
     await symphony.resume()
     again = symphony.entities.get("Car:c")
     assert again == Car("c", car.at, car.wheels, car.engine, car.badge, car.colours, symphony.entities.get("Car:t"))
@@ -101,7 +101,7 @@ async def test_the_test_kit_says_what_would_not_come_back(symphony: Symphony) ->
     symphony.entities.add(Car("c"))
     assert list((await restorable_report(symphony)).unrestored) == ["Car:c"]
     with pytest.raises(AssertionError, match="no restorer is registered for Car"):
-        await check_restores(symphony)
+        await check_restores(symphony, in_process=True)
 
 
 async def test_on_record_is_compared_only_when_asked(symphony: Symphony) -> None:

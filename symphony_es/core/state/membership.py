@@ -18,7 +18,7 @@ from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
 from symphony_es.core.state.shadow import check_form, referred_keys
 from symphony_es.core.state.tracking.capture import plain_state
-from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at
+from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at, track
 from symphony_es.core.state.tracking.places import Move, give_back, settle_members
 from symphony_es.core.state.transactions import Scope, Transaction, open_scope_of, scope_of
 from symphony_es.errors import (
@@ -161,8 +161,7 @@ class Membership(Inherited):
             EntityNotFoundError: there is none.
         """
         record = self.record_for(entity)
-        if self.outbox.unchecked is not None:
-            self.outbox.unchecked[record] = None
+        self.outbox.suspects.recent[record] = None
         return record.obj
 
     def find(self, entity: EntityLike) -> Any | None:
@@ -170,11 +169,15 @@ class Membership(Inherited):
         if isinstance(entity, str):
             found = self._records.get(entity)
             if found is not None:
-                return self.get(entity) if self.outbox.unchecked is not None else found.obj
+                self.outbox.suspects.recent[found] = None
+                return found.obj
             entity = EntityReference.parse(entity)
         if isinstance(entity, EntityReference):
             found = self._records.get(entity.key)
-            return None if found is None else self.get(entity) if self.outbox.unchecked is not None else found.obj
+            if found is None:
+                return None
+            self.outbox.suspects.recent[found] = None
+            return found.obj
         return entity if self.record_of(entity) is not None else None
 
     def all(self, entity_type: str | None = None) -> list[Any]:
@@ -184,8 +187,7 @@ class Membership(Inherited):
         """
         prefix = f"{entity_type}:" if entity_type is not None else ""
         found = [record for key, record in self._records.items() if key.startswith(prefix)]
-        if self.outbox.unchecked is not None:
-            self.outbox.unchecked.update(dict.fromkeys(found))
+        self.outbox.suspects.recent.update(dict.fromkeys(found))
         return [record.obj for record in found]
 
     def check_open(self, record: EntityRecord) -> None:
@@ -405,6 +407,8 @@ class Membership(Inherited):
                 if known[1] is not item:
                     raise EntityExistsError(reference.key, "two objects have the same type and id")
                 continue
+            if kind_of(item) == "entity":
+                self._track(item, reference)
             state = self.capture(item, reference)
             found[reference.key] = (reference, item, state)
             tracked = kind_of(item) == "entity"
@@ -412,6 +416,13 @@ class Membership(Inherited):
             referred = [other for value in held for other in entities_in(value)]
             queue.extend((self._identify(other, None, None), other) for other in referred if self.record_of(other) is None)
         return found
+
+    @staticmethod
+    def _track(obj: Any, reference: EntityReference) -> None:
+        try:
+            track(obj)
+        except UnstorableValueError as error:
+            raise error.within(reference.key) from error.__cause__
 
     def capture(self, obj: Any, reference: EntityReference) -> dict[str, Any]:
         """The plain state of an object, read off now."""
@@ -512,6 +523,7 @@ class Membership(Inherited):
             moves: what it took from others when it was added: it goes back.
         """
         record.closed = UNDONE
+        self.outbox.suspects.discard(record)
         self._records.pop(record.key, None)
         self._foreign.pop(id(record.obj), None)
         if kind_of(record.obj) == "entity":
@@ -532,6 +544,7 @@ class Membership(Inherited):
             if record.pending or self.outbox.holds(record):
                 return False
             record.closed = UNLOADED
+            self.outbox.suspects.discard(record)
             self.in_part, self.knows_all_ids = True, False
             self._records.pop(record.key)
             self._foreign.pop(id(record.obj), None)
@@ -581,6 +594,7 @@ class Membership(Inherited):
                 sink = record.new_segment(current_attribution.get(), event_name or f"{record.entity_type}Deleted", data)
             sink.keep((REMOVE, ()), (self._unremove, record, self.removed.get(record.key)))
             record.closed = REMOVED
+            self.outbox.suspects.discard(record)
             self.knows_all_ids = False  # the next one of this id has to go on with its version
             self._records.pop(record.key)
             self._foreign.pop(id(record.obj), None)

@@ -135,7 +135,7 @@ def _dict(plain: dict[Any, Any], making: Making) -> TrackedDict:
 
 
 def _set(plain: set[Any], making: Making) -> TrackedSet:
-    made = TrackedSet()
+    made = TrackedSet._symphony_make()
     for item in plain:
         set.add(made, enliven(item, making))
     return made

@@ -100,10 +100,10 @@ def clone(live: Any) -> Any:
         return live
     cls: Any = type(live)
     if isinstance(live, set):
-        made = cls()
+        made = cls._symphony_make()
         set.update(made, live)
         return made
-    made = cls.__new__(cls) if kind_of(live) == "part" else cls()
+    made = cls.__new__(cls) if kind_of(live) == "part" else cls._symphony_make()
     if isinstance(live, list):
         list.extend(made, live)
     elif isinstance(live, dict):

@@ -44,8 +44,18 @@ class TrackedDict(dict[Any, Any]):
     __slots__ = ("_symphony_key", "_symphony_owner")
     _symphony_kind = "container"
 
-    def __init__(self, items: Mapping[Any, Any] | Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> None:
-        super().__init__()
+    def __new__(cls, items: Mapping[Any, Any] | Iterable[Any] = ()) -> dict[Any, Any]:  # type: ignore[misc]
+        """A plain dict: what is built with `type(x)(...)` from one that is tracked, as `dataclasses.asdict` does, is a copy."""
+        return dict(items)
+
+    @classmethod
+    def _symphony_make(cls, items: Mapping[Any, Any] | Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> Self:
+        """A tracked dict that belongs nowhere yet."""
+        made = dict.__new__(cls)
+        made._admit_all(items, world, depth)
+        return made
+
+    def _admit_all(self, items: Mapping[Any, Any] | Iterable[Any], world: Membership | None, depth: int) -> None:
         self._symphony_owner: Any = None
         self._symphony_key: Any = None
         for key, item in dict(items).items():
@@ -96,10 +106,13 @@ class TrackedDict(dict[Any, Any]):
         changed = {}
         for key, value in given.items():
             old = super().get(key, MISSING)
-            if value is not old or not site.is_in_place(old):
+            if value is not old or not site.is_in_place(old, key):
                 changed[key] = value
         converted = dict(zip(changed, site.convert_all(changed.items()), strict=True))
         before = {key: super(TrackedDict, self).get(key, MISSING) for key in converted}
+        if site.recorded is not None:
+            for key, item in before.items():
+                site.expect(item, key)
         changes: list[Change] = []
         for key, (live, plain) in converted.items():
             changes += site.changes_at(key, before[key], live, plain)
@@ -114,6 +127,8 @@ class TrackedDict(dict[Any, Any]):
     def _drop(self, key: Any, site: Site) -> Any:
         """Remove a key that is there, and return its value."""
         old = super().__getitem__(key)
+        if site.recorded is not None:
+            site.expect(old, key)
         site.replace([old], [])
         super().__delitem__(key)
         site.keep([(REMOVE, (*site.path, key))], (self._symphony_undo, site.moves, {key: old}))
@@ -176,5 +191,5 @@ class TrackedDict(dict[Any, Any]):
         return self
 
 
-BUILDERS[dict] = TrackedDict
+BUILDERS[dict] = TrackedDict._symphony_make
 PLAIN_COPIES[TrackedDict] = lambda live, world: {key: plain_at(item, world, key) for key, item in live.items()}

@@ -11,15 +11,19 @@ async def test_my_types_survive_a_restart() -> None:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from types import ModuleType
 from typing import Any
 
 from symphony_es.app import Symphony
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.history import live_states
+from symphony_es.core.state.past.forking import FORK_TYPE
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.events.codec import encode_canonical
+from symphony_es.testing.restarting import restart
 
 __all__ = ["ManualClock", "check_restores", "restorable_report", "states_of"]
 
@@ -72,19 +76,56 @@ async def restorable_report(symphony: Symphony) -> ResumeReport:
     return report
 
 
-async def check_restores(symphony: Symphony) -> None:
-    """Check that every entity would come back equal to what it is: restored by its restorer, with all its references.
+async def check_restores(
+    symphony: Symphony,
+    *,
+    modules: Iterable[str | ModuleType] = (),
+    prepare: Callable[[Symphony], object] | None = None,
+    in_process: bool = False,
+    timeout_s: float = 60,
+) -> None:
+    """Check that a restart would bring every entity back equal to what it is, with all its references.
+
+    The log is restored in a process of its own, which has imported the modules of the live classes and of their restorers, and
+    nothing else: what the application registers elsewhere has to be named. Nothing is appended. A log in memory is copied to a
+    temporary directory for it.
+
+    Args:
+        modules: further modules that the application imports when it starts.
+        prepare: called there with the new Symphony before it is opened, and awaited if need be: what registers restorers and types
+            that belong to the Symphony. It is a function at the top level of a module.
+        in_process: restore in this process instead, which is for classes that no other process can import. What only this
+            process knows, such as a class that has been met before, helps it to succeed.
+        timeout_s: how long that process may take, in seconds.
 
     Raises:
-        AssertionError: something would not; the message says what.
+        AssertionError: something would not come back, or a class cannot be imported by another process; the message says what.
     """
-    live = states_of(symphony)
-    report, rebuilt = await _rebuild(symphony)
-    if not report.complete:
-        raise AssertionError(f"not everything would be restored: {report.as_dict()}")
+    await symphony.flush()
+    live = {key: (encode_canonical(state).hex(), repr(state)) for key, state in states_of(symphony).items()}
+    if in_process:
+        report, states = await _rebuild(symphony)
+        complete, told = report.complete, report.as_dict()
+        rebuilt = {key: (encode_canonical(state).hex(), repr(state)) for key, state in states.items()}
+    else:
+        found = await restart(symphony, modules, prepare, timeout_s)
+        complete, told = found["complete"], found["report"]
+        rebuilt = {key: tuple(state) for key, state in found["states"].items() if key in live or not key.startswith(f"{FORK_TYPE}:")}
+    if not complete:
+        raise AssertionError(f"not everything would be restored: {told}{_hint(in_process)}")
     for key in sorted(live.keys() | rebuilt.keys()):
-        if key not in rebuilt or key not in live or encode_canonical(live[key]) != encode_canonical(rebuilt[key]):
-            raise AssertionError(f"{key} is {live.get(key)!r} and would come back as {rebuilt.get(key)!r}")
+        is_now, would_be = live.get(key, ("", "missing")), rebuilt.get(key, ("", "missing"))
+        if is_now[0] != would_be[0]:
+            raise AssertionError(f"{key} is {is_now[1]} and would come back as {would_be[1]}")
+
+
+def _hint(in_process: bool) -> str:
+    if in_process:
+        return ""
+    return (
+        "; a new process knows what importing the modules of the live classes and their restorers does: name others with modules=, "
+        "and give a function that registers the Symphony's own restorers and types with prepare="
+    )
 
 
 def states_of(symphony: Symphony) -> dict[str, dict[str, Any]]:
