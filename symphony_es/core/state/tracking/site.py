@@ -215,7 +215,7 @@ def put_back(node: Any, moves: list[Move], left: Iterable[Any], came: Iterable[t
     for key, _ in apart:
         place(node, key, None)  # somebody has put it elsewhere meanwhile, perhaps into something that holds this node
     for key, live in came:
-        if type(live) in UNOWNED or any(live is other for _, other in apart):
+        if type(live) in UNOWNED or (apart and stands_elsewhere(live, node)):
             continue
         if record is None:
             own_new(live, node, key)
