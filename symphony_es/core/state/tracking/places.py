@@ -76,6 +76,11 @@ def place(owner: Any, key: Any, live: Any) -> None:
         attributes_of(owner)[key] = live
 
 
+def _at(owner: Any, key: Any) -> Any:
+    """What stands under a key that there is."""
+    return owner[key] if isinstance(owner, (list, dict)) else owner.__dict__[key]
+
+
 def own_new(live: Any, owner: Any, key: Any) -> None:
     """Give a node that nobody owns its place."""
     if is_node(live) and (live._symphony_owner is None or type(live._symphony_owner) is Detached):
@@ -182,6 +187,10 @@ def settle(live: Any, owner: Any, key: Any, world: Membership | None, moves: lis
     was = live._symphony_owner
     if was is not None and was is not owner and moves is not None:
         _leave(live, moves)  # something that was put here just before holds it as well
+    there = _at(owner, key)
+    if there is not live:
+        release(there, owner)  # a copy: what was put here just before has taken it from here
+        place(owner, key, live)
     own(live, owner, key)
     if was is not owner:
         settle_members(live, world, moves)
