@@ -313,8 +313,7 @@ class Symphony:
         snapshotter = self._ready(self._opened).snapshotter
         if snapshotter is not None:
             world.outbox.on_submitted = snapshotter.weigh
-        if self._checks:
-            world.outbox.unchecked = {}
+        world.outbox.checks = self._checks
         return world
 
     async def close(self, *, timeout_s: float | None = CLOSE_TIMEOUT_S) -> None:
@@ -327,6 +326,8 @@ class Symphony:
 
         Raises:
             EntityOutOfStepError: changes of an entity could not be appended; the log is closed all the same.
+            UnrecordedChangeError: an object that was changed or handed out differs from what was recorded, since something has written
+                past the methods of its list, dict or set (`heapq`); the log is closed all the same.
             CloseTimeoutError: it took longer; which changes are not known to be durable. The objects are detached; the thread that writes
                 the log goes on with what was submitted and lets go of the directory when that is written.
             ForkedProcessError: a parent process opened it, which goes on with it.
@@ -362,7 +363,7 @@ class Symphony:
         failures = world.foreign.record_others()
         world.sealed = "closing the Symphony"
         await world.flush()
-        raise_first(failures)
+        raise_first([*failures, *await world.compare_objects(everything=True)])
 
     async def __aenter__(self) -> Self:
         return await self.setup()
