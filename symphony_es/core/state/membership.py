@@ -7,7 +7,7 @@ world is under construction, what restorers create is given the id being restore
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -55,6 +55,14 @@ __all__ = ["EntityLike", "Membership"]
 
 EntityLike = Any
 """An entity's object, an `EntityReference`, or `"Type:id"`."""
+
+
+class _UnreadError(Exception):
+    """An object of a foreign class has to be read before it is added, without the lock."""
+
+    def __init__(self, item: Any, reference: EntityReference) -> None:
+        super().__init__(reference.key)
+        self.item, self.reference = item, reference
 
 
 class Membership(Inherited):
@@ -161,8 +169,7 @@ class Membership(Inherited):
             EntityNotFoundError: there is none.
         """
         record = self.record_for(entity)
-        if self.outbox.unchecked is not None:
-            self.outbox.unchecked[record] = None
+        self.outbox.suspects.recent[record] = None
         return record.obj
 
     def find(self, entity: EntityLike) -> Any | None:
@@ -170,11 +177,15 @@ class Membership(Inherited):
         if isinstance(entity, str):
             found = self._records.get(entity)
             if found is not None:
-                return self.get(entity) if self.outbox.unchecked is not None else found.obj
+                self.outbox.suspects.recent[found] = None
+                return found.obj
             entity = EntityReference.parse(entity)
         if isinstance(entity, EntityReference):
             found = self._records.get(entity.key)
-            return None if found is None else self.get(entity) if self.outbox.unchecked is not None else found.obj
+            if found is None:
+                return None
+            self.outbox.suspects.recent[found] = None
+            return found.obj
         return entity if self.record_of(entity) is not None else None
 
     def all(self, entity_type: str | None = None) -> list[Any]:
@@ -184,8 +195,7 @@ class Membership(Inherited):
         """
         prefix = f"{entity_type}:" if entity_type is not None else ""
         found = [record for key, record in self._records.items() if key.startswith(prefix)]
-        if self.outbox.unchecked is not None:
-            self.outbox.unchecked.update(dict.fromkeys(found))
+        self.outbox.suspects.recent.update(dict.fromkeys(found))
         return [record.obj for record in found]
 
     def check_open(self, record: EntityRecord) -> None:
@@ -266,6 +276,17 @@ class Membership(Inherited):
             EntityOwnershipError: the object belongs to another Symphony.
             EntityTypeError, InvalidIdentifierError, UnstorableValueError: it cannot be stored. Nothing is added.
         """
+        read: dict[int, dict[str, Any]] = {}
+        while True:
+            try:
+                return self._add(obj, entity_type, entity_id, capture, event_name, data, read)
+            except _UnreadError as unread:  # `capture` is the user's code, and runs without the lock
+                read[id(unread.item)] = self.capture(unread.item, unread.reference)
+
+    def _add(
+        self, obj: Any, entity_type: str | None, entity_id: str | None, capture: str, event_name: str | None, data: Any,
+        read: dict[int, dict[str, Any]],
+    ) -> Any:  # fmt: skip
         with self.lock:
             if self.restoring:
                 return self._place(obj, entity_type)
@@ -275,7 +296,7 @@ class Membership(Inherited):
                     raise EntityExistsError(known.key, "an object is one entity: it cannot be added under another type or id")
                 return obj
             reference = self._identify(obj, entity_type, entity_id)
-            newcomers = self._gather([(reference, obj)])
+            newcomers = self._gather([(reference, obj)], read)
             self._check_newcomers(newcomers)
             if data is not None:
                 check_plain(data, ("data",))
@@ -394,8 +415,14 @@ class Membership(Inherited):
         name = self.types.name_of(cls)
         return None if name is None or ":" in name else name
 
-    def _gather(self, start: Iterable[tuple[EntityReference, Any]]) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
-        """Objects and every entity they refer to that is new, with their states, by key; nothing is added yet."""
+    def _gather(
+        self, start: Iterable[tuple[EntityReference, Any]], read: Mapping[int, dict[str, Any]] | None = None
+    ) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
+        """Objects and every entity they refer to that is new, with their states, by key; nothing is added yet.
+
+        Args:
+            read: the states of objects of foreign classes by `id`, which have been read already; one that is missing is asked for.
+        """
         found: dict[str, tuple[EntityReference, Any, dict[str, Any]]] = {}
         queue = list(start)
         while queue:
@@ -407,9 +434,12 @@ class Membership(Inherited):
                 continue
             if kind_of(item) == "entity":
                 self._track(item, reference)
-            state = self.capture(item, reference)
-            found[reference.key] = (reference, item, state)
             tracked = kind_of(item) == "entity"
+            if read is not None and not tracked and id(item) not in read:
+                self._check_addable(reference.key)
+                raise _UnreadError(item, reference)
+            state = read[id(item)] if read is not None and not tracked else self.capture(item, reference)
+            found[reference.key] = (reference, item, state)
             held = [item.__dict__[name] for name in state] if tracked else list(getattr(item, "__dict__", {}).values())
             referred = [other for value in held for other in entities_in(value)]
             queue.extend((self._identify(other, None, None), other) for other in referred if self.record_of(other) is None)
@@ -521,6 +551,7 @@ class Membership(Inherited):
             moves: what it took from others when it was added: it goes back.
         """
         record.closed = UNDONE
+        self.outbox.suspects.discard(record)
         self._records.pop(record.key, None)
         self._foreign.pop(id(record.obj), None)
         if kind_of(record.obj) == "entity":
@@ -541,6 +572,7 @@ class Membership(Inherited):
             if record.pending or self.outbox.holds(record):
                 return False
             record.closed = UNLOADED
+            self.outbox.suspects.discard(record)
             self.in_part, self.knows_all_ids = True, False
             self._records.pop(record.key)
             self._foreign.pop(id(record.obj), None)
@@ -590,6 +622,7 @@ class Membership(Inherited):
                 sink = record.new_segment(current_attribution.get(), event_name or f"{record.entity_type}Deleted", data)
             sink.keep((REMOVE, ()), (self._unremove, record, self.removed.get(record.key)))
             record.closed = REMOVED
+            self.outbox.suspects.discard(record)
             self.knows_all_ids = False  # the next one of this id has to go on with its version
             self._records.pop(record.key)
             self._foreign.pop(id(record.obj), None)
