@@ -317,8 +317,7 @@ class Symphony:
         snapshotter = self._ready(self._opened).snapshotter
         if snapshotter is not None:
             world.outbox.on_submitted = snapshotter.weigh
-        if self._checks:
-            world.outbox.unchecked = {}
+        world.outbox.checks = self._checks
         return world
 
     async def close(self, *, timeout_s: float | None = CLOSE_TIMEOUT_S) -> None:
@@ -331,6 +330,8 @@ class Symphony:
 
         Raises:
             EntityOutOfStepError: changes of an entity could not be appended; the log is closed all the same.
+            UnrecordedChangeError: an object that was changed or handed out differs from what was recorded, since something has written
+                past the methods of its list, dict or set (`heapq`); the log is closed all the same.
             CloseTimeoutError: it took longer; which changes are not known to be durable. The objects are detached; the thread that writes
                 the log goes on with what was submitted and lets go of the directory when that is written.
             ForkedProcessError: a parent process opened it, which goes on with it.
@@ -366,7 +367,7 @@ class Symphony:
         failures = world.foreign.record_others()
         world.sealed = "closing the Symphony"
         await world.flush()
-        raise_first(failures)
+        raise_first([*failures, *await world.compare_objects(everything=True)])
 
     async def __aenter__(self) -> Self:
         return await self.setup()
@@ -552,7 +553,7 @@ class Symphony:
             checkpoint: its id, or its name (the newest of that name).
             replay_until: where to stop instead: "latest", a position, or a moment.
             stop_runs: interrupt runs that execute in this process; without it they refuse the call.
-            strict: raise when a reference has no target.
+            strict: raise when an object cannot be made, or a reference has no target.
 
         Returns:
             the checkpoint's id; `last_resume` is the report.
@@ -560,7 +561,7 @@ class Symphony:
         Raises:
             CheckpointNotFoundError: there is none.
             RunsInProgressError: runs execute in this process.
-            RestorationError: a restorer failed; the old world is in place and nothing was appended.
+            RestorationError: `strict`, and a restorer failed; the old world is in place and nothing was appended.
         """
         entry = await self._on_disk("resume_from_checkpoint").find(checkpoint)
         await self._resume(replay_until, entry, stop_runs=stop_runs, strict=strict)
@@ -576,7 +577,7 @@ class Symphony:
 
         Raises:
             RunsInProgressError: runs execute in this process.
-            RestorationError: a restorer failed; the old world is in place and nothing was appended.
+            RestorationError: `strict`, and a restorer failed; the old world is in place and nothing was appended.
         """
         entries = await self._checkpoints("resume_latest_checkpoint").entries()
         if not entries:
@@ -600,13 +601,13 @@ class Symphony:
         Args:
             replay_until: where to stop: "latest", a position, or a time.
             stop_runs: interrupt runs that execute in this process; without it they refuse the call.
-            strict: raise when a reference has no target.
+            strict: raise when an object cannot be made, or a reference has no target.
             types: classes or names of types: only their entities come to life, and what these refer to; the others stay in the log.
 
         Raises:
             UnknownTypeError: nothing has one of the types.
             RunsInProgressError: runs execute in this process.
-            RestorationError: a restorer failed; the old world is in place and nothing was appended.
+            RestorationError: `strict`, and a restorer failed; the old world is in place and nothing was appended.
         """
         chosen = None if types is None else frozenset(map(self.names.type_of, _several(types)))
         return await self._resume(replay_until, None, stop_runs=stop_runs, strict=strict, types=chosen)
@@ -635,13 +636,13 @@ class Symphony:
                 await result
         return self.last_resume
 
-    async def load_entities(self, keys: Sequence[str], *, strict: bool) -> None:
+    async def load_entities(self, keys: Sequence[str], *, strict: bool, keep_failed: bool = False) -> None:
         """Make entities live that wait in the log: for the facades; applications call `entities.load` or `entities.load_all`."""
         async with self._changing_world("a load", restoring=self.world.restoring):
             await self.log.refresh_head()
             beside = self.world_under_construction()
             shell = self.shell(beside)
-            self.last_load = await Loading(self.state_history, self.world, beside, shell).run(keys, strict=strict)
+            self.last_load = await Loading(self.state_history, self.world, beside, shell, keep_failed=keep_failed).run(keys, strict=strict)
             shell._world = self.world  # an object that keeps it goes on with what is live
             if self.read_only:
                 self.world.close(READ_ONLY)
@@ -859,12 +860,12 @@ class Symphony:
         Args:
             to: a position, a datetime, its ISO text, or the id or name of a checkpoint.
             stop_runs: interrupt runs that execute in this process; without it they refuse the call.
-            strict: raise when a reference has no target.
+            strict: raise when an object cannot be made, or a reference has no target.
 
         Raises:
             PositionInsideTransactionError: the position is in the middle of a transaction.
             RunsInProgressError: runs execute in this process.
-            RestorationError: a restorer failed; the old world is in place and nothing was appended.
+            RestorationError: `strict`, and a restorer failed; the old world is in place and nothing was appended.
         """
         self._check_writable("rewind", "at() looks at the past, and resume(replay_until=...) has objects as they were")
         if isinstance(to, str) and to != "latest" and (read := read_moment(to)) is not None:

@@ -49,7 +49,7 @@ class Tagged:
         self.state_version = state_version
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Tagged) and plain_equal(self, other)
+        return plain_equal(self, other) if isinstance(other, Tagged) else NotImplemented
 
     def __hash__(self) -> int:
         if self.kind == "part":

@@ -197,7 +197,7 @@ async def test_a_restorer_that_fails_leaves_the_old_world(reopen: Opener) -> Non
     symphony.restore_manager.register_restorer(restorer)
     for restorer.result, words in ((None, "returned None for Gadget:g"), (ValueError("broken"), "could not restore Gadget:g")):
         with pytest.raises(RestorationError, match=words):
-            await symphony.resume_from_checkpoint(checkpoint)
+            await symphony.resume_from_checkpoint(checkpoint, strict=True)
         assert symphony.entities.get("Gadget:g") is gadget
         assert symphony.log.head == head
     gadget.size = 3

@@ -162,8 +162,7 @@ class Membership(Inherited):
             EntityNotFoundError: there is none.
         """
         record = self.record_for(entity)
-        if self.outbox.unchecked is not None:
-            self.outbox.unchecked[record] = None
+        self.outbox.suspects.recent[record] = None
         return record.obj
 
     def find(self, entity: EntityLike) -> Any | None:
@@ -171,11 +170,15 @@ class Membership(Inherited):
         if isinstance(entity, str):
             found = self._records.get(entity)
             if found is not None:
-                return self.get(entity) if self.outbox.unchecked is not None else found.obj
+                self.outbox.suspects.recent[found] = None
+                return found.obj
             entity = EntityReference.parse(entity)
         if isinstance(entity, EntityReference):
             found = self._records.get(entity.key)
-            return None if found is None else self.get(entity) if self.outbox.unchecked is not None else found.obj
+            if found is None:
+                return None
+            self.outbox.suspects.recent[found] = None
+            return found.obj
         return entity if self.record_of(entity) is not None else None
 
     def all(self, entity_type: str | None = None) -> list[Any]:
@@ -185,8 +188,7 @@ class Membership(Inherited):
         """
         prefix = f"{entity_type}:" if entity_type is not None else ""
         found = [record for key, record in self._records.items() if key.startswith(prefix)]
-        if self.outbox.unchecked is not None:
-            self.outbox.unchecked.update(dict.fromkeys(found))
+        self.outbox.suspects.recent.update(dict.fromkeys(found))
         return [record.obj for record in found]
 
     def check_open(self, record: EntityRecord) -> None:
@@ -529,6 +531,7 @@ class Membership(Inherited):
             moves: what it took from others when it was added: it goes back.
         """
         record.closed = UNDONE
+        self.outbox.suspects.discard(record)
         self._records.pop(record.key, None)
         self._foreign.pop(id(record.obj), None)
         if kind_of(record.obj) == "entity":
@@ -570,6 +573,7 @@ class Membership(Inherited):
             if record.pending or self.outbox.holds(record):
                 return False
             record.closed = UNLOADED
+            self.outbox.suspects.discard(record)
             self.in_part, self.knows_all_ids = True, False
             self.known_ids.add(record.key)
             self._records.pop(record.key)
@@ -620,6 +624,7 @@ class Membership(Inherited):
                 sink = record.new_segment(current_attribution.get(), event_name or f"{record.entity_type}Deleted", data)
             sink.keep((REMOVE, ()), (self._unremove, record, self.removed.get(record.key)))
             record.closed = REMOVED
+            self.outbox.suspects.discard(record)
             self.knows_all_ids = False  # the next one of this id has to go on with its version
             self._records.pop(record.key)
             self._foreign.pop(id(record.obj), None)

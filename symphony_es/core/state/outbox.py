@@ -18,7 +18,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.core.state.records import EntityRecord, Segment
-from symphony_es.core.state.shadow import refuse_difference
+from symphony_es.core.state.suspects import Suspects
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityOutOfStepError, LimitExceededError, SymphonyError, UnstorableValueError, format_path
 from symphony_es.events.changes import REMOVE, SET, Change
@@ -58,7 +58,8 @@ class Outbox:
         broken: the entities that are out of step with the log.
         refused: the entities that were added and whose ids the log has; the next awaited call tells.
         on_submitted: called with the number of bytes of each submission.
-        unchecked: under `SYMPHONY_CHECK`: entities that were changed or handed out since the last check; else None.
+        suspects: entities that were changed or handed out.
+        checks: compare those at each flush, which `SYMPHONY_CHECK` asks for.
     """
 
     def __init__(self, log: EventLog, lock: threading.RLock, clock_ns: Callable[[], int] = time.time_ns) -> None:
@@ -68,7 +69,8 @@ class Outbox:
         self.on_submitted: Callable[[int], None] = lambda size_bytes: None
         self.broken: dict[EntityRecord, None] = {}
         self.refused: dict[EntityRecord, SymphonyError] = {}
-        self.unchecked: dict[EntityRecord, None] | None = None
+        self.suspects = Suspects()
+        self.checks = False
         self.settled_position = 0
         self._dirty: dict[EntityRecord, None] = {}
         self._flights: deque[Flight] = deque()
@@ -166,8 +168,10 @@ class Outbox:
         """Take note of a submission."""
         self._last = ticket
         self._flights.append(Flight(ticket, parts, transaction))
-        if self.unchecked is not None:
-            self.unchecked.update((record, None) for record, _ in parts)
+        recent = self.suspects.recent
+        for record, _ in parts:
+            if record.closed is None:
+                recent[record] = None
         try:
             self.on_submitted(ticket.size_bytes + len(ticket.events) * (HEADER_BYTES + CHECK_BYTES))
         except Exception as error:  # noqa: BLE001  what is submitted is submitted, whatever those who are told make of it
@@ -357,7 +361,8 @@ class Outbox:
                 await ticket.wait()
         with self.lock:
             self.settle()
-            self.check_objects()
+            if self.checks:
+                self.suspects.compare_recent()
             for record in list(self.refused) if records is None else records:
                 if record in self.refused:
                     raise self.refused.pop(record)
@@ -379,18 +384,6 @@ class Outbox:
         self._dirty.clear()
         self._flights.clear()
         self._last = self._scheduled_on = None
-
-    def check_objects(self) -> None:
-        """Under `SYMPHONY_CHECK`: compare the objects that were changed or handed out since with their shadows.
-
-        Raises:
-            EntityOutOfStepError: one differs; entity and paths are named.
-        """
-        if self.unchecked:
-            looked_at, self.unchecked = self.unchecked, {}
-            for record in looked_at:
-                if record.broken is None and not record.is_compared:
-                    refuse_difference(record)
 
     @property
     def unsettled(self) -> bool:

@@ -29,6 +29,7 @@ from symphony_es.core.state.tracking.site import Site, put_back
 from symphony_es.errors import EntityTypeError
 from symphony_es.events.changes import SET
 from symphony_es.events.identifiers import check_entity_id, check_entity_type, text_id, uuid7
+from symphony_es.events.showing import keep_secret
 
 __all__ = ["ClassSpec", "entity", "new_id", "part", "value"]
 
@@ -176,6 +177,7 @@ def _spec_of(cls: type, kind: str, name: str, state_version: int, upcast: Upcast
     declared: Any = cls
     fields = tuple(field.name for field in dataclasses.fields(declared))
     secret = frozenset(field.name for field in dataclasses.fields(declared) if field.metadata.get("secret"))
+    keep_secret(secret)
     return ClassSpec(
         kind=kind, name=name, fields=fields, field_set=frozenset(fields), state_version=state_version, upcast=upcast,
         hook=find_hook(cls), secret=secret,
@@ -263,7 +265,7 @@ def _set_node_field(node: Any, name: str, new: Any) -> None:
     held = attributes_of(node)
     with Site(node) as site:
         old = held.get(name, MISSING)
-        if new is old and site.is_in_place(old):
+        if new is old and site.is_in_place(old, name):
             return
         live, plain = site.convert(new, name)
         changes = site.changes_at(name, old, live, plain)

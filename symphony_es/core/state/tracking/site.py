@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from symphony_es.core.state.tracking.edits import changes_between
-from symphony_es.core.state.tracking.live import UNOWNED, admit, entities_in, kind_of, locate, plain_of, record_above, refuse_cycle
+from symphony_es.core.state.tracking.live import MISSING, UNOWNED, admit, entities_in, kind_of, locate, plain_of, record_above, refuse_cycle
 from symphony_es.core.state.tracking.places import (
     Detached,
     Move,
@@ -27,8 +27,10 @@ from symphony_es.core.state.tracking.places import (
     stands_elsewhere,
     take,
 )
+from symphony_es.core.state.tracking.unrecorded import is_recorded, record_as_it_is, recorded_at, refuse_other
 from symphony_es.errors import DetachedPartError, SymphonyError, UnstorableValueError
 from symphony_es.events.changes import SET, Change
+from symphony_es.events.paths import value_at
 from symphony_es.events.references import Path
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class Site:
     A node that belongs to no entity yet has a site without a record: values are converted, nothing is recorded.
     """
 
-    __slots__ = ("moves", "node", "path", "record", "sink", "world")
+    __slots__ = ("moves", "node", "path", "record", "recorded", "sink", "world")
 
     def __init__(self, node: Any) -> None:
         self.node = node
@@ -54,6 +56,7 @@ class Site:
         self.path: Path = ()
         self.world: Membership | None = None
         self.sink: Sink | None = None
+        self.recorded: Any = None  # what was recorded of a container that is an entity's
         self.moves: list[Move] = []
 
     def __enter__(self) -> Self:
@@ -65,6 +68,8 @@ class Site:
                 self.record, self.path = locate(self.node)  # where it is now that nobody else can move it
                 if self.record is record:
                     self.world, self.sink = record.world.around(record.obj), record.sink()
+                    if self.node._symphony_kind == "container":
+                        self.recorded = recorded_at(record, self.path, self.node)
                     return self
             except BaseException:
                 self.record = None
@@ -111,13 +116,24 @@ class Site:
                 raise error.within(self.record.key if self.record else None, (*self.path, key)) from None
         return converted
 
-    def is_in_place(self, old: Any) -> bool:
-        """Whether a node that is put where it stands needs no more: what changed in it has been recorded."""
+    def is_in_place(self, old: Any, key: Any) -> bool:
+        """Whether a node that is put where it stands needs no more. What was written into a container past its methods is recorded."""
         if not is_node(old):
             return False
         if getattr(_augmented, "node", None) == id(old):
             _augmented.node = None  # `x.items += [...]` assigns what it has changed in place
+        elif kind_of(old) == "container" and self.record is not None and self.record.shadow is not None and not self.record.world.restoring:
+            plain = value_at(self.record.shadow, (*self.path, key))
+            if not is_recorded(old, plain, self.record.world):
+                record_as_it_is(old, plain, self.record)
         return True
+
+    def expect(self, held: Any, key: Any) -> None:
+        """Refuse a change where a container holds something else than was recorded there; see `unrecorded`."""
+        recorded = self.recorded
+        there = recorded.get(key, MISSING) if type(recorded) is dict else recorded[key]
+        if held is not there and self.record is not None:
+            refuse_other(self.record, self.path, held, there)
 
     def changes_at(self, key: Any, old: Any, live: Any, plain: Any) -> list[Change]:
         """The changes that put a value under a key where another one stands (or MISSING): the difference, where that is less."""

@@ -106,10 +106,13 @@ class TrackedDict(dict[Any, Any]):
         changed = {}
         for key, value in given.items():
             old = super().get(key, MISSING)
-            if value is not old or not site.is_in_place(old):
+            if value is not old or not site.is_in_place(old, key):
                 changed[key] = value
         converted = dict(zip(changed, site.convert_all(changed.items()), strict=True))
         before = {key: super(TrackedDict, self).get(key, MISSING) for key in converted}
+        if site.recorded is not None:
+            for key, item in before.items():
+                site.expect(item, key)
         changes: list[Change] = []
         for key, (live, plain) in converted.items():
             changes += site.changes_at(key, before[key], live, plain)
@@ -124,6 +127,8 @@ class TrackedDict(dict[Any, Any]):
     def _drop(self, key: Any, site: Site) -> Any:
         """Remove a key that is there, and return its value."""
         old = super().__getitem__(key)
+        if site.recorded is not None:
+            site.expect(old, key)
         site.replace([old], [])
         super().__delitem__(key)
         site.keep([(REMOVE, (*site.path, key))], (self._symphony_undo, site.moves, {key: old}))

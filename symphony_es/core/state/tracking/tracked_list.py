@@ -105,6 +105,9 @@ class TrackedList(list[Any]):
     def _replace(self, site: Site, start: int, stop: int, live: list[Any], changes: Sequence[Change]) -> None:
         """Record changes that put live values in the place of self[start:stop], and do so."""
         old = super().__getitem__(slice(start, stop))
+        if site.recorded is not None:
+            for at, item in enumerate(old, start):
+                site.expect(item, at)
         site.replace(old, live)
         self._fill(start, stop, live)
         site.settle(enumerate(live, start))
@@ -226,7 +229,7 @@ class TrackedList(list[Any]):
 
     def _set(self, at: int, value: Any, site: Site) -> None:
         old = self[at]
-        if value is old and site.is_in_place(old):
+        if value is old and site.is_in_place(old, at):
             return
         live, plain = site.convert(value, at)
         changes = site.changes_at(at, old, live, plain)
