@@ -551,6 +551,7 @@ class Membership(Inherited):
     def refuse(self, record: EntityRecord, error: SymphonyError) -> None:
         """The log has refused an entity that was added: it is not part of this world any more, and a change of its object says so."""
         self.outbox.forget(record)
+        self.outbox.suspects.discard(record)
         record.pending = ()
         if self.removed.get(record.key) is record:
             del self.removed[record.key]
