@@ -7,7 +7,7 @@ world is under construction, what restorers create is given the id being restore
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -55,6 +55,14 @@ __all__ = ["EntityLike", "Membership"]
 
 EntityLike = Any
 """An entity's object, an `EntityReference`, or `"Type:id"`."""
+
+
+class _UnreadError(Exception):
+    """An object of a foreign class has to be read before it is added, without the lock."""
+
+    def __init__(self, item: Any, reference: EntityReference) -> None:
+        super().__init__(reference.key)
+        self.item, self.reference = item, reference
 
 
 class Membership(Inherited):
@@ -269,6 +277,17 @@ class Membership(Inherited):
             EntityOwnershipError: the object belongs to another Symphony.
             EntityTypeError, InvalidIdentifierError, UnstorableValueError: it cannot be stored. Nothing is added.
         """
+        read: dict[int, dict[str, Any]] = {}
+        while True:
+            try:
+                return self._add(obj, entity_type, entity_id, capture, event_name, data, read)
+            except _UnreadError as unread:  # `capture` is the user's code, and runs without the lock
+                read[id(unread.item)] = self.capture(unread.item, unread.reference)
+
+    def _add(
+        self, obj: Any, entity_type: str | None, entity_id: str | None, capture: str, event_name: str | None, data: Any,
+        read: dict[int, dict[str, Any]],
+    ) -> Any:  # fmt: skip
         with self.lock:
             if self.restoring:
                 return self._place(obj, entity_type)
@@ -278,7 +297,7 @@ class Membership(Inherited):
                     raise EntityExistsError(known.key, "an object is one entity: it cannot be added under another type or id")
                 return obj
             reference = self._identify(obj, entity_type, entity_id)
-            newcomers = self._gather([(reference, obj)])
+            newcomers = self._gather([(reference, obj)], read)
             self._check_newcomers(newcomers)
             if data is not None:
                 check_plain(data, ("data",))
@@ -397,8 +416,14 @@ class Membership(Inherited):
         name = self.types.name_of(cls)
         return None if name is None or ":" in name else name
 
-    def _gather(self, start: Iterable[tuple[EntityReference, Any]]) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
-        """Objects and every entity they refer to that is new, with their states, by key; nothing is added yet."""
+    def _gather(
+        self, start: Iterable[tuple[EntityReference, Any]], read: Mapping[int, dict[str, Any]] | None = None
+    ) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
+        """Objects and every entity they refer to that is new, with their states, by key; nothing is added yet.
+
+        Args:
+            read: the states of objects of foreign classes by `id`, which have been read already; one that is missing is asked for.
+        """
         found: dict[str, tuple[EntityReference, Any, dict[str, Any]]] = {}
         queue = list(start)
         while queue:
@@ -410,9 +435,12 @@ class Membership(Inherited):
                 continue
             if kind_of(item) == "entity":
                 self._track(item, reference)
-            state = self.capture(item, reference)
-            found[reference.key] = (reference, item, state)
             tracked = kind_of(item) == "entity"
+            if read is not None and not tracked and id(item) not in read:
+                self._check_addable(reference.key)
+                raise _UnreadError(item, reference)
+            state = read[id(item)] if read is not None and not tracked else self.capture(item, reference)
+            found[reference.key] = (reference, item, state)
             held = [item.__dict__[name] for name in state] if tracked else list(getattr(item, "__dict__", {}).values())
             referred = [other for value in held for other in entities_in(value)]
             queue.extend((self._identify(other, None, None), other) for other in referred if self.record_of(other) is None)

@@ -16,15 +16,16 @@ import inspect
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform, overload
 
 from symphony_es.core.state.restore import restore_manager
 from symphony_es.core.state.tracking.annotations import local_classes
+from symphony_es.core.state.tracking.copying import install_copying
 from symphony_es.core.state.tracking.declaring import as_dataclass, complete_init
 from symphony_es.core.state.tracking.hooks import find_hook
 from symphony_es.core.state.tracking.live import ATOMS, MISSING, UNOWNED, attributes_of
-from symphony_es.core.state.tracking.places import Move, clone
+from symphony_es.core.state.tracking.places import Move
 from symphony_es.core.state.tracking.site import Site, put_back
 from symphony_es.errors import EntityTypeError
 from symphony_es.events.changes import SET
@@ -189,7 +190,7 @@ def _install(cls: Any, spec: ClassSpec, setter: Any) -> None:
     cls._symphony_spec = spec
     cls.__setattr__ = setter
     cls.__delattr__ = _refuse_delete
-    _install_copying(cls)
+    install_copying(cls)
     cls._symphony_key_of = _key_of
     cls._symphony_undo = _undo
 
@@ -325,43 +326,3 @@ def _refuse_delete(self: Any, name: str) -> None:
     if name in type(self)._symphony_spec.fields:
         raise AttributeError(f"the field {name!r} of {type(self).__name__} cannot be deleted; set it to None")
     object.__delattr__(self, name)
-
-
-def _install_copying(cls: Any) -> None:
-    """Have copies and pickles leave out what belongs to the Symphony, also where the class says itself what they hold."""
-    for name, ours, around in (("__getstate__", _copied_state, _around_getstate), ("__setstate__", _set_copied_state, _around_setstate)):
-        theirs = getattr(cls, name, None)
-        if theirs is None or theirs is getattr(object, name, None):
-            setattr(cls, name, ours)
-        elif theirs is not ours and name in cls.__dict__:
-            setattr(cls, name, around(theirs))
-
-
-def _around_getstate(theirs: Any) -> Any:
-    @functools.wraps(theirs)
-    def __getstate__(self: Any) -> Any:
-        state = theirs(self)
-        if not isinstance(state, dict):
-            return state
-        return {name: item for name, item in state.items() if not str(name).startswith("_symphony_")}
-
-    return __getstate__
-
-
-def _around_setstate(theirs: Any) -> Any:
-    @functools.wraps(theirs)
-    def __setstate__(self: Any, state: Any) -> None:
-        theirs(self, state)
-        held = self.__dict__
-        _set_copied_state(self, {name: held.pop(name) for name in type(self)._symphony_spec.fields if name in held})
-
-    return __setstate__
-
-
-def _copied_state(self: Any) -> Mapping[str, Any]:
-    return {name: item for name, item in self.__dict__.items() if not name.startswith("_symphony_")}
-
-
-def _set_copied_state(self: Any, state: Mapping[str, Any]) -> None:
-    for name, item in state.items():
-        setattr(self, name, clone(item))
