@@ -420,8 +420,16 @@ class TestUpcasts:
         ("before", "after", "paths"),
         [
             ({"who": {"name": "Ada"}}, {"buyer": {"name": "Ada", "vip": False}}, {("buyer",): ("who",)}),
-            ({"who": {"name": "Ada", "mail": ""}}, {"buyer": {"name": "Ada", "email": ""}}, {("buyer",): ("who",), ("buyer", "email"): ("who", "mail")}),
-            ({"lines": [{"sku": "nut", "n": 1}]}, {"lines": [{"article": "nut", "n": 1, "off": 0}]}, {("lines", 0, "article"): ("lines", 0, "sku")}),
+            (
+                {"who": {"name": "Ada", "mail": ""}},
+                {"buyer": {"name": "Ada", "email": ""}},
+                {("buyer",): ("who",), ("buyer", "email"): ("who", "mail")},
+            ),
+            (
+                {"lines": [{"sku": "nut", "n": 1}]},
+                {"lines": [{"article": "nut", "n": 1, "off": 0}]},
+                {("lines", 0, "article"): ("lines", 0, "sku")},
+            ),
             (
                 {"lines": [Tagged("part", "m:Line", {"sku": "nut", "n": 1})]},
                 {"items": [Tagged("part", "n:Item", {"article": "nut", "n": 1, "off": 0})]},
