@@ -13,7 +13,18 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from symphony_es.core.state.tracking.edits import changes_between
-from symphony_es.core.state.tracking.live import MISSING, UNOWNED, admit, entities_in, kind_of, locate, plain_of, record_above, refuse_cycle
+from symphony_es.core.state.tracking.live import (
+    ATOMS,
+    MISSING,
+    UNOWNED,
+    admit,
+    entities_in,
+    kind_of,
+    locate,
+    plain_of,
+    record_above,
+    refuse_cycle,
+)
 from symphony_es.core.state.tracking.places import (
     Detached,
     Move,
@@ -87,6 +98,8 @@ class Site:
 
     def convert(self, value: Any, key: Any) -> tuple[Any, Any]:
         """The live and the plain form of a value that is to stand under `key`; a refusal names entity and path."""
+        if type(value) in ATOMS:
+            return value, value
         if type(value) in UNOWNED:
             ((live, plain),) = self._convert_each([(key, value)], [])
             return live, plain
