@@ -84,6 +84,7 @@ class Membership(Inherited):
         self.restoring = restoring
         self.under_restoration: EntityReference | None = None
         self.knows_all_ids = empty_log
+        self.known_ids: set[str] = set()  # that a snapshot has, or that are being loaded: the log is asked before one is refused
         self.in_part = False  # the log may have entities that are not here
         self.entity_count = 0
         self.uncounted_until = 0  # entities of the log up to this position are not in the count yet
@@ -501,8 +502,12 @@ class Membership(Inherited):
                 raise EntityExistsError(key, "it was removed in a transaction that has not ended: create it again afterwards")
             if removed.broken is not None:
                 raise EntityOutOfStepError(key, str(removed.broken)) from removed.broken
-        elif not self.knows_all_ids and self.log.entity_status_now(key)[1]:
+        elif self._may_be_taken(key) and self.log.entity_status_now(key)[1]:
             raise EntityExistsError(key, f"it is in the log and has not been restored: await symphony.entities.load({key!r})")
+
+    def _may_be_taken(self, key: str) -> bool:
+        """Whether the log is asked at once for an id that is not here: where that costs nothing, or the id is known to have been taken."""
+        return not self.knows_all_ids and (self.log.answers_at_once or key in self.known_ids)
 
     def _adopt(self, reference: EntityReference, obj: Any, state: dict[str, Any]) -> EntityRecord:
         key = reference.key
@@ -511,9 +516,12 @@ class Membership(Inherited):
         removed = self.removed.get(key)  # it stays there until the log has its removal: this addition may be rolled back
         if removed is not None:
             self.outbox.submit_pending()  # its removal comes first
-            record.version = removed.version
+            record.version, record.unplaced = removed.version, removed.unplaced
         elif not self.knows_all_ids:
-            record.version = self.log.entity_status_now(key)[0]
+            if self.log.answers_at_once:
+                record.version = self.log.entity_status_now(key)[0]
+            else:
+                record.unplaced = True  # the log is not asked here, in the event loop: it decides when it appends
         self.install(record)
         return record
 
@@ -558,6 +566,28 @@ class Membership(Inherited):
             record.obj.__dict__.pop("_symphony_record", None)
         give_back(list(moves), self)
 
+    def place(self, key: str, by: int) -> None:
+        """The log has decided about an entity that was added: its events stand behind so many of an earlier one of that id."""
+        found = {id(record): record for record in (self._records.get(key), self.removed.get(key)) if record is not None and record.unplaced}
+        for record in found.values():
+            record.unplaced = False
+            record.version += by
+            for transaction in self.open_transactions:
+                if record in transaction.records:
+                    transaction.records[record] += by
+
+    def refuse(self, record: EntityRecord, error: SymphonyError) -> None:
+        """The log has refused an entity that was added: it is not part of this world any more, and a change of its object says so."""
+        self.outbox.forget(record)
+        self.outbox.suspects.discard(record)
+        record.pending = ()
+        if self.removed.get(record.key) is record:
+            del self.removed[record.key]
+        if self._records.get(record.key) is record:
+            del self._records[record.key]
+        self._foreign.pop(id(record.obj), None)
+        record.closed = str(error)
+
     def let_go(self, record: EntityRecord) -> bool:
         """Make an entity not live any more; it stays in the log. False where changes of it are not durable yet.
 
@@ -574,6 +604,7 @@ class Membership(Inherited):
             record.closed = UNLOADED
             self.outbox.suspects.discard(record)
             self.in_part, self.knows_all_ids = True, False
+            self.known_ids.add(record.key)
             self._records.pop(record.key)
             self._foreign.pop(id(record.obj), None)
             return True
