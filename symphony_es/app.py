@@ -74,6 +74,8 @@ __all__ = ["Symphony"]
 
 DEFAULT_STATE_DIR = ".symphony"
 CLOSE_TIMEOUT_S = 60.0
+KNOWN_IDS_BYTES = 4 * 1024 * 1024
+"""Up to this size, some milliseconds, the newest snapshot is asked at setup which ids are taken."""
 LAST_WAIT_S = 0.1
 """What is left of the time for the log itself, where what comes before has used all of it up."""
 P = ParamSpec("P")
@@ -276,6 +278,8 @@ class Symphony:
         world.in_part, world.uncounted_until = self.log.head > 0, self.log.head
         if "workflow_engine" not in self.registry:
             self.registry.register("workflow_engine", WorkflowEngine(self))
+        if resume is None and not self.read_only:
+            world.known_ids = await self.state_history.live_ids(KNOWN_IDS_BYTES)
         if resume == "latest" or (resume is None and self._follows):
             await self.resume()
         elif resume is not None:

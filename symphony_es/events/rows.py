@@ -24,7 +24,7 @@ from symphony_es.events.values import DEFAULT_LIMITS, Limits, check_plain, check
 
 __all__ = [
     "Row", "body_stream", "check_row", "check_rows", "commitment", "decode_changes", "decode_row", "encode_body", "event_id_of",
-    "seal_state", "substitute_row", "time_of",
+    "seal_state", "substitute_row", "time_of", "with_transaction",
 ]  # fmt: skip
 
 Row = tuple[int, str, int, str, bytes]
@@ -159,6 +159,12 @@ def _find_surrogate(event: NewEvent) -> None:
             check_plain(getattr(event.metadata, name), ("metadata", name))
     except UnstorableValueError as error:
         raise error.within(event.entity_key) from None
+
+
+def with_transaction(body: bytes, transaction_id: bytes | None) -> bytes:
+    """A body that says another transaction; None where the event is its transaction's first."""
+    _, *rest = decode(body[SALT_BYTES:])
+    return body[:SALT_BYTES] + pack([transaction_id, *rest])
 
 
 def seal_state(position: int, entity_key: str, version: int, name: str, event_id: bytes, time_ns: int, body: bytes) -> bytes:

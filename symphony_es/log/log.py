@@ -27,11 +27,12 @@ from symphony_es.log.forks import left_at_fork
 from symphony_es.log.head_note import HEAD_NAME, HeadNote
 from symphony_es.log.memory import MemoryLogRecorder
 from symphony_es.log.opening import DATABASE_NAME, open_reader, open_recorder
+from symphony_es.log.placing import Placing
 from symphony_es.log.reading import LogReader
 from symphony_es.log.recorder import Anchor, Appended, LogRecorder, PreparedEvent
 from symphony_es.log.skipping import SkippingLogRecorder
 from symphony_es.log.sqlite import SQLiteLogRecorder
-from symphony_es.log.writer import Ticket, Writer
+from symphony_es.log.writer import NOTHING, Ticket, Writer
 
 __all__ = ["DATABASE_NAME", "Anchor", "Appended", "EventLog", "Ticket"]
 
@@ -62,7 +63,8 @@ class EventLog(LogReader):
         self._ended = False
         self.report: Callable[[], None] = _nothing  # what tells of changes that nobody else can tell of
         self._ending_failed: LogError | None = None
-        self._writer = None if read_only else Writer(recorder, self._advance, clock_ns, self._end)
+        placing = None if self._in_process else Placing(recorder, self.state_before)
+        self._writer = None if read_only else Writer(recorder, self._advance, clock_ns, self._end, placing)
         left_at_fork(self)
 
     # -- opening and closing ------------------------------------------------------------------------------------------
@@ -243,8 +245,15 @@ class EventLog(LogReader):
             salt = next(self._salts)
         return PreparedEvent(event.entity_key, event.version, event.name, event.event_id, encode_body(event, salt, self._limits))
 
-    def submit(self, events: Sequence[PreparedEvent]) -> Ticket:
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether asking it blocks nobody: it is in memory."""
+        return self._in_process
+
+    def submit(self, events: Sequence[PreparedEvent], unplaced: frozenset[str] = NOTHING, *, apart: bool = False) -> Ticket:
         """Have events appended together; the order of calls is the order in the log. Never blocks; safe from every thread.
+
+        See `Writer.submit`; a log that answers at once is given no `unplaced` events.
 
         Raises:
             ReadOnlyError: the log is open for reading only.
@@ -252,7 +261,7 @@ class EventLog(LogReader):
         """
         if self._writer is None:
             raise ReadOnlyError("this log is open for reading only")
-        return self._writer.submit(events)
+        return self._writer.submit(events, unplaced, apart=apart)
 
     async def append(self, events: Sequence[NewEvent]) -> Appended:
         """Append events together and wait until they are durable. Cancelling the wait does not take them back.

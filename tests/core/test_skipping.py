@@ -111,7 +111,8 @@ async def test_one_damaged_event(
         told = await symphony.resume()
         assert symphony.last_resume is told
         assert not told.complete
-        assert {symphony.entities.get(f"SkippedLedger:{name}").n for name in "ac" if f"SkippedLedger:{name}" not in told.damaged} == {ROUNDS - 1}
+        others = [f"SkippedLedger:{name}" for name in "ac"]
+        assert {symphony.entities.get(key).n for key in others if key not in told.damaged} == {ROUNDS - 1}
         marks = {damage.position for damage in told.damaged.values()}
         assert position in marks
         if "SkippedLedger:b" in told.damaged:

@@ -100,6 +100,7 @@ class Loading:
                     self.report.damaged[key] = state.damage
             alive = {key: state for key, state in states.items() if state.data is not None}
             found.update(alive)
+            self.live.known_ids.update(alive)
             keys = {reference.key for state in alive.values() for _, reference in find_references(state.data)}
         return found
 

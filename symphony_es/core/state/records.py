@@ -97,6 +97,7 @@ class EntityRecord:
         reference: the same as an `EntityReference`.
         obj: the live object.
         version: the version it will have when everything submitted has been appended.
+        unplaced: whether its versions are counted from its addition: the log has not been asked yet whether it had the id before.
         shadow: the plain state that everything recorded of it makes; None while it does not exist, and for what cannot be changed.
         pending: changes that have not been submitted yet.
         holder: the transaction that claims it.
@@ -110,7 +111,7 @@ class EntityRecord:
 
     __slots__ = (
         "adoption", "adoption_reason", "adoption_version", "block", "born", "broken", "closed", "dropped", "generation", "holder", "key",
-        "manual", "obj", "pending", "reference", "restorer", "shadow", "version", "world",
+        "manual", "obj", "pending", "reference", "restorer", "shadow", "unplaced", "version", "world",
     )  # fmt: skip
     reference: EntityReference
 
@@ -133,6 +134,7 @@ class EntityRecord:
         self.generation = generation
         self.shadow = shadow
         self.manual = False
+        self.unplaced = False
         self.pending: list[Segment] | tuple[()] = ()  # most entities never change, and a list of their own would take room
         self.holder: Transaction | None = None
         self.block: Scope | None = None
