@@ -53,7 +53,7 @@ class _Block:
         if self._attribution:
             self._attribution_token = attribute(**self._attribution)
         self._outer = enclosing is None
-        transaction = Transaction(self.world, self.name or "a block") if enclosing is None else enclosing.transaction
+        transaction = Transaction(self.world, self.name or _unnamed()) if enclosing is None else enclosing.transaction
         self.world.open_transactions.add(transaction)
         around = enclosing.handed if enclosing is not None else self.world.foreign.step()
         scope = self._scope = Scope(transaction, self.name, self._data, current_scope.get(), around)
@@ -92,6 +92,12 @@ def _reset(token: Token[Scope | None]) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _unnamed() -> str:
+    """What errors call a block without a name: the step that runs in it, else nothing in particular."""
+    origin = current_attribution.get()
+    return "a block" if origin.step is None else f"step {origin.step} of run {origin.run_id}"
 
 
 class Recording(_Block):

@@ -13,7 +13,18 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from symphony_es.core.state.tracking.edits import changes_between
-from symphony_es.core.state.tracking.live import MISSING, UNOWNED, admit, entities_in, kind_of, locate, plain_of, record_above, refuse_cycle
+from symphony_es.core.state.tracking.live import (
+    ATOMS,
+    MISSING,
+    UNOWNED,
+    admit,
+    entities_in,
+    kind_of,
+    locate,
+    plain_of,
+    record_above,
+    refuse_cycle,
+)
 from symphony_es.core.state.tracking.places import (
     Detached,
     Move,
@@ -32,6 +43,7 @@ from symphony_es.errors import DetachedPartError, SymphonyError, UnstorableValue
 from symphony_es.events.changes import SET, Change
 from symphony_es.events.paths import value_at
 from symphony_es.events.references import Path
+from symphony_es.events.values import plain_equal
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
@@ -86,6 +98,8 @@ class Site:
 
     def convert(self, value: Any, key: Any) -> tuple[Any, Any]:
         """The live and the plain form of a value that is to stand under `key`; a refusal names entity and path."""
+        if type(value) in ATOMS:
+            return value, value
         if type(value) in UNOWNED:
             ((live, plain),) = self._convert_each([(key, value)], [])
             return live, plain
@@ -141,8 +155,17 @@ class Site:
             return []
         path = (*self.path, key)
         if type(old) is type(live) and kind_of(live) == "container":
-            return changes_between(path, plain_of(old, self.world), plain, (old, live))
+            was, recorded = plain_of(old, self.world), self._recorded_at(path)
+            if recorded is MISSING or plain_equal(was, recorded):
+                return changes_between(path, was, plain, (old, live))
+            return changes_between(path, recorded, plain)  # it was written past its methods: what it holds was never recorded
         return [(SET, path, plain)]
+
+    def _recorded_at(self, path: Path) -> Any:
+        """What was recorded at a path, or MISSING where nothing is recorded of the entity at the moment."""
+        if self.record is None or self.record.shadow is None or self.record.world.restoring:
+            return MISSING
+        return value_at(self.record.shadow, path)
 
     def keep(self, changes: Sequence[Change], undo: Undo) -> None:
         """Record changes that have been made together, and what undoes all of them."""

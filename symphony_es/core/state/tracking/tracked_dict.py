@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from symphony_es.core.state.tracking.live import BUILDERS, MISSING, PLAIN_COPIES, plain_at
+from symphony_es.core.state.tracking.live import BUILDERS, MISSING, PLAIN_COPIES, UNOWNED, plain_at
 from symphony_es.core.state.tracking.places import Move, own_new
 from symphony_es.core.state.tracking.site import Site, build_at, note_augmented, put_back
 from symphony_es.core.state.tracking.stored import stored
@@ -96,6 +96,23 @@ class TrackedDict(dict[Any, Any]):
                 super().__setitem__(key, live)
         put_back(self, moves, left, [(key, live) for key, live in before.items() if live is not MISSING])
 
+    def _put_plain(self, key: Any, value: Any, site: Site) -> bool:
+        """What `_put` does for one value that cannot change where there is none, or one that cannot change either; whether it was that.
+
+        It assumes that such values own nothing, are owned by nobody and bring nobody along, so that no place has to be looked after.
+        """
+        old = super().get(key, MISSING)
+        if type(value) not in UNOWNED or not (old is MISSING or type(old) in UNOWNED) or type(key) not in _KEYS:
+            return False
+        if type(key) is str and not key.isascii():
+            return False  # it may hold what cannot be stored
+        live, plain = site.convert(value, key)
+        if site.recorded is not None:
+            site.expect(old, key)
+        super().__setitem__(key, live)
+        site.keep([(SET, (*site.path, key), plain)], (self._symphony_undo, site.moves, {key: old}))
+        return True
+
     def _put(self, given: dict[Any, Any], site: Site) -> None:
         """Set all given items: one mutation, of which nothing is done if anything of it is refused."""
         for key in given:
@@ -137,7 +154,8 @@ class TrackedDict(dict[Any, Any]):
     def __setitem__(self, key: Any, value: Any) -> None:
         key = self._new_key(key)
         with Site(self) as site:
-            self._put({key: value}, site)
+            if not self._put_plain(key, value, site):
+                self._put({key: value}, site)
 
     def __delitem__(self, key: Any) -> None:
         known = self._stored(key)
