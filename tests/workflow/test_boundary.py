@@ -238,18 +238,14 @@ def releases(kind: str) -> tuple[Any, type[Any], dict[str, Any]]:
             more: list[int] = [1]
 
         return Model1(), Model2, {"text": "t", "more": [1]}
+    make = dataclasses.make_dataclass
     if kind == "dataclass":
-        return dataclasses.make_dataclass("Data1", [("text", str, "t")])(), dataclasses.make_dataclass("Data2", ["text", ("more", int, 1)]), {
-            "text": "t", "more": 1,
-        }  # fmt: skip
+        return make("Data1", [("text", str, "t")])(), make("Data2", ["text", ("more", int, 1)]), {"text": "t", "more": 1}
     if kind == "attrs":
-        return attrs.make_class("Attrs1", {"text": attrs.field(default="t")})(), attrs.make_class(
-            "Attrs2", {"text": attrs.field(), "more": attrs.field(factory=list)}
-        ), {"text": "t", "more": []}  # fmt: skip
+        first = attrs.make_class("Attrs1", {"text": attrs.field(default="t")})
+        return first(), attrs.make_class("Attrs2", {"text": attrs.field(), "more": attrs.field(factory=list)}), {"text": "t", "more": []}
     if kind == "removed":
-        return dataclasses.make_dataclass("Gone1", [("text", str, "t"), ("gone", int, 1)])(), dataclasses.make_dataclass("Gone2", ["text"]), {
-            "text": "t",
-        }  # fmt: skip
+        return make("Gone1", [("text", str, "t"), ("gone", int, 1)])(), make("Gone2", ["text"]), {"text": "t"}
 
     @dataclass
     class Normalizing:
