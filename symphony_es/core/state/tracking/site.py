@@ -234,17 +234,20 @@ def put_back(node: Any, moves: list[Move], left: Iterable[Any], came: Iterable[t
     for live in left:
         if id(live) not in returning:
             release(live, node)
+    apart = [(key, live) for key, live in came if record is not None and stands_elsewhere(live, node)]
+    for key, _ in apart:
+        place(node, key, None)  # somebody has put it elsewhere meanwhile, perhaps into something that holds this node
     for key, live in came:
-        if type(live) in UNOWNED:
+        if type(live) in UNOWNED or (apart and stands_elsewhere(live, node)):
             continue
         if record is None:
             own_new(live, node, key)
-        elif stands_elsewhere(live, node):
-            copy = clone(live)  # somebody has put it elsewhere meanwhile
-            place(node, key, copy)
-            settle(copy, node, key, record.world, None)
         else:
             settle(live, node, key, record.world, None)
+    for key, live in apart:
+        copy = clone(live)
+        place(node, key, copy)
+        settle(copy, node, key, record.world if record is not None else None, None)
     give_back(moves, record.world if record is not None else None)
 
 
