@@ -94,11 +94,13 @@ class Standing:
 class StandingVariable:
     """A context variable for blocks that may end in another context than they began in, or before a block inside them has ended."""
 
-    __slots__ = ("_variable",)
+    __slots__ = ("_variable", "innermost")
 
     def __init__(self, name: str) -> None:
         outermost = Standing(NOBODY, None)  # never changed: it lies in nothing and is not left
         self._variable: ContextVar[Standing] = ContextVar(name, default=outermost)
+        self.innermost = self._variable.get
+        """What stands in the context: `get` without the search for one that counts, which is needed only where its `left` is set."""
 
     def get(self) -> Attribution:
         """Return what the innermost block says that has not ended."""
