@@ -188,7 +188,7 @@ class EntityRecord:
                 return scope.sink(self)
         if self.holder is not None:
             raise EntityBusyError(self.key, self.holder.name, "a change outside it")
-        standing = current_attribution.innermost()
+        standing = current_attribution.innermost()  # asked for each change: its `get` without the call
         attribution = standing.value if standing.left is None else current_attribution.get()
         if self.pending and self.adoption is None:
             last = self.pending[-1]

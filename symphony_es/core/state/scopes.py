@@ -16,7 +16,7 @@ from symphony_es.core.state.left import LeftElsewhere, runner
 from symphony_es.core.state.shadow import advance, order_before, put_plain
 from symphony_es.core.state.tracking.live import kind_of, record_above
 from symphony_es.core.state.tracking.mending import mend, nodes_in, reorder
-from symphony_es.core.state.tracking.places import Move, clone
+from symphony_es.core.state.tracking.places import Move, clone, is_node
 from symphony_es.errors import EntityBusyError, TransactionEndedError
 from symphony_es.events.changes import LONG, SCALARS, SET, TEXTS, Change, as_extension
 from symphony_es.events.undo import ABSENT, put_back, revert
@@ -324,6 +324,13 @@ def _take_back(record: EntityRecord, undo: Undo, nodes: list[tuple[EntityRecord,
     """Take one thing back in an object; the nodes that return to it are noted, since their content may have changed meanwhile."""
     function, *arguments = undo
     returning: list[Any] = []
+    owner = getattr(function, "__self__", None)
+    if is_node(owner) and record_above(owner) is not record:
+        # Another object has come to stand where this one stood when it was changed: that one is put right, wherever it is.
+        if kind_of(record.obj) == "entity":
+            nodes += [(record, held) for held in nodes_in(list(vars(record.obj).values()))]
+        if record_above(owner) is not None:
+            return
     for at, argument in enumerate(arguments):
         found = nodes_in(argument)
         away = [node for node in found if record_above(node) not in (None, record)]
@@ -332,12 +339,11 @@ def _take_back(record: EntityRecord, undo: Undo, nodes: list[tuple[EntityRecord,
             found = nodes_in(arguments[at])
         nodes += [(record, node) for node in found]
         returning += found
-    taken = [move.node for argument in arguments if type(argument) is list for move in argument if type(move) is Move]
+    moves = [move for argument in arguments if type(argument) is list for move in argument if type(move) is Move]
     function(*arguments)
-    owner = getattr(function, "__self__", None)
     if any(node._symphony_owner is not owner for node in returning):  # it stands elsewhere, and a copy of it has come back
         nodes += [(record, node) for node in (nodes_in(list(vars(owner).values())) if kind_of(owner) == "entity" else nodes_in(owner))]
-    nodes += [(above, node) for node in taken if (above := record_above(node)) is not None]
+    nodes += [(above, node) for move in moves for node in (move.node, move.copy) if (above := record_above(node)) is not None]
 
 
 def _with_copies(argument: Any, away: list[Any], record: EntityRecord) -> Any:

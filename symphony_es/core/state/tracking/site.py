@@ -62,6 +62,12 @@ class Site:
 
     __slots__ = ("moves", "node", "path", "record", "recorded", "sink", "world")
 
+    record: EntityRecord | None
+    path: Path
+    world: Membership | None
+    sink: Sink | None
+    recorded: Any  # of a container that is an entity's: what was recorded of it
+
     def __init__(self, node: Any) -> None:
         self.node = node
         self.moves: list[Move] = []
@@ -72,15 +78,16 @@ class Site:
         # where one of them does not hold, nothing has been done, and the plain version finds out why.
         node = self.node
         owner = node._symphony_owner if type(node)._symphony_kind == "container" else None
-        record = owner.__dict__.get("_symphony_record") if owner is not None and owner._symphony_kind == "entity" else None
-        if record is None:
+        known = owner.__dict__.get("_symphony_record") if owner is not None and owner._symphony_kind == "entity" else None
+        if known is None:
             return self.enter_anywhere()
-        world: Membership = record.world
+        record: EntityRecord = known
+        world = record.world
         world.lock.acquire()
         entered = False
         try:
             name, held, shadow = node._symphony_key, owner.__dict__, record.shadow
-            if node._symphony_owner is owner and held.get(name) is node and held.get("_symphony_record") is record and shadow is not None:
+            if node._symphony_owner is owner and held.get(name, MISSING) is node and held.get("_symphony_record") is record and shadow is not None:
                 recorded = shadow.get(name)
                 alike = len(recorded) == len(node) if type(recorded) is dict else has_as_many(recorded, node)
                 if alike and not world.restoring:
@@ -96,11 +103,7 @@ class Site:
 
     def enter_anywhere(self) -> Self:
         """Find the entity of the node, lock its world, and have its record say where changes go; else see that it belongs to none."""
-        self.record: EntityRecord | None = None
-        self.path: Path = ()
-        self.world: Membership | None = None
-        self.sink: Sink | None = None
-        self.recorded: Any = None  # what was recorded of a container that is an entity's
+        self.record, self.path, self.world, self.sink, self.recorded = None, (), None, None, None
         record = record_above(self.node)
         while record is not None:
             lock = record.world.lock
@@ -268,17 +271,20 @@ def put_back(node: Any, moves: list[Move], left: Iterable[Any], came: Iterable[t
     for live in left:
         if id(live) not in returning:
             release(live, node)
+    apart = [(key, live) for key, live in came if record is not None and stands_elsewhere(live, node)]
+    for key, _ in apart:
+        place(node, key, None)  # somebody has put it elsewhere meanwhile, perhaps into something that holds this node
     for key, live in came:
-        if type(live) in UNOWNED:
+        if type(live) in UNOWNED or (apart and stands_elsewhere(live, node)):
             continue
         if record is None:
             own_new(live, node, key)
-        elif stands_elsewhere(live, node):
-            copy = clone(live)  # somebody has put it elsewhere meanwhile
-            place(node, key, copy)
-            settle(copy, node, key, record.world, None)
         else:
             settle(live, node, key, record.world, None)
+    for key, live in apart:
+        copy = clone(live)
+        place(node, key, copy)
+        settle(copy, node, key, record.world if record is not None else None, None)
     give_back(moves, record.world if record is not None else None)
 
 

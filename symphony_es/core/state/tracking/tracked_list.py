@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from symphony_es.core.state.tracking.edits import EDIT_WEIGHT, Edit, is_small, list_changes, list_edits, weight
@@ -60,8 +59,9 @@ class TrackedList(list[Any]):
         hint: int = child._symphony_key - base
         if 0 <= hint < size and self[hint] is child:
             return hint
-        low = high = min(max(hint, 0), size)
-        for steps in count(1):  # noqa: B007  needed afterwards
+        begin = low = high = min(max(hint, 0), size)
+        found = MISSING
+        while found is MISSING:
             low -= 1
             if low >= 0 and self[low] is child:
                 found = low
@@ -71,9 +71,7 @@ class TrackedList(list[Any]):
                 return MISSING
             else:
                 high += 1
-                continue
-            break
-        if steps * steps > size:
+        if (found - begin) ** 2 > size:
             self._number(0, size)  # far off, and others will be: a search costs less than the root of the size from now on
         child._symphony_key = found + base
         return found

@@ -249,10 +249,11 @@ class TypeTable:
             return Union[arguments]  # noqa: UP007  it is made at run time
         if parts[0] == "UnionType":
             return functools.reduce(operator.or_, arguments)
-        origin = self._argument(parts[0])
+        origin: Any = self._argument(parts[0])
         if origin not in _CONTAINERS and not is_generic(origin):
             raise LookupError(name)
-        return origin[arguments]
+        generic: Any = origin
+        return generic[arguments]
 
     def _defined(self, name: str) -> type | None:
         found = self._allowed.find(name)
