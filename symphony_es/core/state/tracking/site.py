@@ -87,7 +87,8 @@ class Site:
         entered = False
         try:
             name, held, shadow = node._symphony_key, owner.__dict__, record.shadow
-            if node._symphony_owner is owner and held.get(name, MISSING) is node and held.get("_symphony_record") is record and shadow is not None:
+            stands = node._symphony_owner is owner and held.get(name, MISSING) is node
+            if stands and held.get("_symphony_record") is record and shadow is not None:
                 recorded = shadow.get(name)
                 alike = len(recorded) == len(node) if type(recorded) is dict else has_as_many(recorded, node)
                 if alike and not world.restoring:
