@@ -1,9 +1,12 @@
-"""What an open block has claimed or changed: nobody else takes nodes from there, and what is refused leaves nothing open."""
+"""What an open block has claimed or changed: nobody else takes nodes from there, what is refused leaves nothing open, and what is in the hand
+meanwhile does not disturb a rollback.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -69,6 +72,69 @@ async def test_nodes_of_what_an_inner_block_has_changed_are_not_taken(*, change:
                 await task
             crate.number += 1
             crate.parcels.append(1)
+        await states_agree(symphony)
+
+
+IN_THE_HAND: dict[str, Callable[[list[Any]], Any]] = {
+    "as it was": lambda hand: None,
+    "shorter": lambda hand: hand.pop(0),
+    "longer": lambda hand: hand.insert(0, Parcel(weight=8)),
+    "other order": lambda hand: hand.reverse(),
+    "members exchanged": lambda hand: hand.__setitem__(slice(None), [hand[-1], *hand[:-1]]),
+    "member changed": lambda hand: hand[0].notes.append(1),
+    "emptied": lambda hand: hand.clear(),
+}
+
+
+@pytest.mark.parametrize("elsewhere", [None, "outside", "inside"])
+@pytest.mark.parametrize("in_hand", IN_THE_HAND)
+async def test_what_left_its_place_in_a_block_is_as_it_was_after_a_rollback(*, in_hand: str, elsewhere: str | None) -> None:
+    """Whatever became of the nodes in the hand: changed, or put into another entity, in the block or outside of it."""
+    async with Symphony() as symphony:
+        crate = symphony.entities.add(
+            Crate(id="a", parcels=[Parcel(weight=1), Parcel(weight=2), [3]], named={"p": Parcel(weight=4), "q": [5]})
+        )
+        other = symphony.entities.add(Crate(id="b"))
+        await symphony.flush()
+        before = symphony.world.records["Crate:a"].shadow
+        assert before is not None
+        before = copy.deepcopy(before)
+        changed, go_on = asyncio.Event(), asyncio.Event()
+        hand: list[Any] = []
+
+        async def block() -> None:
+            async with symphony.transaction("Block"):
+                try:
+                    hand.append(use(crate, other))
+                finally:
+                    changed.set()
+                await go_on.wait()
+                raise Ended
+
+        def use(crate: Crate, other: Crate) -> list[Any]:
+            held = crate.parcels
+            crate.named["p"].inside = {"x": 1}
+            crate.parcels.append(crate.named)
+            crate.parcels[0].weight = 9
+            del crate.parcels[0:1]
+            crate.parcels.append(7)
+            crate.parcels = []
+            if elsewhere == "inside":
+                other.top = held
+            IN_THE_HAND[in_hand](held)
+            return held
+
+        task = asyncio.create_task(block())
+        await changed.wait()
+        if elsewhere == "outside":
+            other.top = hand[0]
+        go_on.set()
+        with pytest.raises(Ended):
+            await task
+        assert symphony.world.records["Crate:a"].shadow == before
+        await states_agree(symphony)
+        crate.parcels.append(1)
+        crate.named["p"].weight = 5
         await states_agree(symphony)
 
 

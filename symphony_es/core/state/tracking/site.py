@@ -9,7 +9,7 @@ is held.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from symphony_es.core.state.tracking.edits import changes_between
@@ -183,7 +183,7 @@ def note_augmented(node: Any) -> None:
 _NOTHING: Undo = (lambda: None,)
 
 
-def put_back(node: Any, moves: list[Move], left: Iterable[Any], came: Iterable[tuple[Any, Any]]) -> None:
+def put_back(node: Any, moves: list[Move], left: Collection[Any], came: Collection[tuple[Any, Any]]) -> None:
     """Undo one mutation, after the values have been put back: what stands there again is owned, what was taken from elsewhere goes back.
 
     Args:
@@ -191,7 +191,7 @@ def put_back(node: Any, moves: list[Move], left: Iterable[Any], came: Iterable[t
         came: what has come back, by key.
     """
     record = record_above(node)
-    returning = {id(live) for _, live in came}
+    returning, leaving = {id(live) for _, live in came}, {id(live) for live in left}
     for live in left:
         if id(live) not in returning:
             release(live, node)
@@ -200,8 +200,8 @@ def put_back(node: Any, moves: list[Move], left: Iterable[Any], came: Iterable[t
             continue
         if record is None:
             own_new(live, node, key)
-        elif stands_elsewhere(live, node):
-            copy = clone(live)  # somebody has put it elsewhere meanwhile
+        elif stands_elsewhere(live, node) or (id(live) not in leaving and is_node(live) and live._symphony_owner is node):
+            copy = clone(live)  # somebody has put it elsewhere meanwhile, perhaps to another place in the same container
             place(node, key, copy)
             settle(copy, node, key, record.world, None)
         else:
