@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench bench-peers coverage fuzz clean
+.PHONY: demo test lint bench bench-peers coverage fuzz model damage clean
 
 demo: $(VENV)/.installed  ## a workflow is killed in the middle, resumed, and looked at
 	$(BIN)/python examples/crash_and_resume.py
@@ -17,12 +17,20 @@ lint: $(VENV)/.lint  ## formatting rules, types, layers
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-coverage: $(VENV)/.test  ## branch coverage of the layers that keep the data
-	$(BIN)/python -m pytest -n 2 --dist worksteal -q --cov=symphony_es --cov=symphony_es_projections --cov-branch --cov-report=
+coverage: $(VENV)/.test  ## branch coverage of the layers that keep the data; each flush compares live objects with what was recorded
+	SYMPHONY_CHECK=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q --cov=symphony_es --cov=symphony_es_projections --cov-branch --cov-report=
 	$(BIN)/coverage report --include='symphony_es/events/*,symphony_es/log/*,symphony_es/core/*' --fail-under=95
 
 fuzz: $(VENV)/.test  ## minutes; a million random expressions: nothing but the declared error and plain values comes out
 	$(BIN)/python -m tests.workflow.fuzz_expressions --inputs 1000000
+
+model: $(VENV)/.test  ## half an hour; random programs over tracked and plain objects
+	$(BIN)/python -m tests.model --programs 20000 --operations 50
+
+damage: $(VENV)/.test  ## minutes; random damages of databases, write-ahead files and snapshots
+	$(BIN)/python -m tests.faults.damage --count 2000 --what database
+	$(BIN)/python -m tests.faults.damage --count 2000 --what wal
+	$(BIN)/python -m tests.faults.damage --count 2000 --what snapshots
 
 bench: $(VENV)/.installed  ## minutes; prints ratios to what the disk and the codec allow
 	$(BIN)/python -m benchmarks --out docs/benchmarks

@@ -74,6 +74,8 @@ __all__ = ["Symphony"]
 
 DEFAULT_STATE_DIR = ".symphony"
 CLOSE_TIMEOUT_S = 60.0
+KNOWN_IDS_BYTES = 4 * 1024 * 1024
+"""Up to this size, some milliseconds, the newest snapshot is asked at setup which ids are taken."""
 LAST_WAIT_S = 0.1
 """What is left of the time for the log itself, where what comes before has used all of it up."""
 P = ParamSpec("P")
@@ -119,7 +121,7 @@ class Symphony:
         last_load: the report of the last `entities.load` or `load_all` that read the log, or None.
     """
 
-    _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "resume")
+    _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "skip_damaged", "resume")
 
     def __init__(
         self,
@@ -200,6 +202,7 @@ class Symphony:
         memory_events: int | None = None,
         force_network_fs: bool | None = None,
         ignore_anchor: bool | None = None,
+        skip_damaged: bool | None = None,
     ) -> Self:
         """Open the log, creating what is missing; a log that has entities is opened, and nothing is restored yet.
 
@@ -209,6 +212,9 @@ class Symphony:
             memory_events: without persistence: how many events are kept, 100,000 by default; older ones become a base state.
             force_network_fs: open a log on a network file system, whose locks cannot be trusted.
             ignore_anchor: open a log that is shorter than its snapshots, or differs from them.
+            skip_damaged: open a log of which events are damaged or missing: each marks its entity as damaged from that version on
+                (`last_resume.damaged`), for all that this Symphony reads, and nobody else; where nobody can tell whose it was, the key is
+                `symphony.Damaged:POSITION`. The file stays as it is. The whole log is read once.
 
         Returns:
             this Symphony. Repeating the call with the same directory changes nothing.
@@ -229,7 +235,7 @@ class Symphony:
                 return self
             if chosen is not None and not self.persistence_enabled:
                 raise ConfigurationError("state_dir needs persistence: create the Symphony with persistence_enabled=True")
-            opened = await self._open(chosen, memory_events, force_network_fs, ignore_anchor)
+            opened = await self._open(chosen, memory_events, force_network_fs, ignore_anchor, skip_damaged)
             self._opened, self._lifetime = opened, Lifetime(opened, self)
             try:
                 await self._populate(self._setting("resume", resume, None))
@@ -239,18 +245,25 @@ class Symphony:
         return self
 
     async def _open(
-        self, chosen: str | Path | None, memory_events: int | None, force_network_fs: bool | None, ignore_anchor: bool | None
+        self,
+        chosen: str | Path | None,
+        memory_events: int | None,
+        force_network_fs: bool | None,
+        ignore_anchor: bool | None,
+        skip_damaged: bool | None,
     ) -> OpenedLog:
         if not self.persistence_enabled:
             return open_in_memory(self._setting("memory_events", memory_events, 100_000))
         directory = _absolute(chosen if chosen is not None else DEFAULT_STATE_DIR)
+        skips = self._setting("skip_damaged", skip_damaged, False)
         if self.read_only:
-            return await open_to_read(directory)
+            return await open_to_read(directory, skip_damaged=skips)
         opening = partial(
             open_on_disk,
             directory,
             force_network_fs=self._setting("force_network_fs", force_network_fs, False),
             ignore_anchor=self._setting("ignore_anchor", ignore_anchor, False),
+            skip_damaged=skips,
         )
         try:
             return await opening()
@@ -265,6 +278,8 @@ class Symphony:
         world.in_part, world.uncounted_until = self.log.head > 0, self.log.head
         if "workflow_engine" not in self.registry:
             self.registry.register("workflow_engine", WorkflowEngine(self))
+        if resume is None and not self.read_only:
+            world.known_ids = await self.state_history.live_ids(KNOWN_IDS_BYTES)
         if resume == "latest" or (resume is None and self._follows):
             await self.resume()
         elif resume is not None:
@@ -302,8 +317,7 @@ class Symphony:
         snapshotter = self._ready(self._opened).snapshotter
         if snapshotter is not None:
             world.outbox.on_submitted = snapshotter.weigh
-        if self._checks:
-            world.outbox.unchecked = {}
+        world.outbox.checks = self._checks
         return world
 
     async def close(self, *, timeout_s: float | None = CLOSE_TIMEOUT_S) -> None:
@@ -316,6 +330,8 @@ class Symphony:
 
         Raises:
             EntityOutOfStepError: changes of an entity could not be appended; the log is closed all the same.
+            UnrecordedChangeError: an object that was changed or handed out differs from what was recorded, since something has written
+                past the methods of its list, dict or set (`heapq`); the log is closed all the same.
             CloseTimeoutError: it took longer; which changes are not known to be durable. The objects are detached; the thread that writes
                 the log goes on with what was submitted and lets go of the directory when that is written.
             ForkedProcessError: a parent process opened it, which goes on with it.
@@ -351,7 +367,7 @@ class Symphony:
         failures = world.foreign.record_others()
         world.sealed = "closing the Symphony"
         await world.flush()
-        raise_first(failures)
+        raise_first([*failures, *await world.compare_objects(everything=True)])
 
     async def __aenter__(self) -> Self:
         return await self.setup()
@@ -537,7 +553,7 @@ class Symphony:
             checkpoint: its id, or its name (the newest of that name).
             replay_until: where to stop instead: "latest", a position, or a moment.
             stop_runs: interrupt runs that execute in this process; without it they refuse the call.
-            strict: raise when a reference has no target.
+            strict: raise when an object cannot be made, or a reference has no target.
 
         Returns:
             the checkpoint's id; `last_resume` is the report.
@@ -545,7 +561,7 @@ class Symphony:
         Raises:
             CheckpointNotFoundError: there is none.
             RunsInProgressError: runs execute in this process.
-            RestorationError: a restorer failed; the old world is in place and nothing was appended.
+            RestorationError: `strict`, and a restorer failed; the old world is in place and nothing was appended.
         """
         entry = await self._on_disk("resume_from_checkpoint").find(checkpoint)
         await self._resume(replay_until, entry, stop_runs=stop_runs, strict=strict)
@@ -561,7 +577,7 @@ class Symphony:
 
         Raises:
             RunsInProgressError: runs execute in this process.
-            RestorationError: a restorer failed; the old world is in place and nothing was appended.
+            RestorationError: `strict`, and a restorer failed; the old world is in place and nothing was appended.
         """
         entries = await self._checkpoints("resume_latest_checkpoint").entries()
         if not entries:
@@ -585,13 +601,13 @@ class Symphony:
         Args:
             replay_until: where to stop: "latest", a position, or a time.
             stop_runs: interrupt runs that execute in this process; without it they refuse the call.
-            strict: raise when a reference has no target.
+            strict: raise when an object cannot be made, or a reference has no target.
             types: classes or names of types: only their entities come to life, and what these refer to; the others stay in the log.
 
         Raises:
             UnknownTypeError: nothing has one of the types.
             RunsInProgressError: runs execute in this process.
-            RestorationError: a restorer failed; the old world is in place and nothing was appended.
+            RestorationError: `strict`, and a restorer failed; the old world is in place and nothing was appended.
         """
         chosen = None if types is None else frozenset(map(self.names.type_of, _several(types)))
         return await self._resume(replay_until, None, stop_runs=stop_runs, strict=strict, types=chosen)
@@ -620,13 +636,13 @@ class Symphony:
                 await result
         return self.last_resume
 
-    async def load_entities(self, keys: Sequence[str], *, strict: bool) -> None:
+    async def load_entities(self, keys: Sequence[str], *, strict: bool, keep_failed: bool = False) -> None:
         """Make entities live that wait in the log: for the facades; applications call `entities.load` or `entities.load_all`."""
         async with self._changing_world("a load", restoring=self.world.restoring):
             await self.log.refresh_head()
             beside = self.world_under_construction()
             shell = self.shell(beside)
-            self.last_load = await Loading(self.state_history, self.world, beside, shell).run(keys, strict=strict)
+            self.last_load = await Loading(self.state_history, self.world, beside, shell, keep_failed=keep_failed).run(keys, strict=strict)
             shell._world = self.world  # an object that keeps it goes on with what is live
             if self.read_only:
                 self.world.close(READ_ONLY)
@@ -844,12 +860,12 @@ class Symphony:
         Args:
             to: a position, a datetime, its ISO text, or the id or name of a checkpoint.
             stop_runs: interrupt runs that execute in this process; without it they refuse the call.
-            strict: raise when a reference has no target.
+            strict: raise when an object cannot be made, or a reference has no target.
 
         Raises:
             PositionInsideTransactionError: the position is in the middle of a transaction.
             RunsInProgressError: runs execute in this process.
-            RestorationError: a restorer failed; the old world is in place and nothing was appended.
+            RestorationError: `strict`, and a restorer failed; the old world is in place and nothing was appended.
         """
         self._check_writable("rewind", "at() looks at the past, and resume(replay_until=...) has objects as they were")
         if isinstance(to, str) and to != "latest" and (read := read_moment(to)) is not None:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-__all__ = ["get_logger"]
+__all__ = ["error_text", "get_logger", "message_of"]
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -89,3 +89,16 @@ def _shown(value: Any) -> str:
 def get_logger(name: str) -> _Logger:
     """The logger of a module."""
     return _Logger(name)
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an error of the application, whose `__str__` may fail itself."""
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001  the error's own __str__ is the application's code
+        return f"(its message could not be made: {type(second).__name__})"
+
+
+def error_text(error: BaseException) -> str:
+    """Return the type and message of an error, for a line of the log."""
+    return f"{type(error).__name__}: {message_of(error)}"

@@ -199,13 +199,19 @@ class DecodeError(SymphonyError, ValueError):
     """Stored bytes that do not follow the format they claim."""
 
 
+WAYS_OUT = (
+    "`symphony-es doctor` says what is damaged; restore a backup, or go on without it with setup(skip_damaged=True), "
+    "which marks the entities concerned"
+)
+
+
 class DamagedEventError(DecodeError):
     """An event whose check value, column types or place in the log is wrong. Nothing of it is handed out."""
 
     def __init__(self, position: object, entity: object, why: str) -> None:
         super().__init__(
             f"the event at position {position!r} (entity {entity!r}) is damaged: {why}; "
-            "restore the log from a backup, or read up to the position before it"
+            f"{WAYS_OUT}, or read up to the position before it"
         )
         self.position = position
         self.entity = entity

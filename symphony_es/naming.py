@@ -7,25 +7,81 @@ among the modules that are loaded, and only in those that the application allows
 
 from __future__ import annotations
 
+import builtins
 import functools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from symphony_es.errors import ConfigurationError
 
-__all__ = ["AllowedModules", "defined_in_program", "defined_under", "stored_module", "stored_name"]
+__all__ = [
+    "AllowedModules", "defined_in_program", "defined_under", "is_generic", "name_parts", "origin_of", "stored_module",
+    "stored_name",
+]  # fmt: skip
 
 MAIN = "__main__"
 _MAINS = frozenset({MAIN, "__mp_main__"})  # the second is the program's file in a process that multiprocessing has started
 
 
 def stored_name(item: type | Callable[..., Any]) -> str:
-    """Return the name by which a class or function is stored: `module:qualname`."""
+    """Return the name by which a class or function is stored: `module:qualname`, of a generic model with arguments `m:Box[m:Item, int]`.
+
+    The arguments are named in full, since the name that the model gives itself, `Box[Item]`, is that of every `Item` there is.
+    """
+    origin = origin_of(item)
+    if origin is not None:
+        return f"{stored_name(origin)}[{', '.join(map(_argument, item.__pydantic_generic_metadata__['args']))}]"  # type: ignore[union-attr]
     module: Any = item.__module__  # None of what is made from strings
     return f"{stored_module(module if isinstance(module, str) else 'builtins')}:{item.__qualname__}"
+
+
+def is_generic(item: Any) -> bool:
+    """Return whether this is a generic model, with arguments or without."""
+    return issubclass(type(item), type) and bool(getattr(item, "__pydantic_generic_metadata__", None))
+
+
+def origin_of(item: Any) -> type | None:
+    """Return the generic model that a model with arguments was made of; None of everything else."""
+    if not is_generic(item) or not item.__pydantic_generic_metadata__["args"]:
+        return None
+    origin: type = item.__pydantic_generic_metadata__["origin"]
+    return origin
+
+
+def _argument(argument: Any) -> str:
+    """The name of what a generic model was given; what has no name of its own is shown as it shows itself."""
+    origin = get_origin(argument)
+    if origin is Union or isinstance(origin, type):  # `X | Y` is a UnionType, and makes another class of a model than Union[X, Y] does
+        outer = "Union" if origin is Union else "UnionType" if origin is UnionType else _argument(origin)
+        return f"{outer}[{', '.join(map(_argument, get_args(argument)))}]"
+    if argument is None or argument is NoneType:
+        return "None"
+    if argument is Any:
+        return "Any"
+    if not isinstance(argument, type):
+        return repr(argument)
+    named: type = argument
+    return named.__qualname__ if getattr(builtins, named.__qualname__, None) is named else stored_name(named)
+
+
+def name_parts(name: str) -> tuple[str, list[str]] | None:
+    """Return the name of a generic model and those of its arguments, `("m:Box", ["m:Item", "int"])`; None of any other name."""
+    origin, bracket, rest = name.partition("[")
+    if not bracket or not origin or not rest.endswith("]"):
+        return None
+    parts, depth = [""], 0
+    for letter in rest[:-1]:
+        depth += (letter == "[") - (letter == "]")
+        if depth < 0:
+            return None
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return (origin, [part.strip() for part in parts]) if depth == 0 else None
 
 
 def stored_module(module: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ["state-management.md", "transactions.md", "testing.md", "adopting-classes.md", "processes.md"]
+PAGES = ["state-management.md", "entities.md", "transactions.md", "testing.md", "adopting-classes.md", "processes.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

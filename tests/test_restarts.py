@@ -146,6 +146,7 @@ async def test_what_comes_back_otherwise_is_shown(opened: Symphony) -> None:
     vars(order)["anything"] = 2
     with pytest.raises(AssertionError, match=r"Order:1 is .*'anything': 2.* and would come back as .*'anything': 1"):
         await check_restores(opened)
+    vars(order)["anything"] = 1  # closing looks for what was written past the library
 
 
 async def test_a_module_that_cannot_be_imported_is_the_answer(opened: Symphony, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import attributed
-from symphony_es.diagnostics import get_logger
+from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.entities.agent import Agent
 from symphony_es.entities.task import Task, TaskStatus
 from symphony_es.errors import NotRegisteredError
@@ -76,9 +76,9 @@ async def perform_task(host: Host, task: Task, agent: Agent | None, model: str |
         except Exception as error:  # noqa: BLE001  a client is the application's code: whatever it raises is put on record
             await _claim(world, task, None)
             with world.recording("TaskFailed"):
-                task.move_to(TaskStatus.FAILED, error=_storable(f"{type(error).__name__}: {error}"))
+                task.move_to(TaskStatus.FAILED, error=_storable(error_text(error)))
             await world.flush(task)
-            _log.warning("task_failed", task_id=task.id, error=f"{type(error).__name__}: {error}")
+            _log.warning("task_failed", task_id=task.id, error=error_text(error))
             return error
     await (world.flush(task) if agent is None else world.flush(task, agent))
     return None

@@ -21,7 +21,7 @@ from symphony_es.events.values import copy_plain
 __all__ = ["ValueChange", "compare_states", "trace_changes"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ValueChange:
     """One value of a state that was added, removed, or changed.
 
@@ -54,6 +54,9 @@ class ValueChange:
 
     def __str__(self) -> str:
         return change_line(self)
+
+    def __repr__(self) -> str:
+        return f"<{change_line(self)}>"
 
 
 def compare_states(one: dict[str, Any] | None, other: dict[str, Any] | None) -> list[ValueChange]:

@@ -82,7 +82,7 @@ def _compare_lists(one: list[Any], other: list[Any], path: Path, changes: list[C
     stop, stop_other = len(one) - tail, len(other) - tail
     if stop - start != stop_other - start:
         # One that was changed in its place stays in it, though others came or went behind it.
-        while start < stop and start < stop_other and _is_the_same(one[start], other[start]):
+        while start < stop and start < stop_other and (_is_the_same(one[start], other[start]) or _stays_before(start, one, other)):
             _compare(one[start], other[start], (*path, start), changes)
             start += 1
         if start == len(one) == len(other) - 1:
@@ -93,6 +93,13 @@ def _compare_lists(one: list[Any], other: list[Any], path: Path, changes: list[C
             _compare(one[index], other[index], (*path, index), changes)
     elif start != stop or start != stop_other:
         changes.append((SPLICE, path, start, stop, [copy_plain(item) for item in other[start:stop_other]]))
+
+
+def _stays_before(at: int, one: list[Any], other: list[Any]) -> bool:
+    """Whether a part or dict stands, in both lists, before one that has not changed."""
+    here, there = one[at], other[at]
+    alike = _same_shape(here, there) if type(here) is type(there) is Tagged else type(here) is type(there) is dict
+    return alike and at + 1 < min(len(one), len(other)) and plain_equal(one[at + 1], other[at + 1])
 
 
 def _is_the_same(one: Any, other: Any) -> bool:

@@ -24,7 +24,7 @@ from symphony_es.events.values import DEFAULT_LIMITS, Limits, check_plain, check
 
 __all__ = [
     "Row", "body_stream", "check_row", "check_rows", "commitment", "decode_changes", "decode_row", "encode_body", "event_id_of",
-    "seal_state", "time_of",
+    "seal_state", "substitute_row", "time_of", "with_transaction",
 ]  # fmt: skip
 
 Row = tuple[int, str, int, str, bytes]
@@ -50,6 +50,7 @@ SMALL_STATE_BYTES = 4096
 """Up to this size, copies of a state cost less than calls for it alone."""
 STREAM_BYTES = 8 * 1024 * 1024
 """Up to how many bytes of bodies are decoded as one stream."""
+DAMAGED_EVENT = "symphony.DamagedEvent"
 _INTO = frozenset({INSERT, APPEND, ADD, DISCARD})  # what they bring stands one level below their path
 
 _METADATA_FIELDS = (
@@ -160,10 +161,26 @@ def _find_surrogate(event: NewEvent) -> None:
         raise error.within(event.entity_key) from None
 
 
+def with_transaction(body: bytes, transaction_id: bytes | None) -> bytes:
+    """A body that says another transaction; None where the event is its transaction's first."""
+    _, *rest = decode(body[SALT_BYTES:])
+    return body[:SALT_BYTES] + pack([transaction_id, *rest])
+
+
 def seal_state(position: int, entity_key: str, version: int, name: str, event_id: bytes, time_ns: int, body: bytes) -> bytes:
     """The state column of an event at a position (0: the store will choose one): header, body, and the check value over the whole row."""
     checked = _HEADER.pack(FORMAT_BYTE, POSITION_COVERED if position else 0, event_id, time_ns) + body
     return checked + _CHECK.pack(crc32(checked, _columns_crc(position, entity_key, version, name, len(checked) + CHECK_BYTES)))
+
+
+def substitute_row(position: int, entity_key: str, version: int, time_ns: int, why: str) -> Row:
+    """A row for the place of one that is damaged: its check value holds, and whoever reads its body is told why there is none.
+
+    It is made for readers, and never stored.
+    """
+    event_id = position.to_bytes(ID_BYTES, "big")
+    body = bytes(SALT_BYTES) + pack([None, why, [], None])
+    return position, entity_key, version, DAMAGED_EVENT, seal_state(position, entity_key, version, DAMAGED_EVENT, event_id, time_ns, body)
 
 
 def _columns_crc(position: int, key: str, version: int, name: str, state_bytes: int) -> int:
@@ -242,6 +259,8 @@ def _decode_body(row: Row) -> list[Any]:
 
 def _checked_body(row: Row, body: Any) -> list[Any]:
     try:
+        if row[3] == DAMAGED_EVENT and type(body) is list and len(body) == 4 and type(body[1]) is str:
+            raise DecodeError(body[1])
         if type(body) is not list or len(body) != 4 or type(body[1]) is not list or type(body[2]) is not list:
             raise DecodeError("the body has another shape")
         for change in body[1]:

@@ -14,12 +14,24 @@ if TYPE_CHECKING:
     from symphony_es.events.comparison import ValueChange
     from symphony_es.events.event import Event
 
-__all__ = ["Lines", "change_line", "event_line", "html_table", "show"]
+__all__ = ["Lines", "change_line", "event_line", "html_table", "keep_secret", "show"]
 
 _T = TypeVar("_T")
 LONGEST = 60
 """How many characters of one value are shown."""
 MOST_CHANGES = 4
+HIDDEN = "***"
+
+_secret: set[str] = set()
+
+
+def keep_secret(names: Iterable[str]) -> None:
+    """Hide what stands under these names, wherever they are met: lines do not know the class that a name belongs to."""
+    _secret.update(names)
+
+
+def _is_secret(path: Iterable[Any]) -> bool:
+    return bool(_secret) and any(part in _secret for part in path if isinstance(part, str))
 
 
 def show(value: Any) -> str:
@@ -53,7 +65,8 @@ def _short(name: str) -> str:
 def _inside(data: Any) -> str:
     if not isinstance(data, Mapping):
         return str(data)
-    return ", ".join(f"{name}: {_text(item)}" for (name, item), _ in zip(data.items(), range(LONGEST), strict=False))
+    few = [item for item, _ in zip(data.items(), range(LONGEST), strict=False)]
+    return ", ".join(f"{name}: {HIDDEN if name in _secret else _text(item)}" for name, item in few)
 
 
 def change_line(change: ValueChange) -> str:
@@ -61,11 +74,12 @@ def change_line(change: ValueChange) -> str:
     if not change.path:
         kinds = {"added": f"created {show(change.after)}", "removed": "deleted"}
         return kinds.get(change.kind, f"all {show(change.before)} → {show(change.after)}")
+    before, after = (HIDDEN, HIDDEN) if _is_secret(change.path) else (show(change.before), show(change.after))
     if change.kind == "added":
-        return f"{change.where} + {show(change.after)}"
+        return f"{change.where} + {after}"
     if change.kind == "removed":
-        return f"{change.where} - {show(change.before)}"
-    return f"{change.where} {show(change.before)} → {show(change.after)}"
+        return f"{change.where} - {before}"
+    return f"{change.where} {before} → {after}"
 
 
 def event_line(event: Event, changes: Sequence[ValueChange]) -> str:

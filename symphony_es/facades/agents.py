@@ -21,7 +21,10 @@ _FIELDS = ("memory", "tools", "interaction_history")
 
 
 class Agents:
-    """Creating, finding and changing agents."""
+    """Creating, finding and changing agents.
+
+    Threads: the calls that are awaited belong to the event loop of the `Symphony`, others may be made in any thread; see there.
+    """
 
     def __init__(self, symphony: Host) -> None:
         self._symphony = symphony

@@ -28,6 +28,8 @@ class Entities:
     """Adding, finding and removing entities, and recording changes of objects that do not track themselves.
 
     `entities["Invoice:7"]`, `"Invoice:7" in entities`, `len(entities)` and iterating over it mean the live objects.
+
+    Threads: the calls that are awaited belong to the event loop of the `Symphony`, others may be made in any thread; see there.
     """
 
     def __init__(self, symphony: Host) -> None:

@@ -21,7 +21,10 @@ __all__ = ["Tasks"]
 
 
 class Tasks:
-    """Creating, finding and performing tasks."""
+    """Creating, finding and performing tasks.
+
+    Threads: the calls that are awaited belong to the event loop of the `Symphony`, others may be made in any thread; see there.
+    """
 
     def __init__(self, symphony: Host) -> None:
         self._symphony = symphony

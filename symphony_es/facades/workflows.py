@@ -39,6 +39,8 @@ DefinitionLike: TypeAlias = WorkflowDefinition | CodeWorkflow | StoredDefinition
 class Workflows(RunRequests):
     """Saving definitions, executing them, and looking at runs.
 
+    Threads: the calls that are awaited belong to the event loop of the `Symphony`, others may be made in any thread; see there.
+
     Attributes:
         by_name: the functions under `@symphony.workflow`, by the name that runs find them by.
     """

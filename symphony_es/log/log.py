@@ -19,18 +19,20 @@ from uuid import UUID
 from weakref import WeakMethod
 
 from symphony_es.errors import CloseTimeoutError, LogError, ReadOnlyError
-from symphony_es.events.event import NewEvent
-from symphony_es.events.rows import encode_body
+from symphony_es.events.event import Event, NewEvent
+from symphony_es.events.rows import decode_row, encode_body
 from symphony_es.events.values import Limits
 from symphony_es.log.directory import DirectoryLock, prepare_directory
 from symphony_es.log.forks import left_at_fork
 from symphony_es.log.head_note import HEAD_NAME, HeadNote
 from symphony_es.log.memory import MemoryLogRecorder
 from symphony_es.log.opening import DATABASE_NAME, open_reader, open_recorder
+from symphony_es.log.placing import Placing
 from symphony_es.log.reading import LogReader
 from symphony_es.log.recorder import Anchor, Appended, LogRecorder, PreparedEvent
+from symphony_es.log.skipping import SkippingLogRecorder
 from symphony_es.log.sqlite import SQLiteLogRecorder
-from symphony_es.log.writer import Ticket, Writer
+from symphony_es.log.writer import NOTHING, Ticket, Writer
 
 __all__ = ["DATABASE_NAME", "Anchor", "Appended", "EventLog", "Ticket"]
 
@@ -61,7 +63,8 @@ class EventLog(LogReader):
         self._ended = False
         self.report: Callable[[], None] = _nothing  # what tells of changes that nobody else can tell of
         self._ending_failed: LogError | None = None
-        self._writer = None if read_only else Writer(recorder, self._advance, clock_ns, self._end)
+        placing = None if self._in_process else Placing(recorder, self.state_before)
+        self._writer = None if read_only else Writer(recorder, self._advance, clock_ns, self._end, placing)
         left_at_fork(self)
 
     # -- opening and closing ------------------------------------------------------------------------------------------
@@ -79,6 +82,7 @@ class EventLog(LogReader):
         anchor: Anchor | None = None,
         ignore_anchor: bool = False,
         force_network_fs: bool = False,
+        skip_damaged: bool = False,
         limits: Limits | None = None,
     ) -> EventLog:
         """Open the log in a directory for writing, creating what is missing.
@@ -90,6 +94,7 @@ class EventLog(LogReader):
             anchor: what the newest snapshot knows of the log.
             ignore_anchor: open a log that does not match it.
             force_network_fs: open a log on a network file system.
+            skip_damaged: read damaged and missing events as events that damage their entity, and nobody else. The whole log is read once.
 
         Raises:
             LogInUseError: another process writes it.
@@ -101,7 +106,7 @@ class EventLog(LogReader):
             prepare_directory(directory, force_network_fs=force_network_fs)
             lock = DirectoryLock(directory)
             try:
-                recorder = open_recorder(directory, lock, anchor, ignore_anchor=ignore_anchor)
+                recorder = open_recorder(directory, lock, anchor, ignore_anchor=ignore_anchor, skip_damaged=skip_damaged)
                 try:
                     lock.mark_open()
                     log_id = recorder.log_id()
@@ -117,7 +122,7 @@ class EventLog(LogReader):
         return await _opened_in_thread(start)
 
     @classmethod
-    async def open_read_only(cls, directory: Path) -> EventLog:
+    async def open_read_only(cls, directory: Path, *, skip_damaged: bool = False) -> EventLog:
         """Open a log for reading, also while another process writes it, and in a directory that cannot be written.
 
         Raises:
@@ -126,7 +131,7 @@ class EventLog(LogReader):
         """
 
         def start() -> EventLog:
-            return cls(open_reader(directory), read_only=True)
+            return cls(open_reader(directory, skip_damaged=skip_damaged), read_only=True)
 
         return await _opened_in_thread(start)
 
@@ -205,6 +210,12 @@ class EventLog(LogReader):
         """First and last position of the last commit before a crash, where opening found that it is missing; None where nothing is."""
         return self._recorder.lost_at_the_end if isinstance(self._recorder, SQLiteLogRecorder) else None
 
+    def skipped(self) -> list[Event]:
+        """With `skip_damaged`: what stands in the place of each damaged event; its `fault` says what is wrong. Blocks."""
+        if not isinstance(self._recorder, SkippingLogRecorder):
+            return []
+        return [decode_row(row) for row in self._recorder.skipped.values()]
+
     async def log_id(self) -> UUID | None:
         """The identity that the log was made with, which copies of it keep; None in memory."""
         return await self._call(self._recorder.log_id) if isinstance(self._recorder, SQLiteLogRecorder) else None
@@ -234,8 +245,15 @@ class EventLog(LogReader):
             salt = next(self._salts)
         return PreparedEvent(event.entity_key, event.version, event.name, event.event_id, encode_body(event, salt, self._limits))
 
-    def submit(self, events: Sequence[PreparedEvent]) -> Ticket:
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether asking it blocks nobody: it is in memory."""
+        return self._in_process
+
+    def submit(self, events: Sequence[PreparedEvent], unplaced: frozenset[str] = NOTHING, *, apart: bool = False) -> Ticket:
         """Have events appended together; the order of calls is the order in the log. Never blocks; safe from every thread.
+
+        See `Writer.submit`; a log that answers at once is given no `unplaced` events.
 
         Raises:
             ReadOnlyError: the log is open for reading only.
@@ -243,7 +261,7 @@ class EventLog(LogReader):
         """
         if self._writer is None:
             raise ReadOnlyError("this log is open for reading only")
-        return self._writer.submit(events)
+        return self._writer.submit(events, unplaced, apart=apart)
 
     async def append(self, events: Sequence[NewEvent]) -> Appended:
         """Append events together and wait until they are durable. Cancelling the wait does not take them back.

@@ -15,6 +15,7 @@ from symphony_es.events.rows import commitment, event_id_of
 from symphony_es.log.directory import DirectoryLock, last_writer, prepare_file
 from symphony_es.log.head_note import HEAD_NAME, is_as_left, noted_head
 from symphony_es.log.recorder import Anchor, LogRecorder, missing
+from symphony_es.log.skipping import SkippingLogRecorder
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.sqlite_connections import may_change
 from symphony_es.log.sqlite_raw import lost_commits
@@ -29,8 +30,10 @@ logger = get_logger(__name__)
 SCRATCH_NAME = f"{DATABASE_NAME}-wal.check"
 
 
-def open_recorder(directory: Path, lock: DirectoryLock, anchor: Anchor | None, *, ignore_anchor: bool) -> SQLiteLogRecorder:
-    """Open the log's file for writing, creating what is missing. The directory is locked, and prepared.
+def open_recorder(
+    directory: Path, lock: DirectoryLock, anchor: Anchor | None, *, ignore_anchor: bool, skip_damaged: bool = False
+) -> SQLiteLogRecorder:
+    """Open the log's file for writing, creating what is missing. The directory is locked, and prepared; for the rest see `EventLog.open`.
 
     Raises:
         LogDamagedError, AnchorMismatchError, DamagedEventError: acknowledged events are missing or altered; nothing was changed.
@@ -50,11 +53,13 @@ def open_recorder(directory: Path, lock: DirectoryLock, anchor: Anchor | None, *
             "restore a backup, or open with ignore_anchor=True to go on with what is before the damage"
         )
     suspect = unclean or (not made and (_is_small(path) or not is_as_left(directory / HEAD_NAME, path)))
-    recorder = SQLiteLogRecorder(path, log_id=UUID(bytes=uuid7(time.time_ns(), os.urandom(16))) if made else None)
+    log_id = UUID(bytes=uuid7(time.time_ns(), os.urandom(16))) if made else None
+    recorder = SkippingLogRecorder(path, log_id=log_id) if skip_damaged else SQLiteLogRecorder(path, log_id=log_id)
     try:
         if suspect:
             recorder.verify_pages()
-        if not ignore_anchor and anchor is not None:
+        skipped = recorder.skipped if isinstance(recorder, SkippingLogRecorder) else {}
+        if not ignore_anchor and anchor is not None and anchor.position not in skipped:
             check_anchor(recorder, anchor)
         if unclean:
             verify_tail(recorder, anchor.position if anchor is not None and not ignore_anchor else 0)
@@ -66,7 +71,7 @@ def open_recorder(directory: Path, lock: DirectoryLock, anchor: Anchor | None, *
     return recorder
 
 
-def open_reader(directory: Path) -> SQLiteLogRecorder:
+def open_reader(directory: Path, *, skip_damaged: bool = False) -> SQLiteLogRecorder:
     """Open the log's file for reading; another process may be writing it, or the directory not be writable.
 
     Raises:
@@ -80,7 +85,8 @@ def open_reader(directory: Path) -> SQLiteLogRecorder:
         )
     writer = last_writer(directory)  # one that is writing has looked at the file when it opened it
     suspect = writer in ("gone", "unknown") or _is_small(path) or (writer == "closed" and not is_as_left(directory / HEAD_NAME, path))
-    recorder = SQLiteLogRecorder(path, read_only=True, immutable=not may_change(path))
+    kind = SkippingLogRecorder if skip_damaged else SQLiteLogRecorder
+    recorder = kind(path, read_only=True, immutable=not may_change(path))
     try:
         if suspect:
             recorder.verify_pages()

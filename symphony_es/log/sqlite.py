@@ -22,7 +22,7 @@ from symphony_es.events.rows import Row, check_row, seal_state, time_of
 from symphony_es.log.recorder import Appended, PreparedEvent
 from symphony_es.log.sqlite_connections import LogDatastore, failure_of, unavailable_for
 from symphony_es.log.sqlite_reading import SQLiteLogReader, stored_version
-from symphony_es.log.sqlite_schema import COLUMNS, SCHEMA, check_schema, create_schema, last_position
+from symphony_es.log.sqlite_schema import COLUMNS, SCHEMA, check_schema, create_schema
 
 __all__ = ["SCHEMA", "SQLiteLogRecorder"]
 
@@ -81,7 +81,7 @@ class SQLiteLogRecorder(SQLiteLogReader):
                 self._inserts = fitting(self._writer)
             with self._store.reader() as reader:
                 check_schema(reader, path)
-                self._head = last_position(reader, path)
+            self._head = self.head()
             if self._head:
                 self._time_ns = time_of(self.read(self._head - 1)[0][4])
         except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:

@@ -7,7 +7,7 @@ through SQLite: opening and closing it otherwise in a process that has it open w
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,6 +136,18 @@ class RawLog:
         except _FAILURES as error:
             return Unreadable(position, str(error))
         return row
+
+    def entries_of(self, positions: Collection[int]) -> dict[int, tuple[str, int]]:
+        """What the index says of some positions: key and version, as far as it can be read. The table is not looked at."""
+        sql = "SELECT position, originator_id, originator_version FROM stored_events INDEXED BY stored_events_by_entity"
+        found: dict[int, tuple[str, int]] = {}
+        try:
+            for position, key, version in self._reader.execute(sql):
+                if position in positions:
+                    found[position] = (key, version)
+        except _FAILURES:
+            return found  # what the index said up to its own damage
+        return found
 
     def setting(self, name: str) -> str | None:
         """One of the log's settings (`format`, `log_id`)."""

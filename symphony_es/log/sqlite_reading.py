@@ -13,7 +13,7 @@ from uuid import UUID
 from eventsourcing.persistence import Notification
 from eventsourcing.sqlite import SQLiteProcessRecorder
 
-from symphony_es.errors import DamagedEventError, LogDamagedError
+from symphony_es.errors import WAYS_OUT, DamagedEventError, LogDamagedError
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.rows import Row, check_rows
 from symphony_es.log.recorder import missing
@@ -84,7 +84,7 @@ class SQLiteLogReader(SQLiteProcessRecorder):
         with self._reading() as reader:
             answer = reader.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if answer != "ok":
-            raise LogDamagedError(f"{self.path}: SQLite found damage ({answer}); restore a backup")
+            raise LogDamagedError(f"{self.path}: SQLite found damage ({answer}); {WAYS_OUT}")
 
     def read(
         self,

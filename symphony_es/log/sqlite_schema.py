@@ -9,7 +9,7 @@ import sqlite3
 from pathlib import Path
 from uuid import UUID
 
-from symphony_es.errors import LogDamagedError
+from symphony_es.errors import WAYS_OUT, LogDamagedError
 from symphony_es.events.codec import FORMAT_BYTE
 
 __all__ = ["COLUMNS", "SCHEMA", "check_schema", "create_schema", "ends", "last_position"]
@@ -81,6 +81,6 @@ def last_position(reader: sqlite3.Connection, path: Path | str) -> int:
     last, issued = ends(reader)
     if issued != last or type(last) is not int:
         raise LogDamagedError(
-            f"{path} has given out position {issued!r:.80}, and its last event is at {last!r:.80}: events are missing; restore a backup"
+            f"{path} has given out position {issued!r:.80}, and its last event is at {last!r:.80}: events are missing; {WAYS_OUT}"
         )
     return last

@@ -17,7 +17,8 @@ from itertools import islice
 from typing import Any
 
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import ForkedProcessError, LogUnavailableError, NotReadyError, SymphonyError
+from symphony_es.errors import EntityError, ForkedProcessError, LogUnavailableError, NotReadyError, SymphonyError
+from symphony_es.log.placing import Placing
 from symphony_es.log.recorder import Appended, LogRecorder, PreparedEvent
 
 __all__ = ["Ticket", "Writer"]
@@ -28,6 +29,7 @@ MAX_PENDING_BYTES = 64 * 1024 * 1024
 WOKEN_AT_ONCE = 128
 """How many who wait for one commit go on in one iteration of the event loop: all of a thousand would hold it up for too long."""
 
+NOTHING: frozenset[str] = frozenset()
 Call = asyncio.Future[None] | Callable[[], Any]
 Calls = dict[asyncio.AbstractEventLoop | None, list[Call]]
 """By event loop what to do in it: futures to resolve, functions to call. Without a loop: in the writer thread."""
@@ -38,10 +40,16 @@ logger = get_logger(__name__)
 class Ticket:
     """What became, or will become, of a submission; made by `Writer.submit`, whose lock guards all its tickets."""
 
-    __slots__ = ("_callbacks", "_futures", "_lock", "_outcome", "events", "size_bytes")
+    __slots__ = ("_callbacks", "_futures", "_lock", "_outcome", "apart", "events", "moved", "refused", "size_bytes", "unplaced")
 
-    def __init__(self, events: Sequence[PreparedEvent], lock: threading.Lock) -> None:
+    def __init__(
+        self, events: Sequence[PreparedEvent], lock: threading.Lock, unplaced: frozenset[str] = NOTHING, *, apart: bool = False
+    ) -> None:
         self.events = events
+        self.unplaced = unplaced
+        self.apart = apart
+        self.moved: dict[str, int] = {}
+        self.refused: dict[str, EntityError] = {}
         self.size_bytes = sum([len(event.body) for event in events])
         self._outcome: Appended | SymphonyError | None = None
         self._lock = lock
@@ -110,6 +118,7 @@ class Writer:
         on_appended: called in the writer thread with the new head after each commit, before anybody is told.
         clock_ns: the time, nanoseconds since 1970.
         on_end: called in the writer thread as the last thing that it does.
+        placing: decides about births whose ids nobody has looked up; None where nobody gives any.
     """
 
     def __init__(
@@ -118,10 +127,12 @@ class Writer:
         on_appended: Callable[[int, int], None],
         clock_ns: Callable[[], int] = time.time_ns,
         on_end: Callable[[], None] = lambda: None,
+        placing: Placing | None = None,
     ) -> None:
         self._recorder = recorder
         self._on_appended = on_appended
         self._on_end = on_end
+        self._placing = placing
         self._clock_ns = clock_ns
         self._queue: queue.SimpleQueue[Ticket | Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -136,15 +147,20 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="symphony-es-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, events: Sequence[PreparedEvent]) -> Ticket:
+    def submit(self, events: Sequence[PreparedEvent], unplaced: frozenset[str] = NOTHING, *, apart: bool = False) -> Ticket:
         """Queue a group of events; the order of calls is the order in the log. Never blocks; safe from every thread.
+
+        Args:
+            events: appended together.
+            unplaced: keys whose events are numbered from 1, without a look at the log; see `Placing`. The ticket says what became of them.
+            apart: where an id is taken, only that entity's events are left out.
 
         Raises:
             NotReadyError: the log is closed, or this is a child process that inherited it.
         """
         if os.getpid() != self._pid:
             raise ForkedProcessError(self._pid)
-        ticket = Ticket(events, self._lock)
+        ticket = Ticket(events, self._lock, unplaced, apart=apart)
         with self._lock:
             if self._closed:
                 raise NotReadyError("the log is closed")
@@ -200,7 +216,7 @@ class Writer:
             outcomes = [self._poison] * len(batch)
         else:
             try:
-                outcomes = self._recorder.append_groups([ticket.events for ticket in batch], self._clock_ns())
+                outcomes = self._append(batch)
             except LogUnavailableError as error:
                 if error.outcome_unknown:
                     self._poison = error
@@ -217,6 +233,20 @@ class Writer:
         self._tell(batch, outcomes, events)
         if last is not None:
             self._recorder.maintain()
+
+    def _append(self, batch: list[Ticket]) -> Sequence[Appended | SymphonyError]:
+        if self._placing is None or not any(ticket.unplaced for ticket in batch):
+            return self._recorder.append_groups([ticket.events for ticket in batch], self._clock_ns())
+        refusals: dict[Ticket, SymphonyError] = {}
+        for ticket in batch:
+            if ticket.unplaced:
+                placed, ticket.moved, ticket.refused = self._placing.place(list(ticket.events), ticket.unplaced)
+                if ticket.refused and not (ticket.apart and placed):
+                    refusals[ticket] = next(iter(ticket.refused.values()))
+                else:
+                    ticket.events = placed
+        appended = iter(self._recorder.append_groups([ticket.events for ticket in batch if ticket not in refusals], self._clock_ns()))
+        return [refusals.get(ticket) or next(appended) for ticket in batch]
 
     def _tell(self, batch: list[Ticket], outcomes: Sequence[Appended | SymphonyError], events: int) -> None:
         calls: Calls = {}

@@ -18,6 +18,7 @@ from pathlib import Path
 from symphony_es.core.state.files.directory import make_directory, sync_directory, unavailable
 from symphony_es.errors import TargetOccupiedError
 from symphony_es.log.directory import LOCK_NAME, DirectoryLock
+from symphony_es.log.head_note import HEAD_NAME
 from symphony_es.log.log import DATABASE_NAME
 from symphony_es.log.sqlite_raw import RawLog
 from symphony_es.transfer.progress import in_thread
@@ -25,7 +26,7 @@ from symphony_es.transfer.progress import in_thread
 __all__ = ["absolute", "building", "check_free_directory", "check_free_file", "put_directory", "put_file"]
 
 _SNAPSHOTS = "snapshots"
-_OF_AN_EMPTY_LOG = frozenset({DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", LOCK_NAME, _SNAPSHOTS})
+_OF_AN_EMPTY_LOG = frozenset({DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", HEAD_NAME, LOCK_NAME, _SNAPSHOTS})
 
 
 def absolute(path: Path | str) -> Path:

@@ -49,6 +49,7 @@ __all__ = ["Problem", "VerifyReport", "verify", "verify_log"]
 
 PAGE = 1000
 MAX_PROBLEMS = 1000  # listed ones: a log whose every event is bad must not fill the memory with saying so
+_SKIP = "or without it: setup(skip_damaged=True)"
 _BACKUP = "restore a backup"
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # says nothing about the file
 
@@ -339,14 +340,15 @@ class _Check:
             self._transaction = None  # whether the next one belongs to it, nobody can tell
             if entity is not None:
                 self._unfolded.add(entity)
-        self.report(position, entity, what, f"{_BACKUP}, or go on with what is before it: at or fork at position {position - 1}")
+        self.report(position, entity, what, f"{_BACKUP}, or go on with what is before it: at or fork at position {position - 1}; {_SKIP}")
 
     def _missing(self, first: int, last: int) -> None:
         events = f"the event at position {first} is" if first == last else f"the events at positions {first} to {last} are"
         for position in [position for position in self._anchors if first <= position <= last]:
             del self._anchors[position]
         self._transaction = None
-        self.report(first, None, f"{events} missing", f"{_BACKUP}, or go on with what is before: at or fork at position {first - 1}")
+        way_out = f"{_BACKUP}, or go on with what is before: at or fork at position {first - 1}; {_SKIP}"
+        self.report(first, None, f"{events} missing", way_out)
 
     def end(self, head: int, issued: int | None, noted: int) -> None:
         """There are no more rows: say what is damaged, and compare the end with what else is known of it."""

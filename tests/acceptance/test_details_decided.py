@@ -183,7 +183,7 @@ async def test_upcasting(reopen: Opener) -> None:
     assert symphony.entities.get("Upcast:u").names == ["Ada", "Lovelace", "King"]
     symphony = await reopen()
     with pytest.raises(RestorationError, match="version 2"):
-        await symphony.resume()
+        await symphony.resume(strict=True)
 
 
 async def test_one_restorer_per_type(symphony: Symphony) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,8 +25,9 @@ from symphony_es.errors import (
     UnknownPathError,
     UnknownTypeError,
 )
-from symphony_es.events.comparison import ValueChange
+from symphony_es.events.comparison import ValueChange, compare_states
 from symphony_es.events.paths import ABSENT
+from symphony_es.events.values import Tagged
 
 
 @part
@@ -412,6 +414,74 @@ class TestUpcasts:
             ValueChange(("town_city",), ABSENT, ""), ValueChange(("given_name",), ABSENT, ""), ValueChange(("new",), ABSENT, 2),
         ]  # fmt: skip
         assert renames_in(changes) == {("given_name",): ("first_name",), ("town_city",): ("city",)}
+
+
+    @pytest.mark.parametrize(
+        ("before", "after", "paths"),
+        [
+            ({"who": {"name": "Ada"}}, {"buyer": {"name": "Ada", "vip": False}}, {("buyer",): ("who",)}),
+            (
+                {"who": {"name": "Ada", "mail": ""}},
+                {"buyer": {"name": "Ada", "email": ""}},
+                {("buyer",): ("who",), ("buyer", "email"): ("who", "mail")},
+            ),
+            (
+                {"lines": [{"sku": "nut", "n": 1}]},
+                {"lines": [{"article": "nut", "n": 1, "off": 0}]},
+                {("lines", 0, "article"): ("lines", 0, "sku")},
+            ),
+            (
+                {"lines": [Tagged("part", "m:Line", {"sku": "nut", "n": 1})]},
+                {"items": [Tagged("part", "n:Item", {"article": "nut", "n": 1, "off": 0})]},
+                {("items",): ("lines",), ("items", 0, "article"): ("lines", 0, "sku")},
+            ),
+            ({"at": {"x": {"y": 1}}}, {"at": {"x": {"z": 1}, "w": 2}}, {("at", "x", "z"): ("at", "x", "y")}),
+            ({"a": {}}, {"b": {"c": 1}}, {}),
+            ({"a": []}, {"b": [1]}, {}),
+            ({"a": {"c": 1}}, {"b": {"c": 2, "d": 1}}, {}),
+            ({"a": [1, 2]}, {"b": [1, 3]}, {}),
+            ({"a": 1}, {"b": True}, {}),
+        ],
+    )  # fmt: skip
+    def test_a_field_is_followed_though_more_than_its_name_was_changed(self, before: Any, after: Any, paths: dict[Any, Any]) -> None:
+        """One upcast renames a field, gives its parts new fields and renames theirs; nothing that is empty is taken for something else."""
+        assert renames_in(compare_states(before, after)) == paths
+
+    async def test_blame_follows_the_parts_of_a_renamed_field(self, reopen: Callable[[], Awaitable[Symphony]]) -> None:
+        """Who has set a value is told though the field, its part and the field of the part have got other names in one release."""
+
+        @entity(type="Ordered")
+        class First:
+            id: str = ""
+            lines: list[Any] = dataclasses.field(default_factory=list)
+
+        symphony = await reopen()
+        order = symphony.entities.add(First(id="o", lines=[{"sku": "nut", "n": 1}]))
+        await symphony.flush()
+        with symphony.acting_as("alice"):
+            order.lines[0]["sku"] = "bolt"
+            await symphony.flush()
+
+        def upcast(data: dict[str, Any], version: int) -> dict[str, Any]:
+            return {"id": data["id"], "items": [{"article": line["sku"], "n": line["n"], "off": 0} for line in data["lines"]]}
+
+        @entity(type="Ordered2", state_version=2, upcast=upcast)
+        class Second:
+            id: str = ""
+            items: list[Any] = dataclasses.field(default_factory=list)
+
+        class Restorer(DeclaredEntityRestorer):
+            entity_type = "Ordered"  # type: ignore[assignment]
+
+        symphony = await reopen()
+        symphony.restore_manager.register_restorer(Restorer(Second))
+        await symphony.resume()
+        for _ in ("before an event says so", "after"):
+            blamed = await symphony.blame("Ordered:o", "items[0].article")
+            assert [entry.event.metadata.actor for entry in blamed] == ["alice", None]
+            assert blamed[-1].path == ("lines", 0, "sku")
+            symphony.entities.get("Ordered:o").items[0]["n"] += 1
+            await symphony.flush()
 
 
 class TestMeanwhile:

@@ -16,6 +16,7 @@ import pytest
 
 from symphony_es import Symphony, entity, part, value
 from symphony_es.errors import EntityTypeError, UnstorableValueError
+from symphony_es.testing import check_restores
 
 DECORATORS = {"entity": entity, "part": part, "value": value}
 PRELUDE = """
@@ -322,3 +323,35 @@ async def test_what_a_class_says_about_pickling_is_kept(kind: str, symphony: Sym
     assert not [name for name in vars(twin) if name in ("_symphony_record", "_symphony_owner")]
     twin.x[0].append(2)
     assert (made.x, twin.x) == ([[1]], [[1, 2]])
+
+
+COPIERS = {
+    "by its attributes": "def __copy__(self):\n        made = type(self).__new__(type(self))\n        made.__dict__.update(self.__dict__)\n        return made",
+    "by its class": "def __copy__(self):\n        return type(self)(x=self.x)",
+    "deep, by its attributes": "def __deepcopy__(self, memo):\n        made = type(self).__new__(type(self))\n        made.__dict__.update(self.__dict__)\n        return made",
+}
+
+
+@pytest.mark.parametrize("kind", ["entity", "part"])
+@pytest.mark.parametrize("copier", COPIERS)
+async def test_a_copier_of_the_user_s_makes_objects_of_no_symphony(copier: str, kind: str, symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it takes over all attributes: what the copy does is nobody's, and the original goes on being recorded."""
+    source = f"@declare\nclass A:\n    x: list = field(default_factory=list)\n    {COPIERS[copier]}"
+    made = build("copiers", source, monkeypatch, declare=DECORATORS[kind])["A"](x=[1])
+
+    @entity
+    class Shelf:
+        held: Any = None
+
+    symphony.entities.add(Shelf(id="s", held=made))
+    await symphony.flush()
+    before = symphony.log.head
+    twin = (copy.deepcopy if "deep" in copier else copy.copy)(made)
+    twin.x.append(2)
+    twin.x = [3]
+    await symphony.flush()
+    assert (symphony.log.head, made.x, twin.x) == (before, [1], [3])
+    made.x.append(4)
+    await symphony.flush()
+    assert symphony.log.head == before + 1
+    await check_restores(symphony, in_process=True)

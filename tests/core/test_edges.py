@@ -354,7 +354,7 @@ class TestDeclaring:
         redeclare({"id": ""}, {"required": int, "id": str})
         symphony = await reopen()
         with pytest.raises(RestorationError, match="has no 'required'"):
-            await symphony.resume()
+            await symphony.resume(strict=True)
 
     async def test_a_value_whose_class_is_unknown_keeps_its_entity_whole(self, reopen: Opener) -> None:
         """No object with a hole: the entity is an `UnrestoredEntity`, says what to do, and is live again when that has been done."""
@@ -484,7 +484,7 @@ class TestRestoring:
         await symphony.flush()
         symphony.restore_manager.register_restorer(Greedy())
         with pytest.raises(RestorationError, match="may only make that entity"):
-            await symphony.resume()
+            await symphony.resume(strict=True)
         assert symphony.entities.find("Thermometer:t") is not None
 
     def test_restorers_of_the_module_are_seen_by_every_symphony(self) -> None:
@@ -546,7 +546,7 @@ class TestRestoring:
 
         symphony.restore_manager.register_restorer(Meddling())
         with pytest.raises(RestorationError, match="stop"):
-            await symphony.resume()
+            await symphony.resume(strict=True)
         customer.name = "open again"
         await symphony.flush()
 

@@ -154,17 +154,17 @@ async def test_an_adoption_belongs_to_the_transaction_that_causes_it(reopen: Ope
 async def test_missing_fields_are_made_by_their_factories(reopen: Opener) -> None:
     """A class that gained a list gets an empty one, tracked."""
 
-    @entity(type="Growing")
-    class Growing:
+    @entity(type="Sprouting")
+    class Sprouting:
         id: str = ""
 
     symphony = await reopen()
-    symphony.entities.add(Growing(id="g"))
+    symphony.entities.add(Sprouting(id="g"))
     await symphony.flush()
-    body = {"id": "", "items": field(default_factory=list), "__module__": __name__, "__qualname__": Growing.__qualname__}
-    entity(type="Growing")(type("Growing", (), {**body, "__annotations__": {"id": str, "items": list}}))
+    body = {"id": "", "items": field(default_factory=list), "__module__": __name__, "__qualname__": Sprouting.__qualname__}
+    entity(type="Sprouting")(type("Sprouting", (), {**body, "__annotations__": {"id": str, "items": list}}))
     symphony = await reopen(resume="latest")
-    growing = symphony.entities.get("Growing:g")
+    growing = symphony.entities.get("Sprouting:g")
     growing.items.append(1)
     await symphony.flush()
     assert (await symphony.at(symphony.log.head)).get(growing) == {"id": "g", "items": [1]}

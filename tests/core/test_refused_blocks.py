@@ -1,5 +1,6 @@
-"""What an open block has claimed or changed: nobody else takes nodes from there, what is refused leaves nothing open, and what is in the hand
-meanwhile does not disturb a rollback.
+"""What an open block has claimed or changed: nobody else takes nodes from there, and what is refused leaves nothing open.
+
+What is in the hand meanwhile does not disturb a rollback.
 """
 
 from __future__ import annotations

@@ -385,3 +385,20 @@ def test_rows_whose_positions_do_not_rise_are_damage(position: int) -> None:
     assert fold.position == 2
     assert fold.states.keys() == {"Task:t1"}
     assert encode_canonical(fold.states["Task:t1"].data) == before
+
+
+@pytest.mark.parametrize("kind", ["part", "dict"])
+@pytest.mark.parametrize("changed", [0, 1])
+@pytest.mark.parametrize("more", [1, 2])
+def test_a_member_of_one_field_that_changed_before_one_that_did_not_stays(kind: str, changed: int, more: int) -> None:
+    """Its price changed while others were appended: the price is a change of its own, and the rest is what was appended."""
+
+    def line(price: int) -> Any:
+        return {"price": price} if kind == "dict" else Tagged("part", "Line", {"price": price})
+
+    before = {"lines": [line(1), line(2), line(3)]}
+    after = {"lines": [line(9 if at == changed else at + 1) for at in range(3)] + [line(5 + extra) for extra in range(more)]}
+    changes = diff(before, after)
+    assert changes[0] == (SET, ("lines", changed, "price"), 9)
+    assert len(changes) == 2
+    assert plain_equal(apply_changes(before, changes), after)

@@ -21,7 +21,7 @@ EVENTS = 40
 
 
 @entity
-class Counter:
+class IndexedCounter:
     """An entity with some history."""
 
     id: str = ""
@@ -158,22 +158,22 @@ async def test_what_is_known_of_an_entity_bounds_its_history(tmp_path: Path, mon
     """Where nobody looked at opening, an entity that is live, or was changed by this process, has no shorter history than that."""
     directory = tmp_path / "log"
     async with Symphony(directory) as symphony:
-        counter = symphony.entities.add(Counter(id="a"))
+        counter = symphony.entities.add(IndexedCounter(id="a"))
         for number in range(5):
             counter.n = number + 1
             await symphony.flush()
         if hidden == "own":
-            await symphony.log.read_entity("Counter:a")
-            symphony.log._recorder._versions["Counter:a"] += 1  # type: ignore[union-attr]
+            await symphony.log.read_entity("IndexedCounter:a")
+            symphony.log._recorder._versions["IndexedCounter:a"] += 1  # type: ignore[union-attr]
             with pytest.raises(DamagedEventError, match="the index has lost it"):
-                await symphony.log.read_entity("Counter:a")
+                await symphony.log.read_entity("IndexedCounter:a")
             return
         last = symphony.log.head
     hide(directory / "events.db", last)
     monkeypatch.setattr(SQLiteLogReader, "verify_pages", lambda self: None)
     async with Symphony(directory) as symphony:
         await symphony.resume()
-        assert symphony.entities.get("Counter:a").n == 5
+        assert symphony.entities.get("IndexedCounter:a").n == 5
         with pytest.raises(DamagedEventError, match="the index has lost it"):
-            await symphony.history("Counter:a")
-        assert len(await symphony.log.read_entity("Counter:a", until_position=last - 1)) == last - 1
+            await symphony.history("IndexedCounter:a")
+        assert len(await symphony.log.read_entity("IndexedCounter:a", until_position=last - 1)) == last - 1

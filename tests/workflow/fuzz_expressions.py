@@ -91,9 +91,9 @@ SCOPE: dict[str, Any] = {
     "many": list(range(60_000)),
     "set": {1, "x"},
     "raw": b"raw",
-    "tl": TrackedList([1, {"x": [2]}]),
-    "td": TrackedDict({"k": {"x": 1}}),
-    "ts": TrackedSet([1, 2]),
+    "tl": TrackedList._symphony_make([1, {"x": [2]}]),
+    "td": TrackedDict._symphony_make({"k": {"x": 1}}),
+    "ts": TrackedSet._symphony_make([1, 2]),
     "pair": (1, (2,)),
     "é": 1,
 }

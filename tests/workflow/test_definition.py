@@ -258,7 +258,7 @@ def test_a_function_of_the_main_module_is_found_by_the_name_it_is_run_as(monkeyp
     monkeypatch.setattr(importable, "__module__", "__main__")
     monkeypatch.setattr(sys.modules["__main__"], "importable", importable, raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", None, raising=False)
     assert name_function(importable, None) == "__main__:importable"
     assert find_function("__main__:importable", NamedCallables("function", "register it")) is importable
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "folder" / "script-1.py"))

@@ -343,6 +343,23 @@ async def test_an_atomic_step_and_its_changes_are_one_transaction(symphony: Symp
     assert (booked[1].metadata.step, booked[1].metadata.attempt) == ("fan/book", 3)
 
 
+async def test_who_meets_the_entity_of_an_atomic_step_is_told_which_step_has_it(symphony: Symphony) -> None:
+    """The error names the step and its run, as the one that has the entity and as the one that was refused."""
+    account = symphony.entities.add(Account(id="a"))
+
+    async def book(context: RunContext) -> None:
+        account.balance += 1
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    functions(symphony, book=book)
+    branches = StepList().add_function("one", "book", atomic=True, retry=1).add_function("two", "book", atomic=True, retry=1)
+    run = await execute(symphony, StepList().add_parallel("fan", branches))
+    assert run.error is not None
+    for step in ("fan/one", "fan/two"):
+        assert f"step {step} of run {run.id}" in run.error["message"]
+
+
 async def test_signals_are_taken_in_order_and_once(symphony: Symphony, reopen: Any) -> None:
     """Sent before anyone waits they are kept, also across a restart; two waiters take one each; a late one wakes its waiter."""
     steps = StepList().add_wait("first", "s").add_parallel("both", StepList().add_wait("a", "s").add_wait("b", "s")).add_wait("named")

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli.commands.looking import print_events
-from symphony_es.cli.commands.registry import Parsers, entity_key, moment, reading, whole_number
+from symphony_es.cli.commands.registry import Parsers, entity_key, event_name, moment, reading, whole_number
 from symphony_es.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def register(parsers: Parsers) -> None:
     command = parsers.add("audit", audit, "events by any combination of conditions, or all that followed from one")
     command.add_argument("--entity", type=entity_key, metavar="TYPE:ID", help="of this entity")
     command.add_argument("--type", metavar="TYPE", help="of entities of this type")
-    command.add_argument("--event", action="append", metavar="NAME", help="of this name; may be repeated")
+    command.add_argument("--event", type=event_name, action="append", metavar="NAME", help="of this name; may be repeated")
     command.add_argument("--actor", metavar="ACTOR", help="that this actor caused")
     command.add_argument("--run-id", metavar="RUN", help="on behalf of this workflow run, its own included")
     command.add_argument("--transaction", metavar="ID", help="of this transaction")

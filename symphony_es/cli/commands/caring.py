@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sqlite3
 import sys
@@ -15,11 +16,14 @@ from symphony_es.cli.commands.registry import Parsers, reading, state_dir, writi
 
 if TYPE_CHECKING:
     from symphony_es.core.state.opening import OpenedLog
+    from symphony_es.events.event import Event
     from symphony_es.transfer import VerifyReport
 
 __all__ = ["register"]
 
 GOOD, FOUND_WRONG = 0, 1
+MOST_DAMAGES = 100
+"""How many damaged events `doctor` names."""
 
 
 def register(parsers: Parsers) -> None:
@@ -120,11 +124,12 @@ async def _count(opened: OpenedLog) -> dict[str, Any]:
 async def doctor(given: argparse.Namespace) -> int:
     """`symphony-es doctor`."""
     directory = state_dir(given)
-    async with reading(given) as opened:
+    async with reading(given, skip_damaged=True) as opened:
+        skipped = await asyncio.to_thread(opened.log.skipped)
         told = await _count(opened)
         assert opened.history.snapshots is not None
         damaged = opened.history.snapshots.damaged
-    found = [*_environment(directory), *_files(directory, told)]
+    found = [*_environment(directory), *_files(directory, told), *_damages(skipped)]
     found += [
         (False, f"snapshot {name} cannot be trusted ({why})", "nothing: it is rebuilt from the log, and removed") for name, why in damaged
     ]
@@ -154,6 +159,20 @@ def _environment(directory: Path) -> list[Finding]:
         (kind not in NETWORK_FILE_SYSTEMS, f"{directory} is on {kind}", "move it to a local disk: locks cannot be trusted here"),
         (free > 100 * 2**20, f"{free // 2**20:,} MiB free", "make room: a full disk stops the log"),
     ]
+
+
+def _damages(skipped: list[Event]) -> list[Finding]:
+    told = [
+        (
+            False,
+            f"the event at position {event.position} (entity {event.entity_key}, version {event.version}) is damaged: {event.fault}",
+            "restore a backup, or go on without it: setup(skip_damaged=True) marks this entity as damaged from that version on",
+        )
+        for event in skipped[:MOST_DAMAGES]
+    ]
+    if len(skipped) > MOST_DAMAGES:
+        told.append((False, f"{len(skipped) - MOST_DAMAGES:,} further events are damaged", "symphony-es verify names more of them"))
+    return told
 
 
 def _files(directory: Path, told: dict[str, Any]) -> list[Finding]:

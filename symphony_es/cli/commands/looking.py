@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli import output
-from symphony_es.cli.commands.registry import MOMENT, Parsers, entity_key, moment, reading, whole_number
+from symphony_es.cli.commands.registry import MOMENT, Parsers, entity_key, event_name, moment, reading, whole_number
 
 if TYPE_CHECKING:
     from symphony_es.events.comparison import ValueChange
@@ -63,7 +63,9 @@ def register(parsers: Parsers) -> None:
 
 
 def _event_filters(command: Any) -> None:
-    command.add_argument("--event", action="append", default=[], metavar="NAME", help="only events of this name; may be repeated")
+    command.add_argument(
+        "--event", type=event_name, action="append", default=[], metavar="NAME", help="only events of this name; may be repeated"
+    )
     command.add_argument("--entity", type=entity_key, metavar="TYPE:ID", help="only events of this entity")
 
 

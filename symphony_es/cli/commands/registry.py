@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from symphony_es.core.state.opening import OpenedLog
 
-__all__ = ["MOMENT", "Parsers", "entity_key", "moment", "reading", "state_dir", "whole_number", "writing"]
+__all__ = ["MOMENT", "Parsers", "entity_key", "event_name", "moment", "reading", "state_dir", "whole_number", "writing"]
 
 MOMENT = "a position, a time (2026-11-23T10:00, UTC unless it says otherwise), the id or name of a checkpoint, or `latest`"
 DATABASE = "events.db"
@@ -65,11 +65,11 @@ def state_dir(given: argparse.Namespace) -> Path:
 
 
 @asynccontextmanager
-async def reading(given: argparse.Namespace) -> AsyncIterator[OpenedLog]:
+async def reading(given: argparse.Namespace, *, skip_damaged: bool = False) -> AsyncIterator[OpenedLog]:
     """The log, open for reading: nothing is written, and another process may write it meanwhile."""
     from symphony_es.core.state.opening import open_to_read
 
-    opened = await open_to_read(state_dir(given))
+    opened = await open_to_read(state_dir(given), skip_damaged=skip_damaged)
     try:
         yield opened
     finally:
@@ -118,6 +118,20 @@ def whole_number(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
     return min(int(text), MOST)
+
+
+def event_name(text: str) -> str:
+    """What names an event on the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: no event can have that name.
+    """
+    from symphony_es.events.identifiers import check_event_name
+
+    try:
+        return check_event_name(text)
+    except InvalidIdentifierError as error:
+        raise argparse.ArgumentTypeError(output.safe(error)) from error
 
 
 def entity_key(text: str) -> str:

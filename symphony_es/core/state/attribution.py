@@ -1,25 +1,27 @@
 """Who changes something, why, and on whose behalf: the metadata that every event carries.
 
 The attribution is a context variable: tasks and `asyncio.to_thread` calls started inside a block inherit it, and a change is
-attributed when it is made, not when it is flushed.
+attributed when it is made, not when it is flushed. A block may end in another context than it began in (the event loop closes an
+asynchronous generator in a task of its own): from then on it counts nowhere, but for the tasks that were started inside it.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from symphony_es.core.state.left import LeftElsewhere, runner
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.event import EventMetadata
 from symphony_es.events.values import check_plain
 
 __all__ = [
-    "NOBODY", "SYSTEM_ACTOR", "ActingAs", "Attribution", "acting", "acting_attribution", "attribute", "attributed", "check_texts",
-    "current_attribution",
+    "NOBODY", "SYSTEM_ACTOR", "ActingAs", "Attribution", "Standing", "acting", "acting_attribution", "attribute", "attributed",
+    "check_texts", "current_attribution",
 ]  # fmt: skip
 
 
@@ -70,14 +72,77 @@ NOBODY = Attribution()
 SYSTEM_ACTOR = "symphony"
 """Who acts where the library itself has to append something: nobody who uses it has made that change."""
 
-current_attribution: ContextVar[Attribution] = ContextVar("symphony_es_attribution", default=NOBODY)
+
+class Standing:
+    """What a block has put into a variable, until the block has ended.
+
+    Attributes:
+        value: what counts in the block.
+        outer: what the block lies in; None of what lies in nothing, and of a block that has ended where it began.
+        left: for whom it still counts, where it has ended elsewhere.
+    """
+
+    __slots__ = ("entered_by", "left", "outer", "value")
+
+    def __init__(self, value: Attribution, outer: Standing | None) -> None:
+        self.value = value
+        self.outer = outer
+        self.entered_by: Any = runner() if outer is not None else None
+        self.left: LeftElsewhere | None = None
 
 
-acting_attribution: ContextVar[Attribution] = ContextVar("symphony_es_acting", default=NOBODY)
+class StandingVariable:
+    """A context variable for blocks that may end in another context than they began in, or before a block inside them has ended.
+
+    Attributes:
+        innermost: returns the block that was begun last; it may have ended elsewhere.
+    """
+
+    __slots__ = ("_variable", "innermost")
+
+    def __init__(self, name: str) -> None:
+        outermost = Standing(NOBODY, None)  # never changed: it lies in nothing and is not left
+        self._variable: ContextVar[Standing] = ContextVar(name, default=outermost)
+        self.innermost: Callable[[], Standing] = self._variable.get
+
+    def get(self) -> Attribution:
+        """Return what the innermost block says that has not ended."""
+        found = self._variable.get()
+        while found.left is not None and found.outer is not None and not found.left.counts():
+            found = found.outer
+            self._variable.set(found)
+        return found.value
+
+    def set(self, value: Attribution) -> Standing:
+        """Begin a block, and return what `reset` needs to end it."""
+        self.get()
+        standing = Standing(value, self._variable.get())
+        self._variable.set(standing)
+        return standing
+
+    def reset(self, standing: Standing) -> None:
+        """End a block, in whatever context and order."""
+        if self._variable.get() is not standing or standing.entered_by != runner():
+            standing.left = LeftElsewhere(standing.entered_by)
+        standing.entered_by = None  # contexts of tasks that were started inside hold this longer than the task is needed
+        if self._variable.get() is standing and standing.outer is not None:
+            self._variable.set(standing.outer)
+            if standing.left is None:
+                standing.outer = None  # nobody asks for it any more: chains of tasks that each begin a block keep nothing alive
+
+    def put(self, value: Attribution) -> None:
+        """Have a value count in this context as if no block had begun."""
+        self._variable.set(Standing(value, None))
+
+
+current_attribution = StandingVariable("symphony_es_attribution")
+
+
+acting_attribution = StandingVariable("symphony_es_acting")
 """What `acting_as` says, without the run, step or transaction that it may stand in."""
 
 
-def attribute(*, user: Mapping[str, Any] | None = None, **changes: Any) -> Token[Attribution]:
+def attribute(*, user: Mapping[str, Any] | None = None, **changes: Any) -> Standing:
     """Attribute every change made from now on, until the variable is reset with what is returned; see `attributed`.
 
     Raises:

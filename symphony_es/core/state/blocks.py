@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from contextvars import ContextVar, Token
+from contextvars import Token
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from symphony_es.core.state.attribution import Attribution, attribute, current_attribution
+from symphony_es.core.state.attribution import Standing, attribute, current_attribution
+from symphony_es.core.state.left import LeftElsewhere
 from symphony_es.core.state.transactions import Scope, Transaction, current_scope, scope_of
 from symphony_es.errors import ConfigurationError, SymphonyError, TransactionEndedError
 from symphony_es.events.event import check_event_name
@@ -34,7 +35,7 @@ class _Block:
             check_plain(data, ("data",))
         self._data = copy_plain(data)
         self._attribution = {key: item for key, item in attribution.items() if item is not None}
-        self._attribution_token: Token[Attribution] | None = None
+        self._attribution_token: Standing | None = None
         self._token: Token[Scope | None] | None = None
         self._scope: Scope | None = None
         self._outer = False
@@ -52,7 +53,7 @@ class _Block:
         if self._attribution:
             self._attribution_token = attribute(**self._attribution)
         self._outer = enclosing is None
-        transaction = Transaction(self.world, self.name or "a block") if enclosing is None else enclosing.transaction
+        transaction = Transaction(self.world, self.name or _unnamed()) if enclosing is None else enclosing.transaction
         self.world.open_transactions.add(transaction)
         around = enclosing.handed if enclosing is not None else self.world.foreign.step()
         scope = self._scope = Scope(transaction, self.name, self._data, current_scope.get(), around)
@@ -64,13 +65,13 @@ class _Block:
         if self._scope is not None:
             self._scope.open = False
             self.world.foreign.release(self._scope.handed)
-        if self._token is not None and not _reset(current_scope, self._token):
+        if self._token is not None and not _reset(self._token):
             # It was entered by another task, which goes on outside of it; the one that leaves it was perhaps begun inside.
-            self.scope.left_by = self.scope.entered_by
+            self.scope.left = LeftElsewhere(self.scope.entered_by)
             if current_scope.get() is self._scope:
                 current_scope.set(self.scope.outer)
         if self._attribution_token is not None:
-            _reset(current_attribution, self._attribution_token)
+            current_attribution.reset(self._attribution_token)
         self._token = self._attribution_token = None
 
     def _merge(self) -> None:
@@ -84,13 +85,19 @@ class _Block:
         self.scope.merge()
 
 
-def _reset(variable: ContextVar[Any], token: Token[Any]) -> bool:
-    """Reset a context variable; False where that is not possible, because it was set in another context."""
+def _reset(token: Token[Scope | None]) -> bool:
+    """Take a scope back; False where that is not possible, because it was entered in another context."""
     try:
-        variable.reset(token)
+        current_scope.reset(token)
     except ValueError:
         return False
     return True
+
+
+def _unnamed() -> str:
+    """What errors call a block without a name: the step that runs in it, else nothing in particular."""
+    origin = current_attribution.get()
+    return "a block" if origin.step is None else f"step {origin.step} of run {origin.run_id}"
 
 
 class Recording(_Block):

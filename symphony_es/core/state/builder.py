@@ -57,12 +57,12 @@ async def build_world(
         world: the new world; it stays under construction.
         fold: the states to restore.
         report: filled in.
-        strict: raise when a reference has no target.
+        strict: raise when an object cannot be made, or a reference has no target.
         everything: also what a resume leaves at rest.
         types: without `everything`, only entities of these types, and what they refer to.
 
     Raises:
-        RestorationError: a restorer failed. The new world must be thrown away.
+        RestorationError: `strict`, and a restorer failed. The new world must be thrown away.
         UnresolvedReferenceError: `strict`, and a target is missing.
     """
     alive, report.damaged = await asyncio.to_thread(_alive_and_damaged, fold)
@@ -70,7 +70,7 @@ async def build_world(
     chosen = None if everything else await asyncio.to_thread(waking, alive, types)
     states = alive if chosen is None else chosen
     world.in_part = chosen is not None
-    builder = WorldBuilder(shell, world, report)
+    builder = WorldBuilder(shell, world, report, keep_failed=not strict)
     await builder.create(list(states.values()))
     await builder.connect(strict=strict)
     await builder.compare()
@@ -85,12 +85,19 @@ def _alive_and_damaged(fold: Fold) -> tuple[dict[str, EntityState], dict[str, Da
 class WorldBuilder:
     """Makes the objects of a world under construction from states, connects them, and compares those that need it.
 
+    Args:
+        shell: the Symphony that restorers see.
+        world: what is built.
+        report: filled in.
+        keep_failed: keep an entity as an `UnrestoredEntity` where the application's code fails to make its object.
+
     Attributes:
         context: what restorers see.
     """
 
-    def __init__(self, shell: Host, world: World, report: ResumeReport) -> None:
+    def __init__(self, shell: Host, world: World, report: ResumeReport, *, keep_failed: bool) -> None:
         self.context = RestorationContext(shell)
+        self._keep_failed = keep_failed
         self.world = world
         self.report = report
         self._states: list[EntityState] = []
@@ -107,7 +114,7 @@ class WorldBuilder:
         """Make an object of each state, in their order.
 
         Raises:
-            RestorationError: a restorer failed.
+            RestorationError: not `keep_failed`, and a restorer failed.
         """
         self._states += states
         at = 0
@@ -183,8 +190,13 @@ class WorldBuilder:
             made = world.restorers.keep(reference, state.data or {}, f"{state.damage}; {repair_call(state.key)}", self.context)
         else:
             world.under_restoration = reference
-            made = await world.restorers.restore_entity(reference, state.data or {}, state.state_version, self.context)
+            made = await world.restorers.restore_entity(
+                reference, state.data or {}, state.state_version, self.context, keep_failed=self._keep_failed
+            )
             world.under_restoration = None
+            half_made = world.records.get(state.key)
+            if half_made is not None and half_made.obj is not made:
+                half_made.closed = "its restorer failed after it had made it"
         restorer = world.restorers.restorer_for(state.entity_type)
         record = EntityRecord(world, state.key, made, restorer, version=state.version, generation=state.generation, shadow=state.data or {})
         world.install(record)

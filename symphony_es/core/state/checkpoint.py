@@ -115,12 +115,14 @@ class CheckpointManager(CheckpointReader):
             world: whose changes so far are part of it.
             name: its name.
             metadata: plain data of the application's own.
-            compare: record what changed in objects of foreign classes first.
+            compare: record what changed in objects of foreign classes first, and compare the other objects that were changed or handed
+                out since the last comparison with what was recorded.
 
         Raises:
             CheckpointError: called inside a transaction, whose changes are not in the log yet.
             ConfigurationError: a name by which it could never be meant.
             EntityOutOfStepError: changes of an entity could not be appended.
+            UnrecordedChangeError: with `compare`, an object was changed past the methods of its list, dict or set (`heapq`).
             UnstorableValueError: the metadata are no plain data; with `compare`, an object holds what cannot be stored.
             DamagedEventError: the first call after opening counts the entities of the events since the nearest snapshot; one is damaged.
         """
@@ -133,7 +135,8 @@ class CheckpointManager(CheckpointReader):
         details = copy_plain(details)  # the caller may change what it has given while this waits
         await self._count(world)
         if compare:
-            raise_first(world.foreign.record_others())
+            failures = world.foreign.record_others()
+            raise_first([*failures, *await world.compare_objects()])
         await world.flush()
         with world.lock:
             world.outbox.settle()

@@ -11,8 +11,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from symphony_es.core.state.history import is_system
+from symphony_es.core.state.repair import holders_of
+from symphony_es.core.state.tracking.connect import connect
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import EntityNotFoundError, SymphonyError
+from symphony_es.errors import EntityNotFoundError, RestorationError, SymphonyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +43,7 @@ class Reading(Protocol):
         """The log."""
         ...
 
-    async def load_entities(self, keys: Sequence[str], *, strict: bool) -> None:
+    async def load_entities(self, keys: Sequence[str], *, strict: bool, keep_failed: bool = False) -> None:
         """Make entities live."""
         ...
 
@@ -82,10 +84,27 @@ class Following:
         for key in mine:
             if key not in self._reading.world.records:  # what the others refer to is there before they are put to their states
                 with suppress(EntityNotFoundError):  # it was removed since
-                    await self._reading.load_entities([key], strict=False)
+                    await self._reading.load_entities([key], strict=False, keep_failed=True)
         for key in live:
             with suppress(EntityNotFoundError):
-                await self._reading.refresh(key)
+                try:
+                    await self._reading.refresh(key)
+                except RestorationError as error:  # newer code writes what this code makes no object of: the others are followed
+                    logger.warning("entities_not_restored", position=self.position, entities=[key], error=str(error))
+                    await self._keep(key)
+
+    async def _keep(self, key: str) -> None:
+        """Put the state of an entity in the place of its object, also where others refer to it."""
+        world = self._reading.world
+        record = world.records.get(key)
+        if record is None:
+            return
+        holders = holders_of(world, record)
+        with world.lock:
+            world.forget(record)
+        await self._reading.load_entities([key], strict=False, keep_failed=True)
+        for holder, path in holders:
+            connect(holder.obj, path, record.obj, world.get(key))
 
     def _tell(self) -> None:
         self._moved.set()

@@ -95,7 +95,7 @@ class Host(Protocol):
         """Whether there is a log on disk."""
         ...
 
-    async def load_entities(self, keys: Sequence[str], *, strict: bool) -> None:
+    async def load_entities(self, keys: Sequence[str], *, strict: bool, keep_failed: bool = False) -> None:
         """Make entities live that wait in the log: for the facade of entities."""
         ...
 

@@ -40,14 +40,15 @@ class Loading:
         live: the world that the objects become part of.
         beside: a world under construction.
         shell: the Symphony that restorers see: its facades create into `beside`.
+        keep_failed: keep an entity as an `UnrestoredEntity` where no object can be made of it; else that ends the load.
     """
 
-    def __init__(self, history: StateHistory, live: World, beside: World, shell: Host) -> None:
+    def __init__(self, history: StateHistory, live: World, beside: World, shell: Host, *, keep_failed: bool = False) -> None:
         self.history = history
         self.live = live
         self.beside = beside
         self.report = ResumeReport(position=history.log.head)
-        self._builder = WorldBuilder(shell, beside, self.report)
+        self._builder = WorldBuilder(shell, beside, self.report, keep_failed=keep_failed)
         self._met: set[str] = set()
 
     async def run(self, keys: Sequence[str], *, strict: bool) -> ResumeReport:
@@ -56,7 +57,7 @@ class Loading:
         Raises:
             EntityNotFoundError: one of them is not in the log, or is deleted.
             EntityDamagedError: one of them is damaged, and has no good state.
-            RestorationError: a restorer failed.
+            RestorationError: not `keep_failed`, and a restorer failed.
             UnresolvedReferenceError: `strict`, and a target is missing. In all cases the live world is as it was.
         """
         started = time.monotonic()
@@ -99,6 +100,7 @@ class Loading:
                     self.report.damaged[key] = state.damage
             alive = {key: state for key, state in states.items() if state.data is not None}
             found.update(alive)
+            self.live.known_ids.update(alive)
             keys = {reference.key for state in alive.values() for _, reference in find_references(state.data)}
         return found
 

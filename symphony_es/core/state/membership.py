@@ -7,7 +7,7 @@ world is under construction, what restorers create is given the id being restore
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -18,7 +18,7 @@ from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
 from symphony_es.core.state.shadow import check_form, referred_keys
 from symphony_es.core.state.tracking.capture import plain_state
-from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at
+from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at, track
 from symphony_es.core.state.tracking.places import Move, give_back, settle_members
 from symphony_es.core.state.transactions import Scope, Transaction, open_scope_of, scope_of
 from symphony_es.errors import (
@@ -57,6 +57,14 @@ EntityLike = Any
 """An entity's object, an `EntityReference`, or `"Type:id"`."""
 
 
+class _UnreadError(Exception):
+    """An object of a foreign class has to be read before it is added, without the lock."""
+
+    def __init__(self, item: Any, reference: EntityReference) -> None:
+        super().__init__(reference.key)
+        self.item, self.reference = item, reference
+
+
 class Membership(Inherited):
     """The live objects of one world by type and id.
 
@@ -76,6 +84,7 @@ class Membership(Inherited):
         self.restoring = restoring
         self.under_restoration: EntityReference | None = None
         self.knows_all_ids = empty_log
+        self.known_ids: set[str] = set()  # that a snapshot has, or that are being loaded: the log is asked before one is refused
         self.in_part = False  # the log may have entities that are not here
         self.entity_count = 0
         self.uncounted_until = 0  # entities of the log up to this position are not in the count yet
@@ -161,8 +170,7 @@ class Membership(Inherited):
             EntityNotFoundError: there is none.
         """
         record = self.record_for(entity)
-        if self.outbox.unchecked is not None:
-            self.outbox.unchecked[record] = None
+        self.outbox.suspects.recent[record] = None
         return record.obj
 
     def find(self, entity: EntityLike) -> Any | None:
@@ -170,11 +178,15 @@ class Membership(Inherited):
         if isinstance(entity, str):
             found = self._records.get(entity)
             if found is not None:
-                return self.get(entity) if self.outbox.unchecked is not None else found.obj
+                self.outbox.suspects.recent[found] = None
+                return found.obj
             entity = EntityReference.parse(entity)
         if isinstance(entity, EntityReference):
             found = self._records.get(entity.key)
-            return None if found is None else self.get(entity) if self.outbox.unchecked is not None else found.obj
+            if found is None:
+                return None
+            self.outbox.suspects.recent[found] = None
+            return found.obj
         return entity if self.record_of(entity) is not None else None
 
     def all(self, entity_type: str | None = None) -> list[Any]:
@@ -184,8 +196,7 @@ class Membership(Inherited):
         """
         prefix = f"{entity_type}:" if entity_type is not None else ""
         found = [record for key, record in self._records.items() if key.startswith(prefix)]
-        if self.outbox.unchecked is not None:
-            self.outbox.unchecked.update(dict.fromkeys(found))
+        self.outbox.suspects.recent.update(dict.fromkeys(found))
         return [record.obj for record in found]
 
     def check_open(self, record: EntityRecord) -> None:
@@ -266,6 +277,17 @@ class Membership(Inherited):
             EntityOwnershipError: the object belongs to another Symphony.
             EntityTypeError, InvalidIdentifierError, UnstorableValueError: it cannot be stored. Nothing is added.
         """
+        read: dict[int, dict[str, Any]] = {}
+        while True:
+            try:
+                return self._add(obj, entity_type, entity_id, capture, event_name, data, read)
+            except _UnreadError as unread:  # `capture` is the user's code, and runs without the lock
+                read[id(unread.item)] = self.capture(unread.item, unread.reference)
+
+    def _add(
+        self, obj: Any, entity_type: str | None, entity_id: str | None, capture: str, event_name: str | None, data: Any,
+        read: dict[int, dict[str, Any]],
+    ) -> Any:  # fmt: skip
         with self.lock:
             if self.restoring:
                 return self._place(obj, entity_type)
@@ -275,7 +297,7 @@ class Membership(Inherited):
                     raise EntityExistsError(known.key, "an object is one entity: it cannot be added under another type or id")
                 return obj
             reference = self._identify(obj, entity_type, entity_id)
-            newcomers = self._gather([(reference, obj)])
+            newcomers = self._gather([(reference, obj)], read)
             self._check_newcomers(newcomers)
             if data is not None:
                 check_plain(data, ("data",))
@@ -398,8 +420,14 @@ class Membership(Inherited):
         name = self.types.name_of(cls)
         return None if name is None or ":" in name else name
 
-    def _gather(self, start: Iterable[tuple[EntityReference, Any]]) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
-        """Objects and every entity they refer to that is new, with their states, by key; nothing is added yet."""
+    def _gather(
+        self, start: Iterable[tuple[EntityReference, Any]], read: Mapping[int, dict[str, Any]] | None = None
+    ) -> dict[str, tuple[EntityReference, Any, dict[str, Any]]]:
+        """Objects and every entity they refer to that is new, with their states, by key; nothing is added yet.
+
+        Args:
+            read: the states of objects of foreign classes by `id`, which have been read already; one that is missing is asked for.
+        """
         found: dict[str, tuple[EntityReference, Any, dict[str, Any]]] = {}
         queue = list(start)
         while queue:
@@ -409,13 +437,25 @@ class Membership(Inherited):
                 if known[1] is not item:
                     raise EntityExistsError(reference.key, "two objects have the same type and id")
                 continue
-            state = self.capture(item, reference)
-            found[reference.key] = (reference, item, state)
+            if kind_of(item) == "entity":
+                self._track(item, reference)
             tracked = kind_of(item) == "entity"
+            if read is not None and not tracked and id(item) not in read:
+                self._check_addable(reference.key)
+                raise _UnreadError(item, reference)
+            state = read[id(item)] if read is not None and not tracked else self.capture(item, reference)
+            found[reference.key] = (reference, item, state)
             held = [item.__dict__[name] for name in state] if tracked else list(getattr(item, "__dict__", {}).values())
             referred = [other for value in held for other in entities_in(value)]
             queue.extend((self._identify(other, None, None), other) for other in referred if self.record_of(other) is None)
         return found
+
+    @staticmethod
+    def _track(obj: Any, reference: EntityReference) -> None:
+        try:
+            track(obj)
+        except UnstorableValueError as error:
+            raise error.within(reference.key) from error.__cause__
 
     def capture(self, obj: Any, reference: EntityReference) -> dict[str, Any]:
         """The plain state of an object, read off now."""
@@ -466,8 +506,12 @@ class Membership(Inherited):
                 raise EntityExistsError(key, "it was removed in a transaction that has not ended: create it again afterwards")
             if removed.broken is not None:
                 raise EntityOutOfStepError(key, str(removed.broken)) from removed.broken
-        elif not self.knows_all_ids and self.log.entity_status_now(key)[1]:
+        elif self._may_be_taken(key) and self.log.entity_status_now(key)[1]:
             raise EntityExistsError(key, f"it is in the log and has not been restored: await symphony.entities.load({key!r})")
+
+    def _may_be_taken(self, key: str) -> bool:
+        """Whether the log is asked at once for an id that is not here: where that costs nothing, or the id is known to have been taken."""
+        return not self.knows_all_ids and (self.log.answers_at_once or key in self.known_ids)
 
     def _adopt(self, reference: EntityReference, obj: Any, state: dict[str, Any]) -> EntityRecord:
         key = reference.key
@@ -476,9 +520,12 @@ class Membership(Inherited):
         removed = self.removed.get(key)  # it stays there until the log has its removal: this addition may be rolled back
         if removed is not None:
             self.outbox.submit_pending()  # its removal comes first
-            record.version = removed.version
+            record.version, record.unplaced = removed.version, removed.unplaced
         elif not self.knows_all_ids:
-            record.version = self.log.entity_status_now(key)[0]
+            if self.log.answers_at_once:
+                record.version = self.log.entity_status_now(key)[0]
+            else:
+                record.unplaced = True  # the log is not asked here, in the event loop: it decides when it appends
         self.install(record)
         return record
 
@@ -516,11 +563,34 @@ class Membership(Inherited):
             moves: what it took from others when it was added: it goes back.
         """
         record.closed = UNDONE
+        self.outbox.suspects.discard(record)
         self._records.pop(record.key, None)
         self._foreign.pop(id(record.obj), None)
         if kind_of(record.obj) == "entity":
             record.obj.__dict__.pop("_symphony_record", None)
         give_back(list(moves), self)
+
+    def place(self, key: str, by: int) -> None:
+        """The log has decided about an entity that was added: its events stand behind so many of an earlier one of that id."""
+        found = {id(record): record for record in (self._records.get(key), self.removed.get(key)) if record is not None and record.unplaced}
+        for record in found.values():
+            record.unplaced = False
+            record.version += by
+            for transaction in self.open_transactions:
+                if record in transaction.records:
+                    transaction.records[record] += by
+
+    def refuse(self, record: EntityRecord, error: SymphonyError) -> None:
+        """The log has refused an entity that was added: it is not part of this world any more, and a change of its object says so."""
+        self.outbox.forget(record)
+        self.outbox.suspects.discard(record)
+        record.pending = ()
+        if self.removed.get(record.key) is record:
+            del self.removed[record.key]
+        if self._records.get(record.key) is record:
+            del self._records[record.key]
+        self._foreign.pop(id(record.obj), None)
+        record.closed = str(error)
 
     def let_go(self, record: EntityRecord) -> bool:
         """Make an entity not live any more; it stays in the log. False where changes of it are not durable yet.
@@ -536,7 +606,9 @@ class Membership(Inherited):
             if record.pending or self.outbox.holds(record):
                 return False
             record.closed = UNLOADED
+            self.outbox.suspects.discard(record)
             self.in_part, self.knows_all_ids = True, False
+            self.known_ids.add(record.key)
             self._records.pop(record.key)
             self._foreign.pop(id(record.obj), None)
             return True
@@ -585,6 +657,7 @@ class Membership(Inherited):
                 sink = record.new_segment(current_attribution.get(), event_name or f"{record.entity_type}Deleted", data)
             sink.keep((REMOVE, ()), (self._unremove, record, self.removed.get(record.key)))
             record.closed = REMOVED
+            self.outbox.suspects.discard(record)
             self.knows_all_ids = False  # the next one of this id has to go on with its version
             self._records.pop(record.key)
             self._foreign.pop(id(record.obj), None)

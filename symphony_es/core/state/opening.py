@@ -63,13 +63,13 @@ def open_in_memory(memory_events: int) -> OpenedLog:
     return OpenedLog(log=log, history=StateHistory(log, None))
 
 
-async def open_to_read(directory: Path) -> OpenedLog:
+async def open_to_read(directory: Path, *, skip_damaged: bool = False) -> OpenedLog:
     """The log in a directory for reading only: nothing is written, another process may be writing it, or the directory be read-only.
 
     Raises:
         LogUnavailableError: there is none, or it cannot be read.
     """
-    log = await EventLog.open_read_only(directory)
+    log = await EventLog.open_read_only(directory, skip_damaged=skip_damaged)
     try:
         history = StateHistory(log, await SnapshotStore(directory / "snapshots", read_only=True).open())
     except BaseException:
@@ -78,7 +78,7 @@ async def open_to_read(directory: Path) -> OpenedLog:
     return OpenedLog(log=log, history=history, directory=directory)
 
 
-async def open_on_disk(directory: Path, *, force_network_fs: bool, ignore_anchor: bool) -> OpenedLog:
+async def open_on_disk(directory: Path, *, force_network_fs: bool, ignore_anchor: bool, skip_damaged: bool = False) -> OpenedLog:
     """The log in a directory, created when it is missing. Errors are those of `EventLog.open`.
 
     The newest snapshot's anchor is read first, without touching anything: the log must match it. What a crash left in the snapshot
@@ -89,7 +89,9 @@ async def open_on_disk(directory: Path, *, force_network_fs: bool, ignore_anchor
         looked_at = await SnapshotStore(directory / "snapshots", read_only=True).open()
         newest = next(iter(looked_at.list()), None)
     anchor = Anchor(position=newest.position, event_id=newest.event_id, commitment=newest.commitment) if newest is not None else None
-    log = await EventLog.open(directory, anchor=anchor, force_network_fs=force_network_fs, ignore_anchor=ignore_anchor)
+    log = await EventLog.open(
+        directory, anchor=anchor, force_network_fs=force_network_fs, ignore_anchor=ignore_anchor, skip_damaged=skip_damaged
+    )
     try:
         store = await SnapshotStore(directory / "snapshots").open()
         history = StateHistory(log, store)

@@ -18,7 +18,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.core.state.records import EntityRecord, Segment
-from symphony_es.core.state.shadow import refuse_difference
+from symphony_es.core.state.suspects import Suspects
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityOutOfStepError, LimitExceededError, SymphonyError, UnstorableValueError, format_path
 from symphony_es.events.changes import REMOVE, SET, Change
@@ -56,8 +56,10 @@ class Outbox:
 
     Attributes:
         broken: the entities that are out of step with the log.
+        refused: the entities that were added and whose ids the log has; the next awaited call tells.
         on_submitted: called with the number of bytes of each submission.
-        unchecked: under `SYMPHONY_CHECK`: entities that were changed or handed out since the last check; else None.
+        suspects: entities that were changed or handed out.
+        checks: compare those at each flush, which `SYMPHONY_CHECK` asks for.
     """
 
     def __init__(self, log: EventLog, lock: threading.RLock, clock_ns: Callable[[], int] = time.time_ns) -> None:
@@ -66,7 +68,9 @@ class Outbox:
         self.clock_ns = clock_ns
         self.on_submitted: Callable[[int], None] = lambda size_bytes: None
         self.broken: dict[EntityRecord, None] = {}
-        self.unchecked: dict[EntityRecord, None] | None = None
+        self.refused: dict[EntityRecord, SymphonyError] = {}
+        self.suspects = Suspects()
+        self.checks = False
         self.settled_position = 0
         self._dirty: dict[EntityRecord, None] = {}
         self._flights: deque[Flight] = deque()
@@ -146,7 +150,9 @@ class Outbox:
                 self.mark_broken(record, error)
                 continue
             ready.append((record, record.version + len(prepared) - mark, segments))
-        ticket = self.log.submit(prepared) if prepared else None  # it is the log's from here on: what follows cannot fail
+        unplaced = frozenset([record.key for record, _, _ in ready if record.unplaced])
+        # What is submitted is the log's: what follows cannot fail.
+        ticket = self.log.submit(prepared, unplaced, apart=True) if prepared else None
         parts: list[Part] = []
         for record, version, segments in ready:
             record.version, record.pending = version, ()
@@ -162,8 +168,10 @@ class Outbox:
         """Take note of a submission."""
         self._last = ticket
         self._flights.append(Flight(ticket, parts, transaction))
-        if self.unchecked is not None:
-            self.unchecked.update((record, None) for record, _ in parts)
+        recent = self.suspects.recent
+        for record, _ in parts:
+            if record.closed is None:
+                recent[record] = None
         try:
             self.on_submitted(ticket.size_bytes + len(ticket.events) * (HEADER_BYTES + CHECK_BYTES))
         except Exception as error:  # noqa: BLE001  what is submitted is submitted, whatever those who are told make of it
@@ -261,7 +269,8 @@ class Outbox:
         return prepared
 
     def _submit_drafts(self, transaction: Transaction, prepared: list[PreparedEvent], *, awaited: bool) -> Ticket:
-        ticket = self.log.submit(prepared)
+        unplaced = frozenset([record.key for record in transaction.records if record.unplaced])
+        ticket = self.log.submit(prepared, unplaced, apart=not awaited)
         transaction.submitted = True
         by_key = {record.key: record for record in transaction.records}
         for event in prepared:
@@ -290,12 +299,30 @@ class Outbox:
         """Take note of the submissions whose outcome has come; called with the lock held."""
         while self._flights and self._flights[0].ticket.done():
             ticket, parts, transaction = self._flights.popleft()
+            if ticket.unplaced:
+                parts = self._place(ticket, parts, transaction=transaction)
             try:
                 self._count(parts, ticket.result().last)
             except SymphonyError as error:
                 for record, segment in () if transaction else parts:
                     self.mark_broken(record, error)
                     record.dropped = [*record.dropped, segment]
+
+    def _place(self, ticket: Ticket, parts: list[Part], *, transaction: bool) -> list[Part]:
+        """Take note of what the log has decided about entities that were added; returns what it has not left out."""
+        for key in ticket.unplaced if not (transaction and ticket.refused) else ():
+            world = next((record.world for record, _ in parts if record.key == key), None)
+            if world is not None and key not in ticket.refused:
+                world.place(key, ticket.moved.get(key, 0))
+        if transaction:
+            return parts  # what was refused ends it, and it puts its objects back
+        for record in {id(record): record for record, _ in parts if record.key in ticket.refused}.values():
+            if record.unplaced:
+                record.unplaced = False
+                record.world.refuse(record, ticket.refused[record.key])
+                self.refused[record] = ticket.refused[record.key]
+                logger.warning("entity_refused", entity=record.key, error=str(ticket.refused[record.key]))
+        return [part for part in parts if part[0].key not in ticket.refused]
 
     def _count(self, parts: Iterable[Part], position: int) -> None:
         """Take note of a submission that is durable: what was created and removed, and how far the log is settled."""
@@ -315,6 +342,8 @@ class Outbox:
             records: whose changes the caller depends on; None for everybody's.
 
         Raises:
+            EntityExistsError, EntityDamagedError: one was added, and the log has its id: it is not live any more; told once, nobody else is
+                concerned.
             EntityOutOfStepError: changes of one of them could not be appended; the cause is chained.
         """
         if not self.log.has_room():
@@ -332,7 +361,11 @@ class Outbox:
                 await ticket.wait()
         with self.lock:
             self.settle()
-            self.check_objects()
+            if self.checks:
+                self.suspects.compare_recent()
+            for record in list(self.refused) if records is None else records:
+                if record in self.refused:
+                    raise self.refused.pop(record)
         for record in self.broken if records is None else records:
             raise_if_broken(record)
 
@@ -351,18 +384,6 @@ class Outbox:
         self._dirty.clear()
         self._flights.clear()
         self._last = self._scheduled_on = None
-
-    def check_objects(self) -> None:
-        """Under `SYMPHONY_CHECK`: compare the objects that were changed or handed out since with their shadows.
-
-        Raises:
-            EntityOutOfStepError: one differs; entity and paths are named.
-        """
-        if self.unchecked:
-            looked_at, self.unchecked = self.unchecked, {}
-            for record in looked_at:
-                if record.broken is None and not record.is_compared:
-                    refuse_difference(record)
 
     @property
     def unsettled(self) -> bool:

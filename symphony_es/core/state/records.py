@@ -97,6 +97,7 @@ class EntityRecord:
         reference: the same as an `EntityReference`.
         obj: the live object.
         version: the version it will have when everything submitted has been appended.
+        unplaced: whether its versions are counted from its addition: the log has not been asked yet whether it had the id before.
         shadow: the plain state that everything recorded of it makes; None while it does not exist, and for what cannot be changed.
         pending: changes that have not been submitted yet.
         holder: the transaction that claims it.
@@ -110,7 +111,7 @@ class EntityRecord:
 
     __slots__ = (
         "adoption", "adoption_reason", "adoption_version", "block", "born", "broken", "closed", "dropped", "generation", "holder", "key",
-        "manual", "obj", "pending", "reference", "restorer", "shadow", "version", "world",
+        "manual", "obj", "pending", "reference", "restorer", "shadow", "unplaced", "version", "world",
     )  # fmt: skip
     reference: EntityReference
 
@@ -133,6 +134,7 @@ class EntityRecord:
         self.generation = generation
         self.shadow = shadow
         self.manual = False
+        self.unplaced = False
         self.pending: list[Segment] | tuple[()] = ()  # most entities never change, and a list of their own would take room
         self.holder: Transaction | None = None
         self.block: Scope | None = None
@@ -187,7 +189,8 @@ class EntityRecord:
                 return scope.sink(self)
         if self.holder is not None:
             raise EntityBusyError(self.key, self.holder.name, "a change outside it")
-        attribution = current_attribution.get()
+        standing = current_attribution.innermost()  # asked for each change: its `get` without the call
+        attribution = standing.value if standing.left is None else current_attribution.get()
         if self.pending and self.adoption is None:
             last = self.pending[-1]
             if last.open and last.attribution is attribution:

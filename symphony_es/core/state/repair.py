@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.world import World
     from symphony_es.events.references import Path
 
-__all__ = ["repair"]
+__all__ = ["holders_of", "repair"]
 
 
 async def repair(host: Host, key: str, state: dict[str, Any] | None, to: Moment | None) -> Any:
@@ -58,7 +58,7 @@ async def repair(host: Host, key: str, state: dict[str, Any] | None, to: Moment 
         return record.obj
     if now.deleted:
         world.count(1)
-    holders = _holders(world, record) if record is not None else []
+    holders = holders_of(world, record) if record is not None else []
     with world.lock:
         world.damaged.pop(key, None)
         if record is not None:
@@ -106,7 +106,7 @@ def _repaired(now: EntityState, data: dict[str, Any], state_version: int) -> New
     )
 
 
-def _holders(world: World, record: EntityRecord) -> list[tuple[EntityRecord, Path]]:
+def holders_of(world: World, record: EntityRecord) -> list[tuple[EntityRecord, Path]]:
     """Where live objects hold the one that stands for a damaged entity."""
     held: list[tuple[EntityRecord, Path]] = []
     for other in world.records.values():

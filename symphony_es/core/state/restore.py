@@ -72,7 +72,8 @@ class EntityRestorer(ABC):
             context: the world under construction.
 
         Raises:
-            Exception: anything raised ends the resume; the old world stays in place.
+            Exception: anything raised. A resume keeps this entity as an `UnrestoredEntity` and goes on; with `strict=True`, and in a load,
+                it is a `RestorationError`, and the old world stays in place.
         """
 
     def capture(self, entity: Any) -> dict[str, Any]:
@@ -87,7 +88,9 @@ class EntityRestorer(ABC):
         """
         raise RestorationError(
             f"a state of {self.entity_type} has version {from_version} and its restorer {type(self).__name__} expects "
-            f"version {self.state_version}: define upcast(data, from_version) on it"
+            f"version {self.state_version}: "
+            + ("newer code has written it: run that, or define upcast" if from_version > self.state_version else "define upcast")
+            + "(data, from_version) on it"
         )
 
     def reset(self, entity: Any, data: dict[str, Any]) -> None:
@@ -106,10 +109,23 @@ def upcast_state(restorer: EntityRestorer, data: dict[str, Any], version: int, t
     """Bring a stored state to the version of its restorer: `upcast` gets plain containers, with objects of the classes that are known.
 
     Raises:
-        RestorationError: the restorer knows no way from that version.
+        RestorationError: the restorer knows no way from that version, its `upcast` raised, or returned no dict.
     """
     making = Making(types)
-    return restorer.upcast(loosen(data, making) if restorer.wants_plain else revive_with(data, making), version)
+    given = loosen(data, making) if restorer.wants_plain else revive_with(data, making)
+    try:
+        made = restorer.upcast(given, version)
+    except RestorationError:
+        raise
+    except Exception as error:
+        raise RestorationError(
+            f"the upcast of {restorer.entity_type} from version {version} to {restorer.state_version} failed: {error!r}"
+        ) from error
+    if not isinstance(made, dict):
+        raise RestorationError(
+            f"the upcast of {restorer.entity_type} from version {version} returned {type(made).__name__}: it must return the state, a dict"
+        )
+    return made
 
 
 class PlainRestorer(EntityRestorer):
@@ -261,16 +277,32 @@ class RestoreManager:
             return self.parent._find(entity_type, explicit=explicit)
         return found
 
-    async def restore_entity(self, reference: EntityReference, data: dict[str, Any], version: int, context: RestorationContext) -> Any:
+    async def restore_entity(
+        self, reference: EntityReference, data: dict[str, Any], version: int, context: RestorationContext, *, keep_failed: bool = False
+    ) -> Any:
         """Make one object from its state and register it; an `UnrestoredEntity` where that is not possible.
 
+        Args:
+            keep_failed: also where the application's code fails: one object that cannot be made is no reason to have none.
+
         Raises:
-            RestorationError: the restorer failed or returned nothing.
+            RestorationError: not `keep_failed`, and the restorer or its upcast failed or returned nothing.
         """
         restorer = self.restorer_for(reference.entity_type)
-        stored = data
         if restorer is None:
-            return self.keep(reference, stored, f"no restorer is registered for {reference.entity_type}", context)
+            return self.keep(reference, data, f"no restorer is registered for {reference.entity_type}", context)
+        try:
+            return await self._make(restorer, reference, data, version, context)
+        except RestorationError as error:
+            if not keep_failed:
+                raise
+            context.entities.pop(reference.key, None)  # what it may have made before it failed
+            return self.keep(reference, data, str(error), context)
+
+    async def _make(
+        self, restorer: EntityRestorer, reference: EntityReference, data: dict[str, Any], version: int, context: RestorationContext
+    ) -> Any:
+        stored, hooked = data, list[Any]()
         if version != restorer.state_version:
             data = upcast_state(restorer, data, version, self.types)
         if not restorer.wants_plain:
@@ -278,10 +310,10 @@ class RestoreManager:
             data = revive_with(data, making)
             if making.unmade:
                 return self.keep(reference, stored, "; ".join(making.unmade.values()), context, making.unmade)
-            context.hooked += making.hooked
-        if not await restorer.can_restore(data):
-            return self.keep(reference, stored, f"{type(restorer).__name__}.can_restore said no", context)
+            hooked = making.hooked
         try:
+            if not await restorer.can_restore(data):
+                return self.keep(reference, stored, f"{type(restorer).__name__}.can_restore said no", context)
             made = await restorer.restore(reference.entity_id, data, context)
         except UnknownValueError as error:
             return self.keep(reference, stored, str(error), context, error.classes)
@@ -292,6 +324,7 @@ class RestoreManager:
         if made is None:
             raise RestorationError(f"{type(restorer).__name__}.restore returned None for {reference.key}: it must return the object")
         context.register_entity(reference.entity_type, reference.entity_id, made)
+        context.hooked += hooked
         return made
 
     @staticmethod

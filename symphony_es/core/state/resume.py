@@ -90,7 +90,7 @@ class Resumption:
         """Bring the world to a position; see the module for the order of steps.
 
         Raises:
-            RestorationError: inside a transaction, or a restorer failed; the old world is in place and nothing was appended.
+            RestorationError: inside a transaction, or `strict` and a restorer failed; the old world is in place and nothing was appended.
             PositionInsideTransactionError: going back into the middle of a transaction.
             ConcurrencyError: another writer was first; nothing was appended.
         """
@@ -127,6 +127,8 @@ class Resumption:
             old.sealed = None
         if report.damaged:
             logger.warning("entities_damaged", position=target, entities=list(report.damaged)[:100], count=len(report.damaged))
+        if report.unrestored:
+            logger.warning("entities_not_restored", position=target, entities=list(report.unrestored)[:100], count=len(report.unrestored))
         report.damaged_snapshots = list(self.history.damaged)
         report.duration_s = time.monotonic() - started
         logger.info("world_resumed", position=target, checkpoint_id=report.checkpoint, duration_ms=round(report.duration_s * 1000, 1))

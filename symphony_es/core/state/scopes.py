@@ -6,18 +6,17 @@ so that what a block has done can be taken back in strict reverse order. When a 
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.left import LeftElsewhere, runner
 from symphony_es.core.state.shadow import advance, order_before, put_plain
 from symphony_es.core.state.tracking.live import kind_of, record_above
 from symphony_es.core.state.tracking.mending import mend, nodes_in, reorder
-from symphony_es.core.state.tracking.places import Move, clone, give_back
+from symphony_es.core.state.tracking.places import Move, clone, give_back, is_node
 from symphony_es.errors import EntityBusyError, TransactionEndedError
 from symphony_es.events.changes import LONG, SCALARS, SET, TEXTS, Change, as_extension
 from symphony_es.events.undo import ABSENT, put_back, revert
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Draft", "Handed", "Scope", "current_scope", "open_scope_of", "scope_of"]
 
 Undo = tuple[Any, ...]
-_NODES = ("part", "container")
 
 current_scope: ContextVar[Scope | None] = ContextVar("symphony_es_scope", default=None)
 
@@ -41,7 +39,7 @@ current_scope: ContextVar[Scope | None] = ContextVar("symphony_es_scope", defaul
 def scope_of(world: Membership) -> Scope | None:
     """The innermost block around the running code that belongs to a world; blocks of other Symphonies are passed over."""
     scope = current_scope.get()
-    while scope is not None and (scope.transaction.world is not world or (scope.left_by is not None and scope.left_by == runner())):
+    while scope is not None and (scope.transaction.world is not world or (scope.left is not None and not scope.left.counts())):
         scope = scope.outer
     return scope
 
@@ -50,15 +48,6 @@ def open_scope_of(world: Membership) -> Scope | None:
     """The same, and None when its transaction has ended: a task may outlive the block that it was started in."""
     scope = scope_of(world)
     return None if scope is None or scope.transaction.ended else scope
-
-
-def runner() -> object:
-    """What runs right now: a task, or else a thread."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        task = None
-    return task if task is not None else threading.get_ident()
 
 
 class Draft:
@@ -178,12 +167,12 @@ class Scope:
         handed: the objects of foreign classes that it was handed.
         open: whether it has not ended.
         undone: whether it has been rolled back.
-        left_by: the task or thread that has entered it, where another one has left it: its context variable could not be reset.
+        left: for whom it still counts, where another task or thread has left it: its context variable could not be reset.
         undo_log: what takes back each thing that was done, in the order of doing: (entity, for its object, for its shadow).
     """
 
     __slots__ = (
-        "born", "data", "drafts", "entered_by", "handed", "inner", "left_by", "name", "open", "outer", "owned", "reordered", "transaction",
+        "born", "data", "drafts", "entered_by", "handed", "inner", "left", "name", "open", "outer", "owned", "reordered", "transaction",
         "undo_log", "undone",
     )  # fmt: skip
 
@@ -196,7 +185,7 @@ class Scope:
         self.open = True
         self.undone = False
         self.entered_by = runner()
-        self.left_by: object | None = None
+        self.left: LeftElsewhere | None = None
         self.inner: dict[Scope, None] = {}
         self.drafts: list[Draft] = []
         self.undo_log: list[tuple[EntityRecord, Undo, Undo | Inverse]] = []
@@ -347,11 +336,12 @@ def _take_back(record: EntityRecord, undo: Undo, nodes: list[Any]) -> None:
         nodes += found
         returning += found
         free += [node for node in found if record_above(node) is None]
-    taken = [move.node for argument in arguments if type(argument) is list for move in argument if type(move) is Move]
+    moves = [move for argument in arguments if type(argument) is list for move in argument if type(move) is Move]
+    taken = [node for move in moves for node in (move.node, move.copy)]
     owner = arguments[0] if function is reorder else getattr(function, "__self__", None)
-    if kind_of(owner) in _NODES and record_above(owner) is not record and kind_of(record.obj) == "entity":
+    if is_node(owner) and record_above(owner) is not record and kind_of(record.obj) == "entity":
         nodes.append(record.obj)  # a copy of it stands there, and nobody knows where
-    if kind_of(owner) in _NODES and record_above(owner) not in (None, record):  # what it holds is none of the block's
+    if is_node(owner) and record_above(owner) not in (None, record):  # what it holds is none of the block's
         for argument in arguments:
             if type(argument) is list and any(type(move) is Move for move in argument):
                 give_back(argument, record.world)

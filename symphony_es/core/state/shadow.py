@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.mending import mend
-from symphony_es.errors import ChangeError, EntityOutOfStepError, UnstorableValueError, format_path
+from symphony_es.errors import ChangeError, EntityOutOfStepError, UnrecordedChangeError, UnstorableValueError, format_path
 from symphony_es.events.changes import (
     ADD,
     APPEND,
@@ -162,14 +162,12 @@ def refuse_difference(record: EntityRecord) -> None:
     """Raise where the object of an entity differs from its shadow; costs the size of its state. Called with the world's lock held.
 
     Raises:
-        EntityOutOfStepError: it does; the paths are named.
+        UnrecordedChangeError: it does; the paths are named.
     """
     paths = compare_with_shadow(record)
     if paths:
-        where = ", ".join(format_path(path) for path in paths[:5])
-        raise EntityOutOfStepError(
-            record.key, f"its object differs from what was recorded at {where}: it was changed without being recorded"
-        )
+        others = ", ".join(format_path(path) for path in paths[1:5])
+        raise UnrecordedChangeError(record.key, paths[0], f"it{f', as {others},' if others else ''} was changed")
 
 
 def referred_keys(values: Any) -> list[str]:

@@ -18,7 +18,7 @@ from symphony_es.core.state.records import EntityRecord, Segment
 from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.tracking.rebuilding import revive
 from symphony_es.core.state.transactions import Handed, Transaction, open_scope_of, scope_of
-from symphony_es.errors import EntityBusyError
+from symphony_es.errors import EntityBusyError, UnrecordedChangeError
 from symphony_es.events.changes import EXTEND
 from symphony_es.events.references import Path, find_references
 from symphony_es.events.values import check_plain, copy_plain
@@ -191,6 +191,10 @@ class World(Membership):
             return
         self.check_process()
         await self.outbox.flush([self.record_for(entity) for entity in entities] or None)
+
+    async def compare_objects(self, *, everything: bool = False) -> list[UnrecordedChangeError]:
+        """Compare the objects that were changed or handed out with what was recorded; returns what differs. See `Suspects`."""
+        return await self.outbox.suspects.compare(self.lock, everything=everything)
 
     async def unload(self, record: EntityRecord) -> None:
         """Make an entity not live any more, once all that was changed in it is durable; see `Entities.unload`."""

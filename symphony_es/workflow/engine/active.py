@@ -87,7 +87,7 @@ class ActiveRuns:
         surroundings = copy_context()
         surroundings.run(current_scope.set, None)
         surroundings.run(current_step.set, None)
-        surroundings.run(acting_attribution.set, NOBODY)
+        surroundings.run(acting_attribution.put, NOBODY)
         if not awaited:
             surroundings.run(runs_around.set, ())
         task = asyncio.get_running_loop().create_task(drive.drive(prepare), name=f"run {drive.run.id}", context=surroundings)

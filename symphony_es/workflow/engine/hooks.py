@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from symphony_es.diagnostics import get_logger
+from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import HookFailedError
 from symphony_es.workflow.runs.run import describe_error
 
@@ -154,7 +154,7 @@ class HookChain:
 
     async def _record_failure(self, hook: Any, moment: RunMoment, error: BaseException) -> HookFailedError:
         name = type(hook).__qualname__
-        _log.warning("workflow_hook_failed", run_id=moment.run.id, hook=name, stage=moment.stage, error=f"{type(error).__name__}: {error}")
+        _log.warning("workflow_hook_failed", run_id=moment.run.id, hook=name, stage=moment.stage, error=error_text(error))
         stops = bool(getattr(hook, "stops_run", False))
         data = {"hook": name, "stage": moment.stage, "stops_run": stops, **describe_error(error, moment.step)}
         await moment.symphony.world.claim(moment.run)  # a transaction may hold the run for a moment

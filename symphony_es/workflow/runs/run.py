@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from symphony_es.core.state.tracking.entity import entity
+from symphony_es.diagnostics import message_of
 from symphony_es.events.readable import readable
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.runs.thawing import thaw
@@ -209,10 +210,7 @@ class Workflow:
 
 def describe_error(error: BaseException, step: str | None) -> dict[str, Any]:
     """An error as a state can hold it: type, message and traceback as text, and the address of the step it came from."""
-    try:
-        message = str(error)
-    except Exception as second:  # noqa: BLE001  the error's own __str__ is the application's code
-        message = f"(its message could not be made: {type(second).__name__})"
+    message = message_of(error)
     lines = "".join(traceback.format_exception(error))
     shown = lines if len(lines) <= MAX_TRACEBACK_CHARS else f"…{lines[-MAX_TRACEBACK_CHARS:]}"
     return {"type": type(error).__name__, "message": _storable(message), "traceback": _storable(shown), "step": step}

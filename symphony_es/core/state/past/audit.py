@@ -35,6 +35,8 @@ Trail = tuple["ReadAccess", int]
 class Audit:
     """Asks one log who did what, to which entity, when and why.
 
+    Threads: the calls that are awaited belong to the event loop of the `Symphony`, others may be made in any thread; see there.
+
     Args:
         log: the log; one that is open for reading will do.
         trail: gives the audit trail and how far it has come; None where there is none.

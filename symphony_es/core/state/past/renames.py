@@ -7,16 +7,16 @@ that no event says yet counts as one at the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.past.walk import Walk
 from symphony_es.events.comparison import ValueChange
 from symphony_es.events.event import ADOPTION_EVENT
 from symphony_es.events.references import Path
 from symphony_es.events.rows import decode_row
-from symphony_es.events.values import plain_equal
+from symphony_es.events.values import Tagged, plain_equal
 
 if TYPE_CHECKING:
     from symphony_es.core.state.history import StateHistory
@@ -59,21 +59,79 @@ def _before(path: Path, renamed: dict[Path, Path]) -> Path:
 
 
 def renames_in(changes: Iterable[ValueChange]) -> dict[Path, Path]:
-    """New path → old path of what changes have moved; where several values are alike, the names that are most alike belong together."""
-    told = list(changes)
-    removed = [change for change in told if change.kind == "removed" and change.path]
-    pairs = [
-        (_likeness(change.path, other.path), change.path, other.path)
-        for change in told
-        if change.kind == "added" and change.path
-        for other in removed
-        if plain_equal(other.before, change.after)
-    ]
+    """New path → old path of what changes have moved; where several values are alike, the names that are most alike belong together.
+
+    A value was moved where it stands again as it was, or with more in it: an upcast that renames a field may give its parts new fields, and
+    rename theirs, at once.
+    """
     found: dict[Path, Path] = {}
-    for _, new, old in sorted(pairs, key=lambda pair: (-pair[0], str(pair[1]), str(pair[2]))):
-        if new not in found and old not in found.values():
-            found[new] = old
+    told = [change for change in changes if change.path]
+    removed = {change.path: change.before for change in told if change.kind == "removed"}
+    _pair(removed, {change.path: change.after for change in told if change.kind == "added"}, found)
+    for change in told:
+        if change.kind == "changed":
+            _look_into(change.path, change.before, change.path, change.after, found)
     return found
+
+
+def _pair(removed: Mapping[Path, Any], added: Mapping[Path, Any], found: dict[Path, Path]) -> None:
+    """Find which of the removed values stand again among the added ones, and look into those that are not quite what they were."""
+    pairs = [
+        (plain_equal(before, after), _likeness(new, old), new, old)
+        for new, after in added.items()
+        for old, before in removed.items()
+        if _is_in(before, after)
+    ]
+    taken: set[Path] = set()
+    for equal, _, new, old in sorted(pairs, key=lambda pair: (not pair[0], -pair[1], str(pair[2]), str(pair[3]))):
+        if new not in found and old not in taken:
+            found[new] = old
+            taken.add(old)
+            if not equal:
+                _look_into(old, removed[old], new, added[new], found)
+
+
+def _look_into(old: Path, before: Any, new: Path, after: Any, found: dict[Path, Path]) -> None:
+    """The renames inside a value that is not what it was."""
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        one, other = dict(enumerate(before)), dict(enumerate(after))
+    else:
+        one, other = _fields(before), _fields(after)
+    if not one or not other:
+        return
+    _pair(
+        {(*old, key): value for key, value in one.items() if key not in other},
+        {(*new, key): value for key, value in other.items() if key not in one},
+        found,
+    )
+    for key in one.keys() & other.keys():
+        if not plain_equal(one[key], other[key]):
+            _look_into((*old, key), one[key], (*new, key), other[key], found)
+
+
+def _is_in(before: Any, after: Any) -> bool:
+    """Whether a value is another one, or that one without what was added to it; nothing that is empty is in something."""
+    if plain_equal(before, after):
+        return True
+    if isinstance(before, list) and isinstance(after, list):
+        return 0 < len(before) == len(after) and all(map(_is_in, before, after))
+    one, other = _fields(before), _fields(after)
+    if not one or not all(_is_in(value, other[key]) for key, value in one.items() if key in other):
+        return False
+    added = [value for key, value in other.items() if key not in one]
+    for value in (value for key, value in one.items() if key not in other):
+        at = next((at for at, candidate in enumerate(added) if plain_equal(value, candidate)), None)
+        if at is None:
+            return False
+        del added[at]
+    return True
+
+
+def _fields(plain: Any) -> dict[Any, Any]:
+    """What stands in a value under names; nothing for a value without names."""
+    if isinstance(plain, Tagged):
+        plain = plain.data
+    return plain if isinstance(plain, dict) else {}
 
 
 def _likeness(one: Path, other: Path) -> float:

@@ -172,6 +172,15 @@ class SnapshotStore:
         with self._open(info) as reader:
             return reader.read_some(keys)
 
+    def live_keys(self, info: SnapshotInfo) -> Sequence[str]:
+        """The keys of all entities that are alive in a snapshot.
+
+        Raises:
+            SnapshotDamagedError: a block or the index is damaged.
+        """
+        with self._open(info) as reader:
+            return reader.live_keys()
+
     def _open(self, info: SnapshotInfo) -> SnapshotReader:
         return SnapshotReader(self.directory / info.name)
 

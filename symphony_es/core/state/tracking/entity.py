@@ -16,19 +16,21 @@ import inspect
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform, overload
 
 from symphony_es.core.state.restore import restore_manager
 from symphony_es.core.state.tracking.annotations import local_classes
+from symphony_es.core.state.tracking.copying import install_copying
 from symphony_es.core.state.tracking.declaring import as_dataclass, complete_init
 from symphony_es.core.state.tracking.hooks import find_hook
 from symphony_es.core.state.tracking.live import ATOMS, MISSING, UNOWNED, attributes_of
-from symphony_es.core.state.tracking.places import Move, clone
+from symphony_es.core.state.tracking.places import Move
 from symphony_es.core.state.tracking.site import Site, put_back
 from symphony_es.errors import EntityTypeError
 from symphony_es.events.changes import SET
 from symphony_es.events.identifiers import check_entity_id, check_entity_type, text_id, uuid7
+from symphony_es.events.showing import keep_secret
 
 __all__ = ["ClassSpec", "entity", "new_id", "part", "value"]
 
@@ -176,6 +178,7 @@ def _spec_of(cls: type, kind: str, name: str, state_version: int, upcast: Upcast
     declared: Any = cls
     fields = tuple(field.name for field in dataclasses.fields(declared))
     secret = frozenset(field.name for field in dataclasses.fields(declared) if field.metadata.get("secret"))
+    keep_secret(secret)
     return ClassSpec(
         kind=kind, name=name, fields=fields, field_set=frozenset(fields), state_version=state_version, upcast=upcast,
         hook=find_hook(cls), secret=secret,
@@ -187,7 +190,7 @@ def _install(cls: Any, spec: ClassSpec, setter: Any) -> None:
     cls._symphony_spec = spec
     cls.__setattr__ = setter
     cls.__delattr__ = _refuse_delete
-    _install_copying(cls)
+    install_copying(cls)
     cls._symphony_key_of = _key_of
     cls._symphony_undo = _undo
 
@@ -263,7 +266,7 @@ def _set_node_field(node: Any, name: str, new: Any) -> None:
     held = attributes_of(node)
     with Site(node) as site:
         old = held.get(name, MISSING)
-        if new is old and site.is_in_place(old):
+        if new is old and site.is_in_place(old, name):
             return
         live, plain = site.convert(new, name)
         changes = site.changes_at(name, old, live, plain)
@@ -323,43 +326,3 @@ def _refuse_delete(self: Any, name: str) -> None:
     if name in type(self)._symphony_spec.fields:
         raise AttributeError(f"the field {name!r} of {type(self).__name__} cannot be deleted; set it to None")
     object.__delattr__(self, name)
-
-
-def _install_copying(cls: Any) -> None:
-    """Have copies and pickles leave out what belongs to the Symphony, also where the class says itself what they hold."""
-    for name, ours, around in (("__getstate__", _copied_state, _around_getstate), ("__setstate__", _set_copied_state, _around_setstate)):
-        theirs = getattr(cls, name, None)
-        if theirs is None or theirs is getattr(object, name, None):
-            setattr(cls, name, ours)
-        elif theirs is not ours and name in cls.__dict__:
-            setattr(cls, name, around(theirs))
-
-
-def _around_getstate(theirs: Any) -> Any:
-    @functools.wraps(theirs)
-    def __getstate__(self: Any) -> Any:
-        state = theirs(self)
-        if not isinstance(state, dict):
-            return state
-        return {name: item for name, item in state.items() if not str(name).startswith("_symphony_")}
-
-    return __getstate__
-
-
-def _around_setstate(theirs: Any) -> Any:
-    @functools.wraps(theirs)
-    def __setstate__(self: Any, state: Any) -> None:
-        theirs(self, state)
-        held = self.__dict__
-        _set_copied_state(self, {name: held.pop(name) for name in type(self)._symphony_spec.fields if name in held})
-
-    return __setstate__
-
-
-def _copied_state(self: Any) -> Mapping[str, Any]:
-    return {name: item for name, item in self.__dict__.items() if not name.startswith("_symphony_")}
-
-
-def _set_copied_state(self: Any, state: Mapping[str, Any]) -> None:
-    for name, item in state.items():
-        setattr(self, name, clone(item))

@@ -116,8 +116,25 @@ def _admit_node(value: Any, world: Membership | None) -> Any:
     _declared(type(value))
     from symphony_es.core.state.tracking.places import clone  # it needs this module
 
-    record = record_above(value) if value._symphony_owner is not None else None
+    if value._symphony_owner is None:
+        track(value)
+        return value
+    record = record_above(value)
     return value if record is None or (world is not None and world.may_take(record)) else clone(value)
+
+
+def track(node: Any) -> None:
+    """Have plain containers tracked that were written into the `__dict__` of a new entity or part, as pydantic does when it makes one."""
+    if kind_of(node) == "container":
+        return
+    for name in type(node)._symphony_spec.fields:
+        item = node.__dict__.get(name)
+        if type(item) in UNOWNED:
+            continue
+        if type(item) in BUILDERS:
+            setattr(node, name, item)
+        elif kind_of(item) == "part" and item._symphony_owner is None:
+            track(item)
 
 
 def _declared(cls: Any) -> Any:

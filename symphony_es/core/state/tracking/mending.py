@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord
 
-__all__ = ["mend", "nodes_in", "reorder"]
+__all__ = ["made_of_plain", "mend", "nodes_in", "reorder"]
 
 
 def nodes_in(value: Any) -> list[Any]:
@@ -57,10 +57,10 @@ def reorder(live: Any, plain: dict[Any, Any]) -> None:
 def _fill(live: Any, plain: Any, owner: Any, world: Membership) -> Any:
     """What stands for a plain value: the live one, with its content put right, or a new one where it is another's, or another thing."""
     if type(live) in UNOWNED:
-        return live if plain_equal(live, plain) else _made(plain, world)
+        return live if plain_equal(live, plain) else made_of_plain(plain, world)
     kind = kind_of(live)
     if kind in ("part", "container") and live._symphony_owner is not owner:
-        return _made(plain, world)
+        return made_of_plain(plain, world)
     if kind == "part" and type(plain) is Tagged and plain.kind == "part" and live._symphony_spec.fields == tuple(plain.data):
         for name, item in plain.data.items():
             _stand(live, live.__dict__, name, _fill(live.__dict__.get(name), item, live, world))
@@ -68,20 +68,22 @@ def _fill(live: Any, plain: Any, owner: Any, world: Membership) -> Any:
     if kind == "container":
         if isinstance(live, list) and type(plain) is list:
             if len(live) != len(plain) or any(_fill(one, item, live, world) is not one for one, item in zip(live, plain, strict=True)):
-                members = [_fill(live[at], item, live, world) if at < len(live) else _made(item, world) for at, item in enumerate(plain)]
+                members = [
+                    _fill(live[at], item, live, world) if at < len(live) else made_of_plain(item, world) for at, item in enumerate(plain)
+                ]
                 _refill_list(live, members)
             return live
         if isinstance(live, dict) and type(plain) is dict:
-            items = {key: _fill(live[key], item, live, world) if key in live else _made(item, world) for key, item in plain.items()}
+            items = {key: _fill(live[key], item, live, world) if key in live else made_of_plain(item, world) for key, item in plain.items()}
             if list(live) != list(items) or any(live[key] is not item for key, item in items.items()):
                 _refill_dict(live, items)
             return live
         if isinstance(live, set) and type(plain) is set:
             if not _is(live, plain, world):
                 set.clear(live)
-                set.update(live, [_made(item, world) for item in plain])
+                set.update(live, [made_of_plain(item, world) for item in plain])
             return live
-    return live if _is(live, plain, world) else _made(plain, world)
+    return live if _is(live, plain, world) else made_of_plain(plain, world)
 
 
 def _is(live: Any, plain: Any, world: Membership) -> bool:
@@ -91,7 +93,8 @@ def _is(live: Any, plain: Any, world: Membership) -> bool:
         return False
 
 
-def _made(plain: Any, world: Membership) -> Any:
+def made_of_plain(plain: Any, world: Membership) -> Any:
+    """A new live value of a plain one; its references are live objects where there are any."""
     made = enliven(plain, Making(world.types))
     for path, reference in find_references(plain):
         target = world.find(reference)

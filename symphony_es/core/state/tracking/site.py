@@ -9,11 +9,22 @@ is held.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from symphony_es.core.state.tracking.edits import changes_between
-from symphony_es.core.state.tracking.live import UNOWNED, admit, entities_in, kind_of, locate, plain_of, record_above, refuse_cycle
+from symphony_es.core.state.tracking.live import (
+    ATOMS,
+    MISSING,
+    UNOWNED,
+    admit,
+    entities_in,
+    kind_of,
+    locate,
+    plain_of,
+    record_above,
+    refuse_cycle,
+)
 from symphony_es.core.state.tracking.places import (
     Detached,
     Move,
@@ -27,9 +38,12 @@ from symphony_es.core.state.tracking.places import (
     stands_elsewhere,
     take,
 )
+from symphony_es.core.state.tracking.unrecorded import is_recorded, record_as_it_is, recorded_at, refuse_other
 from symphony_es.errors import DetachedPartError, SymphonyError, UnstorableValueError
 from symphony_es.events.changes import SET, Change
+from symphony_es.events.paths import value_at
 from symphony_es.events.references import Path
+from symphony_es.events.values import plain_equal
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
@@ -46,7 +60,7 @@ class Site:
     A node that belongs to no entity yet has a site without a record: values are converted, nothing is recorded.
     """
 
-    __slots__ = ("moves", "node", "path", "record", "sink", "world")
+    __slots__ = ("moves", "node", "path", "record", "recorded", "sink", "world")
 
     def __init__(self, node: Any) -> None:
         self.node = node
@@ -54,6 +68,7 @@ class Site:
         self.path: Path = ()
         self.world: Membership | None = None
         self.sink: Sink | None = None
+        self.recorded: Any = None  # what was recorded of a container that is an entity's
         self.moves: list[Move] = []
 
     def __enter__(self) -> Self:
@@ -65,6 +80,8 @@ class Site:
                 self.record, self.path = locate(self.node)  # where it is now that nobody else can move it
                 if self.record is record:
                     self.world, self.sink = record.world.around(record.obj), record.sink()
+                    if self.node._symphony_kind == "container":
+                        self.recorded = recorded_at(record, self.path, self.node)
                     return self
             except BaseException:
                 self.record = None
@@ -81,6 +98,8 @@ class Site:
 
     def convert(self, value: Any, key: Any) -> tuple[Any, Any]:
         """The live and the plain form of a value that is to stand under `key`; a refusal names entity and path."""
+        if type(value) in ATOMS:
+            return value, value
         if type(value) in UNOWNED:
             ((live, plain),) = self._convert_each([(key, value)], [])
             return live, plain
@@ -111,13 +130,24 @@ class Site:
                 raise error.within(self.record.key if self.record else None, (*self.path, key)) from None
         return converted
 
-    def is_in_place(self, old: Any) -> bool:
-        """Whether a node that is put where it stands needs no more: what changed in it has been recorded."""
+    def is_in_place(self, old: Any, key: Any) -> bool:
+        """Whether a node that is put where it stands needs no more. What was written into a container past its methods is recorded."""
         if not is_node(old):
             return False
         if getattr(_augmented, "node", None) == id(old):
             _augmented.node = None  # `x.items += [...]` assigns what it has changed in place
+        elif kind_of(old) == "container" and self.record is not None and self.record.shadow is not None and not self.record.world.restoring:
+            plain = value_at(self.record.shadow, (*self.path, key))
+            if not is_recorded(old, plain, self.record.world):
+                record_as_it_is(old, plain, self.record)
         return True
+
+    def expect(self, held: Any, key: Any) -> None:
+        """Refuse a change where a container holds something else than was recorded there; see `unrecorded`."""
+        recorded = self.recorded
+        there = recorded.get(key, MISSING) if type(recorded) is dict else recorded[key]
+        if held is not there and self.record is not None:
+            refuse_other(self.record, self.path, held, there)
 
     def changes_at(self, key: Any, old: Any, live: Any, plain: Any) -> list[Change]:
         """The changes that put a value under a key where another one stands (or MISSING): the difference, where that is less."""
@@ -125,8 +155,17 @@ class Site:
             return []
         path = (*self.path, key)
         if type(old) is type(live) and kind_of(live) == "container":
-            return changes_between(path, plain_of(old, self.world), plain, (old, live))
+            was, recorded = plain_of(old, self.world), self._recorded_at(path)
+            if recorded is MISSING or plain_equal(was, recorded):
+                return changes_between(path, was, plain, (old, live))
+            return changes_between(path, recorded, plain)  # it was written past its methods: what it holds was never recorded
         return [(SET, path, plain)]
+
+    def _recorded_at(self, path: Path) -> Any:
+        """What was recorded at a path, or MISSING where nothing is recorded of the entity at the moment."""
+        if self.record is None or self.record.shadow is None or self.record.world.restoring:
+            return MISSING
+        return value_at(self.record.shadow, path)
 
     def keep(self, changes: Sequence[Change], undo: Undo) -> None:
         """Record changes that have been made together, and what undoes all of them."""
@@ -183,7 +222,7 @@ def note_augmented(node: Any) -> None:
 _NOTHING: Undo = (lambda: None,)
 
 
-def put_back(node: Any, moves: list[Move], left: Collection[Any], came: Collection[tuple[Any, Any]]) -> None:
+def put_back(node: Any, moves: list[Move], left: Iterable[Any], came: Iterable[tuple[Any, Any]]) -> None:
     """Undo one mutation, after the values have been put back: what stands there again is owned, what was taken from elsewhere goes back.
 
     Args:
@@ -191,21 +230,24 @@ def put_back(node: Any, moves: list[Move], left: Collection[Any], came: Collecti
         came: what has come back, by key.
     """
     record = record_above(node)
-    returning, leaving = {id(live) for _, live in came}, {id(live) for live in left}
+    returning = {id(live) for _, live in came}
     for live in left:
         if id(live) not in returning:
             release(live, node)
+    apart = [(key, live) for key, live in came if record is not None and stands_elsewhere(live, node)]
+    for key, _ in apart:
+        place(node, key, None)  # somebody has put it elsewhere meanwhile, perhaps into something that holds this node
     for key, live in came:
-        if type(live) in UNOWNED:
+        if type(live) in UNOWNED or (apart and stands_elsewhere(live, node)):
             continue
         if record is None:
             own_new(live, node, key)
-        elif stands_elsewhere(live, node) or (id(live) not in leaving and is_node(live) and live._symphony_owner is node):
-            copy = clone(live)  # somebody has put it elsewhere meanwhile, perhaps to another place in the same container
-            place(node, key, copy)
-            settle(copy, node, key, record.world, None)
         else:
             settle(live, node, key, record.world, None)
+    for key, live in apart:
+        copy = clone(live)
+        place(node, key, copy)
+        settle(copy, node, key, record.world if record is not None else None, None)
     give_back(moves, record.world if record is not None else None)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from symphony_es.core.state.tracking.live import BUILDERS, MISSING, PLAIN_COPIES, plain_at
+from symphony_es.core.state.tracking.live import BUILDERS, MISSING, PLAIN_COPIES, UNOWNED, plain_at
 from symphony_es.core.state.tracking.places import Move, own_new
 from symphony_es.core.state.tracking.site import Site, build_at, note_augmented, put_back
 from symphony_es.core.state.tracking.stored import stored
@@ -44,8 +44,18 @@ class TrackedDict(dict[Any, Any]):
     __slots__ = ("_symphony_key", "_symphony_owner")
     _symphony_kind = "container"
 
-    def __init__(self, items: Mapping[Any, Any] | Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> None:
-        super().__init__()
+    def __new__(cls, items: Mapping[Any, Any] | Iterable[Any] = ()) -> dict[Any, Any]:  # type: ignore[misc]
+        """A plain dict: what is built with `type(x)(...)` from one that is tracked, as `dataclasses.asdict` does, is a copy."""
+        return dict(items)
+
+    @classmethod
+    def _symphony_make(cls, items: Mapping[Any, Any] | Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> Self:
+        """A tracked dict that belongs nowhere yet."""
+        made = dict.__new__(cls)
+        made._admit_all(items, world, depth)
+        return made
+
+    def _admit_all(self, items: Mapping[Any, Any] | Iterable[Any], world: Membership | None, depth: int) -> None:
         self._symphony_owner: Any = None
         self._symphony_key: Any = None
         for key, item in dict(items).items():
@@ -86,6 +96,23 @@ class TrackedDict(dict[Any, Any]):
                 super().__setitem__(key, live)
         put_back(self, moves, left, [(key, live) for key, live in before.items() if live is not MISSING])
 
+    def _put_plain(self, key: Any, value: Any, site: Site) -> bool:
+        """What `_put` does for one value that cannot change where there is none, or one that cannot change either; whether it was that.
+
+        It assumes that such values own nothing, are owned by nobody and bring nobody along, so that no place has to be looked after.
+        """
+        old = super().get(key, MISSING)
+        if type(value) not in UNOWNED or not (old is MISSING or type(old) in UNOWNED) or type(key) not in _KEYS:
+            return False
+        if type(key) is str and not key.isascii():
+            return False  # it may hold what cannot be stored
+        live, plain = site.convert(value, key)
+        if site.recorded is not None:
+            site.expect(old, key)
+        super().__setitem__(key, live)
+        site.keep([(SET, (*site.path, key), plain)], (self._symphony_undo, site.moves, {key: old}))
+        return True
+
     def _put(self, given: dict[Any, Any], site: Site) -> None:
         """Set all given items: one mutation, of which nothing is done if anything of it is refused."""
         for key in given:
@@ -96,10 +123,13 @@ class TrackedDict(dict[Any, Any]):
         changed = {}
         for key, value in given.items():
             old = super().get(key, MISSING)
-            if value is not old or not site.is_in_place(old):
+            if value is not old or not site.is_in_place(old, key):
                 changed[key] = value
         converted = dict(zip(changed, site.convert_all(changed.items()), strict=True))
         before = {key: super(TrackedDict, self).get(key, MISSING) for key in converted}
+        if site.recorded is not None:
+            for key, item in before.items():
+                site.expect(item, key)
         changes: list[Change] = []
         for key, (live, plain) in converted.items():
             changes += site.changes_at(key, before[key], live, plain)
@@ -114,6 +144,8 @@ class TrackedDict(dict[Any, Any]):
     def _drop(self, key: Any, site: Site) -> Any:
         """Remove a key that is there, and return its value."""
         old = super().__getitem__(key)
+        if site.recorded is not None:
+            site.expect(old, key)
         site.replace([old], [])
         super().__delitem__(key)
         site.keep([(REMOVE, (*site.path, key))], (self._symphony_undo, site.moves, {key: old}))
@@ -122,7 +154,8 @@ class TrackedDict(dict[Any, Any]):
     def __setitem__(self, key: Any, value: Any) -> None:
         key = self._new_key(key)
         with Site(self) as site:
-            self._put({key: value}, site)
+            if not self._put_plain(key, value, site):
+                self._put({key: value}, site)
 
     def __delitem__(self, key: Any) -> None:
         known = self._stored(key)
@@ -176,5 +209,5 @@ class TrackedDict(dict[Any, Any]):
         return self
 
 
-BUILDERS[dict] = TrackedDict
+BUILDERS[dict] = TrackedDict._symphony_make
 PLAIN_COPIES[TrackedDict] = lambda live, world: {key: plain_at(item, world, key) for key, item in live.items()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from symphony_es.core.state.tracking.edits import EDIT_WEIGHT, Edit, is_small, list_changes, list_edits, weight
@@ -30,8 +29,18 @@ class TrackedList(list[Any]):
     __slots__ = ("_symphony_base", "_symphony_key", "_symphony_owner")
     _symphony_kind = "container"
 
-    def __init__(self, items: Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> None:
-        super().__init__()
+    def __new__(cls, items: Iterable[Any] = ()) -> list[Any]:  # type: ignore[misc]
+        """A plain list: what is built with `type(x)(...)` from one that is tracked, as `dataclasses.asdict` does, is a copy."""
+        return list(items)
+
+    @classmethod
+    def _symphony_make(cls, items: Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> Self:
+        """A tracked list that belongs nowhere yet."""
+        made = list.__new__(cls)
+        made._admit_all(items, world, depth)
+        return made
+
+    def _admit_all(self, items: Iterable[Any], world: Membership | None, depth: int) -> None:
         self._symphony_owner: Any = None
         self._symphony_key: Any = None
         self._symphony_base = 0
@@ -50,8 +59,9 @@ class TrackedList(list[Any]):
         hint: int = child._symphony_key - base
         if 0 <= hint < size and self[hint] is child:
             return hint
-        low = high = min(max(hint, 0), size)
-        for steps in count(1):  # noqa: B007  needed afterwards
+        begin = low = high = min(max(hint, 0), size)
+        found = MISSING
+        while found is MISSING:
             low -= 1
             if low >= 0 and self[low] is child:
                 found = low
@@ -61,9 +71,7 @@ class TrackedList(list[Any]):
                 return MISSING
             else:
                 high += 1
-                continue
-            break
-        if steps * steps > size:
+        if (found - begin) ** 2 > size:
             self._number(0, size)  # far off, and others will be: a search costs less than the root of the size from now on
         child._symphony_key = found + base
         return found
@@ -95,6 +103,9 @@ class TrackedList(list[Any]):
     def _replace(self, site: Site, start: int, stop: int, live: list[Any], changes: Sequence[Change]) -> None:
         """Record changes that put live values in the place of self[start:stop], and do so."""
         old = super().__getitem__(slice(start, stop))
+        if site.recorded is not None:
+            for at, item in enumerate(old, start):
+                site.expect(item, at)
         site.replace(old, live)
         self._fill(start, stop, live)
         site.settle(enumerate(live, start))
@@ -216,7 +227,7 @@ class TrackedList(list[Any]):
 
     def _set(self, at: int, value: Any, site: Site) -> None:
         old = self[at]
-        if value is old and site.is_in_place(old):
+        if value is old and site.is_in_place(old, at):
             return
         live, plain = site.convert(value, at)
         changes = site.changes_at(at, old, live, plain)
@@ -308,5 +319,5 @@ def _resolved(index: slice) -> slice:
     return slice(*(None if part is None else operator.index(part) for part in parts))
 
 
-BUILDERS[list] = TrackedList
+BUILDERS[list] = TrackedList._symphony_make
 PLAIN_COPIES[TrackedList] = lambda live, world: [plain_at(item, world, index) for index, item in enumerate(live)]

@@ -30,14 +30,27 @@ class TrackedSet(set[Any]):
     __slots__ = ("_symphony_key", "_symphony_owner")
     _symphony_kind = "container"
 
-    def __init__(self, items: Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> None:
-        super().__init__()
+    def __new__(cls, items: Iterable[Any] = ()) -> set[Any]:  # type: ignore[misc]
+        """A plain set: what is built with `type(x)(...)` from one that is tracked, as `dataclasses.asdict` does, is a copy."""
+        return set(items)
+
+    @classmethod
+    def _symphony_make(cls, items: Iterable[Any] = (), world: Membership | None = None, depth: int = 0) -> Self:
+        """A tracked set that belongs nowhere yet."""
+        made = set.__new__(cls)
+        made._admit_all(items, world, depth)
+        return made
+
+    def _admit_all(self, items: Iterable[Any], world: Membership | None, depth: int) -> None:
         self._symphony_owner: Any = None
         self._symphony_key: Any = None
         for item in items:
             live = build_at(item, world, depth, "{}")
             _check_member(live)
             super().add(live)
+
+    def __repr__(self) -> str:
+        return repr(set(self))
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         return set, (set(self),)
@@ -183,5 +196,5 @@ def _plain_members(live: TrackedSet, world: Membership | None) -> Iterator[Any]:
         yield plain_at(member, world, "{}")
 
 
-BUILDERS[set] = TrackedSet
+BUILDERS[set] = TrackedSet._symphony_make
 PLAIN_COPIES[TrackedSet] = lambda live, world: set(_plain_members(live, world))

@@ -10,21 +10,35 @@ manager's table.
 from __future__ import annotations
 
 import enum
+import functools
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Union, cast
+from uuid import UUID
 
 from symphony_es.core.state.tracking.annotations import holds_data, look_into
 from symphony_es.errors import ConfigurationError, EntityTypeError, UnstorableValueError
 from symphony_es.events.identifiers import check_class_name
 from symphony_es.events.values import Tagged, check_plain, copy_plain
-from symphony_es.naming import AllowedModules, stored_name
+from symphony_es.naming import AllowedModules, is_generic, name_parts, origin_of, stored_name
 
 __all__ = ["TypeTable", "member_of"]
 
 
 Upcast = Callable[[dict[str, Any], int], dict[str, Any]]
+
+
+_CONTAINERS = (dict, frozenset, list, set, tuple)
+_ARGUMENTS: dict[str, Any] = {
+    **{cls.__qualname__: cls for cls in (bool, bytes, float, int, object, str, *_CONTAINERS)},
+    **{stored_name(cls): cls for cls in (date, datetime, Decimal, time, timedelta, UUID)},
+    "None": None, "Any": Any, repr(...): ...,
+}  # fmt: skip
+"""What the arguments of a generic model may be, beside classes that the table knows."""
 
 
 class TypeTable:
@@ -84,6 +98,9 @@ class TypeTable:
     def _enter(self, cls: type, name: str | None) -> str:
         own = check_class_name(stored_name(cls))
         with self._lock:
+            origin = origin_of(cls)
+            if origin is not None and self._registered(stored_name(origin)) is None:
+                self._enter(origin, None)  # it may have been stored with other arguments
             chosen = check_class_name(name) if name is not None else self._by_class.get(cls) or own
             other = self._registered(chosen)
             if chosen != own and other is not None and other is not cls and stored_name(other) != own:
@@ -158,8 +175,7 @@ class TypeTable:
         return self._version(cls)[1]
 
     def _version(self, cls: type) -> tuple[int, Upcast | None]:
-        generic = getattr(cls, "__pydantic_generic_metadata__", None)
-        for one in (cls, generic["origin"] if generic else None):  # Box[int] is what Box was registered as
+        for one in (cls, origin_of(cls)):  # Box[int] is what Box was registered as
             table: TypeTable | None = self
             while table is not None and one is not None:
                 if one in table._versions:
@@ -190,7 +206,7 @@ class TypeTable:
 
     def _alias_of(self, name: str) -> str | None:
         target = self._aliases.get(name)
-        if target is None and name.endswith("]"):  # a generic model with arguments moves with the model
+        if target is None and name_parts(name) is not None:  # a generic model with arguments moves with the model
             origin, bracket, arguments = name.partition("[")
             moved = self._alias_of(origin)
             target = None if moved is None or bracket in moved else f"{moved}{bracket}{arguments}"
@@ -204,8 +220,40 @@ class TypeTable:
         found = self._by_alias(name)
         if found is None:
             self._study()
-            found = self._registered(name) or self._defined(name)
+            found = self._registered(name) or self._defined(name) or self._with_arguments(name)
         return found
+
+    def _with_arguments(self, name: str) -> type | None:
+        """The generic model of this name with these arguments; the table knows all of them, and nobody need have written it down so."""
+        if "[" not in name:
+            return None
+        try:
+            made = self._argument(name)
+        except Exception:  # noqa: BLE001  a part is unknown, or the model takes no such arguments: whatever it raises says so
+            return None
+        if not is_generic(made):
+            return None
+        self._enter(made, None)
+        return cast("type", made)
+
+    def _argument(self, name: str) -> Any:
+        """What a name stands for that is an argument of a generic model, or the model itself; LookupError where that is not known."""
+        parts = name_parts(name)
+        if parts is None:
+            found = _ARGUMENTS[name] if name in _ARGUMENTS else self.class_of(name)
+            if found is None and name != "None":
+                raise LookupError(name)
+            return found
+        arguments = tuple(map(self._argument, parts[1]))
+        if parts[0] == "Union":
+            return Union[arguments]  # noqa: UP007  it is made at run time
+        if parts[0] == "UnionType":
+            return functools.reduce(operator.or_, arguments)
+        origin: Any = self._argument(parts[0])
+        if origin not in _CONTAINERS and not is_generic(origin):
+            raise LookupError(name)
+        generic: Any = origin
+        return generic[arguments]
 
     def _defined(self, name: str) -> type | None:
         found = self._allowed.find(name)

@@ -1,0 +1,88 @@
+"""Entities whose objects somebody has in hand: what was changed in them past their methods is found by comparing them.
+
+C functions write past the methods of a subclass (`heapq`, `list.append(x.items, …)`, `exec` in a dict), and so does whoever assigns
+in an object's `__dict__`. The next change at that place finds some of it. The rest is found here, where a user says that all is to be
+kept: a checkpoint compares the entities that were changed or handed out since the last comparison, and closing compares all that ever
+were, since nobody has to ask again for what they hold. What a resume brought and nobody asked for is not looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from symphony_es.core.state.shadow import refuse_difference
+from symphony_es.errors import UnrecordedChangeError
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.records import EntityRecord
+
+__all__ = ["Suspects"]
+
+TURN_RECORDS = 256  # as many are compared before the loop and other threads have a turn
+
+
+class Suspects:
+    """The entities of one world that were changed or handed out; called with the world's lock held, but for `compare`.
+
+    Attributes:
+        recent: those of them that were since the last comparison, written directly where objects are handed out.
+    """
+
+    def __init__(self) -> None:
+        self.recent: dict[EntityRecord, None] = {}
+        self._earlier: dict[EntityRecord, None] = {}
+
+    def discard(self, record: EntityRecord) -> None:
+        """Leave out what is not live any more."""
+        self.recent.pop(record, None)
+        self._earlier.pop(record, None)
+
+    def compare_recent(self) -> None:
+        """Compare what was changed or handed out since the last comparison with what was recorded, at once.
+
+        Raises:
+            UnrecordedChangeError: one differs; entity and paths are named.
+        """
+        looked_at, self.recent = self.recent, {}
+        self._earlier.update(looked_at)
+        for record in looked_at:
+            _compare(record)
+
+    async def compare(self, lock: threading.RLock, *, everything: bool = False) -> list[UnrecordedChangeError]:
+        """Compare objects with what was recorded, some at a time; returns what differs. What differs is looked at again the next time.
+
+        Args:
+            lock: the world's.
+            everything: compare also what was compared before; else what was changed or handed out since.
+        """
+        with lock:
+            looked_at, self.recent = self.recent, {}
+            if everything:
+                looked_at = {**self._earlier, **looked_at}
+            self._earlier.update(looked_at)
+        found: list[UnrecordedChangeError] = []
+        waiting = iter(looked_at)
+        while turn := list(islice(waiting, TURN_RECORDS)):
+            with lock:
+                found += self._differing(turn)
+            await asyncio.sleep(0)
+        return found
+
+    def _differing(self, records: Iterable[EntityRecord]) -> list[UnrecordedChangeError]:
+        found: list[UnrecordedChangeError] = []
+        for record in records:
+            try:
+                _compare(record)
+            except UnrecordedChangeError as error:
+                found.append(error)
+                self.recent[record] = None
+        return found
+
+
+def _compare(record: EntityRecord) -> None:
+    if record.broken is None and not record.is_compared:
+        refuse_difference(record)

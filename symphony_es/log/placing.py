@@ -1,0 +1,66 @@
+"""Births whose ids nobody has looked up: whether an id stands in the log is decided in the writer thread, right before the append.
+
+Whoever adds an entity does not ask the log: he numbers its events from 1. Where the log has a removed entity of that id, they are numbered
+behind its last one; where it has a live or damaged one, they are left out. A group that must be appended whole fails as a whole instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from symphony_es.errors import EntityDamagedError, EntityError, EntityExistsError
+from symphony_es.events.fold import EntityState
+from symphony_es.events.rows import with_transaction
+from symphony_es.log.recorder import LogRecorder, PreparedEvent
+
+__all__ = ["Placing"]
+
+
+class Placing:
+    """What has become of the births that one writer has been given.
+
+    Args:
+        look_up: gives an entity's state right before a position.
+    """
+
+    def __init__(self, recorder: LogRecorder, look_up: Callable[[str, int], EntityState | None]) -> None:
+        self._recorder = recorder
+        self._look_up = look_up
+        self._moved: dict[str, int] = {}
+        self._refused: dict[str, EntityError] = {}
+
+    def place(
+        self, events: list[PreparedEvent], unplaced: frozenset[str]
+    ) -> tuple[list[PreparedEvent], dict[str, int], dict[str, EntityError]]:
+        """Events as they can be appended, by how much versions were moved, and what was left out, both by key."""
+        for event in events:
+            if event.version == 1 and event.entity_key in unplaced:
+                self._decide(event.entity_key)
+        moved = {key: self._moved[key] for key in unplaced if key in self._moved}
+        refused = {key: self._refused[key] for key in unplaced if key in self._refused}
+        placed = [
+            event._replace(version=event.version + moved[event.entity_key]) if event.entity_key in moved else event
+            for event in events
+            if event.entity_key not in refused
+        ]
+        if placed and placed[0] is not events[0] and placed[0].event_id != events[0].event_id:  # it began with one that is left out
+            first = placed[0].event_id
+            placed = [
+                event._replace(body=with_transaction(event.body, first if number else None)) for number, event in enumerate(placed)
+            ]
+        return placed, moved, refused
+
+    def _decide(self, key: str) -> None:
+        self._moved.pop(key, None)
+        self._refused.pop(key, None)
+        version = self._recorder.entity_version(key)
+        if not version:
+            return
+        state = self._look_up(key, self._recorder.head() + 1)
+        if state is not None and state.damage is not None:
+            self._refused[key] = EntityDamagedError(key, state.damage)
+        elif state is not None and not state.deleted:
+            hint = f"it is in the log and has not been restored: await symphony.entities.load({key!r}); what was added is not live any more"
+            self._refused[key] = EntityExistsError(key, hint)
+        else:
+            self._moved[key] = version

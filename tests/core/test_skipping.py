@@ -1,0 +1,214 @@
+"""Going on without what is damaged: `setup(skip_damaged=True)` marks the entities concerned, for every reader alike."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from symphony_es import Symphony, entity
+from symphony_es.cli.main import main
+from symphony_es.errors import DamagedEventError, EntityDamagedError, LogDamagedError, SymphonyError
+from symphony_es.log.sqlite_schema import SCHEMA
+from symphony_es.transfer import verify
+from tests.faults.damage import DAMAGES
+
+NAMES = "abc"
+ROUNDS = 6
+
+
+@entity
+class SkippedLedger:
+    """An entity with some history."""
+
+    id: str = ""
+    n: int = 0
+
+
+async def written(directory: Path) -> Path:
+    """Three entities, whose events take turns: that of entity i in round r is at position 3r + i + 1."""
+    async with Symphony(directory) as symphony:
+        ledgers = [symphony.entities.add(SkippedLedger(id=name)) for name in NAMES]
+        await symphony.flush()
+        for number in range(1, ROUNDS):
+            for ledger in ledgers:
+                ledger.n = number
+                await symphony.flush()
+    return directory
+
+
+def change(database: Path, *statements: str) -> None:
+    """Change what may not be changed."""
+    with sqlite3.connect(database) as connection:
+        for trigger in ("stored_events_no_update", "stored_events_no_delete"):
+            connection.execute(f"DROP TRIGGER {trigger}")
+        for statement in statements:
+            connection.execute(statement)
+        for statement in SCHEMA[2:4]:
+            connection.execute(statement)
+    connection.close()
+
+
+def bad_bytes(database: Path, position: int) -> None:
+    """Bytes of the event are other than what was written."""
+    change(database, f"UPDATE stored_events SET state = zeroblob(length(state)) WHERE position = {position}")
+
+
+def gone(database: Path, position: int) -> None:
+    """The event is not there, in the index neither."""
+    change(database, f"DELETE FROM stored_events WHERE position = {position}")
+
+
+def renamed(database: Path, position: int) -> None:
+    """The event says that it is another entity's, which there is."""
+    change(database, f"UPDATE stored_events SET originator_id = 'SkippedLedger:c', originator_version = 99 WHERE position = {position}")
+
+
+def nameless(database: Path, position: int) -> None:
+    """The event does not say whose it is."""
+    change(database, f"UPDATE stored_events SET originator_id = 'nobody' WHERE position = {position}")
+
+
+def out_of_index(database: Path, position: int) -> None:
+    """The page of the table is of no use where the row stands, and the index still has its entry."""
+    content = bytearray(database.read_bytes())
+    with sqlite3.connect(database) as connection:
+        (state,) = connection.execute("SELECT state FROM stored_events WHERE position = ?", (position,)).fetchone()
+    connection.close()
+    at = content.index(state)
+    content[at + 20 : at + 30] = bytes(10)
+    database.write_bytes(content)
+
+
+WAYS = [bad_bytes, gone, renamed, nameless, out_of_index]
+
+
+@pytest.mark.parametrize("damage", WAYS)
+@pytest.mark.parametrize("round_number", [0, 2, ROUNDS - 1])
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_one_damaged_event(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path, int], None], round_number: int, read_only: bool
+) -> None:
+    """Without the setting it is an error that names this way out; with it the others live, and it has its last good state."""
+    directory = await written(tmp_path / "log")
+    position = 3 * round_number + 2
+    damage(directory / "events.db", position)
+    with pytest.raises((DamagedEventError, LogDamagedError), match=r"skip_damaged=True"):
+        async with Symphony(directory, read_only=read_only) as symphony:
+            await symphony.resume()
+    report = await verify(directory)
+    assert any("skip_damaged=True" in problem.way_out for problem in report.problems if problem.position == position)
+    assert await asyncio.to_thread(main, ["doctor", "--state-dir", str(directory)]) == 1
+    assert f"position {position} " in capsys.readouterr().out
+
+    symphony = Symphony(directory, read_only=read_only)
+    await symphony.setup(skip_damaged=True)
+    try:
+        told = await symphony.resume()
+        assert symphony.last_resume is told
+        assert not told.complete
+        others = [f"SkippedLedger:{name}" for name in "ac"]
+        assert {symphony.entities.get(key).n for key in others if key not in told.damaged} == {ROUNDS - 1}
+        marks = {damage.position for damage in told.damaged.values()}
+        assert position in marks
+        if "SkippedLedger:b" in told.damaged:
+            assert told.damaged["SkippedLedger:b"].version in (round_number + 1, round_number + 2)
+            assert set(told.damaged) <= {"SkippedLedger:b", f"symphony.Damaged:{position}"}
+        else:  # its last event is gone, and nobody can tell that it was its
+            assert round_number == ROUNDS - 1
+            assert set(told.damaged) == {f"symphony.Damaged:{position}"}
+        for key, mark in told.damaged.items():
+            if key.startswith("SkippedLedger:"):
+                versions = await symphony.history(key)
+                assert next(found.version for found in versions if found.damage is not None) == mark.version
+                alone = await symphony.state_history.entity_at(key, symphony.log.head)
+                assert alone is not None
+                assert alone.damage == mark
+        events = [event async for page in symphony.log.read() for event in page]
+        assert [event.position for event in events] == list(range(1, symphony.log.head + 1))
+        assert [event.position for event in events if event.fault is not None] == [position]
+    finally:
+        await symphony.close()
+
+
+async def test_all_that_is_damaged_at_once_and_a_snapshot_of_it(tmp_path: Path) -> None:
+    """The others go on and are changed; a snapshot carries the marks, and without the setting a resume goes on from it."""
+    directory = await written(tmp_path / "log")
+    bad_bytes(directory / "events.db", 5)
+    bad_bytes(directory / "events.db", 9)
+    symphony = Symphony({"state_dir": str(directory), "skip_damaged": True}, persistence_enabled=True)
+    async with symphony:
+        told = await symphony.resume()
+        marks = {key: (mark.version, mark.position) for key, mark in told.damaged.items()}
+        assert marks == {"SkippedLedger:b": (2, 5), "SkippedLedger:c": (3, 9)}
+        symphony.entities.get("SkippedLedger:a").n = 70
+        with pytest.raises(EntityDamagedError):
+            symphony.entities.add(SkippedLedger(id="b"))
+        repaired = await symphony.entities.repair("SkippedLedger:b")
+        assert repaired.n == 0
+        repaired.n = 71
+        await symphony.flush()
+        assert [event.version for event in await symphony.log.read_entity("SkippedLedger:b")] == list(range(1, ROUNDS + 3))
+        await symphony._opened.snapshotter.take(symphony.log.head)  # type: ignore[union-attr]
+    async with Symphony(directory) as symphony:
+        told = await symphony.resume()
+        assert set(told.damaged) == {"SkippedLedger:c"}
+        assert (symphony.entities.get("SkippedLedger:a").n, symphony.entities.get("SkippedLedger:b").n) == (70, 71)
+        with pytest.raises(DamagedEventError):
+            await symphony.history("SkippedLedger:c")
+
+
+@pytest.mark.parametrize("seed", range(24))
+async def test_random_damages(tmp_path: Path, seed: int) -> None:
+    """Flipped bits, zeroed sectors, copied and cut pages: who is not marked has the right state, if all owners are known."""
+    directory = tmp_path / "log"
+    async with Symphony(directory) as symphony:
+        ledgers = [symphony.entities.add(SkippedLedger(id=str(number))) for number in range(20)]
+        for number in range(1, 12):
+            for ledger in ledgers:
+                ledger.n = number
+            await symphony.flush()
+    rng = random.Random(seed)
+    database = directory / "events.db"
+    content = bytearray(database.read_bytes())
+    DAMAGES[seed % len(DAMAGES)](content, rng)
+    database.write_bytes(content)
+    symphony = Symphony(directory)
+    try:
+        await symphony.setup(skip_damaged=True)
+    except SymphonyError:
+        return  # the schema itself, or not a database any more
+    try:
+        told = await symphony.resume()
+        unknown = any(key.startswith("symphony.Damaged:") for key in told.damaged)
+        for number in range(20):
+            key = f"SkippedLedger:{number}"
+            if key in told.damaged or unknown:
+                continue
+            assert symphony.entities.get(key).n == 11
+            assert [event.version for event in await symphony.log.read_entity(key)] == list(range(1, 12))
+    finally:
+        await symphony.close()
+
+
+async def test_a_whole_log_with_the_setting(tmp_path: Path) -> None:
+    """Nothing is marked, and all goes on as without it."""
+    directory = await written(tmp_path / "log")
+    symphony = await Symphony(directory).setup(skip_damaged=True)
+    try:
+        told = await symphony.resume()
+        assert told.complete
+        assert symphony.log.skipped() == []
+        symphony.entities.get("SkippedLedger:a").n = 9
+        symphony.entities.add(SkippedLedger(id="d", n=1))
+        await symphony.flush()
+        assert len(await symphony.history("SkippedLedger:a")) == ROUNDS + 1
+        assert sorted(await symphony.log.alive_keys("SkippedLedger")) == [f"SkippedLedger:{name}" for name in "abcd"]
+        assert "SkippedLedger" in symphony.log.entity_types_now()
+    finally:
+        await symphony.close()
+    assert (await verify(directory)).ok

@@ -1,0 +1,169 @@
+"""An entity that no object can be made of harms nobody else: the others come back, it is kept whole, and the report says what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from symphony_es import Symphony, entity, restore_manager
+from symphony_es.core.state import EntityRestorer, RestorationContext, UnrestoredEntity
+from symphony_es.errors import RestorationError
+
+from ..conftest import Opener
+
+
+@dataclasses.dataclass
+class Gauge:
+    """A class that does not track itself."""
+
+    id: str
+    level: int = 0
+
+
+def restorer(version: int, restore: Callable[..., Any] | None = None, upcast: Callable[..., Any] | None = None) -> EntityRestorer:
+    """A restorer of gauges, as one release of an application has it."""
+
+    class GaugeRestorer(EntityRestorer):
+        restored_class = Gauge
+        state_version = version
+
+        @property
+        def entity_type(self) -> str:
+            return "Gauge"
+
+        async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+            return restore(data, context) if restore is not None else Gauge(**data)
+
+        def upcast(self, data: dict[str, Any], from_version: int) -> dict[str, Any]:
+            if upcast is None:
+                return super().upcast(data, from_version)
+            made: dict[str, Any] = upcast(data, from_version)
+            return made
+
+    return GaugeRestorer()
+
+
+def declare(**options: Any) -> type[Any]:
+    """The declared class, as one release of an application has it."""
+
+    @entity(type="Meter", **options)
+    class Meter:
+        id: str = ""
+        level: int = 0
+
+    return Meter
+
+
+@entity
+class Reading:
+    """What refers to it, and is not concerned."""
+
+    id: str = ""
+    source: Any = None
+
+
+def fail(*_: Any) -> Any:
+    """Code of an application that meets a state it was not written for."""
+    raise KeyError("sku")
+
+
+def half_made(data: dict[str, Any], context: RestorationContext) -> Any:
+    """Make the object, and fail afterwards."""
+    context.symphony.entities.add(Gauge(**data))
+    raise ValueError("too late")
+
+
+KINDS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "restorer: newer than the code": ("Gauge", {"version": 1}, "newer code has written it"),
+    "restorer: no upcast": ("Gauge", {"version": 4}, "define upcast"),
+    "restorer: upcast raises": ("Gauge", {"version": 4, "upcast": fail}, "the upcast of Gauge from version 3 to 4 failed: KeyError"),
+    "restorer: upcast returns nothing": ("Gauge", {"version": 4, "upcast": lambda data, version: None}, "returned NoneType"),
+    "restorer: raises": ("Gauge", {"version": 3, "restore": fail}, "could not restore Gauge:1: KeyError"),
+    "restorer: returns nothing": ("Gauge", {"version": 3, "restore": lambda data, context: None}, "returned None"),
+    "restorer: fails when it has made it": ("Gauge", {"version": 3, "restore": half_made}, "too late"),
+    "class: newer than the code": ("Meter", {"state_version": 1}, "newer code has written it"),
+    "class: newer than its upcast": ("Meter", {"state_version": 2, "upcast": lambda data, version: data}, "newer code has written it"),
+    "class: no upcast": ("Meter", {"state_version": 4}, "define upcast"),
+    "class: upcast raises": ("Meter", {"state_version": 4, "upcast": fail}, "the upcast of Meter from version 3 to 4 failed: KeyError"),
+    "class: upcast returns nothing": ("Meter", {"state_version": 4, "upcast": lambda data, version: None}, "returned NoneType"),
+}
+
+
+def release(symphony: Symphony, name: str = "", **options: Any) -> None:
+    """Put the code of a release in force: that of one type is as the options say, the other as it was written."""
+    declare(**(options if name == "Meter" else {"state_version": 3}))
+    symphony.restore_manager.register_restorer(restorer(**(options if name == "Gauge" else {"version": 3})), replace=True)
+
+
+async def written(symphony: Symphony) -> None:
+    """A gauge, a meter, and a reading that refers to both, by the first release."""
+    release(symphony)
+    meter = restore_manager.restorer_for("Meter")
+    assert meter is not None
+    assert meter.restored_class is not None
+    gauge, made = symphony.entities.add(Gauge("1", 7)), symphony.entities.add(meter.restored_class(id="1", level=7))
+    symphony.entities.add(Reading(id="r", source=[gauge, made]))
+    await symphony.flush()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_others_come_back(kind: str, reopen: Opener) -> None:
+    """Resume, the objects of a view and a rewind: the entity is kept whole and reported, strict raises, and mended code makes it."""
+    name, options, words = KINDS[kind]
+    symphony = await reopen()
+    await written(symphony)
+    checkpoint = await symphony.create_checkpoint("written")
+    symphony = await reopen()
+    release(symphony, name, **options)
+    with pytest.raises(RestorationError, match=words):
+        await symphony.resume(strict=True)
+    assert symphony.entities.all() == []
+    for report in (await symphony.resume(), await symphony.resume_from_checkpoint(checkpoint) and symphony.last_resume):
+        assert report is not None
+        assert list(report.unrestored) == [f"{name}:1"]
+        assert words in report.unrestored[f"{name}:1"]
+        kept = symphony.entities.get(f"{name}:1")
+        assert isinstance(kept, UnrestoredEntity)
+        assert kept.state == {"id": "1", "level": 7}
+        reading = symphony.entities.get(Reading, "r")
+        assert kept in list(reading.source)
+        assert [type(held).__name__ for held in reading.source].count("UnrestoredEntity") == 1
+    past = await (await symphony.at(checkpoint)).objects()
+    assert isinstance(past.get(f"{name}:1"), UnrestoredEntity)
+    reading = symphony.entities.get(Reading, "r")
+    reading.source = reading.source[::-1]  # what refers to it can be changed
+    await symphony.flush()
+    with pytest.raises(RestorationError, match=words):
+        other = await reopen()
+        release(other, name, **options)
+        await other.entities.load(f"{name}:1")
+    symphony = await reopen()
+    release(symphony)
+    assert (await symphony.resume()).complete
+    assert symphony.entities.get(f"{name}:1").level == 7
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_reader_that_follows_newer_code_goes_on(kind: str, tmp_path: Path) -> None:
+    """Following is not ended by an entity that this code makes no object of; the others are followed, and nobody waits for ever."""
+    name, options, _words = KINDS[kind]
+    async with Symphony(tmp_path) as writer:
+        await written(writer)
+        async with Symphony(tmp_path, read_only=True, follow=True) as reader:
+            release(reader, name, **options)
+            changed = writer.entities.get(f"{name}:1")
+            changed.level = 8
+            await writer.flush()
+            writer.entities.get(Reading, "r").source.append("after")
+            await writer.flush()
+            following = reader._following
+            assert following is not None
+            await following.wait_for(writer.log.head)
+            assert reader.entities.get(Reading, "r").source[-1] == "after"
+            seen = reader.entities.get(f"{name}:1")
+            assert isinstance(seen, UnrestoredEntity) or seen.level == 8
+            assert any(seen is held for held in reader.entities.get(Reading, "r").source)

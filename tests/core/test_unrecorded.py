@@ -1,0 +1,324 @@
+"""What C functions write into a container past its methods: found at its next change, at checkpoints and the end; recorded if assigned."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from symphony_es import Symphony, entity, part
+from symphony_es.errors import UnrecordedChangeError, UnstorableValueError
+from symphony_es.events.values import plain_equal
+from tests.core.shadowing import states_agree
+
+
+@part
+class UnrecordedNote:
+    text: str = ""
+    tags: list[str] | None = None
+
+
+@part
+class UnrecordedBox:
+    heap: list[int] | None = None
+    named: dict[str, Any] | None = None
+
+
+@entity
+class UnrecordedShelf:
+    id: str = ""
+    number: int = 0
+    heap: list[int] | None = None
+    named: dict[str, Any] | None = None
+    marks: set[int] | None = None
+    box: UnrecordedBox | None = None
+    notes: list[UnrecordedNote] | None = None
+
+
+KEY = "UnrecordedShelf:a"
+
+SLY: dict[str, Callable[[Any], Any]] = {
+    "heappush": lambda x: heapq.heappush(x.heap, 0),
+    "heappop": lambda x: heapq.heappop(x.heap),
+    "heapify": lambda x: heapq.heapify(x.heap),
+    "heapreplace": lambda x: heapq.heapreplace(x.heap, 9),
+    "list.append": lambda x: list.append(x.heap, 7),
+    "list.insert": lambda x: list.insert(x.heap, 1, 7),
+    "list.sort": lambda x: list.sort(x.heap),
+    "list.reverse": lambda x: list.reverse(x.heap),
+    "list.clear": lambda x: list.clear(x.heap),
+    "dict.update": lambda x: dict.update(x.named, sly=1),
+    "dict.pop": lambda x: dict.pop(x.named, "a"),
+    "dict.clear": lambda x: dict.clear(x.named),
+    "set.add": lambda x: set.add(x.marks, 9),
+    "set.discard": lambda x: set.discard(x.marks, 1),
+    "in a part": lambda x: heapq.heappush(x.box.heap, 0),
+    "dict in a part": lambda x: dict.update(x.box.named, sly=1),
+    "list in a dict": lambda x: list.append(x.named["list"], 7),
+    "list in a part in a list": lambda x: list.append(x.notes[0].tags, "sly"),
+}
+ELSEWHERE: dict[str, Callable[[Any], Any]] = {
+    "__dict__": lambda x: x.__dict__.__setitem__("number", 7),
+    "__dict__ of a part": lambda x: x.notes[1].__dict__.__setitem__("text", "sly"),
+    "list.__setitem__": lambda x: list.__setitem__(x.heap, 1, 70),
+    "dict.__setitem__": lambda x: dict.__setitem__(x.named, "b", 70),
+}
+NEXT: dict[str, Callable[[Any], list[Any]]] = {
+    "put in": lambda x: [
+        lambda: x.heap.append(5), lambda: x.named.update(z=1), lambda: x.marks.add(77), lambda: x.box.heap.insert(0, 5),
+        lambda: x.box.named.setdefault("z", 1), lambda: x.named["list"].extend([5]), lambda: x.notes[0].tags.append("z"),
+    ],
+    "take out": lambda x: [
+        lambda: x.heap.pop(), lambda: x.named.popitem(), lambda: x.marks.pop(), lambda: x.box.heap.__delitem__(0),
+        lambda: x.box.named.clear(), lambda: x.named["list"].pop(), lambda: x.notes[0].tags.pop(),
+    ],
+}  # fmt: skip
+
+
+def shelf() -> UnrecordedShelf:
+    """One that holds containers everywhere."""
+    return UnrecordedShelf(
+        id="a", heap=[3, 1, 2], named={"list": [1], "a": 1, "b": 2}, marks={1, 2}, box=UnrecordedBox([3, 1, 2], {"a": 1}),
+        notes=[UnrecordedNote("one", ["x"]), UnrecordedNote("two", ["y"])],
+    )  # fmt: skip
+
+
+async def opened(directory: Path, held: str) -> tuple[Symphony, Any]:
+    """A Symphony on disk, and the shelf that the program holds: added, held over a checkpoint, or brought by a resume."""
+    symphony = await Symphony(str(directory)).setup()
+    kept = symphony.entities.add(shelf())
+    await symphony.flush()
+    if held == "over a checkpoint":
+        await symphony.create_checkpoint("before")
+    elif held == "resumed":
+        await symphony.close()
+        symphony = await Symphony(str(directory)).setup()
+        await symphony.resume()
+        kept = symphony.entities.get(KEY)
+    return symphony, kept
+
+
+def captured(symphony: Symphony, kept: Any) -> Any:
+    """Its state, read off now."""
+    record = symphony.world.record_for(kept)
+    return symphony.world.capture(kept, record.reference)
+
+
+@pytest.mark.parametrize("sly", [*SLY, *ELSEWHERE])
+@pytest.mark.parametrize("held", ["added", "over a checkpoint", "resumed"])
+async def test_closing_finds_what_was_written_past_the_methods(tmp_path: Path, sly: str, held: str) -> None:
+    """Closing compares all that was ever changed or handed out, and names entity and path; the log is closed."""
+    symphony, kept = await opened(tmp_path, held)
+    {**SLY, **ELSEWHERE}[sly](kept)
+    with pytest.raises(UnrecordedChangeError, match=r"UnrecordedShelf:a: (heap|named|marks|box|notes|number)"):
+        await symphony.close()
+    assert symphony.state_dir is None
+
+
+@pytest.mark.parametrize("sly", [*SLY, *ELSEWHERE])
+@pytest.mark.parametrize("met", ["added", "got", "found", "listed", "changed"])
+async def test_a_checkpoint_finds_what_was_written_past_the_methods(tmp_path: Path, sly: str, met: str) -> None:
+    """A checkpoint compares what was changed or handed out since the last one; nothing is named while an object differs."""
+    symphony, kept = await opened(tmp_path, "added" if met == "added" else "over a checkpoint")
+    meet: dict[str, Callable[[], Any]] = {
+        "added": lambda: None,
+        "got": lambda: symphony.entities.get(KEY),
+        "found": lambda: symphony.entities.find(KEY),
+        "listed": lambda: symphony.entities.all(UnrecordedShelf),
+        "changed": lambda: setattr(kept, "number", 5),
+    }
+    meet[met]()
+    await symphony.flush()
+    {**SLY, **ELSEWHERE}[sly](kept)
+    for _ in range(2):  # it is told until it is mended
+        with pytest.raises(UnrecordedChangeError, match="UnrecordedShelf:a"):
+            await symphony.create_checkpoint("after")
+    await symphony.refresh(kept)
+    await symphony.create_checkpoint("mended")
+    await symphony.close()
+
+
+def refused_whole(symphony: Symphony, kept: Any, change: Callable[[], Any], before: Any) -> bool:
+    """Whether a change is refused; it has not been made then."""
+    try:
+        change()
+    except UnrecordedChangeError:
+        return plain_equal(captured(symphony, kept), before)
+    return False
+
+
+@pytest.mark.parametrize("sly", SLY)
+@pytest.mark.parametrize("then", NEXT)
+@pytest.mark.parametrize("way", ["outside", "transaction", "rolled back"])
+async def test_the_next_change_finds_it(tmp_path: Path, sly: str, then: str, way: str) -> None:
+    """The next change in that container is refused, before it is made; others go on, and the log has nothing of it."""
+    symphony, kept = await opened(tmp_path, "added")
+    other = symphony.entities.add(UnrecordedShelf(id="b"))
+    SLY[sly](kept)
+    refused = False
+
+    def change() -> bool:
+        found = False
+        for one in NEXT[then](kept):
+            before = captured(symphony, kept)
+            with suppress(IndexError, KeyError):  # it may be empty by now
+                found = refused_whole(symphony, kept, one, before) or found
+        return found
+
+    other.number = 1
+    if way == "outside":
+        refused = change()
+    elif way == "transaction":
+        async with symphony.transaction("Tried"):
+            refused = change()
+    else:
+        with suppress(ZeroDivisionError):
+            async with symphony.transaction("Tried"):
+                refused = change()
+                raise ZeroDivisionError
+    assert refused
+    await symphony.refresh(kept)
+    await states_agree(symphony)
+    assert (await symphony.at("latest")).get("UnrecordedShelf:b")["number"] == 1
+    await symphony.close()
+
+
+def assign_all(kept: Any) -> None:
+    """Assign each container to the place where it stands."""
+    kept.heap, kept.named, kept.marks = kept.heap, kept.named, kept.marks
+    kept.box.heap, kept.box.named = kept.box.heap, kept.box.named
+    kept.named["list"] = kept.named.get("list")
+    kept.notes[0].tags = kept.notes[0].tags
+
+
+@pytest.mark.parametrize("sly", SLY)
+@pytest.mark.parametrize("way", ["outside", "transaction", "rolled back"])
+async def test_a_container_that_is_assigned_to_its_place_is_recorded_as_it_is(tmp_path: Path, sly: str, way: str) -> None:
+    """`x.heap = x.heap` after `heapq.heappush(x.heap, 1)` stores what it holds; it stays that object; a rollback puts back what was."""
+    symphony, kept = await opened(tmp_path, "added")
+    recorded, heap, tags = captured(symphony, kept), kept.heap, kept.notes[0].tags
+    SLY[sly](kept)
+    written = captured(symphony, kept) | {}
+    if way == "outside":
+        assign_all(kept)
+    else:
+        with suppress(ZeroDivisionError):
+            async with symphony.transaction("Mended"):
+                assign_all(kept)
+                if way == "rolled back":
+                    raise ZeroDivisionError
+    wanted = recorded if way == "rolled back" else written
+    if sly == "dict.clear" and way != "rolled back":
+        wanted = wanted | {"named": {"list": None}}
+    assert plain_equal(captured(symphony, kept), wanted)
+    assert kept.heap is heap
+    assert kept.notes[0].tags is tags
+    await states_agree(symphony)
+    kept.heap.append(4)
+    kept.notes[0].tags.append("later")
+    await states_agree(symphony)
+    await symphony.close()
+
+
+def replace_all(kept: Any) -> None:
+    """Assign another container to each place: arranged anew, and with one more member."""
+    kept.heap = [*sorted(kept.heap), 50]
+    kept.marks = kept.marks | {50}
+    kept.box.heap, kept.box.named = sorted(kept.box.heap, reverse=True), dict(sorted(kept.box.named.items()))
+    kept.named = {key: list(item) if isinstance(item, list) else item for key, item in kept.named.items()} | {"more": 1}
+    kept.notes = kept.notes[::-1]
+
+
+@pytest.mark.parametrize("sly", SLY)
+@pytest.mark.parametrize("way", ["outside", "transaction", "rolled back"])
+async def test_another_container_in_its_place_is_recorded_whole(tmp_path: Path, sly: str, way: str) -> None:
+    """`x.heap = sorted(x.heap)` after `heapq.heapify(x.heap)`: what is stored is what was assigned, not a mixture of both."""
+    symphony, kept = await opened(tmp_path, "added")
+    SLY[sly](kept)
+    if way == "outside":
+        replace_all(kept)
+        wanted = captured(symphony, kept)
+    else:
+        with suppress(ZeroDivisionError):
+            async with symphony.transaction("Mended"):
+                replace_all(kept)
+                wanted = captured(symphony, kept)
+                if way == "rolled back":
+                    raise ZeroDivisionError
+    if way == "rolled back":  # it stands there again, as it was written, and is found
+        with suppress(UnrecordedChangeError):
+            await symphony.create_checkpoint("checked")
+            await states_agree(symphony)
+        assert plain_equal((await symphony.at("latest")).get(KEY), (await symphony.at(1)).get(KEY))
+        with suppress(UnrecordedChangeError):
+            await symphony.close()
+        return
+    assert plain_equal((await symphony.at("latest")).get(KEY), wanted)
+    await states_agree(symphony)
+    kept.heap.append(4)
+    kept.notes[0].tags.append("later")
+    await states_agree(symphony)
+    await symphony.close()
+
+
+@pytest.mark.parametrize("write", ["push", "sort", "pop", "replace", "swap"])
+@pytest.mark.parametrize("way", ["outside", "rolled back"])
+async def test_parts_that_were_written_into_a_list_are_the_entitys_once_it_is_assigned(tmp_path: Path, write: str, way: str) -> None:
+    """They stay the objects they are, and what is changed in them from then on is recorded."""
+    symphony, kept = await opened(tmp_path, "added")
+    one, two = kept.notes
+    new = UnrecordedNote("new", ["z"])
+    writes: dict[str, Callable[[], Any]] = {
+        "push": lambda: list.append(kept.notes, new),
+        "sort": lambda: list.sort(kept.notes, key=lambda note: note.text, reverse=True),
+        "pop": lambda: list.pop(kept.notes, 0),
+        "replace": lambda: list.__setitem__(kept.notes, 0, new),
+        "swap": lambda: list.__setitem__(kept.notes, slice(None), [two, one, new]),
+    }
+    writes[write]()
+    held = list(kept.notes)
+    if way == "rolled back":
+        with suppress(ZeroDivisionError):
+            async with symphony.transaction("Mended"):
+                kept.notes = kept.notes
+                raise ZeroDivisionError
+        assert [note.text for note in kept.notes] == ["one", "two"]
+    else:
+        kept.notes = kept.notes
+        assert all(now is then for now, then in zip(kept.notes, held, strict=True))
+    await states_agree(symphony)
+    for note in kept.notes:
+        note.text += "!"
+        note.tags.append("later")
+    await states_agree(symphony)
+    await symphony.close()
+
+
+async def test_what_cannot_be_stored_is_refused_where_the_container_is_assigned(tmp_path: Path) -> None:
+    """Nothing is recorded then; the container holds what was written, and `refresh` puts it back."""
+    symphony, kept = await opened(tmp_path, "added")
+    list.append(kept.heap, object())
+    with pytest.raises(UnstorableValueError, match="heap"):
+        kept.heap = kept.heap
+    await symphony.refresh(kept)
+    assert kept.heap == [3, 1, 2]
+    await states_agree(symphony)
+    await symphony.close()
+
+
+async def test_what_was_removed_is_not_kept_for_comparisons() -> None:
+    """Entities that come and go leave nothing behind."""
+    async with Symphony() as symphony:
+        for number in range(50):
+            kept = symphony.entities.add(UnrecordedShelf(id=str(number)))
+            if number % 2:
+                await symphony.flush()
+            symphony.entities.remove(kept)
+        await symphony.flush()
+        suspects = symphony.world.outbox.suspects
+        assert not suspects.recent
+        assert await symphony.world.compare_objects(everything=True) == []
