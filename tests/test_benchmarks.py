@@ -16,11 +16,15 @@ BY_NAME = {row.name: row for row in ROWS}
 OF_THE_GOALS = {
     "one_writer", "many_writers", "folding", "engine_steps", "concurrent_runs", "after_kill", "disk_per_step", "late_steps",
     "checkpointing", "resuming", "entity_in_the_past", "write_amplification", "append_growth", "fold_memory", "assigning", "importing",
+    "list_appending", "entity_memory", "one_foreign_object",
 }  # fmt: skip
 SMALL = {
     "one_writer": {"appends": 5},
     "many_writers": {"writers": 8, "each": 2},
     "assigning": {"times": 100},
+    "list_appending": {"times": 5},
+    "entity_memory": {"entities": 20},
+    "one_foreign_object": {"many": 30, "few": 10, "times": 2},
     "folding": {"events": 50, "entities": 5},
 }
 

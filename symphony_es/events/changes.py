@@ -14,7 +14,7 @@ from typing import Any
 from symphony_es.errors import ChangeError, format_path
 from symphony_es.events.references import Path
 from symphony_es.events.undo import ABSENT, Undo, forget_added, put_back, put_back_member
-from symphony_es.events.values import DEFAULT_LIMITS, Tagged, copy_plain, plain_equal
+from symphony_es.events.values import DEFAULT_LIMITS, Tagged, check_member, copy_plain, plain_equal
 
 __all__ = [
     "ADD", "APPEND", "DISCARD", "EXTEND", "INSERT", "LONG",
@@ -85,10 +85,13 @@ def apply_changes(
 
 
 def check_change(change: Any) -> None:
-    """Check the form of a change: a known operation, its number of elements, a path of keys. Its values are not looked at.
+    """Check the form of a change: a known operation, its number of elements, a path of keys.
+
+    Of its values only what a set shall hold is looked at: how it is encoded does not say that it becomes a member.
 
     Raises:
         ChangeError: it is no change.
+        UnstorableValueError: it would add to a set what no set holds.
     """
     cls = type(change)
     if (cls is not tuple and cls is not list) or len(change) < 2:
@@ -104,6 +107,8 @@ def check_change(change: Any) -> None:
         raise ChangeError(f"the path of a change is longer than {MAX_DEPTH}")
     if operation == SPLICE and type(change[4]) is not list:
         raise ChangeError("what a splice puts in is a list")
+    if operation == ADD:
+        check_member(change[2], path)
     if operation == EXTEND and (type(change[2]) not in TEXTS or not path):
         raise ChangeError("what extends a text is text, and what extends bytes is bytes, below the whole state")
 

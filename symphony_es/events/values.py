@@ -21,7 +21,10 @@ from symphony_es.events.references import EntityReference
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-__all__ = ["Encrypted", "Limits", "Redacted", "Tagged", "UnknownZone", "check_plain", "check_types", "copy_plain", "plain_equal"]
+__all__ = [
+    "Encrypted", "Limits", "Redacted", "Tagged", "UnknownZone", "check_member", "check_plain",
+    "check_types", "copy_plain", "plain_equal",
+]  # fmt: skip
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -110,6 +113,11 @@ def check_plain(value: Any, path: Sequence[str | int] = (), *, max_depth: int = 
         UnstorableValueError: it is not; the error names the path and the way out.
     """
     _check(value, tuple(path), max_depth, hashed=False)
+
+
+def check_member(value: Any, path: Sequence[str | int] = (), *, max_depth: int = DEFAULT_LIMITS.max_depth) -> None:
+    """`check_plain` of what a set shall hold: it equals itself, and does not change in place."""
+    _check(value, tuple(path), max_depth, hashed=True)
 
 
 def check_types(value: Any, path: Sequence[str | int] = (), *, max_depth: int = DEFAULT_LIMITS.max_depth) -> None:

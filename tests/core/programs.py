@@ -13,6 +13,8 @@ __all__ = ["HEAD", "run", "stored"]
 HEAD = """
 import asyncio, gc, os, sys, threading, time
 from symphony_es import Symphony, entity
+from symphony_es.core.state import EntityRestorer
+from symphony_es.core.state.restore import restore_manager
 from symphony_es.errors import *
 
 @entity
@@ -24,6 +26,13 @@ class Note:
 class Plain:
     def __init__(self, id, n=0):
         self.id, self.n = id, n
+
+class PlainRestorer(EntityRestorer):
+    entity_type = "Plain"
+    async def restore(self, entity_id, data, context):
+        return Plain(**data)
+
+restore_manager.register_restorer(PlainRestorer())
 
 directory = sys.argv[1]
 
@@ -38,7 +47,8 @@ async def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a program after `HEAD` to its end; `typed` is what stands on its standard input."""
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(entry for entry in sys.path if entry))
-    command = [sys.executable, *options, "-c", HEAD + program, str(directory)]
+    fork_beside_threads = "ignore:This process:DeprecationWarning"  # newer Pythons warn of what is tried here on purpose
+    command = [sys.executable, "-W", fork_beside_threads, *options, "-c", HEAD + program, str(directory)]
     return await asyncio.to_thread(
         subprocess.run, command, env=environment, input=typed, capture_output=True, text=True, timeout=120, check=False
     )

@@ -272,6 +272,25 @@ async def test_the_same_part_given_twice_stands_at_the_last_place(symphony: Symp
     await assert_recorded(symphony, tree)
 
 
+async def test_a_part_and_what_holds_it_are_put_beside_each_other(symphony: Symphony) -> None:
+    """In either order, also where the part stands already: its last place has it, and a rollback leaves all as it was."""
+    for order in (1, -1):
+        shrub = symphony.entities.add(Shrub(items=[Twig(1), Twig(2)]))
+        twig = shrub.items[0]
+        with pytest.raises(LookupError):
+            async with symphony.transaction("Undone"):
+                shrub.items[0:2] = [[twig], twig][::order]
+                twig.number = 5
+                raise LookupError
+        assert shrub.items == [Twig(1), Twig(2)]
+        assert shrub.items[0] is twig
+        await assert_recorded(symphony, shrub)
+        shrub.items[0:2] = [[twig], twig][::order]
+        assert (shrub.items[1] if order == 1 else shrub.items[1][0]) is twig
+        twig.number = 6
+        await assert_recorded(symphony, shrub)
+
+
 async def test_what_was_taken_out_is_free_until_it_is_put_somewhere(symphony: Symphony) -> None:
     """A list that was replaced shares its parts with the new one, as in plain Python; put back, it takes them."""
     tree = symphony.entities.add(Shrub(items=[Twig(1), Twig(2)]))

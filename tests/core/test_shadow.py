@@ -105,7 +105,7 @@ async def test_what_the_log_does_not_take_stays_dirty(
     crate = symphony.entities.add(Crate(id="a"))
     await symphony.flush()
 
-    def submit(events: Any) -> Any:
+    def submit(events: Any, unplaced: Any = frozenset(), *, apart: bool = False) -> Any:
         raise cause
 
     with monkeypatch.context() as broken:
@@ -133,7 +133,7 @@ async def test_close_says_that_changes_could_not_be_submitted(monkeypatch: pytes
     symphony = await Symphony().setup()
     symphony.entities.add(Crate(id="a"))
 
-    def submit(events: Any) -> Any:
+    def submit(events: Any, unplaced: Any = frozenset(), *, apart: bool = False) -> Any:
         raise NotReadyError("no")
 
     monkeypatch.setattr(symphony.log, "submit", submit)

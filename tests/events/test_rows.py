@@ -33,7 +33,7 @@ from symphony_es.events.rows import (
     time_of,
 )  # fmt: skip
 from symphony_es.events.values import Limits, plain_equal
-from tests.events.plain_data import keys, row_of, row_with_body, texts, values
+from tests.events.plain_data import keys, members, row_of, row_with_body, texts, values
 
 paths = st.lists(keys, min_size=1, max_size=3).map(tuple)
 indexes = st.integers(0, 5)
@@ -43,7 +43,8 @@ changes = st.one_of(
     st.tuples(st.just(SPLICE), paths, indexes, indexes, st.lists(values, max_size=2)),
     st.tuples(st.just(APPEND), paths, values),
     st.tuples(st.just(REMOVE), paths),
-    st.tuples(st.sampled_from([ADD, DISCARD]), paths, values),
+    st.tuples(st.just(ADD), paths, members),
+    st.tuples(st.just(DISCARD), paths, values),
 )
 ids = st.binary(min_size=16, max_size=16)
 numbers = st.one_of(st.none(), st.integers(1, 2**40))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
 import enum
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import pydantic
 import pytest
 
 from symphony_es import Symphony
+from symphony_es.naming import stored_name
 from symphony_es.workflow import step, wait_for_signal
 
 
@@ -222,3 +224,80 @@ async def test_a_model_in_an_ordinary_entity_is_refused_as_before(symphony: Symp
     customer = symphony.entities.add(Customer(id="c"))
     with pytest.raises(UnstorableValueError, match="Answer"):
         customer.notes["a"] = ANSWER
+
+
+def releases(kind: str) -> tuple[Any, type[Any], dict[str, Any]]:
+    """An object of the first release, the class of the second one, and what its fields are then."""
+    if kind == "pydantic":
+
+        class Model1(pydantic.BaseModel):
+            text: str = "t"
+
+        class Model2(pydantic.BaseModel):
+            text: str = "t"
+            more: list[int] = [1]
+
+        return Model1(), Model2, {"text": "t", "more": [1]}
+    make = dataclasses.make_dataclass
+    if kind == "dataclass":
+        return make("Data1", [("text", str, "t")])(), make("Data2", ["text", ("more", int, 1)]), {"text": "t", "more": 1}
+    if kind == "attrs":
+        first = attrs.make_class("Attrs1", {"text": attrs.field(default="t")})
+        return first(), attrs.make_class("Attrs2", {"text": attrs.field(), "more": attrs.field(factory=list)}), {"text": "t", "more": []}
+    if kind == "removed":
+        return make("Gone1", [("text", str, "t"), ("gone", int, 1)])(), make("Gone2", ["text"]), {"text": "t"}
+
+    @dataclass
+    class Normalizing:
+        text: str = "t"
+
+        def __post_init__(self) -> None:
+            self.text = self.text.upper()
+
+    made = Normalizing()
+    made.text = "t"
+    return made, Normalizing, {"text": "t"}
+
+
+@pytest.mark.parametrize("kind", ["pydantic", "dataclass", "attrs", "removed", "same"])
+@pytest.mark.parametrize("place", ["bare", "list", "tuple", "dict"])
+async def test_a_run_whose_values_have_got_other_fields_is_closed_and_goes_on(reopen: Any, kind: str, place: str) -> None:
+    """The difference is reported and adopted before the run's next change; nobody takes it for a change past the library's methods."""
+    value, second, fields = releases(kind)
+    given = {"bare": value, "list": [value], "tuple": (1, value), "dict": {"k": value}}[place]
+
+    async def flow() -> Any:
+        first = await step(give(given), name="give")
+        await wait_for_signal("go")
+        return await step(give(first), name="last")
+
+    async def started() -> Symphony:
+        opened: Symphony = await reopen()
+        opened.workflow(flow)
+        if second is type(value):
+            opened.types.register(second)
+        else:
+            opened.types.alias(stored_name(type(value)), second)
+        return opened
+
+    symphony = await reopen()
+    await symphony.workflows.start(symphony.workflow(flow), run_id="r")
+    while "give" not in (await symphony.workflows.get_run("r")).outputs:
+        await asyncio.sleep(0)
+    for _ in ("it is only looked at", "again"):
+        symphony = await started()
+        report = await symphony.resume()
+        assert [item.entity for item in report.different] == ([] if kind == "same" else ["Workflow:r"])
+        await symphony.create_checkpoint("looked at")
+        await symphony.close()
+    symphony = await started()
+    await symphony.resume()
+    await symphony.workflows.signal("r", "go")
+    (run,) = await symphony.workflows.recover()
+    assert run.status == "completed", run.error
+    made = run.result if place == "bare" else run.result["k"] if place == "dict" else run.result[-1]
+    assert type(made) is second
+    assert {name: getattr(made, name) for name in fields} == fields
+    await symphony.create_checkpoint("done")
+    names = [event.name for event in await symphony.log.read_entity("Workflow:r")]
+    assert names.count("StateAdopted") == (0 if kind == "same" else 1)

@@ -8,7 +8,7 @@ asynchronous generator in a task of its own): from then on it counts nowhere, bu
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -92,13 +92,18 @@ class Standing:
 
 
 class StandingVariable:
-    """A context variable for blocks that may end in another context than they began in, or before a block inside them has ended."""
+    """A context variable for blocks that may end in another context than they began in, or before a block inside them has ended.
 
-    __slots__ = ("_variable",)
+    Attributes:
+        innermost: returns the block that was begun last; it may have ended elsewhere.
+    """
+
+    __slots__ = ("_variable", "innermost")
 
     def __init__(self, name: str) -> None:
         outermost = Standing(NOBODY, None)  # never changed: it lies in nothing and is not left
         self._variable: ContextVar[Standing] = ContextVar(name, default=outermost)
+        self.innermost: Callable[[], Standing] = self._variable.get
 
     def get(self) -> Attribution:
         """Return what the innermost block says that has not ended."""

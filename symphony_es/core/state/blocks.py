@@ -119,10 +119,18 @@ class Recording(_Block):
             if self._entity is not None:
                 self.scope.transaction.draft(self._entity, self.scope, new=True).segment.open = False  # written even if nothing changes
         except BaseException:
-            self._end()
+            self._refuse()
             self.world.lock.release()
             raise
         return self
+
+    def _refuse(self) -> None:
+        """End what has begun and may not go on: its transaction would be open for ever."""
+        if self._scope is not None:
+            self.scope.roll_back()
+            if self._outer:
+                self.scope.transaction.finish()
+        self._end()
 
     def __exit__(self, exception_type: type[BaseException] | None, *rest: object) -> None:
         transaction = self.scope.transaction

@@ -323,8 +323,12 @@ class Membership(Inherited):
         """Whether the running code may take parts and containers from an entity: nobody else may roll changes of it back."""
         if record.world is not self:
             return False
-        scope = scope_of(self) if record.holder is not None else None
-        return record.holder is None or (scope is not None and scope.transaction is record.holder)
+        if record.holder is None:
+            return True
+        scope, owner = scope_of(self), record.block
+        if scope is None or scope.transaction is not record.holder:
+            return False
+        return owner is None or not owner.open or scope.within(owner)
 
     def check_changes(self, record: EntityRecord, changes: Iterable[Change]) -> None:
         """Refuse changes that are to be recorded together where one of them would be refused. Errors are those of `shadow.advance`."""

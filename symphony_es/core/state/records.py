@@ -70,12 +70,11 @@ class Segment:
     def keep(self, change: Change, undo: tuple[Any, ...]) -> None:
         """Record a change; outside transactions it is undone only if it cannot be recorded. Errors are those of `advance`."""
         # By far the most changes set one field to a value that cannot change: for these, what `advance` would do is written out.
-        shadow = self.record.shadow
-        if change[0] is SET and len(change[1]) == 1 and type(change[2]) in SCALARS and shadow is not None:
-            name, value = change[1][0], change[2]
+        shadow, path = self.record.shadow, change[1]
+        if change[0] is SET and len(path) == 1 and type(value := change[2]) in SCALARS and shadow is not None:
             if type(value) in TEXTS and len(value) >= LONG:
-                change = as_extension(shadow.get(name), change)
-            shadow[name] = value
+                change = as_extension(shadow.get(path[0]), change)
+            shadow[path[0]] = value
         elif shadow is None or put_plain(shadow, change) is None:
             change = advance(self.record, change, undo)
         self.changes.append(change)
@@ -189,7 +188,8 @@ class EntityRecord:
                 return scope.sink(self)
         if self.holder is not None:
             raise EntityBusyError(self.key, self.holder.name, "a change outside it")
-        attribution = current_attribution.get()
+        standing = current_attribution.innermost()  # asked for each change: its `get` without the call
+        attribution = standing.value if standing.left is None else current_attribution.get()
         if self.pending and self.adoption is None:
             last = self.pending[-1]
             if last.open and last.attribution is attribution:

@@ -16,7 +16,7 @@ from symphony_es.core.state.left import LeftElsewhere, runner
 from symphony_es.core.state.shadow import advance, order_before, put_plain
 from symphony_es.core.state.tracking.live import kind_of, record_above
 from symphony_es.core.state.tracking.mending import mend, nodes_in, reorder
-from symphony_es.core.state.tracking.places import Move, clone
+from symphony_es.core.state.tracking.places import Move, clone, give_back, is_node
 from symphony_es.errors import EntityBusyError, TransactionEndedError
 from symphony_es.events.changes import LONG, SCALARS, SET, TEXTS, Change, as_extension
 from symphony_es.events.undo import ABSENT, put_back, revert
@@ -290,15 +290,17 @@ class Scope:
             block.roll_back()
         if self.enclosing is not None:
             self.enclosing.inner.pop(self, None)
-        nodes: list[tuple[EntityRecord, Any]] = []
+        nodes: list[Any] = []
         for record, undo, inverse in reversed(self.undo_log):
             if isinstance(inverse, list):
                 revert(inverse)
             elif inverse:
                 inverse[0](*inverse[1:])
             _take_back(record, undo, nodes)
-        for record, node in {id(node): (record, node) for record, node in nodes}.values():
-            mend(record, [node])
+        for node in {id(node): node for node in nodes}.values():
+            owner = record_above(node)  # it may have come to stand elsewhere since it was noted
+            if owner is not None:
+                mend(owner, nodes_in(list(vars(node).values())) if kind_of(node) == "entity" else [node])
         for draft in reversed(self.drafts):
             self.transaction.drop(draft)
         for record in self.born:
@@ -320,24 +322,36 @@ def _order(holder: dict[Any, Any], order: list[Any]) -> None:
     holder.update(items)
 
 
-def _take_back(record: EntityRecord, undo: Undo, nodes: list[tuple[EntityRecord, Any]]) -> None:
+def _take_back(record: EntityRecord, undo: Undo, nodes: list[Any]) -> None:
     """Take one thing back in an object; the nodes that return to it are noted, since their content may have changed meanwhile."""
     function, *arguments = undo
     returning: list[Any] = []
+    free: list[Any] = []
     for at, argument in enumerate(arguments):
         found = nodes_in(argument)
         away = [node for node in found if record_above(node) not in (None, record)]
         if away:  # what has a place in another entity by now stays there
             arguments[at] = _with_copies(argument, away, record)
             found = nodes_in(arguments[at])
-        nodes += [(record, node) for node in found]
+        nodes += found
         returning += found
-    taken = [move.node for argument in arguments if type(argument) is list for move in argument if type(move) is Move]
+        free += [node for node in found if record_above(node) is None]
+    moves = [move for argument in arguments if type(argument) is list for move in argument if type(move) is Move]
+    taken = [node for move in moves for node in (move.node, move.copy)]
+    owner = arguments[0] if function is reorder else getattr(function, "__self__", None)
+    if is_node(owner) and record_above(owner) is not record and kind_of(record.obj) == "entity":
+        nodes.append(record.obj)  # a copy of it stands there, and nobody knows where
+    if is_node(owner) and record_above(owner) not in (None, record):  # what it holds is none of the block's
+        for argument in arguments:
+            if type(argument) is list and any(type(move) is Move for move in argument):
+                give_back(argument, record.world)
+        nodes += taken
+        return
     function(*arguments)
-    owner = getattr(function, "__self__", None)
+    mend(record, free)  # at once: what was done before, and is taken back next, was done to the content that they had then
     if any(node._symphony_owner is not owner for node in returning):  # it stands elsewhere, and a copy of it has come back
-        nodes += [(record, node) for node in (nodes_in(list(vars(owner).values())) if kind_of(owner) == "entity" else nodes_in(owner))]
-    nodes += [(above, node) for node in taken if (above := record_above(node)) is not None]
+        nodes += nodes_in(list(vars(owner).values())) if kind_of(owner) == "entity" else nodes_in(owner)
+    nodes += taken
 
 
 def _with_copies(argument: Any, away: list[Any], record: EntityRecord) -> Any:

@@ -87,7 +87,8 @@ class Transaction:
 
     def draft(self, record: EntityRecord, scope: Scope, *, new: bool = False, name: str | None = None) -> Draft:
         """The draft that a change of an entity belongs to; a new one after a draft of another block or attribution."""
-        attribution = current_attribution.get()
+        standing = current_attribution.innermost()
+        attribution = standing.value if standing.left is None else current_attribution.get()
         latest = self._latest.get(record)
         if (
             latest is not None

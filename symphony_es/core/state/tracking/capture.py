@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.tracking.live import ATOMS, MAX_DEPTH, kind_of, plain_enum, plain_of
 from symphony_es.core.state.tracking.mapped import is_mapped, mapped_names, read_mapped
 from symphony_es.errors import EntityTypeError, UnstorableValueError
-from symphony_es.events.values import Tagged, check_plain
+from symphony_es.events.values import Tagged, check_member, check_plain
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
@@ -184,7 +184,7 @@ def _member(item: Any, world: Membership, path: tuple[Any, ...], depth: int) -> 
         raise UnstorableValueError(
             path, f"a {cls.__qualname__} can change in place and cannot be a member of a set: make the class frozen, or use a list"
         )
-    check_plain({plain} if type(plain) in (Tagged, tuple) else plain, path)
+    check_member(plain, path)
     return plain
 
 

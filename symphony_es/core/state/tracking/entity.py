@@ -188,6 +188,7 @@ def _spec_of(cls: type, kind: str, name: str, state_version: int, upcast: Upcast
 def _install(cls: Any, spec: ClassSpec, setter: Any) -> None:
     cls._symphony_kind = spec.kind
     cls._symphony_spec = spec
+    cls._symphony_at_boundary = getattr(cls, "_symphony_at_boundary", False)  # asked for at each change: found at once where it is set
     cls.__setattr__ = setter
     cls.__delattr__ = _refuse_delete
     install_copying(cls)

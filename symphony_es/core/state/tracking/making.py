@@ -30,7 +30,8 @@ class Making:
     Attributes:
         types: the table that knows the classes.
         unmade: names of classes whose values could not be made, with the reason and what to do.
-        changed: whether a value differs from what is stored: a field was added or left out, a member has another value.
+        changed: whether a value may differ from what is stored: a field was added or left out, a member has another value, or code of the
+            application has made it.
         rebuild: makes objects of foreign classes, where the entity at hand may hold them as values.
         hooked: parts that have a hook, in the order of their making, inner ones first.
     """

@@ -14,7 +14,7 @@ from symphony_es.core.state.tracking.live import UNOWNED, kind_of, locate, own, 
 from symphony_es.core.state.tracking.making import Making, enliven
 from symphony_es.core.state.tracking.places import detach, is_node
 from symphony_es.errors import UnstorableValueError
-from symphony_es.events.paths import value_at
+from symphony_es.events.paths import ABSENT, value_at
 from symphony_es.events.references import find_references
 from symphony_es.events.values import Tagged, plain_equal
 
@@ -43,8 +43,9 @@ def mend(record: EntityRecord, nodes: Iterable[Any]) -> None:
     for node in nodes:
         if type(node) not in UNOWNED and kind_of(node) in ("part", "container"):
             owner, path = locate(node)
-            if owner is record:
-                _fill(node, value_at(record.shadow, path), node._symphony_owner, record.world)
+            plain = value_at(record.shadow, path) if owner is record else ABSENT
+            if plain is not ABSENT:
+                _fill(node, plain, node._symphony_owner, record.world)
 
 
 def reorder(live: Any, plain: dict[Any, Any]) -> None:

@@ -76,6 +76,11 @@ def place(owner: Any, key: Any, live: Any) -> None:
         attributes_of(owner)[key] = live
 
 
+def _at(owner: Any, key: Any) -> Any:
+    """What stands under a key that there is."""
+    return owner[key] if isinstance(owner, (list, dict)) else owner.__dict__[key]
+
+
 def own_new(live: Any, owner: Any, key: Any) -> None:
     """Give a node that nobody owns its place."""
     if is_node(live) and (live._symphony_owner is None or type(live._symphony_owner) is Detached):
@@ -182,6 +187,10 @@ def settle(live: Any, owner: Any, key: Any, world: Membership | None, moves: lis
     was = live._symphony_owner
     if was is not None and was is not owner and moves is not None:
         _leave(live, moves)  # something that was put here just before holds it as well
+    there = _at(owner, key)
+    if there is not live:
+        release(there, owner)  # a copy: what was put here just before has taken it from here
+        place(owner, key, live)
     own(live, owner, key)
     if was is not owner:
         settle_members(live, world, moves)
@@ -191,20 +200,24 @@ def settle_members(holder: Any, world: Membership | None, moves: list[Move] | No
     """Make a node the owner of all that it holds: while it was new, it may have shared that with others. `moves` as in `settle`."""
     nodes = list(_nodes_in(holder))
     last = {id(item): key for key, item in nodes}
+    apart: list[tuple[Any, Any]] = []
     for key, item in nodes:
         was = item._symphony_owner
         record = record_above(was) if was is not None and was is not holder else None
         taken = record is not None and moves is not None and (world is None or world.may_take(record))
         if last[id(item)] != key or (record is not None and not taken):
-            copy = clone(item)
-            place(holder, key, copy)
-            own(copy, holder, key)
+            apart.append((key, item))
+            place(holder, key, None)  # it may hold the holder, until the copy stands here
             continue
         if taken and moves is not None:
             _leave(item, moves)
         own(item, holder, key)
         if record is None:
             settle_members(item, world, moves)
+    for key, item in apart:
+        copy = clone(item)
+        place(holder, key, copy)
+        own(copy, holder, key)
 
 
 def give_back(moves: list[Move], world: Membership | None) -> None:

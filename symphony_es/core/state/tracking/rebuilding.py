@@ -64,6 +64,7 @@ def rebuilt(plain: Tagged, cls: Any, making: Making) -> Any:
         return making.cannot(
             plain, f"{cls.__qualname__} has no declared fields any more: give {plain.name!r} an alias, or upcast the entity"
         )
+    making.changed = True  # code of the application makes it: whether it is what is stored is seen when it is compared
     data, version = plain.data, making.types.version_of(cls)
     if plain.state_version == version:
         fields = {name: revive_with(item, making) for name, item in data.items()}

@@ -38,7 +38,7 @@ from symphony_es.core.state.tracking.places import (
     stands_elsewhere,
     take,
 )
-from symphony_es.core.state.tracking.unrecorded import is_recorded, record_as_it_is, recorded_at, refuse_other
+from symphony_es.core.state.tracking.unrecorded import has_as_many, is_recorded, record_as_it_is, recorded_at, refuse_other
 from symphony_es.errors import DetachedPartError, SymphonyError, UnstorableValueError
 from symphony_es.events.changes import SET, Change
 from symphony_es.events.paths import value_at
@@ -62,16 +62,49 @@ class Site:
 
     __slots__ = ("moves", "node", "path", "record", "recorded", "sink", "world")
 
+    record: EntityRecord | None
+    path: Path
+    world: Membership | None
+    sink: Sink | None
+    recorded: Any  # of a container that is an entity's: what was recorded of it
+
     def __init__(self, node: Any) -> None:
         self.node = node
-        self.record: EntityRecord | None = None
-        self.path: Path = ()
-        self.world: Membership | None = None
-        self.sink: Sink | None = None
-        self.recorded: Any = None  # what was recorded of a container that is an entity's
         self.moves: list[Move] = []
 
     def __enter__(self) -> Self:
+        # Fast path: what `enter_anywhere` does for a container that stands in a field of an entity, as most do. It assumes that the entity
+        # is the owner, that the field holds the container, and that as much was recorded of it. All three are looked at with the lock held;
+        # where one of them does not hold, nothing has been done, and the plain version finds out why.
+        node = self.node
+        owner = node._symphony_owner if type(node)._symphony_kind == "container" else None
+        known = owner.__dict__.get("_symphony_record") if owner is not None and owner._symphony_kind == "entity" else None
+        if known is None:
+            return self.enter_anywhere()
+        record: EntityRecord = known
+        world = record.world
+        world.lock.acquire()
+        entered = False
+        try:
+            name, held, shadow = node._symphony_key, owner.__dict__, record.shadow
+            stands = node._symphony_owner is owner and held.get(name, MISSING) is node
+            if stands and held.get("_symphony_record") is record and shadow is not None:
+                recorded = shadow.get(name)
+                alike = len(recorded) == len(node) if type(recorded) is dict else has_as_many(recorded, node)
+                if alike and not world.restoring:
+                    self.sink = record.sink()
+                    around = world.around(owner) if owner._symphony_at_boundary else world
+                    self.record, self.path, self.recorded, self.world = record, (name,), recorded, around
+                    entered = True
+                    return self
+        finally:
+            if not entered:
+                world.lock.release()
+        return self.enter_anywhere()
+
+    def enter_anywhere(self) -> Self:
+        """Find the entity of the node, lock its world, and have its record say where changes go; else see that it belongs to none."""
+        self.record, self.path, self.world, self.sink, self.recorded = None, (), None, None, None
         record = record_above(self.node)
         while record is not None:
             lock = record.world.lock
@@ -98,7 +131,7 @@ class Site:
 
     def convert(self, value: Any, key: Any) -> tuple[Any, Any]:
         """The live and the plain form of a value that is to stand under `key`; a refusal names entity and path."""
-        if type(value) in ATOMS:
+        if type(value) in ATOMS or (type(value) is str and value.isascii()):
             return value, value
         if type(value) in UNOWNED:
             ((live, plain),) = self._convert_each([(key, value)], [])
@@ -178,6 +211,11 @@ class Site:
                 self.sink.keep(change, undo)
                 undo = _NOTHING
 
+    def keep_one(self, change: Change, undo: Undo) -> None:
+        """The same for one change, which its sink checks."""
+        if self.sink is not None:
+            self.sink.keep(change, undo)
+
     def _check(self, changes: Sequence[Change], undo: Undo) -> None:
         if self.world is None or self.record is None or self.world.restoring:
             return
@@ -234,17 +272,20 @@ def put_back(node: Any, moves: list[Move], left: Iterable[Any], came: Iterable[t
     for live in left:
         if id(live) not in returning:
             release(live, node)
+    apart = [(key, live) for key, live in came if record is not None and stands_elsewhere(live, node)]
+    for key, _ in apart:
+        place(node, key, None)  # somebody has put it elsewhere meanwhile, perhaps into something that holds this node
     for key, live in came:
-        if type(live) in UNOWNED:
+        if type(live) in UNOWNED or (apart and stands_elsewhere(live, node)):
             continue
         if record is None:
             own_new(live, node, key)
-        elif stands_elsewhere(live, node):
-            copy = clone(live)  # somebody has put it elsewhere meanwhile
-            place(node, key, copy)
-            settle(copy, node, key, record.world, None)
         else:
             settle(live, node, key, record.world, None)
+    for key, live in apart:
+        copy = clone(live)
+        place(node, key, copy)
+        settle(copy, node, key, record.world if record is not None else None, None)
     give_back(moves, record.world if record is not None else None)
 
 

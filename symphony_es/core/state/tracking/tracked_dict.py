@@ -101,16 +101,16 @@ class TrackedDict(dict[Any, Any]):
 
         It assumes that such values own nothing, are owned by nobody and bring nobody along, so that no place has to be looked after.
         """
-        old = super().get(key, MISSING)
+        old = dict.get(self, key, MISSING)  # `super()` takes longer
         if type(value) not in UNOWNED or not (old is MISSING or type(old) in UNOWNED) or type(key) not in _KEYS:
             return False
         if type(key) is str and not key.isascii():
             return False  # it may hold what cannot be stored
         live, plain = site.convert(value, key)
-        if site.recorded is not None:
+        if site.recorded is not None and site.recorded.get(key, MISSING) is not old:
             site.expect(old, key)
-        super().__setitem__(key, live)
-        site.keep([(SET, (*site.path, key), plain)], (self._symphony_undo, site.moves, {key: old}))
+        dict.__setitem__(self, key, live)
+        site.keep_one((SET, (*site.path, key), plain), (self._symphony_undo, site.moves, {key: old}))
         return True
 
     def _put(self, given: dict[Any, Any], site: Site) -> None:
@@ -152,7 +152,8 @@ class TrackedDict(dict[Any, Any]):
         return old
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        key = self._new_key(key)
+        if type(key) not in _KEYS:
+            key = self._new_key(key)
         with Site(self) as site:
             if not self._put_plain(key, value, site):
                 self._put({key: value}, site)

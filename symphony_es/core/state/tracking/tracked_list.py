@@ -132,16 +132,16 @@ class TrackedList(list[Any]):
         with Site(self) as site:
             at = len(self)
             live, plain = site.convert(value, at)
-            free = type(live) in UNOWNED
-            if not free:
-                site.replace((), [live])
+            if type(live) in UNOWNED:  # it owns nothing, is owned by nobody and brings nobody along
+                list.append(self, live)
+                site.keep_one((APPEND, site.path, plain), (self._symphony_undo, site.moves, at, at + 1, []))
+                return
+            site.replace((), [live])
             super().append(live)
-            if not free:
-                site.settle([(at, live)])
-            change: Change = (APPEND, site.path, plain) if free or is_small(plain) else (SPLICE, site.path, at, at, [plain])
-            site.keep([change], (self._symphony_undo, site.moves, at, at + 1, []))
-            if not free:
-                site.bring(live)
+            site.settle([(at, live)])
+            change: Change = (APPEND, site.path, plain) if is_small(plain) else (SPLICE, site.path, at, at, [plain])
+            site.keep_one(change, (self._symphony_undo, site.moves, at, at + 1, []))
+            site.bring(live)
 
     def extend(self, values: Iterable[Any], /) -> None:
         """Append all values."""

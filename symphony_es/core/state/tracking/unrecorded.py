@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord
 
-__all__ = ["is_recorded", "record_as_it_is", "recorded_at", "refuse_other"]
+__all__ = ["has_as_many", "is_recorded", "record_as_it_is", "recorded_at", "refuse_other"]
 
 
 def recorded_at(record: EntityRecord, path: Path, node: Any) -> Any:
@@ -43,6 +43,15 @@ def recorded_at(record: EntityRecord, path: Path, node: Any) -> Any:
         for at in (0, -1):  # a heap, or what is sorted, begins otherwise
             refuse_other(record, path, node[at], recorded[at])
     return recorded
+
+
+def has_as_many(recorded: Any, node: Any) -> bool:
+    """Whether `recorded_at` would find nothing, looked at without its explanations; it also says no where it would have to look closer."""
+    cls = type(recorded)
+    if cls is list:
+        size = len(recorded)
+        return size == len(node) and (size == 0 or (node[0] is recorded[0] and node[-1] is recorded[-1]))
+    return (cls is dict or cls is set) and len(recorded) == len(node)
 
 
 def refuse_other(record: EntityRecord, path: Path, held: Any, recorded: Any) -> None:
