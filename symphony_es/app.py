@@ -30,7 +30,6 @@ from symphony_es.core.state.one_at_a_time import OneAtATime
 from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk, open_to_read
 from symphony_es.core.state.past.moments import Moment, read_moment
 from symphony_es.core.state.past.view import PastObjects, StateView
-from symphony_es.core.state.portal import Portal
 from symphony_es.core.state.refresh import refresh
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import RestoreManager, restore_manager
@@ -65,6 +64,7 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.core.state.past.time_travel import TimeTravel
     from symphony_es.core.state.past.versions import Blame, EntityVersion
     from symphony_es.core.state.past.walking import VersionState
+    from symphony_es.core.state.portal import Portal
     from symphony_es.facades.builders import AgentBuilder, TaskBuilder
     from symphony_es.workflow.definitions.builder import WorkflowBuilder
     from symphony_es_projections.audit_trail import AuditTrail
@@ -388,6 +388,8 @@ class Symphony:
         """
         if self._lifetime is not None:
             self._lifetime.check()
+        from symphony_es.core.state.portal import Portal
+
         return Portal()
 
     @classmethod

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-__all__ = ["error_text", "get_logger", "message_of"]
+__all__ = ["error_text", "get_logger", "message_of", "writable"]
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -91,10 +91,15 @@ def get_logger(name: str) -> _Logger:
     return _Logger(name)
 
 
+def writable(text: str) -> str:
+    """Return a text with its lone surrogates as escapes: of an undecodable file name, say; neither a state nor a log line can hold them."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def message_of(error: BaseException) -> str:
-    """Return the message of an error of the application, whose `__str__` may fail itself."""
+    """Return the message of an error of the application, whose `__str__` may fail itself, as text that can be written."""
     try:
-        return str(error)
+        return writable(str(error))
     except Exception as second:  # noqa: BLE001  the error's own __str__ is the application's code
         return f"(its message could not be made: {type(second).__name__})"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from symphony_es.diagnostics import get_logger
+from symphony_es.diagnostics import error_text, get_logger
 
 NAME = "symphony_es.test"
 
@@ -79,3 +79,9 @@ def test_a_line_is_one_line_whatever_its_values_are(caplog: pytest.LogCaptureFix
     (record,) = caplog.records
     assert record.getMessage() == f"something_failed error={shown}"
     assert record.__dict__["error"] == value
+
+
+@pytest.mark.parametrize(("message", "shown"), [("plain", "plain"), ("file \udcff", "file \\udcff"), ("", "")])
+def test_the_text_of_an_error_can_be_written_anywhere(message: str, shown: str) -> None:
+    """Lone surrogates, as in a file name that cannot be decoded, are shown as escapes: a handler could not write them."""
+    assert error_text(ValueError(message)) == f"ValueError: {shown}"

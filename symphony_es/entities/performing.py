@@ -76,7 +76,7 @@ async def perform_task(host: Host, task: Task, agent: Agent | None, model: str |
         except Exception as error:  # noqa: BLE001  a client is the application's code: whatever it raises is put on record
             await _claim(world, task, None)
             with world.recording("TaskFailed"):
-                task.move_to(TaskStatus.FAILED, error=_storable(error_text(error)))
+                task.move_to(TaskStatus.FAILED, error=error_text(error))
             await world.flush(task)
             _log.warning("task_failed", task_id=task.id, error=error_text(error))
             return error
@@ -121,7 +121,3 @@ async def _claim(world: Any, task: Task, agent: Agent | None) -> None:
     if agent is not None:
         await world.claim(agent)
 
-
-def _storable(text: str) -> str:
-    """An error's text may hold anything; lone surrogates are the one thing a state cannot."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

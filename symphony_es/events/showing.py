@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from symphony_es.events.paths import ABSENT
@@ -103,6 +102,8 @@ class Lines(list[_T]):
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], most: int = 200) -> str:
     """A table for a notebook; every cell is escaped."""
+    from html import escape  # late: its table of entities takes milliseconds, and most programs show nothing in a notebook
+
     shown = list(rows)
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in shown[:most])

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from symphony_es.core.state.repair import repair
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.errors import EntityBusyError, EntityNotFoundError
 from symphony_es.events.paths import parse_path
@@ -190,6 +189,8 @@ class Entities:
             ConcurrencyError: somebody else appended meanwhile. In all cases nothing is appended.
             RestorationError: inside a transaction; or the restorer failed: then the entity is repaired, and `load` makes it live.
         """
+        from symphony_es.core.state.repair import repair  # late: few programs ever repair
+
         return await repair(self._symphony, self._symphony.names.key(entity), state, to)
 
     @overload

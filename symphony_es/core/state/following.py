@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from symphony_es.core.state.history import is_system
-from symphony_es.core.state.repair import holders_of
 from symphony_es.core.state.tracking.connect import connect
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityNotFoundError, RestorationError, SymphonyError
@@ -99,6 +98,8 @@ class Following:
         record = world.records.get(key)
         if record is None:
             return
+        from symphony_es.core.state.repair import holders_of  # late: only who follows a log needs it
+
         holders = holders_of(world, record)
         with world.lock:
             world.forget(record)

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from symphony_es.core.state.tracking.entity import entity
-from symphony_es.diagnostics import message_of
+from symphony_es.diagnostics import message_of, writable
 from symphony_es.events.readable import readable
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.runs.thawing import thaw
@@ -213,9 +213,5 @@ def describe_error(error: BaseException, step: str | None) -> dict[str, Any]:
     message = message_of(error)
     lines = "".join(traceback.format_exception(error))
     shown = lines if len(lines) <= MAX_TRACEBACK_CHARS else f"…{lines[-MAX_TRACEBACK_CHARS:]}"
-    return {"type": type(error).__name__, "message": _storable(message), "traceback": _storable(shown), "step": step}
+    return {"type": type(error).__name__, "message": message, "traceback": writable(shown), "step": step}
 
-
-def _storable(text: str) -> str:
-    # Lone surrogates, for example of an undecodable file name, are the one thing in a text that a state cannot hold.
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -84,7 +84,8 @@ class Snapshotter:
         the length of the log.
         """
         self._weight += appended_bytes
-        if self._weight > OVERDUE * self._threshold():
+        # Asked for each submission, so the least threshold first: what it really is takes a look at all snapshots.
+        if self._weight > OVERDUE * FLOOR_BYTES and self._weight > OVERDUE * self._threshold():
             try:
                 asyncio.get_running_loop()
             except RuntimeError:

@@ -93,7 +93,7 @@ class Site:
                 alike = len(recorded) == len(node) if type(recorded) is dict else has_as_many(recorded, node)
                 if alike and not world.restoring:
                     self.sink = record.sink()
-                    around = world.around(owner) if owner._symphony_at_boundary else world
+                    around = world.around(owner) if record.obj._symphony_at_boundary else world
                     self.record, self.path, self.recorded, self.world = record, (name,), recorded, around
                     entered = True
                     return self
