@@ -6,10 +6,11 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from unicodedata import combining, east_asian_width
 
-__all__ = ["brief", "complain", "json_line", "pairs", "progress", "safe", "table"]
+__all__ = ["brief", "complain", "json_line", "pairs", "progress", "safe", "table", "time"]
 
 WIDEST = 60
 _READS_AS_ANOTHER = re.compile(r"""-?\d+(\.\d+)?([eE][+-]?\d+)?\Z|["\[{]|(-|null|true|false)?\Z""")
@@ -36,6 +37,12 @@ def brief(value: Any, widest: int = WIDEST) -> str:
     plain = isinstance(value, str) and _READS_AS_ANOTHER.match(value) is None
     text = safe(value if plain else json.dumps(plain_as_json(value), ensure_ascii=False))
     return text if len(text) <= widest else f"{text[: widest - 1]}…"
+
+
+def time(moment: datetime, *, milliseconds: bool = False) -> str:
+    """A time of the log for people: UTC, and it says so, as the times do that a command line takes."""
+    text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"{text}.{moment.microsecond // 1000:03d}Z" if milliseconds else f"{text}Z"
 
 
 def json_line(value: Mapping[str, Any]) -> None:

@@ -27,9 +27,12 @@ INTRODUCTION = """# The command line
 commands work on a log that another process is writing and in a directory that cannot be written, and they never write to the log
 (SQLite puts its own `-wal` and `-shm` files beside a database that is read).
 
-The log is that of `--state-dir DIR`, else of `SYMPHONY_STATE_DIR`, else the nearest `.symphony` in the working directory or above it.
+The log is that of `--state-dir DIR`, before or after the command, else of `SYMPHONY_STATE_DIR`, else the working directory itself, where a
+log lies in it, else the nearest `.symphony` in the working directory or above it.
 Every command that lists something has `--json`, an object on each line; plain data that JSON has not are written as
 [exporting](exporting.md) says. In tables, a text that reads as a number, as nothing or as a list stands in quotes.
+
+Times are UTC and end in `Z`, those that are shown and those that are given without a zone.
 
 Where a moment is due, a position or a time is taken as such, and `latest` is the head: no checkpoint can have such a name.
 

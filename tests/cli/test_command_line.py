@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from symphony_es import Symphony
 from symphony_es.cli import output
+from symphony_es.core.state.past.moments import read_moment
 from symphony_es.events.paths import ABSENT
 from tests.application import Customer
 from tests.cli.document import EXAMPLES, answer, command_names, make_log, render
@@ -262,7 +265,7 @@ def test_values_of_different_types_look_different(capsys: pytest.CaptureFixture[
 def test_no_log_is_said_with_where_it_was_looked_for(tmp_path: Path) -> None:
     """Nothing is created."""
     (tmp_path / "below").mkdir()
-    for state_dir, said in ((tmp_path / "none", "there is no log in"), (None, "there is no .symphony in")):
+    for state_dir, said in ((tmp_path / "none", "there is no log in"), (None, "and no .symphony in it or above")):
         ended = run("stats", state_dir, cwd=tmp_path / "below")
         assert (ended.returncode, said in ended.stderr) == (4, True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["below"]
@@ -273,6 +276,49 @@ def test_the_nearest_log_above_is_found(tmp_path: Path) -> None:
     asyncio.run(make_log(tmp_path / ".symphony"))
     (tmp_path / "a" / "b").mkdir(parents=True)
     assert "Customer" in run("entities", None, cwd=tmp_path / "a" / "b").stdout
+
+
+def test_the_log_of_the_working_directory_is_found(tmp_path: Path) -> None:
+    """Also where that is the log's directory itself, whatever it is called; one named by the option wins."""
+    asyncio.run(make_log(tmp_path / "state"))
+    asyncio.run(make_log(tmp_path / "other" / ".symphony"))
+    assert "Customer" in run("entities", None, cwd=tmp_path / "state").stdout
+    assert run("stats --json", tmp_path / "other" / ".symphony", cwd=tmp_path / "state").stdout.count("other") == 1
+
+
+@pytest.mark.parametrize("command", ["runs", "entities", "checkpoints", "checkpoints create again", "doctor"])
+def test_the_directory_may_be_named_before_the_command(log: Path, command: str) -> None:
+    """`--state-dir` says the same on either side of the command; the one after it wins."""
+    state = str(log / "state")
+    for words in (
+        f"--state-dir {state} {command}",
+        f"--state-dir={state} {command}",
+        f"--state-dir {log}/none {command} --state-dir {state}",
+    ):
+        ended = run(words, None, cwd=log)
+        assert ended.returncode in (0, 6 if "create" in command else 0), ended
+
+
+def test_times_for_people_say_that_they_are_utc(log: Path) -> None:
+    """As they stand in a table, the command line takes them as moments, whatever the zone of the machine."""
+    for command in (
+        "runs",
+        "run order-1",
+        "log",
+        "tail",
+        "history Customer:ada",
+        "checkpoints",
+        "blame Customer:ada name",
+        "audit --actor ann",
+        "diff 1 2 --events",
+    ):
+        found = re.findall(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[^\s|,\"]*", answer(command, log)[0])
+        assert found, command
+        for text in found:
+            read = read_moment(text)
+            assert text.endswith("Z"), command
+            assert isinstance(read, datetime)
+            assert abs(datetime.now(UTC) - read) < timedelta(hours=1)
 
 
 def test_a_log_in_a_directory_that_cannot_be_written_is_read(log: Path) -> None:

@@ -44,6 +44,74 @@ async def intrude(symphony: Symphony, key: str, version: int) -> None:
     await symphony.log.append([event])
 
 
+class TestTurns:
+    @pytest.mark.parametrize("waiters", [1, 3])
+    @pytest.mark.parametrize("outside", [False, True])
+    @pytest.mark.parametrize("failing", [False, True])
+    async def test_who_waits_for_an_entity_comes_before_who_claims_it_again(
+        self, symphony: Symphony, waiters: int, outside: bool, failing: bool
+    ) -> None:
+        """A task that claims an entity in a loop, its blocks rolled back or not, lets all others have their turns in between."""
+        customer = symphony.entities.add(Customer(id="c", notes={"n": 0}))
+        await symphony.flush()
+        turns = dict.fromkeys(range(waiters), 0)
+
+        async def greedy() -> int:
+            for round_ in range(100):
+                if all(done == 5 for done in turns.values()):
+                    return round_
+                try:
+                    async with symphony.transaction("Greedy", claim=[customer]):
+                        customer.notes["n"] += 1
+                        await asyncio.sleep(0)
+                        if failing:
+                            raise KeyError
+                except KeyError:
+                    pass
+            return 100
+
+        async def modest(number: int) -> None:
+            while turns[number] < 5:
+                if outside:
+                    await symphony.world.claim(customer)
+                    customer.notes["n"] += 1
+                    await symphony.flush()
+                else:
+                    async with symphony.transaction("Modest", claim=[customer]):
+                        customer.notes["n"] += 1
+                turns[number] += 1
+
+        others = asyncio.gather(*(modest(number) for number in turns))
+        rounds = await greedy()
+        await others
+        assert rounds < 100
+        assert await agree(symphony, customer)
+
+    @pytest.mark.parametrize("turns_before", range(6))
+    async def test_a_wait_that_is_given_up_holds_up_nobody(self, symphony: Symphony, turns_before: int) -> None:
+        """Cancelled before it is woken, between that and its turn, or after it: the next claim goes on."""
+        customer = symphony.entities.add(Customer(id="c", notes={"n": 0}))
+        await symphony.flush()
+
+        async def wait() -> None:
+            async with symphony.transaction("Waits", claim=[customer]):
+                customer.notes["n"] += 1
+
+        async with symphony.transaction("Holds", claim=[customer]):
+            customer.notes["n"] += 1
+            waiting = asyncio.create_task(wait())
+            for _ in range(3):
+                await asyncio.sleep(0)
+        for _ in range(turns_before):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        async with asyncio.timeout(10), symphony.transaction("Next", claim=[customer]):
+            customer.notes["n"] += 1
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert not symphony.world._called
+        assert await agree(symphony, customer)
+
+
 class TestThreads:
     async def test_any_mutation_from_threads_leaves_object_and_log_equal(self, symphony: Symphony) -> None:
         """Inserting, popping, removing and sorting at once: the log can be folded, and gives the same."""

@@ -39,7 +39,7 @@ async def checkpoints(given: argparse.Namespace) -> None:
             for entry in entries:
                 output.json_line(entry.as_dict())
             return
-        rows = [(e.id, e.name, e.position, f"{e.created_at:%Y-%m-%d %H:%M:%S}", e.entity_count, output.brief(e.metadata)) for e in entries]
+        rows = [(e.id, e.name, e.position, output.time(e.created_at), e.entity_count, output.brief(e.metadata)) for e in entries]
         output.table(("id", "name", "position", "created", "entities", "metadata"), rows, "no checkpoints")
 
 

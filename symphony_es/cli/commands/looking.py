@@ -146,7 +146,7 @@ def event_row(event: Event) -> tuple[object, ...]:
     more = f", and {len(event.changes) - 4} more" if len(event.changes) > 4 else ""
     return (
         event.position,
-        f"{event.recorded_at:%Y-%m-%d %H:%M:%S.%f}"[:-3],
+        output.time(event.recorded_at, milliseconds=True),
         event.entity_key,
         event.name,
         event.metadata.actor or "",

@@ -21,6 +21,11 @@ __all__ = ["MOMENT", "Parsers", "entity_key", "event_name", "moment", "reading",
 
 MOMENT = "a position, a time (2026-11-23T10:00, UTC unless it says otherwise), the id or name of a checkpoint, or `latest`"
 DATABASE = "events.db"
+STATE_DIR: dict[str, Any] = {
+    "type": Path,
+    "metavar": "DIR",
+    "help": "the log's directory; else SYMPHONY_STATE_DIR, else the working directory, or the nearest .symphony in it or above",
+}
 MOST = 10**15  # more than a log can have, and less than a database refuses
 
 
@@ -29,15 +34,15 @@ class Parsers:
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         parser.set_defaults(run=None)
+        parser.add_argument("--state-dir", **STATE_DIR)
         self._commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def add(self, name: str, run: Callable[[argparse.Namespace], Awaitable[int | None]], about: str, *, writes: bool = False) -> Any:
         """A command with the options that all have; returns its parser."""
         command = self._commands.add_parser(name, help=about, description=about)
         command.set_defaults(run=run)
-        command.add_argument(
-            "--state-dir", type=Path, metavar="DIR", help="the log's directory; else SYMPHONY_STATE_DIR, else the nearest .symphony"
-        )
+        # Without a default of its own, so that it leaves what was given before the command.
+        command.add_argument("--state-dir", default=argparse.SUPPRESS, **STATE_DIR)
         command.add_argument("--json", action="store_true", help="print JSON, an object on each line")
         if writes:
             command.add_argument("--actor", default=f"cli:{os.environ.get('USER', os.getuid())}", help="who does it, for the record")
@@ -58,10 +63,12 @@ def state_dir(given: argparse.Namespace) -> Path:
             raise LogUnavailableError(f"there is no log in {directory} (no {DATABASE})")
         return directory
     here = Path.cwd()
+    if (here / DATABASE).exists():
+        return here
     for directory in (here, *here.parents):
         if (directory / ".symphony" / DATABASE).exists():
             return directory / ".symphony"
-    raise LogUnavailableError(f"there is no .symphony in {here} or above: name the log's directory with --state-dir")
+    raise LogUnavailableError(f"there is no log in {here}, and no .symphony in it or above: name the log's directory with --state-dir")
 
 
 @asynccontextmanager

@@ -62,7 +62,7 @@ def _status(data: dict[str, Any]) -> str:
 
 
 def _time(moment: Any) -> str | None:
-    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment is not None else None
+    return output.time(moment) if moment is not None else None
 
 
 async def run(given: argparse.Namespace) -> None:

@@ -34,6 +34,7 @@ class World(Membership):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._claimants: dict[EntityRecord, list[asyncio.Future[None]]] = {}
+        self._called: dict[EntityRecord, set[asyncio.Future[None]]] = {}  # those woken that have not run since
         self.foreign = ForeignObjects(self)
 
     # -- blocks -------------------------------------------------------------------------------------------------------
@@ -57,7 +58,7 @@ class World(Membership):
         return TransactionBlock(self, name, claim, attribution, data)
 
     async def claim(self, entity: EntityLike) -> None:
-        """Wait until no other transaction claims an entity; inside a transaction, claim it.
+        """Wait until no other transaction claims an entity; inside a transaction, claim it. Those who wait longer come first.
 
         Raises:
             EntityBusyError: the wait would close a circle of transactions that wait for each other, or takes longer than 60 s.
@@ -65,8 +66,15 @@ class World(Membership):
         record = self.record_for(entity)
         scope = open_scope_of(self)
         mine = scope.transaction if scope is not None else None
-        while record.holder is not None and record.holder is not mine:
-            await self._wait_for(record, mine)
+        waited = False
+        while record.holder is not mine:
+            if record.holder is not None:
+                await self._wait_for(record, mine)
+                waited = True
+            elif not waited and self._is_called(record):
+                await asyncio.sleep(0)  # else a task that claims it again and again would always be before those that it has woken
+            else:
+                break
         if record.is_compared:
             self.foreign.hand([record.obj])
             self.foreign.before_claim(record)
@@ -93,16 +101,34 @@ class World(Membership):
         except TimeoutError:
             raise EntityBusyError(record.key, holder.name, f"{claimant} (waited {CLAIM_TIMEOUT_S:.0f} s)") from None
         finally:
+            with self.lock:
+                called = self._called.get(record)
+                if called is not None:
+                    called.discard(future)
+                    if not called:
+                        del self._called[record]
             if mine is not None:
                 mine.waiting_for.discard(record)
+
+    def _is_called(self, record: EntityRecord) -> bool:
+        """Whether tasks of this loop have been woken for an entity and have not run since; they run within the next turns of the loop."""
+        if record not in self._called:
+            return False
+        loop = asyncio.get_running_loop()
+        with self.lock:
+            return any(future.get_loop() is loop for future in self._called.get(record, ()))
 
     def wake_claimants(self, records: Iterable[EntityRecord]) -> None:
         """Let those go on who wait for entities that have been released."""
         for record in records:
             for future in self._claimants.pop(record, ()):
                 loop = future.get_loop()
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(_wake, future)
+                if loop.is_closed():
+                    continue
+                with self.lock:  # a wait that is given up takes its future out with the lock, after the future is done
+                    if not future.done():
+                        self._called.setdefault(record, set()).add(future)
+                loop.call_soon_threadsafe(_wake, future)
 
     def raise_generation(self, entity: EntityLike) -> None:
         """Note, with the changes of the present block, that an entity is taken back: what it does from now on is another generation."""
