@@ -455,7 +455,7 @@ class Symphony:
         data: Any = None,
         actor: str | None = None,
         reason: str | None = None,
-        claim: Iterable[EntityLike] = (),
+        claim: Iterable[EntityLike] | None = (),
         **user: Any,
     ) -> TransactionBlock:
         """`async with symphony.transaction("InvoicePaid", actor="alice"):` names what happens in the block and appends it at once.

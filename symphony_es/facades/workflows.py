@@ -301,6 +301,9 @@ class Workflows(RunRequests):
             return given.definition
         if isinstance(given, (WorkflowDefinition, CodeWorkflow, Mapping)):
             return as_definition(given)
+        if inspect.isroutine(given):
+            name = getattr(given, "__qualname__", repr(given))
+            raise ConfigurationError(f"{name} is a plain function: put @symphony.workflow before it, and start what that gives")
         named = self._named(given) if isinstance(given, str) else None
         return named if named is not None else get_entity(self._symphony.world, StoredDefinition, _TYPE, given).definition
 

@@ -261,7 +261,7 @@ async def test_tasks_and_threads_of_a_block_hand_to_it(symphony: Symphony, kind:
 
 
 async def test_of_an_object_that_two_blocks_were_handed_nobody_can_tell_whose_change_it_is(symphony: Symphony) -> None:
-    """It is booked on nobody and kept; with `claim=` it is the claimant's. What changed before the second was handed it is the first's."""
+    """It is booked on nobody and kept; with `claim=` it is the claimant's. Handing it to the second books and claims nothing."""
     deed = symphony.entities.add(PlainDeed("a"))
     await symphony.flush()
     async with symphony.transaction("First", actor="ann") as _:
@@ -272,7 +272,7 @@ async def test_of_an_object_that_two_blocks_were_handed_nobody_can_tell_whose_ch
                 assert symphony.entities.get("PlainDeed:a").status == "first"
 
         await asyncio.create_task(reader(), context=_empty())
-    assert await last(symphony, deed) == ("First", "ann", None, [("status", "first")])
+    assert await last(symphony, deed) == ("PlainDeedChanged", None, None, [("status", "first")])
 
     looked, changed = asyncio.Event(), asyncio.Event()
 

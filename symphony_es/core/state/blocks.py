@@ -85,6 +85,17 @@ class _Block:
         self.scope.merge()
 
 
+def _tell(error: BaseException | None, left: list[str]) -> None:
+    """Say with what a block has failed of that objects were not put back."""
+    for key in left:
+        note = (
+            f"{key} was not put back: blocks beside each other were handed it, and whose changes it has cannot be told; "
+            "claim=[obj] keeps them apart"
+        )
+        if error is not None and note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+
+
 def _reset(token: Token[Scope | None]) -> bool:
     """Take a scope back; False where that is not possible, because it was entered in another context."""
     try:
@@ -132,17 +143,17 @@ class Recording(_Block):
                 self.scope.transaction.finish()
         self._end()
 
-    def __exit__(self, exception_type: type[BaseException] | None, *rest: object) -> None:
+    def __exit__(self, exception_type: type[BaseException] | None, exception: BaseException | None, traceback: object) -> None:
         transaction = self.scope.transaction
         try:
             if exception_type is None:
                 try:
                     self.world.record_foreign(self.scope.handed, enclosing=False)
-                except BaseException:
-                    self._undo()
+                except BaseException as error:
+                    self._undo(error)
                     raise
             if exception_type is not None:
-                self._undo()
+                self._undo(exception)
             elif not self._outer:
                 self._merge()
             else:
@@ -152,28 +163,31 @@ class Recording(_Block):
                 transaction.finish()
             self._end()
             self.world.lock.release()
+            self.world.foreign.settle_mixed()
 
     def _submit(self, transaction: Transaction) -> None:
         try:
             self.event_ids = self.world.outbox.submit_drafts(transaction)
-        except BaseException:
+        except BaseException as error:
             if not transaction.submitted:
+                self.world.foreign.mix(self.scope.handed, enclosing=False)
                 transaction.fail()
-                self.world.reset_foreign(self.scope.handed, enclosing=False)
+                _tell(error, self.world.reset_foreign(self.scope.handed, enclosing=False))
             raise
 
-    def _undo(self) -> None:
+    def _undo(self, error: BaseException | None) -> None:
         if not self.scope.transaction.ended:
+            self.world.foreign.mix(self.scope.handed, enclosing=False)
             self.scope.roll_back()
-            self.world.reset_foreign(self.scope.handed, enclosing=False)
+            _tell(error, self.world.reset_foreign(self.scope.handed, enclosing=False))
 
 
 class TransactionBlock(_Block):
     """`async with symphony.transaction(...)`: awaits its commit; an exception inside appends nothing and puts objects back."""
 
-    def __init__(self, world: World, name: str | None, claim: Iterable[Any], attribution: dict[str, Any], data: Any = None) -> None:
+    def __init__(self, world: World, name: str | None, claim: Iterable[Any] | None, attribution: dict[str, Any], data: Any = None) -> None:
         super().__init__(world, name, data, attribution)
-        self._claim = list(claim)
+        self._claim = list(claim if claim is not None else ())
 
     def __enter__(self) -> NoReturn:
         raise ConfigurationError(f"a transaction awaits its commit: write `async with symphony.transaction({self.name!r}):`")
@@ -192,27 +206,29 @@ class TransactionBlock(_Block):
         try:
             for target in self._claim:
                 await self.world.claim(target)
-        except BaseException:
-            self._abandon()
+        except BaseException as error:
+            self._abandon(error)
             raise
         return self.scope.transaction
 
-    def _abandon(self) -> None:
+    def _abandon(self, error: BaseException | None) -> None:
         transaction = self.scope.transaction
         undone = not (transaction.ended or transaction.submitted)
         if undone:
+            self.world.foreign.mix(self.scope.handed)
             with self.world.lock:
                 self.scope.roll_back()
-            self.world.reset_foreign(self.scope.handed)
+            _tell(error, self.world.reset_foreign(self.scope.handed))
         with self.world.lock:
             if self._outer:
                 transaction.finish()
             self._end()
+        self.world.foreign.settle_mixed()
 
-    async def __aexit__(self, exception_type: type[BaseException] | None, *rest: object) -> None:
+    async def __aexit__(self, exception_type: type[BaseException] | None, exception: BaseException | None, traceback: object) -> None:
         transaction = self.scope.transaction
         if exception_type is not None:
-            self._abandon()
+            self._abandon(exception)
             return
         if not self._outer:
             try:
@@ -220,10 +236,11 @@ class TransactionBlock(_Block):
                 self._check_said()
                 with self.world.lock:
                     self._merge()
-            except BaseException:
-                self._abandon()
+            except BaseException as error:
+                self._abandon(error)
                 raise
             self._end()
+            self.world.foreign.settle_mixed()
             return
         try:
             self.world.record_foreign(self.scope.handed)
@@ -233,13 +250,14 @@ class TransactionBlock(_Block):
             with self.world.lock:
                 ticket = self.world.outbox.submit_transaction(transaction)
                 transaction.ended = True  # what is changed from here on is no part of it
-        except BaseException:
-            self._abandon()
+        except BaseException as error:
+            self._abandon(error)
             raise
         self._end()
         transaction.ticket = ticket
         if ticket is None:
             transaction.finish()
+            self.world.foreign.settle_mixed()
             return
         await self._settle(ticket)
 
@@ -261,25 +279,27 @@ class TransactionBlock(_Block):
         except asyncio.CancelledError:
             ticket.add_done_callback(self._settle_late)
             raise
-        except SymphonyError:
-            self._put_back()
+        except SymphonyError as error:
+            self._put_back(error)
             raise
         self._conclude()
 
     def _settle_late(self, ticket: Any) -> None:
         try:
             ticket.result()
-        except SymphonyError:
-            self._put_back()
+        except SymphonyError as error:
+            self._put_back(error)
         else:
             self._conclude()
 
-    def _put_back(self) -> None:
+    def _put_back(self, error: BaseException) -> None:
+        self.world.foreign.mix(self.scope.handed)
         with self.world.lock:
             self.scope.transaction.fail()
-        self.world.reset_foreign(self.scope.handed, claimed=True)
+        _tell(error, self.world.reset_foreign(self.scope.handed, claimed=True))
         with self.world.lock:
             self.scope.transaction.finish()
+        self.world.foreign.settle_mixed()
 
     def _conclude(self) -> None:
         with self.world.lock:
@@ -287,3 +307,4 @@ class TransactionBlock(_Block):
                 self.world.outbox.settle()
             finally:
                 self.scope.transaction.finish()
+        self.world.foreign.settle_mixed()

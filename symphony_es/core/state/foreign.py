@@ -3,6 +3,8 @@
 Such an object does not track itself, so nothing tells who changed it. The rule: a block, and an attempt at a step, compares the
 objects that it was handed in its own context (`add`, `get`, `find`, `load`, `all`, `record`, `claim=`), and puts back no others. All
 others are compared by the public `flush`, `create_checkpoint`, `close` and `record`, and what is found there is never booked on a run.
+An object that blocks beside each other were handed, that none of them claims, and that differs at the end of one is *mixed* until all of
+them have ended: whose changes it has cannot be told, so they are booked on nobody, and no rollback takes them back.
 Objects are read without the world's lock: what reads them may be the application's code.
 """
 
@@ -17,7 +19,7 @@ from symphony_es.core.state.attribution import NOBODY, Attribution, acting_attri
 from symphony_es.core.state.restore import EntityRestorer
 from symphony_es.core.state.tracking.live import entities_in
 from symphony_es.core.state.tracking.shape import Shape, put_back, shape_of
-from symphony_es.core.state.transactions import Handed, Transaction, current_scope, open_scope_of
+from symphony_es.core.state.transactions import Handed, current_scope, open_scope_of
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import RestorationError, SymphonyError
 from symphony_es.events.diff import diff
@@ -42,6 +44,7 @@ class ForeignObjects:
         self.world = world
         self._recorded = 0  # counts what is recorded and put back
         self._holders: dict[EntityRecord, list[Handed]] = {}  # the open blocks and steps that each was handed to
+        self._mixed: set[EntityRecord] = set()  # whose changes nobody can tell, until no open block or step has them
 
     # -- handing ------------------------------------------------------------------------------------------------------
 
@@ -58,7 +61,8 @@ class ForeignObjects:
     def hand(self, objects: Iterable[Any], *, compare: bool = True, on_record: bool = False) -> None:
         """Keep in mind that the running block or step was handed objects; those that track themselves are none of its business.
 
-        What is found changed in one at this moment is not the block's: it is booked on the block that had it before, or on nobody.
+        What is found changed in one that nobody else has is not the block's: it is booked on nobody. Of one that another block has,
+        nothing is booked or claimed here, since that would keep from then on what both change for the one alone.
 
         Args:
             compare: False when the caller compares them itself, or has just read them.
@@ -109,13 +113,20 @@ class ForeignObjects:
 
     def _settle(self, record: EntityRecord) -> None:
         """Record what changed in an object before it is handed out; what cannot be read is left to the comparison that follows."""
-        others = self._holders.get(record, ())
+        if record in self._holders or record.holder is not None:
+            return
         try:
-            if not others and record.holder is None:
+            with _outside(NOBODY):
+                self._compare(record)
+        except SymphonyError as error:
+            logger.debug("foreign_object_unreadable", entity=record.key, error=str(error))
+
+    def before_claim(self, record: EntityRecord) -> None:
+        """The running block is about to claim an object: what it and others have changed so far is nobody's, what follows its own."""
+        holder = self.holder()
+        try:
+            if holder is not None and record.holder is None and self._is_mixed(record, holder):
                 with _outside(NOBODY):
-                    self._compare(record)
-            elif len(others) == 1 and record.holder in (None, others[0].transaction):
-                with others[0].resumed():
                     self._compare(record)
         except SymphonyError as error:
             logger.debug("foreign_object_unreadable", entity=record.key, error=str(error))
@@ -136,13 +147,14 @@ class ForeignObjects:
         finally:
             current_step.reset(token)
             self.release(handed)
+            self.settle_mixed()
 
     # -- comparing ----------------------------------------------------------------------------------------------------
 
     def record_handed(self, holder: Handed, *, enclosing: bool = True) -> None:
         """Record, for the running block or step, what changed in the objects that it was handed.
 
-        An object that others were handed as well, and that nobody claims, cannot be told whose change it has: it is booked on nobody.
+        What a mixed object has is booked on nobody; where a transaction has recorded something of it before, once that has ended.
 
         Args:
             enclosing: also what the blocks around it were handed.
@@ -152,13 +164,14 @@ class ForeignObjects:
         """
         failures: list[SymphonyError] = []
         for record in holder.reach() if enclosing else list(holder.records):
-            if self._is_excluded(record, holder.transaction):
+            if self._is_excluded(record):
                 continue
             try:
-                if record.holder is None and self._is_shared(record, holder):
-                    with _outside(NOBODY):
-                        self._compare(record)
-                else:
+                if self._is_mixed(record, holder):
+                    if record.holder is None:
+                        with _outside(NOBODY):
+                            self._compare(record)
+                elif record.holder in (None, holder.transaction):
                     self._compare(record)
             except SymphonyError as error:
                 failures.append(error)
@@ -178,10 +191,13 @@ class ForeignObjects:
         own = set() if step is None or step.transaction is not None else set(step.records)
         failures: list[SymphonyError] = []
         for record in self.world.foreign_records():
-            if record.holder is not None or self._is_excluded(record, None):
+            if record.holder is not None or self._is_excluded(record):
                 continue
             try:
-                if record in own:
+                if record in self._mixed or (record in own and step is not None and self._is_mixed(record, step)):
+                    with _outside(NOBODY):
+                        self._compare(record)
+                elif record in own:
                     self._compare(record)
                 elif record not in self._holders:
                     with _outside(acting_attribution.get()):
@@ -191,19 +207,88 @@ class ForeignObjects:
         return failures
 
     @staticmethod
-    def _is_excluded(record: EntityRecord, transaction: Transaction | None) -> bool:
-        return record.manual or record.broken is not None or record.closed is not None or record.holder not in (None, transaction)
+    def _is_excluded(record: EntityRecord) -> bool:
+        return record.manual or record.broken is not None or record.closed is not None
 
-    def _is_shared(self, record: EntityRecord, holder: Handed) -> bool:
-        """Whether an object was handed to others too: not to blocks around or inside the one at hand, or of the same transaction."""
-        mine = holder.transaction
+    # -- mixed objects ------------------------------------------------------------------------------------------------
+
+    def settle_mixed(self) -> None:
+        """A block, step or transaction has ended: record what mixed objects have, where no transaction keeps them any more."""
+        for record in list(self._mixed):
+            if record.holder is not None:
+                continue  # its transaction's end comes here again
+            if not self._is_excluded(record):
+                try:
+                    with _outside(NOBODY):
+                        self._compare(record)
+                except SymphonyError as error:  # the next flush raises it
+                    logger.warning("foreign_object_unreadable", entity=record.key, error=str(error))
+            with self.world.lock:
+                if record not in self._holders:
+                    self._mixed.discard(record)
+
+    def mix(self, holder: Handed, *, enclosing: bool = True) -> None:
+        """Before a rollback, while what is known of the objects is as the block left it: find out which of them are mixed."""
+        for record in holder.reach() if enclosing else list(holder.records):
+            if not self._is_excluded(record):
+                self._is_mixed(record, holder, unreadable=True)
+
+    def _is_mixed(self, record: EntityRecord, holder: Handed, *, unreadable: bool | None = None) -> bool:
+        """Whether an object has changes of which nobody can tell whether they are those of the block at hand.
+
+        Args:
+            unreadable: what to answer where it cannot be read; else that is raised.
+        """
+        mine, theirs = holder.transaction, record.holder
+        if theirs is not None and record in theirs.claimed and (theirs is mine or not theirs.ended):
+            return False  # whoever claims an object has it alone
+        if theirs is not None and record.born is not None:
+            return False  # it comes and goes with the transaction that has added it
+        if record in self._mixed:
+            return True
+        if theirs in (None, mine) and not self._is_shared(record, holder):
+            return False
+        try:
+            state = self.world.capture(record.obj, record.reference)
+        except SymphonyError:
+            if unreadable is None:
+                raise
+            differs = unreadable
+        else:
+            with self.world.lock:
+                differs = bool(diff(record.shadow, state))
+        if differs:
+            logger.warning("foreign_object_mixed", entity=record.key, advice="claim=[obj] keeps blocks apart")
+            with self.world.lock:
+                self._mixed.add(record)
+        return differs
+
+    def _is_shared(self, record: EntityRecord, holder: Handed, *, within: bool = False) -> bool:
+        """Whether an object was handed to others too, but for blocks around or inside the one at hand.
+
+        Args:
+            within: count those of its own transaction as well, which are booked on the same one.
+        """
+        mine = holder.transaction if not within else None
         beside = (other for other in self._holders.get(record, ()) if mine is None or other.transaction is not mine)
         return any(not (other.encloses(holder) or holder.encloses(other)) for other in beside)
+
+    # -- one object ---------------------------------------------------------------------------------------------------
 
     def record(self, record: EntityRecord, announce: Callable[[], AbstractContextManager[Any]] | None) -> None:
         """Compare one object for the running code; see `World.record`."""
         self.hand([record.obj], compare=False, on_record=True)
-        self._compare(record, announce)
+        holder = self.holder()
+        mixable = holder is not None and record.is_compared and record.holder in (None, holder.transaction)
+        if not (mixable and holder is not None and not self._is_excluded(record) and self._is_mixed(record, holder)):
+            self._compare(record, announce)
+            return
+        if record.holder is None:
+            with _outside(NOBODY):
+                self._compare(record)
+        if announce is not None:
+            with self.world.lock, announce():
+                """The event says what the caller has to say; what has changed may be another one's."""
 
     def _compare(self, record: EntityRecord, announce: Callable[[], AbstractContextManager[Any]] | None = None) -> None:
         """Record the difference between an object and its last known state, here and now.
@@ -241,22 +326,28 @@ class ForeignObjects:
 
     # -- putting back -------------------------------------------------------------------------------------------------
 
-    def put_back(self, holder: Handed, *, enclosing: bool = True, claimed: bool = False) -> None:
+    def put_back(self, holder: Handed, *, enclosing: bool = True, claimed: bool = False) -> list[str]:
         """After a rollback: put the objects that a block was handed back to their last known state.
 
-        One that others were handed as well, and that nobody claims, stays as it is: what is in it may be theirs.
+        A mixed one stays as it is: what is in it may be another block's. So does one that a block beside it in the same transaction has.
 
         Args:
             enclosing: also what the blocks around it were handed.
             claimed: only what its transaction claims: the block is over, and others may have changed the rest.
+
+        Returns:
+            the keys of those that were not put back.
         """
+        left: list[str] = []
         for record in holder.reach() if enclosing else list(holder.records):
             if not record.is_compared or record.broken is not None or record.closed is not None:
                 continue
-            if record.holder is not holder.transaction and (claimed or record.holder is not None):
-                continue
-            if record.holder is None and self._is_shared(record, holder):
+            mine = record.holder is holder.transaction
+            if record in self._mixed and not (mine and record in holder.transaction_claims()):
                 logger.warning("foreign_object_not_put_back", entity=record.key)
+                left.append(record.key)
+                continue
+            if not mine and (claimed or record.holder is not None):
                 continue
             with self.world.lock:
                 self._recorded += 1
@@ -266,6 +357,10 @@ class ForeignObjects:
             except SymphonyError:
                 unchanged = False  # it holds something that cannot be stored: the reason of many a rollback
             if unchanged:
+                continue
+            if self._is_shared(record, holder, within=True) and not self._is_shared(record, holder):
+                logger.warning("foreign_object_not_put_back", entity=record.key)
+                left.append(record.key)
                 continue
             shape = holder.records.get(record) or holder.inherited.get(record)
             try:
@@ -277,6 +372,7 @@ class ForeignObjects:
                 failure = RestorationError(f"a rollback could not put {record.key} back: {error!r}")
                 failure.__cause__ = error
                 self.world.outbox.mark_broken(record, failure)
+        return left
 
 
 def _nothing() -> None:

@@ -6,8 +6,6 @@ so that what a block has done can be taken back in strict reverse order. When a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +126,10 @@ class Handed:
         """The block's transaction; a step's attempt has none."""
         return self.scope.transaction if self.scope is not None else None
 
+    def transaction_claims(self) -> set[EntityRecord]:
+        """What the block's transaction was told to claim."""
+        return self.scope.transaction.claimed if self.scope is not None else set()
+
     def has(self, record: EntityRecord) -> bool:
         """Whether it, or a block around it, was handed an object."""
         holder: Handed | None = self
@@ -147,17 +149,6 @@ class Handed:
     def reach(self) -> list[EntityRecord]:
         """What it and the blocks around it were handed."""
         return [*self.records] if self.outer is None else [*self.records, *self.outer.reach()]
-
-    @contextmanager
-    def resumed(self) -> Iterator[None]:
-        """Whatever is recorded in this block belongs to the block that this was handed to."""
-        scope = current_scope.set(self.scope)
-        attribution = current_attribution.set(self.attribution)
-        try:
-            yield
-        finally:
-            current_attribution.reset(attribution)
-            current_scope.reset(scope)
 
 
 class Scope:

@@ -26,6 +26,7 @@ class Transaction:
 
     Attributes:
         ended: whether its end has come: nothing can be changed in it any more.
+        claimed: the entities that it was told to claim, besides those it has by changing them.
         submitted: whether its events have been submitted, so that only a failed commit takes them back.
     """
 
@@ -34,6 +35,7 @@ class Transaction:
         self.name = name
         self.drafts: list[Draft] = []
         self.records: dict[EntityRecord, int] = {}
+        self.claimed: set[EntityRecord] = set()
         self.waiting_for: set[EntityRecord] = set()
         self.outermost: Scope | None = None
         self.ended = False

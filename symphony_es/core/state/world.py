@@ -51,7 +51,9 @@ class World(Membership):
         record = self.record_for(entity) if entity is not None and not self.restoring else None
         return Recording(self, event_name, data, record, attribution)
 
-    def transaction(self, name: str | None, *, claim: Iterable[EntityLike] = (), data: Any = None, **attribution: Any) -> TransactionBlock:
+    def transaction(
+        self, name: str | None, *, claim: Iterable[EntityLike] | None = (), data: Any = None, **attribution: Any
+    ) -> TransactionBlock:
         """An asynchronous block, appended when it ends; see `Symphony.transaction`. Without a name its events are named by type."""
         return TransactionBlock(self, name, claim, attribution, data)
 
@@ -75,9 +77,11 @@ class World(Membership):
                 break
         if record.is_compared:
             self.foreign.hand([record.obj])
+            self.foreign.before_claim(record)
         if mine is not None:
             with self.lock:
                 mine.take(record)
+                mine.claimed.add(record)
 
     async def _wait_for(self, record: EntityRecord, mine: Transaction | None) -> None:
         holder = record.holder
@@ -185,9 +189,9 @@ class World(Membership):
         if handed.records or (enclosing and handed.outer is not None):
             self.foreign.record_handed(handed, enclosing=enclosing)
 
-    def reset_foreign(self, handed: Handed, *, enclosing: bool = True, claimed: bool = False) -> None:
+    def reset_foreign(self, handed: Handed, *, enclosing: bool = True, claimed: bool = False) -> list[str]:
         """Put the objects that a block was handed back to their last known state; see `ForeignObjects.put_back`."""
-        self.foreign.put_back(handed, enclosing=enclosing, claimed=claimed)
+        return self.foreign.put_back(handed, enclosing=enclosing, claimed=claimed)
 
     def reset(self, record: EntityRecord, state: dict[str, Any]) -> None:
         """Put an object of a foreign class into a state; references become live objects."""

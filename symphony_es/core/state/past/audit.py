@@ -143,9 +143,12 @@ class Audit:
 
         Raises:
             PositionNotFoundError: there is no such event.
-            ConfigurationError: a limit below 1.
+            ConfigurationError: a limit below 1, or a position that is not a whole number.
         """
         _check_limit(limit)
+        _check_conditions(None, position)
+        if position is None:
+            raise ConfigurationError("a position is a whole number, not None")
         if self._settle is not None:
             await self._settle()
         root = decode_row(await self.log.row_at(position))

@@ -281,6 +281,8 @@ def _set_node_field(node: Any, name: str, new: Any) -> None:
 def _set_id(node: Any, new: Any) -> None:
     record = node.__dict__.get("_symphony_record")
     if record is not None:
+        if type(new) is str and new == attributes_of(node).get("id"):
+            return  # it is what it was
         raise AttributeError(f"the id of {record.key} cannot change: remove the entity and add a new one")
     if new != "":
         check_entity_id(new)
