@@ -45,6 +45,8 @@ def main() -> int:
     chosen = parser.parse_args()
     begun, operations, checks, failed, refused = time.monotonic(), 0, 0, 0, Counter[str]()
     for seed in range(chosen.first, chosen.first + chosen.programs):
+        if (seed - chosen.first) % 500 == 499:
+            print(f"{seed - chosen.first} programs, {failed} failed, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
         try:
             program = asyncio.run(run_one(seed, chosen.operations))
         except Failed as error:
