@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from symphony_es import Symphony
@@ -444,6 +444,10 @@ class Program:
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32))
+@example(44904)  # a node that was held twice in a list, of which one place is another one's
+@example(2346)
+@example(5802)
+@example(69123)
 def test_random_programs_of_blocks(seed: int) -> None:
     """Nested blocks, rolled back at random, over nested parts, lists, dicts and sets: object == shadow == fold, and a rollback is exact."""
 

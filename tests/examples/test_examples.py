@@ -22,7 +22,7 @@ def run_example(example: Path | str, cwd: Path, *arguments: str) -> list[str]:
     command = [sys.executable, "-W", "error", str(EXAMPLES / example), *arguments]
     ended = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "Error" not in ended.stderr, ended.stderr
+    assert "Traceback" not in ended.stderr, ended.stderr
     return ended.stdout.splitlines()
 
 

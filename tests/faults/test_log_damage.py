@@ -68,7 +68,7 @@ def flips(size: int, rng: random.Random, more: int) -> Iterator[tuple[int, int]]
 def test_every_byte_of_the_database(scratch: Path) -> None:
     """All rows, and those of each entity: as they were, or refused; a shorter log does not match its anchor.
 
-    A damaged index may hide the last events of an entity from `read_entity`; the check after an unclean end finds that.
+    A damaged index may hide events of an entity from `read_entity`; the comparison of index and table at opening finds that.
     """
     recorder = write_log(scratch / "events.db")
     original = recorder.read(0)
@@ -103,7 +103,7 @@ def read_damaged(path: Path, original: Sequence[Row]) -> str:
         for number in range(ENTITIES):
             key = f"E:{number}"
             own, expected = recorder.read_entity(key), [row for row in original if row[1] == key]
-            if own != expected[: len(own)]:
+            if [row for row in expected if row in own] != own:
                 return f"silent: altered rows of {key}"
             if own != expected:
                 recorder.verify_pages()

@@ -295,7 +295,7 @@ class Program:
         self.outcome.checks += 1
         await self.symphony.flush()
         view = await self.symphony.at("latest")
-        for kind, pairs, fields in (("Box", self.boxes, BOX_FIELDS), ("Gauge", self.gauges, GAUGE_FIELDS)):
+        for kind, pairs, fields in (("model.Box", self.boxes, BOX_FIELDS), ("Gauge", self.gauges, GAUGE_FIELDS)):
             for name, pair in pairs.items():
                 folded, plain = state_form(view.get(f"{kind}:{name}"), fields), form(pair.plain, top=True)
                 if folded != plain:
@@ -306,7 +306,7 @@ class Program:
         report = await self.symphony.resume()
         if report.unrestored or report.different:
             raise Failed(f"the resume reports {report}")
-        for kind, pairs in (("Box", self.boxes), ("Gauge", self.gauges)):
+        for kind, pairs in (("model.Box", self.boxes), ("Gauge", self.gauges)):
             for name, pair in pairs.items():
                 restored, plain = form(self.symphony.entities.get(f"{kind}:{name}"), top=True), form(pair.plain, top=True)
                 if restored != plain:

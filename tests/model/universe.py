@@ -43,7 +43,7 @@ class Line:
     inner: Line | None = None
 
 
-@entity
+@entity(type="model.Box")
 class Box:
     id: str = ""
     number: int = 0

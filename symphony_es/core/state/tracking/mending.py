@@ -6,11 +6,12 @@ is not known. So their content is compared, and only what differs is made anew: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from operator import is_not
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.connect import connect
-from symphony_es.core.state.tracking.live import UNOWNED, kind_of, locate, own, plain_of, record_above
+from symphony_es.core.state.tracking.live import MISSING, UNOWNED, kind_of, locate, own, plain_of, record_above
 from symphony_es.core.state.tracking.making import Making, enliven
 from symphony_es.core.state.tracking.places import detach, is_node
 from symphony_es.errors import UnstorableValueError
@@ -62,19 +63,18 @@ def _fill(live: Any, plain: Any, owner: Any, world: Membership) -> Any:
     if kind in ("part", "container") and live._symphony_owner is not owner:
         return made_of_plain(plain, world)
     if kind == "part" and type(plain) is Tagged and plain.kind == "part" and live._symphony_spec.fields == tuple(plain.data):
-        for name, item in plain.data.items():
-            _stand(live, live.__dict__, name, _fill(live.__dict__.get(name), item, live, world))
+        fields = _filled(live, plain.data.items(), live.__dict__, world)
+        for name, member in fields.items():
+            _stand(live, live.__dict__, name, member)
         return live
     if kind == "container":
         if isinstance(live, list) and type(plain) is list:
-            if len(live) != len(plain) or any(_fill(one, item, live, world) is not one for one, item in zip(live, plain, strict=True)):
-                members = [
-                    _fill(live[at], item, live, world) if at < len(live) else made_of_plain(item, world) for at, item in enumerate(plain)
-                ]
+            members = list(_filled(live, enumerate(plain), dict(enumerate(live)), world).values())
+            if len(live) != len(members) or any(map(is_not, live, members)):
                 _refill_list(live, members)
             return live
         if isinstance(live, dict) and type(plain) is dict:
-            items = {key: _fill(live[key], item, live, world) if key in live else made_of_plain(item, world) for key, item in plain.items()}
+            items = _filled(live, plain.items(), live, world)
             if list(live) != list(items) or any(live[key] is not item for key, item in items.items()):
                 _refill_dict(live, items)
             return live
@@ -84,6 +84,24 @@ def _fill(live: Any, plain: Any, owner: Any, world: Membership) -> Any:
                 set.update(live, [made_of_plain(item, world) for item in plain])
             return live
     return live if _is(live, plain, world) else made_of_plain(plain, world)
+
+
+def _filled(owner: Any, plain: Iterable[tuple[Any, Any]], held: Mapping[Any, Any], world: Membership) -> dict[Any, Any]:
+    """What stands under each key of an owner: what is held there, with its content put right, or a new one.
+
+    A node that is held twice stands in the first of the two places: it can have one content.
+    """
+    members: dict[Any, Any] = {}
+    seen: set[int] = set()
+    for key, item in plain:
+        live = held.get(key, MISSING)
+        if live is MISSING or id(live) in seen:
+            members[key] = made_of_plain(item, world)
+            continue
+        if is_node(live):
+            seen.add(id(live))
+        members[key] = _fill(live, item, owner, world)
+    return members
 
 
 def _is(live: Any, plain: Any, world: Membership) -> bool:
