@@ -9,8 +9,16 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
+from symphony_es.core.state.restore import restore_manager
 
 Opener = Callable[..., Awaitable[Symphony]]
+
+
+@pytest.fixture(autouse=True)
+def own_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test declares or registers in the process is gone after it: another test may have a type of that name."""
+    for table in ("_default", "_explicit"):
+        monkeypatch.setattr(restore_manager, table, dict(getattr(restore_manager, table)))
 
 
 @pytest.fixture
