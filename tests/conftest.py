@@ -15,10 +15,17 @@ Opener = Callable[..., Awaitable[Symphony]]
 
 
 @pytest.fixture(autouse=True)
-def own_types(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test declares or registers in the process is gone after it: another test may have a type of that name."""
+def own_types(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test has the types of its own module and of modules that are not tests; what it declares itself is gone after it."""
+    here = request.module.__name__
     for table in ("_default", "_explicit"):
-        monkeypatch.setattr(restore_manager, table, dict(getattr(restore_manager, table)))
+        known = {name: one for name, one in getattr(restore_manager, table).items() if not _of_another_test(one, here)}
+        monkeypatch.setattr(restore_manager, table, known)
+
+
+def _of_another_test(restorer: Any, here: str) -> bool:
+    module: str = getattr(restorer.restored_class, "__module__", here)
+    return module.rpartition(".")[2].startswith("test_") and module != here
 
 
 @pytest.fixture
