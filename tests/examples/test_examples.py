@@ -22,7 +22,8 @@ def run_example(example: Path | str, cwd: Path, *arguments: str) -> list[str]:
     command = [sys.executable, "-W", "error", str(EXAMPLES / example), *arguments]
     ended = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "Traceback" not in ended.stderr, ended.stderr
+    others = [line for line in ended.stderr.splitlines() if not line.startswith("workflow_failed ")]  # a step fails there on purpose
+    assert not any("Error" in line or "Traceback" in line for line in others), ended.stderr
     return ended.stdout.splitlines()
 
 
