@@ -23,8 +23,10 @@ from symphony_es.errors import (
 )
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunControl, RunStopped
+from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK
 from symphony_es.workflow.engine.hooks import HookChain, Stage
 from symphony_es.workflow.engine.runner import Runner, StepFailure
+from symphony_es.workflow.engine.timeline import generations_of
 from symphony_es.workflow.language.templates import render
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
@@ -41,6 +43,9 @@ __all__ = ["CLEANUP", "Drive", "runs_around"]
 
 CLEANUP = "cleanup"
 """What the addresses of clean-up steps begin with."""
+
+EVENTS_OF_A_BEGINNING = 2
+"""A new run's first events: it was created, and it has begun."""
 
 runs_around: ContextVar[tuple[str, ...]] = ContextVar("symphony_es_runs_around", default=())
 """Ids of the runs that the running code is part of, and which therefore cannot end before it does."""
@@ -71,6 +76,7 @@ class Drive:
         self._value: Any = None
         self._steps: asyncio.Task[None] | None = None
         self._failed_beside: tuple[str, ...] = ()
+        self._generations = NEVER_TAKEN_BACK
 
     async def wait_for_steps(self, timeout_s: float) -> bool:
         """Whether the steps have ended by themselves within so many seconds."""
@@ -98,10 +104,12 @@ class Drive:
         runs_around.set((*runs_around.get(), self.run.id))
         await self._turns.take()
         with attributed(run_id=self.run.id, step=None, attempt=None, cause=None):
-            if self.run.status is WorkflowStatus.CANCELLING:
-                self.begun.set()
-            else:
+            going = self.run.status is not WorkflowStatus.CANCELLING
+            if going:
                 await self._begin(prepare)
+            self._generations = await generations_of(self._symphony, self.run)  # of a new run too: its id may have been another's
+            self.begun.set()
+            if going:
                 await self._go_through(self._run_definition(self._runner(self.control)))
             await self._world.flush(self.run)  # what a failing last hook left on record
             if self.run.status is WorkflowStatus.CANCELLING:  # nothing is awaited after this look at it when it is not
@@ -110,7 +118,8 @@ class Drive:
 
     async def _begin(self, prepare: Callable[[], None]) -> None:
         first = self.run.started_at is None
-        if self._world.record_of(self.run) is not None:
+        new = self._world.record_of(self.run) is None
+        if not new:
             await self._world.claim(self.run)
         with self._world.recording("WorkflowCreated"):
             prepare()
@@ -119,7 +128,10 @@ class Drive:
                 self.run.move("resume", self._clock.now())
         self._stage = "run_started" if first else "run_resumed"
         await self._world.flush(self.run)
-        self.begun.set()
+        if new and self._world.record_for(self.run).version > EVENTS_OF_A_BEGINNING:
+            # A removed run, or one that a rewind has taken away, had this id: what was done under its keys is not this run's.
+            with self._world.recording("WorkflowIdReused", entity=self.run):
+                self._world.raise_generation(self.run)
 
     def _forgive(self) -> None:
         """What a failed run failed of is tried again, with all attempts that it is allowed."""
@@ -267,7 +279,7 @@ class Drive:
         return self._runner(self.control)
 
     def _runner(self, control: RunControl) -> Runner:
-        return Runner(self._symphony, self.run, self._hooks, control, self._turns, self._clock, self._children)
+        return Runner(self._symphony, self.run, self._hooks, control, self._turns, self._clock, self._children, self._generations)
 
     @staticmethod
     async def _tell(runner: Runner, stage: Stage, error: dict[str, Any] | None = None) -> None:

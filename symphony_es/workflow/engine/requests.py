@@ -201,17 +201,10 @@ class RunRequests:
             IllegalTransitionError: the run executes, or has not begun. Nothing has been appended.
             ConfigurationError: the run has not begun such a step. Nothing has been appended.
         """
-
-        def check() -> None:
-            run.check("retry")
-            self.active.refuse(run)
-
-        check()
-        await take_back(self._symphony, run, step, self.clock.now(), check)
-        going = self.active.get(run)  # another call may have taken it up by now
-        return await self.active.join(
-            going or self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s))
-        )
+        run.check("retry")
+        with self.active.hold(run):
+            await take_back(self._symphony, run, step, self.clock.now(), self.children)
+        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
 
     async def fork(
         self,
