@@ -267,7 +267,7 @@ async def test_cancelling_reaches_failed_child_runs(symphony: Symphony, work: Wo
     run = await begun(symphony, {"name": "w", "steps": steps})
     assert run.status == {"failed": "failed", "waiting": "running"}[parent]
     deepest, others = run.children[f"fan/kid {depth}"], []
-    while "kid 1" != deepest.name:
+    while deepest.name != "kid 1":
         others.append(deepest)
         (deepest,) = deepest.children.values()
     assert (deepest.status, run.children["fan/bare"].status) == ("failed", "failed")

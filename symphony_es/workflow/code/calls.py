@@ -19,11 +19,13 @@ from symphony_es.workflow.code.flow import Call, Strand, current_strand
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import Step
+from symphony_es.workflow.engine.bodies import is_failure, run_body
 from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.kinds.sleep import SleepStep
 from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
 from symphony_es.workflow.kinds.wait import WaitStep
 from symphony_es.workflow.runs.context import RunContext
+from symphony_es.workflow.runs.failures import describe_error
 
 if TYPE_CHECKING:
     from symphony_es.workflow.code.workflow import CodeWorkflow
@@ -241,20 +243,21 @@ async def gather(*coroutines: Awaitable[Any], name: str = "gather", return_excep
         strand = Strand(around.flow, f"{base}/{place}")
         strand.enter()
         current_strand.set(strand)
+        task = asyncio.current_task()
         try:
-            results[place] = await coroutines[place]
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # Nobody has cancelled this task: the coroutine's own code raised it, which is a failure like any other.
-            results[place] = StepFailedError(strand.name, "CancelledError", "its own code has cancelled it")
-            if not return_exceptions:
-                raise results[place] from error
+            results[place] = await run_body(_awaited, coroutines[place])
         except Exception as error:
             if not return_exceptions:
                 raise
             results[place] = error
+        except BaseException as error:
+            if not is_failure(error, task):
+                raise
+            # It must not leave the strand's task as it is: a SystemExit would end the event loop, a CancelledError be taken for a request.
+            told = describe_error(error, None)
+            results[place] = StepFailedError(strand.name, told["type"], told["message"])
+            if not return_exceptions:
+                raise results[place] from error
         strand.ended = True
 
     try:
@@ -312,6 +315,10 @@ class _CallStep(Step):
             return await self.call()
         finally:
             _context.reset(token)
+
+
+async def _awaited(awaitable: Awaitable[T]) -> T:
+    return await awaitable
 
 
 async def _run(call: Call, made: Step) -> Any:

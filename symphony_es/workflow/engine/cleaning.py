@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import CleanupUnfinishedError
-from symphony_es.workflow.engine.runner import Runner, StepFailure
+from symphony_es.workflow.engine.bodies import StepFailure
+from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.runs.cleanup import CLEANUP, failed_for_good, is_open, own_children
+from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
-from symphony_es.workflow.runs.run import Workflow, describe_error
+from symphony_es.workflow.runs.run import Workflow
 
 if TYPE_CHECKING:
     from symphony_es.workflow.definitions.steps import Step

@@ -17,17 +17,15 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import (
     DeadlineExceededError,
     EntityOutOfStepError,
-    ExpressionError,
-    LimitExceededError,
     StepFailedError,
-    UnstorableValueError,
 )
+from symphony_es.workflow.engine.bodies import StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.cleaning import Cleaning
 from symphony_es.workflow.engine.control import RunControl, RunStopped
 from symphony_es.workflow.engine.hooks import HookChain, Stage
 from symphony_es.workflow.engine.reopening import forget_cancelled_children
-from symphony_es.workflow.engine.runner import Runner, StepFailure
+from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.language.templates import render
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
@@ -159,8 +157,9 @@ class Drive:
     async def _run_code(self, runner: Runner) -> Any:
         from symphony_es.workflow.code.flow import run_flow  # it stands above the engine, which only calls it
 
+        task = asyncio.current_task()
         try:
-            return await run_flow(runner, self._symphony.flows)
+            return await run_body(run_flow, runner, self._symphony.flows)
         except StepFailure:
             raise
         except StepFailedError as error:
@@ -169,7 +168,9 @@ class Drive:
             raise StepFailure(description, error) from error
         except EntityOutOfStepError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not is_failure(error, task):
+                raise
             raise StepFailure(describe_error(error, None), error) from error
 
     async def _go_through(self, steps: Coroutine[Any, Any, None]) -> None:
@@ -205,7 +206,7 @@ class Drive:
 
     async def _watch(self, steps: Coroutine[Any, Any, None], deadline: datetime | None) -> BaseException | None:
         """Awaits the steps; gives what ended them early: a failure or a request. Other errors are raised."""
-        self._steps = asyncio.get_running_loop().create_task(steps, name=f"steps of run {self.run.id}")
+        self._steps = StepsTask(unclosed(steps, None), name=f"steps of run {self.run.id}")
         tasks: list[asyncio.Task[None]] = [self._steps]
         if deadline is not None:
             tasks.append(asyncio.get_running_loop().create_task(self._enforce_deadline(deadline)))
@@ -240,6 +241,7 @@ class Drive:
         """Completes the run, unless it was paused or is to be cancelled; gives the error when its `output` cannot be made."""
         run = self.run
         template = run.definition.output
+        task = asyncio.current_task()
         await self._children.cancel_abandoned(run)
         try:
             value = self._value if template is None else thaw(render(template, TemplateScope(Frame(run, steps=run.definition.plan))))
@@ -250,7 +252,9 @@ class Drive:
                 if value is not None:
                     run.returned = value
                 run.move("complete", self._clock.now())
-        except (ExpressionError, UnstorableValueError, LimitExceededError) as error:
+        except BaseException as error:  # classes of the application are asked for values of theirs
+            if isinstance(error, EntityOutOfStepError) or not is_failure(error, task):
+                raise
             return describe_error(error, None)
         await self._tell(runner, "run_completed")
         return None

@@ -217,8 +217,8 @@ class RunRequests:
         branches of a parallel or map, keep theirs. A signal that a dropped step took is not sent again: it waits anew. Waits for
         the run's end as `execute_workflow` does.
 
-        At the address of a clean-up step (`cleanup/…`, `undo/…`) the clean-up goes on, and never the main line: that step is done again, and
-        what has not completed is tried again; other clean-up steps that have completed are not repeated.
+        At the address of a clean-up step (`cleanup/…`, `undo/…`) the clean-up goes on, and never the main line: that step is done again,
+        and what has not completed is tried again; other clean-up steps that have completed are not repeated.
 
         Args:
             run: failed, paused, completed, cancelled or interrupted.
