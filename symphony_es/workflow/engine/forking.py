@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.errors import ConfigurationError
-from symphony_es.workflow.engine.generations import UNDO
-from symphony_es.workflow.engine.past import address_of, past_at, past_before_step
+from symphony_es.workflow.engine.past import past_at, past_before_step
 from symphony_es.workflow.engine.timeline import FORK_EVENT
+from symphony_es.workflow.runs.cleanup import in_cleanup
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["fork_run"]
 
-_SECOND_PHASE = ("cleanup/", UNDO)
 _SHARED = ("definition_data", "attempts", "outputs", "failures", "progress", "scopes", "signals", "calls")
 """What a fork takes over as it was. Its status, moments and links are its own."""
 
@@ -28,7 +27,7 @@ async def fork_run(
     symphony: Host, run: Workflow, at: str | int, changes: Mapping[str, Any], run_id: str, metadata: Mapping[str, Any], now: datetime
 ) -> Workflow:
     """See `WorkflowEngine.fork`."""
-    if isinstance(at, str) and address_of(run, at).startswith(_SECOND_PHASE):
+    if isinstance(at, str) and in_cleanup(at):
         raise ConfigurationError(
             f"{at!r} is a clean-up step of run {run.id}, and a fork goes on with the main line: fork at one of its steps, "
             "or do the clean-up again with retry_from"

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-__all__ = ["NEVER_TAKEN_BACK", "UNDO", "Generations", "prefixes"]
+from symphony_es.workflow.runs.cleanup import UNDO
 
-UNDO = "undo/"
-"""What the address of an undo begins with; the address of the step that it undoes follows."""
+__all__ = ["NEVER_TAKEN_BACK", "Generations", "prefixes"]
+
+_UNDO_OF = f"{UNDO}/"
 
 
 class Generations:
@@ -35,7 +36,7 @@ class Generations:
         largest = max(raised.get("", 0), raised.get(address, 0))
         for above in prefixes(address):
             largest = max(largest, raised.get(above, 0))
-        return max(largest, self.of(address[len(UNDO) :])) if address.startswith(UNDO) else largest
+        return max(largest, self.of(address[len(_UNDO_OF) :])) if address.startswith(_UNDO_OF) else largest
 
 
 NEVER_TAKEN_BACK = Generations(MappingProxyType({}))
