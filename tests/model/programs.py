@@ -266,7 +266,7 @@ class Program:
         return Pair(live, plain)
 
     def _note_loose(self, target: Pair) -> None:
-        """Remember what a node holds that is changed while it stands nowhere: that change is nobody's, so a rollback may make its members anew."""
+        """Remember what a node holds that is changed while it stands nowhere: nobody's change, so a rollback may make its members anew."""
         if is_node(target.plain) and not any(place.node.plain is target.plain for place in self.places()):
             self._loose += [node for node in nodes_below(target.live) if node is not target.live]
 
