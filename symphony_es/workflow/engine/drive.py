@@ -28,7 +28,6 @@ from symphony_es.workflow.engine.hooks import HookChain, Stage
 from symphony_es.workflow.engine.reopening import forget_cancelled_children
 from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.engine.timeline import generations_of
-from symphony_es.workflow.language.templates import render
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.thawing import thaw
@@ -248,6 +247,11 @@ class Drive:
         self.control.ask("deadline")
         self._force()
 
+    def _rendered(self, template: Any) -> Any:
+        from symphony_es.workflow.language.templates import render  # late: only texts in definitions need the language
+
+        return thaw(render(template, TemplateScope(Frame(self.run, steps=self.run.definition.plan))))
+
     async def _complete(self, runner: Runner) -> dict[str, Any] | None:
         """Completes the run, unless it was paused or is to be cancelled; gives the error when its `output` cannot be made."""
         run = self.run
@@ -255,7 +259,7 @@ class Drive:
         task = asyncio.current_task()
         await self._children.cancel_abandoned(run)
         try:
-            value = self._value if template is None else thaw(render(template, TemplateScope(Frame(run, steps=run.definition.plan))))
+            value = self._value if template is None else self._rendered(template)
             await self._world.claim(run)
             if run.status is not WorkflowStatus.RUNNING:
                 return None
