@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.errors import CleanupUnfinishedError
 from symphony_es.workflow.engine.bodies import StepFailure
 from symphony_es.workflow.engine.runner import Runner
-from symphony_es.workflow.runs.cleanup import CLEANUP, failed_for_good, is_open, own_children
+from symphony_es.workflow.runs.cleanup import CLEANUP, cleaned_with, failed_for_good, is_open
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.run import Workflow
@@ -79,7 +79,7 @@ class Cleaning:
             if failed_for_good(run, address):
                 failure = run.failures[address]
                 return {"type": failure["type"], "message": failure["message"], "traceback": "", "step": address}
-        open_children = ", ".join(child.id for child in own_children(run) if is_open(child))
+        open_children = ", ".join(child.id for child in cleaned_with(run) if is_open(child))
         if open_children:
             return describe_error(CleanupUnfinishedError(run.id, f"child runs: {open_children}"), None)
         return None

@@ -194,10 +194,11 @@ class Drive:
             failure = stopped.description
         elif stopped is not None and self.control.request == "deadline":
             failure = describe_error(DeadlineExceededError(run.id, run.deadline), None)
-            await self._children.cancel_all(run)
         runner = self._runner(self.control)
         if failure is None and stopped is None:
             failure = await self._complete(runner)
+        if failure is not None:
+            await self._children.end_all(run)
         await self._world.claim(run)
         if run.status is WorkflowStatus.CANCELLING:
             return
@@ -257,7 +258,7 @@ class Drive:
         run = self.run
         template = run.definition.output
         task = asyncio.current_task()
-        await self._children.cancel_abandoned(run)
+        await self._children.end_all(run)
         try:
             value = self._value if template is None else self._rendered(template)
             await self._world.claim(run)

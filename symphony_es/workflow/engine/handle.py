@@ -99,6 +99,7 @@ class RunHandle(Generic[R_co]):
             RunCancelledError: it was cancelled.
             RunInterruptedError: it was interrupted, for example by a rewind; it can be resumed.
             EntityOutOfStepError: the log could not append; the cause says why.
+            DeadlockError: a step of this run, or of one that this run waits for, asks for it; at once, with the circle.
         """
         async with asyncio.timeout(timeout_s if timeout_s is not None else timeout):
             await self._engine.wait_until(self.run, ENDED)
@@ -141,7 +142,7 @@ class RunHandle(Generic[R_co]):
     async def _news(self, head: int) -> None:
         """Returns when the log has grown beyond a position, or the run has ended."""
         grown = asyncio.ensure_future(self._symphony.log.wait_for(head + 1))
-        end = asyncio.ensure_future(self._engine.wait_until(self.run, ENDED))
+        end = asyncio.ensure_future(self._engine.active.watch(self.run, ENDED))
         try:
             await asyncio.wait({grown, end}, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -13,7 +13,7 @@ from symphony_es.events.values import copy_plain
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.engine.active import INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
-from symphony_es.workflow.engine.children import GRACE_S, ChildRuns
+from symphony_es.workflow.engine.children import GRACE_S, PAUSED, ChildRuns
 from symphony_es.workflow.engine.clock import Clock, SystemClock
 from symphony_es.workflow.engine.control import StopRequest
 from symphony_es.workflow.engine.creation import DefinitionLike, as_definition
@@ -24,10 +24,10 @@ from symphony_es.workflow.engine.hooks import HookChain
 from symphony_es.workflow.engine.missing import check_complete
 from symphony_es.workflow.engine.reopening import retry_cleanup
 from symphony_es.workflow.engine.retrying import take_back
+from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
 from symphony_es.workflow.runs.cleanup import in_cleanup
 from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -107,12 +107,18 @@ class RunRequests:
         Raises:
             IllegalTransitionError: the run is not running. Nothing has been appended.
         """
-        run.check("pause")
-        await self._record(run, "WorkflowPaused", lambda: run.move("pause", self.clock.now()), lambda: run.check("pause"), ask="pause")
-        if run.id in runs_around.get():
+        await self._pause(run, None)
+
+    async def pause_with_parent(self, run: Workflow) -> None:
+        """Pause a child run because its parent is paused; it goes on with its parent. See `pause`."""
+        await self._pause(run, PAUSED)
+
+    async def _pause(self, run: Workflow, with_parent: str | None) -> None:
+        below = await pause_run(self, self._symphony, run, with_parent)
+        if self.active.is_part_of(run):
             return  # its end is not for a part of it to wait for; it pauses its child runs then
-        active = self.active.get(run)
-        stopped = [asyncio.wait({active.task})] if active is not None else []
+        tasks = {active.task for each in (run, *below) if (active := self.active.get(each)) is not None}
+        stopped = [asyncio.wait(tasks)] if tasks else []
         await asyncio.gather(self.children.pause_all(run), *stopped)
 
     async def cancel(self, run: Workflow, *, grace_s: float = GRACE_S, cleanup: bool = True) -> None:
@@ -134,7 +140,14 @@ class RunRequests:
             RunsInProgressError: a step did not stop within 30 s after it was cancelled.
             RunInterruptedError, EntityOutOfStepError: the run was interrupted meanwhile, or the log could not append.
         """
-        await self._request_cancel(run, cleanup=cleanup)
+        await self._cancel(run, grace_s, cleanup=cleanup)
+
+    async def cancel_with_parent(self, run: Workflow, *, grace_s: float = GRACE_S, cleanup: bool = True) -> None:
+        """Cancel a child run because its parent ends or is taken back. See `cancel`."""
+        await self._cancel(run, grace_s, cleanup=cleanup, with_parent=True)
+
+    async def _cancel(self, run: Workflow, grace_s: float, *, cleanup: bool, with_parent: bool = False) -> None:
+        await request_cancel(self, run, cleanup=cleanup, with_parent=with_parent)
         while run.status is WorkflowStatus.CANCELLING or self.active.get(run) is not None:
             active = self.active.get(run)
             if active is None:  # nothing drives it, or what did had looked at its status for the last time
@@ -148,29 +161,6 @@ class RunRequests:
             await self.active.ended(active)
             if run.status is not WorkflowStatus.CANCELLING:
                 return
-
-    async def _request_cancel(self, run: Workflow, *, cleanup: bool) -> None:
-        """Puts the request on record, unless the run is being cancelled in this way already."""
-        ends = {"ends": WorkflowStatus.CANCELLED.value, **({} if cleanup else {"skipped": True})}
-
-        def begin() -> None:
-            run.move("cancel", self.clock.now())
-            run.cleanup = ends
-
-        def change() -> None:
-            run.cleanup = {**thaw(run.cleanup), **ends}
-
-        def check() -> None:
-            if run.status is not WorkflowStatus.CANCELLING:  # it has ended by now
-                run.check("cancel")
-
-        if run.status is not WorkflowStatus.CANCELLING:
-            run.check("cancel")
-            await self._record(run, "WorkflowCancelRequested", begin, lambda: run.check("cancel"), ask="cancel")
-        elif not cleanup and run.cleanup is not None and not run.cleanup.get("skipped"):
-            await self._record(run, "WorkflowCleanupSkipped", change, check, ask="cancel")
-        elif run.cleanup is not None and run.cleanup["ends"] != ends["ends"]:  # it cleans up because it has failed
-            await self._record(run, "WorkflowCancelRequested", change, check)
 
     @staticmethod
     async def _stop_steps(active: ActiveRun, grace_s: float, *, cleanup: bool) -> None:
@@ -200,7 +190,7 @@ class RunRequests:
             else:
                 run.signals[name] = [kept]
 
-        await self._record(run, "WorkflowSignalReceived", receive, lambda: run.check("signal"), data={"name": name})
+        await self.record(run, "WorkflowSignalReceived", receive, lambda: run.check("signal"), data={"name": name})
 
     async def retry_from(
         self,
@@ -327,7 +317,7 @@ class RunRequests:
             with self._symphony.world.recording("WorkflowDeadlineSet"):
                 run.deadline = self.clock.now() + timedelta(seconds=deadline_s)
 
-    async def _record(
+    async def record(
         self,
         run: Workflow,
         event_name: str,
@@ -352,7 +342,7 @@ class RunRequests:
         if ask is not None and current_scope.get() is not None:
             token = current_scope.set(None)
             try:
-                return await self._record(run, event_name, change, check, data=data, ask=ask)
+                return await self.record(run, event_name, change, check, data=data, ask=ask)
             finally:
                 current_scope.reset(token)
         await world.claim(run)
@@ -380,4 +370,4 @@ class RunRequests:
             run.name = definition.name
             run._definition = definition
 
-        await self._record(run, "WorkflowDefinitionChanged", change, lambda: self.active.refuse(run), data=found.to_dict())
+        await self.record(run, "WorkflowDefinitionChanged", change, lambda: self.active.refuse(run), data=found.to_dict())
