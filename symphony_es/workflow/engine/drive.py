@@ -70,7 +70,7 @@ class Drive:
         self._stage: Stage = "run_started"
         self._value: Any = None
         self._steps: asyncio.Task[None] | None = None
-        self._failed_beside: tuple[str, ...] = ()
+        self._failed_beside: list[str] = []
 
     async def wait_for_steps(self, timeout_s: float) -> bool:
         """Whether the steps have ended by themselves within so many seconds."""
@@ -124,13 +124,11 @@ class Drive:
     def _forgive(self) -> None:
         """What a failed run failed of is tried again, with all attempts that it is allowed."""
         step = self.run.error["step"] if self.run.error is not None else None
-        if step is None or step not in self.run.failures:
-            return
         if self.run.definition.code is not None:
             # Failures on record are raised again, since the code may have dealt with them; with those that ended the run it has not.
             for address in [address for address, failure in self.run.failures.items() if address == step or failure.get("open")]:
                 del self.run.failures[address]
-        else:
+        elif step in self.run.failures:
             self.run.failures[step]["count"] = 0
 
     async def _run_definition(self, runner: Runner) -> None:
@@ -142,19 +140,20 @@ class Drive:
             await runner.run_sequence(Frame(self.run, steps=definition.plan))
 
     async def _run_code(self, runner: Runner) -> Any:
-        from symphony_es.workflow.code.flow import run_flow  # it stands above the engine, which only calls it
+        from symphony_es.workflow.code.flow import run_flow, steps_behind  # it stands above the engine, which only calls it
 
         try:
             return await run_flow(runner, self._symphony.flows)
         except StepFailure:
             raise
         except StepFailedError as error:
-            self._failed_beside = error.beside
+            self._failed_beside = steps_behind(error)
             description = {**describe_error(error, error.step), "type": error.error_type, "message": error.message}
             raise StepFailure(description, error) from error
         except EntityOutOfStepError:
             raise
         except Exception as error:
+            self._failed_beside = steps_behind(error)
             raise StepFailure(describe_error(error, None), error) from error
 
     async def _go_through(self, steps: Coroutine[Any, Any, None]) -> None:
@@ -248,6 +247,9 @@ class Drive:
         frame = Frame(run, f"{CLEANUP}/", run.definition.cleanup_plan, Frame(run, steps=run.definition.plan))
         failure: dict[str, Any] | None = None
         runner = self._anew()
+        if run.definition.code is not None and run.attempts:
+            failure = await self._clean_up_code(runner)
+            runner = self._anew()
         for step in frame.steps:
             try:
                 await runner.run_step(step, frame.prefix + step.id, frame)
@@ -260,6 +262,16 @@ class Drive:
                 run.error = dict(failure)
             run.move("end_cancelled", self._clock.now())
         await self._tell(runner, "run_cancelled", failure)
+
+    async def _clean_up_code(self, runner: Runner) -> dict[str, Any] | None:
+        """Lets the `except` and `finally` of a run's function do what they have to; gives the error where they fail."""
+        from symphony_es.workflow.code.flow import clean_up_flow  # it stands above the engine, which only calls it
+
+        try:
+            await clean_up_flow(runner, self._symphony.flows)
+        except StepFailure as error:
+            return error.description
+        return None
 
     def _anew(self) -> Runner:
         """A runner that no earlier request or failure stops."""
