@@ -15,6 +15,7 @@ from typing import Any, TypeVar, overload
 
 from symphony_es.errors import ConfigurationError, NotRegisteredError
 from symphony_es.naming import AllowedModules
+from symphony_es.raised import raised_in_thread
 
 __all__ = ["NamedCallables", "ServiceRegistry", "invoke"]
 
@@ -160,16 +161,20 @@ async def invoke(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """
     if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004 - not a test for callability
         return await fn(*args, **kwargs)
-    result = await asyncio.to_thread(partial(_without_stop_iteration, fn, *args, **kwargs))
+    result = await asyncio.to_thread(partial(_for_a_future, fn, *args, **kwargs))
     return await result if inspect.isawaitable(result) else result
 
 
-def _without_stop_iteration(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    # A future refuses a StopIteration, so one that leaves the function would leave the caller waiting for ever.
+def _for_a_future(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    # A future refuses a StopIteration, so one that leaves the function would leave the caller waiting for ever; and the GeneratorExit of a
+    # future closes the coroutines that await it.
     try:
         return fn(*args, **kwargs)
-    except StopIteration as error:
-        raise RuntimeError(f"{getattr(fn, '__qualname__', fn)} raised StopIteration") from error
+    except (StopIteration, GeneratorExit) as error:
+        raise RuntimeError(f"{getattr(fn, '__qualname__', fn)} raised {type(error).__name__}") from error
+    except BaseException as error:
+        raised_in_thread(error)
+        raise
 
 
 def _own_name(kind: str, fn: Callable[..., Any]) -> str:

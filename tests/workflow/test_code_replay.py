@@ -32,7 +32,7 @@ async def until(run: Workflow, address: str) -> None:
     async with asyncio.timeout(20):
         while address not in run.attempts:
             assert run.status == "running", run.error
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
 
 
 def add_key() -> None:
@@ -437,10 +437,12 @@ async def lines_run(symphony: Symphony, steps: int, *, in_patches: bool, replaye
         for number in range(n):
             if not replayed and number == n - 50:
                 counting = True
+                sys.settrace(trace)
             if in_patches:
                 patched(f"p{number}")
             await step(read, number)
         counting = False
+        sys.settrace(None)
         return await wait_for_signal("go")
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -457,8 +459,6 @@ async def lines_run(symphony: Symphony, steps: int, *, in_patches: bool, replaye
             rounds += counting
             await asyncio.sleep(0)
 
-    if not replayed:
-        sys.settrace(trace)
     try:
         handle = await symphony.workflows.start(flow, {"n": steps}, auto_checkpoint=False)
         await until(handle.run, "wait go")

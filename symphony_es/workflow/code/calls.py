@@ -22,11 +22,13 @@ from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Strand, curre
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import MAX_STEP_ID_CHARS, Step
+from symphony_es.workflow.engine.bodies import is_failure, run_body
 from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.kinds.sleep import SleepStep
 from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
 from symphony_es.workflow.kinds.wait import WaitStep
 from symphony_es.workflow.runs.context import RunContext
+from symphony_es.workflow.runs.failures import describe_error
 
 if TYPE_CHECKING:
     from symphony_es.workflow.code.workflow import CodeWorkflow
@@ -141,7 +143,7 @@ def step(fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.
 def step(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
 
 
-def step(  # type: ignore[misc]  # an argument of `fn` may have the name of an option
+def step(
     fn: Callable[..., Any],
     /,
     *args: Any,
@@ -304,20 +306,9 @@ async def _gather(coroutines: Sequence[Awaitable[Any]], name: str, return_except
         strand = strands[place]
         strand.enter()
         current_strand.set(strand)
+        task = asyncio.current_task()
         try:
-            results[place] = await coroutines[place]
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            if cuts_off and strand.cut_off:
-                cut_off.append(strand)
-                return
-            # Nobody has cancelled this task: the coroutine's own code raised it, which is a failure like any other.
-            results[place] = StepFailedError(strand.name, "CancelledError", "its own code has cancelled it")
-            results[place].__cause__ = error
-            if not return_exceptions:
-                raise results[place] from error
+            results[place] = await run_body(_awaited, coroutines[place])
         except Exception as error:
             if not return_exceptions and not cuts_off:
                 raise
@@ -325,6 +316,17 @@ async def _gather(coroutines: Sequence[Awaitable[Any]], name: str, return_except
             if not return_exceptions:
                 failed.append(error)
                 return  # the others clean up as well
+        except BaseException as error:
+            if cuts_off and strand.cut_off and isinstance(error, asyncio.CancelledError) and is_failure(error, task):
+                cut_off.append(strand)
+                return
+            if not is_failure(error, task):
+                raise
+            # It must not leave the strand's task as it is: a SystemExit would end the event loop, a CancelledError be taken for a request.
+            told = describe_error(error, None)
+            results[place] = StepFailedError(strand.name, told["type"], told["message"])
+            if not return_exceptions:
+                raise results[place] from error
         strand.ended = True
 
     stopped = await run_branches({strand.name: place for place, strand in enumerate(strands)}, run, None)
@@ -398,6 +400,10 @@ def _run(call: Call, make: Callable[[], Step]) -> Coroutine[Any, Any, Any]:
     return call.strand.flow.run_call(call, make)
 
 
+async def _awaited(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
 def _strand(what: str) -> Strand:
     strand = current_strand.get()
     if type(strand) is Strand:
@@ -406,5 +412,4 @@ def _strand(what: str) -> Strand:
         return strand
     if strand is INSIDE_A_STEP:
         raise refused_inside(what)
-    if strand is None:
-        raise ConfigurationError(f"{what!r} is called outside of a code-first workflow: call it in a function under @symphony.workflow")
+    raise ConfigurationError(f"{what!r} is called outside of a code-first workflow: call it in a function under @symphony.workflow")

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.boundary import fit_arguments
 from symphony_es.errors import ConfigurationError, StepFailedError
 from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Group, Strand, current_strand
+from symphony_es.workflow.engine.bodies import StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunStopped
-from symphony_es.workflow.engine.runner import StepFailure
+from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
-from symphony_es.workflow.runs.run import describe_error
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Flow:
         strands: by name.
         cleans_up: whether it runs once more because its run is being cancelled.
         stopped: the request that has taken the run out of one of its calls; every later call is given the same.
+        error: what the function of a run that is being cancelled has raised.
         cut_off_at: addresses of the calls at which strands were cut off, or names of strands.
     """
 
@@ -58,6 +59,7 @@ class Flow:
         self.stopped: RunStopped | None = None
         self.strands: dict[str, Strand] = {}
         self.cut_off_at: list[str] = []
+        self.error: BaseException | None = None
         self.calls = 0
         self._ended = False
         self._frame = Frame(runner.run)
@@ -171,7 +173,7 @@ async def clean_up_flow(runner: Runner, functions: NamedCallables) -> None:
         HistoryMismatchError: the code contradicts what is on record.
     """
     flow = Flow(runner, cleans_up=True)
-    task = asyncio.ensure_future(_call(flow, functions))
+    task = StepsTask(unclosed(_clean_up(flow, functions), None))
     try:
         await _end_cut_off(flow, task)
     except asyncio.CancelledError:
@@ -180,17 +182,29 @@ async def clean_up_flow(runner: Runner, functions: NamedCallables) -> None:
         raise
     if runner.control.failure is not None:
         raise runner.control.failure
-    error = None if task.cancelled() else task.exception()
+    if not task.cancelled():
+        task.result()
+    error = flow.error
     if error is None or not flow.cut_off_at:
         return  # what a function raises that was not cut off has ended its run before
-    if isinstance(error, RunStopped):
-        raise error
     failed = steps_behind(error)
     if failed:
         description = runner.run.failures[failed[0]]
         raise StepFailure({**describe_error(error, failed[0]), "type": description["type"], "message": description["message"]}, error)
     if not any(isinstance(other, asyncio.CancelledError) for other in _chain(error)):
         raise StepFailure(describe_error(error, None), error) from error
+
+
+async def _clean_up(flow: Flow, functions: NamedCallables) -> None:
+    task = asyncio.current_task()
+    try:
+        await run_body(_call, flow, functions)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        if not is_failure(error, task):
+            raise
+        flow.error = error
 
 
 async def _end_cut_off(flow: Flow, task: asyncio.Future[None]) -> None:

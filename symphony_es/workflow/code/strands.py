@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import ConfigurationError, HistoryMismatchError
 from symphony_es.workflow.definitions.steps import id_from_name
+from symphony_es.workflow.engine.bodies import StepFailure
 from symphony_es.workflow.engine.retrying import PATCH
-from symphony_es.workflow.engine.runner import StepFailure
-from symphony_es.workflow.runs.run import describe_error
+from symphony_es.workflow.runs.failures import describe_error
 
 if TYPE_CHECKING:
     from symphony_es.workflow.code.flow import Flow
@@ -103,7 +103,7 @@ class Strand:
         self.found = 0
         self.last_step: str | None = None
         self.last_group: Group | None = None
-        self.cut_off = around is not None and around.cut_off
+        self.cut_off: bool = around is not None and around.cut_off
         self.ended = False
         self._task: asyncio.Task[Any] | None = None
         self._addresses = _Addresses(name)

@@ -11,6 +11,7 @@ from symphony_es.core.state.foreign import current_step
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import IllegalTransitionError, RunInterruptedError, RunsInProgressError
+from symphony_es.workflow.engine.bodies import StepsTask
 from symphony_es.workflow.engine.drive import Drive, runs_around
 from symphony_es.workflow.engine.hooks import HookChain
 from symphony_es.workflow.runs.run import Workflow
@@ -90,7 +91,7 @@ class ActiveRuns:
         surroundings.run(acting_attribution.put, NOBODY)
         if not awaited:
             surroundings.run(runs_around.set, ())
-        task = asyncio.get_running_loop().create_task(drive.drive(prepare), name=f"run {drive.run.id}", context=surroundings)
+        task = StepsTask(drive.drive(prepare), name=f"run {drive.run.id}", context=surroundings)
         active = self._by_id[drive.run.id] = ActiveRun(drive, task, hooks)
         task.add_done_callback(lambda _: self._ended(active))
         self._tell_news()

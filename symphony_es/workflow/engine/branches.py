@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from symphony_es.workflow.engine.bodies import StepsTask, unclosed
 from symphony_es.workflow.engine.control import RunStopped
 
 __all__ = ["Stopped", "run_branches", "wait_for_end"]
@@ -55,7 +56,7 @@ async def run_branches(
         async with room:
             await run(branch)
 
-    tasks = {asyncio.ensure_future(one(branch)): address for address, branch in branches.items()}
+    tasks: dict[asyncio.Future[None], str] = {StepsTask(unclosed(one(branch), address)): address for address, branch in branches.items()}
     pending = set(tasks)
     failure: BaseException | None = None
     stop: BaseException | None = None

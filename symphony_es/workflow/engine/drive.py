@@ -16,15 +16,13 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import (
     DeadlineExceededError,
     EntityOutOfStepError,
-    ExpressionError,
-    LimitExceededError,
     StepFailedError,
-    UnstorableValueError,
 )
+from symphony_es.workflow.engine.bodies import StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunControl, RunStopped
 from symphony_es.workflow.engine.hooks import HookChain, Stage
-from symphony_es.workflow.engine.runner import Runner, StepFailure
+from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.language.templates import render
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
@@ -142,8 +140,9 @@ class Drive:
     async def _run_code(self, runner: Runner) -> Any:
         from symphony_es.workflow.code.flow import run_flow, steps_behind  # it stands above the engine, which only calls it
 
+        task = asyncio.current_task()
         try:
-            return await run_flow(runner, self._symphony.flows)
+            return await run_body(run_flow, runner, self._symphony.flows)
         except StepFailure:
             raise
         except StepFailedError as error:
@@ -152,7 +151,9 @@ class Drive:
             raise StepFailure(description, error) from error
         except EntityOutOfStepError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not is_failure(error, task):
+                raise
             self._failed_beside = steps_behind(error)
             raise StepFailure(describe_error(error, None), error) from error
 
@@ -189,7 +190,7 @@ class Drive:
 
     async def _watch(self, steps: Coroutine[Any, Any, None]) -> BaseException | None:
         """Awaits the steps; gives what ended them early: a failure or a request. Other errors are raised."""
-        self._steps = asyncio.get_running_loop().create_task(steps, name=f"steps of run {self.run.id}")
+        self._steps = StepsTask(unclosed(steps, None), name=f"steps of run {self.run.id}")
         tasks: list[asyncio.Task[None]] = [self._steps]
         if self.run.deadline is not None:
             tasks.append(asyncio.get_running_loop().create_task(self._enforce_deadline()))
@@ -225,6 +226,7 @@ class Drive:
         """Completes the run, unless it was paused or is to be cancelled; gives the error when its `output` cannot be made."""
         run = self.run
         template = run.definition.output
+        task = asyncio.current_task()
         await self._children.cancel_abandoned(run)
         try:
             value = self._value if template is None else thaw(render(template, TemplateScope(Frame(run, steps=run.definition.plan))))
@@ -235,7 +237,9 @@ class Drive:
                 if value is not None:
                     run.returned = value
                 run.move("complete", self._clock.now())
-        except (ExpressionError, UnstorableValueError, LimitExceededError) as error:
+        except BaseException as error:  # classes of the application are asked for values of theirs
+            if isinstance(error, EntityOutOfStepError) or not is_failure(error, task):
+                raise
             return describe_error(error, None)
         await self._tell(runner, "run_completed")
         return None

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import HookFailedError
-from symphony_es.workflow.runs.run import describe_error
+from symphony_es.workflow.engine.bodies import is_failure, run_body
+from symphony_es.workflow.runs.failures import describe_error, shortened
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -38,6 +39,7 @@ Stage = Literal[
 """When a hook is called; also the name of the method that is."""
 
 _log = get_logger(__name__)
+MAX_HOOK_NAME_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +128,9 @@ class HookChain:
             try:
                 if _wants(hook, moment):
                     return True
-            except Exception:  # noqa: BLE001  asked again, and put on record, by `call`
+            except BaseException as error:  # asked again, and put on record, by `call`
+                if not is_failure(error, asyncio.current_task()):
+                    raise
                 return True
         return False
 
@@ -137,15 +141,13 @@ class HookChain:
             HookFailedError: the first one that declares to stop the run; the others have been called by then.
         """
         stopping: HookFailedError | None = None
+        task = asyncio.current_task()
         for hook in self._hooks:
             try:
-                if _wants(hook, moment):
-                    await getattr(hook, moment.stage)(moment)
-            except (Exception, asyncio.CancelledError) as error:
-                task = asyncio.current_task()
-                if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                await run_body(_tell, hook, moment)
+            except BaseException as error:
+                if not is_failure(error, task):
                     raise
-                # A cancellation that nobody asked this task for is the hook's own, and a failure like any other.
                 failure = await self._record_failure(hook, moment, error)
                 if getattr(hook, "stops_run", False) and stopping is None:
                     stopping = failure
@@ -153,7 +155,7 @@ class HookChain:
             raise stopping
 
     async def _record_failure(self, hook: Any, moment: RunMoment, error: BaseException) -> HookFailedError:
-        name = type(hook).__qualname__
+        name = shortened(type(hook).__qualname__, MAX_HOOK_NAME_CHARS)
         _log.warning("workflow_hook_failed", run_id=moment.run.id, hook=name, stage=moment.stage, error=error_text(error))
         stops = bool(getattr(hook, "stops_run", False))
         data = {"hook": name, "stage": moment.stage, "stops_run": stops, **describe_error(error, moment.step)}
@@ -162,6 +164,11 @@ class HookChain:
         failure = HookFailedError(name, moment.stage, data)
         failure.__cause__ = error
         return failure
+
+
+async def _tell(hook: Any, moment: RunMoment) -> None:
+    if _wants(hook, moment):
+        await getattr(hook, moment.stage)(moment)
 
 
 def _wants(hook: Any, moment: RunMoment) -> bool:

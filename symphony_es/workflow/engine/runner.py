@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.attribution import attribute, current_attribution
 from symphony_es.errors import EntityOutOfStepError, HookFailedError, RunCancelledError, RunFailedError, StepTimeoutError
 from symphony_es.events.identifiers import entity_key
+from symphony_es.workflow.engine.bodies import StepFailure, is_failure, run_body
 from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
 from symphony_es.workflow.engine.hooks import HookChain, RunMoment, Stage
@@ -42,20 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["Runner", "StepFailure"]
 
 
-class StepFailure(Exception):  # noqa: N818  carries a step's failure through the steps around it
-    """A step has failed, and that is on record.
-
-    Attributes:
-        description: the error as the run's state holds it.
-        error: the error itself.
-    """
-
-    def __init__(self, description: dict[str, Any], error: BaseException) -> None:
-        super().__init__(f"step {description['step']}: {description['type']}: {description['message']}")
-        self.description = description
-        self.error = error
-
-
 class _Started:
     """A step whose start has been submitted: the number of the attempt, and the id of the event."""
 
@@ -64,13 +51,6 @@ class _Started:
     def __init__(self, attempt: int, event_id: bytes | None) -> None:
         self.attempt = attempt
         self.event_id = event_id
-
-
-def _heed_cancellation() -> None:
-    """Raises the cancellation that a step has caught and not passed on: no other step begins after a timeout or an interruption."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 class Runner:
@@ -121,9 +101,11 @@ class Runner:
             RunStopped: the run was asked to stop before the step, or while it waited.
             asyncio.CancelledError: the task was cancelled, also where the step before has swallowed that.
         """
+        task = asyncio.current_task()
         while not self.run.is_completed(address):
             self.control.check()
-            _heed_cancellation()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError  # a step has caught it and not passed it on: after it no other step begins
             retry_at = self.run.failures.get(address, {}).get("retry_at")
             if retry_at is not None:
                 await self.sleep_until(retry_at)
@@ -134,14 +116,9 @@ class Runner:
             await self._turns.take()
             try:
                 await self._attempt(step, address, frame, started)
-            except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
+            except BaseException as error:  # a step is the application's code: whatever it raises is put on record
+                if not is_failure(error, task):
                     raise
-                # Nobody has cancelled this task: the step's own code raised it, which is a failure like any other.
-                await self._fail(step, address, started, error)
-                continue
-            except Exception as error:  # noqa: BLE001  a step is the application's code: whatever it raises is put on record
                 await self._fail(step, address, started, error)
                 continue
             self._completed += 1
@@ -200,11 +177,11 @@ class Runner:
         if timeout_s is None and not step.reentrant:
             timeout_s = self.run.definition.timeout_s
         if timeout_s is None:
-            return await step.perform(execution)
+            return await run_body(step.perform, execution)
         limit = asyncio.timeout(timeout_s)
         try:
             async with limit:
-                return await step.perform(execution)
+                return await run_body(step.perform, execution)
         except TimeoutError as error:
             if not limit.expired():
                 raise
@@ -232,7 +209,7 @@ class Runner:
         limit = policy.max_attempts if policy is not None else 1
         count = 1 if before is None or before["count"] >= limit else before["count"] + 1
         retry_at: datetime | None = None
-        if policy is not None and isinstance(cause, Exception) and policy.allows(cause, count):
+        if policy is not None and policy.allows(cause, count):
             retry_at = self.clock.now() + timedelta(seconds=policy.delay_before(count, random.random()))  # noqa: S311  jitter keeps no secret
         data = description if inner is None else {key: description[key] for key in ("type", "message", "step")}
         await self._world.claim(self.run)

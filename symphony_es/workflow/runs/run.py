@@ -8,23 +8,19 @@ state through the methods here. The legal changes of status are the table of `tr
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from dataclasses import field
 from datetime import datetime
 from typing import Any
 
 from symphony_es.core.state.tracking.entity import entity
-from symphony_es.diagnostics import message_of, writable
 from symphony_es.events.readable import readable
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import Request, WorkflowStatus, next_status
 
 __all__ = ["Workflow", "WorkflowStatus", "describe_error"]
-
-MAX_TRACEBACK_CHARS = 8_000
-"""A traceback is kept to be read; of a deep recursion the innermost calls say enough."""
 
 
 @entity(type="Workflow")
@@ -209,11 +205,3 @@ class Workflow:
         """An attempt at a step has failed."""
         failure = {"type": error["type"], "message": error["message"], "attempt": self.attempts.get(address, 1), "count": count}
         self.failures[address] = failure if retry_at is None else {**failure, "retry_at": retry_at}
-
-
-def describe_error(error: BaseException, step: str | None) -> dict[str, Any]:
-    """An error as a state can hold it: type, message and traceback as text, and the address of the step it came from."""
-    message = message_of(error)
-    lines = "".join(traceback.format_exception(error))
-    shown = lines if len(lines) <= MAX_TRACEBACK_CHARS else f"…{lines[-MAX_TRACEBACK_CHARS:]}"
-    return {"type": type(error).__name__, "message": message, "traceback": writable(shown), "step": step}
