@@ -239,6 +239,35 @@ async def test_a_step_of_the_clean_up_that_fails_is_on_record(symphony: Symphony
     assert calls == ["undo 1"]
 
 
+async def test_a_clean_up_that_has_failed_can_be_tried_again(symphony: Symphony) -> None:
+    """A resume makes another attempt at the step, goes on with what comes after it, and nothing of the main line runs."""
+    calls: Calls = []
+    broken = True
+
+    def undo() -> None:
+        calls.append("undo")
+        if broken:
+            raise ValueError("bad luck")
+
+    @symphony.workflow
+    async def flow() -> None:
+        await step(noting(calls, "reserve"), name="reserve")
+        try:
+            await wait_for_signal("go")
+            await step(noting(calls, "ship"), name="ship")
+        finally:
+            await step(undo)
+            await step(noting(calls, "last"), name="last")
+
+    handle = await symphony.workflows.start(flow, auto_checkpoint=False)
+    await until_it_waits(handle.run)
+    run = await handle.cancel()
+    assert (run.status, calls) == ("cancelled", ["reserve", "undo"])
+    broken = False
+    run = await symphony.workflows.resume(run, auto_checkpoint=False)
+    assert (run.status, run.error, calls) == ("cancelled", None, ["reserve", "undo", "undo", "last"])
+
+
 async def test_a_failure_that_code_has_dealt_with_is_replayed_in_the_clean_up(symphony: Symphony) -> None:
     """Code that is to clean up meets the same failures, and takes the same way, as before."""
     calls: Calls = []

@@ -20,9 +20,10 @@ EXPECTED: dict[str, dict[str, str]] = {
     "pause": {"running": "paused"},
     "cancel": {"pending": "cancelling", "running": "cancelling", "paused": "cancelling", "failed": "cancelling"},
     "retry": {"running": "running", "paused": "running", "failed": "running", "completed": "running", "cancelled": "running"},
-    "signal": {"pending": "pending", "running": "running", "paused": "paused", "failed": "failed"},
+    "signal": {"pending": "pending", "running": "running", "paused": "paused", "cancelling": "cancelling", "failed": "failed"},
     "complete": {"running": "completed"},
-    "fail": {"running": "failed", "paused": "failed"},
+    "fail": {"running": "failed", "paused": "failed", "cancelling": "failed"},
+    "clean_up": dict.fromkeys(("running", "paused", "failed", "completed", "cancelled"), "cancelling"),
     "end_cancelled": {"cancelling": "cancelled"},
 }
 """Written down a second time, so that a change of the table is a decision."""
@@ -35,6 +36,7 @@ ASKS_FOR = {
     "signal": "signal",
     "complete": "completed",
     "fail": "failed",
+    "clean_up": "cancelling",
     "end_cancelled": "cancelled",
 }
 """What a refusal says that the run cannot become."""

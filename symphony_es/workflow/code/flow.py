@@ -172,6 +172,7 @@ async def clean_up_flow(runner: Runner, functions: NamedCallables) -> None:
         StepFailure: a step of its clean-up has failed for good, or its clean-up raised something; what it did is on record.
         HistoryMismatchError: the code contradicts what is on record.
     """
+    functions.get(runner.run.definition.code or "")
     flow = Flow(runner, cleans_up=True)
     task = StepsTask(unclosed(_clean_up(flow, functions), None))
     try:

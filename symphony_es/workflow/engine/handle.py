@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from symphony_es.errors import RunCancelledError, RunFailedError
 from symphony_es.events.event import Event
 from symphony_es.events.showing import html_table
+from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
@@ -158,9 +159,9 @@ class RunHandle(Generic[R_co]):
         """See `WorkflowEngine.resume`."""
         return await self._engine.resume(self.run)
 
-    async def cancel(self, **options: Any) -> Workflow:
+    async def cancel(self, *, grace_s: float = GRACE_S, cleanup: bool = True) -> Workflow:
         """Cancel the run and return it; see `WorkflowEngine.cancel`."""
-        await self._engine.cancel(self.run, **options)
+        await self._engine.cancel(self.run, grace_s=grace_s, cleanup=cleanup)
         return self.run
 
     async def signal(self, name: str, payload: Any = None) -> None:

@@ -31,8 +31,8 @@ class WorkflowStatus(StrEnum):
 # Registered before the entity that names it: an application may well have a WorkflowStatus of its own.
 restore_manager.types.register(WorkflowStatus, "symphony.WorkflowStatus")
 
-Request = Literal["resume", "pause", "cancel", "retry", "signal", "complete", "fail", "end_cancelled"]
-"""What is asked of a run: by its users the first five, by the engine the last three."""
+Request = Literal["resume", "pause", "cancel", "retry", "signal", "complete", "fail", "clean_up", "end_cancelled"]
+"""What is asked of a run: by its users the first five, by the engine the last four."""
 
 _S = WorkflowStatus
 
@@ -49,11 +49,19 @@ TRANSITIONS: Mapping[Request, Mapping[WorkflowStatus, WorkflowStatus]] = Mapping
         "pause": {_S.RUNNING: _S.PAUSED},
         "cancel": {_S.PENDING: _S.CANCELLING, _S.RUNNING: _S.CANCELLING, _S.PAUSED: _S.CANCELLING, _S.FAILED: _S.CANCELLING},
         "retry": {_S.RUNNING: _S.RUNNING, _S.PAUSED: _S.RUNNING, _S.FAILED: _S.RUNNING, _S.COMPLETED: _S.RUNNING, _S.CANCELLED: _S.RUNNING},
-        # A signal changes no status; a run that has ended for good takes none.
-        "signal": {status: status for status in (_S.PENDING, _S.RUNNING, _S.PAUSED, _S.FAILED)},
+        # A signal changes no status; a run that has ended for good takes none. Clean-up steps may wait for one.
+        "signal": {status: status for status in (_S.PENDING, _S.RUNNING, _S.PAUSED, _S.CANCELLING, _S.FAILED)},
         "complete": {_S.RUNNING: _S.COMPLETED},
-        # A step that was under way when the run was paused may fail afterwards.
-        "fail": {_S.RUNNING: _S.FAILED, _S.PAUSED: _S.FAILED},
+        # A step that was under way when the run was paused may fail afterwards. A run that cleans up because it has failed ends so.
+        "fail": {_S.RUNNING: _S.FAILED, _S.PAUSED: _S.FAILED, _S.CANCELLING: _S.FAILED},
+        # The clean-up begins without a cancellation, or goes on after it has failed.
+        "clean_up": {
+            _S.RUNNING: _S.CANCELLING,
+            _S.PAUSED: _S.CANCELLING,
+            _S.FAILED: _S.CANCELLING,
+            _S.COMPLETED: _S.CANCELLING,
+            _S.CANCELLED: _S.CANCELLING,
+        },
         "end_cancelled": {_S.CANCELLING: _S.CANCELLED},
     }
 )
@@ -67,6 +75,7 @@ _LEADS_TO: Mapping[Request, WorkflowStatus] = MappingProxyType(
         "retry": _S.RUNNING,
         "complete": _S.COMPLETED,
         "fail": _S.FAILED,
+        "clean_up": _S.CANCELLING,
         "end_cancelled": _S.CANCELLED,
     }
 )
