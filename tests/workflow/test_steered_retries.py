@@ -106,7 +106,7 @@ NOW = datetime(2026, 5, 1, tzinfo=UTC)
         ((NOW + timedelta(hours=1)).astimezone(timezone(timedelta(hours=5))), 3600.0),
         (NOW - timedelta(hours=1), 0.0),
         (1e12, 100 * 365 * 86_400.0),
-        *[(nonsense, None) for nonsense in (None, -1, math.nan, math.inf, True, "soon", [1], datetime(2026, 5, 1))],  # noqa: DTZ001
+        *[(nonsense, None) for nonsense in (None, -1, math.nan, math.inf, True, "soon", [1], datetime(2026, 5, 1))],
     ],
 )
 def test_what_an_error_asks_for(wrap: Wrap, asked: Any, seconds: float | None) -> None:

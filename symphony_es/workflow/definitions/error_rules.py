@@ -63,14 +63,17 @@ def retry_moment(error: BaseException, now: datetime) -> datetime | None:
     its zone. A value that makes no sense is passed over.
     """
     for related in related_errors(error):
-        try:
-            asked = getattr(related, "retry_after", None)
-        except Exception:  # noqa: BLE001  a property of the application's: an error that cannot say it does not ask for it
-            continue
-        moment = _moment(asked, now)
+        moment = _moment(_asked(related), now)
         if moment is not None:
             return moment
     return None
+
+
+def _asked(error: BaseException) -> Any:
+    try:
+        return getattr(error, "retry_after", None)
+    except Exception:  # noqa: BLE001  a property of the application's: an error that cannot say it does not ask for it
+        return None
 
 
 def _moment(asked: Any, now: datetime) -> datetime | None:

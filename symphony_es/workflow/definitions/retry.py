@@ -84,8 +84,9 @@ class RetryPolicy:
             if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
                 raise DefinitionError(key, "must be a list of names of error classes")
             object.__setattr__(self, key, tuple(names))
-        if self.when is not None and not callable(self.when) and not (isinstance(self.when, str) and self.when):
-            raise DefinitionError("when", f"must be a function or the name of one, not {shown(self.when)}")
+        when: Any = self.when
+        if when is not None and not callable(when) and not (isinstance(when, str) and when):
+            raise DefinitionError("when", f"must be a function or the name of one, not {shown(when)}")
 
     def allows(self, error: BaseException, failed_attempts: int) -> bool:
         """Whether another attempt follows this error, after so many that have failed."""
@@ -93,7 +94,7 @@ class RetryPolicy:
             return False
         related = related_errors(error)
         # What is no Exception, as SystemExit, is not retried because of one that it was raised from: it has to be named itself.
-        on = related if isinstance(error, Exception) or isinstance(error, BaseExceptionGroup) else [error]
+        on = related if isinstance(error, (Exception, BaseExceptionGroup)) else [error]
         return matches(on, self.on) and not (self.never_on and matches(related, self.never_on))
 
     def delay_before(self, failed_attempts: int, random_0_1: float) -> float:

@@ -192,7 +192,7 @@ class RunRequests:
             UnstorableValueError: the payload is no plain data. Nothing has been appended.
         """
         for what, text in (("name", name), ("id", signal_id)):
-            if not isinstance(text, str) and not (what == "id" and text is None) or text == "":
+            if not (isinstance(text, str) and text) and not (what == "id" and text is None):
                 raise ConfigurationError(f"a signal's {what} is a text that is not empty, not {text!r}")
         kept = copy_plain(payload) if isinstance(payload, (list, dict, set)) else payload
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.registry import NamedCallables, invoke
@@ -35,7 +36,7 @@ async def next_attempt_at(
             for name in unknown_names((*policy.on, *policy.never_on)):
                 error.add_note(f"no error class that is loaded is called {name!r}, which the retry policy names")
         return None
-    if policy.when is not None and not await _agrees(policy, error, functions):
+    if policy.when is not None and not await _agrees(policy.when, error, functions):
         return None
     asked = retry_moment(error, now)
     if asked is not None:
@@ -43,9 +44,9 @@ async def next_attempt_at(
     return now + timedelta(seconds=policy.delay_before(failed_attempts, random.random()))  # noqa: S311  jitter keeps no secret
 
 
-async def _agrees(policy: RetryPolicy, error: BaseException, functions: NamedCallables) -> bool:
+async def _agrees(when: str | Callable[[BaseException], Any], error: BaseException, functions: NamedCallables) -> bool:
     try:
-        predicate = find_function(policy.when, functions) if isinstance(policy.when, str) else policy.when
+        predicate = find_function(when, functions) if isinstance(when, str) else when
         return bool(await run_body(invoke, predicate, error))
     except BaseException as failed:
         if not is_failure(failed, asyncio.current_task()):
