@@ -136,6 +136,10 @@ class Runner:
             if self._wants("step_completed", address):
                 await self.reach("step_completed", address)
 
+    async def take_turn(self) -> None:
+        """Lets others have the event loop where they have waited for long enough."""
+        await self._turns.take()
+
     async def _start(self, step: Step, address: str, on_first_start: Callable[[], None] | None) -> _Started:
         run = self.run
         attempts = run.attempts.get(address, 0)
