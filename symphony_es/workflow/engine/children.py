@@ -186,12 +186,14 @@ class ChildRuns:
         await asyncio.gather(*(pause(child) for child in self._of(parent) if child.status is WorkflowStatus.RUNNING))
 
     async def end_all(self, parent: Workflow) -> None:
-        """Ends the child runs of a parent that fails or completes, each as its step says; those that go on are noted.
+        """Ends the child runs of steps that have not completed when their parent fails or completes, each as its step says.
 
-        What a step of theirs, or their clean-up, holds up is left to itself after a while: that they are to end is on record.
+        What a step of theirs holds up is left to itself after a while: that they are to end is on record. One that was taken up by itself
+        after its step had completed is left alone.
         """
+        left = {child.id for address, child in parent.children.items() if address not in parent.outputs}
         try:
-            await self._end([child for child in own_children(parent) if child.status not in ENDED])
+            await self._end([child for child in own_children(parent) if child.id in left and child.status not in ENDED])
         except RunsInProgressError as error:
             _log.warning("workflow_children_do_not_end", run_id=parent.id, run_ids=error.run_ids)
 
