@@ -213,8 +213,13 @@ class WorkflowDefinition:
         Raises:
             NotRegisteredError: it has not.
         """
+        policies = [self.retry_policy]
         for _, step in walk((*self.plan, *self.cleanup_plan)):
             step.check(symphony)
+            policies.append(step.retry)
+        for policy in policies:
+            if policy is not None:
+                policy.check(symphony.functions)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WorkflowDefinition) and self.version == other.version

@@ -23,9 +23,11 @@ from symphony_es.workflow.engine.bodies import StepFailure, StepsTask, is_failur
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.cleaning import Cleaning
 from symphony_es.workflow.engine.control import RunControl, RunStopped
+from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK
 from symphony_es.workflow.engine.hooks import HookChain, Stage
 from symphony_es.workflow.engine.reopening import forget_cancelled_children
 from symphony_es.workflow.engine.runner import Runner
+from symphony_es.workflow.engine.timeline import generations_of
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.thawing import thaw
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.turns import Turns
 
 __all__ = ["Drive", "runs_around"]
+
+EVENTS_OF_A_BEGINNING = 2
+"""A new run's first events: it was created, and it has begun."""
 
 runs_around: ContextVar[tuple[str, ...]] = ContextVar("symphony_es_runs_around", default=())
 """Ids of the runs that the running code is part of, and which therefore cannot end before it does."""
@@ -68,7 +73,8 @@ class Drive:
         self._value: Any = None
         self._steps: asyncio.Task[None] | None = None
         self._cleaning = False
-        self._failed_beside: tuple[str, ...] = ()
+        self._failed_beside: list[str] = []
+        self._generations = NEVER_TAKEN_BACK
 
     async def stop_steps(self, grace_s: float, timeout_s: float, *, cleanup: bool) -> bool:
         """Let the steps under way end by themselves, then cancel them; whether they have ended.
@@ -105,12 +111,13 @@ class Drive:
         runs_around.set((*runs_around.get(), self.run.id))
         await self._turns.take()
         with attributed(run_id=self.run.id, step=None, attempt=None, cause=None):
-            if self.run.status is WorkflowStatus.CANCELLING:
-                self.begun.set()
-            elif self.run.check("resume") is WorkflowStatus.CANCELLING:
-                await self._begin(prepare)  # what is left of a clean-up; the main line has ended
-            else:
+            # What is left of a clean-up begins too, though the main line has ended.
+            cleans_up = self.run.check("resume") is WorkflowStatus.CANCELLING
+            if self.run.status is not WorkflowStatus.CANCELLING:
                 await self._begin(prepare)
+            self._generations = await generations_of(self._symphony, self.run)  # of a new run too: its id may have been another's
+            self.begun.set()
+            if not cleans_up:
                 await self._go_through(self._run_definition(self._runner(self.control)))
             await self._world.flush(self.run)  # what a failing last hook left on record
             if self.run.status is WorkflowStatus.CANCELLING:  # nothing is awaited after this look at it when it is not
@@ -119,7 +126,8 @@ class Drive:
 
     async def _begin(self, prepare: Callable[[], None]) -> None:
         first = self.run.started_at is None and self.run.cleanup is None
-        if self._world.record_of(self.run) is not None:
+        new = self._world.record_of(self.run) is None
+        if not new:
             await self._world.claim(self.run)
         with self._world.recording("WorkflowCreated"):
             prepare()
@@ -131,18 +139,19 @@ class Drive:
                 self.run.move("resume", self._clock.now())
         self._stage = "run_started" if first else "run_resumed"
         await self._world.flush(self.run)
-        self.begun.set()
+        if new and self._world.record_for(self.run).version > EVENTS_OF_A_BEGINNING:
+            # A removed run, or one that a rewind has taken away, had this id: what was done under its keys is not this run's.
+            with self._world.recording("WorkflowIdReused", entity=self.run):
+                self._world.raise_generation(self.run)
 
     def _forgive(self) -> None:
         """What a failed run failed of is tried again, with all attempts that it is allowed."""
         step = self.run.error["step"] if self.run.error is not None else None
-        if step is None or step not in self.run.failures:
-            return
         if self.run.definition.code is not None:
             # Failures on record are raised again, since the code may have dealt with them; with those that ended the run it has not.
             for address in [address for address, failure in self.run.failures.items() if address == step or failure.get("open")]:
                 del self.run.failures[address]
-        else:
+        elif step in self.run.failures:
             self.run.failures[step]["count"] = 0
 
     async def _run_definition(self, runner: Runner) -> None:
@@ -154,7 +163,7 @@ class Drive:
             await runner.run_sequence(Frame(self.run, steps=definition.plan))
 
     async def _run_code(self, runner: Runner) -> Any:
-        from symphony_es.workflow.code.flow import run_flow  # it stands above the engine, which only calls it
+        from symphony_es.workflow.code.flow import run_flow, steps_behind  # it stands above the engine, which only calls it
 
         task = asyncio.current_task()
         try:
@@ -162,7 +171,7 @@ class Drive:
         except StepFailure:
             raise
         except StepFailedError as error:
-            self._failed_beside = error.beside
+            self._failed_beside = steps_behind(error)
             description = {**describe_error(error, error.step), "type": error.error_type, "message": error.message}
             raise StepFailure(description, error) from error
         except EntityOutOfStepError:
@@ -170,6 +179,7 @@ class Drive:
         except BaseException as error:
             if not is_failure(error, task):
                 raise
+            self._failed_beside = steps_behind(error)
             raise StepFailure(describe_error(error, None), error) from error
 
     async def _go_through(self, steps: Coroutine[Any, Any, None]) -> None:
@@ -296,7 +306,7 @@ class Drive:
         return self._runner(self.control)
 
     def _runner(self, control: RunControl) -> Runner:
-        return Runner(self._symphony, self.run, self._hooks, control, self._turns, self._clock, self._children)
+        return Runner(self._symphony, self.run, self._hooks, control, self._turns, self._clock, self._children, self._generations)
 
     @staticmethod
     async def _tell(runner: Runner, stage: Stage, error: dict[str, Any] | None = None) -> None:

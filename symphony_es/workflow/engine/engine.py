@@ -138,7 +138,7 @@ class WorkflowEngine(RunRequests):
         Raises:
             RunInterruptedError, EntityOutOfStepError: the first one that a run raised; the others have ended by then.
         """
-        runs = [run for run in self.runs() if run.status in UNFINISHED and self.active.get(run) is None and not self._has_driver(run)]
+        runs = [run for run in self.runs() if run.status in UNFINISHED and not self.active.is_taken(run) and not self._has_driver(run)]
         runs = [run for run in runs if self._can_go_on(run)]
         for kept in runs_without_classes(self._symphony.world):
             _log.warning("run_needs_classes", run_id=kept.reference.entity_id, classes=sorted(kept.missing), reason=kept.reason)

@@ -13,9 +13,8 @@ Nothing here costs more because the run has done much already.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import attribute, current_attribution
@@ -24,7 +23,9 @@ from symphony_es.events.identifiers import entity_key
 from symphony_es.workflow.engine.bodies import StepFailure, is_failure, run_body
 from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
+from symphony_es.workflow.engine.generations import Generations
 from symphony_es.workflow.engine.hooks import HookChain, RunMoment, Stage
+from symphony_es.workflow.engine.retries import next_attempt_at
 from symphony_es.workflow.runs.context import RunContext
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.run import Workflow, describe_error
@@ -64,15 +65,25 @@ class Runner:
         turns: shared by all runs of the engine.
         clock: the engine's.
         children: runs child runs.
+        generations: of the run's addresses.
     """
 
     def __init__(
-        self, symphony: Host, run: Workflow, hooks: HookChain, control: RunControl, turns: Turns, clock: Clock, children: ChildRuns
+        self,
+        symphony: Host,
+        run: Workflow,
+        hooks: HookChain,
+        control: RunControl,
+        turns: Turns,
+        clock: Clock,
+        children: ChildRuns,
+        generations: Generations,
     ) -> None:
         self.symphony = symphony
         self.run = run
         self.clock = clock
         self.control = control
+        self.generations = generations
         self._hooks = hooks
         self._turns = turns
         self._children = children
@@ -125,6 +136,10 @@ class Runner:
             if self._wants("step_completed", address):
                 await self.reach("step_completed", address)
 
+    async def take_turn(self) -> None:
+        """Lets others have the event loop where they have waited for long enough."""
+        await self._turns.take()
+
     async def _start(self, step: Step, address: str, on_first_start: Callable[[], None] | None) -> _Started:
         run = self.run
         attempts = run.attempts.get(address, 0)
@@ -143,7 +158,7 @@ class Runner:
     async def _attempt(self, step: Step, address: str, frame: Frame, started: _Started) -> None:
         """Runs a step's body and records its completion; whatever it raises has left no completion."""
         run, world = self.run, self._world
-        key = idempotency_key(run.id, address, world.generation(run))
+        key = idempotency_key(run.id, address, self.generations.of(address))
         context = RunContext(self.symphony, frame, address, started.attempt, key, lambda: self.control.ending)
         execution = StepExecution(
             symphony=self.symphony, run=run, address=address, attempt=started.attempt, context=context, frame=frame, runner=self
@@ -198,15 +213,13 @@ class Runner:
             StepFailure: none is.
         """
         inner = error if isinstance(error, StepFailure) else None
-        description = describe_error(error, address) if inner is None else inner.description
         cause = error if inner is None else inner.error
         policy = step.retry if step.retry is not None or step.reentrant else self.run.definition.retry_policy
         before = self.run.failures.get(address)
         limit = policy.max_attempts if policy is not None else 1
         count = 1 if before is None or before["count"] >= limit else before["count"] + 1
-        retry_at: datetime | None = None
-        if policy is not None and policy.allows(cause, count):
-            retry_at = self.clock.now() + timedelta(seconds=policy.delay_before(count, random.random()))  # noqa: S311  jitter keeps no secret
+        retry_at = await next_attempt_at(policy, cause, count, self.clock.now(), self.symphony.functions)
+        description = describe_error(error, address) if inner is None else inner.description
         data = description if inner is None else {key: description[key] for key in ("type", "message", "step")}
         await self._world.claim(self.run)
         attempt = started.attempt if started.attempt > 1 else None
