@@ -14,15 +14,30 @@ from symphony_es.testing import ManualClock
 from symphony_es.workflow import Workflow, WorkflowDefinition
 from symphony_es.workflow.runs.transitions import ENDED, TRANSITIONS, UNFINISHED, Request, WorkflowStatus, next_status
 
-STATUSES = ("pending", "running", "paused", "cancelling", "completed", "failed", "cancelled")
+STATUSES = ("pending", "running", "paused", "cancelling", "blocked", "completed", "failed", "cancelled")
 EXPECTED: dict[str, dict[str, str]] = {
-    "resume": {"pending": "running", "running": "running", "paused": "running", "failed": "running", "cancelling": "cancelling"},
+    "resume": {
+        "pending": "running",
+        "running": "running",
+        "paused": "running",
+        "failed": "running",
+        "blocked": "running",
+        "cancelling": "cancelling",
+    },
     "pause": {"running": "paused"},
-    "cancel": {"pending": "cancelling", "running": "cancelling", "paused": "cancelling", "failed": "cancelling"},
-    "retry": {"running": "running", "paused": "running", "failed": "running", "completed": "running", "cancelled": "running"},
-    "signal": {"pending": "pending", "running": "running", "paused": "paused", "failed": "failed"},
+    "cancel": {"pending": "cancelling", "running": "cancelling", "paused": "cancelling", "failed": "cancelling", "blocked": "cancelling"},
+    "retry": {
+        "running": "running",
+        "paused": "running",
+        "failed": "running",
+        "completed": "running",
+        "cancelled": "running",
+        "blocked": "running",
+    },
+    "signal": {"pending": "pending", "running": "running", "paused": "paused", "failed": "failed", "blocked": "blocked"},
     "complete": {"running": "completed"},
     "fail": {"running": "failed", "paused": "failed"},
+    "block": {"running": "blocked", "paused": "blocked"},
     "end_cancelled": {"cancelling": "cancelled"},
 }
 """Written down a second time, so that a change of the table is a decision."""
@@ -35,6 +50,7 @@ ASKS_FOR = {
     "signal": "signal",
     "complete": "completed",
     "fail": "failed",
+    "block": "blocked",
     "end_cancelled": "cancelled",
 }
 """What a refusal says that the run cannot become."""

@@ -9,13 +9,15 @@ all the determinism that is asked of the code.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.boundary import fit_arguments
-from symphony_es.errors import ConfigurationError, HistoryMismatchError, StepFailedError
+from symphony_es.errors import ConfigurationError, HistoryMismatchError, NotRegisteredError, StepFailedError
 from symphony_es.workflow.definitions.steps import id_from_name
+from symphony_es.workflow.engine.bodies import Lacking
 from symphony_es.workflow.engine.retrying import PATCH
 from symphony_es.workflow.engine.runner import StepFailure
 from symphony_es.workflow.runs.outputs import Frame
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from symphony_es.registry import NamedCallables
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.runner import Runner
+    from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["Flow", "Strand", "current_strand", "run_flow"]
 
@@ -232,23 +235,41 @@ async def run_flow(runner: Runner, functions: NamedCallables) -> Any:
     """Runs the function of a run's definition with the run's context as its arguments; gives what it returns.
 
     Raises:
-        NotRegisteredError: nobody has registered the function in this process.
+        Lacking: nobody has registered the function in this process.
         StepFailure: it raised something.
-        HistoryMismatchError: the code contradicts what is on record.
-        ConfigurationError: a dict of the context does not fit the class that the function's annotation asks for.
+        HistoryMismatchError: the code contradicts what is on record; so do arguments that no longer fit the function.
     """
     definition = runner.run.definition
-    function = functions.get(definition.code or "")
+    try:
+        function = functions.get(definition.code or "")
+    except NotRegisteredError as error:
+        raise Lacking(error) from error
     flow = Flow(runner)
     strand = Strand(flow, "")
     strand.enter()
     token = current_strand.set(strand)
     try:
-        value = await function(**fit_arguments(function, thaw(runner.run.context)))
+        value = await function(**_arguments(runner.run, function))
     finally:
         current_strand.reset(token)
     flow.check_all_made()
     return value
+
+
+def _arguments(run: Workflow, function: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments on record as the function takes them; they fitted when the run was made, so one that does not contradicts the code.
+
+    Raises:
+        HistoryMismatchError: they do not fit.
+    """
+    recorded = thaw(run.context)
+    try:
+        arguments = fit_arguments(function, recorded)
+        inspect.signature(function).bind(**arguments)
+    except (ConfigurationError, TypeError) as error:
+        shown = [f"argument {name}" for name in recorded]
+        raise HistoryMismatchError(run.id, "", shown, [f"{function.__name__}{inspect.signature(function)}"], str(error)) from error
+    return arguments
 
 
 def _shown(address: str, what: str) -> str:

@@ -16,12 +16,14 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import (
     DeadlineExceededError,
     EntityOutOfStepError,
+    HistoryMismatchError,
     StepFailedError,
 )
-from symphony_es.workflow.engine.bodies import StepFailure, StepsTask, is_failure, run_body, unclosed
+from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunControl, RunStopped
 from symphony_es.workflow.engine.hooks import HookChain, Stage
+from symphony_es.workflow.engine.missing import digest_here
 from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.language.templates import render
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
@@ -177,6 +179,8 @@ class Drive:
         if run.status is WorkflowStatus.CANCELLING:
             return
         if failure is not None:
+            if isinstance(stopped, StepFailure) and isinstance(stopped.error, HistoryMismatchError):
+                return await self._block(runner, failure)
             with self._world.recording("WorkflowFailed", entity=run):
                 run.error = dict(failure)
                 for address in self._failed_beside:
@@ -188,6 +192,15 @@ class Drive:
         elif run.status is WorkflowStatus.PAUSED:
             await self._children.pause_all(run)
             await self._tell(runner, "run_paused")
+
+    async def _block(self, runner: Runner, failure: dict[str, Any]) -> None:
+        """Puts on record that the code contradicts what is on record, with the digest of the code: the same code is not tried again."""
+        run = self.run
+        with self._world.recording("WorkflowBlocked", entity=run):
+            run.error = {**failure, "digest": digest_here(run, self._symphony)}
+            run.move("block", self._clock.now())
+        _log.warning("workflow_blocked", run_id=run.id, error=f"{failure['type']}: {failure['message']}")
+        await self._tell(runner, "run_blocked", failure)
 
     async def _watch(self, steps: Coroutine[Any, Any, None]) -> BaseException | None:
         """Awaits the steps; gives what ended them early: a failure or a request. Other errors are raised."""
@@ -215,7 +228,7 @@ class Drive:
         error = self._steps.exception()
         if error is None or isinstance(error, (StepFailure, RunStopped)):
             return error
-        raise error
+        raise error.error if isinstance(error, Lacking) else error
 
     async def _enforce_deadline(self) -> None:
         assert self.run.deadline is not None
