@@ -20,7 +20,6 @@ from symphony_es.core.state.attribution import ActingAs, acting, check_texts
 from symphony_es.core.state.blocks import TransactionBlock
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.checkpoint import CheckpointManager, CheckpointReader
-from symphony_es.core.state.following import READ_ONLY, Following
 from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.lifetime import Lifetime, counted, find_open, make_way
@@ -29,7 +28,6 @@ from symphony_es.core.state.names import Names
 from symphony_es.core.state.one_at_a_time import OneAtATime
 from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk, open_to_read
 from symphony_es.core.state.past.moments import Moment, read_moment
-from symphony_es.core.state.past.view import PastObjects, StateView
 from symphony_es.core.state.refresh import refresh
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import RestoreManager, restore_manager
@@ -59,11 +57,13 @@ from symphony_es.workflow.engine.engine import WorkflowEngine
 from symphony_es.workflow.engine.recovery import RecoverReport
 
 if TYPE_CHECKING:  # what many programs never ask for is imported where it is handed out
+    from symphony_es.core.state.following import Following
     from symphony_es.core.state.past.audit import Audit
     from symphony_es.core.state.past.differences import StateDifference
     from symphony_es.core.state.past.forking import ForkReport
     from symphony_es.core.state.past.time_travel import TimeTravel
     from symphony_es.core.state.past.versions import Blame, EntityVersion
+    from symphony_es.core.state.past.view import PastObjects, StateView
     from symphony_es.core.state.past.walking import VersionState
     from symphony_es.core.state.portal import Portal
     from symphony_es.facades.builders import AgentBuilder, TaskBuilder
@@ -74,6 +74,7 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
 __all__ = ["Symphony"]
 
 DEFAULT_STATE_DIR = ".symphony"
+READ_ONLY = "this Symphony is open for reading only"
 CLOSE_TIMEOUT_S = 60.0
 KNOWN_IDS_BYTES = 4 * 1024 * 1024
 """Up to this size, some milliseconds, the newest snapshot is asked at setup which ids are taken."""
@@ -296,6 +297,8 @@ class Symphony:
         elif resume is not None:
             raise ConfigurationError(f"setup(resume=...) is 'latest' or left out, not {resume!r}")
         if self._follows and self.last_resume is not None:
+            from symphony_es.core.state.following import Following
+
             self._following = Following(self, self.last_resume.position)
 
     async def _discard(self, timeout_s: float | None = None) -> None:
@@ -769,6 +772,8 @@ class Symphony:
         await build_world(self.shell(world), world, fold, report, strict=False)
         world.restoring = False
         world.close(f"it is a look at position {fold.position}: the past is read-only")
+        from symphony_es.core.state.past.view import PastObjects
+
         return PastObjects(world, report, self.names)
 
     async def diff(self, before: Moment, after: Moment = "latest", entity: EntityLike | None = None) -> StateDifference:

@@ -75,6 +75,7 @@ SymphonyError
     ├── RunCancelledError                       a run was cancelled
     ├── RunBlockedError (RuntimeError)          a run whose record contradicts the code of this process
     ├── RunsLeftAloneError (RuntimeError)       recover(strict=True): runs that this process cannot go on with
+    ├── CleanupUnfinishedError (RuntimeError)   a run ended without all of its clean-up: resume goes on with it
     ├── IllegalTransitionError (ValueError)     a run's or task's status does not allow the request
     ├── NotRegisteredError (LookupError)        a model client, function, tool or service nobody registered
     └── RunInterruptedError (RuntimeError)      the run was stopped before its end and can be resumed
@@ -856,11 +857,19 @@ class RunsLeftAloneError(WorkflowError, RuntimeError):
         self.reasons = dict(reasons)
 
 
+class CleanupUnfinishedError(WorkflowError, RuntimeError):
+    """A run has ended without all of its clean-up: it was told to skip the rest, or a child run has not finished its own."""
+
+    def __init__(self, run_id: str, why: str) -> None:
+        super().__init__(f"the clean-up of run {run_id} is not finished ({why}): resume(run) goes on with it")
+        self.run_id = run_id
+
+
 class IllegalTransitionError(WorkflowError, ValueError):
     """The status of a run or task does not allow the request; both statuses are named, nothing has been changed."""
 
-    def __init__(self, entity_id: str, status: str, requested: str, kind: str = "run") -> None:
-        super().__init__(f"{kind} {entity_id} is {status} and cannot become {requested}")
+    def __init__(self, entity_id: str, status: str, requested: str, kind: str = "run", why: str = "") -> None:
+        super().__init__(f"{kind} {entity_id} is {status} and cannot become {requested}{f': {why}' if why else ''}")
         self.entity_id = entity_id
         self.status = status
         self.requested = requested

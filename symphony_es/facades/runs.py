@@ -10,6 +10,7 @@ from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import get_entity, key_of
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
+from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.creation import DefinitionLike
 from symphony_es.workflow.engine.engine import WorkflowEngine
 from symphony_es.workflow.engine.handle import RunHandle
@@ -133,10 +134,10 @@ class RunRequests:
         await self._engine.pause(found)
         return found
 
-    async def cancel(self, run: RunLike, *, grace_s: float | None = None) -> Workflow:
-        """Cancel a run and its child runs, and return the run; see `WorkflowEngine.cancel`."""
+    async def cancel(self, run: RunLike, *, grace_s: float | None = None, cleanup: bool = True) -> Workflow:
+        """Cancel a run and its child runs, and return the run; `cleanup=False` ends a clean-up that hangs; see `WorkflowEngine.cancel`."""
         found = self._run(run)
-        await (self._engine.cancel(found) if grace_s is None else self._engine.cancel(found, grace_s=grace_s))
+        await self._engine.cancel(found, grace_s=GRACE_S if grace_s is None else grace_s, cleanup=cleanup)
         return found
 
     async def signal(self, run: RunLike, name: str, payload: Any = None) -> None:

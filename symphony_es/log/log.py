@@ -30,7 +30,6 @@ from symphony_es.log.opening import DATABASE_NAME, open_reader, open_recorder
 from symphony_es.log.placing import Placing
 from symphony_es.log.reading import LogReader
 from symphony_es.log.recorder import Anchor, Appended, LogRecorder, PreparedEvent
-from symphony_es.log.skipping import SkippingLogRecorder
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.writer import NOTHING, Ticket, Writer
 
@@ -212,9 +211,7 @@ class EventLog(LogReader):
 
     def skipped(self) -> list[Event]:
         """With `skip_damaged`: what stands in the place of each damaged event; its `fault` says what is wrong. Blocks."""
-        if not isinstance(self._recorder, SkippingLogRecorder):
-            return []
-        return [decode_row(row) for row in self._recorder.skipped.values()]
+        return [decode_row(row) for row in self._recorder.skipped.values()] if isinstance(self._recorder, SQLiteLogRecorder) else []
 
     async def log_id(self) -> UUID | None:
         """The identity that the log was made with, which copies of it keep; None in memory."""

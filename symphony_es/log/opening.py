@@ -15,11 +15,8 @@ from symphony_es.events.rows import commitment, event_id_of
 from symphony_es.log.directory import DirectoryLock, last_writer, prepare_file
 from symphony_es.log.head_note import HEAD_NAME, is_as_left, noted_head
 from symphony_es.log.recorder import Anchor, LogRecorder, missing
-from symphony_es.log.skipping import SkippingLogRecorder
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.sqlite_connections import may_change
-from symphony_es.log.sqlite_raw import lost_commits
-from symphony_es.log.walscan import scan_wal
 
 __all__ = ["DATABASE_NAME", "check_anchor", "open_reader", "open_recorder"]
 
@@ -28,6 +25,20 @@ SMALL_BYTES = 4 * 1024 * 1024
 """Up to this size index and table are compared at each opening: it takes some milliseconds, 10 to 20 at this size."""
 logger = get_logger(__name__)
 SCRATCH_NAME = f"{DATABASE_NAME}-wal.check"
+
+
+def _kind(skip_damaged: bool) -> type[SQLiteLogRecorder]:
+    if not skip_damaged:
+        return SQLiteLogRecorder
+    from symphony_es.log.skipping import SkippingLogRecorder  # late: only who opens a damaged log needs it
+
+    return SkippingLogRecorder
+
+
+def _wal_is_damaged(directory: Path) -> bool:
+    from symphony_es.log.walscan import scan_wal  # late: only who opens a log after a crash needs it
+
+    return scan_wal(directory / f"{DATABASE_NAME}-wal", directory / SCRATCH_NAME) == "damaged"
 
 
 def open_recorder(
@@ -47,18 +58,18 @@ def open_recorder(
             f"or remove {lock.path} to begin a new one"
         )
     unclean = not lock.was_clean or not (lock.was_used or made)  # a database without a lock: nobody knows how its last writer ended
-    if unclean and scan_wal(directory / f"{DATABASE_NAME}-wal", directory / SCRATCH_NAME) == "damaged" and not ignore_anchor:
+    if unclean and not ignore_anchor and _wal_is_damaged(directory):
         raise LogDamagedError(
             f"{path}-wal holds acknowledged commits that are damaged, and opening the log would drop them and all later ones: "
             "restore a backup, or open with ignore_anchor=True to go on with what is before the damage"
         )
     suspect = unclean or (not made and (_is_small(path) or not is_as_left(directory / HEAD_NAME, path)))
     log_id = UUID(bytes=uuid7(time.time_ns(), os.urandom(16))) if made else None
-    recorder = SkippingLogRecorder(path, log_id=log_id) if skip_damaged else SQLiteLogRecorder(path, log_id=log_id)
+    recorder = _kind(skip_damaged)(path, log_id=log_id)
     try:
         if suspect:
             recorder.verify_pages()
-        skipped = recorder.skipped if isinstance(recorder, SkippingLogRecorder) else {}
+        skipped = recorder.skipped
         if not ignore_anchor and anchor is not None and anchor.position not in skipped:
             check_anchor(recorder, anchor)
         if unclean:
@@ -79,14 +90,13 @@ def open_reader(directory: Path, *, skip_damaged: bool = False) -> SQLiteLogReco
         LogUnavailableError: there is none, or it cannot be read.
     """
     path = directory / DATABASE_NAME
+    from symphony_es.log.sqlite_raw import lost_commits  # late: who writes the log needs it after a crash only
+
     if lost_commits(path):
-        raise LogDamagedError(
-            f"{path}-wal holds acknowledged commits that are damaged, and readers would not see them: restore a backup"
-        )
+        raise LogDamagedError(f"{path}-wal holds acknowledged commits that are damaged, and readers would not see them: restore a backup")
     writer = last_writer(directory)  # one that is writing has looked at the file when it opened it
     suspect = writer in ("gone", "unknown") or _is_small(path) or (writer == "closed" and not is_as_left(directory / HEAD_NAME, path))
-    kind = SkippingLogRecorder if skip_damaged else SQLiteLogRecorder
-    recorder = kind(path, read_only=True, immutable=not may_change(path))
+    recorder = _kind(skip_damaged)(path, read_only=True, immutable=not may_change(path))
     try:
         if suspect:
             recorder.verify_pages()

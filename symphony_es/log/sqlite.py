@@ -65,6 +65,11 @@ class SQLiteLogRecorder(SQLiteLogReader):
         LogDamagedError: it is not a log, or somebody changed its schema.
     """
 
+    @property
+    def skipped(self) -> dict[int, Row]:
+        """What is given in the place of damaged rows, by position: nothing, since here damage is an error."""
+        return {}
+
     def __init__(self, path: Path, *, log_id: UUID | None = None, read_only: bool = False, immutable: bool = False) -> None:
         self.path = path
         self._store = LogDatastore(path, read_only=read_only, immutable=immutable)

@@ -139,7 +139,7 @@ class Model:
         run.hanging = run.hanging and patient
 
     def signal(self, run: ModelRun, name: str, payload: int) -> None:
-        if run.status not in ("pending", "running", "paused", "failed"):
+        if run.status in ("completed", "cancelled"):
             raise Illegal(run, "signal")
         run.signals.setdefault(name, []).append(payload)
 
@@ -267,7 +267,7 @@ class Model:
     def _clean_up(self, run: ModelRun) -> None:
         if not run.entered:
             run.entered = True
-            run.going = [child.name for child in self._children(run) if child.status not in ENDED]
+            run.going = [child.name for child in self._children(run) if child.status not in ("completed", "cancelled")]
             for name in run.going:
                 child = self.runs[name]
                 if child.status != "cancelling" or not child.active:

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from symphony_es import Symphony
+from symphony_es.core.state.scopes import Scope
 from symphony_es.errors import DetachedPartError, EntityBusyError, TransactionEndedError
 from symphony_es.events.values import plain_equal
 from tests.core.shadowing import Crate, Parcel, order_of, states_agree
@@ -462,3 +463,27 @@ def test_random_programs_of_blocks(seed: int) -> None:
             await states_agree(symphony)
 
     asyncio.run(main())
+
+
+async def test_the_order_of_keys_is_noted_once_in_a_block(symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs the number of keys: taking all of them out costs what they are, not their square. A rollback gives the order back."""
+    crate = symphony.entities.add(Crate(id="a", named={number: {"n": number} for number in range(50)}))
+    noted: list[int] = []
+    note = Scope.note_order
+
+    def counted(scope: Scope, record: Any, live: Any, holder: Any, order: list[Any]) -> None:
+        noted.append(len(order))
+        note(scope, record, live, holder, order)
+
+    monkeypatch.setattr(Scope, "note_order", counted)
+    with pytest.raises(RuntimeError, match="back"):
+        async with symphony.transaction("Emptied"):
+            for number in (7, 3, 40, 0, 11):
+                del crate.named[number]
+            async with symphony.transaction("EmptiedMore"):
+                for number in (20, 10):
+                    del crate.named[number]
+            raise RuntimeError("back")
+    assert noted == [50, 45]
+    assert list(crate.named) == list(range(50))
+    await states_agree(symphony)

@@ -358,7 +358,6 @@ class TestResumes:
         await symphony.resume_from_checkpoint(checkpoint)
         assert symphony.last_resume is not None
         assert len(symphony.last_resume.rewound) == 2000
-        assert symphony.last_resume.duration_s < 2
         assert {customer.name for customer in symphony.entities.all()} == {""}
         symphony.entities.get("Customer:7").name = "goes on"
         assert await agree(symphony, symphony.entities.get("Customer:7"))

@@ -88,6 +88,7 @@ async def _run(seed: int) -> tuple[list[Any], list[Any]]:
         return recorded, refused
 
 
+@pytest.mark.usefixtures("no_check_at_each_flush")
 @pytest.mark.parametrize("seed", range(60))
 def test_the_fast_entry_does_what_the_plain_one_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same is recorded and the same is refused, whatever is changed, also past the methods and inside blocks."""

@@ -179,6 +179,7 @@ THEN: dict[str, Callable[[Crate], Any]] = {
 }
 
 
+@pytest.mark.usefixtures("no_check_at_each_flush")
 @pytest.mark.parametrize("sly", PAST_METHODS)
 @pytest.mark.parametrize("way", ["outside", "transaction", "recording"])
 async def test_a_change_that_does_not_fit_is_refused_and_never_appended(symphony: Symphony, sly: str, way: str) -> None:

@@ -15,11 +15,7 @@ from symphony_es.errors import UnrecordedChangeError, UnstorableValueError
 from symphony_es.events.values import plain_equal
 from tests.core.shadowing import states_agree
 
-
-@pytest.fixture(autouse=True)
-def without_the_check_at_each_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tested here is found without it; with it, the flush before would find it first."""
-    monkeypatch.delenv("SYMPHONY_CHECK", raising=False)
+pytestmark = pytest.mark.usefixtures("no_check_at_each_flush")
 
 
 

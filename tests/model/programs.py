@@ -146,6 +146,7 @@ class Program:
         self.free: list[Pair] = []
         self.journal: list[str] = []
         self.outcome = Outcome()
+        self._loose: list[Any] = []
         self._depth = 0
         self._added = 0
 
@@ -248,6 +249,8 @@ class Program:
 
     async def both(self, target: Pair, act: Callable[[Any, int], Any]) -> Pair | None:
         """Do the same to both; None when the tracked one refused it, or both raised."""
+        if self._depth:
+            self._note_loose(target)
         live, error = await self._live(lambda: act(target.live, LIVE))
         if isinstance(error, SymphonyError):
             self.refuse(error)
@@ -261,6 +264,11 @@ class Program:
         if error is not None:
             raise Failed(f"tracked objects raise {error!r}, plain ones nothing") from error
         return Pair(live, plain)
+
+    def _note_loose(self, target: Pair) -> None:
+        """Remember what a node holds that is changed while it stands nowhere: nobody's change, so a rollback may make its members anew."""
+        if is_node(target.plain) and not any(place.node.plain is target.plain for place in self.places()):
+            self._loose += [node for node in nodes_below(target.live) if node is not target.live]
 
     async def _live(self, act: Callable[[], Any]) -> tuple[Any, Exception | None]:
         try:
@@ -365,10 +373,13 @@ class Program:
             self.held = [Pair(pair.live, plain) for pair, plain in zip(held, kept[1], strict=True)]
             self.free = []  # what was changed while it stood nowhere is nobody's, and is not put back
             places = {id(place.node.plain) for place in self.places()}
-            self.held = [pair for pair in self.held if id(pair.plain) in places]
+            loose = {id(node) for node in self._loose}
+            self.held = [pair for pair in self.held if id(pair.plain) in places and id(pair.live) not in loose]
             self.journal.append("rolled back")
         finally:
             self._depth -= 1
+            if not self._depth:
+                self._loose = []
 
     async def do_gauge(self) -> None:
         name = self.rng.choice(sorted(self.gauges))

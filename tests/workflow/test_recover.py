@@ -24,6 +24,9 @@ from tests.conftest import Opener
 WAIT = {"kind": "wait", "name": "ask", "signal": "go", "within_s": 0.001, "default": "late"}
 
 
+ASK = {"kind": "wait", "name": "ask", "signal": "go"}
+
+
 def child_of(function: str) -> dict[str, Any]:
     """A definition for a child run."""
     return {"name": "child", "steps": [WAIT, {"kind": "function", "name": "work", "function": function}]}
@@ -100,7 +103,9 @@ async def test_what_a_process_lacks_is_nobody_s_event(what: str, resume: Any, re
     report = await symphony.workflows.recover(wait=False)
     for handle in report.handles:
         await handle.signal("begin")
-    assert [(handle.id, await handle.result(timeout_s=20)) for handle in report.handles] == [("r0", "done"), ("r1", "done"), ("r2", "done")]
+    assert [handle.id for handle in report.handles] == ["r0", "r1", "r2"]
+    ends = [await handle.result(timeout_s=20) for handle in report.handles]
+    assert ends == [{"a": "done"} if what == "in a branch" else "done"] * 3
     assert len(calls) == 3
 
 
@@ -324,12 +329,14 @@ async def test_a_parent_waits_for_a_child_run_that_is_blocked(reopen: Opener) ->
     while not any(run.outputs for run in await symphony.workflows.get_all_runs()):
         await asyncio.sleep(0)
     del handle
-    await symphony.workflows.start(WorkflowDefinition(name="beside", steps=[WAIT]), run_id="beside")
+    await symphony.workflows.start(WorkflowDefinition(name="beside", steps=[ASK]), run_id="beside")
     await symphony.registry.get("workflow_engine").interrupt()
     for round_ in range(3):
         symphony = await reopen()
         define(symphony, "b", "a")
         report = await symphony.workflows.recover(wait=False)
+        if round_ == 0:
+            await symphony.workflows.signal("beside", "go", "went")
         ends = await asyncio.gather(*(handle.result(timeout_s=20) for handle in report.handles), return_exceptions=True)
         statuses = {run.id: run.status.value for run in await symphony.workflows.get_all_runs()}
         if round_ == 0:
@@ -437,7 +444,10 @@ async def test_hooks_can_be_given_to_a_recovery(reopen: Opener) -> None:
         async def run_completed(self, moment: Any) -> None:
             told.append(moment.run.id)
 
-    await crashed(reopen, lambda symphony: {"name": "w", "steps": [WAIT]}, runs=2)
+    await crashed(reopen, lambda symphony: {"name": "w", "steps": [ASK]}, runs=2)
     symphony = await reopen()
-    await symphony.workflows.recover(hooks=[Listens()])
+    report = await symphony.workflows.recover(wait=False, hooks=[Listens()])
+    for handle in report.handles:
+        await handle.signal("go")
+        await handle.result()
     assert sorted(told) == ["r0", "r1"]

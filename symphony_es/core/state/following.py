@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from symphony_es.events.changes import Change
     from symphony_es.log.log import EventLog
 
-__all__ = ["READ_ONLY", "Following"]
-
-READ_ONLY = "this Symphony is open for reading only"
+__all__ = ["Following"]
 
 logger = get_logger(__name__)
 

@@ -16,7 +16,6 @@ from symphony_es.core.state.restore import upcast_state
 from symphony_es.core.state.tracking.capture import field_names, plain_state
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, EntityTypeError, UnknownTypeError
-from symphony_es.events.comparison import ValueChange, compare_states
 from symphony_es.events.identifiers import entity_key, split_key
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import copy_plain
@@ -24,6 +23,7 @@ from symphony_es.events.values import copy_plain
 if TYPE_CHECKING:
     from symphony_es.core.state.restore import RestoreManager
     from symphony_es.core.state.world import World
+    from symphony_es.events.comparison import ValueChange
     from symphony_es.events.fold import EntityState
     from symphony_es.log.log import EventLog
 
@@ -178,6 +178,8 @@ class Names:
             return []
         try:
             current = upcast_state(restorer, copy_plain(state.data), state.state_version, self._restorers.types)
+            from symphony_es.events.comparison import compare_states  # late: only a declared migration asks for it
+
             return compare_states(state.data, plain_state(current, world) if (world := self._world()) is not None else current)
         except Exception:  # noqa: BLE001  the application's code; a question about the past is answered without it
             return []

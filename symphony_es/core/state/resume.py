@@ -18,9 +18,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import StateHistory
-from symphony_es.core.state.past.dividing import append_divided
 from symphony_es.core.state.past.moments import position_at_time, read_moment
-from symphony_es.core.state.past.rewinding import Rewind, plan_rewind
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.core.state.world import World
@@ -29,6 +27,7 @@ from symphony_es.errors import REPLACED, ConfigurationError, PositionNotFoundErr
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.core.state.past.rewinding import Rewind
     from symphony_es.log.log import EventLog
     from symphony_es_projections.checkpoints import CheckpointEntry
 
@@ -114,6 +113,8 @@ class Resumption:
             report.lost_at_the_end = self.log.lost_at_the_end
             report.dropped = {record.key: record.lost_changes() for record in old.outbox.broken}
             fold = await self.history.states_at(target)
+            from symphony_es.core.state.past.rewinding import Rewind, plan_rewind  # late: only a resume needs it
+
             if self.log.read_only:
                 rewind = Rewind(position=target, heads={}, events=[])  # objects as they were, and no event
             else:
@@ -136,6 +137,8 @@ class Resumption:
 
     async def _replace(self, old: World, world: World, rewind: Rewind) -> None:
         if rewind.events:
+            from symphony_es.core.state.past.dividing import append_divided
+
             rewind = dataclasses.replace(rewind, events=list(await append_divided(self.log, rewind.events)))
         # The new world's entities have the states of the target, and the versions that the log has now.
         for key, (version, generation) in rewind.versions().items():

@@ -79,7 +79,7 @@ class Draft:
         elif shadow is not None and (back := put_plain(shadow, change)) is not None:
             scope.undo_log.append((record, undo, back))
         else:
-            order, inverse = order_before(record, change), list[Any]()
+            order, inverse = order_before(record, change, scope.reordered), list[Any]()
             change = advance(record, change, undo, scope, inverse)
             if order is not None:
                 scope.note_order(record, getattr(undo[0], "__self__", None), *order)
@@ -246,9 +246,8 @@ class Scope:
 
     def note_order(self, record: EntityRecord, live: Any, holder: dict[Any, Any], order: list[Any]) -> None:
         """Have the order restored that the keys of a dict had before this block first took one out of it."""
-        if id(holder) not in self.reordered:
-            self.reordered[id(holder)] = holder  # kept, so that its id stays its own
-            self.undo_log.append((record, (reorder, live, holder), (_order, holder, order)))
+        self.reordered[id(holder)] = holder  # kept, so that its id stays its own
+        self.undo_log.append((record, (reorder, live, holder), (_order, holder, order)))
 
     def merge(self) -> None:
         """End it: what it has done is the enclosing block's from now on."""

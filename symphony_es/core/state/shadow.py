@@ -10,6 +10,7 @@ it is. Values that cannot change are shared with the object.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.mending import mend
@@ -134,12 +135,15 @@ def check_form(change: Change) -> None:
             check_types(value, path, max_depth=MAX_DEPTH - len(path) - (change[0] in _INTO))
 
 
-def order_before(record: EntityRecord, change: Change) -> tuple[dict[Any, Any], list[Any]] | None:
-    """The dict of a shadow that a change will take a key out of, and the order of its keys; None where taking it back keeps the order."""
+def order_before(record: EntityRecord, change: Change, noted: Container[int]) -> tuple[dict[Any, Any], list[Any]] | None:
+    """The dict of a shadow that a change will take a key out of, and the order of its keys; None where taking it back keeps the order.
+
+    It costs the number of keys, and is None for what is noted already (the `id` of the dict): once in a block is enough.
+    """
     if change[0] != REMOVE or not change[1]:
         return None
     holder = value_at(record.shadow, change[1][:-1])
-    if type(holder) is not dict or not holder or next(reversed(holder)) == change[1][-1]:
+    if type(holder) is not dict or not holder or id(holder) in noted or next(reversed(holder)) == change[1][-1]:
         return None
     return holder, list(holder)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from collections.abc import Callable, Iterator
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FunctionType
 from typing import Any
 
 __all__ = ["code_digest"]
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
+_WORD = re.compile(r"[^\W\d]\w*")
 MAX_LOOKED_AT = 2_000
 """So many functions and classes are looked at; a change in others is found where somebody resumes the run by name."""
 
@@ -34,7 +37,9 @@ def code_digest(function: Callable[..., Any]) -> str:
         digest.update(_text(f"{item.__module__}:{item.__qualname__}"))
         if isinstance(item, type):
             digest.update(_text(sorted(inspect.get_annotations(item).items(), key=str)))
-            named: list[Any] = list(vars(item).values())
+            names = vars(sys.modules[item.__module__]) if item.__module__ in sys.modules else {}
+            fields = [inner for field in inspect.get_annotations(item).values() for inner in _named_in(field, names)]
+            named: list[Any] = [*vars(item).values(), *fields]
         else:
             _take(digest, item.__code__)
             digest.update(_text((item.__defaults__, sorted((item.__kwdefaults__ or {}).items()))))
@@ -71,7 +76,19 @@ def _named_by(function: FunctionType) -> Iterator[Any]:
             yield cell.cell_contents
         except ValueError:  # empty as yet
             continue
-    yield from (item for item in function.__annotations__.values() if not isinstance(item, str))
+    for annotation in function.__annotations__.values():
+        yield from _named_in(annotation, function.__globals__)
+
+
+def _named_in(annotation: Any, names: Mapping[str, Any]) -> Iterator[Any]:
+    """The classes that an annotation names, also where it is a text."""
+    if isinstance(annotation, str):
+        yield from (names[word] for word in _WORD.findall(annotation) if word in names)
+    elif typing.get_args(annotation):
+        for argument in typing.get_args(annotation):
+            yield from _named_in(argument, names)
+    else:
+        yield annotation
 
 
 def _take(digest: Any, code: CodeType) -> None:

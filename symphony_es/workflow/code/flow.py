@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.boundary import fit_arguments
+from symphony_es.core.state.arguments import fit_arguments
 from symphony_es.errors import ConfigurationError, HistoryMismatchError, NotRegisteredError, StepFailedError
 from symphony_es.workflow.definitions.steps import id_from_name
 from symphony_es.workflow.engine.bodies import Lacking

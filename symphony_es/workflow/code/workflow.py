@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
-from symphony_es.core.state.boundary import fit_arguments
+from symphony_es.core.state.arguments import fit_arguments
 from symphony_es.errors import ConfigurationError
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from symphony_es.errors import DefinitionError, ExpressionError, UnstorableValueError, format_path
 from symphony_es.events.values import check_plain, copy_plain
-from symphony_es.workflow.language.expressions import check_expression
-from symphony_es.workflow.language.templates import check_template
 
 __all__ = ["MAX_SECONDS", "DataReader", "shown"]
 
@@ -108,6 +106,10 @@ class DataReader:
         value = self.plain(key)
         if required and value is None:
             raise self.fault(key, "is missing")
+        if value is None:
+            return None
+        from symphony_es.workflow.language.templates import check_template  # late: only texts in definitions need the language
+
         try:
             check_template(value)
         except ExpressionError as error:
@@ -118,6 +120,8 @@ class DataReader:
         """A text in the language of conditions, which parses; None when it is missing or None."""
         text = self.text(key) if required else self.optional_text(key)
         if text is not None:
+            from symphony_es.workflow.language.expressions import check_expression
+
             try:
                 check_expression(text)
             except ExpressionError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import IllegalTransitionError, RunInterruptedError
 from symphony_es.workflow.engine.creation import new_run
+from symphony_es.workflow.runs.cleanup import has_cleanup, is_open, own_children
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
@@ -78,25 +79,49 @@ class ChildRuns:
 
         await asyncio.gather(*(pause(child) for child in self._of(parent) if child.status is WorkflowStatus.RUNNING))
 
-    async def cancel_all(self, parent: Workflow) -> None:
-        """Cancels the child runs that have not ended, all at once; one that ends by itself meanwhile is left as it is."""
-        await self._cancel([child for child in self._of(parent) if child.status not in ENDED])
+    async def cancel_all(self, parent: Workflow, *, cleanup: bool = True) -> None:
+        """Cancels the child runs that have not ended, all at once; one that ends by itself meanwhile is left as it is.
 
-    async def cancel_early(self, parent: Workflow, grace_s: float) -> None:
+        Args:
+            parent: their parent.
+            cleanup: whether their clean-up runs. Without it, the child runs of the parent's clean-up steps are cancelled, too.
+        """
+        children = own_children(parent) if cleanup else self._of(parent)
+        await self._cancel([child for child in children if child.status not in ENDED], cleanup=cleanup)
+
+    async def cancel_early(self, parent: Workflow, grace_s: float, *, cleanup: bool = True) -> None:
         """The same while the parent's own steps end; a child run that goes with the step that waits for it is left to the clean-up."""
-        await self._cancel([child for child in self._of(parent) if child.status not in ENDED], grace_s, RunInterruptedError)
+        children = own_children(parent) if cleanup else self._of(parent)
+        await self._cancel([child for child in children if child.status not in ENDED], grace_s, RunInterruptedError, cleanup=cleanup)
+
+    async def clean_up_all(self, parent: Workflow) -> None:
+        """Cancels the child runs that have not ended, and those that have failed with something to clean up, and waits for their clean-up.
+
+        One that ended without all of its clean-up goes on with it.
+        """
+        await self.cancel_all(parent)
+        await self._cancel([child for child in own_children(parent) if child.status is WorkflowStatus.FAILED and has_cleanup(child)])
+        await asyncio.gather(*(self._go_on(child) for child in own_children(parent) if is_open(child)))
+
+    async def _go_on(self, child: Workflow) -> None:
+        if self._engine.active.get(child) is None:
+            await self._engine.resume(child)
+        else:
+            await self._engine.active.wait_until(child)
 
     async def cancel_abandoned(self, parent: Workflow) -> None:
         """Cancels the child runs of steps that have not completed and never will: their time was up, or a step beside them failed."""
         given_up = {child.id for address, child in parent.children.items() if address not in parent.outputs}
         await self._cancel([child for child in self._of(parent) if child.id in given_up and child.status not in ENDED])
 
-    async def _cancel(self, children: Sequence[Workflow], grace_s: float = GRACE_S, *tolerate: type[Exception]) -> None:
+    async def _cancel(
+        self, children: Sequence[Workflow], grace_s: float = GRACE_S, *tolerate: type[Exception], cleanup: bool = True
+    ) -> None:
         tolerated: tuple[type[Exception], ...] = (IllegalTransitionError, *tolerate)
 
         async def cancel(child: Workflow) -> None:
             try:
-                await self._engine.cancel(child, grace_s=grace_s)
+                await self._engine.cancel(child, grace_s=grace_s, cleanup=cleanup)
             except tolerated as error:
                 _log.debug("workflow_child_ended_meanwhile", run_id=child.id, why=str(error))
 

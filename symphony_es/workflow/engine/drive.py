@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import attributed
@@ -21,11 +22,12 @@ from symphony_es.errors import (
 )
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
+from symphony_es.workflow.engine.cleaning import Cleaning
 from symphony_es.workflow.engine.control import RunControl, RunStopped
 from symphony_es.workflow.engine.hooks import HookChain, Stage
 from symphony_es.workflow.engine.missing import digest_here
+from symphony_es.workflow.engine.reopening import forget_cancelled_children
 from symphony_es.workflow.engine.runner import Runner
-from symphony_es.workflow.language.templates import render
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.thawing import thaw
@@ -37,10 +39,7 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.clock import Clock
     from symphony_es.workflow.engine.turns import Turns
 
-__all__ = ["CLEANUP", "Drive", "runs_around"]
-
-CLEANUP = "cleanup"
-"""What the addresses of clean-up steps begin with."""
+__all__ = ["Drive", "runs_around"]
 
 runs_around: ContextVar[tuple[str, ...]] = ContextVar("symphony_es_runs_around", default=())
 """Ids of the runs that the running code is part of, and which therefore cannot end before it does."""
@@ -70,17 +69,27 @@ class Drive:
         self._stage: Stage = "run_started"
         self._value: Any = None
         self._steps: asyncio.Task[None] | None = None
+        self._cleaning = False
         self._failed_beside: tuple[str, ...] = ()
 
-    async def wait_for_steps(self, timeout_s: float) -> bool:
-        """Whether the steps have ended by themselves within so many seconds."""
-        if self._steps is None:
-            return True
-        await asyncio.wait({self._steps}, timeout=timeout_s)
-        return self._steps.done()
+    async def stop_steps(self, grace_s: float, timeout_s: float, *, cleanup: bool) -> bool:
+        """Let the steps under way end by themselves, then cancel them; whether they have ended.
 
-    def force(self) -> None:
-        """Cancels the steps that are under way."""
+        Args:
+            grace_s: how long they may take to end by themselves.
+            timeout_s: how long after they were cancelled.
+            cleanup: stop those of the clean-up as well; otherwise they are left alone.
+        """
+        steps = self._steps
+        if steps is None or (self._cleaning and not cleanup):
+            return True
+        await asyncio.wait({steps}, timeout=grace_s)
+        if not steps.done():
+            self._force()
+            await asyncio.wait({steps}, timeout=timeout_s)
+        return steps.done()
+
+    def _force(self) -> None:
         if self._steps is not None:
             self._steps.cancel()
 
@@ -93,29 +102,41 @@ class Drive:
         Raises:
             IllegalTransitionError: the run cannot go on; nothing has been appended.
             EntityOutOfStepError: the log could not append; the cause says why.
+            NotRegisteredError, UnknownValueError, RunBlockedError: this process cannot go on with it; nothing is on record of that.
             asyncio.CancelledError: the step under way is lost, everything before is in the log.
         """
         runs_around.set((*runs_around.get(), self.run.id))
         await self._turns.take()
-        with attributed(run_id=self.run.id, step=None, attempt=None, cause=None):
-            if self.run.status is WorkflowStatus.CANCELLING:
-                self.begun.set()
-            else:
-                await self._begin(prepare)
-                await self._go_through(self._run_definition(self._runner(self.control)))
-            await self._world.flush(self.run)  # what a failing last hook left on record
-            if self.run.status is WorkflowStatus.CANCELLING:  # nothing is awaited after this look at it when it is not
-                await self._clean_up()
-                await self._world.flush(self.run)
+        try:
+            with attributed(run_id=self.run.id, step=None, attempt=None, cause=None):
+                await self._drive(prepare)
+        except Lacking as lacking:
+            raise lacking.error from lacking
+
+    async def _drive(self, prepare: Callable[[], None]) -> None:
+        if self.run.status is WorkflowStatus.CANCELLING:
+            self.begun.set()
+        elif self.run.check("resume") is WorkflowStatus.CANCELLING:
+            await self._begin(prepare)  # what is left of a clean-up; the main line has ended
+        else:
+            await self._begin(prepare)
+            await self._go_through(self._run_definition(self._runner(self.control)))
+        await self._world.flush(self.run)  # what a failing last hook left on record
+        if self.run.status is WorkflowStatus.CANCELLING:  # nothing is awaited after this look at it when it is not
+            await self._clean_up()
+            await self._world.flush(self.run)
 
     async def _begin(self, prepare: Callable[[], None]) -> None:
-        first = self.run.started_at is None
+        first = self.run.started_at is None and self.run.cleanup is None
         if self._world.record_of(self.run) is not None:
             await self._world.claim(self.run)
         with self._world.recording("WorkflowCreated"):
             prepare()
             with self._world.recording("WorkflowStarted" if first else "WorkflowResumed", entity=self.run):
-                self._forgive()
+                if self.run.cleanup is None:
+                    self._forgive()
+                else:
+                    forget_cancelled_children(self._symphony, self.run)
                 self.run.move("resume", self._clock.now())
         self._stage = "run_started" if first else "run_resumed"
         await self._world.flush(self.run)
@@ -163,7 +184,7 @@ class Drive:
     async def _go_through(self, steps: Coroutine[Any, Any, None]) -> None:
         """Runs the steps as a task of their own, which a cancellation or the deadline can end, and records what came of them."""
         failure: dict[str, Any] | None = None
-        stopped = await self._watch(steps)
+        stopped = await self._watch(steps, self.run.deadline)
         run = self.run
         if isinstance(self.control.failure, StepFailure):
             stopped = self.control.failure  # also where the steps around it, or code, have caught it
@@ -202,12 +223,12 @@ class Drive:
         _log.warning("workflow_blocked", run_id=run.id, error=f"{failure['type']}: {failure['message']}")
         await self._tell(runner, "run_blocked", failure)
 
-    async def _watch(self, steps: Coroutine[Any, Any, None]) -> BaseException | None:
+    async def _watch(self, steps: Coroutine[Any, Any, None], deadline: datetime | None) -> BaseException | None:
         """Awaits the steps; gives what ended them early: a failure or a request. Other errors are raised."""
         self._steps = StepsTask(unclosed(steps, None), name=f"steps of run {self.run.id}")
         tasks: list[asyncio.Task[None]] = [self._steps]
-        if self.run.deadline is not None:
-            tasks.append(asyncio.get_running_loop().create_task(self._enforce_deadline()))
+        if deadline is not None:
+            tasks.append(asyncio.get_running_loop().create_task(self._enforce_deadline(deadline)))
         try:
             await asyncio.wait({self._steps})
         except asyncio.CancelledError:
@@ -228,13 +249,17 @@ class Drive:
         error = self._steps.exception()
         if error is None or isinstance(error, (StepFailure, RunStopped)):
             return error
-        raise error.error if isinstance(error, Lacking) else error
+        raise error
 
-    async def _enforce_deadline(self) -> None:
-        assert self.run.deadline is not None
-        await self._clock.sleep_until(self.run.deadline)
+    async def _enforce_deadline(self, deadline: datetime) -> None:
+        await self._clock.sleep_until(deadline)
         self.control.ask("deadline")
-        self.force()
+        self._force()
+
+    def _rendered(self, template: Any) -> Any:
+        from symphony_es.workflow.language.templates import render  # late: only texts in definitions need the language
+
+        return thaw(render(template, TemplateScope(Frame(self.run, steps=self.run.definition.plan))))
 
     async def _complete(self, runner: Runner) -> dict[str, Any] | None:
         """Completes the run, unless it was paused or is to be cancelled; gives the error when its `output` cannot be made."""
@@ -243,7 +268,7 @@ class Drive:
         task = asyncio.current_task()
         await self._children.cancel_abandoned(run)
         try:
-            value = self._value if template is None else thaw(render(template, TemplateScope(Frame(run, steps=run.definition.plan))))
+            value = self._value if template is None else self._rendered(template)
             await self._world.claim(run)
             if run.status is not WorkflowStatus.RUNNING:
                 return None
@@ -259,28 +284,35 @@ class Drive:
         return None
 
     async def _clean_up(self) -> None:
-        """What a cancelled run does last: its child runs are cancelled, then its clean-up steps run."""
+        """What a cancelled run does last; it ends as `Workflow.cleanup` says."""
         run = self.run
-        await self._children.cancel_all(run)
-        frame = Frame(run, f"{CLEANUP}/", run.definition.cleanup_plan, Frame(run, steps=run.definition.plan))
-        failure: dict[str, Any] | None = None
-        runner = self._anew()
-        for step in frame.steps:
-            try:
-                await runner.run_step(step, frame.prefix + step.id, frame)
-            except StepFailure as error:
-                failure = failure or error.description
-                runner = self._anew()  # a hook that stops the run has stopped this step of it
+        cleaning = Cleaning(run, self._children, self._anew)
+        self._steps, self._cleaning = None, True
+        if not self._skips:
+            await self._watch(cleaning.perform(), None)
+        if self._skips:
+            await self._children.cancel_all(run, cleanup=False)
         await self._world.claim(run)
-        with self._world.recording("WorkflowCancelled", entity=run):
-            if failure is not None:
+        failure = cleaning.failure()
+        fails = run.cleanup is not None and run.cleanup["ends"] == WorkflowStatus.FAILED
+        with self._world.recording("WorkflowFailed" if fails else "WorkflowCancelled", entity=run):
+            if self._skips and not cleaning.skipped:  # the request came when nothing was left
+                run.cleanup = {"ends": thaw(run.cleanup)["ends"]}
+            if failure is not None and not fails:  # a failed run has the error that it failed with
                 run.error = dict(failure)
-            run.move("end_cancelled", self._clock.now())
-        await self._tell(runner, "run_cancelled", failure)
+            run.move("fail" if fails else "end_cancelled", self._clock.now())
+        error = dict(run.error) if fails and run.error is not None else failure
+        await self._tell(self._runner(RunControl(self._clock)), "run_failed" if fails else "run_cancelled", error)
+
+    @property
+    def _skips(self) -> bool:
+        return self.run.cleanup is not None and bool(self.run.cleanup.get("skipped"))
 
     def _anew(self) -> Runner:
-        """A runner that no earlier request or failure stops."""
+        """A runner that no earlier request or failure stops, but for the one to skip what it would run."""
         self.control = RunControl(self._clock)
+        if self._skips:
+            self.control.ask("cancel")
         return self._runner(self.control)
 
     def _runner(self, control: RunControl) -> Runner:

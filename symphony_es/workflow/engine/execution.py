@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.workflow.language.expressions import evaluate
-from symphony_es.workflow.language.templates import render
 from symphony_es.workflow.runs.context import RunContext
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.thawing import thaw
@@ -91,6 +89,8 @@ class StepExecution:
         """
         if self.run.definition.code is not None:
             return template  # code gives values, whose braces are text
+        from symphony_es.workflow.language.templates import render  # late: only texts in definitions need the language
+
         return thaw(render(template, TemplateScope(self.frame)))
 
     def evaluate(self, expression: str, names: Mapping[str, Any] | None = None, *parts: str, steps: Sequence[Step] = ()) -> Any:
@@ -106,6 +106,8 @@ class StepExecution:
             ExpressionError: it cannot be evaluated.
         """
         frame = Frame(self.run, "/".join((self.address, *parts, "")), steps, self.frame, names=names)
+        from symphony_es.workflow.language.expressions import evaluate
+
         return thaw(evaluate(expression, TemplateScope(frame)))
 
     def output_of(self, *parts: str) -> Any:

@@ -167,9 +167,9 @@ class RunHandle(Generic[R_co]):
         """See `WorkflowEngine.resume`."""
         return await self._engine.resume(self.run)
 
-    async def cancel(self, *, grace_s: float = GRACE_S) -> Workflow:
+    async def cancel(self, *, grace_s: float = GRACE_S, cleanup: bool = True) -> Workflow:
         """Cancel the run and return it; see `WorkflowEngine.cancel`."""
-        await self._engine.cancel(self.run, grace_s=grace_s)
+        await self._engine.cancel(self.run, grace_s=grace_s, cleanup=cleanup)
         return self.run
 
     async def signal(self, name: str, payload: Any = None) -> None:

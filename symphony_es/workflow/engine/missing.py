@@ -17,6 +17,7 @@ from symphony_es.events.identifiers import entity_key
 from symphony_es.events.values import Tagged
 from symphony_es.workflow.definitions.nesting import walk
 from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
+from symphony_es.workflow.runs.cleanup import CLEANUP
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import TAKEN_UP, WorkflowStatus
 
@@ -142,8 +143,9 @@ def _lacks(run: Workflow, symphony: Host) -> Iterator[SymphonyError]:
         except NotRegisteredError as error:
             yield error
     plan = () if run.status is WorkflowStatus.CANCELLING else definition.plan
-    for path, step in walk((*plan, *definition.cleanup_plan)):
-        if path.partition("/")[0] in run.outputs:
+    for path, step in (*walk(plan), *walk(definition.cleanup_plan, f"{CLEANUP}/")):
+        parts = path.split("/")
+        if "/".join(parts[: 2 if parts[0] == CLEANUP else 1]) in run.outputs:
             continue
         try:
             step.check(symphony)

@@ -22,9 +22,12 @@ from symphony_es.workflow.engine.forking import fork_run
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain
 from symphony_es.workflow.engine.missing import check_can_go_on
+from symphony_es.workflow.engine.reopening import retry_cleanup
 from symphony_es.workflow.engine.retrying import take_back
 from symphony_es.workflow.engine.turns import Turns
+from symphony_es.workflow.runs.cleanup import in_cleanup
 from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -113,7 +116,7 @@ class RunRequests:
         stopped = [asyncio.wait({active.task})] if active is not None else []
         await asyncio.gather(self.children.pause_all(run), *stopped)
 
-    async def cancel(self, run: Workflow, *, grace_s: float = GRACE_S) -> None:
+    async def cancel(self, run: Workflow, *, grace_s: float = GRACE_S, cleanup: bool = True) -> None:
         """Cancels a run and its child runs, then runs its clean-up steps. It is cancelled when this returns.
 
         Called from inside one of the run's steps, it returns at once, and the run is cancelled after the step. It is no part of a
@@ -123,33 +126,57 @@ class RunRequests:
             run: pending, running, paused or failed; for one that is being cancelled already, its end is awaited.
             grace_s: how long the steps under way may take to end by themselves (`context.stop_requested` tells them); then they
                 are cancelled; those of its child runs as well. The engine's own waits end at once.
+            cleanup: False leaves out the clean-up, of child runs as well: steps of it that are under way are stopped as all others are,
+                and the rest does not begin. That ends a clean-up that hangs. The run's `error` says what was left out, and `resume`
+                goes on with it.
 
         Raises:
             IllegalTransitionError: the run has completed or was cancelled. Nothing has been appended.
             RunsInProgressError: a step did not stop within 30 s after it was cancelled.
             RunInterruptedError, EntityOutOfStepError: the run was interrupted meanwhile, or the log could not append.
         """
-        if run.status is not WorkflowStatus.CANCELLING:
-            run.check("cancel")
-            await self._record(
-                run, "WorkflowCancelRequested", lambda: run.move("cancel", self.clock.now()), lambda: run.check("cancel"), ask="cancel"
-            )
-        while run.status is WorkflowStatus.CANCELLING:
+        await self._request_cancel(run, cleanup=cleanup)
+        while run.status is WorkflowStatus.CANCELLING or self.active.get(run) is not None:
             active = self.active.get(run)
             if active is None:  # nothing drives it, or what did had looked at its status for the last time
                 await self.active.join(self.launch(run, self.chain(True, ())))
                 return
             if run.id in runs_around.get():
                 return
-            await asyncio.gather(self.children.cancel_early(run, grace_s), self._stop_steps(active, grace_s))
+            await asyncio.gather(
+                self.children.cancel_early(run, grace_s, cleanup=cleanup), self._stop_steps(active, grace_s, cleanup=not cleanup)
+            )
             await self.active.ended(active)
+            if run.status is not WorkflowStatus.CANCELLING:
+                return
+
+    async def _request_cancel(self, run: Workflow, *, cleanup: bool) -> None:
+        """Puts the request on record, unless the run is being cancelled in this way already."""
+        ends = {"ends": WorkflowStatus.CANCELLED.value, **({} if cleanup else {"skipped": True})}
+
+        def begin() -> None:
+            run.move("cancel", self.clock.now())
+            run.cleanup = ends
+
+        def change() -> None:
+            run.cleanup = {**thaw(run.cleanup), **ends}
+
+        def check() -> None:
+            if run.status is not WorkflowStatus.CANCELLING:  # it has ended by now
+                run.check("cancel")
+
+        if run.status is not WorkflowStatus.CANCELLING:
+            run.check("cancel")
+            await self._record(run, "WorkflowCancelRequested", begin, lambda: run.check("cancel"), ask="cancel")
+        elif not cleanup and run.cleanup is not None and not run.cleanup.get("skipped"):
+            await self._record(run, "WorkflowCleanupSkipped", change, check, ask="cancel")
+        elif run.cleanup is not None and run.cleanup["ends"] != ends["ends"]:  # it cleans up because it has failed
+            await self._record(run, "WorkflowCancelRequested", change, check)
 
     @staticmethod
-    async def _stop_steps(active: ActiveRun, grace_s: float) -> None:
-        if not await active.drive.wait_for_steps(grace_s):
-            active.drive.force()
-            if not await active.drive.wait_for_steps(INTERRUPTION_TIMEOUT_S):
-                raise RunsInProgressError([active.run.id])
+    async def _stop_steps(active: ActiveRun, grace_s: float, *, cleanup: bool) -> None:
+        if not await active.drive.stop_steps(grace_s, INTERRUPTION_TIMEOUT_S, cleanup=cleanup):
+            raise RunsInProgressError([active.run.id])
 
     async def signal(self, run: Workflow, name: str, payload: Any = None) -> None:
         """Sends a signal; it is durable when this returns, and is kept until a step takes it, also before any step waits.
@@ -191,6 +218,9 @@ class RunRequests:
         branches of a parallel or map, keep theirs. A signal that a dropped step took is not sent again: it waits anew. Waits for
         the run's end as `execute_workflow` does.
 
+        At the address of a clean-up step (`cleanup/…`, `undo/…`) the clean-up goes on, and never the main line: that step is done again,
+        and what has not completed is tried again; other clean-up steps that have completed are not repeated.
+
         Args:
             run: failed, paused, completed, cancelled or interrupted.
             step: address of a step that has begun, or the name or id of one of the definition's first level.
@@ -204,6 +234,9 @@ class RunRequests:
             NotRegisteredError, UnknownValueError: as for `resume`.
         """
 
+        if in_cleanup(step):
+            return await self._retry_cleanup(run, step, auto_checkpoint, hooks)
+
         def check() -> None:
             run.check("retry")
             self.active.refuse(run)
@@ -215,6 +248,15 @@ class RunRequests:
         return await self.active.join(
             going or self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s))
         )
+
+    async def _retry_cleanup(self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint, hooks: Sequence[Any]) -> Workflow:
+        def check() -> None:
+            if run.status is not WorkflowStatus.CANCELLING:
+                run.check("retry")
+            self.active.refuse(run)
+
+        await retry_cleanup(self._symphony, run, step, self.clock.now(), check)
+        return await self.active.join(self.active.get(run) or self.launch(run, self.chain(auto_checkpoint, hooks)))
 
     async def fork(
         self,
@@ -242,6 +284,11 @@ class RunRequests:
             PositionNotFoundError: the run did not exist at the position.
             PositionInsideTransactionError: the position is in the middle of a transaction. In all cases nothing has been appended.
         """
+        if isinstance(at, str) and in_cleanup(at):
+            raise ConfigurationError(
+                f"{at} is a clean-up step, and a fork begins in the main line: fork at a step of that, or go on with the clean-up of "
+                f"this run by retry_from(run, {at!r})"
+            )
         return await fork_run(self._symphony, run, at, changes or {}, run_id, metadata or {}, self.clock.now())
 
     async def interrupt(self, run_ids: Iterable[str] | None = None) -> list[str]:

@@ -11,7 +11,6 @@ from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import Step, StepLike, as_step, register_step_kind, written
 from symphony_es.workflow.engine.execution import Branch
 from symphony_es.workflow.kinds.parallel import ON_ERROR
-from symphony_es.workflow.language.expressions import check_expression
 
 if TYPE_CHECKING:
     from symphony_es.workflow.engine.execution import StepExecution
@@ -111,6 +110,8 @@ class MapStep(Step):
 
 
 def _can_be_read(name: str) -> bool:
+    from symphony_es.workflow.language.expressions import check_expression  # late: only texts in definitions need the language
+
     try:
         check_expression(name)
     except ExpressionError:

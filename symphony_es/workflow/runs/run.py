@@ -14,13 +14,18 @@ from datetime import datetime
 from typing import Any
 
 from symphony_es.core.state.tracking.entity import entity
+from symphony_es.errors import IllegalTransitionError
 from symphony_es.events.readable import readable
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.runs.cleanup import is_open, reopen
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.thawing import thaw
-from symphony_es.workflow.runs.transitions import Request, WorkflowStatus, next_status
+from symphony_es.workflow.runs.transitions import ENDED, Request, WorkflowStatus, next_status
 
 __all__ = ["Workflow", "WorkflowStatus", "describe_error"]
+
+
+CLEANED_UP = "its clean-up has run: retry_from(run, step) does its steps again, from the first one that was undone on"
 
 
 @entity(type="Workflow")
@@ -43,6 +48,8 @@ class Workflow:
         signals: by name, the payloads that nobody has taken yet, in order.
         calls: of a code-first workflow, the calls made so far by strand; see `workflow/code/`.
         children: by step address, the runs that it started.
+        cleanup: of a run whose clean-up has begun `{"ends": the status it ends with}`, and `"skipped": True` where the rest is left for
+            later; else None.
         parent: the run that started it, or None; `parent_step` is the address there.
         forked_from: of a fork `{"run", "position", "step"}`, else None.
         deadline: when it fails by itself, UTC, or None.
@@ -69,6 +76,7 @@ class Workflow:
     signals: dict[str, list[Any]] = field(default_factory=dict)
     calls: dict[str, dict[str, Any]] = field(default_factory=dict)
     children: dict[str, Any] = field(default_factory=dict)
+    cleanup: dict[str, Any] | None = None
     parent: Any = None
     parent_step: str | None = None
     forked_from: dict[str, Any] | None = None
@@ -164,6 +172,10 @@ class Workflow:
         Raises:
             IllegalTransitionError: it may not be made now.
         """
+        if request == "resume" and self.cleanup is not None and self.status in ENDED:
+            if is_open(self):
+                return self.check("clean_up")
+            raise IllegalTransitionError(self.id, self.status, WorkflowStatus.RUNNING, why=CLEANED_UP)
         return next_status(self.id, self.status, request)
 
     def move(self, request: Request, now: datetime) -> None:
@@ -174,15 +186,29 @@ class Workflow:
         """
         status = self.check(request)
         if request in ("resume", "retry"):
-            if self.started_at is None:
-                self.started_at = now
-            if self.error is not None:
-                self.error = None
+            self._go_on(status, now)
         ends = request in ("complete", "fail", "end_cancelled")
         if ends or self.ended_at is not None:
             self.ended_at = now if ends else None
         if self.status is not status:
             self.status = status
+
+    def _go_on(self, status: WorkflowStatus, now: datetime) -> None:
+        if self.cleanup is not None and status is WorkflowStatus.CANCELLING:
+            self.reopen_cleanup()
+            return
+        if self.started_at is None:
+            self.started_at = now
+        if self.error is not None:
+            self.error = None
+        if self.cleanup is not None:
+            self.cleanup = None
+
+    def reopen_cleanup(self) -> None:
+        """What failed in the clean-up, or was left out of it, is tried again."""
+        reopen(self)
+        if self.error is not None and self.cleanup is not None and self.cleanup["ends"] != WorkflowStatus.FAILED:
+            self.error = None
 
     def begin_step(self, address: str) -> int:
         """A step begins; returns the number of the attempt, from 1."""

@@ -32,8 +32,8 @@ class WorkflowStatus(StrEnum):
 # Registered before the entity that names it: an application may well have a WorkflowStatus of its own.
 restore_manager.types.register(WorkflowStatus, "symphony.WorkflowStatus")
 
-Request = Literal["resume", "pause", "cancel", "retry", "signal", "complete", "fail", "block", "end_cancelled"]
-"""What is asked of a run: by its users the first five, by the engine the last four."""
+Request = Literal["resume", "pause", "cancel", "retry", "signal", "complete", "fail", "block", "clean_up", "end_cancelled"]
+"""What is asked of a run: by its users the first five, by the engine the last five."""
 
 _S = WorkflowStatus
 
@@ -64,13 +64,21 @@ TRANSITIONS: Mapping[Request, Mapping[WorkflowStatus, WorkflowStatus]] = Mapping
             _S.CANCELLED: _S.RUNNING,
             _S.BLOCKED: _S.RUNNING,
         },
-        # A signal changes no status; a run that has ended for good takes none.
-        "signal": {status: status for status in (_S.PENDING, _S.RUNNING, _S.PAUSED, _S.FAILED, _S.BLOCKED)},
+        # A signal changes no status; a run that has ended for good takes none. Clean-up steps may wait for one.
+        "signal": {status: status for status in (_S.PENDING, _S.RUNNING, _S.PAUSED, _S.CANCELLING, _S.FAILED, _S.BLOCKED)},
         "complete": {_S.RUNNING: _S.COMPLETED},
-        # A step that was under way when the run was paused may fail afterwards.
-        "fail": {_S.RUNNING: _S.FAILED, _S.PAUSED: _S.FAILED},
+        # A step that was under way when the run was paused may fail afterwards. A run that cleans up because it has failed ends so.
+        "fail": {_S.RUNNING: _S.FAILED, _S.PAUSED: _S.FAILED, _S.CANCELLING: _S.FAILED},
         # What is on record of it contradicts the code, or cannot be made into values.
         "block": {_S.RUNNING: _S.BLOCKED, _S.PAUSED: _S.BLOCKED},
+        # The clean-up begins without a cancellation, or goes on after it has failed.
+        "clean_up": {
+            _S.RUNNING: _S.CANCELLING,
+            _S.PAUSED: _S.CANCELLING,
+            _S.FAILED: _S.CANCELLING,
+            _S.COMPLETED: _S.CANCELLING,
+            _S.CANCELLED: _S.CANCELLING,
+        },
         "end_cancelled": {_S.CANCELLING: _S.CANCELLED},
     }
 )
@@ -85,6 +93,7 @@ _LEADS_TO: Mapping[Request, WorkflowStatus] = MappingProxyType(
         "complete": _S.COMPLETED,
         "fail": _S.FAILED,
         "block": _S.BLOCKED,
+        "clean_up": _S.CANCELLING,
         "end_cancelled": _S.CANCELLED,
     }
 )

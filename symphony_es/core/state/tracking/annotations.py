@@ -34,7 +34,6 @@ def holds_data(cls: type) -> bool:
     )
 
 
-@dataclasses.dataclass(slots=True)
 class Findings:
     """What was found.
 
@@ -43,8 +42,11 @@ class Findings:
         complete: whether every name could be evaluated.
     """
 
-    classes: dict[type, None] = dataclasses.field(default_factory=dict)
-    complete: bool = True
+    __slots__ = ("classes", "complete")
+
+    def __init__(self) -> None:
+        self.classes: dict[type, None] = {}
+        self.complete = True
 
 
 def look_into(source: Any, seen: Any) -> Findings:

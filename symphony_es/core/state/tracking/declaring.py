@@ -15,6 +15,7 @@ from typing import Any
 
 from symphony_es.core.state.tracking.live import MISSING, kind_of
 from symphony_es.errors import EntityTypeError
+from symphony_es.events.references import EntityReference
 
 __all__ = ["as_dataclass", "complete_init", "declared_repr"]
 
@@ -31,12 +32,7 @@ _FOREIGN = {
 """What gives away a class whose attributes another library manages -> what it is."""
 
 
-@dataclasses.dataclass
-class _Probe:
-    x: int = 0
-
-
-_GENERATED_FILE = _Probe.__eq__.__code__.co_filename
+_GENERATED_FILE = EntityReference.__eq__.__code__.co_filename
 
 
 def as_dataclass(cls: Any, kind: str) -> Any:

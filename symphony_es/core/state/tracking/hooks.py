@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 __all__ = ["find_hook"]
@@ -26,20 +27,19 @@ def find_hook(cls: type) -> Callable[[Any], None] | None:
     if after_init is None:
         return None
     declared: dict[str, Any] = getattr(cls, "__dataclass_fields__", {})
-    parameters = [field.default for field in declared.values() if field._field_type is _INIT_VAR]
+    parameters = [field.default for field in declared.values() if field._field_type is _kind_of_init_vars()]
     if dataclasses.MISSING in parameters:
         return None
     return lambda made: after_init(made, *parameters)
 
 
+@cache
 def _kind_of_init_vars() -> Any:
+    """How `dataclasses` marks a pseudo-field that is handed to `__post_init__` only."""
+
     @dataclasses.dataclass
     class Sample:
         given: dataclasses.InitVar[int]
 
     fields: dict[str, Any] = Sample.__dataclass_fields__
     return fields["given"]._field_type
-
-
-_INIT_VAR = _kind_of_init_vars()
-"""How `dataclasses` marks a pseudo-field that is handed to `__post_init__` only."""

@@ -35,7 +35,7 @@ Upcast = Callable[[dict[str, Any], int], dict[str, Any]]
 _CONTAINERS = (dict, frozenset, list, set, tuple)
 _ARGUMENTS: dict[str, Any] = {
     **{cls.__qualname__: cls for cls in (bool, bytes, float, int, object, str, *_CONTAINERS)},
-    **{stored_name(cls): cls for cls in (date, datetime, Decimal, time, timedelta, UUID)},
+    **{f"{cls.__module__}:{cls.__qualname__}": cls for cls in (date, datetime, Decimal, time, timedelta, UUID)},
     "None": None, "Any": Any, repr(...): ...,
 }  # fmt: skip
 """What the arguments of a generic model may be, beside classes that the table knows."""

@@ -1,0 +1,77 @@
+"""The second phase of a run's life: its clean-up, which begins when the run is cancelled. Pure.
+
+The addresses of clean-up steps begin with `cleanup/`, those of steps that undo others with `undo/`. `Workflow.cleanup` says that the phase
+has begun: `{"ends": status}`, with `"skipped": True` where the rest of it is left for later. Nothing but `retry_from` at a step of the main
+line leads out of the phase: whatever else goes on with such a run goes on with its clean-up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.workflow.runs.transitions import WorkflowStatus
+
+if TYPE_CHECKING:
+    from symphony_es.workflow.runs.run import Workflow
+
+__all__ = ["CLEANUP", "UNDO", "failed_for_good", "has_cleanup", "in_cleanup", "is_open", "own_children", "reopen", "unfinished"]
+
+CLEANUP = "cleanup"
+"""What the addresses of clean-up steps begin with."""
+
+UNDO = "undo"
+"""What the addresses of steps begin with that undo other steps."""
+
+_PREFIXES = (f"{CLEANUP}/", f"{UNDO}/")
+_OVER = (WorkflowStatus.CANCELLED, WorkflowStatus.FAILED)
+
+
+def in_cleanup(address: str) -> bool:
+    """Return whether an address is one of the clean-up, and not of the main line."""
+    return address.startswith(_PREFIXES)
+
+
+def failed_for_good(run: Workflow, address: str) -> bool:
+    """Return whether a step has failed, and no attempt follows unless somebody asks for one."""
+    failure = run.failures.get(address)
+    return failure is not None and "retry_at" not in failure and failure["count"] > 0 and run.step_status(address) == "failed"
+
+
+def unfinished(run: Workflow) -> list[str]:
+    """Return the addresses of the clean-up steps that have begun and not completed."""
+    return [address for address in run.attempts if _is_root(address) and address not in run.outputs]
+
+
+def _is_root(address: str) -> bool:
+    """Whether it is of a clean-up step itself, not of a step inside of one, whose failure may have been dealt with."""
+    return address.startswith(f"{UNDO}/") or (address.startswith(f"{CLEANUP}/") and address.count("/") == 1)
+
+
+def is_open(run: Workflow) -> bool:
+    """Return whether a run has ended without all of its clean-up, or a child run of it has: then a `resume` goes on with it."""
+    if run.cleanup is None or run.status not in _OVER:
+        return False
+    return bool(run.cleanup.get("skipped")) or bool(unfinished(run)) or any(is_open(child) for child in own_children(run))
+
+
+def has_cleanup(run: Workflow) -> bool:
+    """Return whether a run that has begun, and is not cleaned up, leaves something to clean up, in itself or in a child run of it."""
+    own = run.cleanup is None and bool(run.definition.cleanup_plan) and run.started_at is not None
+    return own or any(child.status is WorkflowStatus.FAILED and has_cleanup(child) for child in own_children(run))
+
+
+def own_children(run: Workflow) -> list[Workflow]:
+    """Return the child runs of the main line. Those of clean-up steps belong to these; those that a fork names, to the original."""
+    kind = type(run)
+    children = ((address, child) for address, child in run.children.items() if not in_cleanup(address))
+    return [child for _, child in children if isinstance(child, kind) and child.parent is run]
+
+
+def reopen(run: Workflow) -> None:
+    """Have what failed in the clean-up tried again, with all attempts that it is allowed; called while the run is being recorded."""
+    for address, failure in run.failures.items():
+        if in_cleanup(address):
+            failure["count"] = 0
+    held: dict[str, Any] = run.cleanup or {}
+    if held.get("skipped"):
+        run.cleanup = {"ends": held["ends"]}
