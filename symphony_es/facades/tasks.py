@@ -157,10 +157,14 @@ class Tasks:
         world = self._symphony.world
         agent = self._agent(agent_id) if agent_id is not None else self._agent_of_type(agent_type, model)
         chosen, round_ = task_id, 1
-        while (task := find_entity(world, Task, "Task", chosen)) is not None and task.status is TaskStatus.COMPLETED:
-            if task.input_data == input_data:
-                return task.result
-            round_ += 1  # it answered another question: that answer stays on record, this question gets a task of its own
+        while (task := find_entity(world, Task, "Task", chosen)) is not None:
+            if task.workflow_id == run_id:
+                if task.status is not TaskStatus.COMPLETED:
+                    break
+                if task.input_data == input_data:
+                    return task.result
+            # It is somebody else's, or it answered another question: it stays as it is, and this question gets a task of its own.
+            round_ += 1
             chosen = f"{task_id}#{round_}"
         if task is None:
             task = Task(id=chosen, name=name, description=description, agent=agent, workflow_id=run_id)

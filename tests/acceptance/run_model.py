@@ -45,6 +45,9 @@ class ModelRun:
         entered: whether it has taken up its child run, or is cancelling those that had not ended, since it became active.
         going: the child runs whose cancellation it waits for.
         failed: whether the last attempt at its step `kid` has failed; the next one is another.
+        taken_back: how often it was.
+        going_back: the step that it is to be taken back to, once the child run that is dropped with it has ended.
+        raised: by address, its generation where it was taken back.
         before: by address of a step it has begun, what a fork begins with there.
     """
 
@@ -57,7 +60,9 @@ class ModelRun:
     entered: bool = False
     going: list[str] = field(default_factory=list)
     failed: bool = False
-    generation: int = 0
+    taken_back: int = 0
+    going_back: str | None = None
+    raised: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     signals: dict[str, list[int]] = field(default_factory=dict)
@@ -68,6 +73,11 @@ class ModelRun:
     def shared(self) -> dict[str, Any]:
         """What a fork takes over."""
         return {**copy.deepcopy({name: getattr(self, name) for name in SHARED}), "before": dict(self.before)}
+
+    def generation(self, address: str) -> int:
+        """The largest one of an address and those above it."""
+        parts = address.split("/")
+        return max(self.raised.get("/".join(parts[:length]), 0) for length in range(1, len(parts) + 1))
 
     def begin(self, address: str, *, again: bool = False) -> None:
         """A step begins; one without a body only once, however often it is entered."""
@@ -97,6 +107,7 @@ class ModelRun:
         """It executes no longer."""
         self.active = self.hanging = self.entered = False
         self.going = []
+        self.going_back = None
 
 
 class Model:
@@ -106,6 +117,7 @@ class Model:
         now: seconds that have passed.
         mode: what becomes of work that begins now.
         finished: by idempotency key, how often a body has come to its end.
+        given_up: runs that were to be taken back, and were paused or cancelled before; the requests to take them back fail.
     """
 
     def __init__(self) -> None:
@@ -113,6 +125,7 @@ class Model:
         self.now = 0
         self.mode: Mode = "works"
         self.finished: Counter[str] = Counter()
+        self.given_up: list[str] = []
 
     # -- requests: each is legal, or raises with nothing changed ------------------------------------------------------
 
@@ -121,13 +134,14 @@ class Model:
         self.resume(self.runs[name])
 
     def resume(self, run: ModelRun) -> None:
-        if run.active or run.status in ("completed", "cancelled"):
+        if run.active or run.status in ("completed", "cancelled") or (run.going_back and run.status != "cancelling"):
             raise Illegal(run, "running")
         self._take_up(run)
 
     def pause(self, run: ModelRun) -> None:
         if run.status != "running":
             raise Illegal(run, "paused")
+        self._give_up_going_back(run)
         run.status = "paused"
         if not run.hanging:
             self._stop_paused(run)
@@ -135,6 +149,7 @@ class Model:
     def cancel(self, run: ModelRun, *, patient: bool = True) -> None:
         if run.status in ("completed", "cancelled"):
             raise Illegal(run, "cancelled")
+        self._give_up_going_back(run)
         run.status, run.active, run.entered = "cancelling", True, False
         run.hanging = run.hanging and patient
 
@@ -144,21 +159,43 @@ class Model:
         run.signals.setdefault(name, []).append(payload)
 
     def retry_from(self, run: ModelRun, step: str) -> None:
-        if run.active or run.status in ("pending", "cancelling"):
+        if run.active or run.going_back or run.status in ("pending", "cancelling"):
             raise Illegal(run, "running")
         if step not in run.before:
             raise NotBegun
+        run.going_back = step
+        if "kid" in self._dropped(run, step):
+            run.going = [child.name for child in self._children(run) if child.status not in ENDED]
+            for name in run.going:
+                self.cancel(self.runs[name])
+
+    def _dropped(self, run: ModelRun, step: str) -> list[str]:
         order = (*ADDRESSES[run.kind], *CLEANUP)
         beside = {"both/x": ["both/y"], "both/y": ["both/x"]}.get(step, [])
-        for dropped in order[order.index(step) :]:
-            if dropped not in beside:
-                for held in (run.outputs, run.attempts, run.timers, run.children, run.before):
-                    held.pop(dropped, None)
-                run.failed = run.failed and dropped != "kid"
-        if beside:
+        return [address for address in order[order.index(step) :] if address not in beside and address in run.before]
+
+    def _give_up_going_back(self, run: ModelRun) -> None:
+        if run.going_back is not None:
+            run.going_back = None
+            self.given_up.append(run.name)
+
+    def _go_back(self, run: ModelRun) -> None:
+        """What has not begun since the step is not taken back, and keeps its generation."""
+        assert run.going_back is not None
+        run.going = [name for name in run.going if self.runs[name].status not in ENDED]
+        if run.going:
+            return
+        dropped = self._dropped(run, run.going_back)
+        raised = {address: run.generation(address) + 1 for address in dropped}
+        for address in dropped:
+            for held in (run.outputs, run.attempts, run.timers, run.children, run.before):
+                held.pop(address, None)
+            run.failed = run.failed and address != "kid"
+        if run.going_back.startswith("both/"):
             run.outputs.pop("both", None)
-        run.generation += 1
-        run.status, run.active = "running", True
+        run.raised.update(raised)
+        run.taken_back += 1
+        run.status, run.active, run.going_back = "running", True, None
 
     def fork(self, run: ModelRun, step: str, name: str) -> None:
         if step not in run.before:
@@ -167,9 +204,7 @@ class Model:
         made.children = {address: child for address, child in made.children.items() if address in made.outputs}
 
     def recover(self) -> list[str]:
-        taken_up = [
-            run for run in self.runs.values() if run.status in ("running", "cancelling") and not run.active and not self._has_driver(run)
-        ]
+        taken_up = [run for run in self.runs.values() if self._is_left(run)]
         for run in taken_up:
             self._take_up(run)
         return [run.name for run in taken_up]
@@ -196,6 +231,9 @@ class Model:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _goes_on(self, run: ModelRun) -> bool:
+        if run.going_back is not None:
+            self._go_back(run)
+            return run.active
         if not run.active or run.hanging:
             return False
         before = (run.shared(), run.status, run.entered)
@@ -239,7 +277,7 @@ class Model:
     def _end_body(self, run: ModelRun, address: str, *, works: bool) -> None:
         if works:
             run.outputs[address] = address
-            self.finished[f"{run.name}:{address}:{run.generation}"] += 1
+            self.finished[f"{run.name}:{address}:{run.generation(address)}"] += 1
         elif run.status != "cancelling":
             self._fail(run)
 
@@ -249,7 +287,8 @@ class Model:
         if not run.entered:
             run.entered = True
             if "kid" not in run.children:
-                name = f"{run.name}/kid" + (f"@{run.generation}" if run.generation else "")
+                generation = run.generation("kid")
+                name = f"{run.name}/kid" + (f"@{generation}" if generation else "")
                 run.children["kid"] = name
                 self.runs[name] = ModelRun(name, "child", parent=run.name)
             child = self.runs[run.children["kid"]]
@@ -295,6 +334,9 @@ class Model:
         for child in self._children(run):
             if child.status == "running":
                 self.pause(child)
+
+    def _is_left(self, run: ModelRun) -> bool:
+        return run.status in ("running", "cancelling") and not run.active and not run.going_back and not self._has_driver(run)
 
     @staticmethod
     def _fail(run: ModelRun) -> None:

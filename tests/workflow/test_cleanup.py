@@ -324,6 +324,7 @@ SCENES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], set[str]]] =
 async def _cancelled(symphony: Symphony, work: Work, steps: list[dict[str, Any]], cleanup: list[dict[str, Any]]) -> Workflow:
     run = (await symphony.workflows.start({"name": "w", "steps": steps, "cleanup": cleanup}, run_id="r", auto_checkpoint=False)).run
     await until(lambda: any(address.endswith("wait") for address in run.attempts))
+    await until(lambda: all(address in run.children for address in run.attempts if address.endswith("kid")))
     await until(lambda: all("in" in one.attempts for one in run.children.values()))
     work.places = 0
     await symphony.workflows.cancel(run)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from types import TracebackType
 
@@ -55,6 +56,7 @@ class ActiveRuns:
         ] = {}  # runs that stopped before their end, until they are taken up again
         self._news = asyncio.Event()
         self._closings = 0
+        self._held: set[str] = set()
 
     @property
     def ids(self) -> list[str]:
@@ -65,6 +67,10 @@ class ActiveRuns:
         """One of them, or None."""
         return self._by_id.get(run.id)
 
+    def is_taken(self, run: Workflow) -> bool:
+        """Whether a run executes here, or is about to."""
+        return run.id in self._by_id or run.id in self._held
+
     def refuse(self, run: Workflow) -> None:
         """Does nothing where the run does not execute.
 
@@ -74,6 +80,22 @@ class ActiveRuns:
         self._forget_ended_loops()
         if run.id in self._by_id:
             raise IllegalTransitionError(run.id, f"{run.status} in this process", WorkflowStatus.RUNNING)
+        if run.id in self._held and run.status is not WorkflowStatus.CANCELLING:
+            raise IllegalTransitionError(run.id, f"{run.status} and being taken back to a step", WorkflowStatus.RUNNING)
+
+    @contextmanager
+    def hold(self, run: Workflow) -> Iterator[None]:
+        """Keep a run from being driven for a while, but for its clean-up.
+
+        Raises:
+            IllegalTransitionError: it executes, or is held already.
+        """
+        self.refuse(run)
+        self._held.add(run.id)
+        try:
+            yield
+        finally:
+            self._held.discard(run.id)
 
     def launch(self, drive: Drive, hooks: HookChain, prepare: Callable[[], None], *, awaited: bool = True) -> ActiveRun:
         """Begins to drive a run.

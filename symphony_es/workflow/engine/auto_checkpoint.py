@@ -31,9 +31,9 @@ class AutoCheckpoint(WorkflowHook):
     """Takes checkpoints of the whole Symphony while a run executes.
 
     A crash loses nothing without them either, since the log has every step; checkpoints are names to come back to. Their names
-    are `workflow_<run id>_start`, `_step_<n>` (n completed steps), `_error` and `_complete`; their metadata have `run_id`,
-    `definition` (its name), `step` (address or None), `stage` and `completed_steps`. A Symphony without persistence has nowhere
-    to keep a checkpoint: there it does nothing.
+    are `workflow_<run id>_start`, `_step_<n>` (n completed steps), `_error` and `_complete`; those of a run that has been taken back g
+    times end with `@<g>`. Their metadata have `run_id`, `definition` (its name), `step` (address or None), `stage` and
+    `completed_steps`. A Symphony without persistence has nowhere to keep a checkpoint: there it does nothing.
 
     One policy may serve any number of runs at once.
 
@@ -144,7 +144,10 @@ class AutoCheckpoint(WorkflowHook):
         if self.min_interval_s is not None and moment.stage in ("run_started", "step_completed"):
             # Before the wait below: of branches that complete at once, one takes the checkpoint.
             self._remembered(moment).taken_at = self._monotonic()
-        return await moment.symphony.take_checkpoint(f"workflow_{moment.run.id}_{suffix}", metadata)
+        record = moment.symphony.world.record_of(moment.run)
+        again = f"@{record.generation}" if record is not None and record.generation else ""
+        name = f"workflow_{moment.run.id}_{suffix}{again}"
+        return await moment.symphony.take_checkpoint(name, metadata)
 
     def _is_time(self, run: Workflow) -> bool:
         remembered = self._runs.get(run)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import IllegalTransitionError, RunInterruptedError
+from symphony_es.errors import IllegalTransitionError, RunInterruptedError, UnknownValueError
+from symphony_es.events.identifiers import entity_key
 from symphony_es.workflow.engine.creation import new_run
 from symphony_es.workflow.runs.cleanup import has_cleanup, is_open, own_children
 from symphony_es.workflow.runs.run import Workflow
@@ -38,17 +40,22 @@ class ChildRuns:
         self,
         parent: Workflow,
         address: str,
-        child_id: str,
+        wanted_id: str,
         definition: WorkflowDefinition,
         context: Mapping[str, Any],
         control: RunControl,
     ) -> Workflow:
-        """Starts the child run of a step or goes on with it, and waits for its end; a request to the parent ends the wait."""
+        """Starts the child run of a step or goes on with it, and waits for its end; a request to the parent ends the wait.
+
+        The child run is found by its parent and the step's address. An id is only made where there is none yet, and another one where
+        somebody else has a run, or had one, of the id that was wanted.
+        """
         engine, world = self._engine, self._symphony.world
-        child = world.find(f"Workflow:{child_id}")
         around = engine.active.get(parent)
         assert around is not None, "a step runs while its run does"
-        if not isinstance(child, Workflow):
+        child = self._at(parent, address)
+        if child is None:
+            child_id = await self._free_id(wanted_id)
             made = child = new_run(self._symphony, engine.clock, definition, context, run_id=child_id, parent=parent, parent_step=address)
             await world.claim(parent)
             engine.launch(made, around.hooks, lambda: self._add(parent, address, made))
@@ -62,11 +69,41 @@ class ChildRuns:
             raise
         return child
 
+    def _at(self, parent: Workflow, address: str) -> Workflow | None:
+        """The child run that a step has started; None before, and where it has been removed from the world.
+
+        Raises:
+            UnknownValueError: it needs a class that is not known here.
+        """
+        linked = parent.children.get(address)
+        found = self._symphony.world.find(linked) if linked is not None else None
+        if isinstance(found, UnrestoredEntity):
+            raise UnknownValueError(found.missing)
+        return found if isinstance(found, Workflow) else None
+
+    async def _free_id(self, wanted: str) -> str:
+        """An id that no run has, or has had: what was done under that one's keys is not the new one's."""
+        symphony, number, chosen = self._symphony, 1, wanted
+        while await symphony.log.read_entity_rows(entity_key("Workflow", chosen), 0, None, 1) or symphony.world.find(f"Workflow:{chosen}"):
+            number += 1
+            chosen = f"{wanted}~{number}"
+        return chosen
+
     def _add(self, parent: Workflow, address: str, child: Workflow) -> None:
         world = self._symphony.world
         world.add(child, event_name="WorkflowCreated")
         with world.recording("WorkflowChildStarted", step=address, run_id=parent.id):
             parent.children[address] = child
+
+    async def end_dropped(self, parent: Workflow, dropped: Collection[str]) -> None:
+        """Cancels the child runs of steps that are taken back, where they have not ended.
+
+        Raises:
+            RunsInProgressError: a step of one did not stop within 30 s after it was cancelled.
+        """
+        addresses = [address for address in dropped if address in parent.children]
+        lost = {child.id for address in addresses if (child := self._at(parent, address)) is not None}
+        await self._cancel([child for child in self._of(parent) if child.id in lost and child.status not in ENDED])
 
     async def pause_all(self, parent: Workflow) -> None:
         """Pauses the child runs that run, all at once; one that ends by itself meanwhile is left as it is."""

@@ -24,10 +24,12 @@ from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, 
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.cleaning import Cleaning
 from symphony_es.workflow.engine.control import RunControl, RunStopped
+from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK
 from symphony_es.workflow.engine.hooks import HookChain, Stage
 from symphony_es.workflow.engine.missing import digest_here
 from symphony_es.workflow.engine.reopening import forget_cancelled_children
 from symphony_es.workflow.engine.runner import Runner
+from symphony_es.workflow.engine.timeline import generations_of
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.thawing import thaw
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.turns import Turns
 
 __all__ = ["Drive", "runs_around"]
+
+EVENTS_OF_A_BEGINNING = 2
+"""A new run's first events: it was created, and it has begun."""
 
 runs_around: ContextVar[tuple[str, ...]] = ContextVar("symphony_es_runs_around", default=())
 """Ids of the runs that the running code is part of, and which therefore cannot end before it does."""
@@ -71,6 +76,7 @@ class Drive:
         self._steps: asyncio.Task[None] | None = None
         self._cleaning = False
         self._failed_beside: tuple[str, ...] = ()
+        self._generations = NEVER_TAKEN_BACK
 
     async def stop_steps(self, grace_s: float, timeout_s: float, *, cleanup: bool) -> bool:
         """Let the steps under way end by themselves, then cancel them; whether they have ended.
@@ -114,12 +120,13 @@ class Drive:
             raise lacking.error from lacking
 
     async def _drive(self, prepare: Callable[[], None]) -> None:
-        if self.run.status is WorkflowStatus.CANCELLING:
-            self.begun.set()
-        elif self.run.check("resume") is WorkflowStatus.CANCELLING:
-            await self._begin(prepare)  # what is left of a clean-up; the main line has ended
-        else:
+        # What is left of a clean-up begins too, though the main line has ended.
+        cleans_up = self.run.check("resume") is WorkflowStatus.CANCELLING
+        if self.run.status is not WorkflowStatus.CANCELLING:
             await self._begin(prepare)
+        self._generations = await generations_of(self._symphony, self.run)  # of a new run too: its id may have been another's
+        self.begun.set()
+        if not cleans_up:
             await self._go_through(self._run_definition(self._runner(self.control)))
         await self._world.flush(self.run)  # what a failing last hook left on record
         if self.run.status is WorkflowStatus.CANCELLING:  # nothing is awaited after this look at it when it is not
@@ -128,7 +135,8 @@ class Drive:
 
     async def _begin(self, prepare: Callable[[], None]) -> None:
         first = self.run.started_at is None and self.run.cleanup is None
-        if self._world.record_of(self.run) is not None:
+        new = self._world.record_of(self.run) is None
+        if not new:
             await self._world.claim(self.run)
         with self._world.recording("WorkflowCreated"):
             prepare()
@@ -140,7 +148,10 @@ class Drive:
                 self.run.move("resume", self._clock.now())
         self._stage = "run_started" if first else "run_resumed"
         await self._world.flush(self.run)
-        self.begun.set()
+        if new and self._world.record_for(self.run).version > EVENTS_OF_A_BEGINNING:
+            # A removed run, or one that a rewind has taken away, had this id: what was done under its keys is not this run's.
+            with self._world.recording("WorkflowIdReused", entity=self.run):
+                self._world.raise_generation(self.run)
 
     def _forgive(self) -> None:
         """What a failed run failed of is tried again, with all attempts that it is allowed."""
@@ -316,7 +327,7 @@ class Drive:
         return self._runner(self.control)
 
     def _runner(self, control: RunControl) -> Runner:
-        return Runner(self._symphony, self.run, self._hooks, control, self._turns, self._clock, self._children)
+        return Runner(self._symphony, self.run, self._hooks, control, self._turns, self._clock, self._children, self._generations)
 
     @staticmethod
     async def _tell(runner: Runner, stage: Stage, error: dict[str, Any] | None = None) -> None:

@@ -163,13 +163,13 @@ class WorkflowEngine(RunRequests):
         """
         recovery = Recovery(self._symphony)
         await recovery.load()
-        runs = [run for run in self.runs() if run.status in TAKEN_UP and self.active.get(run) is None]
+        runs = [run for run in self.runs() if run.status in TAKEN_UP and not self.active.is_taken(run)]
         recovery.look_at(runs, self._has_driver)
         recovery.report(strict=strict)
         going = []
         for run in recovery.goes_on:
             await self._turns.take()
-            if run.status in TAKEN_UP and self.active.get(run) is None:  # nobody has taken it up meanwhile
+            if run.status in TAKEN_UP and not self.active.is_taken(run):  # nobody has taken it up meanwhile
                 going.append(self.launch(run, self.chain(auto_checkpoint, hooks), awaited=wait))
         if not wait:
             handles = [RunHandle(self, self._symphony, active.run) for active in going]

@@ -7,7 +7,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.making import made_of
-from symphony_es.workflow.engine.past import FORK_EVENT, past_at, past_before_step
+from symphony_es.errors import ConfigurationError
+from symphony_es.workflow.engine.past import past_at, past_before_step
+from symphony_es.workflow.engine.timeline import FORK_EVENT
+from symphony_es.workflow.runs.cleanup import in_cleanup
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 
@@ -24,8 +27,13 @@ async def fork_run(
     symphony: Host, run: Workflow, at: str | int, changes: Mapping[str, Any], run_id: str, metadata: Mapping[str, Any], now: datetime
 ) -> Workflow:
     """See `WorkflowEngine.fork`."""
+    if isinstance(at, str) and in_cleanup(at):
+        raise ConfigurationError(
+            f"{at!r} is a clean-up step of run {run.id}, and a fork goes on with the main line: fork at one of its steps, "
+            "or do the clean-up again with retry_from"
+        )
     past = await (past_at(symphony, run, at) if isinstance(at, int) else past_before_step(symphony, run, at))
-    state = made_of(past.state, symphony.world.types)
+    state = made_of(symphony.world.revived(past.state), symphony.world.types)
     step = None if isinstance(at, int) else at
     completed = state["outputs"]
     limit_s = run.definition.deadline_s

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import ConfigurationError
-from symphony_es.workflow.engine.past import RETRY_EVENT
+from symphony_es.workflow.engine.generations import prefixes
+from symphony_es.workflow.engine.timeline import RETRY_EVENT
 from symphony_es.workflow.runs.cleanup import in_cleanup
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import WorkflowStatus
@@ -38,8 +39,7 @@ async def retry_cleanup(symphony: Host, run: Workflow, address: str, now: dateti
     with world.recording(RETRY_EVENT, {"step": address, "dropped": dropped}, entity=run):
         world.raise_generation(run)
         _drop(run, dropped)
-        parts = address.split("/")
-        for around in ("/".join(parts[:length]) for length in range(1, len(parts))):
+        for around in prefixes(address):
             run.outputs.pop(around, None)
             run.failures.pop(around, None)
         if run.status is not WorkflowStatus.CANCELLING:

@@ -233,21 +233,13 @@ class RunRequests:
             ConfigurationError: the run has not begun such a step. Nothing has been appended.
             NotRegisteredError, UnknownValueError: as for `resume`.
         """
-
         if in_cleanup(step):
             return await self._retry_cleanup(run, step, auto_checkpoint, hooks)
-
-        def check() -> None:
-            run.check("retry")
-            self.active.refuse(run)
-
-        check()
+        run.check("retry")
         check_can_go_on(run, self._symphony)
-        await take_back(self._symphony, run, step, self.clock.now(), check)
-        going = self.active.get(run)  # another call may have taken it up by now
-        return await self.active.join(
-            going or self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s))
-        )
+        with self.active.hold(run):
+            await take_back(self._symphony, run, step, self.clock.now(), self.children)
+        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
 
     async def _retry_cleanup(self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint, hooks: Sequence[Any]) -> Workflow:
         def check() -> None:

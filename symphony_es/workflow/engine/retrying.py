@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.making import made_of
-from symphony_es.errors import ConfigurationError
+from symphony_es.errors import IllegalTransitionError
 from symphony_es.workflow.definitions.nesting import step_at
-from symphony_es.workflow.engine.past import RETRY_EVENT, Past, address_of, past_before_step
+from symphony_es.workflow.engine.generations import prefixes
+from symphony_es.workflow.engine.past import Past, address_of, past_before_step
+from symphony_es.workflow.engine.timeline import RETRY_EVENT
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
+from symphony_es.workflow.runs.transitions import WorkflowStatus
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
-    from symphony_es.core.state.tracking.types import TypeTable
+    from symphony_es.workflow.engine.children import ChildRuns
 
 __all__ = ["PATCH", "take_back"]
 
@@ -23,24 +26,27 @@ PATCH = "patch"
 """What a decision of `patched` is on record as, among the calls of code."""
 
 
-async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, check: Callable[[], Any]) -> None:
-    """Brings a run to where it was before a step; steps beside it, in other branches of a parallel or map, keep their outputs.
+async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, children: ChildRuns) -> None:
+    """Brings a run to where it was before a step; steps beside it, in other branches of a parallel, map or `gather`, keep their outputs.
+
+    Child runs of dropped steps that have not ended are cancelled first: whatever is done again is done by one run only. Nobody else drives
+    the run meanwhile.
 
     Raises:
         ConfigurationError: the run has not begun such a step. Nothing has been appended.
-        IllegalTransitionError: the run executes. Nothing has been appended.
+        IllegalTransitionError: it was paused or cancelled while a child run of it came to its end. Nothing more has been appended.
+        RunsInProgressError: a step of a dropped child run did not stop. Nothing has been appended to this run.
     """
-    try:
-        past = await past_before_step(symphony, run, step)
-    except ConfigurationError:
-        check()  # another retry may have been faster: then that is what is wrong
-        raise
+    status = run.status
+    past = await past_before_step(symphony, run, step)
     address = address_of(run, step)
     dropped = [other for other in past.begun_since if not _beside(run, address, other)]
-    around = [prefix for prefix in _prefixes(address) if prefix in run.attempts]
+    await children.end_dropped(run, dropped)
+    around = [prefix for prefix in prefixes(address) if prefix in run.attempts]
     world = symphony.world
     await world.claim(run)
-    check()
+    if run.status is not status:
+        raise IllegalTransitionError(run.id, f"{run.status} since then", WorkflowStatus.RUNNING)
     with world.recording(RETRY_EVENT, {"step": address, "dropped": dropped, "position": past.position}, entity=run):
         world.raise_generation(run)
         for other in dropped:
@@ -49,23 +55,28 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, che
         for other in around:
             run.outputs.pop(other, None)
             run.failures.pop(other, None)
-        _restore(run, past, around, world.types)
+        _restore(run, past, around, symphony)
         _forget_calls(run, set(dropped))
         run.returned = None
         run.move("retry", now)
     await world.flush(run)
 
 
-def _restore(run: Workflow, past: Past, around: list[str], types: TypeTable) -> None:
+def _restore(run: Workflow, past: Past, around: Iterable[str], symphony: Host) -> None:
     """The values that the steps were to work with: the context, and what the composites around the step had decided."""
-    then = made_of(past.state, types)
-    if thaw(run.context) != thaw(then["context"]):
-        run.context = thaw(then["context"])
+    world = symphony.world
+
+    def then(plain: Any) -> Any:
+        return thaw(made_of(world.revived(plain), world.types))
+
+    context = then(past.state["context"])
+    if thaw(run.context) != context:
+        run.context = context
     for name in ("progress", "scopes"):
-        held, before = getattr(run, name), then.get(name, {})
+        held, before = getattr(run, name), past.state.get(name, {})
         for address in around:
             if address in before:
-                held[address] = thaw(before[address])
+                held[address] = then(before[address])
             else:
                 held.pop(address, None)
 
@@ -81,17 +92,14 @@ def _forget_calls(run: Workflow, dropped: set[str]) -> None:
 
 
 def _beside(run: Workflow, address: str, other: str) -> bool:
-    """Whether two steps are in different branches of a composite that runs its branches beside each other."""
+    """Whether two steps are in different branches of something that runs its branches beside each other."""
     ours, theirs = address.split("/"), other.split("/")
     common = 0
     while common < min(len(ours), len(theirs)) and ours[common] == theirs[common]:
         common += 1
     if common in (0, len(ours), len(theirs)):
         return False
+    if run.definition.code is not None:
+        return common % 2 == 1  # the names of a `gather` and the numbers of its strands take turns: these are two strands of one
     composite = step_at(run.definition.plan, "/".join(ours[:common]))
     return composite is not None and composite.together
-
-
-def _prefixes(address: str) -> list[str]:
-    parts = address.split("/")
-    return ["/".join(parts[:length]) for length in range(1, len(parts))]

@@ -33,6 +33,7 @@ from symphony_es.events.identifiers import entity_key
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, is_failure, run_body
 from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
+from symphony_es.workflow.engine.generations import Generations
 from symphony_es.workflow.engine.hooks import HookChain, RunMoment, Stage
 from symphony_es.workflow.runs.context import RunContext
 from symphony_es.workflow.runs.outputs import Frame
@@ -73,15 +74,25 @@ class Runner:
         turns: shared by all runs of the engine.
         clock: the engine's.
         children: runs child runs.
+        generations: of the run's addresses.
     """
 
     def __init__(
-        self, symphony: Host, run: Workflow, hooks: HookChain, control: RunControl, turns: Turns, clock: Clock, children: ChildRuns
+        self,
+        symphony: Host,
+        run: Workflow,
+        hooks: HookChain,
+        control: RunControl,
+        turns: Turns,
+        clock: Clock,
+        children: ChildRuns,
+        generations: Generations,
     ) -> None:
         self.symphony = symphony
         self.run = run
         self.clock = clock
         self.control = control
+        self.generations = generations
         self._hooks = hooks
         self._turns = turns
         self._children = children
@@ -161,7 +172,7 @@ class Runner:
     async def _attempt(self, step: Step, address: str, frame: Frame, started: _Started) -> None:
         """Runs a step's body and records its completion; whatever it raises has left no completion."""
         run, world = self.run, self._world
-        key = idempotency_key(run.id, address, world.generation(run))
+        key = idempotency_key(run.id, address, self.generations.of(address))
         context = RunContext(self.symphony, frame, address, started.attempt, key, lambda: self.control.ending)
         execution = StepExecution(
             symphony=self.symphony, run=run, address=address, attempt=started.attempt, context=context, frame=frame, runner=self
