@@ -140,9 +140,9 @@ class RunRequests:
         await self._engine.cancel(found, grace_s=GRACE_S if grace_s is None else grace_s, cleanup=cleanup)
         return found
 
-    async def signal(self, run: RunLike, name: str, payload: Any = None) -> None:
+    async def signal(self, run: RunLike, name: str, payload: Any = None, *, signal_id: str | None = None) -> None:
         """Sends a signal to a run; see `WorkflowEngine.signal`."""
-        await self._engine.signal(self._run(run), name, payload)
+        await self._engine.signal(self._run(run), name, payload, signal_id=signal_id)
 
     async def retry_from(
         self,

@@ -215,8 +215,13 @@ class WorkflowDefinition:
         """
         if self.code is not None:
             symphony.flows.get(self.code)
+        policies = [self.retry_policy]
         for _, step in walk((*self.plan, *self.cleanup_plan)):
             step.check(symphony)
+            policies.append(step.retry)
+        for policy in policies:
+            if policy is not None:
+                policy.check(symphony.functions)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WorkflowDefinition) and self.version == other.version

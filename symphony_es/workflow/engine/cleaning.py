@@ -1,4 +1,6 @@
-"""Runs the clean-up of one run: its child runs first, then its clean-up steps. One step that fails does not keep the others from running.
+"""Runs the clean-up of one run: its child runs first, then that of its code, then its clean-up steps.
+
+One step that fails does not keep the others from running.
 
 All that it decides by is in the run's state, so it survives crashes whole: what has completed is not repeated, what has failed for good
 stays failed until somebody asks for another attempt, what was under way runs again.
@@ -38,6 +40,7 @@ class Cleaning:
         self._children = children
         self._new_runner = runner
         self._errors: dict[str, dict[str, Any]] = {}
+        self._code_error: dict[str, Any] | None = None
         self._finished = False
 
     async def perform(self) -> None:
@@ -46,10 +49,22 @@ class Cleaning:
         await self._children.clean_up_all(run)
         main = Frame(run, steps=run.definition.plan)
         frame = Frame(run, f"{CLEANUP}/", run.definition.cleanup_plan, main)
+        if run.definition.code is not None and run.attempts:
+            await self._run_code()
         runner = self._new_runner()
         for step in frame.steps:
             runner = await self._run_step(runner, step, frame.prefix + step.id, frame)
         self._finished = True
+
+    async def _run_code(self) -> None:
+        """Let the `except` and `finally` of a run's function do what they have to."""
+        from symphony_es.workflow.code.flow import clean_up_flow  # it stands above the engine, which only calls it
+
+        runner = self._new_runner()
+        try:
+            await clean_up_flow(runner, runner.symphony.flows)
+        except StepFailure as error:
+            self._code_error = error.description
 
     @property
     def skipped(self) -> bool:
@@ -73,6 +88,8 @@ class Cleaning:
         if self.skipped:
             left = ", ".join(address for address in steps if address not in run.outputs)
             return describe_error(CleanupUnfinishedError(run.id, f"left out: {left or 'child runs'}"), None)
+        if self._code_error is not None:
+            return self._code_error
         for address in steps:
             if address in self._errors:
                 return self._errors[address]

@@ -10,13 +10,15 @@ from symphony_es.errors import EntityExistsError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.workflow.code.workflow import CodeWorkflow, check_arguments
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.definitions.error_rules import check_error_names
+from symphony_es.workflow.definitions.nesting import walk
 from symphony_es.workflow.engine.clock import Clock
 from symphony_es.workflow.runs.run import Workflow
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
-__all__ = ["DefinitionLike", "as_definition", "new_run"]
+__all__ = ["DefinitionLike", "as_definition", "check_error_classes", "new_run"]
 
 DefinitionLike: TypeAlias = WorkflowDefinition | CodeWorkflow | Mapping[str, Any]
 """A definition, the dict of one, or a function under `@symphony.workflow`."""
@@ -38,6 +40,7 @@ def new_run(
         raise EntityExistsError(entity_key("Workflow", run_id), "a run's id is its own: leave it out to have one made")
     chosen = as_definition(definition)
     chosen.check(symphony)
+    check_error_classes(chosen)
     if chosen.code is not None:
         check_arguments(symphony.flows.get(chosen.code), chosen.code, {**chosen.context, **(context or {})})
     now = clock.now()
@@ -45,6 +48,23 @@ def new_run(
     deadline = None if limit_s is None else now + timedelta(seconds=limit_s)
     given = {"id": run_id} if run_id else {}
     return Workflow.of(chosen, context or {}, now, deadline=deadline, metadata=dict(metadata or {}), **given, **fields)
+
+
+def check_error_classes(definition: WorkflowDefinition) -> None:
+    """Look whether the error classes that the retry policies of a definition name can be met in this process.
+
+    It is asked where a run begins, and not where one goes on: another process may know the classes.
+
+    Raises:
+        DefinitionError: a name is misspelt, with its path; near misses are named.
+    """
+    policies = [("retry", definition.retry_policy)]
+    for part, steps in (("steps", definition.plan), ("cleanup", definition.cleanup_plan)):
+        policies += [(f"{part} {path}: retry", step.retry) for path, step in walk(steps)]
+    for path, policy in policies:
+        if policy is not None:
+            check_error_names(policy.on, f"{path}.on")
+            check_error_names(policy.never_on, f"{path}.never_on")
 
 
 def as_definition(given: DefinitionLike) -> WorkflowDefinition:

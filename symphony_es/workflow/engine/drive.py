@@ -75,7 +75,7 @@ class Drive:
         self._value: Any = None
         self._steps: asyncio.Task[None] | None = None
         self._cleaning = False
-        self._failed_beside: tuple[str, ...] = ()
+        self._failed_beside: list[str] = []
         self._generations = NEVER_TAKEN_BACK
 
     async def stop_steps(self, grace_s: float, timeout_s: float, *, cleanup: bool) -> bool:
@@ -156,13 +156,11 @@ class Drive:
     def _forgive(self) -> None:
         """What a failed run failed of is tried again, with all attempts that it is allowed."""
         step = self.run.error["step"] if self.run.error is not None else None
-        if step is None or step not in self.run.failures:
-            return
         if self.run.definition.code is not None:
             # Failures on record are raised again, since the code may have dealt with them; with those that ended the run it has not.
             for address in [address for address, failure in self.run.failures.items() if address == step or failure.get("open")]:
                 del self.run.failures[address]
-        else:
+        elif step in self.run.failures:
             self.run.failures[step]["count"] = 0
 
     async def _run_definition(self, runner: Runner) -> None:
@@ -174,7 +172,7 @@ class Drive:
             await runner.run_sequence(Frame(self.run, steps=definition.plan))
 
     async def _run_code(self, runner: Runner) -> Any:
-        from symphony_es.workflow.code.flow import run_flow  # it stands above the engine, which only calls it
+        from symphony_es.workflow.code.flow import run_flow, steps_behind  # it stands above the engine, which only calls it
 
         task = asyncio.current_task()
         try:
@@ -182,7 +180,7 @@ class Drive:
         except StepFailure:
             raise
         except StepFailedError as error:
-            self._failed_beside = error.beside
+            self._failed_beside = steps_behind(error)
             description = {**describe_error(error, error.step), "type": error.error_type, "message": error.message}
             raise StepFailure(description, error) from error
         except EntityOutOfStepError:
@@ -190,6 +188,7 @@ class Drive:
         except BaseException as error:
             if not is_failure(error, task):
                 raise
+            self._failed_beside = steps_behind(error)
             raise StepFailure(describe_error(error, None), error) from error
 
     async def _go_through(self, steps: Coroutine[Any, Any, None]) -> None:

@@ -172,6 +172,6 @@ class RunHandle(Generic[R_co]):
         await self._engine.cancel(self.run, grace_s=grace_s, cleanup=cleanup)
         return self.run
 
-    async def signal(self, name: str, payload: Any = None) -> None:
+    async def signal(self, name: str, payload: Any = None, *, signal_id: str | None = None) -> None:
         """See `WorkflowEngine.signal`."""
-        await self._engine.signal(self.run, name, payload)
+        await self._engine.signal(self.run, name, payload, signal_id=signal_id)

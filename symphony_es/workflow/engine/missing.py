@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from symphony_es.core.state.restore import UnrestoredEntity
@@ -24,6 +25,7 @@ from symphony_es.workflow.runs.transitions import TAKEN_UP, WorkflowStatus
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.core.state.world import World
+    from symphony_es.workflow.definitions.retry import RetryPolicy
 
 __all__ = ["RunLeft", "check_can_go_on", "digest_here", "is_waiting_for_classes", "left_alone", "runs_without_classes"]
 
@@ -142,17 +144,27 @@ def _lacks(run: Workflow, symphony: Host) -> Iterator[SymphonyError]:
             symphony.flows.get(definition.code)
         except NotRegisteredError as error:
             yield error
+    try:
+        _check_policy(definition.retry_policy, symphony)
+    except NotRegisteredError as error:
+        yield error
     plan = () if run.status is WorkflowStatus.CANCELLING else definition.plan
     for path, step in (*walk(plan), *walk(definition.cleanup_plan, f"{CLEANUP}/")):
         parts = path.split("/")
         if "/".join(parts[: 2 if parts[0] == CLEANUP else 1]) in run.outputs:
             continue
-        try:
-            step.check(symphony)
-        except NotRegisteredError as error:
-            yield error
+        for check in (partial(step.check, symphony), partial(_check_policy, step.retry, symphony)):
+            try:
+                check()
+            except NotRegisteredError as error:
+                yield error
         if isinstance(step, SubWorkflowStep) and step.workflow_id is not None:
             yield from _lacks_definition(step.workflow_id, symphony)
+
+
+def _check_policy(policy: RetryPolicy | None, symphony: Host) -> None:
+    if policy is not None:
+        policy.check(symphony.functions)
 
 
 def _lacks_definition(workflow_id: str, symphony: Host) -> Iterator[SymphonyError]:

@@ -16,7 +16,7 @@ from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.children import GRACE_S, ChildRuns
 from symphony_es.workflow.engine.clock import Clock, SystemClock
 from symphony_es.workflow.engine.control import StopRequest
-from symphony_es.workflow.engine.creation import DefinitionLike, as_definition
+from symphony_es.workflow.engine.creation import DefinitionLike, as_definition, check_error_classes
 from symphony_es.workflow.engine.drive import Drive, runs_around
 from symphony_es.workflow.engine.forking import fork_run
 from symphony_es.workflow.engine.handle import RunHandle
@@ -178,30 +178,42 @@ class RunRequests:
         if not await active.drive.stop_steps(grace_s, INTERRUPTION_TIMEOUT_S, cleanup=cleanup):
             raise RunsInProgressError([active.run.id])
 
-    async def signal(self, run: Workflow, name: str, payload: Any = None) -> None:
+    async def signal(self, run: Workflow, name: str, payload: Any = None, *, signal_id: str | None = None) -> None:
         """Sends a signal; it is durable when this returns, and is kept until a step takes it, also before any step waits.
 
         Args:
             run: one that has not completed and was not cancelled.
             name: which signal.
             payload: plain data.
+            signal_id: chosen by the sender, who repeats it where an answer was lost: a signal whose id the run has had changes nothing,
+                also after the run has ended. Ids are remembered with the run.
 
         Raises:
             IllegalTransitionError: the run takes no signals any more. Nothing has been appended.
             UnstorableValueError: the payload is no plain data. Nothing has been appended.
         """
-        if not name or not isinstance(name, str):
-            raise ConfigurationError(f"a signal's name is a text that is not empty, not {name!r}")
-        run.check("signal")
+        for what, text in (("name", name), ("id", signal_id)):
+            if not (isinstance(text, str) and text) and not (what == "id" and text is None):
+                raise ConfigurationError(f"a signal's {what} is a text that is not empty, not {text!r}")
         kept = copy_plain(payload) if isinstance(payload, (list, dict, set)) else payload
+
+        def is_new() -> bool:
+            if signal_id is not None and signal_id in run.signal_ids:
+                return False
+            run.check("signal")
+            return True
 
         def receive() -> None:
             if name in run.signals:
                 run.signals[name].append(kept)
             else:
                 run.signals[name] = [kept]
+            if signal_id is not None:
+                run.signal_ids[signal_id] = name
 
-        await self._record(run, "WorkflowSignalReceived", receive, lambda: run.check("signal"), data={"name": name})
+        said = {"name": name} if signal_id is None else {"name": name, "id": signal_id}
+        if not is_new() or not await self._record(run, "WorkflowSignalReceived", receive, is_new, data=said):
+            await self._symphony.world.flush(run)  # the first one may have been sent a moment ago
 
     async def retry_from(
         self,
@@ -339,17 +351,20 @@ class RunRequests:
         *,
         data: Any = None,
         ask: StopRequest | None = None,
-    ) -> None:
+    ) -> bool:
         """Makes a change of a run an event of its own, waits until it is durable, and tells whoever waits for news of the run.
 
         Args:
             run: the run.
             event_name: what happened.
             change: makes the change.
-            check: raises where it may not be made any more, after this call had to wait.
+            check: raises where it may not be made any more, after this call had to wait; False where it need not be made.
             data: what the event says beyond its effect.
             ask: the request to the run where it executes; made with the change, so that no step begins in between. It cannot be
                 taken back, so the change is no part of a transaction around the call.
+
+        Returns:
+            Whether it was made.
         """
         world = self._symphony.world
         if ask is not None and current_scope.get() is not None:
@@ -359,7 +374,8 @@ class RunRequests:
             finally:
                 current_scope.reset(token)
         await world.claim(run)
-        check()
+        if check() is False:
+            return False
         with world.recording(event_name, data, entity=run):
             change()
         active = self.active.get(run)
@@ -368,12 +384,14 @@ class RunRequests:
         await world.flush(run)
         if active is not None:
             active.drive.control.tell_news()
+        return True
 
     async def _change_definition(self, run: Workflow, definition: WorkflowDefinition, *, force: bool) -> None:
         from symphony_es.workflow.definitions.comparison import compare_definitions  # late: few runs go on with another definition
 
         self.active.refuse(run)
         definition.check(self._symphony)
+        check_error_classes(definition)
         found = compare_definitions(run.definition, definition, begun=set(run.attempts), completed=set(run.outputs))
         if not found.compatible and not force:
             raise DefinitionChangedError(run.id, found)

@@ -13,9 +13,8 @@ Nothing here costs more because the run has done much already.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import attribute, current_attribution
@@ -35,6 +34,7 @@ from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
 from symphony_es.workflow.engine.generations import Generations
 from symphony_es.workflow.engine.hooks import HookChain, RunMoment, Stage
+from symphony_es.workflow.engine.retries import next_attempt_at
 from symphony_es.workflow.runs.context import RunContext
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.run import Workflow, describe_error
@@ -154,6 +154,10 @@ class Runner:
         except NotRegisteredError as error:
             raise Lacking(error) from error
 
+    async def take_turn(self) -> None:
+        """Lets others have the event loop where they have waited for long enough."""
+        await self._turns.take()
+
     async def _start(self, step: Step, address: str, on_first_start: Callable[[], None] | None) -> _Started:
         run = self.run
         attempts = run.attempts.get(address, 0)
@@ -227,15 +231,13 @@ class Runner:
             StepFailure: none is.
         """
         inner = error if isinstance(error, StepFailure) else None
-        description = describe_error(error, address) if inner is None else inner.description
         cause = error if inner is None else inner.error
         policy = step.retry if step.retry is not None or step.reentrant else self.run.definition.retry_policy
         before = self.run.failures.get(address)
         limit = policy.max_attempts if policy is not None else 1
         count = 1 if before is None or before["count"] >= limit else before["count"] + 1
-        retry_at: datetime | None = None
-        if policy is not None and policy.allows(cause, count):
-            retry_at = self.clock.now() + timedelta(seconds=policy.delay_before(count, random.random()))  # noqa: S311  jitter keeps no secret
+        retry_at = await next_attempt_at(policy, cause, count, self.clock.now(), self.symphony.functions)
+        description = describe_error(error, address) if inner is None else inner.description
         data = description if inner is None else {key: description[key] for key in ("type", "message", "step")}
         await self._world.claim(self.run)
         attempt = started.attempt if started.attempt > 1 else None

@@ -39,7 +39,18 @@ def failed_for_good(run: Workflow, address: str) -> bool:
 
 def unfinished(run: Workflow) -> list[str]:
     """Return the addresses of the clean-up steps that have begun and not completed."""
-    return [address for address in run.attempts if _is_root(address) and address not in run.outputs]
+    found = [address for address in run.attempts if _is_root(address) and address not in run.outputs]
+    failed = _failed_in_code(run)
+    return found if failed is None else [*found, failed]
+
+
+def _failed_in_code(run: Workflow) -> str | None:
+    """The address of the step that the clean-up of a run's code has failed of, or None."""
+    step = run.error["step"] if run.error is not None else None
+    if step is None or step not in run.failures or in_cleanup(step):
+        return None
+    calls = run.calls.get(step.rpartition("/")[0], {})
+    return step if any(call[0] == step and len(call) > 2 for call in calls.values()) else None
 
 
 def _is_root(address: str) -> bool:
@@ -69,6 +80,9 @@ def own_children(run: Workflow) -> list[Workflow]:
 
 def reopen(run: Workflow) -> None:
     """Have what failed in the clean-up tried again, with all attempts that it is allowed; called while the run is being recorded."""
+    in_code = _failed_in_code(run)
+    if in_code is not None:
+        del run.failures[in_code]
     for address, failure in run.failures.items():
         if in_cleanup(address):
             failure["count"] = 0

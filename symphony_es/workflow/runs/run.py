@@ -38,6 +38,8 @@ class Workflow:
         status: see `TRANSITIONS`; compares equal to its text, `run.status == "completed"`.
         definition_data: the definition it was started with, as plain data.
         context: values by key, which steps read and write.
+        arguments: of a code-first run whose steps have written to the context, what its function is called with: the context that the run
+            began with. None while both are the same.
         attempts: how often the step at an address has begun.
         outputs: outputs of completed steps by address; a step has completed when it is in here.
         failures: by address `{"type", "message", "attempt", "count"}` of a step that has not completed: the error and number of its last
@@ -46,6 +48,7 @@ class Workflow:
         progress: by address, what a step under way has decided and must not decide again: a branch, an iteration, a moment.
         scopes: by address, the values that a parallel branch or a mapped item has written: each has a key space of its own.
         signals: by name, the payloads that nobody has taken yet, in order.
+        signal_ids: names of the signals that have come with an id, by id.
         calls: of a code-first workflow, the calls made so far by strand; see `workflow/code/`.
         children: by step address, the runs that it started.
         cleanup: of a run whose clean-up has begun `{"ends": the status it ends with}`, and `"skipped": True` where the rest is left for
@@ -74,7 +77,9 @@ class Workflow:
     progress: dict[str, Any] = field(default_factory=dict)
     scopes: dict[str, dict[str, Any]] = field(default_factory=dict)
     signals: dict[str, list[Any]] = field(default_factory=dict)
+    signal_ids: dict[str, str] = field(default_factory=dict)
     calls: dict[str, dict[str, Any]] = field(default_factory=dict)
+    arguments: dict[str, Any] | None = None
     children: dict[str, Any] = field(default_factory=dict)
     cleanup: dict[str, Any] | None = None
     parent: Any = None
