@@ -170,7 +170,7 @@ def compare_with_shadow(record: EntityRecord) -> list[Path]:
 def _unreadable_fields(record: EntityRecord) -> list[Path]:
     """The fields that were taken out of an object's `__dict__`, or hold a container that was put into itself."""
     held, found = record.obj.__dict__, list[Path]()
-    for name in record.shadow:
+    for name in record.shadow or ():
         try:
             plain_at(held[name], record.world, name)
         except (KeyError, UnstorableValueError, RecursionError):
