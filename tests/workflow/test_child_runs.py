@@ -256,6 +256,25 @@ async def all_events(symphony: Symphony) -> list[Any]:
     return [event for key in statuses(symphony) for event in await symphony.log.read_entity(f"Workflow:{key}")]
 
 
+async def test_a_child_run_that_is_not_live_is_found_in_the_log(symphony: Symphony, shop: Shop, reopen: Any) -> None:
+    """A process that has loaded only what is unfinished goes on with the paused child run that its parent has, and begins no other."""
+    shop.register(symphony)
+    await symphony.workflows.start(
+        {"name": "w", "steps": [child("kid", act("a"), wait("go"), act("pay"))]}, run_id="r", auto_checkpoint=False
+    )
+    await waiting(symphony, "r/kid", "go")
+    await symphony.workflows.pause("r/kid")
+    again = await reopen(resume=None)
+    shop.register(again)
+    going = asyncio.ensure_future(again.workflows.recover(auto_checkpoint=False))
+    kid = await waiting(again, "r/kid", "go")
+    assert (kid.status, statuses(again)) == ("paused", {"r": "running", "r/kid": "paused"})
+    await again.workflows.signal(kid, "go")
+    await again.workflows.resume(kid, auto_checkpoint=False)
+    await going
+    assert (statuses(again), shop.names()) == ({"r": "completed", "r/kid": "completed"}, ["a", "pay"])
+
+
 DRIVEN = ("resumed", "cancelled", "resumed below a paused parent")
 
 

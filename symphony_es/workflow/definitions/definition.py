@@ -213,6 +213,8 @@ class WorkflowDefinition:
         Raises:
             NotRegisteredError: it has not.
         """
+        if self.code is not None:
+            symphony.flows.get(self.code)
         policies = [self.retry_policy]
         for _, step in walk((*self.plan, *self.cleanup_plan)):
             step.check(symphony)

@@ -16,6 +16,7 @@ from symphony_es.errors import (
     UnknownValueError,
 )
 from symphony_es.events.identifiers import entity_key
+from symphony_es.events.references import EntityReference
 from symphony_es.workflow.engine.creation import new_run
 from symphony_es.workflow.runs.cleanup import cleaned_with, has_cleanup, in_cleanup, is_open, own_children
 from symphony_es.workflow.runs.run import ON_PARENT_END, Workflow
@@ -77,7 +78,7 @@ class ChildRuns:
         elif child.status not in _LEFT_ALONE and engine.active.get(child) is None and not is_paused_by_itself(child):
             engine.launch(child, around.hooks)
         try:
-            await control.wait(engine.active.wait_until(child))
+            await control.wait(engine.active.wait_until(child, (*ENDED, WorkflowStatus.BLOCKED)))
         except asyncio.CancelledError:
             # A clean-up is what the parent's waits for, and what is to outlive the parent outlives this wait.
             if child.status is not WorkflowStatus.CANCELLING and child.on_parent_end != "abandon":
@@ -115,7 +116,10 @@ class ChildRuns:
         One that was cancelled because its parent was goes on where nothing of it was cleaned up, so that nothing is done twice. What was
         cleaned up is done anew, by another run.
         """
-        world, child = self._symphony.world, self._at(parent, address)
+        world, linked = self._symphony.world, parent.children.get(address)
+        if isinstance(linked, EntityReference) and world.find(linked) is None and self._symphony.log.entity_status_now(linked.key)[1]:
+            await self._symphony.load_entities([linked.key], strict=False)  # only a part of the log is live
+        child = self._at(parent, address)
         if child is None or child.status is not WorkflowStatus.CANCELLED or child.with_parent not in (CANCELLED, CANCELLED_WHILE_PAUSED):
             return child
         if _was_cleaned_up(child):

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.errors import ConfigurationError, DefinitionChangedError, RunsInProgressError
 from symphony_es.events.values import copy_plain
+from symphony_es.threads import ThreadPool, current_pool
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.engine.active import INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.children import GRACE_S, PAUSED, ChildRuns
-from symphony_es.workflow.engine.clock import Clock, SystemClock
+from symphony_es.workflow.engine.clock import Clock, SteadyClock, SystemClock
 from symphony_es.workflow.engine.control import StopRequest
 from symphony_es.workflow.engine.creation import DefinitionLike, as_definition, check_error_classes
 from symphony_es.workflow.engine.drive import Drive, runs_around
 from symphony_es.workflow.engine.forking import fork_run
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain
-from symphony_es.workflow.engine.missing import check_complete
+from symphony_es.workflow.engine.missing import check_can_go_on
 from symphony_es.workflow.engine.reopening import retry_cleanup
 from symphony_es.workflow.engine.retrying import take_back
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
@@ -42,21 +43,37 @@ class RunRequests:
     Attributes:
         auto_checkpoint: the policy of calls with `auto_checkpoint=True`; assign another to tune all of them.
         hooks: called for every run, after the checkpointer, in this order.
-        clock: what timers, deadlines and delays go by.
+        threads: where plain functions of steps run; `threads.hung` names those that do not return.
         active: the runs that execute in this process.
         children: the child runs of steps.
     """
 
     def __init__(
-        self, symphony: Host, *, auto_checkpoint: AutoCheckpoint | None = None, hooks: Iterable[Any] = (), clock: Clock | None = None
+        self,
+        symphony: Host,
+        *,
+        auto_checkpoint: AutoCheckpoint | None = None,
+        hooks: Iterable[Any] = (),
+        clock: Clock | None = None,
+        threads: ThreadPool | None = None,
     ) -> None:
         self.auto_checkpoint = auto_checkpoint or AutoCheckpoint()
         self.hooks: list[Any] = list(hooks)
-        self.clock: Clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
+        self.threads = threads or ThreadPool()
         self.active = ActiveRuns()
         self.children = ChildRuns(self, symphony)
         self._symphony = symphony
         self._turns = Turns()
+
+    @property
+    def clock(self) -> Clock:
+        """What timers, deadlines and delays go by; one that is assigned goes on from where it was when it is set back."""
+        return self._clock
+
+    @clock.setter
+    def clock(self, clock: Clock) -> None:
+        self._clock = clock if isinstance(clock, SystemClock | SteadyClock) else SteadyClock(clock)
 
     def handle(self, run: Workflow) -> RunHandle:
         """A handle of a run: its status, its end, its events, and the requests to it."""
@@ -87,15 +104,16 @@ class RunRequests:
 
         Raises:
             IllegalTransitionError: the run has completed or was cancelled, or executes already. Nothing has been appended.
+            NotRegisteredError: it needs a function, a model client or a definition that is missing here. Nothing has been appended.
             UnknownValueError: it waits for a child run that needs a class which is not known here. Nothing has been appended.
             DefinitionChangedError: the run's history contradicts the new definition; the message reports how. Nothing has been
                 appended.
             RunInterruptedError, EntityOutOfStepError: as for `execute_workflow`.
         """
         run.check("resume")
-        check_complete(run)
         if definition is not None:
             await self._change_definition(run, as_definition(definition), force=force)
+        check_can_go_on(run, self._symphony)
         return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
 
     async def pause(self, run: Workflow) -> None:
@@ -232,10 +250,12 @@ class RunRequests:
         Raises:
             IllegalTransitionError: the run executes, or has not begun. Nothing has been appended.
             ConfigurationError: the run has not begun such a step. Nothing has been appended.
+            NotRegisteredError, UnknownValueError: as for `resume`.
         """
         if in_cleanup(step):
             return await self._retry_cleanup(run, step, auto_checkpoint, hooks)
         run.check("retry")
+        check_can_go_on(run, self._symphony)
         with self.active.hold(run):
             await take_back(self._symphony, run, step, self.clock.now(), self.children)
         return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
@@ -313,7 +333,11 @@ class RunRequests:
     def launch(self, run: Workflow, hooks: HookChain, prepare: Callable[[], None] = lambda: None, *, awaited: bool = True) -> ActiveRun:
         """Begins to drive a run; see `ActiveRuns.launch`."""
         drive = Drive(self._symphony, run, hooks, self._turns, self.clock, self.children)
-        return self.active.launch(drive, hooks, prepare, awaited=awaited)
+        token = current_pool.set(self.threads)  # the run's task takes it along
+        try:
+            return self.active.launch(drive, hooks, prepare, awaited=awaited)
+        finally:
+            current_pool.reset(token)
 
     def chain(self, auto_checkpoint: bool | AutoCheckpoint, hooks: Sequence[Any]) -> HookChain:
         """The hooks of a run: the checkpointer, the engine's own, then those of the call."""
