@@ -1,4 +1,6 @@
-"""Runs the clean-up of one run: its child runs first, then its clean-up steps. One step that fails does not keep the others from running.
+"""Runs the clean-up of one run: its child runs first, then what undoes its steps, then its clean-up steps.
+
+One step that fails does not keep the others from running.
 
 All that it decides by is in the run's state, so it survives crashes whole: what has completed is not repeated, what has failed for good
 stays failed until somebody asks for another attempt, what was under way runs again.
@@ -12,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.errors import CleanupUnfinishedError
 from symphony_es.workflow.engine.bodies import StepFailure
 from symphony_es.workflow.engine.runner import Runner
-from symphony_es.workflow.runs.cleanup import CLEANUP, failed_for_good, is_open, own_children
+from symphony_es.workflow.engine.undoing import plan_undos
+from symphony_es.workflow.runs.cleanup import CLEANUP, UNDO, failed_for_good, is_open, own_children, unfinished
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.run import Workflow
@@ -44,9 +47,11 @@ class Cleaning:
         """Run what has not completed and has not failed for good; returns when nothing of the clean-up is left to do."""
         run = self._run
         await self._children.clean_up_all(run)
+        runner = self._new_runner()
+        for undo in await plan_undos(runner.symphony, run, {}):
+            runner = await self._run_step(runner, undo.step, f"{UNDO}/{undo.address}", undo.frame)
         main = Frame(run, steps=run.definition.plan)
         frame = Frame(run, f"{CLEANUP}/", run.definition.cleanup_plan, main)
-        runner = self._new_runner()
         for step in frame.steps:
             runner = await self._run_step(runner, step, frame.prefix + step.id, frame)
         self._finished = True
@@ -69,11 +74,11 @@ class Cleaning:
     def failure(self) -> dict[str, Any] | None:
         """Return what the run's `error` has to say of its clean-up, or None where all of it has completed."""
         run = self._run
-        steps = [f"{CLEANUP}/{step.id}" for step in run.definition.cleanup_plan]
         if self.skipped:
-            left = ", ".join(address for address in steps if address not in run.outputs)
-            return describe_error(CleanupUnfinishedError(run.id, f"left out: {left or 'child runs'}"), None)
-        for address in steps:
+            steps = [f"{CLEANUP}/{step.id}" for step in run.definition.cleanup_plan]
+            left = [address for address in dict.fromkeys([*unfinished(run), *steps]) if address not in run.outputs]
+            return describe_error(CleanupUnfinishedError(run.id, f"left out: {', '.join(left[:50]) or 'undoing its steps'}"), None)
+        for address in unfinished(run):
             if address in self._errors:
                 return self._errors[address]
             if failed_for_good(run, address):

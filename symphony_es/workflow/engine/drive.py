@@ -28,6 +28,7 @@ from symphony_es.workflow.engine.hooks import HookChain, Stage
 from symphony_es.workflow.engine.reopening import forget_cancelled_children
 from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.engine.timeline import generations_of
+from symphony_es.workflow.runs.cleanup import has_cleanup
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.thawing import thaw
@@ -186,6 +187,7 @@ class Drive:
     async def _go_through(self, steps: Coroutine[Any, Any, None]) -> None:
         """Runs the steps as a task of their own, which a cancellation or the deadline can end, and records what came of them."""
         failure: dict[str, Any] | None = None
+        reason = "failure"
         stopped = await self._watch(steps, self.run.deadline)
         run = self.run
         if isinstance(self.control.failure, StepFailure):
@@ -193,7 +195,7 @@ class Drive:
         if isinstance(stopped, StepFailure):
             failure = stopped.description
         elif stopped is not None and self.control.request == "deadline":
-            failure = describe_error(DeadlineExceededError(run.id, run.deadline), None)
+            failure, reason = describe_error(DeadlineExceededError(run.id, run.deadline), None), "deadline"
             await self._children.cancel_all(run)
         runner = self._runner(self.control)
         if failure is None and stopped is None:
@@ -202,14 +204,18 @@ class Drive:
         if run.status is WorkflowStatus.CANCELLING:
             return
         if failure is not None:
-            with self._world.recording("WorkflowFailed", entity=run):
+            cleans = reason in run.definition.cleanup_on and has_cleanup(run)
+            with self._world.recording("WorkflowCleanupBegun" if cleans else "WorkflowFailed", entity=run):
                 run.error = dict(failure)
                 for address in self._failed_beside:
                     if address in run.failures:
                         run.failures[address]["open"] = True
-                run.move("fail", self._clock.now())
+                if cleans:
+                    run.cleanup = {"ends": WorkflowStatus.FAILED.value}
+                run.move("clean_up" if cleans else "fail", self._clock.now())
             _log.warning("workflow_failed", run_id=run.id, step=failure["step"], error=f"{failure['type']}: {failure['message']}")
-            await self._tell(runner, "run_failed", failure)
+            if not cleans:
+                await self._tell(runner, "run_failed", failure)
         elif run.status is WorkflowStatus.PAUSED:
             await self._children.pause_all(run)
             await self._tell(runner, "run_paused")

@@ -172,6 +172,21 @@ class RunRequests:
         elif run.cleanup is not None and run.cleanup["ends"] != ends["ends"]:  # it cleans up because it has failed
             await self._record(run, "WorkflowCancelRequested", change, check)
 
+    async def undo(self, run: Workflow) -> None:
+        """Undo a run that has completed, because the run that started it is cleaned up: it is cancelled then.
+
+        Raises:
+            IllegalTransitionError: it has not completed. Nothing has been appended.
+            RunInterruptedError, EntityOutOfStepError: as for `cancel`.
+        """
+
+        def begin() -> None:
+            run.move("clean_up", self.clock.now())
+            run.cleanup = {"ends": WorkflowStatus.CANCELLED.value}
+
+        await self._record(run, "WorkflowCleanupBegun", begin, lambda: run.check("clean_up"))
+        await self.cancel(run)
+
     @staticmethod
     async def _stop_steps(active: ActiveRun, grace_s: float, *, cleanup: bool) -> None:
         if not await active.drive.stop_steps(grace_s, INTERRUPTION_TIMEOUT_S, cleanup=cleanup):

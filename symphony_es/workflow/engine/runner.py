@@ -26,7 +26,8 @@ from symphony_es.workflow.engine.execution import Branch, StepExecution, idempot
 from symphony_es.workflow.engine.generations import Generations
 from symphony_es.workflow.engine.hooks import HookChain, RunMoment, Stage
 from symphony_es.workflow.engine.retries import next_attempt_at
-from symphony_es.workflow.runs.context import RunContext
+from symphony_es.workflow.runs.cleanup import UNDO
+from symphony_es.workflow.runs.context import RunContext, UndoneStep
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.thawing import thaw
@@ -156,6 +157,8 @@ class Runner:
         run, world = self.run, self._world
         key = idempotency_key(run.id, address, self.generations.of(address))
         context = RunContext(self.symphony, frame, address, started.attempt, key, lambda: self.control.ending)
+        if address.startswith(f"{UNDO}/"):
+            context.undoes = self._undone(address[len(UNDO) + 1 :])
         execution = StepExecution(
             symphony=self.symphony, run=run, address=address, attempt=started.attempt, context=context, frame=frame, runner=self
         )
@@ -178,6 +181,15 @@ class Runner:
             current_attribution.reset(token)
         await world.claim(run)
         self._complete(step, execution, output)
+
+    def _undone(self, address: str) -> UndoneStep:
+        run = self.run
+        return UndoneStep(
+            address=address,
+            status=run.step_status(address),
+            output=thaw(run.outputs.get(address)),
+            idempotency_key=idempotency_key(run.id, address, self.generations.of(address)),
+        )
 
     async def _body(self, step: Step, execution: StepExecution) -> Any:
         timeout_s = step.timeout_s
