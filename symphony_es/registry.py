@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, overload
 
 from symphony_es.errors import ConfigurationError, NotRegisteredError
@@ -151,7 +152,7 @@ class NamedCallables:
         return fn
 
 
-async def invoke(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+async def invoke(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Calls `fn` without blocking the event loop and returns its result.
 
     Coroutine functions run on the loop, everything else in a thread with the caller's context variables; what a plain
@@ -160,11 +161,11 @@ async def invoke(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """
     if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004 - not a test for callability
         return await fn(*args, **kwargs)
-    result = await asyncio.to_thread(_for_a_future, fn, *args, **kwargs)
+    result = await asyncio.to_thread(partial(_for_a_future, fn, *args, **kwargs))
     return await result if inspect.isawaitable(result) else result
 
 
-def _for_a_future(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _for_a_future(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     # A future refuses a StopIteration, so one that leaves the function would leave the caller waiting for ever; and the GeneratorExit of a
     # future closes the coroutines that await it.
     try:

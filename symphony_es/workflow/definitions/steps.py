@@ -286,7 +286,7 @@ def _read_undo(reader: DataReader, name: str, settings: Mapping[str, Any]) -> St
         given = {"name": f"undo {name}", "id": "undo", **given}
     undo = as_step(given, path)
     if undo.nested_keys or undo.children():
-        raise DefinitionError(path, f"a step of kind {undo.kind!r} has steps inside, and an undo has none: give a workflow step for several")
+        raise DefinitionError(path, f"a {undo.kind} step has steps inside, and an undo has none: give a workflow step for several")
     if undo.undo is not None:
         raise DefinitionError(f"{path}.undo", "an undo is not undone itself")
     return undo

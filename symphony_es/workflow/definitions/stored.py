@@ -16,7 +16,10 @@ from symphony_es.workflow.runs.thawing import thaw
 
 __all__ = ["StoredDefinition"]
 
-_FIELDS = ("name", "description", "steps", "context", "metadata", "retry", "timeout_s", "deadline_s", "cleanup", "cleanup_on", "output", "code")
+_FIELDS = (
+    *("name", "description", "steps", "context", "metadata", "retry", "timeout_s", "deadline_s"),
+    *("cleanup", "cleanup_on", "output", "code"),
+)
 
 
 @entity(type="WorkflowDefinition")

@@ -21,11 +21,9 @@ from symphony_es.errors import (
 )
 from symphony_es.workflow.engine.bodies import StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
-from symphony_es.workflow.engine.cleaning import Cleaning
 from symphony_es.workflow.engine.control import RunControl, RunStopped
 from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK
 from symphony_es.workflow.engine.hooks import HookChain, Stage
-from symphony_es.workflow.engine.reopening import forget_cancelled_children
 from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.engine.timeline import generations_of
 from symphony_es.workflow.runs.cleanup import has_cleanup
@@ -74,7 +72,7 @@ class Drive:
         self._value: Any = None
         self._steps: asyncio.Task[None] | None = None
         self._cleaning = False
-        self._failed_beside: tuple[str, ...] = ()
+        self._failed_beside: list[str] = []
         self._generations = NEVER_TAKEN_BACK
 
     async def stop_steps(self, grace_s: float, timeout_s: float, *, cleanup: bool) -> bool:
@@ -136,6 +134,8 @@ class Drive:
                 if self.run.cleanup is None:
                     self._forgive()
                 else:
+                    from symphony_es.workflow.engine.reopening import forget_cancelled_children  # as in `_clean_up`
+
                     forget_cancelled_children(self._symphony, self.run)
                 self.run.move("resume", self._clock.now())
         self._stage = "run_started" if first else "run_resumed"
@@ -148,13 +148,11 @@ class Drive:
     def _forgive(self) -> None:
         """What a failed run failed of is tried again, with all attempts that it is allowed."""
         step = self.run.error["step"] if self.run.error is not None else None
-        if step is None or step not in self.run.failures:
-            return
         if self.run.definition.code is not None:
             # Failures on record are raised again, since the code may have dealt with them; with those that ended the run it has not.
             for address in [address for address, failure in self.run.failures.items() if address == step or failure.get("open")]:
                 del self.run.failures[address]
-        else:
+        elif step in self.run.failures:
             self.run.failures[step]["count"] = 0
 
     async def _run_definition(self, runner: Runner) -> None:
@@ -166,7 +164,7 @@ class Drive:
             await runner.run_sequence(Frame(self.run, steps=definition.plan))
 
     async def _run_code(self, runner: Runner) -> Any:
-        from symphony_es.workflow.code.flow import run_flow  # it stands above the engine, which only calls it
+        from symphony_es.workflow.code.flow import run_flow, steps_behind  # it stands above the engine, which only calls it
 
         task = asyncio.current_task()
         try:
@@ -174,7 +172,7 @@ class Drive:
         except StepFailure:
             raise
         except StepFailedError as error:
-            self._failed_beside = error.beside
+            self._failed_beside = steps_behind(error)
             description = {**describe_error(error, error.step), "type": error.error_type, "message": error.message}
             raise StepFailure(description, error) from error
         except EntityOutOfStepError:
@@ -182,6 +180,7 @@ class Drive:
         except BaseException as error:
             if not is_failure(error, task):
                 raise
+            self._failed_beside = steps_behind(error)
             raise StepFailure(describe_error(error, None), error) from error
 
     async def _go_through(self, steps: Coroutine[Any, Any, None]) -> None:
@@ -282,6 +281,8 @@ class Drive:
 
     async def _clean_up(self) -> None:
         """What a cancelled run does last; it ends as `Workflow.cleanup` says."""
+        from symphony_es.workflow.engine.cleaning import Cleaning  # few runs are cleaned up
+
         run = self.run
         cleaning = Cleaning(run, self._children, self._anew)
         self._steps, self._cleaning = None, True
@@ -293,7 +294,9 @@ class Drive:
         failure = cleaning.failure()
         fails = run.cleanup is not None and run.cleanup["ends"] == WorkflowStatus.FAILED
         with self._world.recording("WorkflowFailed" if fails else "WorkflowCancelled", entity=run):
-            if self._skips and not cleaning.skipped:  # the request came when nothing was left
+            if cleaning.contradicted:
+                run.cleanup = {**thaw(run.cleanup), "skipped": True}
+            elif self._skips and not cleaning.skipped:  # the request came when nothing was left
                 run.cleanup = {"ends": thaw(run.cleanup)["ends"]}
             if failure is not None and not fails:  # a failed run has the error that it failed with
                 run.error = dict(failure)

@@ -22,7 +22,6 @@ from symphony_es.workflow.engine.forking import fork_run
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain
 from symphony_es.workflow.engine.missing import check_complete
-from symphony_es.workflow.engine.reopening import retry_cleanup
 from symphony_es.workflow.engine.retrying import take_back
 from symphony_es.workflow.engine.turns import Turns
 from symphony_es.workflow.runs.cleanup import in_cleanup
@@ -266,13 +265,13 @@ class RunRequests:
         return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
 
     async def _retry_cleanup(self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint, hooks: Sequence[Any]) -> Workflow:
-        def check() -> None:
-            if run.status is not WorkflowStatus.CANCELLING:
-                run.check("retry")
-            self.active.refuse(run)
+        from symphony_es.workflow.engine.reopening import retry_cleanup  # few clean-ups are tried again
 
-        await retry_cleanup(self._symphony, run, step, self.clock.now(), check)
-        return await self.active.join(self.active.get(run) or self.launch(run, self.chain(auto_checkpoint, hooks)))
+        if run.status is not WorkflowStatus.CANCELLING:
+            run.check("retry")
+        with self.active.hold(run):
+            await retry_cleanup(self._symphony, run, step, self.clock.now())
+        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks)))
 
     async def fork(
         self,

@@ -25,7 +25,6 @@ from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
 from symphony_es.workflow.engine.generations import Generations
 from symphony_es.workflow.engine.hooks import HookChain, RunMoment, Stage
-from symphony_es.workflow.engine.retries import next_attempt_at
 from symphony_es.workflow.runs.cleanup import UNDO
 from symphony_es.workflow.runs.context import RunContext, UndoneStep
 from symphony_es.workflow.runs.outputs import Frame
@@ -137,6 +136,10 @@ class Runner:
             if self._wants("step_completed", address):
                 await self.reach("step_completed", address)
 
+    async def take_turn(self) -> None:
+        """Lets others have the event loop where they have waited for long enough."""
+        await self._turns.take()
+
     async def _start(self, step: Step, address: str, on_first_start: Callable[[], None] | None) -> _Started:
         run = self.run
         attempts = run.attempts.get(address, 0)
@@ -226,6 +229,8 @@ class Runner:
         before = self.run.failures.get(address)
         limit = policy.max_attempts if policy is not None else 1
         count = 1 if before is None or before["count"] >= limit else before["count"] + 1
+        from symphony_es.workflow.engine.retries import next_attempt_at  # most steps do not fail
+
         retry_at = await next_attempt_at(policy, cause, count, self.clock.now(), self.symphony.functions)
         description = describe_error(error, address) if inner is None else inner.description
         data = description if inner is None else {key: description[key] for key in ("type", "message", "step")}

@@ -16,7 +16,21 @@ from symphony_es.workflow.runs.transitions import WorkflowStatus
 if TYPE_CHECKING:
     from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["CLEANUP", "UNDO", "failed_for_good", "has_cleanup", "has_undo", "in_cleanup", "is_open", "is_root", "main_line", "own_children", "reopen", "undone", "unfinished"]
+__all__ = [
+    "CLEANUP",
+    "UNDO",
+    "failed_for_good",
+    "has_cleanup",
+    "has_undo",
+    "in_cleanup",
+    "is_open",
+    "is_root",
+    "main_line",
+    "own_children",
+    "reopen",
+    "undone",
+    "unfinished",
+]
 
 _PREFIXES = (f"{CLEANUP}/", f"{UNDO}/")
 _OVER = (WorkflowStatus.CANCELLED, WorkflowStatus.FAILED)
@@ -35,7 +49,18 @@ def failed_for_good(run: Workflow, address: str) -> bool:
 
 def unfinished(run: Workflow) -> list[str]:
     """Return the addresses of the clean-up steps that have begun and not completed."""
-    return [address for address in run.attempts if is_root(address) and address not in run.outputs]
+    found = [address for address in run.attempts if is_root(address) and address not in run.outputs]
+    failed = _failed_in_code(run)
+    return found if failed is None else [*found, failed]
+
+
+def _failed_in_code(run: Workflow) -> str | None:
+    """The address of the step that the clean-up of a run's code has failed of, or None."""
+    step = run.error["step"] if run.error is not None else None
+    if step is None or step not in run.failures or in_cleanup(step):
+        return None
+    calls = run.calls.get(step.rpartition("/")[0], {})
+    return step if any(call[0] == step and len(call) > 2 for call in calls.values()) else None
 
 
 def is_root(address: str) -> bool:
@@ -74,8 +99,8 @@ def main_line(run: Workflow) -> list[str]:
 def undone(run: Workflow) -> list[str]:
     """Return the addresses of the steps of the main line that hold no longer: they, or the child runs that they began, have been undone."""
     ours = [address[len(UNDO) + 1 :] for address in run.attempts if address.startswith(f"{UNDO}/")]
-    children = own_children(run)
-    theirs = [address for address, child in run.children.items() if address in run.outputs and child in children and child.cleanup is not None]
+    ended = {id(child) for child in own_children(run) if child.cleanup is not None}
+    theirs = [address for address, child in run.children.items() if address in run.outputs and id(child) in ended]
     return list(dict.fromkeys([*ours, *theirs]))
 
 
@@ -88,6 +113,9 @@ def own_children(run: Workflow) -> list[Workflow]:
 
 def reopen(run: Workflow) -> None:
     """Have what failed in the clean-up tried again, with all attempts that it is allowed; called while the run is being recorded."""
+    in_code = _failed_in_code(run)
+    if in_code is not None:
+        del run.failures[in_code]
     for address, failure in run.failures.items():
         if in_cleanup(address):
             failure["count"] = 0

@@ -38,6 +38,8 @@ class Workflow:
         status: see `TRANSITIONS`; compares equal to its text, `run.status == "completed"`.
         definition_data: the definition it was started with, as plain data.
         context: values by key, which steps read and write.
+        arguments: of a code-first run whose steps have written to the context, what its function is called with: the context that the run
+            began with. None while both are the same.
         attempts: how often the step at an address has begun.
         outputs: outputs of completed steps by address; a step has completed when it is in here.
         failures: by address `{"type", "message", "attempt", "count"}` of a step that has not completed: the error and number of its last
@@ -78,6 +80,7 @@ class Workflow:
     signals: dict[str, list[Any]] = field(default_factory=dict)
     signal_ids: dict[str, str] = field(default_factory=dict)
     calls: dict[str, dict[str, Any]] = field(default_factory=dict)
+    arguments: dict[str, Any] | None = None
     children: dict[str, Any] = field(default_factory=dict)
     undoable: bool = False
     cleanup: dict[str, Any] | None = None

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from symphony_es.core.state.boundary import is_object
-from symphony_es.core.state.tracking.live import kind_of
+from symphony_es.core.state.tracking.live import UNOWNED, kind_of
 from symphony_es.core.state.tracking.places import clone
 
 __all__ = ["thaw"]
@@ -14,6 +14,8 @@ __all__ = ["thaw"]
 
 def thaw(value: Any) -> Any:
     """A copy of a value of a state that can be changed freely: tracked containers become plain ones, what cannot change is shared."""
+    if type(value) in UNOWNED:
+        return value
     if isinstance(value, list):
         return [thaw(item) for item in value]
     if isinstance(value, dict):
