@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from symphony_es.core.state.boundary import is_object
@@ -18,7 +19,7 @@ def thaw(value: Any) -> Any:
         return value
     if isinstance(value, list):
         return [thaw(item) for item in value]
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):  # a view of a run's outputs as well
         return {key: thaw(item) for key, item in value.items()}
     if isinstance(value, set):
         return set(value)
