@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.errors import CleanupUnfinishedError, HistoryMismatchError
 from symphony_es.workflow.engine.bodies import StepFailure
 from symphony_es.workflow.engine.runner import Runner
-from symphony_es.workflow.runs.cleanup import CLEANUP, UNDO, failed_for_good, is_open, own_children, unfinished
+from symphony_es.workflow.runs.cleanup import CLEANUP, UNDO, failed_for_good, is_open, is_root, own_children, unfinished
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.run import Workflow
@@ -102,7 +102,7 @@ class Cleaning:
             return describe_error(CleanupUnfinishedError(run.id, f"left out: {', '.join(left[:50]) or 'undoing its steps'}"), None)
         if self._code_error is not None:
             return self._code_error
-        for address in unfinished(run):
+        for address in filter(is_root, run.attempts):
             if address in self._errors:
                 return self._errors[address]
             if failed_for_good(run, address):
