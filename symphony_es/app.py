@@ -54,6 +54,7 @@ from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
 from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.engine.engine import WorkflowEngine
+from symphony_es.workflow.engine.recovery import RecoverReport
 
 if TYPE_CHECKING:  # what many programs never ask for is imported where it is handed out
     from symphony_es.core.state.following import Following
@@ -120,9 +121,10 @@ class Symphony:
         restore_manager: this Symphony's restorers; the module-level one is asked second.
         last_resume: the report of the last resume, or None.
         last_load: the report of the last `entities.load` or `load_all` that read the log, or None.
+        last_recover: the report of `setup(recover=True)`, or None.
     """
 
-    _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "skip_damaged", "resume")
+    _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "skip_damaged", "resume", "recover")
 
     def __init__(
         self,
@@ -152,6 +154,7 @@ class Symphony:
         self.types.learn_from(self.flows.callables)
         self.last_resume: ResumeReport | None = None
         self.last_load: ResumeReport | None = None
+        self.last_recover: RecoverReport | None = None
         self._opened: OpenedLog | None = None
         self._lifetime: Lifetime | None = None
         self._checks = False  # the debugging switch: objects are compared with what was recorded at each flush
@@ -204,6 +207,7 @@ class Symphony:
         force_network_fs: bool | None = None,
         ignore_anchor: bool | None = None,
         skip_damaged: bool | None = None,
+        recover: bool | None = None,
     ) -> Self:
         """Open the log, creating what is missing; a log that has entities is opened, and nothing is restored yet.
 
@@ -216,12 +220,14 @@ class Symphony:
             skip_damaged: open a log of which events are damaged or missing: each marks its entity as damaged from that version on
                 (`last_resume.damaged`), for all that this Symphony reads, and nobody else; where nobody can tell whose it was, the key is
                 `symphony.Damaged:POSITION`. The file stays as it is. The whole log is read once.
+            recover: go on with the runs that a crash left unfinished, as `workflows.recover(wait=False)` does, whose report is
+                `last_recover` then; what they need is registered before. With `resume` or without.
 
         Returns:
             this Symphony. Repeating the call with the same directory changes nothing.
 
         Raises:
-            ConfigurationError: a directory without persistence, or another one than before.
+            ConfigurationError: a directory without persistence, or another one than before; `recover` of what is open for reading.
             LogInUseError: another process writes this log.
             LogDamagedError, AnchorMismatchError: acknowledged events are missing or damaged; nothing was changed.
             LogUnavailableError: the directory cannot be written, or is on a network file system.
@@ -229,11 +235,14 @@ class Symphony:
         if self._lifetime is not None:
             self._lifetime.check()
         chosen = state_dir if state_dir is not None else self.config.get("state_dir")
+        recovers = self._setting("recover", recover, False)
         self._checks = os.environ.get("SYMPHONY_CHECK") == "1"
         async with self._setting_up("setup", restoring=False):
             if self._opened is not None:
                 self._check_same_directory(chosen)
                 return self
+            if recovers and self.read_only:
+                raise ConfigurationError("recover=True goes on with runs: open the Symphony for writing")
             if chosen is not None and not self.persistence_enabled:
                 raise ConfigurationError("state_dir needs persistence: create the Symphony with persistence_enabled=True")
             opened = await self._open(chosen, memory_events, force_network_fs, ignore_anchor, skip_damaged)
@@ -243,6 +252,8 @@ class Symphony:
             except BaseException:
                 await self._discard()
                 raise
+        if recovers:
+            self.last_recover = await self.workflows.recover(wait=False)
         return self
 
     async def _open(

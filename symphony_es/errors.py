@@ -73,6 +73,8 @@ SymphonyError
     ├── HookFailedError                         a hook failed that declares to stop the run
     ├── RunFailedError                          a run failed: type, message and step of its error
     ├── RunCancelledError                       a run was cancelled
+    ├── RunBlockedError (RuntimeError)          a run whose record contradicts the code of this process
+    ├── RunsLeftAloneError (RuntimeError)       recover(strict=True): runs that this process cannot go on with
     ├── CleanupUnfinishedError (RuntimeError)   a run ended without all of its clean-up: resume goes on with it
     ├── IllegalTransitionError (ValueError)     a run's or task's status does not allow the request
     ├── NotRegisteredError (LookupError)        a model client, function, tool or service nobody registered
@@ -211,8 +213,7 @@ class DamagedEventError(DecodeError):
 
     def __init__(self, position: object, entity: object, why: str) -> None:
         super().__init__(
-            f"the event at position {position!r} (entity {entity!r}) is damaged: {why}; "
-            f"{WAYS_OUT}, or read up to the position before it"
+            f"the event at position {position!r} (entity {entity!r}) is damaged: {why}; {WAYS_OUT}, or read up to the position before it"
         )
         self.position = position
         self.entity = entity
@@ -826,6 +827,34 @@ class RunCancelledError(WorkflowError):
     def __init__(self, run_id: str) -> None:
         super().__init__(f"run {run_id} was cancelled; what it completed is in the log")
         self.run_id = run_id
+
+
+class RunBlockedError(WorkflowError, RuntimeError):
+    """What is on record of a run contradicts the code of this process; it goes on with code that fits: `recover()` or `resume(run)`.
+
+    Attributes:
+        run_id: which run.
+        error: the contradiction as the run's state holds it: type, message, traceback and step, and the digest of the code.
+    """
+
+    def __init__(self, run_id: str, error: Mapping[str, Any]) -> None:
+        super().__init__(f"run {run_id} is blocked: {error.get('message')}; recover() tries it again with other code, resume(run) at once")
+        self.run_id = run_id
+        self.error = dict(error)
+
+
+class RunsLeftAloneError(WorkflowError, RuntimeError):
+    """Runs that this process cannot go on with, asked for with `strict=True`. Nothing has been appended, and no run goes on.
+
+    Attributes:
+        reasons: why, by the id of the run.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        shown = "\n".join(f"  {run_id}: {reason}" for run_id, reason in list(reasons.items())[:10])
+        more = f"\n  and {len(reasons) - 10:,} more" if len(reasons) > 10 else ""
+        super().__init__(f"this process cannot go on with {len(reasons):,} runs:\n{shown}{more}")
+        self.reasons = dict(reasons)
 
 
 class CleanupUnfinishedError(WorkflowError, RuntimeError):

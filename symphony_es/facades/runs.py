@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.references import EntityReference
@@ -14,6 +14,7 @@ from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.creation import DefinitionLike
 from symphony_es.workflow.engine.engine import WorkflowEngine
 from symphony_es.workflow.engine.handle import RunHandle
+from symphony_es.workflow.engine.recovery import RecoverReport
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 
@@ -167,9 +168,33 @@ class RunRequests:
         """A new run that shares a run's history up to a step or position; see `WorkflowEngine.fork`."""
         return await self._engine.fork(self._run(run), at, changes, run_id=run_id, metadata=metadata)
 
-    async def recover(self, auto_checkpoint: bool | AutoCheckpoint = True) -> list[Workflow]:
-        """Goes on with every run that a crash or an interruption left unfinished; see `WorkflowEngine.recover`."""
-        return await self._engine.recover(auto_checkpoint)
+    @overload
+    async def recover(
+        self,
+        auto_checkpoint: bool | AutoCheckpoint = True,
+        *,
+        wait: Literal[True] = True,
+        strict: bool = False,
+        hooks: Sequence[Any] = (),
+    ) -> list[Workflow]: ...
+    @overload
+    async def recover(
+        self, auto_checkpoint: bool | AutoCheckpoint = True, *, wait: Literal[False], strict: bool = False, hooks: Sequence[Any] = ()
+    ) -> RecoverReport: ...
+    async def recover(
+        self, auto_checkpoint: bool | AutoCheckpoint = True, *, wait: bool = True, strict: bool = False, hooks: Sequence[Any] = ()
+    ) -> list[Workflow] | RecoverReport:
+        """Go on with every run that a crash or an interruption left unfinished; see `WorkflowEngine.recover`.
+
+        Args:
+            auto_checkpoint: True, False, or a policy for these runs.
+            wait: wait for their ends and return the runs; with `wait=False` return a `RecoverReport` at once.
+            strict: raise `RunsLeftAloneError` where this process cannot go on with a run.
+            hooks: called after the engine's own.
+        """
+        if wait:
+            return await self._engine.recover(auto_checkpoint, strict=strict, hooks=hooks)
+        return await self._engine.recover(auto_checkpoint, wait=False, strict=strict, hooks=hooks)
 
     def _run(self, given: RunLike) -> Workflow:
         if isinstance(given, RunHandle):

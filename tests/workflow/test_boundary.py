@@ -14,6 +14,7 @@ import pydantic
 import pytest
 
 from symphony_es import Symphony
+from symphony_es.errors import ConfigurationError
 from symphony_es.naming import stored_name
 from symphony_es.workflow import step, wait_for_signal
 
@@ -193,16 +194,16 @@ async def test_parameters_of_other_kinds_fit_too(symphony: Symphony) -> None:
 
 
 async def test_a_dict_that_does_not_fit_names_the_parameter(symphony: Symphony) -> None:
-    """The run fails with a message that says which argument, and why."""
+    """It is refused before anything is appended, with a message that says which argument, and why."""
 
     @symphony.workflow
     async def takes(answer: Answer) -> Any:
         return answer
 
-    run = await symphony.workflows.execute_workflow(takes, {"answer": {"score": 1}})
-    assert run.status == "failed"
-    assert run.error is not None
-    assert "the argument 'answer' is not a Answer" in run.error["message"]
+    head = symphony.log.head
+    with pytest.raises(ConfigurationError, match="the argument 'answer' is not a Answer"):
+        await symphony.workflows.execute_workflow(takes, {"answer": {"score": 1}})
+    assert symphony.log.head == head
 
 
 @pytest.mark.parametrize("wrong", [object(), lambda: 1, [object()], Answer.model_construct(text=object()), frozenset([1])])

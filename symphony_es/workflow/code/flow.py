@@ -12,13 +12,14 @@ crash in the middle: the call where a strand was cut off never gets an outcome, 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.boundary import fit_arguments
-from symphony_es.errors import ConfigurationError, StepFailedError
+from symphony_es.core.state.arguments import fit_arguments
+from symphony_es.errors import ConfigurationError, HistoryMismatchError, NotRegisteredError, StepFailedError
 from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Group, Strand, current_strand
-from symphony_es.workflow.engine.bodies import StepFailure, StepsTask, is_failure, run_body, unclosed
+from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunStopped
 from symphony_es.workflow.runs.failures import describe_error
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from symphony_es.registry import NamedCallables
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.runner import Runner
+    from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["Flow", "clean_up_flow", "note_beside", "refused_inside", "run_flow", "steps_behind"]
 
@@ -150,16 +152,38 @@ async def run_flow(runner: Runner, functions: NamedCallables) -> Any:
     """Runs the function of a run's definition with what the run began with as its arguments; gives what it returns.
 
     Raises:
-        NotRegisteredError: nobody has registered the function in this process.
+        Lacking: nobody has registered the function in this process.
         StepFailure: it raised something.
-        HistoryMismatchError: the code contradicts what is on record.
-        ConfigurationError: a dict among the arguments does not fit the class that the function's annotation asks for; or the function has
-            ended without awaiting a call that it began.
+        HistoryMismatchError: the code contradicts what is on record; so do arguments that no longer fit the function.
+        ConfigurationError: the function has ended without awaiting a call that it began.
     """
     flow = Flow(runner)
     value = await _call(flow, functions)
     flow.check_all_made()
     return value
+
+
+def _function_of(run: Workflow, functions: NamedCallables) -> Callable[..., Any]:
+    try:
+        return functions.get(run.definition.code or "")
+    except NotRegisteredError as error:
+        raise Lacking(error) from error
+
+
+def _arguments(run: Workflow, function: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments on record as the function takes them; they fitted when the run was made, so one that does not contradicts the code.
+
+    Raises:
+        HistoryMismatchError: they do not fit.
+    """
+    recorded = thaw(run.context if run.arguments is None else run.arguments)
+    try:
+        arguments = fit_arguments(function, recorded)
+        inspect.signature(function).bind(**arguments)
+    except (ConfigurationError, TypeError) as error:
+        shown = [f"argument {name}" for name in recorded]
+        raise HistoryMismatchError(run.id, "", shown, [f"{function.__name__}{inspect.signature(function)}"], str(error)) from error
+    return arguments
 
 
 async def clean_up_flow(runner: Runner, functions: NamedCallables, undos: dict[str, Step]) -> None:
@@ -171,11 +195,11 @@ async def clean_up_flow(runner: Runner, functions: NamedCallables, undos: dict[s
         undos: takes up what undoes the calls that the function makes, by their addresses.
 
     Raises:
-        NotRegisteredError: nobody has registered the function in this process.
+        Lacking: nobody has registered the function in this process.
         StepFailure: a step of its clean-up has failed for good, or its clean-up raised something; what it did is on record.
         HistoryMismatchError: the code contradicts what is on record.
     """
-    functions.get(runner.run.definition.code or "")
+    _function_of(runner.run, functions)
     flow = Flow(runner, cleans_up=True, undos=undos)
     task = StepsTask(unclosed(_clean_up(flow, functions), None))
     try:
@@ -228,14 +252,13 @@ async def _end_cut_off(flow: Flow, task: asyncio.Future[None]) -> None:
 
 async def _call(flow: Flow, functions: NamedCallables) -> Any:
     run = flow.run
-    function = functions.get(run.definition.code or "")
+    function = _function_of(run, functions)
     strand = Strand(flow, "")
     strand.enter()
     before = current_strand.get()
     current_strand.set(strand)
     try:
-        given = run.context if run.arguments is None else run.arguments
-        value = await function(**fit_arguments(function, thaw(given)))
+        value = await function(**_arguments(run, function))
     except BaseException:
         await flow.end()
         if flow.stopped is not None:

@@ -237,6 +237,8 @@ class WorkflowDefinition:
         Raises:
             NotRegisteredError: it has not.
         """
+        if self.code is not None:
+            symphony.flows.get(self.code)
         policies = [self.retry_policy]
         for step in (*(step for _, step in walk((*self.plan, *self.cleanup_plan))), *self.undo_plan.values()):
             step.check(symphony)

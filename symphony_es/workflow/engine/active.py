@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
+from types import TracebackType
 
 from symphony_es.core.state.attribution import NOBODY, acting_attribution
 from symphony_es.core.state.foreign import current_step
 from symphony_es.core.state.transactions import current_scope
-from symphony_es.diagnostics import get_logger
+from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import IllegalTransitionError, RunInterruptedError, RunsInProgressError
 from symphony_es.workflow.engine.bodies import StepsTask
 from symphony_es.workflow.engine.drive import Drive, runs_around
@@ -50,6 +51,9 @@ class ActiveRuns:
 
     def __init__(self) -> None:
         self._by_id: dict[str, ActiveRun] = {}
+        self._died_of: dict[
+            str, tuple[BaseException, TracebackType | None]
+        ] = {}  # runs that stopped before their end, until they are taken up again
         self._news = asyncio.Event()
         self._closings = 0
         self._held: set[str] = set()
@@ -116,6 +120,7 @@ class ActiveRuns:
         task = StepsTask(drive.drive(prepare), name=f"run {drive.run.id}", context=surroundings)
         active = self._by_id[drive.run.id] = ActiveRun(drive, task, hooks)
         task.add_done_callback(lambda _: self._ended(active))
+        self._died_of.pop(drive.run.id, None)
         self._tell_news()
         return active
 
@@ -124,11 +129,19 @@ class ActiveRuns:
         self._news = asyncio.Event()
 
     def _ended(self, active: ActiveRun) -> None:
+        error = _interrupted(active.run) if active.task.cancelled() else active.task.exception()
         if self._by_id.get(active.run.id) is active:
             del self._by_id[active.run.id]
+            if error is not None:
+                self.died(active.run, error)
         self._tell_news()
-        if not active.task.cancelled() and active.task.exception() is not None:
-            _log.warning("workflow_run_stopped", run_id=active.run.id, error=str(active.task.exception()))
+        if not active.task.cancelled() and error is not None:
+            _log.warning("workflow_run_stopped", run_id=active.run.id, error=error_text(error))
+
+    def died(self, run: Workflow, error: BaseException) -> None:
+        """Keeps why a run does not go on in this process: whoever waits for it gets that, until it is taken up again."""
+        self._died_of[run.id] = (error, error.__traceback__)
+        self._tell_news()
 
     async def ended(self, active: ActiveRun) -> None:
         """Waits for the end of a run's task. Errors are those of `join`; where the caller is cancelled, the run is not."""
@@ -165,8 +178,8 @@ class ActiveRuns:
         """Waits until a run has one of some statuses and its task has ended, whoever brings it there.
 
         Raises:
-            RunInterruptedError: it was interrupted meanwhile, or the Symphony was closed.
-            EntityOutOfStepError: the log could not append.
+            RunInterruptedError: it was interrupted, and nobody has taken it up again; or the Symphony was closed.
+            EntityOutOfStepError: the log could not append. Any error that its task has died of is raised, whenever it is asked for.
         """
         closings = self._closings
         while True:
@@ -179,6 +192,9 @@ class ActiveRuns:
                     active.task.result()
             elif run.status in statuses:
                 return
+            elif run.id in self._died_of:
+                error, where = self._died_of[run.id]
+                raise error.with_traceback(where)  # as it was: each raising adds to it
             elif self._closings != closings:
                 raise _interrupted(run)
             else:

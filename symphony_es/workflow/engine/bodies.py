@@ -19,7 +19,7 @@ from symphony_es.raised import asks_the_program_to_end
 from symphony_es.workflow.engine.control import RunStopped
 from symphony_es.workflow.runs.failures import describe_error
 
-__all__ = ["Body", "StepFailure", "StepsTask", "is_failure", "run_body", "unclosed"]
+__all__ = ["Body", "Lacking", "StepFailure", "StepsTask", "is_failure", "run_body", "unclosed"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,6 +36,18 @@ class StepFailure(Exception):  # noqa: N818  carries a step's failure through th
     def __init__(self, description: dict[str, Any], error: BaseException) -> None:
         super().__init__(f"step {description['step']}: {description['type']}: {description['message']}")
         self.description = description
+        self.error = error
+
+
+class Lacking(BaseException):
+    """Takes a run out of its steps because this process lacks what they need; raised and caught by the engine, and nobody's event.
+
+    Attributes:
+        error: what is missing, for those who wait for the run.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
         self.error = error
 
 
@@ -122,7 +134,7 @@ def is_failure(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
         return task is not None and not task.cancelling()
     if isinstance(error, GeneratorExit):
         return task is not None and _runs_now(task)
-    return not isinstance(error, RunStopped) and not asks_the_program_to_end(error)
+    return not isinstance(error, (RunStopped, Lacking)) and not asks_the_program_to_end(error)
 
 
 def _runs_now(task: asyncio.Task[Any]) -> bool:

@@ -62,7 +62,7 @@ class ChildRuns:
         elif child.status not in (WorkflowStatus.COMPLETED, WorkflowStatus.CANCELLED) and engine.active.get(child) is None:
             engine.launch(child, around.hooks)
         try:
-            await control.wait(engine.active.wait_until(child))
+            await control.wait(engine.active.wait_until(child, (*ENDED, WorkflowStatus.BLOCKED)))
         except asyncio.CancelledError:
             if child.status is not WorkflowStatus.CANCELLING:  # its clean-up is what the parent's waits for
                 await engine.active.interrupt([child.id])

@@ -17,13 +17,15 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import (
     DeadlineExceededError,
     EntityOutOfStepError,
+    HistoryMismatchError,
     StepFailedError,
 )
-from symphony_es.workflow.engine.bodies import StepFailure, StepsTask, is_failure, run_body, unclosed
+from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunControl, RunStopped
 from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK
 from symphony_es.workflow.engine.hooks import HookChain, Stage
+from symphony_es.workflow.engine.missing import digest_here
 from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.engine.timeline import generations_of
 from symphony_es.workflow.runs.cleanup import has_cleanup
@@ -105,23 +107,30 @@ class Drive:
         Raises:
             IllegalTransitionError: the run cannot go on; nothing has been appended.
             EntityOutOfStepError: the log could not append; the cause says why.
+            NotRegisteredError, UnknownValueError, RunBlockedError: this process cannot go on with it; nothing is on record of that.
             asyncio.CancelledError: the step under way is lost, everything before is in the log.
         """
         runs_around.set((*runs_around.get(), self.run.id))
         await self._turns.take()
-        with attributed(run_id=self.run.id, step=None, attempt=None, cause=None):
-            # What is left of a clean-up begins too, though the main line has ended.
-            cleans_up = self.run.check("resume") is WorkflowStatus.CANCELLING
-            if self.run.status is not WorkflowStatus.CANCELLING:
-                await self._begin(prepare)
-            self._generations = await generations_of(self._symphony, self.run)  # of a new run too: its id may have been another's
-            self.begun.set()
-            if not cleans_up:
-                await self._go_through(self._run_definition(self._runner(self.control)))
-            await self._world.flush(self.run)  # what a failing last hook left on record
-            if self.run.status is WorkflowStatus.CANCELLING:  # nothing is awaited after this look at it when it is not
-                await self._clean_up()
-                await self._world.flush(self.run)
+        try:
+            with attributed(run_id=self.run.id, step=None, attempt=None, cause=None):
+                await self._drive(prepare)
+        except Lacking as lacking:
+            raise lacking.error from lacking
+
+    async def _drive(self, prepare: Callable[[], None]) -> None:
+        # What is left of a clean-up begins too, though the main line has ended.
+        cleans_up = self.run.check("resume") is WorkflowStatus.CANCELLING
+        if self.run.status is not WorkflowStatus.CANCELLING:
+            await self._begin(prepare)
+        self._generations = await generations_of(self._symphony, self.run)  # of a new run too: its id may have been another's
+        self.begun.set()
+        if not cleans_up:
+            await self._go_through(self._run_definition(self._runner(self.control)))
+        await self._world.flush(self.run)  # what a failing last hook left on record
+        if self.run.status is WorkflowStatus.CANCELLING:  # nothing is awaited after this look at it when it is not
+            await self._clean_up()
+            await self._world.flush(self.run)
 
     async def _begin(self, prepare: Callable[[], None]) -> None:
         first = self.run.started_at is None and self.run.cleanup is None
@@ -203,6 +212,8 @@ class Drive:
         if run.status is WorkflowStatus.CANCELLING:
             return
         if failure is not None:
+            if isinstance(stopped, StepFailure) and isinstance(stopped.error, HistoryMismatchError):
+                return await self._block(runner, failure)
             cleans = reason in run.definition.cleanup_on and has_cleanup(run)
             with self._world.recording("WorkflowCleanupBegun" if cleans else "WorkflowFailed", entity=run):
                 run.error = dict(failure)
@@ -218,6 +229,15 @@ class Drive:
         elif run.status is WorkflowStatus.PAUSED:
             await self._children.pause_all(run)
             await self._tell(runner, "run_paused")
+
+    async def _block(self, runner: Runner, failure: dict[str, Any]) -> None:
+        """Puts on record that the code contradicts what is on record, with the digest of the code: the same code is not tried again."""
+        run = self.run
+        with self._world.recording("WorkflowBlocked", entity=run):
+            run.error = {**failure, "digest": digest_here(run, self._symphony)}
+            run.move("block", self._clock.now())
+        _log.warning("workflow_blocked", run_id=run.id, error=f"{failure['type']}: {failure['message']}")
+        await self._tell(runner, "run_blocked", failure)
 
     async def _watch(self, steps: Coroutine[Any, Any, None], deadline: datetime | None) -> BaseException | None:
         """Awaits the steps; gives what ended them early: a failure or a request. Other errors are raised."""

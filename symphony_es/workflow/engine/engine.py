@@ -9,21 +9,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, overload
 
-from symphony_es.diagnostics import get_logger
-from symphony_es.errors import ConfigurationError, UnknownValueError
+from symphony_es.errors import ConfigurationError
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.creation import DefinitionLike, new_run
 from symphony_es.workflow.engine.handle import RunHandle
-from symphony_es.workflow.engine.missing import check_complete, is_waiting_for_classes, runs_without_classes
+from symphony_es.workflow.engine.missing import check_can_go_on, is_waiting_for_classes
+from symphony_es.workflow.engine.recovery import RecoverReport, Recovery
 from symphony_es.workflow.engine.requests import RunRequests
 from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.transitions import UNFINISHED, WorkflowStatus
+from symphony_es.workflow.runs.transitions import TAKEN_UP, WorkflowStatus
 
 __all__ = ["WorkflowEngine"]
 
-_log = get_logger(__name__)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when a run was created that does not say it
 
 
@@ -71,7 +70,8 @@ class WorkflowEngine(RunRequests):
             metadata: the application's own; plain data.
 
         Returns:
-            The run, whose `status` is `completed`, `failed`, `paused` or `cancelled`. A failed run holds its `error` and can be resumed.
+            The run, whose `status` is `completed`, `failed`, `paused`, `cancelled` or `blocked`. A failed run holds its `error` and can be
+            resumed; so does a blocked one, whose record contradicts the code.
 
         Raises:
             DefinitionError: the definition is faulty. Nothing has been appended.
@@ -113,6 +113,7 @@ class WorkflowEngine(RunRequests):
                 raise ConfigurationError(f"run {definition.id} goes on with what it has: context, run_id and metadata are for a new run")
             run, prepare = definition, lambda: self._set_deadline(definition, deadline_s)
             run.check("resume")
+            check_can_go_on(run, self._symphony)
         else:
             run = new_run(self._symphony, self.clock, definition, context, run_id=run_id, deadline_s=deadline_s, metadata=metadata)
             prepare = lambda: self._add(run)  # noqa: E731
@@ -124,29 +125,59 @@ class WorkflowEngine(RunRequests):
             active.task.result()
         return RunHandle(self, self._symphony, run)
 
-    async def recover(self, auto_checkpoint: bool | AutoCheckpoint = True) -> list[Workflow]:
-        """Goes on with every run that was interrupted, all at once, and waits for their ends.
+    @overload
+    async def recover(
+        self,
+        auto_checkpoint: bool | AutoCheckpoint = True,
+        *,
+        wait: Literal[True] = True,
+        strict: bool = False,
+        hooks: Sequence[Any] = (),
+    ) -> list[Workflow]: ...
+    @overload
+    async def recover(
+        self, auto_checkpoint: bool | AutoCheckpoint = True, *, wait: Literal[False], strict: bool = False, hooks: Sequence[Any] = ()
+    ) -> RecoverReport: ...
+    async def recover(
+        self, auto_checkpoint: bool | AutoCheckpoint = True, *, wait: bool = True, strict: bool = False, hooks: Sequence[Any] = ()
+    ) -> list[Workflow] | RecoverReport:
+        """Go on with every run that was interrupted, all at once; what is unfinished is loaded from the log, resumed or not.
 
-        Runs whose parent is unfinished are taken up by it. Failed, paused and pending runs are left alone: `resume` takes them up.
+        Runs whose parent is unfinished are taken up by it. Failed, paused and pending runs are left alone: `resume` takes them up. A run
+        that needs what this process has not keeps its status and is left alone, with a warning in the log of the program; so is a
+        blocked run, unless the code that it contradicts is another by now.
 
-        A run that needs a class which is not known here keeps its status and is left alone, with a warning in the log of the program; the
-        report of the resume says what to do.
+        Args:
+            auto_checkpoint: True, False, or a policy for these runs.
+            wait: wait for their ends, and return the runs; else return at once, with a report.
+            strict: raise where a run would be left alone.
+            hooks: called after the engine's own.
 
         Returns:
-            Those runs, by the time of their creation.
+            Those runs, by the time of their creation; without `wait` a `RecoverReport`: handles of the runs that go on, and which are left
+            alone, and why.
 
         Raises:
+            RunsLeftAloneError: `strict`, and a run is missing something or is blocked. Nothing has been appended, and nothing goes on.
             RunInterruptedError, EntityOutOfStepError: the first one that a run raised; the others have ended by then.
         """
-        runs = [run for run in self.runs() if run.status in UNFINISHED and not self.active.is_taken(run) and not self._has_driver(run)]
-        runs = [run for run in runs if self._can_go_on(run)]
-        for kept in runs_without_classes(self._symphony.world):
-            _log.warning("run_needs_classes", run_id=kept.reference.entity_id, classes=sorted(kept.missing), reason=kept.reason)
-        ends = await asyncio.gather(*(self.resume(run, auto_checkpoint) for run in runs), return_exceptions=True)
-        for end in ends:
+        recovery = Recovery(self._symphony)
+        await recovery.load()
+        runs = [run for run in self.runs() if run.status in TAKEN_UP and not self.active.is_taken(run)]
+        recovery.look_at(runs, self._has_driver)
+        recovery.report(strict=strict)
+        going = []
+        for run in recovery.goes_on:
+            await self._turns.take()
+            if run.status in TAKEN_UP and not self.active.is_taken(run):  # nobody has taken it up meanwhile
+                going.append(self.launch(run, self.chain(auto_checkpoint, hooks), awaited=wait))
+        if not wait:
+            handles = [RunHandle(self, self._symphony, active.run) for active in going]
+            return RecoverReport(handles=handles, missing=recovery.missing, blocked=recovery.blocked)
+        for end in await asyncio.gather(*map(self.active.join, going), return_exceptions=True):
             if isinstance(end, BaseException):
                 raise end
-        return runs
+        return [active.run for active in going]
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -156,15 +187,6 @@ class WorkflowEngine(RunRequests):
         if is_waiting_for_classes(parent):
             return True
         return isinstance(parent, Workflow) and parent.status not in (WorkflowStatus.COMPLETED, WorkflowStatus.CANCELLED)
-
-    @staticmethod
-    def _can_go_on(run: Workflow) -> bool:
-        try:
-            check_complete(run)
-        except UnknownValueError as error:
-            _log.warning("run_needs_classes", run_id=run.id, classes=sorted(error.classes), reason=str(error))
-            return False
-        return True
 
     def _add(self, run: Workflow) -> None:
         self._symphony.world.add(run, event_name="WorkflowCreated")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Generic
 
-from symphony_es.errors import RunCancelledError, RunFailedError
+from symphony_es.errors import RunBlockedError, RunCancelledError, RunFailedError
 from symphony_es.events.event import Event
 from symphony_es.events.showing import html_table
 from symphony_es.workflow.engine.children import GRACE_S
@@ -27,6 +27,9 @@ else:
     R_co = TypeVar("R_co", covariant=True)
 
 __all__ = ["RunHandle"]
+
+
+_QUIET = ENDED | {WorkflowStatus.BLOCKED}
 
 
 class RunHandle(Generic[R_co]):
@@ -97,11 +100,16 @@ class RunHandle(Generic[R_co]):
             TimeoutError: it has not ended in that time.
             RunFailedError: it failed; type, message and step of its error are in the message.
             RunCancelledError: it was cancelled.
+            RunBlockedError: what is on record of it contradicts the code of this process.
             RunInterruptedError: it was interrupted, for example by a rewind; it can be resumed.
-            EntityOutOfStepError: the log could not append; the cause says why.
+            NotRegisteredError, UnknownValueError: this process lacks what it needs; it keeps its status.
+            EntityOutOfStepError: the log could not append; the cause says why. Whatever has stopped the run before its end is raised until
+                somebody takes the run up again, also to those who ask later.
         """
         async with asyncio.timeout(timeout_s if timeout_s is not None else timeout):
-            await self._engine.wait_until(self.run, ENDED)
+            await self._engine.wait_until(self.run, _QUIET)
+        if self.run.status is WorkflowStatus.BLOCKED:
+            raise RunBlockedError(self.run.id, self.run.error or {})
         if self.run.status is WorkflowStatus.FAILED:
             raise RunFailedError(self.run.id, dict(self.run.error or {}))
         if self.run.status is WorkflowStatus.CANCELLED:
@@ -110,12 +118,12 @@ class RunHandle(Generic[R_co]):
         return result
 
     async def wait(self) -> Workflow:
-        """Waits until the run has completed, failed or been cancelled, or is paused, and gives it.
+        """Waits until the run has completed, failed or been cancelled, or is paused or blocked, and gives it.
 
         Raises:
             RunInterruptedError, EntityOutOfStepError: as for `result`.
         """
-        await self._engine.wait_until(self.run, (*ENDED, WorkflowStatus.PAUSED))
+        await self._engine.wait_until(self.run, (*ENDED, WorkflowStatus.PAUSED, WorkflowStatus.BLOCKED))
         return self.run
 
     async def events(self, after: int = 0) -> AsyncIterator[Event]:
@@ -130,7 +138,7 @@ class RunHandle(Generic[R_co]):
         known = len(await log.read_entity(key, until_position=after)) if after else 0
         while True:
             head = log.head
-            ended = self.run.status in ENDED and self._engine.active.get(self.run) is None
+            ended = self.run.status in _QUIET and self._engine.active.get(self.run) is None
             for event in await log.read_entity(key, after_version=known):
                 known = event.version
                 yield event
@@ -141,7 +149,7 @@ class RunHandle(Generic[R_co]):
     async def _news(self, head: int) -> None:
         """Returns when the log has grown beyond a position, or the run has ended."""
         grown = asyncio.ensure_future(self._symphony.log.wait_for(head + 1))
-        end = asyncio.ensure_future(self._engine.wait_until(self.run, ENDED))
+        end = asyncio.ensure_future(self._engine.wait_until(self.run, _QUIET))
         try:
             await asyncio.wait({grown, end}, return_when=asyncio.FIRST_COMPLETED)
         finally:

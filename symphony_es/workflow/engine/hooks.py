@@ -34,6 +34,7 @@ Stage = Literal[
     "run_paused",
     "run_completed",
     "run_failed",
+    "run_blocked",
     "run_cancelled",
 ]
 """When a hook is called; also the name of the method that is."""
@@ -107,6 +108,9 @@ class WorkflowHook:
 
     async def run_failed(self, moment: RunMoment) -> None:
         """The run has ended with an error; it can be resumed."""
+
+    async def run_blocked(self, moment: RunMoment) -> None:
+        """What is on record of the run contradicts the code: it waits for code that fits."""
 
     async def run_cancelled(self, moment: RunMoment) -> None:
         """The run was cancelled; its clean-up steps have run."""

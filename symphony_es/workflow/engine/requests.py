@@ -21,7 +21,7 @@ from symphony_es.workflow.engine.drive import Drive, runs_around
 from symphony_es.workflow.engine.forking import fork_run
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain
-from symphony_es.workflow.engine.missing import check_complete
+from symphony_es.workflow.engine.missing import check_can_go_on
 from symphony_es.workflow.engine.retrying import take_back
 from symphony_es.workflow.engine.turns import Turns
 from symphony_es.workflow.runs.cleanup import in_cleanup
@@ -86,15 +86,16 @@ class RunRequests:
 
         Raises:
             IllegalTransitionError: the run has completed or was cancelled, or executes already. Nothing has been appended.
+            NotRegisteredError: it needs a function, a model client or a definition that is missing here. Nothing has been appended.
             UnknownValueError: it waits for a child run that needs a class which is not known here. Nothing has been appended.
             DefinitionChangedError: the run's history contradicts the new definition; the message reports how. Nothing has been
                 appended.
             RunInterruptedError, EntityOutOfStepError: as for `execute_workflow`.
         """
         run.check("resume")
-        check_complete(run)
         if definition is not None:
             await self._change_definition(run, as_definition(definition), force=force)
+        check_can_go_on(run, self._symphony)
         return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
 
     async def pause(self, run: Workflow) -> None:
@@ -256,10 +257,12 @@ class RunRequests:
         Raises:
             IllegalTransitionError: the run executes, or has not begun. Nothing has been appended.
             ConfigurationError: the run has not begun such a step. Nothing has been appended.
+            NotRegisteredError, UnknownValueError: as for `resume`.
         """
         if in_cleanup(step):
             return await self._retry_cleanup(run, step, auto_checkpoint, hooks)
         run.check("retry")
+        check_can_go_on(run, self._symphony)
         with self.active.hold(run):
             await take_back(self._symphony, run, step, self.clock.now(), self.children)
         return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))

@@ -18,9 +18,18 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import attribute, current_attribution
-from symphony_es.errors import EntityOutOfStepError, HookFailedError, RunCancelledError, RunFailedError, StepTimeoutError
+from symphony_es.errors import (
+    EntityOutOfStepError,
+    HookFailedError,
+    NotRegisteredError,
+    RunBlockedError,
+    RunCancelledError,
+    RunFailedError,
+    StepTimeoutError,
+    UnknownValueError,
+)
 from symphony_es.events.identifiers import entity_key
-from symphony_es.workflow.engine.bodies import StepFailure, is_failure, run_body
+from symphony_es.workflow.engine.bodies import Lacking, StepFailure, is_failure, run_body
 from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
 from symphony_es.workflow.engine.generations import Generations
@@ -120,6 +129,8 @@ class Runner:
             retry_at = self.run.failures.get(address, {}).get("retry_at")
             if retry_at is not None:
                 await self.sleep_until(retry_at)
+            if not step.reentrant:
+                self._look_up(step)
             started = await self._start(step, address, on_first_start)
             # A composite has no body of its own: its start is durable with that of its first child.
             if started.event_id is not None and (not step.reentrant or self._wants("step_started", address)):
@@ -135,6 +146,13 @@ class Runner:
             self._completed += 1
             if self._wants("step_completed", address):
                 await self.reach("step_completed", address)
+
+    def _look_up(self, step: Step) -> None:
+        """Does nothing where this process has what a step needs; its start is not put on record where it has not."""
+        try:
+            step.check(self.symphony)
+        except NotRegisteredError as error:
+            raise Lacking(error) from error
 
     async def take_turn(self) -> None:
         """Lets others have the event loop where they have waited for long enough."""
@@ -329,7 +347,12 @@ class Runner:
 
     async def run_child(self, execution: StepExecution, definition: WorkflowDefinition, context: Mapping[str, Any]) -> Workflow:
         """See `StepExecution.run_workflow`."""
-        child = await self._children.run(self.run, execution.address, execution.unique_id, definition, context, self.control)
+        try:
+            child = await self._children.run(self.run, execution.address, execution.unique_id, definition, context, self.control)
+        except (NotRegisteredError, UnknownValueError) as error:
+            raise Lacking(error) from error
+        if child.status == "blocked":
+            raise Lacking(RunBlockedError(child.id, child.error or {}))
         if child.status == "completed":
             return child
         if child.status == "cancelled":
