@@ -964,7 +964,7 @@ def _path(given: str | Sequence[str | int]) -> str | tuple[str | int, ...]:
 
 
 def _several(types: Iterable[str | type] | str | type) -> Iterable[str | type]:
-    return [types] if isinstance(types, str | type) else types
+    return types if isinstance(types, Iterable) and not isinstance(types, str | type) else [types]
 
 
 def _absolute(path: object) -> Path:
