@@ -52,11 +52,12 @@ class StepOptions:
         undo = given.get("undo")
         if undo is not None and not callable(undo):
             raise ConfigurationError(f"undo={shown(undo)}: it is a function, which is called with the arguments of the step")
-        try:
-            retry = given.get("retry")  # a policy may have any function as its predicate: code does not need to find it by a name
-            retry = retry if isinstance(retry, RetryPolicy) else RetryPolicy.read(retry, "retry")
-        except DefinitionError as error:
-            raise ConfigurationError(f"retry={shown(given['retry'])}: {error}") from error
+        retry = given.get("retry")
+        if not isinstance(retry, RetryPolicy):  # one that is there may have a predicate without a name: code gives it anew each time
+            try:
+                retry = RetryPolicy.read(retry, "retry")
+            except DefinitionError as error:
+                raise ConfigurationError(f"retry={shown(retry)}: {error}") from error
         return cls(name=name, retry=retry, timeout_s=given.get("timeout_s"), atomic=atomic, undo=undo)
 
 

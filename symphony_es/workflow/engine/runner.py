@@ -30,6 +30,7 @@ from symphony_es.errors import (
     UnknownValueError,
 )
 from symphony_es.events.identifiers import entity_key
+from symphony_es.threads import TimeLimit, current_limit, current_step
 from symphony_es.workflow.definitions.error_rules import related_errors
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, is_failure, run_body
 from symphony_es.workflow.engine.branches import run_branches
@@ -180,6 +181,7 @@ class Runner:
         run, world = self.run, self._world
         # What nested steps record is of their own attempts.
         attempt = None if step.reentrant else started.attempt
+        current_step.set(f"{run.id}:{address}")
         token = attribute(step=address, attempt=attempt, cause=started.event_id)
         try:
             if step.atomic:
@@ -252,11 +254,15 @@ class Runner:
         limit = asyncio.timeout(timeout_s)
         try:
             async with limit:
+                if not step.reentrant:  # what waits for a thread has not begun
+                    current_limit.set(TimeLimit(limit))
                 return await run_body(step.perform, execution)
         except TimeoutError as error:
             if not limit.expired():
                 raise
             raise StepTimeoutError(execution.address, timeout_s) from error
+        finally:
+            current_limit.set(None)
 
     def _complete(self, step: Step, execution: StepExecution, output: Any) -> None:
         attempt = execution.attempt if execution.attempt > 1 else None
