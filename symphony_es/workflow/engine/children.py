@@ -18,7 +18,7 @@ from symphony_es.errors import (
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 from symphony_es.workflow.engine.creation import new_run
-from symphony_es.workflow.runs.cleanup import cleaned_with, has_cleanup, in_cleanup, is_open, own_children
+from symphony_es.workflow.runs.cleanup import cleaned_with, has_cleanup, has_undo, in_cleanup, is_open, own_children
 from symphony_es.workflow.runs.run import ON_PARENT_END, Workflow
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
@@ -229,11 +229,15 @@ class ChildRuns:
     async def clean_up_all(self, parent: Workflow) -> None:
         """Ends the child runs that have not ended, and those that have failed with something to clean up, and waits for their clean-up.
 
-        One that ended without all of its clean-up goes on with it.
+        Those that have completed are undone where they have begun a step with an undo, one after the other, the last one first. One that
+        ended without all of its clean-up goes on with it.
         """
         await self.cancel_all(parent)
         await self._cancel([child for child in cleaned_with(parent) if child.status is WorkflowStatus.FAILED and has_cleanup(child)])
         await asyncio.gather(*(self._go_on(child) for child in cleaned_with(parent) if is_open(child)))
+        completed = [child for child in own_children(parent) if child.status is WorkflowStatus.COMPLETED and has_undo(child)]
+        for child in sorted(completed, key=lambda child: (child.ended_at is not None, child.ended_at), reverse=True):
+            await self._engine.undo(child)
 
     async def _go_on(self, child: Workflow) -> None:
         if self._engine.active.get(child) is None:

@@ -23,7 +23,6 @@ from symphony_es.workflow.engine.forking import fork_run
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain
 from symphony_es.workflow.engine.missing import check_can_go_on
-from symphony_es.workflow.engine.reopening import retry_cleanup
 from symphony_es.workflow.engine.retrying import take_back
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
@@ -180,6 +179,21 @@ class RunRequests:
             if run.status is not WorkflowStatus.CANCELLING:
                 return
 
+    async def undo(self, run: Workflow) -> None:
+        """Undo a run that has completed, because the run that started it is cleaned up: it is cancelled then.
+
+        Raises:
+            IllegalTransitionError: it has not completed. Nothing has been appended.
+            RunInterruptedError, EntityOutOfStepError: as for `cancel`.
+        """
+
+        def begin() -> None:
+            run.move("clean_up", self.clock.now())
+            run.cleanup = {"ends": WorkflowStatus.CANCELLED.value}
+
+        await self.record(run, "WorkflowCleanupBegun", begin, lambda: run.check("clean_up"))
+        await self.cancel(run)
+
     @staticmethod
     async def _stop_steps(active: ActiveRun, grace_s: float, *, cleanup: bool) -> None:
         if not await active.drive.stop_steps(grace_s, INTERRUPTION_TIMEOUT_S, cleanup=cleanup):
@@ -261,13 +275,13 @@ class RunRequests:
         return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
 
     async def _retry_cleanup(self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint, hooks: Sequence[Any]) -> Workflow:
-        def check() -> None:
-            if run.status is not WorkflowStatus.CANCELLING:
-                run.check("retry")
-            self.active.refuse(run)
+        from symphony_es.workflow.engine.reopening import retry_cleanup  # few clean-ups are tried again
 
-        await retry_cleanup(self._symphony, run, step, self.clock.now(), check)
-        return await self.active.join(self.active.get(run) or self.launch(run, self.chain(auto_checkpoint, hooks)))
+        if run.status is not WorkflowStatus.CANCELLING:
+            run.check("retry")
+        with self.active.hold(run):
+            await retry_cleanup(self._symphony, run, step, self.clock.now())
+        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks)))
 
     async def fork(
         self,

@@ -25,7 +25,7 @@ from symphony_es.workflow.runs.transitions import ENDED, Request, WorkflowStatus
 __all__ = ["Workflow", "WorkflowStatus", "describe_error"]
 
 
-CLEANED_UP = "its clean-up has run: retry_from(run, step) does its steps again, from the first one that was undone on"
+CLEANED_UP = "its clean-up has run: retry_from(run, step) goes on from a step, and does those again that were undone"
 
 
 ON_PARENT_END = ("cancel", "terminate", "abandon")
@@ -55,6 +55,7 @@ class Workflow:
         signal_ids: names of the signals that have come with an id, by id.
         calls: of a code-first workflow, the calls made so far by strand; see `workflow/code/`.
         children: by step address, the runs that it started.
+        undoable: of a code-first run, whether it has begun a step that has an undo.
         cleanup: of a run whose clean-up has begun `{"ends": the status it ends with}`, and `"skipped": True` where the rest is left for
             later; else None.
         parent: the run that started it, or None; `parent_step` is the address there.
@@ -88,6 +89,7 @@ class Workflow:
     calls: dict[str, dict[str, Any]] = field(default_factory=dict)
     arguments: dict[str, Any] | None = None
     children: dict[str, Any] = field(default_factory=dict)
+    undoable: bool = False
     cleanup: dict[str, Any] | None = None
     parent: Any = None
     parent_step: str | None = None
