@@ -29,6 +29,7 @@ from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
 from symphony_es.workflow.kinds.wait import WaitStep
 from symphony_es.workflow.runs.context import RunContext
 from symphony_es.workflow.runs.failures import describe_error
+from symphony_es.workflow.runs.run import ON_PARENT_END
 
 if TYPE_CHECKING:
     from symphony_es.workflow.code.workflow import CodeWorkflow
@@ -283,26 +284,43 @@ def wait_for_signal(
 
 @overload
 def run_workflow(
-    definition: CodeWorkflow[..., T], context: Mapping[str, Any] | None = None, *, name: str | None = None
+    definition: CodeWorkflow[..., T], context: Mapping[str, Any] | None = None, *, name: str | None = None, on_parent_end: str = ...
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def run_workflow(
-    definition: WorkflowDefinition, context: Mapping[str, Any] | None = None, *, name: str | None = None
+    definition: WorkflowDefinition, context: Mapping[str, Any] | None = None, *, name: str | None = None, on_parent_end: str = ...
 ) -> Coroutine[Any, Any, Any]: ...
 
 
 def run_workflow(
-    definition: WorkflowDefinition | CodeWorkflow, context: Mapping[str, Any] | None = None, *, name: str | None = None
+    definition: WorkflowDefinition | CodeWorkflow,
+    context: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+    on_parent_end: str = ON_PARENT_END[0],
 ) -> Coroutine[Any, Any, Any]:
     """Runs a definition, or a code-first workflow, as a run of its own, and gives its result.
 
+    Args:
+        definition: what to run.
+        context: values for the child run's context.
+        name: the step's name; the definition's by default.
+        on_parent_end: what becomes of a child run that has not ended when this run ends: `cancel` (its clean-up runs), `terminate` (its
+            clean-up is left out), or `abandon` (it goes on by itself).
+
     Raises:
         StepFailedError: it failed or was cancelled.
+        ConfigurationError: `on_parent_end` is none of these. Nothing has been appended.
     """
+    if on_parent_end not in ON_PARENT_END:
+        raise ConfigurationError(f"on_parent_end is one of {', '.join(ON_PARENT_END)}, not {on_parent_end!r}")
     chosen = definition if isinstance(definition, WorkflowDefinition) else definition.definition
     called = name or chosen.name
     given = dict(context or {})
-    return _run(_strand(called).call(called, "workflow"), lambda: SubWorkflowStep(name=called, definition=chosen, context=given))
+    return _run(
+        _strand(called).call(called, "workflow"),
+        lambda: SubWorkflowStep(name=called, definition=chosen, context=given, on_parent_end=on_parent_end),
+    )
 
 
 @overload

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.errors import CleanupUnfinishedError, HistoryMismatchError
 from symphony_es.workflow.engine.bodies import StepFailure
 from symphony_es.workflow.engine.runner import Runner
-from symphony_es.workflow.runs.cleanup import CLEANUP, UNDO, failed_for_good, is_open, is_root, own_children, unfinished
+from symphony_es.workflow.runs.cleanup import CLEANUP, UNDO, cleaned_with, failed_for_good, is_open, is_root, unfinished
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.run import Workflow
@@ -108,7 +108,7 @@ class Cleaning:
             if failed_for_good(run, address):
                 failure = run.failures[address]
                 return {"type": failure["type"], "message": failure["message"], "traceback": "", "step": address}
-        open_children = ", ".join(child.id for child in own_children(run) if is_open(child))
+        open_children = ", ".join(child.id for child in cleaned_with(run) if is_open(child))
         if open_children:
             return describe_error(CleanupUnfinishedError(run.id, f"child runs: {open_children}"), None)
         return None

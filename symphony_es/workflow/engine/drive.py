@@ -204,15 +204,17 @@ class Drive:
             failure = stopped.description
         elif stopped is not None and self.control.request == "deadline":
             failure, reason = describe_error(DeadlineExceededError(run.id, run.deadline), None), "deadline"
-            await self._children.cancel_all(run)
         runner = self._runner(self.control)
         if failure is None and stopped is None:
             failure = await self._complete(runner)
+        blocks = isinstance(stopped, StepFailure) and isinstance(stopped.error, HistoryMismatchError)
+        if failure is not None and not blocks:
+            await self._children.end_all(run)
         await self._world.claim(run)
         if run.status is WorkflowStatus.CANCELLING:
             return
         if failure is not None:
-            if isinstance(stopped, StepFailure) and isinstance(stopped.error, HistoryMismatchError):
+            if blocks:
                 return await self._block(runner, failure)
             cleans = reason in run.definition.cleanup_on and has_cleanup(run)
             with self._world.recording("WorkflowCleanupBegun" if cleans else "WorkflowFailed", entity=run):
@@ -282,7 +284,7 @@ class Drive:
         run = self.run
         template = run.definition.output
         task = asyncio.current_task()
-        await self._children.cancel_abandoned(run)
+        await self._children.end_all(run)
         try:
             value = self._value if template is None else self._rendered(template)
             await self._world.claim(run)

@@ -382,10 +382,12 @@ class Runner:
             await self._world.flush(run)
             await self.control.wait_for_news(news, until)
 
-    async def run_child(self, execution: StepExecution, definition: WorkflowDefinition, context: Mapping[str, Any]) -> Workflow:
+    async def run_child(
+        self, execution: StepExecution, definition: WorkflowDefinition, context: Mapping[str, Any], on_parent_end: str
+    ) -> Workflow:
         """See `StepExecution.run_workflow`."""
         try:
-            child = await self._children.run(self.run, execution.address, execution.unique_id, definition, context, self.control)
+            child = await self._children.run(execution, definition, context, on_parent_end, self.control)
         except (NotRegisteredError, UnknownValueError) as error:
             raise Lacking(error) from error
         if child.status == "blocked":

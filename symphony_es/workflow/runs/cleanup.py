@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLEANUP",
     "UNDO",
+    "cleaned_with",
     "failed_for_good",
     "has_cleanup",
     "has_undo",
@@ -72,7 +73,7 @@ def is_open(run: Workflow) -> bool:
     """Return whether a run has ended without all of its clean-up, or a child run of it has: then a `resume` goes on with it."""
     if run.cleanup is None or run.status not in _OVER:
         return False
-    return bool(run.cleanup.get("skipped")) or bool(unfinished(run)) or any(is_open(child) for child in own_children(run))
+    return bool(run.cleanup.get("skipped")) or bool(unfinished(run)) or any(is_open(child) for child in cleaned_with(run))
 
 
 def has_undo(run: Workflow) -> bool:
@@ -88,7 +89,7 @@ def has_undo(run: Workflow) -> bool:
 def has_cleanup(run: Workflow) -> bool:
     """Return whether a run that has begun, and is not cleaned up, leaves something to clean up, in itself or in a child run of it."""
     own = run.cleanup is None and run.started_at is not None and (bool(run.definition.cleanup_plan) or has_undo(run))
-    return own or any(child.status is WorkflowStatus.FAILED and has_cleanup(child) for child in own_children(run))
+    return own or any(child.status is WorkflowStatus.FAILED and has_cleanup(child) for child in cleaned_with(run))
 
 
 def main_line(run: Workflow) -> list[str]:
@@ -109,6 +110,11 @@ def own_children(run: Workflow) -> list[Workflow]:
     kind = type(run)
     children = ((address, child) for address, child in run.children.items() if not in_cleanup(address))
     return [child for _, child in children if isinstance(child, kind) and child.parent is run]
+
+
+def cleaned_with(run: Workflow) -> list[Workflow]:
+    """Return the child runs whose clean-up is part of a run's: those that its end cancels, not those that it cuts off or lets go."""
+    return [child for child in own_children(run) if child.on_parent_end in (None, "cancel")]
 
 
 def reopen(run: Workflow) -> None:
