@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.errors import ConfigurationError
+from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.engine.past import past_at, past_before_step
+from symphony_es.workflow.engine.retrying import go_back_to
 from symphony_es.workflow.engine.timeline import FORK_EVENT
-from symphony_es.workflow.runs.cleanup import in_cleanup
+from symphony_es.workflow.runs.cleanup import in_cleanup, undone
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 
@@ -48,8 +50,25 @@ async def fork_run(
         metadata=dict(metadata),
         **{name: thaw(state[name]) for name in _SHARED if name in state},
     )
+    await _forget_undone(symphony, run, made)
     said = {"run_id": run.id, "position": past.position, "step": step, "changed": sorted(changes)}
     with symphony.world.recording(FORK_EVENT):
         symphony.world.add(made, event_name=FORK_EVENT, data=said)
     await symphony.world.flush(made)
     return made
+
+
+async def _forget_undone(symphony: Host, run: Workflow, made: Workflow) -> None:
+    """Take out of a fork what belongs to a clean-up of its original, and what that has undone: it holds no longer, and is done anew."""
+    again = [address for address in undone(run) if address in made.attempts]
+    entered = [prefix for below in again for prefix in prefixes(below) if prefix in made.outputs]
+    if entered:
+        from symphony_es.workflow.engine.undoing import decided  # few runs have been undone
+
+        made.progress.update(await decided(symphony, run, entered))
+    for address in [*again, *filter(in_cleanup, made.attempts)]:
+        for held in (made.attempts, made.outputs, made.failures, made.progress, made.children, made.scopes):
+            held.pop(address, None)
+    for address in entered:
+        made.outputs.pop(address, None)
+    go_back_to(made, again)
