@@ -22,15 +22,14 @@ from symphony_es.errors import (
 )
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
-from symphony_es.workflow.engine.cleaning import Cleaning
 from symphony_es.workflow.engine.control import RunControl, RunStopped
 from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK
 from symphony_es.workflow.engine.hooks import HookChain, RunMoment
 from symphony_es.workflow.engine.missing import digest_here
-from symphony_es.workflow.engine.reopening import forget_cancelled_children
 from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.engine.telling import Telling
 from symphony_es.workflow.engine.timeline import generations_of
+from symphony_es.workflow.runs.cleanup import has_cleanup
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.thawing import thaw
@@ -68,17 +67,21 @@ class Drive:
         self.begun = asyncio.Event()
         self._symphony = symphony
         self._world = symphony.world
-        self.telling = Telling(symphony, run, hooks)
+        self._telling = Telling(symphony, run, hooks)
         self._turns = turns
         self._clock = clock
         self._children = children
         self._moment: RunMoment | None = None
-        self.paused: RunMoment | None = None
+        self._paused: RunMoment | None = None
         self._value: Any = None
         self._steps: asyncio.Task[None] | None = None
         self._cleaning = False
         self._failed_beside: list[str] = []
         self._generations = NEVER_TAKEN_BACK
+
+    def note_pause(self) -> None:
+        """The hooks are to be told that the run is paused, when it has stopped; called while that is being recorded."""
+        self._paused = self._telling.note("run_paused")
 
     async def stop_steps(self, grace_s: float, timeout_s: float, *, cleanup: bool) -> bool:
         """Let the steps under way end by themselves, then cancel them; whether they have ended.
@@ -134,7 +137,7 @@ class Drive:
         if self.run.status is WorkflowStatus.CANCELLING:  # nothing is awaited after this look at it when it is not
             await self._clean_up()
             await self._world.flush(self.run)
-        self.telling.record_told()  # not waited for: what is told twice has the same id
+        self._telling.record_told()  # not waited for: what is told twice has the same id
 
     async def _begin(self, prepare: Callable[[], None]) -> None:
         first = self.run.started_at is None and self.run.cleanup is None
@@ -147,9 +150,11 @@ class Drive:
                 if self.run.cleanup is None:
                     self._forgive()
                 else:
+                    from symphony_es.workflow.engine.reopening import forget_cancelled_children  # as in `_clean_up`
+
                     forget_cancelled_children(self._symphony, self.run)
                 self.run.move("resume", self._clock.now())
-                self._moment = self.telling.note("run_started" if first else "run_resumed")
+                self._moment = self._telling.note("run_started" if first else "run_resumed")
         await self._world.flush(self.run)
         if new and self._world.record_for(self.run).version > EVENTS_OF_A_BEGINNING:
             # A removed run, or one that a rewind has taken away, had this id: what was done under its keys is not this run's.
@@ -199,6 +204,7 @@ class Drive:
     async def _go_through(self, steps: Coroutine[Any, Any, None]) -> None:
         """Runs the steps as a task of their own, which a cancellation or the deadline can end, and records what came of them."""
         failure: dict[str, Any] | None = None
+        reason = "failure"
         stopped = await self._watch(steps, self.run.deadline)
         run = self.run
         if isinstance(self.control.failure, StepFailure):
@@ -206,29 +212,35 @@ class Drive:
         if isinstance(stopped, StepFailure):
             failure = stopped.description
         elif stopped is not None and self.control.request == "deadline":
-            failure = describe_error(DeadlineExceededError(run.id, run.deadline), None)
-            await self._children.cancel_all(run)
+            failure, reason = describe_error(DeadlineExceededError(run.id, run.deadline), None), "deadline"
         runner = self._runner(self.control)
         if failure is None and stopped is None:
             failure = await self._complete(runner)
+        blocks = isinstance(stopped, StepFailure) and isinstance(stopped.error, HistoryMismatchError)
+        if failure is not None and not blocks:
+            await self._children.end_all(run)
         await self._world.claim(run)
         if run.status is WorkflowStatus.CANCELLING:
             return
         if failure is not None:
-            if isinstance(stopped, StepFailure) and isinstance(stopped.error, HistoryMismatchError):
+            if blocks:
                 return await self._block(runner, failure)
-            with self._world.recording("WorkflowFailed", entity=run):
+            cleans = reason in run.definition.cleanup_on and has_cleanup(run)
+            with self._world.recording("WorkflowCleanupBegun" if cleans else "WorkflowFailed", entity=run):
                 run.error = dict(failure)
                 for address in self._failed_beside:
                     if address in run.failures:
                         run.failures[address]["open"] = True
-                run.move("fail", self._clock.now())
-                ended = self.telling.note("run_failed", error=failure)
+                if cleans:
+                    run.cleanup = {"ends": WorkflowStatus.FAILED.value}
+                run.move("clean_up" if cleans else "fail", self._clock.now())
+                ended = None if cleans else self._telling.note("run_failed", error=failure)
             _log.warning("workflow_failed", run_id=run.id, step=failure["step"], error=f"{failure['type']}: {failure['message']}")
-            await self._tell(runner, ended)
+            if not cleans:
+                await self._tell(runner, ended)
         elif run.status is WorkflowStatus.PAUSED:
             await self._children.pause_all(run)
-            await self._tell(runner, self.paused)
+            await self._tell(runner, self._paused)
 
     async def _block(self, runner: Runner, failure: dict[str, Any]) -> None:
         """Puts on record that the code contradicts what is on record, with the digest of the code: the same code is not tried again."""
@@ -236,7 +248,7 @@ class Drive:
         with self._world.recording("WorkflowBlocked", entity=run):
             run.error = {**failure, "digest": digest_here(run, self._symphony)}
             run.move("block", self._clock.now())
-            ended = self.telling.note("run_blocked", error=failure)
+            ended = self._telling.note("run_blocked", error=failure)
         _log.warning("workflow_blocked", run_id=run.id, error=f"{failure['type']}: {failure['message']}")
         await self._tell(runner, ended)
 
@@ -283,7 +295,7 @@ class Drive:
         run = self.run
         template = run.definition.output
         task = asyncio.current_task()
-        await self._children.cancel_abandoned(run)
+        await self._children.end_all(run)
         try:
             value = self._value if template is None else self._rendered(template)
             await self._world.claim(run)
@@ -293,7 +305,7 @@ class Drive:
                 if value is not None:
                     run.returned = value
                 run.move("complete", self._clock.now())
-                ended = self.telling.note("run_completed")
+                ended = self._telling.note("run_completed")
         except BaseException as error:  # classes of the application are asked for values of theirs
             if isinstance(error, EntityOutOfStepError) or not is_failure(error, task):
                 raise
@@ -303,6 +315,8 @@ class Drive:
 
     async def _clean_up(self) -> None:
         """What a cancelled run does last; it ends as `Workflow.cleanup` says."""
+        from symphony_es.workflow.engine.cleaning import Cleaning  # few runs are cleaned up
+
         run = self.run
         cleaning = Cleaning(run, self._children, self._anew)
         self._steps, self._cleaning = None, True
@@ -318,13 +332,15 @@ class Drive:
         failure = cleaning.failure()
         fails = run.cleanup is not None and run.cleanup["ends"] == WorkflowStatus.FAILED
         with self._world.recording("WorkflowFailed" if fails else "WorkflowCancelled", entity=run):
-            if self._skips and not cleaning.skipped:  # the request came when nothing was left
+            if cleaning.contradicted:
+                run.cleanup = {**thaw(run.cleanup), "skipped": True}
+            elif self._skips and not cleaning.skipped:  # the request came when nothing was left
                 run.cleanup = {"ends": thaw(run.cleanup)["ends"]}
             if failure is not None and not fails:  # a failed run has the error that it failed with
                 run.error = dict(failure)
             run.move("fail" if fails else "end_cancelled", self._clock.now())
             error = thaw(run.error) if fails and run.error is not None else failure
-            ended = self.telling.note("run_failed" if fails else "run_cancelled", error=error)
+            ended = self._telling.note("run_failed" if fails else "run_cancelled", error=error)
         await self._tell(self._runner(RunControl(self._clock)), ended)
 
     @property
@@ -339,7 +355,7 @@ class Drive:
         return self._runner(self.control)
 
     def _runner(self, control: RunControl) -> Runner:
-        return Runner(self._symphony, self.run, self.telling, control, self._turns, self._clock, self._children, self._generations)
+        return Runner(self._symphony, self.run, self._telling, control, self._turns, self._clock, self._children, self._generations)
 
     @staticmethod
     async def _tell(runner: Runner, moment: RunMoment | None) -> None:

@@ -22,7 +22,7 @@ from symphony_es.workflow.engine.recovery import RecoverReport, Recovery
 from symphony_es.workflow.engine.requests import RunRequests
 from symphony_es.workflow.engine.telling import Telling
 from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.transitions import TAKEN_UP, WorkflowStatus
+from symphony_es.workflow.runs.transitions import TAKEN_UP, UNFINISHED
 
 __all__ = ["WorkflowEngine"]
 
@@ -194,11 +194,13 @@ class WorkflowEngine(RunRequests):
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _has_driver(self, run: Workflow) -> bool:
-        """Whether a run is taken up by the run that started it, and only by that one."""
+        """Whether a run is taken up by the run that started it: one that goes on, and still has it as its step's."""
         parent = self._symphony.world.find(run.parent) if run.parent is not None else None
         if is_waiting_for_classes(parent):
             return True
-        return isinstance(parent, Workflow) and parent.status not in (WorkflowStatus.COMPLETED, WorkflowStatus.CANCELLED)
+        if not isinstance(parent, Workflow) or parent.status not in UNFINISHED or run.parent_step in parent.outputs:
+            return False
+        return parent.children.get(run.parent_step or "") is run
 
     async def _tell_ended(self, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any]) -> None:
         """Tells the hooks that must not miss it of the end, or pause, of runs that do not go on by themselves."""

@@ -138,16 +138,11 @@ class WorkflowHook:
 
 
 class HookChain:
-    """The hooks of one run, in order. Any object that has some of the methods of WorkflowHook is a hook.
-
-    Attributes:
-        cut_off: whether a call was cancelled before the hooks had returned.
-    """
+    """The hooks of one run, in order. Any object that has some of the methods of WorkflowHook is a hook."""
 
     def __init__(self, hooks: Sequence[Any], behind: set[asyncio.Task[Any]] | None = None) -> None:
         self._hooks = list(hooks)
         self._behind = set() if behind is None else behind  # hooks that outlast the end of their run
-        self.cut_off = False
 
     def __bool__(self) -> bool:
         """Whether there are any: without, no moment need be described."""
@@ -172,7 +167,6 @@ class HookChain:
             HookFailedError: the first one that declares to stop the run; the others have been called by then.
         """
         stopping: HookFailedError | None = None
-        self.cut_off = True
         for hook in self._hooks:
             if moment.again and not _is_durable(hook):
                 continue
@@ -188,7 +182,6 @@ class HookChain:
             failure = await self._end(hook, moment, task)
             if failure is not None and getattr(hook, "stops_run", False) and stopping is None:
                 stopping = failure
-        self.cut_off = False
         if stopping is not None:
             raise stopping
 

@@ -90,9 +90,10 @@ class Telling:
         key = moment.id.rpartition(":")[2]
         try:
             await self._hooks.call(moment, at_end=at_end)
-        finally:
-            if not self._hooks.cut_off:
-                self._told.add(key)
+        except HookFailedError:
+            self._told.add(key)
+            raise
+        self._told.add(key)
 
     async def tell_again(self, but: RunMoment | None = None) -> None:
         """Tell the hooks that must not miss them of the moments that an earlier process has left untold, in order.
