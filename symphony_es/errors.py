@@ -68,6 +68,7 @@ SymphonyError
     ├── StepFailedError                         a step of a code-first workflow failed for good
     ├── HistoryMismatchError (RuntimeError)     the code of a workflow contradicts what is on record of its run
     ├── StepTimeoutError (TimeoutError)         an attempt at a step took longer than its timeout_s
+    ├── ThreadsExhaustedError (RuntimeError)    plain functions that do not return hold all threads
     ├── SignalTimeoutError (TimeoutError)       a signal did not come in time
     ├── DeadlineExceededError (TimeoutError)    a run did not end before its deadline
     ├── HookFailedError                         a hook failed that declares to stop the run
@@ -772,6 +773,23 @@ class StepTimeoutError(WorkflowError, TimeoutError):
         super().__init__(f"step {step} took longer than its timeout of {timeout_s:g} s")
         self.step = step
         self.timeout_s = timeout_s
+
+
+class ThreadsExhaustedError(WorkflowError, RuntimeError):
+    """Plain functions that do not return hold all threads that there may be; the function that needed one has not been called.
+
+    Attributes:
+        hung: how many threads they hold.
+        functions: some of them, by name and step, those that have run for longest first.
+    """
+
+    def __init__(self, hung: int, functions: Sequence[str]) -> None:
+        super().__init__(
+            f"all {hung} threads for plain functions are held by functions that have not returned since their callers gave up on them "
+            f"({', '.join(functions)}): have them return (a timeout of their own), make them coroutine functions, or start the program anew"
+        )
+        self.hung = hung
+        self.functions = list(functions)
 
 
 class SignalTimeoutError(WorkflowError, TimeoutError):

@@ -25,6 +25,7 @@ from symphony_es_projections.files import (
     ProjectionReader,
     builds_of,
     current_build,
+    identity_of,
     is_damage,
     is_trouble,
     new_build,
@@ -43,12 +44,13 @@ logger = get_logger(__name__)
 class Build:
     """A database, and the object that applies to it."""
 
-    __slots__ = ("database", "live", "projection")
+    __slots__ = ("database", "file", "live", "projection")
 
     def __init__(self, database: ProjectionDatabase, projection: SQLiteProjection, *, live: bool) -> None:
         self.database = database
         self.projection = projection
         self.live = live
+        self.file = identity_of(database.path) if database.path is not None else None
 
     @property
     def position(self) -> int:
@@ -72,7 +74,7 @@ class DurableFeed(Feed[Build]):
         self._files = threading.Lock()
         self._damaged: set[Path] = set()
         self._notifies = type(projection).after_commit is not SQLiteProjection.after_commit
-        self._access = _MemoryAccess(self) if directory is None else ProjectionReader(directory, projection.name)
+        self._access = _MemoryAccess(self) if directory is None else _FileAccess(self, directory)
         projection.attach(self._access)
 
     @property
@@ -103,9 +105,15 @@ class DurableFeed(Feed[Build]):
                 await self.build(build, lambda: target)
 
     def _is_gone(self) -> bool:
-        """Whether the file in use, or the pointer to it, has been deleted: projections may be, at any time. One look at each name."""
-        path = self._current.database.path if self._current is not None else None
-        return path is not None and not (path.exists() and (path.parent / f"{self.name}.current").exists())
+        """Whether the file in use is not what the pointer names any more: projections may be deleted, emptied or replaced at any time."""
+        build = self._current
+        path = build.database.path if build is not None else None
+        if build is None or path is None:
+            return False
+        try:
+            return current_build(path.parent, self.name) != path or identity_of(path) != build.file
+        except OSError:
+            return True
 
     async def _let_go_if_gone(self) -> None:
         """Close what was deleted, while no batch is applied to it; it is built anew."""
@@ -115,7 +123,9 @@ class DurableFeed(Feed[Build]):
                 if gone is None:
                     return
                 self._current = None
-            logger.warning("projection_build_needed", projection=self.name, reason="its file has been deleted")
+                if gone.database.path is not None and (gone.database.path.parent / f"{self.name}.current").exists():
+                    self._damaged.add(gone.database.path)  # not a deletion: nobody knows what has been written there
+            logger.warning("projection_build_needed", projection=self.name, reason="its file has been deleted or replaced")
             await self.run(gone.database.close)
 
     async def _open(self) -> ProjectionDatabase | None:
@@ -354,11 +364,23 @@ class DurableFeed(Feed[Build]):
                 self.options.executor.submit(at_fault.database.close)
         return ProjectionFailedError(self.name, at_fault.position, f"{path or 'its database in memory'}: {error}; {_advice(error)}")
 
+    async def replace_damaged(self) -> None:
+        """Build anew what a reader has found damaged."""
+        async with self._lock:
+            with self._files:
+                damaged, self._current = self._current, None
+            if damaged is not None:
+                assert damaged.database.path is not None
+                self._damaged.add(damaged.database.path)
+                logger.warning("projection_build_needed", projection=self.name, reason="its file is damaged")
+                await self.run(damaged.database.close)
+        await self.catch_up()
+
     async def close(self) -> None:
         """Close the database and its readers."""
         self._projection.attach(None)
-        if isinstance(self._access, ProjectionReader):
-            await self.run(self._access.close)  # first: whoever is the last to close copies the write-ahead file into the database
+        if isinstance(self._access, _FileAccess):
+            await self.run(self._access.reader.close)  # first: whoever is the last to close copies the write-ahead file into the database
         if self._current is not None:
             await self.run(self._current.database.close)
         if self._predecessor is not None:
@@ -369,6 +391,24 @@ class DurableFeed(Feed[Build]):
         if self._current is None:
             raise ProjectionUnavailableError(self.name, "it has not been built yet; await catch_up() or start() its runner")
         return await self.run(self._current.database.read, sql, parameters)
+
+
+class _FileAccess:
+    """Reads the file that the pointer names; one that a reader finds damaged is built anew, and read then."""
+
+    def __init__(self, feed: DurableFeed, directory: Path) -> None:
+        self.reader = ProjectionReader(directory, feed.name)
+        self._feed = feed
+
+    async def read(self, sql: str, parameters: Parameters = ()) -> list[SQLiteRow]:
+        """The rows of one SELECT."""
+        try:
+            return await self.reader.read(sql, parameters)
+        except ProjectionUnavailableError as error:
+            if not is_damage(error.__cause__):
+                raise
+            await self._feed.replace_damaged()
+            return await self.reader.read(sql, parameters)
 
 
 class _MemoryAccess:

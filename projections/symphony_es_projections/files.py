@@ -26,6 +26,7 @@ __all__ = [
     "ProjectionReader",
     "builds_of",
     "current_build",
+    "identity_of",
     "is_damage",
     "is_trouble",
     "new_build",
@@ -70,6 +71,16 @@ def current_build(directory: Path, name: str) -> Path | None:
     finally:
         os.close(descriptor)
     return directory / file if _is_build(file, name) else None
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Which file stands under a name; None for one that is empty, as no build is.
+
+    Raises:
+        OSError: none does.
+    """
+    found = path.stat()
+    return (found.st_dev, found.st_ino) if found.st_size else None
 
 
 def point_at(build: Path, name: str) -> None:

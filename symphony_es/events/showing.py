@@ -18,6 +18,8 @@ __all__ = ["Lines", "change_line", "event_line", "html_table", "keep_secret", "s
 _T = TypeVar("_T")
 LONGEST = 60
 """How many characters of one value are shown."""
+LONG_BITS = 10_000
+"""Integers beyond are shown in hexadecimal: Python refuses to write those of more than 4,300 digits out in decimal."""
 MOST_CHANGES = 4
 HIDDEN = "***"
 
@@ -53,6 +55,8 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple, set)):
         few = [_text(item) for item, _ in zip(value, range(LONGEST), strict=False)]
         return f"[{', '.join(few)}]"
+    if type(value) is int and value.bit_length() > LONG_BITS:
+        return hex(value)
     return str(value)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from symphony_es.core.state.names import named_entities
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.errors import EntityBusyError, EntityNotFoundError
 from symphony_es.events.paths import parse_path
@@ -160,9 +161,8 @@ class Entities:
             EntityNotFoundError: the log has no such entity, or it is deleted; UnknownTypeError where nothing has such a type.
             RestorationError: a restorer failed, or calls this. In all cases nothing is loaded; a load that is cancelled loads nothing.
         """
-        names = self._symphony.names
-        keys = [names.key(*entity) if isinstance(entity, tuple) else names.key(entity) for entity in entities]
-        world = self._symphony.world
+        names, world = self._symphony.names, self._symphony.world
+        keys = [names.key(*entity) if isinstance(entity, tuple) else names.key(entity) for entity in named_entities(entities, world)]
         if world.restoring or world.sealed is not None or not all(key in world.records for key in keys):
             try:
                 await self._symphony.load_entities(keys, strict=strict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from symphony_es.errors import (
     EntityBusyError,
     EntityNotFoundError,
     EntityTypeError,
+    SymphonyError,
     UnknownPathError,
     UnknownTypeError,
 )
@@ -48,6 +49,15 @@ class AskedInvoice:
 class AskedForeign:
     id: str
     title: str = ""
+
+
+@dataclass
+class AskedIterable:
+    id: str
+    title: str = ""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([("id", self.id)])
 
 
 async def filled(symphony: Symphony) -> AskedInvoice:
@@ -259,6 +269,77 @@ class TestMisspelt:
         """Before a store is asked."""
         with pytest.raises(ConfigurationError):
             await symphony.audit.find(**{condition: given})
+
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda s: s.audit.find(event="\ud800"),
+            lambda s: s.audit.find(event=["a", "\ud800"]),
+            lambda s: s.audit.find(actor="\ud800"),
+            lambda s: s.audit.find(limit=10**30),
+            lambda s: s.audit.find(after_position=10**30),
+            lambda s: s.audit.find(before_position=-(10**30)),
+            lambda s: s.history("AskedInvoice:1", after_version=None),
+            lambda s: s.history("AskedInvoice:1", after_version=1.5),
+            lambda s: s.history("AskedInvoice:1", "title", after_version="1"),
+            lambda s: s.create_checkpoint("x", "text"),
+            lambda s: s.create_checkpoint("x", -1),
+            lambda s: s.create_checkpoint("x", [("a", 1)]),
+            lambda s: s.delete_checkpoint([]),
+            lambda s: s.delete_checkpoint({"id": "x"}),
+            lambda s: s.delete_checkpoint(None),
+            lambda s: s.resume_from_checkpoint([]),
+            lambda s: s.resume_from_checkpoint(5),
+            lambda s: s.resume(types=0),
+            lambda s: s.resume(types=[None]),
+            lambda s: s.entities.load_all(None),
+            lambda s: s.entities.load_all([5]),
+            lambda s: s.entities.load_all("AskedInvoice"),
+            lambda s: s.transaction("X", claim=0).__aenter__(),
+            lambda s: s.transaction("X", claim=[[1]]).__aenter__(),
+        ],
+    )
+    async def test_arguments_of_wrong_types_are_typed_errors(
+        self, reopen: Callable[[], Awaitable[Symphony]], call: Callable[[Symphony], Awaitable[Any]]
+    ) -> None:
+        """Told by an error of the library's, before anything is done."""
+        symphony = await reopen()
+        await filled(symphony)
+        head = symphony.log.head
+        with pytest.raises(SymphonyError):
+            await call(symphony)
+        assert await symphony.log.refresh_head() == head
+
+    @pytest.mark.parametrize("which", ["declared", "foreign", "key", "reference", "iterable"])
+    async def test_one_entity_may_be_given_where_several_may(self, reopen: Callable[[], Awaitable[Symphony]], which: str) -> None:
+        """`claim=` and `load_all` take it as one of one, also an object that can be iterated itself."""
+        symphony = await reopen()
+        invoice = await filled(symphony)
+        iterable = symphony.entities.add(AskedIterable("i"))
+        given: Any = {
+            "declared": invoice,
+            "foreign": symphony.entities.get("AskedForeign:f"),
+            "key": "AskedInvoice:1",
+            "reference": EntityReference("AskedInvoice", "1"),
+            "iterable": iterable,
+        }[which]
+        obj = symphony.entities.get(given)
+        assert await symphony.entities.load_all(given) == [obj]
+        async with symphony.transaction("Named", claim=given):
+            obj.title = "b"
+        assert [version.event.name for version in await symphony.history(obj, after_version=1)] == ["Named"]
+
+    async def test_a_number_too_long_for_python_to_write_out_is_shown(self, symphony: Symphony) -> None:
+        """In hexadecimal: in a line, in a table, in the lists of blame and differences."""
+        invoice = await filled(symphony)
+        invoice.extra["net"] = 10**5000  # type: ignore[index]
+        await symphony.flush()
+        found = await symphony.history(invoice)
+        assert "net 1 → 0x" in repr(found)
+        assert "0x" in found._repr_html_()  # type: ignore[attr-defined]
+        assert "0x" in repr(await symphony.blame(invoice, "extra.net"))
+        assert "0x" in repr(await symphony.diff(1, 3, invoice))
 
 
 class TestMoments:
@@ -484,6 +565,17 @@ class TestUpcasts:
             await symphony.flush()
 
 
+BREAKS: dict[str, tuple[tuple[str, ...], Callable[[Path], Any]]] = {
+    "database emptied": ((".db",), lambda path: path.write_bytes(b"")),
+    "database cut": ((".db",), lambda path: path.write_bytes(path.read_bytes()[:3000])),
+    "database overwritten": ((".db",), lambda path: path.write_bytes(b"x" * path.stat().st_size)),
+    "database replaced": ((".db",), lambda path: (path.unlink(), path.write_bytes(b"x" * 5000))),
+    "pages zeroed": ((".db",), lambda path: path.write_bytes(path.read_bytes()[:4096] + bytes(path.stat().st_size - 4096))),
+    "pointer emptied": ((".current",), lambda path: path.write_bytes(b"")),
+    "pointer elsewhere": ((".current",), lambda path: path.write_text("audit.000000000000.db\n")),
+}
+
+
 class TestMeanwhile:
     @pytest.mark.parametrize("way", ["change", "transaction", "another refresh", "removal"])
     @pytest.mark.parametrize("turns", range(6))
@@ -563,7 +655,7 @@ class TestMeanwhile:
             data["k"].append(2)
         assert (await symphony.log.read_entity("AskedInvoice:1"))[-1].data == {"k": [1]}
 
-    @pytest.mark.parametrize("what", ["all", "database", "pointer", "directory emptied"])
+    @pytest.mark.parametrize("what", [*BREAKS, "all", "database", "pointer", "directory emptied"])
     async def test_a_projection_that_is_deleted_meanwhile_is_built_anew(self, reopen: Callable[[], Awaitable[Symphony]], what: str) -> None:
         """By the next question, twice in a row."""
         symphony = await reopen()
@@ -582,6 +674,11 @@ class TestMeanwhile:
 
 def _delete(directory: Path, what: str) -> None:
     import shutil
+
+    if what in BREAKS:
+        for path in [path for path in directory.iterdir() if path.name.endswith(BREAKS[what][0])]:
+            BREAKS[what][1](path)
+        return
 
     if what == "all":
         shutil.rmtree(directory)

@@ -151,3 +151,12 @@ async def test_memory_is_left_without_a_word(tmp_path: Path) -> None:
     """A log in memory ends with its process."""
     result = await run("s = Symphony()\nasyncio.run(s.setup())\ns.entities.add(Note(id='a'))", tmp_path, options=("-W", "error"))
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("way", ["runs to its end", "in a thread", "the Symphony is collected"])
+async def test_what_was_written_past_the_methods_is_told(tmp_path: Path, way: str) -> None:
+    """As `close()` would raise it: entity and path are named, and all else is written."""
+    result = await run(told(way, "note.__dict__['text'] = 'sly'\nnote.n = 5"), tmp_path / "log")
+    assert result.returncode == 0
+    assert "never written: Note:a: text differs" in result.stderr
+    assert (await stored(tmp_path / "log"))["Note:a"] == {"id": "a", "text": "", "n": 5}

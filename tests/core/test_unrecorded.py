@@ -325,3 +325,57 @@ async def test_what_was_removed_is_not_kept_for_comparisons() -> None:
         suspects = symphony.world.outbox.suspects
         assert not suspects.recent
         assert await symphony.world.compare_objects(everything=True) == []
+
+
+class Odd:
+    """No plain data."""
+
+
+TROUBLES: dict[str, Callable[[Any], Any]] = {
+    "no plain data": lambda x: list.append(x.heap, Odd()),
+    "in itself": lambda x: list.append(x.heap, x.heap),
+    "in itself, deeper": lambda x: list.append(x.named["list"], x.named),
+    "a part in itself": lambda x: list.append(x.notes[0].tags, x.notes[0]),
+    "a field taken out": lambda x: x.__dict__.pop("number"),
+    "a field of a part taken out": lambda x: x.notes[0].__dict__.pop("text"),
+    "a key of no plain data": lambda x: dict.__setitem__(x.named, (1, 2), 3),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+async def test_an_object_that_cannot_even_be_read_hides_no_other(tmp_path: Path, trouble: str) -> None:
+    """Checkpoints and `close()` name it, each time, and what differs in others; a new value at its place mends it."""
+    symphony, kept = await opened(tmp_path, "added")
+    other = symphony.entities.add(UnrecordedShelf(id="other", heap=[1]))
+    await symphony.flush()
+    TROUBLES[trouble](kept)
+    list.append(other.heap, 2)
+    for _ in range(2):
+        with pytest.raises(UnrecordedChangeError) as caught:
+            await symphony.create_checkpoint("after")
+        told = " ".join([str(caught.value), *caught.value.__notes__])
+        assert "UnrecordedShelf:a" in told
+        assert "UnrecordedShelf:other: heap" in told
+    other.heap = other.heap
+    fresh = shelf()
+    for name in ("heap", "named", "notes", "number"):
+        setattr(kept, name, getattr(fresh, name))
+    await symphony.create_checkpoint("mended")
+    assert captured(symphony, kept) == (await symphony.at("latest")).get(KEY)
+    await symphony.close()
+
+
+@pytest.mark.parametrize("how", ["assigned to its place", "put elsewhere"])
+@pytest.mark.parametrize("trouble", ["in itself", "in itself, deeper"])
+async def test_a_container_that_was_put_into_itself_is_refused(tmp_path: Path, trouble: str, how: str) -> None:
+    """The assignment ends, with the error of a value that cannot be stored; nothing is recorded."""
+    symphony, kept = await opened(tmp_path, "added")
+    TROUBLES[trouble](kept)
+    node, place = (kept.heap, "heap") if trouble == "in itself" else (kept.named, "named")
+    target, name = (kept, place) if how == "assigned to its place" else (kept.box, "named" if place == "named" else "heap")
+    with pytest.raises(UnstorableValueError):
+        setattr(target, name, node)
+    await symphony.flush()
+    assert (await symphony.at("latest")).get(KEY)[place] == {"heap": [3, 1, 2], "named": {"list": [1], "a": 1, "b": 2}}[place]
+    await symphony.refresh(kept)
+    await symphony.close()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from symphony_es.core.state.attribution import Standing, attribute, current_attribution
 from symphony_es.core.state.left import LeftElsewhere
+from symphony_es.core.state.names import named_entities
 from symphony_es.core.state.transactions import Scope, Transaction, current_scope, scope_of
 from symphony_es.errors import ConfigurationError, SymphonyError, TransactionEndedError
 from symphony_es.events.event import check_event_name
@@ -187,7 +188,7 @@ class TransactionBlock(_Block):
 
     def __init__(self, world: World, name: str | None, claim: Iterable[Any] | None, attribution: dict[str, Any], data: Any = None) -> None:
         super().__init__(world, name, data, attribution)
-        self._claim = list(claim if claim is not None else ())
+        self._claim = [] if claim is None else named_entities(claim, world)
 
     def __enter__(self) -> NoReturn:
         raise ConfigurationError(f"a transaction awaits its commit: write `async with symphony.transaction({self.name!r}):`")

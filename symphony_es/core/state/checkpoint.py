@@ -54,6 +54,14 @@ def check_name(name: str | None) -> None:
         )
 
 
+def _check_means_one(checkpoint: Any) -> None:
+    if not isinstance(checkpoint, str):
+        raise ConfigurationError(
+            f"a checkpoint is given by its id or its name, not by {type(checkpoint).__name__} {checkpoint!r:.60}"
+            + ("; give its ['id']" if isinstance(checkpoint, Mapping) else "")
+        )
+
+
 class CheckpointReader:
     """Lists and finds the checkpoints of one log."""
 
@@ -91,6 +99,7 @@ class CheckpointReader:
         Raises:
             CheckpointNotFoundError: there is none.
         """
+        _check_means_one(checkpoint)
         found = (await self._list()).find(checkpoint)
         if found is None:
             raise CheckpointNotFoundError(checkpoint)
@@ -120,7 +129,7 @@ class CheckpointManager(CheckpointReader):
 
         Raises:
             CheckpointError: called inside a transaction, whose changes are not in the log yet.
-            ConfigurationError: a name by which it could never be meant.
+            ConfigurationError: a name by which it could never be meant, or metadata that are no dict.
             EntityOutOfStepError: changes of an entity could not be appended.
             UnrecordedChangeError: with `compare`, an object was changed past the methods of its list, dict or set (`heapq`).
             UnstorableValueError: the metadata are no plain data; with `compare`, an object holds what cannot be stored.
@@ -130,6 +139,8 @@ class CheckpointManager(CheckpointReader):
             raise CheckpointError("a checkpoint cannot be made inside a transaction: its changes are not in the log before it ends")
         started = time.monotonic()
         check_name(name)
+        if metadata is not None and not isinstance(metadata, Mapping):
+            raise ConfigurationError(f"metadata are a dict of plain data, not {type(metadata).__name__} {metadata!r:.60}")
         details = dict(metadata or {})
         check_plain(details, ("metadata",))
         details = copy_plain(details)  # the caller may change what it has given while this waits
@@ -198,6 +209,7 @@ class CheckpointManager(CheckpointReader):
 
     async def delete(self, checkpoint: str) -> bool:
         """Remove the name; the events stay. False when there is no such checkpoint, or another call removes it at this moment."""
+        _check_means_one(checkpoint)
         entries = await self._list()
         found = entries.find(checkpoint)
         if found is None:

@@ -104,15 +104,20 @@ def counted(changes: Mapping[str, int]) -> str:
 
 
 def _submit(world: World, failures: list[SymphonyError]) -> None:
-    """Submit what waits; why objects of foreign classes could not be compared is added to the failures."""
+    """Submit what waits; what could not be compared, and what was changed past the methods of its container, is added to the failures."""
 
     def submit() -> None:
         with world.lock:
             world.outbox.submit_pending()
             world.close("its Symphony has ended without close()")
 
+    def compare() -> None:
+        with world.lock:
+            failures.extend(world.outbox.suspects.compare_all())
+
     with ExitStack() as each:  # code of the application's that goes wrong here keeps nothing else from being submitted
         each.callback(submit)
+        each.callback(compare)
         each.callback(lambda: failures.extend(world.foreign.record_others()))
 
 

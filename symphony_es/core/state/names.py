@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from symphony_es.events.fold import EntityState
     from symphony_es.log.log import EventLog
 
-__all__ = ["Names", "key_of"]
+__all__ = ["Names", "key_of", "named_entities"]
 
 RESERVED_PREFIX = "symphony."
 
@@ -183,6 +183,13 @@ class Names:
             return compare_states(state.data, plain_state(current, world) if (world := self._world()) is not None else current)
         except Exception:  # noqa: BLE001  the application's code; a question about the past is answered without it
             return []
+
+
+def named_entities(given: Any, world: World) -> list[Any]:
+    """What names several entities, as a list; what names one is one of one, also where it can be iterated, as pydantic models can."""
+    if isinstance(given, str | type | EntityReference) or not isinstance(given, Iterable) or world.record_of(given) is not None:
+        return [given]
+    return list(given)
 
 
 def key_of(entity: Any) -> str:

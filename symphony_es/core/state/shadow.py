@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.tracking.live import plain_at
 from symphony_es.core.state.tracking.mending import mend
-from symphony_es.errors import ChangeError, EntityOutOfStepError, UnrecordedChangeError, UnstorableValueError, format_path
+from symphony_es.errors import ChangeError, EntityOutOfStepError, EntityTypeError, UnrecordedChangeError, UnstorableValueError, format_path
 from symphony_es.events.changes import (
     ADD,
     APPEND,
@@ -159,7 +160,22 @@ def compare_with_shadow(record: EntityRecord) -> list[Path]:
         captured = record.world.capture(record.obj, record.reference)
     except UnstorableValueError as error:
         return [tuple(error.path)]
+    except (EntityTypeError, RecursionError):
+        if record.is_compared:
+            raise
+        return _unreadable_fields(record)
     return list(dict.fromkeys(tuple(change[1]) for change in diff(record.shadow, captured)))
+
+
+def _unreadable_fields(record: EntityRecord) -> list[Path]:
+    """The fields that were taken out of an object's `__dict__`, or hold a container that was put into itself."""
+    held, found = record.obj.__dict__, list[Path]()
+    for name in record.shadow or ():
+        try:
+            plain_at(held[name], record.world, name)
+        except (KeyError, UnstorableValueError, RecursionError):
+            found.append((name,))
+    return found
 
 
 def refuse_difference(record: EntityRecord) -> None:

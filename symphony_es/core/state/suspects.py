@@ -52,6 +52,10 @@ class Suspects:
         for record in looked_at:
             _compare(record)
 
+    def compare_all(self) -> list[UnrecordedChangeError]:
+        """Compare every object that ever was changed or handed out, at once; returns what differs."""
+        return self._differing({**self._earlier, **self.recent})
+
     async def compare(self, lock: threading.RLock, *, everything: bool = False) -> list[UnrecordedChangeError]:
         """Compare objects with what was recorded, some at a time; returns what differs. What differs is looked at again the next time.
 

@@ -48,10 +48,12 @@ class StepOptions:
         check_seconds("timeout_s", given.get("timeout_s"))
         if not isinstance(atomic, bool):
             raise ConfigurationError(f"atomic={shown(atomic)}: it is True or False")
-        try:
-            retry = RetryPolicy.read(given.get("retry"), "retry")
-        except DefinitionError as error:
-            raise ConfigurationError(f"retry={shown(given['retry'])}: {error}") from error
+        retry = given.get("retry")
+        if not isinstance(retry, RetryPolicy):  # one that is there may have a predicate without a name: code gives it anew each time
+            try:
+                retry = RetryPolicy.read(retry, "retry")
+            except DefinitionError as error:
+                raise ConfigurationError(f"retry={shown(retry)}: {error}") from error
         return cls(name=name, retry=retry, timeout_s=given.get("timeout_s"), atomic=atomic)
 
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.errors import ConfigurationError, DefinitionChangedError, RunsInProgressError
 from symphony_es.events.values import copy_plain
+from symphony_es.threads import ThreadPool, current_pool
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.engine.active import INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.children import GRACE_S, ChildRuns
-from symphony_es.workflow.engine.clock import Clock, SystemClock
+from symphony_es.workflow.engine.clock import Clock, SteadyClock, SystemClock
 from symphony_es.workflow.engine.control import StopRequest
 from symphony_es.workflow.engine.creation import DefinitionLike, as_definition, check_error_classes
 from symphony_es.workflow.engine.drive import Drive, runs_around
@@ -42,21 +43,37 @@ class RunRequests:
     Attributes:
         auto_checkpoint: the policy of calls with `auto_checkpoint=True`; assign another to tune all of them.
         hooks: called for every run, after the checkpointer, in this order.
-        clock: what timers, deadlines and delays go by.
+        threads: where plain functions of steps run; `threads.hung` names those that do not return.
         active: the runs that execute in this process.
         children: the child runs of steps.
     """
 
     def __init__(
-        self, symphony: Host, *, auto_checkpoint: AutoCheckpoint | None = None, hooks: Iterable[Any] = (), clock: Clock | None = None
+        self,
+        symphony: Host,
+        *,
+        auto_checkpoint: AutoCheckpoint | None = None,
+        hooks: Iterable[Any] = (),
+        clock: Clock | None = None,
+        threads: ThreadPool | None = None,
     ) -> None:
         self.auto_checkpoint = auto_checkpoint or AutoCheckpoint()
         self.hooks: list[Any] = list(hooks)
-        self.clock: Clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
+        self.threads = threads or ThreadPool()
         self.active = ActiveRuns()
         self.children = ChildRuns(self, symphony)
         self._symphony = symphony
         self._turns = Turns()
+
+    @property
+    def clock(self) -> Clock:
+        """What timers, deadlines and delays go by; one that is assigned goes on from where it was when it is set back."""
+        return self._clock
+
+    @clock.setter
+    def clock(self, clock: Clock) -> None:
+        self._clock = clock if isinstance(clock, SystemClock | SteadyClock) else SteadyClock(clock)
 
     def handle(self, run: Workflow) -> RunHandle:
         """A handle of a run: its status, its end, its events, and the requests to it."""
@@ -326,7 +343,11 @@ class RunRequests:
     def launch(self, run: Workflow, hooks: HookChain, prepare: Callable[[], None] = lambda: None, *, awaited: bool = True) -> ActiveRun:
         """Begins to drive a run; see `ActiveRuns.launch`."""
         drive = Drive(self._symphony, run, hooks, self._turns, self.clock, self.children)
-        return self.active.launch(drive, hooks, prepare, awaited=awaited)
+        token = current_pool.set(self.threads)  # the run's task takes it along
+        try:
+            return self.active.launch(drive, hooks, prepare, awaited=awaited)
+        finally:
+            current_pool.reset(token)
 
     def chain(self, auto_checkpoint: bool | AutoCheckpoint, hooks: Sequence[Any]) -> HookChain:
         """The hooks of a run: the checkpointer, the engine's own, then those of the call."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import attribute, current_attribution
 from symphony_es.errors import (
+    EntityBusyError,
     EntityOutOfStepError,
     HookFailedError,
     NotRegisteredError,
@@ -29,6 +30,8 @@ from symphony_es.errors import (
     UnknownValueError,
 )
 from symphony_es.events.identifiers import entity_key
+from symphony_es.threads import TimeLimit, current_limit, current_step
+from symphony_es.workflow.definitions.error_rules import related_errors
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, is_failure, run_body
 from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
@@ -176,21 +179,15 @@ class Runner:
     async def _attempt(self, step: Step, address: str, frame: Frame, started: _Started) -> None:
         """Runs a step's body and records its completion; whatever it raises has left no completion."""
         run, world = self.run, self._world
-        key = idempotency_key(run.id, address, self.generations.of(address))
-        context = RunContext(self.symphony, frame, address, started.attempt, key, lambda: self.control.ending)
-        execution = StepExecution(
-            symphony=self.symphony, run=run, address=address, attempt=started.attempt, context=context, frame=frame, runner=self
-        )
         # What nested steps record is of their own attempts.
         attempt = None if step.reentrant else started.attempt
+        current_step.set(f"{run.id}:{address}")
         token = attribute(step=address, attempt=attempt, cause=started.event_id)
         try:
             if step.atomic:
-                async with world.transaction(None):
-                    output = await self._body(step, execution)
-                    await world.claim(run)
-                    self._complete(step, execution, output)
+                await self._attempt_at_once(step, address, frame, started)
                 return
+            execution = self._execution(address, frame, started)
             with world.foreign.attempt() as handed:
                 output = await self._body(step, execution)
                 if not world.log.has_room():
@@ -201,6 +198,42 @@ class Runner:
         await world.claim(run)
         self._complete(step, execution, output)
 
+    def _execution(self, address: str, frame: Frame, started: _Started) -> StepExecution:
+        key = idempotency_key(self.run.id, address, self.generations.of(address))
+        context = RunContext(self.symphony, frame, address, started.attempt, key, lambda: self.control.ending)
+        return StepExecution(
+            symphony=self.symphony, run=self.run, address=address, attempt=started.attempt, context=context, frame=frame, runner=self
+        )
+
+    async def _attempt_at_once(self, step: Step, address: str, frame: Frame, started: _Started) -> None:
+        """Runs an atomic step's body and records its completion in one transaction.
+
+        An assignment cannot wait. So where the body meets an entity that another block holds, all that it did is taken back; its turn with
+        that entity is waited for, and it runs again: the same attempt with the same key. Keys are claimed in one order by all, so that
+        no two wait for each other.
+        """
+        claims: list[str] = []
+        while True:
+            execution = self._execution(address, frame, started)
+            try:
+                async with self._world.transaction(None, claim=claims):
+                    output = await self._body(step, execution)
+                    await self._world.claim(self.run)
+                    self._complete(step, execution, output)
+                return
+            except BaseException as error:
+                busy = [found.entity for found in related_errors(error) if isinstance(found, EntityBusyError)]
+                if not is_failure(error, asyncio.current_task()) or not busy or not self._can_wait_for(busy, claims):
+                    raise
+                claims = sorted({*claims, *busy})
+
+    def _can_wait_for(self, busy: list[str], claimed: list[str]) -> bool:
+        """Whether entities are held by blocks of others, which end; a run's own entity and a world that closes are not waited for."""
+        records = [self._world.records.get(key) for key in busy]
+        return self._world.sealed is None and all(
+            record is not None and record.key != self._key and record.key not in claimed for record in records
+        )
+
     async def _body(self, step: Step, execution: StepExecution) -> Any:
         timeout_s = step.timeout_s
         if timeout_s is None and not step.reentrant:
@@ -210,11 +243,15 @@ class Runner:
         limit = asyncio.timeout(timeout_s)
         try:
             async with limit:
+                if not step.reentrant:  # what waits for a thread has not begun
+                    current_limit.set(TimeLimit(limit))
                 return await run_body(step.perform, execution)
         except TimeoutError as error:
             if not limit.expired():
                 raise
             raise StepTimeoutError(execution.address, timeout_s) from error
+        finally:
+            current_limit.set(None)
 
     def _complete(self, step: Step, execution: StepExecution, output: Any) -> None:
         attempt = execution.attempt if execution.attempt > 1 else None

@@ -239,9 +239,12 @@ class Audit:
         return [found[position] for position in positions]
 
 
+_LARGEST = 2**63 - 1  # what a store takes as a number
+
+
 def _check_limit(limit: int) -> None:
-    if type(limit) is not int or limit < 1:
-        raise ConfigurationError(f"limit={limit!r}: a page has at least one event")
+    if type(limit) is not int or not 1 <= limit <= _LARGEST:
+        raise ConfigurationError(f"limit={limit!r:.60}: a page has at least one event, and no more than a log")
 
 
 def _check_conditions(event: Any, *positions: Any, **texts: Any) -> None:
@@ -257,8 +260,19 @@ def _check_conditions(event: Any, *positions: Any, **texts: Any) -> None:
     if names is not None and (not isinstance(names, Collection) or not all(isinstance(name, str) for name in names)):
         raise ConfigurationError(f"event is the name of an event or a list of names, not {event!r:.60}")
     for position in positions:
-        if position is not None and type(position) is not int:
+        if position is not None and (type(position) is not int or not -_LARGEST <= position <= _LARGEST):
             raise ConfigurationError(f"a position is a whole number, not {position!r:.60}")
+    for text in (*texts.values(), *(names or ())):
+        if text is not None and not _is_storable(text):
+            raise ConfigurationError(f"{text!r:.60} holds a lone surrogate: no event has such a text")
+
+
+def _is_storable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def trail_on_disk(directory: Path) -> Callable[[], Awaitable[Trail | None]]:

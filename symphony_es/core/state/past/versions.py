@@ -147,11 +147,13 @@ async def versions(
     Raises:
         EntityNotFoundError: there never was such an entity.
         UnknownPathError: nothing has ever stood at the path.
-        ConfigurationError: a limit below 1.
+        ConfigurationError: a limit below 1, or a version that is not a whole number.
         DamagedEventError: an event is damaged.
     """
     if limit is not None and (type(limit) is not int or limit < 1):
         raise ConfigurationError(f"limit={limit!r}: a page has at least one version")
+    if type(after_version) is not int:
+        raise ConfigurationError(f"after_version is the number of a version, not {after_version!r:.60}")
     if path:
         found = await _versions_at(history, names, key, path, until)
         wanted = [version for version in found if version.version > after_version and version.event.position > since]

@@ -233,7 +233,7 @@ def _make_entity_setter(spec: ClassSpec) -> Any:
                 lock = record.world.lock
                 lock.acquire()  # `with` takes twice as long
                 try:
-                    old = held[name]
+                    old = held.get(name, MISSING)  # somebody may have taken it out of `__dict__`
                     if type(old) in UNOWNED:
                         sink = record.sink()
                         held[name] = new

@@ -8,7 +8,7 @@ one owner and the key it stands under, so that a change knows its path. `admit` 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -207,8 +207,7 @@ def plain_of(live: Any, world: Membership | None) -> Any:
         try:
             fields = {n: plain_at(held[n], world, n) for n in spec.fields}
         except KeyError:
-            _check_set(live, spec.fields)
-            raise
+            raise UnstorableValueError((next(n for n in spec.fields if n not in held),), _UNSET) from None
         return Tagged("part", spec.name, fields, state_version=spec.state_version)
     if kind == "value":
         spec = cls._symphony_spec
@@ -226,12 +225,6 @@ def plain_of(live: Any, world: Membership | None) -> Any:
     if record is None:
         raise UnstorableValueError((), _way_out(live))
     return record.reference
-
-
-def _check_set(holder: Any, fields: Iterable[str]) -> None:
-    for name in fields:
-        if not hasattr(holder, name):
-            raise UnstorableValueError((name,), _UNSET) from None
 
 
 def plain_enum(member: enum.Enum, types: TypeTable | None) -> Tagged:
@@ -292,14 +285,19 @@ def refuse_cycle(node: Any, live: Any) -> None:
 
 def _walk(live: Any) -> Iterator[Any]:
     """Everything a live value holds, itself first; entities are not entered."""
-    stack = [live]
+    stack, nodes = [live], set[int]()
     while stack:
         item = stack.pop()
         cls: Any = type(item)
         if cls in ATOMS or cls in _LOOKED_AT:
             continue
+        kind = kind_of(item)
+        if kind in ("part", "container"):  # past its methods, one may have been put into itself
+            if id(item) in nodes:
+                continue
+            nodes.add(id(item))
         yield item
-        if kind_of(item) in ("part", "value"):
+        if kind in ("part", "value"):
             stack.extend(getattr(item, name) for name in cls._symphony_spec.fields)
         elif isinstance(item, dict):
             stack.extend(item.values())

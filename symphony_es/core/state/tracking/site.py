@@ -161,6 +161,9 @@ class Site:
                 converted.append((live, plain_of(live, self.world) if self.sink is not None else None))
             except UnstorableValueError as error:
                 raise error.within(self.record.key if self.record else None, (*self.path, key)) from None
+            except RecursionError:
+                owner = self.record.key if self.record else None
+                raise UnstorableValueError((*self.path, key), "it was put into itself past its methods", owner) from None
         return converted
 
     def is_in_place(self, old: Any, key: Any) -> bool:
@@ -188,7 +191,11 @@ class Site:
             return []
         path = (*self.path, key)
         if type(old) is type(live) and kind_of(live) == "container":
-            was, recorded = plain_of(old, self.world), self._recorded_at(path)
+            recorded = self._recorded_at(path)
+            try:
+                was = plain_of(old, self.world)
+            except (UnstorableValueError, RecursionError):  # written past its methods, and it leaves with what was
+                return changes_between(path, recorded, plain) if recorded is not MISSING else [(SET, path, plain)]
             if recorded is MISSING or plain_equal(was, recorded):
                 return changes_between(path, was, plain, (old, live))
             return changes_between(path, recorded, plain)  # it was written past its methods: what it holds was never recorded
