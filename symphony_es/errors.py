@@ -79,6 +79,7 @@ SymphonyError
     ├── CleanupUnfinishedError (RuntimeError)   a run ended without all of its clean-up: resume goes on with it
     ├── IllegalTransitionError (ValueError)     a run's or task's status does not allow the request
     ├── NotRegisteredError (LookupError)        a model client, function, tool or service nobody registered
+    ├── DeadlockError (RuntimeError)            a step waits for a run that cannot end before it: the circle is named
     └── RunInterruptedError (RuntimeError)      the run was stopped before its end and can be resumed
 ```
 """
@@ -901,6 +902,17 @@ class NotRegisteredError(WorkflowError, LookupError):
         super().__init__(f"no {kind} is registered under {name!r} (registered: {listed}); {how}")
         self.kind = kind
         self.name = name
+
+
+class DeadlockError(WorkflowError, RuntimeError):
+    """A step waits for the end of a run that cannot end before the step does; `circle` has the ids of the runs, from that run to itself."""
+
+    def __init__(self, circle: Sequence[str]) -> None:
+        self.circle = list(circle)
+        shown = " waits for ".join(self.circle)
+        super().__init__(
+            f"{shown}: none of them can end. Wait for another run, or start a run whose end nobody waits for with symphony.workflows.start"
+        )
 
 
 class RunInterruptedError(WorkflowError, RuntimeError):

@@ -14,7 +14,7 @@ from symphony_es.threads import ThreadPool, current_pool
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.engine.active import INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
-from symphony_es.workflow.engine.children import GRACE_S, ChildRuns
+from symphony_es.workflow.engine.children import GRACE_S, PAUSED, ChildRuns
 from symphony_es.workflow.engine.clock import Clock, SteadyClock, SystemClock
 from symphony_es.workflow.engine.control import StopRequest
 from symphony_es.workflow.engine.creation import DefinitionLike, as_definition, check_error_classes
@@ -23,12 +23,11 @@ from symphony_es.workflow.engine.forking import fork_run
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain
 from symphony_es.workflow.engine.missing import check_can_go_on
-from symphony_es.workflow.engine.reopening import retry_cleanup
 from symphony_es.workflow.engine.retrying import take_back
+from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
 from symphony_es.workflow.runs.cleanup import in_cleanup
 from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -125,12 +124,18 @@ class RunRequests:
         Raises:
             IllegalTransitionError: the run is not running. Nothing has been appended.
         """
-        run.check("pause")
-        await self._record(run, "WorkflowPaused", lambda: run.move("pause", self.clock.now()), lambda: run.check("pause"), ask="pause")
-        if run.id in runs_around.get():
+        await self._pause(run, None)
+
+    async def pause_with_parent(self, run: Workflow) -> None:
+        """Pause a child run because its parent is paused; it goes on with its parent. See `pause`."""
+        await self._pause(run, PAUSED)
+
+    async def _pause(self, run: Workflow, with_parent: str | None) -> None:
+        below = await pause_run(self, self._symphony, run, with_parent)
+        if self.active.is_part_of(run):
             return  # its end is not for a part of it to wait for; it pauses its child runs then
-        active = self.active.get(run)
-        stopped = [asyncio.wait({active.task})] if active is not None else []
+        tasks = {active.task for each in (run, *below) if (active := self.active.get(each)) is not None}
+        stopped = [asyncio.wait(tasks)] if tasks else []
         await asyncio.gather(self.children.pause_all(run), *stopped)
 
     async def cancel(self, run: Workflow, *, grace_s: float = GRACE_S, cleanup: bool = True) -> None:
@@ -152,7 +157,14 @@ class RunRequests:
             RunsInProgressError: a step did not stop within 30 s after it was cancelled.
             RunInterruptedError, EntityOutOfStepError: the run was interrupted meanwhile, or the log could not append.
         """
-        await self._request_cancel(run, cleanup=cleanup)
+        await self._cancel(run, grace_s, cleanup=cleanup)
+
+    async def cancel_with_parent(self, run: Workflow, *, grace_s: float = GRACE_S, cleanup: bool = True) -> None:
+        """Cancel a child run because its parent ends or is taken back. See `cancel`."""
+        await self._cancel(run, grace_s, cleanup=cleanup, with_parent=True)
+
+    async def _cancel(self, run: Workflow, grace_s: float, *, cleanup: bool, with_parent: bool = False) -> None:
+        await request_cancel(self, run, cleanup=cleanup, with_parent=with_parent)
         while run.status is WorkflowStatus.CANCELLING or self.active.get(run) is not None:
             active = self.active.get(run)
             if active is None:  # nothing drives it, or what did had looked at its status for the last time
@@ -167,28 +179,20 @@ class RunRequests:
             if run.status is not WorkflowStatus.CANCELLING:
                 return
 
-    async def _request_cancel(self, run: Workflow, *, cleanup: bool) -> None:
-        """Puts the request on record, unless the run is being cancelled in this way already."""
-        ends = {"ends": WorkflowStatus.CANCELLED.value, **({} if cleanup else {"skipped": True})}
+    async def undo(self, run: Workflow) -> None:
+        """Undo a run that has completed, because the run that started it is cleaned up: it is cancelled then.
+
+        Raises:
+            IllegalTransitionError: it has not completed. Nothing has been appended.
+            RunInterruptedError, EntityOutOfStepError: as for `cancel`.
+        """
 
         def begin() -> None:
-            run.move("cancel", self.clock.now())
-            run.cleanup = ends
+            run.move("clean_up", self.clock.now())
+            run.cleanup = {"ends": WorkflowStatus.CANCELLED.value}
 
-        def change() -> None:
-            run.cleanup = {**thaw(run.cleanup), **ends}
-
-        def check() -> None:
-            if run.status is not WorkflowStatus.CANCELLING:  # it has ended by now
-                run.check("cancel")
-
-        if run.status is not WorkflowStatus.CANCELLING:
-            run.check("cancel")
-            await self._record(run, "WorkflowCancelRequested", begin, lambda: run.check("cancel"), ask="cancel")
-        elif not cleanup and run.cleanup is not None and not run.cleanup.get("skipped"):
-            await self._record(run, "WorkflowCleanupSkipped", change, check, ask="cancel")
-        elif run.cleanup is not None and run.cleanup["ends"] != ends["ends"]:  # it cleans up because it has failed
-            await self._record(run, "WorkflowCancelRequested", change, check)
+        await self.record(run, "WorkflowCleanupBegun", begin, lambda: run.check("clean_up"))
+        await self.cancel(run)
 
     @staticmethod
     async def _stop_steps(active: ActiveRun, grace_s: float, *, cleanup: bool) -> None:
@@ -229,7 +233,7 @@ class RunRequests:
                 run.signal_ids[signal_id] = name
 
         said = {"name": name} if signal_id is None else {"name": name, "id": signal_id}
-        if not is_new() or not await self._record(run, "WorkflowSignalReceived", receive, is_new, data=said):
+        if not is_new() or not await self.record(run, "WorkflowSignalReceived", receive, is_new, data=said):
             await self._symphony.world.flush(run)  # the first one may have been sent a moment ago
 
     async def retry_from(
@@ -271,13 +275,13 @@ class RunRequests:
         return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
 
     async def _retry_cleanup(self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint, hooks: Sequence[Any]) -> Workflow:
-        def check() -> None:
-            if run.status is not WorkflowStatus.CANCELLING:
-                run.check("retry")
-            self.active.refuse(run)
+        from symphony_es.workflow.engine.reopening import retry_cleanup  # few clean-ups are tried again
 
-        await retry_cleanup(self._symphony, run, step, self.clock.now(), check)
-        return await self.active.join(self.active.get(run) or self.launch(run, self.chain(auto_checkpoint, hooks)))
+        if run.status is not WorkflowStatus.CANCELLING:
+            run.check("retry")
+        with self.active.hold(run):
+            await retry_cleanup(self._symphony, run, step, self.clock.now())
+        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks)))
 
     async def fork(
         self,
@@ -363,7 +367,7 @@ class RunRequests:
             with self._symphony.world.recording("WorkflowDeadlineSet"):
                 run.deadline = self.clock.now() + timedelta(seconds=deadline_s)
 
-    async def _record(
+    async def record(
         self,
         run: Workflow,
         event_name: str,
@@ -391,7 +395,7 @@ class RunRequests:
         if ask is not None and current_scope.get() is not None:
             token = current_scope.set(None)
             try:
-                return await self._record(run, event_name, change, check, data=data, ask=ask)
+                return await self.record(run, event_name, change, check, data=data, ask=ask)
             finally:
                 current_scope.reset(token)
         await world.claim(run)
@@ -422,4 +426,4 @@ class RunRequests:
             run.name = definition.name
             run._definition = definition
 
-        await self._record(run, "WorkflowDefinitionChanged", change, lambda: self.active.refuse(run), data=found.to_dict())
+        await self.record(run, "WorkflowDefinitionChanged", change, lambda: self.active.refuse(run), data=found.to_dict())
