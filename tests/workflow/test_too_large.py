@@ -61,8 +61,8 @@ async def test_what_a_step_cannot_have_appended_is_put_back(symphony: Symphony, 
         "retry": {"max_attempts": 3, "delay_s": 0, "on": ["OSError"]},
     }
     run = await symphony.workflows.execute_workflow({"name": "w", "steps": [one]})
-    expected = "ValueError" if make is adds_and_fails else "LimitExceededError"
-    assert (run.status, (run.error or {})["type"], calls) == ("failed", expected, [1])
+    refused = "LimitExceededError" if atomic else "EntityOutOfStepError"
+    assert (run.status, (run.error or {})["type"], calls) == ("failed", "ValueError" if make is adds_and_fails else refused, [1])
     assert symphony.world.find("Doc:new") is None
     assert symphony.entities.get("Doc:old").text == "short"
     other = await symphony.workflows.execute_workflow({"name": "other", "steps": [{"kind": "sleep", "name": "z", "seconds": 0}]})
@@ -77,7 +77,7 @@ async def test_a_task_that_is_too_large_fails_its_step_alone(symphony: Symphony)
     """The task is not live, and the message says which parts are large."""
     steps = [{"kind": "task", "name": "a", "template": "{{ x }}{{ x }}"}]
     run = await symphony.workflows.execute_workflow({"name": "w", "steps": steps}, {"x": "y" * 8_388_600})
-    assert (run.status, (run.error or {})["type"]) == ("failed", "LimitExceededError")
+    assert (run.status, (run.error or {})["type"]) == ("failed", "EntityOutOfStepError")
     assert symphony.world.all("Task") == []
     await symphony.flush()
 

@@ -22,14 +22,12 @@ from symphony_es.errors import (
     EntityBusyError,
     EntityOutOfStepError,
     HookFailedError,
-    LimitExceededError,
     NotRegisteredError,
     RunBlockedError,
     RunCancelledError,
     RunFailedError,
     StepTimeoutError,
     UnknownValueError,
-    UnstorableValueError,
 )
 from symphony_es.events.identifiers import entity_key
 from symphony_es.threads import TimeLimit, current_limit, current_step
@@ -57,10 +55,6 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.turns import Turns
 
 __all__ = ["Runner", "StepFailure"]
-
-
-_REFUSED = (LimitExceededError, UnstorableValueError)
-"""Why the log can never take a change."""
 
 
 class _Started:
@@ -285,8 +279,6 @@ class Runner:
         Raises:
             StepFailure: none is.
         """
-        if isinstance(error, EntityOutOfStepError) and isinstance(error.__cause__, _REFUSED):
-            error = error.__cause__
         inner = error if isinstance(error, StepFailure) else None
         cause = error if inner is None else inner.error
         policy = step.retry if step.retry is not None or step.reentrant else self.run.definition.retry_policy
@@ -315,16 +307,14 @@ class Runner:
         """Sends what the step changed in entities on its way, before its completion.
 
         Raises:
-            LimitExceededError, UnstorableValueError: something that it changed can never be appended.
-            EntityOutOfStepError: the log could not append something that it changed.
+            EntityOutOfStepError: something that it changed cannot be appended; the cause says why.
+            UnstorableValueError: an object of a foreign class holds what cannot be stored.
         """
         world = self._world
         world.record_foreign(handed)
         with world.lock:
             world.outbox.submit_pending()
             for record in self._lost(address) if world.outbox.broken else ():
-                if isinstance(record.broken, _REFUSED):
-                    raise record.broken
                 raise EntityOutOfStepError(record.key, str(record.broken)) from record.broken
 
     def _lost(self, address: str) -> list[EntityRecord]:
