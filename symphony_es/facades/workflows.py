@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
-from symphony_es.facades.lookup import find_entity, get_entity
+from symphony_es.facades.lookup import find_entity, flush_added, get_entity
 from symphony_es.facades.runs import RunRequests
 from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.definitions.builder import WorkflowBuilder
@@ -84,6 +84,7 @@ class Workflows(RunRequests):
 
         Raises:
             DefinitionError: with the path of the fault. Nothing has been appended.
+            LimitExceededError: it is too large for the log. Nothing has been appended.
         """
         chosen = definition if isinstance(definition, WorkflowDefinition) else WorkflowDefinition.from_dict(definition)
         world = self._symphony.world
@@ -95,7 +96,7 @@ class Workflows(RunRequests):
             await world.claim(stored)
             with world.recording("WorkflowDefinitionSaved"):
                 stored.replace_by(chosen)
-        await world.flush(stored)
+        await flush_added(self._symphony, stored)
         return chosen.id
 
     async def get_workflow(self, workflow: DefinitionLike | Workflow) -> WorkflowDefinition | Workflow:

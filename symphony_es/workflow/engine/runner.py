@@ -45,6 +45,7 @@ from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.core.state.records import EntityRecord
     from symphony_es.core.state.transactions import Handed
     from symphony_es.workflow.definitions.definition import WorkflowDefinition
     from symphony_es.workflow.definitions.steps import Step
@@ -303,6 +304,8 @@ class Runner:
             self.telling.forget_told()
             failed = self.telling.note("step_failed", address, description)
             retried = None if retry_at is None else self.telling.note("step_retried", address, description, retry_at)
+        if self._world.outbox.broken:  # known now, since what was changed before is submitted before
+            await self._drop_lost(address)
         await self.tell(failed)
         if retry_at is None:
             raise StepFailure(description, cause) from error
@@ -312,17 +315,31 @@ class Runner:
         """Sends what the step changed in entities on its way, before its completion.
 
         Raises:
-            EntityOutOfStepError: something it changed cannot be appended.
+            EntityOutOfStepError: something that it changed cannot be appended; the cause says why.
             UnstorableValueError: an object of a foreign class holds what cannot be stored.
         """
         world = self._world
         world.record_foreign(handed)
         with world.lock:
             world.outbox.submit_pending()
-            for record in world.outbox.broken:
-                lost = (*record.pending, *record.dropped)
-                if any(part.attribution.run_id == self.run.id and part.attribution.step == address for part in lost):
-                    raise EntityOutOfStepError(record.key, str(record.broken)) from record.broken
+            for record in self._lost(address) if world.outbox.broken else ():
+                raise EntityOutOfStepError(record.key, str(record.broken)) from record.broken
+
+    def _lost(self, address: str) -> list[EntityRecord]:
+        """The entities, but for the run, of which changes that the step made could not be appended."""
+
+        def is_of_step(record: EntityRecord) -> bool:
+            parts = (*record.pending, *record.dropped)
+            return any(part.attribution.run_id == self.run.id and part.attribution.step == address for part in parts)
+
+        return [record for record in self._world.outbox.broken if record.obj is not self.run and is_of_step(record)]
+
+    async def _drop_lost(self, address: str) -> None:
+        """Puts back what the step changed and can never be appended: the attempt has failed of it, and nobody else is to be told."""
+        from symphony_es.core.state.refresh import put_back  # late: few steps need it
+
+        for record in self._lost(address):
+            await put_back(self._world, self.symphony.state_history, record)
 
     # -- what steps ask for through their execution -------------------------------------------------------------------
 
