@@ -126,7 +126,7 @@ class Workflows(RunRequests):
         self,
         definition: DefinitionLike,
         context: Mapping[str, Any] | Any = None,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         run_id: str = "",
@@ -139,7 +139,7 @@ class Workflows(RunRequests):
         Args:
             definition: a definition, its dict, a function under `@symphony.workflow`, or a saved one by id, name, reference or key.
             context: values for the run's context; of a function, the value of its first parameter will do.
-            auto_checkpoint: True, False, or a policy for this run.
+            auto_checkpoint: True (or left out), False, or a policy for this run; it holds in later processes.
             hooks: called after the engine's own, in this order.
             run_id: the run's id; made when left empty.
             deadline_s: seconds from now after which the run fails by itself; the definition's `deadline_s` when left out.
@@ -160,7 +160,7 @@ class Workflows(RunRequests):
         self,
         definition: CodeWorkflow[..., T],
         context: Any = None,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         run_id: str = "",
@@ -173,7 +173,7 @@ class Workflows(RunRequests):
         self,
         definition: DefinitionLike | Workflow,
         context: Any = None,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         run_id: str = "",
@@ -185,7 +185,7 @@ class Workflows(RunRequests):
         self,
         definition: DefinitionLike | Workflow,
         context: Mapping[str, Any] | Any = None,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         run_id: str = "",
@@ -212,7 +212,7 @@ class Workflows(RunRequests):
         self,
         workflow_id: EntityReference | str,
         context: Mapping[str, Any] | None = None,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
     ) -> Workflow:
@@ -221,7 +221,7 @@ class Workflows(RunRequests):
         Args:
             workflow_id: id of a saved definition, or of a run that was interrupted or has failed.
             context: values for the context of a new run.
-            auto_checkpoint: True, False, or a policy for this run.
+            auto_checkpoint: True (or left out), False, or a policy for this run; it holds in later processes.
             hooks: called after the engine's own.
 
         Raises:
