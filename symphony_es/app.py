@@ -52,7 +52,9 @@ from symphony_es.facades.workflows import Workflows
 from symphony_es.guesses import Guess, pointing_out
 from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
+from symphony_es.threads import ThreadPool
 from symphony_es.workflow.code.workflow import CodeWorkflow
+from symphony_es.workflow.engine.clock import SystemClock
 from symphony_es.workflow.engine.engine import WorkflowEngine
 from symphony_es.workflow.engine.recovery import RecoverReport
 
@@ -124,7 +126,7 @@ class Symphony:
         last_recover: the report of `setup(recover=True)`, or None.
     """
 
-    _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "skip_damaged", "resume", "recover")
+    _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "skip_damaged", "resume", "threads", "recover")
 
     def __init__(
         self,
@@ -207,6 +209,7 @@ class Symphony:
         force_network_fs: bool | None = None,
         ignore_anchor: bool | None = None,
         skip_damaged: bool | None = None,
+        threads: int | None = None,
         recover: bool | None = None,
     ) -> Self:
         """Open the log, creating what is missing; a log that has entities is opened, and nothing is restored yet.
@@ -220,6 +223,7 @@ class Symphony:
             skip_damaged: open a log of which events are damaged or missing: each marks its entity as damaged from that version on
                 (`last_resume.damaged`), for all that this Symphony reads, and nobody else; where nobody can tell whose it was, the key is
                 `symphony.Damaged:POSITION`. The file stays as it is. The whole log is read once.
+            threads: how many plain functions of steps run at once, each in a thread; 64 by default.
             recover: go on with the runs that a crash left unfinished, as `workflows.recover(wait=False)` does, whose report is
                 `last_recover` then; what they need is registered before. With `resume` or without.
 
@@ -248,7 +252,7 @@ class Symphony:
             opened = await self._open(chosen, memory_events, force_network_fs, ignore_anchor, skip_damaged)
             self._opened, self._lifetime = opened, Lifetime(opened, self)
             try:
-                await self._populate(self._setting("resume", resume, None))
+                await self._populate(self._setting("resume", resume, None), self._setting("threads", threads, None))
             except BaseException:
                 await self._discard()
                 raise
@@ -284,12 +288,13 @@ class Symphony:
                 raise
         return await opening()
 
-    async def _populate(self, resume: str | None) -> None:
+    async def _populate(self, resume: str | None, threads: int | None) -> None:
         world = self._new_world(empty_log=self.log.head == 0)
         self._install(world)
         world.in_part, world.uncounted_until = self.log.head > 0, self.log.head
         if "workflow_engine" not in self.registry:
-            self.registry.register("workflow_engine", WorkflowEngine(self))
+            pool = ThreadPool() if threads is None else ThreadPool(threads)
+            self.registry.register("workflow_engine", WorkflowEngine(self, clock=SystemClock(self.log.last_time_ns), threads=pool))
         if resume is None and not self.read_only:
             world.known_ids = await self.state_history.live_ids(KNOWN_IDS_BYTES)
         if resume == "latest" or (resume is None and self._follows):

@@ -68,6 +68,7 @@ SymphonyError
     ├── StepFailedError                         a step of a code-first workflow failed for good
     ├── HistoryMismatchError (RuntimeError)     the code of a workflow contradicts what is on record of its run
     ├── StepTimeoutError (TimeoutError)         an attempt at a step took longer than its timeout_s
+    ├── ThreadsExhaustedError (RuntimeError)    plain functions that do not return hold all threads
     ├── SignalTimeoutError (TimeoutError)       a signal did not come in time
     ├── DeadlineExceededError (TimeoutError)    a run did not end before its deadline
     ├── HookFailedError                         a hook failed that declares to stop the run
@@ -78,6 +79,7 @@ SymphonyError
     ├── CleanupUnfinishedError (RuntimeError)   a run ended without all of its clean-up: resume goes on with it
     ├── IllegalTransitionError (ValueError)     a run's or task's status does not allow the request
     ├── NotRegisteredError (LookupError)        a model client, function, tool or service nobody registered
+    ├── DeadlockError (RuntimeError)            a step waits for a run that cannot end before it: the circle is named
     └── RunInterruptedError (RuntimeError)      the run was stopped before its end and can be resumed
 ```
 """
@@ -774,6 +776,23 @@ class StepTimeoutError(WorkflowError, TimeoutError):
         self.timeout_s = timeout_s
 
 
+class ThreadsExhaustedError(WorkflowError, RuntimeError):
+    """Plain functions that do not return hold all threads that there may be; the function that needed one has not been called.
+
+    Attributes:
+        hung: how many threads they hold.
+        functions: some of them, by name and step, those that have run for longest first.
+    """
+
+    def __init__(self, hung: int, functions: Sequence[str]) -> None:
+        super().__init__(
+            f"all {hung} threads for plain functions are held by functions that have not returned since their callers gave up on them "
+            f"({', '.join(functions)}): have them return (a timeout of their own), make them coroutine functions, or start the program anew"
+        )
+        self.hung = hung
+        self.functions = list(functions)
+
+
 class SignalTimeoutError(WorkflowError, TimeoutError):
     """A step waited for a signal that did not come in time, and has no default."""
 
@@ -883,6 +902,17 @@ class NotRegisteredError(WorkflowError, LookupError):
         super().__init__(f"no {kind} is registered under {name!r} (registered: {listed}); {how}")
         self.kind = kind
         self.name = name
+
+
+class DeadlockError(WorkflowError, RuntimeError):
+    """A step waits for the end of a run that cannot end before the step does; `circle` has the ids of the runs, from that run to itself."""
+
+    def __init__(self, circle: Sequence[str]) -> None:
+        self.circle = list(circle)
+        shown = " waits for ".join(self.circle)
+        super().__init__(
+            f"{shown}: none of them can end. Wait for another run, or start a run whose end nobody waits for with symphony.workflows.start"
+        )
 
 
 class RunInterruptedError(WorkflowError, RuntimeError):

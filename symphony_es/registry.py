@@ -7,7 +7,6 @@ own, so two in one process share nothing.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +15,7 @@ from typing import Any, TypeVar, overload
 from symphony_es.errors import ConfigurationError, NotRegisteredError
 from symphony_es.naming import AllowedModules
 from symphony_es.raised import raised_in_thread
+from symphony_es.threads import current_pool
 
 __all__ = ["NamedCallables", "ServiceRegistry", "invoke"]
 
@@ -155,13 +155,17 @@ class NamedCallables:
 async def invoke(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Calls `fn` without blocking the event loop and returns its result.
 
-    Coroutine functions run on the loop, everything else in a thread with the caller's context variables; what a plain
-    function returns is awaited when it is awaitable. Cancellation reaches coroutines; a thread runs to its end and its
-    result is dropped.
+    Coroutine functions run on the loop, everything else in a thread of the current pool (see `threads.py`) with the caller's context
+    variables; what a plain function returns is awaited when it is awaitable. Cancellation reaches coroutines; a thread runs to its end and
+    its result is dropped.
+
+    Raises:
+        ThreadsExhaustedError: functions that do not return hold all threads.
     """
     if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004 - not a test for callability
         return await fn(*args, **kwargs)
-    result = await asyncio.to_thread(partial(_for_a_future, fn, *args, **kwargs))
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    result = await current_pool.get().run(partial(_for_a_future, fn, *args, **kwargs), name)
     return await result if inspect.isawaitable(result) else result
 
 

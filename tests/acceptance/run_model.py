@@ -48,6 +48,7 @@ class ModelRun:
         taken_back: how often it was.
         going_back: the step that it is to be taken back to, once the child run that is dropped with it has ended.
         raised: by address, its generation where it was taken back.
+        with_parent: whether it was paused or cancelled because its parent was.
         before: by address of a step it has begun, what a fork begins with there.
     """
 
@@ -63,6 +64,7 @@ class ModelRun:
     taken_back: int = 0
     going_back: str | None = None
     raised: dict[str, int] = field(default_factory=dict)
+    with_parent: bool = False
     outputs: dict[str, Any] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     signals: dict[str, list[int]] = field(default_factory=dict)
@@ -138,18 +140,20 @@ class Model:
             raise Illegal(run, "running")
         self._take_up(run)
 
-    def pause(self, run: ModelRun) -> None:
+    def pause(self, run: ModelRun, *, with_parent: bool = False) -> None:
         if run.status != "running":
             raise Illegal(run, "paused")
         self._give_up_going_back(run)
-        run.status = "paused"
+        run.status, run.with_parent = "paused", with_parent
         if not run.hanging:
             self._stop_paused(run)
 
-    def cancel(self, run: ModelRun, *, patient: bool = True) -> None:
+    def cancel(self, run: ModelRun, *, patient: bool = True, with_parent: bool = False) -> None:
         if run.status in ("completed", "cancelled"):
             raise Illegal(run, "cancelled")
         self._give_up_going_back(run)
+        if run.status != "cancelling":
+            run.with_parent = with_parent
         run.status, run.active, run.entered = "cancelling", True, False
         run.hanging = run.hanging and patient
 
@@ -167,7 +171,7 @@ class Model:
         if "kid" in self._dropped(run, step):
             run.going = [child.name for child in self._children(run) if child.status not in ENDED]
             for name in run.going:
-                self.cancel(self.runs[name])
+                self.cancel(self.runs[name], with_parent=True)
 
     def _dropped(self, run: ModelRun, step: str) -> list[str]:
         order = (*ADDRESSES[run.kind], *CLEANUP)
@@ -286,16 +290,21 @@ class Model:
         run.failed = False
         if not run.entered:
             run.entered = True
-            if "kid" not in run.children:
+            if "kid" not in run.children or self._is_cleaned_up(self.runs[run.children["kid"]]):
                 generation = run.generation("kid")
-                name = f"{run.name}/kid" + (f"@{generation}" if generation else "")
+                wanted = f"{run.name}/kid" + (f"@{generation}" if generation else "")
+                taken = [f"{wanted}~{number}" for number in range(2, 100)]
+                name = next(name for name in (wanted, *taken) if name not in self.runs)
                 run.children["kid"] = name
                 self.runs[name] = ModelRun(name, "child", parent=run.name)
             child = self.runs[run.children["kid"]]
-            if child.status not in ("completed", "cancelled") and not child.active:
+            if child.status == "cancelled" and child.with_parent:
+                child.status = "running"
+            paused_by_itself = child.status == "paused" and not child.with_parent
+            if child.status not in ("completed", "cancelled") and not child.active and not paused_by_itself:
                 self._take_up(child)
         child = self.runs[run.children["kid"]]
-        if child.active:
+        if child.active or child.status == "paused":
             return
         if child.status == "completed":
             run.outputs["kid"], run.entered = "labour", False
@@ -310,7 +319,7 @@ class Model:
             for name in run.going:
                 child = self.runs[name]
                 if child.status != "cancelling" or not child.active:
-                    self.cancel(child)
+                    self.cancel(child, with_parent=True)
         run.going = [name for name in run.going if self.runs[name].status not in ENDED]
         if run.going:
             return
@@ -324,16 +333,21 @@ class Model:
         run.status = "cancelled"
         run.stop()
 
+    @staticmethod
+    def _is_cleaned_up(child: ModelRun) -> bool:
+        """Cancelled with its parent, with something cleaned up: another one begins in its place."""
+        return child.status == "cancelled" and child.with_parent and any(address in child.attempts for address in CLEANUP)
+
     def _take_up(self, run: ModelRun) -> None:
         run.active = True
         if run.status != "cancelling":
-            run.status = "running"
+            run.status, run.with_parent = "running", False
 
     def _stop_paused(self, run: ModelRun) -> None:
         run.stop()
         for child in self._children(run):
             if child.status == "running":
-                self.pause(child)
+                self.pause(child, with_parent=True)
 
     def _is_left(self, run: ModelRun) -> bool:
         return run.status in ("running", "cancelling") and not run.active and not run.going_back and not self._has_driver(run)
@@ -344,8 +358,10 @@ class Model:
         run.stop()
 
     def _has_driver(self, run: ModelRun) -> bool:
-        """Whether the run that started it takes it up."""
-        return run.parent is not None and self.runs[run.parent].status not in ("completed", "cancelled")
+        """Whether the run that started it takes it up: one that goes on, and has it as its step's."""
+        parent = self.runs[run.parent] if run.parent is not None else None
+        going = parent is not None and parent.status in ("running", "cancelling") and "kid" not in parent.outputs
+        return parent is not None and going and parent.children.get("kid") == run.name
 
     def _children(self, run: ModelRun) -> list[ModelRun]:
         """Its own: a fork shares what the child run of its original gave, not the child run."""

@@ -44,6 +44,7 @@ def function(name: str, **more: Any) -> dict[str, Any]:
 
 
 PLAIN = {"name": "w", "steps": [function("gate"), function("after")]}
+CHILD = {"name": "w", "steps": [{"kind": "workflow", "name": "kid", "definition": PLAIN}]}
 KID = {"name": "kid", "steps": [{"kind": "wait", "name": "s", "signal": "go"}]}
 BESIDE = {
     "name": "w",
@@ -62,7 +63,7 @@ BESIDE = {
 }
 
 
-@pytest.mark.parametrize("definition", [PLAIN, BESIDE], ids=["alone", "beside waits"])
+@pytest.mark.parametrize("definition", [PLAIN, BESIDE, CHILD], ids=["alone", "beside waits", "in a child run"])
 async def test_a_request_that_is_taken_back_costs_no_step_anything(symphony: Symphony, definition: dict[str, Any]) -> None:
     """The step under way ends once, waits that the pause has ended are taken up again, and whoever waits gets the end."""
     gate = Gate(symphony)
@@ -83,10 +84,11 @@ async def test_a_request_that_is_taken_back_costs_no_step_anything(symphony: Sym
         await symphony.workflows.signal(kids[0], "go")
     assert (await going).status == "completed"
     await result
-    assert gate.called == (["gate", "after"] if definition is PLAIN else ["gate", "beside", "after"])
+    assert gate.called == (["gate", "beside", "after"] if definition is BESIDE else ["gate", "after"])
 
 
-async def test_taking_back_at_any_turn_leaves_no_run_that_nobody_drives(symphony: Symphony) -> None:
+@pytest.mark.parametrize("definition", [PLAIN, CHILD], ids=["alone", "in a child run"])
+async def test_taking_back_at_any_turn_leaves_no_run_that_nobody_drives(symphony: Symphony, definition: dict[str, Any]) -> None:
     """A pause and a resume that many turns apart; the run completes, and each step is done once."""
 
     class Slow(WorkflowHook):
@@ -99,7 +101,7 @@ async def test_taking_back_at_any_turn_leaves_no_run_that_nobody_drives(symphony
         gate.open.clear()
         gate.entered.clear()
         gate.called.clear()
-        handle = await symphony.workflows.start(PLAIN, hooks=[Slow()], auto_checkpoint=False)
+        handle = await symphony.workflows.start(definition, hooks=[Slow()], auto_checkpoint=False)
         await gate.entered.wait()
         await handle.pause()
         asyncio.get_running_loop().call_soon(gate.open.set)

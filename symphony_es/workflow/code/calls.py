@@ -29,6 +29,7 @@ from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
 from symphony_es.workflow.kinds.wait import WaitStep
 from symphony_es.workflow.runs.context import RunContext
 from symphony_es.workflow.runs.failures import describe_error
+from symphony_es.workflow.runs.run import ON_PARENT_END
 
 if TYPE_CHECKING:
     from symphony_es.workflow.code.workflow import CodeWorkflow
@@ -43,6 +44,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 _Retry: TypeAlias = RetryPolicy | int | None
+_Undo: TypeAlias = Callable[..., Any] | None
 _MISSING: Any = object()
 _context: ContextVar[RunContext | None] = ContextVar("symphony_es_step_context", default=None)
 
@@ -58,6 +60,7 @@ def step(
     retry: _Retry = ...,
     timeout_s: float | None = ...,
     atomic: bool = ...,
+    undo: _Undo = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
@@ -69,6 +72,7 @@ def step(
     retry: _Retry = ...,
     timeout_s: float | None = ...,
     atomic: bool = ...,
+    undo: _Undo = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
@@ -80,6 +84,7 @@ def step(
     retry: _Retry,
     timeout_s: float | None = ...,
     atomic: bool = ...,
+    undo: _Undo = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
@@ -91,6 +96,7 @@ def step(
     retry: _Retry,
     timeout_s: float | None = ...,
     atomic: bool = ...,
+    undo: _Undo = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
@@ -102,6 +108,7 @@ def step(
     retry: _Retry = ...,
     timeout_s: float | None,
     atomic: bool = ...,
+    undo: _Undo = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
@@ -113,6 +120,7 @@ def step(
     retry: _Retry = ...,
     timeout_s: float | None,
     atomic: bool = ...,
+    undo: _Undo = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
@@ -124,6 +132,7 @@ def step(
     retry: _Retry = ...,
     timeout_s: float | None = ...,
     atomic: bool,
+    undo: _Undo = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
@@ -135,6 +144,31 @@ def step(
     retry: _Retry = ...,
     timeout_s: float | None = ...,
     atomic: bool,
+    undo: _Undo = ...,
+    **kwargs: Any,
+) -> Coroutine[Any, Any, T]: ...
+@overload
+def step(
+    fn: Callable[..., Coroutine[Any, Any, T]],
+    /,
+    *args: Any,
+    name: str | None = ...,
+    retry: _Retry = ...,
+    timeout_s: float | None = ...,
+    atomic: bool = ...,
+    undo: _Undo,
+    **kwargs: Any,
+) -> Coroutine[Any, Any, T]: ...
+@overload
+def step(
+    fn: Callable[..., T],
+    /,
+    *args: Any,
+    name: str | None = ...,
+    retry: _Retry = ...,
+    timeout_s: float | None = ...,
+    atomic: bool = ...,
+    undo: _Undo,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
@@ -151,6 +185,7 @@ def step(
     retry: Any = UNSET,
     timeout_s: Any = UNSET,
     atomic: Any = UNSET,
+    undo: Any = UNSET,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, Any]:
     """Call `fn` as a recorded step, and give what it returned: now, or when the function ran before.
@@ -165,6 +200,8 @@ def step(
         retry: how failed attempts are repeated; a number of attempts, or a policy.
         timeout_s: how long an attempt may take, in seconds; more than 0.
         atomic: what it changes in entities and its completion are one transaction.
+        undo: a function that undoes what `fn` did, called with the arguments of `fn` when the run is cleaned up; `step_context().undoes`
+            tells it of the step. It has the `retry` and `timeout_s` of the step.
         **kwargs: for `fn`.
 
     Raises:
@@ -175,8 +212,8 @@ def step(
             not know; an option makes no sense; or `fn` takes any keywords, so that nobody can tell whose an option is. Nothing is recorded.
     """
     options = NO_OPTIONS
-    if not (name is retry is timeout_s is atomic is UNSET):
-        every = {"name": name, "retry": retry, "timeout_s": timeout_s, "atomic": atomic}
+    if not (name is retry is timeout_s is atomic is undo is UNSET):
+        every = {"name": name, "retry": retry, "timeout_s": timeout_s, "atomic": atomic, "undo": undo}
         options, kwargs = told_apart(fn, args, kwargs, {key: value for key, value in every.items() if value is not UNSET})
     return _call(fn, args, kwargs, options)
 
@@ -199,13 +236,18 @@ class _StepCaller:
 
 
 def step_with(
-    *, name: str | None = None, retry: RetryPolicy | int | None = None, timeout_s: float | None = None, atomic: bool = False
+    *,
+    name: str | None = None,
+    retry: RetryPolicy | int | None = None,
+    timeout_s: float | None = None,
+    atomic: bool = False,
+    undo: Callable[..., Any] | None = None,
 ) -> _StepCaller:
     """Give a `step` with options, all of whose further arguments are the function's: `await step_with(retry=3)(send, name="anna")`.
 
     Options and errors are those of `step`. What it gives may be kept, and called any number of times.
     """
-    return _StepCaller(StepOptions.read({"name": name, "retry": retry, "timeout_s": timeout_s, "atomic": atomic}))
+    return _StepCaller(StepOptions.read({"name": name, "retry": retry, "timeout_s": timeout_s, "atomic": atomic, "undo": undo}))
 
 
 def sleep(seconds: float, *, name: str = "sleep") -> Coroutine[Any, Any, None]:
@@ -242,26 +284,43 @@ def wait_for_signal(
 
 @overload
 def run_workflow(
-    definition: CodeWorkflow[..., T], context: Mapping[str, Any] | None = None, *, name: str | None = None
+    definition: CodeWorkflow[..., T], context: Mapping[str, Any] | None = None, *, name: str | None = None, on_parent_end: str = ...
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def run_workflow(
-    definition: WorkflowDefinition, context: Mapping[str, Any] | None = None, *, name: str | None = None
+    definition: WorkflowDefinition, context: Mapping[str, Any] | None = None, *, name: str | None = None, on_parent_end: str = ...
 ) -> Coroutine[Any, Any, Any]: ...
 
 
 def run_workflow(
-    definition: WorkflowDefinition | CodeWorkflow, context: Mapping[str, Any] | None = None, *, name: str | None = None
+    definition: WorkflowDefinition | CodeWorkflow,
+    context: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+    on_parent_end: str = ON_PARENT_END[0],
 ) -> Coroutine[Any, Any, Any]:
     """Runs a definition, or a code-first workflow, as a run of its own, and gives its result.
 
+    Args:
+        definition: what to run.
+        context: values for the child run's context.
+        name: the step's name; the definition's by default.
+        on_parent_end: what becomes of a child run that has not ended when this run ends: `cancel` (its clean-up runs), `terminate` (its
+            clean-up is left out), or `abandon` (it goes on by itself).
+
     Raises:
         StepFailedError: it failed or was cancelled.
+        ConfigurationError: `on_parent_end` is none of these. Nothing has been appended.
     """
+    if on_parent_end not in ON_PARENT_END:
+        raise ConfigurationError(f"on_parent_end is one of {', '.join(ON_PARENT_END)}, not {on_parent_end!r}")
     chosen = definition if isinstance(definition, WorkflowDefinition) else definition.definition
     called = name or chosen.name
     given = dict(context or {})
-    return _run(_strand(called).call(called, "workflow"), lambda: SubWorkflowStep(name=called, definition=chosen, context=given))
+    return _run(
+        _strand(called).call(called, "workflow"),
+        lambda: SubWorkflowStep(name=called, definition=chosen, context=given, on_parent_end=on_parent_end),
+    )
 
 
 @overload
@@ -393,7 +452,15 @@ def _call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
             name=chosen, call=lambda: invoke(fn, *args, **kwargs), retry=options.retry, timeout_s=options.timeout_s, atomic=options.atomic
         )
 
-    return _run(_strand(chosen).call(chosen, "step"), make)
+    call = _strand(chosen).call(chosen, "step")
+    undo = options.undo
+    if undo is not None:
+        call.undoable = True
+        if call.strand.flow.undos is not None:
+            call.strand.flow.undos[call.address] = _CallStep(
+                name=f"undo {chosen}", call=lambda: invoke(undo, *args, **kwargs), retry=options.retry, timeout_s=options.timeout_s
+            )
+    return _run(call, make)
 
 
 def _run(call: Call, make: Callable[[], Step]) -> Coroutine[Any, Any, Any]:

@@ -52,12 +52,14 @@ class Flow:
         stopped: the request that has taken the run out of one of its calls; every later call is given the same.
         error: what the function of a run that is being cancelled has raised.
         cut_off_at: addresses of the calls at which strands were cut off, or names of strands.
+        undos: what undoes the calls, by their addresses; None while nothing is to be undone.
     """
 
-    def __init__(self, runner: Runner, *, cleans_up: bool = False) -> None:
+    def __init__(self, runner: Runner, *, cleans_up: bool = False, undos: dict[str, Step] | None = None) -> None:
         self.runner = runner
         self.run = runner.run
         self.cleans_up = cleans_up
+        self.undos = undos
         self.stopped: RunStopped | None = None
         self.strands: dict[str, Strand] = {}
         self.cut_off_at: list[str] = []
@@ -184,12 +186,13 @@ def _arguments(run: Workflow, function: Callable[..., Any]) -> dict[str, Any]:
     return arguments
 
 
-async def clean_up_flow(runner: Runner, functions: NamedCallables) -> None:
+async def clean_up_flow(runner: Runner, functions: NamedCallables, undos: dict[str, Step]) -> None:
     """Runs the function of a cancelled run once more, so that it can clean up; returns when it has.
 
     Args:
         runner: one that no request stops.
         functions: where the function is found.
+        undos: takes up what undoes the calls that the function makes, by their addresses.
 
     Raises:
         Lacking: nobody has registered the function in this process.
@@ -197,7 +200,7 @@ async def clean_up_flow(runner: Runner, functions: NamedCallables) -> None:
         HistoryMismatchError: the code contradicts what is on record.
     """
     _function_of(runner.run, functions)
-    flow = Flow(runner, cleans_up=True)
+    flow = Flow(runner, cleans_up=True, undos=undos)
     task = StepsTask(unclosed(_clean_up(flow, functions), None))
     try:
         await _end_cut_off(flow, task)

@@ -34,6 +34,7 @@ class StepOptions:
     retry: RetryPolicy | None = None
     timeout_s: float | None = None
     atomic: bool = False
+    undo: Callable[..., Any] | None = None
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> StepOptions:
@@ -48,11 +49,16 @@ class StepOptions:
         check_seconds("timeout_s", given.get("timeout_s"))
         if not isinstance(atomic, bool):
             raise ConfigurationError(f"atomic={shown(atomic)}: it is True or False")
-        try:
-            retry = RetryPolicy.read(given.get("retry"), "retry")
-        except DefinitionError as error:
-            raise ConfigurationError(f"retry={shown(given['retry'])}: {error}") from error
-        return cls(name=name, retry=retry, timeout_s=given.get("timeout_s"), atomic=atomic)
+        undo = given.get("undo")
+        if undo is not None and not callable(undo):
+            raise ConfigurationError(f"undo={shown(undo)}: it is a function, which is called with the arguments of the step")
+        retry = given.get("retry")
+        if not isinstance(retry, RetryPolicy):  # one that is there may have a predicate without a name: code gives it anew each time
+            try:
+                retry = RetryPolicy.read(retry, "retry")
+            except DefinitionError as error:
+                raise ConfigurationError(f"retry={shown(retry)}: {error}") from error
+        return cls(name=name, retry=retry, timeout_s=given.get("timeout_s"), atomic=atomic, undo=undo)
 
 
 NO_OPTIONS = StepOptions()

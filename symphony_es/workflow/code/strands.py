@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import ConfigurationError, HistoryMismatchError
+from symphony_es.workflow.definitions.definition import CLEANUP, UNDO
 from symphony_es.workflow.definitions.steps import id_from_name
 from symphony_es.workflow.engine.bodies import StepFailure
 from symphony_es.workflow.engine.retrying import PATCH
@@ -36,9 +37,10 @@ class Call:
 
     Attributes:
         cleans_up: whether the strand had been cut off by a cancellation when it made the call.
+        undoable: whether the call says how it is undone.
     """
 
-    __slots__ = ("address", "cleans_up", "place", "strand", "what")
+    __slots__ = ("address", "cleans_up", "place", "strand", "undoable", "what")
 
     def __init__(self, strand: Strand, place: int, address: str, what: str, cleans_up: bool) -> None:
         self.strand = strand
@@ -46,12 +48,15 @@ class Call:
         self.address = address
         self.what = what
         self.cleans_up = cleans_up
+        self.undoable = False
 
     def record(self) -> None:
         """Puts the call on record, with the patches decided before it; called with the start of its step."""
         for place, change_id in self.strand.take_patches(self.place):
             self.strand.note(place, [change_id, PATCH])
         self.strand.note(self.place, [self.address, self.what, *([CLEAN_UP] if self.cleans_up else [])])
+        if self.undoable and not self.strand.flow.run.undoable:
+            self.strand.flow.run.undoable = True
 
 
 class Group:
@@ -161,9 +166,11 @@ class Strand:
         """The strands of its next `gather`.
 
         Raises:
-            ConfigurationError: it comes from a task that the workflow did not start with `gather`.
+            ConfigurationError: it comes from a task that the workflow did not start with `gather`, or its name is taken.
         """
         self._check_task(name)
+        if name in (CLEANUP, UNDO) and not self.name:
+            raise ConfigurationError(f"gather(name={name!r}): that is what the addresses of clean-up steps begin with, take another name")
         self.last_group = Group(self._addresses.next(id_from_name(name)), self.made)
         return self.last_group
 

@@ -16,6 +16,7 @@ from symphony_es.errors import IllegalTransitionError, RunInterruptedError, Runs
 from symphony_es.workflow.engine.bodies import StepsTask
 from symphony_es.workflow.engine.drive import Drive, runs_around
 from symphony_es.workflow.engine.hooks import HookChain
+from symphony_es.workflow.engine.waits import Waits
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
@@ -57,6 +58,7 @@ class ActiveRuns:
         self._news = asyncio.Event()
         self._closings = 0
         self._held: set[str] = set()
+        self._waits = Waits()
 
     @property
     def ids(self) -> list[str]:
@@ -70,6 +72,10 @@ class ActiveRuns:
     def is_taken(self, run: Workflow) -> bool:
         """Whether a run executes here, or is about to."""
         return run.id in self._by_id or run.id in self._held
+
+    def is_part_of(self, run: Workflow) -> bool:
+        """Whether the running code belongs to something that a run waits for, or to the run: then it cannot wait for the run's task."""
+        return run.id in runs_around.get() or self._waits.circle(run.id) is not None
 
     def refuse(self, run: Workflow) -> None:
         """Does nothing where the run does not execute.
@@ -165,7 +171,8 @@ class ActiveRuns:
         """
         task = active.task
         try:
-            await asyncio.wait({task})
+            with self._waits.for_end_of(active.run.id):
+                await asyncio.wait({task})
         except asyncio.CancelledError:
             task.cancel()
             await asyncio.wait({task})
@@ -179,9 +186,15 @@ class ActiveRuns:
         """Waits until a run has one of some statuses and its task has ended, whoever brings it there.
 
         Raises:
+            DeadlockError: called from inside a run that this one waits for, or the run itself. At once.
             RunInterruptedError: it was interrupted, and nobody has taken it up again; or the Symphony was closed.
             EntityOutOfStepError: the log could not append. Any error that its task has died of is raised, whenever it is asked for.
         """
+        with self._waits.for_end_of(run.id):
+            await self.watch(run, statuses)
+
+    async def watch(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:
+        """The same for a caller that may do something else before the run's end; other errors are those of `wait_until`."""
         closings = self._closings
         while True:
             active, news = self._by_id.get(run.id), self._news

@@ -61,6 +61,7 @@ def check_error_classes(definition: WorkflowDefinition) -> None:
     policies = [("retry", definition.retry_policy)]
     for part, steps in (("steps", definition.plan), ("cleanup", definition.cleanup_plan)):
         policies += [(f"{part} {path}: retry", step.retry) for path, step in walk(steps)]
+    policies += [(f"steps {path}: undo.retry", step.retry) for path, step in definition.undo_plan.items()]
     for path, policy in policies:
         if policy is not None:
             check_error_names(policy.on, f"{path}.on")

@@ -22,14 +22,13 @@ from symphony_es.errors import (
 )
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
-from symphony_es.workflow.engine.cleaning import Cleaning
 from symphony_es.workflow.engine.control import RunControl, RunStopped
 from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK
 from symphony_es.workflow.engine.hooks import HookChain, Stage
 from symphony_es.workflow.engine.missing import digest_here
-from symphony_es.workflow.engine.reopening import forget_cancelled_children
 from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.engine.timeline import generations_of
+from symphony_es.workflow.runs.cleanup import has_cleanup
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.thawing import thaw
@@ -150,6 +149,8 @@ class Drive:
                 if self.run.cleanup is None:
                     self._forgive()
                 else:
+                    from symphony_es.workflow.engine.reopening import forget_cancelled_children  # as in `_clean_up`
+
                     forget_cancelled_children(self._symphony, self.run)
                 self.run.move("resume", self._clock.now())
         self._stage = "run_started" if first else "run_resumed"
@@ -200,6 +201,7 @@ class Drive:
     async def _go_through(self, steps: Coroutine[Any, Any, None]) -> None:
         """Runs the steps as a task of their own, which a cancellation or the deadline can end, and records what came of them."""
         failure: dict[str, Any] | None = None
+        reason = "failure"
         stopped = await self._watch(steps, self.run.deadline)
         run = self.run
         if isinstance(self.control.failure, StepFailure):
@@ -207,25 +209,31 @@ class Drive:
         if isinstance(stopped, StepFailure):
             failure = stopped.description
         elif stopped is not None and self.control.request == "deadline":
-            failure = describe_error(DeadlineExceededError(run.id, run.deadline), None)
-            await self._children.cancel_all(run)
+            failure, reason = describe_error(DeadlineExceededError(run.id, run.deadline), None), "deadline"
         runner = self._runner(self.control)
         if failure is None and stopped is None:
             failure = await self._complete(runner)
+        blocks = isinstance(stopped, StepFailure) and isinstance(stopped.error, HistoryMismatchError)
+        if failure is not None and not blocks:
+            await self._children.end_all(run)
         await self._world.claim(run)
         if run.status is WorkflowStatus.CANCELLING:
             return
         if failure is not None:
-            if isinstance(stopped, StepFailure) and isinstance(stopped.error, HistoryMismatchError):
+            if blocks:
                 return await self._block(runner, failure)
-            with self._world.recording("WorkflowFailed", entity=run):
+            cleans = reason in run.definition.cleanup_on and has_cleanup(run)
+            with self._world.recording("WorkflowCleanupBegun" if cleans else "WorkflowFailed", entity=run):
                 run.error = dict(failure)
                 for address in self._failed_beside:
                     if address in run.failures:
                         run.failures[address]["open"] = True
-                run.move("fail", self._clock.now())
+                if cleans:
+                    run.cleanup = {"ends": WorkflowStatus.FAILED.value}
+                run.move("clean_up" if cleans else "fail", self._clock.now())
             _log.warning("workflow_failed", run_id=run.id, step=failure["step"], error=f"{failure['type']}: {failure['message']}")
-            await self._tell(runner, "run_failed", failure)
+            if not cleans:
+                await self._tell(runner, "run_failed", failure)
         elif run.status is WorkflowStatus.PAUSED:
             await self._children.pause_all(run)
             await self._tell(runner, "run_paused")
@@ -282,7 +290,7 @@ class Drive:
         run = self.run
         template = run.definition.output
         task = asyncio.current_task()
-        await self._children.cancel_abandoned(run)
+        await self._children.end_all(run)
         try:
             value = self._value if template is None else self._rendered(template)
             await self._world.claim(run)
@@ -301,6 +309,8 @@ class Drive:
 
     async def _clean_up(self) -> None:
         """What a cancelled run does last; it ends as `Workflow.cleanup` says."""
+        from symphony_es.workflow.engine.cleaning import Cleaning  # few runs are cleaned up
+
         run = self.run
         cleaning = Cleaning(run, self._children, self._anew)
         self._steps, self._cleaning = None, True
@@ -312,7 +322,9 @@ class Drive:
         failure = cleaning.failure()
         fails = run.cleanup is not None and run.cleanup["ends"] == WorkflowStatus.FAILED
         with self._world.recording("WorkflowFailed" if fails else "WorkflowCancelled", entity=run):
-            if self._skips and not cleaning.skipped:  # the request came when nothing was left
+            if cleaning.contradicted:
+                run.cleanup = {**thaw(run.cleanup), "skipped": True}
+            elif self._skips and not cleaning.skipped:  # the request came when nothing was left
                 run.cleanup = {"ends": thaw(run.cleanup)["ends"]}
             if failure is not None and not fails:  # a failed run has the error that it failed with
                 run.error = dict(failure)

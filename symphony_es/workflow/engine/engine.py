@@ -19,7 +19,7 @@ from symphony_es.workflow.engine.missing import check_can_go_on, is_waiting_for_
 from symphony_es.workflow.engine.recovery import RecoverReport, Recovery
 from symphony_es.workflow.engine.requests import RunRequests
 from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.transitions import TAKEN_UP, WorkflowStatus
+from symphony_es.workflow.runs.transitions import TAKEN_UP, UNFINISHED
 
 __all__ = ["WorkflowEngine"]
 
@@ -182,11 +182,13 @@ class WorkflowEngine(RunRequests):
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _has_driver(self, run: Workflow) -> bool:
-        """Whether a run is taken up by the run that started it, and only by that one."""
+        """Whether a run is taken up by the run that started it: one that goes on, and still has it as its step's."""
         parent = self._symphony.world.find(run.parent) if run.parent is not None else None
         if is_waiting_for_classes(parent):
             return True
-        return isinstance(parent, Workflow) and parent.status not in (WorkflowStatus.COMPLETED, WorkflowStatus.CANCELLED)
+        if not isinstance(parent, Workflow) or parent.status not in UNFINISHED or run.parent_step in parent.outputs:
+            return False
+        return parent.children.get(run.parent_step or "") is run
 
     def _add(self, run: Workflow) -> None:
         self._symphony.world.add(run, event_name="WorkflowCreated")

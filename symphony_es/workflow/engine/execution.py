@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.workflow.runs.context import RunContext
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
+from symphony_es.workflow.runs.run import ON_PARENT_END
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
@@ -185,14 +186,21 @@ class StepExecution:
         """
         return await self.runner.take_signal(self.address, name, until)
 
-    async def run_workflow(self, definition: WorkflowDefinition, context: Mapping[str, Any]) -> Workflow:
+    async def run_workflow(
+        self, definition: WorkflowDefinition, context: Mapping[str, Any], *, on_parent_end: str = ON_PARENT_END[0]
+    ) -> Workflow:
         """Runs a definition as a run of its own, linked both ways, and waits for its end; after a crash it goes on with that run.
+
+        Args:
+            definition: what to run.
+            context: values for the child run's context.
+            on_parent_end: what becomes of a child run that has not ended when this run ends: `cancel`, `terminate` or `abandon`.
 
         Raises:
             RunFailedError: it failed; another attempt at the step resumes it.
             RunCancelledError: it was cancelled.
         """
-        return await self.runner.run_child(self, definition, context)
+        return await self.runner.run_child(self, definition, context, on_parent_end)
 
 
 def idempotency_key(run_id: str, address: str, generation: int) -> str:

@@ -105,6 +105,7 @@ class RunHandle(Generic[R_co]):
             NotRegisteredError, UnknownValueError: this process lacks what it needs; it keeps its status.
             EntityOutOfStepError: the log could not append; the cause says why. Whatever has stopped the run before its end is raised until
                 somebody takes the run up again, also to those who ask later.
+            DeadlockError: a step of this run, or of one that this run waits for, asks for it; at once, with the circle.
         """
         async with asyncio.timeout(timeout_s if timeout_s is not None else timeout):
             await self._engine.wait_until(self.run, _QUIET)
@@ -156,7 +157,7 @@ class RunHandle(Generic[R_co]):
     async def _news(self, head: int) -> None:
         """Returns when the log has grown beyond a position, or the run has ended."""
         grown = asyncio.ensure_future(self._symphony.log.wait_for(head + 1))
-        end = asyncio.ensure_future(self._engine.wait_until(self.run, _QUIET))
+        end = asyncio.ensure_future(self._engine.active.watch(self.run, _QUIET))
         try:
             await asyncio.wait({grown, end}, return_when=asyncio.FIRST_COMPLETED)
         finally:

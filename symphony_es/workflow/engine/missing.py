@@ -16,9 +16,9 @@ from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.errors import DefinitionError, NotRegisteredError, RunBlockedError, SymphonyError, UnknownValueError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.values import Tagged
-from symphony_es.workflow.definitions.nesting import walk
+from symphony_es.workflow.definitions.nesting import Paths, walk
 from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
-from symphony_es.workflow.runs.cleanup import CLEANUP
+from symphony_es.workflow.runs.cleanup import CLEANUP, UNDO, main_line
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import TAKEN_UP, WorkflowStatus
 
@@ -148,10 +148,12 @@ def _lacks(run: Workflow, symphony: Host) -> Iterator[SymphonyError]:
         _check_policy(definition.retry_policy, symphony)
     except NotRegisteredError as error:
         yield error
-    plan = () if run.status is WorkflowStatus.CANCELLING else definition.plan
-    for path, step in (*walk(plan), *walk(definition.cleanup_plan, f"{CLEANUP}/")):
+    cancelling = run.status is WorkflowStatus.CANCELLING
+    begun = Paths(definition.plan).of(main_line(run)) if cancelling and definition.undo_plan else set()
+    undos = [(f"{UNDO}/{path}", step) for path, step in definition.undo_plan.items() if path in begun]
+    for path, step in (*walk(() if cancelling else definition.plan), *undos, *walk(definition.cleanup_plan, f"{CLEANUP}/")):
         parts = path.split("/")
-        if "/".join(parts[: 2 if parts[0] == CLEANUP else 1]) in run.outputs:
+        if "/".join(parts[: {CLEANUP: 2, UNDO: len(parts)}.get(parts[0], 1)]) in run.outputs:
             continue
         for check in (partial(step.check, symphony), partial(_check_policy, step.retry, symphony)):
             try:

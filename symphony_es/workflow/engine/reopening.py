@@ -5,9 +5,9 @@ A clean-up step that has completed, and is not the one that is asked for, keeps 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from symphony_es.errors import ConfigurationError
 from symphony_es.workflow.engine.generations import prefixes
@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 __all__ = ["forget_cancelled_children", "retry_cleanup"]
 
 
-async def retry_cleanup(symphony: Host, run: Workflow, address: str, now: datetime, check: Callable[[], Any]) -> None:
-    """Drop a step of a run's clean-up and have the clean-up go on; the main line is left alone.
+async def retry_cleanup(symphony: Host, run: Workflow, address: str, now: datetime) -> None:
+    """Drop a step of a run's clean-up and have the clean-up go on; the main line is left alone. Nobody else drives the run meanwhile.
 
     Raises:
         ConfigurationError: the run has not begun such a step. Nothing has been appended.
-        IllegalTransitionError: the run executes. Nothing has been appended.
+        IllegalTransitionError: the run is not in a status in which it can clean up. Nothing has been appended.
     """
     world = symphony.world
     await world.claim(run)
-    check()
+    if run.status is not WorkflowStatus.CANCELLING:
+        run.check("clean_up")
     if address not in run.attempts:
         known = ", ".join([other for other in run.attempts if in_cleanup(other)][:50]) or "none"
         raise ConfigurationError(f"run {run.id} has not begun a clean-up step {address!r} (begun: {known})")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.errors import ConfigurationError, DefinitionChangedError, RunsInProgressError
 from symphony_es.events.values import copy_plain
+from symphony_es.threads import ThreadPool, current_pool
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.engine.active import INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
-from symphony_es.workflow.engine.children import GRACE_S, ChildRuns
-from symphony_es.workflow.engine.clock import Clock, SystemClock
+from symphony_es.workflow.engine.children import GRACE_S, PAUSED, ChildRuns
+from symphony_es.workflow.engine.clock import Clock, SteadyClock, SystemClock
 from symphony_es.workflow.engine.control import Request
 from symphony_es.workflow.engine.creation import DefinitionLike, as_definition, check_error_classes
 from symphony_es.workflow.engine.drive import Drive, runs_around
@@ -22,12 +23,11 @@ from symphony_es.workflow.engine.forking import fork_run
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain
 from symphony_es.workflow.engine.missing import check_can_go_on
-from symphony_es.workflow.engine.reopening import retry_cleanup
 from symphony_es.workflow.engine.retrying import take_back
+from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
 from symphony_es.workflow.runs.cleanup import in_cleanup
 from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -42,21 +42,37 @@ class RunRequests:
     Attributes:
         auto_checkpoint: the policy of calls with `auto_checkpoint=True`; assign another to tune all of them.
         hooks: called for every run, after the checkpointer, in this order.
-        clock: what timers, deadlines and delays go by.
+        threads: where plain functions of steps run; `threads.hung` names those that do not return.
         active: the runs that execute in this process.
         children: the child runs of steps.
     """
 
     def __init__(
-        self, symphony: Host, *, auto_checkpoint: AutoCheckpoint | None = None, hooks: Iterable[Any] = (), clock: Clock | None = None
+        self,
+        symphony: Host,
+        *,
+        auto_checkpoint: AutoCheckpoint | None = None,
+        hooks: Iterable[Any] = (),
+        clock: Clock | None = None,
+        threads: ThreadPool | None = None,
     ) -> None:
         self.auto_checkpoint = auto_checkpoint or AutoCheckpoint()
         self.hooks: list[Any] = list(hooks)
-        self.clock: Clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
+        self.threads = threads or ThreadPool()
         self.active = ActiveRuns()
         self.children = ChildRuns(self, symphony)
         self._symphony = symphony
         self._turns = Turns()
+
+    @property
+    def clock(self) -> Clock:
+        """What timers, deadlines and delays go by; one that is assigned goes on from where it was when it is set back."""
+        return self._clock
+
+    @clock.setter
+    def clock(self, clock: Clock) -> None:
+        self._clock = clock if isinstance(clock, SystemClock | SteadyClock) else SteadyClock(clock)
 
     def handle(self, run: Workflow) -> RunHandle:
         """A handle of a run: its status, its end, its events, and the requests to it."""
@@ -98,8 +114,8 @@ class RunRequests:
         active = self.active.get(run)
         if active is not None and run.status is WorkflowStatus.PAUSED:
             plain = definition is None and not hooks and deadline_s is None and auto_checkpoint is True
-            if plain and await self._go_on(run, active):
-                return run if run.id in runs_around.get() else await self.active.join(active)
+            if plain and await self.go_on(run, active):
+                return run if self.active.is_part_of(run) else await self.active.join(active)
             await self._stopped(run)  # what the call changes is for the run that has stopped
             run.check("resume")
         if definition is not None:
@@ -116,23 +132,34 @@ class RunRequests:
         Raises:
             IllegalTransitionError: the run is not running. Nothing has been appended.
         """
-        run.check("pause")
-        await self._record(run, "WorkflowPaused", lambda: run.move("pause", self.clock.now()), lambda: run.check("pause"), ask="pause")
+        await self._pause(run, None)
+
+    async def pause_with_parent(self, run: Workflow) -> None:
+        """Pause a child run because its parent is paused; it goes on with its parent. See `pause`."""
+        await self._pause(run, PAUSED)
+
+    async def _pause(self, run: Workflow, with_parent: str | None) -> None:
+        await pause_run(self, self._symphony, run, with_parent)
         await self.children.pause_all(run)
 
     async def _stopped(self, run: Workflow) -> None:
         """Waits until a run that has been asked to pause has stopped; not from inside of it."""
         active = self.active.get(run)
-        if active is not None and run.status is WorkflowStatus.PAUSED and run.id not in runs_around.get():
+        if active is not None and run.status is WorkflowStatus.PAUSED and not self.active.is_part_of(run):
             await self.active.ended(active)
 
-    async def _go_on(self, run: Workflow, active: ActiveRun) -> bool:
-        """Takes a request to pause back; False where the run has stopped meanwhile, or something else was asked of it."""
+    async def go_on(self, run: Workflow, active: ActiveRun) -> bool:
+        """Takes a request to pause back; False where the run has stopped meanwhile, or something else was asked of it.
+
+        Args:
+            run: the run.
+            active: its execution, which has been asked to pause.
+        """
 
         def still() -> bool:
             return run.status is WorkflowStatus.PAUSED and not active.task.done()
 
-        return await self._record(run, "WorkflowResumed", lambda: run.move("resume", self.clock.now()), still, ask="go_on")
+        return await self.record(run, "WorkflowResumed", lambda: run.move("resume", self.clock.now()), still, ask="go_on")
 
     async def cancel(self, run: Workflow, *, grace_s: float = GRACE_S, cleanup: bool = True) -> None:
         """Cancels a run and its child runs, then runs its clean-up steps. It is cancelled when this returns.
@@ -153,7 +180,14 @@ class RunRequests:
             RunsInProgressError: a step did not stop within 30 s after it was cancelled.
             RunInterruptedError, EntityOutOfStepError: the run was interrupted meanwhile, or the log could not append.
         """
-        await self._request_cancel(run, cleanup=cleanup)
+        await self._cancel(run, grace_s, cleanup=cleanup)
+
+    async def cancel_with_parent(self, run: Workflow, *, grace_s: float = GRACE_S, cleanup: bool = True) -> None:
+        """Cancel a child run because its parent ends or is taken back. See `cancel`."""
+        await self._cancel(run, grace_s, cleanup=cleanup, with_parent=True)
+
+    async def _cancel(self, run: Workflow, grace_s: float, *, cleanup: bool, with_parent: bool = False) -> None:
+        await request_cancel(self, run, cleanup=cleanup, with_parent=with_parent)
         while run.status is WorkflowStatus.CANCELLING or self.active.get(run) is not None:
             active = self.active.get(run)
             if active is None:  # nothing drives it, or what did had looked at its status for the last time
@@ -168,28 +202,20 @@ class RunRequests:
             if run.status is not WorkflowStatus.CANCELLING:
                 return
 
-    async def _request_cancel(self, run: Workflow, *, cleanup: bool) -> None:
-        """Puts the request on record, unless the run is being cancelled in this way already."""
-        ends = {"ends": WorkflowStatus.CANCELLED.value, **({} if cleanup else {"skipped": True})}
+    async def undo(self, run: Workflow) -> None:
+        """Undo a run that has completed, because the run that started it is cleaned up: it is cancelled then.
+
+        Raises:
+            IllegalTransitionError: it has not completed. Nothing has been appended.
+            RunInterruptedError, EntityOutOfStepError: as for `cancel`.
+        """
 
         def begin() -> None:
-            run.move("cancel", self.clock.now())
-            run.cleanup = ends
+            run.move("clean_up", self.clock.now())
+            run.cleanup = {"ends": WorkflowStatus.CANCELLED.value}
 
-        def change() -> None:
-            run.cleanup = {**thaw(run.cleanup), **ends}
-
-        def check() -> None:
-            if run.status is not WorkflowStatus.CANCELLING:  # it has ended by now
-                run.check("cancel")
-
-        if run.status is not WorkflowStatus.CANCELLING:
-            run.check("cancel")
-            await self._record(run, "WorkflowCancelRequested", begin, lambda: run.check("cancel"), ask="cancel")
-        elif not cleanup and run.cleanup is not None and not run.cleanup.get("skipped"):
-            await self._record(run, "WorkflowCleanupSkipped", change, check, ask="cancel")
-        elif run.cleanup is not None and run.cleanup["ends"] != ends["ends"]:  # it cleans up because it has failed
-            await self._record(run, "WorkflowCancelRequested", change, check)
+        await self.record(run, "WorkflowCleanupBegun", begin, lambda: run.check("clean_up"))
+        await self.cancel(run)
 
     @staticmethod
     async def _stop_steps(active: ActiveRun, grace_s: float, *, cleanup: bool) -> None:
@@ -230,7 +256,7 @@ class RunRequests:
                 run.signal_ids[signal_id] = name
 
         said = {"name": name} if signal_id is None else {"name": name, "id": signal_id}
-        if not is_new() or not await self._record(run, "WorkflowSignalReceived", receive, is_new, data=said):
+        if not is_new() or not await self.record(run, "WorkflowSignalReceived", receive, is_new, data=said):
             await self._symphony.world.flush(run)  # the first one may have been sent a moment ago
 
     async def retry_from(
@@ -274,13 +300,13 @@ class RunRequests:
         return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
 
     async def _retry_cleanup(self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint, hooks: Sequence[Any]) -> Workflow:
-        def check() -> None:
-            if run.status is not WorkflowStatus.CANCELLING:
-                run.check("retry")
-            self.active.refuse(run)
+        from symphony_es.workflow.engine.reopening import retry_cleanup  # few clean-ups are tried again
 
-        await retry_cleanup(self._symphony, run, step, self.clock.now(), check)
-        return await self.active.join(self.active.get(run) or self.launch(run, self.chain(auto_checkpoint, hooks)))
+        if run.status is not WorkflowStatus.CANCELLING:
+            run.check("retry")
+        with self.active.hold(run):
+            await retry_cleanup(self._symphony, run, step, self.clock.now())
+        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks)))
 
     async def fork(
         self,
@@ -346,7 +372,11 @@ class RunRequests:
     def launch(self, run: Workflow, hooks: HookChain, prepare: Callable[[], None] = lambda: None, *, awaited: bool = True) -> ActiveRun:
         """Begins to drive a run; see `ActiveRuns.launch`."""
         drive = Drive(self._symphony, run, hooks, self._turns, self.clock, self.children)
-        return self.active.launch(drive, hooks, prepare, awaited=awaited)
+        token = current_pool.set(self.threads)  # the run's task takes it along
+        try:
+            return self.active.launch(drive, hooks, prepare, awaited=awaited)
+        finally:
+            current_pool.reset(token)
 
     def chain(self, auto_checkpoint: bool | AutoCheckpoint, hooks: Sequence[Any]) -> HookChain:
         """The hooks of a run: the checkpointer, the engine's own, then those of the call."""
@@ -362,7 +392,7 @@ class RunRequests:
             with self._symphony.world.recording("WorkflowDeadlineSet"):
                 run.deadline = self.clock.now() + timedelta(seconds=deadline_s)
 
-    async def _record(
+    async def record(
         self,
         run: Workflow,
         event_name: str,
@@ -390,7 +420,7 @@ class RunRequests:
         if ask is not None and current_scope.get() is not None:
             token = current_scope.set(None)
             try:
-                return await self._record(run, event_name, change, check, data=data, ask=ask)
+                return await self.record(run, event_name, change, check, data=data, ask=ask)
             finally:
                 current_scope.reset(token)
         await world.claim(run)
@@ -421,4 +451,4 @@ class RunRequests:
             run.name = definition.name
             run._definition = definition
 
-        await self._record(run, "WorkflowDefinitionChanged", change, lambda: self.active.refuse(run), data=found.to_dict())
+        await self.record(run, "WorkflowDefinitionChanged", change, lambda: self.active.refuse(run), data=found.to_dict())

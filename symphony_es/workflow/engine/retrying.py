@@ -12,6 +12,7 @@ from symphony_es.workflow.definitions.nesting import step_at
 from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.engine.past import Past, address_of, past_before_step
 from symphony_es.workflow.engine.timeline import RETRY_EVENT
+from symphony_es.workflow.runs.cleanup import undone
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import WorkflowStatus
@@ -41,8 +42,10 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, chi
     past = await past_before_step(symphony, run, step)
     address = address_of(run, step)
     dropped = [other for other in past.begun_since if not _beside(run, address, other)]
+    again = [other for other in undone(run) if other in run.attempts and other not in dropped]
+    dropped += again  # what was undone holds no longer, wherever it stands
     await children.end_dropped(run, dropped)
-    around = [prefix for prefix in prefixes(address) if prefix in run.attempts]
+    around = [prefix for below in (address, *again) for prefix in prefixes(below) if prefix in run.attempts]
     world = symphony.world
     await world.claim(run)
     if run.status is not status:

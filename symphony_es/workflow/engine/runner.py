@@ -30,14 +30,15 @@ from symphony_es.errors import (
     UnknownValueError,
 )
 from symphony_es.events.identifiers import entity_key
+from symphony_es.threads import TimeLimit, current_limit, current_step
 from symphony_es.workflow.definitions.error_rules import related_errors
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, is_failure, run_body
 from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
 from symphony_es.workflow.engine.generations import Generations
 from symphony_es.workflow.engine.hooks import HookChain, RunMoment, Stage
-from symphony_es.workflow.engine.retries import next_attempt_at
-from symphony_es.workflow.runs.context import RunContext
+from symphony_es.workflow.runs.cleanup import UNDO
+from symphony_es.workflow.runs.context import RunContext, UndoneStep
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.thawing import thaw
@@ -180,6 +181,7 @@ class Runner:
         run, world = self.run, self._world
         # What nested steps record is of their own attempts.
         attempt = None if step.reentrant else started.attempt
+        current_step.set(f"{run.id}:{address}")
         token = attribute(step=address, attempt=attempt, cause=started.event_id)
         try:
             if step.atomic:
@@ -199,6 +201,8 @@ class Runner:
     def _execution(self, address: str, frame: Frame, started: _Started) -> StepExecution:
         key = idempotency_key(self.run.id, address, self.generations.of(address))
         context = RunContext(self.symphony, frame, address, started.attempt, key, lambda: self.control.ending)
+        if address.startswith(f"{UNDO}/"):
+            context.undoes = self._undone(address[len(UNDO) + 1 :])
         return StepExecution(
             symphony=self.symphony, run=self.run, address=address, attempt=started.attempt, context=context, frame=frame, runner=self
         )
@@ -232,6 +236,15 @@ class Runner:
             record is not None and record.key != self._key and record.key not in claimed for record in records
         )
 
+    def _undone(self, address: str) -> UndoneStep:
+        run = self.run
+        return UndoneStep(
+            address=address,
+            status=run.step_status(address),
+            output=thaw(run.outputs.get(address)),
+            idempotency_key=idempotency_key(run.id, address, self.generations.of(address)),
+        )
+
     async def _body(self, step: Step, execution: StepExecution) -> Any:
         timeout_s = step.timeout_s
         if timeout_s is None and not step.reentrant:
@@ -241,11 +254,15 @@ class Runner:
         limit = asyncio.timeout(timeout_s)
         try:
             async with limit:
+                if not step.reentrant:  # what waits for a thread has not begun
+                    current_limit.set(TimeLimit(limit))
                 return await run_body(step.perform, execution)
         except TimeoutError as error:
             if not limit.expired():
                 raise
             raise StepTimeoutError(execution.address, timeout_s) from error
+        finally:
+            current_limit.set(None)
 
     def _complete(self, step: Step, execution: StepExecution, output: Any) -> None:
         attempt = execution.attempt if execution.attempt > 1 else None
@@ -267,6 +284,8 @@ class Runner:
         before = self.run.failures.get(address)
         limit = policy.max_attempts if policy is not None else 1
         count = 1 if before is None or before["count"] >= limit else before["count"] + 1
+        from symphony_es.workflow.engine.retries import next_attempt_at  # most steps do not fail
+
         retry_at = await next_attempt_at(policy, cause, count, self.clock.now(), self.symphony.functions)
         description = describe_error(error, address) if inner is None else inner.description
         data = description if inner is None else {key: description[key] for key in ("type", "message", "step")}
@@ -363,10 +382,12 @@ class Runner:
             await self._world.flush(run)
             await self.control.wait_for_news(news, until)
 
-    async def run_child(self, execution: StepExecution, definition: WorkflowDefinition, context: Mapping[str, Any]) -> Workflow:
+    async def run_child(
+        self, execution: StepExecution, definition: WorkflowDefinition, context: Mapping[str, Any], on_parent_end: str
+    ) -> Workflow:
         """See `StepExecution.run_workflow`."""
         try:
-            child = await self._children.run(self.run, execution.address, execution.unique_id, definition, context, self.control)
+            child = await self._children.run(execution, definition, context, on_parent_end, self.control)
         except (NotRegisteredError, UnknownValueError) as error:
             raise Lacking(error) from error
         if child.status == "blocked":

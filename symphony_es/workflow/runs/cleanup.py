@@ -9,18 +9,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.workflow.definitions.definition import CLEANUP, UNDO
+from symphony_es.workflow.definitions.nesting import Paths
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 
 if TYPE_CHECKING:
     from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["CLEANUP", "UNDO", "failed_for_good", "has_cleanup", "in_cleanup", "is_open", "own_children", "reopen", "unfinished"]
-
-CLEANUP = "cleanup"
-"""What the addresses of clean-up steps begin with."""
-
-UNDO = "undo"
-"""What the addresses of steps begin with that undo other steps."""
+__all__ = [
+    "CLEANUP",
+    "UNDO",
+    "cleaned_with",
+    "failed_for_good",
+    "has_cleanup",
+    "has_undo",
+    "in_cleanup",
+    "is_open",
+    "is_root",
+    "main_line",
+    "own_children",
+    "reopen",
+    "undone",
+    "unfinished",
+]
 
 _PREFIXES = (f"{CLEANUP}/", f"{UNDO}/")
 _OVER = (WorkflowStatus.CANCELLED, WorkflowStatus.FAILED)
@@ -39,7 +50,7 @@ def failed_for_good(run: Workflow, address: str) -> bool:
 
 def unfinished(run: Workflow) -> list[str]:
     """Return the addresses of the clean-up steps that have begun and not completed."""
-    found = [address for address in run.attempts if _is_root(address) and address not in run.outputs]
+    found = [address for address in run.attempts if is_root(address) and address not in run.outputs]
     failed = _failed_in_code(run)
     return found if failed is None else [*found, failed]
 
@@ -53,8 +64,8 @@ def _failed_in_code(run: Workflow) -> str | None:
     return step if any(call[0] == step and len(call) > 2 for call in calls.values()) else None
 
 
-def _is_root(address: str) -> bool:
-    """Whether it is of a clean-up step itself, not of a step inside of one, whose failure may have been dealt with."""
+def is_root(address: str) -> bool:
+    """Return whether an address is of a clean-up step itself, not of a step inside of one, whose failure may have been dealt with."""
     return address.startswith(f"{UNDO}/") or (address.startswith(f"{CLEANUP}/") and address.count("/") == 1)
 
 
@@ -62,13 +73,36 @@ def is_open(run: Workflow) -> bool:
     """Return whether a run has ended without all of its clean-up, or a child run of it has: then a `resume` goes on with it."""
     if run.cleanup is None or run.status not in _OVER:
         return False
-    return bool(run.cleanup.get("skipped")) or bool(unfinished(run)) or any(is_open(child) for child in own_children(run))
+    return bool(run.cleanup.get("skipped")) or bool(unfinished(run)) or any(is_open(child) for child in cleaned_with(run))
+
+
+def has_undo(run: Workflow) -> bool:
+    """Return whether a run has begun a step that has an undo, in itself or in a child run that has completed."""
+    if run.definition.code is not None:
+        own = run.undoable
+    else:
+        undos = run.definition.undo_plan
+        own = bool(undos) and not undos.keys().isdisjoint(Paths(run.definition.plan).of(main_line(run)))
+    return own or any(child.status is WorkflowStatus.COMPLETED and has_undo(child) for child in own_children(run))
 
 
 def has_cleanup(run: Workflow) -> bool:
     """Return whether a run that has begun, and is not cleaned up, leaves something to clean up, in itself or in a child run of it."""
-    own = run.cleanup is None and bool(run.definition.cleanup_plan) and run.started_at is not None
-    return own or any(child.status is WorkflowStatus.FAILED and has_cleanup(child) for child in own_children(run))
+    own = run.cleanup is None and run.started_at is not None and (bool(run.definition.cleanup_plan) or has_undo(run))
+    return own or any(child.status is WorkflowStatus.FAILED and has_cleanup(child) for child in cleaned_with(run))
+
+
+def main_line(run: Workflow) -> list[str]:
+    """Return the addresses of the steps of the main line that have begun."""
+    return [address for address in run.attempts if not in_cleanup(address)]
+
+
+def undone(run: Workflow) -> list[str]:
+    """Return the addresses of the steps of the main line that hold no longer: they, or the child runs that they began, have been undone."""
+    ours = [address[len(UNDO) + 1 :] for address in run.attempts if address.startswith(f"{UNDO}/")]
+    ended = {id(child) for child in own_children(run) if child.cleanup is not None}
+    theirs = [address for address, child in run.children.items() if address in run.outputs and id(child) in ended]
+    return list(dict.fromkeys([*ours, *theirs]))
 
 
 def own_children(run: Workflow) -> list[Workflow]:
@@ -76,6 +110,11 @@ def own_children(run: Workflow) -> list[Workflow]:
     kind = type(run)
     children = ((address, child) for address, child in run.children.items() if not in_cleanup(address))
     return [child for _, child in children if isinstance(child, kind) and child.parent is run]
+
+
+def cleaned_with(run: Workflow) -> list[Workflow]:
+    """Return the child runs whose clean-up is part of a run's: those that its end cancels, not those that it cuts off or lets go."""
+    return [child for child in own_children(run) if child.on_parent_end in (None, "cancel")]
 
 
 def reopen(run: Workflow) -> None:

@@ -9,6 +9,7 @@ however long the list is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +29,28 @@ if TYPE_CHECKING:
     from symphony_es.workflow.runs.outputs import Frame
     from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["RunContext", "keep_arguments"]
+__all__ = ["RunContext", "UndoneStep", "keep_arguments"]
 
 _REMOVED = object()
 _UNREAD = object()
 _CONTAINERS = (list, dict, set)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndoneStep:
+    """What an undo knows of the step that it undoes.
+
+    Attributes:
+        address: of that step.
+        status: `completed`; `failed`; or `running`, where it was cut off. What has not completed may have done its work all the same.
+        output: what it gave, a copy; None where it has not completed.
+        idempotency_key: the one that it was called with.
+    """
+
+    address: str
+    status: str
+    output: Any
+    idempotency_key: str
 
 
 class RunContext(MutableMapping[str, Any]):
@@ -49,8 +67,11 @@ class RunContext(MutableMapping[str, Any]):
         step: address of the step.
         attempt: number of this attempt, from 1.
         idempotency_key: the same for every attempt after a crash: hand it to whatever has side effects.
+        undoes: in an undo, the step that is undone; else None.
         symphony: the Symphony, for its agents, tasks and entities.
     """
+
+    undoes: UndoneStep | None = None
 
     def __init__(
         self,

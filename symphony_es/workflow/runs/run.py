@@ -25,7 +25,11 @@ from symphony_es.workflow.runs.transitions import ENDED, Request, WorkflowStatus
 __all__ = ["Workflow", "WorkflowStatus", "describe_error"]
 
 
-CLEANED_UP = "its clean-up has run: retry_from(run, step) does its steps again, from the first one that was undone on"
+CLEANED_UP = "its clean-up has run: retry_from(run, step) goes on from a step, and does those again that were undone"
+
+
+ON_PARENT_END = ("cancel", "terminate", "abandon")
+"""What becomes of a child run that has not ended when its parent ends; the first one by default."""
 
 
 @entity(type="Workflow")
@@ -51,9 +55,13 @@ class Workflow:
         signal_ids: names of the signals that have come with an id, by id.
         calls: of a code-first workflow, the calls made so far by strand; see `workflow/code/`.
         children: by step address, the runs that it started.
+        undoable: of a code-first run, whether it has begun a step that has an undo.
         cleanup: of a run whose clean-up has begun `{"ends": the status it ends with}`, and `"skipped": True` where the rest is left for
             later; else None.
         parent: the run that started it, or None; `parent_step` is the address there.
+        on_parent_end: of a child run, one of `ON_PARENT_END`; else None.
+        with_parent: what has happened to a child run because it happened to its parent: `paused`, `cancelled`, or `abandoned` when the
+            parent ended; None where nothing has, or it was asked for by itself.
         forked_from: of a fork `{"run", "position", "step"}`, else None.
         deadline: when it fails by itself, UTC, or None.
         returned: what its definition's `output`, or its function, gave at its end; see `result`.
@@ -81,9 +89,12 @@ class Workflow:
     calls: dict[str, dict[str, Any]] = field(default_factory=dict)
     arguments: dict[str, Any] | None = None
     children: dict[str, Any] = field(default_factory=dict)
+    undoable: bool = False
     cleanup: dict[str, Any] | None = None
     parent: Any = None
     parent_step: str | None = None
+    on_parent_end: str | None = None
+    with_parent: str | None = None
     forked_from: dict[str, Any] | None = None
     deadline: datetime | None = None
     returned: Any = None
@@ -208,6 +219,8 @@ class Workflow:
             self.error = None
         if self.cleanup is not None:
             self.cleanup = None
+        if self.with_parent is not None:
+            self.with_parent = None
 
     def reopen_cleanup(self) -> None:
         """What failed in the clean-up, or was left out of it, is tried again."""
