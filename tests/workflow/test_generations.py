@@ -390,7 +390,7 @@ class Plain:
         elif event.name == RETRY_EVENT:
             lost = set(event.data["dropped"])
             begun = {each: at for each, at in begun.items() if each not in lost}
-            above = {each for each in completed if event.data["step"].startswith(f"{each}/")}
+            above = {each for each in completed if any(other.startswith(f"{each}/") for other in lost)}
             completed = {each: at for each, at in completed.items() if each not in lost | above}
         elif event.name == REWIND_EVENT:
             then = self.at[event.data["to"]]

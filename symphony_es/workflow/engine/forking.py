@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.errors import ConfigurationError
-from symphony_es.workflow.engine.past import past_at, past_before_step
+from symphony_es.workflow.engine.past import aside, past_at, past_before_step
 from symphony_es.workflow.engine.timeline import FORK_EVENT
 from symphony_es.workflow.runs.cleanup import in_cleanup
 from symphony_es.workflow.runs.run import Workflow
@@ -33,23 +33,28 @@ async def fork_run(
             "or do the clean-up again with retry_from"
         )
     past = await (past_at(symphony, run, at) if isinstance(at, int) else past_before_step(symphony, run, at))
-    state = made_of(symphony.world.revived(past.state), symphony.world.types)
     step = None if isinstance(at, int) else at
-    completed = state["outputs"]
     limit_s = run.definition.deadline_s
-    made = Workflow(
-        id=run_id,
-        name=state["name"],
-        context={**thaw(state["context"]), **changes},
-        children={address: child for address, child in state.get("children", {}).items() if address in completed},
-        forked_from={"run": run, "position": past.position, "step": step},
-        created_at=now,
-        deadline=None if limit_s is None else now + timedelta(seconds=limit_s),
-        metadata=dict(metadata),
-        **{name: thaw(state[name]) for name in _SHARED if name in state},
-    )
     said = {"run_id": run.id, "position": past.position, "step": step, "changed": sorted(changes)}
-    with symphony.world.recording(FORK_EVENT):
-        symphony.world.add(made, event_name=FORK_EVENT, data=said)
+
+    def add() -> Workflow:
+        state = made_of(symphony.world.revived(past.state), symphony.world.types)
+        completed = state["outputs"]
+        made = Workflow(
+            id=run_id,
+            name=state["name"],
+            context={**thaw(state["context"]), **changes},
+            children={address: child for address, child in state.get("children", {}).items() if address in completed},
+            forked_from={"run": run, "position": past.position, "step": step},
+            created_at=now,
+            deadline=None if limit_s is None else now + timedelta(seconds=limit_s),
+            metadata=dict(metadata),
+            **{name: thaw(state[name]) for name in _SHARED if name in state},
+        )
+        with symphony.world.recording(FORK_EVENT):
+            symphony.world.add(made, event_name=FORK_EVENT, data=said)
+        return made
+
+    made = await aside(add, len(past.state["attempts"]))
     await symphony.world.flush(made)
     return made

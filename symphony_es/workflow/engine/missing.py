@@ -18,6 +18,7 @@ from symphony_es.events.identifiers import entity_key
 from symphony_es.events.values import Tagged
 from symphony_es.workflow.definitions.nesting import Paths, walk
 from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
+from symphony_es.workflow.kinds.task import TaskStep
 from symphony_es.workflow.runs.cleanup import CLEANUP, UNDO, main_line
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import TAKEN_UP, WorkflowStatus
@@ -160,6 +161,8 @@ def _lacks(run: Workflow, symphony: Host) -> Iterator[SymphonyError]:
                 check()
             except NotRegisteredError as error:
                 yield error
+        if isinstance(step, TaskStep):
+            yield from _lacks_model(step, symphony)
         if isinstance(step, SubWorkflowStep) and step.workflow_id is not None:
             yield from _lacks_definition(step.workflow_id, symphony)
 
@@ -167,6 +170,17 @@ def _lacks(run: Workflow, symphony: Host) -> Iterator[SymphonyError]:
 def _check_policy(policy: RetryPolicy | None, symphony: Host) -> None:
     if policy is not None:
         policy.check(symphony.functions)
+
+
+def _lacks_model(step: TaskStep, symphony: Host) -> Iterator[SymphonyError]:
+    """The model client that a step or its agent names; a step of a new run that finds none has failed, as it may be made meanwhile."""
+    agent = symphony.world.find(entity_key("Agent", step.agent_id)) if step.agent_id and "{" not in step.agent_id else None
+    name = step.model or getattr(agent, "model", None)
+    if isinstance(name, str) and name not in symphony.models:
+        try:
+            symphony.models.get(name)
+        except NotRegisteredError as error:
+            yield error
 
 
 def _lacks_definition(workflow_id: str, symphony: Host) -> Iterator[SymphonyError]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from symphony_es.errors import ConfigurationError, PositionInsideTransactionError, PositionNotFoundError
 from symphony_es.workflow.engine.timeline import read_timeline
@@ -11,7 +13,24 @@ from symphony_es.workflow.runs.run import Workflow
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
-__all__ = ["Past", "address_of", "past_at", "past_before_step"]
+__all__ = ["Past", "address_of", "aside", "past_at", "past_before_step"]
+
+T = TypeVar("T")
+AT_ONCE = 500
+"""What is done for so many steps holds the event loop for some milliseconds; for more, it is done in a thread."""
+
+
+async def aside(work: Callable[[], T], steps: int) -> T:
+    """Do something that costs what so many steps cost, without holding the event loop for long; a cancellation takes effect afterwards."""
+    if steps <= AT_ONCE:
+        return work()
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        task.result()
+        raise
 
 
 class Past:

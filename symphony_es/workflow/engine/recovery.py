@@ -68,7 +68,9 @@ class Recovery:
         unfinished = [
             key
             for key, state in states.items()
-            if key.startswith("Workflow:") and isinstance(status := (state.data or {}).get("status"), Tagged) and status.data in wanted
+            if key.startswith("Workflow:")
+            and isinstance(status := (state.data or {}).get("status"), Tagged)
+            and (status.data in wanted or (state.data or {}).get("untold"))
         ]
         await self._load([key for key in unfinished if key not in world.records])
         named = {key for run in map(self._symphony.world.find, unfinished) if isinstance(run, Workflow) for key in _named_by(run)}

@@ -8,12 +8,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.transactions import current_scope
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, DefinitionChangedError, RunsInProgressError
 from symphony_es.events.values import copy_plain
 from symphony_es.threads import ThreadPool, current_pool
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.engine.active import INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
-from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
+from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, policy_of
 from symphony_es.workflow.engine.children import GRACE_S, PAUSED, ChildRuns
 from symphony_es.workflow.engine.clock import Clock, SteadyClock, SystemClock
 from symphony_es.workflow.engine.control import Request
@@ -21,7 +22,7 @@ from symphony_es.workflow.engine.creation import DefinitionLike, as_definition, 
 from symphony_es.workflow.engine.drive import Drive, runs_around
 from symphony_es.workflow.engine.forking import fork_run
 from symphony_es.workflow.engine.handle import RunHandle
-from symphony_es.workflow.engine.hooks import HookChain
+from symphony_es.workflow.engine.hooks import HookChain, name_of
 from symphony_es.workflow.engine.missing import check_can_go_on
 from symphony_es.workflow.engine.retrying import take_back
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
 __all__ = ["RunRequests"]
+
+_log = get_logger(__name__)
 
 
 class RunRequests:
@@ -64,6 +67,7 @@ class RunRequests:
         self.children = ChildRuns(self, symphony)
         self._symphony = symphony
         self._turns = Turns()
+        self._hooks_behind: set[asyncio.Task[Any]] = set()
 
     @property
     def clock(self) -> Clock:
@@ -81,7 +85,7 @@ class RunRequests:
     async def resume(
         self,
         run: Workflow,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         definition: DefinitionLike | None = None,
         force: bool = False,
@@ -95,7 +99,7 @@ class RunRequests:
 
         Args:
             run: the run.
-            auto_checkpoint: True, False, or a policy for this run.
+            auto_checkpoint: True, False, or a policy for this run; what the run began with when left out.
             definition: goes on with this definition in place of its own; its steps are mapped to the old ones by their ids. See
                 docs/living-with-code-changes.md.
             force: take that definition also where the run's history contradicts it.
@@ -121,7 +125,9 @@ class RunRequests:
         if definition is not None:
             await self._change_definition(run, as_definition(definition), force=force)
         check_can_go_on(run, self._symphony)
-        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
+        return await self.active.join(
+            self.launch(run, self.chain(auto_checkpoint, hooks, run), lambda: self._set_deadline(run, deadline_s))
+        )
 
     async def pause(self, run: Workflow) -> None:
         """Pauses a run: steps under way come to their end, no other begins. The request is durable when this returns.
@@ -191,7 +197,7 @@ class RunRequests:
         while run.status is WorkflowStatus.CANCELLING or self.active.get(run) is not None:
             active = self.active.get(run)
             if active is None:  # nothing drives it, or what did had looked at its status for the last time
-                await self.active.join(self.launch(run, self.chain(True, ())))
+                await self.active.join(self.launch(run, self.chain(None, (), run)))
                 return
             if run.id in runs_around.get():
                 return
@@ -263,7 +269,7 @@ class RunRequests:
         self,
         run: Workflow,
         step: str,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         deadline_s: float | None = None,
@@ -280,7 +286,7 @@ class RunRequests:
         Args:
             run: failed, paused, completed, cancelled or interrupted.
             step: address of a step that has begun, or the name or id of one of the definition's first level.
-            auto_checkpoint: True, False, or a policy for this run.
+            auto_checkpoint: True, False, or a policy for this run; what the run began with when left out.
             hooks: called after the engine's own.
             deadline_s: a new deadline, in seconds from now.
 
@@ -297,16 +303,20 @@ class RunRequests:
         check_can_go_on(run, self._symphony)
         with self.active.hold(run):
             await take_back(self._symphony, run, step, self.clock.now(), self.children)
-        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
+        return await self.active.join(
+            self.launch(run, self.chain(auto_checkpoint, hooks, run), lambda: self._set_deadline(run, deadline_s))
+        )
 
-    async def _retry_cleanup(self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint, hooks: Sequence[Any]) -> Workflow:
+    async def _retry_cleanup(
+        self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any]
+    ) -> Workflow:
         from symphony_es.workflow.engine.reopening import retry_cleanup  # few clean-ups are tried again
 
         if run.status is not WorkflowStatus.CANCELLING:
             run.check("retry")
         with self.active.hold(run):
             await retry_cleanup(self._symphony, run, step, self.clock.now())
-        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks)))
+        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks, run)))
 
     async def fork(
         self,
@@ -356,6 +366,10 @@ class RunRequests:
             RunsInProgressError: called from inside one of the runs, which cannot wait for its own end, or a step did not stop
                 within 30 s after it was cancelled; its ids are named.
         """
+        if run_ids is None and self._hooks_behind:
+            for task in self._hooks_behind:
+                task.cancel()
+            await asyncio.wait(self._hooks_behind)
         return await self.active.interrupt(run_ids)
 
     async def wait_until(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:
@@ -378,14 +392,26 @@ class RunRequests:
         finally:
             current_pool.reset(token)
 
-    def chain(self, auto_checkpoint: bool | AutoCheckpoint, hooks: Sequence[Any]) -> HookChain:
-        """The hooks of a run: the checkpointer, the engine's own, then those of the call."""
+    def chain(self, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any], run: Workflow | None = None) -> HookChain:
+        """The hooks of a run: the checkpointer, the engine's own, then those of the call.
+
+        Args:
+            auto_checkpoint: None for what the run began with.
+            hooks: those of the call.
+            run: one that goes on; a hook that must not miss anything, and was given to the call that began it, is asked for.
+        """
+        if auto_checkpoint is None:
+            auto_checkpoint = True if run is None else policy_of(run.options.get("auto_checkpoint", True))
         if auto_checkpoint is True:
             auto_checkpoint = self.auto_checkpoint
         elif auto_checkpoint is not False and not isinstance(auto_checkpoint, AutoCheckpoint):
             raise ConfigurationError(f"auto_checkpoint is True, False or an AutoCheckpoint, not {auto_checkpoint!r}")
         policy = [auto_checkpoint] if isinstance(auto_checkpoint, AutoCheckpoint) else []
-        return HookChain([*policy, *self.hooks, *hooks])
+        called = [*policy, *self.hooks, *hooks]
+        missing = sorted({*(run.options.get("hooks", ()) if run is not None else ())} - {name_of(hook) for hook in called})
+        if run is not None and missing:
+            _log.warning("run_goes_on_without_hooks", run_id=run.id, hooks=missing)
+        return HookChain(called, self._hooks_behind)
 
     def _set_deadline(self, run: Workflow, deadline_s: float | None) -> None:
         if deadline_s is not None:

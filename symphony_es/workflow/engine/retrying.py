@@ -10,7 +10,7 @@ from symphony_es.core.state.tracking.making import made_of
 from symphony_es.errors import IllegalTransitionError
 from symphony_es.workflow.definitions.nesting import step_at
 from symphony_es.workflow.engine.generations import prefixes
-from symphony_es.workflow.engine.past import Past, address_of, past_before_step
+from symphony_es.workflow.engine.past import Past, address_of, aside, past_before_step
 from symphony_es.workflow.engine.timeline import RETRY_EVENT
 from symphony_es.workflow.runs.cleanup import undone
 from symphony_es.workflow.runs.run import Workflow
@@ -41,28 +41,39 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, chi
     status = run.status
     past = await past_before_step(symphony, run, step)
     address = address_of(run, step)
-    dropped = [other for other in past.begun_since if not _beside(run, address, other)]
-    again = [other for other in undone(run) if other in run.attempts and other not in dropped]
-    dropped += again  # what was undone holds no longer, wherever it stands
+    size = len(past.begun_since)
+    dropped, again = await aside(lambda: _dropped(run, address, past), size)
     await children.end_dropped(run, dropped)
     around = [prefix for below in (address, *again) for prefix in prefixes(below) if prefix in run.attempts]
     world = symphony.world
     await world.claim(run)
     if run.status is not status:
         raise IllegalTransitionError(run.id, f"{run.status} since then", WorkflowStatus.RUNNING)
-    with world.recording(RETRY_EVENT, {"step": address, "dropped": dropped, "position": past.position}, entity=run):
-        world.raise_generation(run)
-        for other in dropped:
-            for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes):
-                held.pop(other, None)
-        for other in around:
-            run.outputs.pop(other, None)
-            run.failures.pop(other, None)
-        _restore(run, past, around, symphony)
-        _forget_calls(run, set(dropped))
-        run.returned = None
-        run.move("retry", now)
+
+    def drop() -> None:
+        with world.recording(RETRY_EVENT, {"step": address, "dropped": dropped, "position": past.position}, entity=run):
+            world.raise_generation(run)
+            for other in dropped:
+                for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes):
+                    held.pop(other, None)
+            for other in around:
+                run.outputs.pop(other, None)
+                run.failures.pop(other, None)
+            _restore(run, past, around, symphony)
+            _forget_calls(run, set(dropped))
+            run.returned = None
+            run.move("retry", now)
+
+    await aside(drop, size)
     await world.flush(run)
+
+
+def _dropped(run: Workflow, address: str, past: Past) -> tuple[list[str], list[str]]:
+    """The steps that are dropped with one, and those among them that have been undone: they hold no longer, wherever they stand."""
+    dropped = [other for other in past.begun_since if not _beside(run, address, other)]
+    known = set(dropped)
+    again = [other for other in undone(run) if other in run.attempts and other not in known]
+    return [*dropped, *again], again
 
 
 def _restore(run: Workflow, past: Past, around: Iterable[str], symphony: Host) -> None:

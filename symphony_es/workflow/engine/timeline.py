@@ -32,7 +32,7 @@ STARTS = ("WorkflowStepStarted", "WorkflowStepRetried")
 COMPLETION = "WorkflowStepCompleted"
 CREATIONS = ("WorkflowCreated", FORK_EVENT, "Forked")  # the last one in a log that was made of another log's states
 TOLD_BY_NAME = frozenset({*STARTS, COMPLETION, RETRY_EVENT, REWIND_EVENT, REPAIR_EVENT, *CREATIONS})
-PAGE = 500
+PAGE = 200
 """Rows between two turns of the event loop."""
 
 
@@ -105,8 +105,9 @@ class Timeline:
         for address in dropped:
             self._put(position, self.begun, address, None)
             self._put(position, self.completed, address, None)
-        for around in prefixes(said["step"]):
-            self._put(position, self.completed, around, None)
+            for around in prefixes(address):
+                if around in self.completed:
+                    self._put(position, self.completed, around, None)
 
     def _rewind(self, position: int, to: int) -> None:
         """The steps are what they were at a position, whatever came in between; rewinds of before count as what they did."""
