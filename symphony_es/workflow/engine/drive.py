@@ -131,10 +131,16 @@ class Drive:
             await self._begin(prepare)
         self._generations = await generations_of(self._symphony, self.run)  # of a new run too: its id may have been another's
         self.begun.set()
-        if not cleans_up:
+        goes_on = not cleans_up
+        while goes_on:
             await self._go_through(self._run_definition(self._runner(self.control)))
-        await self._world.flush(self.run)  # what a failing last hook left on record
-        if self.run.status is WorkflowStatus.CANCELLING:  # nothing is awaited after this look at it when it is not
+            await self._world.flush(self.run)  # what a failing last hook left on record
+            # Nothing is awaited after this look where it is the last one: what is asked from then on finds that the task has ended.
+            goes_on = self.control.taken_back and self.run.status is WorkflowStatus.RUNNING
+            if goes_on:
+                self.control.go_on()
+                self._stage = "run_resumed"
+        if self.run.status is WorkflowStatus.CANCELLING:
             await self._clean_up()
             await self._world.flush(self.run)
         self._telling.record_told()  # not waited for: what is told twice has the same id

@@ -17,7 +17,7 @@ from symphony_es.workflow.engine.active import INTERRUPTION_TIMEOUT_S, ActiveRun
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, policy_of
 from symphony_es.workflow.engine.children import GRACE_S, PAUSED, ChildRuns
 from symphony_es.workflow.engine.clock import Clock, SteadyClock, SystemClock
-from symphony_es.workflow.engine.control import StopRequest
+from symphony_es.workflow.engine.control import Request
 from symphony_es.workflow.engine.creation import DefinitionLike, as_definition, check_error_classes
 from symphony_es.workflow.engine.drive import Drive, runs_around
 from symphony_es.workflow.engine.forking import fork_run
@@ -94,7 +94,8 @@ class RunRequests:
     ) -> Workflow:
         """Goes on with a run that was interrupted, is paused or pending, or has failed, and waits as `execute_workflow` does.
 
-        Completed steps are skipped, their outputs are there; the step that was under way, or failed, runs again.
+        Completed steps are skipped, their outputs are there; the step that was under way, or failed, runs again. Where the run has been
+        asked to pause and its steps under way have not ended yet, the request is taken back: they come to their end once.
 
         Args:
             run: the run.
@@ -114,6 +115,13 @@ class RunRequests:
             RunInterruptedError, EntityOutOfStepError: as for `execute_workflow`.
         """
         run.check("resume")
+        active = self.active.get(run)
+        if active is not None and run.status is WorkflowStatus.PAUSED:
+            plain = definition is None and not hooks and deadline_s is None and auto_checkpoint is True
+            if plain and await self.go_on(run, active):
+                return run if self.active.is_part_of(run) else await self.active.join(active)
+            await self._stopped(run)  # what the call changes is for the run that has stopped
+            run.check("resume")
         if definition is not None:
             await self._change_definition(run, as_definition(definition), force=force)
         check_can_go_on(run, self._symphony)
@@ -122,10 +130,10 @@ class RunRequests:
         )
 
     async def pause(self, run: Workflow) -> None:
-        """Pauses a run: steps under way come to their end, no other begins. Durable, and the run has stopped, when this returns.
+        """Pauses a run: steps under way come to their end, no other begins. The request is durable when this returns.
 
-        Its child runs are paused at once, too. Called from inside one of the run's steps, it returns at once, and the run stops after
-        the step. It is no part of a transaction around the call.
+        The run stops when its steps under way have ended, which `handle.wait("paused")` waits for; until then `resume` takes the request
+        back. Its child runs are paused at once, too. It is no part of a transaction around the call.
 
         Raises:
             IllegalTransitionError: the run is not running. Nothing has been appended.
@@ -137,12 +145,27 @@ class RunRequests:
         await self._pause(run, PAUSED)
 
     async def _pause(self, run: Workflow, with_parent: str | None) -> None:
-        below = await pause_run(self, self._symphony, run, with_parent)
-        if self.active.is_part_of(run):
-            return  # its end is not for a part of it to wait for; it pauses its child runs then
-        tasks = {active.task for each in (run, *below) if (active := self.active.get(each)) is not None}
-        stopped = [asyncio.wait(tasks)] if tasks else []
-        await asyncio.gather(self.children.pause_all(run), *stopped)
+        await pause_run(self, self._symphony, run, with_parent)
+        await self.children.pause_all(run)
+
+    async def _stopped(self, run: Workflow) -> None:
+        """Waits until a run that has been asked to pause has stopped; not from inside of it."""
+        active = self.active.get(run)
+        if active is not None and run.status is WorkflowStatus.PAUSED and not self.active.is_part_of(run):
+            await self.active.ended(active)
+
+    async def go_on(self, run: Workflow, active: ActiveRun) -> bool:
+        """Takes a request to pause back; False where the run has stopped meanwhile, or something else was asked of it.
+
+        Args:
+            run: the run.
+            active: its execution, which has been asked to pause.
+        """
+
+        def still() -> bool:
+            return run.status is WorkflowStatus.PAUSED and not active.task.done()
+
+        return await self.record(run, "WorkflowResumed", lambda: run.move("resume", self.clock.now()), still, ask="go_on")
 
     async def cancel(self, run: Workflow, *, grace_s: float = GRACE_S, cleanup: bool = True) -> None:
         """Cancels a run and its child runs, then runs its clean-up steps. It is cancelled when this returns.
@@ -275,6 +298,8 @@ class RunRequests:
         if in_cleanup(step):
             return await self._retry_cleanup(run, step, auto_checkpoint, hooks)
         run.check("retry")
+        await self._stopped(run)
+        run.check("retry")
         check_can_go_on(run, self._symphony)
         with self.active.hold(run):
             await take_back(self._symphony, run, step, self.clock.now(), self.children)
@@ -401,7 +426,7 @@ class RunRequests:
         check: Callable[[], Any],
         *,
         data: Any = None,
-        ask: StopRequest | None = None,
+        ask: Request | None = None,
     ) -> bool:
         """Makes a change of a run an event of its own, waits until it is durable, and tells whoever waits for news of the run.
 
