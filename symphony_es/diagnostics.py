@@ -103,7 +103,7 @@ def shortened(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     end = limit // 4
-    return f"{text[: limit - end]} … [{len(text) - limit:,} of {len(text):,} characters left out] … {text[-end:]}"
+    return f"{text[: limit - end]} … [{len(text) - limit:,} of {len(text):,} characters left out] … {text[len(text) - end :]}"
 
 
 def message_of(error: BaseException) -> str:
