@@ -159,6 +159,9 @@ class Runner:
             step.check(self.symphony)
         except NotRegisteredError as error:
             raise Lacking(error) from error
+        except BaseException as error:  # of a kind that the application has added: its body will say what is wrong
+            if not is_failure(error, asyncio.current_task()):
+                raise
 
     async def take_turn(self) -> None:
         """Lets others have the event loop where they have waited for long enough."""
