@@ -379,6 +379,7 @@ async def test_a_signal_that_is_sent_twice_under_one_id_is_had_once(symphony: Sy
     handle = await _asking(symphony, *([] if when == "ended" else [{"kind": "wait", "name": "more", "signal": "more"}]))
     if when == "waiting":
         await handle.pause()
+        await handle.wait("paused")
     if when == "rolled back":
         with pytest.raises(ValueError, match="undone"):
             async with symphony.transaction("Asked"):
