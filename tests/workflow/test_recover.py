@@ -184,6 +184,31 @@ async def test_what_is_missing_in_the_middle_of_a_run_interrupts_it(symphony: Sy
     assert await handle.result() == "done"
 
 
+async def test_code_cannot_go_on_past_what_is_missing(symphony: Symphony) -> None:
+    """Whatever it catches: no later step of it runs, and none is on record."""
+    calls: list[str] = []
+    child = WorkflowDefinition.from_dict(child_of("work"))
+
+    async def after() -> None:
+        calls.append("after")
+
+    @symphony.workflow
+    async def flow() -> Any:
+        try:
+            return await run_workflow(child)
+        except BaseException:  # as careless code has it
+            await step(after)
+            return "went on"
+        finally:
+            await step(after, name="finally")
+
+    for _ in range(2):
+        handle = await symphony.workflows.start(flow)
+        with pytest.raises(NotRegisteredError):
+            await handle.result(timeout_s=20)
+        assert (handle.status, calls, list(handle.run.outputs)) == ("running", [], [])
+
+
 async def test_branches_beside_what_is_missing_are_interrupted_too(symphony: Symphony) -> None:
     """Nothing is on record of it: they run again when it is there."""
     calls: list[str] = []
