@@ -117,7 +117,7 @@ class RunRequests:
         run.check("resume")
         active = self.active.get(run)
         if active is not None and run.status is WorkflowStatus.PAUSED:
-            plain = definition is None and not hooks and deadline_s is None and auto_checkpoint is True
+            plain = definition is None and not hooks and deadline_s is None and auto_checkpoint is None
             if plain and await self.go_on(run, active):
                 return run if self.active.is_part_of(run) else await self.active.join(active)
             await self._stopped(run)  # what the call changes is for the run that has stopped
