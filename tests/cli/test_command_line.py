@@ -50,7 +50,7 @@ READING = [
 ]  # fmt: skip
 
 
-def run(command: str, state_dir: Path | None, *, cwd: Path | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def run(command: str, state_dir: Path | None, *, cwd: Path | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own, which knows nothing of the tests' classes."""
     environment = {name: value for name, value in os.environ.items() if name != "SYMPHONY_STATE_DIR"}
     given = ["--state-dir", str(state_dir)] if state_dir is not None else []
@@ -122,7 +122,8 @@ def test_tail_follows(written: Path) -> None:
         positions = [int(following.stdout.readline().split()[0]) for _ in range(20)]
         assert positions == sorted(set(positions))
         following.send_signal(2)
-        assert following.wait(10) == 130
+        following.stdout.read()  # what it has written before it noticed: it ends when that is read
+        assert following.wait(60) == 130
     finally:
         following.kill()
         following.stdout.close()  # type: ignore[union-attr]

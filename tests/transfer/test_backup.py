@@ -48,6 +48,10 @@ class RunningWriter:
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
+    def join(self) -> None:
+        """Wait until all that the process has written is read."""
+        self._thread.join()
+
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -67,6 +71,7 @@ def writer(directory: Path) -> Iterator[RunningWriter]:
             yield running
         finally:
             process.kill()
+            running.join()  # else its pipe would be closed under it
 
 
 async def test_there_and_back(tmp_path: Path) -> None:
