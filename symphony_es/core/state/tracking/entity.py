@@ -233,7 +233,10 @@ def _make_entity_setter(spec: ClassSpec) -> Any:
                 lock = record.world.lock
                 lock.acquire()  # `with` takes twice as long
                 try:
-                    old = held.get(name, MISSING)  # somebody may have taken it out of `__dict__`
+                    try:
+                        old = held[name]
+                    except KeyError:  # somebody has taken it out of `__dict__`
+                        old = MISSING
                     if type(old) in UNOWNED:
                         sink = record.sink()
                         held[name] = new
