@@ -43,6 +43,7 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, chi
     address = address_of(run, step)
     size = len(past.begun_since)
     dropped, again = await aside(lambda: _dropped(run, address, past), size)
+    beside = set(past.begun_since).difference(dropped)
     await children.end_dropped(run, dropped)
     around = [prefix for below in (address, *again) for prefix in prefixes(below) if prefix in run.attempts]
     world = symphony.world
@@ -61,6 +62,11 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, chi
                 run.failures.pop(other, None)
             _restore(run, past, around, symphony)
             _forget_calls(run, set(dropped))
+            run.forgive()
+            if run.definition.code is not None:
+                for other in beside:  # what has failed there is tried again, as in a parallel: it may have gone down with the step
+                    if run.step_status(other) == "failed":
+                        run.failures.pop(other, None)
             run.returned = None
             run.move("retry", now)
 
@@ -70,7 +76,7 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, chi
 
 def _dropped(run: Workflow, address: str, past: Past) -> tuple[list[str], list[str]]:
     """The steps that are dropped with one, and those among them that have been undone: they hold no longer, wherever they stand."""
-    dropped = [other for other in past.begun_since if not _beside(run, address, other)]
+    dropped = [other for other in past.begun_since if not _beside(run, address, other, past)]
     known = set(dropped)
     again = [other for other in undone(run) if other in run.attempts and other not in known]
     return [*dropped, *again], again
@@ -105,15 +111,17 @@ def _forget_calls(run: Workflow, dropped: set[str]) -> None:
             run.calls[strand] = {str(place): call for place, call in kept.items()}
 
 
-def _beside(run: Workflow, address: str, other: str) -> bool:
+def _beside(run: Workflow, address: str, other: str, past: Past) -> bool:
     """Whether two steps are in different branches of something that runs its branches beside each other."""
     ours, theirs = address.split("/"), other.split("/")
     common = 0
     while common < min(len(ours), len(theirs)) and ours[common] == theirs[common]:
         common += 1
+    if run.definition.code is not None:
+        # The names of a `gather` and the numbers of its strands take turns: these are two strands of one. Within a strand, or around it,
+        # what has begun before the step's end, as `gather(step(a), step(b))` does it, has not waited for the step.
+        return (common % 2 == 1 and common < min(len(ours), len(theirs))) or other in past.begun_beside
     if common in (0, len(ours), len(theirs)):
         return False
-    if run.definition.code is not None:
-        return common % 2 == 1  # the names of a `gather` and the numbers of its strands take turns: these are two strands of one
     composite = step_at(run.definition.plan, "/".join(ours[:common]))
     return composite is not None and composite.together
