@@ -116,7 +116,7 @@ class RunRequests:
     async def resume(
         self,
         run: RunLike,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         definition: DefinitionLike | None = None,
         force: bool = False,
@@ -148,7 +148,7 @@ class RunRequests:
         self,
         run: RunLike,
         step: str,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         deadline_s: float | None = None,
@@ -171,7 +171,7 @@ class RunRequests:
     @overload
     async def recover(
         self,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         wait: Literal[True] = True,
         strict: bool = False,
@@ -179,10 +179,10 @@ class RunRequests:
     ) -> list[Workflow]: ...
     @overload
     async def recover(
-        self, auto_checkpoint: bool | AutoCheckpoint = True, *, wait: Literal[False], strict: bool = False, hooks: Sequence[Any] = ()
+        self, auto_checkpoint: bool | AutoCheckpoint | None = None, *, wait: Literal[False], strict: bool = False, hooks: Sequence[Any] = ()
     ) -> RecoverReport: ...
     async def recover(
-        self, auto_checkpoint: bool | AutoCheckpoint = True, *, wait: bool = True, strict: bool = False, hooks: Sequence[Any] = ()
+        self, auto_checkpoint: bool | AutoCheckpoint | None = None, *, wait: bool = True, strict: bool = False, hooks: Sequence[Any] = ()
     ) -> list[Workflow] | RecoverReport:
         """Go on with every run that a crash or an interruption left unfinished; see `WorkflowEngine.recover`.
 

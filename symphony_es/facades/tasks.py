@@ -12,7 +12,7 @@ from symphony_es.entities.task import Task, TaskPriority, TaskStatus
 from symphony_es.errors import IllegalTransitionError, NotRegisteredError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.builders import TaskBuilder
-from symphony_es.facades.lookup import entity_to_hold, find_entity, get_entity, key_of
+from symphony_es.facades.lookup import entity_to_hold, find_entity, flush_added, get_entity, key_of
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -99,7 +99,7 @@ class Tasks:
         """
         world = self._symphony.world
         world.add(task)
-        await world.flush(task)
+        await flush_added(self._symphony, task)
         return task.id
 
     async def get_task(self, task: Task | EntityReference | str) -> Task:
@@ -212,7 +212,7 @@ class Tasks:
         await world.flush(found)
         return found
 
-    async def _perform(self, task: Task, agent: Agent | None, model: str | None) -> Exception | None:
+    async def _perform(self, task: Task, agent: Agent | None, model: str | None) -> BaseException | None:
         if task.id in self._performing:
             raise IllegalTransitionError(task.id, "being performed in this process", TaskStatus.RUNNING, kind="task")
         self._performing.add(task.id)

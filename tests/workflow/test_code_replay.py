@@ -79,6 +79,7 @@ async def test_arguments_are_those_that_the_run_began_with(symphony: Symphony, r
         define(here)
     else:
         await handle.pause()
+        await handle.wait("paused")
     run = await here.workflows.get_run("r")
     held = dict(run.context)
     await here.workflows.signal(run, "go")
@@ -464,6 +465,7 @@ async def lines_run(symphony: Symphony, steps: int, *, in_patches: bool, replaye
         await until(handle.run, "wait go")
         if replayed:
             await handle.pause()
+            await handle.wait("paused")
             await handle.signal("go")
             sys.settrace(trace)
             beating = asyncio.create_task(beat())

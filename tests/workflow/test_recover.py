@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -345,6 +346,46 @@ async def test_a_parent_waits_for_a_child_run_that_is_blocked(reopen: Opener) ->
             assert (ends, [left.run_id for left in report.blocked]) == ([], ["r"])
         assert sorted(statuses.values()) == (["blocked", "completed", "running"] if round_ == 0 else ["blocked", "running"])
         assert statuses["r"] == "running"
+
+
+def orders(*fields: Any) -> type:
+    """Another version of a class."""
+    return dataclasses.make_dataclass("Order", fields, namespace={"__module__": "shop.models"})
+
+
+async def test_a_run_with_a_value_that_cannot_be_made_is_blocked(reopen: Opener) -> None:
+    """Its class is known, and has changed too far: nothing is appended, it is listed, and it goes on when the class fits again."""
+    first = orders(("item", str), ("total", int, 0))
+
+    def define(symphony: Symphony, cls: type) -> Any:
+        async def flow() -> str:
+            order = await step(lambda: cls("tea"), name="make")
+            return str(order.item) + str(await wait_for_signal("go"))
+
+        symphony.types.register(cls, "shop.Order")
+        return symphony.workflow(flow, name="flow")
+
+    symphony = await reopen()
+    handle = await symphony.workflows.start(define(symphony, first), run_id="r")
+    while "make" not in handle.run.outputs:
+        await asyncio.sleep(0)
+    await symphony.registry.get("workflow_engine").interrupt()
+    for resume in ("latest", None):
+        symphony = await reopen()
+        define(symphony, orders("item", "owner"))
+        if resume is not None:
+            await symphony.resume()
+        head = symphony.log.head
+        report = await symphony.workflows.recover(wait=False)
+        assert (report.handles, report.missing) == ([], [])
+        assert [left.run_id for left in report.blocked] == ["r"]
+        assert "owner" in report.blocked[0].reason
+        assert symphony.log.head == head
+    symphony = await reopen()
+    define(symphony, first)
+    report = await symphony.workflows.recover(wait=False)
+    await symphony.workflows.signal("r", "go", "!")
+    assert await report.handles[0].result(timeout_s=20) == "tea!"
 
 
 def digest_of(source: str) -> str:

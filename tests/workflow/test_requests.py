@@ -81,15 +81,17 @@ def definition(*, cleanup: bool = True, **options: Any) -> WorkflowDefinition:
 
 
 async def test_pausing_lets_the_step_end_and_begins_no_other(symphony: Symphony) -> None:
-    """The status says so at once; the call returns when the step has ended; resuming goes on with the next step."""
+    """The call returns when that is on record, `wait` when the step has ended; resuming goes on with the next step."""
     gate = Gate(symphony)
     handle = await symphony.workflows.start(definition())
     await gate.entered.wait()
-    pausing = asyncio.create_task(handle.pause())
-    await until(lambda: handle.status == "paused")
-    assert not pausing.done()
+    await handle.pause()
+    assert handle.status == "paused"
+    waiting = asyncio.create_task(handle.wait("paused"))
+    await asyncio.sleep(0)
+    assert not waiting.done()
     gate.open.set()
-    await pausing
+    assert await waiting is handle.run
     assert (gate.ended, handle.run.outputs) == (["went through"], {"gate": "done"})
     assert await symphony.workflows.recover() == [], "a paused run waits for someone who knows why"
     assert (await handle.resume()).status == "completed"

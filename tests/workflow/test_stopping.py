@@ -184,6 +184,7 @@ async def test_requests_are_no_part_of_a_transaction(symphony: Symphony, bodies:
     with pytest.raises(ValueError, match="rolled back"):
         async with asyncio.timeout(5), symphony.transaction("Block"):
             await getattr(handle, request_)()
+            await handle.wait()
             raise ValueError("rolled back")
     assert (handle.status, engine_of(symphony).active_runs) == ("paused" if request_ == "pause" else "cancelled", [])
 

@@ -328,6 +328,109 @@ async def test_what_was_undone_is_done_again_and_undone_again(symphony: Symphony
         assert ledger.keys[name] == [f"r:{name}:{generation}" for generation in range(3)]
 
 
+def chosen(condition: str, *then: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "conditional", "name": "gate", "condition": condition, "then": list(then), "else": [do("other")]}
+
+
+AGAIN: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
+    "branches": (
+        [{"kind": "parallel", "name": "fan", "branches": [do("x"), {**do("y"), "undo": None}, do("z")]}],
+        ["fan/x", "fan/z"],
+    ),
+    "items": ([mapped(sequence(do("x"), {**do("y"), "undo": None}))], ["m/0/x", "m/1/x"]),
+    "iterations": (
+        [{"kind": "loop", "name": "l", "max_iterations": 2, "steps": [{**do("y"), "undo": None}, do("x")]}],
+        ["l/0/x", "l/1/x"],
+    ),
+    "a choice that would be another one now": (
+        [chosen("flips == 0", do("x")), {"kind": "function", "name": "flip", "function": "flip"}],
+        ["gate/then/x"],
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ["retry_from", "fork"])
+@pytest.mark.parametrize("form", list(AGAIN))
+async def test_what_was_undone_inside_of_a_step_is_done_again(symphony: Symphony, ledger: Ledger, form: str, how: str) -> None:
+    """Also where that step has completed, and in a fork: each once more under a new key, what has no undo not again, choices stand."""
+
+    async def flip(context: RunContext) -> None:
+        context["flips"] = 1
+
+    symphony.functions.register("flip", flip)
+    steps, undoable = AGAIN[form]
+    run = await waiting(symphony, {"name": "w", "context": {"flips": 0}, "steps": [*steps, do("last", undo=None), WAIT]})
+    done = list(ledger.log)
+    await symphony.workflows.cancel(run)
+    assert sorted(ledger.undone()) == sorted(f"undo/{address}" for address in undoable)
+    if how == "fork":
+        run = await symphony.workflows.fork(run, "last", run_id="f")
+        going = asyncio.ensure_future(symphony.workflows.resume(run, auto_checkpoint=False))
+    else:
+        going = asyncio.ensure_future(symphony.workflows.retry_from(run, "last", auto_checkpoint=False))
+    await until(lambda: run.status == "running" and "wait" in run.attempts)
+    await symphony.workflows.signal(run, "go")
+    await going
+    assert run.status == "completed"
+    assert sorted(ledger.log[len(done) + len(undoable) :]) == sorted([*undoable, "last"])
+    keys = [key for several in ledger.keys.values() for key in several]
+    assert len(set(keys)) == len(keys)
+
+
+async def test_an_iteration_is_taken_back_with_the_earlier_ones_that_were_undone(symphony: Symphony, ledger: Ledger) -> None:
+    """`retry_from` in the second iteration of a loop does the undone step of the first one again, too."""
+    loop = {"kind": "loop", "name": "l", "max_iterations": 3, "steps": [{**do("y"), "undo": None}, do("x")]}
+    run = await waiting(symphony, {"name": "w", "steps": [loop, WAIT]})
+    await symphony.workflows.cancel(run)
+    first = len(ledger.log)
+    going = asyncio.ensure_future(symphony.workflows.retry_from(run, "l/1/x", auto_checkpoint=False))
+    await until(lambda: run.status == "running" and "wait" in run.attempts)
+    await symphony.workflows.signal(run, "go")
+    await going
+    assert (run.status, run.outputs["l"]) == ("completed", [f"did l/{number}/x" for number in range(3)])
+    assert ledger.log[first:] == ["l/0/x", "l/1/x", "l/2/y", "l/2/x"]
+
+
+@pytest.mark.parametrize("place", ["gather/0/l", "gather/1/m", "inner", "plain", "a"])
+async def test_what_was_undone_of_code_is_done_again(symphony: Symphony, ledger: Ledger, place: str) -> None:
+    """In every strand, and by a child run of its own; what has no undo, and came before the step that is named, not again."""
+    run = await waiting(symphony, coded(symphony, ledger))
+    await symphony.workflows.cancel(run)
+    first = len(ledger.log)
+    going = asyncio.ensure_future(symphony.workflows.retry_from(run, place, auto_checkpoint=False))
+    await until(lambda: run.status == "running" and "wait go" in run.attempts)
+    await symphony.workflows.signal(run, "go")
+    await going
+    assert run.status == "completed"
+    again = ledger.log[first:]
+    assert sorted(one for one in again if not one.endswith(":x")) == ["a", "gather/0/l", "gather/1/m", "plain"]
+    assert len([one for one in again if one.endswith(":x")]) == 1
+    keys = [key for several in ledger.keys.values() for key in several]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("at", ["begun", "undone", "cleaned up", "ended"])
+async def test_a_fork_at_a_position_of_the_cleanup_goes_on_with_the_main_line(symphony: Symphony, ledger: Ledger, at: str) -> None:
+    """It has nothing of the clean-up, and does again what was undone."""
+    tidy = {"kind": "function", "name": "tidy", "function": "tidy"}
+    run = await waiting(symphony, {"name": "w", "steps": [do("a"), do("b", undo=None), WAIT], "cleanup": [tidy]})
+    await symphony.workflows.cancel(run)
+    events = await symphony.log.read_entity("Workflow:r")
+    named = {
+        "begun": ("WorkflowCancelRequested", None),
+        "undone": ("WorkflowStepCompleted", "undo/a"),
+        "cleaned up": ("WorkflowStepCompleted", "cleanup/tidy"),
+        "ended": ("WorkflowCancelled", None),
+    }[at]
+    (position,) = [event.position for event in events if event.name == named[0] and named[1] in (None, event.metadata.step)]
+    fork = await symphony.workflows.fork(run, position, run_id="f")
+    assert not [address for address in fork.attempts if address.startswith(("undo/", "cleanup/"))]
+    await symphony.workflows.signal(fork, "go")
+    first = len(ledger.log)
+    await symphony.workflows.resume(fork, auto_checkpoint=False)
+    assert (fork.status, ledger.log[first:]) == ("completed", ["a"])
+
+
 async def test_an_undo_that_is_asked_for_again_has_another_key(symphony: Symphony, ledger: Ledger) -> None:
     """`retry_from` at its address does that one again, and nothing else."""
     run = await waiting(symphony, {"name": "w", "steps": [do("a"), do("b"), WAIT]})
@@ -394,6 +497,36 @@ async def test_undoing_survives_a_crash_at_every_place(tmp_path: Path, scene: st
         assert all(len(set(keys)) == 1 for keys in ledger.keys.values()), place
         assert set(ledger.undone()) == set(plain.undone()), place
         assert sum(map(len, ledger.keys.values())) <= sum(map(len, plain.keys.values())) + 1, "only the one under way is called again"
+
+
+async def test_undoing_of_a_failed_run_survives_a_crash_at_every_place(tmp_path: Path) -> None:
+    """It stays `cancelling` meanwhile, and ends `failed` with the error that it failed with, in whichever process."""
+    definition = {"name": "w", "steps": [do("a"), do("b"), do("c")], "cleanup_on": "failure"}
+    for place in range(1, 100):
+        ledger = Ledger()
+        ledger.failing, ledger.stop_at = {"c"}, place
+        async with Symphony({"state_dir": str(tmp_path / str(place))}, persistence_enabled=True) as symphony:
+            ledger.serve(symphony)
+            handle = await symphony.workflows.start(definition, run_id="r", auto_checkpoint=False)
+            ended, stopped = asyncio.ensure_future(handle.wait()), asyncio.ensure_future(ledger.stopped.wait())
+            await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
+            over = ended.done()
+            assert handle.status == ("failed" if over else "cancelling")
+            await symphony.registry.get("workflow_engine").interrupt()
+            stopped.cancel()
+            await asyncio.gather(ended, stopped, return_exceptions=True)
+        symphony = Symphony(persistence_enabled=True)
+        await symphony.setup(state_dir=tmp_path / str(place), resume="latest")
+        async with symphony:
+            ledger.serve(symphony)
+            await symphony.workflows.recover(auto_checkpoint=False)
+            run = await symphony.workflows.get_run("r")
+            assert (run.status, run.error["message"]) == ("failed", "c is down")  # type: ignore[index]
+        assert list(dict.fromkeys(ledger.undone())) == ["undo/c", "undo/b", "undo/a"]
+        assert all(len(set(keys)) == 1 for keys in ledger.keys.values())
+        if over:
+            return
+    raise AssertionError("the run never came to its end")
 
 
 shapes = st.recursive(

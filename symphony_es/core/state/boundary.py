@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.capture import field_names, plain_value
+from symphony_es.core.state.tracking.everyday import everyday_of
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.core.state.tracking.mapped import is_mapped
 from symphony_es.core.state.tracking.rebuilding import revive
@@ -24,8 +25,10 @@ __all__ = ["Boundary", "is_object"]
 
 
 def is_object(value: Any) -> bool:
-    """Whether a value is an object of a foreign class with declared fields."""
+    """Whether a value is an object of a foreign class with declared fields, or of an everyday class of the standard library."""
     cls = type(value)
+    if everyday_of(cls) is not None:
+        return True
     return field_names(cls) is not None and kind_of(value) is None and not is_mapped(cls)
 
 

@@ -85,7 +85,8 @@ class ActiveRuns:
         """
         self._forget_ended_loops()
         if run.id in self._by_id:
-            raise IllegalTransitionError(run.id, f"{run.status} in this process", WorkflowStatus.RUNNING)
+            pausing = " with steps under way (await handle.wait('paused'))" if run.status is WorkflowStatus.PAUSED else " in this process"
+            raise IllegalTransitionError(run.id, f"{run.status}{pausing}", WorkflowStatus.RUNNING)
         if run.id in self._held and run.status is not WorkflowStatus.CANCELLING:
             raise IllegalTransitionError(run.id, f"{run.status} and being taken back to a step", WorkflowStatus.RUNNING)
 

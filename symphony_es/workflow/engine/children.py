@@ -75,8 +75,12 @@ class ChildRuns:
         child = await self._take_up(parent, execution.address)
         if child is None:
             child = await self._start(execution, definition, context, on_parent_end, around.hooks)
-        elif child.status not in _LEFT_ALONE and engine.active.get(child) is None and not is_paused_by_itself(child):
-            engine.launch(child, around.hooks)
+        elif not is_paused_by_itself(child):
+            driven = engine.active.get(child)
+            if driven is not None and child.status is WorkflowStatus.PAUSED and not await engine.go_on(child, driven):
+                await asyncio.wait({driven.task})
+            if child.status not in _LEFT_ALONE and engine.active.get(child) is None:
+                engine.launch(child, around.hooks)
         try:
             await control.wait(engine.active.wait_until(child, (*ENDED, WorkflowStatus.BLOCKED)))
         except asyncio.CancelledError:

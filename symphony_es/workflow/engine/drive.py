@@ -24,9 +24,10 @@ from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, 
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunControl, RunStopped
 from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK
-from symphony_es.workflow.engine.hooks import HookChain, Stage
+from symphony_es.workflow.engine.hooks import HookChain, RunMoment
 from symphony_es.workflow.engine.missing import digest_here
 from symphony_es.workflow.engine.runner import Runner
+from symphony_es.workflow.engine.telling import Telling
 from symphony_es.workflow.engine.timeline import generations_of
 from symphony_es.workflow.runs.cleanup import has_cleanup
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
@@ -66,16 +67,21 @@ class Drive:
         self.begun = asyncio.Event()
         self._symphony = symphony
         self._world = symphony.world
-        self._hooks = hooks
+        self._telling = Telling(symphony, run, hooks)
         self._turns = turns
         self._clock = clock
         self._children = children
-        self._stage: Stage = "run_started"
+        self._moment: RunMoment | None = None
+        self._paused: RunMoment | None = None
         self._value: Any = None
         self._steps: asyncio.Task[None] | None = None
         self._cleaning = False
         self._failed_beside: list[str] = []
         self._generations = NEVER_TAKEN_BACK
+
+    def note_pause(self) -> None:
+        """The hooks are to be told that the run is paused, when it has stopped; called while that is being recorded."""
+        self._paused = self._telling.note("run_paused")
 
     async def stop_steps(self, grace_s: float, timeout_s: float, *, cleanup: bool) -> bool:
         """Let the steps under way end by themselves, then cancel them; whether they have ended.
@@ -125,12 +131,19 @@ class Drive:
             await self._begin(prepare)
         self._generations = await generations_of(self._symphony, self.run)  # of a new run too: its id may have been another's
         self.begun.set()
-        if not cleans_up:
+        goes_on = not cleans_up
+        while goes_on:
             await self._go_through(self._run_definition(self._runner(self.control)))
-        await self._world.flush(self.run)  # what a failing last hook left on record
-        if self.run.status is WorkflowStatus.CANCELLING:  # nothing is awaited after this look at it when it is not
+            await self._world.flush(self.run)  # what a failing last hook left on record
+            # Nothing is awaited after this look where it is the last one: what is asked from then on finds that the task has ended.
+            goes_on = self.control.taken_back and self.run.status is WorkflowStatus.RUNNING
+            if goes_on:
+                self.control.go_on()
+                self._stage = "run_resumed"
+        if self.run.status is WorkflowStatus.CANCELLING:
             await self._clean_up()
             await self._world.flush(self.run)
+        self._telling.record_told()  # not waited for: what is told twice has the same id
 
     async def _begin(self, prepare: Callable[[], None]) -> None:
         first = self.run.started_at is None and self.run.cleanup is None
@@ -147,7 +160,7 @@ class Drive:
 
                     forget_cancelled_children(self._symphony, self.run)
                 self.run.move("resume", self._clock.now())
-        self._stage = "run_started" if first else "run_resumed"
+                self._moment = self._telling.note("run_started" if first else "run_resumed")
         await self._world.flush(self.run)
         if new and self._world.record_for(self.run).version > EVENTS_OF_A_BEGINNING:
             # A removed run, or one that a rewind has taken away, had this id: what was done under its keys is not this run's.
@@ -155,7 +168,9 @@ class Drive:
                 self._world.raise_generation(self.run)
 
     async def _run_definition(self, runner: Runner) -> None:
-        await runner.reach(self._stage)
+        if self.run.untold:
+            await runner.tell_again(self._moment)
+        await runner.tell(self._moment)
         definition = self.run.definition
         if definition.code is not None:
             self._value = await self._run_code(runner)
@@ -215,12 +230,13 @@ class Drive:
                 if cleans:
                     run.cleanup = {"ends": WorkflowStatus.FAILED.value}
                 run.move("clean_up" if cleans else "fail", self._clock.now())
+                ended = None if cleans else self._telling.note("run_failed", error=failure)
             _log.warning("workflow_failed", run_id=run.id, step=failure["step"], error=f"{failure['type']}: {failure['message']}")
             if not cleans:
-                await self._tell(runner, "run_failed", failure)
+                await self._tell(runner, ended)
         elif run.status is WorkflowStatus.PAUSED:
             await self._children.pause_all(run)
-            await self._tell(runner, "run_paused")
+            await self._tell(runner, self._paused)
 
     async def _block(self, runner: Runner, failure: dict[str, Any]) -> None:
         """Puts on record that the code contradicts what is on record, with the digest of the code: the same code is not tried again."""
@@ -228,8 +244,9 @@ class Drive:
         with self._world.recording("WorkflowBlocked", entity=run):
             run.error = {**failure, "digest": digest_here(run, self._symphony)}
             run.move("block", self._clock.now())
+            ended = self._telling.note("run_blocked", error=failure)
         _log.warning("workflow_blocked", run_id=run.id, error=f"{failure['type']}: {failure['message']}")
-        await self._tell(runner, "run_blocked", failure)
+        await self._tell(runner, ended)
 
     async def _watch(self, steps: Coroutine[Any, Any, None], deadline: datetime | None) -> BaseException | None:
         """Awaits the steps; gives what ended them early: a failure or a request. Other errors are raised."""
@@ -284,11 +301,12 @@ class Drive:
                 if value is not None:
                     run.returned = value
                 run.move("complete", self._clock.now())
+                ended = self._telling.note("run_completed")
         except BaseException as error:  # classes of the application are asked for values of theirs
             if isinstance(error, EntityOutOfStepError) or not is_failure(error, task):
                 raise
             return describe_error(error, None)
-        await self._tell(runner, "run_completed")
+        await self._tell(runner, ended)
         return None
 
     async def _clean_up(self) -> None:
@@ -298,6 +316,10 @@ class Drive:
         run = self.run
         cleaning = Cleaning(run, self._children, self._anew)
         self._steps, self._cleaning = None, True
+        try:
+            await self._runner(RunControl(self._clock)).tell_again(None)
+        except StepFailure:
+            _log.debug("clean_up_goes_on_without_hook", run_id=run.id)  # that is on record; the clean-up is no less due
         if not self._skips:
             await self._watch(cleaning.perform(), None)
         if self._skips:
@@ -313,8 +335,9 @@ class Drive:
             if failure is not None and not fails:  # a failed run has the error that it failed with
                 run.error = dict(failure)
             run.move("fail" if fails else "end_cancelled", self._clock.now())
-        error = dict(run.error) if fails and run.error is not None else failure
-        await self._tell(self._runner(RunControl(self._clock)), "run_failed" if fails else "run_cancelled", error)
+            error = thaw(run.error) if fails and run.error is not None else failure
+            ended = self._telling.note("run_failed" if fails else "run_cancelled", error=error)
+        await self._tell(self._runner(RunControl(self._clock)), ended)
 
     @property
     def _skips(self) -> bool:
@@ -328,12 +351,12 @@ class Drive:
         return self._runner(self.control)
 
     def _runner(self, control: RunControl) -> Runner:
-        return Runner(self._symphony, self.run, self._hooks, control, self._turns, self._clock, self._children, self._generations)
+        return Runner(self._symphony, self.run, self._telling, control, self._turns, self._clock, self._children, self._generations)
 
     @staticmethod
-    async def _tell(runner: Runner, stage: Stage, error: dict[str, Any] | None = None) -> None:
+    async def _tell(runner: Runner, moment: RunMoment | None) -> None:
         """Calls the hooks of the run's end: one that declares to stop the run comes too late, and is on record."""
         try:
-            await runner.reach(stage, error=error)
+            await runner.tell(moment, at_end=True)
         except StepFailure:
             return

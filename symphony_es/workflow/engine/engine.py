@@ -11,17 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, overload
 
-from symphony_es.errors import ConfigurationError
-from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
+from symphony_es.diagnostics import get_logger
+from symphony_es.errors import ConfigurationError, HookFailedError
+from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, numbers_of
 from symphony_es.workflow.engine.creation import DefinitionLike, new_run
 from symphony_es.workflow.engine.handle import RunHandle
+from symphony_es.workflow.engine.hooks import names_of_durable
 from symphony_es.workflow.engine.missing import check_can_go_on, is_waiting_for_classes
 from symphony_es.workflow.engine.recovery import RecoverReport, Recovery
 from symphony_es.workflow.engine.requests import RunRequests
+from symphony_es.workflow.engine.telling import Telling
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import TAKEN_UP, UNFINISHED
 
 __all__ = ["WorkflowEngine"]
+
+_log = get_logger(__name__)
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when a run was created that does not say it
 
@@ -51,7 +56,7 @@ class WorkflowEngine(RunRequests):
         self,
         definition: DefinitionLike,
         context: Mapping[str, Any] | None = None,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         run_id: str = "",
@@ -63,7 +68,8 @@ class WorkflowEngine(RunRequests):
         Args:
             definition: what to execute; the run keeps a copy.
             context: values for the run's context, over those of the definition; plain data.
-            auto_checkpoint: True for the engine's policy, False for none, or a policy for this run.
+            auto_checkpoint: True (or left out) for the engine's policy, False for none, or a policy for this run. It holds in later
+                processes.
             hooks: called after the engine's own, in this order.
             run_id: the run's id; made when left empty.
             deadline_s: seconds from now after which the run fails by itself; the definition's `deadline_s` when left out.
@@ -86,13 +92,15 @@ class WorkflowEngine(RunRequests):
         """
         await self._turns.take()
         run = new_run(self._symphony, self.clock, definition, context, run_id=run_id, deadline_s=deadline_s, metadata=metadata)
-        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._add(run)))
+        chain = self.chain(auto_checkpoint, hooks)
+        self._keep_options(run, auto_checkpoint, hooks)
+        return await self.active.join(self.launch(run, chain, lambda: self._add(run)))
 
     async def start(
         self,
         definition: DefinitionLike | Workflow,
         context: Mapping[str, Any] | None = None,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         run_id: str = "",
@@ -114,10 +122,13 @@ class WorkflowEngine(RunRequests):
             run, prepare = definition, lambda: self._set_deadline(definition, deadline_s)
             run.check("resume")
             check_can_go_on(run, self._symphony)
+            chain = self.chain(auto_checkpoint, hooks, run)
         else:
             run = new_run(self._symphony, self.clock, definition, context, run_id=run_id, deadline_s=deadline_s, metadata=metadata)
             prepare = lambda: self._add(run)  # noqa: E731
-        active = self.launch(run, self.chain(auto_checkpoint, hooks), prepare, awaited=False)
+            chain = self.chain(auto_checkpoint, hooks)
+            self._keep_options(run, auto_checkpoint, hooks)
+        active = self.launch(run, chain, prepare, awaited=False)
         begun = asyncio.ensure_future(active.drive.begun.wait())
         await asyncio.wait({begun, active.task}, return_when=asyncio.FIRST_COMPLETED)
         begun.cancel()
@@ -128,7 +139,7 @@ class WorkflowEngine(RunRequests):
     @overload
     async def recover(
         self,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         wait: Literal[True] = True,
         strict: bool = False,
@@ -136,10 +147,10 @@ class WorkflowEngine(RunRequests):
     ) -> list[Workflow]: ...
     @overload
     async def recover(
-        self, auto_checkpoint: bool | AutoCheckpoint = True, *, wait: Literal[False], strict: bool = False, hooks: Sequence[Any] = ()
+        self, auto_checkpoint: bool | AutoCheckpoint | None = None, *, wait: Literal[False], strict: bool = False, hooks: Sequence[Any] = ()
     ) -> RecoverReport: ...
     async def recover(
-        self, auto_checkpoint: bool | AutoCheckpoint = True, *, wait: bool = True, strict: bool = False, hooks: Sequence[Any] = ()
+        self, auto_checkpoint: bool | AutoCheckpoint | None = None, *, wait: bool = True, strict: bool = False, hooks: Sequence[Any] = ()
     ) -> list[Workflow] | RecoverReport:
         """Go on with every run that was interrupted, all at once; what is unfinished is loaded from the log, resumed or not.
 
@@ -148,7 +159,7 @@ class WorkflowEngine(RunRequests):
         blocked run, unless the code that it contradicts is another by now.
 
         Args:
-            auto_checkpoint: True, False, or a policy for these runs.
+            auto_checkpoint: True, False, or a policy for these runs; what each began with when left out.
             wait: wait for their ends, and return the runs; else return at once, with a report.
             strict: raise where a run would be left alone.
             hooks: called after the engine's own.
@@ -166,11 +177,12 @@ class WorkflowEngine(RunRequests):
         runs = [run for run in self.runs() if run.status in TAKEN_UP and not self.active.is_taken(run)]
         recovery.look_at(runs, self._has_driver)
         recovery.report(strict=strict)
+        await self._tell_ended(auto_checkpoint, hooks)
         going = []
         for run in recovery.goes_on:
             await self._turns.take()
             if run.status in TAKEN_UP and not self.active.is_taken(run):  # nobody has taken it up meanwhile
-                going.append(self.launch(run, self.chain(auto_checkpoint, hooks), awaited=wait))
+                going.append(self.launch(run, self.chain(auto_checkpoint, hooks, run), awaited=wait))
         if not wait:
             handles = [RunHandle(self, self._symphony, active.run) for active in going]
             return RecoverReport(handles=handles, missing=recovery.missing, blocked=recovery.blocked)
@@ -189,6 +201,26 @@ class WorkflowEngine(RunRequests):
         if not isinstance(parent, Workflow) or parent.status not in UNFINISHED or run.parent_step in parent.outputs:
             return False
         return parent.children.get(run.parent_step or "") is run
+
+    async def _tell_ended(self, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any]) -> None:
+        """Tells the hooks that must not miss it of the end, or pause, of runs that do not go on by themselves."""
+        for run in [run for run in self.runs() if run.untold and run.status not in TAKEN_UP and not self.active.is_taken(run)]:
+            telling = Telling(self._symphony, run, self.chain(auto_checkpoint, hooks, run))
+            try:
+                await telling.tell_again()
+            except HookFailedError as error:  # it comes too late to stop the run, and is on record
+                _log.warning("hook_failed_after_the_end", run_id=run.id, error=str(error))
+            telling.record_told()
+            await self._symphony.world.flush(run)
+
+    @staticmethod
+    def _keep_options(run: Workflow, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any]) -> None:
+        """What the call says of a new run holds in later processes too."""
+        if auto_checkpoint is not None and auto_checkpoint is not True:
+            run.options["auto_checkpoint"] = numbers_of(auto_checkpoint)
+        names = names_of_durable(hooks)
+        if names:
+            run.options["hooks"] = names
 
     def _add(self, run: Workflow) -> None:
         self._symphony.world.add(run, event_name="WorkflowCreated")

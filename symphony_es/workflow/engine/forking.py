@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.errors import ConfigurationError
+from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.engine.past import aside, past_at, past_before_step
+from symphony_es.workflow.engine.retrying import go_back_to
 from symphony_es.workflow.engine.timeline import FORK_EVENT
-from symphony_es.workflow.runs.cleanup import in_cleanup
+from symphony_es.workflow.runs.cleanup import in_cleanup, undone
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 
@@ -35,6 +37,13 @@ async def fork_run(
     past = await (past_at(symphony, run, at) if isinstance(at, int) else past_before_step(symphony, run, at))
     step = None if isinstance(at, int) else at
     limit_s = run.definition.deadline_s
+    again = [address for address in undone(run) if address in past.state["attempts"]]
+    entered = [prefix for below in again for prefix in prefixes(below) if prefix in past.state["outputs"]]
+    decisions: dict[str, Any] = {}
+    if entered:
+        from symphony_es.workflow.engine.undoing import decided  # few runs have been undone
+
+        decisions = await decided(symphony, run, entered)
     said = {"run_id": run.id, "position": past.position, "step": step, "changed": sorted(changes)}
 
     def add() -> Workflow:
@@ -51,6 +60,9 @@ async def fork_run(
             metadata=dict(metadata),
             **{name: thaw(state[name]) for name in _SHARED if name in state},
         )
+        made.progress.update(decisions)
+        _forget(made, [*again, *filter(in_cleanup, made.attempts)], entered)
+        go_back_to(made, again)
         with symphony.world.recording(FORK_EVENT):
             symphony.world.add(made, event_name=FORK_EVENT, data=said)
         return made
@@ -58,3 +70,12 @@ async def fork_run(
     made = await aside(add, len(past.state["attempts"]))
     await symphony.world.flush(made)
     return made
+
+
+def _forget(made: Workflow, addresses: Iterable[str], entered: Iterable[str]) -> None:
+    """Take out of a fork what belongs to a clean-up of its original, and what that has undone: it holds no longer, and is done anew."""
+    for address in addresses:
+        for held in (made.attempts, made.outputs, made.failures, made.progress, made.children, made.scopes):
+            held.pop(address, None)
+    for address in entered:
+        made.outputs.pop(address, None)

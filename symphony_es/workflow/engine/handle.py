@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Generic
 
-from symphony_es.errors import RunBlockedError, RunCancelledError, RunFailedError
+from symphony_es.errors import ConfigurationError, RunBlockedError, RunCancelledError, RunFailedError
 from symphony_es.events.event import Event
 from symphony_es.events.showing import html_table
 from symphony_es.workflow.engine.children import GRACE_S
@@ -118,13 +118,20 @@ class RunHandle(Generic[R_co]):
         result: R_co = self.run.result
         return result
 
-    async def wait(self) -> Workflow:
-        """Waits until the run has completed, failed or been cancelled, or is paused or blocked, and gives it.
+    async def wait(self, status: WorkflowStatus | str | None = None) -> Workflow:
+        """Wait until the run has completed, failed or been cancelled, or is paused or blocked, and no step of it is under way; give it.
+
+        Args:
+            status: wait for this one in place of `paused` and `blocked`. A run that has ended is not waited for.
 
         Raises:
+            ConfigurationError: there is no such status.
             RunInterruptedError, EntityOutOfStepError: as for `result`.
         """
-        await self._engine.wait_until(self.run, (*ENDED, WorkflowStatus.PAUSED, WorkflowStatus.BLOCKED))
+        if status is not None and status not in set(WorkflowStatus):
+            raise ConfigurationError(f"there is no status {status!r}: it is one of {', '.join(WorkflowStatus)}")
+        awaited = (WorkflowStatus.PAUSED, WorkflowStatus.BLOCKED) if status is None else (WorkflowStatus(status),)
+        await self._engine.wait_until(self.run, (*ENDED, *awaited))
         return self.run
 
     async def events(self, after: int = 0) -> AsyncIterator[Event]:

@@ -18,16 +18,16 @@ from symphony_es.events.identifiers import entity_key
 from symphony_es.events.values import Tagged
 from symphony_es.workflow.definitions.nesting import Paths, walk
 from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
+from symphony_es.workflow.kinds.task import TaskStep
 from symphony_es.workflow.runs.cleanup import CLEANUP, UNDO, main_line
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import TAKEN_UP, WorkflowStatus
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
-    from symphony_es.core.state.world import World
     from symphony_es.workflow.definitions.retry import RetryPolicy
 
-__all__ = ["RunLeft", "check_can_go_on", "digest_here", "is_waiting_for_classes", "left_alone", "runs_without_classes"]
+__all__ = ["RunLeft", "check_can_go_on", "digest_here", "is_waiting_for_classes", "left_alone", "unrestored_runs"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +55,21 @@ def is_waiting_for_classes(entity: object) -> bool:
     return isinstance(status, Tagged) and status.data in {each.name for each in TAKEN_UP}
 
 
-def runs_without_classes(world: World) -> list[RunLeft]:
-    """Return the unfinished runs of a world whose values could not be made."""
-    found = [kept for kept in world.all("Workflow") if is_waiting_for_classes(kept)]
-    return [
-        RunLeft(
+def unrestored_runs(symphony: Host) -> tuple[list[RunLeft], list[RunLeft]]:
+    """Return the unfinished runs whose values could not be made: those that need a class that is not known here, and all others."""
+    missing: list[RunLeft] = []
+    blocked: list[RunLeft] = []
+    for kept in symphony.world.all("Workflow"):
+        if not is_waiting_for_classes(kept):
+            continue
+        left = RunLeft(
             run_id=kept.reference.entity_id,
             name=str(kept.state.get("name", "")),
             reason=kept.reason,
-            missing=_classes(sorted(kept.missing)),
+            missing=_classes(sorted(name for name in kept.missing if symphony.world.types.class_of(name) is None)),
         )
-        for kept in found
-    ]
+        (missing if left.missing else blocked).append(left)
+    return missing, blocked
 
 
 def check_can_go_on(run: Workflow, symphony: Host) -> None:
@@ -158,8 +161,10 @@ def _lacks(run: Workflow, symphony: Host) -> Iterator[SymphonyError]:
         for check in (partial(step.check, symphony), partial(_check_policy, step.retry, symphony)):
             try:
                 check()
-            except NotRegisteredError as error:
+            except SymphonyError as error:
                 yield error
+        if isinstance(step, TaskStep):
+            yield from _lacks_model(step, symphony)
         if isinstance(step, SubWorkflowStep) and step.workflow_id is not None:
             yield from _lacks_definition(step.workflow_id, symphony)
 
@@ -167,6 +172,17 @@ def _lacks(run: Workflow, symphony: Host) -> Iterator[SymphonyError]:
 def _check_policy(policy: RetryPolicy | None, symphony: Host) -> None:
     if policy is not None:
         policy.check(symphony.functions)
+
+
+def _lacks_model(step: TaskStep, symphony: Host) -> Iterator[SymphonyError]:
+    """The model client that a step or its agent names; a step of a new run that finds none has failed, as it may be made meanwhile."""
+    agent = symphony.world.find(entity_key("Agent", step.agent_id)) if step.agent_id and "{" not in step.agent_id else None
+    name = step.model or getattr(agent, "model", None)
+    if isinstance(name, str) and name not in symphony.models:
+        try:
+            symphony.models.get(name)
+        except NotRegisteredError as error:
+            yield error
 
 
 def _lacks_definition(workflow_id: str, symphony: Host) -> Iterator[SymphonyError]:

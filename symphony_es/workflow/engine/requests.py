@@ -8,20 +8,21 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.transactions import current_scope
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, DefinitionChangedError, RunsInProgressError
 from symphony_es.events.values import copy_plain
 from symphony_es.threads import ThreadPool, current_pool
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.engine.active import INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
-from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
+from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, policy_of
 from symphony_es.workflow.engine.children import GRACE_S, PAUSED, ChildRuns
 from symphony_es.workflow.engine.clock import Clock, SteadyClock, SystemClock
-from symphony_es.workflow.engine.control import StopRequest
+from symphony_es.workflow.engine.control import Request
 from symphony_es.workflow.engine.creation import DefinitionLike, as_definition, check_error_classes
 from symphony_es.workflow.engine.drive import Drive, runs_around
 from symphony_es.workflow.engine.forking import fork_run
 from symphony_es.workflow.engine.handle import RunHandle
-from symphony_es.workflow.engine.hooks import HookChain
+from symphony_es.workflow.engine.hooks import HookChain, name_of
 from symphony_es.workflow.engine.missing import check_can_go_on
 from symphony_es.workflow.engine.retrying import take_back
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
 __all__ = ["RunRequests"]
+
+_log = get_logger(__name__)
 
 
 class RunRequests:
@@ -64,6 +67,7 @@ class RunRequests:
         self.children = ChildRuns(self, symphony)
         self._symphony = symphony
         self._turns = Turns()
+        self._hooks_behind: set[asyncio.Task[Any]] = set()
 
     @property
     def clock(self) -> Clock:
@@ -81,7 +85,7 @@ class RunRequests:
     async def resume(
         self,
         run: Workflow,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         definition: DefinitionLike | None = None,
         force: bool = False,
@@ -90,11 +94,12 @@ class RunRequests:
     ) -> Workflow:
         """Goes on with a run that was interrupted, is paused or pending, or has failed, and waits as `execute_workflow` does.
 
-        Completed steps are skipped, their outputs are there; the step that was under way, or failed, runs again.
+        Completed steps are skipped, their outputs are there; the step that was under way, or failed, runs again. Where the run has been
+        asked to pause and its steps under way have not ended yet, the request is taken back: they come to their end once.
 
         Args:
             run: the run.
-            auto_checkpoint: True, False, or a policy for this run.
+            auto_checkpoint: True, False, or a policy for this run; what the run began with when left out.
             definition: goes on with this definition in place of its own; its steps are mapped to the old ones by their ids. See
                 docs/living-with-code-changes.md.
             force: take that definition also where the run's history contradicts it.
@@ -110,16 +115,25 @@ class RunRequests:
             RunInterruptedError, EntityOutOfStepError: as for `execute_workflow`.
         """
         run.check("resume")
+        active = self.active.get(run)
+        if active is not None and run.status is WorkflowStatus.PAUSED:
+            plain = definition is None and not hooks and deadline_s is None and auto_checkpoint is True
+            if plain and await self.go_on(run, active):
+                return run if self.active.is_part_of(run) else await self.active.join(active)
+            await self._stopped(run)  # what the call changes is for the run that has stopped
+            run.check("resume")
         if definition is not None:
             await self._change_definition(run, as_definition(definition), force=force)
         check_can_go_on(run, self._symphony)
-        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
+        return await self.active.join(
+            self.launch(run, self.chain(auto_checkpoint, hooks, run), lambda: self._set_deadline(run, deadline_s))
+        )
 
     async def pause(self, run: Workflow) -> None:
-        """Pauses a run: steps under way come to their end, no other begins. Durable, and the run has stopped, when this returns.
+        """Pauses a run: steps under way come to their end, no other begins. The request is durable when this returns.
 
-        Its child runs are paused at once, too. Called from inside one of the run's steps, it returns at once, and the run stops after
-        the step. It is no part of a transaction around the call.
+        The run stops when its steps under way have ended, which `handle.wait("paused")` waits for; until then `resume` takes the request
+        back. Its child runs are paused at once, too. It is no part of a transaction around the call.
 
         Raises:
             IllegalTransitionError: the run is not running. Nothing has been appended.
@@ -131,12 +145,27 @@ class RunRequests:
         await self._pause(run, PAUSED)
 
     async def _pause(self, run: Workflow, with_parent: str | None) -> None:
-        below = await pause_run(self, self._symphony, run, with_parent)
-        if self.active.is_part_of(run):
-            return  # its end is not for a part of it to wait for; it pauses its child runs then
-        tasks = {active.task for each in (run, *below) if (active := self.active.get(each)) is not None}
-        stopped = [asyncio.wait(tasks)] if tasks else []
-        await asyncio.gather(self.children.pause_all(run), *stopped)
+        await pause_run(self, self._symphony, run, with_parent)
+        await self.children.pause_all(run)
+
+    async def _stopped(self, run: Workflow) -> None:
+        """Waits until a run that has been asked to pause has stopped; not from inside of it."""
+        active = self.active.get(run)
+        if active is not None and run.status is WorkflowStatus.PAUSED and not self.active.is_part_of(run):
+            await self.active.ended(active)
+
+    async def go_on(self, run: Workflow, active: ActiveRun) -> bool:
+        """Takes a request to pause back; False where the run has stopped meanwhile, or something else was asked of it.
+
+        Args:
+            run: the run.
+            active: its execution, which has been asked to pause.
+        """
+
+        def still() -> bool:
+            return run.status is WorkflowStatus.PAUSED and not active.task.done()
+
+        return await self.record(run, "WorkflowResumed", lambda: run.move("resume", self.clock.now()), still, ask="go_on")
 
     async def cancel(self, run: Workflow, *, grace_s: float = GRACE_S, cleanup: bool = True) -> None:
         """Cancels a run and its child runs, then runs its clean-up steps. It is cancelled when this returns.
@@ -168,7 +197,7 @@ class RunRequests:
         while run.status is WorkflowStatus.CANCELLING or self.active.get(run) is not None:
             active = self.active.get(run)
             if active is None:  # nothing drives it, or what did had looked at its status for the last time
-                await self.active.join(self.launch(run, self.chain(True, ())))
+                await self.active.join(self.launch(run, self.chain(None, (), run)))
                 return
             if run.id in runs_around.get():
                 return
@@ -240,7 +269,7 @@ class RunRequests:
         self,
         run: Workflow,
         step: str,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         deadline_s: float | None = None,
@@ -257,7 +286,7 @@ class RunRequests:
         Args:
             run: failed, paused, completed, cancelled or interrupted.
             step: address of a step that has begun, or the name or id of one of the definition's first level.
-            auto_checkpoint: True, False, or a policy for this run.
+            auto_checkpoint: True, False, or a policy for this run; what the run began with when left out.
             hooks: called after the engine's own.
             deadline_s: a new deadline, in seconds from now.
 
@@ -269,19 +298,25 @@ class RunRequests:
         if in_cleanup(step):
             return await self._retry_cleanup(run, step, auto_checkpoint, hooks)
         run.check("retry")
+        await self._stopped(run)
+        run.check("retry")
         check_can_go_on(run, self._symphony)
         with self.active.hold(run):
             await take_back(self._symphony, run, step, self.clock.now(), self.children)
-        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
+        return await self.active.join(
+            self.launch(run, self.chain(auto_checkpoint, hooks, run), lambda: self._set_deadline(run, deadline_s))
+        )
 
-    async def _retry_cleanup(self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint, hooks: Sequence[Any]) -> Workflow:
+    async def _retry_cleanup(
+        self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any]
+    ) -> Workflow:
         from symphony_es.workflow.engine.reopening import retry_cleanup  # few clean-ups are tried again
 
         if run.status is not WorkflowStatus.CANCELLING:
             run.check("retry")
         with self.active.hold(run):
             await retry_cleanup(self._symphony, run, step, self.clock.now())
-        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks)))
+        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks, run)))
 
     async def fork(
         self,
@@ -331,6 +366,10 @@ class RunRequests:
             RunsInProgressError: called from inside one of the runs, which cannot wait for its own end, or a step did not stop
                 within 30 s after it was cancelled; its ids are named.
         """
+        if run_ids is None and self._hooks_behind:
+            for task in self._hooks_behind:
+                task.cancel()
+            await asyncio.wait(self._hooks_behind)
         return await self.active.interrupt(run_ids)
 
     async def wait_until(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:
@@ -353,14 +392,26 @@ class RunRequests:
         finally:
             current_pool.reset(token)
 
-    def chain(self, auto_checkpoint: bool | AutoCheckpoint, hooks: Sequence[Any]) -> HookChain:
-        """The hooks of a run: the checkpointer, the engine's own, then those of the call."""
+    def chain(self, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any], run: Workflow | None = None) -> HookChain:
+        """The hooks of a run: the checkpointer, the engine's own, then those of the call.
+
+        Args:
+            auto_checkpoint: None for what the run began with.
+            hooks: those of the call.
+            run: one that goes on; a hook that must not miss anything, and was given to the call that began it, is asked for.
+        """
+        if auto_checkpoint is None:
+            auto_checkpoint = True if run is None else policy_of(run.options.get("auto_checkpoint", True))
         if auto_checkpoint is True:
             auto_checkpoint = self.auto_checkpoint
         elif auto_checkpoint is not False and not isinstance(auto_checkpoint, AutoCheckpoint):
             raise ConfigurationError(f"auto_checkpoint is True, False or an AutoCheckpoint, not {auto_checkpoint!r}")
         policy = [auto_checkpoint] if isinstance(auto_checkpoint, AutoCheckpoint) else []
-        return HookChain([*policy, *self.hooks, *hooks])
+        called = [*policy, *self.hooks, *hooks]
+        missing = sorted({*(run.options.get("hooks", ()) if run is not None else ())} - {name_of(hook) for hook in called})
+        if run is not None and missing:
+            _log.warning("run_goes_on_without_hooks", run_id=run.id, hooks=missing)
+        return HookChain(called, self._hooks_behind)
 
     def _set_deadline(self, run: Workflow, deadline_s: float | None) -> None:
         if deadline_s is not None:
@@ -375,7 +426,7 @@ class RunRequests:
         check: Callable[[], Any],
         *,
         data: Any = None,
-        ask: StopRequest | None = None,
+        ask: Request | None = None,
     ) -> bool:
         """Makes a change of a run an event of its own, waits until it is durable, and tells whoever waits for news of the run.
 

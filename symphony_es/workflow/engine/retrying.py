@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.engine.children import ChildRuns
 
-__all__ = ["PATCH", "take_back"]
+__all__ = ["PATCH", "go_back_to", "take_back"]
 
 PATCH = "patch"
 """What a decision of `patched` is on record as, among the calls of code."""
@@ -45,7 +45,10 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, chi
     dropped, again = await aside(lambda: _dropped(run, address, past), size)
     beside = set(past.begun_since).difference(dropped)
     await children.end_dropped(run, dropped)
-    around = [prefix for below in (address, *again) for prefix in prefixes(below) if prefix in run.attempts]
+    around = [prefix for prefix in prefixes(address) if prefix in run.attempts]
+    known = {*around, *dropped} if again else set()
+    entered = [prefix for below in again for prefix in prefixes(below) if prefix in run.attempts and prefix not in known]
+    decisions = await _decided(symphony, run, entered) if entered else {}
     world = symphony.world
     await world.claim(run)
     if run.status is not status:
@@ -57,10 +60,12 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, chi
             for other in dropped:
                 for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes):
                     held.pop(other, None)
-            for other in around:
+            for other in (*around, *entered):
                 run.outputs.pop(other, None)
                 run.failures.pop(other, None)
+            run.progress.update(decisions)
             _restore(run, past, around, symphony)
+            go_back_to(run, again)
             _forget_calls(run, set(dropped))
             run.forgive()
             if run.definition.code is not None:
@@ -80,6 +85,23 @@ def _dropped(run: Workflow, address: str, past: Past) -> tuple[list[str], list[s
     known = set(dropped)
     again = [other for other in undone(run) if other in run.attempts and other not in known]
     return [*dropped, *again], again
+
+
+def go_back_to(run: Workflow, addresses: Iterable[str]) -> None:
+    """Have loops begin with the first iteration in which one of some steps is done again; called before or while the run is recorded."""
+    for address in addresses:
+        for composite in prefixes(address):
+            noted = run.progress.get(composite)
+            if isinstance(noted, Mapping) and "iteration" in noted:
+                first = int(address[len(composite) + 1 :].partition("/")[0])
+                if first < noted["iteration"]:
+                    run.progress[composite] = {"iteration": first}
+
+
+async def _decided(symphony: Host, run: Workflow, composites: Iterable[str]) -> dict[str, Any]:
+    from symphony_es.workflow.engine.undoing import decided  # few runs have been undone
+
+    return await decided(symphony, run, composites)
 
 
 def _restore(run: Workflow, past: Past, around: Iterable[str], symphony: Host) -> None:

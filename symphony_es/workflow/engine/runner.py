@@ -36,7 +36,7 @@ from symphony_es.workflow.engine.bodies import Lacking, StepFailure, is_failure,
 from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
 from symphony_es.workflow.engine.generations import Generations
-from symphony_es.workflow.engine.hooks import HookChain, RunMoment, Stage
+from symphony_es.workflow.engine.retries import next_attempt_at
 from symphony_es.workflow.runs.cleanup import UNDO
 from symphony_es.workflow.runs.context import RunContext, UndoneStep
 from symphony_es.workflow.runs.outputs import Frame
@@ -45,25 +45,30 @@ from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.core.state.records import EntityRecord
     from symphony_es.core.state.transactions import Handed
     from symphony_es.workflow.definitions.definition import WorkflowDefinition
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.children import ChildRuns
     from symphony_es.workflow.engine.clock import Clock
     from symphony_es.workflow.engine.control import RunControl
+    from symphony_es.workflow.engine.hooks import RunMoment
+    from symphony_es.workflow.engine.telling import Telling
     from symphony_es.workflow.engine.turns import Turns
 
 __all__ = ["Runner", "StepFailure"]
 
 
 class _Started:
-    """A step whose start has been submitted: the number of the attempt, and the id of the event."""
+    """A step whose start has been submitted: the number of the attempt, the id of the event, and the moments of its start and end."""
 
-    __slots__ = ("attempt", "event_id")
+    __slots__ = ("attempt", "completed", "event_id", "moment")
 
-    def __init__(self, attempt: int, event_id: bytes | None) -> None:
+    def __init__(self, attempt: int, event_id: bytes | None, moment: RunMoment | None = None) -> None:
         self.attempt = attempt
         self.event_id = event_id
+        self.moment = moment
+        self.completed: RunMoment | None = None
 
 
 class Runner:
@@ -72,7 +77,7 @@ class Runner:
     Args:
         symphony: the Symphony that the run belongs to.
         run: the run.
-        hooks: called in order.
+        telling: tells the hooks.
         control: what is asked of the run meanwhile.
         turns: shared by all runs of the engine.
         clock: the engine's.
@@ -84,7 +89,7 @@ class Runner:
         self,
         symphony: Host,
         run: Workflow,
-        hooks: HookChain,
+        telling: Telling,
         control: RunControl,
         turns: Turns,
         clock: Clock,
@@ -96,12 +101,11 @@ class Runner:
         self.clock = clock
         self.control = control
         self.generations = generations
-        self._hooks = hooks
+        self.telling = telling
         self._turns = turns
         self._children = children
         self._world = symphony.world
         self._key = entity_key("Workflow", run.id)
-        self._completed = run.completed_steps
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -136,8 +140,8 @@ class Runner:
                 self._look_up(step)
             started = await self._start(step, address, on_first_start)
             # A composite has no body of its own: its start is durable with that of its first child.
-            if started.event_id is not None and (not step.reentrant or self._wants("step_started", address)):
-                await self.reach("step_started", address)
+            if started.event_id is not None and (not step.reentrant or self.telling.wants(started.moment)):
+                await self.tell(started.moment)
             await self._turns.take()
             try:
                 await self._attempt(step, address, frame, started)
@@ -146,9 +150,8 @@ class Runner:
                     raise
                 await self._fail(step, address, started, error)
                 continue
-            self._completed += 1
-            if self._wants("step_completed", address):
-                await self.reach("step_completed", address)
+            if self.telling.wants(started.completed):
+                await self.tell(started.completed)
 
     def _look_up(self, step: Step) -> None:
         """Does nothing where this process has what a step needs; its start is not put on record where it has not."""
@@ -156,6 +159,9 @@ class Runner:
             step.check(self.symphony)
         except NotRegisteredError as error:
             raise Lacking(error) from error
+        except BaseException as error:  # of a kind that the application has added: its body will say what is wrong
+            if not is_failure(error, asyncio.current_task()):
+                raise
 
     async def take_turn(self) -> None:
         """Lets others have the event loop where they have waited for long enough."""
@@ -174,7 +180,9 @@ class Runner:
             run.begin_step(address)
             if on_first_start is not None and not attempts:
                 on_first_start()
-        return _Started(attempts + 1, recording.event_ids.get(self._key))
+            self.telling.forget_told()
+            moment = self.telling.note("step_started", address)
+        return _Started(attempts + 1, recording.event_ids.get(self._key), moment)
 
     async def _attempt(self, step: Step, address: str, frame: Frame, started: _Started) -> None:
         """Runs a step's body and records its completion; whatever it raises has left no completion."""
@@ -196,7 +204,7 @@ class Runner:
         finally:
             current_attribution.reset(token)
         await world.claim(run)
-        self._complete(step, execution, output)
+        started.completed = self._complete(step, execution, output)
 
     def _execution(self, address: str, frame: Frame, started: _Started) -> StepExecution:
         key = idempotency_key(self.run.id, address, self.generations.of(address))
@@ -221,7 +229,7 @@ class Runner:
                 async with self._world.transaction(None, claim=claims):
                     output = await self._body(step, execution)
                     await self._world.claim(self.run)
-                    self._complete(step, execution, output)
+                    started.completed = self._complete(step, execution, output)
                 return
             except BaseException as error:
                 busy = [found.entity for found in related_errors(error) if isinstance(found, EntityBusyError)]
@@ -264,13 +272,15 @@ class Runner:
         finally:
             current_limit.set(None)
 
-    def _complete(self, step: Step, execution: StepExecution, output: Any) -> None:
+    def _complete(self, step: Step, execution: StepExecution, output: Any) -> RunMoment | None:
         attempt = execution.attempt if execution.attempt > 1 else None
         with self._world.recording("WorkflowStepCompleted", step=execution.address, attempt=attempt):
             execution.context.write(self._world)
             if step.output_key is not None:
                 execution.frame.target()[step.output_key] = output
             self.run.complete_step(execution.address, output)
+            self.telling.forget_told()
+            return self.telling.note("step_completed", execution.address)
 
     async def _fail(self, step: Step, address: str, started: _Started, error: BaseException) -> None:
         """Puts a failed attempt on record; returns when another one is to follow.
@@ -284,7 +294,6 @@ class Runner:
         before = self.run.failures.get(address)
         limit = policy.max_attempts if policy is not None else 1
         count = 1 if before is None or before["count"] >= limit else before["count"] + 1
-        from symphony_es.workflow.engine.retries import next_attempt_at  # most steps do not fail
 
         retry_at = await next_attempt_at(policy, cause, count, self.clock.now(), self.symphony.functions)
         description = describe_error(error, address) if inner is None else inner.description
@@ -295,26 +304,45 @@ class Runner:
             self.run.fail_step(address, description, count, retry_at)
             if not step.keeps_progress:
                 self.run.progress.pop(address, None)
-        await self.reach("step_failed", address, description)
+            self.telling.forget_told()
+            failed = self.telling.note("step_failed", address, description)
+            retried = None if retry_at is None else self.telling.note("step_retried", address, description, retry_at)
+        if self._world.outbox.broken:  # known now, since what was changed before is submitted before
+            await self._drop_lost(address)
+        await self.tell(failed)
         if retry_at is None:
             raise StepFailure(description, cause) from error
-        await self.reach("step_retried", address, description, retry_at=retry_at)
+        await self.tell(retried)
 
     def _submit_changes(self, address: str, handed: Handed) -> None:
         """Sends what the step changed in entities on its way, before its completion.
 
         Raises:
-            EntityOutOfStepError: something it changed cannot be appended.
+            EntityOutOfStepError: something that it changed cannot be appended; the cause says why.
             UnstorableValueError: an object of a foreign class holds what cannot be stored.
         """
         world = self._world
         world.record_foreign(handed)
         with world.lock:
             world.outbox.submit_pending()
-            for record in world.outbox.broken:
-                lost = (*record.pending, *record.dropped)
-                if any(part.attribution.run_id == self.run.id and part.attribution.step == address for part in lost):
-                    raise EntityOutOfStepError(record.key, str(record.broken)) from record.broken
+            for record in self._lost(address) if world.outbox.broken else ():
+                raise EntityOutOfStepError(record.key, str(record.broken)) from record.broken
+
+    def _lost(self, address: str) -> list[EntityRecord]:
+        """The entities, but for the run, of which changes that the step made could not be appended."""
+
+        def is_of_step(record: EntityRecord) -> bool:
+            parts = (*record.pending, *record.dropped)
+            return any(part.attribution.run_id == self.run.id and part.attribution.step == address for part in parts)
+
+        return [record for record in self._world.outbox.broken if record.obj is not self.run and is_of_step(record)]
+
+    async def _drop_lost(self, address: str) -> None:
+        """Puts back what the step changed and can never be appended: the attempt has failed of it, and nobody else is to be told."""
+        from symphony_es.core.state.refresh import put_back  # late: few steps need it
+
+        for record in self._lost(address):
+            await put_back(self._world, self.symphony.state_history, record)
 
     # -- what steps ask for through their execution -------------------------------------------------------------------
 
@@ -400,32 +428,29 @@ class Runner:
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 
-    async def reach(
-        self, stage: Stage, step: str | None = None, error: dict[str, Any] | None = None, retry_at: datetime | None = None
-    ) -> None:
+    async def tell(self, moment: RunMoment | None, *, at_end: bool = False) -> None:
         """Waits until what has been recorded is durable, then calls the hooks of the moment.
 
         Raises:
             StepFailure: a hook failed that declares to stop the run.
         """
-        # As it is now: other branches complete steps during the wait.
-        moment = self._moment(stage, step, error, retry_at) if self._hooks else None
-        await self._world.flush(self.run)
-        if moment is None:
-            return
         try:
-            await self._hooks.call(moment)
+            await self.telling.tell(moment, at_end=at_end)
         except HookFailedError as failed:
-            failure = StepFailure(describe_error(failed, step), failed)
-            self.control.fail(failure)
-            raise failure from failed
+            raise self._stopped_by(failed, moment.step if moment is not None else None) from failed
 
-    def _wants(self, stage: Stage, step: str) -> bool:
-        return bool(self._hooks) and self._hooks.wants(self._moment(stage, step))
+    async def tell_again(self, but: RunMoment | None) -> None:
+        """Tells of the moments that an earlier process has left untold, but for one.
 
-    def _moment(
-        self, stage: Stage, step: str | None = None, error: dict[str, Any] | None = None, retry_at: datetime | None = None
-    ) -> RunMoment:
-        return RunMoment(
-            stage=stage, symphony=self.symphony, run=self.run, step=step, completed_steps=self._completed, error=error, retry_at=retry_at
-        )
+        Raises:
+            StepFailure: a hook failed that declares to stop the run.
+        """
+        try:
+            await self.telling.tell_again(but)
+        except HookFailedError as failed:
+            raise self._stopped_by(failed, None) from failed
+
+    def _stopped_by(self, failed: HookFailedError, step: str | None) -> StepFailure:
+        failure = StepFailure(describe_error(failed, step), failed)
+        self.control.fail(failure)
+        return failure

@@ -46,7 +46,9 @@ async def pause_run(engine: RunRequests, symphony: Host, run: Workflow, with_par
                 with world.recording("WorkflowPaused", entity=child, run_id=child.id):
                     child.move("pause", now)
                     child.with_parent = PAUSED
+                    _note_pause(engine, child)
             run.move("pause", now)
+            _note_pause(engine, run)
             if run.with_parent != with_parent:
                 run.with_parent = with_parent
         for each in (run, *below):
@@ -61,6 +63,12 @@ async def pause_run(engine: RunRequests, symphony: Host, run: Workflow, with_par
         if active is not None:
             active.drive.control.tell_news()
     return below
+
+
+def _note_pause(engine: RunRequests, run: Workflow) -> None:
+    active = engine.active.get(run)
+    if active is not None:
+        active.drive.note_pause()
 
 
 async def request_cancel(engine: RunRequests, run: Workflow, *, cleanup: bool, with_parent: bool) -> None:

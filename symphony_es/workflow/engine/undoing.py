@@ -6,7 +6,7 @@ have not completed come first, the one that began last before the others; then t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.core.state.tracking.making import made_of
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.definitions.steps import Step
 
-__all__ = ["Undo", "plan_undos"]
+__all__ = ["Undo", "decided", "plan_undos"]
 
 
 class Undo(NamedTuple):
@@ -73,6 +73,23 @@ async def _begun_here(symphony: Host, run: Workflow) -> set[str]:
     return {event.metadata.step for event in events if event.name in STARTS and event.metadata.step is not None}
 
 
+async def decided(symphony: Host, run: Workflow, composites: Iterable[str]) -> dict[str, Any]:
+    """Return what composites that have completed had noted of their progress, by address: so that they are entered again as they were."""
+    wanted = [address for address in dict.fromkeys(composites) if address in run.outputs]
+    timeline = await read_timeline(symphony, run) if wanted else Timeline()
+    noted = {address: await _noted_before_completion(symphony, timeline, address) for address in wanted}
+    return {address: progress for address, progress in noted.items() if progress is not None}
+
+
+async def _noted_before_completion(symphony: Host, timeline: Timeline, address: str) -> Any:
+    completed = timeline.completed.get(address)
+    if completed is None:
+        return None
+    state = await symphony.state_history.entity_at(timeline.key_at(completed), completed - 1)
+    progress = state.data.get("progress", {}).get(address) if state is not None and state.data is not None else None
+    return thaw(made_of(symphony.world.revived(progress), symphony.world.types))
+
+
 class _Places:
     """The frames of steps, made as they were when the steps ran."""
 
@@ -113,14 +130,8 @@ class _Places:
         """What a composite had noted of its progress; that of one that has completed stands in the run's history."""
         if address not in self._noted:
             held = self._run.progress.get(address)
-            self._noted[address] = thaw(held) if held is not None else await self._noted_before_completion(address)
+            if held is None:
+                self._noted[address] = await _noted_before_completion(self._symphony, self._timeline, address)
+            else:
+                self._noted[address] = thaw(held)
         return self._noted[address]
-
-    async def _noted_before_completion(self, address: str) -> Any:
-        completed = self._timeline.completed.get(address)
-        if completed is None:
-            return None
-        world = self._symphony.world
-        state = await self._symphony.state_history.entity_at(self._timeline.key_at(completed), completed - 1)
-        progress = state.data.get("progress", {}).get(address) if state is not None and state.data is not None else None
-        return thaw(made_of(world.revived(progress), world.types))

@@ -14,7 +14,6 @@ from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import Step, register_step_kind
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
     from symphony_es.workflow.engine.execution import StepExecution
 
 __all__ = ["TaskStep"]
@@ -67,15 +66,6 @@ class TaskStep(Step):
             model=reader.optional_text("model"),
             inputs=inputs,
         )
-
-    def check(self, symphony: Host) -> None:
-        """Looks the model client up that the step names.
-
-        Raises:
-            NotRegisteredError: nobody has registered it in this process.
-        """
-        if self.model is not None:
-            symphony.models.get(self.model)
 
     async def perform(self, execution: StepExecution) -> Any:
         """Creates the task, or finds the one an earlier attempt made, and has it performed.

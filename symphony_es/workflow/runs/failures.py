@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from symphony_es.diagnostics import message_of, writable
+from symphony_es.diagnostics import message_of, shortened, writable
 from symphony_es.raised import asks_the_program_to_end
 
 __all__ = ["describe_error", "errors_inside", "shortened"]
@@ -61,14 +61,6 @@ def errors_inside(error: BaseException) -> list[BaseException]:
         else:
             found.append(looked_at)
     return found
-
-
-def shortened(text: str, limit: int) -> str:
-    """Return a text of at most `limit` characters and a note: its beginning and its end, and how much there was."""
-    if len(text) <= limit:
-        return text
-    end = limit // 4
-    return f"{text[: limit - end]} … [{len(text) - limit:,} of {len(text):,} characters left out] … {text[-end:]}"
 
 
 def _message(error: BaseException) -> str:

@@ -52,6 +52,10 @@ class Workflow:
         progress: by address, what a step under way has decided and must not decide again: a branch, an iteration, a moment.
         scopes: by address, the values that a parallel branch or a mapped item has written: each has a key space of its own.
         signals: by name, the payloads that nobody has taken yet, in order.
+        untold: by key, the moments that hooks which must not miss them may not have been told: `{"stage", "completed", "after"}`, with
+            `step`, `error` and `retry_at` where there are any.
+        options: of the call that began it, what holds in later processes too: `auto_checkpoint` (False, or a policy's numbers), and
+            `hooks`, the names of those that must not miss anything.
         signal_ids: names of the signals that have come with an id, by id.
         calls: of a code-first workflow, the calls made so far by strand; see `workflow/code/`.
         children: by step address, the runs that it started.
@@ -85,6 +89,8 @@ class Workflow:
     progress: dict[str, Any] = field(default_factory=dict)
     scopes: dict[str, dict[str, Any]] = field(default_factory=dict)
     signals: dict[str, list[Any]] = field(default_factory=dict)
+    untold: dict[str, dict[str, Any]] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     signal_ids: dict[str, str] = field(default_factory=dict)
     calls: dict[str, dict[str, Any]] = field(default_factory=dict)
     arguments: dict[str, Any] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from symphony_es.core.state.tracking.places import clone
 
 __all__ = ["thaw"]
 
+_OWN_DICTS = (OrderedDict, Counter, defaultdict)
+
 
 def thaw(value: Any) -> Any:
     """A copy of a value of a state that can be changed freely: tracked containers become plain ones, what cannot change is shared."""
@@ -20,6 +23,8 @@ def thaw(value: Any) -> Any:
     if isinstance(value, list):
         return [thaw(item) for item in value]
     if isinstance(value, Mapping):  # a view of a run's outputs as well
+        if isinstance(value, _OWN_DICTS):
+            return copy.deepcopy(value)
         return {key: thaw(item) for key, item in value.items()}
     if isinstance(value, set):
         return set(value)
