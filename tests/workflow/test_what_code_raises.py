@@ -422,6 +422,17 @@ class Odd(Exception):
         return Texts("odd")
 
 
+class Hollow(ExceptionGroup[Exception]):
+    """A group that does not say what is in it."""
+
+    @property
+    def exceptions(self) -> Any:
+        raise SystemExit(4)
+
+    def __str__(self) -> str:
+        return "hollow"
+
+
 LARGE: dict[str, Callable[[], BaseException]] = {
     "message": lambda: ValueError("x" * 30_000_000),
     "key": lambda: KeyError("x" * 3_000_000),
@@ -435,6 +446,7 @@ LARGE: dict[str, Callable[[], BaseException]] = {
     "surrogates": lambda: OSError("\ud800" * 100_000),
     "unspeakable": Unspeakable,
     "odd text": Odd,
+    "hollow group": lambda: Hollow("hollow", [ValueError("v")]),
 }
 
 
