@@ -154,7 +154,7 @@ class Drive:
             prepare()
             with self._world.recording("WorkflowStarted" if first else "WorkflowResumed", entity=self.run):
                 if self.run.cleanup is None:
-                    self.run.forgive()
+                    self._forgive()
                 else:
                     from symphony_es.workflow.engine.reopening import forget_cancelled_children  # as in `_clean_up`
 
@@ -166,6 +166,17 @@ class Drive:
             # A removed run, or one that a rewind has taken away, had this id: what was done under its keys is not this run's.
             with self._world.recording("WorkflowIdReused", entity=self.run):
                 self._world.raise_generation(self.run)
+
+    def _forgive(self) -> None:
+        """What a failed run failed of is tried again, with all attempts that it is allowed."""
+        step = self.run.error["step"] if self.run.error is not None else None
+        if self.run.definition.code is not None:
+            # Failures on record are raised again, since the code may have dealt with them; with those that ended the run it has not.
+            from symphony_es.workflow.code.forgiving import forgive  # it stands above the engine, which only calls it
+
+            forgive(self.run, [address for address, failure in self.run.failures.items() if address == step or failure.get("open")])
+        elif step in self.run.failures:
+            self.run.failures[step]["count"] = 0
 
     async def _run_definition(self, runner: Runner) -> None:
         if self.run.untold:

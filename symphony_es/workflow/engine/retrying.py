@@ -67,16 +67,23 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, chi
             _restore(run, past, around, symphony)
             go_back_to(run, again)
             _forget_calls(run, set(dropped))
-            run.forgive()
             if run.definition.code is not None:
-                for other in beside:  # what has failed there is tried again, as in a parallel: it may have gone down with the step
-                    if run.step_status(other) == "failed":
-                        run.failures.pop(other, None)
+                _forgive(run, beside)
             run.returned = None
             run.move("retry", now)
 
     await aside(drop, size)
     await world.flush(run)
+
+
+def _forgive(run: Workflow, beside: Iterable[str]) -> None:
+    """What has ended the run is tried again, and what has failed beside the step, as in a parallel: it may have gone down with it."""
+    from symphony_es.workflow.code.forgiving import forgive  # it stands above the engine, which only calls it
+
+    step = run.error["step"] if run.error is not None else None
+    ended = [address for address, failure in run.failures.items() if address == step or failure.get("open")]
+    failed = [address for address in beside if address in run.failures and run.step_status(address) == "failed"]
+    forgive(run, list(dict.fromkeys([*ended, *failed])))
 
 
 def _dropped(run: Workflow, address: str, past: Past) -> tuple[list[str], list[str]]:

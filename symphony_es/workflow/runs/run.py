@@ -234,16 +234,6 @@ class Workflow:
         if self.error is not None and self.cleanup is not None and self.cleanup["ends"] != WorkflowStatus.FAILED:
             self.error = None
 
-    def forgive(self) -> None:
-        """What a failed run failed of is tried again, with all attempts that it is allowed."""
-        step = self.error["step"] if self.error is not None else None
-        if self.definition.code is not None:
-            # Failures on record are raised again, since the code may have dealt with them; with those that ended the run it has not.
-            for address in [address for address, failure in self.failures.items() if address == step or failure.get("open")]:
-                del self.failures[address]
-        elif step in self.failures:
-            self.failures[step]["count"] = 0
-
     def begin_step(self, address: str) -> int:
         """A step begins; returns the number of the attempt, from 1."""
         attempt = self.attempts.get(address, 0) + 1
