@@ -154,6 +154,49 @@ async def test_a_strand_beside_another_one_keeps_its_step(symphony: Symphony, sh
     assert (run.status, run.result) == ("completed", ["left", "right", "last"])
 
 
+@pytest.mark.parametrize(("caught", "goes_down"), [(False, False), (False, True), (True, False)])
+async def test_steps_that_code_runs_beside_each_other_keep_their_keys(
+    symphony: Symphony, shop: Shop, caught: bool, goes_down: bool
+) -> None:
+    """Called as arguments of one `gather`, they are of one strand; what has begun before the other's end has not waited for it."""
+    shop.broken, shop.held = {"left"}, {"charge"} if goes_down else set()
+
+    async def act(name: str) -> str:
+        shop.keys.append(step_context().idempotency_key)
+        if name == "charge" and shop.broken and not caught:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if "charge" in shop.held:
+                    raise OSError("went down with it") from None
+                raise
+        if name in shop.broken:
+            raise OSError("down")
+        return name
+
+    @symphony.workflow
+    async def order() -> list[Any]:
+        await step(act, "first", name="first")
+        both = await gather(step(act, "left", name="left"), step(act, "charge", name="charge"), return_exceptions=caught)
+        failed = [each for each in both if isinstance(each, Exception)]
+        if failed:
+            raise ExceptionGroup("both", failed)
+        return [*both, await step(act, "last", name="last")]
+
+    run = await symphony.workflows.execute_workflow(order, run_id="r", auto_checkpoint=False)
+    assert run.status == "failed"
+    shop.broken, shop.keys = set(), []
+    await symphony.workflows.retry_from(run, "left", auto_checkpoint=False)
+    assert run.status == "completed", run.error
+    assert sorted(shop.keys) == [*([] if caught else ["r:charge:0"]), "r:last:0", "r:left:1"]
+    shop.keys.clear()
+    await symphony.workflows.retry_from(run, "left", auto_checkpoint=False)
+    assert sorted(shop.keys) == ["r:last:1", "r:left:2"]
+    shop.keys.clear()
+    await symphony.workflows.retry_from(run, "first", auto_checkpoint=False)
+    assert sorted(shop.keys) == ["r:charge:1", "r:first:1", "r:last:2", "r:left:3"]
+
+
 @pytest.mark.parametrize("taken_back", ["fan/left", "fan", "first"])
 async def test_a_child_run_that_is_taken_back_is_ended_first(symphony: Symphony, shop: Shop, reopen: Any, taken_back: str) -> None:
     """One that is dropped is cancelled before another one begins, and no process takes it up again; one beside the step goes on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from symphony_es.errors import ConfigurationError, PositionInsideTransactionError, PositionNotFoundError
@@ -40,12 +40,14 @@ class Past:
         position: right after which event.
         state: its state then, as the log has it; `World.revived` makes live values of any part of it.
         begun_since: addresses of steps that began first after it, in order.
+        begun_beside: those of them that began before the step at which this ends had come to an end.
     """
 
-    def __init__(self, position: int, state: dict[str, Any], begun_since: list[str]) -> None:
+    def __init__(self, position: int, state: dict[str, Any], begun_since: Sequence[str] = (), begun_beside: Iterable[str] = ()) -> None:
         self.position = position
         self.state = state
         self.begun_since = begun_since
+        self.begun_beside = frozenset(begun_beside)
 
 
 def address_of(run: Workflow, step: str) -> str:
@@ -72,7 +74,9 @@ async def past_before_step(symphony: Host, run: Workflow, step: str) -> Past:
         known = ", ".join(list(run.attempts)[:50]) or "none"
         raise ConfigurationError(f"run {run.id} has not begun a step {step!r} (begun: {known})")
     position = timeline.begun[address] - 1
-    return Past(position, await _state(symphony, timeline.key_at(position + 1), position), timeline.since(address))
+    since, end = timeline.since(address), timeline.ended_at(address)
+    beside = [other for other in since if other != address and (end is None or timeline.begun[other] < end)]
+    return Past(position, await _state(symphony, timeline.key_at(position + 1), position), since, beside)
 
 
 async def past_at(symphony: Host, run: Workflow, position: int) -> Past:
@@ -87,7 +91,7 @@ async def past_at(symphony: Host, run: Workflow, position: int) -> Past:
     first, last = await symphony.log.transaction_bounds(position)
     if position != last:
         raise PositionInsideTransactionError(position, first, last)
-    return Past(position, state, [])
+    return Past(position, state)
 
 
 async def _state(symphony: Host, key: str, position: int) -> dict[str, Any]:

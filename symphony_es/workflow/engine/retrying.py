@@ -43,6 +43,7 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, chi
     address = address_of(run, step)
     size = len(past.begun_since)
     dropped, again = await aside(lambda: _dropped(run, address, past), size)
+    beside = set(past.begun_since).difference(dropped)
     await children.end_dropped(run, dropped)
     around = [prefix for prefix in prefixes(address) if prefix in run.attempts]
     known = {*around, *dropped} if again else set()
@@ -66,6 +67,8 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, chi
             _restore(run, past, around, symphony)
             go_back_to(run, again)
             _forget_calls(run, set(dropped))
+            if run.definition.code is not None:
+                _forgive(run, beside)
             run.returned = None
             run.move("retry", now)
 
@@ -73,9 +76,19 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, chi
     await world.flush(run)
 
 
+def _forgive(run: Workflow, beside: Iterable[str]) -> None:
+    """What has ended the run is tried again, and what has failed beside the step, as in a parallel: it may have gone down with it."""
+    from symphony_es.workflow.code.forgiving import forgive  # it stands above the engine, which only calls it
+
+    step = run.error["step"] if run.error is not None else None
+    ended = [address for address, failure in run.failures.items() if address == step or failure.get("open")]
+    failed = [address for address in beside if address in run.failures and run.step_status(address) == "failed"]
+    forgive(run, list(dict.fromkeys([*ended, *failed])))
+
+
 def _dropped(run: Workflow, address: str, past: Past) -> tuple[list[str], list[str]]:
     """The steps that are dropped with one, and those among them that have been undone: they hold no longer, wherever they stand."""
-    dropped = [other for other in past.begun_since if not _beside(run, address, other)]
+    dropped = [other for other in past.begun_since if not _beside(run, address, other, past)]
     known = set(dropped)
     again = [other for other in undone(run) if other in run.attempts and other not in known]
     known.update(again)
@@ -129,15 +142,17 @@ def _forget_calls(run: Workflow, dropped: set[str]) -> None:
             run.calls[strand] = {str(place): call for place, call in kept.items()}
 
 
-def _beside(run: Workflow, address: str, other: str) -> bool:
+def _beside(run: Workflow, address: str, other: str, past: Past) -> bool:
     """Whether two steps are in different branches of something that runs its branches beside each other."""
     ours, theirs = address.split("/"), other.split("/")
     common = 0
     while common < min(len(ours), len(theirs)) and ours[common] == theirs[common]:
         common += 1
+    if run.definition.code is not None:
+        # The names of a `gather` and the numbers of its strands take turns: these are two strands of one. Within a strand, or around it,
+        # what has begun before the step's end, as `gather(step(a), step(b))` does it, has not waited for the step.
+        return (common % 2 == 1 and common < min(len(ours), len(theirs))) or other in past.begun_beside
     if common in (0, len(ours), len(theirs)):
         return False
-    if run.definition.code is not None:
-        return common % 2 == 1  # the names of a `gather` and the numbers of its strands take turns: these are two strands of one
     composite = step_at(run.definition.plan, "/".join(ours[:common]))
     return composite is not None and composite.together

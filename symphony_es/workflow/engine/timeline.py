@@ -8,7 +8,7 @@ on, or is forked or retried; page by page, so that the event loop goes on in bet
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.past.rewinding import REWIND_EVENT
@@ -30,8 +30,10 @@ FORK_EVENT = "WorkflowForked"
 RETRY_EVENT = "WorkflowRetryRequested"
 STARTS = ("WorkflowStepStarted", "WorkflowStepRetried")
 COMPLETION = "WorkflowStepCompleted"
+FAILURE = "WorkflowStepFailed"
 CREATIONS = ("WorkflowCreated", FORK_EVENT, "Forked")  # the last one in a log that was made of another log's states
-TOLD_BY_NAME = frozenset({*STARTS, COMPLETION, RETRY_EVENT, REWIND_EVENT, REPAIR_EVENT, *CREATIONS})
+TOLD_BY_NAME = frozenset({*STARTS, COMPLETION, FAILURE, RETRY_EVENT, REWIND_EVENT, REPAIR_EVENT, *CREATIONS})
+_BEGUN, _COMPLETED, _FAILED = range(3)
 PAGE = 200
 """Rows between two turns of the event loop."""
 
@@ -46,6 +48,7 @@ class Timeline:
     Attributes:
         begun: by address of a step that has begun, the position of its first start since it was taken back last.
         completed: by address of a step that has completed, the position of its completion.
+        failed: by address of a step an attempt at which has failed, the position of the last failure.
         raised: by address that was taken back, its generation; what is under an address is of that generation, too.
     """
 
@@ -54,19 +57,20 @@ class Timeline:
         self._key = key
         self.begun: dict[str, int] = {}
         self.completed: dict[str, int] = {}
+        self.failed: dict[str, int] = {}
         self.raised: dict[str, int] = {}
-        # At a position: whether of those that have begun, the address, and what stood there before.
-        self._replaced: list[tuple[int, bool, str, int | None]] = []
+        # At a position: in which of the three, the address, and what stood there before.
+        self._replaced: list[tuple[int, int, str, int | None]] = []
 
     def apply(self, event: Event) -> None:
         """Go on with the next event of the run."""
         name, position = event.name, event.position
         if name in STARTS:
             if event.metadata.step is not None and event.metadata.step not in self.begun:
-                self._put(position, self.begun, event.metadata.step, position)
-        elif name == COMPLETION:
+                self._put(position, _BEGUN, event.metadata.step, position)
+        elif name in (COMPLETION, FAILURE):
             if event.metadata.step is not None:
-                self._put(position, self.completed, event.metadata.step, position)
+                self._put(position, _COMPLETED if name == COMPLETION else _FAILED, event.metadata.step, position)
         elif name == RETRY_EVENT:
             self._retry(position, event.data)
         elif name in (REWIND_EVENT, REPAIR_EVENT) and isinstance(event.data, dict) and "to" in event.data:
@@ -87,12 +91,21 @@ class Timeline:
         """Key of the entity whose event stands at a position: the run, or one that it shares the history of."""
         return next((key for key, last in self._shared if position <= last), self._key)
 
-    def _put(self, position: int, of: dict[str, int], address: str, value: int | None) -> None:
-        self._replaced.append((position, of is self.begun, address, of.get(address)))
+    @property
+    def _kept(self) -> tuple[dict[str, int], ...]:
+        return self.begun, self.completed, self.failed
+
+    def _put(self, position: int, which: int, address: str, value: int | None) -> None:
+        of = self._kept[which]
+        self._replaced.append((position, which, address, of.get(address)))
         if value is None:
             of.pop(address, None)
         else:
             of[address] = value
+
+    def ended_at(self, address: str) -> int | None:
+        """Position at which a step has completed, or failed last; None while neither."""
+        return self.completed.get(address, self.failed.get(address))
 
     def _raise(self, addresses: Iterable[str]) -> None:
         """All at once: an address whose container is taken back with it is raised by one, not by two."""
@@ -103,21 +116,20 @@ class Timeline:
         dropped: list[str] = said["dropped"]
         self._raise(dropped)
         for address in dropped:
-            self._put(position, self.begun, address, None)
-            self._put(position, self.completed, address, None)
+            for which in (_BEGUN, _COMPLETED, _FAILED):
+                self._put(position, which, address, None)
             for around in prefixes(address):
                 if around in self.completed:
-                    self._put(position, self.completed, around, None)
+                    self._put(position, _COMPLETED, around, None)
 
     def _rewind(self, position: int, to: int) -> None:
         """The steps are what they were at a position, whatever came in between; rewinds of before count as what they did."""
-        begun: dict[str, int | None] = {}
-        completed: dict[str, int | None] = {}
-        for at, is_begun, address, before in reversed(self._replaced):
+        then: list[dict[str, int | None]] = [{}, {}, {}]
+        for at, which, address, before in reversed(self._replaced):
             if at <= to:
                 break
-            (begun if is_begun else completed)[address] = before
-        self._take_back(position, begun, completed)
+            then[which][address] = before
+        self._take_back(position, then)
 
     def _begin_with(self, event: Event) -> None:
         """The state as a whole: of a new run, also under an id that was used before, of a fork, a repair, or another log's."""
@@ -125,27 +137,27 @@ class Timeline:
         if not isinstance(state, dict):
             return
         then: list[dict[str, int | None]] = []
-        for of, field in ((self.begun, "attempts"), (self.completed, "outputs")):
+        for of, field in zip(self._kept, ("attempts", "outputs", "failures"), strict=True):
             held = state.get(field) or {}
             gone: dict[str, int | None] = {address: None for address in of if address not in held}
             then.append({**gone, **{address: event.position for address in held if address not in of}})
-        self._take_back(event.position, *then)
+        self._take_back(event.position, then)
         if event.metadata.generation:
             self.raised[""] = event.metadata.generation  # as often as the run was taken back in the other log, so no address more often
 
-    def _take_back(self, position: int, begun: dict[str, int | None], completed: dict[str, int | None]) -> None:
+    def _take_back(self, position: int, then: Sequence[Mapping[str, int | None]]) -> None:
         """Put what is given in place; the steps that have begun or completed since are of another generation from now on.
 
         A composite that had begun before is not, though it has completed since: what was under way in it then keeps its generation.
         """
         composites = {around for address in self.begun for around in prefixes(address)}
-        lost = {address for address, then in begun.items() if self.begun.get(address, then) != then}
-        lost |= {address for address, then in completed.items() if self.completed.get(address, then) != then and address not in composites}
+        lost = {address for address, at in then[_BEGUN].items() if self.begun.get(address, at) != at}
+        lost |= {address for address, at in then[_COMPLETED].items() if self.completed.get(address, at) != at and address not in composites}
         self._raise(lost)
-        for of, held in ((self.begun, begun), (self.completed, completed)):
-            for address, then in held.items():
-                if of.get(address) != then:
-                    self._put(position, of, address, then)
+        for which, of in enumerate(self._kept):
+            for address, at in then[which].items():
+                if of.get(address) != at:
+                    self._put(position, which, address, at)
 
 
 async def read_timeline(symphony: Host, run: Workflow) -> Timeline:
