@@ -173,9 +173,9 @@ async def read_timeline(symphony: Host, run: Workflow) -> Timeline:
     while (rows := await symphony.log.read_entity_rows(key, 0, None, 1)) and rows[0][3] == FORK_EVENT:
         said = decode_row(rows[0]).data
         # A fork of a fork can begin before the fork that it was made of: what that one shares counts too.
-        cut = said["position"] if cut is None else min(cut, said["position"])
-        key = entity_key("Workflow", said["run_id"])
-        shared.insert(0, (key, cut))
+        until: int = said["position"] if cut is None else min(cut, said["position"])
+        cut, key = until, entity_key("Workflow", said["run_id"])
+        shared.insert(0, (key, until))
     timeline = Timeline(shared, own)
     for part, last in [*shared, (own, None)]:
         timeline.begin_fork()
