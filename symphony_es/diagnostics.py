@@ -16,7 +16,7 @@ from typing import Any
 
 from symphony_es.raised import asks_the_program_to_end
 
-__all__ = ["error_text", "get_logger", "message_of", "writable"]
+__all__ = ["error_text", "get_logger", "message_of", "shortened", "writable"]
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -96,6 +96,14 @@ def get_logger(name: str) -> _Logger:
 def writable(text: str) -> str:
     """Return a text with its lone surrogates as escapes: of an undecodable file name, say; neither a state nor a log line can hold them."""
     return str.encode(text, "utf-8", "backslashreplace").decode("utf-8")  # also of a subclass with an `encode` of its own
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return a text of at most `limit` characters and a note: its beginning and its end, and how much there was."""
+    if len(text) <= limit:
+        return text
+    end = limit // 4
+    return f"{text[: limit - end]} … [{len(text) - limit:,} of {len(text):,} characters left out] … {text[len(text) - end :]}"
 
 
 def message_of(error: BaseException) -> str:

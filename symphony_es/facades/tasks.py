@@ -212,7 +212,7 @@ class Tasks:
         await world.flush(found)
         return found
 
-    async def _perform(self, task: Task, agent: Agent | None, model: str | None) -> Exception | None:
+    async def _perform(self, task: Task, agent: Agent | None, model: str | None) -> BaseException | None:
         if task.id in self._performing:
             raise IllegalTransitionError(task.id, "being performed in this process", TaskStatus.RUNNING, kind="task")
         self._performing.add(task.id)

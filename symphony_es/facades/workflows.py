@@ -18,7 +18,7 @@ from symphony_es.workflow.definitions.step_list import StepList
 from symphony_es.workflow.definitions.steps import Step
 from symphony_es.workflow.definitions.stored import StoredDefinition
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
-from symphony_es.workflow.engine.creation import as_definition
+from symphony_es.workflow.engine.creation import IfExists, as_definition
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
@@ -166,6 +166,7 @@ class Workflows(RunRequests):
         run_id: str = "",
         deadline_s: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        if_exists: IfExists = "fail",
         **arguments: Any,
     ) -> RunHandle[T]: ...
     @overload
@@ -179,6 +180,7 @@ class Workflows(RunRequests):
         run_id: str = "",
         deadline_s: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        if_exists: IfExists = "fail",
         **arguments: Any,
     ) -> RunHandle: ...
     async def start(
@@ -191,6 +193,7 @@ class Workflows(RunRequests):
         run_id: str = "",
         deadline_s: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        if_exists: IfExists = "fail",
         **arguments: Any,
     ) -> RunHandle:
         """Start a run, or go on with one, in the background, and return a handle of it; see `WorkflowEngine.start`.
@@ -205,7 +208,7 @@ class Workflows(RunRequests):
         if isinstance(chosen, Workflow) and arguments:
             raise ConfigurationError(f"run {chosen.id} goes on with what it has: {', '.join(sorted(arguments))} are for a new run")
         return await self._engine.start(
-            chosen, values, auto_checkpoint, hooks=hooks, run_id=run_id, deadline_s=deadline_s, metadata=metadata
+            chosen, values, auto_checkpoint, hooks=hooks, run_id=run_id, deadline_s=deadline_s, metadata=metadata, if_exists=if_exists
         )
 
     async def execute_workflow_by_id(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.errors import StepFailedError
-from symphony_es.workflow import CodeWorkflow, Workflow, gather, patched, sleep, step, wait_for_signal
+from symphony_es.errors import ConfigurationError, StepFailedError
+from symphony_es.workflow import CodeWorkflow, Workflow, gather, patched, sleep, step, step_context, wait_for_signal
 
 Calls = list[str]
 
@@ -324,3 +324,65 @@ async def test_a_failed_run_that_is_cancelled_has_cleaned_up_already(symphony: S
     assert (run.status, calls) == ("failed", ["undo"])
     await symphony.workflows.cancel(run)
     assert (run.status, calls) == ("cancelled", ["undo"])
+
+
+@pytest.mark.parametrize("way", ["finally_", "except_", "in_strands"])
+async def test_a_step_of_the_clean_up_of_code_is_done_again_in_the_clean_up(symphony: Symphony, way: str) -> None:
+    """`retry_from` at it never leads to the main line, and `fork` at it is refused."""
+    calls: Calls = []
+    handle = await symphony.workflows.start(define(symphony, calls, way), auto_checkpoint=False)
+    await until_it_waits(handle.run)
+    run = await handle.cancel()
+    [address] = [address for address in run.attempts if address.endswith("undo 2")]
+    calls.clear()
+    run = await symphony.workflows.retry_from(run, address, auto_checkpoint=False)
+    assert (run.status, calls) == ("cancelled", ["undo 2"])
+    with pytest.raises(ConfigurationError, match="clean-up"):
+        await symphony.workflows.fork(run, address)
+
+
+@pytest.mark.parametrize("how", ["retry_from", "fork", "fork at the head"])
+async def test_the_main_line_of_a_cancelled_run_begins_without_its_clean_up(symphony: Symphony, how: str) -> None:
+    """Taken back to a step of one strand, or forked after its clean-up: what other strands did to clean up is no part of it."""
+    calls: Calls = []
+    handle = await symphony.workflows.start(define(symphony, calls, "in_strands"), auto_checkpoint=False)
+    await until_it_waits(handle.run)
+    run = await handle.cancel()
+    calls.clear()
+    if how == "retry_from":
+        going = asyncio.ensure_future(symphony.workflows.retry_from(run, "gather/0/part 1", auto_checkpoint=False))
+        await asyncio.sleep(0)
+    else:
+        at: Any = "gather/0/part 1" if how == "fork" else symphony.log.head
+        run = await symphony.workflows.fork(run, at)
+        going = asyncio.ensure_future(symphony.workflows.resume(run, auto_checkpoint=False))
+    async with asyncio.timeout(20):
+        while run.status != "running":
+            await asyncio.sleep(0.001)
+    await symphony.workflows.signal(run, "go")
+    await symphony.workflows.signal(run, "never 2")
+    async with asyncio.timeout(20):
+        run = await going
+    assert (run.status, run.error) == ("completed", None)
+    assert sorted(name for name in calls if name.startswith("undo")) == ["undo 1", "undo 2"]
+
+
+async def test_a_fork_is_called_with_what_its_original_began_with(symphony: Symphony) -> None:
+    """Or with what the fork says instead; what a step wrote to the context is the context's."""
+
+    def write() -> None:
+        step_context()["topic"] = "other"
+        step_context()["note"] = "seen"
+
+    @symphony.workflow
+    async def flow(topic: str) -> list[Any]:
+        await step(write)
+        return [topic, await step(lambda: dict(step_context()), name="look")]
+
+    run = await symphony.workflows.execute_workflow(flow, {"topic": "rain"}, auto_checkpoint=False)
+    fork = await symphony.workflows.fork(run, "look")
+    fork = await symphony.workflows.resume(fork, auto_checkpoint=False)
+    assert fork.result == ["rain", {"topic": "other", "note": "seen"}]
+    fork = await symphony.workflows.fork(run, "look", {"topic": "snow", "note": "new"})
+    fork = await symphony.workflows.resume(fork, auto_checkpoint=False)
+    assert fork.result == ["snow", {"topic": "snow", "note": "new"}]

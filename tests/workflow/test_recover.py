@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -179,6 +184,48 @@ async def test_what_is_missing_in_the_middle_of_a_run_interrupts_it(symphony: Sy
     assert await handle.result() == "done"
 
 
+async def test_code_cannot_go_on_past_what_is_missing(symphony: Symphony) -> None:
+    """Whatever it catches: no later step of it runs, and none is on record."""
+    calls: list[str] = []
+    child = WorkflowDefinition.from_dict(child_of("work"))
+
+    async def after() -> None:
+        calls.append("after")
+
+    @symphony.workflow
+    async def flow() -> Any:
+        try:
+            return await run_workflow(child)
+        except BaseException:  # as careless code has it
+            await step(after)
+            return "went on"
+        finally:
+            await step(after, name="finally")
+
+    for _ in range(2):
+        handle = await symphony.workflows.start(flow)
+        with pytest.raises(NotRegisteredError):
+            await handle.result(timeout_s=20)
+        assert (handle.status, calls, list(handle.run.outputs)) == ("running", [], [])
+
+
+async def test_branches_beside_what_is_missing_are_interrupted_too(symphony: Symphony) -> None:
+    """Nothing is on record of it: they run again when it is there."""
+    calls: list[str] = []
+    symphony.functions.register("waits", lambda context: calls.append("waits"))
+    await symphony.workflows.save_workflow({"id": "saved", **child_of("work")})
+    branches = [{"kind": "workflow", "name": "a", "workflow_id": "saved"}, {"kind": "wait", "name": "b", "signal": "go"}]
+    handle = await symphony.workflows.start({"name": "w", "steps": [{"kind": "parallel", "name": "p", "branches": branches}]}, run_id="r")
+    with pytest.raises(NotRegisteredError):
+        await handle.result(timeout_s=20)
+    names = [event.name for event in await symphony.log.read_entity("Workflow:r")]
+    assert not {"WorkflowBranchesCancelled", "WorkflowStepFailed", "WorkflowFailed"} & set(names)
+    provide(symphony, calls)
+    again = await symphony.workflows.start(handle.run)
+    await again.signal("go", "went")
+    assert await again.result(timeout_s=20) == {"a": "done", "b": "went"}
+
+
 async def test_whoever_asks_late_gets_the_error_that_has_stopped_the_run(symphony: Symphony) -> None:
     """Results, waits and events end, until somebody takes the run up again."""
     symphony.functions.register("work", lambda context: "done")
@@ -347,6 +394,46 @@ async def test_a_parent_waits_for_a_child_run_that_is_blocked(reopen: Opener) ->
         assert statuses["r"] == "running"
 
 
+def orders(*fields: Any) -> type:
+    """Another version of a class."""
+    return dataclasses.make_dataclass("Order", fields, namespace={"__module__": "shop.models"})
+
+
+async def test_a_run_with_a_value_that_cannot_be_made_is_blocked(reopen: Opener) -> None:
+    """Its class is known, and has changed too far: nothing is appended, it is listed, and it goes on when the class fits again."""
+    first = orders(("item", str), ("total", int, 0))
+
+    def define(symphony: Symphony, cls: type) -> Any:
+        async def flow() -> str:
+            order = await step(lambda: cls("tea"), name="make")
+            return str(order.item) + str(await wait_for_signal("go"))
+
+        symphony.types.register(cls, "shop.Order")
+        return symphony.workflow(flow, name="flow")
+
+    symphony = await reopen()
+    handle = await symphony.workflows.start(define(symphony, first), run_id="r")
+    while "make" not in handle.run.outputs:
+        await asyncio.sleep(0)
+    await symphony.registry.get("workflow_engine").interrupt()
+    for resume in ("latest", None):
+        symphony = await reopen()
+        define(symphony, orders("item", "owner"))
+        if resume is not None:
+            await symphony.resume()
+        head = symphony.log.head
+        report = await symphony.workflows.recover(wait=False)
+        assert (report.handles, report.missing) == ([], [])
+        assert [left.run_id for left in report.blocked] == ["r"]
+        assert "owner" in report.blocked[0].reason
+        assert symphony.log.head == head
+    symphony = await reopen()
+    define(symphony, first)
+    report = await symphony.workflows.recover(wait=False)
+    await symphony.workflows.signal("r", "go", "!")
+    assert await report.handles[0].result(timeout_s=20) == "tea!"
+
+
 def digest_of(source: str) -> str:
     """The digest of the function `flow` in a text."""
     names: dict[str, Any] = {"__name__": "shop.flows"}
@@ -451,3 +538,53 @@ async def test_hooks_can_be_given_to_a_recovery(reopen: Opener) -> None:
         await handle.signal("go")
         await handle.result()
     assert sorted(told) == ["r0", "r1"]
+
+
+# -- functions of programs --------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import asyncio, sys
+from symphony_es import Symphony
+
+async def pay(context):
+    print("{name} pays")
+    return "{name}"
+
+async def main():
+    symphony = Symphony(persistence_enabled=True)
+    await symphony.setup(state_dir=sys.argv[1])
+    definition = symphony.build_workflow().create("w").add_wait("go").add_function("pay", pay).build()
+    if sys.argv[2] == "start":
+        await symphony.workflows.start(definition, run_id="r")
+    else:
+        report = await symphony.workflows.recover(wait=False)
+        for handle in report.handles:
+            await handle.signal("go")
+            print("result", await handle.result())
+        for left in report.missing:
+            print("missing", *left.missing)
+    await symphony.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["file", "module"])
+def test_a_function_of_a_program_is_never_that_of_another_one(tmp_path: Path, how: str) -> None:
+    """The run waits for the program that it began with; the other one names what it lacks, and calls nothing of its own."""
+    for name in ("shop", "payroll"):
+        (tmp_path / f"{name}.py").write_text(PROGRAM.format(name=name))
+
+    def run(name: str, what: str) -> list[str]:
+        started = ["-m", name] if how == "module" else [str(tmp_path / f"{name}.py")]
+        command = [sys.executable, *started, str(tmp_path / "state"), what]
+        paths = os.pathsep.join([str(tmp_path), *sys.path])
+        ended = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths}
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout.splitlines()
+
+    assert run("shop", "start") == []
+    assert run("payroll", "recover") == ["missing function 'shop:pay'"]
+    assert run("shop", "recover") == ["shop pays", "result shop"]

@@ -326,6 +326,29 @@ async def test_retry_rules_decide_over_what_is_outside_of_exception(symphony: Sy
     assert (await execute(on=["SystemExit"])).result == "stayed"
 
 
+@pytest.mark.parametrize("raised", [*RAISED, "long message"])
+async def test_whatever_a_model_client_raises_is_on_record(symphony: Symphony, raised: str) -> None:
+    """Its task has failed, with a message that is bounded, and so has the step; the task can be performed again."""
+    make = RAISED.get(raised, lambda: ValueError("x" * 20_000_000))
+    answers: list[str] = []
+
+    async def client(prompt: str) -> str:
+        if answers:
+            return answers[0]
+        raise make()
+
+    symphony.models.register("client", client)
+    steps = [{"kind": "task", "name": "a", "template": "hi", "model": "client"}]
+    run = await symphony.workflows.execute_workflow({"name": "w", "steps": steps})
+    assert run.status == "failed"
+    (task,) = symphony.world.all("Task")
+    if raised not in ("CancelledError", "GeneratorExit"):
+        assert task.status == "failed"
+        assert len(task.error) < 5_000
+    answers.append("fine")
+    assert (await symphony.workflows.resume(run)).result == "fine"
+
+
 # -- what is put on record --------------------------------------------------------------------------------------------
 
 
@@ -399,6 +422,17 @@ class Odd(Exception):
         return Texts("odd")
 
 
+class Hollow(ExceptionGroup[Exception]):
+    """A group that does not say what is in it."""
+
+    @property
+    def exceptions(self) -> Any:
+        raise SystemExit(4)
+
+    def __str__(self) -> str:
+        return "hollow"
+
+
 LARGE: dict[str, Callable[[], BaseException]] = {
     "message": lambda: ValueError("x" * 30_000_000),
     "key": lambda: KeyError("x" * 3_000_000),
@@ -412,6 +446,7 @@ LARGE: dict[str, Callable[[], BaseException]] = {
     "surrogates": lambda: OSError("\ud800" * 100_000),
     "unspeakable": Unspeakable,
     "odd text": Odd,
+    "hollow group": lambda: Hollow("hollow", [ValueError("v")]),
 }
 
 

@@ -49,7 +49,7 @@ class Flow:
         run: the run.
         strands: by name.
         cleans_up: whether it runs once more because its run is being cancelled.
-        stopped: the request that has taken the run out of one of its calls; every later call is given the same.
+        stopped: the request, or what this process lacks, that has taken the run out of a call; every later call is given the same.
         error: what the function of a run that is being cancelled has raised.
         cut_off_at: addresses of the calls at which strands were cut off, or names of strands.
         undos: what undoes the calls, by their addresses; None while nothing is to be undone.
@@ -60,7 +60,7 @@ class Flow:
         self.run = runner.run
         self.cleans_up = cleans_up
         self.undos = undos
-        self.stopped: RunStopped | None = None
+        self.stopped: RunStopped | Lacking | None = None
         self.strands: dict[str, Strand] = {}
         self.cut_off_at: list[str] = []
         self.error: BaseException | None = None
@@ -114,7 +114,7 @@ class Flow:
         except StepFailure as error:
             description = error.description
             raise StepFailedError(description["step"] or address, description["type"], description["message"]) from error.error
-        except RunStopped as stopped:
+        except (RunStopped, Lacking) as stopped:
             self.stopped = stopped
             raise
         finally:

@@ -208,10 +208,11 @@ class Strand:
         calls = self.flow.run.calls
         if self.name not in calls:
             calls[self.name] = {}
-        calls[self.name][str(place)] = call
         self._recorded = calls[self.name]
+        if str(place) not in self._recorded:
+            self.found += 1
+        calls[self.name][str(place)] = call
         self._after_last = max(self._after_last, place + 1)
-        self.found += 1
         self._unrecorded.pop(place, None)
 
     def check_all_made(self) -> None:

@@ -69,6 +69,11 @@ class ActiveRuns:
         """One of them, or None."""
         return self._by_id.get(run.id)
 
+    def of_id(self, run_id: str) -> Workflow | None:
+        """The run of an id that executes here, or is about to begin; None where there is none."""
+        active = self._by_id.get(run_id)
+        return None if active is None else active.run
+
     def is_taken(self, run: Workflow) -> bool:
         """Whether a run executes here, or is about to."""
         return run.id in self._by_id or run.id in self._held

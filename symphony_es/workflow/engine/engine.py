@@ -13,8 +13,9 @@ from typing import Any, Literal, overload
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, HookFailedError
+from symphony_es.workflow.engine.active import ActiveRun
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, numbers_of
-from symphony_es.workflow.engine.creation import DefinitionLike, new_run
+from symphony_es.workflow.engine.creation import DefinitionLike, IfExists, existing_run, new_run, refuse_id
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import names_of_durable
 from symphony_es.workflow.engine.missing import check_can_go_on, is_waiting_for_classes
@@ -91,6 +92,7 @@ class WorkflowEngine(RunRequests):
         Cancelling the call stops the run after the step's record it is at; it stays running in the log and can be resumed.
         """
         await self._turns.take()
+        self._check_free(run_id)
         run = new_run(self._symphony, self.clock, definition, context, run_id=run_id, deadline_s=deadline_s, metadata=metadata)
         chain = self.chain(auto_checkpoint, hooks)
         self._keep_options(run, auto_checkpoint, hooks)
@@ -106,14 +108,22 @@ class WorkflowEngine(RunRequests):
         run_id: str = "",
         deadline_s: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        if_exists: IfExists = "fail",
     ) -> RunHandle:
         """Starts a run, or goes on with one, in the background; its beginning is durable when this returns.
 
         The arguments and errors are those of `execute_workflow`; a run in place of a definition is resumed, as by `resume`.
 
+        Args:
+            if_exists: what comes of a `run_id` that a run has: `fail` raises; `return` gives a handle of that run, as it stands, also one
+                that the log has and nobody has resumed: so a call that is made again after a lost answer starts nothing twice.
+
         Raises:
-            ConfigurationError: context, run_id or metadata for a run, which has them. Nothing has been appended.
+            EntityExistsError: a run has the id; or, with `return`, it is one of another definition, or no run. Nothing has been appended.
+            ConfigurationError: context, run_id or metadata for a run, which has them; `return` without a run_id. Nothing has been appended.
         """
+        if if_exists not in ("fail", "return") or (if_exists == "return" and not run_id):
+            raise ConfigurationError(f"if_exists={if_exists!r}: it is 'fail', or 'return' with a run_id")
         await self._turns.take()
         prepare: Callable[[], None]
         if isinstance(definition, Workflow):
@@ -124,17 +134,33 @@ class WorkflowEngine(RunRequests):
             check_can_go_on(run, self._symphony)
             chain = self.chain(auto_checkpoint, hooks, run)
         else:
+            if if_exists == "return":
+                there = await existing_run(self._symphony, self.active, run_id, definition)
+                if there is not None:
+                    driven = self.active.get(there)
+                    if driven is not None:
+                        await self._begun(driven)
+                    return RunHandle(self, self._symphony, there)
+            self._check_free(run_id)
             run = new_run(self._symphony, self.clock, definition, context, run_id=run_id, deadline_s=deadline_s, metadata=metadata)
             prepare = lambda: self._add(run)  # noqa: E731
             chain = self.chain(auto_checkpoint, hooks)
             self._keep_options(run, auto_checkpoint, hooks)
-        active = self.launch(run, chain, prepare, awaited=False)
+        await self._begun(self.launch(run, chain, prepare, awaited=False))
+        return RunHandle(self, self._symphony, run)
+
+    def _check_free(self, run_id: str) -> None:
+        """Look whether no run that is about to begin has an id; one that has begun is found when a new one is made."""
+        if run_id and self.active.of_id(run_id) is not None:
+            refuse_id(run_id)
+
+    async def _begun(self, active: ActiveRun) -> None:
+        """Waits until the beginning of a run is durable; raises what has kept it from beginning."""
         begun = asyncio.ensure_future(active.drive.begun.wait())
         await asyncio.wait({begun, active.task}, return_when=asyncio.FIRST_COMPLETED)
         begun.cancel()
         if not active.drive.begun.is_set():
             active.task.result()
-        return RunHandle(self, self._symphony, run)
 
     @overload
     async def recover(

@@ -12,7 +12,7 @@ from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.engine.past import aside, past_at, past_before_step
 from symphony_es.workflow.engine.retrying import go_back_to
 from symphony_es.workflow.engine.timeline import FORK_EVENT
-from symphony_es.workflow.runs.cleanup import in_cleanup, undone
+from symphony_es.workflow.runs.cleanup import called_in_cleanup, in_cleanup, is_of_cleanup, undone
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fork_run"]
 
-_SHARED = ("definition_data", "attempts", "outputs", "failures", "progress", "scopes", "signals", "calls")
+_SHARED = ("definition_data", "attempts", "outputs", "failures", "progress", "scopes", "signals", "calls", "arguments")
 """What a fork takes over as it was. Its status, moments and links are its own."""
 
 
@@ -29,7 +29,7 @@ async def fork_run(
     symphony: Host, run: Workflow, at: str | int, changes: Mapping[str, Any], run_id: str, metadata: Mapping[str, Any], now: datetime
 ) -> Workflow:
     """See `WorkflowEngine.fork`."""
-    if isinstance(at, str) and in_cleanup(at):
+    if isinstance(at, str) and is_of_cleanup(run, at):
         raise ConfigurationError(
             f"{at!r} is a clean-up step of run {run.id}, and a fork goes on with the main line: fork at one of its steps, "
             "or do the clean-up again with retry_from"
@@ -60,8 +60,13 @@ async def fork_run(
             metadata=dict(metadata),
             **{name: thaw(state[name]) for name in _SHARED if name in state},
         )
+        if made.arguments is not None:  # a step has written to the context: `changes` may be of what the function is called with, too
+            made.arguments.update({key: value for key, value in changes.items() if key in made.arguments})
         made.progress.update(decisions)
-        _forget(made, [*again, *filter(in_cleanup, made.attempts)], entered)
+        _forget(made, [*again, *filter(in_cleanup, made.attempts), *called_in_cleanup(made)], entered)
+        for calls in made.calls.values():
+            for place in [place for place, call in calls.items() if len(call) > 2]:
+                del calls[place]
         go_back_to(made, again)
         with symphony.world.recording(FORK_EVENT):
             symphony.world.add(made, event_name=FORK_EVENT, data=said)

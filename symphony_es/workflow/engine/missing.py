@@ -25,10 +25,9 @@ from symphony_es.workflow.runs.transitions import TAKEN_UP, WorkflowStatus
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
-    from symphony_es.core.state.world import World
     from symphony_es.workflow.definitions.retry import RetryPolicy
 
-__all__ = ["RunLeft", "check_can_go_on", "digest_here", "is_waiting_for_classes", "left_alone", "runs_without_classes"]
+__all__ = ["RunLeft", "check_can_go_on", "digest_here", "is_waiting_for_classes", "left_alone", "unrestored_runs"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,18 +55,21 @@ def is_waiting_for_classes(entity: object) -> bool:
     return isinstance(status, Tagged) and status.data in {each.name for each in TAKEN_UP}
 
 
-def runs_without_classes(world: World) -> list[RunLeft]:
-    """Return the unfinished runs of a world whose values could not be made."""
-    found = [kept for kept in world.all("Workflow") if is_waiting_for_classes(kept)]
-    return [
-        RunLeft(
+def unrestored_runs(symphony: Host) -> tuple[list[RunLeft], list[RunLeft]]:
+    """Return the unfinished runs whose values could not be made: those that need a class that is not known here, and all others."""
+    missing: list[RunLeft] = []
+    blocked: list[RunLeft] = []
+    for kept in symphony.world.all("Workflow"):
+        if not is_waiting_for_classes(kept):
+            continue
+        left = RunLeft(
             run_id=kept.reference.entity_id,
             name=str(kept.state.get("name", "")),
             reason=kept.reason,
-            missing=_classes(sorted(kept.missing)),
+            missing=_classes(sorted(name for name in kept.missing if symphony.world.types.class_of(name) is None)),
         )
-        for kept in found
-    ]
+        (missing if left.missing else blocked).append(left)
+    return missing, blocked
 
 
 def check_can_go_on(run: Workflow, symphony: Host) -> None:
@@ -159,7 +161,7 @@ def _lacks(run: Workflow, symphony: Host) -> Iterator[SymphonyError]:
         for check in (partial(step.check, symphony), partial(_check_policy, step.retry, symphony)):
             try:
                 check()
-            except NotRegisteredError as error:
+            except SymphonyError as error:
                 yield error
         if isinstance(step, TaskStep):
             yield from _lacks_model(step, symphony)

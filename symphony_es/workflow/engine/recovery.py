@@ -12,7 +12,7 @@ from symphony_es.errors import RunsLeftAloneError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.values import Tagged
 from symphony_es.workflow.definitions.nesting import walk
-from symphony_es.workflow.engine.missing import RunLeft, left_alone, runs_without_classes
+from symphony_es.workflow.engine.missing import RunLeft, left_alone, unrestored_runs
 from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
 from symphony_es.workflow.kinds.task import TaskStep
 from symphony_es.workflow.runs.run import Workflow
@@ -87,7 +87,7 @@ class Recovery:
             runs: unfinished, and not executing.
             has_driver: whether a run is taken up by the run that started it.
         """
-        self.missing.extend(runs_without_classes(self._symphony.world))
+        self.missing, self.blocked = unrestored_runs(self._symphony)
         for run in runs:
             if has_driver(run):
                 continue

@@ -27,7 +27,7 @@ from symphony_es.workflow.engine.missing import check_can_go_on
 from symphony_es.workflow.engine.retrying import take_back
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
-from symphony_es.workflow.runs.cleanup import in_cleanup
+from symphony_es.workflow.runs.cleanup import is_of_cleanup
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
@@ -117,7 +117,7 @@ class RunRequests:
         run.check("resume")
         active = self.active.get(run)
         if active is not None and run.status is WorkflowStatus.PAUSED:
-            plain = definition is None and not hooks and deadline_s is None and auto_checkpoint is True
+            plain = definition is None and not hooks and deadline_s is None and auto_checkpoint is None
             if plain and await self.go_on(run, active):
                 return run if self.active.is_part_of(run) else await self.active.join(active)
             await self._stopped(run)  # what the call changes is for the run that has stopped
@@ -295,7 +295,7 @@ class RunRequests:
             ConfigurationError: the run has not begun such a step. Nothing has been appended.
             NotRegisteredError, UnknownValueError: as for `resume`.
         """
-        if in_cleanup(step):
+        if is_of_cleanup(run, step):
             return await self._retry_cleanup(run, step, auto_checkpoint, hooks)
         run.check("retry")
         await self._stopped(run)
@@ -344,7 +344,7 @@ class RunRequests:
             PositionNotFoundError: the run did not exist at the position.
             PositionInsideTransactionError: the position is in the middle of a transaction. In all cases nothing has been appended.
         """
-        if isinstance(at, str) and in_cleanup(at):
+        if isinstance(at, str) and is_of_cleanup(run, at):
             raise ConfigurationError(
                 f"{at} is a clean-up step, and a fork begins in the main line: fork at a step of that, or go on with the clean-up of "
                 f"this run by retry_from(run, {at!r})"

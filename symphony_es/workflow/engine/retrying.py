@@ -12,7 +12,7 @@ from symphony_es.workflow.definitions.nesting import step_at
 from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.engine.past import Past, address_of, aside, past_before_step
 from symphony_es.workflow.engine.timeline import RETRY_EVENT
-from symphony_es.workflow.runs.cleanup import undone
+from symphony_es.workflow.runs.cleanup import called_in_cleanup, undone
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import WorkflowStatus
@@ -78,7 +78,9 @@ def _dropped(run: Workflow, address: str, past: Past) -> tuple[list[str], list[s
     dropped = [other for other in past.begun_since if not _beside(run, address, other)]
     known = set(dropped)
     again = [other for other in undone(run) if other in run.attempts and other not in known]
-    return [*dropped, *again], again
+    known.update(again)
+    cleaned = [] if run.cleanup is None else [other for other in called_in_cleanup(run) if other in run.attempts and other not in known]
+    return [*dropped, *again, *cleaned], again
 
 
 def go_back_to(run: Workflow, addresses: Iterable[str]) -> None:

@@ -159,6 +159,9 @@ class Runner:
             step.check(self.symphony)
         except NotRegisteredError as error:
             raise Lacking(error) from error
+        except BaseException as error:  # of a kind that the application has added: its body will say what is wrong
+            if not is_failure(error, asyncio.current_task()):
+                raise
 
     async def take_turn(self) -> None:
         """Lets others have the event loop where they have waited for long enough."""
@@ -362,7 +365,7 @@ class Runner:
         waiting = {address: branch for address, branch in by_address.items() if not self._settled(address, collect=collect)}
         stopped = await run_branches(waiting, run_branch, max_concurrency, tolerate=StepFailure if collect else None)
         if stopped.failure is not None:
-            if stopped.cancelled:
+            if stopped.cancelled and not isinstance(stopped.failure, Lacking):
                 await self._world.claim(self.run)
                 said = {"branches": stopped.cancelled}
                 with self._world.recording("WorkflowBranchesCancelled", said, entity=self.run, step=execution.address):

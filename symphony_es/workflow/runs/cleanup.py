@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 __all__ = [
     "CLEANUP",
     "UNDO",
+    "called_in_cleanup",
     "cleaned_with",
     "failed_for_good",
     "has_cleanup",
     "has_undo",
     "in_cleanup",
+    "is_of_cleanup",
     "is_open",
     "is_root",
     "main_line",
@@ -62,6 +64,16 @@ def _failed_in_code(run: Workflow) -> str | None:
         return None
     calls = run.calls.get(step.rpartition("/")[0], {})
     return step if any(call[0] == step and len(call) > 2 for call in calls.values()) else None
+
+
+def called_in_cleanup(run: Workflow) -> list[str]:
+    """Return the addresses of the steps that the code of a run has called to clean up; they stand among those of its main line."""
+    return [call[0] for calls in run.calls.values() for call in calls.values() if len(call) > 2]
+
+
+def is_of_cleanup(run: Workflow, address: str) -> bool:
+    """Return whether a step of a run is one of its clean-up, by its address or because the run's code has called it to clean up."""
+    return in_cleanup(address) or (run.cleanup is not None and address in called_in_cleanup(run))
 
 
 def is_root(address: str) -> bool:

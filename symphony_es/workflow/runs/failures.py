@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from symphony_es.diagnostics import message_of, writable
+from symphony_es.diagnostics import message_of, shortened, writable
 from symphony_es.raised import asks_the_program_to_end
 
 __all__ = ["describe_error", "errors_inside", "shortened"]
@@ -41,11 +41,25 @@ def describe_error(error: BaseException, step: str | None) -> dict[str, Any]:
     Returns:
         `{"type", "message", "traceback", "step"}`, all text; of a group also `types`, the names of the classes of the errors in it.
     """
-    message = shortened(_message(error), MAX_MESSAGE_CHARS)
-    described: dict[str, Any] = {"type": _type_of(error), "message": message, "traceback": _traceback(error), "step": step}
+    described: dict[str, Any] = {
+        "type": _type_of(error),
+        "message": shortened(_made(_message, error, "message"), MAX_MESSAGE_CHARS),
+        "traceback": _made(_traceback, error, "traceback"),
+        "step": step,
+    }
     if isinstance(error, BaseExceptionGroup):
-        described["types"] = sorted({_type_of(inner) for inner in errors_inside(error)})[:MAX_SAID]
+        described["types"] = _made(_types_inside, error, "group").split(", ")
     return described
+
+
+def _made(make: Callable[[BaseException], str], error: BaseException, what: str) -> str:
+    """A text made by code that asks the error, which may raise anything."""
+    try:
+        return make(error)
+    except BaseException as second:
+        if asks_the_program_to_end(second):
+            raise
+        return f"(its {what} could not be made: {_type_of(second)})"
 
 
 def errors_inside(error: BaseException) -> list[BaseException]:
@@ -63,14 +77,6 @@ def errors_inside(error: BaseException) -> list[BaseException]:
     return found
 
 
-def shortened(text: str, limit: int) -> str:
-    """Return a text of at most `limit` characters and a note: its beginning and its end, and how much there was."""
-    if len(text) <= limit:
-        return text
-    end = limit // 4
-    return f"{text[: limit - end]} … [{len(text) - limit:,} of {len(text):,} characters left out] … {text[-end:]}"
-
-
 def _message(error: BaseException) -> str:
     message = message_of(error)
     if not isinstance(error, BaseExceptionGroup):
@@ -81,18 +87,17 @@ def _message(error: BaseException) -> str:
     return f"{shortened(message, MAX_SAID_CHARS)}: {'; '.join([*said, *more])}"
 
 
+def _types_inside(error: BaseException) -> str:
+    return ", ".join(sorted({_type_of(inner) for inner in errors_inside(error)})[:MAX_SAID])
+
+
 def _type_of(error: BaseException) -> str:
     return shortened(writable(type(error).__name__), MAX_NAME_CHARS)
 
 
 def _traceback(error: BaseException) -> str:
     """The errors of a chain with their frames, the oldest first, as Python shows them; the newest end is kept where there is too much."""
-    try:
-        text = "".join(_parts(error))
-    except BaseException as second:
-        if asks_the_program_to_end(second):
-            raise
-        return f"(its traceback could not be made: {type(second).__name__})"
+    text = "".join(_parts(error))
     if len(text) > MAX_TRACEBACK_CHARS:
         text = f"[{len(text) - MAX_TRACEBACK_CHARS:,} of {len(text):,} characters left out] …{text[-MAX_TRACEBACK_CHARS:]}"
     return writable(text)
