@@ -109,10 +109,16 @@ def defined_in_program(module: str) -> bool:
 def _name_of_program(program: ModuleType | None) -> str:
     spec = getattr(program, "__spec__", None)  # of `python -m package.module`
     name = getattr(spec, "name", None)
-    if isinstance(name, str) and name not in _MAINS:
-        return name
     file = getattr(program, "__file__", None)
-    return _import_name(file) if isinstance(file, str) else MAIN
+    if isinstance(name, str) and name not in _MAINS:
+        script = sys.argv[0] if sys.argv else ""  # `python -m cProfile script.py`: what is run is the script
+        return _import_name(script) if isinstance(file, str) and _is_another_file(script, file) else name
+    return _import_name(file) if isinstance(file, str) and not file.startswith("<") else MAIN  # `python < script.py` has the file <stdin>
+
+
+@functools.cache
+def _is_another_file(script: str, file: str) -> bool:
+    return script.endswith(".py") and _real(script) != _real(file) and _real(script).is_file()
 
 
 @functools.cache

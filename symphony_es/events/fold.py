@@ -105,7 +105,9 @@ class EntityState:
 
     def __repr__(self) -> str:
         damaged = f", damage={self.damage!r}" if self.damage is not None else ""
-        return f"EntityState({self.key!r}, {self.data!r}, version={self.version}, position={self.position}{damaged})"
+        from symphony_es.events.showing import without_secrets  # late: a fold shows nothing
+
+        return f"EntityState({self.key!r}, {without_secrets(self.data)!r}, version={self.version}, position={self.position}{damaged})"
 
 
 def repair_data(state: EntityState) -> dict[str, Any]:

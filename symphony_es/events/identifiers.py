@@ -9,8 +9,8 @@ from typing import NewType
 from symphony_es.errors import InvalidIdentifierError
 
 __all__ = [
-    "Position", "Version", "check_class_name", "check_entity_id", "check_entity_type", "check_event_name", "entity_key", "split_key",
-    "text_id", "uuid7",
+    "SYSTEM_PREFIX", "Position", "Version", "check_class_name", "check_entity_id", "check_entity_type", "check_event_name",
+    "check_own_type", "entity_key", "split_key", "text_id", "uuid7",
 ]  # fmt: skip
 
 Position = NewType("Position", int)
@@ -20,6 +20,7 @@ Version = NewType("Version", int)
 """An event's place in the history of its own entity: 1, 2, 3 …"""
 
 MAX_ID_BYTES = 512
+SYSTEM_PREFIX = "symphony."
 _TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")
 _EVENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,126}")
 _TWO_HALVES = struct.Struct(">QQ")
@@ -34,6 +35,17 @@ def check_entity_type(name: str) -> str:
     """
     if type(name) is not str or _TYPE.fullmatch(name) is None:
         raise InvalidIdentifierError("entity type", name, "a letter or '_', then at most 99 letters, digits, '_' and '.'")
+    return name
+
+
+def check_own_type(name: str) -> str:
+    """The name of a type of the application's, as it is.
+
+    Raises:
+        InvalidIdentifierError: it is no name of a type, or one of the library's own, which resumes and rewinds leave out.
+    """
+    if check_entity_type(name).startswith(SYSTEM_PREFIX):
+        raise InvalidIdentifierError("entity type", name, f"names that begin with {SYSTEM_PREFIX!r} are the library's own")
     return name
 
 

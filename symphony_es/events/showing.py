@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from symphony_es.events.comparison import ValueChange
     from symphony_es.events.event import Event
 
-__all__ = ["Lines", "change_line", "event_line", "html_table", "keep_secret", "show"]
+__all__ = ["Lines", "change_line", "event_line", "html_table", "keep_secret", "show", "without_secrets"]
 
 _T = TypeVar("_T")
 LONGEST = 60
@@ -33,6 +33,19 @@ def keep_secret(names: Iterable[str]) -> None:
 
 def _is_secret(path: Iterable[Any]) -> bool:
     return bool(_secret) and any(part in _secret for part in path if isinstance(part, str))
+
+
+def without_secrets(value: Any) -> Any:
+    """Plain data with what is secret hidden: the same object where nothing is."""
+    if not _secret:
+        return value
+    if type(value) is Tagged:
+        return Tagged(value.kind, value.name, without_secrets(value.data), value=value.value, state_version=value.state_version)
+    if isinstance(value, Mapping):
+        return {name: HIDDEN if name in _secret else without_secrets(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(without_secrets, value))
+    return value
 
 
 def show(value: Any) -> str:

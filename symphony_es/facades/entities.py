@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from symphony_es.core.state.names import named_entities
 from symphony_es.core.state.tracking.live import kind_of
-from symphony_es.errors import EntityBusyError, EntityNotFoundError
+from symphony_es.errors import ConfigurationError, EntityBusyError, EntityNotFoundError
 from symphony_es.events.paths import parse_path
 from symphony_es.events.references import EntityReference
 from symphony_es.guesses import pointing_out
@@ -307,8 +307,11 @@ class Entities:
 
         Raises:
             EntityNotFoundError: there is no such entity.
-            ConfigurationError: there is nothing at the path that `tail` could extend. In both cases nothing has changed.
+            ConfigurationError: there is nothing at the path that `tail` could extend.
+            UnstorableValueError: `tail` holds a lone surrogate. In all cases nothing has changed.
         """
+        if not isinstance(path, Sequence):
+            raise ConfigurationError(f"a path is text or a sequence of keys and indexes, not {type(path).__name__}")
         where = parse_path(path) if isinstance(path, str) else tuple(path)
         world = self._symphony.world
         if not isinstance(entity, str | EntityReference):

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity, part, value
-from symphony_es.errors import EntityTypeError, UnstorableValueError
+from symphony_es.core.state import EntityRestorer, restore_manager
+from symphony_es.errors import EntityTypeError, InvalidIdentifierError, UnstorableValueError
 from symphony_es.testing import check_restores
 
 DECORATORS = {"entity": entity, "part": part, "value": value}
@@ -112,6 +113,37 @@ def test_an_id_is_text() -> None:
         @entity
         class Numbered:
             id: int = 0
+
+
+@pytest.mark.parametrize("source", ["id: ClassVar[str] = 'x'", "id: 'ClassVar[str]' = 'x'\n    x: int = 0", "id: ClassVar[int] = 3"])
+def test_an_id_is_each_object_s_own(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that belongs to the class is refused where it is written, and not by the first object."""
+    with pytest.raises(EntityTypeError, match="each object has its own"):
+        build("class_ids", f"@entity\nclass A:\n    {source}", monkeypatch, entity=entity)
+
+
+@pytest.mark.parametrize("name", ["symphony.Mine", "symphony.Checkpoint", "symphony.x.y"])
+async def test_the_library_s_own_types_are_nobody_else_s(name: str, symphony: Symphony) -> None:
+    """A resume and a rewind leave them out: declaring, registering and adding one is refused, by every way there is."""
+
+    class Foreign:
+        def __init__(self) -> None:
+            self.id = "1"
+
+    class Restores(EntityRestorer):
+        entity_type = name
+
+        async def restore(self, entity_id: str, data: Any, context: Any) -> Any:
+            return Foreign()
+
+    with pytest.raises(InvalidIdentifierError, match="the library's own"):
+        entity(type=name)(type("Mine", (), {}))
+    with pytest.raises(InvalidIdentifierError, match="the library's own"):
+        restore_manager.register_restorer(Restores())
+    with pytest.raises(InvalidIdentifierError, match="the library's own"):
+        symphony.entities.add(Foreign(), name)
+    await symphony.flush()
+    assert symphony.log.head == 0
 
 
 ACCEPTED = {

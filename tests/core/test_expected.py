@@ -106,6 +106,19 @@ async def test_a_copied_entity_is_one_of_no_symphony(way: str, basket: Basket, s
     assert (await symphony.at("latest")).get("Basket:2")["codes"] == {1, 2, 3}
 
 
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("which", ["entity", "part"])
+async def test_what_was_put_beside_the_state_is_copied_as_well(way: str, which: str, basket: Basket, symphony: Symphony) -> None:
+    """Also where no assignment could have put it: what `object.__setattr__` and `__dict__` keep is no field, and is no change."""
+    before = await events(symphony)
+    obj = basket if which == "entity" else basket.best
+    object.__setattr__(obj, "client", ["a client"])
+    vars(obj)["other"] = 5
+    twin = COPIES[way](obj)
+    assert (twin.client, twin.other) == (["a client"], 5)
+    assert await events(symphony) == before
+
+
 @pytest.mark.parametrize("way", [way for way in COPIES if way != "copy"])
 async def test_circles_of_entities_are_copied(way: str, symphony: Symphony) -> None:
     """Two that refer to each other come out as two that refer to each other."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity, part
-from symphony_es.errors import ConfigurationError, EntityNotFoundError
+from symphony_es.errors import ConfigurationError, EntityNotFoundError, UnstorableValueError
 from symphony_es.events.changes import EXTEND, SET
 
 
@@ -142,3 +142,22 @@ async def test_growing_costs_what_is_added(symphony: Symphony) -> None:
         grown.text += "b"
         await symphony.flush()
     assert await symphony.log.weight(0) - before < 200_000
+
+
+@pytest.mark.parametrize("which", ["declared", "foreign"])
+@pytest.mark.parametrize(
+    ("path", "tail"),
+    [
+        ("text", "\ud800"), ("text", "a\udfffb"), ("id", "x"), (("id",), "x"), (5, "x"), (None, "x"), ("nowhere", "x"), ("text.more", "x"),
+        ("text[0]", "x"), ("pieces[7]", "x"), ("named.nothing", "x"), ("", "x"), ("text", None), ("text", 5), ("text", bytearray(b"x")),
+    ],
+)  # fmt: skip
+async def test_what_could_never_be_appended_is_refused_at_the_call(symphony: Symphony, which: str, path: Any, tail: Any) -> None:
+    """A typed error, nothing has changed, and the entity is in step."""
+    obj: Any = growing("a") if which == "declared" else GrowingForeign("g", "a")
+    symphony.entities.add(obj)
+    await symphony.flush()
+    with pytest.raises((ConfigurationError, UnstorableValueError)):
+        symphony.entities.extend(obj, path, tail)
+    await symphony.flush()
+    assert (obj.id, obj.text, len(await symphony.history(obj))) == ("g", "a", 1)

@@ -316,6 +316,18 @@ async def test_threads_beside_a_running_loop(tmp_path: Path) -> None:
         assert {sheet.title for sheet in symphony.entities.all("Sheet")} == {"4"}
 
 
+@pytest.mark.parametrize("guessed", ["a coroutine", "a task's result", "nothing"])
+def test_a_portal_is_given_a_function(guessed: str) -> None:
+    """What cannot be called is refused, with the call to make; a coroutine is closed, so that no warning comes of it."""
+    symphony = Symphony()
+    with symphony.portal() as portal:
+        portal.call(symphony.setup)
+        given: Any = symphony.flush() if guessed == "a coroutine" else {"a task's result": 5, "nothing": None}[guessed]
+        with pytest.raises(ConfigurationError, match=r"portal\.call\(symphony\.flush\)"):
+            portal.call(given)
+        portal.call(symphony.close)
+
+
 def test_a_portal_that_would_wait_for_itself(tmp_path: Path) -> None:
     """A call of the portal inside of a call of the portal is refused, as is a second block of the same portal."""
     symphony = Symphony()

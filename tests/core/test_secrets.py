@@ -80,6 +80,9 @@ async def test_nothing_shows_a_secret(cls: type[Wallet], symphony: Symphony) -> 
     blame = await symphony.blame(key, "token")
     shown += [repr(history), history._repr_html_(), repr(difference), difference._repr_html_(), repr(blame)]
     shown += [repr(version) for version in history]
+    view = await symphony.at("latest")
+    shown += [repr(view), repr(view.state(key)), repr((await symphony.at(first)).state(key))]
+    assert "'owner': 'Ann'" in shown[-1]
     assert not [text for text in shown if NEEDLE in text]
     assert "owner" in repr(wallet)
     assert "token *** → ***" in repr(difference)

@@ -349,6 +349,82 @@ async def test_a_failure_that_code_has_wrapped_is_tried_again(symphony: Symphony
     assert (run.status, run.result, len(attempts)) == ("completed", "paid", 3)
 
 
+@pytest.mark.parametrize("end", ["raises", "gathers", "returns"])
+@pytest.mark.parametrize("name", ["refund", "ship"])
+async def test_code_that_made_up_for_a_failure_goes_another_way_when_the_step_succeeds(symphony: Symphony, end: str, name: str) -> None:
+    """What an `except` called is taken back, is done anew where it is called again, and is kept where the code calls it as before."""
+    keys: list[str] = []
+    down = True
+
+    def pay() -> str:
+        if down:
+            raise OSError("down")
+        return "paid"
+
+    def note() -> str:
+        keys.append(step_context().idempotency_key)
+        return "noted"
+
+    async def charged() -> str:
+        try:
+            return await step(pay)
+        except StepFailedError as error:
+            await step(note, name="refund")
+            await step(note, name="tell")
+            raise OrderFailed("order") from error
+
+    @symphony.workflow
+    async def flow() -> Any:
+        paid = await gather(charged(), name="fan") if end == "gathers" else await charged()
+        if end == "returns":
+            return paid
+        return [paid, await step(note, name=name)]
+
+    run = await symphony.workflows.execute_workflow(flow, auto_checkpoint=False, run_id="r")
+    before = "fan/0/" if end == "gathers" else ""
+    assert (run.status, keys) == ("failed", [f"r:{before}refund:0", f"r:{before}tell:0"])
+    run = await symphony.workflows.resume(run, auto_checkpoint=False)
+    assert (run.status, len(keys)) == ("failed", 2), "what has completed is not done again while the step fails"
+    down = False
+    keys.clear()
+    run = await symphony.workflows.resume(run, auto_checkpoint=False)
+    assert run.status == "completed", run.error
+    if end != "returns":
+        assert run.result[1] == "noted"
+    kept = end == "returns" or (end == "raises" and name == "refund")
+    assert keys == ([] if kept else [f"r:{name}:0"])
+
+
+async def test_what_was_taken_back_and_is_called_again_later_has_a_key_of_its_own(symphony: Symphony) -> None:
+    """It is another execution: its output is its own, and so is its key."""
+    keys: list[str] = []
+    down = True
+
+    def pay() -> str:
+        if down:
+            raise OSError("down")
+        return "paid"
+
+    def note() -> str:
+        keys.append(step_context().idempotency_key)
+        return step_context().idempotency_key
+
+    @symphony.workflow
+    async def flow() -> Any:
+        try:
+            await step(pay)
+        except StepFailedError as error:
+            await step(note, name="tell")
+            raise OrderFailed("order") from error
+        await step(note, name="ship")
+        return await step(note, name="tell")
+
+    run = await symphony.workflows.execute_workflow(flow, auto_checkpoint=False, run_id="r")
+    down = False
+    run = await symphony.workflows.resume(run, auto_checkpoint=False)
+    assert (run.status, run.result, keys) == ("completed", "r:tell:1", ["r:tell:0", "r:ship:0", "r:tell:1"])
+
+
 def takes_name(who: str, name: str = "nobody") -> list[str]:
     return [who, name]
 

@@ -111,6 +111,21 @@ async def test_taking_back_at_any_turn_leaves_no_run_that_nobody_drives(symphony
         assert (run.status, gate.called) == ("completed", ["gate", "after"]), turns
 
 
+@pytest.mark.parametrize("turns", range(12))
+async def test_start_takes_it_back_as_well(symphony: Symphony, turns: int) -> None:
+    """In the background; also while the run stops, and where it has."""
+    gate = Gate(symphony)
+    handle = await symphony.workflows.start(PLAIN, auto_checkpoint=False)
+    await gate.entered.wait()
+    await handle.pause()
+    asyncio.get_running_loop().call_soon(gate.open.set)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    again = await symphony.workflows.start(handle.run)
+    assert (await asyncio.wait_for(again.wait(), 10)).status == "completed"
+    assert gate.called == ["gate", "after"]
+
+
 async def test_a_step_may_ask_for_both(symphony: Symphony) -> None:
     """From inside the run neither waits for the run's end."""
     called: list[str] = []

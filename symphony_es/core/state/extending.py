@@ -5,14 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.live import attributes_of, kind_of
-from symphony_es.errors import ConfigurationError, format_path
+from symphony_es.errors import ConfigurationError, UnstorableValueError, format_path
 from symphony_es.events.changes import TEXTS
 from symphony_es.events.references import Path
+from symphony_es.events.values import check_plain
 
 if TYPE_CHECKING:
     from symphony_es.core.state.records import EntityRecord
 
-__all__ = ["extend_object", "place_of", "set_raw"]
+__all__ = ["check_extension", "extend_object", "place_of", "set_raw"]
+
+
+def check_extension(record: EntityRecord, path: Path, tail: Any) -> None:
+    """Refuse what can extend nothing, before anything is changed.
+
+    Raises:
+        UnstorableValueError: `tail` cannot be stored.
+        ConfigurationError: it is neither text nor bytes, or the place is the id, which cannot change.
+    """
+    if type(tail) not in TEXTS:
+        raise ConfigurationError(f"what extends a value is text or bytes, not {type(tail).__name__}")
+    try:
+        check_plain(tail, path)
+    except UnstorableValueError as error:
+        raise error.within(record.key) from None
+    if path == ("id",):
+        raise ConfigurationError(f"the id of {record.key} cannot change: remove the entity and add a new one")
 
 
 def place_of(record: EntityRecord, path: Path, tail: str | bytes) -> tuple[Any, str | int, Any]:
@@ -54,15 +72,18 @@ def set_raw(holder: Any, key: Any, value: Any) -> None:
 
 def extend_object(obj: Any, path: Path, tail: Any) -> None:
     """Extend a value of an object that does not track itself, through its own attributes and items."""
-    holder: Any = obj
-    for key in path[:-1]:
-        items: Any = holder
-        holder = items[key] if isinstance(holder, (list, dict)) else getattr(holder, str(key))
     if not path:
         raise ConfigurationError("a whole object cannot be extended: name the place of a text or bytes in it")
-    inside = isinstance(holder, (list, dict))
-    items = holder
-    old: Any = items[path[-1]] if inside else getattr(holder, str(path[-1]))
+    holder: Any = obj
+    try:
+        for key in path[:-1]:
+            items: Any = holder
+            holder = items[key] if isinstance(holder, (list, dict)) else getattr(holder, str(key))
+        inside = isinstance(holder, (list, dict))
+        items = holder
+        old: Any = items[path[-1]] if inside else getattr(holder, str(path[-1]))
+    except (LookupError, TypeError, AttributeError):
+        raise ConfigurationError(f"there is nothing at {format_path(path)} that {type(tail).__name__} could extend") from None
     if type(old) not in TEXTS or type(old) is not type(tail):
         raise ConfigurationError(f"there is a {type(old).__name__} at {format_path(path)}, which a {type(tail).__name__} cannot extend")
     if inside:

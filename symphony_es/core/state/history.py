@@ -15,6 +15,7 @@ from symphony_es.errors import PositionNotFoundError, SnapshotDamagedError
 from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.codec import UNREADABLE
 from symphony_es.events.fold import REPAIR_EVENT, EntityState, Fold
+from symphony_es.events.identifiers import SYSTEM_PREFIX
 from symphony_es.events.rows import Row, body_stream, decode_row
 
 if TYPE_CHECKING:
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from symphony_es.events.event import Event
     from symphony_es.log.log import EventLog
 
-__all__ = ["SYSTEM_PREFIX", "StateHistory", "is_system"]
+__all__ = ["StateHistory", "is_system"]
 
-SYSTEM_PREFIX = "symphony."
 PAGE = 1000
 logger = get_logger(__name__)
 

@@ -42,7 +42,7 @@ from symphony_es.errors import (
 )
 from symphony_es.events.changes import REMOVE, Change
 from symphony_es.events.fold import Damage
-from symphony_es.events.identifiers import check_entity_id, check_entity_type
+from symphony_es.events.identifiers import check_entity_id, check_own_type
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import check_plain, check_types, copy_plain
 from symphony_es.log.forks import Inherited, left_at_fork
@@ -400,7 +400,7 @@ class Membership(Inherited):
             return EntityReference(spec.name, check_entity_id(obj.id))
         if kind_of(obj) is not None or isinstance(obj, (str, EntityReference, UnrestoredEntity)):
             raise EntityTypeError(f"a {type(obj).__name__} is no entity; add an @entity object or one of a class of your own")
-        chosen = check_entity_type(entity_type or self.given_type(type(obj)) or type(obj).__name__)
+        chosen = check_own_type(entity_type or self.given_type(type(obj)) or type(obj).__name__)
         restorer = self.restorers.restorer_for(chosen)
         if restorer is not None and restorer.restored_class is not None and not isinstance(obj, restorer.restored_class):
             raise EntityTypeError(

@@ -16,7 +16,7 @@ from symphony_es.core.state.restore import upcast_state
 from symphony_es.core.state.tracking.capture import field_names, plain_state
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, EntityTypeError, UnknownTypeError
-from symphony_es.events.identifiers import entity_key, split_key
+from symphony_es.events.identifiers import SYSTEM_PREFIX, entity_key, split_key
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import copy_plain
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from symphony_es.log.log import EventLog
 
 __all__ = ["Names", "key_of", "named_entities"]
-
-RESERVED_PREFIX = "symphony."
 
 
 class Names:
@@ -90,7 +88,7 @@ class Names:
         Raises:
             UnknownTypeError: no class, restorer, live entity or event is of it; near misses are named.
         """
-        if entity_type.startswith(RESERVED_PREFIX) or (self._restorers is not None and self._restorers.restorer_for(entity_type)):
+        if entity_type.startswith(SYSTEM_PREFIX) or (self._restorers is not None and self._restorers.restorer_for(entity_type)):
             return
         known = {*among, *self._live_types()}
         if entity_type in known:
@@ -98,7 +96,7 @@ class Names:
         known.update(self._log.entity_types_now())
         if entity_type not in known:
             known.update(self._restorers or ())
-            raise UnknownTypeError(entity_type, [name for name in known if not name.startswith(RESERVED_PREFIX)], entity)
+            raise UnknownTypeError(entity_type, [name for name in known if not name.startswith(SYSTEM_PREFIX)], entity)
 
     def check_not_misspelt(self, entity_type: str, entity: str) -> None:
         """Like `check_known`, but only where some type there is, is written almost like it."""

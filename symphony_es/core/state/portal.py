@@ -73,6 +73,7 @@ class Portal:
             NotReadyError: the portal is not open: call it inside of its `with` block.
             ForkedProcessError: a parent process has opened it.
             ConfigurationError: the caller is in the portal's loop itself, and would wait for its own end: await the coroutine there.
+                Or it gave a coroutine, which has been closed, or nothing else that can be called.
             Exception: whatever the function raises.
         """
         if os.getpid() != self._pid:
@@ -82,6 +83,12 @@ class Portal:
             raise NotReadyError("this portal is not open: `with symphony.portal() as portal: portal.call(...)`")
         if threading.current_thread() is thread:
             raise ConfigurationError("portal.call() inside of a call of the portal would wait for itself: await the coroutine instead")
+        if not callable(function):
+            if inspect.iscoroutine(function):
+                function.close()
+            raise ConfigurationError(
+                f"portal.call() is given a function and its arguments, `portal.call(symphony.flush)`, not {type(function).__name__}"
+            )
         outcome: Future[object] = Future()
         surroundings = copy_context()
 

@@ -16,7 +16,7 @@ from symphony_es.core.state.tracking.making import Making, loosen
 from symphony_es.core.state.tracking.rebuilding import revive_with
 from symphony_es.core.state.tracking.types import TypeTable
 from symphony_es.errors import EntityExistsError, EntityTypeError, RestorationError, RestorerConflictError, UnknownValueError
-from symphony_es.events.identifiers import check_entity_type, entity_key
+from symphony_es.events.identifiers import check_own_type, entity_key
 from symphony_es.events.references import EntityReference
 from symphony_es.naming import stored_name
 
@@ -236,7 +236,7 @@ class RestoreManager:
         Raises:
             RestorerConflictError: another one is registered explicitly, here or above.
         """
-        entity_type = check_entity_type(restorer.entity_type)
+        entity_type = check_own_type(restorer.entity_type)
         other = self._find(entity_type, explicit=True)
         if other is not None and not replace:
             raise RestorerConflictError(

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from symphony_es.core.state.blocks import Recording, TransactionBlock
-from symphony_es.core.state.extending import extend_object, place_of, set_raw
+from symphony_es.core.state.extending import check_extension, extend_object, place_of, set_raw
 from symphony_es.core.state.foreign import ForeignObjects
 from symphony_es.core.state.membership import EntityLike, Membership
 from symphony_es.core.state.records import EntityRecord, Segment
@@ -174,6 +174,7 @@ class World(Membership):
     def extend(self, entity: EntityLike, path: Path, tail: str | bytes) -> None:
         """Put a text or bytes at the end of the one at a path; see `Entities.extend`."""
         record = self.record_for(entity)
+        check_extension(record, path, tail)
         if record.is_compared:
             extend_object(record.obj, path, tail)
             self.foreign.record(record, None)

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.arguments import fit_arguments
 from symphony_es.errors import ConfigurationError, HistoryMismatchError, NotRegisteredError, StepFailedError
+from symphony_es.workflow.code.forgiving import take_back_calls
 from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Group, Strand, current_strand
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunStopped
+from symphony_es.workflow.engine.timeline import generations_of
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.thawing import thaw
@@ -64,6 +66,7 @@ class Flow:
         self.strands: dict[str, Strand] = {}
         self.cut_off_at: list[str] = []
         self.error: BaseException | None = None
+        self.obsolete: list[tuple[str, int]] = []
         self.calls = 0
         self._ended = False
         self._frame = Frame(runner.run)
@@ -86,6 +89,8 @@ class Flow:
         self.calls += 1
         if not self.calls % REPLAYED_AT_ONCE:
             await self.runner.take_turn()
+        if self.obsolete:
+            await self._take_back()
         outputs = self.run.outputs
         if call.address in outputs:
             return thaw(outputs[call.address])
@@ -120,6 +125,13 @@ class Flow:
         finally:
             del self._under_way[address]
         return thaw(run.outputs[address])
+
+    async def _take_back(self) -> None:
+        """Takes what the code does not call any more off the record, before its next call has an outcome."""
+        symphony = self.runner.symphony
+        while self.obsolete:
+            await take_back_calls(symphony, self.run, *self.obsolete.pop())
+        self.runner.generations = await generations_of(symphony, self.run)
 
     @property
     def is_idle(self) -> bool:

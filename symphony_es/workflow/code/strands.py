@@ -12,19 +12,18 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import ConfigurationError, HistoryMismatchError
+from symphony_es.workflow.code.forgiving import is_after_failure
 from symphony_es.workflow.definitions.definition import CLEANUP, UNDO
 from symphony_es.workflow.definitions.steps import id_from_name
 from symphony_es.workflow.engine.bodies import StepFailure
 from symphony_es.workflow.engine.retrying import PATCH
+from symphony_es.workflow.runs.cleanup import CLEAN_UP_CALL, is_clean_up_call
 from symphony_es.workflow.runs.failures import describe_error
 
 if TYPE_CHECKING:
     from symphony_es.workflow.code.flow import Flow
 
 __all__ = ["INSIDE_A_STEP", "Call", "Group", "Strand", "current_strand"]
-
-CLEAN_UP = "clean-up"
-"""What a call on record ends with that its strand made after it was cut off by a cancellation."""
 
 INSIDE_A_STEP: Any = object()
 """Stands where the strand would, for code that runs as part of a step: its body, its retries, the hooks that are told of it."""
@@ -54,7 +53,7 @@ class Call:
         """Puts the call on record, with the patches decided before it; called with the start of its step."""
         for place, change_id in self.strand.take_patches(self.place):
             self.strand.note(place, [change_id, PATCH])
-        self.strand.note(self.place, [self.address, self.what, *([CLEAN_UP] if self.cleans_up else [])])
+        self.strand.note(self.place, [self.address, self.what, *([CLEAN_UP_CALL] if self.cleans_up else [])])
         if self.undoable and not self.strand.flow.run.undoable:
             self.strand.flow.run.undoable = True
 
@@ -119,7 +118,7 @@ class Strand:
         self._patched: dict[str, bool] = {}
         self._clean_up_from = float("inf")
         if flow.cleans_up:
-            marked = (int(place) for place, call in self._recorded.items() if len(call) > 2)
+            marked = (int(place) for place, call in self._recorded.items() if is_clean_up_call(call))
             self._clean_up_from = min(marked, default=self._clean_up_from)
         flow.strands[name] = self
 
@@ -157,6 +156,10 @@ class Strand:
         if recorded is None:
             self._unrecorded[place] = (address, what)
         elif self.flow.stopped is None:
+            if (recorded[0] != address or recorded[1] != what) and is_after_failure(recorded):
+                self._part_ways(place)
+                self._unrecorded[place] = (address, what)
+                return Call(self, place, address, what, cleans_up)
             if recorded[0] != address or recorded[1] != what:
                 raise self.mismatch(f"the function called {_shown(address, what)}", (address, what))
             self.found += 1
@@ -221,8 +224,18 @@ class Strand:
         Raises:
             HistoryMismatchError: calls on record were not made.
         """
-        if self.found < len(self._recorded):
+        if self.found < len(self._recorded) and not self._has_left_only_obsolete():
             raise self.mismatch("the function ended", None)
+
+    def _has_left_only_obsolete(self) -> bool:
+        """Whether all calls that the code has not made again came after a failure that is forgiven by now."""
+        left = [call for place, call in self._recorded.items() if int(place) >= self.made]
+        return self.found + len(left) == len(self._recorded) and all(map(is_after_failure, left))
+
+    def _part_ways(self, place: int) -> None:
+        """From here on the code goes another way than when the step had failed."""
+        self._after_last = place
+        self.flow.obsolete.append((self.name, place))
 
     def mismatch(self, why: str, called: tuple[str, str] | None) -> HistoryMismatchError:
         """The error for a history that the code contradicts; shows both, and fails the run whatever the code makes of it."""

@@ -131,6 +131,9 @@ class WorkflowEngine(RunRequests):
                 raise ConfigurationError(f"run {definition.id} goes on with what it has: context, run_id and metadata are for a new run")
             run, prepare = definition, lambda: self._set_deadline(definition, deadline_s)
             run.check("resume")
+            plain = not hooks and deadline_s is None and auto_checkpoint is None
+            if await self.pause_taken_back(run, plain=plain):
+                return RunHandle(self, self._symphony, run)
             check_can_go_on(run, self._symphony)
             chain = self.chain(auto_checkpoint, hooks, run)
         else:

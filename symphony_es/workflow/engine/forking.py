@@ -12,7 +12,7 @@ from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.engine.past import aside, past_at, past_before_step
 from symphony_es.workflow.engine.retrying import go_back_to
 from symphony_es.workflow.engine.timeline import FORK_EVENT
-from symphony_es.workflow.runs.cleanup import called_in_cleanup, in_cleanup, is_of_cleanup, undone
+from symphony_es.workflow.runs.cleanup import called_in_cleanup, in_cleanup, is_clean_up_call, is_of_cleanup, undone
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 
@@ -65,7 +65,7 @@ async def fork_run(
         made.progress.update(decisions)
         _forget(made, [*again, *filter(in_cleanup, made.attempts), *called_in_cleanup(made)], entered)
         for calls in made.calls.values():
-            for place in [place for place, call in calls.items() if len(call) > 2]:
+            for place in [place for place, call in calls.items() if is_clean_up_call(call)]:
                 del calls[place]
         go_back_to(made, again)
         with symphony.world.recording(FORK_EVENT):

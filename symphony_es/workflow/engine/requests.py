@@ -116,12 +116,9 @@ class RunRequests:
         """
         run.check("resume")
         active = self.active.get(run)
-        if active is not None and run.status is WorkflowStatus.PAUSED:
-            plain = definition is None and not hooks and deadline_s is None and auto_checkpoint is None
-            if plain and await self.go_on(run, active):
-                return run if self.active.is_part_of(run) else await self.active.join(active)
-            await self._stopped(run)  # what the call changes is for the run that has stopped
-            run.check("resume")
+        plain = definition is None and not hooks and deadline_s is None and auto_checkpoint is None
+        if await self.pause_taken_back(run, plain=plain):
+            return run if active is None or self.active.is_part_of(run) else await self.active.join(active)
         if definition is not None:
             await self._change_definition(run, as_definition(definition), force=force)
         check_can_go_on(run, self._symphony)
@@ -147,6 +144,28 @@ class RunRequests:
     async def _pause(self, run: Workflow, with_parent: str | None) -> None:
         await pause_run(self, self._symphony, run, with_parent)
         await self.children.pause_all(run)
+
+    async def pause_taken_back(self, run: Workflow, *, plain: bool) -> bool:
+        """Goes on with a run that has been asked to pause and has not stopped yet.
+
+        Args:
+            run: the run.
+            plain: whether it is to go on as it is; what a call changes is for the run that has stopped, so that is waited for.
+
+        Returns:
+            Whether it goes on; False where it has stopped.
+
+        Raises:
+            IllegalTransitionError: it cannot go on any more.
+        """
+        active = self.active.get(run)
+        if active is None or run.status is not WorkflowStatus.PAUSED:
+            return False
+        if plain and await self.go_on(run, active):
+            return True
+        await self._stopped(run)
+        run.check("resume")
+        return False
 
     async def _stopped(self, run: Workflow) -> None:
         """Waits until a run that has been asked to pause has stopped; not from inside of it."""

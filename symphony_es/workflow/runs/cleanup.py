@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLEANUP",
+    "CLEAN_UP_CALL",
     "UNDO",
     "called_in_cleanup",
     "cleaned_with",
@@ -25,6 +26,7 @@ __all__ = [
     "has_cleanup",
     "has_undo",
     "in_cleanup",
+    "is_clean_up_call",
     "is_of_cleanup",
     "is_open",
     "is_root",
@@ -63,12 +65,21 @@ def _failed_in_code(run: Workflow) -> str | None:
     if step is None or step not in run.failures or in_cleanup(step):
         return None
     calls = run.calls.get(step.rpartition("/")[0], {})
-    return step if any(call[0] == step and len(call) > 2 for call in calls.values()) else None
+    return step if any(call[0] == step and is_clean_up_call(call) for call in calls.values()) else None
+
+
+CLEAN_UP_CALL = "clean-up"
+"""What a call on record ends with that the code of a run has made to clean up."""
+
+
+def is_clean_up_call(call: Any) -> bool:
+    """Return whether a call on record was made after its strand had been cut off by a cancellation."""
+    return len(call) > 2 and call[2] == CLEAN_UP_CALL
 
 
 def called_in_cleanup(run: Workflow) -> list[str]:
     """Return the addresses of the steps that the code of a run has called to clean up; they stand among those of its main line."""
-    return [call[0] for calls in run.calls.values() for call in calls.values() if len(call) > 2]
+    return [call[0] for calls in run.calls.values() for call in calls.values() if is_clean_up_call(call)]
 
 
 def is_of_cleanup(run: Workflow, address: str) -> bool:

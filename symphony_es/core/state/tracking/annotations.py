@@ -197,11 +197,16 @@ def _names_in(code: CodeType) -> Iterator[str]:
 
 
 def _classes_in(annotations: Iterable[Any], names: _Names) -> Iterator[type]:
-    """The classes that annotations consist of, through generics, unions, aliases and texts."""
+    """The classes that annotations consist of, through generics, unions, aliases and texts, which may name themselves (`"JSON"`)."""
     stack = list(annotations)
+    named: set[Any] = set()
     while stack:
         hint = stack.pop()
         origin = typing.get_origin(hint)
+        if isinstance(hint, (str, typing.TypeVar)) or type(hint).__name__ == "TypeAliasType":
+            if hint in named:
+                continue
+            named.add(hint)
         if isinstance(hint, str):
             stack += _evaluated(hint, names)
         elif isinstance(hint, typing.ForwardRef):

@@ -69,5 +69,9 @@ def _copied_state(self: Any) -> Mapping[str, Any]:
 
 
 def _set_copied_state(self: Any, state: Mapping[str, Any]) -> None:
+    fields = type(self)._symphony_spec.fields
     for name, item in state.items():
-        setattr(self, name, clone(item))
+        if name in fields:
+            setattr(self, name, clone(item))
+        else:  # what it keeps beside its state, also where no assignment could have put it
+            self.__dict__[name] = clone(item)

@@ -127,6 +127,8 @@ def _is_generated(cls: Any, name: str) -> bool:
 
 
 def _check_fields(cls: Any, entity: bool) -> None:
+    if entity and "id" not in [field.name for field in dataclasses.fields(cls)]:
+        raise EntityTypeError(f"{cls.__qualname__}.id belongs to the class: each object has its own, declare `id: str = ''`")
     for field in dataclasses.fields(cls):
         if field.name.startswith("_"):
             raise EntityTypeError(

@@ -29,7 +29,7 @@ from symphony_es.core.state.tracking.places import Move
 from symphony_es.core.state.tracking.site import Site, put_back
 from symphony_es.errors import EntityTypeError
 from symphony_es.events.changes import SET
-from symphony_es.events.identifiers import check_entity_id, check_entity_type, text_id, uuid7
+from symphony_es.events.identifiers import check_entity_id, check_own_type, text_id, uuid7
 from symphony_es.events.showing import keep_secret
 
 __all__ = ["ClassSpec", "entity", "new_id", "part", "value"]
@@ -93,7 +93,7 @@ def entity(cls: type[T] | None = None, /, *, type: str | None = None, state_vers
     def declare(target: Any) -> Any:
         own_init = "__init__" in getattr(target, "__dict__", ())
         made = as_dataclass(target, "entity")
-        chosen = check_entity_type(type or made.__name__)
+        chosen = check_own_type(type or made.__name__)
         made._symphony_names = surroundings
         spec = _spec_of(made, "entity", chosen, state_version, upcast)
         _install(made, spec, _make_entity_setter(spec))
@@ -233,7 +233,10 @@ def _make_entity_setter(spec: ClassSpec) -> Any:
                 lock = record.world.lock
                 lock.acquire()  # `with` takes twice as long
                 try:
-                    old = held.get(name, MISSING)  # somebody may have taken it out of `__dict__`
+                    try:
+                        old = held[name]
+                    except KeyError:  # somebody has taken it out of `__dict__`
+                        old = MISSING
                     if type(old) in UNOWNED:
                         sink = record.sink()
                         held[name] = new

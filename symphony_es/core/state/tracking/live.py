@@ -285,7 +285,8 @@ def refuse_cycle(node: Any, live: Any) -> None:
 
 def _walk(live: Any) -> Iterator[Any]:
     """Everything a live value holds, itself first; entities are not entered."""
-    stack, nodes = [live], set[int]()
+    stack = [live]
+    nodes: set[int] | None = None
     while stack:
         item = stack.pop()
         cls: Any = type(item)
@@ -293,7 +294,9 @@ def _walk(live: Any) -> Iterator[Any]:
             continue
         kind = kind_of(item)
         if kind in ("part", "container"):  # past its methods, one may have been put into itself
-            if id(item) in nodes:
+            if nodes is None:
+                nodes = {id(item)}
+            elif id(item) in nodes:
                 continue
             nodes.add(id(item))
         yield item

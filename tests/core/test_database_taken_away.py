@@ -1,0 +1,84 @@
+"""The database is deleted, moved or replaced while it is open: nothing is acknowledged any more that nobody could read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from symphony_es import Symphony, entity
+from symphony_es.errors import EntityOutOfStepError, LogUnavailableError
+
+
+@entity
+class KeptNote:
+    id: str = ""
+    n: int = 0
+
+
+def _replace(directory: Path) -> None:
+    (directory / "events.db").unlink()
+    (directory / "events.db").write_bytes(b"")
+
+
+WAYS: dict[str, Callable[[Path], Any]] = {
+    "the directory is deleted": shutil.rmtree,
+    "the directory is moved": lambda directory: directory.rename(directory.with_name("elsewhere")),
+    "the file is deleted": lambda directory: (directory / "events.db").unlink(),
+    "the file is moved": lambda directory: (directory / "events.db").rename(directory / "other.db"),
+    "the file is replaced": _replace,
+    "a copy takes its place": lambda directory: (
+        shutil.copy(directory / "events.db", directory / "copy"), (directory / "copy").replace(directory / "events.db")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["flush", "transaction", "checkpoint", "event"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_nothing_is_acknowledged_once_the_database_is_gone(tmp_path: Path, way: str, what: str) -> None:
+    """Each call that would write says that the file is gone; a transaction is rolled back; closing ends."""
+    symphony = await Symphony(tmp_path / "log").setup()
+    note = symphony.entities.add(KeptNote(id="a"))
+    await symphony.flush()
+    WAYS[way](tmp_path / "log")
+    with pytest.raises((LogUnavailableError, EntityOutOfStepError), match="deleted, moved or replaced"):
+        if what == "transaction":
+            async with symphony.transaction("Changed"):
+                note.n = 5
+        elif what == "checkpoint":
+            await symphony.create_checkpoint("c")
+        elif what == "event":
+            symphony.entities.record(note, "Said", {"a": 1})
+            await symphony.flush()
+        else:
+            note.n = 5
+            await symphony.flush()
+    if what == "transaction":
+        assert note.n == 0
+    if what in ("flush", "event"):
+        with pytest.raises(EntityOutOfStepError):
+            await symphony.close()
+    else:
+        await symphony.close()
+    assert symphony.state_dir is None
+
+
+async def test_putting_it_back_is_enough(tmp_path: Path) -> None:
+    """The same file under its name again is written as before."""
+    async with Symphony(tmp_path / "log") as symphony:
+        note = symphony.entities.add(KeptNote(id="a"))
+        await symphony.flush()
+        (tmp_path / "log").rename(tmp_path / "elsewhere")
+        note.n = 5
+        with pytest.raises(EntityOutOfStepError):
+            await symphony.flush()
+        (tmp_path / "elsewhere").rename(tmp_path / "log")
+        await symphony.refresh(note)
+        note.n = 6
+        await symphony.flush()
+    async with Symphony(tmp_path / "log") as symphony:
+        await symphony.resume()
+        assert symphony.entities.get("KeptNote:a").n == 6

@@ -1,0 +1,64 @@
+"""Annotations that name themselves, as an alias for JSON does: what they name is found, and looking for it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAD = """
+import enum, json, sys
+from dataclasses import dataclass
+from typing import Dict, List, NewType, TypeVar, Union
+from symphony_es import entity, part, value
+
+class Color(enum.Enum):
+    RED = "r"
+"""
+ALIASES = {
+    "Union": 'It = Union[Dict[str, "It"], List["It"], Color, str, None]',
+    "text": 'It = "dict[str, It] | list[It] | Color | None"',
+    "two that name each other": 'It = Union[List["Other"], None]\nOther = Union[List["It"], Color]',
+    "a bound": 'It = TypeVar("It", bound="Union[List[It], Color]")',
+    "a generic alias": 'X = TypeVar("X")\nIt = Union[List["It"], Dict[str, X], Color]',
+    "a new type": 'It = NewType("It", "Union[List[It], Color]")',
+    "beside itself": 'It = Union["It", Color]',
+}
+if sys.version_info >= (3, 12):
+    ALIASES |= {
+        "type": "type It = dict[str, It] | list[It] | Color | None",
+        "type with text": 'type It = list["It"] | Color',
+        "type with parameters": "type It[X] = It[list[X]] | X | Color",
+        "types that name each other": "type It = list[Other]\ntype Other = It | Color",
+    }
+HOLDERS = {
+    "entity": "@entity\nclass Holder:\n    id: str = ''\n    it: It = None",
+    "part": "@part\nclass Holder:\n    it: 'It' = None",
+    "value": "@value\nclass Holder:\n    it: 'list[It]' = ()",
+    "dataclass": "@dataclass\nclass Holder:\n    id: str\n    it: 'It' = None",
+    "function": "async def Holder(first: It) -> 'It':\n    return first",
+}
+TAIL = """
+from symphony_es.core.state.tracking.annotations import look_into
+for name, alias, holder in json.loads(sys.argv[1]):
+    exec(alias, globals())
+    exec(holder, globals())
+    print(name, sorted(cls.__name__ for cls in look_into(Holder, set()).classes if cls.__name__ == "Color"))
+"""
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+async def test_an_annotation_that_names_itself_is_looked_into(tmp_path: Path, holder: str) -> None:
+    """Declaring the class returns, and what the alias names beside itself is found; one process for all aliases."""
+    file = tmp_path / "program.py"
+    file.write_text(HEAD + TAIL)
+    told = json.dumps([(name, alias, HOLDERS[holder]) for name, alias in ALIASES.items()])
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(entry for entry in sys.path if entry))
+    command = [sys.executable, str(file), told]
+    result = await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert result.stdout.splitlines() == [f"{name} ['Color']" for name in ALIASES], result.stderr
