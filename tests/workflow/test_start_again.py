@@ -34,6 +34,8 @@ async def test_starts_at_once_give_one_run(symphony: Symphony, number: int) -> N
 async def test_a_run_is_given_as_it_stands(symphony: Symphony, stands: str) -> None:
     """Nothing is done to it: `recover`, `resume` and `retry_from` are."""
     handle = await again(symphony)
+    while "paid" not in handle.run.attempts:
+        await asyncio.sleep(0)
     if stands == "paused":
         await handle.pause()
         await handle.wait("paused")
@@ -42,6 +44,7 @@ async def test_a_run_is_given_as_it_stands(symphony: Symphony, stands: str) -> N
         await handle.wait()
     elif stands == "cancelled":
         await handle.cancel()
+    await symphony.flush()
     before = await symphony.log.read_entity("Workflow:r")
     found = await again(symphony)
     assert (found.run, found.status) == (handle.run, stands)

@@ -16,6 +16,7 @@ import pytest
 from symphony_es import Symphony
 from symphony_es.errors import ConfigurationError, ThreadsExhaustedError
 from symphony_es.threads import ThreadPool, TimeLimit, current_limit
+from tests.interrupts import heed_interrupts
 
 
 @pytest.fixture
@@ -236,8 +237,9 @@ def test_the_program_ends_though_a_function_does_not_return(how: str) -> None:
     """After a timeout, and at Ctrl-C: neither `asyncio.run` nor the interpreter waits for the thread."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        [sys.executable, "-c", ENDS, how], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-    ) as process:
+        [sys.executable, "-c", ENDS, how], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
+        preexec_fn=heed_interrupts,
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "called"
         if how == "interrupt":
