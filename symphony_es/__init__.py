@@ -44,7 +44,17 @@ if TYPE_CHECKING:
         WorkflowError,
     )
     from symphony_es.events.references import EntityReference
-    from symphony_es.workflow.code.calls import gather, patched, run_workflow, sleep, sleep_until, step, step_context, wait_for_signal
+    from symphony_es.workflow.code.calls import (
+        gather,
+        patched,
+        run_workflow,
+        sleep,
+        sleep_until,
+        step,
+        step_context,
+        step_with,
+        wait_for_signal,
+    )
     from symphony_es.workflow.code.workflow import CodeWorkflow
     from symphony_es.workflow.definitions.definition import WorkflowDefinition
     from symphony_es.workflow.definitions.retry import RetryPolicy
@@ -108,6 +118,7 @@ __all__ = [
     "sleep_until",
     "step",
     "step_context",
+    "step_with",
     "value",
     "wait_for_signal",
 ]
@@ -166,6 +177,7 @@ _HOMES = {
     "sleep_until": "symphony_es.workflow.code.calls",
     "step": "symphony_es.workflow.code.calls",
     "step_context": "symphony_es.workflow.code.calls",
+    "step_with": "symphony_es.workflow.code.calls",
     "value": "symphony_es.core.state.tracking.entity",
     "wait_for_signal": "symphony_es.workflow.code.calls",
 }

@@ -52,8 +52,11 @@ from symphony_es.facades.workflows import Workflows
 from symphony_es.guesses import Guess, pointing_out
 from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
+from symphony_es.threads import ThreadPool
 from symphony_es.workflow.code.workflow import CodeWorkflow
+from symphony_es.workflow.engine.clock import SystemClock
 from symphony_es.workflow.engine.engine import WorkflowEngine
+from symphony_es.workflow.engine.recovery import RecoverReport
 
 if TYPE_CHECKING:  # what many programs never ask for is imported where it is handed out
     from symphony_es.core.state.following import Following
@@ -120,9 +123,10 @@ class Symphony:
         restore_manager: this Symphony's restorers; the module-level one is asked second.
         last_resume: the report of the last resume, or None.
         last_load: the report of the last `entities.load` or `load_all` that read the log, or None.
+        last_recover: the report of `setup(recover=True)`, or None.
     """
 
-    _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "skip_damaged", "resume")
+    _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "skip_damaged", "resume", "threads", "recover")
 
     def __init__(
         self,
@@ -152,6 +156,7 @@ class Symphony:
         self.types.learn_from(self.flows.callables)
         self.last_resume: ResumeReport | None = None
         self.last_load: ResumeReport | None = None
+        self.last_recover: RecoverReport | None = None
         self._opened: OpenedLog | None = None
         self._lifetime: Lifetime | None = None
         self._checks = False  # the debugging switch: objects are compared with what was recorded at each flush
@@ -204,6 +209,8 @@ class Symphony:
         force_network_fs: bool | None = None,
         ignore_anchor: bool | None = None,
         skip_damaged: bool | None = None,
+        threads: int | None = None,
+        recover: bool | None = None,
     ) -> Self:
         """Open the log, creating what is missing; a log that has entities is opened, and nothing is restored yet.
 
@@ -216,12 +223,15 @@ class Symphony:
             skip_damaged: open a log of which events are damaged or missing: each marks its entity as damaged from that version on
                 (`last_resume.damaged`), for all that this Symphony reads, and nobody else; where nobody can tell whose it was, the key is
                 `symphony.Damaged:POSITION`. The file stays as it is. The whole log is read once.
+            threads: how many plain functions of steps run at once, each in a thread; 64 by default.
+            recover: go on with the runs that a crash left unfinished, as `workflows.recover(wait=False)` does, whose report is
+                `last_recover` then; what they need is registered before. With `resume` or without.
 
         Returns:
             this Symphony. Repeating the call with the same directory changes nothing.
 
         Raises:
-            ConfigurationError: a directory without persistence, or another one than before.
+            ConfigurationError: a directory without persistence, or another one than before; `recover` of what is open for reading.
             LogInUseError: another process writes this log.
             LogDamagedError, AnchorMismatchError: acknowledged events are missing or damaged; nothing was changed.
             LogUnavailableError: the directory cannot be written, or is on a network file system.
@@ -229,20 +239,25 @@ class Symphony:
         if self._lifetime is not None:
             self._lifetime.check()
         chosen = state_dir if state_dir is not None else self.config.get("state_dir")
+        recovers = self._setting("recover", recover, False)
         self._checks = os.environ.get("SYMPHONY_CHECK") == "1"
         async with self._setting_up("setup", restoring=False):
             if self._opened is not None:
                 self._check_same_directory(chosen)
                 return self
+            if recovers and self.read_only:
+                raise ConfigurationError("recover=True goes on with runs: open the Symphony for writing")
             if chosen is not None and not self.persistence_enabled:
                 raise ConfigurationError("state_dir needs persistence: create the Symphony with persistence_enabled=True")
             opened = await self._open(chosen, memory_events, force_network_fs, ignore_anchor, skip_damaged)
             self._opened, self._lifetime = opened, Lifetime(opened, self)
             try:
-                await self._populate(self._setting("resume", resume, None))
+                await self._populate(self._setting("resume", resume, None), self._setting("threads", threads, None))
             except BaseException:
                 await self._discard()
                 raise
+        if recovers:
+            self.last_recover = await self.workflows.recover(wait=False)
         return self
 
     async def _open(
@@ -273,12 +288,13 @@ class Symphony:
                 raise
         return await opening()
 
-    async def _populate(self, resume: str | None) -> None:
+    async def _populate(self, resume: str | None, threads: int | None) -> None:
         world = self._new_world(empty_log=self.log.head == 0)
         self._install(world)
         world.in_part, world.uncounted_until = self.log.head > 0, self.log.head
         if "workflow_engine" not in self.registry:
-            self.registry.register("workflow_engine", WorkflowEngine(self))
+            pool = ThreadPool() if threads is None else ThreadPool(threads)
+            self.registry.register("workflow_engine", WorkflowEngine(self, clock=SystemClock(self.log.last_time_ns), threads=pool))
         if resume is None and not self.read_only:
             world.known_ids = await self.state_history.live_ids(KNOWN_IDS_BYTES)
         if resume == "latest" or (resume is None and self._follows):

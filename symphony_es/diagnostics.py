@@ -14,7 +14,9 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-__all__ = ["error_text", "get_logger", "message_of", "writable"]
+from symphony_es.raised import asks_the_program_to_end
+
+__all__ = ["error_text", "get_logger", "message_of", "shortened", "writable"]
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -93,14 +95,24 @@ def get_logger(name: str) -> _Logger:
 
 def writable(text: str) -> str:
     """Return a text with its lone surrogates as escapes: of an undecodable file name, say; neither a state nor a log line can hold them."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return str.encode(text, "utf-8", "backslashreplace").decode("utf-8")  # also of a subclass with an `encode` of its own
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return a text of at most `limit` characters and a note: its beginning and its end, and how much there was."""
+    if len(text) <= limit:
+        return text
+    end = limit // 4
+    return f"{text[: limit - end]} … [{len(text) - limit:,} of {len(text):,} characters left out] … {text[len(text) - end :]}"
 
 
 def message_of(error: BaseException) -> str:
     """Return the message of an error of the application, whose `__str__` may fail itself, as text that can be written."""
     try:
         return writable(str(error))
-    except Exception as second:  # noqa: BLE001  the error's own __str__ is the application's code
+    except BaseException as second:  # the error's own __str__ is the application's code
+        if asks_the_program_to_end(second):
+            raise
         return f"(its message could not be made: {type(second).__name__})"
 
 

@@ -68,13 +68,18 @@ SymphonyError
     ├── StepFailedError                         a step of a code-first workflow failed for good
     ├── HistoryMismatchError (RuntimeError)     the code of a workflow contradicts what is on record of its run
     ├── StepTimeoutError (TimeoutError)         an attempt at a step took longer than its timeout_s
+    ├── ThreadsExhaustedError (RuntimeError)    plain functions that do not return hold all threads
     ├── SignalTimeoutError (TimeoutError)       a signal did not come in time
     ├── DeadlineExceededError (TimeoutError)    a run did not end before its deadline
     ├── HookFailedError                         a hook failed that declares to stop the run
     ├── RunFailedError                          a run failed: type, message and step of its error
     ├── RunCancelledError                       a run was cancelled
+    ├── RunBlockedError (RuntimeError)          a run whose record contradicts the code of this process
+    ├── RunsLeftAloneError (RuntimeError)       recover(strict=True): runs that this process cannot go on with
+    ├── CleanupUnfinishedError (RuntimeError)   a run ended without all of its clean-up: resume goes on with it
     ├── IllegalTransitionError (ValueError)     a run's or task's status does not allow the request
     ├── NotRegisteredError (LookupError)        a model client, function, tool or service nobody registered
+    ├── DeadlockError (RuntimeError)            a step waits for a run that cannot end before it: the circle is named
     └── RunInterruptedError (RuntimeError)      the run was stopped before its end and can be resumed
 ```
 """
@@ -210,8 +215,7 @@ class DamagedEventError(DecodeError):
 
     def __init__(self, position: object, entity: object, why: str) -> None:
         super().__init__(
-            f"the event at position {position!r} (entity {entity!r}) is damaged: {why}; "
-            f"{WAYS_OUT}, or read up to the position before it"
+            f"the event at position {position!r} (entity {entity!r}) is damaged: {why}; {WAYS_OUT}, or read up to the position before it"
         )
         self.position = position
         self.entity = entity
@@ -772,6 +776,23 @@ class StepTimeoutError(WorkflowError, TimeoutError):
         self.timeout_s = timeout_s
 
 
+class ThreadsExhaustedError(WorkflowError, RuntimeError):
+    """Plain functions that do not return hold all threads that there may be; the function that needed one has not been called.
+
+    Attributes:
+        hung: how many threads they hold.
+        functions: some of them, by name and step, those that have run for longest first.
+    """
+
+    def __init__(self, hung: int, functions: Sequence[str]) -> None:
+        super().__init__(
+            f"all {hung} threads for plain functions are held by functions that have not returned since their callers gave up on them "
+            f"({', '.join(functions)}): have them return (a timeout of their own), make them coroutine functions, or start the program anew"
+        )
+        self.hung = hung
+        self.functions = list(functions)
+
+
 class SignalTimeoutError(WorkflowError, TimeoutError):
     """A step waited for a signal that did not come in time, and has no default."""
 
@@ -827,11 +848,47 @@ class RunCancelledError(WorkflowError):
         self.run_id = run_id
 
 
+class RunBlockedError(WorkflowError, RuntimeError):
+    """What is on record of a run contradicts the code of this process; it goes on with code that fits: `recover()` or `resume(run)`.
+
+    Attributes:
+        run_id: which run.
+        error: the contradiction as the run's state holds it: type, message, traceback and step, and the digest of the code.
+    """
+
+    def __init__(self, run_id: str, error: Mapping[str, Any]) -> None:
+        super().__init__(f"run {run_id} is blocked: {error.get('message')}; recover() tries it again with other code, resume(run) at once")
+        self.run_id = run_id
+        self.error = dict(error)
+
+
+class RunsLeftAloneError(WorkflowError, RuntimeError):
+    """Runs that this process cannot go on with, asked for with `strict=True`. Nothing has been appended, and no run goes on.
+
+    Attributes:
+        reasons: why, by the id of the run.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        shown = "\n".join(f"  {run_id}: {reason}" for run_id, reason in list(reasons.items())[:10])
+        more = f"\n  and {len(reasons) - 10:,} more" if len(reasons) > 10 else ""
+        super().__init__(f"this process cannot go on with {len(reasons):,} runs:\n{shown}{more}")
+        self.reasons = dict(reasons)
+
+
+class CleanupUnfinishedError(WorkflowError, RuntimeError):
+    """A run has ended without all of its clean-up: it was told to skip the rest, or a child run has not finished its own."""
+
+    def __init__(self, run_id: str, why: str) -> None:
+        super().__init__(f"the clean-up of run {run_id} is not finished ({why}): resume(run) goes on with it")
+        self.run_id = run_id
+
+
 class IllegalTransitionError(WorkflowError, ValueError):
     """The status of a run or task does not allow the request; both statuses are named, nothing has been changed."""
 
-    def __init__(self, entity_id: str, status: str, requested: str, kind: str = "run") -> None:
-        super().__init__(f"{kind} {entity_id} is {status} and cannot become {requested}")
+    def __init__(self, entity_id: str, status: str, requested: str, kind: str = "run", why: str = "") -> None:
+        super().__init__(f"{kind} {entity_id} is {status} and cannot become {requested}{f': {why}' if why else ''}")
         self.entity_id = entity_id
         self.status = status
         self.requested = requested
@@ -845,6 +902,17 @@ class NotRegisteredError(WorkflowError, LookupError):
         super().__init__(f"no {kind} is registered under {name!r} (registered: {listed}); {how}")
         self.kind = kind
         self.name = name
+
+
+class DeadlockError(WorkflowError, RuntimeError):
+    """A step waits for the end of a run that cannot end before the step does; `circle` has the ids of the runs, from that run to itself."""
+
+    def __init__(self, circle: Sequence[str]) -> None:
+        self.circle = list(circle)
+        shown = " waits for ".join(self.circle)
+        super().__init__(
+            f"{shown}: none of them can end. Wait for another run, or start a run whose end nobody waits for with symphony.workflows.start"
+        )
 
 
 class RunInterruptedError(WorkflowError, RuntimeError):

@@ -7,13 +7,15 @@ own, so two in one process share nothing.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, overload
 
 from symphony_es.errors import ConfigurationError, NotRegisteredError
 from symphony_es.naming import AllowedModules
+from symphony_es.raised import raised_in_thread
+from symphony_es.threads import current_pool
 
 __all__ = ["NamedCallables", "ServiceRegistry", "invoke"]
 
@@ -150,25 +152,33 @@ class NamedCallables:
         return fn
 
 
-async def invoke(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+async def invoke(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Calls `fn` without blocking the event loop and returns its result.
 
-    Coroutine functions run on the loop, everything else in a thread with the caller's context variables; what a plain
-    function returns is awaited when it is awaitable. Cancellation reaches coroutines; a thread runs to its end and its
-    result is dropped.
+    Coroutine functions run on the loop, everything else in a thread of the current pool (see `threads.py`) with the caller's context
+    variables; what a plain function returns is awaited when it is awaitable. Cancellation reaches coroutines; a thread runs to its end and
+    its result is dropped.
+
+    Raises:
+        ThreadsExhaustedError: functions that do not return hold all threads.
     """
     if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004 - not a test for callability
         return await fn(*args, **kwargs)
-    result = await asyncio.to_thread(_without_stop_iteration, fn, *args, **kwargs)
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    result = await current_pool.get().run(partial(_for_a_future, fn, *args, **kwargs), name)
     return await result if inspect.isawaitable(result) else result
 
 
-def _without_stop_iteration(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    # A future refuses a StopIteration, so one that leaves the function would leave the caller waiting for ever.
+def _for_a_future(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    # A future refuses a StopIteration, so one that leaves the function would leave the caller waiting for ever; and the GeneratorExit of a
+    # future closes the coroutines that await it.
     try:
         return fn(*args, **kwargs)
-    except StopIteration as error:
-        raise RuntimeError(f"{getattr(fn, '__qualname__', fn)} raised StopIteration") from error
+    except (StopIteration, GeneratorExit) as error:
+        raise RuntimeError(f"{getattr(fn, '__qualname__', fn)} raised {type(error).__name__}") from error
+    except BaseException as error:
+        raised_in_thread(error)
+        raise
 
 
 def _own_name(kind: str, fn: Callable[..., Any]) -> str:

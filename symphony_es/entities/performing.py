@@ -7,15 +7,17 @@ name the first as their cause. The order of these durable steps is that of docs/
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import attributed
-from symphony_es.diagnostics import error_text, get_logger
+from symphony_es.diagnostics import error_text, get_logger, shortened
 from symphony_es.entities.agent import Agent
 from symphony_es.entities.task import Task, TaskStatus
 from symphony_es.errors import NotRegisteredError
+from symphony_es.raised import asks_the_program_to_end
 from symphony_es.registry import invoke
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ MODELS_HOW = (
     "and it is no part of the state, so register it again after a resume (on_restore callbacks are the place)"
 )
 
+MAX_ERROR_CHARS = 4_000
+"""How much is kept of what a client says of its error, which may be a whole HTTP body."""
+
 _log = get_logger(__name__)
 
 
@@ -36,7 +41,7 @@ async def echo(prompt: str) -> str:
     return prompt
 
 
-async def perform_task(host: Host, task: Task, agent: Agent | None, model: str | None) -> Exception | None:
+async def perform_task(host: Host, task: Task, agent: Agent | None, model: str | None) -> BaseException | None:
     """Has `task` performed and waits until its outcome is durable.
 
     Args:
@@ -73,12 +78,15 @@ async def perform_task(host: Host, task: Task, agent: Agent | None, model: str |
                     with world.recording("InteractionRecorded"):
                         agent.interaction_history.append({"task_id": task.id, "model": name, "prompt": prompt, "response": response})
                 task.move_to(TaskStatus.COMPLETED, result=response)
-        except Exception as error:  # noqa: BLE001  a client is the application's code: whatever it raises is put on record
+        except BaseException as error:  # a client is the application's code: whatever it raises is put on record
+            if isinstance(error, (asyncio.CancelledError, GeneratorExit)) or asks_the_program_to_end(error):
+                raise
+            told = shortened(error_text(error), MAX_ERROR_CHARS)
             await _claim(world, task, None)
             with world.recording("TaskFailed"):
-                task.move_to(TaskStatus.FAILED, error=error_text(error))
+                task.move_to(TaskStatus.FAILED, error=told)
             await world.flush(task)
-            _log.warning("task_failed", task_id=task.id, error=error_text(error))
+            _log.warning("task_failed", task_id=task.id, error=told)
             return error
     await (world.flush(task) if agent is None else world.flush(task, agent))
     return None
@@ -120,4 +128,3 @@ async def _claim(world: Any, task: Task, agent: Agent | None) -> None:
     await world.claim(task)
     if agent is not None:
         await world.claim(agent)
-

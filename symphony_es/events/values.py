@@ -45,7 +45,7 @@ class Tagged:
     __slots__ = ("data", "kind", "name", "state_version", "value")
 
     def __init__(self, kind: TaggedKind, name: str, data: Any, *, value: Any = ..., state_version: int = 1) -> None:
-        self.kind = kind
+        self.kind: TaggedKind = kind
         self.name = name
         self.data = data
         self.value = value

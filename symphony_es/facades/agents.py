@@ -10,7 +10,7 @@ from symphony_es.entities.memory import Memory
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.builders import AgentBuilder
-from symphony_es.facades.lookup import entity_to_hold, find_entity, get_entity
+from symphony_es.facades.lookup import entity_to_hold, find_entity, flush_added, get_entity
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -50,7 +50,7 @@ class Agents:
         agent = self.make_agent({**(config or {}), **fields})
         world = self._symphony.world
         world.add(agent)
-        await world.flush(agent)
+        await flush_added(self._symphony, agent)
         return agent
 
     def make_agent(self, given: Mapping[str, Any]) -> Agent:
@@ -73,7 +73,7 @@ class Agents:
         """
         world = self._symphony.world
         world.add(agent)
-        await world.flush(agent)
+        await flush_added(self._symphony, agent)
         return agent.id
 
     async def get_agent(self, agent: Agent | EntityReference | str) -> Agent:

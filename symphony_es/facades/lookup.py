@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.core.state.world import World
-from symphony_es.errors import EntityNotFoundError, EntityTypeError, UnknownValueError
+from symphony_es.errors import EntityNotFoundError, EntityOutOfStepError, EntityTypeError, UnknownValueError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 
-__all__ = ["entity_to_hold", "find_entity", "get_entity", "key_of"]
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+
+__all__ = ["entity_to_hold", "find_entity", "flush_added", "get_entity", "key_of"]
 
 _T = TypeVar("_T")
 
@@ -32,6 +35,26 @@ def key_of(entity_type: str, given: Any) -> str:
     if not isinstance(identity, str):
         raise EntityTypeError(f"expected a {entity_type}, its reference or its id, not {type(given).__name__}")
     return entity_key(entity_type, identity)
+
+
+async def flush_added(symphony: Host, entity: Any) -> None:
+    """Wait until an entity that has just been added is durable; one that the log cannot take is taken out again, and nobody else is told.
+
+    Raises:
+        LimitExceededError, UnstorableValueError: the log can never take it. Nothing has been appended.
+        EntityOutOfStepError: the log could not append.
+    """
+    world = symphony.world
+    try:
+        await world.flush(entity)
+    except EntityOutOfStepError:
+        from symphony_es.core.state.refresh import put_back  # late: few calls need it
+
+        record = world.record_of(entity)
+        refused = await put_back(world, symphony.state_history, record) if record is not None else None
+        if refused is None:
+            raise
+        raise refused from None
 
 
 def find_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T | None:

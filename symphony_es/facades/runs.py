@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import get_entity, key_of
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
+from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.creation import DefinitionLike
 from symphony_es.workflow.engine.engine import WorkflowEngine
 from symphony_es.workflow.engine.handle import RunHandle
+from symphony_es.workflow.engine.recovery import RecoverReport
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 
@@ -114,7 +116,7 @@ class RunRequests:
     async def resume(
         self,
         run: RunLike,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         definition: DefinitionLike | None = None,
         force: bool = False,
@@ -132,21 +134,21 @@ class RunRequests:
         await self._engine.pause(found)
         return found
 
-    async def cancel(self, run: RunLike, *, grace_s: float | None = None) -> Workflow:
-        """Cancel a run and its child runs, and return the run; see `WorkflowEngine.cancel`."""
+    async def cancel(self, run: RunLike, *, grace_s: float | None = None, cleanup: bool = True) -> Workflow:
+        """Cancel a run and its child runs, and return the run; `cleanup=False` ends a clean-up that hangs; see `WorkflowEngine.cancel`."""
         found = self._run(run)
-        await (self._engine.cancel(found) if grace_s is None else self._engine.cancel(found, grace_s=grace_s))
+        await self._engine.cancel(found, grace_s=GRACE_S if grace_s is None else grace_s, cleanup=cleanup)
         return found
 
-    async def signal(self, run: RunLike, name: str, payload: Any = None) -> None:
+    async def signal(self, run: RunLike, name: str, payload: Any = None, *, signal_id: str | None = None) -> None:
         """Sends a signal to a run; see `WorkflowEngine.signal`."""
-        await self._engine.signal(self._run(run), name, payload)
+        await self._engine.signal(self._run(run), name, payload, signal_id=signal_id)
 
     async def retry_from(
         self,
         run: RunLike,
         step: str,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         deadline_s: float | None = None,
@@ -166,9 +168,33 @@ class RunRequests:
         """A new run that shares a run's history up to a step or position; see `WorkflowEngine.fork`."""
         return await self._engine.fork(self._run(run), at, changes, run_id=run_id, metadata=metadata)
 
-    async def recover(self, auto_checkpoint: bool | AutoCheckpoint = True) -> list[Workflow]:
-        """Goes on with every run that a crash or an interruption left unfinished; see `WorkflowEngine.recover`."""
-        return await self._engine.recover(auto_checkpoint)
+    @overload
+    async def recover(
+        self,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
+        *,
+        wait: Literal[True] = True,
+        strict: bool = False,
+        hooks: Sequence[Any] = (),
+    ) -> list[Workflow]: ...
+    @overload
+    async def recover(
+        self, auto_checkpoint: bool | AutoCheckpoint | None = None, *, wait: Literal[False], strict: bool = False, hooks: Sequence[Any] = ()
+    ) -> RecoverReport: ...
+    async def recover(
+        self, auto_checkpoint: bool | AutoCheckpoint | None = None, *, wait: bool = True, strict: bool = False, hooks: Sequence[Any] = ()
+    ) -> list[Workflow] | RecoverReport:
+        """Go on with every run that a crash or an interruption left unfinished; see `WorkflowEngine.recover`.
+
+        Args:
+            auto_checkpoint: True, False, or a policy for these runs.
+            wait: wait for their ends and return the runs; with `wait=False` return a `RecoverReport` at once.
+            strict: raise `RunsLeftAloneError` where this process cannot go on with a run.
+            hooks: called after the engine's own.
+        """
+        if wait:
+            return await self._engine.recover(auto_checkpoint, strict=strict, hooks=hooks)
+        return await self._engine.recover(auto_checkpoint, wait=False, strict=strict, hooks=hooks)
 
     def _run(self, given: RunLike) -> Workflow:
         if isinstance(given, RunHandle):

@@ -12,7 +12,7 @@ from symphony_es.entities.task import Task, TaskPriority, TaskStatus
 from symphony_es.errors import IllegalTransitionError, NotRegisteredError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.builders import TaskBuilder
-from symphony_es.facades.lookup import entity_to_hold, find_entity, get_entity, key_of
+from symphony_es.facades.lookup import entity_to_hold, find_entity, flush_added, get_entity, key_of
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -99,7 +99,7 @@ class Tasks:
         """
         world = self._symphony.world
         world.add(task)
-        await world.flush(task)
+        await flush_added(self._symphony, task)
         return task.id
 
     async def get_task(self, task: Task | EntityReference | str) -> Task:
@@ -157,10 +157,14 @@ class Tasks:
         world = self._symphony.world
         agent = self._agent(agent_id) if agent_id is not None else self._agent_of_type(agent_type, model)
         chosen, round_ = task_id, 1
-        while (task := find_entity(world, Task, "Task", chosen)) is not None and task.status is TaskStatus.COMPLETED:
-            if task.input_data == input_data:
-                return task.result
-            round_ += 1  # it answered another question: that answer stays on record, this question gets a task of its own
+        while (task := find_entity(world, Task, "Task", chosen)) is not None:
+            if task.workflow_id == run_id:
+                if task.status is not TaskStatus.COMPLETED:
+                    break
+                if task.input_data == input_data:
+                    return task.result
+            # It is somebody else's, or it answered another question: it stays as it is, and this question gets a task of its own.
+            round_ += 1
             chosen = f"{task_id}#{round_}"
         if task is None:
             task = Task(id=chosen, name=name, description=description, agent=agent, workflow_id=run_id)
@@ -208,7 +212,7 @@ class Tasks:
         await world.flush(found)
         return found
 
-    async def _perform(self, task: Task, agent: Agent | None, model: str | None) -> Exception | None:
+    async def _perform(self, task: Task, agent: Agent | None, model: str | None) -> BaseException | None:
         if task.id in self._performing:
             raise IllegalTransitionError(task.id, "being performed in this process", TaskStatus.RUNNING, kind="task")
         self._performing.add(task.id)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
-from symphony_es.facades.lookup import find_entity, get_entity
+from symphony_es.facades.lookup import find_entity, flush_added, get_entity
 from symphony_es.facades.runs import RunRequests
 from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.definitions.builder import WorkflowBuilder
@@ -18,7 +18,7 @@ from symphony_es.workflow.definitions.step_list import StepList
 from symphony_es.workflow.definitions.steps import Step
 from symphony_es.workflow.definitions.stored import StoredDefinition
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
-from symphony_es.workflow.engine.creation import as_definition
+from symphony_es.workflow.engine.creation import IfExists, as_definition
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
@@ -84,6 +84,7 @@ class Workflows(RunRequests):
 
         Raises:
             DefinitionError: with the path of the fault. Nothing has been appended.
+            LimitExceededError: it is too large for the log. Nothing has been appended.
         """
         chosen = definition if isinstance(definition, WorkflowDefinition) else WorkflowDefinition.from_dict(definition)
         world = self._symphony.world
@@ -95,7 +96,7 @@ class Workflows(RunRequests):
             await world.claim(stored)
             with world.recording("WorkflowDefinitionSaved"):
                 stored.replace_by(chosen)
-        await world.flush(stored)
+        await flush_added(self._symphony, stored)
         return chosen.id
 
     async def get_workflow(self, workflow: DefinitionLike | Workflow) -> WorkflowDefinition | Workflow:
@@ -125,7 +126,7 @@ class Workflows(RunRequests):
         self,
         definition: DefinitionLike,
         context: Mapping[str, Any] | Any = None,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         run_id: str = "",
@@ -138,7 +139,7 @@ class Workflows(RunRequests):
         Args:
             definition: a definition, its dict, a function under `@symphony.workflow`, or a saved one by id, name, reference or key.
             context: values for the run's context; of a function, the value of its first parameter will do.
-            auto_checkpoint: True, False, or a policy for this run.
+            auto_checkpoint: True (or left out), False, or a policy for this run; it holds in later processes.
             hooks: called after the engine's own, in this order.
             run_id: the run's id; made when left empty.
             deadline_s: seconds from now after which the run fails by itself; the definition's `deadline_s` when left out.
@@ -159,12 +160,13 @@ class Workflows(RunRequests):
         self,
         definition: CodeWorkflow[..., T],
         context: Any = None,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         run_id: str = "",
         deadline_s: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        if_exists: IfExists = "fail",
         **arguments: Any,
     ) -> RunHandle[T]: ...
     @overload
@@ -172,24 +174,26 @@ class Workflows(RunRequests):
         self,
         definition: DefinitionLike | Workflow,
         context: Any = None,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         run_id: str = "",
         deadline_s: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        if_exists: IfExists = "fail",
         **arguments: Any,
     ) -> RunHandle: ...
     async def start(
         self,
         definition: DefinitionLike | Workflow,
         context: Mapping[str, Any] | Any = None,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         run_id: str = "",
         deadline_s: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        if_exists: IfExists = "fail",
         **arguments: Any,
     ) -> RunHandle:
         """Start a run, or go on with one, in the background, and return a handle of it; see `WorkflowEngine.start`.
@@ -204,14 +208,14 @@ class Workflows(RunRequests):
         if isinstance(chosen, Workflow) and arguments:
             raise ConfigurationError(f"run {chosen.id} goes on with what it has: {', '.join(sorted(arguments))} are for a new run")
         return await self._engine.start(
-            chosen, values, auto_checkpoint, hooks=hooks, run_id=run_id, deadline_s=deadline_s, metadata=metadata
+            chosen, values, auto_checkpoint, hooks=hooks, run_id=run_id, deadline_s=deadline_s, metadata=metadata, if_exists=if_exists
         )
 
     async def execute_workflow_by_id(
         self,
         workflow_id: EntityReference | str,
         context: Mapping[str, Any] | None = None,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
     ) -> Workflow:
@@ -220,7 +224,7 @@ class Workflows(RunRequests):
         Args:
             workflow_id: id of a saved definition, or of a run that was interrupted or has failed.
             context: values for the context of a new run.
-            auto_checkpoint: True, False, or a policy for this run.
+            auto_checkpoint: True (or left out), False, or a policy for this run; it holds in later processes.
             hooks: called after the engine's own.
 
         Raises:

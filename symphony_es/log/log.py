@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +31,7 @@ from symphony_es.log.reading import LogReader
 from symphony_es.log.recorder import Anchor, Appended, LogRecorder, PreparedEvent
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.writer import NOTHING, Ticket, Writer
+from symphony_es.steady import steady_ns
 
 __all__ = ["DATABASE_NAME", "Anchor", "Appended", "EventLog", "Ticket"]
 
@@ -52,7 +52,7 @@ class EventLog(LogReader):
         note: HeadNote | None = None,
         read_only: bool = False,
         limits: Limits | None = None,
-        clock_ns: Callable[[], int] = time.time_ns,
+        clock_ns: Callable[[], int] = steady_ns,
     ) -> None:
         super().__init__(recorder, read_only=read_only)
         self._lock = lock
@@ -285,6 +285,11 @@ class EventLog(LogReader):
         """Wait until less waits to be written than the bound."""
         if self._writer is not None:
             await self._writer.room()
+
+    @property
+    def last_time_ns(self) -> int:
+        """When the last event was committed, nanoseconds since 1970; 0 without any."""
+        return self._recorder.last_time_ns
 
     @property
     def commits(self) -> int:

@@ -39,6 +39,11 @@ class MemoryLogRecorder(ProcessRecorder):
 
     # -- the port -----------------------------------------------------------------------------------------------------
 
+    @property
+    def last_time_ns(self) -> int:
+        """When the last event was committed, nanoseconds since 1970; 0 without any."""
+        return self._time_ns
+
     def append_groups(self, groups: Sequence[Sequence[PreparedEvent]], time_ns: int) -> list[Appended | SymphonyError]:
         """See `LogRecorder`."""
         with self._lock:

@@ -70,6 +70,11 @@ def missing(position: int, until: int) -> DamagedEventError:
 class LogRecorder(Protocol):
     """A store of events. Every row it hands out has been checked."""
 
+    @property
+    def last_time_ns(self) -> int:
+        """When its last event was committed, nanoseconds since 1970; 0 without any."""
+        ...
+
     def append_groups(self, groups: Sequence[Sequence[PreparedEvent]], time_ns: int) -> list[Appended | SymphonyError]:
         """Append groups of events with one commit; each group whole or not at all.
 

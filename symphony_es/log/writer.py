@@ -10,7 +10,6 @@ import asyncio
 import os
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
@@ -20,6 +19,7 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityError, ForkedProcessError, LogUnavailableError, NotReadyError, SymphonyError
 from symphony_es.log.placing import Placing
 from symphony_es.log.recorder import Appended, LogRecorder, PreparedEvent
+from symphony_es.steady import steady_ns
 
 __all__ = ["Ticket", "Writer"]
 
@@ -125,7 +125,7 @@ class Writer:
         self,
         recorder: LogRecorder,
         on_appended: Callable[[int, int], None],
-        clock_ns: Callable[[], int] = time.time_ns,
+        clock_ns: Callable[[], int] = steady_ns,
         on_end: Callable[[], None] = lambda: None,
         placing: Placing | None = None,
     ) -> None:
@@ -134,6 +134,8 @@ class Writer:
         self._on_end = on_end
         self._placing = placing
         self._clock_ns = clock_ns
+        # A clock that was set back since the last event goes on from that.
+        self._ahead_ns = max(0, recorder.last_time_ns - clock_ns())
         self._queue: queue.SimpleQueue[Ticket | Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._pending_events = 0
@@ -236,7 +238,7 @@ class Writer:
 
     def _append(self, batch: list[Ticket]) -> Sequence[Appended | SymphonyError]:
         if self._placing is None or not any(ticket.unplaced for ticket in batch):
-            return self._recorder.append_groups([ticket.events for ticket in batch], self._clock_ns())
+            return self._recorder.append_groups([ticket.events for ticket in batch], self._clock_ns() + self._ahead_ns)
         refusals: dict[Ticket, SymphonyError] = {}
         for ticket in batch:
             if ticket.unplaced:
@@ -245,7 +247,9 @@ class Writer:
                     refusals[ticket] = next(iter(ticket.refused.values()))
                 else:
                     ticket.events = placed
-        appended = iter(self._recorder.append_groups([ticket.events for ticket in batch if ticket not in refusals], self._clock_ns()))
+        appended = iter(
+            self._recorder.append_groups([ticket.events for ticket in batch if ticket not in refusals], self._clock_ns() + self._ahead_ns)
+        )
         return [refusals.get(ticket) or next(appended) for ticket in batch]
 
     def _tell(self, batch: list[Ticket], outcomes: Sequence[Appended | SymphonyError], events: int) -> None:

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING
 from symphony_es.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from symphony_es.workflow.code.calls import gather, patched, run_workflow, sleep, sleep_until, step, step_context, wait_for_signal
+    from symphony_es.workflow.code.calls import (
+        gather,
+        patched,
+        run_workflow,
+        sleep,
+        sleep_until,
+        step,
+        step_context,
+        step_with,
+        wait_for_signal,
+    )
     from symphony_es.workflow.code.workflow import CodeWorkflow
     from symphony_es.workflow.definitions.builder import WorkflowBuilder
     from symphony_es.workflow.definitions.definition import WorkflowDefinition
@@ -73,6 +83,7 @@ __all__ = [
     "sleep_until",
     "step",
     "step_context",
+    "step_with",
     "wait_for_signal",
 ]
 
@@ -115,6 +126,7 @@ _HOMES = {
     "sleep_until": "symphony_es.workflow.code.calls",
     "step": "symphony_es.workflow.code.calls",
     "step_context": "symphony_es.workflow.code.calls",
+    "step_with": "symphony_es.workflow.code.calls",
     "wait_for_signal": "symphony_es.workflow.code.calls",
 }
 if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them

@@ -152,6 +152,30 @@ def declared_small() -> WorkflowDefinition:
     )
 
 
+def undoable(name: str, body: str = "echo", **more: Any) -> dict[str, Any]:
+    """A function step that is undone."""
+    return function(name, body, undo="back", **more)
+
+
+def declared_undone() -> WorkflowDefinition:
+    """A run that fails, and undoes what it has begun: in branches, items, iterations and a child run; then it tidies up."""
+    inner = WorkflowDefinition(name="inner", steps=[undoable("first"), function("second", "echo"), undoable("third")])
+    each = {"kind": "sequence", "name": "both", "steps": [undoable("one", "item")]}
+    return WorkflowDefinition(
+        name="undone",
+        steps=StepList()
+        .add_step(function("book", "echo", undo={"kind": "function", "function": "flaky", "retry": 3}))
+        .add_map("each", [1, 2], each, max_concurrency=1)
+        .add_parallel("fan", StepList().add_step(undoable("left")).add_step(undoable("right")), max_concurrency=1)
+        .add_loop("again", [undoable("turned")], 1)
+        .add_workflow("sub", inner)
+        .add_step(undoable("last", "bad", retry=2))
+        .to_dicts(),
+        cleanup=[function("tidy", "echo")],
+        cleanup_on=("failure",),
+    )
+
+
 class Bodies:
     """The functions; each notes beside the log that it began."""
 
@@ -229,6 +253,9 @@ class Bodies:
         counter.total += 1
         return counter.total
 
+    async def do_back(self, context: Any) -> Any:
+        return [context.undoes.status, context.undoes.output, context.get("item")]
+
     async def do_number(self, context: Any) -> Any:
         return 21
 
@@ -282,6 +309,37 @@ def coded_small(symphony: Symphony, bodies: Bodies) -> Any:
     return small
 
 
+def coded_undone(symphony: Symphony, bodies: Bodies) -> Any:
+    """A function that fails, and whose calls are undone with the arguments that they had."""
+
+    async def noted(name: str) -> Any:
+        bodies.note(step_context())
+        return await getattr(bodies, f"do_{name}")(step_context()) if name == "bad" else name
+
+    async def back(name: str) -> Any:
+        bodies.note(step_context())
+        undone = step_context().undoes
+        assert undone is not None
+        return [name, undone.status, undone.output]
+
+    async def strand(name: str) -> Any:
+        return await step(noted, name, name=name, undo=back)
+
+    @symphony.workflow(cleanup_on="failure", cleanup=[function("tidy", "echo")])
+    async def undone() -> Any:
+        for name in ("a", "b"):
+            await step(noted, name, name=name, undo=back)
+        await gather(strand("left"))
+        inner = WorkflowDefinition(name="inner", steps=[undoable("first"), undoable("second")])
+        await run_workflow(inner, name="sub")
+        try:
+            await step(noted, "bad", name="bad", undo=back)
+        finally:
+            await step(noted, "late", name="late", undo=back)
+
+    return undone
+
+
 async def send_once(symphony: Any, run: Any, name: str, payload: Any) -> None:
     """Sends a signal unless the log has it."""
     for event in await symphony.log.read_entity(f"Workflow:{run.id}"):
@@ -308,7 +366,7 @@ async def go_on(kind: str, directory: str, counted: str, commits: int) -> None:
     await symphony.resume()
     bodies = Bodies(symphony, effects)
     bodies.register()
-    coded = coded_small(symphony, bodies)
+    coded, undone = coded_small(symphony, bodies), coded_undone(symphony, bodies)
     engine = symphony.registry.get("workflow_engine")
     engine.clock = JumpClock()
     if symphony.entities.find("EveryEventCounter:c") is None:
@@ -316,14 +374,15 @@ async def go_on(kind: str, directory: str, counted: str, commits: int) -> None:
         await symphony.flush()
     run = symphony.entities.find(f"Workflow:{RUN}")
     if run is None:
-        definition = {"all": declared_all, "declared": declared_small, "coded": lambda: coded}[kind]()
+        made = {"all": declared_all, "declared": declared_small, "coded": lambda: coded, "undone": declared_undone}
+        definition = {**made, "undone code": lambda: undone}[kind.replace("-", " ")]()
         run = (await engine.start(definition, run_id=RUN, auto_checkpoint=False)).run
     going = asyncio.ensure_future(engine.recover(auto_checkpoint=False))  # what executes already is left alone
     if kind == "all":
         await send_once(symphony, run, "early", "bird")
     await send_late(symphony, run)
     await going
-    await engine.handle(run).result()
+    await engine.handle(run).wait()
     await symphony.close()
     os.write(1, b"done\n")
 

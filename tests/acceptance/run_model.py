@@ -45,6 +45,10 @@ class ModelRun:
         entered: whether it has taken up its child run, or is cancelling those that had not ended, since it became active.
         going: the child runs whose cancellation it waits for.
         failed: whether the last attempt at its step `kid` has failed; the next one is another.
+        taken_back: how often it was.
+        going_back: the step that it is to be taken back to, once the child run that is dropped with it has ended.
+        raised: by address, its generation where it was taken back.
+        with_parent: whether it was paused or cancelled because its parent was.
         before: by address of a step it has begun, what a fork begins with there.
     """
 
@@ -57,7 +61,10 @@ class ModelRun:
     entered: bool = False
     going: list[str] = field(default_factory=list)
     failed: bool = False
-    generation: int = 0
+    taken_back: int = 0
+    going_back: str | None = None
+    raised: dict[str, int] = field(default_factory=dict)
+    with_parent: bool = False
     outputs: dict[str, Any] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     signals: dict[str, list[int]] = field(default_factory=dict)
@@ -68,6 +75,11 @@ class ModelRun:
     def shared(self) -> dict[str, Any]:
         """What a fork takes over."""
         return {**copy.deepcopy({name: getattr(self, name) for name in SHARED}), "before": dict(self.before)}
+
+    def generation(self, address: str) -> int:
+        """The largest one of an address and those above it."""
+        parts = address.split("/")
+        return max(self.raised.get("/".join(parts[:length]), 0) for length in range(1, len(parts) + 1))
 
     def begin(self, address: str, *, again: bool = False) -> None:
         """A step begins; one without a body only once, however often it is entered."""
@@ -97,6 +109,7 @@ class ModelRun:
         """It executes no longer."""
         self.active = self.hanging = self.entered = False
         self.going = []
+        self.going_back = None
 
 
 class Model:
@@ -106,6 +119,7 @@ class Model:
         now: seconds that have passed.
         mode: what becomes of work that begins now.
         finished: by idempotency key, how often a body has come to its end.
+        given_up: runs that were to be taken back, and were paused or cancelled before; the requests to take them back fail.
     """
 
     def __init__(self) -> None:
@@ -113,6 +127,7 @@ class Model:
         self.now = 0
         self.mode: Mode = "works"
         self.finished: Counter[str] = Counter()
+        self.given_up: list[str] = []
 
     # -- requests: each is legal, or raises with nothing changed ------------------------------------------------------
 
@@ -121,44 +136,70 @@ class Model:
         self.resume(self.runs[name])
 
     def resume(self, run: ModelRun) -> None:
-        if run.active or run.status in ("completed", "cancelled"):
+        if run.active or run.status in ("completed", "cancelled") or (run.going_back and run.status != "cancelling"):
             raise Illegal(run, "running")
         self._take_up(run)
 
-    def pause(self, run: ModelRun) -> None:
+    def pause(self, run: ModelRun, *, with_parent: bool = False) -> None:
         if run.status != "running":
             raise Illegal(run, "paused")
-        run.status = "paused"
+        self._give_up_going_back(run)
+        run.status, run.with_parent = "paused", with_parent
         if not run.hanging:
             self._stop_paused(run)
 
-    def cancel(self, run: ModelRun, *, patient: bool = True) -> None:
+    def cancel(self, run: ModelRun, *, patient: bool = True, with_parent: bool = False) -> None:
         if run.status in ("completed", "cancelled"):
             raise Illegal(run, "cancelled")
+        self._give_up_going_back(run)
+        if run.status != "cancelling":
+            run.with_parent = with_parent
         run.status, run.active, run.entered = "cancelling", True, False
         run.hanging = run.hanging and patient
 
     def signal(self, run: ModelRun, name: str, payload: int) -> None:
-        if run.status not in ("pending", "running", "paused", "failed"):
+        if run.status in ("completed", "cancelled"):
             raise Illegal(run, "signal")
         run.signals.setdefault(name, []).append(payload)
 
     def retry_from(self, run: ModelRun, step: str) -> None:
-        if run.active or run.status in ("pending", "cancelling"):
+        if run.active or run.going_back or run.status in ("pending", "cancelling"):
             raise Illegal(run, "running")
         if step not in run.before:
             raise NotBegun
+        run.going_back = step
+        if "kid" in self._dropped(run, step):
+            run.going = [child.name for child in self._children(run) if child.status not in ENDED]
+            for name in run.going:
+                self.cancel(self.runs[name], with_parent=True)
+
+    def _dropped(self, run: ModelRun, step: str) -> list[str]:
         order = (*ADDRESSES[run.kind], *CLEANUP)
         beside = {"both/x": ["both/y"], "both/y": ["both/x"]}.get(step, [])
-        for dropped in order[order.index(step) :]:
-            if dropped not in beside:
-                for held in (run.outputs, run.attempts, run.timers, run.children, run.before):
-                    held.pop(dropped, None)
-                run.failed = run.failed and dropped != "kid"
-        if beside:
+        return [address for address in order[order.index(step) :] if address not in beside and address in run.before]
+
+    def _give_up_going_back(self, run: ModelRun) -> None:
+        if run.going_back is not None:
+            run.going_back = None
+            self.given_up.append(run.name)
+
+    def _go_back(self, run: ModelRun) -> None:
+        """What has not begun since the step is not taken back, and keeps its generation."""
+        assert run.going_back is not None
+        run.going = [name for name in run.going if self.runs[name].status not in ENDED]
+        if run.going:
+            return
+        dropped = self._dropped(run, run.going_back)
+        raised = {address: run.generation(address) + 1 for address in dropped}
+        for address in dropped:
+            for held in (run.outputs, run.attempts, run.timers, run.children, run.before):
+                held.pop(address, None)
+            run.failed = run.failed and address != "kid"
+        if run.going_back.startswith("both/"):
             run.outputs.pop("both", None)
-        run.generation += 1
-        run.status, run.active = "running", True
+        run.raised.update(raised)
+        run.taken_back += 1
+        run.status, run.active, run.going_back = "running", True, None
 
     def fork(self, run: ModelRun, step: str, name: str) -> None:
         if step not in run.before:
@@ -167,9 +208,7 @@ class Model:
         made.children = {address: child for address, child in made.children.items() if address in made.outputs}
 
     def recover(self) -> list[str]:
-        taken_up = [
-            run for run in self.runs.values() if run.status in ("running", "cancelling") and not run.active and not self._has_driver(run)
-        ]
+        taken_up = [run for run in self.runs.values() if self._is_left(run)]
         for run in taken_up:
             self._take_up(run)
         return [run.name for run in taken_up]
@@ -196,6 +235,9 @@ class Model:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _goes_on(self, run: ModelRun) -> bool:
+        if run.going_back is not None:
+            self._go_back(run)
+            return run.active
         if not run.active or run.hanging:
             return False
         before = (run.shared(), run.status, run.entered)
@@ -239,7 +281,7 @@ class Model:
     def _end_body(self, run: ModelRun, address: str, *, works: bool) -> None:
         if works:
             run.outputs[address] = address
-            self.finished[f"{run.name}:{address}:{run.generation}"] += 1
+            self.finished[f"{run.name}:{address}:{run.generation(address)}"] += 1
         elif run.status != "cancelling":
             self._fail(run)
 
@@ -248,15 +290,21 @@ class Model:
         run.failed = False
         if not run.entered:
             run.entered = True
-            if "kid" not in run.children:
-                name = f"{run.name}/kid" + (f"@{run.generation}" if run.generation else "")
+            if "kid" not in run.children or self._is_cleaned_up(self.runs[run.children["kid"]]):
+                generation = run.generation("kid")
+                wanted = f"{run.name}/kid" + (f"@{generation}" if generation else "")
+                taken = [f"{wanted}~{number}" for number in range(2, 100)]
+                name = next(name for name in (wanted, *taken) if name not in self.runs)
                 run.children["kid"] = name
                 self.runs[name] = ModelRun(name, "child", parent=run.name)
             child = self.runs[run.children["kid"]]
-            if child.status not in ("completed", "cancelled") and not child.active:
+            if child.status == "cancelled" and child.with_parent:
+                child.status = "running"
+            paused_by_itself = child.status == "paused" and not child.with_parent
+            if child.status not in ("completed", "cancelled") and not child.active and not paused_by_itself:
                 self._take_up(child)
         child = self.runs[run.children["kid"]]
-        if child.active:
+        if child.active or child.status == "paused":
             return
         if child.status == "completed":
             run.outputs["kid"], run.entered = "labour", False
@@ -267,11 +315,11 @@ class Model:
     def _clean_up(self, run: ModelRun) -> None:
         if not run.entered:
             run.entered = True
-            run.going = [child.name for child in self._children(run) if child.status not in ENDED]
+            run.going = [child.name for child in self._children(run) if child.status not in ("completed", "cancelled")]
             for name in run.going:
                 child = self.runs[name]
                 if child.status != "cancelling" or not child.active:
-                    self.cancel(child)
+                    self.cancel(child, with_parent=True)
         run.going = [name for name in run.going if self.runs[name].status not in ENDED]
         if run.going:
             return
@@ -285,16 +333,24 @@ class Model:
         run.status = "cancelled"
         run.stop()
 
+    @staticmethod
+    def _is_cleaned_up(child: ModelRun) -> bool:
+        """Cancelled with its parent, with something cleaned up: another one begins in its place."""
+        return child.status == "cancelled" and child.with_parent and any(address in child.attempts for address in CLEANUP)
+
     def _take_up(self, run: ModelRun) -> None:
         run.active = True
         if run.status != "cancelling":
-            run.status = "running"
+            run.status, run.with_parent = "running", False
 
     def _stop_paused(self, run: ModelRun) -> None:
         run.stop()
         for child in self._children(run):
             if child.status == "running":
-                self.pause(child)
+                self.pause(child, with_parent=True)
+
+    def _is_left(self, run: ModelRun) -> bool:
+        return run.status in ("running", "cancelling") and not run.active and not run.going_back and not self._has_driver(run)
 
     @staticmethod
     def _fail(run: ModelRun) -> None:
@@ -302,8 +358,10 @@ class Model:
         run.stop()
 
     def _has_driver(self, run: ModelRun) -> bool:
-        """Whether the run that started it takes it up."""
-        return run.parent is not None and self.runs[run.parent].status not in ("completed", "cancelled")
+        """Whether the run that started it takes it up: one that goes on, and has it as its step's."""
+        parent = self.runs[run.parent] if run.parent is not None else None
+        going = parent is not None and parent.status in ("running", "cancelling") and "kid" not in parent.outputs
+        return parent is not None and going and parent.children.get("kid") == run.name
 
     def _children(self, run: ModelRun) -> list[ModelRun]:
         """Its own: a fork shares what the child run of its original gave, not the child run."""

@@ -247,6 +247,39 @@ async def test_declared_and_coded_end_the_same_under_every_kill(tmp_path: Path) 
     assert declared["runs"][f"{RUN}/sub"]["outputs"] == coded["runs"][f"{RUN}/sub"]["outputs"]
 
 
+UNDONE = [
+    *("undo/last", "undo/again/0/turned", "undo/fan/right", "undo/fan/left", "undo/each/1/one", "undo/each/0/one"),
+    *("undo/book", "cleanup/tidy"),
+]
+
+
+async def test_what_has_begun_is_undone_once_under_every_kill(tmp_path: Path) -> None:
+    """A run that fails undoes itself, its child run first: each undo completes once, under one key, in the same order, whoever dies."""
+    enumeration = Enumeration("undone", tmp_path)
+    expected = await enumeration.run()
+    main, events = expected["runs"][RUN], expected["events"][RUN]
+    assert (main["status"], expected["runs"][f"{RUN}/sub"]["status"]) == ("failed", "cancelled")
+    completed = [event.metadata.step for event in events if event.name == "WorkflowStepCompleted"]
+    assert completed[-len(UNDONE) :] == UNDONE
+    theirs = [event.metadata.step for event in expected["events"][f"{RUN}/sub"] if event.name == "WorkflowStepCompleted"]
+    assert theirs[-2:] == ["undo/third", "undo/first"]
+    assert main["outputs"]["undo/last"] == ["failed", None, None]
+    assert [main["outputs"][f"undo/each/{index}/one"] for index in (0, 1)] == [["completed", 1, 1], ["completed", 2, 2]]
+    assert main["outputs"]["undo/book"] == "at last"
+    assert enumeration.boundaries > 50
+
+
+async def test_what_code_has_begun_is_undone_once_under_every_kill(tmp_path: Path) -> None:
+    """The same of a function, whose calls are undone with the arguments that they had."""
+    expected = await Enumeration("undone-code", tmp_path).run()
+    main = expected["runs"][RUN]
+    assert (main["status"], expected["runs"][f"{RUN}/sub"]["status"]) == ("failed", "cancelled")
+    completed = [event.metadata.step for event in expected["events"][RUN] if event.name == "WorkflowStepCompleted"]
+    assert completed[-6:] == ["undo/bad", "undo/late", "undo/gather/0/left", "undo/b", "undo/a", "cleanup/tidy"]
+    assert main["outputs"]["undo/bad"] == ["bad", "failed", None]
+    assert main["outputs"]["undo/a"] == ["a", "completed", "a"]
+
+
 def test_the_definition_has_every_kind_nested_three_deep() -> None:
     """What the test says it runs is what it runs."""
     from symphony_es.workflow.definitions.nesting import walk

@@ -215,10 +215,13 @@ class RunOperations(RuleBasedStateMachine):
                 assert loop.time() < deadline, "\n".join(differences)
 
     def _look_at_results(self) -> None:
-        ended = [task for _, task in self.pending if task.done()]
+        ended = [(name, task) for name, task in self.pending if task.done()]
         self.pending = [(name, task) for name, task in self.pending if not task.done()]
-        for task in ended:
-            task.result()
+        for name, task in ended:
+            if name in self.model.given_up and isinstance(task.exception(), IllegalTransitionError):
+                self.model.given_up.remove(name)
+            else:
+                task.result()
 
     async def _come_to_rest(self) -> None:
         """Every task waits for what only a request, the clock or a body can bring: turns of the loop and commits bring nothing new."""
@@ -244,7 +247,7 @@ class RunOperations(RuleBasedStateMachine):
         ]
         if self.finished != self.model.finished:
             found.append(f"finished bodies: {self.finished - self.model.finished} too many, {self.model.finished - self.finished} missing")
-        active_in_model = {name for name, model in self.model.runs.items() if model.active}
+        active_in_model = {name for name, model in self.model.runs.items() if model.active or model.going_back}
         found += [
             f"a request still waits for {name}"
             for name, task in self.pending
@@ -264,7 +267,7 @@ class RunOperations(RuleBasedStateMachine):
             "timers": ({address: until.timestamp() - start for address, until in timers.items()}, model.timers),
             "children": ({address: child.id for address, child in run.children.items()}, model.children),
             "parent": (run.parent and run.parent.id, model.parent),
-            "generation": (self.symphony.world.generation(run), model.generation),
+            "taken back": (self.symphony.world.generation(run), model.taken_back),
             "ended": (run.ended_at is not None, model.status in ("completed", "failed", "cancelled")),
             # A failed run that is cancelled keeps what it failed of.
             "error": (run.error is not None and model.status not in ("cancelling", "cancelled"), model.status == "failed"),
@@ -465,7 +468,7 @@ class RunOperations(RuleBasedStateMachine):
         for run in self.model.runs.values():
             for address in ("cleanup/tidy", "cleanup/sweep"):
                 if run.status == "cancelled":
-                    assert self.finished[f"{run.name}:{address}:{run.generation}"] == 1
+                    assert self.finished[f"{run.name}:{address}:{run.generation(address)}"] == 1
 
     @invariant()
     def the_log_agrees_with_the_objects(self) -> None:

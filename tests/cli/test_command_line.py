@@ -22,6 +22,7 @@ from symphony_es.core.state.past.moments import read_moment
 from symphony_es.events.paths import ABSENT
 from tests.application import Customer
 from tests.cli.document import EXAMPLES, answer, command_names, make_log, render
+from tests.interrupts import heed_interrupts
 
 ROOT = Path(__file__).parents[2]
 WRITER = """
@@ -115,7 +116,7 @@ def test_tail_follows(written: Path) -> None:
     """New events come as they are appended, until the reader is interrupted."""
     following = subprocess.Popen(
         [sys.executable, "-m", "symphony_es.cli", "tail", "-f", "-n", "1", "--event", "Counted", "--state-dir", str(written / "state")],
-        stdout=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
     )  # fmt: skip
     try:
         assert following.stdout is not None

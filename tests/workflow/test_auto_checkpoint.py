@@ -173,3 +173,15 @@ def test_policies_that_make_no_sense_are_refused(options: dict[str, Any]) -> Non
     """When they are made, not when a run needs them."""
     with pytest.raises(ConfigurationError):
         AutoCheckpoint(**options)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_no_two_checkpoints_of_a_run_have_one_name(symphony: Symphony, times: int) -> None:
+    """A run that was taken back goes by the same numbers of steps again: its checkpoints say how often it was."""
+    run = await symphony.workflows.execute_workflow(flow(symphony, 7))
+    for _ in range(times):
+        await symphony.workflows.retry_from(run, "s3")
+    found = await names(symphony, run.id)
+    assert len(found) == len(set(found)), found
+    again = {f"{name}@{number}" for number in range(1, times + 1) for name in ("step_3", "complete")}
+    assert {"start", "step_3", "step_6", "complete", *again} <= set(found)

@@ -117,7 +117,7 @@ async def test_code_that_contradicts_the_record_is_refused(symphony: Symphony, r
     define(again, new)
     calls.clear()
     run = await go_on(again)
-    assert run.status == "failed"
+    assert run.status == "blocked"
     assert run.error is not None
     assert run.error["type"] == "HistoryMismatchError"
     assert why in run.error["message"]
@@ -449,7 +449,7 @@ async def test_a_mismatch_fails_the_run_also_where_the_code_swallows_it(symphony
     name = "after"
     await handle.signal("go")
     run = await handle.resume()
-    assert (run.status, run.error["type"]) == ("failed", "HistoryMismatchError")  # type: ignore[index]
+    assert (run.status, run.error["type"]) == ("blocked", "HistoryMismatchError")  # type: ignore[index]
 
 
 async def test_all_strands_that_failed_are_tried_again_together(symphony: Symphony) -> None:

@@ -528,7 +528,7 @@ def test_a_value_that_contains_itself_ends_in_the_declared_error() -> None:
     one.append(one)
     other: list[Any] = []
     other.append(other)
-    with pytest.raises(ExpressionError, match="RecursionError"):
+    with pytest.raises(ExpressionError, match=r"RecursionError|more than 4,000,000 elements"):
         evaluate("one == other", {"one": one, "other": other})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -271,3 +272,40 @@ async def test_a_fork_is_forked_and_retried_at_steps_that_it_shares(symphony: Sy
     assert state_of(again) == state_of(fork)
     await symphony.workflows.retry_from(fork, "s1", auto_checkpoint=False)
     assert state_of(fork) == state_of(original)
+
+
+@pytest.mark.parametrize("where", ["z", "m/500", "m"])
+async def test_a_large_run_is_forked_and_taken_back_without_holding_the_loop(symphony: Symphony, where: str) -> None:
+    """Its history is read in parts of at most 200 events, between which others have their turns; the fork is what the run was."""
+
+    async def body(context: RunContext) -> int:
+        return 1
+
+    symphony.functions.register("body", body)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    size = 1_000
+    steps = [
+        {"kind": "map", "name": "m", "over": list(range(size)), "step": {"kind": "function", "name": "a", "function": "body"}},
+        {"kind": "function", "name": "z", "function": "body"},
+    ]
+    run = await symphony.workflows.execute_workflow({"name": "w", "steps": steps}, auto_checkpoint=False)
+    before = state_of(run)
+    counting = asyncio.ensure_future(count())
+    turns = 0
+    fork = await symphony.workflows.fork(run, where)
+    assert turns >= 2 * size / 200
+    expected = {"z": size, "m/500": len(fork.outputs), "m": 0}[where]
+    assert fork.completed_steps - (where == "z") == expected
+    assert fork.outputs == {address: run.outputs[address] for address in fork.outputs}
+    turns = 0
+    await symphony.workflows.retry_from(run, where, auto_checkpoint=False)
+    assert turns >= 2 * size / 200
+    counting.cancel()
+    assert state_of(run) == before

@@ -344,20 +344,28 @@ async def test_an_atomic_step_and_its_changes_are_one_transaction(symphony: Symp
 
 
 async def test_who_meets_the_entity_of_an_atomic_step_is_told_which_step_has_it(symphony: Symphony) -> None:
-    """The error names the step and its run, as the one that has the entity and as the one that was refused."""
+    """The error of a step that is not atomic, and cannot wait, names the step that has the entity, and its run."""
     account = symphony.entities.add(Account(id="a"))
+    booked, met = asyncio.Event(), asyncio.Event()
 
     async def book(context: RunContext) -> None:
         account.balance += 1
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        booked.set()
+        await met.wait()
 
-    functions(symphony, book=book)
-    branches = StepList().add_function("one", "book", atomic=True, retry=1).add_function("two", "book", atomic=True, retry=1)
+    async def meet(context: RunContext) -> None:
+        await booked.wait()
+        try:
+            account.balance += 1
+        finally:
+            met.set()
+
+    functions(symphony, book=book, meet=meet)
+    branches = StepList().add_function("one", "book", atomic=True, retry=1).add_function("two", "meet", retry=1)
     run = await execute(symphony, StepList().add_parallel("fan", branches))
     assert run.error is not None
-    for step in ("fan/one", "fan/two"):
-        assert f"step {step} of run {run.id}" in run.error["message"]
+    assert run.error["step"] == "fan/two"
+    assert f"step fan/one of run {run.id}" in run.error["message"]
 
 
 async def test_signals_are_taken_in_order_and_once(symphony: Symphony, reopen: Any) -> None:

@@ -65,7 +65,7 @@ async def test_a_run_waits_until_its_classes_are_known(kind: str, reopen: Opener
     head = symphony.log.head
     with caplog.at_level(logging.WARNING):
         assert await symphony.workflows.recover() == []
-    assert "run_needs_classes" in caplog.text
+    assert "run_needs_what_is_missing" in caplog.text
     assert symphony.log.head == head, "it is nobody's event"
     with pytest.raises(UnknownValueError, match=r"symphony\.types\.alias\('gone\.module:Verdict', Verdict\)"):
         await symphony.workflows.resume("r")

@@ -97,9 +97,10 @@ async def test_two_interruptions_wait_for_the_same_step(symphony: Symphony, bodi
 
 async def test_branches_that_end_slowly_are_waited_for_by_every_cancellation(symphony: Symphony, bodies: Bodies) -> None:
     """A timeout is ending the branches when the call is cancelled, too."""
-    definition = {"name": "w", "steps": [parallel(function("a", "slow_to_end"), function("b", "slow_to_end"), timeout_s=0.05)]}
+    definition = {"name": "w", "steps": [parallel(function("a", "slow_to_end"), function("b", "slow_to_end"), timeout_s=0.5)]}
     call = asyncio.ensure_future(symphony.workflows.execute_workflow(definition, auto_checkpoint=False))
-    await asyncio.sleep(0.1)
+    await until(lambda: len(bodies.done) == 2)
+    await asyncio.sleep(0.55)
     call.cancel()
     await asyncio.wait({call})
     assert sorted(bodies.done) == ["begun", "begun", "ended", "ended"]
@@ -109,7 +110,7 @@ async def test_a_step_that_swallows_its_cancellation_does_not_switch_off_a_timeo
     """The steps after it do not begin; the timeout is on record."""
     steps = [function("stubborn"), *[function(f"n{number}", "note") for number in range(3)]]
     run = await symphony.workflows.execute_workflow(
-        {"name": "w", "steps": [{"kind": "sequence", "name": "all", "timeout_s": 0.05, "steps": steps}]}, auto_checkpoint=False
+        {"name": "w", "steps": [{"kind": "sequence", "name": "all", "timeout_s": 0.5, "steps": steps}]}, auto_checkpoint=False
     )
     assert (run.status, run.error["type"]) == ("failed", "StepTimeoutError")  # type: ignore[index]
     assert bodies.done == ["begun"]
@@ -184,6 +185,7 @@ async def test_requests_are_no_part_of_a_transaction(symphony: Symphony, bodies:
     with pytest.raises(ValueError, match="rolled back"):
         async with asyncio.timeout(5), symphony.transaction("Block"):
             await getattr(handle, request_)()
+            await handle.wait()
             raise ValueError("rolled back")
     assert (handle.status, engine_of(symphony).active_runs) == ("paused" if request_ == "pause" else "cancelled", [])
 

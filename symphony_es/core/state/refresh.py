@@ -19,12 +19,15 @@ from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestor
 from symphony_es.core.state.tracking.making import Making
 from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.core.state.world import World
-from symphony_es.errors import EntityBusyError, RestorationError
+from symphony_es.diagnostics import error_text, get_logger
+from symphony_es.errors import DetachedEntityError, EntityBusyError, EntityNotFoundError, LogError, RestorationError
 from symphony_es.events.changes import Change
 from symphony_es.events.fold import EntityState
 from symphony_es.events.references import find_references
 
-__all__ = ["refresh"]
+__all__ = ["put_back", "refresh"]
+
+_log = get_logger(__name__)
 
 MOST_READS = 100
 """How often a state is read again because the entity was changed meanwhile; then its changes leave no room for a refresh."""
@@ -59,6 +62,22 @@ async def refresh(world: World, history: StateHistory, entity: Any) -> list[Chan
     raise EntityBusyError(
         record.key, "others", "a refresh", f"{record.key} is changed faster than its state can be read: refresh it when it is left alone"
     )
+
+
+async def put_back(world: World, history: StateHistory, record: EntityRecord) -> Exception | None:
+    """Put an object back whose changes the log can never take: too large, or no plain data. It is nobody's trouble then but the caller's.
+
+    Returns:
+        why they were refused, for the caller to raise; None where it was not out of step, or is so because the log could not write: those
+        changes may be appended yet, and the object is left as it is.
+    """
+    refused = record.broken
+    if refused is None or isinstance(refused, LogError):
+        return None
+    with suppress(EntityBusyError, EntityNotFoundError, DetachedEntityError):
+        dropped = await refresh(world, history, record.obj)
+        _log.warning("changes_dropped", entity=record.key, changes=len(dropped), error=error_text(refused))
+    return refused
 
 
 def _is_newest(record: EntityRecord, state: EntityState | None) -> bool:

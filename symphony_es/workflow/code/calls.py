@@ -1,13 +1,14 @@
 """What the function of a code-first workflow calls: `step`, `sleep`, `wait_for_signal`, `run_workflow`, `gather`, `patched`.
 
 Each but `patched` is one step of the run, with the same events as a step of a definition, and is skipped when the function runs again.
+They belong to the function of the workflow: a step, or a hook, cannot call them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,22 +16,27 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self, TypeA
 
 from symphony_es.errors import ConfigurationError, StepFailedError
 from symphony_es.registry import invoke
-from symphony_es.workflow.code.flow import Call, Strand, current_strand
+from symphony_es.workflow.code.flow import note_beside, refused_inside
+from symphony_es.workflow.code.options import NO_OPTIONS, UNSET, StepOptions, check_name, check_seconds, told_apart
+from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Strand, current_strand
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.retry import RetryPolicy
-from symphony_es.workflow.definitions.steps import Step
+from symphony_es.workflow.definitions.steps import MAX_STEP_ID_CHARS, Step
+from symphony_es.workflow.engine.bodies import is_failure, run_body
 from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.kinds.sleep import SleepStep
 from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
 from symphony_es.workflow.kinds.wait import WaitStep
 from symphony_es.workflow.runs.context import RunContext
+from symphony_es.workflow.runs.failures import describe_error
+from symphony_es.workflow.runs.run import ON_PARENT_END
 
 if TYPE_CHECKING:
     from symphony_es.workflow.code.workflow import CodeWorkflow
     from symphony_es.workflow.definitions.reading import DataReader
     from symphony_es.workflow.engine.execution import StepExecution
 
-__all__ = ["gather", "patched", "run_workflow", "sleep", "sleep_until", "step", "step_context", "wait_for_signal"]
+__all__ = ["gather", "patched", "run_workflow", "sleep", "sleep_until", "step", "step_context", "step_with", "wait_for_signal"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,6 +44,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 _Retry: TypeAlias = RetryPolicy | int | None
+_Undo: TypeAlias = Callable[..., Any] | None
 _MISSING: Any = object()
 _context: ContextVar[RunContext | None] = ContextVar("symphony_es_step_context", default=None)
 
@@ -47,128 +54,213 @@ _context: ContextVar[RunContext | None] = ContextVar("symphony_es_step_context",
 @overload
 def step(
     fn: Callable[..., Coroutine[Any, Any, T]],
+    /,
     *args: Any,
     name: str | None,
     retry: _Retry = ...,
     timeout_s: float | None = ...,
     atomic: bool = ...,
+    undo: _Undo = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def step(
     fn: Callable[..., T],
+    /,
     *args: Any,
     name: str | None,
     retry: _Retry = ...,
     timeout_s: float | None = ...,
     atomic: bool = ...,
+    undo: _Undo = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def step(
     fn: Callable[..., Coroutine[Any, Any, T]],
+    /,
     *args: Any,
     name: str | None = ...,
     retry: _Retry,
     timeout_s: float | None = ...,
     atomic: bool = ...,
+    undo: _Undo = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def step(
     fn: Callable[..., T],
+    /,
     *args: Any,
     name: str | None = ...,
     retry: _Retry,
     timeout_s: float | None = ...,
     atomic: bool = ...,
+    undo: _Undo = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def step(
     fn: Callable[..., Coroutine[Any, Any, T]],
+    /,
     *args: Any,
     name: str | None = ...,
     retry: _Retry = ...,
     timeout_s: float | None,
     atomic: bool = ...,
+    undo: _Undo = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def step(
     fn: Callable[..., T],
+    /,
     *args: Any,
     name: str | None = ...,
     retry: _Retry = ...,
     timeout_s: float | None,
     atomic: bool = ...,
+    undo: _Undo = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def step(
     fn: Callable[..., Coroutine[Any, Any, T]],
+    /,
     *args: Any,
     name: str | None = ...,
     retry: _Retry = ...,
     timeout_s: float | None = ...,
     atomic: bool,
+    undo: _Undo = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def step(
     fn: Callable[..., T],
+    /,
     *args: Any,
     name: str | None = ...,
     retry: _Retry = ...,
     timeout_s: float | None = ...,
     atomic: bool,
+    undo: _Undo = ...,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
-def step(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+def step(
+    fn: Callable[..., Coroutine[Any, Any, T]],
+    /,
+    *args: Any,
+    name: str | None = ...,
+    retry: _Retry = ...,
+    timeout_s: float | None = ...,
+    atomic: bool = ...,
+    undo: _Undo,
+    **kwargs: Any,
+) -> Coroutine[Any, Any, T]: ...
 @overload
-def step(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+def step(
+    fn: Callable[..., T],
+    /,
+    *args: Any,
+    name: str | None = ...,
+    retry: _Retry = ...,
+    timeout_s: float | None = ...,
+    atomic: bool = ...,
+    undo: _Undo,
+    **kwargs: Any,
+) -> Coroutine[Any, Any, T]: ...
+@overload
+def step(fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+@overload
+def step(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
 
 
-def step(  # type: ignore[misc]  # arguments of `fn` with the names of options are options
+def step(
     fn: Callable[..., Any],
+    /,
     *args: Any,
-    name: str | None = None,
-    retry: RetryPolicy | int | None = None,
-    timeout_s: float | None = None,
-    atomic: bool = False,
+    name: Any = UNSET,
+    retry: Any = UNSET,
+    timeout_s: Any = UNSET,
+    atomic: Any = UNSET,
+    undo: Any = UNSET,
     **kwargs: Any,
 ) -> Coroutine[Any, Any, Any]:
-    """Calls `fn` as a recorded step, and gives what it returned: now, or when the function ran before.
+    """Call `fn` as a recorded step, and give what it returned: now, or when the function ran before.
+
+    Where `fn` has a parameter with the name of an option, and no positional argument fills it, the keyword is `fn`'s; `step_with` gives
+    options to a call of such a function.
 
     Args:
         fn: a coroutine function, or a plain one, which runs in a thread. Its code need not be findable by name.
         *args: for `fn`; no part of the record.
-        name: the step's name, by which it is found again; the function's by default.
+        name: the step's name, by which it is found again; the function's by default. 1 to 100 characters.
         retry: how failed attempts are repeated; a number of attempts, or a policy.
-        timeout_s: how long an attempt may take, in seconds.
+        timeout_s: how long an attempt may take, in seconds; more than 0.
         atomic: what it changes in entities and its completion are one transaction.
+        undo: a function that undoes what `fn` did, called with the arguments of `fn` when the run is cleaned up; `step_context().undoes`
+            tells it of the step. It has the `retry` and `timeout_s` of the step.
         **kwargs: for `fn`.
 
     Raises:
         StepFailedError: it failed for good, now or when the function ran before: type and message are those of its error, and
             the error itself is chained in the process that saw it.
         HistoryMismatchError: another call is on record in this place.
+        ConfigurationError: it is not called by the function of a workflow, but by a step of it, a hook, or a task that the workflow does
+            not know; an option makes no sense; or `fn` takes any keywords, so that nobody can tell whose an option is. Nothing is recorded.
     """
-    chosen = name or getattr(fn, "__name__", None) or type(fn).__name__
-    policy = RetryPolicy(max_attempts=retry) if isinstance(retry, int) else retry
-    made = _strand(chosen).call(chosen, "step")
-    return _run(made, _CallStep(name=chosen, call=lambda: invoke(fn, *args, **kwargs), retry=policy, timeout_s=timeout_s, atomic=atomic))
+    options = NO_OPTIONS
+    if not (name is retry is timeout_s is atomic is undo is UNSET):
+        every = {"name": name, "retry": retry, "timeout_s": timeout_s, "atomic": atomic, "undo": undo}
+        options, kwargs = told_apart(fn, args, kwargs, {key: value for key, value in every.items() if value is not UNSET})
+    return _call(fn, args, kwargs, options)
+
+
+class _StepCaller:
+    """What `step_with` gives."""
+
+    __slots__ = ("_options",)
+
+    def __init__(self, options: StepOptions) -> None:
+        self._options = options
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def __call__(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+
+    def __call__(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        return _call(fn, args, kwargs, self._options)
+
+
+def step_with(
+    *,
+    name: str | None = None,
+    retry: RetryPolicy | int | None = None,
+    timeout_s: float | None = None,
+    atomic: bool = False,
+    undo: Callable[..., Any] | None = None,
+) -> _StepCaller:
+    """Give a `step` with options, all of whose further arguments are the function's: `await step_with(retry=3)(send, name="anna")`.
+
+    Options and errors are those of `step`. What it gives may be kept, and called any number of times.
+    """
+    return _StepCaller(StepOptions.read({"name": name, "retry": retry, "timeout_s": timeout_s, "atomic": atomic, "undo": undo}))
 
 
 def sleep(seconds: float, *, name: str = "sleep") -> Coroutine[Any, Any, None]:
-    """Waits so many seconds, across crashes and pauses: the moment is fixed when the wait begins."""
-    return _run(_strand(name).call(name, "sleep"), SleepStep(name=name, seconds=seconds))
+    """Waits so many seconds (0 or more), across crashes and pauses: the moment is fixed when the wait begins."""
+    if seconds is None:
+        raise ConfigurationError("sleep(None): a number of seconds")
+    check_seconds("seconds", seconds, least="0 or more")
+    return _run(_strand(name).call(name, "sleep"), lambda: SleepStep(name=name, seconds=seconds))
 
 
 def sleep_until(moment: datetime, *, name: str = "sleep") -> Coroutine[Any, Any, None]:
     """Waits for a moment (with a time zone), across crashes and pauses."""
-    return _run(_strand(name).call(name, "sleep"), SleepStep(name=name, until=moment))
+    return _run(_strand(name).call(name, "sleep"), lambda: SleepStep(name=name, until=moment))
 
 
 def wait_for_signal(
@@ -186,30 +278,49 @@ def wait_for_signal(
     chosen = name or f"wait {signal}"
     given: dict[str, Any] = {} if default is _MISSING else {"default": default}
     longest_s = timeout_s if within_s is None else within_s
-    return _run(_strand(chosen).call(chosen, "signal"), WaitStep(name=chosen, signal=signal, within_s=longest_s, **given))
+    check_seconds("timeout_s" if within_s is None else "within_s", longest_s, least="0 or more")
+    return _run(_strand(chosen).call(chosen, "signal"), lambda: WaitStep(name=chosen, signal=signal, within_s=longest_s, **given))
 
 
 @overload
 def run_workflow(
-    definition: CodeWorkflow[..., T], context: Mapping[str, Any] | None = None, *, name: str | None = None
+    definition: CodeWorkflow[..., T], context: Mapping[str, Any] | None = None, *, name: str | None = None, on_parent_end: str = ...
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def run_workflow(
-    definition: WorkflowDefinition, context: Mapping[str, Any] | None = None, *, name: str | None = None
+    definition: WorkflowDefinition, context: Mapping[str, Any] | None = None, *, name: str | None = None, on_parent_end: str = ...
 ) -> Coroutine[Any, Any, Any]: ...
 
 
 def run_workflow(
-    definition: WorkflowDefinition | CodeWorkflow, context: Mapping[str, Any] | None = None, *, name: str | None = None
+    definition: WorkflowDefinition | CodeWorkflow,
+    context: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+    on_parent_end: str = ON_PARENT_END[0],
 ) -> Coroutine[Any, Any, Any]:
     """Runs a definition, or a code-first workflow, as a run of its own, and gives its result.
 
+    Args:
+        definition: what to run.
+        context: values for the child run's context.
+        name: the step's name; the definition's by default.
+        on_parent_end: what becomes of a child run that has not ended when this run ends: `cancel` (its clean-up runs), `terminate` (its
+            clean-up is left out), or `abandon` (it goes on by itself).
+
     Raises:
         StepFailedError: it failed or was cancelled.
+        ConfigurationError: `on_parent_end` is none of these. Nothing has been appended.
     """
+    if on_parent_end not in ON_PARENT_END:
+        raise ConfigurationError(f"on_parent_end is one of {', '.join(ON_PARENT_END)}, not {on_parent_end!r}")
     chosen = definition if isinstance(definition, WorkflowDefinition) else definition.definition
     called = name or chosen.name
-    return _run(_strand(called).call(called, "workflow"), SubWorkflowStep(name=called, definition=chosen, context=dict(context or {})))
+    given = dict(context or {})
+    return _run(
+        _strand(called).call(called, "workflow"),
+        lambda: SubWorkflowStep(name=called, definition=chosen, context=given, on_parent_end=on_parent_end),
+    )
 
 
 @overload
@@ -233,40 +344,58 @@ async def gather(*coroutines: Awaitable[Any], name: str = "gather", return_excep
             argument, belongs to the caller's own strand.
         return_exceptions: put exceptions among the results. Otherwise the first one cancels the others and is raised.
     """
-    around = _strand(name)
-    base = around.group(name)
-    results: list[Any] = [None] * len(coroutines)
-
-    async def run(place: int) -> None:
-        strand = Strand(around.flow, f"{base}/{place}")
-        strand.enter()
-        current_strand.set(strand)
-        try:
-            results[place] = await coroutines[place]
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # Nobody has cancelled this task: the coroutine's own code raised it, which is a failure like any other.
-            results[place] = StepFailedError(strand.name, "CancelledError", "its own code has cancelled it")
-            if not return_exceptions:
-                raise results[place] from error
-        except Exception as error:
-            if not return_exceptions:
-                raise
-            results[place] = error
-        strand.ended = True
-
     try:
-        stopped = await run_branches({f"{base}/{place}": place for place in range(len(coroutines))}, run, None)
+        return await _gather(coroutines, name, return_exceptions)
     finally:
         for coroutine in coroutines:
             if inspect.iscoroutine(coroutine):
-                coroutine.close()  # one that was cancelled before it began has never been awaited
-    if stopped.failure is not None:
-        if isinstance(stopped.failure, StepFailedError):
-            stopped.failure.beside = tuple(around.flow.open_failures(base))
-        raise stopped.failure
+                coroutine.close()  # one that was refused, or cancelled before it began, has never been awaited
+
+
+async def _gather(coroutines: Sequence[Awaitable[Any]], name: str, return_exceptions: bool) -> list[Any]:
+    around = _strand(name)
+    group = around.group(name)
+    group.strands = strands = [Strand(around.flow, f"{group.address}/{place}", around) for place in range(len(coroutines))]
+    results: list[Any] = [None] * len(coroutines)
+    failed: list[Exception] = []
+    cut_off: list[Strand] = []
+    cuts_off = around.flow.cleans_up and not around.cut_off
+
+    async def run(place: int) -> None:
+        strand = strands[place]
+        strand.enter()
+        current_strand.set(strand)
+        task = asyncio.current_task()
+        try:
+            results[place] = await run_body(_awaited, coroutines[place])
+        except Exception as error:
+            if not return_exceptions and not cuts_off:
+                raise
+            results[place] = error
+            if not return_exceptions:
+                failed.append(error)
+                return  # the others clean up as well
+        except BaseException as error:
+            if cuts_off and strand.cut_off and isinstance(error, asyncio.CancelledError) and is_failure(error, task):
+                cut_off.append(strand)
+                return
+            if not is_failure(error, task):
+                raise
+            # It must not leave the strand's task as it is: a SystemExit would end the event loop, a CancelledError be taken for a request.
+            told = describe_error(error, None)
+            results[place] = StepFailedError(strand.name, told["type"], told["message"])
+            if not return_exceptions:
+                raise results[place] from error
+        strand.ended = True
+
+    stopped = await run_branches({strand.name: place for place, strand in enumerate(strands)}, run, None)
+    failure = stopped.failure or next(iter(failed), None)
+    if failure is not None:
+        note_beside(failure, group)
+        raise failure
+    if cut_off:
+        around.cut_off = True
+        raise asyncio.CancelledError(f"run {around.flow.run.id} is being cancelled")
     return results
 
 
@@ -307,19 +436,47 @@ class _CallStep(Step):
         raise ConfigurationError("a call by code is no part of a definition")
 
     async def perform(self, execution: StepExecution) -> Any:
-        token = _context.set(execution.context)
+        before = _context.get()
+        _context.set(execution.context)
         try:
             return await self.call()
         finally:
-            _context.reset(token)
+            _context.set(before)
 
 
-async def _run(call: Call, made: Step) -> Any:
-    return await call.strand.flow.run_step(call, made)
+def _call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: StepOptions) -> Coroutine[Any, Any, Any]:
+    chosen = options.name or getattr(fn, "__name__", None) or type(fn).__name__
+
+    def make() -> _CallStep:
+        return _CallStep(
+            name=chosen, call=lambda: invoke(fn, *args, **kwargs), retry=options.retry, timeout_s=options.timeout_s, atomic=options.atomic
+        )
+
+    call = _strand(chosen).call(chosen, "step")
+    undo = options.undo
+    if undo is not None:
+        call.undoable = True
+        if call.strand.flow.undos is not None:
+            call.strand.flow.undos[call.address] = _CallStep(
+                name=f"undo {chosen}", call=lambda: invoke(undo, *args, **kwargs), retry=options.retry, timeout_s=options.timeout_s
+            )
+    return _run(call, make)
+
+
+def _run(call: Call, make: Callable[[], Step]) -> Coroutine[Any, Any, Any]:
+    return call.strand.flow.run_call(call, make)
+
+
+async def _awaited(awaitable: Awaitable[T]) -> T:
+    return await awaitable
 
 
 def _strand(what: str) -> Strand:
     strand = current_strand.get()
-    if strand is None:
-        raise ConfigurationError(f"{what!r} is called outside of a code-first workflow: call it in a function under @symphony.workflow")
-    return strand
+    if type(strand) is Strand:
+        if type(what) is not str or not 0 < len(what) <= MAX_STEP_ID_CHARS:
+            check_name(what)
+        return strand
+    if strand is INSIDE_A_STEP:
+        raise refused_inside(what)
+    raise ConfigurationError(f"{what!r} is called outside of a code-first workflow: call it in a function under @symphony.workflow")

@@ -1,33 +1,46 @@
-"""Runs the function of a code-first workflow, and holds what it does against what is on record.
+"""Runs the function of a code-first workflow, and gives its calls what is on record of them.
 
-The function runs again from its beginning whenever its run goes on; each of its calls finds its own record by place. A *strand* is one
-thread of control of the function: its body is one, and each coroutine given to `gather` is one. Within a strand calls come one after the
-other, whatever runs beside it, so the calls of a strand are numbered, and the n-th must be what the n-th was before. That is
-all the determinism that is asked of the code.
+The function runs again from its beginning whenever its run goes on; each of its calls finds its own record by place (`strands.py`). That
+the calls of a strand come in the same order each time is all the determinism that is asked of the code. Replaying costs a call a few
+look-ups, and gives the event loop back every few milliseconds.
+
+A run that is being cancelled runs its function once more, so that its `except` and `finally` can clean up: each strand is cut off, by
+`asyncio.CancelledError`, at the first call that has no outcome on record, and what it calls after that is run. The same happens after a
+crash in the middle: the call where a strand was cut off never gets an outcome, and what came after it stands on record as clean-up.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextvars import ContextVar
+import inspect
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.boundary import fit_arguments
-from symphony_es.errors import ConfigurationError, HistoryMismatchError, StepFailedError
-from symphony_es.workflow.definitions.steps import id_from_name
-from symphony_es.workflow.engine.retrying import PATCH
-from symphony_es.workflow.engine.runner import StepFailure
+from symphony_es.core.state.arguments import fit_arguments
+from symphony_es.errors import ConfigurationError, HistoryMismatchError, NotRegisteredError, StepFailedError
+from symphony_es.workflow.code.forgiving import take_back_calls
+from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Group, Strand, current_strand
+from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
+from symphony_es.workflow.engine.branches import wait_for_end
+from symphony_es.workflow.engine.control import RunStopped
+from symphony_es.workflow.engine.timeline import generations_of
+from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
-from symphony_es.workflow.runs.run import describe_error
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
     from symphony_es.registry import NamedCallables
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.runner import Runner
+    from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["Flow", "Strand", "current_strand", "run_flow"]
+__all__ = ["Flow", "clean_up_flow", "note_beside", "refused_inside", "run_flow", "steps_behind"]
+
+REPLAYED_AT_ONCE = 32
+"""So many calls are replayed before the loop is asked whether others wait for it; at about 10 µs each."""
+
+IDLE_S = 1.0
+"""A function that is to be cut off and comes to no call for so long waits for something of its own: that is cut off."""
 
 
 class Flow:
@@ -35,42 +48,107 @@ class Flow:
 
     Attributes:
         runner: runs its steps.
+        run: the run.
+        strands: by name.
+        cleans_up: whether it runs once more because its run is being cancelled.
+        stopped: the request, or what this process lacks, that has taken the run out of a call; every later call is given the same.
+        error: what the function of a run that is being cancelled has raised.
+        cut_off_at: addresses of the calls at which strands were cut off, or names of strands.
+        undos: what undoes the calls, by their addresses; None while nothing is to be undone.
     """
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, *, cleans_up: bool = False, undos: dict[str, Step] | None = None) -> None:
         self.runner = runner
         self.run = runner.run
+        self.cleans_up = cleans_up
+        self.undos = undos
+        self.stopped: RunStopped | Lacking | None = None
         self.strands: dict[str, Strand] = {}
+        self.cut_off_at: list[str] = []
+        self.error: BaseException | None = None
+        self.obsolete: list[tuple[str, int]] = []
+        self.calls = 0
+        self._ended = False
         self._frame = Frame(runner.run)
+        self._under_way: dict[str, asyncio.Task[Any] | None] = {}
 
-    async def run_step(self, call: Call, step: Step) -> Any:
+    async def run_call(self, call: Call, make: Callable[[], Step]) -> Any:
         """Runs the step of a call, or gives what is on record of it.
+
+        Args:
+            call: which.
+            make: makes its step, where it has to run.
 
         Raises:
             StepFailedError: it has failed for good.
+            asyncio.CancelledError: the run is being cancelled, and this is where the strand is cut off.
         """
+        around = current_strand.get()
+        if around is INSIDE_A_STEP:
+            raise refused_inside(call.address)
+        self.calls += 1
+        if not self.calls % REPLAYED_AT_ONCE:
+            await self.runner.take_turn()
+        if self.obsolete:
+            await self._take_back()
+        outputs = self.run.outputs
+        if call.address in outputs:
+            return thaw(outputs[call.address])
+        current_strand.set(INSIDE_A_STEP)
+        try:
+            return await self._run_call(call, make)
+        finally:
+            current_strand.set(around)
+
+    async def _run_call(self, call: Call, make: Callable[[], Step]) -> Any:
         run, address = self.run, call.address
+        if self._ended:
+            raise ConfigurationError(f"{address} is awaited after its workflow has ended: await each call inside the function")
+        if self.stopped is not None:
+            raise self.stopped
         failure = run.failures.get(address)
         if failure is not None and "retry_at" not in failure and run.step_status(address) == "failed":
             raise StepFailedError(address, failure["type"], failure["message"])
+        if self.cleans_up and not call.cleans_up:
+            call.strand.cut_off = True
+            self.cut_off_at.append(address)
+            raise asyncio.CancelledError(f"run {run.id} is being cancelled")
+        self._under_way[address] = asyncio.current_task()
         try:
-            await self.runner.run_step(step, address, self._frame, on_first_start=call.record)
+            await self.runner.run_step(make(), address, self._frame, on_first_start=call.record)
         except StepFailure as error:
             description = error.description
             raise StepFailedError(description["step"] or address, description["type"], description["message"]) from error.error
+        except (RunStopped, Lacking) as stopped:
+            self.stopped = stopped
+            raise
+        finally:
+            del self._under_way[address]
         return thaw(run.outputs[address])
 
-    def open_failures(self, group: str) -> list[str]:
-        """Addresses of the steps that have failed for good in the strands of a `gather`, and that no code has gone on after."""
-        run = self.run
-        found = []
-        for name, strand in self.strands.items():
-            last = strand.last_step
-            if name.startswith(f"{group}/") and last is not None and run.step_status(last) == "failed":
-                around = [other for other in self.strands.values() if other.name.startswith(f"{group}/") and other.holds(name)]
-                if not strand.ended and not any(other.has_gone_on_after(name) for other in around):
-                    found.append(last)
-        return found
+    async def _take_back(self) -> None:
+        """Takes what the code does not call any more off the record, before its next call has an outcome."""
+        symphony = self.runner.symphony
+        while self.obsolete:
+            await take_back_calls(symphony, self.run, *self.obsolete.pop())
+        self.runner.generations = await generations_of(symphony, self.run)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether none of its calls is under way."""
+        return not self._under_way
+
+    async def end(self) -> list[str]:
+        """The function has ended: stops the calls that it has left under way, and gives their addresses."""
+        self._ended = True
+        left = {address: task for address, task in self._under_way.items() if task is not None and task is not asyncio.current_task()}
+        for task in left.values():
+            task.cancel()
+        await wait_for_end(left.values())
+        for task in left.values():
+            if not task.cancelled():
+                task.exception()
+        return list(left)
 
     def check_all_made(self) -> None:
         """Compares the calls on record with those that were made, at the function's end.
@@ -78,178 +156,174 @@ class Flow:
         Raises:
             HistoryMismatchError: calls on record were not made.
         """
-        for name, recorded in self.run.calls.items():
-            strand = self.strands.get(name)
-            if strand is None or any(int(place) >= strand.made for place in recorded):
-                raise (strand or Strand(self, name)).mismatch("the function ended")
-
-
-class Call:
-    """One call of a strand: its place there, and the address of its step."""
-
-    __slots__ = ("address", "place", "strand", "what")
-
-    def __init__(self, strand: Strand, place: int, address: str, what: str) -> None:
-        self.strand = strand
-        self.place = place
-        self.address = address
-        self.what = what
-
-    def record(self) -> None:
-        """Puts the call on record, with the patches decided before it; called with the start of its step."""
-        for place, change_id in self.strand.take_patches(self.place):
-            self.strand.note(place, change_id, PATCH)
-        self.strand.note(self.place, self.address, self.what)
-
-
-class Strand:
-    """One thread of control of the function.
-
-    Attributes:
-        name: "" for the body, `gather/0` for the first coroutine of the first `gather`.
-        made: how many calls it has made in this execution.
-        ended: whether its coroutine has returned.
-    """
-
-    def __init__(self, flow: Flow, name: str) -> None:
-        self.flow = flow
-        self.name = name
-        self.made = 0
-        self.ended = False
-        self._groups: dict[str, int] = {}
-        self._task: asyncio.Task[Any] | None = None
-        self._taken: set[str] = set()
-        self._calls: list[tuple[str, str]] = []
-        self._patches: list[tuple[int, str]] = []
-        self._patched: dict[str, bool] = {}
-        flow.strands[name] = self
-
-    def enter(self) -> None:
-        """The strand belongs to the running task from now on."""
-        self._task = asyncio.current_task()
-
-    def call(self, name: str, what: str) -> Call:
-        """The strand's next call; decided when it is made, not when it is awaited, so that the order is the code's.
-
-        Raises:
-            HistoryMismatchError: another call is on record in its place.
-            ConfigurationError: it comes from a task that the workflow did not start with `gather`.
-        """
-        if asyncio.current_task() is not self._task:
-            raise ConfigurationError(
-                f"{name!r} is called from a task that is no part of the workflow: start coroutines that call steps with "
-                "symphony_es.workflow.gather, whose order is the same whenever the function runs again"
-            )
-        address = self._address(name)
-        place = self.made
-        self.made += 1
-        self._calls.append((address, what))
-        recorded = self._recorded().get(str(place))
-        if recorded is not None and tuple(recorded) != (address, what):
-            raise self.mismatch(f"the function called {_shown(address, what)}")
-        return Call(self, place, address, what)
-
-    def group(self, name: str) -> str:
-        """What the strands of the next `gather` are named by."""
-        address = self._address(name)
-        self._groups[address] = self.made
-        return address
-
-    @property
-    def last_step(self) -> str | None:
-        """Address of the step that it called last."""
-        return next((address for address, what in reversed(self._calls) if what != PATCH), None)
-
-    def holds(self, name: str) -> bool:
-        """Whether a strand belongs to a `gather` of this one, directly or not."""
-        return any(name.startswith(f"{group}/") for group in self._groups)
-
-    def has_gone_on_after(self, name: str) -> bool:
-        """Whether this strand has ended, called something, or begun another `gather`, after the one that a strand belongs to."""
-        groups = list(self._groups)
-        own = next(group for group in groups if name.startswith(f"{group}/"))
-        return self.ended or self.made > self._groups[own] or groups[-1] != own
-
-    def patched(self, change_id: str) -> bool:
-        """See `symphony_es.workflow.patched`."""
-        recorded = self._recorded().get(str(self.made))
-        if recorded is not None and tuple(recorded) == (change_id, PATCH):
-            self._calls.append((change_id, PATCH))
-            self.made += 1
-            self._patched[change_id] = True
-            return True
-        # Each strand answers by its own history: which of them comes first differs from one execution to the next.
-        known = self._patched.get(change_id)
-        if known is not None:
-            return known
-        fresh = not any(int(place) >= self.made for place in self._recorded())
-        if fresh:
-            self._calls.append((change_id, PATCH))
-            self._patches.append((self.made, change_id))
-            self.made += 1
-        self._patched[change_id] = fresh
-        return fresh
-
-    def take_patches(self, before: int) -> list[tuple[int, str]]:
-        """The patches decided before a call and not on record yet."""
-        taken = [patch for patch in self._patches if patch[0] < before]
-        self._patches = [patch for patch in self._patches if patch[0] >= before]
-        return taken
-
-    def note(self, place: int, address: str, what: str) -> None:
-        """Puts one call on record; called while the run is being recorded."""
-        calls = self.flow.run.calls
-        if self.name not in calls:
-            calls[self.name] = {}
-        calls[self.name][str(place)] = [address, what]
-
-    def mismatch(self, why: str) -> HistoryMismatchError:
-        """The error for a history that the code contradicts; shows both, and fails the run whatever the code makes of it."""
-        recorded = self._recorded()
-        history = [_shown(*recorded[place]) for place in sorted(recorded, key=int)]
-        code = [_shown(*call) for call in self._calls]
-        error = HistoryMismatchError(self.flow.run.id, self.name, history, code, why)
-        self.flow.runner.control.fail(StepFailure(describe_error(error, None), error))
-        return error
-
-    def _recorded(self) -> Mapping[str, Any]:
-        return self.flow.run.calls.get(self.name, {})
-
-    def _address(self, name: str) -> str:
-        base = found = f"{self.name}/{id_from_name(name)}".lstrip("/")
-        count = 1
-        while found in self._taken:  # a name may look like the second call of another one
-            count += 1
-            found = f"{base}#{count}"
-        self._taken.add(found)
-        return found
-
-
-current_strand: ContextVar[Strand | None] = ContextVar("symphony_es_strand", default=None)
+        for name in self.run.calls:
+            (self.strands.get(name) or Strand(self, name)).check_all_made()
 
 
 async def run_flow(runner: Runner, functions: NamedCallables) -> Any:
-    """Runs the function of a run's definition with the run's context as its arguments; gives what it returns.
+    """Runs the function of a run's definition with what the run began with as its arguments; gives what it returns.
 
     Raises:
-        NotRegisteredError: nobody has registered the function in this process.
+        Lacking: nobody has registered the function in this process.
         StepFailure: it raised something.
-        HistoryMismatchError: the code contradicts what is on record.
-        ConfigurationError: a dict of the context does not fit the class that the function's annotation asks for.
+        HistoryMismatchError: the code contradicts what is on record; so do arguments that no longer fit the function.
+        ConfigurationError: the function has ended without awaiting a call that it began.
     """
-    definition = runner.run.definition
-    function = functions.get(definition.code or "")
     flow = Flow(runner)
-    strand = Strand(flow, "")
-    strand.enter()
-    token = current_strand.set(strand)
-    try:
-        value = await function(**fit_arguments(function, thaw(runner.run.context)))
-    finally:
-        current_strand.reset(token)
+    value = await _call(flow, functions)
     flow.check_all_made()
     return value
 
 
-def _shown(address: str, what: str) -> str:
-    return f"patched({address!r})" if what == PATCH else address if what == "step" else f"{address} ({what})"
+def _function_of(run: Workflow, functions: NamedCallables) -> Callable[..., Any]:
+    try:
+        return functions.get(run.definition.code or "")
+    except NotRegisteredError as error:
+        raise Lacking(error) from error
+
+
+def _arguments(run: Workflow, function: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments on record as the function takes them; they fitted when the run was made, so one that does not contradicts the code.
+
+    Raises:
+        HistoryMismatchError: they do not fit.
+    """
+    recorded = thaw(run.context if run.arguments is None else run.arguments)
+    try:
+        arguments = fit_arguments(function, recorded)
+        inspect.signature(function).bind(**arguments)
+    except (ConfigurationError, TypeError) as error:
+        shown = [f"argument {name}" for name in recorded]
+        raise HistoryMismatchError(run.id, "", shown, [f"{function.__name__}{inspect.signature(function)}"], str(error)) from error
+    return arguments
+
+
+async def clean_up_flow(runner: Runner, functions: NamedCallables, undos: dict[str, Step]) -> None:
+    """Runs the function of a cancelled run once more, so that it can clean up; returns when it has.
+
+    Args:
+        runner: one that no request stops.
+        functions: where the function is found.
+        undos: takes up what undoes the calls that the function makes, by their addresses.
+
+    Raises:
+        Lacking: nobody has registered the function in this process.
+        StepFailure: a step of its clean-up has failed for good, or its clean-up raised something; what it did is on record.
+        HistoryMismatchError: the code contradicts what is on record.
+    """
+    _function_of(runner.run, functions)
+    flow = Flow(runner, cleans_up=True, undos=undos)
+    task = StepsTask(unclosed(_clean_up(flow, functions), None))
+    try:
+        await _end_cut_off(flow, task)
+    except asyncio.CancelledError:
+        task.cancel()
+        await wait_for_end([task])
+        raise
+    if runner.control.failure is not None:
+        raise runner.control.failure
+    if not task.cancelled():
+        task.result()
+    error = flow.error
+    if error is None or not flow.cut_off_at:
+        return  # what a function raises that was not cut off has ended its run before
+    failed = steps_behind(error)
+    if failed:
+        description = runner.run.failures[failed[0]]
+        raise StepFailure({**describe_error(error, failed[0]), "type": description["type"], "message": description["message"]}, error)
+    if not any(isinstance(other, asyncio.CancelledError) for other in _chain(error)):
+        raise StepFailure(describe_error(error, None), error) from error
+
+
+async def _clean_up(flow: Flow, functions: NamedCallables) -> None:
+    task = asyncio.current_task()
+    try:
+        await run_body(_call, flow, functions)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        if not is_failure(error, task):
+            raise
+        flow.error = error
+
+
+async def _end_cut_off(flow: Flow, task: asyncio.Future[None]) -> None:
+    """Returns when the function has ended; a strand that waits for something that is no call of it is cut off there."""
+    timeout_s: float | None = IDLE_S
+    while not task.done():
+        calls = flow.calls
+        await asyncio.wait({task}, timeout=timeout_s)
+        if flow.is_idle and flow.calls == calls and not task.done():
+            waiting = [strand for strand in flow.strands.values() if strand.is_innermost and not strand.cut_off]
+            for strand in waiting:
+                flow.cut_off_at.append(strand.name)
+                strand.cut_off_now()
+            if not waiting:
+                timeout_s = None  # its clean-up waits for something
+
+
+async def _call(flow: Flow, functions: NamedCallables) -> Any:
+    run = flow.run
+    function = _function_of(run, functions)
+    strand = Strand(flow, "")
+    strand.enter()
+    before = current_strand.get()
+    current_strand.set(strand)
+    try:
+        value = await function(**_arguments(run, function))
+    except BaseException:
+        await flow.end()
+        if flow.stopped is not None:
+            raise flow.stopped from None  # whatever the code has made of it
+        raise
+    finally:
+        current_strand.set(before)
+    left = await flow.end()
+    if flow.stopped is not None:
+        raise flow.stopped
+    if left:
+        raise ConfigurationError(f"the function has ended while {', '.join(left)} was under way: await each call inside the function")
+    return value
+
+
+def refused_inside(name: str) -> ConfigurationError:
+    """The error for a call that is made where a step runs already."""
+    return ConfigurationError(
+        f"{name!r} is called inside a step, or in a hook: a step is one unit, which is on record as a whole. "
+        "Call the function itself there (await fn(…)), or call the step in the workflow's function"
+    )
+
+
+def steps_behind(error: BaseException | None) -> list[str]:
+    """Addresses of the steps whose failure has ended a function: in the error, what it was raised from or during, and its groups.
+
+    What the code did about a failure before the one that is found here is not looked at: it has gone on after that.
+    """
+    found: dict[str, None] = {}
+    for other in _chain(error):
+        if isinstance(other, StepFailedError):
+            found.update(dict.fromkeys((other.step, *other.beside)))
+    return list(found)
+
+
+def note_beside(failure: BaseException, group: Group) -> None:
+    """Notes with a failure that `gather` raises what has failed in its other coroutines; they are tried again together."""
+    behind = next((other for other in _chain(failure) if isinstance(other, StepFailedError)), None)
+    if behind is not None:
+        behind.beside = tuple(group.open_failures())
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what stands behind it, but for what stands behind the failure of a step."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        if isinstance(one, BaseExceptionGroup):
+            waiting += reversed(one.exceptions)
+        if not isinstance(one, StepFailedError):
+            waiting += (one.__context__, one.__cause__)

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
+from symphony_es.core.state.arguments import fit_arguments
 from symphony_es.errors import ConfigurationError
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 
@@ -57,9 +58,10 @@ def check_arguments(function: Callable[..., Any], name: str, context: Mapping[st
     """Looks, before a run is created, whether a context fits the function's parameters.
 
     Raises:
-        ConfigurationError: it does not.
+        ConfigurationError: it does not, or a value does not fit the annotation of its parameter.
     """
     try:
         inspect.signature(function).bind(**context)
     except TypeError as error:
         raise ConfigurationError(f"the context of the workflow {name!r} becomes its arguments: {error}") from None
+    fit_arguments(function, context)

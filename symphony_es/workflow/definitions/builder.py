@@ -102,6 +102,11 @@ class WorkflowBuilder(StepList):
         self._cleanup.extend(step for given in steps for step in as_dicts(given))
         return self
 
+    def cleanup_on(self, *reasons: str) -> Self:
+        """Says when else than on a cancellation a run undoes its steps and runs its clean-up: `failure`, `deadline`, or both."""
+        self._options["cleanup_on"] = reasons
+        return self
+
     def default_model(self, model: str) -> Self:
         """Names the model client of task steps that say no model and no agent; an agent type's own assignment wins."""
         self._default_model = model
@@ -151,7 +156,7 @@ class WorkflowBuilder(StepList):
         if not isinstance(given, (Step, Mapping)):
             return given
         step = given.to_dict() if isinstance(given, Step) else dict(given)
-        for key in nested_keys_of(step.get("kind")):
+        for key in (*nested_keys_of(step.get("kind")), "undo"):
             inner = step.get(key)
             if isinstance(inner, (list, tuple)):
                 step[key] = [self._with_model(one) for one in inner]

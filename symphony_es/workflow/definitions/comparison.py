@@ -14,12 +14,12 @@ from typing import Any
 
 from symphony_es.events.values import plain_equal
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
-from symphony_es.workflow.definitions.nesting import walk
+from symphony_es.workflow.definitions.nesting import Paths, inner_prefix, walk
 from symphony_es.workflow.definitions.steps import Step
 
 __all__ = ["DefinitionChanges", "compare_definitions"]
 
-_COSMETIC = frozenset({"name", "description", "retry", "timeout_s"})
+_COSMETIC = frozenset({"name", "description", "retry", "timeout_s", "undo"})
 """What may change of a step that has completed: none of it is part of what the step gave."""
 
 
@@ -91,7 +91,7 @@ def compare_definitions(
         begun: addresses of all steps that have begun, completed ones included.
         completed: addresses of those that have completed.
     """
-    paths = _Paths(old.plan)
+    paths = Paths(old.plan)
     found = _Comparison(paths.of(begun), paths.of(completed))
     if begun and old.code != new.code:
         found.contradictions.append(f"the run was begun by {_doer(old)}, and the definition has {_doer(new)} now")
@@ -183,12 +183,12 @@ class _Comparison:
             meant = ", ".join(key for key in keys if key not in _COSMETIC)
             self.contradictions.append(f"{path} has completed, and does something else now ({meant})")
         closed = closed or path in self.completed
-        entered = {part for part, steps in inside.items() if any(_inner(path, part) + step.id in self.begun for step in steps)}
+        entered = {part for part, steps in inside.items() if any(inner_prefix(path, part) + step.id in self.begun for step in steps)}
         for part in dict.fromkeys((*inside, *inside_now)):
             before, after = inside.get(part, ()), inside_now.get(part, ())
             # The branch that a condition did not choose, and the body of a loop that never turned, are no part of the history.
             passed = part in entered or not (before or entered)
-            prefix = _inner(path, part)
+            prefix = inner_prefix(path, part)
             self.compare_siblings(prefix, before, after, ordered=not new.together, closed=closed and passed)
             ended = before and prefix + before[-1].id in self.completed
             if part == "*" and not (new.together or closed) and ended and after and prefix + after[-1].id not in self.begun:
@@ -218,50 +218,9 @@ def _out_of_order(before: list[str], after: list[str]) -> Iterator[str]:
     yield from reversed(moved)
 
 
-class _Paths:
-    """Turns addresses of a run into paths, as `path_at` does, for as many as a run has: siblings are looked up, not searched."""
-
-    def __init__(self, steps: Sequence[Step]) -> None:
-        self._levels = {"": {step.id: step for step in steps}}
-        self._children: dict[str, dict[str, tuple[Step, ...]]] = {}
-
-    def of(self, addresses: Collection[str]) -> set[str]:
-        """The paths of the steps that execute there; addresses that belong to no step are left out."""
-        found = (self._find("", (), address.split("/")) for address in addresses)
-        return {path for path in found if path is not None}
-
-    def _find(self, prefix: str, steps: Sequence[Step], parts: list[str]) -> str | None:
-        level = self._levels.get(prefix)
-        if level is None:
-            level = self._levels[prefix] = {step.id: step for step in steps}
-        step = level.get(parts[0])
-        return None if step is None else self._descend(step, prefix + step.id, parts[1:])
-
-    def _descend(self, step: Step, path: str, parts: list[str]) -> str | None:
-        if not parts:
-            return path
-        children = self._children.get(path)
-        if children is None:
-            children = self._children[path] = step.children()
-        for part, nested in children.items():
-            indexed = part == "*" and parts[0].isdecimal()
-            if indexed and step.together:  # the index of an item stands for the id of the one step
-                return self._descend(nested[0], f"{path}/*/{nested[0].id}", parts[1:])
-            rest = parts[1:] if part else parts
-            if rest and (not part or part == parts[0] or indexed):
-                found = self._find(_inner(path, part), nested, rest)
-                if found is not None:
-                    return found
-        return None
-
-
-def _inner(path: str, part: str) -> str:
-    return f"{path}/{part}/" if part else f"{path}/"
-
-
 def _nested(path: str, children: dict[str, tuple[Step, ...]]) -> Iterator[str]:
     for part, steps in children.items():
-        yield from (inner for inner, _ in walk(steps, _inner(path, part)))
+        yield from (inner for inner, _ in walk(steps, inner_prefix(path, part)))
 
 
 def _doer(definition: WorkflowDefinition) -> str:

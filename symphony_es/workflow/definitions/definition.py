@@ -19,14 +19,23 @@ from symphony_es.events.codec import encode_canonical
 from symphony_es.events.values import copy_plain
 from symphony_es.workflow.definitions.json_text import check_json, read_json
 from symphony_es.workflow.definitions.nesting import check_depth, check_extent, walk
-from symphony_es.workflow.definitions.reading import DataReader
+from symphony_es.workflow.definitions.reading import DataReader, shown
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import Step, read_steps
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
-__all__ = ["WorkflowDefinition"]
+__all__ = ["CLEANUP", "UNDO", "WorkflowDefinition"]
+
+CLEANUP = "cleanup"
+"""What the addresses of clean-up steps begin with."""
+
+UNDO = "undo"
+"""What the addresses of steps begin with that undo other steps; the address of the other one follows."""
+
+REASONS = ("failure", "deadline")
+"""Of what a run may clean up beside a cancellation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +54,8 @@ class WorkflowDefinition:
         retry: how failed attempts are repeated, of steps that say nothing of their own (composites and waits left out).
         timeout_s: how long an attempt at such a step may take, in seconds.
         deadline_s: how long a run may take, in seconds; then it fails by itself.
-        cleanup: steps that run when a run is cancelled; their addresses begin with `cleanup/`.
+        cleanup: steps that run when a run is cancelled, after its steps have been undone; their addresses begin with `cleanup/`.
+        cleanup_on: when else a run undoes its steps and runs the `cleanup`: `failure`, `deadline`, or both; it has failed then.
         output: a template: the result of a run; without it, that is the output of its last step.
         code: name of the function of a code-first workflow, in place of steps.
 
@@ -63,6 +73,7 @@ class WorkflowDefinition:
     timeout_s: float | None = None
     deadline_s: float | None = None
     cleanup: Sequence[Step | Mapping[str, Any]] = ()
+    cleanup_on: Sequence[str] | str = ()
     output: Any = None
     code: str | None = None
 
@@ -82,16 +93,22 @@ class WorkflowDefinition:
             "timeout_s": reader.seconds("timeout_s"),
             "deadline_s": reader.seconds("deadline_s"),
             "cleanup": read_steps(DataReader({"cleanup": self.cleanup}).sequence("cleanup"), "cleanup"),
+            "cleanup_on": _read_reasons(self.cleanup_on),
             "output": reader.template("output"),
             "code": reader.optional_text("code"),
         }
-        check_extent(checked["steps"], "steps")
+        undone = any(step.undo is not None for _, step in walk(checked["steps"]))
+        check_extent(checked["steps"], "steps", address_bytes=len(f"{UNDO}/") if undone else 0)
         check_extent(checked["cleanup"], "cleanup", address_bytes=len("cleanup/"))
         for index, step in enumerate(checked["steps"]):
             if checked["code"] is not None:
                 raise DefinitionError("steps", "a definition has steps or code, not both")
-            if checked["cleanup"] and "cleanup" in (step.id, step.name):
-                raise DefinitionError(f"steps[{index}].id", "'cleanup' is what the addresses of clean-up steps begin with")
+            for prefix, taken in ((CLEANUP, checked["cleanup"]), (UNDO, undone)):
+                if taken and prefix in (step.id, step.name):
+                    raise DefinitionError(f"steps[{index}].id", f"{prefix!r} is what the addresses of clean-up steps begin with")
+        for path, step in walk(checked["cleanup"]):
+            if step.undo is not None:
+                raise DefinitionError(f"cleanup ({path}).undo", "a clean-up step is not undone itself")
         object.__setattr__(self, "_id_is_made", not self.id)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -112,6 +129,11 @@ class WorkflowDefinition:
         """The clean-up steps, typed."""
         return tuple(step for step in self.cleanup if isinstance(step, Step))
 
+    @cached_property
+    def undo_plan(self) -> dict[str, Step]:
+        """What undoes the steps, by the path of the step, as `walk` gives it."""
+        return {path: step.undo for path, step in walk(self.plan) if step.undo is not None}
+
     @property
     def retry_policy(self) -> RetryPolicy | None:
         """`retry`, typed."""
@@ -131,6 +153,8 @@ class WorkflowDefinition:
             written["retry"] = self.retry_policy.to_dict()
         if self.cleanup_plan:
             written["cleanup"] = [step.to_dict() for step in self.cleanup_plan]
+        if self.cleanup_on:
+            written["cleanup_on"] = list(self.cleanup_on)
         for name in ("timeout_s", "deadline_s", "output", "code"):
             if getattr(self, name) is not None:
                 written[name] = getattr(self, name)
@@ -213,11 +237,25 @@ class WorkflowDefinition:
         Raises:
             NotRegisteredError: it has not.
         """
-        for _, step in walk((*self.plan, *self.cleanup_plan)):
+        if self.code is not None:
+            symphony.flows.get(self.code)
+        policies = [self.retry_policy]
+        for step in (*(step for _, step in walk((*self.plan, *self.cleanup_plan))), *self.undo_plan.values()):
             step.check(symphony)
+            policies.append(step.retry)
+        for policy in policies:
+            if policy is not None:
+                policy.check(symphony.functions)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WorkflowDefinition) and self.version == other.version
 
     def __hash__(self) -> int:
         return hash(self.version)
+
+
+def _read_reasons(given: Any) -> tuple[str, ...]:
+    several = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, (list, tuple, set, frozenset)) else None
+    if several is None or not all(isinstance(reason, str) and reason in REASONS for reason in several):
+        raise DefinitionError("cleanup_on", f"must be one or both of {', '.join(map(repr, REASONS))}, not {shown(given)}")
+    return tuple(reason for reason in REASONS if reason in several)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.errors import DefinitionError
@@ -16,9 +16,11 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_STEPS",
     "Extent",
+    "Paths",
     "check_depth",
     "check_extent",
     "extent_of",
+    "inner_prefix",
     "path_at",
     "step_at",
     "walk",
@@ -95,9 +97,57 @@ def _descend(step: Step, parts: list[str], path: str) -> tuple[Step | None, str]
     return None, ""
 
 
+class Paths:
+    """Turns addresses of a run into paths, as `path_at` does, for as many as a run has: siblings are looked up, not searched."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self._levels = {"": {step.id: step for step in steps}}
+        self._children: dict[str, dict[str, tuple[Step, ...]]] = {}
+
+    def at(self, address: str) -> str | None:
+        """The path of the step that executes at an address, or None."""
+        return self._find("", (), address.split("/"))
+
+    def of(self, addresses: Collection[str]) -> set[str]:
+        """The paths of the steps that execute there; addresses that belong to no step are left out."""
+        found = (self.at(address) for address in addresses)
+        return {path for path in found if path is not None}
+
+    def _find(self, prefix: str, steps: Sequence[Step], parts: list[str]) -> str | None:
+        level = self._levels.get(prefix)
+        if level is None:
+            level = self._levels[prefix] = {step.id: step for step in steps}
+        step = level.get(parts[0])
+        return None if step is None else self._descend(step, prefix + step.id, parts[1:])
+
+    def _descend(self, step: Step, path: str, parts: list[str]) -> str | None:
+        if not parts:
+            return path
+        children = self._children.get(path)
+        if children is None:
+            children = self._children[path] = step.children()
+        for part, nested in children.items():
+            indexed = part == "*" and parts[0].isdecimal()
+            if indexed and step.together:  # the index of an item stands for the id of the one step
+                return self._descend(nested[0], f"{path}/*/{nested[0].id}", parts[1:])
+            rest = parts[1:] if part else parts
+            if rest and (not part or part == parts[0] or indexed):
+                found = self._find(inner_prefix(path, part), nested, rest)
+                if found is not None:
+                    return found
+        return None
+
+
+def inner_prefix(path: str, part: str) -> str:
+    """What the paths of the steps in a part of a composite begin with."""
+    return f"{path}/{part}/" if part else f"{path}/"
+
+
 def extent_of(step: Step) -> Extent:
     """Measures a step whose nested steps have been measured."""
     depth, count, own = 0, 1, len(step.id.encode())
+    if step.undo is not None:
+        depth, count = step.undo.extent.depth - 1, 1 + step.undo.extent.steps  # it stands beside the step
     longest = own
     for nested_in in (step.children(), step.inlined()):
         for part, nested in nested_in.items():

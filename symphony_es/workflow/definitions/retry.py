@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from symphony_es.errors import (
     DefinitionError,
@@ -14,7 +14,11 @@ from symphony_es.errors import (
     NotRegisteredError,
     UnstorableValueError,
 )
+from symphony_es.workflow.definitions.error_rules import matches, name_of_class, related_errors
 from symphony_es.workflow.definitions.reading import MAX_SECONDS, DataReader, shown
+
+if TYPE_CHECKING:
+    from symphony_es.registry import NamedCallables
 
 __all__ = ["HOPELESS", "RetryPolicy"]
 
@@ -29,6 +33,9 @@ _GUESSED = {
     "delay": "delay_s",
     "max_delay": "max_delay_s",
     "retry_on": "on",
+    "retry_if": "when",
+    "should_retry": "when",
+    "predicate": "when",
 }
 _BOUNDS = {"delay_s": (0, MAX_SECONDS), "factor": (1, 1_000_000), "max_delay_s": (0, MAX_SECONDS), "jitter": (0, 1)}
 
@@ -43,9 +50,14 @@ class RetryPolicy:
         factor: by which each further delay is longer; from 1 to 1,000,000.
         max_delay_s: no delay is longer, in seconds; from 0 to 100 years.
         jitter: from 0 to 1: each delay is longer or shorter by up to this part of it, so that many runs do not come back at once.
-        on: error classes that are retried, or their names, as `ValueError` or `package.module.ValueError`; subclasses count. What is
-            kept is the names.
-        never_on: names of error classes that are not, whatever `on` says.
+        on: error classes that are retried, or their names, as `ValueError` or `package.module.ValueError`; subclasses count, and so do
+            the errors in a chain of causes and contexts and in a group. What is kept is the names.
+        never_on: names of error classes that are not, whatever `on` says, wherever in a chain or group they are.
+        when: a function, or its registered name, that is called with the error where `on` and `never_on` allow another attempt, and
+            says whether there is one. A definition holds its name.
+
+    An error that has an attribute `retry_after` (seconds, a `timedelta`, or a moment with its zone) says itself when the next attempt
+    begins, in place of the delay.
 
     Source: exponential backoff with jitter, M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015; the delay is
     varied around its value, not from zero, so that a policy's delays can be read off it.
@@ -58,6 +70,7 @@ class RetryPolicy:
     jitter: float = 0.1
     on: tuple[str, ...] = ("Exception",)
     never_on: tuple[str, ...] = ()
+    when: str | Callable[[BaseException], Any] | None = None
 
     def __post_init__(self) -> None:
         for key, (least, most) in _BOUNDS.items():
@@ -71,13 +84,18 @@ class RetryPolicy:
             if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
                 raise DefinitionError(key, "must be a list of names of error classes")
             object.__setattr__(self, key, tuple(names))
+        when: Any = self.when
+        if when is not None and not callable(when) and not (isinstance(when, str) and when):
+            raise DefinitionError("when", f"must be a function or the name of one, not {shown(when)}")
 
     def allows(self, error: BaseException, failed_attempts: int) -> bool:
         """Whether another attempt follows this error, after so many that have failed."""
         if failed_attempts >= self.max_attempts or isinstance(error, HOPELESS):
             return False
-        names = {name for cls in type(error).__mro__ for name in (cls.__name__, f"{cls.__module__}.{cls.__qualname__}")}
-        return not names.isdisjoint(self.on) and names.isdisjoint(self.never_on)
+        related = related_errors(error)
+        # What is no Exception, as SystemExit, is not retried because of one that it was raised from: it has to be named itself.
+        on = related if isinstance(error, (Exception, BaseExceptionGroup)) else [error]
+        return matches(on, self.on) and not (self.never_on and matches(related, self.never_on))
 
     def delay_before(self, failed_attempts: int, random_0_1: float) -> float:
         """Seconds to wait after so many failed attempts (from 1); `random_0_1` spreads them by the jitter."""
@@ -91,8 +109,32 @@ class RetryPolicy:
     def to_dict(self) -> dict[str, Any]:
         """The policy as plain data; values at their default are left out."""
         default = type(self)()
-        written = {name: getattr(self, name) for name in type(self).__slots__ if getattr(self, name) != getattr(default, name)}
+        held = self.named()
+        written = {name: getattr(held, name) for name in type(self).__slots__ if getattr(held, name) != getattr(default, name)}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in written.items()}
+
+    def check(self, functions: NamedCallables) -> None:
+        """Look, before a run is created, whether this process has the predicate.
+
+        Raises:
+            NotRegisteredError: it has not.
+        """
+        if isinstance(self.when, str):
+            from symphony_es.workflow.kinds.function import find_function  # as in `named`
+
+            find_function(self.when, functions)
+
+    def named(self) -> Self:
+        """Return the policy with the name of its predicate in place of the function, as a definition holds it.
+
+        Raises:
+            DefinitionError: the function has no name that another process could find it by.
+        """
+        if self.when is None or isinstance(self.when, str):
+            return self
+        from symphony_es.workflow.kinds.function import name_function  # it stands above definitions, and few policies have a predicate
+
+        return replace(self, when=name_function(self.when, None, "when"))
 
     @classmethod
     def read(cls, data: Any, path: str) -> Self | None:
@@ -101,8 +143,13 @@ class RetryPolicy:
         Raises:
             DefinitionError: with the path of the fault.
         """
-        if data is None or isinstance(data, cls):
-            return data
+        if data is None:
+            return None
+        if isinstance(data, cls):
+            try:
+                return data.named()
+            except DefinitionError as error:
+                raise DefinitionError(f"{path}.{error.path}", error.why) from None
         if isinstance(data, int) and not isinstance(data, bool):
             data = {"max_attempts": data}
         if not isinstance(data, Mapping):
@@ -111,7 +158,7 @@ class RetryPolicy:
         given = {name: reader.value(name) for name in cls.__slots__ if reader.value(name) is not None}
         reader.finish()
         try:
-            return cls(**given)
+            return cls(**given).named()
         except DefinitionError as error:
             raise reader.fault(error.path, error.why) from None
 
@@ -137,8 +184,4 @@ def _names(given: Any) -> Any:
         given = (given,)
     if not isinstance(given, (list, tuple)):
         return given
-    return tuple(_name(item) if isinstance(item, type) else item for item in given)
-
-
-def _name(cls: type) -> str:
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    return tuple(name_of_class(item) if isinstance(item, type) else item for item in given)

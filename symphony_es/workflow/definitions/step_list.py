@@ -219,6 +219,15 @@ class StepList:
 
     def _add(self, kind: str, name: str, *, retry: Any = None, **data: Any) -> Self:
         step = {key: value for key, value in {"kind": kind, "name": name, **data}.items() if value is not None and value not in ("", {})}
+        undo = step.get("undo")
+        if isinstance(undo, StepList):
+            undos = undo.to_dicts()
+            step["undo"] = undos[0] if len(undos) == 1 else undos  # several are refused with their path
+        elif isinstance(undo, Step):
+            step["undo"] = undo.to_dict()
+        elif callable(undo):
+            functions = self._symphony.functions if self._symphony is not None else None
+            step["undo"] = name_function(undo, functions, f"steps[{len(self._steps)}].undo")
         if retry is not None:
             step["retry"] = retry.to_dict() if isinstance(retry, RetryPolicy) else retry
         self._steps.append(step)

@@ -77,6 +77,8 @@ class Step(ABC):
         retry: how failed attempts are repeated; the definition's policy, if any, when None (composites have no such default).
         timeout_s: how long an attempt may take, in seconds; the definition's when None.
         atomic: what the step changes in entities and its completion are one transaction.
+        undo: what undoes the step once it has begun: a step without steps inside, at the address `undo/<address of this one>`. In dicts
+            also the name of a function, which then has the `retry` and `timeout_s` of this step.
     """
 
     kind: ClassVar[str]
@@ -98,6 +100,7 @@ class Step(ABC):
     retry: RetryPolicy | None = None
     timeout_s: float | None = None
     atomic: bool = False
+    undo: Step | None = None
 
     def __post_init__(self) -> None:
         if not self.id and isinstance(self.name, str):
@@ -108,6 +111,15 @@ class Step(ABC):
 
         The part is "" where the address has none, and "*" where it is an index: of an iteration, whose steps' ids follow it, or of an
         item, where it stands for the id of the one step.
+        """
+        return {}
+
+    def names_inside(self, index: int, progress: Any) -> Mapping[str, Any]:
+        """What the steps at an index of this one can read beside what it can: the names that `perform` gives them.
+
+        Args:
+            index: of an iteration or item.
+            progress: what this step had noted, or None.
         """
         return {}
 
@@ -165,6 +177,8 @@ class Step(ABC):
             common["timeout_s"] = self.timeout_s
         if self.atomic:
             common["atomic"] = True
+        if self.undo is not None:
+            common["undo"] = self.undo.to_dict()
         return common | self.data()
 
     @staticmethod
@@ -191,15 +205,17 @@ class Step(ABC):
         atomic = reader.flag("atomic")
         if atomic and not step_class.can_be_atomic:
             raise reader.fault("atomic", f"a step of kind {kind!r} cannot be atomic: only what runs as one function call can")
+        retry, timeout_s = RetryPolicy.read(reader.value("retry"), reader.at("retry")), reader.seconds("timeout_s")
         step = step_class.read(
             reader,
             name=name,
             id=step_id,
             description=reader.text("description", default=""),
             output_key=reader.optional_text("output_key"),
-            retry=RetryPolicy.read(reader.value("retry"), reader.at("retry")),
-            timeout_s=reader.seconds("timeout_s"),
+            retry=retry,
+            timeout_s=timeout_s,
             atomic=atomic,
+            undo=_read_undo(reader, name, {"retry": retry, "timeout_s": timeout_s}),
         )
         reader.finish()
         object.__setattr__(step, "_extent", extent_of(step))
@@ -257,6 +273,23 @@ def as_step(step: StepLike, path: str) -> Step:
     if isinstance(step, Mapping):
         return Step.from_dict(step, path)
     raise DefinitionError(path, f"expected a step or the dict of one, not {type(step).__name__}")
+
+
+def _read_undo(reader: DataReader, name: str, settings: Mapping[str, Any]) -> Step | None:
+    """The undo of a step: a step, the dict of one, or a function or its name, which has the settings of the step that it undoes."""
+    given, path = reader.value("undo"), reader.at("undo")
+    if given is None:
+        return None
+    if isinstance(given, str) or (callable(given) and not isinstance(given, Step)):
+        given = {"kind": "function", "function": given, **{key: value for key, value in settings.items() if value is not None}}
+    if isinstance(given, Mapping):
+        given = {"name": f"undo {name}", "id": "undo", **given}
+    undo = as_step(given, path)
+    if undo.nested_keys or undo.children():
+        raise DefinitionError(path, f"a {undo.kind} step has steps inside, and an undo has none: give a workflow step for several")
+    if undo.undo is not None:
+        raise DefinitionError(f"{path}.undo", "an undo is not undone itself")
+    return undo
 
 
 def _fault_of_id(step_id: str) -> str | None:

@@ -16,7 +16,10 @@ from symphony_es.workflow.runs.thawing import thaw
 
 __all__ = ["StoredDefinition"]
 
-_FIELDS = ("name", "description", "steps", "context", "metadata", "retry", "timeout_s", "deadline_s", "cleanup", "output", "code")
+_FIELDS = (
+    *("name", "description", "steps", "context", "metadata", "retry", "timeout_s", "deadline_s"),
+    *("cleanup", "cleanup_on", "output", "code"),
+)
 
 
 @entity(type="WorkflowDefinition")
@@ -32,6 +35,7 @@ class StoredDefinition:
         metadata: the application's own.
         retry, timeout_s, deadline_s, output, code: as there; None where the definition says nothing.
         cleanup: the clean-up steps as plain dicts.
+        cleanup_on: when they run beside a cancellation.
     """
 
     id: str = ""
@@ -44,6 +48,7 @@ class StoredDefinition:
     timeout_s: float | None = None
     deadline_s: float | None = None
     cleanup: list[dict[str, Any]] = field(default_factory=list)
+    cleanup_on: list[str] = field(default_factory=list)
     output: Any = None
     code: str | None = None
 
@@ -59,7 +64,7 @@ class StoredDefinition:
 
     def replace_by(self, definition: WorkflowDefinition) -> None:
         """Saves another definition under the same id; fields that are equal are not touched."""
-        held, wanted = self._content(), {"retry": None, "cleanup": [], **definition.to_dict()}
+        held, wanted = self._content(), {"retry": None, "cleanup": [], "cleanup_on": [], **definition.to_dict()}
         for name in _FIELDS:
             if not plain_equal(held[name], wanted.get(name)):
                 setattr(self, name, wanted.get(name))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
+from types import TracebackType
 
 from symphony_es.core.state.attribution import NOBODY, acting_attribution
 from symphony_es.core.state.foreign import current_step
 from symphony_es.core.state.transactions import current_scope
-from symphony_es.diagnostics import get_logger
+from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import IllegalTransitionError, RunInterruptedError, RunsInProgressError
+from symphony_es.workflow.engine.bodies import StepsTask
 from symphony_es.workflow.engine.drive import Drive, runs_around
 from symphony_es.workflow.engine.hooks import HookChain
+from symphony_es.workflow.engine.waits import Waits
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
@@ -48,8 +52,13 @@ class ActiveRuns:
 
     def __init__(self) -> None:
         self._by_id: dict[str, ActiveRun] = {}
+        self._died_of: dict[
+            str, tuple[BaseException, TracebackType | None]
+        ] = {}  # runs that stopped before their end, until they are taken up again
         self._news = asyncio.Event()
         self._closings = 0
+        self._held: set[str] = set()
+        self._waits = Waits()
 
     @property
     def ids(self) -> list[str]:
@@ -60,6 +69,19 @@ class ActiveRuns:
         """One of them, or None."""
         return self._by_id.get(run.id)
 
+    def of_id(self, run_id: str) -> Workflow | None:
+        """The run of an id that executes here, or is about to begin; None where there is none."""
+        active = self._by_id.get(run_id)
+        return None if active is None else active.run
+
+    def is_taken(self, run: Workflow) -> bool:
+        """Whether a run executes here, or is about to."""
+        return run.id in self._by_id or run.id in self._held
+
+    def is_part_of(self, run: Workflow) -> bool:
+        """Whether the running code belongs to something that a run waits for, or to the run: then it cannot wait for the run's task."""
+        return run.id in runs_around.get() or self._waits.circle(run.id) is not None
+
     def refuse(self, run: Workflow) -> None:
         """Does nothing where the run does not execute.
 
@@ -68,7 +90,24 @@ class ActiveRuns:
         """
         self._forget_ended_loops()
         if run.id in self._by_id:
-            raise IllegalTransitionError(run.id, f"{run.status} in this process", WorkflowStatus.RUNNING)
+            pausing = " with steps under way (await handle.wait('paused'))" if run.status is WorkflowStatus.PAUSED else " in this process"
+            raise IllegalTransitionError(run.id, f"{run.status}{pausing}", WorkflowStatus.RUNNING)
+        if run.id in self._held and run.status is not WorkflowStatus.CANCELLING:
+            raise IllegalTransitionError(run.id, f"{run.status} and being taken back to a step", WorkflowStatus.RUNNING)
+
+    @contextmanager
+    def hold(self, run: Workflow) -> Iterator[None]:
+        """Keep a run from being driven for a while, but for its clean-up.
+
+        Raises:
+            IllegalTransitionError: it executes, or is held already.
+        """
+        self.refuse(run)
+        self._held.add(run.id)
+        try:
+            yield
+        finally:
+            self._held.discard(run.id)
 
     def launch(self, drive: Drive, hooks: HookChain, prepare: Callable[[], None], *, awaited: bool = True) -> ActiveRun:
         """Begins to drive a run.
@@ -90,9 +129,10 @@ class ActiveRuns:
         surroundings.run(acting_attribution.put, NOBODY)
         if not awaited:
             surroundings.run(runs_around.set, ())
-        task = asyncio.get_running_loop().create_task(drive.drive(prepare), name=f"run {drive.run.id}", context=surroundings)
+        task = StepsTask(drive.drive(prepare), name=f"run {drive.run.id}", context=surroundings)
         active = self._by_id[drive.run.id] = ActiveRun(drive, task, hooks)
         task.add_done_callback(lambda _: self._ended(active))
+        self._died_of.pop(drive.run.id, None)
         self._tell_news()
         return active
 
@@ -101,11 +141,19 @@ class ActiveRuns:
         self._news = asyncio.Event()
 
     def _ended(self, active: ActiveRun) -> None:
+        error = _interrupted(active.run) if active.task.cancelled() else active.task.exception()
         if self._by_id.get(active.run.id) is active:
             del self._by_id[active.run.id]
+            if error is not None:
+                self.died(active.run, error)
         self._tell_news()
-        if not active.task.cancelled() and active.task.exception() is not None:
-            _log.warning("workflow_run_stopped", run_id=active.run.id, error=str(active.task.exception()))
+        if not active.task.cancelled() and error is not None:
+            _log.warning("workflow_run_stopped", run_id=active.run.id, error=error_text(error))
+
+    def died(self, run: Workflow, error: BaseException) -> None:
+        """Keeps why a run does not go on in this process: whoever waits for it gets that, until it is taken up again."""
+        self._died_of[run.id] = (error, error.__traceback__)
+        self._tell_news()
 
     async def ended(self, active: ActiveRun) -> None:
         """Waits for the end of a run's task. Errors are those of `join`; where the caller is cancelled, the run is not."""
@@ -128,7 +176,8 @@ class ActiveRuns:
         """
         task = active.task
         try:
-            await asyncio.wait({task})
+            with self._waits.for_end_of(active.run.id):
+                await asyncio.wait({task})
         except asyncio.CancelledError:
             task.cancel()
             await asyncio.wait({task})
@@ -142,9 +191,15 @@ class ActiveRuns:
         """Waits until a run has one of some statuses and its task has ended, whoever brings it there.
 
         Raises:
-            RunInterruptedError: it was interrupted meanwhile, or the Symphony was closed.
-            EntityOutOfStepError: the log could not append.
+            DeadlockError: called from inside a run that this one waits for, or the run itself. At once.
+            RunInterruptedError: it was interrupted, and nobody has taken it up again; or the Symphony was closed.
+            EntityOutOfStepError: the log could not append. Any error that its task has died of is raised, whenever it is asked for.
         """
+        with self._waits.for_end_of(run.id):
+            await self.watch(run, statuses)
+
+    async def watch(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:
+        """The same for a caller that may do something else before the run's end; other errors are those of `wait_until`."""
         closings = self._closings
         while True:
             active, news = self._by_id.get(run.id), self._news
@@ -156,6 +211,9 @@ class ActiveRuns:
                     active.task.result()
             elif run.status in statuses:
                 return
+            elif run.id in self._died_of:
+                error, where = self._died_of[run.id]
+                raise error.with_traceback(where)  # as it was: each raising adds to it
             elif self._closings != closings:
                 raise _interrupted(run)
             else:

@@ -15,7 +15,10 @@ from symphony_es.workflow.engine.hooks import RunMoment, WorkflowHook
 if TYPE_CHECKING:
     from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["AutoCheckpoint"]
+__all__ = ["AutoCheckpoint", "numbers_of", "policy_of"]
+
+
+_NUMBERS = ("at_start", "every", "on_error", "at_completion", "keep_last", "min_interval_s")
 
 
 @dataclass(slots=True)
@@ -31,9 +34,9 @@ class AutoCheckpoint(WorkflowHook):
     """Takes checkpoints of the whole Symphony while a run executes.
 
     A crash loses nothing without them either, since the log has every step; checkpoints are names to come back to. Their names
-    are `workflow_<run id>_start`, `_step_<n>` (n completed steps), `_error` and `_complete`; their metadata have `run_id`,
-    `definition` (its name), `step` (address or None), `stage` and `completed_steps`. A Symphony without persistence has nowhere
-    to keep a checkpoint: there it does nothing.
+    are `workflow_<run id>_start`, `_step_<n>` (n completed steps), `_error` and `_complete`; those of a run that has been taken back g
+    times end with `@<g>`. Their metadata have `run_id`, `definition` (its name), `step` (address or None), `stage` and
+    `completed_steps`. A Symphony without persistence has nowhere to keep a checkpoint: there it does nothing.
 
     One policy may serve any number of runs at once.
 
@@ -50,6 +53,9 @@ class AutoCheckpoint(WorkflowHook):
     Raises:
         ConfigurationError: a number that makes no sense.
     """
+
+    durable = True
+    timeout_s = 300.0  # a checkpoint waits for a snapshot of the world that is being written
 
     def __init__(
         self,
@@ -109,7 +115,9 @@ class AutoCheckpoint(WorkflowHook):
             return
         # Known before this one is taken: branches that complete at once share the list, and each adds its own to it.
         kept = await self._known(moment)
-        kept.append(await self._take(moment, f"step_{moment.completed_steps}", stage="step"))
+        taken = await self._take(moment, f"step_{moment.completed_steps}", stage="step")
+        if taken not in kept:
+            kept.append(taken)
         while len(kept) > self.keep_last:
             await moment.symphony.delete_checkpoint(kept.pop(0))
 
@@ -141,10 +149,18 @@ class AutoCheckpoint(WorkflowHook):
             "stage": stage or suffix,
             "completed_steps": moment.completed_steps,
         }
+        name = f"workflow_{moment.run.id}_{suffix}"
+        if moment.again:
+            for entry in await moment.symphony.list_checkpoints():
+                if entry["name"] == name and entry["position"] > moment.after_position:
+                    return str(entry["id"])
         if self.min_interval_s is not None and moment.stage in ("run_started", "step_completed"):
             # Before the wait below: of branches that complete at once, one takes the checkpoint.
             self._remembered(moment).taken_at = self._monotonic()
-        return await moment.symphony.take_checkpoint(f"workflow_{moment.run.id}_{suffix}", metadata)
+        record = moment.symphony.world.record_of(moment.run)
+        again = f"@{record.generation}" if record is not None and record.generation else ""
+        name = f"workflow_{moment.run.id}_{suffix}{again}"
+        return await moment.symphony.take_checkpoint(name, metadata)
 
     def _is_time(self, run: Workflow) -> bool:
         remembered = self._runs.get(run)
@@ -169,6 +185,19 @@ class AutoCheckpoint(WorkflowHook):
 
     def _forget(self, moment: RunMoment) -> None:
         self._runs.pop(moment.run, None)
+
+
+def numbers_of(auto_checkpoint: bool | AutoCheckpoint) -> bool | dict[str, Any]:
+    """What is stored of a call's `auto_checkpoint`: a policy's numbers that differ from the default ones."""
+    if isinstance(auto_checkpoint, bool):
+        return auto_checkpoint
+    default = AutoCheckpoint()
+    return {name: getattr(auto_checkpoint, name) for name in _NUMBERS if getattr(auto_checkpoint, name) != getattr(default, name)}
+
+
+def policy_of(stored: Any) -> bool | AutoCheckpoint:
+    """The `auto_checkpoint` that was stored of a call."""
+    return AutoCheckpoint(**{name: stored[name] for name in _NUMBERS if name in stored}) if isinstance(stored, Mapping) else bool(stored)
 
 
 def _is_step_of(entry: Mapping[str, Any], run_id: str) -> bool:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
+from symphony_es.workflow.engine.bodies import StepsTask, unclosed
 from symphony_es.workflow.engine.control import RunStopped
 
 __all__ = ["Stopped", "run_branches", "wait_for_end"]
 
 B = TypeVar("B")
+
+_AT_ONCE = 100
+"""Branches that begin in one turn of the event loop, so that others have theirs between them."""
 
 
 async def wait_for_end(tasks: Iterable[asyncio.Future[Any]]) -> None:
@@ -34,14 +40,15 @@ class Stopped(NamedTuple):
 
 async def run_branches(
     branches: Mapping[str, B],
-    run: Callable[[B], Awaitable[None]],
+    run: Callable[[B], Coroutine[Any, Any, None]],
     max_concurrency: int | None,
     *,
     tolerate: type[Exception] | None = None,
 ) -> Stopped:
     """Runs branches until all have ended.
 
-    The first failure cancels the others. A request to stop does not: each branch comes to its own boundary between steps.
+    The first failure cancels the others, and those that wait for room never begin. A request to stop cancels none: each branch comes to
+    its own boundary between steps. Costs the number of branches, however many fail.
 
     Args:
         branches: by address, in the order in which they begin.
@@ -49,37 +56,55 @@ async def run_branches(
         max_concurrency: how many at once; None for all.
         tolerate: a failure of this kind leaves the other branches alone and is not reported: it is on record.
     """
-    room = asyncio.Semaphore(max_concurrency or max(len(branches), 1))
-
-    async def one(branch: B) -> None:
-        async with room:
-            await run(branch)
-
-    tasks = {asyncio.ensure_future(one(branch)): address for address, branch in branches.items()}
-    pending = set(tasks)
+    waiting = iter(branches.items())
+    room = max_concurrency or len(branches)
+    running: dict[asyncio.Future[None], str] = {}
+    ended: set[str] = set()
+    finished: deque[asyncio.Future[None]] = deque()
+    woken = asyncio.Event()
     failure: BaseException | None = None
     stop: BaseException | None = None
     cancelled: list[str] = []
+
+    def note_end(task: asyncio.Future[None]) -> None:
+        ended.add(running[task])
+        finished.append(task)
+        woken.set()
+
+    def begin(address: str, branch: B) -> None:
+        task: asyncio.Future[None] = StepsTask(unclosed(run(branch), address))
+        running[task] = address
+        task.add_done_callback(note_end)
+
     try:
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
+        while True:
+            free = min(room - len(running), _AT_ONCE) if failure is None and stop is None else 0
+            begun = list(islice(waiting, free))
+            for address, branch in begun:
+                begin(address, branch)
+            if not running:
+                break
+            await (asyncio.sleep(0) if len(begun) == _AT_ONCE else woken.wait())
+            woken.clear()
+            while finished:
+                task = finished.popleft()
+                del running[task]
                 error = None if task.cancelled() else task.exception()
                 if isinstance(error, RunStopped):
                     stop = stop or error
                 elif error is not None and not (tolerate is not None and isinstance(error, tolerate)) and failure is None:
                     failure = error
-                    cancelled = [tasks[other] for other in tasks if not other.done()]
-                    for other in pending:
+                    cancelled = [address for address in branches if address not in ended]
+                    for other in running:
                         other.cancel()
     except BaseException:
-        for task in pending:
+        for task in running:
             task.cancel()
         try:
-            await wait_for_end(tasks)
+            await wait_for_end(list(running))
         finally:
-            for task in tasks:
-                if not task.cancelled():
+            for task in running:
+                if task.done() and not task.cancelled():
                     task.exception()
         raise
-    return Stopped(failure or stop, cancelled if failure is not None else [])
+    return Stopped(failure or stop, cancelled)

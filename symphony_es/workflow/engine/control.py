@@ -18,6 +18,7 @@ __all__ = ["RunControl", "RunStopped", "StopRequest"]
 
 T = TypeVar("T")
 StopRequest = Literal["pause", "cancel", "deadline"]
+Request = Literal["pause", "cancel", "deadline", "go_on"]
 
 
 class RunStopped(BaseException):
@@ -33,21 +34,35 @@ class RunControl:
 
     Attributes:
         request: what was asked last, or None; a later request replaces a weaker one.
+        taken_back: whether the run is to go on after it has come to the stop that a request to pause has asked for.
         failure: what has failed the run whatever its steps make of it: a hook that declares to stop it.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.request: StopRequest | None = None
+        self.taken_back = False
         self.failure: Exception | None = None
         self._clock = clock
         self._requested = asyncio.Event()
         self._news = asyncio.Event()
 
-    def ask(self, request: StopRequest) -> None:
-        """Asks the run to stop at its next boundary between steps; a request to pause does not take back a cancellation."""
+    def ask(self, request: Request) -> None:
+        """Asks the run to stop at its next boundary between steps; a request to pause does not take back a cancellation.
+
+        `go_on` takes a request to pause back. Parts of the run may have stopped for it already: so all come to their stop, and then the
+        run goes on.
+        """
+        self.taken_back = request == "go_on"
+        if request == "go_on":
+            return
         if self.request is None or request != "pause":
             self.request = request
         self._requested.set()
+
+    def go_on(self) -> None:
+        """Begin anew, after a request to pause was taken back and all parts have stopped."""
+        self.request, self.taken_back = None, False
+        self._requested = asyncio.Event()
 
     def fail(self, failure: Exception) -> None:
         """Fails the run whatever its steps make of it, and ends their waits."""

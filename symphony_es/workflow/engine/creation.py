@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
-from symphony_es.errors import EntityExistsError
+from symphony_es.core.state.restore import UnrestoredEntity
+from symphony_es.errors import EntityExistsError, UnknownValueError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.workflow.code.workflow import CodeWorkflow, check_arguments
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.definitions.error_rules import check_error_names
+from symphony_es.workflow.definitions.nesting import walk
 from symphony_es.workflow.engine.clock import Clock
 from symphony_es.workflow.runs.run import Workflow
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.workflow.engine.active import ActiveRuns
 
-__all__ = ["DefinitionLike", "as_definition", "new_run"]
+__all__ = ["DefinitionLike", "IfExists", "as_definition", "check_error_classes", "existing_run", "new_run", "refuse_id"]
+
+IfExists: TypeAlias = Literal["fail", "return"]
+"""What comes of an id that a run has."""
 
 DefinitionLike: TypeAlias = WorkflowDefinition | CodeWorkflow | Mapping[str, Any]
 """A definition, the dict of one, or a function under `@symphony.workflow`."""
@@ -35,9 +42,10 @@ def new_run(
 ) -> Workflow:
     """A run that has not been added yet; arguments and errors are those of `WorkflowEngine.execute_workflow`."""
     if run_id and symphony.world.find(entity_key("Workflow", run_id)) is not None:
-        raise EntityExistsError(entity_key("Workflow", run_id), "a run's id is its own: leave it out to have one made")
+        refuse_id(run_id)
     chosen = as_definition(definition)
     chosen.check(symphony)
+    check_error_classes(chosen)
     if chosen.code is not None:
         check_arguments(symphony.flows.get(chosen.code), chosen.code, {**chosen.context, **(context or {})})
     now = clock.now()
@@ -45,6 +53,52 @@ def new_run(
     deadline = None if limit_s is None else now + timedelta(seconds=limit_s)
     given = {"id": run_id} if run_id else {}
     return Workflow.of(chosen, context or {}, now, deadline=deadline, metadata=dict(metadata or {}), **given, **fields)
+
+
+def refuse_id(run_id: str) -> NoReturn:
+    """Raises `EntityExistsError`: a run has the id."""
+    why = "a run's id is its own: leave it out to have one made, or get that run by start(..., if_exists='return')"
+    raise EntityExistsError(entity_key("Workflow", run_id), why)
+
+
+async def existing_run(symphony: Host, active: ActiveRuns, run_id: str, definition: DefinitionLike) -> Workflow | None:
+    """The run of a definition that has an id: live, about to begin, or in the log, from where it is loaded; None where there is none.
+
+    Raises:
+        EntityExistsError: the run is of another definition.
+        UnknownValueError: it needs a class that is not known here.
+    """
+    key = entity_key("Workflow", run_id)
+    found = active.of_id(run_id) or symphony.world.find(key)
+    if found is None and symphony.log.entity_status_now(key)[1]:
+        await symphony.load_entities([key], strict=False, keep_failed=True)
+        found = symphony.world.find(key)
+    if isinstance(found, UnrestoredEntity):
+        raise UnknownValueError(found.missing)
+    if not isinstance(found, Workflow):
+        return None
+    name = as_definition(definition).name
+    if found.name != name:
+        raise EntityExistsError(key, f"that run is of the definition {found.name!r}, and this start is of {name!r}")
+    return found
+
+
+def check_error_classes(definition: WorkflowDefinition) -> None:
+    """Look whether the error classes that the retry policies of a definition name can be met in this process.
+
+    It is asked where a run begins, and not where one goes on: another process may know the classes.
+
+    Raises:
+        DefinitionError: a name is misspelt, with its path; near misses are named.
+    """
+    policies = [("retry", definition.retry_policy)]
+    for part, steps in (("steps", definition.plan), ("cleanup", definition.cleanup_plan)):
+        policies += [(f"{part} {path}: retry", step.retry) for path, step in walk(steps)]
+    policies += [(f"steps {path}: undo.retry", step.retry) for path, step in definition.undo_plan.items()]
+    for path, policy in policies:
+        if policy is not None:
+            check_error_names(policy.on, f"{path}.on")
+            check_error_names(policy.never_on, f"{path}.never_on")
 
 
 def as_definition(given: DefinitionLike) -> WorkflowDefinition:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import attributed
@@ -16,15 +17,19 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import (
     DeadlineExceededError,
     EntityOutOfStepError,
-    ExpressionError,
-    LimitExceededError,
+    HistoryMismatchError,
     StepFailedError,
-    UnstorableValueError,
 )
+from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunControl, RunStopped
-from symphony_es.workflow.engine.hooks import HookChain, Stage
-from symphony_es.workflow.engine.runner import Runner, StepFailure
+from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK, prefixes
+from symphony_es.workflow.engine.hooks import HookChain, RunMoment
+from symphony_es.workflow.engine.missing import digest_here
+from symphony_es.workflow.engine.runner import Runner
+from symphony_es.workflow.engine.telling import Telling
+from symphony_es.workflow.engine.timeline import generations_of
+from symphony_es.workflow.runs.cleanup import failed_for_good, has_cleanup
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.thawing import thaw
@@ -36,10 +41,10 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.clock import Clock
     from symphony_es.workflow.engine.turns import Turns
 
-__all__ = ["CLEANUP", "Drive", "runs_around"]
+__all__ = ["Drive", "runs_around"]
 
-CLEANUP = "cleanup"
-"""What the addresses of clean-up steps begin with."""
+EVENTS_OF_A_BEGINNING = 2
+"""A new run's first events: it was created, and it has begun."""
 
 runs_around: ContextVar[tuple[str, ...]] = ContextVar("symphony_es_runs_around", default=())
 """Ids of the runs that the running code is part of, and which therefore cannot end before it does."""
@@ -62,24 +67,41 @@ class Drive:
         self.begun = asyncio.Event()
         self._symphony = symphony
         self._world = symphony.world
-        self._hooks = hooks
+        self._telling = Telling(symphony, run, hooks)
         self._turns = turns
         self._clock = clock
         self._children = children
-        self._stage: Stage = "run_started"
+        self._moment: RunMoment | None = None
+        self._paused: RunMoment | None = None
         self._value: Any = None
         self._steps: asyncio.Task[None] | None = None
-        self._failed_beside: tuple[str, ...] = ()
+        self._cleaning = False
+        self._was_running = False
+        self._failed_beside: list[str] = []
+        self._generations = NEVER_TAKEN_BACK
 
-    async def wait_for_steps(self, timeout_s: float) -> bool:
-        """Whether the steps have ended by themselves within so many seconds."""
-        if self._steps is None:
+    def note_pause(self) -> None:
+        """The hooks are to be told that the run is paused, when it has stopped; called while that is being recorded."""
+        self._paused = self._telling.note("run_paused")
+
+    async def stop_steps(self, grace_s: float, timeout_s: float, *, cleanup: bool) -> bool:
+        """Let the steps under way end by themselves, then cancel them; whether they have ended.
+
+        Args:
+            grace_s: how long they may take to end by themselves.
+            timeout_s: how long after they were cancelled.
+            cleanup: stop those of the clean-up as well; otherwise they are left alone.
+        """
+        steps = self._steps
+        if steps is None or (self._cleaning and not cleanup):
             return True
-        await asyncio.wait({self._steps}, timeout=timeout_s)
-        return self._steps.done()
+        await asyncio.wait({steps}, timeout=grace_s)
+        if not steps.done():
+            self._force()
+            await asyncio.wait({steps}, timeout=timeout_s)
+        return steps.done()
 
-    def force(self) -> None:
-        """Cancels the steps that are under way."""
+    def _force(self) -> None:
         if self._steps is not None:
             self._steps.cancel()
 
@@ -92,107 +114,174 @@ class Drive:
         Raises:
             IllegalTransitionError: the run cannot go on; nothing has been appended.
             EntityOutOfStepError: the log could not append; the cause says why.
+            NotRegisteredError, UnknownValueError, RunBlockedError: this process cannot go on with it; nothing is on record of that.
             asyncio.CancelledError: the step under way is lost, everything before is in the log.
         """
         runs_around.set((*runs_around.get(), self.run.id))
         await self._turns.take()
-        with attributed(run_id=self.run.id, step=None, attempt=None, cause=None):
-            if self.run.status is WorkflowStatus.CANCELLING:
-                self.begun.set()
-            else:
-                await self._begin(prepare)
-                await self._go_through(self._run_definition(self._runner(self.control)))
+        try:
+            with attributed(run_id=self.run.id, step=None, attempt=None, cause=None):
+                await self._drive(prepare)
+        except Lacking as lacking:
+            raise lacking.error from lacking
+
+    async def _drive(self, prepare: Callable[[], None]) -> None:
+        # What is left of a clean-up begins too, though the main line has ended.
+        cleans_up = self.run.check("resume") is WorkflowStatus.CANCELLING
+        if self.run.status is not WorkflowStatus.CANCELLING:
+            await self._begin(prepare)
+        self._generations = await generations_of(self._symphony, self.run)  # of a new run too: its id may have been another's
+        self.begun.set()
+        goes_on = not cleans_up
+        while goes_on:
+            await self._go_through(self._run_definition(self._runner(self.control)))
             await self._world.flush(self.run)  # what a failing last hook left on record
-            if self.run.status is WorkflowStatus.CANCELLING:  # nothing is awaited after this look at it when it is not
-                await self._clean_up()
-                await self._world.flush(self.run)
+            # Nothing is awaited after this look where it is the last one: what is asked from then on finds that the task has ended.
+            goes_on = self.control.taken_back and self.run.status is WorkflowStatus.RUNNING
+            if goes_on:
+                self.control.go_on()
+                self._stage = "run_resumed"
+        if self.run.status is WorkflowStatus.CANCELLING:
+            await self._clean_up()
+            await self._world.flush(self.run)
+        self._telling.record_told()  # not waited for: what is told twice has the same id
 
     async def _begin(self, prepare: Callable[[], None]) -> None:
-        first = self.run.started_at is None
-        if self._world.record_of(self.run) is not None:
+        first = self.run.started_at is None and self.run.cleanup is None
+        new = self._world.record_of(self.run) is None
+        self._was_running = self.run.status is WorkflowStatus.RUNNING
+        if not new:
             await self._world.claim(self.run)
         with self._world.recording("WorkflowCreated"):
             prepare()
             with self._world.recording("WorkflowStarted" if first else "WorkflowResumed", entity=self.run):
-                self._forgive()
+                if self.run.cleanup is None:
+                    self._forgive()
+                else:
+                    from symphony_es.workflow.engine.reopening import forget_cancelled_children  # as in `_clean_up`
+
+                    forget_cancelled_children(self._symphony, self.run)
                 self.run.move("resume", self._clock.now())
-        self._stage = "run_started" if first else "run_resumed"
+                self._moment = self._telling.note("run_started" if first else "run_resumed")
         await self._world.flush(self.run)
-        self.begun.set()
+        if new and self._world.record_for(self.run).version > EVENTS_OF_A_BEGINNING:
+            # A removed run, or one that a rewind has taken away, had this id: what was done under its keys is not this run's.
+            with self._world.recording("WorkflowIdReused", entity=self.run):
+                self._world.raise_generation(self.run)
 
     def _forgive(self) -> None:
         """What a failed run failed of is tried again, with all attempts that it is allowed."""
         step = self.run.error["step"] if self.run.error is not None else None
-        if step is None or step not in self.run.failures:
-            return
         if self.run.definition.code is not None:
             # Failures on record are raised again, since the code may have dealt with them; with those that ended the run it has not.
-            for address in [address for address, failure in self.run.failures.items() if address == step or failure.get("open")]:
-                del self.run.failures[address]
-        else:
-            self.run.failures[step]["count"] = 0
+            from symphony_es.workflow.code.forgiving import forgive  # it stands above the engine, which only calls it
+
+            forgive(self.run, [address for address, failure in self.run.failures.items() if address == step or failure.get("open")])
+        elif step is not None:
+            for address in (step, *prefixes(step)):
+                if address in self.run.failures:
+                    self.run.failures[address]["count"] = 0
 
     async def _run_definition(self, runner: Runner) -> None:
-        await runner.reach(self._stage)
+        if self.run.untold:
+            await runner.tell_again(self._moment)
+        await runner.tell(self._moment)
         definition = self.run.definition
         if definition.code is not None:
             self._value = await self._run_code(runner)
         else:
+            self._raise_what_was_left_unsaid()
             await runner.run_sequence(Frame(self.run, steps=definition.plan))
 
-    async def _run_code(self, runner: Runner) -> Any:
-        from symphony_es.workflow.code.flow import run_flow  # it stands above the engine, which only calls it
+    def _raise_what_was_left_unsaid(self) -> None:
+        """Have a run fail of the step that has failed for good, where the process died before it could put that on record."""
+        run = self.run
+        step = next((step for step in run.definition.plan if not run.is_completed(step.id)), None)
+        if step is None or not self._was_running or not failed_for_good(run, step.id):
+            return
+        failure = run.failures[step.id]
+        same = [address for address, other in run.failures.items() if all(other[key] == failure[key] for key in ("type", "message"))]
+        inner = max((address for address in same if f"{address}/".startswith(f"{step.id}/")), key=len)
+        description = {"type": failure["type"], "message": failure["message"], "traceback": "", "step": inner}
+        raise StepFailure(description, StepFailedError(inner, failure["type"], failure["message"]))
 
+    async def _run_code(self, runner: Runner) -> Any:
+        from symphony_es.workflow.code.flow import run_flow, steps_behind  # it stands above the engine, which only calls it
+
+        task = asyncio.current_task()
         try:
-            return await run_flow(runner, self._symphony.flows)
+            return await run_body(run_flow, runner, self._symphony.flows)
         except StepFailure:
             raise
         except StepFailedError as error:
-            self._failed_beside = error.beside
+            self._failed_beside = steps_behind(error)
             description = {**describe_error(error, error.step), "type": error.error_type, "message": error.message}
             raise StepFailure(description, error) from error
         except EntityOutOfStepError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not is_failure(error, task):
+                raise
+            self._failed_beside = steps_behind(error)
             raise StepFailure(describe_error(error, None), error) from error
 
     async def _go_through(self, steps: Coroutine[Any, Any, None]) -> None:
         """Runs the steps as a task of their own, which a cancellation or the deadline can end, and records what came of them."""
         failure: dict[str, Any] | None = None
-        stopped = await self._watch(steps)
+        reason = "failure"
+        stopped = await self._watch(steps, self.run.deadline)
         run = self.run
         if isinstance(self.control.failure, StepFailure):
             stopped = self.control.failure  # also where the steps around it, or code, have caught it
         if isinstance(stopped, StepFailure):
             failure = stopped.description
         elif stopped is not None and self.control.request == "deadline":
-            failure = describe_error(DeadlineExceededError(run.id, run.deadline), None)
-            await self._children.cancel_all(run)
+            failure, reason = describe_error(DeadlineExceededError(run.id, run.deadline), None), "deadline"
         runner = self._runner(self.control)
         if failure is None and stopped is None:
             failure = await self._complete(runner)
+        blocks = isinstance(stopped, StepFailure) and isinstance(stopped.error, HistoryMismatchError)
+        if failure is not None and not blocks:
+            await self._children.end_all(run)
         await self._world.claim(run)
         if run.status is WorkflowStatus.CANCELLING:
             return
         if failure is not None:
-            with self._world.recording("WorkflowFailed", entity=run):
+            if blocks:
+                return await self._block(runner, failure)
+            cleans = reason in run.definition.cleanup_on and has_cleanup(run)
+            with self._world.recording("WorkflowCleanupBegun" if cleans else "WorkflowFailed", entity=run):
                 run.error = dict(failure)
                 for address in self._failed_beside:
                     if address in run.failures:
                         run.failures[address]["open"] = True
-                run.move("fail", self._clock.now())
+                if cleans:
+                    run.cleanup = {"ends": WorkflowStatus.FAILED.value}
+                run.move("clean_up" if cleans else "fail", self._clock.now())
+                ended = None if cleans else self._telling.note("run_failed", error=failure)
             _log.warning("workflow_failed", run_id=run.id, step=failure["step"], error=f"{failure['type']}: {failure['message']}")
-            await self._tell(runner, "run_failed", failure)
+            if not cleans:
+                await self._tell(runner, ended)
         elif run.status is WorkflowStatus.PAUSED:
             await self._children.pause_all(run)
-            await self._tell(runner, "run_paused")
+            await self._tell(runner, self._paused)
 
-    async def _watch(self, steps: Coroutine[Any, Any, None]) -> BaseException | None:
+    async def _block(self, runner: Runner, failure: dict[str, Any]) -> None:
+        """Puts on record that the code contradicts what is on record, with the digest of the code: the same code is not tried again."""
+        run = self.run
+        with self._world.recording("WorkflowBlocked", entity=run):
+            run.error = {**failure, "digest": digest_here(run, self._symphony)}
+            run.move("block", self._clock.now())
+            ended = self._telling.note("run_blocked", error=failure)
+        _log.warning("workflow_blocked", run_id=run.id, error=f"{failure['type']}: {failure['message']}")
+        await self._tell(runner, ended)
+
+    async def _watch(self, steps: Coroutine[Any, Any, None], deadline: datetime | None) -> BaseException | None:
         """Awaits the steps; gives what ended them early: a failure or a request. Other errors are raised."""
-        self._steps = asyncio.get_running_loop().create_task(steps, name=f"steps of run {self.run.id}")
+        self._steps = StepsTask(unclosed(steps, None), name=f"steps of run {self.run.id}")
         tasks: list[asyncio.Task[None]] = [self._steps]
-        if self.run.deadline is not None:
-            tasks.append(asyncio.get_running_loop().create_task(self._enforce_deadline()))
+        if deadline is not None:
+            tasks.append(asyncio.get_running_loop().create_task(self._enforce_deadline(deadline)))
         try:
             await asyncio.wait({self._steps})
         except asyncio.CancelledError:
@@ -215,11 +304,10 @@ class Drive:
             return error
         raise error
 
-    async def _enforce_deadline(self) -> None:
-        assert self.run.deadline is not None
-        await self._clock.sleep_until(self.run.deadline)
+    async def _enforce_deadline(self, deadline: datetime) -> None:
+        await self._clock.sleep_until(deadline)
         self.control.ask("deadline")
-        self.force()
+        self._force()
 
     def _rendered(self, template: Any) -> Any:
         from symphony_es.workflow.language.templates import render  # late: only texts in definitions need the language
@@ -230,7 +318,8 @@ class Drive:
         """Completes the run, unless it was paused or is to be cancelled; gives the error when its `output` cannot be made."""
         run = self.run
         template = run.definition.output
-        await self._children.cancel_abandoned(run)
+        task = asyncio.current_task()
+        await self._children.end_all(run)
         try:
             value = self._value if template is None else self._rendered(template)
             await self._world.claim(run)
@@ -240,43 +329,62 @@ class Drive:
                 if value is not None:
                     run.returned = value
                 run.move("complete", self._clock.now())
-        except (ExpressionError, UnstorableValueError, LimitExceededError) as error:
+                ended = self._telling.note("run_completed")
+        except BaseException as error:  # classes of the application are asked for values of theirs
+            if isinstance(error, EntityOutOfStepError) or not is_failure(error, task):
+                raise
             return describe_error(error, None)
-        await self._tell(runner, "run_completed")
+        await self._tell(runner, ended)
         return None
 
     async def _clean_up(self) -> None:
-        """What a cancelled run does last: its child runs are cancelled, then its clean-up steps run."""
+        """What a cancelled run does last; it ends as `Workflow.cleanup` says."""
+        from symphony_es.workflow.engine.cleaning import Cleaning  # few runs are cleaned up
+
         run = self.run
-        await self._children.cancel_all(run)
-        frame = Frame(run, f"{CLEANUP}/", run.definition.cleanup_plan, Frame(run, steps=run.definition.plan))
-        failure: dict[str, Any] | None = None
-        runner = self._anew()
-        for step in frame.steps:
-            try:
-                await runner.run_step(step, frame.prefix + step.id, frame)
-            except StepFailure as error:
-                failure = failure or error.description
-                runner = self._anew()  # a hook that stops the run has stopped this step of it
+        cleaning = Cleaning(run, self._children, self._anew)
+        self._steps, self._cleaning = None, True
+        try:
+            await self._runner(RunControl(self._clock)).tell_again(None)
+        except StepFailure:
+            _log.debug("clean_up_goes_on_without_hook", run_id=run.id)  # that is on record; the clean-up is no less due
+        if not self._skips:
+            await self._watch(cleaning.perform(), None)
+        if self._skips:
+            await self._children.cancel_all(run, cleanup=False)
         await self._world.claim(run)
-        with self._world.recording("WorkflowCancelled", entity=run):
-            if failure is not None:
+        failure = cleaning.failure()
+        fails = run.cleanup is not None and run.cleanup["ends"] == WorkflowStatus.FAILED
+        with self._world.recording("WorkflowFailed" if fails else "WorkflowCancelled", entity=run):
+            if cleaning.contradicted:
+                run.cleanup = {**thaw(run.cleanup), "skipped": True}
+            elif self._skips and not cleaning.skipped:  # the request came when nothing was left
+                run.cleanup = {"ends": thaw(run.cleanup)["ends"]}
+            if failure is not None and not fails:  # a failed run has the error that it failed with
                 run.error = dict(failure)
-            run.move("end_cancelled", self._clock.now())
-        await self._tell(runner, "run_cancelled", failure)
+            run.move("fail" if fails else "end_cancelled", self._clock.now())
+            error = thaw(run.error) if fails and run.error is not None else failure
+            ended = self._telling.note("run_failed" if fails else "run_cancelled", error=error)
+        await self._tell(self._runner(RunControl(self._clock)), ended)
+
+    @property
+    def _skips(self) -> bool:
+        return self.run.cleanup is not None and bool(self.run.cleanup.get("skipped"))
 
     def _anew(self) -> Runner:
-        """A runner that no earlier request or failure stops."""
+        """A runner that no earlier request or failure stops, but for the one to skip what it would run."""
         self.control = RunControl(self._clock)
+        if self._skips:
+            self.control.ask("cancel")
         return self._runner(self.control)
 
     def _runner(self, control: RunControl) -> Runner:
-        return Runner(self._symphony, self.run, self._hooks, control, self._turns, self._clock, self._children)
+        return Runner(self._symphony, self.run, self._telling, control, self._turns, self._clock, self._children, self._generations)
 
     @staticmethod
-    async def _tell(runner: Runner, stage: Stage, error: dict[str, Any] | None = None) -> None:
+    async def _tell(runner: Runner, moment: RunMoment | None) -> None:
         """Calls the hooks of the run's end: one that declares to stop the run comes too late, and is on record."""
         try:
-            await runner.reach(stage, error=error)
+            await runner.tell(moment, at_end=True)
         except StepFailure:
             return

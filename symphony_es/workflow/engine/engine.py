@@ -9,21 +9,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, overload
 
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import ConfigurationError, UnknownValueError
-from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
-from symphony_es.workflow.engine.creation import DefinitionLike, new_run
+from symphony_es.errors import ConfigurationError, HookFailedError
+from symphony_es.workflow.engine.active import ActiveRun
+from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, numbers_of
+from symphony_es.workflow.engine.creation import DefinitionLike, IfExists, existing_run, new_run, refuse_id
 from symphony_es.workflow.engine.handle import RunHandle
-from symphony_es.workflow.engine.missing import check_complete, is_waiting_for_classes, runs_without_classes
+from symphony_es.workflow.engine.hooks import names_of_durable
+from symphony_es.workflow.engine.missing import check_can_go_on, is_waiting_for_classes
+from symphony_es.workflow.engine.recovery import RecoverReport, Recovery
 from symphony_es.workflow.engine.requests import RunRequests
+from symphony_es.workflow.engine.telling import Telling
 from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.transitions import UNFINISHED, WorkflowStatus
+from symphony_es.workflow.runs.transitions import TAKEN_UP, UNFINISHED
 
 __all__ = ["WorkflowEngine"]
 
 _log = get_logger(__name__)
+
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when a run was created that does not say it
 
 
@@ -52,7 +57,7 @@ class WorkflowEngine(RunRequests):
         self,
         definition: DefinitionLike,
         context: Mapping[str, Any] | None = None,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         run_id: str = "",
@@ -64,14 +69,16 @@ class WorkflowEngine(RunRequests):
         Args:
             definition: what to execute; the run keeps a copy.
             context: values for the run's context, over those of the definition; plain data.
-            auto_checkpoint: True for the engine's policy, False for none, or a policy for this run.
+            auto_checkpoint: True (or left out) for the engine's policy, False for none, or a policy for this run. It holds in later
+                processes.
             hooks: called after the engine's own, in this order.
             run_id: the run's id; made when left empty.
             deadline_s: seconds from now after which the run fails by itself; the definition's `deadline_s` when left out.
             metadata: the application's own; plain data.
 
         Returns:
-            The run, whose `status` is `completed`, `failed`, `paused` or `cancelled`. A failed run holds its `error` and can be resumed.
+            The run, whose `status` is `completed`, `failed`, `paused`, `cancelled` or `blocked`. A failed run holds its `error` and can be
+            resumed; so does a blocked one, whose record contradicts the code.
 
         Raises:
             DefinitionError: the definition is faulty. Nothing has been appended.
@@ -85,27 +92,38 @@ class WorkflowEngine(RunRequests):
         Cancelling the call stops the run after the step's record it is at; it stays running in the log and can be resumed.
         """
         await self._turns.take()
+        self._check_free(run_id)
         run = new_run(self._symphony, self.clock, definition, context, run_id=run_id, deadline_s=deadline_s, metadata=metadata)
-        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._add(run)))
+        chain = self.chain(auto_checkpoint, hooks)
+        self._keep_options(run, auto_checkpoint, hooks)
+        return await self.active.join(self.launch(run, chain, lambda: self._add(run)))
 
     async def start(
         self,
         definition: DefinitionLike | Workflow,
         context: Mapping[str, Any] | None = None,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         run_id: str = "",
         deadline_s: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        if_exists: IfExists = "fail",
     ) -> RunHandle:
         """Starts a run, or goes on with one, in the background; its beginning is durable when this returns.
 
         The arguments and errors are those of `execute_workflow`; a run in place of a definition is resumed, as by `resume`.
 
+        Args:
+            if_exists: what comes of a `run_id` that a run has: `fail` raises; `return` gives a handle of that run, as it stands, also one
+                that the log has and nobody has resumed: so a call that is made again after a lost answer starts nothing twice.
+
         Raises:
-            ConfigurationError: context, run_id or metadata for a run, which has them. Nothing has been appended.
+            EntityExistsError: a run has the id; or, with `return`, it is one of another definition, or no run. Nothing has been appended.
+            ConfigurationError: context, run_id or metadata for a run, which has them; `return` without a run_id. Nothing has been appended.
         """
+        if if_exists not in ("fail", "return") or (if_exists == "return" and not run_id):
+            raise ConfigurationError(f"if_exists={if_exists!r}: it is 'fail', or 'return' with a run_id")
         await self._turns.take()
         prepare: Callable[[], None]
         if isinstance(definition, Workflow):
@@ -113,58 +131,125 @@ class WorkflowEngine(RunRequests):
                 raise ConfigurationError(f"run {definition.id} goes on with what it has: context, run_id and metadata are for a new run")
             run, prepare = definition, lambda: self._set_deadline(definition, deadline_s)
             run.check("resume")
+            plain = not hooks and deadline_s is None and auto_checkpoint is None
+            if await self.pause_taken_back(run, plain=plain):
+                return RunHandle(self, self._symphony, run)
+            check_can_go_on(run, self._symphony)
+            chain = self.chain(auto_checkpoint, hooks, run)
         else:
+            if if_exists == "return":
+                there = await existing_run(self._symphony, self.active, run_id, definition)
+                if there is not None:
+                    driven = self.active.get(there)
+                    if driven is not None:
+                        await self._begun(driven)
+                    return RunHandle(self, self._symphony, there)
+            self._check_free(run_id)
             run = new_run(self._symphony, self.clock, definition, context, run_id=run_id, deadline_s=deadline_s, metadata=metadata)
             prepare = lambda: self._add(run)  # noqa: E731
-        active = self.launch(run, self.chain(auto_checkpoint, hooks), prepare, awaited=False)
+            chain = self.chain(auto_checkpoint, hooks)
+            self._keep_options(run, auto_checkpoint, hooks)
+        await self._begun(self.launch(run, chain, prepare, awaited=False))
+        return RunHandle(self, self._symphony, run)
+
+    def _check_free(self, run_id: str) -> None:
+        """Look whether no run that is about to begin has an id; one that has begun is found when a new one is made."""
+        if run_id and self.active.of_id(run_id) is not None:
+            refuse_id(run_id)
+
+    async def _begun(self, active: ActiveRun) -> None:
+        """Waits until the beginning of a run is durable; raises what has kept it from beginning."""
         begun = asyncio.ensure_future(active.drive.begun.wait())
         await asyncio.wait({begun, active.task}, return_when=asyncio.FIRST_COMPLETED)
         begun.cancel()
         if not active.drive.begun.is_set():
             active.task.result()
-        return RunHandle(self, self._symphony, run)
 
-    async def recover(self, auto_checkpoint: bool | AutoCheckpoint = True) -> list[Workflow]:
-        """Goes on with every run that was interrupted, all at once, and waits for their ends.
+    @overload
+    async def recover(
+        self,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
+        *,
+        wait: Literal[True] = True,
+        strict: bool = False,
+        hooks: Sequence[Any] = (),
+    ) -> list[Workflow]: ...
+    @overload
+    async def recover(
+        self, auto_checkpoint: bool | AutoCheckpoint | None = None, *, wait: Literal[False], strict: bool = False, hooks: Sequence[Any] = ()
+    ) -> RecoverReport: ...
+    async def recover(
+        self, auto_checkpoint: bool | AutoCheckpoint | None = None, *, wait: bool = True, strict: bool = False, hooks: Sequence[Any] = ()
+    ) -> list[Workflow] | RecoverReport:
+        """Go on with every run that was interrupted, all at once; what is unfinished is loaded from the log, resumed or not.
 
-        Runs whose parent is unfinished are taken up by it. Failed, paused and pending runs are left alone: `resume` takes them up.
+        Runs whose parent is unfinished are taken up by it. Failed, paused and pending runs are left alone: `resume` takes them up. A run
+        that needs what this process has not keeps its status and is left alone, with a warning in the log of the program; so is a
+        blocked run, unless the code that it contradicts is another by now.
 
-        A run that needs a class which is not known here keeps its status and is left alone, with a warning in the log of the program; the
-        report of the resume says what to do.
+        Args:
+            auto_checkpoint: True, False, or a policy for these runs; what each began with when left out.
+            wait: wait for their ends, and return the runs; else return at once, with a report.
+            strict: raise where a run would be left alone.
+            hooks: called after the engine's own.
 
         Returns:
-            Those runs, by the time of their creation.
+            Those runs, by the time of their creation; without `wait` a `RecoverReport`: handles of the runs that go on, and which are left
+            alone, and why.
 
         Raises:
+            RunsLeftAloneError: `strict`, and a run is missing something or is blocked. Nothing has been appended, and nothing goes on.
             RunInterruptedError, EntityOutOfStepError: the first one that a run raised; the others have ended by then.
         """
-        runs = [run for run in self.runs() if run.status in UNFINISHED and self.active.get(run) is None and not self._has_driver(run)]
-        runs = [run for run in runs if self._can_go_on(run)]
-        for kept in runs_without_classes(self._symphony.world):
-            _log.warning("run_needs_classes", run_id=kept.reference.entity_id, classes=sorted(kept.missing), reason=kept.reason)
-        ends = await asyncio.gather(*(self.resume(run, auto_checkpoint) for run in runs), return_exceptions=True)
-        for end in ends:
+        recovery = Recovery(self._symphony)
+        await recovery.load()
+        runs = [run for run in self.runs() if run.status in TAKEN_UP and not self.active.is_taken(run)]
+        recovery.look_at(runs, self._has_driver)
+        recovery.report(strict=strict)
+        await self._tell_ended(auto_checkpoint, hooks)
+        going = []
+        for run in recovery.goes_on:
+            await self._turns.take()
+            if run.status in TAKEN_UP and not self.active.is_taken(run):  # nobody has taken it up meanwhile
+                going.append(self.launch(run, self.chain(auto_checkpoint, hooks, run), awaited=wait))
+        if not wait:
+            handles = [RunHandle(self, self._symphony, active.run) for active in going]
+            return RecoverReport(handles=handles, missing=recovery.missing, blocked=recovery.blocked)
+        for end in await asyncio.gather(*map(self.active.join, going), return_exceptions=True):
             if isinstance(end, BaseException):
                 raise end
-        return runs
+        return [active.run for active in going]
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _has_driver(self, run: Workflow) -> bool:
-        """Whether a run is taken up by the run that started it, and only by that one."""
+        """Whether a run is taken up by the run that started it: one that goes on, and still has it as its step's."""
         parent = self._symphony.world.find(run.parent) if run.parent is not None else None
         if is_waiting_for_classes(parent):
             return True
-        return isinstance(parent, Workflow) and parent.status not in (WorkflowStatus.COMPLETED, WorkflowStatus.CANCELLED)
+        if not isinstance(parent, Workflow) or parent.status not in UNFINISHED or run.parent_step in parent.outputs:
+            return False
+        return parent.children.get(run.parent_step or "") is run
+
+    async def _tell_ended(self, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any]) -> None:
+        """Tells the hooks that must not miss it of the end, or pause, of runs that do not go on by themselves."""
+        for run in [run for run in self.runs() if run.untold and run.status not in TAKEN_UP and not self.active.is_taken(run)]:
+            telling = Telling(self._symphony, run, self.chain(auto_checkpoint, hooks, run))
+            try:
+                await telling.tell_again()
+            except HookFailedError as error:  # it comes too late to stop the run, and is on record
+                _log.warning("hook_failed_after_the_end", run_id=run.id, error=str(error))
+            telling.record_told()
+            await self._symphony.world.flush(run)
 
     @staticmethod
-    def _can_go_on(run: Workflow) -> bool:
-        try:
-            check_complete(run)
-        except UnknownValueError as error:
-            _log.warning("run_needs_classes", run_id=run.id, classes=sorted(error.classes), reason=str(error))
-            return False
-        return True
+    def _keep_options(run: Workflow, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any]) -> None:
+        """What the call says of a new run holds in later processes too."""
+        if auto_checkpoint is not None and auto_checkpoint is not True:
+            run.options["auto_checkpoint"] = numbers_of(auto_checkpoint)
+        names = names_of_durable(hooks)
+        if names:
+            run.options["hooks"] = names
 
     def _add(self, run: Workflow) -> None:
         self._symphony.world.add(run, event_name="WorkflowCreated")

@@ -6,6 +6,7 @@ done again: after a crash a composite step is entered anew, finds its own `progr
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.workflow.runs.context import RunContext
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
+from symphony_es.workflow.runs.run import ON_PARENT_END
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.runner import Runner
     from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["Branch", "StepExecution", "idempotency_key"]
+__all__ = ["Branch", "StepExecution", "fitting_id", "idempotency_key"]
+
+MAX_MADE_ID_BYTES = 480
+"""How long an id may become that is made of a run's id and an address, in UTF-8: an entity's may take 512, and a number can follow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +73,14 @@ class StepExecution:
 
     @property
     def unique_id(self) -> str:
-        """An id for what the step creates: the same for every attempt after a crash, another one after a rewind or `retry_from`."""
-        generation = self.symphony.world.generation(self.run)
-        return f"{self.run.id}/{self.address}{f'@{generation}' if generation else ''}"
+        """An id for what the step creates: the same for every attempt after a crash, another one once the step was taken back."""
+        generation = self.generation
+        return fitting_id(f"{self.run.id}/{self.address}{f'@{generation}' if generation else ''}")
+
+    @property
+    def generation(self) -> int:
+        """How often the step, or one around it, has been taken back by a rewind or by `retry_from`."""
+        return self.runner.generations.of(self.address)
 
     @property
     def progress(self) -> Any:
@@ -176,16 +186,35 @@ class StepExecution:
         """
         return await self.runner.take_signal(self.address, name, until)
 
-    async def run_workflow(self, definition: WorkflowDefinition, context: Mapping[str, Any]) -> Workflow:
+    async def run_workflow(
+        self, definition: WorkflowDefinition, context: Mapping[str, Any], *, on_parent_end: str = ON_PARENT_END[0]
+    ) -> Workflow:
         """Runs a definition as a run of its own, linked both ways, and waits for its end; after a crash it goes on with that run.
+
+        Args:
+            definition: what to run.
+            context: values for the child run's context.
+            on_parent_end: what becomes of a child run that has not ended when this run ends: `cancel`, `terminate` or `abandon`.
 
         Raises:
             RunFailedError: it failed; another attempt at the step resumes it.
             RunCancelledError: it was cancelled.
         """
-        return await self.runner.run_child(self, definition, context)
+        return await self.runner.run_child(self, definition, context, on_parent_end)
 
 
 def idempotency_key(run_id: str, address: str, generation: int) -> str:
-    """The key of one step execution: a crash keeps it, a rewind and `retry_from` raise the generation, a fork has another run."""
+    """The key of one step execution: a crash keeps it, what takes the step back raises the generation, a fork has another run."""
     return f"{run_id}:{address}:{generation}"
+
+
+def fitting_id(made: str) -> str:
+    """An id that is made of others, as it is where an entity's id may be so long; else its beginning and a digest of all of it.
+
+    A run of a run of a run has an id that grows with each: none of them fails because of that.
+    """
+    encoded = made.encode()
+    if len(encoded) <= MAX_MADE_ID_BYTES:
+        return made
+    kept = encoded[: MAX_MADE_ID_BYTES // 2].decode(errors="ignore")
+    return f"{kept}~{hashlib.sha256(encoded).hexdigest()[:32]}"

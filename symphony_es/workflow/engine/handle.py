@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Generic
 
-from symphony_es.errors import RunCancelledError, RunFailedError
+from symphony_es.errors import ConfigurationError, RunBlockedError, RunCancelledError, RunFailedError
 from symphony_es.events.event import Event
 from symphony_es.events.showing import html_table
+from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
@@ -26,6 +27,9 @@ else:
     R_co = TypeVar("R_co", covariant=True)
 
 __all__ = ["RunHandle"]
+
+
+_QUIET = ENDED | {WorkflowStatus.BLOCKED}
 
 
 class RunHandle(Generic[R_co]):
@@ -96,11 +100,17 @@ class RunHandle(Generic[R_co]):
             TimeoutError: it has not ended in that time.
             RunFailedError: it failed; type, message and step of its error are in the message.
             RunCancelledError: it was cancelled.
+            RunBlockedError: what is on record of it contradicts the code of this process.
             RunInterruptedError: it was interrupted, for example by a rewind; it can be resumed.
-            EntityOutOfStepError: the log could not append; the cause says why.
+            NotRegisteredError, UnknownValueError: this process lacks what it needs; it keeps its status.
+            EntityOutOfStepError: the log could not append; the cause says why. Whatever has stopped the run before its end is raised until
+                somebody takes the run up again, also to those who ask later.
+            DeadlockError: a step of this run, or of one that this run waits for, asks for it; at once, with the circle.
         """
         async with asyncio.timeout(timeout_s if timeout_s is not None else timeout):
-            await self._engine.wait_until(self.run, ENDED)
+            await self._engine.wait_until(self.run, _QUIET)
+        if self.run.status is WorkflowStatus.BLOCKED:
+            raise RunBlockedError(self.run.id, self.run.error or {})
         if self.run.status is WorkflowStatus.FAILED:
             raise RunFailedError(self.run.id, dict(self.run.error or {}))
         if self.run.status is WorkflowStatus.CANCELLED:
@@ -108,13 +118,20 @@ class RunHandle(Generic[R_co]):
         result: R_co = self.run.result
         return result
 
-    async def wait(self) -> Workflow:
-        """Waits until the run has completed, failed or been cancelled, or is paused, and gives it.
+    async def wait(self, status: WorkflowStatus | str | None = None) -> Workflow:
+        """Wait until the run has completed, failed or been cancelled, or is paused or blocked, and no step of it is under way; give it.
+
+        Args:
+            status: wait for this one in place of `paused` and `blocked`. A run that has ended is not waited for.
 
         Raises:
+            ConfigurationError: there is no such status.
             RunInterruptedError, EntityOutOfStepError: as for `result`.
         """
-        await self._engine.wait_until(self.run, (*ENDED, WorkflowStatus.PAUSED))
+        if status is not None and status not in set(WorkflowStatus):
+            raise ConfigurationError(f"there is no status {status!r}: it is one of {', '.join(WorkflowStatus)}")
+        awaited = (WorkflowStatus.PAUSED, WorkflowStatus.BLOCKED) if status is None else (WorkflowStatus(status),)
+        await self._engine.wait_until(self.run, (*ENDED, *awaited))
         return self.run
 
     async def events(self, after: int = 0) -> AsyncIterator[Event]:
@@ -129,7 +146,7 @@ class RunHandle(Generic[R_co]):
         known = len(await log.read_entity(key, until_position=after)) if after else 0
         while True:
             head = log.head
-            ended = self.run.status in ENDED and self._engine.active.get(self.run) is None
+            ended = self.run.status in _QUIET and self._engine.active.get(self.run) is None
             for event in await log.read_entity(key, after_version=known):
                 known = event.version
                 yield event
@@ -140,7 +157,7 @@ class RunHandle(Generic[R_co]):
     async def _news(self, head: int) -> None:
         """Returns when the log has grown beyond a position, or the run has ended."""
         grown = asyncio.ensure_future(self._symphony.log.wait_for(head + 1))
-        end = asyncio.ensure_future(self._engine.wait_until(self.run, ENDED))
+        end = asyncio.ensure_future(self._engine.active.watch(self.run, _QUIET))
         try:
             await asyncio.wait({grown, end}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -158,11 +175,11 @@ class RunHandle(Generic[R_co]):
         """See `WorkflowEngine.resume`."""
         return await self._engine.resume(self.run)
 
-    async def cancel(self, **options: Any) -> Workflow:
+    async def cancel(self, *, grace_s: float = GRACE_S, cleanup: bool = True) -> Workflow:
         """Cancel the run and return it; see `WorkflowEngine.cancel`."""
-        await self._engine.cancel(self.run, **options)
+        await self._engine.cancel(self.run, grace_s=grace_s, cleanup=cleanup)
         return self.run
 
-    async def signal(self, name: str, payload: Any = None) -> None:
+    async def signal(self, name: str, payload: Any = None, *, signal_id: str | None = None) -> None:
         """See `WorkflowEngine.signal`."""
-        await self._engine.signal(self.run, name, payload)
+        await self._engine.signal(self.run, name, payload, signal_id=signal_id)

@@ -1,23 +1,50 @@
-"""Runs that this process cannot go on with, as a value of theirs cannot be made here: its class is not known, or has changed too far.
+"""Runs that this process cannot go on with: what they need is missing here, or what is on record of them contradicts the code.
 
-Nothing is appended about it: the run keeps its status, is not driven and not failed, and goes on once the class is known and the
-Symphony has been resumed again. Whoever asks for such a run by name gets the error that says what to do.
+What is missing (a function, a class, a model client, a saved definition) is nobody's event: the run keeps its status, is neither driven nor
+failed, and goes on in a process that has it. A contradiction is on record: the run is `blocked`, with a digest of the code that it
+contradicts, and is tried again where the code is another. Whoever asks for such a run by name gets the error that says what to do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from symphony_es.core.state.restore import UnrestoredEntity
-from symphony_es.errors import UnknownValueError
+from symphony_es.errors import DefinitionError, NotRegisteredError, RunBlockedError, SymphonyError, UnknownValueError
+from symphony_es.events.identifiers import entity_key
 from symphony_es.events.values import Tagged
+from symphony_es.workflow.definitions.nesting import Paths, walk
+from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
+from symphony_es.workflow.kinds.task import TaskStep
+from symphony_es.workflow.runs.cleanup import CLEANUP, UNDO, main_line
 from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.transitions import UNFINISHED
+from symphony_es.workflow.runs.transitions import TAKEN_UP, WorkflowStatus
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.world import World
+    from symphony_es.core.state.host import Host
+    from symphony_es.workflow.definitions.retry import RetryPolicy
 
-__all__ = ["check_complete", "is_waiting_for_classes", "runs_without_classes"]
+__all__ = ["RunLeft", "check_can_go_on", "digest_here", "is_waiting_for_classes", "left_alone", "unrestored_runs"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLeft:
+    """A run that is left alone.
+
+    Attributes:
+        run_id: which run.
+        name: the name of its definition.
+        reason: why, and what to do.
+        missing: of a run that lacks something, what: `"function 'pay'"`, `"class shop:Order"`, `"workflow 'report'"`; else empty.
+    """
+
+    run_id: str
+    name: str
+    reason: str
+    missing: tuple[str, ...] = ()
 
 
 def is_waiting_for_classes(entity: object) -> bool:
@@ -25,24 +52,149 @@ def is_waiting_for_classes(entity: object) -> bool:
     if not isinstance(entity, UnrestoredEntity) or not entity.missing:
         return False
     status = entity.state.get("status")
-    return isinstance(status, Tagged) and status.data in {each.name for each in UNFINISHED}
+    return isinstance(status, Tagged) and status.data in {each.name for each in TAKEN_UP}
 
 
-def runs_without_classes(world: World) -> list[UnrestoredEntity]:
-    """Return the unfinished runs of a world whose values could not be made."""
-    return [kept for kept in world.all("Workflow") if is_waiting_for_classes(kept)]
+def unrestored_runs(symphony: Host) -> tuple[list[RunLeft], list[RunLeft]]:
+    """Return the unfinished runs whose values could not be made: those that need a class that is not known here, and all others."""
+    missing: list[RunLeft] = []
+    blocked: list[RunLeft] = []
+    for kept in symphony.world.all("Workflow"):
+        if not is_waiting_for_classes(kept):
+            continue
+        left = RunLeft(
+            run_id=kept.reference.entity_id,
+            name=str(kept.state.get("name", "")),
+            reason=kept.reason,
+            missing=_classes(sorted(name for name in kept.missing if symphony.world.types.class_of(name) is None)),
+        )
+        (missing if left.missing else blocked).append(left)
+    return missing, blocked
 
 
-def check_complete(run: Workflow) -> None:
-    """Refuse a run that waits for a child run whose values could not be made, at any depth.
+def check_can_go_on(run: Workflow, symphony: Host) -> None:
+    """Refuse a run that needs what this process has not; its child runs are looked at too, at any depth.
 
     Raises:
-        UnknownValueError: what is missing, and the call that mends it. Nothing has been appended.
+        UnknownValueError: the values of a child run could not be made.
+        NotRegisteredError: a function or the like. In both cases the message says what is missing and the call that mends it, and nothing
+            has been appended.
     """
-    for address, child in run.children.items():
-        if address in run.outputs:
+    for looked_at in _with_children(run):
+        if isinstance(looked_at, UnrestoredEntity):
+            raise UnknownValueError(looked_at.missing)
+        for error in _lacks(looked_at, symphony):
+            raise error
+
+
+def left_alone(run: Workflow, symphony: Host) -> tuple[RunLeft | None, RunLeft | None]:
+    """Return why this process does not go on with a run by itself: what is missing, and what is blocked; None, None where it does."""
+    missing: list[str] = []
+    reasons: list[str] = []
+    for looked_at in _with_children(run):
+        if isinstance(looked_at, UnrestoredEntity):
+            missing.extend(_classes(sorted(looked_at.missing)))
+            reasons.append(looked_at.reason)
+        else:
+            for error in _lacks(looked_at, symphony):
+                missing.append(f"{error.kind} {error.name!r}" if isinstance(error, NotRegisteredError) else "definition")
+                reasons.append(str(error))
+    if missing:
+        named = tuple(dict.fromkeys(missing))
+        return RunLeft(run_id=run.id, name=run.name, reason="; ".join(dict.fromkeys(reasons)), missing=named), None
+    for looked_at in _with_children(run):
+        if isinstance(looked_at, Workflow) and _is_still_blocked(looked_at, symphony):
+            return None, RunLeft(run_id=run.id, name=run.name, reason=str(RunBlockedError(looked_at.id, looked_at.error or {})))
+    return None, None
+
+
+def digest_here(run: Workflow, symphony: Host) -> str:
+    """Return the digest of the code that this process has for a run; the same for all runs of definitions without code."""
+    from symphony_es.workflow.code.digest import code_digest  # it stands above the engine
+
+    code = run.definition.code
+    return code_digest(symphony.flows.get(code)) if code is not None and code in symphony.flows else ""
+
+
+def _is_still_blocked(run: Workflow, symphony: Host) -> bool:
+    return run.status is WorkflowStatus.BLOCKED and (run.error or {}).get("digest") == digest_here(run, symphony)
+
+
+def _with_children(run: Workflow) -> Iterator[Workflow | UnrestoredEntity]:
+    """A run, and the child runs at any depth that it waits for."""
+    waiting: list[Workflow] = [run]
+    while waiting:
+        looked_at = waiting.pop()
+        yield looked_at
+        for address, child in looked_at.children.items():
+            if address in looked_at.outputs:
+                continue
+            if isinstance(child, UnrestoredEntity) and child.missing:
+                yield child
+            elif isinstance(child, Workflow) and child.status in TAKEN_UP:
+                waiting.append(child)
+
+
+def _lacks(run: Workflow, symphony: Host) -> Iterator[SymphonyError]:
+    """What a run needs and this process has not: of a definition, what the steps need that have not completed."""
+    try:
+        definition = run.definition
+    except DefinitionError as error:  # a kind of step that this process does not know
+        yield error
+        return
+    if definition.code is not None and definition.code not in symphony.flows:
+        try:
+            symphony.flows.get(definition.code)
+        except NotRegisteredError as error:
+            yield error
+    try:
+        _check_policy(definition.retry_policy, symphony)
+    except NotRegisteredError as error:
+        yield error
+    cancelling = run.status is WorkflowStatus.CANCELLING
+    begun = Paths(definition.plan).of(main_line(run)) if cancelling and definition.undo_plan else set()
+    undos = [(f"{UNDO}/{path}", step) for path, step in definition.undo_plan.items() if path in begun]
+    for path, step in (*walk(() if cancelling else definition.plan), *undos, *walk(definition.cleanup_plan, f"{CLEANUP}/")):
+        parts = path.split("/")
+        if "/".join(parts[: {CLEANUP: 2, UNDO: len(parts)}.get(parts[0], 1)]) in run.outputs:
             continue
-        if isinstance(child, UnrestoredEntity) and child.missing:
-            raise UnknownValueError(child.missing)
-        if isinstance(child, Workflow):
-            check_complete(child)
+        for check in (partial(step.check, symphony), partial(_check_policy, step.retry, symphony)):
+            try:
+                check()
+            except SymphonyError as error:
+                yield error
+        if isinstance(step, TaskStep):
+            yield from _lacks_model(step, symphony)
+        if isinstance(step, SubWorkflowStep) and step.workflow_id is not None:
+            yield from _lacks_definition(step.workflow_id, symphony)
+
+
+def _check_policy(policy: RetryPolicy | None, symphony: Host) -> None:
+    if policy is not None:
+        policy.check(symphony.functions)
+
+
+def _lacks_model(step: TaskStep, symphony: Host) -> Iterator[SymphonyError]:
+    """The model client that a step or its agent names; a step of a new run that finds none has failed, as it may be made meanwhile."""
+    agent = symphony.world.find(entity_key("Agent", step.agent_id)) if step.agent_id and "{" not in step.agent_id else None
+    name = step.model or getattr(agent, "model", None)
+    if isinstance(name, str) and name not in symphony.models:
+        try:
+            symphony.models.get(name)
+        except NotRegisteredError as error:
+            yield error
+
+
+def _lacks_definition(workflow_id: str, symphony: Host) -> Iterator[SymphonyError]:
+    world = symphony.world
+    if "{" in workflow_id or ":" in workflow_id or workflow_id in symphony.flows:
+        return
+    if world.find(entity_key("WorkflowDefinition", workflow_id)) is None:
+        named = [stored for stored in world.all("WorkflowDefinition") if getattr(stored, "name", None) == workflow_id]
+        if not named:
+            known = sorted(str(getattr(stored, "id", "")) for stored in world.all("WorkflowDefinition"))
+            yield NotRegisteredError("saved definition", workflow_id, known, "symphony.workflows.save_workflow(definition) saves it")
+
+
+def _classes(names: list[str]) -> tuple[str, ...]:
+    return tuple(f"class {name}" for name in names)

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from symphony_es.errors import ConfigurationError, PositionInsideTransactionError, PositionNotFoundError
-from symphony_es.events.event import Event
+from symphony_es.workflow.engine.timeline import read_timeline
 from symphony_es.workflow.runs.run import Workflow
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
-__all__ = ["FORK_EVENT", "RETRY_EVENT", "Past", "address_of", "past_at", "past_before_step"]
+__all__ = ["Past", "address_of", "aside", "past_at", "past_before_step"]
 
-FORK_EVENT = "WorkflowForked"
-RETRY_EVENT = "WorkflowRetryRequested"
-STARTS = ("WorkflowStepStarted", "WorkflowStepRetried")
+T = TypeVar("T")
+AT_ONCE = 500
+"""What is done for so many steps holds the event loop for some milliseconds; for more, it is done in a thread."""
+
+
+async def aside(work: Callable[[], T], steps: int) -> T:
+    """Do something that costs what so many steps cost, without holding the event loop for long; a cancellation takes effect afterwards."""
+    if steps <= AT_ONCE:
+        return work()
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        task.result()
+        raise
 
 
 class Past:
@@ -23,14 +38,16 @@ class Past:
 
     Attributes:
         position: right after which event.
-        state: its state then, as live values of the present world.
+        state: its state then, as the log has it; `World.revived` makes live values of any part of it.
         begun_since: addresses of steps that began first after it, in order.
+        begun_beside: those of them that began before the step at which this ends had come to an end.
     """
 
-    def __init__(self, position: int, state: dict[str, Any], begun_since: list[str]) -> None:
+    def __init__(self, position: int, state: dict[str, Any], begun_since: Sequence[str] = (), begun_beside: Iterable[str] = ()) -> None:
         self.position = position
         self.state = state
         self.begun_since = begun_since
+        self.begun_beside = frozenset(begun_beside)
 
 
 def address_of(run: Workflow, step: str) -> str:
@@ -39,7 +56,7 @@ def address_of(run: Workflow, step: str) -> str:
 
 
 async def past_before_step(symphony: Host, run: Workflow, step: str) -> Past:
-    """A run as it was before a step began; before its first attempt, or the first one since it was taken back last.
+    """A run as it was before a step began: before the first attempt that holds now, whatever was taken back before.
 
     Args:
         symphony: the Symphony that the run belongs to.
@@ -52,32 +69,14 @@ async def past_before_step(symphony: Host, run: Workflow, step: str) -> Past:
     """
     address = address_of(run, step)
     await symphony.world.flush(run)
-    first: Event | None = None
-    begun: list[str] = []
-    for event in await _history(symphony, f"Workflow:{run.id}", None):
-        if event.name == RETRY_EVENT:
-            dropped = set(event.data["dropped"])
-            begun = [other for other in begun if other not in dropped]
-            first = None if address in dropped else first
-        elif event.name in STARTS and event.metadata.step is not None:
-            if event.metadata.step == address and first is None:
-                first, begun = event, []
-            if event.metadata.step not in begun:
-                begun.append(event.metadata.step)
-    if first is None:
+    timeline = await read_timeline(symphony, run)
+    if address not in timeline.begun:
         known = ", ".join(list(run.attempts)[:50]) or "none"
         raise ConfigurationError(f"run {run.id} has not begun a step {step!r} (begun: {known})")
-    position = first.position - 1
-    return Past(position, await _state(symphony, first.entity_key, position), begun)
-
-
-async def _history(symphony: Host, key: str, until: int | None) -> list[Event]:
-    """The events of a run; those of a fork begin with what it shares with the run that it was forked from."""
-    events = await symphony.log.read_entity(key)
-    if events and events[0].name == FORK_EVENT:
-        events = [*await _history(symphony, f"Workflow:{events[0].data['run_id']}", events[0].data["position"]), *events]
-    # A fork of a fork can begin before the fork that it was made of: what that one shares counts too.
-    return [event for event in events if until is None or event.position <= until]
+    position = timeline.begun[address] - 1
+    since, end = timeline.since(address), timeline.ended_at(address)
+    beside = [other for other in since if other != address and (end is None or timeline.begun[other] < end)]
+    return Past(position, await _state(symphony, timeline.key_at(position + 1), position), since, beside)
 
 
 async def past_at(symphony: Host, run: Workflow, position: int) -> Past:
@@ -92,12 +91,11 @@ async def past_at(symphony: Host, run: Workflow, position: int) -> Past:
     first, last = await symphony.log.transaction_bounds(position)
     if position != last:
         raise PositionInsideTransactionError(position, first, last)
-    return Past(position, state, [])
+    return Past(position, state)
 
 
 async def _state(symphony: Host, key: str, position: int) -> dict[str, Any]:
     state = await symphony.state_history.entity_at(key, position)
     if state is None or state.data is None:
         raise PositionNotFoundError(f"{key} did not exist at position {position}")
-    made: dict[str, Any] = symphony.world.revived(state.data)
-    return made
+    return state.data

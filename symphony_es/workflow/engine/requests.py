@@ -8,22 +8,26 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.transactions import current_scope
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, DefinitionChangedError, RunsInProgressError
 from symphony_es.events.values import copy_plain
+from symphony_es.threads import ThreadPool, current_pool
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.engine.active import INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
-from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
-from symphony_es.workflow.engine.children import GRACE_S, ChildRuns
-from symphony_es.workflow.engine.clock import Clock, SystemClock
-from symphony_es.workflow.engine.control import StopRequest
-from symphony_es.workflow.engine.creation import DefinitionLike, as_definition
+from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, policy_of
+from symphony_es.workflow.engine.children import GRACE_S, PAUSED, ChildRuns
+from symphony_es.workflow.engine.clock import Clock, SteadyClock, SystemClock
+from symphony_es.workflow.engine.control import Request
+from symphony_es.workflow.engine.creation import DefinitionLike, as_definition, check_error_classes
 from symphony_es.workflow.engine.drive import Drive, runs_around
 from symphony_es.workflow.engine.forking import fork_run
 from symphony_es.workflow.engine.handle import RunHandle
-from symphony_es.workflow.engine.hooks import HookChain
-from symphony_es.workflow.engine.missing import check_complete
+from symphony_es.workflow.engine.hooks import HookChain, name_of
+from symphony_es.workflow.engine.missing import check_can_go_on
 from symphony_es.workflow.engine.retrying import take_back
+from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
+from symphony_es.workflow.runs.cleanup import is_of_cleanup
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RunRequests"]
 
+_log = get_logger(__name__)
+
 
 class RunRequests:
     """Pausing, cancelling, signalling, retrying and forking runs, and waiting for them.
@@ -39,21 +45,38 @@ class RunRequests:
     Attributes:
         auto_checkpoint: the policy of calls with `auto_checkpoint=True`; assign another to tune all of them.
         hooks: called for every run, after the checkpointer, in this order.
-        clock: what timers, deadlines and delays go by.
+        threads: where plain functions of steps run; `threads.hung` names those that do not return.
         active: the runs that execute in this process.
         children: the child runs of steps.
     """
 
     def __init__(
-        self, symphony: Host, *, auto_checkpoint: AutoCheckpoint | None = None, hooks: Iterable[Any] = (), clock: Clock | None = None
+        self,
+        symphony: Host,
+        *,
+        auto_checkpoint: AutoCheckpoint | None = None,
+        hooks: Iterable[Any] = (),
+        clock: Clock | None = None,
+        threads: ThreadPool | None = None,
     ) -> None:
         self.auto_checkpoint = auto_checkpoint or AutoCheckpoint()
         self.hooks: list[Any] = list(hooks)
-        self.clock: Clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
+        self.threads = threads or ThreadPool()
         self.active = ActiveRuns()
         self.children = ChildRuns(self, symphony)
         self._symphony = symphony
         self._turns = Turns()
+        self._hooks_behind: set[asyncio.Task[Any]] = set()
+
+    @property
+    def clock(self) -> Clock:
+        """What timers, deadlines and delays go by; one that is assigned goes on from where it was when it is set back."""
+        return self._clock
+
+    @clock.setter
+    def clock(self, clock: Clock) -> None:
+        self._clock = clock if isinstance(clock, SystemClock | SteadyClock) else SteadyClock(clock)
 
     def handle(self, run: Workflow) -> RunHandle:
         """A handle of a run: its status, its end, its events, and the requests to it."""
@@ -62,7 +85,7 @@ class RunRequests:
     async def resume(
         self,
         run: Workflow,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         definition: DefinitionLike | None = None,
         force: bool = False,
@@ -71,11 +94,12 @@ class RunRequests:
     ) -> Workflow:
         """Goes on with a run that was interrupted, is paused or pending, or has failed, and waits as `execute_workflow` does.
 
-        Completed steps are skipped, their outputs are there; the step that was under way, or failed, runs again.
+        Completed steps are skipped, their outputs are there; the step that was under way, or failed, runs again. Where the run has been
+        asked to pause and its steps under way have not ended yet, the request is taken back: they come to their end once.
 
         Args:
             run: the run.
-            auto_checkpoint: True, False, or a policy for this run.
+            auto_checkpoint: True, False, or a policy for this run; what the run began with when left out.
             definition: goes on with this definition in place of its own; its steps are mapped to the old ones by their ids. See
                 docs/living-with-code-changes.md.
             force: take that definition also where the run's history contradicts it.
@@ -84,35 +108,85 @@ class RunRequests:
 
         Raises:
             IllegalTransitionError: the run has completed or was cancelled, or executes already. Nothing has been appended.
+            NotRegisteredError: it needs a function, a model client or a definition that is missing here. Nothing has been appended.
             UnknownValueError: it waits for a child run that needs a class which is not known here. Nothing has been appended.
             DefinitionChangedError: the run's history contradicts the new definition; the message reports how. Nothing has been
                 appended.
             RunInterruptedError, EntityOutOfStepError: as for `execute_workflow`.
         """
         run.check("resume")
-        check_complete(run)
+        active = self.active.get(run)
+        plain = definition is None and not hooks and deadline_s is None and auto_checkpoint is None
+        if await self.pause_taken_back(run, plain=plain):
+            return run if active is None or self.active.is_part_of(run) else await self.active.join(active)
         if definition is not None:
             await self._change_definition(run, as_definition(definition), force=force)
-        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s)))
+        check_can_go_on(run, self._symphony)
+        return await self.active.join(
+            self.launch(run, self.chain(auto_checkpoint, hooks, run), lambda: self._set_deadline(run, deadline_s))
+        )
 
     async def pause(self, run: Workflow) -> None:
-        """Pauses a run: steps under way come to their end, no other begins. Durable, and the run has stopped, when this returns.
+        """Pauses a run: steps under way come to their end, no other begins. The request is durable when this returns.
 
-        Its child runs are paused at once, too. Called from inside one of the run's steps, it returns at once, and the run stops after
-        the step. It is no part of a transaction around the call.
+        The run stops when its steps under way have ended, which `handle.wait("paused")` waits for; until then `resume` takes the request
+        back. Its child runs are paused at once, too. It is no part of a transaction around the call.
 
         Raises:
             IllegalTransitionError: the run is not running. Nothing has been appended.
         """
-        run.check("pause")
-        await self._record(run, "WorkflowPaused", lambda: run.move("pause", self.clock.now()), lambda: run.check("pause"), ask="pause")
-        if run.id in runs_around.get():
-            return  # its end is not for a part of it to wait for; it pauses its child runs then
-        active = self.active.get(run)
-        stopped = [asyncio.wait({active.task})] if active is not None else []
-        await asyncio.gather(self.children.pause_all(run), *stopped)
+        await self._pause(run, None)
 
-    async def cancel(self, run: Workflow, *, grace_s: float = GRACE_S) -> None:
+    async def pause_with_parent(self, run: Workflow) -> None:
+        """Pause a child run because its parent is paused; it goes on with its parent. See `pause`."""
+        await self._pause(run, PAUSED)
+
+    async def _pause(self, run: Workflow, with_parent: str | None) -> None:
+        await pause_run(self, self._symphony, run, with_parent)
+        await self.children.pause_all(run)
+
+    async def pause_taken_back(self, run: Workflow, *, plain: bool) -> bool:
+        """Goes on with a run that has been asked to pause and has not stopped yet.
+
+        Args:
+            run: the run.
+            plain: whether it is to go on as it is; what a call changes is for the run that has stopped, so that is waited for.
+
+        Returns:
+            Whether it goes on; False where it has stopped.
+
+        Raises:
+            IllegalTransitionError: it cannot go on any more.
+        """
+        active = self.active.get(run)
+        if active is None or run.status is not WorkflowStatus.PAUSED:
+            return False
+        if plain and await self.go_on(run, active):
+            return True
+        await self._stopped(run)
+        run.check("resume")
+        return False
+
+    async def _stopped(self, run: Workflow) -> None:
+        """Waits until a run that has been asked to pause has stopped; not from inside of it."""
+        active = self.active.get(run)
+        if active is not None and run.status is WorkflowStatus.PAUSED and not self.active.is_part_of(run):
+            await self.active.ended(active)
+
+    async def go_on(self, run: Workflow, active: ActiveRun) -> bool:
+        """Takes a request to pause back; False where the run has stopped meanwhile, or something else was asked of it.
+
+        Args:
+            run: the run.
+            active: its execution, which has been asked to pause.
+        """
+
+        def still() -> bool:
+            return run.status is WorkflowStatus.PAUSED and not active.task.done()
+
+        return await self.record(run, "WorkflowResumed", lambda: run.move("resume", self.clock.now()), still, ask="go_on")
+
+    async def cancel(self, run: Workflow, *, grace_s: float = GRACE_S, cleanup: bool = True) -> None:
         """Cancels a run and its child runs, then runs its clean-up steps. It is cancelled when this returns.
 
         Called from inside one of the run's steps, it returns at once, and the run is cancelled after the step. It is no part of a
@@ -122,64 +196,99 @@ class RunRequests:
             run: pending, running, paused or failed; for one that is being cancelled already, its end is awaited.
             grace_s: how long the steps under way may take to end by themselves (`context.stop_requested` tells them); then they
                 are cancelled; those of its child runs as well. The engine's own waits end at once.
+            cleanup: False leaves out the clean-up, of child runs as well: steps of it that are under way are stopped as all others are,
+                and the rest does not begin. That ends a clean-up that hangs. The run's `error` says what was left out, and `resume`
+                goes on with it.
 
         Raises:
             IllegalTransitionError: the run has completed or was cancelled. Nothing has been appended.
             RunsInProgressError: a step did not stop within 30 s after it was cancelled.
             RunInterruptedError, EntityOutOfStepError: the run was interrupted meanwhile, or the log could not append.
         """
-        if run.status is not WorkflowStatus.CANCELLING:
-            run.check("cancel")
-            await self._record(
-                run, "WorkflowCancelRequested", lambda: run.move("cancel", self.clock.now()), lambda: run.check("cancel"), ask="cancel"
-            )
-        while run.status is WorkflowStatus.CANCELLING:
+        await self._cancel(run, grace_s, cleanup=cleanup)
+
+    async def cancel_with_parent(self, run: Workflow, *, grace_s: float = GRACE_S, cleanup: bool = True) -> None:
+        """Cancel a child run because its parent ends or is taken back. See `cancel`."""
+        await self._cancel(run, grace_s, cleanup=cleanup, with_parent=True)
+
+    async def _cancel(self, run: Workflow, grace_s: float, *, cleanup: bool, with_parent: bool = False) -> None:
+        await request_cancel(self, run, cleanup=cleanup, with_parent=with_parent)
+        while run.status is WorkflowStatus.CANCELLING or self.active.get(run) is not None:
             active = self.active.get(run)
             if active is None:  # nothing drives it, or what did had looked at its status for the last time
-                await self.active.join(self.launch(run, self.chain(True, ())))
+                await self.active.join(self.launch(run, self.chain(None, (), run)))
                 return
             if run.id in runs_around.get():
                 return
-            await asyncio.gather(self.children.cancel_early(run, grace_s), self._stop_steps(active, grace_s))
+            await asyncio.gather(
+                self.children.cancel_early(run, grace_s, cleanup=cleanup), self._stop_steps(active, grace_s, cleanup=not cleanup)
+            )
             await self.active.ended(active)
+            if run.status is not WorkflowStatus.CANCELLING:
+                return
+
+    async def undo(self, run: Workflow) -> None:
+        """Undo a run that has completed, because the run that started it is cleaned up: it is cancelled then.
+
+        Raises:
+            IllegalTransitionError: it has not completed. Nothing has been appended.
+            RunInterruptedError, EntityOutOfStepError: as for `cancel`.
+        """
+
+        def begin() -> None:
+            run.move("clean_up", self.clock.now())
+            run.cleanup = {"ends": WorkflowStatus.CANCELLED.value}
+
+        await self.record(run, "WorkflowCleanupBegun", begin, lambda: run.check("clean_up"))
+        await self.cancel(run)
 
     @staticmethod
-    async def _stop_steps(active: ActiveRun, grace_s: float) -> None:
-        if not await active.drive.wait_for_steps(grace_s):
-            active.drive.force()
-            if not await active.drive.wait_for_steps(INTERRUPTION_TIMEOUT_S):
-                raise RunsInProgressError([active.run.id])
+    async def _stop_steps(active: ActiveRun, grace_s: float, *, cleanup: bool) -> None:
+        if not await active.drive.stop_steps(grace_s, INTERRUPTION_TIMEOUT_S, cleanup=cleanup):
+            raise RunsInProgressError([active.run.id])
 
-    async def signal(self, run: Workflow, name: str, payload: Any = None) -> None:
+    async def signal(self, run: Workflow, name: str, payload: Any = None, *, signal_id: str | None = None) -> None:
         """Sends a signal; it is durable when this returns, and is kept until a step takes it, also before any step waits.
 
         Args:
             run: one that has not completed and was not cancelled.
             name: which signal.
             payload: plain data.
+            signal_id: chosen by the sender, who repeats it where an answer was lost: a signal whose id the run has had changes nothing,
+                also after the run has ended. Ids are remembered with the run.
 
         Raises:
             IllegalTransitionError: the run takes no signals any more. Nothing has been appended.
             UnstorableValueError: the payload is no plain data. Nothing has been appended.
         """
-        if not name or not isinstance(name, str):
-            raise ConfigurationError(f"a signal's name is a text that is not empty, not {name!r}")
-        run.check("signal")
+        for what, text in (("name", name), ("id", signal_id)):
+            if not (isinstance(text, str) and text) and not (what == "id" and text is None):
+                raise ConfigurationError(f"a signal's {what} is a text that is not empty, not {text!r}")
         kept = copy_plain(payload) if isinstance(payload, (list, dict, set)) else payload
+
+        def is_new() -> bool:
+            if signal_id is not None and signal_id in run.signal_ids:
+                return False
+            run.check("signal")
+            return True
 
         def receive() -> None:
             if name in run.signals:
                 run.signals[name].append(kept)
             else:
                 run.signals[name] = [kept]
+            if signal_id is not None:
+                run.signal_ids[signal_id] = name
 
-        await self._record(run, "WorkflowSignalReceived", receive, lambda: run.check("signal"), data={"name": name})
+        said = {"name": name} if signal_id is None else {"name": name, "id": signal_id}
+        if not is_new() or not await self.record(run, "WorkflowSignalReceived", receive, is_new, data=said):
+            await self._symphony.world.flush(run)  # the first one may have been sent a moment ago
 
     async def retry_from(
         self,
         run: Workflow,
         step: str,
-        auto_checkpoint: bool | AutoCheckpoint = True,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         deadline_s: float | None = None,
@@ -190,28 +299,43 @@ class RunRequests:
         branches of a parallel or map, keep theirs. A signal that a dropped step took is not sent again: it waits anew. Waits for
         the run's end as `execute_workflow` does.
 
+        At the address of a clean-up step (`cleanup/…`, `undo/…`) the clean-up goes on, and never the main line: that step is done again,
+        and what has not completed is tried again; other clean-up steps that have completed are not repeated.
+
         Args:
             run: failed, paused, completed, cancelled or interrupted.
             step: address of a step that has begun, or the name or id of one of the definition's first level.
-            auto_checkpoint: True, False, or a policy for this run.
+            auto_checkpoint: True, False, or a policy for this run; what the run began with when left out.
             hooks: called after the engine's own.
             deadline_s: a new deadline, in seconds from now.
 
         Raises:
             IllegalTransitionError: the run executes, or has not begun. Nothing has been appended.
             ConfigurationError: the run has not begun such a step. Nothing has been appended.
+            NotRegisteredError, UnknownValueError: as for `resume`.
         """
-
-        def check() -> None:
-            run.check("retry")
-            self.active.refuse(run)
-
-        check()
-        await take_back(self._symphony, run, step, self.clock.now(), check)
-        going = self.active.get(run)  # another call may have taken it up by now
+        if is_of_cleanup(run, step):
+            return await self._retry_cleanup(run, step, auto_checkpoint, hooks)
+        run.check("retry")
+        await self._stopped(run)
+        run.check("retry")
+        check_can_go_on(run, self._symphony)
+        with self.active.hold(run):
+            await take_back(self._symphony, run, step, self.clock.now(), self.children)
         return await self.active.join(
-            going or self.launch(run, self.chain(auto_checkpoint, hooks), lambda: self._set_deadline(run, deadline_s))
+            self.launch(run, self.chain(auto_checkpoint, hooks, run), lambda: self._set_deadline(run, deadline_s))
         )
+
+    async def _retry_cleanup(
+        self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any]
+    ) -> Workflow:
+        from symphony_es.workflow.engine.reopening import retry_cleanup  # few clean-ups are tried again
+
+        if run.status is not WorkflowStatus.CANCELLING:
+            run.check("retry")
+        with self.active.hold(run):
+            await retry_cleanup(self._symphony, run, step, self.clock.now())
+        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks, run)))
 
     async def fork(
         self,
@@ -239,6 +363,11 @@ class RunRequests:
             PositionNotFoundError: the run did not exist at the position.
             PositionInsideTransactionError: the position is in the middle of a transaction. In all cases nothing has been appended.
         """
+        if isinstance(at, str) and is_of_cleanup(run, at):
+            raise ConfigurationError(
+                f"{at} is a clean-up step, and a fork begins in the main line: fork at a step of that, or go on with the clean-up of "
+                f"this run by retry_from(run, {at!r})"
+            )
         return await fork_run(self._symphony, run, at, changes or {}, run_id, metadata or {}, self.clock.now())
 
     async def interrupt(self, run_ids: Iterable[str] | None = None) -> list[str]:
@@ -256,6 +385,10 @@ class RunRequests:
             RunsInProgressError: called from inside one of the runs, which cannot wait for its own end, or a step did not stop
                 within 30 s after it was cancelled; its ids are named.
         """
+        if run_ids is None and self._hooks_behind:
+            for task in self._hooks_behind:
+                task.cancel()
+            await asyncio.wait(self._hooks_behind)
         return await self.active.interrupt(run_ids)
 
     async def wait_until(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:
@@ -272,23 +405,39 @@ class RunRequests:
     def launch(self, run: Workflow, hooks: HookChain, prepare: Callable[[], None] = lambda: None, *, awaited: bool = True) -> ActiveRun:
         """Begins to drive a run; see `ActiveRuns.launch`."""
         drive = Drive(self._symphony, run, hooks, self._turns, self.clock, self.children)
-        return self.active.launch(drive, hooks, prepare, awaited=awaited)
+        token = current_pool.set(self.threads)  # the run's task takes it along
+        try:
+            return self.active.launch(drive, hooks, prepare, awaited=awaited)
+        finally:
+            current_pool.reset(token)
 
-    def chain(self, auto_checkpoint: bool | AutoCheckpoint, hooks: Sequence[Any]) -> HookChain:
-        """The hooks of a run: the checkpointer, the engine's own, then those of the call."""
+    def chain(self, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any], run: Workflow | None = None) -> HookChain:
+        """The hooks of a run: the checkpointer, the engine's own, then those of the call.
+
+        Args:
+            auto_checkpoint: None for what the run began with.
+            hooks: those of the call.
+            run: one that goes on; a hook that must not miss anything, and was given to the call that began it, is asked for.
+        """
+        if auto_checkpoint is None:
+            auto_checkpoint = True if run is None else policy_of(run.options.get("auto_checkpoint", True))
         if auto_checkpoint is True:
             auto_checkpoint = self.auto_checkpoint
         elif auto_checkpoint is not False and not isinstance(auto_checkpoint, AutoCheckpoint):
             raise ConfigurationError(f"auto_checkpoint is True, False or an AutoCheckpoint, not {auto_checkpoint!r}")
         policy = [auto_checkpoint] if isinstance(auto_checkpoint, AutoCheckpoint) else []
-        return HookChain([*policy, *self.hooks, *hooks])
+        called = [*policy, *self.hooks, *hooks]
+        missing = sorted({*(run.options.get("hooks", ()) if run is not None else ())} - {name_of(hook) for hook in called})
+        if run is not None and missing:
+            _log.warning("run_goes_on_without_hooks", run_id=run.id, hooks=missing)
+        return HookChain(called, self._hooks_behind)
 
     def _set_deadline(self, run: Workflow, deadline_s: float | None) -> None:
         if deadline_s is not None:
             with self._symphony.world.recording("WorkflowDeadlineSet"):
                 run.deadline = self.clock.now() + timedelta(seconds=deadline_s)
 
-    async def _record(
+    async def record(
         self,
         run: Workflow,
         event_name: str,
@@ -296,28 +445,32 @@ class RunRequests:
         check: Callable[[], Any],
         *,
         data: Any = None,
-        ask: StopRequest | None = None,
-    ) -> None:
+        ask: Request | None = None,
+    ) -> bool:
         """Makes a change of a run an event of its own, waits until it is durable, and tells whoever waits for news of the run.
 
         Args:
             run: the run.
             event_name: what happened.
             change: makes the change.
-            check: raises where it may not be made any more, after this call had to wait.
+            check: raises where it may not be made any more, after this call had to wait; False where it need not be made.
             data: what the event says beyond its effect.
             ask: the request to the run where it executes; made with the change, so that no step begins in between. It cannot be
                 taken back, so the change is no part of a transaction around the call.
+
+        Returns:
+            Whether it was made.
         """
         world = self._symphony.world
         if ask is not None and current_scope.get() is not None:
             token = current_scope.set(None)
             try:
-                return await self._record(run, event_name, change, check, data=data, ask=ask)
+                return await self.record(run, event_name, change, check, data=data, ask=ask)
             finally:
                 current_scope.reset(token)
         await world.claim(run)
-        check()
+        if check() is False:
+            return False
         with world.recording(event_name, data, entity=run):
             change()
         active = self.active.get(run)
@@ -326,12 +479,14 @@ class RunRequests:
         await world.flush(run)
         if active is not None:
             active.drive.control.tell_news()
+        return True
 
     async def _change_definition(self, run: Workflow, definition: WorkflowDefinition, *, force: bool) -> None:
         from symphony_es.workflow.definitions.comparison import compare_definitions  # late: few runs go on with another definition
 
         self.active.refuse(run)
         definition.check(self._symphony)
+        check_error_classes(definition)
         found = compare_definitions(run.definition, definition, begun=set(run.attempts), completed=set(run.outputs))
         if not found.compatible and not force:
             raise DefinitionChangedError(run.id, found)
@@ -341,4 +496,4 @@ class RunRequests:
             run.name = definition.name
             run._definition = definition
 
-        await self._record(run, "WorkflowDefinitionChanged", change, lambda: self.active.refuse(run), data=found.to_dict())
+        await self.record(run, "WorkflowDefinitionChanged", change, lambda: self.active.refuse(run), data=found.to_dict())

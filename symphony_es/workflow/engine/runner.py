@@ -13,64 +13,62 @@ Nothing here costs more because the run has done much already.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import attribute, current_attribution
-from symphony_es.errors import EntityOutOfStepError, HookFailedError, RunCancelledError, RunFailedError, StepTimeoutError
+from symphony_es.errors import (
+    EntityBusyError,
+    EntityOutOfStepError,
+    HookFailedError,
+    NotRegisteredError,
+    RunBlockedError,
+    RunCancelledError,
+    RunFailedError,
+    StepTimeoutError,
+    UnknownValueError,
+)
 from symphony_es.events.identifiers import entity_key
+from symphony_es.threads import TimeLimit, current_limit, current_step
+from symphony_es.workflow.definitions.error_rules import related_errors
+from symphony_es.workflow.engine.bodies import Lacking, StepFailure, is_failure, run_body
 from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
-from symphony_es.workflow.engine.hooks import HookChain, RunMoment, Stage
-from symphony_es.workflow.runs.context import RunContext
+from symphony_es.workflow.engine.generations import Generations
+from symphony_es.workflow.engine.retries import next_attempt_at
+from symphony_es.workflow.runs.cleanup import UNDO
+from symphony_es.workflow.runs.context import RunContext, UndoneStep
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.core.state.records import EntityRecord
     from symphony_es.core.state.transactions import Handed
     from symphony_es.workflow.definitions.definition import WorkflowDefinition
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.children import ChildRuns
     from symphony_es.workflow.engine.clock import Clock
     from symphony_es.workflow.engine.control import RunControl
+    from symphony_es.workflow.engine.hooks import RunMoment
+    from symphony_es.workflow.engine.telling import Telling
     from symphony_es.workflow.engine.turns import Turns
 
 __all__ = ["Runner", "StepFailure"]
 
 
-class StepFailure(Exception):  # noqa: N818  carries a step's failure through the steps around it
-    """A step has failed, and that is on record.
-
-    Attributes:
-        description: the error as the run's state holds it.
-        error: the error itself.
-    """
-
-    def __init__(self, description: dict[str, Any], error: BaseException) -> None:
-        super().__init__(f"step {description['step']}: {description['type']}: {description['message']}")
-        self.description = description
-        self.error = error
-
-
 class _Started:
-    """A step whose start has been submitted: the number of the attempt, and the id of the event."""
+    """A step whose start has been submitted: the number of the attempt, the id of the event, and the moments of its start and end."""
 
-    __slots__ = ("attempt", "event_id")
+    __slots__ = ("attempt", "completed", "event_id", "moment")
 
-    def __init__(self, attempt: int, event_id: bytes | None) -> None:
+    def __init__(self, attempt: int, event_id: bytes | None, moment: RunMoment | None = None) -> None:
         self.attempt = attempt
         self.event_id = event_id
-
-
-def _heed_cancellation() -> None:
-    """Raises the cancellation that a step has caught and not passed on: no other step begins after a timeout or an interruption."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+        self.moment = moment
+        self.completed: RunMoment | None = None
 
 
 class Runner:
@@ -79,26 +77,35 @@ class Runner:
     Args:
         symphony: the Symphony that the run belongs to.
         run: the run.
-        hooks: called in order.
+        telling: tells the hooks.
         control: what is asked of the run meanwhile.
         turns: shared by all runs of the engine.
         clock: the engine's.
         children: runs child runs.
+        generations: of the run's addresses.
     """
 
     def __init__(
-        self, symphony: Host, run: Workflow, hooks: HookChain, control: RunControl, turns: Turns, clock: Clock, children: ChildRuns
+        self,
+        symphony: Host,
+        run: Workflow,
+        telling: Telling,
+        control: RunControl,
+        turns: Turns,
+        clock: Clock,
+        children: ChildRuns,
+        generations: Generations,
     ) -> None:
         self.symphony = symphony
         self.run = run
         self.clock = clock
         self.control = control
-        self._hooks = hooks
+        self.generations = generations
+        self.telling = telling
         self._turns = turns
         self._children = children
         self._world = symphony.world
         self._key = entity_key("Workflow", run.id)
-        self._completed = run.completed_steps
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -121,32 +128,44 @@ class Runner:
             RunStopped: the run was asked to stop before the step, or while it waited.
             asyncio.CancelledError: the task was cancelled, also where the step before has swallowed that.
         """
+        task = asyncio.current_task()
         while not self.run.is_completed(address):
             self.control.check()
-            _heed_cancellation()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError  # a step has caught it and not passed it on: after it no other step begins
             retry_at = self.run.failures.get(address, {}).get("retry_at")
             if retry_at is not None:
                 await self.sleep_until(retry_at)
+            if not step.reentrant:
+                self._look_up(step)
             started = await self._start(step, address, on_first_start)
             # A composite has no body of its own: its start is durable with that of its first child.
-            if started.event_id is not None and (not step.reentrant or self._wants("step_started", address)):
-                await self.reach("step_started", address)
+            if started.event_id is not None and (not step.reentrant or self.telling.wants(started.moment)):
+                await self.tell(started.moment)
             await self._turns.take()
             try:
                 await self._attempt(step, address, frame, started)
-            except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
+            except BaseException as error:  # a step is the application's code: whatever it raises is put on record
+                if not is_failure(error, task):
                     raise
-                # Nobody has cancelled this task: the step's own code raised it, which is a failure like any other.
                 await self._fail(step, address, started, error)
                 continue
-            except Exception as error:  # noqa: BLE001  a step is the application's code: whatever it raises is put on record
-                await self._fail(step, address, started, error)
-                continue
-            self._completed += 1
-            if self._wants("step_completed", address):
-                await self.reach("step_completed", address)
+            if self.telling.wants(started.completed):
+                await self.tell(started.completed)
+
+    def _look_up(self, step: Step) -> None:
+        """Does nothing where this process has what a step needs; its start is not put on record where it has not."""
+        try:
+            step.check(self.symphony)
+        except NotRegisteredError as error:
+            raise Lacking(error) from error
+        except BaseException as error:  # of a kind that the application has added: its body will say what is wrong
+            if not is_failure(error, asyncio.current_task()):
+                raise
+
+    async def take_turn(self) -> None:
+        """Lets others have the event loop where they have waited for long enough."""
+        await self._turns.take()
 
     async def _start(self, step: Step, address: str, on_first_start: Callable[[], None] | None) -> _Started:
         run = self.run
@@ -161,26 +180,22 @@ class Runner:
             run.begin_step(address)
             if on_first_start is not None and not attempts:
                 on_first_start()
-        return _Started(attempts + 1, recording.event_ids.get(self._key))
+            self.telling.forget_told()
+            moment = self.telling.note("step_started", address)
+        return _Started(attempts + 1, recording.event_ids.get(self._key), moment)
 
     async def _attempt(self, step: Step, address: str, frame: Frame, started: _Started) -> None:
         """Runs a step's body and records its completion; whatever it raises has left no completion."""
         run, world = self.run, self._world
-        key = idempotency_key(run.id, address, world.generation(run))
-        context = RunContext(self.symphony, frame, address, started.attempt, key, lambda: self.control.ending)
-        execution = StepExecution(
-            symphony=self.symphony, run=run, address=address, attempt=started.attempt, context=context, frame=frame, runner=self
-        )
         # What nested steps record is of their own attempts.
         attempt = None if step.reentrant else started.attempt
+        current_step.set(f"{run.id}:{address}")
         token = attribute(step=address, attempt=attempt, cause=started.event_id)
         try:
             if step.atomic:
-                async with world.transaction(None):
-                    output = await self._body(step, execution)
-                    await world.claim(run)
-                    self._complete(step, execution, output)
+                await self._attempt_at_once(step, address, frame, started)
                 return
+            execution = self._execution(address, frame, started)
             with world.foreign.attempt() as handed:
                 output = await self._body(step, execution)
                 if not world.log.has_room():
@@ -189,30 +204,83 @@ class Runner:
         finally:
             current_attribution.reset(token)
         await world.claim(run)
-        self._complete(step, execution, output)
+        started.completed = self._complete(step, execution, output)
+
+    def _execution(self, address: str, frame: Frame, started: _Started) -> StepExecution:
+        key = idempotency_key(self.run.id, address, self.generations.of(address))
+        context = RunContext(self.symphony, frame, address, started.attempt, key, lambda: self.control.ending)
+        if address.startswith(f"{UNDO}/"):
+            context.undoes = self._undone(address[len(UNDO) + 1 :])
+        return StepExecution(
+            symphony=self.symphony, run=self.run, address=address, attempt=started.attempt, context=context, frame=frame, runner=self
+        )
+
+    async def _attempt_at_once(self, step: Step, address: str, frame: Frame, started: _Started) -> None:
+        """Runs an atomic step's body and records its completion in one transaction.
+
+        An assignment cannot wait. So where the body meets an entity that another block holds, all that it did is taken back; its turn with
+        that entity is waited for, and it runs again: the same attempt with the same key. Keys are claimed in one order by all, so that
+        no two wait for each other.
+        """
+        claims: list[str] = []
+        while True:
+            execution = self._execution(address, frame, started)
+            try:
+                async with self._world.transaction(None, claim=claims):
+                    output = await self._body(step, execution)
+                    await self._world.claim(self.run)
+                    started.completed = self._complete(step, execution, output)
+                return
+            except BaseException as error:
+                busy = [found.entity for found in related_errors(error) if isinstance(found, EntityBusyError)]
+                if not is_failure(error, asyncio.current_task()) or not busy or not self._can_wait_for(busy, claims):
+                    raise
+                claims = sorted({*claims, *busy})
+
+    def _can_wait_for(self, busy: list[str], claimed: list[str]) -> bool:
+        """Whether entities are held by blocks of others, which end; a run's own entity and a world that closes are not waited for."""
+        records = [self._world.records.get(key) for key in busy]
+        return self._world.sealed is None and all(
+            record is not None and record.key != self._key and record.key not in claimed for record in records
+        )
+
+    def _undone(self, address: str) -> UndoneStep:
+        run = self.run
+        return UndoneStep(
+            address=address,
+            status=run.step_status(address),
+            output=thaw(run.outputs.get(address)),
+            idempotency_key=idempotency_key(run.id, address, self.generations.of(address)),
+        )
 
     async def _body(self, step: Step, execution: StepExecution) -> Any:
         timeout_s = step.timeout_s
         if timeout_s is None and not step.reentrant:
             timeout_s = self.run.definition.timeout_s
         if timeout_s is None:
-            return await step.perform(execution)
+            return await run_body(step.perform, execution)
         limit = asyncio.timeout(timeout_s)
         try:
             async with limit:
-                return await step.perform(execution)
+                if not step.reentrant:  # what waits for a thread has not begun
+                    current_limit.set(TimeLimit(limit))
+                return await run_body(step.perform, execution)
         except TimeoutError as error:
             if not limit.expired():
                 raise
             raise StepTimeoutError(execution.address, timeout_s) from error
+        finally:
+            current_limit.set(None)
 
-    def _complete(self, step: Step, execution: StepExecution, output: Any) -> None:
+    def _complete(self, step: Step, execution: StepExecution, output: Any) -> RunMoment | None:
         attempt = execution.attempt if execution.attempt > 1 else None
         with self._world.recording("WorkflowStepCompleted", step=execution.address, attempt=attempt):
             execution.context.write(self._world)
             if step.output_key is not None:
                 execution.frame.target()[step.output_key] = output
             self.run.complete_step(execution.address, output)
+            self.telling.forget_told()
+            return self.telling.note("step_completed", execution.address)
 
     async def _fail(self, step: Step, address: str, started: _Started, error: BaseException) -> None:
         """Puts a failed attempt on record; returns when another one is to follow.
@@ -221,15 +289,14 @@ class Runner:
             StepFailure: none is.
         """
         inner = error if isinstance(error, StepFailure) else None
-        description = describe_error(error, address) if inner is None else inner.description
         cause = error if inner is None else inner.error
         policy = step.retry if step.retry is not None or step.reentrant else self.run.definition.retry_policy
         before = self.run.failures.get(address)
         limit = policy.max_attempts if policy is not None else 1
         count = 1 if before is None or before["count"] >= limit else before["count"] + 1
-        retry_at: datetime | None = None
-        if policy is not None and isinstance(cause, Exception) and policy.allows(cause, count):
-            retry_at = self.clock.now() + timedelta(seconds=policy.delay_before(count, random.random()))  # noqa: S311  jitter keeps no secret
+
+        retry_at = await next_attempt_at(policy, cause, count, self.clock.now(), self.symphony.functions)
+        description = describe_error(error, address) if inner is None else inner.description
         data = description if inner is None else {key: description[key] for key in ("type", "message", "step")}
         await self._world.claim(self.run)
         attempt = started.attempt if started.attempt > 1 else None
@@ -237,26 +304,45 @@ class Runner:
             self.run.fail_step(address, description, count, retry_at)
             if not step.keeps_progress:
                 self.run.progress.pop(address, None)
-        await self.reach("step_failed", address, description)
+            self.telling.forget_told()
+            failed = self.telling.note("step_failed", address, description)
+            retried = None if retry_at is None else self.telling.note("step_retried", address, description, retry_at)
+        if self._world.outbox.broken:  # known now, since what was changed before is submitted before
+            await self._drop_lost(address)
+        await self.tell(failed)
         if retry_at is None:
             raise StepFailure(description, cause) from error
-        await self.reach("step_retried", address, description, retry_at=retry_at)
+        await self.tell(retried)
 
     def _submit_changes(self, address: str, handed: Handed) -> None:
         """Sends what the step changed in entities on its way, before its completion.
 
         Raises:
-            EntityOutOfStepError: something it changed cannot be appended.
+            EntityOutOfStepError: something that it changed cannot be appended; the cause says why.
             UnstorableValueError: an object of a foreign class holds what cannot be stored.
         """
         world = self._world
         world.record_foreign(handed)
         with world.lock:
             world.outbox.submit_pending()
-            for record in world.outbox.broken:
-                lost = (*record.pending, *record.dropped)
-                if any(part.attribution.run_id == self.run.id and part.attribution.step == address for part in lost):
-                    raise EntityOutOfStepError(record.key, str(record.broken)) from record.broken
+            for record in self._lost(address) if world.outbox.broken else ():
+                raise EntityOutOfStepError(record.key, str(record.broken)) from record.broken
+
+    def _lost(self, address: str) -> list[EntityRecord]:
+        """The entities, but for the run, of which changes that the step made could not be appended."""
+
+        def is_of_step(record: EntityRecord) -> bool:
+            parts = (*record.pending, *record.dropped)
+            return any(part.attribution.run_id == self.run.id and part.attribution.step == address for part in parts)
+
+        return [record for record in self._world.outbox.broken if record.obj is not self.run and is_of_step(record)]
+
+    async def _drop_lost(self, address: str) -> None:
+        """Puts back what the step changed and can never be appended: the attempt has failed of it, and nobody else is to be told."""
+        from symphony_es.core.state.refresh import put_back  # late: few steps need it
+
+        for record in self._lost(address):
+            await put_back(self._world, self.symphony.state_history, record)
 
     # -- what steps ask for through their execution -------------------------------------------------------------------
 
@@ -279,7 +365,7 @@ class Runner:
         waiting = {address: branch for address, branch in by_address.items() if not self._settled(address, collect=collect)}
         stopped = await run_branches(waiting, run_branch, max_concurrency, tolerate=StepFailure if collect else None)
         if stopped.failure is not None:
-            if stopped.cancelled:
+            if stopped.cancelled and not isinstance(stopped.failure, Lacking):
                 await self._world.claim(self.run)
                 said = {"branches": stopped.cancelled}
                 with self._world.recording("WorkflowBranchesCancelled", said, entity=self.run, step=execution.address):
@@ -324,9 +410,16 @@ class Runner:
             await self._world.flush(run)
             await self.control.wait_for_news(news, until)
 
-    async def run_child(self, execution: StepExecution, definition: WorkflowDefinition, context: Mapping[str, Any]) -> Workflow:
+    async def run_child(
+        self, execution: StepExecution, definition: WorkflowDefinition, context: Mapping[str, Any], on_parent_end: str
+    ) -> Workflow:
         """See `StepExecution.run_workflow`."""
-        child = await self._children.run(self.run, execution.address, execution.unique_id, definition, context, self.control)
+        try:
+            child = await self._children.run(execution, definition, context, on_parent_end, self.control)
+        except (NotRegisteredError, UnknownValueError) as error:
+            raise Lacking(error) from error
+        if child.status == "blocked":
+            raise Lacking(RunBlockedError(child.id, child.error or {}))
         if child.status == "completed":
             return child
         if child.status == "cancelled":
@@ -335,32 +428,29 @@ class Runner:
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 
-    async def reach(
-        self, stage: Stage, step: str | None = None, error: dict[str, Any] | None = None, retry_at: datetime | None = None
-    ) -> None:
+    async def tell(self, moment: RunMoment | None, *, at_end: bool = False) -> None:
         """Waits until what has been recorded is durable, then calls the hooks of the moment.
 
         Raises:
             StepFailure: a hook failed that declares to stop the run.
         """
-        # As it is now: other branches complete steps during the wait.
-        moment = self._moment(stage, step, error, retry_at) if self._hooks else None
-        await self._world.flush(self.run)
-        if moment is None:
-            return
         try:
-            await self._hooks.call(moment)
+            await self.telling.tell(moment, at_end=at_end)
         except HookFailedError as failed:
-            failure = StepFailure(describe_error(failed, step), failed)
-            self.control.fail(failure)
-            raise failure from failed
+            raise self._stopped_by(failed, moment.step if moment is not None else None) from failed
 
-    def _wants(self, stage: Stage, step: str) -> bool:
-        return bool(self._hooks) and self._hooks.wants(self._moment(stage, step))
+    async def tell_again(self, but: RunMoment | None) -> None:
+        """Tells of the moments that an earlier process has left untold, but for one.
 
-    def _moment(
-        self, stage: Stage, step: str | None = None, error: dict[str, Any] | None = None, retry_at: datetime | None = None
-    ) -> RunMoment:
-        return RunMoment(
-            stage=stage, symphony=self.symphony, run=self.run, step=step, completed_steps=self._completed, error=error, retry_at=retry_at
-        )
+        Raises:
+            StepFailure: a hook failed that declares to stop the run.
+        """
+        try:
+            await self.telling.tell_again(but)
+        except HookFailedError as failed:
+            raise self._stopped_by(failed, None) from failed
+
+    def _stopped_by(self, failed: HookFailedError, step: str | None) -> StepFailure:
+        failure = StepFailure(describe_error(failed, step), failed)
+        self.control.fail(failure)
+        return failure

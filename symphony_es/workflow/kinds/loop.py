@@ -53,6 +53,10 @@ class LoopStep(Step):
         """The steps, at an index."""
         return {"*": tuple(step for step in self.steps if isinstance(step, Step))}
 
+    def names_inside(self, index: int, progress: Any) -> dict[str, Any]:
+        """The number of the iteration."""
+        return {"iteration": index}
+
     def data(self) -> dict[str, Any]:
         """The steps, and when the loop ends."""
         return {

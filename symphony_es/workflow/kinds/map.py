@@ -51,6 +51,10 @@ class MapStep(Step):
         """The step, at an index."""
         return {"*": (self.step,)} if isinstance(self.step, Step) else {}
 
+    def names_inside(self, index: int, progress: Any) -> dict[str, Any]:
+        """The item, and its number."""
+        return {"index": index} if progress is None else {self.item_name: progress["items"][index], "index": index}
+
     def data(self) -> dict[str, Any]:
         """The items, the step, and how it runs."""
         return {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import Step, register_step_kind
+from symphony_es.workflow.runs.run import ON_PARENT_END
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
@@ -21,12 +22,14 @@ __all__ = ["SubWorkflowStep"]
 @register_step_kind
 @dataclass(frozen=True, kw_only=True)
 class SubWorkflowStep(Step):
-    """Runs a workflow as a child run; the output is its result. A run that is cancelled or paused does the same to its children.
+    """Runs a workflow as a child run; the output is its result. A run that is paused pauses its children.
 
     Attributes:
         definition: what to run, or its dict; or `workflow_id`.
         workflow_id: id of a saved definition, looked up when the child begins.
         context: values for the child's context; texts in it may be templates.
+        on_parent_end: what becomes of a child run that has not ended when its parent completes, fails or is cancelled: `cancel` (its
+            clean-up runs), `terminate` (it ends at once, and its clean-up is left out), or `abandon` (it goes on by itself).
     """
 
     kind: ClassVar[str] = "workflow"
@@ -35,6 +38,7 @@ class SubWorkflowStep(Step):
     definition: WorkflowDefinition | Mapping[str, Any] | None = None
     workflow_id: str | None = None
     context: dict[str, Any] = field(default_factory=dict)
+    on_parent_end: str = ON_PARENT_END[0]
 
     def inlined(self) -> dict[str, tuple[Step, ...]]:
         """The steps of the definition, at no part of the child run's addresses, and its clean-up steps."""
@@ -49,11 +53,12 @@ class SubWorkflowStep(Step):
             **({"definition": held} if held is not None else {}),
             **({"workflow_id": self.workflow_id} if self.workflow_id is not None else {}),
             **({"context": self.context} if self.context else {}),
+            **({"on_parent_end": self.on_parent_end} if self.on_parent_end != ON_PARENT_END[0] else {}),
         }
 
     @classmethod
     def read(cls, reader: DataReader, **common: Any) -> Self:
-        """Reads `definition`, `workflow_id` and `context`."""
+        """Reads `definition`, `workflow_id`, `context` and `on_parent_end`."""
         given, workflow_id = reader.value("definition"), reader.optional_text("workflow_id")
         if (given is None) == (workflow_id is None):
             raise reader.fault("definition", "a workflow step has `definition` or `workflow_id`, one of both")
@@ -67,7 +72,8 @@ class SubWorkflowStep(Step):
             given = WorkflowDefinition.from_dict({**given, "id": given.get("id") or given.get("name")}, reader.at("definition"))
         elif given is not None:
             raise reader.fault("definition", f"must be a definition or the dict of one, not {type(given).__name__}")
-        return cls(**common, definition=given, workflow_id=workflow_id, context=context)
+        chosen = reader.choice("on_parent_end", ON_PARENT_END)
+        return cls(**common, definition=given, workflow_id=workflow_id, context=context, on_parent_end=chosen)
 
     def check(self, symphony: Host) -> None:
         """Looks up what the child's steps need.
@@ -88,5 +94,5 @@ class SubWorkflowStep(Step):
         definition = self.definition
         if not isinstance(definition, WorkflowDefinition):
             definition = await execution.symphony.workflows.get_definition(self.workflow_id)
-        child = await execution.run_workflow(definition, execution.render(self.context))
+        child = await execution.run_workflow(definition, execution.render(self.context), on_parent_end=self.on_parent_end)
         return thaw(child.result)

@@ -7,11 +7,12 @@ at the end is the language.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import isinf
 from typing import Any, Final
 
 from symphony_es.errors import ExpressionError
+from symphony_es.workflow.language.metering import Metered
 from symphony_es.workflow.language.operations import (
     COMPARISONS,
     FUNCTIONS,
@@ -33,17 +34,21 @@ MAX_NODES: Final = 200
 
 _MAX_SEEN_CHARS = 60
 
-Read = Callable[[Mapping[str, Any]], Any]
-"""What an expression is compiled to: a scope goes in, its value comes out."""
+Read = Callable[[Metered], Any]
+"""What an expression is compiled to: a scope goes in, its value comes out. What it costs is counted before it is done."""
+
+Count = Callable[..., None]
+"""Counts what an operation with values costs: `(scope, *values)`."""
 
 _SIGNS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%"}
 _UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: negative, ast.UAdd: positive, ast.Not: lambda value: not value}
+_COUNTS: dict[str, Count] = {"min": Metered.visit, "max": Metered.visit}
 _CONSTANTS = (str, int, float, bool, type(None))
 
 
-def whole(scope: Mapping[str, Any]) -> Any:
-    """The scope itself: where every look-up begins."""
-    return scope
+def whole(scope: Metered) -> Any:
+    """The names themselves: where every look-up begins."""
+    return scope.names
 
 
 def holds(text: str, offset: int, value: Any) -> bool:
@@ -57,7 +62,7 @@ def holds(text: str, offset: int, value: Any) -> bool:
 def _one(text: str, offset: int, operation: Callable[[Any], Any], read: Read) -> Read:
     """Reads one value and does something with it; what goes wrong there becomes the error that tells where."""
 
-    def run(scope: Mapping[str, Any]) -> Any:
+    def run(scope: Metered) -> Any:
         value = read(scope)
         try:
             return operation(value)
@@ -69,12 +74,14 @@ def _one(text: str, offset: int, operation: Callable[[Any], Any], read: Read) ->
     return run
 
 
-def _many(text: str, offset: int, operation: Callable[..., Any], reads: Sequence[Read]) -> Read:
-    """Reads values in order and does something with them all."""
+def _many(text: str, offset: int, operation: Callable[..., Any], reads: Sequence[Read], count: Count | None = None) -> Read:
+    """Reads values in order and does something with them all, after what that costs has been counted."""
 
-    def run(scope: Mapping[str, Any]) -> Any:
+    def run(scope: Metered) -> Any:
         values = [read(scope) for read in reads]
         try:
+            if count is not None:
+                count(scope, *values)
             return operation(*values)
         except RefusedError as refused:
             raise ExpressionError(text, offset, refused.why, refused.available) from None
@@ -87,7 +94,7 @@ def _many(text: str, offset: int, operation: Callable[..., Any], reads: Sequence
 def lookup(text: str, offset: int, seen: str, read: Read, key: str | int) -> Read:
     """Looks a key that is written in the text up; a name that is missing is looked for among those that are there."""
 
-    def run(scope: Mapping[str, Any]) -> Any:
+    def run(scope: Metered) -> Any:
         value = read(scope)
         try:
             return look_up(value, key, seen)
@@ -110,12 +117,16 @@ def _hint(text: str, offset: int, seen: str, refused: RefusedError) -> str:
 
 
 class Compiler:
-    """Turns the allowed part of a syntax tree into functions of the scope; what has no method here is refused."""
+    """Turns the allowed part of a syntax tree into functions of the scope; what has no method here is refused.
+
+    Attributes:
+        nodes: names, constants and operations that have been compiled.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._text = source.text
-        self._nodes = 0
+        self.nodes = 0
 
     def compile(self, node: ast.expr, depth: int) -> Read:
         """What reads this node; `depth` is how many others it stands in.
@@ -123,8 +134,8 @@ class Compiler:
         Raises:
             ExpressionError: it is not of the language, or beyond a limit.
         """
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
             raise self._fault(node, f"it has more than {MAX_NODES} names, constants and operations")
         if depth > MAX_DEPTH:
             raise self._fault(node, f"it is nested deeper than {MAX_DEPTH}")
@@ -167,7 +178,8 @@ class Compiler:
             if key.step is not None:
                 raise self._fault(key.step, "a part of a list has no step")
             bounds = [_nothing if bound is None else self.compile(bound, depth + 1) for bound in (key.lower, key.upper)]
-            return _many(self._text, self._source.start(node), lambda value, low, high: cut(value, low, high, seen), [read, *bounds])
+            start = self._source.start(node)
+            return _many(self._text, start, lambda value, low, high: cut(value, low, high, seen), [read, *bounds], Metered.copy)
         offset = self._source.start(key)
         if isinstance(key, ast.Constant) and isinstance(key.value, str):
             self.compile(key, depth + 1)
@@ -187,7 +199,7 @@ class Compiler:
         if sign is None:
             raise self._fault(node, f"the operator {type(node.op).__name__} cannot be written here")
         reads = [self.compile(node.left, depth), self.compile(node.right, depth + 1)]
-        return _many(self._text, self._source.start(node), lambda left, right: arithmetic(sign, left, right), reads)
+        return _many(self._text, self._source.start(node), lambda left, right: arithmetic(sign, left, right), reads, Metered.copy)
 
     def unary(self, node: ast.UnaryOp, depth: int) -> Read:
         """`not`, and the sign of a number."""
@@ -201,7 +213,7 @@ class Compiler:
         text, stop = self._text, isinstance(node.op, ast.Or)
         *parts, last = [(self.compile(value, depth + 1), self._source.start(value)) for value in node.values]
 
-        def run(scope: Mapping[str, Any]) -> Any:
+        def run(scope: Metered) -> Any:
             for read, offset in parts:
                 value = read(scope)
                 if holds(text, offset, value) is stop:
@@ -224,11 +236,12 @@ class Compiler:
         reads = [self._compared(sign, part, depth + 1) for sign, part in zip(node.ops, node.comparators, strict=True)]
         rest = [(COMPARISONS[type(sign).__name__], read, offset) for sign, read, offset in zip(node.ops, reads, offsets, strict=False)]
 
-        def run(scope: Mapping[str, Any]) -> bool:
+        def run(scope: Metered) -> bool:
             left = first(scope)
             for compare, read, offset in rest:
                 right = read(scope)
                 try:
+                    scope.visit(left, right)
                     outcome = bool(compare(left, right))
                 except RefusedError as refused:
                     raise ExpressionError(text, offset, refused.why) from None
@@ -246,7 +259,7 @@ class Compiler:
             raise self._fault(node, "`is` compares with None only; write ==")
         if isinstance(sign, (ast.In, ast.NotIn)) and isinstance(node, ast.Set):
             reads = [self.compile(element, depth + 1) for element in node.elts]
-            return _many(self._text, self._source.start(node), lambda *members: set(members), reads)
+            return _many(self._text, self._source.start(node), lambda *members: set(members), reads, Metered.visit)
         return self.compile(node, depth)
 
     def call(self, node: ast.Call, depth: int) -> Read:
@@ -258,10 +271,11 @@ class Compiler:
         if node.keywords or not fewest <= len(node.args) <= (most or MAX_NODES):
             how_many = str(fewest) if fewest == most else f"{fewest} to {most}" if most else f"{fewest} or more"
             raise self._fault(node, f"{name}() takes {how_many} value{'' if most == 1 else 's'}")
-        return _many(self._text, self._source.start(node), function, [self.compile(value, depth + 1) for value in node.args])
+        reads = [self.compile(value, depth + 1) for value in node.args]
+        return _many(self._text, self._source.start(node), function, reads, _COUNTS.get(name))
 
 
-def _nothing(scope: Mapping[str, Any]) -> None:
+def _nothing(scope: Metered) -> None:
     return None
 
 

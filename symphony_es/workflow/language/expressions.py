@@ -2,8 +2,9 @@
 
 Pure; beside the definitions, which check an expression when they are made, and below the steps, which evaluate it when they run.
 It reads the names of a scope and computes with plain values; it assigns nothing, and reaches no attribute of an object. What an
-expression costs is bounded (`MAX_CHARS`, `MAX_NODES`, `MAX_DEPTH`, `MAX_INT_BITS`, `MAX_SIZE`), and whatever goes wrong in it is an
-`ExpressionError` that tells where: a condition that cannot be evaluated is never quietly false.
+expression costs is bounded (`MAX_CHARS`, `MAX_NODES`, `MAX_DEPTH`, `MAX_INT_BITS`, `MAX_SIZE`; `MAX_WORK` and `MAX_OUTPUT_BYTES` for all
+of a template together), and whatever goes wrong in it is an `ExpressionError` that tells where: a condition that cannot be evaluated is
+never quietly false.
 
 What is written as in Python, and means the same:
 
@@ -27,6 +28,8 @@ from typing import Any
 
 from symphony_es.errors import ExpressionError
 from symphony_es.workflow.language.compiling import MAX_NODES, Compiler, Read, holds
+from symphony_es.workflow.language.metering import Metered
+from symphony_es.workflow.language.operations import RefusedError
 from symphony_es.workflow.language.scanning import MAX_CHARS, MAX_DEPTH, parse
 
 __all__ = ["MAX_CHARS", "MAX_DEPTH", "MAX_NODES", "Expression", "check_expression", "compile_expression", "evaluate", "truth"]
@@ -39,11 +42,12 @@ class Expression:
         text: the expression as it was written.
     """
 
-    __slots__ = ("_read", "text")
+    __slots__ = ("_nodes", "_read", "text")
 
-    def __init__(self, text: str, read: Read) -> None:
+    def __init__(self, text: str, read: Read, nodes: int) -> None:
         self.text = text
         self._read = read
+        self._nodes = nodes
 
     def evaluate(self, scope: Mapping[str, Any]) -> Any:
         """The value of the expression. Containers of `scope` are handed out, not copied.
@@ -51,6 +55,22 @@ class Expression:
         Raises:
             ExpressionError: a name that is not there, or values that an operation cannot be done with.
         """
+        metered = Metered(scope)
+        try:
+            value = self.read(metered)
+            metered.hand_out(value)
+        except RefusedError as refused:
+            raise ExpressionError(self.text, 0, refused.why) from None
+        return value
+
+    def read(self, scope: Metered) -> Any:
+        """The same, as one of several that have a meter together; the caller counts what is done with the value.
+
+        Raises:
+            ExpressionError: as `evaluate`.
+            RefusedError: all of them together would cost too much.
+        """
+        scope.evaluate(self._nodes)
         try:
             return self._read(scope)
         except RecursionError as error:
@@ -120,6 +140,7 @@ def compile_expression(text: str) -> Expression:
 def _compiled(text: str) -> Expression:
     source = parse(text)
     try:
-        return Expression(text, Compiler(source).compile(source.tree, 1))
+        compiler = Compiler(source)
+        return Expression(text, compiler.compile(source.tree, 1), compiler.nodes)
     except RecursionError as error:
         raise ExpressionError(text, 0, "the stack has no room left for it") from error

@@ -20,7 +20,8 @@ from typing import Any
 from symphony_es.errors import ExpressionError, TemplateError
 from symphony_es.workflow.language.compiling import Read, lookup, whole
 from symphony_es.workflow.language.expressions import MAX_CHARS, MAX_NODES, Expression, compile_expression
-from symphony_es.workflow.language.operations import describe
+from symphony_es.workflow.language.metering import Metered
+from symphony_es.workflow.language.operations import RefusedError, describe
 
 __all__ = ["Placeholder", "check_template", "parse_template", "render"]
 
@@ -58,7 +59,7 @@ def render(template: Any, scope: Mapping[str, Any]) -> Any:
     Raises:
         TemplateError: an expression that cannot be read or evaluated, for example for a name that is not in `scope`.
     """
-    return _render(template, scope, 0)
+    return _render(template, Metered(scope), 0)
 
 
 def check_template(template: Any) -> None:
@@ -144,15 +145,15 @@ def _path(text: str) -> Expression | None:
             key = int(key)
         read = lookup(text, found.start(kind), text[:position].rstrip(), read, key)
         position = found.end()
-    return Expression(text, read)
+    return Expression(text, read, elements)
 
 
-def _render(template: Any, scope: Mapping[str, Any], depth: int) -> Any:
+def _render(template: Any, scope: Metered, depth: int) -> Any:
     if isinstance(template, str):
         parts = parse_template(template)
         if len(parts) == 1 and isinstance(parts[0], Placeholder):
-            return _evaluate(parts[0], scope)
-        return "".join(part if isinstance(part, str) else _text_of(part, scope) for part in parts)
+            return _value_of(parts[0], scope)
+        return "".join([part if isinstance(part, str) else _text_of(part, scope) for part in parts])
     if depth >= MAX_DEPTH:
         raise TemplateError("", 0, f"the template is nested deeper than {MAX_DEPTH}")
     if isinstance(template, Mapping):
@@ -164,17 +165,24 @@ def _render(template: Any, scope: Mapping[str, Any], depth: int) -> Any:
     return template
 
 
-def _evaluate(placeholder: Placeholder, scope: Mapping[str, Any]) -> Any:
+def _value_of(placeholder: Placeholder, scope: Metered) -> Any:
     try:
-        return placeholder.expression.evaluate(scope)
+        value = placeholder.expression.read(scope)
+        scope.hand_out(value)
+        return value
     except ExpressionError as error:
         raise TemplateError(error.expression, placeholder.offset + error.offset, error.why, error.available) from error.__cause__
+    except RefusedError as refused:
+        raise TemplateError(placeholder.expression.text, placeholder.offset, refused.why) from None
 
 
-def _text_of(placeholder: Placeholder, scope: Mapping[str, Any]) -> str:
-    value = _evaluate(placeholder, scope)
+def _text_of(placeholder: Placeholder, scope: Metered) -> str:
     try:
-        return str(value)
+        return scope.text_of(placeholder.expression.read(scope))
+    except ExpressionError as error:
+        raise TemplateError(error.expression, placeholder.offset + error.offset, error.why, error.available) from error.__cause__
+    except RefusedError as refused:
+        raise TemplateError(placeholder.expression.text, placeholder.offset, refused.why) from None
     except Exception as error:
         why = f"its value cannot be written as text: {describe(error)}"
         raise TemplateError(placeholder.expression.text, placeholder.offset, why) from error

@@ -1,16 +1,19 @@
 """The run's context as one attempt at a step sees it.
 
 Reads come from the run; writes stay here until the step completes and are then recorded with its completion, so a failed or
-killed attempt leaves nothing behind. What is written at the end is the difference: appending to a list of the context is one
-small change, however long the list is.
+killed attempt leaves nothing behind. What is written at the end is what this attempt has changed since it read it, by change: a value
+that was only read is not written, and what others wrote meanwhile stays. Appending to a list of the context is one small change,
+however long the list is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.boundary import is_object
 from symphony_es.core.state.tracking.live import admit, kind_of, plain_of
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import ADD, APPEND, DISCARD, EXTEND, INSERT, REMOVE, SET, SPLICE, Change
@@ -24,11 +27,30 @@ if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.world import World
     from symphony_es.workflow.runs.outputs import Frame
+    from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["RunContext"]
+__all__ = ["RunContext", "UndoneStep", "keep_arguments"]
 
 _REMOVED = object()
+_UNREAD = object()
 _CONTAINERS = (list, dict, set)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndoneStep:
+    """What an undo knows of the step that it undoes.
+
+    Attributes:
+        address: of that step.
+        status: `completed`; `failed`; or `running`, where it was cut off. What has not completed may have done its work all the same.
+        output: what it gave, a copy; None where it has not completed.
+        idempotency_key: the one that it was called with.
+    """
+
+    address: str
+    status: str
+    output: Any
+    idempotency_key: str
 
 
 class RunContext(MutableMapping[str, Any]):
@@ -45,8 +67,11 @@ class RunContext(MutableMapping[str, Any]):
         step: address of the step.
         attempt: number of this attempt, from 1.
         idempotency_key: the same for every attempt after a crash: hand it to whatever has side effects.
+        undoes: in an undo, the step that is undone; else None.
         symphony: the Symphony, for its agents, tasks and entities.
     """
+
+    undoes: UndoneStep | None = None
 
     def __init__(
         self,
@@ -67,6 +92,7 @@ class RunContext(MutableMapping[str, Any]):
         self._stop_requested = stop_requested
         self._frame = frame
         self._held: dict[str, Any] = {}
+        self._seen: dict[str, Any] = {}  # what the values in `_held` were when they were read
         self._appended: dict[str, list[Any]] = {}
 
     @property
@@ -75,21 +101,26 @@ class RunContext(MutableMapping[str, Any]):
         return self._stop_requested()
 
     def _read(self, key: object) -> Any:
-        for layer in self._frame.layers():
+        for layer in self._layers(key):
             if key in layer:
                 return layer[key]  # type: ignore[index]
         raise KeyError(key)
 
+    def _layers(self, key: object) -> Iterator[Mapping[str, Any]]:
+        """Where a key is looked up; not in what this branch has written, where this step removes it: then what lies around it counts."""
+        removed = self._held.get(key) is _REMOVED  # type: ignore[call-overload]
+        written = self._frame.written() if removed else None
+        return (layer for layer in self._frame.layers() if layer is not written)
+
     def __getitem__(self, key: str) -> Any:
-        if key in self._held:
-            value = self._held[key]
-            if value is _REMOVED:
-                raise KeyError(key)
-            return value
+        held = self._held.get(key, _REMOVED)
+        if held is not _REMOVED:
+            return held
         value = self._read(key)
-        if kind_of(value) not in ("container", "part") and type(value) not in _CONTAINERS:
-            return value
+        if key in self._held or not _can_change(value):
+            return thaw(value)
         held = self._held[key] = thaw(value)
+        self._seen[key] = thaw(value)
         if key in self._appended:
             held.extend(self._appended.pop(key))
         return held
@@ -102,18 +133,18 @@ class RunContext(MutableMapping[str, Any]):
         if key not in self:
             raise KeyError(key)
         written = self._frame.written()
-        if key not in self._held and (written is None or key not in written):
+        if self._held.get(key, _REMOVED) is _REMOVED and (written is None or key not in written or key in self._held):
             raise KeyError(f"{key!r} belongs to what lies around this branch: a branch can only remove what it has written itself")
         self[key] = _REMOVED
 
     def __contains__(self, key: object) -> bool:
-        if key in self._held:
-            return self._held[str(key)] is not _REMOVED
-        return any(key in layer for layer in self._frame.layers())
+        if self._held.get(key, _REMOVED) is not _REMOVED:  # type: ignore[call-overload]
+            return True
+        return any(key in layer for layer in self._layers(key))
 
     def __iter__(self) -> Iterator[str]:
         keys = dict.fromkeys(key for layer in reversed(list(self._frame.layers())) for key in layer)
-        yield from (key for key in keys if self._held.get(key) is not _REMOVED)
+        yield from (key for key in keys if self._held.get(key) is not _REMOVED or key in self)
         yield from (key for key, value in self._held.items() if value is not _REMOVED and key not in keys)
 
     def __len__(self) -> int:
@@ -142,47 +173,91 @@ class RunContext(MutableMapping[str, Any]):
         """
         if not self._appended and not self._held:
             return
-        target = self._frame.written()
+        membership = world.around(self._frame.run)
+        changed = {key: value for key, value in self._held.items() if self._is_changed(key, value, membership)}
+        if not self._appended and not changed:
+            return
+        keep_arguments(self._frame.run)
         for key, values in self._appended.items():
             self._frame.target()[key].extend(values)
-        for key, value in self._held.items():
+        for key, value in changed.items():
+            target = self._frame.written()
             if value is _REMOVED:
                 if target is not None and key in target:
                     del self._frame.target()[key]
-            elif target is not None and key in target:
-                if not _write_difference(target, key, value, world.around(self._frame.run)):
-                    self._frame.target()[key] = value
-            elif not self._unchanged(key, value, world):
+            elif target is None or key not in target or not _write_difference(target, key, self._seen.get(key, _UNREAD), value, membership):
                 self._frame.target()[key] = value
-                target = self._frame.written()
 
-    def _unchanged(self, key: str, value: Any, world: World) -> bool:
-        """Whether a value that was only read, from around what this step writes to, is still what it was."""
+    def _is_changed(self, key: str, value: Any, world: Membership) -> bool:
+        """Whether this attempt has made another value of what it read; what it has not read is a write in any case."""
+        seen = self._seen.get(key, _UNREAD)
+        if seen is _UNREAD or value is _REMOVED or type(seen) is not type(value):
+            return True
         try:
-            around = self._read(key)
-        except KeyError:
-            return False
-        seen = world.around(self._frame.run)
-        return plain_equal(plain_of(admit(around, seen), seen), plain_of(admit(value, seen), seen))
+            check_plain(value)
+        except UnstorableValueError:  # declared classes or entities inside, or a refusal that `admit` raises
+            return not plain_equal(plain_of(admit(seen, world), world), plain_of(admit(value, world), world))
+        return not plain_equal(seen, value)
 
 
-def _write_difference(target: Any, key: str, new: Any, world: Membership) -> bool:
-    """Changes target[key] in place to what `new` is; False when it has to be assigned as a whole."""
-    old = target[key]
-    if isinstance(old, list) and type(new) is list and len(new) >= len(old) and all(map(is_, old, new)):
-        if len(new) > len(old):
-            old.extend(new[len(old) :])
+def keep_arguments(run: Workflow) -> None:
+    """Sets aside what a code-first run began with, before its context changes: that is what its function is called with again."""
+    if run.arguments is None and run.definition.code is not None:
+        run.arguments = thaw(run.context)
+
+
+def _can_change(value: Any) -> bool:
+    return type(value) in _CONTAINERS or type(value) is tuple or kind_of(value) in ("container", "part") or is_object(value)
+
+
+def _write_difference(target: Any, key: str, seen: Any, new: Any, world: Membership) -> bool:
+    """Changes target[key] in place by what differs between `seen` and `new`; False when it has to be assigned as a whole."""
+    current = target[key]
+    are_lists = isinstance(current, list) and type(seen) is type(new) is list
+    if are_lists and len(current) == len(seen) <= len(new) and all(map(is_, seen, new)) and all(map(is_, seen, current)):
+        current.extend(new[len(seen) :])
         return True
-    was = plain_of(old, world)
+    now = plain_of(current, world)
     try:
         check_plain(new)
     except UnstorableValueError:  # declared classes or entities inside, or a refusal that the assignment will raise
-        return plain_equal(was, plain_of(admit(new, world), world))
-    if not isinstance(new, _CONTAINERS) or type(new) is not type(was):
-        return plain_equal(was, new)
-    for change in diff({key: was}, {key: new}):
-        _apply(target, change)
+        return plain_equal(now, plain_of(admit(new, world), world))
+    if type(new) not in _CONTAINERS or type(new) is not type(now):
+        return plain_equal(now, new)
+    if seen is _UNREAD or type(seen) is not type(new) or plain_equal(now, seen):
+        for change in diff({key: now}, {key: new}):
+            _apply(target, change)
+    else:
+        _merge(target, key, now, seen, new)
     return True
+
+
+def _merge(holder: Any, key: Any, now: Any, seen: Any, new: Any) -> None:
+    """Makes of holder[key], which others have changed since it was read, what the changes from `seen` to `new` make of it.
+
+    Keys of dicts and members of sets each stand for themselves, and what was put at the end of a list comes after what others put there.
+    Where both have changed the same value otherwise, this one, which completes last, stands.
+    """
+    if plain_equal(seen, new) or plain_equal(now, new):
+        return
+    if type(now) is type(seen) is type(new) is dict:
+        for name in seen:
+            if name not in new and name in now:
+                del holder[key][name]
+        for name, item in new.items():
+            if name in seen and name in now:
+                _merge(holder[key], name, now[name], seen[name], item)
+            elif name not in seen or not plain_equal(seen[name], item):
+                holder[key][name] = item
+    elif type(now) is type(seen) is type(new) is set:
+        for member in seen - new:
+            holder[key].discard(member)
+        for member in new - seen:
+            holder[key].add(member)
+    elif type(now) is type(seen) is type(new) is list and plain_equal(new[: len(seen)], seen):
+        holder[key].extend(new[len(seen) :])
+    else:
+        holder[key] = new
 
 
 def _apply(root: Any, change: Change) -> None:

@@ -191,8 +191,7 @@ class _StepResult(Mapping[str, Any]):
             branches = [branch.id for part in self._step.children().values() for branch in part] if self._step is not None else []
             return [output[branch] for branch in branches if branch in output] or list(output.values())
         if name == "contexts":
-            before = f"{self._address}/"
-            return {address[len(before) :]: scope for address, scope in self._run.scopes.items() if address.startswith(before)}
+            return _Contexts(self._run, self._address)
         raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -202,3 +201,26 @@ class _StepResult(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+class _Contexts(Mapping[str, Any]):
+    """What the branches of a step wrote, by the rest of their addresses; one of them is found without a look at the others."""
+
+    def __init__(self, run: Workflow, address: str) -> None:
+        self._scopes = run.scopes
+        self._before = f"{address}/"
+
+    def __getitem__(self, branch: object) -> Any:  # a template may ask for a number
+        found = self._scopes.get(f"{self._before}{branch}") if isinstance(branch, str) else None
+        if found is None:
+            raise KeyError(branch)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return (address[len(self._before) :] for address in self._scopes if address.startswith(self._before))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))

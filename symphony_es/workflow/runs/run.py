@@ -8,23 +8,28 @@ state through the methods here. The legal changes of status are the table of `tr
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from dataclasses import field
 from datetime import datetime
 from typing import Any
 
 from symphony_es.core.state.tracking.entity import entity
-from symphony_es.diagnostics import message_of, writable
+from symphony_es.errors import IllegalTransitionError
 from symphony_es.events.readable import readable
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.runs.cleanup import is_open, reopen
+from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.thawing import thaw
-from symphony_es.workflow.runs.transitions import Request, WorkflowStatus, next_status
+from symphony_es.workflow.runs.transitions import ENDED, Request, WorkflowStatus, next_status
 
 __all__ = ["Workflow", "WorkflowStatus", "describe_error"]
 
-MAX_TRACEBACK_CHARS = 8_000
-"""A traceback is kept to be read; of a deep recursion the innermost calls say enough."""
+
+CLEANED_UP = "its clean-up has run: retry_from(run, step) goes on from a step, and does those again that were undone"
+
+
+ON_PARENT_END = ("cancel", "terminate", "abandon")
+"""What becomes of a child run that has not ended when its parent ends; the first one by default."""
 
 
 @entity(type="Workflow")
@@ -37,6 +42,8 @@ class Workflow:
         status: see `TRANSITIONS`; compares equal to its text, `run.status == "completed"`.
         definition_data: the definition it was started with, as plain data.
         context: values by key, which steps read and write.
+        arguments: of a code-first run whose steps have written to the context, what its function is called with: the context that the run
+            began with. None while both are the same.
         attempts: how often the step at an address has begun.
         outputs: outputs of completed steps by address; a step has completed when it is in here.
         failures: by address `{"type", "message", "attempt", "count"}` of a step that has not completed: the error and number of its last
@@ -45,9 +52,20 @@ class Workflow:
         progress: by address, what a step under way has decided and must not decide again: a branch, an iteration, a moment.
         scopes: by address, the values that a parallel branch or a mapped item has written: each has a key space of its own.
         signals: by name, the payloads that nobody has taken yet, in order.
+        untold: by key, the moments that hooks which must not miss them may not have been told: `{"stage", "completed", "after"}`, with
+            `step`, `error` and `retry_at` where there are any.
+        options: of the call that began it, what holds in later processes too: `auto_checkpoint` (False, or a policy's numbers), and
+            `hooks`, the names of those that must not miss anything.
+        signal_ids: names of the signals that have come with an id, by id.
         calls: of a code-first workflow, the calls made so far by strand; see `workflow/code/`.
         children: by step address, the runs that it started.
+        undoable: of a code-first run, whether it has begun a step that has an undo.
+        cleanup: of a run whose clean-up has begun `{"ends": the status it ends with}`, and `"skipped": True` where the rest is left for
+            later; else None.
         parent: the run that started it, or None; `parent_step` is the address there.
+        on_parent_end: of a child run, one of `ON_PARENT_END`; else None.
+        with_parent: what has happened to a child run because it happened to its parent: `paused`, `cancelled`, or `abandoned` when the
+            parent ended; None where nothing has, or it was asked for by itself.
         forked_from: of a fork `{"run", "position", "step"}`, else None.
         deadline: when it fails by itself, UTC, or None.
         returned: what its definition's `output`, or its function, gave at its end; see `result`.
@@ -71,10 +89,18 @@ class Workflow:
     progress: dict[str, Any] = field(default_factory=dict)
     scopes: dict[str, dict[str, Any]] = field(default_factory=dict)
     signals: dict[str, list[Any]] = field(default_factory=dict)
+    untold: dict[str, dict[str, Any]] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    signal_ids: dict[str, str] = field(default_factory=dict)
     calls: dict[str, dict[str, Any]] = field(default_factory=dict)
+    arguments: dict[str, Any] | None = None
     children: dict[str, Any] = field(default_factory=dict)
+    undoable: bool = False
+    cleanup: dict[str, Any] | None = None
     parent: Any = None
     parent_step: str | None = None
+    on_parent_end: str | None = None
+    with_parent: str | None = None
     forked_from: dict[str, Any] | None = None
     deadline: datetime | None = None
     returned: Any = None
@@ -168,6 +194,10 @@ class Workflow:
         Raises:
             IllegalTransitionError: it may not be made now.
         """
+        if request == "resume" and self.cleanup is not None and self.status in ENDED:
+            if is_open(self):
+                return self.check("clean_up")
+            raise IllegalTransitionError(self.id, self.status, WorkflowStatus.RUNNING, why=CLEANED_UP)
         return next_status(self.id, self.status, request)
 
     def move(self, request: Request, now: datetime) -> None:
@@ -178,15 +208,31 @@ class Workflow:
         """
         status = self.check(request)
         if request in ("resume", "retry"):
-            if self.started_at is None:
-                self.started_at = now
-            if self.error is not None:
-                self.error = None
+            self._go_on(status, now)
         ends = request in ("complete", "fail", "end_cancelled")
         if ends or self.ended_at is not None:
             self.ended_at = now if ends else None
         if self.status is not status:
             self.status = status
+
+    def _go_on(self, status: WorkflowStatus, now: datetime) -> None:
+        if self.cleanup is not None and status is WorkflowStatus.CANCELLING:
+            self.reopen_cleanup()
+            return
+        if self.started_at is None:
+            self.started_at = now
+        if self.error is not None:
+            self.error = None
+        if self.cleanup is not None:
+            self.cleanup = None
+        if self.with_parent is not None:
+            self.with_parent = None
+
+    def reopen_cleanup(self) -> None:
+        """What failed in the clean-up, or was left out of it, is tried again."""
+        reopen(self)
+        if self.error is not None and self.cleanup is not None and self.cleanup["ends"] != WorkflowStatus.FAILED:
+            self.error = None
 
     def begin_step(self, address: str) -> int:
         """A step begins; returns the number of the attempt, from 1."""
@@ -206,12 +252,3 @@ class Workflow:
         """An attempt at a step has failed."""
         failure = {"type": error["type"], "message": error["message"], "attempt": self.attempts.get(address, 1), "count": count}
         self.failures[address] = failure if retry_at is None else {**failure, "retry_at": retry_at}
-
-
-def describe_error(error: BaseException, step: str | None) -> dict[str, Any]:
-    """An error as a state can hold it: type, message and traceback as text, and the address of the step it came from."""
-    message = message_of(error)
-    lines = "".join(traceback.format_exception(error))
-    shown = lines if len(lines) <= MAX_TRACEBACK_CHARS else f"…{lines[-MAX_TRACEBACK_CHARS:]}"
-    return {"type": type(error).__name__, "message": message, "traceback": writable(shown), "step": step}
-

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from symphony_es.core.state.boundary import is_object
-from symphony_es.core.state.tracking.live import kind_of
+from symphony_es.core.state.tracking.live import UNOWNED, kind_of
 from symphony_es.core.state.tracking.places import clone
 
 __all__ = ["thaw"]
 
+_OWN_DICTS = (OrderedDict, Counter, defaultdict)
+
 
 def thaw(value: Any) -> Any:
     """A copy of a value of a state that can be changed freely: tracked containers become plain ones, what cannot change is shared."""
+    if type(value) in UNOWNED:
+        return value
     if isinstance(value, list):
         return [thaw(item) for item in value]
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):  # a view of a run's outputs as well
+        if isinstance(value, _OWN_DICTS):
+            return copy.deepcopy(value)
         return {key: thaw(item) for key, item in value.items()}
     if isinstance(value, set):
         return set(value)

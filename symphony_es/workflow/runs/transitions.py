@@ -13,7 +13,7 @@ from typing import Literal
 from symphony_es.core.state.restore import restore_manager
 from symphony_es.errors import IllegalTransitionError
 
-__all__ = ["ENDED", "TRANSITIONS", "UNFINISHED", "Request", "WorkflowStatus", "next_status"]
+__all__ = ["ENDED", "TAKEN_UP", "TRANSITIONS", "UNFINISHED", "Request", "WorkflowStatus", "next_status"]
 
 
 class WorkflowStatus(StrEnum):
@@ -23,6 +23,7 @@ class WorkflowStatus(StrEnum):
     RUNNING = "running"
     PAUSED = "paused"
     CANCELLING = "cancelling"
+    BLOCKED = "blocked"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -31,8 +32,8 @@ class WorkflowStatus(StrEnum):
 # Registered before the entity that names it: an application may well have a WorkflowStatus of its own.
 restore_manager.types.register(WorkflowStatus, "symphony.WorkflowStatus")
 
-Request = Literal["resume", "pause", "cancel", "retry", "signal", "complete", "fail", "end_cancelled"]
-"""What is asked of a run: by its users the first five, by the engine the last three."""
+Request = Literal["resume", "pause", "cancel", "retry", "signal", "complete", "fail", "block", "clean_up", "end_cancelled"]
+"""What is asked of a run: by its users the first five, by the engine the last five."""
 
 _S = WorkflowStatus
 
@@ -44,16 +45,40 @@ TRANSITIONS: Mapping[Request, Mapping[WorkflowStatus, WorkflowStatus]] = Mapping
             _S.RUNNING: _S.RUNNING,
             _S.PAUSED: _S.RUNNING,
             _S.FAILED: _S.RUNNING,
+            _S.BLOCKED: _S.RUNNING,
             _S.CANCELLING: _S.CANCELLING,
         },
         "pause": {_S.RUNNING: _S.PAUSED},
-        "cancel": {_S.PENDING: _S.CANCELLING, _S.RUNNING: _S.CANCELLING, _S.PAUSED: _S.CANCELLING, _S.FAILED: _S.CANCELLING},
-        "retry": {_S.RUNNING: _S.RUNNING, _S.PAUSED: _S.RUNNING, _S.FAILED: _S.RUNNING, _S.COMPLETED: _S.RUNNING, _S.CANCELLED: _S.RUNNING},
-        # A signal changes no status; a run that has ended for good takes none.
-        "signal": {status: status for status in (_S.PENDING, _S.RUNNING, _S.PAUSED, _S.FAILED)},
+        "cancel": {
+            _S.PENDING: _S.CANCELLING,
+            _S.RUNNING: _S.CANCELLING,
+            _S.PAUSED: _S.CANCELLING,
+            _S.FAILED: _S.CANCELLING,
+            _S.BLOCKED: _S.CANCELLING,
+        },
+        "retry": {
+            _S.RUNNING: _S.RUNNING,
+            _S.PAUSED: _S.RUNNING,
+            _S.FAILED: _S.RUNNING,
+            _S.COMPLETED: _S.RUNNING,
+            _S.CANCELLED: _S.RUNNING,
+            _S.BLOCKED: _S.RUNNING,
+        },
+        # A signal changes no status; a run that has ended for good takes none. Clean-up steps may wait for one.
+        "signal": {status: status for status in (_S.PENDING, _S.RUNNING, _S.PAUSED, _S.CANCELLING, _S.FAILED, _S.BLOCKED)},
         "complete": {_S.RUNNING: _S.COMPLETED},
-        # A step that was under way when the run was paused may fail afterwards.
-        "fail": {_S.RUNNING: _S.FAILED, _S.PAUSED: _S.FAILED},
+        # A step that was under way when the run was paused may fail afterwards. A run that cleans up because it has failed ends so.
+        "fail": {_S.RUNNING: _S.FAILED, _S.PAUSED: _S.FAILED, _S.CANCELLING: _S.FAILED},
+        # What is on record of it contradicts the code, or cannot be made into values.
+        "block": {_S.RUNNING: _S.BLOCKED, _S.PAUSED: _S.BLOCKED},
+        # The clean-up begins without a cancellation, or goes on after it has failed.
+        "clean_up": {
+            _S.RUNNING: _S.CANCELLING,
+            _S.PAUSED: _S.CANCELLING,
+            _S.FAILED: _S.CANCELLING,
+            _S.COMPLETED: _S.CANCELLING,
+            _S.CANCELLED: _S.CANCELLING,
+        },
         "end_cancelled": {_S.CANCELLING: _S.CANCELLED},
     }
 )
@@ -67,12 +92,17 @@ _LEADS_TO: Mapping[Request, WorkflowStatus] = MappingProxyType(
         "retry": _S.RUNNING,
         "complete": _S.COMPLETED,
         "fail": _S.FAILED,
+        "block": _S.BLOCKED,
+        "clean_up": _S.CANCELLING,
         "end_cancelled": _S.CANCELLED,
     }
 )
 
 UNFINISHED = frozenset({_S.RUNNING, _S.CANCELLING})
 """What `recover` goes on with. A paused or failed run waits for someone who knows why, a pending one for its start."""
+
+TAKEN_UP = UNFINISHED | {_S.BLOCKED}
+"""What `recover` looks at: it tries a blocked run again where the code is another."""
 
 ENDED = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
 """Nothing happens to such a run by itself."""

@@ -214,7 +214,7 @@ def _classes_in(annotations: Iterable[Any], names: _Names) -> Iterator[type]:
         elif origin is typing.Literal:
             stack += [type(item) for item in typing.get_args(hint) if isinstance(item, enum.Enum)]
         elif origin is typing.Annotated:
-            stack.append(hint.__origin__)
+            stack.append(typing.get_args(hint)[0])
         elif origin is not None and origin is not hint:  # `Generic` is its own
             stack += [origin, *typing.get_args(hint)]
         elif isinstance(hint, type):

@@ -12,6 +12,7 @@ from functools import cached_property
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.tracking.everyday import Everyday, everyday_of
 from symphony_es.core.state.tracking.live import ATOMS, MAX_DEPTH, kind_of, plain_enum, plain_of
 from symphony_es.core.state.tracking.mapped import is_mapped, mapped_names, read_mapped
 from symphony_es.errors import EntityTypeError, UnstorableValueError
@@ -165,6 +166,9 @@ def _plain(value: Any, world: Membership, path: tuple[Any, ...], depth: int) -> 
         return plain_of(value, world)
     names = field_names(cls)
     if names is None or is_mapped(cls):
+        how = everyday_of(cls)
+        if how is not None:
+            return _everyday(value, how, world, path, depth)
         if cls is not Tagged:
             _check(value, path, world)
         return value
@@ -175,6 +179,14 @@ def _plain(value: Any, world: Membership, path: tuple[Any, ...], depth: int) -> 
     fields = {name: _plain(item, world, (*path, name), depth + 1) for name, item in (held or {}).items()}
     name = world.types.meet(cls)
     return Tagged("value" if is_frozen(cls) else "part", name, fields, state_version=world.types.version_of(cls))
+
+
+def _everyday(value: Any, how: Everyday, world: Membership, path: tuple[Any, ...], depth: int) -> Tagged:
+    try:
+        held = how.read(value)
+    except ValueError as error:
+        raise UnstorableValueError(path, str(error)) from error
+    return Tagged("value", how.name, {name: _plain(item, world, path, depth + 1) for name, item in held.items()})
 
 
 def _member(item: Any, world: Membership, path: tuple[Any, ...], depth: int) -> Any:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from symphony_es.core.state.tracking.capture import field_names
+from symphony_es.core.state.tracking.everyday import Everyday, everyday_named
 from symphony_es.core.state.tracking.hooks import find_hook
 from symphony_es.core.state.tracking.live import ATOMS
 from symphony_es.core.state.tracking.making import Making, how_to_name, loosen
@@ -58,8 +59,21 @@ def revive_with(plain: Any, making: Making) -> Any:
     return rebuilt(plain, known, making)
 
 
+def _everyday(plain: Tagged, how: Everyday, making: Making) -> Any:
+    fields = revive_with(plain.data, making)
+    if making.unmade:
+        return plain
+    try:
+        return how.make(fields)
+    except Exception as error:  # noqa: BLE001  whatever the class says of what is stored
+        return making.cannot(plain, f"no {plain.name} can be made of what is stored: {error!r:.200}")
+
+
 def rebuilt(plain: Tagged, cls: Any, making: Making) -> Any:
     """Return the object of a tagged value of a foreign class; what cannot be made stays as it is stored, and is noted."""
+    how = everyday_named(plain.name)
+    if how is not None:
+        return _everyday(plain, how, making)
     if field_names(cls) is None:
         return making.cannot(
             plain, f"{cls.__qualname__} has no declared fields any more: give {plain.name!r} an alias, or upcast the entity"

@@ -21,6 +21,7 @@ from typing import Any, Union, cast
 from uuid import UUID
 
 from symphony_es.core.state.tracking.annotations import holds_data, look_into
+from symphony_es.core.state.tracking.everyday import everyday_class
 from symphony_es.errors import ConfigurationError, EntityTypeError, UnstorableValueError
 from symphony_es.events.identifiers import check_class_name
 from symphony_es.events.values import Tagged, check_plain, copy_plain
@@ -202,7 +203,7 @@ class TypeTable:
             if cls is not None:
                 return cls
             table = table.parent
-        return None
+        return everyday_class(name)
 
     def _alias_of(self, name: str) -> str | None:
         target = self._aliases.get(name)

@@ -1,0 +1,75 @@
+"""What code has called because a step had failed, once that step is tried again.
+
+A failure that has ended a run is forgiven by a resume. Code may have called steps after it (an `except` that makes up for it, a
+`finally`), and those stand on record behind the step. Where the code, now that the step succeeds, calls them too, they keep their place and
+their outputs. Where it goes another way, they are taken back as by `retry_from`: another execution of them has a key of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.workflow.engine.retrying import PATCH
+from symphony_es.workflow.engine.timeline import RETRY_EVENT
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+    from symphony_es.workflow.runs.run import Workflow
+
+__all__ = ["AFTER_FAILURE", "forgive", "is_after_failure", "take_back_calls"]
+
+AFTER_FAILURE = "after failure"
+"""What a call on record ends with that was made after a failure which is forgiven by now: the code need not make it again."""
+
+
+def is_after_failure(call: Any) -> bool:
+    """Return whether a call on record was made after a failure that is forgiven by now."""
+    return len(call) > 2 and call[2] == AFTER_FAILURE
+
+
+def forgive(run: Workflow, failed: Iterable[str]) -> None:
+    """Have steps tried again whose failure has ended a run, and mark what the code has called after them; called while it is recorded."""
+    order = {address: place for place, address in enumerate(run.attempts)}
+    for address in failed:
+        del run.failures[address]
+        strand, began = address.rpartition("/")[0], order.get(address, len(order))
+        for name, calls in run.calls.items():
+            if not _is_beside(strand, name):
+                _mark(calls, order, began)
+
+
+def _mark(calls: Any, order: dict[str, int], began: int) -> None:
+    later = [int(place) for place, call in calls.items() if call[1] != PATCH and order.get(call[0], -1) > began]
+    if later:
+        first = min(later)
+        for place in [place for place, call in calls.items() if int(place) >= first and len(call) == 2]:
+            calls[place] = [*calls[place], AFTER_FAILURE]
+
+
+def _is_beside(strand: str, other: str) -> bool:
+    """Whether two strands belong to different coroutines of one `gather`: neither came after the other."""
+    ours, theirs = strand.split("/"), other.split("/")
+    for place, (one, two) in enumerate(zip(ours, theirs, strict=False)):
+        if one != two:
+            return place % 2 == 1
+    return False
+
+
+async def take_back_calls(symphony: Host, run: Workflow, strand: str, place: int) -> None:
+    """Take the calls of a strand from a place on off the record, which the code does not make any more; durable when this returns."""
+    world = symphony.world
+    await world.claim(run)
+    calls = run.calls.get(strand, {})
+    obsolete = [at for at, call in calls.items() if int(at) >= place and is_after_failure(call)]
+    dropped = [calls[at][0] for at in obsolete if calls[at][1] != PATCH]
+    under = tuple(f"{address}/" for address in dropped)
+    dropped += [address for address in run.attempts if address.startswith(under)] if under else []
+    with world.recording(RETRY_EVENT, {"step": dropped[0] if dropped else "", "dropped": dropped}, entity=run):
+        world.raise_generation(run)
+        for at in obsolete:
+            del calls[at]
+        for address in dropped:
+            for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes):
+                held.pop(address, None)
+    await world.flush(run)

@@ -1,0 +1,303 @@
+"""Strands: the threads of control of a code-first function, and the calls that each of them makes, held against what is on record.
+
+A strand is the function's body, or one coroutine that is given to `gather`. Within it calls come one after the other, whatever runs beside
+it, so they are numbered, and the n-th must be what the n-th was before. What a call costs here does not depend on how many came before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.errors import ConfigurationError, HistoryMismatchError
+from symphony_es.workflow.code.forgiving import is_after_failure
+from symphony_es.workflow.definitions.definition import CLEANUP, UNDO
+from symphony_es.workflow.definitions.steps import id_from_name
+from symphony_es.workflow.engine.bodies import StepFailure
+from symphony_es.workflow.engine.retrying import PATCH
+from symphony_es.workflow.runs.cleanup import CLEAN_UP_CALL, is_clean_up_call
+from symphony_es.workflow.runs.failures import describe_error
+
+if TYPE_CHECKING:
+    from symphony_es.workflow.code.flow import Flow
+
+__all__ = ["INSIDE_A_STEP", "Call", "Group", "Strand", "current_strand"]
+
+INSIDE_A_STEP: Any = object()
+"""Stands where the strand would, for code that runs as part of a step: its body, its retries, the hooks that are told of it."""
+
+current_strand: ContextVar[Strand | None] = ContextVar("symphony_es_strand", default=None)
+
+
+class Call:
+    """One call of a strand: its place there, and the address of its step.
+
+    Attributes:
+        cleans_up: whether the strand had been cut off by a cancellation when it made the call.
+        undoable: whether the call says how it is undone.
+    """
+
+    __slots__ = ("address", "cleans_up", "place", "strand", "undoable", "what")
+
+    def __init__(self, strand: Strand, place: int, address: str, what: str, cleans_up: bool) -> None:
+        self.strand = strand
+        self.place = place
+        self.address = address
+        self.what = what
+        self.cleans_up = cleans_up
+        self.undoable = False
+
+    def record(self) -> None:
+        """Puts the call on record, with the patches decided before it; called with the start of its step."""
+        for place, change_id in self.strand.take_patches(self.place):
+            self.strand.note(place, [change_id, PATCH])
+        self.strand.note(self.place, [self.address, self.what, *([CLEAN_UP_CALL] if self.cleans_up else [])])
+        if self.undoable and not self.strand.flow.run.undoable:
+            self.strand.flow.run.undoable = True
+
+
+class Group:
+    """The strands of one `gather`.
+
+    Attributes:
+        address: what their names begin with.
+        place: how many calls the strand around had made when it began.
+        strands: those that have begun, in order.
+    """
+
+    __slots__ = ("address", "place", "strands")
+
+    def __init__(self, address: str, place: int) -> None:
+        self.address = address
+        self.place = place
+        self.strands: list[Strand] = []
+
+    def open_failures(self) -> list[str]:
+        """Addresses of the steps that have failed for good in these strands, and that no code has gone on after."""
+        found = []
+        for strand in self.strands:
+            if strand.ended:
+                continue
+            if strand.last_group is not None and strand.last_group.place == strand.made:
+                found += strand.last_group.open_failures()
+            elif strand.last_step is not None and strand.flow.run.step_status(strand.last_step) == "failed":
+                found.append(strand.last_step)
+        return found
+
+
+class Strand:
+    """One thread of control of the function.
+
+    Attributes:
+        name: "" for the body, `gather/0` for the first coroutine of the first `gather`.
+        made: how many calls it has made in this execution, decisions of `patched` included.
+        found: how many of them are on record.
+        last_step: address of the step that it called last.
+        last_group: the `gather` that it began last.
+        cut_off: whether it has been cancelled: what it calls now cleans up.
+        ended: whether its coroutine has returned.
+    """
+
+    def __init__(self, flow: Flow, name: str, around: Strand | None = None) -> None:
+        self.flow = flow
+        self.name = name
+        self.made = 0
+        self.found = 0
+        self.last_step: str | None = None
+        self.last_group: Group | None = None
+        self.cut_off: bool = around is not None and around.cut_off
+        self.ended = False
+        self._task: asyncio.Task[Any] | None = None
+        self._addresses = _Addresses(name)
+        self._recorded: Mapping[str, Any] = flow.run.calls.get(name, {})
+        self._after_last = max(map(int, self._recorded), default=-1) + 1
+        self._unrecorded: dict[int, tuple[str, str]] = {}
+        self._patches: list[tuple[int, str]] = []
+        self._patched: dict[str, bool] = {}
+        self._clean_up_from = float("inf")
+        if flow.cleans_up:
+            marked = (int(place) for place, call in self._recorded.items() if is_clean_up_call(call))
+            self._clean_up_from = min(marked, default=self._clean_up_from)
+        flow.strands[name] = self
+
+    def enter(self) -> None:
+        """The strand belongs to the running task from now on."""
+        self._task = asyncio.current_task()
+
+    @property
+    def is_innermost(self) -> bool:
+        """Whether it has not ended, and does not wait for a `gather` of its own."""
+        within = self.last_group.strands if self.last_group is not None else ()
+        return not self.ended and all(strand.ended for strand in within)
+
+    def cut_off_now(self) -> None:
+        """Cancels what its task waits for, which is none of its calls; what it calls from now on cleans up, and is not cancelled."""
+        self.cut_off = True
+        if self._task is not None:
+            self._task.cancel()
+            self._task.uncancel()
+
+    def call(self, name: str, what: str) -> Call:
+        """The strand's next call; decided when it is made, not when it is awaited, so that the order is the code's.
+
+        Raises:
+            HistoryMismatchError: another call is on record in its place.
+            ConfigurationError: it comes from a task that the workflow did not start with `gather`.
+        """
+        self._check_task(name)
+        address = self._addresses.next(id_from_name(name))
+        place = self.made
+        self.made = place + 1
+        self.last_step = address
+        cleans_up = self.cut_off or place >= self._clean_up_from
+        recorded = self._recorded.get(str(place)) if place < self._after_last else None
+        if recorded is None:
+            self._unrecorded[place] = (address, what)
+        elif self.flow.stopped is None:
+            if (recorded[0] != address or recorded[1] != what) and is_after_failure(recorded):
+                self._part_ways(place)
+                self._unrecorded[place] = (address, what)
+                return Call(self, place, address, what, cleans_up)
+            if recorded[0] != address or recorded[1] != what:
+                raise self.mismatch(f"the function called {_shown(address, what)}", (address, what))
+            self.found += 1
+        return Call(self, place, address, what, cleans_up)
+
+    def group(self, name: str) -> Group:
+        """The strands of its next `gather`.
+
+        Raises:
+            ConfigurationError: it comes from a task that the workflow did not start with `gather`, or its name is taken.
+        """
+        self._check_task(name)
+        if name in (CLEANUP, UNDO) and not self.name:
+            raise ConfigurationError(f"gather(name={name!r}): that is what the addresses of clean-up steps begin with, take another name")
+        self.last_group = Group(self._addresses.next(id_from_name(name)), self.made)
+        return self.last_group
+
+    def patched(self, change_id: str) -> bool:
+        """See `symphony_es.workflow.patched`."""
+        self._check_task(change_id)
+        # Each strand answers by its own history: which of them comes first differs from one execution to the next.
+        recorded = self._recorded.get(str(self.made)) if self.made < self._after_last else None
+        if recorded is not None and recorded[0] == change_id and recorded[1] == PATCH:
+            self.found += 1
+            self.made += 1
+            self._patched[change_id] = True
+            return True
+        known = self._patched.get(change_id)
+        if known is not None:
+            return known
+        fresh = self.made >= self._after_last
+        if fresh:
+            self._unrecorded[self.made] = (change_id, PATCH)
+            self._patches.append((self.made, change_id))
+            self.made += 1
+        self._patched[change_id] = fresh
+        return fresh
+
+    def take_patches(self, before: int) -> list[tuple[int, str]]:
+        """The patches decided before a call and not on record yet."""
+        if not self._patches:
+            return []
+        taken = [patch for patch in self._patches if patch[0] < before]
+        self._patches = [patch for patch in self._patches if patch[0] >= before]
+        return taken
+
+    def note(self, place: int, call: list[str]) -> None:
+        """Puts one call on record; called while the run is being recorded."""
+        calls = self.flow.run.calls
+        if self.name not in calls:
+            calls[self.name] = {}
+        self._recorded = calls[self.name]
+        if str(place) not in self._recorded:
+            self.found += 1
+        calls[self.name][str(place)] = call
+        self._after_last = max(self._after_last, place + 1)
+        self._unrecorded.pop(place, None)
+
+    def check_all_made(self) -> None:
+        """Compares the calls on record with those that were made, at the function's end.
+
+        Raises:
+            HistoryMismatchError: calls on record were not made.
+        """
+        if self.found < len(self._recorded) and not self._has_left_only_obsolete():
+            raise self.mismatch("the function ended", None)
+
+    def _has_left_only_obsolete(self) -> bool:
+        """Whether all calls that the code has not made again came after a failure that is forgiven by now."""
+        left = [call for place, call in self._recorded.items() if int(place) >= self.made]
+        return self.found + len(left) == len(self._recorded) and all(map(is_after_failure, left))
+
+    def _part_ways(self, place: int) -> None:
+        """From here on the code goes another way than when the step had failed."""
+        self._after_last = place
+        self.flow.obsolete.append((self.name, place))
+
+    def mismatch(self, why: str, called: tuple[str, str] | None) -> HistoryMismatchError:
+        """The error for a history that the code contradicts; shows both, and fails the run whatever the code makes of it."""
+        recorded = self._recorded
+        history = [_shown(*recorded[place][:2]) for place in sorted(recorded, key=int)]
+        before = range(self.made if called is None else self.made - 1)
+        made = [recorded.get(str(place)) or self._unrecorded.get(place) for place in before]
+        code = [_shown(*call[:2]) for call in (*made, called) if call is not None]
+        error = HistoryMismatchError(self.flow.run.id, self.name, history, code, why)
+        self.flow.runner.control.fail(StepFailure(describe_error(error, None), error))
+        return error
+
+    def _check_task(self, what: str) -> None:
+        if _running_task() is not self._task:
+            raise ConfigurationError(
+                f"{what!r} is called from a task that is no part of the workflow: start coroutines that call steps with "
+                "symphony_es.workflow.gather, whose order is the same whenever the function runs again"
+            )
+
+
+class _Addresses:
+    """The addresses of a strand's calls: the name, and `#2` and so on from its second call; no address is given twice."""
+
+    __slots__ = ("_before", "_counts", "_given")
+
+    def __init__(self, strand: str) -> None:
+        self._before = f"{strand}/" if strand else ""
+        self._counts: dict[str, int] = {}
+        self._given: set[str] = set()
+
+    def next(self, step_id: str) -> str:
+        count = self._counts.get(step_id, 0)
+        address = f"{self._before}{step_id}"
+        if count or "#" in step_id:
+            address, count = self._numbered(step_id, address, count)
+        self._counts[step_id] = count or 1
+        return address
+
+    def _numbered(self, step_id: str, base: str, count: int) -> tuple[str, int]:
+        """A name may look like the second call of another one, so those with a `#` are kept."""
+        if "#" in step_id:
+            stem, _, number = step_id.rpartition("#")
+            looks_given = (
+                number.isascii() and number.isdigit() and number == str(int(number)) and 1 < int(number) <= self._counts.get(stem, 0)
+            )
+            if not count and not looks_given and base not in self._given:
+                self._given.add(base)
+                return base, 1
+        count = max(count, 1) + 1
+        while f"{base}#{count}" in self._given:
+            count += 1
+        if "#" in step_id:
+            self._given.add(f"{base}#{count}")
+        return f"{base}#{count}", count
+
+
+def _running_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # a thread without a loop
+        return None
+
+
+def _shown(address: str, what: str) -> str:
+    return f"patched({address!r})" if what == PATCH else address if what == "step" else f"{address} ({what})"

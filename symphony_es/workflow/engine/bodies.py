@@ -1,0 +1,163 @@
+"""The boundary to the application's code: what it may raise, and whether a cancellation is meant for the run or is the code's own doing.
+
+Whatever leaves the application's code is a failure of it and goes on record, `SystemExit` and groups included, with two exceptions: a real
+cancellation, and the `KeyboardInterrupt` of the main thread. A cancellation is real when somebody else has asked the task for it. Code
+that cancels the task it runs in (`asyncio.current_task().cancel()`, a timer, a task of its own) has failed. Context variables tell both
+apart: what the code starts, a timer of `asyncio.timeout` as well, runs in a copy of the context that the code runs in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+from types import FrameType, TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from symphony_es.raised import asks_the_program_to_end
+from symphony_es.workflow.engine.control import RunStopped
+from symphony_es.workflow.runs.failures import describe_error
+
+__all__ = ["Body", "Lacking", "StepFailure", "StepsTask", "is_failure", "run_body", "unclosed"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class StepFailure(Exception):  # noqa: N818  carries a step's failure through the steps around it
+    """A step has failed, and that is on record.
+
+    Attributes:
+        description: the error as the run's state holds it.
+        error: the error itself.
+    """
+
+    def __init__(self, description: dict[str, Any], error: BaseException) -> None:
+        super().__init__(f"step {description['step']}: {description['type']}: {description['message']}")
+        self.description = description
+        self.error = error
+
+
+class Lacking(BaseException):
+    """Takes a run out of its steps because this process lacks what they need; raised and caught by the engine, and nobody's event.
+
+    Attributes:
+        error: what is missing, for those who wait for the run.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Body:
+    """A block in which code of the application runs: the body of a step, the function of a workflow, a hook.
+
+    After it the task's own cancellations are taken back, so that a task that is still being cancelled is so because somebody asked for it.
+
+    Attributes:
+        task: the task that runs it.
+        own: how many cancellations of that task the code has asked for and not taken back.
+        over: whether the block has ended.
+    """
+
+    __slots__ = ("_around", "over", "own", "task")
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Any] | None = None
+        self.own = 0
+        self.over = False
+        self._around: Body | None = None
+
+    def __enter__(self) -> Self:
+        self.task = asyncio.current_task()
+        self._around = _current.get()
+        _current.set(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        _current.set(self._around)  # not by a token: a coroutine that is closed may end in another context
+        self.over = True
+        if self.own and self.task is not None:
+            for _ in range(self.own):
+                asyncio.Task.uncancel(self.task)
+
+
+_current: ContextVar[Body | None] = ContextVar("symphony_es_body", default=None)
+
+
+class StepsTask(asyncio.Task[Any]):
+    """A task that runs bodies: it knows which of its cancellations the code that runs in it has asked for."""
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel the task; what a body has left behind that is over no longer can."""
+        body = _current.get()
+        if body is None or body.task is not self:
+            return super().cancel(msg)
+        if body.over or not super().cancel(msg):
+            return False
+        body.own += 1
+        return True
+
+    def uncancel(self) -> int:
+        """Take one request to cancel the task back."""
+        body = _current.get()
+        if body is not None and body.task is self and body.own:
+            body.own -= 1
+        return super().uncancel()
+
+
+async def run_body(code: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call code of the application and await it, in a `Body`.
+
+    A cancellation of its task that the code has asked for and not awaited arrives here, so that it meets nobody else.
+    """
+    with Body() as body:
+        try:
+            return await code(*args, **kwargs)
+        finally:
+            if body.own and body.task is not None and _runs_now(body.task):
+                await asyncio.sleep(0)
+
+
+def is_failure(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Return whether what has left the application's code is a failure of that code; called after its `Body`.
+
+    Args:
+        error: what was raised.
+        task: the task that ran the code.
+    """
+    if isinstance(error, Exception):
+        return True
+    if isinstance(error, asyncio.CancelledError):
+        return task is not None and not task.cancelling()
+    if isinstance(error, GeneratorExit):
+        return task is not None and _runs_now(task)
+    return not isinstance(error, (RunStopped, Lacking)) and not asks_the_program_to_end(error)
+
+
+def _runs_now(task: asyncio.Task[Any]) -> bool:
+    """Return whether the task runs the calling code; not so where its coroutines are closed, which must not await anything then."""
+    outermost = getattr(task.get_coro(), "cr_frame", None)
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame is not outermost:
+        frame = frame.f_back
+    return frame is not None
+
+
+async def unclosed(work: Coroutine[Any, Any, None], step: str | None) -> None:
+    """Await the work of a task, as the outermost coroutine of it, and make a failure of the `GeneratorExit` of a future that code awaited.
+
+    Such an error does not arrive as others do: it closes all coroutines of the task but this one.
+
+    Raises:
+        StepFailure: that has happened.
+    """
+    task = asyncio.current_task()
+    try:
+        await work
+    except GeneratorExit as error:
+        if task is None or not _runs_now(task):
+            raise
+        raise StepFailure(describe_error(error, step), error) from error

@@ -1,0 +1,114 @@
+"""Runs the clean-up of one run: its child runs first, then that of its code, then what undoes its steps, then its clean-up steps.
+
+One step that fails does not keep the others from running.
+
+All that it decides by is in the run's state, so it survives crashes whole: what has completed is not repeated, what has failed for good
+stays failed until somebody asks for another attempt, what was under way runs again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.errors import CleanupUnfinishedError, HistoryMismatchError
+from symphony_es.workflow.engine.bodies import StepFailure
+from symphony_es.workflow.engine.runner import Runner
+from symphony_es.workflow.runs.cleanup import CLEANUP, UNDO, cleaned_with, failed_for_good, is_open, is_root, unfinished
+from symphony_es.workflow.runs.failures import describe_error
+from symphony_es.workflow.runs.outputs import Frame
+from symphony_es.workflow.runs.run import Workflow
+
+if TYPE_CHECKING:
+    from symphony_es.workflow.definitions.steps import Step
+    from symphony_es.workflow.engine.children import ChildRuns
+
+__all__ = ["Cleaning"]
+
+
+class Cleaning:
+    """The clean-up of one run in this process.
+
+    Args:
+        run: the run, which is cancelling.
+        children: the child runs of the engine.
+        runner: gives a runner that no earlier request or failure stops.
+
+    Attributes:
+        contradicted: whether the code contradicts the record, so that nobody knows what undoes its calls: the rest is left for later.
+    """
+
+    def __init__(self, run: Workflow, children: ChildRuns, runner: Callable[[], Runner]) -> None:
+        self._run = run
+        self._children = children
+        self._new_runner = runner
+        self._errors: dict[str, dict[str, Any]] = {}
+        self._code_error: dict[str, Any] | None = None
+        self._finished = False
+        self.contradicted = False
+
+    async def perform(self) -> None:
+        """Run what has not completed and has not failed for good; returns when nothing of the clean-up is left to do."""
+        run = self._run
+        await self._children.clean_up_all(run)
+        undos: dict[str, Step] = {}
+        if run.definition.code is not None and run.attempts:
+            await self._run_code(undos)
+        if self.contradicted:
+            return
+        from symphony_es.workflow.engine.undoing import plan_undos  # few runs are cleaned up
+
+        runner = self._new_runner()
+        for undo in await plan_undos(runner.symphony, run, undos):
+            runner = await self._run_step(runner, undo.step, f"{UNDO}/{undo.address}", undo.frame)
+        main = Frame(run, steps=run.definition.plan)
+        frame = Frame(run, f"{CLEANUP}/", run.definition.cleanup_plan, main)
+        for step in frame.steps:
+            runner = await self._run_step(runner, step, frame.prefix + step.id, frame)
+        self._finished = True
+
+    async def _run_code(self, undos: dict[str, Step]) -> None:
+        """Let the `except` and `finally` of a run's function do what they have to, and collect what undoes its calls."""
+        from symphony_es.workflow.code.flow import clean_up_flow  # it stands above the engine, which only calls it
+
+        runner = self._new_runner()
+        try:
+            await clean_up_flow(runner, runner.symphony.flows, undos)
+        except StepFailure as error:
+            self._code_error = error.description
+            self.contradicted = isinstance(error.error, HistoryMismatchError)
+
+    @property
+    def skipped(self) -> bool:
+        """Whether some of it was left out because somebody asked for that."""
+        return not self._finished and self._run.cleanup is not None and bool(self._run.cleanup.get("skipped"))
+
+    async def _run_step(self, runner: Runner, step: Step, address: str, frame: Frame) -> Runner:
+        if failed_for_good(self._run, address):
+            return runner
+        try:
+            await runner.run_step(step, address, frame)
+        except StepFailure as error:
+            self._errors[address] = error.description
+            return self._new_runner()  # a hook that stops the run has stopped this step of it
+        return runner
+
+    def failure(self) -> dict[str, Any] | None:
+        """Return what the run's `error` has to say of its clean-up, or None where all of it has completed."""
+        run = self._run
+        if self.skipped:
+            steps = [f"{CLEANUP}/{step.id}" for step in run.definition.cleanup_plan]
+            left = [address for address in dict.fromkeys([*unfinished(run), *steps]) if address not in run.outputs]
+            return describe_error(CleanupUnfinishedError(run.id, f"left out: {', '.join(left[:50]) or 'undoing its steps'}"), None)
+        if self._code_error is not None:
+            return self._code_error
+        for address in filter(is_root, run.attempts):
+            if address in self._errors:
+                return self._errors[address]
+            if failed_for_good(run, address):
+                failure = run.failures[address]
+                return {"type": failure["type"], "message": failure["message"], "traceback": "", "step": address}
+        open_children = ", ".join(child.id for child in cleaned_with(run) if is_open(child))
+        if open_children:
+            return describe_error(CleanupUnfinishedError(run.id, f"child runs: {open_children}"), None)
+        return None

@@ -1,0 +1,71 @@
+"""Takes up a clean-up that has ended: one step of it is done again, and what has not completed is tried again.
+
+A clean-up step that has completed, and is not the one that is asked for, keeps its output: what it has undone is not undone twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from symphony_es.errors import ConfigurationError
+from symphony_es.workflow.engine.generations import prefixes
+from symphony_es.workflow.engine.timeline import RETRY_EVENT
+from symphony_es.workflow.runs.cleanup import in_cleanup
+from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.transitions import WorkflowStatus
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+
+__all__ = ["forget_cancelled_children", "retry_cleanup"]
+
+
+async def retry_cleanup(symphony: Host, run: Workflow, address: str, now: datetime) -> None:
+    """Drop a step of a run's clean-up and have the clean-up go on; the main line is left alone. Nobody else drives the run meanwhile.
+
+    Raises:
+        ConfigurationError: the run has not begun such a step. Nothing has been appended.
+        IllegalTransitionError: the run is not in a status in which it can clean up. Nothing has been appended.
+    """
+    world = symphony.world
+    await world.claim(run)
+    if run.status is not WorkflowStatus.CANCELLING:
+        run.check("clean_up")
+    if address not in run.attempts:
+        known = ", ".join([other for other in run.attempts if in_cleanup(other)][:50]) or "none"
+        raise ConfigurationError(f"run {run.id} has not begun a clean-up step {address!r} (begun: {known})")
+    dropped = [other for other in run.attempts if other == address or other.startswith(f"{address}/")]
+    with world.recording(RETRY_EVENT, {"step": address, "dropped": dropped}, entity=run):
+        world.raise_generation(run)
+        _drop(run, dropped)
+        for around in prefixes(address):
+            run.outputs.pop(around, None)
+            run.failures.pop(around, None)
+        if run.status is not WorkflowStatus.CANCELLING:
+            run.move("clean_up", now)
+        run.reopen_cleanup()
+    await world.flush(run)
+
+
+def forget_cancelled_children(symphony: Host, run: Workflow) -> None:
+    """Take back the steps of a clean-up whose child run was cancelled with it: such a run does not go on, a new one begins.
+
+    Called with the recording of what takes the clean-up up again.
+    """
+    lost = [
+        address
+        for address, child in run.children.items()
+        if in_cleanup(address) and address not in run.outputs and getattr(child, "status", None) is WorkflowStatus.CANCELLED
+    ]
+    if lost:
+        with symphony.world.recording(RETRY_EVENT, {"step": lost[0], "dropped": lost}, entity=run):
+            symphony.world.raise_generation(run)
+            _drop(run, lost)
+
+
+def _drop(run: Workflow, addresses: Iterable[str]) -> None:
+    for address in addresses:
+        for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes):
+            held.pop(address, None)

@@ -1,0 +1,141 @@
+"""Tells the hooks of one run of its moments, and remembers which of them have not been told yet.
+
+A moment that a hook must not miss (`durable`, `stops_run`) is put on record with its own event, in `run.untold`. It is taken off the record
+with the next event of the run after the hooks have returned, so a step costs no event more. What a crash leaves there is told again, to
+those hooks alone, before the run goes on.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.errors import HookFailedError
+from symphony_es.workflow.engine.hooks import HookChain, RunMoment, Stage
+from symphony_es.workflow.runs.thawing import thaw
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+    from symphony_es.workflow.runs.run import Workflow
+
+__all__ = ["Telling"]
+
+KEY_BYTES = 6
+"""Of a moment's id, beside that of its run."""
+
+
+class Telling:
+    """The moments of one run in this process.
+
+    Args:
+        symphony: the Symphony that the run belongs to.
+        run: the run.
+        hooks: whom they are told.
+    """
+
+    def __init__(self, symphony: Host, run: Workflow, hooks: HookChain) -> None:
+        self._symphony = symphony
+        self._run = run
+        self._hooks = hooks
+        self._told: set[str] = set()
+
+    def note(
+        self, stage: Stage, step: str | None = None, error: Mapping[str, Any] | None = None, retry_at: datetime | None = None
+    ) -> RunMoment | None:
+        """Describe a moment, and keep it on record where a hook must not miss it; called with the recording of its event.
+
+        Returns:
+            The moment, or None where the run has no hooks.
+        """
+        if not self._hooks:
+            return None
+        key = secrets.token_hex(KEY_BYTES)
+        moment = RunMoment(
+            id=f"{self._run.id}:{key}",
+            stage=stage,
+            symphony=self._symphony,
+            run=self._run,
+            step=step,
+            completed_steps=self._run.completed_steps,
+            error=error,
+            retry_at=retry_at,
+            after_position=self._symphony.log.head,
+        )
+        if self._hooks.keeps(moment):
+            said = None if error is None else {"type": error["type"], "message": error["message"], "step": error["step"]}
+            held: dict[str, Any] = {"stage": stage, "step": step, "error": said, "retry_at": retry_at, "completed": moment.completed_steps}
+            held["after"] = moment.after_position
+            self._run.untold[key] = {name: value for name, value in held.items() if value is not None}
+        return moment
+
+    def wants(self, moment: RunMoment | None) -> bool:
+        """Return whether a hook is to be called, so that the run has to wait for it."""
+        return moment is not None and self._hooks.wants(moment)
+
+    async def tell(self, moment: RunMoment | None, *, at_end: bool = False) -> None:
+        """Call the hooks, after what has been recorded is durable.
+
+        Args:
+            moment: which; None where nobody is to be told.
+            at_end: the run has ended, and is not held up by a hook that may be missing.
+
+        Raises:
+            HookFailedError: a hook failed that declares to stop the run.
+        """
+        await self._symphony.world.flush(self._run)
+        if moment is None:
+            return
+        key = moment.id.rpartition(":")[2]
+        try:
+            await self._hooks.call(moment, at_end=at_end)
+        except HookFailedError:
+            self._told.add(key)
+            raise
+        self._told.add(key)
+
+    async def tell_again(self, but: RunMoment | None = None) -> None:
+        """Tell the hooks that must not miss them of the moments that an earlier process has left untold, in order.
+
+        Raises:
+            HookFailedError: one failed that declares to stop the run; the others have been told by then.
+        """
+        failure: HookFailedError | None = None
+        for key, held in thaw(self._run.untold).items():
+            if key in self._told or (but is not None and but.id.endswith(f":{key}")):
+                continue
+            error = held.get("error")
+            moment = RunMoment(
+                id=f"{self._run.id}:{key}",
+                stage=held["stage"],
+                symphony=self._symphony,
+                run=self._run,
+                step=held.get("step"),
+                completed_steps=held["completed"],
+                error=None if error is None else {**error, "traceback": ""},
+                retry_at=held.get("retry_at"),
+                after_position=held["after"],
+                again=True,
+            )
+            if not self._hooks.keeps(moment):
+                continue  # whoever must not miss it is not here: it stays on record
+            try:
+                await self.tell(moment, at_end=False)
+            except HookFailedError as stopping:
+                failure = failure or stopping
+        if failure is not None:
+            raise failure
+
+    def forget_told(self) -> None:
+        """Take what has been told off the record; called while the run is being recorded. What is rolled back is forgotten later."""
+        if self._told:
+            self._told &= self._run.untold.keys()
+            for key in self._told:
+                del self._run.untold[key]
+
+    def record_told(self) -> None:
+        """Do so with an event of its own, where no other follows."""
+        if self._told & self._run.untold.keys():
+            with self._symphony.world.recording("WorkflowHooksTold", entity=self._run):
+                self.forget_told()

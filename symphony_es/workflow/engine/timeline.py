@@ -1,0 +1,202 @@
+"""What a run's whole history says of its steps: which have begun and completed as things stand, and in which generation each is.
+
+A run's state is taken back by rewinds, and its history is not: it has every rewind and every `retry_from`. So it is the history that says
+how often a step has been taken back, and where the step began that holds now. It is read once, when a run that was taken back goes
+on, or is forked or retried; page by page, so that the event loop goes on in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.core.state.past.rewinding import REWIND_EVENT
+from symphony_es.errors import PositionNotFoundError
+from symphony_es.events.changes import SET
+from symphony_es.events.event import Event
+from symphony_es.events.fold import REPAIR_EVENT
+from symphony_es.events.identifiers import entity_key
+from symphony_es.events.rows import Row, decode_row
+from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK, Generations, prefixes
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+    from symphony_es.workflow.runs.run import Workflow
+
+__all__ = ["COMPLETION", "FORK_EVENT", "RETRY_EVENT", "STARTS", "Timeline", "generations_of", "read_timeline"]
+
+FORK_EVENT = "WorkflowForked"
+RETRY_EVENT = "WorkflowRetryRequested"
+STARTS = ("WorkflowStepStarted", "WorkflowStepRetried")
+COMPLETION = "WorkflowStepCompleted"
+FAILURE = "WorkflowStepFailed"
+CREATIONS = ("WorkflowCreated", FORK_EVENT, "Forked")  # the last one in a log that was made of another log's states
+TOLD_BY_NAME = frozenset({*STARTS, COMPLETION, FAILURE, RETRY_EVENT, REWIND_EVENT, REPAIR_EVENT, *CREATIONS})
+_BEGUN, _COMPLETED, _FAILED = range(3)
+PAGE = 200
+"""Rows between two turns of the event loop."""
+
+
+class Timeline:
+    """The steps of a run after the events that it has been fed.
+
+    Args:
+        shared: of a fork, what it was forked from, from the first run on: entity key, and the last position that it shares.
+        key: the run's own entity key.
+
+    Attributes:
+        begun: by address of a step that has begun, the position of its first start since it was taken back last.
+        completed: by address of a step that has completed, the position of its completion.
+        failed: by address of a step an attempt at which has failed, the position of the last failure.
+        raised: by address that was taken back, its generation; what is under an address is of that generation, too.
+    """
+
+    def __init__(self, shared: Sequence[tuple[str, int]] = (), key: str = "") -> None:
+        self._shared = shared
+        self._key = key
+        self.begun: dict[str, int] = {}
+        self.completed: dict[str, int] = {}
+        self.failed: dict[str, int] = {}
+        self.raised: dict[str, int] = {}
+        # At a position: in which of the three, the address, and what stood there before.
+        self._replaced: list[tuple[int, int, str, int | None]] = []
+
+    def apply(self, event: Event) -> None:
+        """Go on with the next event of the run."""
+        name, position = event.name, event.position
+        if name in STARTS:
+            if event.metadata.step is not None and event.metadata.step not in self.begun:
+                self._put(position, _BEGUN, event.metadata.step, position)
+        elif name in (COMPLETION, FAILURE):
+            if event.metadata.step is not None:
+                self._put(position, _COMPLETED if name == COMPLETION else _FAILED, event.metadata.step, position)
+        elif name == RETRY_EVENT:
+            self._retry(position, event.data)
+        elif name in (REWIND_EVENT, REPAIR_EVENT) and isinstance(event.data, dict) and "to" in event.data:
+            self._rewind(position, event.data["to"])
+        elif name in CREATIONS or name == REPAIR_EVENT:
+            self._begin_with(event)
+
+    def begin_fork(self) -> None:
+        """What comes is the history of a fork: its keys are its own, and none of them has been used."""
+        self.raised = {}
+
+    def since(self, address: str) -> list[str]:
+        """Addresses of the steps that began with a step or after it, in that order."""
+        first = self.begun[address]
+        return sorted((other for other, position in self.begun.items() if position >= first), key=self.begun.__getitem__)
+
+    def key_at(self, position: int) -> str:
+        """Key of the entity whose event stands at a position: the run, or one that it shares the history of."""
+        return next((key for key, last in self._shared if position <= last), self._key)
+
+    @property
+    def _kept(self) -> tuple[dict[str, int], ...]:
+        return self.begun, self.completed, self.failed
+
+    def _put(self, position: int, which: int, address: str, value: int | None) -> None:
+        of = self._kept[which]
+        self._replaced.append((position, which, address, of.get(address)))
+        if value is None:
+            of.pop(address, None)
+        else:
+            of[address] = value
+
+    def ended_at(self, address: str) -> int | None:
+        """Position at which a step has completed, or failed last; None while neither."""
+        return self.completed.get(address, self.failed.get(address))
+
+    def _raise(self, addresses: Iterable[str]) -> None:
+        """All at once: an address whose container is taken back with it is raised by one, not by two."""
+        before = Generations(self.raised)
+        self.raised.update({address: before.of(address) + 1 for address in addresses})
+
+    def _retry(self, position: int, said: Any) -> None:
+        dropped: list[str] = said["dropped"]
+        self._raise(dropped)
+        for address in dropped:
+            for which in (_BEGUN, _COMPLETED, _FAILED):
+                self._put(position, which, address, None)
+            for around in prefixes(address):
+                if around in self.completed:
+                    self._put(position, _COMPLETED, around, None)
+
+    def _rewind(self, position: int, to: int) -> None:
+        """The steps are what they were at a position, whatever came in between; rewinds of before count as what they did."""
+        then: list[dict[str, int | None]] = [{}, {}, {}]
+        for at, which, address, before in reversed(self._replaced):
+            if at <= to:
+                break
+            then[which][address] = before
+        self._take_back(position, then)
+
+    def _begin_with(self, event: Event) -> None:
+        """The state as a whole: of a new run, also under an id that was used before, of a fork, a repair, or another log's."""
+        state = next((change[2] for change in event.changes if change[0] == SET and not change[1]), None)
+        if not isinstance(state, dict):
+            return
+        then: list[dict[str, int | None]] = []
+        for of, field in zip(self._kept, ("attempts", "outputs", "failures"), strict=True):
+            held = state.get(field) or {}
+            gone: dict[str, int | None] = {address: None for address in of if address not in held}
+            then.append({**gone, **{address: event.position for address in held if address not in of}})
+        self._take_back(event.position, then)
+        if event.metadata.generation:
+            self.raised[""] = event.metadata.generation  # as often as the run was taken back in the other log, so no address more often
+
+    def _take_back(self, position: int, then: Sequence[Mapping[str, int | None]]) -> None:
+        """Put what is given in place; the steps that have begun or completed since are of another generation from now on.
+
+        A composite that had begun before is not, though it has completed since: what was under way in it then keeps its generation.
+        """
+        composites = {around for address in self.begun for around in prefixes(address)}
+        lost = {address for address, at in then[_BEGUN].items() if self.begun.get(address, at) != at}
+        lost |= {address for address, at in then[_COMPLETED].items() if self.completed.get(address, at) != at and address not in composites}
+        self._raise(lost)
+        for which, of in enumerate(self._kept):
+            for address, at in then[which].items():
+                if of.get(address) != at:
+                    self._put(position, which, address, at)
+
+
+async def read_timeline(symphony: Host, run: Workflow) -> Timeline:
+    """Read a run's history; that of a fork begins with what it shares with the run that it was forked from.
+
+    Raises:
+        PositionNotFoundError: a part of the history is not kept.
+        DamagedEventError: an event of it is damaged.
+    """
+    shared: list[tuple[str, int]] = []
+    own = key = entity_key("Workflow", run.id)
+    cut: int | None = None
+    while (rows := await symphony.log.read_entity_rows(key, 0, None, 1)) and rows[0][3] == FORK_EVENT:
+        said = decode_row(rows[0]).data
+        # A fork of a fork can begin before the fork that it was made of: what that one shares counts too.
+        until: int = said["position"] if cut is None else min(cut, said["position"])
+        cut, key = until, entity_key("Workflow", said["run_id"])
+        shared.insert(0, (key, until))
+    timeline = Timeline(shared, own)
+    for part, last in [*shared, (own, None)]:
+        timeline.begin_fork()
+        async for page in symphony.log.entity_pages(part, until_position=last, page=PAGE):
+            for event in _told(page):
+                timeline.apply(event)
+            await asyncio.sleep(0)
+    return timeline
+
+
+def _told(page: list[Row]) -> Iterable[Event]:
+    return (decode_row(row) for row in page if row[3] in TOLD_BY_NAME)
+
+
+async def generations_of(symphony: Host, run: Workflow) -> Generations:
+    """The generations of a run's addresses; nothing is read where the run was never taken back."""
+    record = symphony.world.record_of(run)
+    if record is None or record.generation == 0:
+        return NEVER_TAKEN_BACK
+    await symphony.world.flush(run)
+    try:
+        return Generations((await read_timeline(symphony, run)).raised)
+    except PositionNotFoundError:  # in memory, a history may be cut: then all of the run counts as taken back so often
+        return Generations({"": record.generation})

@@ -1,0 +1,153 @@
+"""The second phase of a run's life: its clean-up, which begins when the run is cancelled. Pure.
+
+The addresses of clean-up steps begin with `cleanup/`, those of steps that undo others with `undo/`. `Workflow.cleanup` says that the phase
+has begun: `{"ends": status}`, with `"skipped": True` where the rest of it is left for later. Nothing but `retry_from` at a step of the main
+line leads out of the phase: whatever else goes on with such a run goes on with its clean-up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.workflow.definitions.definition import CLEANUP, UNDO
+from symphony_es.workflow.definitions.nesting import Paths
+from symphony_es.workflow.runs.transitions import WorkflowStatus
+
+if TYPE_CHECKING:
+    from symphony_es.workflow.runs.run import Workflow
+
+__all__ = [
+    "CLEANUP",
+    "CLEAN_UP_CALL",
+    "UNDO",
+    "called_in_cleanup",
+    "cleaned_with",
+    "failed_for_good",
+    "has_cleanup",
+    "has_undo",
+    "in_cleanup",
+    "is_clean_up_call",
+    "is_of_cleanup",
+    "is_open",
+    "is_root",
+    "main_line",
+    "own_children",
+    "reopen",
+    "undone",
+    "unfinished",
+]
+
+_PREFIXES = (f"{CLEANUP}/", f"{UNDO}/")
+_OVER = (WorkflowStatus.CANCELLED, WorkflowStatus.FAILED)
+
+
+def in_cleanup(address: str) -> bool:
+    """Return whether an address is one of the clean-up, and not of the main line."""
+    return address.startswith(_PREFIXES)
+
+
+def failed_for_good(run: Workflow, address: str) -> bool:
+    """Return whether a step has failed, and no attempt follows unless somebody asks for one."""
+    failure = run.failures.get(address)
+    return failure is not None and "retry_at" not in failure and failure["count"] > 0 and run.step_status(address) == "failed"
+
+
+def unfinished(run: Workflow) -> list[str]:
+    """Return the addresses of the clean-up steps that have begun and not completed."""
+    found = [address for address in run.attempts if is_root(address) and address not in run.outputs]
+    failed = _failed_in_code(run)
+    return found if failed is None else [*found, failed]
+
+
+def _failed_in_code(run: Workflow) -> str | None:
+    """The address of the step that the clean-up of a run's code has failed of, or None."""
+    step = run.error["step"] if run.error is not None else None
+    if step is None or step not in run.failures or in_cleanup(step):
+        return None
+    calls = run.calls.get(step.rpartition("/")[0], {})
+    return step if any(call[0] == step and is_clean_up_call(call) for call in calls.values()) else None
+
+
+CLEAN_UP_CALL = "clean-up"
+"""What a call on record ends with that the code of a run has made to clean up."""
+
+
+def is_clean_up_call(call: Any) -> bool:
+    """Return whether a call on record was made after its strand had been cut off by a cancellation."""
+    return len(call) > 2 and call[2] == CLEAN_UP_CALL
+
+
+def called_in_cleanup(run: Workflow) -> list[str]:
+    """Return the addresses of the steps that the code of a run has called to clean up; they stand among those of its main line."""
+    return [call[0] for calls in run.calls.values() for call in calls.values() if is_clean_up_call(call)]
+
+
+def is_of_cleanup(run: Workflow, address: str) -> bool:
+    """Return whether a step of a run is one of its clean-up, by its address or because the run's code has called it to clean up."""
+    return in_cleanup(address) or (run.cleanup is not None and address in called_in_cleanup(run))
+
+
+def is_root(address: str) -> bool:
+    """Return whether an address is of a clean-up step itself, not of a step inside of one, whose failure may have been dealt with."""
+    return address.startswith(f"{UNDO}/") or (address.startswith(f"{CLEANUP}/") and address.count("/") == 1)
+
+
+def is_open(run: Workflow) -> bool:
+    """Return whether a run has ended without all of its clean-up, or a child run of it has: then a `resume` goes on with it."""
+    if run.cleanup is None or run.status not in _OVER:
+        return False
+    return bool(run.cleanup.get("skipped")) or bool(unfinished(run)) or any(is_open(child) for child in cleaned_with(run))
+
+
+def has_undo(run: Workflow) -> bool:
+    """Return whether a run has begun a step that has an undo, in itself or in a child run that has completed."""
+    if run.definition.code is not None:
+        own = run.undoable
+    else:
+        undos = run.definition.undo_plan
+        own = bool(undos) and not undos.keys().isdisjoint(Paths(run.definition.plan).of(main_line(run)))
+    return own or any(child.status is WorkflowStatus.COMPLETED and has_undo(child) for child in own_children(run))
+
+
+def has_cleanup(run: Workflow) -> bool:
+    """Return whether a run that has begun, and is not cleaned up, leaves something to clean up, in itself or in a child run of it."""
+    own = run.cleanup is None and run.started_at is not None and (bool(run.definition.cleanup_plan) or has_undo(run))
+    return own or any(child.status is WorkflowStatus.FAILED and has_cleanup(child) for child in cleaned_with(run))
+
+
+def main_line(run: Workflow) -> list[str]:
+    """Return the addresses of the steps of the main line that have begun."""
+    return [address for address in run.attempts if not in_cleanup(address)]
+
+
+def undone(run: Workflow) -> list[str]:
+    """Return the addresses of the steps of the main line that hold no longer: they, or the child runs that they began, have been undone."""
+    ours = [address[len(UNDO) + 1 :] for address in run.attempts if address.startswith(f"{UNDO}/")]
+    ended = {id(child) for child in own_children(run) if child.cleanup is not None}
+    theirs = [address for address, child in run.children.items() if address in run.outputs and id(child) in ended]
+    return list(dict.fromkeys([*ours, *theirs]))
+
+
+def own_children(run: Workflow) -> list[Workflow]:
+    """Return the child runs of the main line. Those of clean-up steps belong to these; those that a fork names, to the original."""
+    kind = type(run)
+    children = ((address, child) for address, child in run.children.items() if not in_cleanup(address))
+    return [child for _, child in children if isinstance(child, kind) and child.parent is run]
+
+
+def cleaned_with(run: Workflow) -> list[Workflow]:
+    """Return the child runs whose clean-up is part of a run's: those that its end cancels, not those that it cuts off or lets go."""
+    return [child for child in own_children(run) if child.on_parent_end in (None, "cancel")]
+
+
+def reopen(run: Workflow) -> None:
+    """Have what failed in the clean-up tried again, with all attempts that it is allowed; called while the run is being recorded."""
+    in_code = _failed_in_code(run)
+    if in_code is not None:
+        del run.failures[in_code]
+    for address, failure in run.failures.items():
+        if in_cleanup(address):
+            failure["count"] = 0
+    held: dict[str, Any] = run.cleanup or {}
+    if held.get("skipped"):
+        run.cleanup = {"ends": held["ends"]}

@@ -1,0 +1,148 @@
+"""What is put on record of an error: bounded, whatever the error holds, so that to record a failure cannot fail.
+
+An error is the application's code: its message may be a whole HTTP body, its `__str__` may raise, its chain may have a thousand links, and
+a group may hold as many errors again. What is left out is said, with the lengths.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from symphony_es.diagnostics import message_of, shortened, writable
+from symphony_es.raised import asks_the_program_to_end
+
+__all__ = ["describe_error", "errors_inside", "shortened"]
+
+MAX_MESSAGE_CHARS = 4_000
+MAX_TRACEBACK_CHARS = 8_000
+"""A traceback is kept to be read; of a deep recursion the innermost calls say enough."""
+
+MAX_NAME_CHARS = 200
+MAX_FRAMES = 40
+MAX_CHAIN = 10
+MAX_SAID_CHARS = 1_000
+"""What a traceback and a group say of each of their errors."""
+
+MAX_INSIDE = 1_000
+MAX_SAID = 10
+"""So many errors of a group are looked at, and so many are named."""
+
+
+def describe_error(error: BaseException, step: str | None) -> dict[str, Any]:
+    """Return an error as a state can hold it: bounded, and made without raising.
+
+    Args:
+        error: any error; of a group the message says what is in it.
+        step: address of the step that it came from, or None.
+
+    Returns:
+        `{"type", "message", "traceback", "step"}`, all text; of a group also `types`, the names of the classes of the errors in it.
+    """
+    described: dict[str, Any] = {
+        "type": _type_of(error),
+        "message": shortened(_made(_message, error, "message"), MAX_MESSAGE_CHARS),
+        "traceback": _made(_traceback, error, "traceback"),
+        "step": step,
+    }
+    if isinstance(error, BaseExceptionGroup):
+        described["types"] = _made(_types_inside, error, "group").split(", ")
+    return described
+
+
+def _made(make: Callable[[BaseException], str], error: BaseException, what: str) -> str:
+    """A text made by code that asks the error, which may raise anything."""
+    try:
+        return make(error)
+    except BaseException as second:
+        if asks_the_program_to_end(second):
+            raise
+        return f"(its {what} could not be made: {_type_of(second)})"
+
+
+def errors_inside(error: BaseException) -> list[BaseException]:
+    """Return the errors of a group at any depth, groups left out, in their order, up to 1,000; of any other error the error itself."""
+    found: list[BaseException] = []
+    waiting = [error]
+    for _ in range(MAX_INSIDE):
+        if not waiting:
+            break
+        looked_at = waiting.pop()
+        if isinstance(looked_at, BaseExceptionGroup):
+            waiting.extend(reversed(looked_at.exceptions[:MAX_INSIDE]))
+        else:
+            found.append(looked_at)
+    return found
+
+
+def _message(error: BaseException) -> str:
+    message = message_of(error)
+    if not isinstance(error, BaseExceptionGroup):
+        return message
+    inside = errors_inside(error)
+    said = [f"{_type_of(inner)}: {shortened(message_of(inner), MAX_SAID_CHARS // 4)}" for inner in inside[:MAX_SAID]]
+    more = [f"and {len(inside) - MAX_SAID:,} more"] if len(inside) > MAX_SAID else []
+    return f"{shortened(message, MAX_SAID_CHARS)}: {'; '.join([*said, *more])}"
+
+
+def _types_inside(error: BaseException) -> str:
+    return ", ".join(sorted({_type_of(inner) for inner in errors_inside(error)})[:MAX_SAID])
+
+
+def _type_of(error: BaseException) -> str:
+    return shortened(writable(type(error).__name__), MAX_NAME_CHARS)
+
+
+def _traceback(error: BaseException) -> str:
+    """The errors of a chain with their frames, the oldest first, as Python shows them; the newest end is kept where there is too much."""
+    text = "".join(_parts(error))
+    if len(text) > MAX_TRACEBACK_CHARS:
+        text = f"[{len(text) - MAX_TRACEBACK_CHARS:,} of {len(text):,} characters left out] …{text[-MAX_TRACEBACK_CHARS:]}"
+    return writable(text)
+
+
+def _parts(error: BaseException) -> Iterator[str]:
+    chain: list[tuple[str, BaseException]] = []
+    link: tuple[str, BaseException] | None = ("", error)
+    seen: set[int] = set()
+    while link is not None and id(link[1]) not in seen and len(chain) < MAX_CHAIN:
+        seen.add(id(link[1]))
+        chain.append(link)
+        link = _before(link[1])
+    if link is not None and id(link[1]) not in seen:
+        yield "(earlier errors of the chain are left out)\n\n"
+    for how, linked in reversed(chain):
+        yield from _one(linked)
+        if isinstance(linked, BaseExceptionGroup):
+            for number, inner in enumerate(errors_inside(linked)[:MAX_SAID], 1):
+                yield f"  +---------------- {number} ----------------\n"
+                yield "".join(f"  | {line}\n" for line in "".join(_one(inner)).splitlines())
+        if how:
+            yield f"\n{how}\n\n"
+
+
+def _before(error: BaseException) -> tuple[str, BaseException] | None:
+    if error.__cause__ is not None:
+        return "The above exception was the direct cause of the following exception:", error.__cause__
+    if error.__context__ is not None and not error.__suppress_context__:
+        return "During handling of the above exception, another exception occurred:", error.__context__
+    return None
+
+
+def _one(error: BaseException) -> Iterator[str]:
+    frames = deque(traceback.walk_tb(error.__traceback__), maxlen=MAX_FRAMES)
+    if frames:
+        yield "Traceback (most recent call last):\n"
+        left_out = sum(1 for _ in traceback.walk_tb(error.__traceback__)) - len(frames)
+        if left_out:
+            yield f"  [{left_out:,} frames left out]\n"
+        yield from traceback.StackSummary.extract(iter(frames)).format()
+    module = str(type(error).__module__)
+    name = _type_of(error) if module in ("builtins", "__main__") else f"{module}.{type(error).__qualname__}"
+    said = shortened(message_of(error), MAX_SAID_CHARS)
+    yield f"{shortened(name, MAX_NAME_CHARS)}: {said}\n" if said else f"{shortened(name, MAX_NAME_CHARS)}\n"
+    notes = getattr(error, "__notes__", None)
+    for note in notes[:MAX_SAID] if isinstance(notes, (list, tuple)) else ():
+        yield f"{shortened(str(note), MAX_SAID_CHARS)}\n"

@@ -1,0 +1,128 @@
+"""Starting a run that may be there: the same id is the same run, whoever asks, whenever, in whatever process."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from symphony_es import Symphony
+from symphony_es.errors import ConfigurationError, EntityExistsError
+from symphony_es.workflow import step
+
+DEFINITION = {"name": "order", "steps": [{"kind": "wait", "name": "paid", "signal": "paid"}]}
+OTHER = {"name": "refund", "steps": [{"kind": "wait", "name": "paid", "signal": "paid"}]}
+
+
+async def again(symphony: Symphony, definition: Any = DEFINITION, **options: Any) -> Any:
+    return await symphony.workflows.start(definition, run_id="r", if_exists="return", auto_checkpoint=False, **options)
+
+
+@pytest.mark.parametrize("number", [2, 20])
+async def test_starts_at_once_give_one_run(symphony: Symphony, number: int) -> None:
+    """All get a handle whose run has begun, and nothing is started twice."""
+    handles = await asyncio.gather(*(again(symphony) for _ in range(number)))
+    assert {id(handle.run) for handle in handles} == {id(handles[0].run)}
+    assert handles[0].status == "running"
+    assert len(await symphony.workflows.get_all_runs()) == 1
+    names = [event.name for event in await symphony.log.read_entity("Workflow:r")]
+    assert names.count("WorkflowCreated") == names.count("WorkflowStarted") == 1
+
+
+@pytest.mark.parametrize("stands", ["running", "paused", "completed", "cancelled"])
+async def test_a_run_is_given_as_it_stands(symphony: Symphony, stands: str) -> None:
+    """Nothing is done to it: `recover`, `resume` and `retry_from` are."""
+    handle = await again(symphony)
+    while "paid" not in handle.run.attempts:
+        await asyncio.sleep(0)
+    if stands == "paused":
+        await handle.pause()
+        await handle.wait("paused")
+    elif stands == "completed":
+        await handle.signal("paid")
+        await handle.wait()
+    elif stands == "cancelled":
+        await handle.cancel()
+    await symphony.flush()
+    before = await symphony.log.read_entity("Workflow:r")
+    found = await again(symphony)
+    assert (found.run, found.status) == (handle.run, stands)
+    assert len(await symphony.log.read_entity("Workflow:r")) == len(before)
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+async def test_a_run_of_another_process_is_found(reopen: Any, resumed: bool) -> None:
+    """Also where nothing has been resumed; `recover` then goes on with it."""
+    await again(await reopen())
+    symphony = await reopen()
+    if resumed:
+        await symphony.resume()
+    handle = await again(symphony)
+    assert (handle.id, handle.status) == ("r", "running")
+    going = asyncio.create_task(symphony.workflows.recover())
+    while not symphony.registry.get("workflow_engine").active_runs:
+        await asyncio.sleep(0)
+    await (await again(symphony)).signal("paid")
+    assert [run.id for run in await going] == ["r"]
+    assert (await again(symphony)).status == "completed"
+
+
+async def test_another_definition_has_no_such_run(symphony: Symphony) -> None:
+    """The error names both; nothing is started."""
+    await again(symphony)
+    with pytest.raises(EntityExistsError, match=r"order.*refund"):
+        await again(symphony, OTHER)
+    assert len(await symphony.workflows.get_all_runs()) == 1
+
+
+async def test_a_run_that_was_removed_is_none(symphony: Symphony) -> None:
+    """Its id may be used again, as without `if_exists`."""
+    handle = await again(symphony)
+    await handle.cancel()
+    symphony.entities.remove(handle.run)
+    await symphony.flush()
+    assert (await again(symphony)).status == "running"
+
+
+async def test_without_it_an_id_is_taken_once(symphony: Symphony) -> None:
+    """One start begins, all others get the same error, at the same moment and later; the error names the way."""
+    start = symphony.workflows.start
+    outcomes = await asyncio.gather(*(start(DEFINITION, run_id="r") for _ in range(5)), return_exceptions=True)
+    outcomes += await asyncio.gather(start(DEFINITION, run_id="r"), return_exceptions=True)
+    errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    assert [type(error) for error in errors] == [EntityExistsError] * 5
+    assert all("if_exists" in str(error) for error in errors)
+    with pytest.raises(EntityExistsError):
+        await symphony.workflows.execute_workflow(DEFINITION, run_id="r")
+
+
+async def test_wrong_values_are_refused(symphony: Symphony) -> None:
+    """A typo, or no id to look for."""
+    with pytest.raises(ConfigurationError, match="if_exists='retrun'"):
+        await symphony.workflows.start(DEFINITION, run_id="r", if_exists="retrun")  # type: ignore[call-overload]
+    with pytest.raises(ConfigurationError, match="run_id"):
+        await symphony.workflows.start(DEFINITION, if_exists="return")
+
+
+async def test_a_step_that_starts_a_run_starts_one(symphony: Symphony) -> None:
+    """Interrupted after the start and before its completion, the step finds the run that it has started."""
+    gate, calls = asyncio.Event(), list[str]()
+
+    async def begin_next() -> str:
+        handle = await again(symphony)
+        calls.append(handle.id)
+        if len(calls) == 1:
+            gate.set()
+            await asyncio.Event().wait()
+        return str(handle.id)
+
+    @symphony.workflow
+    async def actor() -> str:
+        return await step(begin_next)
+
+    going = await symphony.workflows.start(actor, run_id="first", auto_checkpoint=False)
+    await gate.wait()
+    await symphony.registry.get("workflow_engine").interrupt(["first"])
+    assert await symphony.workflows.resume(going.run) is going.run
+    assert (going.run.result, calls) == ("r", ["r", "r"])
