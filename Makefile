@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-COVERING := $(addprefix tests/,core entities events facades log projections transfer workflow)
+COVERING := $(addprefix tests/,core entities events facades log projections transfer workflow test_app.py test_pages.py)
 
 .PHONY: demo test lint bench bench-peers coverage fuzz model damage clean
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity
-from symphony_es.errors import EntityOutOfStepError, LogUnavailableError
+from symphony_es.errors import EntityOutOfStepError, LogError
 
 
 @entity
@@ -44,7 +44,9 @@ async def test_nothing_is_acknowledged_once_the_database_is_gone(tmp_path: Path,
     note = symphony.entities.add(KeptNote(id="a"))
     await symphony.flush()
     WAYS[way](tmp_path / "log")
-    with pytest.raises((LogUnavailableError, EntityOutOfStepError), match="deleted, moved or replaced"):
+    # A checkpoint reads the log first: what its reader finds in the place of the file depends on whether it had it open.
+    found = r"events\.db" if what == "checkpoint" else "deleted, moved or replaced"
+    with pytest.raises((LogError, EntityOutOfStepError), match=found):
         if what == "transaction":
             async with symphony.transaction("Changed"):
                 note.n = 5

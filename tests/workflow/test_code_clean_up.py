@@ -300,6 +300,7 @@ async def test_a_run_that_is_paused_does_not_clean_up(symphony: Symphony) -> Non
     handle = await symphony.workflows.start(flow, auto_checkpoint=False)
     await until_it_waits(handle.run)
     await handle.pause()
+    await handle.wait("paused")
     assert calls == ["reserve"]
     await handle.signal("go")
     run = await handle.resume()

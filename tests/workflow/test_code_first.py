@@ -395,6 +395,7 @@ async def test_each_strand_answers_patched_by_its_own_history(symphony: Symphony
     handle = await symphony.workflows.start(two_strands, auto_checkpoint=False)
     await until_it_waits(handle.run)
     await handle.pause()
+    await handle.wait("paused")
     await handle.signal("go", "gone")
     run = await handle.resume()
     assert (run.status, run.result) == ("completed", ["new", "new", "gone"])
@@ -446,6 +447,7 @@ async def test_a_mismatch_fails_the_run_also_where_the_code_swallows_it(symphony
     handle = await symphony.workflows.start(swallows, auto_checkpoint=False)
     await until_it_waits(handle.run)
     await handle.pause()
+    await handle.wait("paused")
     name = "after"
     await handle.signal("go")
     run = await handle.resume()

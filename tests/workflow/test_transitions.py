@@ -152,6 +152,7 @@ class Scene:
             return fork
         if status == "paused":
             await handle.pause()
+            await handle.wait("paused")
         elif status in ("completed", "failed"):
             await handle.signal("go")
             await (handle.wait() if status == "failed" else handle.signal("more"))
