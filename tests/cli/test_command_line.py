@@ -26,7 +26,7 @@ from tests.interrupts import heed_interrupts
 
 ROOT = Path(__file__).parents[2]
 WRITER = """
-import asyncio, sys
+import asyncio, itertools, sys
 from symphony_es import Symphony
 from tests.application import Customer
 
@@ -34,9 +34,11 @@ async def work():
     async with Symphony({"state_dir": sys.argv[1]}, persistence_enabled=True) as symphony:
         async def append(number):
             customer = symphony.entities.add(Customer(id=f"w{number}"))
-            while True:
+            for count in itertools.count():
                 async with symphony.transaction("Counted", actor=f"writer-{number}"):
                     customer.notes["n"] = customer.notes.get("n", 0) + 1
+                if count > 2000:  # at full speed to here: a log that grows by the minute would make each command longer than the one before
+                    await asyncio.sleep(0.01)
         await symphony.create_checkpoint("begun")
         print("ready", flush=True)
         await asyncio.gather(*(append(number) for number in range(4)))
