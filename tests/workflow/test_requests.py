@@ -297,10 +297,9 @@ async def test_a_handle_follows_a_run(symphony: Symphony) -> None:
     gate.open.set()
     await following
     assert await handle.result() is None
-    await symphony.flush()  # what comes some time after the end: that the checkpoint of it was made
     events = await symphony.log.read_entity(f"Workflow:{handle.id}")
-    ids = [event.event_id for event in events]
-    assert [event.event_id for event in seen] in (ids, ids[:-1])
+    ids = [event.event_id for event in events if event.name != "WorkflowHooksTold"]
+    assert [event.event_id for event in seen] == ids
     rest = [event async for event in handle.events(after=seen[3].position)]
     assert [event.event_id for event in rest] == ids[4:]
     assert (await symphony.workflows.handle(handle.id).wait()) is handle.run

@@ -40,7 +40,8 @@ async def test_from_every_position_a_run_ends_the_same(symphony: Symphony, tmp_p
     assert [event.name for event in events[:2]] == ["WorkflowCreated", "WorkflowStarted"], (
         "one transaction: nothing can go back between them"
     )
-    for event in events[1:-1]:
+    end = [event.name for event in events].index("WorkflowCompleted")
+    for event in events[1:end]:
         directory = tmp_path / f"at-{event.position}"
         shutil.copytree(tmp_path / "state", directory)
         async with Symphony({"state_dir": str(directory)}, persistence_enabled=True) as again:

@@ -10,6 +10,7 @@ from symphony_es.errors import ConfigurationError, RunBlockedError, RunCancelled
 from symphony_es.events.event import Event
 from symphony_es.events.showing import html_table
 from symphony_es.workflow.engine.children import GRACE_S
+from symphony_es.workflow.engine.telling import TOLD_EVENT
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
@@ -149,7 +150,8 @@ class RunHandle(Generic[R_co]):
             ended = self.run.status in _QUIET and self._engine.active.get(self.run) is None
             for event in await log.read_entity(key, after_version=known):
                 known = event.version
-                yield event
+                if event.name != TOLD_EVENT:  # it comes at some time after the end, and is about hooks
+                    yield event
             if ended:
                 return
             await self._news(head)

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["Telling"]
+__all__ = ["TOLD_EVENT", "Telling"]
+
+TOLD_EVENT = "WorkflowHooksTold"
+"""What takes moments off the record where no other event of the run follows."""
 
 KEY_BYTES = 6
 """Of a moment's id, beside that of its run."""
@@ -137,5 +140,5 @@ class Telling:
     def record_told(self) -> None:
         """Do so with an event of its own, where no other follows."""
         if self._told & self._run.untold.keys():
-            with self._symphony.world.recording("WorkflowHooksTold", entity=self._run):
+            with self._symphony.world.recording(TOLD_EVENT, entity=self._run):
                 self.forget_told()
