@@ -15,7 +15,7 @@ from typing import Any, TypeVar, overload
 from symphony_es.errors import ConfigurationError, NotRegisteredError
 from symphony_es.naming import AllowedModules
 from symphony_es.raised import raised_in_thread
-from symphony_es.threads import current_pool
+from symphony_es.threads import ThreadPool, current_pool
 
 __all__ = ["NamedCallables", "ServiceRegistry", "invoke"]
 
@@ -165,7 +165,7 @@ async def invoke(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004 - not a test for callability
         return await fn(*args, **kwargs)
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    result = await current_pool.get().run(partial(_for_a_future, fn, *args, **kwargs), name)
+    result = await (current_pool.get() or ThreadPool()).run(partial(_for_a_future, fn, *args, **kwargs), name)
     return await result if inspect.isawaitable(result) else result
 
 

@@ -289,5 +289,5 @@ current_limit: ContextVar[TimeLimit | None] = ContextVar("symphony_es_time_limit
 current_step: ContextVar[str] = ContextVar("symphony_es_thread_step", default="")
 """Run id and address of the step that the running code is part of, as `run:address`."""
 
-current_pool: ContextVar[ThreadPool] = ContextVar("symphony_es_threads", default=ThreadPool())  # noqa: B039  one for all is meant
+current_pool: ContextVar[ThreadPool | None] = ContextVar("symphony_es_threads", default=None)
 """Where plain functions run; the engine puts its own here."""

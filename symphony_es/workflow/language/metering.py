@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from symphony_es.workflow.language.operations import MAX_SIZE, RefusedError
+from symphony_es.workflow.language.operations import MAX_SIZE, RefusedError, describe
 
 __all__ = ["MAX_OUTPUT_BYTES", "MAX_WORK", "Metered"]
 
@@ -89,8 +89,8 @@ class Metered:
             elif isinstance(value, str):
                 self.spend(1 + min(len(value), MAX_SIZE) // _CHARS_PER_ELEMENT)
 
-    def hand_out(self, value: Any) -> None:
-        """Count what a value takes where it is stored; what stands in it twice is stored twice.
+    def hand_out(self, value: Any) -> Any:
+        """Count what a value takes where it is stored, and give it; what stands in it twice is stored twice.
 
         Raises:
             RefusedError: all that is handed out would be more than an event may hold.
@@ -99,16 +99,20 @@ class Metered:
             self._write(8)
         else:
             self._walk(value, stored=True)
+        return value
 
     def text_of(self, value: Any) -> str:
         """`str()` of a value, counted before it is made, by what it holds, and after it.
 
         Raises:
-            RefusedError: as `hand_out`.
+            RefusedError: as `hand_out`, or the value does not write itself.
         """
         before = self._output
         self.hand_out(value)
-        text = str(value)
+        try:
+            text = str(value)
+        except Exception as error:
+            raise RefusedError(f"its value cannot be written as text: {describe(error)}") from error
         self._output = before
         self._write(len(text))
         return text

@@ -12,18 +12,20 @@ path = name { "." name | "." number | "[" number "]" | "[" quoted text "]" }
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from symphony_es.errors import ExpressionError, TemplateError
 from symphony_es.workflow.language.compiling import Read, lookup, whole
 from symphony_es.workflow.language.expressions import MAX_CHARS, MAX_NODES, Expression, compile_expression
 from symphony_es.workflow.language.metering import Metered
-from symphony_es.workflow.language.operations import RefusedError, describe
+from symphony_es.workflow.language.operations import RefusedError
 
 __all__ = ["Placeholder", "check_template", "parse_template", "render"]
+
+T = TypeVar("T")
 
 MAX_DEPTH = 64
 """As deep as a value inside a state may be."""
@@ -152,8 +154,8 @@ def _render(template: Any, scope: Metered, depth: int) -> Any:
     if isinstance(template, str):
         parts = parse_template(template)
         if len(parts) == 1 and isinstance(parts[0], Placeholder):
-            return _value_of(parts[0], scope)
-        return "".join([part if isinstance(part, str) else _text_of(part, scope) for part in parts])
+            return _read(parts[0], scope, scope.hand_out)
+        return "".join([part if isinstance(part, str) else _read(part, scope, scope.text_of) for part in parts])
     if depth >= MAX_DEPTH:
         raise TemplateError("", 0, f"the template is nested deeper than {MAX_DEPTH}")
     if isinstance(template, Mapping):
@@ -165,24 +167,11 @@ def _render(template: Any, scope: Metered, depth: int) -> Any:
     return template
 
 
-def _value_of(placeholder: Placeholder, scope: Metered) -> Any:
+def _read(placeholder: Placeholder, scope: Metered, give: Callable[[Any], T]) -> T:
+    """What is given of a placeholder's value; errors tell where in the template it stands."""
     try:
-        value = placeholder.expression.read(scope)
-        scope.hand_out(value)
-        return value
+        return give(placeholder.expression.read(scope))
     except ExpressionError as error:
         raise TemplateError(error.expression, placeholder.offset + error.offset, error.why, error.available) from error.__cause__
     except RefusedError as refused:
-        raise TemplateError(placeholder.expression.text, placeholder.offset, refused.why) from None
-
-
-def _text_of(placeholder: Placeholder, scope: Metered) -> str:
-    try:
-        return scope.text_of(placeholder.expression.read(scope))
-    except ExpressionError as error:
-        raise TemplateError(error.expression, placeholder.offset + error.offset, error.why, error.available) from error.__cause__
-    except RefusedError as refused:
-        raise TemplateError(placeholder.expression.text, placeholder.offset, refused.why) from None
-    except Exception as error:
-        why = f"its value cannot be written as text: {describe(error)}"
-        raise TemplateError(placeholder.expression.text, placeholder.offset, why) from error
+        raise TemplateError(placeholder.expression.text, placeholder.offset, refused.why) from refused.__cause__
