@@ -22,7 +22,7 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import LogDamagedError, LogUnavailableError
 from symphony_es.log.forks import Inherited, close_inherited, keep_for_ever, leave_connections, left_at_fork
 
-__all__ = ["LogDatastore", "connect_reader", "failure_of", "identity", "is_damage", "may_change", "unavailable_for"]
+__all__ = ["LogDatastore", "connect_reader", "failure_of", "is_damage", "may_change", "unavailable_for"]
 
 BUSY_TIMEOUT_MS = 5000
 READERS = 4
@@ -115,7 +115,7 @@ class LogPool(SQLiteConnectionPool):
         return SQLiteConnection(sqlite_conn=connection, max_age=self.max_age)
 
 
-def identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path) -> tuple[int, int] | None:
     """Device and inode of a file; None when there is no such file."""
     try:
         found = os.stat(path)  # noqa: PTH116  half of what Path.stat costs, once a commit
@@ -178,7 +178,7 @@ class LogDatastore(SQLiteDatastore, Inherited):
         self.writer: sqlite3.Connection | None = None
         if not read_only:
             self.writer = self._connect_writer()
-        self.file = identity(path)
+        self.file = _identity(path)
         """Device and inode of what was opened."""
         left_at_fork(self)
 
@@ -241,10 +241,11 @@ class LogDatastore(SQLiteDatastore, Inherited):
         Raises:
             LogUnavailableError: it does not; nothing was read or written.
         """
-        if identity(self.path) != self.file:
+        if _identity(self.path) != self.file:
             raise LogUnavailableError(
-                f"{self.path} has been deleted, moved or replaced since it was opened: nothing can be written to it or read from it any "
-                "more, and what was written until then is in the file that it was; close this Symphony, put that file or a backup in its place"
+                f"{self.path} has been deleted, moved or replaced since it was opened: nothing can be written to it or read "
+                "from it any more, and what was written until then is in the file that it was; close this Symphony, put that file or a "
+                "backup in its place"
             )
 
     def close(self) -> None:
