@@ -145,11 +145,10 @@ async def test_a_commit_that_fails_leaves_no_run(symphony: Symphony, charged: li
     def refuse(*_: Any, **__: Any) -> None:
         raise LogUnavailableError("the disk is full")
 
-    with monkeypatch.context() as patched:
-        with pytest.raises(LogUnavailableError):
-            async with symphony.transaction("OrderPlaced"):
-                handle = await plain(symphony, "r")
-                patched.setattr(symphony.world.outbox, "submit_transaction", refuse)
+    with monkeypatch.context() as patched, pytest.raises(LogUnavailableError):
+        async with symphony.transaction("OrderPlaced"):
+            handle = await plain(symphony, "r")
+            patched.setattr(symphony.world.outbox, "submit_transaction", refuse)
     with pytest.raises(TransactionEndedError):
         await handle.result()
     assert (charged, await symphony.workflows.get_all_runs()) == ([], [])
@@ -210,7 +209,7 @@ async def test_what_cannot_wait_in_the_block_says_so(symphony: Symphony, charged
             async for _ in handle.events():
                 raise AssertionError
         for asking in (handle.pause, handle.cancel, handle.resume):
-            with pytest.raises(IllegalTransitionError, match="OrderPlaced|transaction"):
+            with pytest.raises(IllegalTransitionError, match="transaction"):
                 await asking()
         waiter = asyncio.create_task(handle.result())  # beside the block, which does not wait for it
     assert await waiter == await handle.result() == "receipt"

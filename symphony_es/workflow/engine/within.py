@@ -72,7 +72,7 @@ class Beginnings:
         self._symphony = symphony
         self._active = active
 
-    def begin(self, transaction: Transaction, drive: Drive, prepare: Callable[[], None], launch: Callable[[], None]) -> None:
+    def begin(self, transaction: Transaction, drive: Drive, prepare: Callable[[], None], launch: Callable[[], object]) -> None:
         """Put the beginning of a run on record in a transaction, and have it driven after that.
 
         Args:
@@ -125,9 +125,8 @@ class Beginnings:
         world = self._symphony.world
         record = world.record_of(run)
         if transaction.position is None or record is None or run.status is not WorkflowStatus.RUNNING:
-            return TransactionEndedError(
-                f"run {run.id} was part of the transaction {transaction.name!r}, and was taken back with it or a block in it: it never began"
-            )
+            within = f"run {run.id} was part of the transaction {transaction.name!r}"
+            return TransactionEndedError(f"{within}, and was rolled back with it, or with a block in it: it never began")
         if world.sealed is not None:
             return RunInterruptedError(f"run {run.id} is on record, and the Symphony closes: recover() goes on with it")
         return None

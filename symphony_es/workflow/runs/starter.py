@@ -1,4 +1,4 @@
-"""On whose behalf a run runs: who started it, why, and what led to it. It stays the same across crashes and whoever goes on with the run."""
+"""On whose behalf a run runs: who started it, why, what led to it. That stays the same across crashes and whoever goes on with the run."""
 
 from __future__ import annotations
 
