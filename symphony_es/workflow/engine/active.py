@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, copy_context
+from itertools import islice
 from types import TracebackType
 
 from symphony_es.core.state.attribution import NOBODY, acting_attribution
@@ -24,6 +25,9 @@ __all__ = ["INTERRUPTION_TIMEOUT_S", "ActiveRun", "ActiveRuns"]
 
 INTERRUPTION_TIMEOUT_S = 30.0
 """How long a step may go on after it was cancelled."""
+
+MAX_STEPS_NAMED = 5
+"""How many of the steps under way a line of the log names."""
 
 _log = get_logger(__name__)
 
@@ -174,7 +178,9 @@ class ActiveRuns:
                 self.died(active.run, error)
         self._tell_news()
         if not active.task.cancelled() and error is not None:
-            _log.warning("workflow_run_stopped", run_id=active.run.id, error=error_text(error))
+            run = active.run
+            under_way = list(islice((step for step in run.attempts if run.step_status(step) == "running"), MAX_STEPS_NAMED))
+            _log.warning("workflow_run_stopped", run_id=run.id, workflow=run.name, steps=under_way, error=error_text(error))
 
     def died(self, run: Workflow, error: BaseException) -> None:
         """Keeps why a run does not go on in this process: whoever waits for it gets that, until it is taken up again."""

@@ -288,7 +288,7 @@ class Drive:
                     run.cleanup = {"ends": WorkflowStatus.FAILED.value}
                 run.move("clean_up" if cleans else "fail", self._clock.now())
                 ended = None if cleans else self._telling.note("run_failed", error=failure)
-            _log.warning("workflow_failed", run_id=run.id, step=failure["step"], error=f"{failure['type']}: {failure['message']}")
+            _log.warning("workflow_failed", **self._line(failure))
             if not cleans:
                 await self._tell(runner, ended)
         elif run.status is WorkflowStatus.PAUSED:
@@ -302,8 +302,15 @@ class Drive:
             run.error = {**failure, "digest": digest_here(run, self._symphony)}
             run.move("block", self._clock.now())
             ended = self._telling.note("run_blocked", error=failure)
-        _log.warning("workflow_blocked", run_id=run.id, error=f"{failure['type']}: {failure['message']}")
+        _log.warning("workflow_blocked", **self._line(failure))
         await self._tell(runner, ended)
+
+    def _line(self, failure: dict[str, Any]) -> dict[str, Any]:
+        """What the program's log says of a failure, in the order in which it is read."""
+        said: dict[str, Any] = {"run_id": self.run.id, "workflow": self.run.name}
+        if failure["step"] is not None:
+            said |= {"step": failure["step"], "attempt": self.run.attempts.get(failure["step"], 1)}
+        return said | {"error": f"{failure['type']}: {failure['message']}"}
 
     async def _watch(self, steps: Coroutine[Any, Any, None], deadline: datetime | None) -> BaseException | None:
         """Awaits the steps; gives what ended them early: a failure or a request. Other errors are raised."""
