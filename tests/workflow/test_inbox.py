@@ -179,6 +179,7 @@ async def test_the_owner_may_be_killed_at_any_point(tmp_path: Path, verb: str) -
         leave_request(tmp_path / "state", request)
         await removed.wait()
         expected = await names_of(symphony, request.id)
+        assert expected
     assert [path.name for path in copies] == ["found", "carried out", "answered", "removed"]
     for path in copies:
         async with Symphony(path) as symphony:
@@ -337,13 +338,14 @@ async def test_an_inbox_that_cannot_be_trusted_is_not_looked_into(tmp_path: Path
         await symphony.workflows.cancel("r")
 
 
-async def test_requests_wait_for_an_owner_and_keep_their_order(tmp_path: Path) -> None:
+async def test_requests_wait_for_an_owner_and_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody has the log open: the caller is told so at once, and the next owner does everything, in order, when it has recovered."""
     state = tmp_path / "state"
     async with Symphony(state) as symphony:
         await begin(symphony)
     log = await EventLog.open_read_only(state)
-    sent = [Request(verb="signal", run="r", arguments={"name": "other", "payload": number}) for number in range(150)]
+    monkeypatch.setattr("symphony_es.core.state.inbox.MOST_AT_ONCE", 3)
+    sent = [Request(verb="signal", run="r", arguments={"name": "other", "payload": number}) for number in range(8)]
     for request in sent[:-1]:
         leave_request(state, request)
     with pytest.raises(RequestPendingError, match="nobody has this log open") as pending:
@@ -354,7 +356,7 @@ async def test_requests_wait_for_an_owner_and_keep_their_order(tmp_path: Path) -
         define(symphony)
         await symphony.workflows.recover(wait=False)
         await answers(symphony, *(request.id for request in sent))
-        assert (await symphony.workflows.get_run("r")).signals["other"] == list(range(150))
+        assert (await symphony.workflows.get_run("r")).signals["other"] == list(range(8))
 
 
 async def test_no_answer_in_time(opened: tuple[Symphony, EventLog]) -> None:

@@ -92,7 +92,8 @@ async def retry(given: argparse.Namespace) -> int:
     if given.request_id is not None:
         raise ConfigurationError("--request-id names one request, and each run gets one of its own: name the run")
     async with reading(given) as opened:
-        found = [one for one in await find_runs(opened, given) if one["parent"] is None]  # child runs go on with their parents
+        runs, _ = await find_runs(opened, given, given.limit)
+        found = [one for one in runs if one["parent"] is None]  # child runs go on with their parents
         if given.dry_run or not found:
             print_runs(found, as_json=given.json)
             if not given.json:
