@@ -99,7 +99,9 @@ async def names_of(symphony: Symphony, request_id: str, run: str = "r") -> list[
         (("cancel",), "cancelling", "WorkflowCancelRequested"),
     ],
 )
-async def test_what_is_asked_is_done_and_on_record(opened: tuple[Symphony, EventLog], verbs: tuple[str, ...], status: str, name: str) -> None:
+async def test_what_is_asked_is_done_and_on_record(
+    opened: tuple[Symphony, EventLog], verbs: tuple[str, ...], status: str, name: str
+) -> None:
     """By a live owner, at once: with who asked, why, and the request's id; the inbox is empty afterwards."""
     symphony, _ = opened
     await begin(symphony)

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
-from symphony_es.core.state.requesting import DONE_EVENT, REFUSED_EVENT
 from symphony_es.core.state.attribution import acting, current_attribution
 from symphony_es.core.state.inbox import REQUEST_TYPE, FaultyRequest, FileInbox, Inbox, Request
+from symphony_es.core.state.requesting import DONE_EVENT, REFUSED_EVENT
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import (
