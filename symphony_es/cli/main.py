@@ -60,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.run is None:
         parser.print_help()
         return USAGE
-    output.configure(full=given.full)
     try:
-        code = asyncio.run(given.run(given))
+        with output.fitted(full=given.full):
+            code = asyncio.run(given.run(given))
         print(end="", flush=True)  # not sys.stdout.flush(): a process may have been given no standard output
     except SymphonyError as error:
         output.complain(in_words_of_the_command_line(error))

@@ -10,13 +10,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from unicodedata import combining, east_asian_width
 
-__all__ = ["Bad", "brief", "complain", "configure", "json_line", "line", "pairs", "progress", "safe", "status", "table", "time"]
+__all__ = ["Bad", "brief", "complain", "fitted", "json_line", "line", "pairs", "progress", "safe", "status", "table", "time"]
 
 WIDEST = 60
 NARROWEST = 8
@@ -41,8 +42,9 @@ class _Page:
 _page = _Page()
 
 
-def configure(*, full: bool = False) -> None:
-    """Look at what standard output is; called once by each command."""
+@contextmanager
+def fitted(*, full: bool = False) -> Iterator[None]:
+    """What is printed in the block is fitted to what standard output is, or cut nowhere."""
     terminal = sys.stdout is not None and sys.stdout.isatty()
     given = os.environ.get("COLUMNS", "")
     columns = int(given) if given.isascii() and given.isdigit() and len(given) < 7 else 0
@@ -53,6 +55,10 @@ def configure(*, full: bool = False) -> None:
             columns = 80
     _page.columns, _page.full = columns or None, full
     _page.colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    try:
+        yield
+    finally:
+        _page.columns, _page.full, _page.colours = None, False, False
 
 
 class Bad(str):

@@ -273,7 +273,7 @@ HOSTILE: dict[str, Any] = {
 
 
 async def test_what_cannot_be_taken_is_answered_and_harms_nobody(opened: tuple[Symphony, EventLog]) -> None:
-    """Whatever lies there under a name that a request may have: it is refused on record and removed, and the next request is carried out."""
+    """Whatever lies there under a name that a request may have: it is refused on record and removed; the next request is carried out."""
     symphony, log = opened
     await begin(symphony)
     assert symphony.state_dir is not None
