@@ -93,32 +93,36 @@ def record_changes(
 def _prepared(world: World, record: EntityRecord, change: Change) -> tuple[Change, _Place] | None:
     """A change as it is recorded, and where it is made; None where it has to be made as an assignment."""
     operation, path = change[0], change[1]
-    held: Any = record.obj.__dict__
-    plain: Any = record.shadow
     owner: Any = record.obj
+    held: Any = owner.__dict__
+    plain: Any = record.shadow
     extends = operation in (APPEND, SPLICE)
     last = len(path) - (not extends)
+    kind: type = dict
     for at in range(last):
         key = path[at]
-        if type(held) is TrackedList or key not in held or key not in plain:
+        if kind is TrackedList or key not in held or key not in plain:
             return None
         owner = held = held[key]
         plain = plain[key]
+        kind = type(held)
         if type(plain) is dict:
-            if type(held) is not TrackedDict or len(held) != len(plain):
+            if kind is not TrackedDict or len(held) != len(plain):
                 return None
-        elif type(held) is not TrackedList or at != len(path) - 1 or not has_as_many(plain, held):
+        elif kind is not TrackedList or not has_as_many(plain, held):
             return None
     if extends:
-        if type(held) is not TrackedList or (operation == SPLICE and not change[2] == change[3] == len(held)):
+        if kind is not TrackedList or (operation == SPLICE and not change[2] == change[3] == len(held)):
             return None
         return _brought(world, record, change, (held, plain, owner))
+    if kind is TrackedList:
+        return None
     if operation == SET:
         old = held.get(path[-1], MISSING)
         if type(change[2]) not in UNOWNED and old is not MISSING and type(old) not in UNOWNED and not isinstance(old, enum.Enum):
             return None
         return _brought(world, record, change, (held, plain, owner))
-    if operation == REMOVE and type(held) is TrackedDict and path[-1] in held and path[-1] in plain:
+    if operation == REMOVE and kind is TrackedDict and path[-1] in held and path[-1] in plain:
         return change, (held, plain, owner, None)
     return None
 
