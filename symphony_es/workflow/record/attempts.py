@@ -22,8 +22,7 @@ __all__ = ["StepAttempt", "read_attempts", "read_run_usage", "said_of_step"]
 
 STARTS = ("WorkflowStepStarted", "WorkflowStepRetried")
 ENDS: Mapping[str, Literal["completed", "failed"]] = {"WorkflowStepCompleted": "completed", "WorkflowStepFailed": "failed"}
-CUT_OFF = "WorkflowStepCutOff"
-_TOLD = frozenset({*STARTS, *ENDS, CUT_OFF})
+_TOLD = frozenset({*STARTS, *ENDS})
 PAGE = 200
 """Rows between two turns of the event loop."""
 
@@ -73,7 +72,7 @@ def said_of_step(name: str, data: Any, names: Iterable[str] = ()) -> dict[str, A
     """
     if name in STARTS:
         return _said_at_start(data, names)
-    if (name in ENDS or name == CUT_OFF) and isinstance(data, Mapping):
+    if name in ENDS and isinstance(data, Mapping):
         return {"usage": read_usage(data), "body_reads": read_edges(data.get("read") or (), names)}
     return {}
 
