@@ -70,6 +70,7 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.core.state.past.walking import VersionState
     from symphony_es.core.state.portal import Portal
     from symphony_es.facades.builders import AgentBuilder, TaskBuilder
+    from symphony_es.facades.requests import Requests
     from symphony_es.workflow.definitions.builder import WorkflowBuilder
     from symphony_es.workflow.engine.inbox import RequestTaker
     from symphony_es_projections.audit_trail import AuditTrail
@@ -811,6 +812,17 @@ class Symphony:
         head = self.log.head
         await self.projections.catch_up(self._audit_trail.name, head)
         return self._audit_trail, head
+
+    @property
+    def requests(self) -> Requests:
+        """What a Symphony that is open for reading asks of the process that writes: `await reader.requests.cancel(run_id)`.
+
+        Raises:
+            ConfigurationError: it writes the log itself: `workflows` has these calls.
+        """
+        from symphony_es.facades.requests import requests_of
+
+        return requests_of(self.log, self.state_dir, read_only=self.read_only)
 
     async def at(self, moment: Moment) -> StateView:
         """All states as they were; nothing is changed. Costs the size of the state, however long the log.
