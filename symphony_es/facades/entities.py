@@ -82,8 +82,10 @@ class Entities:
             ConfigurationError: a class or type without an id.
         """
         world = self._symphony.world
-        plainly = entity_id is not None and isinstance(entity, str)  # as most do: no names are needed for it
-        key = entity_key(entity, entity_id) if plainly else self._symphony.names.key(entity, entity_id)
+        if entity_id is not None and isinstance(entity, str):  # as most do: what `names.key` says of a type and an id
+            key = entity_key(entity, entity_id)
+        else:
+            key = self._symphony.names.key(entity, entity_id)
         try:
             found = world.get(key)
         except EntityNotFoundError:
