@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from unicodedata import combining, east_asian_width
 
-__all__ = ["Bad", "brief", "complain", "fitted", "json_line", "line", "pairs", "progress", "safe", "status", "table", "time"]
+__all__ = ["Bad", "brief", "change", "complain", "fitted", "json_line", "line", "pairs", "progress", "safe", "status", "table", "time"]
 
 WIDEST = 60
 NARROWEST = 8
 """A column is not cut below this; a table that does not fit then is printed as one name and value below the other."""
-LONG_BITS = 10_000
-"""Integers beyond are shown in hexadecimal: Python refuses to write those of more than 4,300 digits out in decimal."""
+CUT_FIRST = frozenset({"changes", "error", "output or error", "before", "after", "state", "metadata", "reason"})
+"""Columns of values: what names something is cut only where that is not enough."""
 NEVER_CUT = frozenset({"position", "time", "created", "started", "ended", "version", "n"})
 RED, PLAIN = "\x1b[31m", "\x1b[0m"
-_READS_AS_ANOTHER = re.compile(r"""-?\d+(\.\d+)?([eE][+-]?\d+)?\Z|["\[{]|(-|null|true|false)?\Z""")
-"""Texts that would be taken for a number, or for nothing; they are written in quotes, as no text and lists and dicts are."""
 
 
 @dataclass(slots=True)
@@ -82,47 +79,18 @@ def safe(text: object) -> str:
 
 def brief(value: Any, widest: int = WIDEST) -> str:
     """A value of a state on one line, cut where it is long: where the terminal ends, else after so many characters."""
+    from symphony_es.events.people import text_of  # late, as all of the library: `--help` needs none of it
+
     most = sys.maxsize - 1 if _page.full else _page.columns or widest
-    text = safe(_text(value[: most + 1] if isinstance(value, str) else value))
+    text = safe(text_of(value[: most + 1] if isinstance(value, str) else value))
     return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def _text(value: Any) -> str:
-    from symphony_es.events.paths import ABSENT
-
-    if value is ABSENT:
-        return "-"
-    if isinstance(value, str):
-        return value if _READS_AS_ANOTHER.match(value) is None else json.dumps(value, ensure_ascii=False)
-    shown = _for_people(value)
-    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
-
-
-def _for_people(value: Any) -> Any:
-    """A value as what JSON has: an enum's member is its name, a part or value its fields, a time ends in its zone."""
-    from symphony_es.events.readable import readable
-    from symphony_es.events.values import Tagged
-
-    kind = type(value)
-    if kind is Tagged:
-        return str(value.data) if value.kind == "enum" else _for_people(value.data)
-    if kind is dict:
-        return {key if isinstance(key, str) else _text(key): _for_people(item) for key, item in value.items()}
-    if kind in (list, tuple):
-        return [_for_people(item) for item in value]
-    if kind is set:
-        return sorted((_for_people(item) for item in value), key=repr)
-    if kind is datetime and value.tzinfo is not None:
-        return time(value, milliseconds=bool(value.microsecond)) if value.utcoffset() == UTC.utcoffset(None) else value.isoformat(" ")
-    if kind is int and value.bit_length() > LONG_BITS:
-        return hex(value)
-    return readable(value)
 
 
 def time(moment: datetime, *, milliseconds: bool = False) -> str:
     """A time of the log for people: UTC, and it says so, as the times do that a command line takes."""
-    text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    return f"{text}.{moment.microsecond // 1000:03d}Z" if milliseconds else f"{text}Z"
+    from symphony_es.events.people import time_text
+
+    return time_text(moment, milliseconds=milliseconds)
 
 
 def json_line(value: Mapping[str, Any]) -> None:
@@ -131,11 +99,13 @@ def json_line(value: Mapping[str, Any]) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], nothing: str = "nothing") -> None:
-    """Aligned columns below their names, as wide as the terminal; numbers stand at the right."""
+    """Aligned columns below their names, as wide as the terminal; numbers stand at the right. A column without a value is left out."""
     cells = [[safe(cell) for cell in row] for row in rows]
     if not cells:
         print(nothing)
         return
+    used = [index for index in range(len(columns)) if any(row[index] for row in cells)]
+    columns, cells = [columns[index] for index in used], [[row[index] for index in used] for row in cells]
     numbers = [all(row[index].isdigit() or row[index] in ("", "-") for row in cells) for index in range(len(columns))]
     natural = [max(_width(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
     widths = _fitted(columns, natural, numbers)
@@ -151,21 +121,20 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], nothing: str
 
 
 def _fitted(columns: Sequence[str], natural: Sequence[int], numbers: Sequence[bool]) -> list[int] | None:
-    """The widths of columns that fit beside each other, cut from the widest down; None where they cannot."""
+    """The widths of columns that fit beside each other: the widest are cut, those of values first; None where they cannot fit."""
     if _page.full or _page.columns is None:
         return list(natural)
     room = _page.columns - 2 * (len(columns) - 1)
-    kept = [right or name in NEVER_CUT for name, right in zip(columns, numbers, strict=True)]
-    most = max(natural)
-    least = [width if keep else min(width, max(NARROWEST, len(name))) for name, width, keep in zip(columns, natural, kept, strict=True)]
-    if sum(least) > room:
-        return None
-    while True:
-        widths = [max(low, min(width, most)) for low, width in zip(least, natural, strict=True)]
-        widths = [width if keep else fitted for width, fitted, keep in zip(natural, widths, kept, strict=True)]
-        if sum(widths) <= room:
-            return widths
-        most -= 1
+    widths = list(natural)
+    named = [index for index, name in enumerate(columns) if not numbers[index] and name not in NEVER_CUT]
+    for group, narrowest in (([i for i in named if columns[i] in CUT_FIRST], 2 * NARROWEST), (named, NARROWEST)):
+        least = {index: min(natural[index], max(narrowest, len(columns[index]))) for index in group}
+        while sum(widths) > room:
+            widest = max(group, key=lambda index: widths[index] - least[index] and widths[index], default=None)
+            if widest is None or widths[widest] <= least[widest]:
+                break
+            widths[widest] -= 1
+    return widths if sum(widths) <= room else None
 
 
 def _cell(text: str, width: int, *, right: bool) -> str:
@@ -198,6 +167,16 @@ def _width(text: str) -> int:
 def line(text: str) -> None:
     """A line that is cut where the terminal ends; what it is made of is safe already."""
     print(text if _page.full or _page.columns is None else _cut(text, _page.columns))
+
+
+def change(where: str, before: Any, after: Any) -> None:
+    """What became of a value, on one line in which both are seen."""
+    shown = [brief(before), brief(after)]
+    if not _page.full and _page.columns is not None:
+        room = _page.columns - _width(safe(where)) - 10
+        each = max(NARROWEST, room // 2, room - min(map(_width, shown)))
+        shown = [_cut(text, each) for text in shown]
+    line(f"    {safe(where)}: {shown[0]} -> {shown[1]}")
 
 
 def pairs(values: Mapping[str, object], indent: str = "") -> None:

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
     from symphony_es.workflow.kinds.task import TaskStep
     from symphony_es.workflow.kinds.wait import WaitStep
+    from symphony_es.workflow.record.attempts import StepAttempt
+    from symphony_es.workflow.record.reads import Read
+    from symphony_es.workflow.record.redaction import Redaction
+    from symphony_es.workflow.record.usage import ModelUsage, RunUsage
     from symphony_es.workflow.runs.context import RunContext
     from symphony_es.workflow.runs.run import Workflow
     from symphony_es.workflow.runs.summary import RunPage, RunSummary
@@ -55,16 +59,21 @@ __all__ = [
     "FunctionStep",
     "LoopStep",
     "MapStep",
+    "ModelUsage",
     "ParallelStep",
+    "Read",
+    "Redaction",
     "RetryPolicy",
     "RunContext",
     "RunHandle",
     "RunMoment",
     "RunPage",
     "RunSummary",
+    "RunUsage",
     "SequenceStep",
     "SleepStep",
     "Step",
+    "StepAttempt",
     "StepExecution",
     "StepList",
     "StoredDefinition",
@@ -91,6 +100,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ModelUsage": "symphony_es.workflow.record.usage",
+    "Read": "symphony_es.workflow.record.reads",
+    "Redaction": "symphony_es.workflow.record.redaction",
+    "RunUsage": "symphony_es.workflow.record.usage",
+    "StepAttempt": "symphony_es.workflow.record.attempts",
     "AutoCheckpoint": "symphony_es.workflow.engine.auto_checkpoint",
     "Branch": "symphony_es.workflow.engine.execution",
     "Clock": "symphony_es.workflow.engine.clock",

@@ -28,6 +28,7 @@ from symphony_es.workflow.engine.retrying import take_back
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
 from symphony_es.workflow.engine.within import Beginnings, refuse_inside
+from symphony_es.workflow.record.redaction import current_redaction, records_inputs
 from symphony_es.workflow.runs.cleanup import is_of_cleanup
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
@@ -49,6 +50,8 @@ class RunRequests:
         threads: where plain functions of steps run; `threads.hung` names those that do not return.
         active: the runs that execute in this process.
         children: the child runs of steps.
+        redaction: what is taken out of what is put on record of inputs and failures; assign another `Redaction` to tell more names.
+        record_inputs: whether the inputs of steps themselves are put on record, where neither step nor definition say.
         on_recovered: called when `recover` has taken up what it can.
         beginnings: the runs that begin with a transaction.
     """
@@ -68,6 +71,8 @@ class RunRequests:
         self.threads = threads or ThreadPool()
         self.active = ActiveRuns()
         self.children = ChildRuns(self, symphony)
+        self.redaction = current_redaction.get()
+        self.record_inputs = False
         self.beginnings = Beginnings(symphony, self.active)
         self._symphony = symphony
         self._turns = Turns()
@@ -432,11 +437,15 @@ class RunRequests:
         return Drive(self._symphony, run, hooks, self._turns, self.clock, self.children)
 
     def _launch(self, drive: Drive, hooks: HookChain, prepare: Callable[[], None], *, awaited: bool) -> ActiveRun:
-        token = current_pool.set(self.threads)  # the run's task takes it along
+        # The run's task takes these along.
+        pool, rules = current_pool.set(self.threads), current_redaction.set(self.redaction)
+        records = records_inputs.set(self.record_inputs)
         try:
             return self.active.launch(drive, hooks, prepare, awaited=awaited)
         finally:
-            current_pool.reset(token)
+            records_inputs.reset(records)
+            current_redaction.reset(rules)
+            current_pool.reset(pool)
 
     def chain(self, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any], run: Workflow | None = None) -> HookChain:
         """The hooks of a run: the checkpointer, the engine's own, then those of the call.
