@@ -155,6 +155,16 @@ def test_what_writes_is_refused_beside_a_writer(written: Path, command: str) -> 
     assert "symphony-es: " in ended.stderr
 
 
+def test_a_live_writer_takes_requests(written: Path) -> None:
+    """Another process at full speed, in which the run is not live: it is done once, and answered again under the same id."""
+    asked = [run("signal order-1 note --payload 5 --request-id ticket --timeout-s 60 --json", written / "state") for _ in range(2)]
+    assert [(ended.returncode, json.loads(ended.stdout)["done"]) for ended in asked] == [(0, True)] * 2
+    told = run("audit --correlation ticket --event WorkflowSignalReceived --json", written / "state").stdout.splitlines()
+    assert [json.loads(line)["entity"]["id"] for line in told] == ["order-1"]
+    refused = run("pause order-1 --timeout-s 60", written / "state")
+    assert (refused.returncode, "cannot become paused" in refused.stderr) == (6, True)
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     """A directory with the small log of the examples."""

@@ -129,12 +129,20 @@ async def test_a_transaction_of_the_application_is_waited_for(symphony: Symphony
 
     symphony.functions.register("book", book)
     definition = {"name": "w", "steps": [{"kind": "function", "name": "b", "function": "book", "atomic": True}]}
-    async with symphony.transaction("Held"):
-        account.balance = 100
-        handle = await symphony.workflows.start(definition)
-        await met.wait()
-        for _ in range(5):
-            await asyncio.sleep(0)
+    held = asyncio.Event()
+
+    async def hold() -> None:
+        async with symphony.transaction("Held"):
+            account.balance = 100
+            held.set()
+            await met.wait()
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+    holding = asyncio.create_task(hold())
+    await held.wait()
+    handle = await symphony.workflows.start(definition)
+    await holding
     await handle.result()
     assert seen == [(100, 0), (100, 0)]
     assert (account.balance, mine.balance) == (101, 1)
