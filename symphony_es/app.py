@@ -129,7 +129,17 @@ class Symphony:
         last_recover: the report of `setup(recover=True)`, or None.
     """
 
-    _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "skip_damaged", "resume", "threads", "recover")
+    _SETTINGS = (
+        "state_dir",
+        "memory_events",
+        "force_network_fs",
+        "ignore_anchor",
+        "skip_damaged",
+        "resume",
+        "threads",
+        "recover",
+        "max_concurrent_runs",
+    )
 
     def __init__(
         self,
@@ -216,6 +226,7 @@ class Symphony:
         skip_damaged: bool | None = None,
         threads: int | None = None,
         recover: bool | None = None,
+        max_concurrent_runs: int | None = None,
     ) -> Self:
         """Open the log, creating what is missing; a log that has entities is opened, and nothing is restored yet.
 
@@ -231,6 +242,9 @@ class Symphony:
             threads: how many plain functions of steps run at once, each in a thread; 64 by default.
             recover: go on with the runs that a crash left unfinished, as `workflows.recover(wait=False)` does, whose report is
                 `last_recover` then; what they need is registered before. With `resume` or without.
+
+            max_concurrent_runs: how many runs execute at once, child runs not counted; further ones are `queued`. No limit by default; see
+                `workflows.max_concurrent_runs`.
 
         Returns:
             this Symphony. Repeating the call with the same directory changes nothing.
@@ -257,7 +271,11 @@ class Symphony:
             opened = await self._open(chosen, memory_events, force_network_fs, ignore_anchor, skip_damaged)
             self._opened, self._lifetime = opened, Lifetime(opened, self)
             try:
-                await self._populate(self._setting("resume", resume, None), self._setting("threads", threads, None))
+                await self._populate(
+                    self._setting("resume", resume, None),
+                    self._setting("threads", threads, None),
+                    self._setting("max_concurrent_runs", max_concurrent_runs, None),
+                )
             except BaseException:
                 await self._discard()
                 raise
@@ -304,13 +322,15 @@ class Symphony:
                 raise
         return await opening()
 
-    async def _populate(self, resume: str | None, threads: int | None) -> None:
+    async def _populate(self, resume: str | None, threads: int | None, max_concurrent_runs: int | None) -> None:
         world = self._new_world(empty_log=self.log.head == 0)
         self._install(world)
         world.in_part, world.uncounted_until = self.log.head > 0, self.log.head
         if "workflow_engine" not in self.registry:
             pool = ThreadPool() if threads is None else ThreadPool(threads)
             self.registry.register("workflow_engine", WorkflowEngine(self, clock=SystemClock(self.log.last_time_ns), threads=pool))
+        if max_concurrent_runs is not None:
+            self.registry.get("workflow_engine").max_concurrent_runs = max_concurrent_runs
         if resume is None and not self.read_only:
             world.known_ids = await self.state_history.live_ids(KNOWN_IDS_BYTES)
         if resume == "latest" or (resume is None and self._follows):

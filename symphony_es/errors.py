@@ -945,6 +945,10 @@ class DeadlockError(WorkflowError, RuntimeError):
         super().__init__(f"{shown}: none of them can end. {instead}")
 
 
+class DrainingError(WorkflowError, RuntimeError):
+    """The process is being drained and starts no run any more; nothing has been appended."""
+
+
 class RunInterruptedError(WorkflowError, RuntimeError):
     """The run was stopped before its end; what it completed is in the log and it can be resumed."""
 

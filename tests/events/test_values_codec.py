@@ -66,6 +66,7 @@ def test_equal_values_have_equal_canonical_bytes_and_different_ones_different(on
     assert plain_equal(one, other) == plain_equal(other, one)
 
 
+@pytest.mark.exhaustive
 @given(states)
 def test_copies_share_no_container(state: dict[Any, Any]) -> None:
     """Whatever is done to the containers of a copy, the original stays."""
@@ -330,6 +331,7 @@ def test_find_references_looks_through_every_container() -> None:
     assert list(find_references("x", ("p",))) == []
 
 
+@pytest.mark.exhaustive
 @given(states)
 def test_found_references_stand_where_they_are_said_to(state: dict[Any, Any]) -> None:
     """Following a path leads to the reference, or to the set that holds it; none is left out."""
