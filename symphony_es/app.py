@@ -179,6 +179,7 @@ class Symphony:
         self._restore_callbacks: list[Callable[[Symphony], Any]] = []
         self._changing_world = OneAtATime()
         self._projections: ProjectionRunner | None = None
+        self._names: Names | None = None
         self._run_listing: RunListing | None = None
         self._attach_facades()
 
@@ -343,7 +344,7 @@ class Symphony:
             self._following = Following(self, self.last_resume.position)
 
     async def _discard(self, timeout_s: float | None = None) -> None:
-        opened, self._opened, self._world = self._opened, None, None
+        opened, self._opened, self._world, self._names = self._opened, None, None, None
         projections, self._projections = self._projections, None
         following, self._following = self._following, None
         taker, self._taker = self._taker, None
@@ -468,7 +469,7 @@ class Symphony:
     # -- what the layers below stand on -------------------------------------------------------------------------------
 
     def _ready(self, what: T | None) -> T:
-        if self._lifetime is not None:
+        if self._lifetime is not None and self._lifetime.forked_from is not None:
             self._lifetime.check()
         if what is None:
             raise NotReadyError("this Symphony is not open: await symphony.setup() first, or use `async with`")
@@ -721,7 +722,7 @@ class Symphony:
     def shell(self, world: World) -> Symphony:
         """The Symphony that restorers see: the same services, facades that create into the world under construction."""
         shell = copy.copy(self)
-        shell._world = world
+        shell._world, shell._names = world, None
         shell._attach_facades()
         shell.workflows.by_name = self.workflows.by_name
         return shell
@@ -768,7 +769,10 @@ class Symphony:
     @property
     def names(self) -> Names:
         """What arguments that name entities and types mean here."""
-        return Names(self.log, self.restore_manager, lambda: self._world)
+        log = self.log
+        if self._names is None:
+            self._names = Names(log, self.restore_manager, lambda: self._world)
+        return self._names
 
     @property
     def projections(self) -> ProjectionRunner:
