@@ -178,6 +178,7 @@ class Soak:
                 self.wrong.append(f"{key[0]} of order {key[1]}: {done[key]} times")
         if left != self.stock - len(fine):
             self.wrong.append(f"{left} left in stock, and {self.stock - len(fine)} are right")
+        self.memory = [measured for measured in self.memory if measured]
         for number, measured in enumerate(self.memory):
             grown = measured[-1][1] - measured[len(measured) // 3][1]
             orders = measured[-1][0] - measured[len(measured) // 3][0]
