@@ -23,13 +23,14 @@ from symphony_es.errors import (
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunControl, RunStopped
-from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK, prefixes
+from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK
 from symphony_es.workflow.engine.hooks import HookChain, RunMoment
 from symphony_es.workflow.engine.missing import digest_here
 from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.engine.telling import Telling
 from symphony_es.workflow.engine.timeline import generations_of
-from symphony_es.workflow.runs.cleanup import failed_for_good, has_cleanup
+from symphony_es.workflow.engine.unsaid import forgive_all, left_unsaid
+from symphony_es.workflow.runs.cleanup import has_cleanup
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.thawing import thaw
@@ -177,10 +178,8 @@ class Drive:
             from symphony_es.workflow.code.forgiving import forgive  # it stands above the engine, which only calls it
 
             forgive(self.run, [address for address, failure in self.run.failures.items() if address == step or failure.get("open")])
-        elif step is not None:
-            for address in (step, *prefixes(step)):
-                if address in self.run.failures:
-                    self.run.failures[address]["count"] = 0
+        elif self.run.error is not None:
+            forgive_all(self.run)
 
     async def _run_definition(self, runner: Runner) -> None:
         if self.run.untold:
@@ -190,20 +189,9 @@ class Drive:
         if definition.code is not None:
             self._value = await self._run_code(runner)
         else:
-            self._raise_what_was_left_unsaid()
+            if self._was_running:
+                runner.was_left, runner.unsaid = True, left_unsaid(self.run)
             await runner.run_sequence(Frame(self.run, steps=definition.plan))
-
-    def _raise_what_was_left_unsaid(self) -> None:
-        """Have a run fail of the step that has failed for good, where the process died before it could put that on record."""
-        run = self.run
-        step = next((step for step in run.definition.plan if not run.is_completed(step.id)), None)
-        if step is None or not self._was_running or not failed_for_good(run, step.id):
-            return
-        failure = run.failures[step.id]
-        same = [address for address, other in run.failures.items() if all(other[key] == failure[key] for key in ("type", "message"))]
-        inner = max((address for address in same if f"{address}/".startswith(f"{step.id}/")), key=len)
-        description = {"type": failure["type"], "message": failure["message"], "traceback": "", "step": inner}
-        raise StepFailure(description, StepFailedError(inner, failure["type"], failure["message"]))
 
     async def _run_code(self, runner: Runner) -> Any:
         from symphony_es.workflow.code.flow import run_flow, steps_behind  # it stands above the engine, which only calls it

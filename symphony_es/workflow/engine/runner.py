@@ -37,7 +37,8 @@ from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
 from symphony_es.workflow.engine.generations import Generations
 from symphony_es.workflow.engine.retries import next_attempt_at
-from symphony_es.workflow.runs.cleanup import UNDO
+from symphony_es.workflow.engine.unsaid import failed_inside, unsaid
+from symphony_es.workflow.runs.cleanup import UNDO, failed_for_good
 from symphony_es.workflow.runs.context import RunContext, UndoneStep
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.run import Workflow, describe_error
@@ -83,6 +84,10 @@ class Runner:
         clock: the engine's.
         children: runs child runs.
         generations: of the run's addresses.
+
+    Attributes:
+        was_left: whether an earlier process has left the run while it was running.
+        unsaid: the steps that it has left with a failure that nobody has dealt with.
     """
 
     def __init__(
@@ -101,6 +106,8 @@ class Runner:
         self.clock = clock
         self.control = control
         self.generations = generations
+        self.was_left = False
+        self.unsaid: frozenset[str] = frozenset()
         self.telling = telling
         self._turns = turns
         self._children = children
@@ -130,6 +137,8 @@ class Runner:
         """
         task = asyncio.current_task()
         while not self.run.is_completed(address):
+            if address in self.unsaid and failed_for_good(self.run, address):
+                raise unsaid(self.run, address)
             self.control.check()
             if task is not None and task.cancelling():
                 raise asyncio.CancelledError  # a step has caught it and not passed it on: after it no other step begins
@@ -178,6 +187,8 @@ class Runner:
         await self._world.claim(run)
         with self._world.recording(name, step=address, attempt=attempts + 1 if attempts else None) as recording:
             run.begin_step(address)
+            for inside in failed_inside(run, address) if failed and step.reentrant else ():
+                run.failures[inside]["count"] = 0
             if on_first_start is not None and not attempts:
                 on_first_start()
             self.telling.forget_told()
@@ -414,8 +425,9 @@ class Runner:
         self, execution: StepExecution, definition: WorkflowDefinition, context: Mapping[str, Any], on_parent_end: str
     ) -> Workflow:
         """See `StepExecution.run_workflow`."""
+        tries_again = not self.was_left or execution.address in self.run.failures
         try:
-            child = await self._children.run(execution, definition, context, on_parent_end, self.control)
+            child = await self._children.run(execution, definition, context, on_parent_end, self.control, tries_again=tries_again)
         except (NotRegisteredError, UnknownValueError) as error:
             raise Lacking(error) from error
         if child.status == "blocked":

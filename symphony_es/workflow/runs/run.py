@@ -28,6 +28,9 @@ __all__ = ["Workflow", "WorkflowStatus", "describe_error"]
 CLEANED_UP = "its clean-up has run: retry_from(run, step) goes on from a step, and does those again that were undone"
 
 
+ABANDONED = "abandoned"
+"""What `with_parent` says of a child run that has outlived the run that waited for it."""
+
 ON_PARENT_END = ("cancel", "terminate", "abandon")
 """What becomes of a child run that has not ended when its parent ends; the first one by default."""
 
@@ -225,7 +228,7 @@ class Workflow:
             self.error = None
         if self.cleanup is not None:
             self.cleanup = None
-        if self.with_parent is not None:
+        if self.with_parent not in (None, ABANDONED):  # what has outlived its parent's hold on it goes on without it
             self.with_parent = None
 
     def reopen_cleanup(self) -> None:
