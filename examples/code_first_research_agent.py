@@ -94,7 +94,8 @@ async def version_2(state_dir: str) -> None:
     CALLS.clear()
     async with Symphony({"state_dir": state_dir, "resume": "latest"}, persistence_enabled=True) as symphony:
         research = deploy(symphony, 2)
-        (old,) = await symphony.workflows.list_runs(name="research", status="running")
+        (waiting,) = await symphony.workflows.list_runs(name="research", status="running")
+        old = await waiting.load()
         await symphony.workflows.signal(old, "verdict", {"by": "Ada"})
         await symphony.workflows.recover()
         print(f"version 2: old run {old.status}, {len(CALLS)} calls: {old.result}")

@@ -66,7 +66,8 @@ async def answer(state_dir: str) -> None:
     """The second process: finds the run that waits, sends the answer, and goes on with the run."""
     async with Symphony({"state_dir": state_dir, "resume": "latest"}, persistence_enabled=True) as symphony:
         expense(symphony)  # what the definition names, every process has to provide
-        for run in await symphony.workflows.list_runs(name="expense", status="running"):
+        for summary in await symphony.workflows.list_runs(name="expense", status="running"):
+            run = await summary.load()
             print(f"found a run that waits: {run.name} for {run.context['people']} people, {run.step_status('approval')} at approval")
             await symphony.workflows.signal(run, "approval", {"approved": True, "by": "Ada"})
         (run,) = await symphony.workflows.recover()

@@ -56,7 +56,7 @@ async def invoice_all(state_dir: str) -> None:
         expected: list[dict[str, Any]] = [{"sent": "invoice over 30 to Ada", "sum": 30}, {"sent": "invoice over 5 to Grace", "sum": 5}]
         assert run.result == expected
         children = await symphony.workflows.list_runs(parent=run, newest_first=False)
-        assert children == list(run.children.values())
+        assert [await child.load() for child in children] == list(run.children.values())
     print("done")
 
 

@@ -57,6 +57,7 @@ from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.engine.clock import SystemClock
 from symphony_es.workflow.engine.engine import WorkflowEngine
 from symphony_es.workflow.engine.recovery import RecoverReport
+from symphony_es.workflow.runs.listing import RunListing
 
 if TYPE_CHECKING:  # what many programs never ask for is imported where it is handed out
     from symphony_es.core.state.following import Following
@@ -165,6 +166,7 @@ class Symphony:
         self._restore_callbacks: list[Callable[[Symphony], Any]] = []
         self._changing_world = OneAtATime()
         self._projections: ProjectionRunner | None = None
+        self._run_listing: RunListing | None = None
         self._attach_facades()
 
     @classmethod
@@ -310,6 +312,7 @@ class Symphony:
         opened, self._opened, self._world = self._opened, None, None
         projections, self._projections = self._projections, None
         following, self._following = self._following, None
+        run_listing, self._run_listing = self._run_listing, None
         if self._lifetime is not None:
             self._lifetime.over = True
         try:
@@ -318,6 +321,8 @@ class Symphony:
                     await following.stop()
                 if projections is not None:
                     await projections.close()
+                if run_listing is not None:
+                    await run_listing.close()
                 if opened is not None:
                     await opened.settle()
         finally:
@@ -702,6 +707,22 @@ class Symphony:
         past = self._ready(self._opened).past
         past.names = self.names
         return past
+
+    @property
+    def run_listing(self) -> RunListing:
+        """The list of runs that `workflows.list_runs` asks."""
+        opened = self._ready(self._opened)
+        if self._run_listing is None:
+            directory = None if opened.directory is None else opened.directory / "projections"
+            self._run_listing = RunListing(
+                opened.log,
+                opened.history,
+                directory,
+                writes=directory is not None and not self.read_only,
+                world=lambda: self._world,
+                load=self.workflows.get_run,
+            )
+        return self._run_listing
 
     @property
     def names(self) -> Names:

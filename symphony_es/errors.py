@@ -905,14 +905,16 @@ class NotRegisteredError(WorkflowError, LookupError):
 
 
 class DeadlockError(WorkflowError, RuntimeError):
-    """A step waits for the end of a run that cannot end before the step does; `circle` has the ids of the runs, from that run to itself."""
+    """A step waits for the end of a run that cannot end before the step does; `circle` has the ids of the runs, from that run to itself.
 
-    def __init__(self, circle: Sequence[str]) -> None:
+    So does a transaction that waits for a run which begins with it; it stands in `circle` by its name.
+    """
+
+    def __init__(self, circle: Sequence[str], advice: str = "") -> None:
         self.circle = list(circle)
         shown = " waits for ".join(self.circle)
-        super().__init__(
-            f"{shown}: none of them can end. Wait for another run, or start a run whose end nobody waits for with symphony.workflows.start"
-        )
+        instead = advice or "Wait for another run, or start a run whose end nobody waits for with symphony.workflows.start"
+        super().__init__(f"{shown}: none of them can end. {instead}")
 
 
 class RunInterruptedError(WorkflowError, RuntimeError):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
-from symphony_es.errors import ConfigurationError, EntityNotFoundError
+from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import get_entity, key_of
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
@@ -15,16 +14,17 @@ from symphony_es.workflow.engine.creation import DefinitionLike
 from symphony_es.workflow.engine.engine import WorkflowEngine
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.recovery import RecoverReport
+from symphony_es.workflow.runs.filters import Named, RunFilter, StatusLike, TimeLike
 from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.transitions import WorkflowStatus
+from symphony_es.workflow.runs.summary import RunPage, RunSummary
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
 __all__ = ["RunLike", "RunRequests"]
 
-RunLike: TypeAlias = Workflow | RunHandle | EntityReference | str
-"""A run, its handle, its reference, its key or its id."""
+RunLike: TypeAlias = Workflow | RunHandle | RunSummary | EntityReference | str
+"""A run, its handle, its summary, its reference, its key or its id."""
 
 
 class RunRequests:
@@ -53,61 +53,92 @@ class RunRequests:
     async def list_runs(
         self,
         *,
-        status: WorkflowStatus | str | Collection[WorkflowStatus | str] | None = None,
-        name: str | None = None,
+        status: StatusLike = None,
+        name: Named = None,
         definition_id: str | None = None,
         parent: RunLike | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        error: bool | str | type[BaseException] | None = None,
+        step: str | None = None,
+        since: TimeLike = None,
+        until: TimeLike = None,
+        created_after: TimeLike = None,
+        created_before: TimeLike = None,
         newest_first: bool = True,
         after: RunLike | None = None,
         limit: int = 100,
-    ) -> list[Workflow]:
-        """Runs that fit all filters, a page at a time.
+    ) -> RunPage:
+        """Return summaries of the runs that fit all filters, a page at a time; those that have ended and are at rest are among them.
+
+        What has happened so far is part of the answer. A page costs the same however many runs are at rest in the log, and brings none of
+        them to life: `await summary.load()` is the run.
 
         Args:
             status: one, or several.
-            name: the definition's name.
+            name: the definition's name, the definition, or several.
             definition_id: the definition's id.
             parent: the run that started them; without it, child runs are among the others.
-            created_after: exclusive, UTC.
-            created_before: exclusive, UTC.
+            metadata: `{"customer": "acme"}`: what the run was given is equal in all of these.
+            error: True for runs that have one, False for those without; a class of errors or its name, a part of the message, or an
+                `error_group` as a summary has it.
+            step: address or name of the step where they failed, or that began last of those that have not completed.
+            since: created then or later: a datetime, ISO text, or a timedelta: so long ago.
+            until: created then or earlier.
+            created_after: as `since`, exclusive.
+            created_before: as `until`, exclusive.
             newest_first: the run created last comes first.
-            after: the last run of the page before; exclusive.
+            after: the last run of the page before, or that page's `next`; exclusive.
             limit: runs of a page, from 1 on.
 
         Raises:
-            ConfigurationError: a limit below 1, or an unknown status.
+            ConfigurationError: a limit below 1, a status that does not exist (near misses are named), or a filter that means nothing.
             EntityNotFoundError: `after` or `parent` is no run.
         """
-        if limit < 1:
-            raise ConfigurationError(f"limit={limit}: a page has at least one run")
-        wanted = _statuses(status)
-        parent_run = None if parent is None else self._run(parent)
-        runs = await self.get_all_runs()
-        if newest_first:
-            runs.reverse()
-        if after is not None:
-            ids = [run.id for run in runs]
-            last = self._run(after).id
-            if last not in ids:
-                raise EntityNotFoundError(f"Workflow:{last}", "there is no such run any more: begin with the first page again")
-            runs = runs[ids.index(last) + 1 :]
-        page: list[Workflow] = []
-        for run in runs:
-            fits = (
-                (wanted is None or run.status in wanted)
-                and (name is None or run.name == name)
-                and (definition_id is None or run.definition_id == definition_id)
-                and (parent_run is None or run.parent is parent_run)
-                and (created_after is None or (run.created_at is not None and run.created_at > created_after))
-                and (created_before is None or (run.created_at is not None and run.created_at < created_before))
-            )
-            if fits:
-                page.append(run)
-                if len(page) == limit:
-                    break
+        wanted = RunFilter(
+            status=status, name=name, definition_id=definition_id, parent_id=None if parent is None else _id_of(parent), metadata=metadata,
+            error=error, step=step, since=since, until=until, created_after=created_after, created_before=created_before,
+        )  # fmt: skip
+        wanted.query()  # what is wrong with it is told before anything is waited for
+        await self._settled()
+        last = None if after is None else _id_of(after)
+        page: RunPage = await self._symphony.run_listing.page(wanted, after=last, newest_first=newest_first, limit=limit)
         return page
+
+    async def count_runs(
+        self,
+        by: Literal["status", "name", "error", "step"] = "status",
+        *,
+        status: StatusLike = None,
+        name: Named = None,
+        definition_id: str | None = None,
+        parent: RunLike | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        error: bool | str | type[BaseException] | None = None,
+        step: str | None = None,
+        since: TimeLike = None,
+        until: TimeLike = None,
+    ) -> dict[str, int]:
+        """Return how many runs fit all filters, which are those of `list_runs`, the largest number first.
+
+        Args:
+            by: what is counted: runs of each status, name, error group, or step where they failed or stand.
+
+        Raises:
+            ConfigurationError: `by` or a filter means nothing.
+        """
+        wanted = RunFilter(
+            status=status, name=name, definition_id=definition_id, parent_id=None if parent is None else _id_of(parent), metadata=metadata,
+            error=error, step=step, since=since, until=until,
+        )  # fmt: skip
+        wanted.query()
+        await self._settled()
+        counted: dict[str, int] = await self._symphony.run_listing.count(wanted, by)
+        return counted
+
+    async def _settled(self) -> None:
+        """What has been changed so far is part of the list."""
+        if not self._symphony.log.read_only:
+            await self._symphony.world.outbox.flush([])
 
     def handle(self, run: RunLike) -> RunHandle:
         """A handle of a run: its status, its end, its events as they happen, and the requests to it."""
@@ -199,16 +230,19 @@ class RunRequests:
     def _run(self, given: RunLike) -> Workflow:
         if isinstance(given, RunHandle):
             return given.run
+        if isinstance(given, RunSummary):
+            given = given.id
         if isinstance(given, str) and not given.startswith("Workflow:"):
             given = key_of("Workflow", given)
         return get_entity(self._symphony.world, Workflow, "Workflow", given)
 
 
-def _statuses(given: WorkflowStatus | str | Collection[WorkflowStatus | str] | None) -> frozenset[WorkflowStatus] | None:
-    if given is None:
-        return None
-    several = [given] if isinstance(given, str) else list(given)
-    try:
-        return frozenset(WorkflowStatus(status) for status in several)
-    except ValueError as error:
-        raise ConfigurationError(f"{error}; statuses are {', '.join(WorkflowStatus)}") from None
+def _id_of(given: RunLike) -> str:
+    """The id of a run that is named in one way or another; whether there is one, the list tells."""
+    if isinstance(given, (Workflow, RunHandle, RunSummary)):
+        return given.id
+    if isinstance(given, EntityReference):
+        return given.entity_id
+    if not isinstance(given, str):
+        raise ConfigurationError(f"a run is named by itself, its handle, summary, reference or id, not by {given!r:.60}")
+    return given.removeprefix("Workflow:")

@@ -6,7 +6,6 @@ interfaces work on it all the same.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain
@@ -45,14 +44,6 @@ _INSERTS = [(1, f"{_INTO} VALUES {_A_ROW}")] + [
 """Statements by how many rows they insert at most; rows of nothing but NULL fill them up."""
 
 logger = get_logger(__name__)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116  half of what Path.stat costs, once a commit
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def fitting(connection: sqlite3.Connection) -> list[tuple[int, str]]:
@@ -96,7 +87,6 @@ class SQLiteLogRecorder(SQLiteLogReader):
             with self._store.reader() as reader:
                 check_schema(reader, path)
             self._head = self.head()
-            self._file = _identity(path)
             if self._head:
                 self._time_ns = time_of(self.read(self._head - 1)[0][4])
         except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
@@ -131,11 +121,7 @@ class SQLiteLogRecorder(SQLiteLogReader):
     def append_groups(self, groups: Sequence[Sequence[PreparedEvent]], time_ns: int) -> list[Appended | SymphonyError]:
         """See `LogRecorder`."""
         with self._store.lock:
-            if _identity(self.path) != self._file:  # SQLite would go on writing what nobody can open any more
-                raise LogUnavailableError(
-                    f"{self.path} has been deleted, moved or replaced since it was opened: nothing can be written to it any more, and "
-                    "what was written until then is in the file that it was; close this Symphony, put that file or a backup in its place"
-                )
+            self._store.check_place()
             time_ns = max(self._time_ns, time_ns)
             try:
                 outcomes = self._append(groups, time_ns)

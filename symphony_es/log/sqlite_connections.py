@@ -115,6 +115,15 @@ class LogPool(SQLiteConnectionPool):
         return SQLiteConnection(sqlite_conn=connection, max_age=self.max_age)
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a file; None when there is no such file."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  half of what Path.stat costs, once a commit
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def may_change(path: Path) -> bool:
     """Whether a database file can change while it is read; where not even SQLite can make its own files beside it, it cannot."""
     return os.access(path.parent, os.W_OK) or path.with_name(f"{path.name}-wal").exists()
@@ -169,8 +178,8 @@ class LogDatastore(SQLiteDatastore, Inherited):
         self.writer: sqlite3.Connection | None = None
         if not read_only:
             self.writer = self._connect_writer()
-        info = path.stat() if path.exists() else None
-        self._file = (info.st_dev, info.st_ino) if info is not None else None
+        self.file = _identity(path)
+        """Device and inode of what was opened."""
         left_at_fork(self)
 
     def _connect_writer(self) -> sqlite3.Connection:
@@ -218,10 +227,26 @@ class LogDatastore(SQLiteDatastore, Inherited):
                 if self._closed:
                     raise LogUnavailableError(f"{self.path} is closed") from None
                 if len(self._opened) < READERS:
+                    self.check_place()
                     connection = connect_reader(self.path, immutable=self.immutable)
                     self._opened.append(connection)
                     return connection
             return self._readers.get()
+
+    def check_place(self) -> None:
+        """The file that was opened still stands under its name.
+
+        SQLite goes on writing what nobody can open any more, and a connection opened later reads another file than those before it.
+
+        Raises:
+            LogUnavailableError: it does not; nothing was read or written.
+        """
+        if _identity(self.path) != self.file:
+            raise LogUnavailableError(
+                f"{self.path} has been deleted, moved or replaced since it was opened: nothing can be written to it or read "
+                "from it any more, and what was written until then is in the file that it was; close this Symphony, put that file or a "
+                "backup in its place"
+            )
 
     def close(self) -> None:
         """Close all connections; idempotent. Nobody may be using one."""
@@ -261,8 +286,8 @@ class LogDatastore(SQLiteDatastore, Inherited):
         keep_for_ever(self)
         connections = [*self._opened, *([self.writer] if self.writer is not None else [])]
         idle = len(self._held_locks) == 2 and len(self._held) == len(self._opened)
-        if self._file is not None:
-            leave_connections(self._file, connections, idle=idle)
+        if self.file is not None:
+            leave_connections(self.file, connections, idle=idle)
 
     def checkpoint(self, mode: str) -> tuple[Any, ...]:
         """Copy the write-ahead file into the database; returns SQLite's answer (busy, frames, copied).

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from symphony_es.workflow.kinds.wait import WaitStep
     from symphony_es.workflow.runs.context import RunContext
     from symphony_es.workflow.runs.run import Workflow
+    from symphony_es.workflow.runs.summary import RunPage, RunSummary
     from symphony_es.workflow.runs.transitions import WorkflowStatus
 
 __all__ = [
@@ -59,6 +60,8 @@ __all__ = [
     "RunContext",
     "RunHandle",
     "RunMoment",
+    "RunPage",
+    "RunSummary",
     "SequenceStep",
     "SleepStep",
     "Step",
@@ -102,6 +105,8 @@ _HOMES = {
     "RunContext": "symphony_es.workflow.runs.context",
     "RunHandle": "symphony_es.workflow.engine.handle",
     "RunMoment": "symphony_es.workflow.engine.hooks",
+    "RunPage": "symphony_es.workflow.runs.summary",
+    "RunSummary": "symphony_es.workflow.runs.summary",
     "SequenceStep": "symphony_es.workflow.kinds.sequence",
     "SleepStep": "symphony_es.workflow.kinds.sleep",
     "Step": "symphony_es.workflow.definitions.steps",

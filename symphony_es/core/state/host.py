@@ -56,6 +56,11 @@ class Host(Protocol):
         ...
 
     @property
+    def run_listing(self) -> Any:
+        """The list of runs."""
+        ...
+
+    @property
     def names(self) -> Names:
         """What arguments that name entities and types mean here."""
         ...

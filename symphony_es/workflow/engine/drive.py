@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.attribution import attributed
+from symphony_es.core.state.attribution import NOBODY, Attribution, current_attribution
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import (
     DeadlineExceededError,
@@ -33,6 +33,7 @@ from symphony_es.workflow.engine.unsaid import forgive_all, left_unsaid
 from symphony_es.workflow.runs.cleanup import has_cleanup
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
+from symphony_es.workflow.runs.starter import keep_starter, starter_of
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 
@@ -60,6 +61,7 @@ class Drive:
         run: the run.
         control: what is asked of it meanwhile.
         begun: set when the run's beginning is durable.
+        first_version: of a new run, the version of its first event; more than 1 where another run had its id.
     """
 
     def __init__(self, symphony: Host, run: Workflow, hooks: HookChain, turns: Turns, clock: Clock, children: ChildRuns) -> None:
@@ -78,6 +80,8 @@ class Drive:
         self._steps: asyncio.Task[None] | None = None
         self._cleaning = False
         self._was_running = False
+        self._began_within = False
+        self.first_version = 1
         self._failed_beside: list[str] = []
         self._generations = NEVER_TAKEN_BACK
 
@@ -121,16 +125,18 @@ class Drive:
         runs_around.set((*runs_around.get(), self.run.id))
         await self._turns.take()
         try:
-            with attributed(run_id=self.run.id, step=None, attempt=None, cause=None):
-                await self._drive(prepare)
+            await self._drive(prepare)
         except Lacking as lacking:
             raise lacking.error from lacking
 
     async def _drive(self, prepare: Callable[[], None]) -> None:
         # What is left of a clean-up begins too, though the main line has ended.
         cleans_up = self.run.check("resume") is WorkflowStatus.CANCELLING
-        if self.run.status is not WorkflowStatus.CANCELLING:
+        if self.run.status is not WorkflowStatus.CANCELLING and not self._began_within:
             await self._begin(prepare)
+        current_attribution.put(starter_of(self.run))  # whoever goes on with it: what it does is its starter's
+        if self.first_version > 1:
+            self._reuse_id()
         self._generations = await generations_of(self._symphony, self.run)  # of a new run too: its id may have been another's
         self.begun.set()
         goes_on = not cleans_up
@@ -148,27 +154,50 @@ class Drive:
         self._telling.record_told()  # not waited for: what is told twice has the same id
 
     async def _begin(self, prepare: Callable[[], None]) -> None:
-        first = self.run.started_at is None and self.run.cleanup is None
         new = self._world.record_of(self.run) is None
-        self._was_running = self.run.status is WorkflowStatus.RUNNING
         if not new:
             await self._world.claim(self.run)
-        with self._world.recording("WorkflowCreated"):
-            prepare()
-            with self._world.recording("WorkflowStarted" if first else "WorkflowResumed", entity=self.run):
-                if self.run.cleanup is None:
-                    self._forgive()
-                else:
-                    from symphony_es.workflow.engine.reopening import forget_cancelled_children  # as in `_clean_up`
-
-                    forget_cancelled_children(self._symphony, self.run)
-                self.run.move("resume", self._clock.now())
-                self._moment = self._telling.note("run_started" if first else "run_resumed")
+        self._record_beginning(prepare)
         await self._world.flush(self.run)
-        if new and self._world.record_for(self.run).version > EVENTS_OF_A_BEGINNING:
-            # A removed run, or one that a rewind has taken away, had this id: what was done under its keys is not this run's.
-            with self._world.recording("WorkflowIdReused", entity=self.run):
-                self._world.raise_generation(self.run)
+        if new:
+            self.first_version = self._world.record_for(self.run).version - EVENTS_OF_A_BEGINNING + 1
+
+    def begin_within(self, prepare: Callable[[], None]) -> None:
+        """Put the beginning on record in the transaction around the running code, which holds the run; `drive` goes on from there.
+
+        Raises:
+            IllegalTransitionError: the run cannot go on. Nothing has been recorded.
+        """
+        self._record_beginning(prepare)
+        self._began_within = True
+
+    def _record_beginning(self, prepare: Callable[[], None]) -> None:
+        first = self.run.started_at is None and self.run.cleanup is None
+        self._was_running = self.run.status is WorkflowStatus.RUNNING
+        current = current_attribution.get()
+        caller = current if _says(current) or first else starter_of(self.run)
+        token = current_attribution.set(caller._replace(run_id=self.run.id, step=None, attempt=None))
+        try:
+            with self._world.recording("WorkflowCreated"):
+                prepare()
+                with self._world.recording("WorkflowStarted" if first else "WorkflowResumed", entity=self.run):
+                    if first:
+                        keep_starter(self.run, caller)
+                    if self.run.cleanup is None:
+                        self._forgive()
+                    else:
+                        from symphony_es.workflow.engine.reopening import forget_cancelled_children  # as in `_clean_up`
+
+                        forget_cancelled_children(self._symphony, self.run)
+                    self.run.move("resume", self._clock.now())
+                    self._moment = self._telling.note("run_started" if first else "run_resumed")
+        finally:
+            current_attribution.reset(token)
+
+    def _reuse_id(self) -> None:
+        """A removed run, or one that a rewind has taken away, had this id: what was done under its keys is not this run's."""
+        with self._world.recording("WorkflowIdReused", entity=self.run):
+            self._world.raise_generation(self.run)
 
     def _forgive(self) -> None:
         """What a failed run failed of is tried again, with all attempts that it is allowed."""
@@ -376,3 +405,8 @@ class Drive:
             await runner.tell(moment, at_end=True)
         except StepFailure:
             return
+
+
+def _says(attribution: Attribution) -> bool:
+    """Whether somebody says on whose behalf something happens, and not only in which run."""
+    return attribution._replace(run_id=None, step=None, attempt=None, cause=None) != NOBODY

@@ -27,6 +27,7 @@ from symphony_es.workflow.engine.missing import check_can_go_on
 from symphony_es.workflow.engine.retrying import take_back
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
+from symphony_es.workflow.engine.within import Beginnings, refuse_inside
 from symphony_es.workflow.runs.cleanup import is_of_cleanup
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
@@ -48,6 +49,7 @@ class RunRequests:
         threads: where plain functions of steps run; `threads.hung` names those that do not return.
         active: the runs that execute in this process.
         children: the child runs of steps.
+        beginnings: the runs that begin with a transaction.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class RunRequests:
         self.threads = threads or ThreadPool()
         self.active = ActiveRuns()
         self.children = ChildRuns(self, symphony)
+        self.beginnings = Beginnings(symphony, self.active)
         self._symphony = symphony
         self._turns = Turns()
         self._hooks_behind: set[asyncio.Task[Any]] = set()
@@ -397,14 +400,24 @@ class RunRequests:
         Raises:
             RunInterruptedError: it was interrupted meanwhile.
             EntityOutOfStepError: the log could not append.
+            DeadlockError: called in the block of the transaction that the run begins with.
+            TransactionEndedError: that was rolled back, and the run with it.
         """
+        self.beginnings.check_wait(run)
         await self.active.wait_until(run, statuses)
 
     # -- what the requests stand on ------------------------------------------------------------------------------------
 
     def launch(self, run: Workflow, hooks: HookChain, prepare: Callable[[], None] = lambda: None, *, awaited: bool = True) -> ActiveRun:
         """Begins to drive a run; see `ActiveRuns.launch`."""
-        drive = Drive(self._symphony, run, hooks, self._turns, self.clock, self.children)
+        if awaited:
+            refuse_inside(self._symphony.world, run, "resume")
+        return self._launch(self._drive_for(run, hooks), hooks, prepare, awaited=awaited)
+
+    def _drive_for(self, run: Workflow, hooks: HookChain) -> Drive:
+        return Drive(self._symphony, run, hooks, self._turns, self.clock, self.children)
+
+    def _launch(self, drive: Drive, hooks: HookChain, prepare: Callable[[], None], *, awaited: bool) -> ActiveRun:
         token = current_pool.set(self.threads)  # the run's task takes it along
         try:
             return self.active.launch(drive, hooks, prepare, awaited=awaited)
@@ -463,6 +476,7 @@ class RunRequests:
         """
         world = self._symphony.world
         if ask is not None and current_scope.get() is not None:
+            refuse_inside(world, run, ask)
             token = current_scope.set(None)
             try:
                 return await self.record(run, event_name, change, check, data=data, ask=ask)

@@ -1,0 +1,172 @@
+"""What the list of runs knows of one run, and how an event of the run changes it. Pure.
+
+A row is made of a run's whole state, or brought on by one event. Both ways give the same row: where an event may do more than its
+changes tell by themselves (an output that is taken back, a value inside of one), `advance` gives up, and the row is made of the state.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from symphony_es.events.changes import SET, Change
+from symphony_es.events.readable import readable
+from symphony_es.events.references import EntityReference
+
+__all__ = ["ATTEMPT_FAILED", "ENDED", "RUN_PREFIX", "RunRow", "advance", "microseconds", "pair_of", "row_of"]
+
+RUN_PREFIX = "Workflow:"
+ATTEMPT_FAILED = "WorkflowStepFailed"
+"""Name of the events of which each is a failed attempt at a step."""
+
+ENDED = frozenset({"completed", "failed", "cancelled"})
+MESSAGE_CHARACTERS = 80
+GROUP_CHARACTERS = 120
+
+_SINGLE = {"status", "created_at", "started_at", "ended_at"}
+"""Fields that an event sets as a whole, and that stand in the row as they are."""
+
+_COUNTED = {"attempts", "outputs"}
+_SEEN = {"metadata", "name", "definition_data", "definition", "parent", "parent_step"}
+_DIFFERS = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]+)*|\d+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One run. Times are microseconds since 1970, UTC.
+
+    Attributes:
+        id: of the run.
+        version: of the run's last event that is part of this.
+        begun, completed: how many steps have begun, and have completed.
+        step: where it failed, or the step that began last of a run that has not completed.
+        metadata: canonical JSON; None where there are none.
+    """
+
+    id: str
+    version: int
+    name: str
+    definition_id: str
+    status: str
+    created: int | None
+    started: int | None = None
+    ended: int | None = None
+    begun: int = 0
+    completed: int = 0
+    error_type: str | None = None
+    error_message: str | None = None
+    step: str | None = None
+    parent: str | None = None
+    parent_step: str | None = None
+    metadata: str | None = None
+
+    @property
+    def group(self) -> tuple[str, str, str] | None:
+        """Type, step and message of the error without what differs from run to run: numbers and ids."""
+        if self.error_type is None:
+            return None
+        return self.error_type, _DIFFERS.sub("#", self.step or ""), _DIFFERS.sub("#", self.error_message or "")[:GROUP_CHARACTERS]
+
+
+def row_of(run_id: str, version: int, state: Mapping[str, Any]) -> RunRow:
+    """The row of a run's state, in plain data or with the values of a live run."""
+    error = state.get("error")
+    definition = state.get("definition_data") or {}
+    parent = state.get("parent")
+    attempts = state.get("attempts") or {}
+    status = _status(state.get("status"))
+    row = RunRow(
+        id=run_id,
+        version=version,
+        name=str(state.get("name") or ""),
+        definition_id=str(definition.get("id") or "") if isinstance(definition, Mapping) else "",
+        status=status,
+        created=microseconds(state.get("created_at")),
+        started=microseconds(state.get("started_at")),
+        ended=microseconds(state.get("ended_at")),
+        begun=len(attempts),
+        completed=len(state.get("outputs") or ()),
+        parent=parent.entity_id if isinstance(parent, EntityReference) else None,
+        parent_step=state.get("parent_step"),
+        metadata=_as_text(state.get("metadata")),
+    )
+    if isinstance(error, Mapping):
+        return replace(row, **_told(error))
+    return row if status == "completed" or not attempts else replace(row, step=str(next(reversed(attempts))))
+
+
+def advance(row: RunRow, version: int, name: str, changes: Sequence[Change]) -> RunRow | None:
+    """The row after the run's next event; None where only the state tells.
+
+    Args:
+        row: after the event before.
+        version: the event's. name: the event's. changes: the event's.
+    """
+    if row.status in ENDED or row.error_type is not None:
+        return None  # what has ended and goes on takes back what nobody can tell from the event
+    values: dict[str, Any] = {"version": version}
+    error: Any = None
+    for change in changes:
+        path = change[1]
+        field = path[0] if path else None
+        if field in _COUNTED:
+            if change[0] != SET or len(path) != 2 or not name.startswith("Workflow"):
+                return None
+            if field == "outputs":
+                if name != "WorkflowStepCompleted":
+                    return None
+                values["completed"] = values.get("completed", row.completed) + 1
+            elif change[2] == 1:
+                values["begun"] = values.get("begun", row.begun) + 1
+                values["step"] = str(path[1])
+        elif field in _SINGLE:
+            if change[0] != SET or len(path) != 1:
+                return None
+            values[field.removesuffix("_at")] = _status(change[2]) if field == "status" else microseconds(change[2])
+        elif field == "error" and change[0] == SET and len(path) == 1:
+            error = change[2]
+        elif field is None or field == "error" or field in _SEEN:
+            return None
+    if isinstance(error, Mapping):
+        values |= _told(error)
+    elif values.get("status") == "completed":
+        values["step"] = None
+    return replace(row, **values)
+
+
+def _told(error: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "error_type": str(error.get("type")),
+        "error_message": str(error.get("message") or "")[:MESSAGE_CHARACTERS],
+        "step": None if error.get("step") is None else str(error["step"]),
+    }
+
+
+def pair_of(key: str, value: Any) -> str:
+    """How one of a run's metadata stands in the text of all of them."""
+    return _dumped({key: value})[1:-1]
+
+
+def microseconds(moment: Any) -> int | None:
+    """A moment as the table has it."""
+    if not isinstance(moment, datetime):
+        return None
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    whole = aware - datetime(1970, 1, 1, tzinfo=UTC)
+    return (whole.days * 86_400 + whole.seconds) * 1_000_000 + whole.microseconds
+
+
+def _status(stored: Any) -> str:
+    return str(getattr(stored, "data", stored)).lower()
+
+
+def _as_text(metadata: Any) -> str | None:
+    return _dumped(metadata) if metadata else None
+
+
+def _dumped(data: Mapping[str, Any]) -> str:
+    return json.dumps(readable(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,146 @@
+"""Which runs a caller means: filters as they are written, and as the list of runs takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
+
+from symphony_es.core.state.past.moments import read_moment
+from symphony_es.errors import ConfigurationError, near_misses
+from symphony_es.workflow.runs.transitions import WorkflowStatus
+from symphony_es_projections.run_list import RunQuery
+from symphony_es_projections.run_rows import microseconds, pair_of
+
+__all__ = ["Named", "RunFilter", "StatusLike", "TimeLike", "read_statuses"]
+
+StatusLike: TypeAlias = WorkflowStatus | str | Collection[WorkflowStatus | str] | None
+"""A status, its text, or several of them."""
+
+TimeLike: TypeAlias = datetime | str | timedelta | None
+"""A moment, its ISO text (`"2026-11-27"`: the beginning of that day, UTC), or how long ago it was."""
+
+Named: TypeAlias = Any
+"""A name, what has one (a definition, a function under `@symphony.workflow`), or several of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """All conditions together; each that is left out holds for every run. See `Workflows.list_runs`."""
+
+    status: StatusLike = None
+    name: Named = None
+    definition_id: str | None = None
+    parent_id: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    error: bool | str | type[BaseException] | None = None
+    step: str | None = None
+    since: TimeLike = None
+    until: TimeLike = None
+    created_after: TimeLike = None
+    created_before: TimeLike = None
+
+    def query(self) -> RunQuery:
+        """The same for the list.
+
+        Raises:
+            ConfigurationError: a filter means nothing; what is misspelt is named, with near misses.
+        """
+        query = RunQuery()
+        statuses = read_statuses(self.status)
+        if statuses is not None:
+            query.add(f"runs.status IN ({_marks(statuses)})", *sorted(each.value for each in statuses))
+        if self.name is not None:
+            names = [_text("name", getattr(each, "name", each)) for each in _several(self.name)]
+            query.add(f"definitions.name IN ({_marks(names)})", *names)
+        for field, column in (("definition_id", "definitions.definition_id"), ("parent_id", "runs.parent")):
+            value = getattr(self, field)
+            if value is not None:
+                query.add(f"{column} = ?", _text(field, value))
+        self._add_metadata(query)
+        self._add_error(query)
+        if self.step is not None:
+            step = _text("step", self.step)
+            query.add("(runs.step = ? OR (runs.step > ? AND runs.step < ?) OR runs.step LIKE ? ESCAPE '\\')", step, f"{step}/", f"{step}0",
+                      f"%/{_like(step)}")  # fmt: skip
+        for name, comparison in (("since", ">="), ("until", "<="), ("created_after", ">"), ("created_before", "<")):
+            moment = _read_time(name, getattr(self, name))
+            if moment is not None:
+                query.add(f"runs.created {comparison} ?", moment)
+        return query
+
+    def _add_metadata(self, query: RunQuery) -> None:
+        if self.metadata is None:
+            return
+        if not isinstance(self.metadata, Mapping):
+            raise ConfigurationError(f"metadata={self.metadata!r:.60}: it is a dict, {{'customer': 'acme'}}; all of it has to be equal")
+        for key, value in self.metadata.items():
+            pair = pair_of(_text("metadata", key), value)
+            path = '$."' + key.replace('"', '\\"') + '"'
+            # The text is looked for first: reading the JSON of each run would cost more than all the rest.
+            query.add("instr(runs.metadata, ?) AND json_extract(runs.metadata, ?) IS json_extract(?, ?)", pair, path, f"{{{pair}}}", path)
+
+    def _add_error(self, query: RunQuery) -> None:
+        error = self.error
+        if isinstance(error, bool):
+            query.add(f"runs.failure IS {'NOT ' if error else ''}NULL")
+        elif isinstance(error, type) and issubclass(error, BaseException):
+            query.add("failures.type = ?", error.__name__)
+        elif error is not None:
+            text = _text("error", error)
+            group = "failures.type || CASE failures.step WHEN '' THEN '' ELSE ' at ' || failures.step END || ': ' || failures.message"
+            like = f"%{_like(text)}%"
+            query.add(
+                f"(failures.type LIKE ? ESCAPE '\\' OR runs.error_message LIKE ? ESCAPE '\\' OR {group} = ?)", _like(text), like, text
+            )
+
+
+def read_statuses(given: StatusLike) -> frozenset[WorkflowStatus] | None:
+    """The statuses that are meant.
+
+    Raises:
+        ConfigurationError: one does not exist; near misses are named.
+    """
+    if given is None:
+        return None
+    found = set()
+    for status in _several(given):
+        text = str(status).strip().lower()
+        if text not in set(WorkflowStatus):
+            near = near_misses(text, list(WorkflowStatus))
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise ConfigurationError(f"{status!r:.60} is not a valid WorkflowStatus: {hint}statuses are {', '.join(WorkflowStatus)}")
+        found.add(WorkflowStatus(text))
+    return frozenset(found)
+
+
+def _several(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, (list, tuple, set, frozenset)) else [given]
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name}={value!r:.60}: it is a text")
+    return value
+
+
+def _marks(values: Collection[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _like(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def _read_time(name: str, given: TimeLike) -> int | None:
+    if given is None:
+        return None
+    moment = datetime.now(UTC) - given if isinstance(given, timedelta) else given
+    if isinstance(moment, str):
+        moment = read_moment(moment)  # type: ignore[assignment]  # looked at below
+    if not isinstance(moment, datetime):
+        raise ConfigurationError(f"{name}={given!r:.60}: it is a datetime, its ISO text ('2026-11-27T08:00'), or a timedelta (so long ago)")
+    if moment.tzinfo is None:
+        raise ConfigurationError(f"{name}={given!r:.60} has no time zone: datetime.now(UTC), or ISO text, which is taken as UTC")
+    return microseconds(moment)

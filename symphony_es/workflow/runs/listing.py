@@ -1,0 +1,259 @@
+"""The list of runs of a log, kept up to date: what `list_runs` and `count_runs` ask.
+
+One way leads to the list: the events of the log, page by page, in order. What this process knows anyway spares reading them: the rows of
+runs that have ended here, and of those that are live. So a service pays some microseconds for an event, in a thread, and a reader of
+another process makes the rest itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.diagnostics import error_text, get_logger
+from symphony_es.errors import ConfigurationError, EntityNotFoundError, PositionNotFoundError, StorageUnavailableError, SymphonyError
+from symphony_es.events.references import EntityReference
+from symphony_es.events.rows import event_id_of
+from symphony_es.workflow.runs.filters import RunFilter
+from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.summary import RunPage, summary_of
+from symphony_es_projections.run_list import ListedRun, RunList, RunQuery, Step
+from symphony_es_projections.run_rows import RUN_PREFIX, RunRow, row_of
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.history import StateHistory
+    from symphony_es.core.state.world import World
+    from symphony_es.log.log import EventLog
+
+__all__ = ["FILE_NAME", "RunListing", "row_of_run"]
+
+FILE_NAME = "run_list.db"
+"""Its file among the projections."""
+
+PAGE = 4000
+GATHERED = 512
+"""So many runs end before the list is brought up to date by itself."""
+
+_log = get_logger(__name__)
+Load = Callable[[str], Awaitable[Workflow]]
+
+
+class RunListing:
+    """The list of runs of one log.
+
+    Args:
+        log: the log. history: its past states.
+        directory: where projections are; None for memory.
+        writes: whether the file there is this process's to write; else a copy of it is brought up to date.
+        world: gives the live objects, or None.
+        load: what `RunSummary.load` calls.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        history: StateHistory,
+        directory: Path | None = None,
+        *,
+        writes: bool = False,
+        world: Callable[[], World | None] = lambda: None,
+        load: Load | None = None,
+    ) -> None:
+        self.log = log
+        self.history = history
+        path = None if directory is None else directory / FILE_NAME
+        self._list = RunList(path) if writes else RunList(None, copy_of=path)
+        self._world = world
+        self._load = load
+        self._notes: dict[str, RunRow] = {}
+        self._busy: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._checked = False
+
+    # -- feeding ------------------------------------------------------------------------------------------------------
+
+    def note(self, run: Workflow, version: int) -> None:
+        """Take note of a run that has ended, whose events up to a version are durable: they need not be read."""
+        self._notes[f"{RUN_PREFIX}{run.id}"] = row_of_run(run, version)
+        if len(self._notes) >= GATHERED and (self._task is None or self._task.done() or not self._task.get_loop().is_running()):
+            self._task = asyncio.get_running_loop().create_task(self._catch_up_aside())
+
+    async def _catch_up_aside(self) -> None:
+        try:
+            await self.catch_up()
+        except (SymphonyError, sqlite3.Error, OSError) as error:  # the next question tells it to who asks
+            self._notes.clear()
+            _log.warning("run_list_failed", error=error_text(error))
+
+    async def catch_up(self) -> None:
+        """Take in the log up to its head.
+
+        Raises:
+            StorageUnavailableError: the file cannot be read or written.
+            DamagedEventError: an event is damaged.
+        """
+        async with self._lock():
+            try:
+                await self._catch_up()
+            except sqlite3.DatabaseError:
+                try:  # it is a cache: what is wrong with it is mended by making it anew, once
+                    await asyncio.to_thread(self._list.clear)
+                    await self._catch_up()
+                except sqlite3.Error as error:
+                    raise StorageUnavailableError(None, f"the list of runs cannot be kept: {error}") from error
+
+    def _lock(self) -> asyncio.Lock:
+        loop = asyncio.get_running_loop()
+        if self._busy is None or self._busy[0] is not loop:
+            self._busy = loop, asyncio.Lock()
+        return self._busy[1]
+
+    async def _catch_up(self) -> None:
+        position, event_id = await asyncio.to_thread(self._list.open)
+        head = await self.log.refresh_head()
+        if not self._checked:
+            if position and not await self._is_of_this_log(position, event_id, head):
+                await asyncio.to_thread(self._list.clear)
+                position = 0
+            self._checked = True
+        if position < self.log.base_position:
+            position = await self._begin_with_base()
+        while position < head:
+            rows = await self.log.read_rows(position, head, PAGE)
+            position = rows[-1][0]
+            step = await asyncio.to_thread(self._list.plan, rows, position, event_id_of(rows[-1][4]), self._known({row[1] for row in rows}))
+            await self._look_up(step)
+            await asyncio.to_thread(self._list.write, step)
+            for run_id in step.runs:
+                noted = self._notes.get(key := f"{RUN_PREFIX}{run_id}")
+                if noted is not None and (written := step.runs[run_id]) is not None and written[2].version >= noted.version:
+                    del self._notes[key]
+
+    async def _is_of_this_log(self, position: int, event_id: bytes, head: int) -> bool:
+        if position > head:
+            return False
+        try:
+            return event_id_of((await self.log.row_at(position))[4]) == event_id
+        except PositionNotFoundError:  # in memory, what is older than the history that is kept
+            return True
+
+    async def _begin_with_base(self) -> int:
+        """What a log in memory keeps begins with states."""
+        base = self.log.base
+        assert base is not None, "only what has forgotten its first events has a base"
+        step = Step(base.position, b"")
+        for number, (key, state) in enumerate(base.states.items()):
+            if key.startswith(RUN_PREFIX) and state.data is not None:
+                run_id = key[len(RUN_PREFIX) :]
+                step.runs[run_id] = (number - len(base.states), 0, row_of(run_id, state.version, state.data))
+        await asyncio.to_thread(self._list.write, step)
+        return base.position
+
+    async def _look_up(self, step: Step) -> None:
+        if not step.unknown:
+            return
+        states = await self.history.entities_at(list(step.unknown), step.position)
+        for key, (number, errors) in step.unknown.items():
+            state, run_id = states.get(key), key[len(RUN_PREFIX) :]
+            known = state is not None and state.data is not None
+            step.runs[run_id] = (number, errors, row_of(run_id, state.version, state.data or {})) if state is not None and known else None
+
+    def _known(self, keys: set[str]) -> Mapping[str, RunRow]:
+        """What is known of runs without reading their events."""
+        known = {key: self._notes[key] for key in keys if key in self._notes}
+        world = self._world()
+        if world is None:
+            return known
+        for key in keys:
+            if key not in known and key.startswith(RUN_PREFIX) and key in world.records:
+                version, run = world.least_version(key), world.records[key].obj
+                if version and isinstance(run, Workflow):
+                    known[key] = row_of_run(run, version)
+        return known
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    async def page(self, wanted: RunFilter, *, after: str | None = None, newest_first: bool = True, limit: int = 100) -> RunPage:
+        """A page of the runs that are meant.
+
+        Raises:
+            ConfigurationError: a limit below 1, or a filter that means nothing.
+            EntityNotFoundError: there is no run that `after` or `parent` names.
+        """
+        if type(limit) is not int or limit < 1:
+            raise ConfigurationError(f"limit={limit!r:.40}: a page has at least one run")
+        query = wanted.query()
+        await self.catch_up()
+        if wanted.parent_id is not None:
+            await self._find(wanted.parent_id)
+        if after is not None:
+            query.add(f"runs.number {'<' if newest_first else '>'} ?", await self._number_of(after))
+        found = await self._asked(self._list.find, query, limit + 1, newest_first=newest_first)
+        shown = found[:limit]
+        return RunPage([summary_of(listed, self._load) for listed in shown], f"@{shown[-1].number}" if len(found) > limit else None)
+
+    async def count(self, wanted: RunFilter, by: str = "status") -> dict[str, int]:
+        """How many runs are meant, by status, name, error or step.
+
+        Raises:
+            ConfigurationError: `by` is something else, or a filter means nothing.
+        """
+        if by not in ("status", "name", "error", "step"):
+            raise ConfigurationError(f"by={by!r:.40}: runs are counted by 'status', 'name', 'error' or 'step'")
+        query = wanted.query()
+        await self.catch_up()
+        counted: dict[str, int] = await self._asked(self._list.count, query, by)
+        return counted
+
+    async def _asked(self, question: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        try:
+            return await asyncio.to_thread(question, *arguments, **named)
+        except sqlite3.Error as error:
+            raise StorageUnavailableError(None, f"the list of runs cannot be read: {error}") from error
+
+    async def _find(self, run_id: str) -> ListedRun:
+        found: list[ListedRun] = await self._asked(self._list.find, RunQuery(["runs.id = ?"], [run_id]), 1)
+        if not found:
+            raise EntityNotFoundError(f"{RUN_PREFIX}{run_id}", "there is no such run, or none any more")
+        return found[0]
+
+    async def _number_of(self, after: str) -> int:
+        if after[:1] == "@" and after[1:].lstrip("-").isdigit():
+            return int(after[1:])
+        try:
+            return (await self._find(after)).number
+        except EntityNotFoundError as error:
+            raise EntityNotFoundError(error.entity, "there is no such run any more: begin with the first page again") from None
+
+    async def close(self) -> None:
+        """Let go of the file; what is not in the list yet, the next process makes of the log."""
+        task, self._task = self._task, None
+        if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([task])
+        await asyncio.to_thread(self._list.close)
+
+
+def row_of_run(run: Workflow, version: int) -> RunRow:
+    """The row of a run as it is now."""
+    parent = run.parent
+    return row_of(
+        run.id,
+        version,
+        {
+            "name": run.name,
+            "status": run.status,
+            "definition_data": run.definition_data,
+            "created_at": run.created_at,
+            "started_at": run.started_at,
+            "ended_at": run.ended_at,
+            "attempts": run.attempts,
+            "outputs": run.outputs,
+            "error": run.error,
+            "parent": EntityReference("Workflow", parent.id) if isinstance(parent, Workflow) else parent,
+            "parent_step": run.parent_step,
+            "metadata": run.metadata,
+        },
+    )
