@@ -145,7 +145,10 @@ def _lasting(key: str, data: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in kept.items() if not name.endswith("_at")}
     failures = {at: (said["type"], said["message"], said["count"]) for at, said in data["failures"].items()}
     error = data["error"] and {name: data["error"][name] for name in ("type", "message", "step")}
-    return {**kept, "failures": failures, "error": error}
+    # The event that caused a child run to start is one of the process that started it.
+    starter = {name: value for name, value in data["options"].get("starter", {}).items() if name != "cause"}
+    options = {**data["options"], "starter": starter}
+    return {**kept, "failures": failures, "error": error, "options": options}
 
 
 def differences(found: Any, expected: Any, path: str = "") -> Iterator[str]:
