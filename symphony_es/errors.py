@@ -79,6 +79,7 @@ SymphonyError
     ├── CleanupUnfinishedError (RuntimeError)   a run ended without all of its clean-up: resume goes on with it
     ├── IllegalTransitionError (ValueError)     a run's or task's status does not allow the request
     ├── NotRegisteredError (LookupError)        a model client, function, tool or service nobody registered
+    ├── RequestPendingError (LookupError)       a request to the owner of a log that nobody has answered: it stays
     ├── DeadlockError (RuntimeError)            a step waits for a run that cannot end before it: the circle is named
     └── RunInterruptedError (RuntimeError)      the run was stopped before its end and can be resumed
 ```
@@ -902,6 +903,18 @@ class NotRegisteredError(WorkflowError, LookupError):
         super().__init__(f"no {kind} is registered under {name!r} (registered: {listed}); {how}")
         self.kind = kind
         self.name = name
+
+
+class RequestPendingError(WorkflowError, LookupError):
+    """A request to the process that has a log open has no answer yet. It stays, and is carried out by that process or the next one.
+
+    Attributes:
+        request: id of the request; asking again under it asks for the answer, and changes nothing a second time.
+    """
+
+    def __init__(self, request: str, why: str) -> None:
+        super().__init__(f"request {request}: {why}")
+        self.request = request
 
 
 class DeadlockError(WorkflowError, RuntimeError):

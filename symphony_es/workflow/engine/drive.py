@@ -20,6 +20,7 @@ from symphony_es.errors import (
     HistoryMismatchError,
     StepFailedError,
 )
+from symphony_es.events.changes import SET, Change
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunControl, RunStopped
@@ -87,7 +88,7 @@ class Drive:
 
     def note_pause(self) -> None:
         """The hooks are to be told that the run is paused, when it has stopped; called while that is being recorded."""
-        self._paused = self._telling.note("run_paused")
+        self._paused = self._telling.note_assigned("run_paused")
 
     async def stop_steps(self, grace_s: float, timeout_s: float, *, cleanup: bool) -> bool:
         """Let the steps under way end by themselves, then cancel them; whether they have ended.
@@ -190,7 +191,7 @@ class Drive:
 
                         forget_cancelled_children(self._symphony, self.run)
                     self.run.move("resume", self._clock.now())
-                    self._moment = self._telling.note("run_started" if first else "run_resumed")
+                    self._moment = self._telling.note_assigned("run_started" if first else "run_resumed")
         finally:
             current_attribution.reset(token)
 
@@ -267,15 +268,13 @@ class Drive:
             if blocks:
                 return await self._block(runner, failure)
             cleans = reason in run.definition.cleanup_on and has_cleanup(run)
-            with self._world.recording("WorkflowCleanupBegun" if cleans else "WorkflowFailed", entity=run):
-                run.error = dict(failure)
-                for address in self._failed_beside:
-                    if address in run.failures:
-                        run.failures[address]["open"] = True
-                if cleans:
-                    run.cleanup = {"ends": WorkflowStatus.FAILED.value}
-                run.move("clean_up" if cleans else "fail", self._clock.now())
-                ended = None if cleans else self._telling.note("run_failed", error=failure)
+            changes: list[Change] = [(SET, ("error",), dict(failure))]
+            changes += [(SET, ("failures", address, "open"), True) for address in self._failed_beside if address in run.failures]
+            if cleans:
+                changes.append((SET, ("cleanup",), {"ends": WorkflowStatus.FAILED.value}))
+            changes += run.moved("clean_up" if cleans else "fail", self._clock.now())
+            ended = None if cleans else self._telling.note(changes, "run_failed", error=failure)
+            run.record("WorkflowCleanupBegun" if cleans else "WorkflowFailed", changes)
             _log.warning("workflow_failed", run_id=run.id, step=failure["step"], error=f"{failure['type']}: {failure['message']}")
             if not cleans:
                 await self._tell(runner, ended)
@@ -286,10 +285,10 @@ class Drive:
     async def _block(self, runner: Runner, failure: dict[str, Any]) -> None:
         """Puts on record that the code contradicts what is on record, with the digest of the code: the same code is not tried again."""
         run = self.run
-        with self._world.recording("WorkflowBlocked", entity=run):
-            run.error = {**failure, "digest": digest_here(run, self._symphony)}
-            run.move("block", self._clock.now())
-            ended = self._telling.note("run_blocked", error=failure)
+        changes: list[Change] = [(SET, ("error",), {**failure, "digest": digest_here(run, self._symphony)})]
+        changes += run.moved("block", self._clock.now())
+        ended = self._telling.note(changes, "run_blocked", error=failure)
+        run.record("WorkflowBlocked", changes)
         _log.warning("workflow_blocked", run_id=run.id, error=f"{failure['type']}: {failure['message']}")
         await self._tell(runner, ended)
 
@@ -342,11 +341,10 @@ class Drive:
             await self._world.claim(run)
             if run.status is not WorkflowStatus.RUNNING:
                 return None
-            with self._world.recording("WorkflowCompleted", entity=run):
-                if value is not None:
-                    run.returned = value
-                run.move("complete", self._clock.now())
-                ended = self._telling.note("run_completed")
+            changes: list[Change] = [] if value is None else [(SET, ("returned",), value)]
+            changes += run.moved("complete", self._clock.now())
+            ended = self._telling.note(changes, "run_completed")
+            run.record("WorkflowCompleted", changes)
         except BaseException as error:  # classes of the application are asked for values of theirs
             if isinstance(error, EntityOutOfStepError) or not is_failure(error, task):
                 raise
@@ -372,16 +370,17 @@ class Drive:
         await self._world.claim(run)
         failure = cleaning.failure()
         fails = run.cleanup is not None and run.cleanup["ends"] == WorkflowStatus.FAILED
-        with self._world.recording("WorkflowFailed" if fails else "WorkflowCancelled", entity=run):
-            if cleaning.contradicted:
-                run.cleanup = {**thaw(run.cleanup), "skipped": True}
-            elif self._skips and not cleaning.skipped:  # the request came when nothing was left
-                run.cleanup = {"ends": thaw(run.cleanup)["ends"]}
-            if failure is not None and not fails:  # a failed run has the error that it failed with
-                run.error = dict(failure)
-            run.move("fail" if fails else "end_cancelled", self._clock.now())
-            error = thaw(run.error) if fails and run.error is not None else failure
-            ended = self._telling.note("run_failed" if fails else "run_cancelled", error=error)
+        changes: list[Change] = []
+        if cleaning.contradicted:
+            changes.append((SET, ("cleanup",), {**thaw(run.cleanup), "skipped": True}))
+        elif self._skips and not cleaning.skipped:  # the request came when nothing was left
+            changes.append((SET, ("cleanup",), {"ends": thaw(run.cleanup)["ends"]}))
+        if failure is not None and not fails:  # a failed run has the error that it failed with
+            changes.append((SET, ("error",), dict(failure)))
+        changes += run.moved("fail" if fails else "end_cancelled", self._clock.now())
+        error = thaw(run.error) if fails and run.error is not None else failure
+        ended = self._telling.note(changes, "run_failed" if fails else "run_cancelled", error=error)
+        run.record("WorkflowFailed" if fails else "WorkflowCancelled", changes)
         await self._tell(self._runner(RunControl(self._clock)), ended)
 
     @property

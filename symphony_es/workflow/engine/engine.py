@@ -166,6 +166,14 @@ class WorkflowEngine(RunRequests):
             await self._begun(self.launch(run, chain, prepare, awaited=False))
         return RunHandle(self, self._symphony, run)
 
+    async def retry_in_background(self, run: Workflow, step: str) -> RunHandle:
+        """Do a step of a run, and what came after it, again, in the background; that it goes on is durable when this returns.
+
+        Errors are those of `retry_from`.
+        """
+        await self._begun(await self.take_back(run, step, awaited=False))
+        return RunHandle(self, self._symphony, run)
+
     async def _there(self, run_id: str, definition: DefinitionLike) -> Workflow | None:
         """The run of an id that has begun: one that is about to is waited for, in this process or in a transaction of somebody else's."""
         while True:
@@ -241,6 +249,7 @@ class WorkflowEngine(RunRequests):
             await self._turns.take()
             if run.status in TAKEN_UP and not self.active.is_taken(run):  # nobody has taken it up meanwhile
                 going.append(self.launch(run, self.chain(auto_checkpoint, hooks, run), awaited=wait))
+        self.on_recovered()
         if not wait:
             handles = [RunHandle(self, self._symphony, active.run) for active in going]
             return RecoverReport(handles=handles, missing=recovery.missing, blocked=recovery.blocked)

@@ -49,6 +49,7 @@ class RunRequests:
         threads: where plain functions of steps run; `threads.hung` names those that do not return.
         active: the runs that execute in this process.
         children: the child runs of steps.
+        on_recovered: called when `recover` has taken up what it can.
         beginnings: the runs that begin with a transaction.
     """
 
@@ -71,6 +72,7 @@ class RunRequests:
         self._symphony = symphony
         self._turns = Turns()
         self._hooks_behind: set[asyncio.Task[Any]] = set()
+        self.on_recovered: Callable[[], None] = lambda: None
 
     @property
     def clock(self) -> Clock:
@@ -317,28 +319,40 @@ class RunRequests:
             ConfigurationError: the run has not begun such a step. Nothing has been appended.
             NotRegisteredError, UnknownValueError: as for `resume`.
         """
+        return await self.active.join(await self.take_back(run, step, auto_checkpoint, hooks, deadline_s))
+
+    async def take_back(
+        self,
+        run: Workflow,
+        step: str,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
+        hooks: Sequence[Any] = (),
+        deadline_s: float | None = None,
+        *,
+        awaited: bool = True,
+    ) -> ActiveRun:
+        """Begin what `retry_from` waits for the end of; the taking back is durable when this returns."""
         if is_of_cleanup(run, step):
-            return await self._retry_cleanup(run, step, auto_checkpoint, hooks)
+            return await self._retry_cleanup(run, step, auto_checkpoint, hooks, awaited=awaited)
         run.check("retry")
         await self._stopped(run)
         run.check("retry")
         check_can_go_on(run, self._symphony)
         with self.active.hold(run):
             await take_back(self._symphony, run, step, self.clock.now(), self.children)
-        return await self.active.join(
-            self.launch(run, self.chain(auto_checkpoint, hooks, run), lambda: self._set_deadline(run, deadline_s))
-        )
+        chain = self.chain(auto_checkpoint, hooks, run)
+        return self.launch(run, chain, lambda: self._set_deadline(run, deadline_s), awaited=awaited)
 
     async def _retry_cleanup(
-        self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any]
-    ) -> Workflow:
+        self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any], *, awaited: bool
+    ) -> ActiveRun:
         from symphony_es.workflow.engine.reopening import retry_cleanup  # few clean-ups are tried again
 
         if run.status is not WorkflowStatus.CANCELLING:
             run.check("retry")
         with self.active.hold(run):
             await retry_cleanup(self._symphony, run, step, self.clock.now())
-        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks, run)))
+        return self.launch(run, self.chain(auto_checkpoint, hooks, run), awaited=awaited)
 
     async def fork(
         self,

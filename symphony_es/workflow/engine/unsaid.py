@@ -9,6 +9,7 @@ from __future__ import annotations
 from symphony_es.errors import StepFailedError
 from symphony_es.workflow.engine.bodies import StepFailure
 from symphony_es.workflow.engine.generations import prefixes
+from symphony_es.workflow.runs.assigning import assign
 from symphony_es.workflow.runs.cleanup import failed_for_good
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import WorkflowStatus
@@ -48,4 +49,4 @@ def forgive_all(run: Workflow) -> None:
     for address, child in run.children.items():
         has_failed = isinstance(child, Workflow) and child.status is WorkflowStatus.FAILED
         if has_failed and not run.is_completed(address) and address not in run.failures:
-            run.fail_step(address, child.error or {"type": "", "message": ""}, 0, None)
+            assign(run, run.failure(address, child.error or {"type": "", "message": ""}, 0, None))
