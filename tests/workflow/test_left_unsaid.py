@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -89,3 +90,24 @@ async def test_a_child_run_that_outlives_its_parent_is_driven_whoever_dies() -> 
     for disk in await everywhere(definition({"kind": "parallel", "name": "around", "branches": [kid, late]})):
         names = Counter(row[3] for row in disk.rows if row[1] != "Workflow:r")
         assert (names["WorkflowAbandoned"], names["WorkflowCompleted"]) == (1, 1)
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_an_interruption_during_a_cancellation_holds(turns: int) -> None:
+    """Whenever it comes, no clean-up begins after it: the run is left as a crash would leave it, and the caller does not wait."""
+    wait = {"kind": "wait", "name": "hold", "signal": "never"}
+    async with Mortal() as symphony:
+        defined = definition(wait, cleanup=[{"kind": "wait", "name": "agree", "signal": "agree"}])
+        handle = await symphony.workflows.start(defined, auto_checkpoint=False, run_id="r")
+        async for events in symphony.log.follow():
+            if any(event.name == "WorkflowStepStarted" for event in events):
+                break
+        cancelling = asyncio.ensure_future(handle.cancel(grace_s=0))
+        while handle.status != "cancelling":
+            await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        engine = symphony.registry.get("workflow_engine")
+        await asyncio.wait_for(engine.interrupt(["r"]), 10)
+        assert (str(handle.status), engine.active_runs) == ("cancelling", [])
+        await asyncio.gather(cancelling, return_exceptions=True)

@@ -81,6 +81,7 @@ class Drive:
         self._steps: asyncio.Task[None] | None = None
         self._cleaning = False
         self._was_running = False
+        self._interrupted = False
         self._began_within = False
         self.first_version = 1
         self._failed_beside: list[str] = []
@@ -147,9 +148,11 @@ class Drive:
             # Nothing is awaited after this look where it is the last one: what is asked from then on finds that the task has ended.
             goes_on = self.control.taken_back and self.run.status is WorkflowStatus.RUNNING
             if goes_on:
+                self._check_interruption()
                 self.control.go_on()
                 self._stage = "run_resumed"
         if self.run.status is WorkflowStatus.CANCELLING:
+            self._check_interruption()
             await self._clean_up()
             await self._world.flush(self.run)
         self._telling.record_told()  # not waited for: what is told twice has the same id
@@ -308,6 +311,7 @@ class Drive:
             driver = asyncio.current_task()
             if driver is not None:
                 driver.uncancel()  # the step under way did not let itself be interrupted, and came to an end of its own
+                self._interrupted = True
         finally:
             for task in tasks[1:]:
                 task.cancel()
@@ -319,6 +323,11 @@ class Drive:
         if error is None or isinstance(error, (StepFailure, RunStopped)):
             return error
         raise error
+
+    def _check_interruption(self) -> None:
+        """An interruption that the steps under way have outlasted still holds: nothing else of the run begins."""
+        if self._interrupted:
+            raise asyncio.CancelledError
 
     async def _enforce_deadline(self, deadline: datetime) -> None:
         await self._clock.sleep_until(deadline)
