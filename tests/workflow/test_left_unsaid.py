@@ -105,9 +105,9 @@ async def test_an_interruption_during_a_cancellation_holds(turns: int) -> None:
         cancelling = asyncio.ensure_future(handle.cancel(grace_s=0))
         while handle.status != "cancelling":
             await asyncio.sleep(0)
+        cancelling.cancel()
         for _ in range(turns):
             await asyncio.sleep(0)
         engine = symphony.registry.get("workflow_engine")
         await asyncio.wait_for(engine.interrupt(["r"]), 10)
         assert (str(handle.status), engine.active_runs) == ("cancelling", [])
-        await asyncio.gather(cancelling, return_exceptions=True)
