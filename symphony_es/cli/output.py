@@ -45,7 +45,7 @@ def fitted(*, full: bool = False) -> Iterator[None]:
     terminal = sys.stdout is not None and sys.stdout.isatty()
     given = os.environ.get("COLUMNS", "")
     columns = int(given) if given.isascii() and given.isdigit() and len(given) < 7 else 0
-    if not columns and terminal:
+    if not columns and terminal and sys.stdout is not None:
         try:
             columns = os.get_terminal_size(sys.stdout.fileno()).columns
         except OSError:

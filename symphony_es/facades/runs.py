@@ -12,6 +12,7 @@ from symphony_es.facades.lookup import get_entity, key_of
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.creation import DefinitionLike
+from symphony_es.workflow.engine.draining import DrainReport
 from symphony_es.workflow.engine.engine import WorkflowEngine
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.recovery import RecoverReport
@@ -146,6 +147,23 @@ class RunRequests:
     def handle(self, run: RunLike) -> RunHandle:
         """A handle of a run: its status, its end, its events as they happen, and the requests to it."""
         return self._engine.handle(self._run(run))
+
+    @property
+    def max_concurrent_runs(self) -> int | None:
+        """How many runs execute at once in this process; see `WorkflowEngine.max_concurrent_runs`. It may be assigned at any time."""
+        return self._engine.max_concurrent_runs
+
+    @max_concurrent_runs.setter
+    def max_concurrent_runs(self, limit: int | None) -> None:
+        self._engine.max_concurrent_runs = limit
+
+    def queue(self) -> list[RunHandle]:
+        """Handles of the runs that wait until fewer than `max_concurrent_runs` execute, the next one first."""
+        return self._engine.queue()
+
+    async def drain(self, timeout_s: float = 30.0) -> DrainReport:
+        """Stop all runs at their next boundary between steps, for a graceful stop, and start none; see `WorkflowEngine.drain`."""
+        return await self._engine.drain(timeout_s)
 
     async def resume(
         self,

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from symphony_es.workflow.definitions.stored import StoredDefinition
     from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
     from symphony_es.workflow.engine.clock import Clock, SystemClock
+    from symphony_es.workflow.engine.draining import DrainReport
     from symphony_es.workflow.engine.engine import WorkflowEngine
     from symphony_es.workflow.engine.execution import Branch, StepExecution
     from symphony_es.workflow.engine.handle import RunHandle
     from symphony_es.workflow.engine.hooks import RunMoment, WorkflowHook
+    from symphony_es.workflow.engine.progress import RunProgress
     from symphony_es.workflow.kinds.conditional import ConditionalStep
     from symphony_es.workflow.kinds.function import FunctionStep
     from symphony_es.workflow.kinds.loop import LoopStep
@@ -56,6 +58,7 @@ __all__ = [
     "CodeWorkflow",
     "ConditionalStep",
     "DataReader",
+    "DrainReport",
     "FunctionStep",
     "LoopStep",
     "MapStep",
@@ -68,6 +71,7 @@ __all__ = [
     "RunHandle",
     "RunMoment",
     "RunPage",
+    "RunProgress",
     "RunSummary",
     "RunUsage",
     "SequenceStep",
@@ -111,6 +115,7 @@ _HOMES = {
     "CodeWorkflow": "symphony_es.workflow.code.workflow",
     "ConditionalStep": "symphony_es.workflow.kinds.conditional",
     "DataReader": "symphony_es.workflow.definitions.reading",
+    "DrainReport": "symphony_es.workflow.engine.draining",
     "FunctionStep": "symphony_es.workflow.kinds.function",
     "LoopStep": "symphony_es.workflow.kinds.loop",
     "MapStep": "symphony_es.workflow.kinds.map",
@@ -120,6 +125,7 @@ _HOMES = {
     "RunHandle": "symphony_es.workflow.engine.handle",
     "RunMoment": "symphony_es.workflow.engine.hooks",
     "RunPage": "symphony_es.workflow.runs.summary",
+    "RunProgress": "symphony_es.workflow.engine.progress",
     "RunSummary": "symphony_es.workflow.runs.summary",
     "SequenceStep": "symphony_es.workflow.kinds.sequence",
     "SleepStep": "symphony_es.workflow.kinds.sleep",

@@ -155,6 +155,16 @@ def test_what_writes_is_refused_beside_a_writer(written: Path, command: str) -> 
     assert "symphony-es: " in ended.stderr
 
 
+def test_a_live_writer_takes_requests(written: Path) -> None:
+    """Another process at full speed, in which the run is not live: it is done once, and answered again under the same id."""
+    asked = [run("signal order-1 note --payload 5 --request-id ticket --timeout-s 60 --json", written / "state") for _ in range(2)]
+    assert [(ended.returncode, json.loads(ended.stdout)["done"]) for ended in asked] == [(0, True)] * 2
+    told = run("audit --correlation ticket --event WorkflowSignalReceived --json", written / "state").stdout.splitlines()
+    assert [json.loads(line)["entity"]["id"] for line in told] == ["order-1"]
+    refused = run("pause order-1 --timeout-s 60", written / "state")
+    assert (refused.returncode, "cannot become paused" in refused.stderr) == (6, True)
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     """A directory with the small log of the examples."""
@@ -276,9 +286,12 @@ def test_what_cannot_be_printed_is_no_finding(log: Path) -> None:
         ("show Customer:é", 0, "\\u65e5"),
         ("log --json | true", 0, ""),
         ("log >&-", 0, ""),
+        ("export - --format csv | true; exit ${PIPESTATUS[0]}", 4, "not whole"),
+        ("export - >&-", 2, "no standard output"),
+        ("show Customer:nobody 2>&-", 3, ""),
         *((f"{command} > /dev/full", 4, "No space left") for command in ("log", "log --json", "export -") if Path("/dev/full").exists()),
     ):
-        ended = subprocess.run(f"{program} {command}", shell=True, env=environment, capture_output=True, text=True, check=False)
+        ended = subprocess.run(["bash", "-c", f"{program} {command}"], env=environment, capture_output=True, text=True, check=False)
         assert (ended.returncode, said in ended.stdout + ended.stderr) == (code, True), (command, ended)
         assert "Traceback" not in ended.stderr
         assert "Exception ignored" not in ended.stderr
@@ -489,6 +502,18 @@ def test_runs_that_are_asked_for(log: Path) -> None:
         lines = answer(f"runs --json {conditions}", log)[0].splitlines()
         assert [json.loads(line)["run"] for line in lines] == found, conditions
     assert "1 more: --limit 0 shows all" in answer("runs --limit 1", log)[0]
+
+
+def test_what_json_has_not_is_json_all_the_same(log: Path) -> None:
+    """Numbers that are none, in metadata of a checkpoint that a program has made."""
+
+    async def make() -> None:
+        async with Symphony(log / "state") as symphony:
+            await symphony.create_checkpoint("odd", {"x": float("nan"), "y": float("inf")})
+
+    asyncio.run(make())
+    (line,) = [line for line in answer("checkpoints --json", log)[0].splitlines() if "odd" in line]
+    assert json.loads(line, parse_constant=pytest.fail)["metadata"] == {"x": {"$float": "nan"}, "y": {"$float": "inf"}}
 
 
 def test_advice_is_in_the_words_of_the_command_line(tmp_path: Path) -> None:
