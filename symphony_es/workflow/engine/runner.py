@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.attribution import attribute, current_attribution
+from symphony_es.core.state.attribution import Attribution, current_attribution
 from symphony_es.errors import (
     EntityBusyError,
     EntityOutOfStepError,
@@ -188,7 +188,8 @@ class Runner:
             # Entered again after a crash or a pause: all it did is in the run.
             return _Started(self._execution(address, frame, attempts), None)
         name = "WorkflowStepRetried" if failed else "WorkflowStepStarted"
-        await self._world.claim(run)
+        if not self._world.is_free(run):
+            await self._world.claim(run)
         execution = self._execution(address, frame, attempts + 1)
         said = describe_start(step, execution)  # nothing comes between what it reads and the event
         changes: list[Change] = [(SET, ("attempts", address), attempts + 1)]
@@ -207,7 +208,10 @@ class Runner:
         # What nested steps record is of their own attempts.
         attempt = None if step.reentrant else started.attempt
         current_step.set(f"{run.id}:{address}")
-        token = attribute(step=address, attempt=attempt, cause=started.event_id)
+        around = current_attribution.get()
+        token = current_attribution.set(
+            Attribution(around.actor, around.reason, around.run_id, address, attempt, started.event_id, around.correlation_id, around.user)
+        )
         try:
             if step.atomic:
                 await self._attempt_at_once(step, address, frame, started)
@@ -220,7 +224,8 @@ class Runner:
                 self._submit_changes(address, handed)
         finally:
             current_attribution.reset(token)
-        await world.claim(run)
+        if not world.is_free(run):
+            await world.claim(run)
         started.completed = self._complete(step, execution, output)
 
     def _execution(self, address: str, frame: Frame, attempt: int) -> StepExecution:

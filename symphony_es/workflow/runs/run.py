@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.direct import record_changes
 from symphony_es.core.state.tracking.entity import entity
-from symphony_es.errors import IllegalTransitionError
+from symphony_es.errors import UNDONE, DetachedEntityError, IllegalTransitionError
 from symphony_es.events.changes import REMOVE, SCALARS, SET, Change
+from symphony_es.events.identifiers import entity_key
 from symphony_es.events.readable import readable
 from symphony_es.events.values import plain_equal
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
@@ -273,8 +274,11 @@ class Workflow:
             UnstorableValueError, LimitExceededError: it cannot be stored. The run is as it was before.
             EntityBusyError: a transaction that this is no part of claims the run, which is as it was before.
             EntityOutOfStepError: earlier changes of the run could not be appended.
+            DetachedEntityError: it is no part of a Symphony.
         """
-        record: EntityRecord = self.__dict__["_symphony_record"]
+        record: EntityRecord | None = self.__dict__.get("_symphony_record")
+        if record is None:
+            raise DetachedEntityError(entity_key("Workflow", self.id), UNDONE)
         world: Any = record.world
         with world.lock:
             event_id = record_changes(world, record, name, changes, step=step, attempt=attempt, data=data)
