@@ -10,7 +10,7 @@ from typing import Any
 from symphony_es.errors import StepFailedError
 from symphony_es.workflow import RetryPolicy, gather, patched, sleep, step
 
-__all__ = ["Program", "interpret", "Plainly", "program"]
+__all__ = ["Plainly", "Program", "interpret", "program"]
 
 Operation = tuple[Any, ...]
 Program = list[Operation]
