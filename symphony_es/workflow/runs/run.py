@@ -36,6 +36,9 @@ __all__ = ["Workflow", "WorkflowStatus", "describe_error"]
 CLEANED_UP = "its clean-up has run: retry_from(run, step) goes on from a step, and does those again that were undone"
 
 
+ABANDONED = "abandoned"
+"""What `with_parent` says of a child run that has outlived the run that waited for it."""
+
 ON_PARENT_END = ("cancel", "terminate", "abandon")
 """What becomes of a child run that has not ended when its parent ends; the first one by default."""
 
@@ -238,6 +241,8 @@ class Workflow:
             return self.cleanup_reopened()
         changes: list[Change] = [] if self.started_at is not None else [(SET, ("started_at",), now)]
         given_up = [name for name in ("error", "cleanup", "with_parent") if getattr(self, name) is not None]
+        if self.with_parent == ABANDONED:  # what has outlived its parent's hold on it goes on without it
+            given_up.remove("with_parent")
         return changes + [(SET, (name,), None) for name in given_up]
 
     def cleanup_reopened(self) -> list[Change]:
