@@ -57,7 +57,6 @@ from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.engine.clock import SystemClock
 from symphony_es.workflow.engine.engine import WorkflowEngine
 from symphony_es.workflow.engine.recovery import RecoverReport
-from symphony_es.workflow.runs.listing import RunListing
 
 if TYPE_CHECKING:  # what many programs never ask for is imported where it is handed out
     from symphony_es.core.state.following import Following
@@ -75,6 +74,7 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.workflow.definitions.retry import RetryPolicy
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.inbox import RequestTaker
+    from symphony_es.workflow.runs.listing import RunListing
     from symphony_es_projections.audit_trail import AuditTrail
     from symphony_es_projections.runner import ProjectionRunner
 
@@ -757,6 +757,8 @@ class Symphony:
         """The list of runs that `workflows.list_runs` asks."""
         opened = self._ready(self._opened)
         if self._run_listing is None:
+            from symphony_es.workflow.runs.listing import RunListing
+
             directory = None if opened.directory is None else opened.directory / "projections"
             self._run_listing = RunListing(
                 opened.log,
