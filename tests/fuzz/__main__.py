@@ -19,6 +19,7 @@ __all__ = ["FUZZERS", "main"]
 
 FUZZERS: dict[str, tuple[Callable[[int], Awaitable[int]], int]] = {
     "declared": (check_declared, 1),
+    "declared that fail": (partial(check_declared, failing=True), 2),
     "coded": (partial(check_coded, failing=False), 2),
     "coded that fail": (partial(check_coded, failing=True), 2),
 }

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["CONDITIONS", "Plain", "definition"]
 
 DEEPEST = 2
+KINDS = ("work",) * 4 + ("flaky", "collect", "parallel", "map", "loop", "conditional", "sleep", "wait", "task", "child")
+CONTEXT = {"context": {"k": "start", "m": 0, "trail": []}}
+FAILING = (*KINDS, "once", "once", "once", "collect failing", "child")
 CONDITIONS = {
     "k == 'start'": lambda frame: frame.read("k") == "start",
     "len(trail) > 2": lambda frame: len(frame.read("trail")) > 2,
@@ -17,29 +21,49 @@ CONDITIONS = {
 Steps = list[dict[str, Any]]
 
 
-def definition(seed: int) -> dict[str, Any]:
-    """The definition of a seed."""
+class StepFails(Exception):
+    """A step of the plain interpreter has failed for good."""
+
+    def __init__(self, step: str, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.step = step
+        self.error = {"type": kind, "message": message}
+
+
+def definition(seed: int, *, failing: bool = False) -> dict[str, Any]:
+    """The definition of a seed; with `failing`, some of its steps fail the run a few times, and others fail inside of what collects."""
     chosen = random.Random(seed)
-    steps = _steps(chosen, 0, (2, 5))
+    steps = _steps(chosen, 0, (2, 5), FAILING if failing else KINDS)
     output = "{{ [" + ", ".join(f"step.{step['name']}.result" for step in steps) + "] }}"
     return {"id": "random", "name": "random", "context": {"k": "start", "m": 0, "trail": []}, "steps": steps, "output": output}
 
 
-def _steps(chosen: random.Random, depth: int, count: tuple[int, int]) -> Steps:
-    return [_step(chosen, f"s{number}", depth) for number in range(chosen.randint(*count))]
+def _steps(chosen: random.Random, depth: int, count: tuple[int, int], kinds: Sequence[str]) -> Steps:
+    return [_step(chosen, f"s{number}", depth, kinds) for number in range(chosen.randint(*count))]
 
 
 def _function(name: str, body: str = "work", **more: Any) -> dict[str, Any]:
     return {"kind": "function", "name": name, "function": body, **more}
 
 
-def _step(chosen: random.Random, name: str, depth: int) -> dict[str, Any]:
-    def inside(least: int = 1, most: int = 3) -> Steps:
-        return _steps(chosen, depth + 1, (least, most))
+def _child(name: str, steps: Steps, **more: Any) -> dict[str, Any]:
+    return {"kind": "workflow", "name": name, "definition": {"id": "child", "name": "child", **CONTEXT, "steps": steps}, **more}
 
-    kinds = ["work"] * 4 + ["flaky", "collect", "parallel", "map", "loop", "conditional", "sleep", "wait", "task", "child"]
-    kind = chosen.choice(kinds if depth <= DEEPEST else ["work"])
+
+def _step(chosen: random.Random, name: str, depth: int, kinds: Sequence[str]) -> dict[str, Any]:
+    def inside(least: int = 1, most: int = 3) -> Steps:
+        return _steps(chosen, depth + 1, (least, most), kinds)
+
+    kind = chosen.choice(kinds if depth <= DEEPEST else [kind for kind in kinds if kind in ("work", "once")])
     match kind:
+        case "once":
+            return _function(name, "once")
+        case "collect failing":
+            kinds = [kind for kind in kinds if kind != "once"]  # it would be collected
+            ending = {"kind": "sequence", "name": "ending", "steps": [*inside(), _function("bad", "bad"), _function("never")]}
+            nested = _child("nested", [*inside(0, 1), _function("bad", "bad")])
+            branches = [ending, *chosen.choice([[], [nested]]), _function("fine")]
+            return {"kind": "parallel", "name": name, "on_error": "collect", "branches": branches}
         case "flaky":
             return _function(name, "flaky", retry={"max_attempts": 40, "delay_s": 0.001})
         case "collect":
@@ -63,8 +87,7 @@ def _step(chosen: random.Random, name: str, depth: int) -> dict[str, Any]:
         case "task":
             return {"kind": "task", "name": name, "template": "{{ k }} {{ len(trail) }}"}
         case "child":
-            child = {"id": "child", "name": "child", "context": {"k": "start", "m": 0, "trail": []}, "steps": inside()}
-            return {"kind": "workflow", "name": name, "definition": child}
+            return _child(name, inside())
         case _:
             key = chosen.choice([{}, {"output_key": "k"}, {"output_key": "m"}])
             return _function(name, **key)
@@ -117,13 +140,26 @@ class Plain:
     def _function(self, step: dict[str, Any], at: str, frame: Frame, run_id: str) -> Any:
         seen = f"{frame.read('k')}|{frame.read('m')}|{len(frame.read('trail'))}"
         self.calls.add((run_id, at, seen))
-        if step["function"] == "work":
+        if step["function"] == "bad":
+            raise StepFails(at, "ValueError", "bad")
+        if step["function"] in ("work", "once"):
             frame.spaces[-1]["trail"] = [*frame.read("trail"), at]
             return at
-        return "ok" if step["function"] == "flaky" else {"error": {"type": "ValueError", "message": "bad"}}
+        return "ok"
 
     def _parallel(self, step: dict[str, Any], at: str, frame: Frame, run_id: str) -> Any:
-        return {branch["name"]: self._step(branch, f"{at}/{branch['name']}", frame.inside(), run_id) for branch in step["branches"]}
+        return {branch["name"]: self._branch(step, branch, f"{at}/{branch['name']}", frame.inside(), run_id) for branch in step["branches"]}
+
+    def _branch(self, step: dict[str, Any], branch: dict[str, Any], at: str, frame: Frame, run_id: str) -> Any:
+        try:
+            return self._steps_of(branch, at, frame, run_id)
+        except StepFails as error:
+            if step.get("on_error") != "collect":
+                raise
+            return {"error": error.error}
+
+    def _steps_of(self, branch: dict[str, Any], at: str, frame: Frame, run_id: str) -> Any:
+        return self._sequence(branch["steps"], at, frame, run_id) if branch["kind"] == "sequence" else self._step(branch, at, frame, run_id)
 
     def _map(self, step: dict[str, Any], at: str, frame: Frame, run_id: str) -> Any:
         return [self._sequence(step["step"]["steps"], f"{at}/{item}", frame.inside(item=item), run_id) for item in step["over"]]
@@ -152,4 +188,9 @@ class Plain:
         return f"{frame.read('k')} {len(frame.read('trail'))}"
 
     def _workflow(self, step: dict[str, Any], at: str, frame: Frame, run_id: str) -> Any:
-        return self._run(step["definition"], f"{run_id}/{at}")[0]
+        child = f"{run_id}/{at}"
+        try:
+            return self._run(step["definition"], child)[0]
+        except StepFails as error:
+            message = f"run {child} failed at step {error.step}: {error.error['type']}: {error}"
+            raise StepFails(at, "RunFailedError", message) from error
