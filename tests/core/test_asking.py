@@ -270,6 +270,7 @@ class TestMisspelt:
         with pytest.raises(ConfigurationError):
             await symphony.audit.find(**{condition: given})
 
+
     @pytest.mark.parametrize(
         "call",
         [
@@ -494,6 +495,7 @@ class TestUpcasts:
             ValueChange(("town_city",), ABSENT, ""), ValueChange(("given_name",), ABSENT, ""), ValueChange(("new",), ABSENT, 2),
         ]  # fmt: skip
         assert renames_in(changes) == {("given_name",): ("first_name",), ("town_city",): ("city",)}
+
 
     @pytest.mark.parametrize(
         ("before", "after", "paths"),
