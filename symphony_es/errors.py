@@ -76,7 +76,6 @@ SymphonyError
     ├── RunFailedError                          a run failed: type, message and step of its error
     ├── RunCancelledError                       a run was cancelled
     ├── RunBlockedError (RuntimeError)          a run whose record contradicts the code of this process
-    ├── DrainingError (RuntimeError)            this process is being drained, and no run begins in it any more
     ├── RunsLeftAloneError (RuntimeError)       recover(strict=True): runs that this process cannot go on with
     ├── CleanupUnfinishedError (RuntimeError)   a run ended without all of its clean-up: resume goes on with it
     ├── IllegalTransitionError (ValueError)     a run's or task's status does not allow the request
