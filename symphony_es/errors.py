@@ -69,6 +69,7 @@ SymphonyError
     ├── HistoryMismatchError (RuntimeError)     the code of a workflow contradicts what is on record of its run
     ├── StepTimeoutError (TimeoutError)         an attempt at a step took longer than its timeout_s
     ├── ThreadsExhaustedError (RuntimeError)    plain functions that do not return hold all threads
+    ├── ResultTimeoutError (TimeoutError)       a run did not end while a caller waited; it goes on
     ├── SignalTimeoutError (TimeoutError)       a signal did not come in time
     ├── DeadlineExceededError (TimeoutError)    a run did not end before its deadline
     ├── HookFailedError                         a hook failed that declares to stop the run
@@ -81,6 +82,7 @@ SymphonyError
     ├── NotRegisteredError (LookupError)        a model client, function, tool or service nobody registered
     ├── RequestPendingError (LookupError)       a request to the owner of a log that nobody has answered: it stays
     ├── RequestRefusedError (RuntimeError)      a request that the owner of a log has not carried out, and why
+    ├── DrainingError (RuntimeError)            this process is being drained and starts no run any more
     ├── DeadlockError (RuntimeError)            a step waits for a run that cannot end before it: the circle is named
     └── RunInterruptedError (RuntimeError)      the run was stopped before its end and can be resumed
 ```
@@ -793,6 +795,25 @@ class ThreadsExhaustedError(WorkflowError, RuntimeError):
         )
         self.hung = hung
         self.functions = list(functions)
+
+
+class ResultTimeoutError(WorkflowError, TimeoutError):
+    """A run has not ended in the time that `result(timeout_s=…)` waits; nothing was changed, and it goes on.
+
+    Attributes:
+        run_id: the run.
+        status: where it stands.
+        current: addresses of the innermost steps under way, as of `progress`.
+        timeout_s: how long the caller has waited.
+    """
+
+    def __init__(self, run_id: str, status: str, current: Sequence[str], timeout_s: float) -> None:
+        at = f" at {', '.join(current[:SHOWN])}" if current else ""
+        super().__init__(f"run {run_id} has not ended within {timeout_s:g} s: it is {status}{at}, and was left alone")
+        self.run_id = run_id
+        self.status = status
+        self.current = tuple(current)
+        self.timeout_s = timeout_s
 
 
 class SignalTimeoutError(WorkflowError, TimeoutError):

@@ -197,5 +197,5 @@ async def test_the_command_line_shows_what_attempts_have_used(
     definition = {"name": "w", "retry": 2, "steps": [{"kind": "function", "name": "ask", "function": "ask"}]}
     run = await symphony.workflows.execute_workflow(definition)
     await symphony.close()
-    assert await asyncio.to_thread(main, ["--state-dir", str(tmp_path / "state"), "run", run.id]) == 0
+    assert await asyncio.to_thread(main, ["--state-dir", str(tmp_path / "state"), "run", run.id, "--full"]) == 0
     assert capsys.readouterr().out.count("[gpt-x 1,200+300 0.004 USD]") == 2
