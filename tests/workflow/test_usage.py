@@ -141,8 +141,10 @@ def test_what_is_no_usage_is_refused_where_it_is_said(wrong: dict[str, Any]) -> 
     """A typed error that names the argument; nothing of the call is noted."""
     used = Used()
     given_ = {"model": "m", "input_tokens": 1, "output_tokens": 1, "cache_read_tokens": 1, "cost": 1, "currency": "USD", **wrong}
-    with pytest.raises(ConfigurationError, match="used"):
+    with pytest.raises(ConfigurationError, match="used") as refused:
         used.add(**given_)
+    if wrong == {"input_tokens": 2**63}:
+        assert f"to {2**63 - 1:,}" in str(refused.value)
     assert used.data() is None
 
 
