@@ -17,6 +17,7 @@ test: $(VENV)/.test  ## all tests
 lint: $(VENV)/.lint  ## formatting rules, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --explicit-package-bases examples/*.py
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
