@@ -66,7 +66,7 @@ async def everywhere(defined: Any, *, pauses: bool = False, resumes: int = 0) ->
         symphony.functions.register("bad", bad)
         symphony.functions.register("fine", fine)
         await symphony.resume()
-        what = defined(symphony) if callable(defined) else defined
+        what: Any = defined(symphony) if callable(defined) else defined
         for run in await symphony.workflows.get_all_runs() if pauses else ():
             if run.id == "r" and run.status == "running":
                 await symphony.workflows.pause(run)
