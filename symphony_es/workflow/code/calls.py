@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self, TypeAlias, TypeVar, overload
 
+from symphony_es.contexts import reset_variable
 from symphony_es.errors import ConfigurationError, StepFailedError
 from symphony_es.registry import invoke
 from symphony_es.workflow.code.flow import note_beside, refused_inside
@@ -479,12 +480,11 @@ class _CallStep(Step):
         raise ConfigurationError("a call by code is no part of a definition")
 
     async def perform(self, execution: StepExecution) -> Any:
-        before = _context.get()
-        _context.set(execution.context)
+        token = _context.set(execution.context)
         try:
             return await self.call()
         finally:
-            _context.set(before)
+            reset_variable(token)
 
 
 def _call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: StepOptions) -> Coroutine[Any, Any, Any]:

@@ -16,6 +16,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.contexts import reset_variable
 from symphony_es.core.state.arguments import fit_arguments
 from symphony_es.errors import CallNotAwaitedError, ConfigurationError, HistoryMismatchError, NotRegisteredError, StepFailedError
 from symphony_es.workflow.code.forgiving import take_back_calls
@@ -105,11 +106,11 @@ class Flow:
         outputs = self.run.outputs
         if call.address in outputs:
             return thaw(outputs[call.address])
-        current_strand.set(INSIDE_A_STEP)
+        token = current_strand.set(INSIDE_A_STEP)
         try:
             return await self._run_call(call, make, around)
         finally:
-            current_strand.set(around)
+            reset_variable(token)
 
     async def _run_call(self, call: Call, make: Callable[[], Step], waits: Strand | None) -> Any:
         run, address = self.run, call.address
@@ -309,8 +310,7 @@ async def _call(flow: Flow, functions: NamedCallables) -> Any:
     function = _function_of(run, functions)
     strand = Strand(flow, "")
     strand.enter()
-    before = current_strand.get()
-    current_strand.set(strand)
+    token = current_strand.set(strand)
     try:
         value = await function(**_arguments(run, function))
     except BaseException:
@@ -320,7 +320,7 @@ async def _call(flow: Flow, functions: NamedCallables) -> Any:
             raise flow.stopped from None  # whatever the code has made of it
         raise
     finally:
-        current_strand.set(before)
+        reset_variable(token)
     left = await flow.end()
     if flow.stopped is not None:
         raise flow.stopped
