@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from symphony_es import Symphony
 from symphony_es.core.state.history import live_states
-from symphony_es.errors import ConfigurationError, IllegalTransitionError
+from symphony_es.errors import ConfigurationError, IllegalTransitionError, RunsInProgressError, SymphonyError
 from symphony_es.testing import ManualClock, states_of
 from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition
 from tests.acceptance.run_model import ADDRESSES, CLEANUP, NAP_S, REST_S, Illegal, Mode, Model, ModelRun, NotBegun
@@ -82,6 +82,7 @@ class RunOperations(RuleBasedStateMachine):
         self.finished: Counter[str] = Counter()
         self.hanging: dict[str, asyncio.Future[bool]] = {}
         self.pending: list[tuple[str, asyncio.Task[Any]]] = []
+        self.moments: list[tuple[int, dict[str, ModelRun]]] = []
         self.symphony = Symphony(persistence_enabled=True)
 
     @initialize(runs=st.integers(min_value=1, max_value=3), pushes=st.integers(min_value=0, max_value=6))
@@ -395,6 +396,37 @@ class RunOperations(RuleBasedStateMachine):
 
         self.ask("recover", None, lambda: expected.extend(self.model.recover()), recover, "*")
 
+    @precondition(lambda self: self.moments)
+    @rule(number=numbers, stops=st.booleans())
+    def rewind(self, number: int, stops: bool) -> None:
+        """Takes everything back to one of the moments at which nothing moved; what has happened since stays on record."""
+        position, then = self.moments[-1 - number % len(self.moments)]
+        names = [run.name for run in self.model.runs.values() if run.active or run.going_back]
+        event(f"rewind{' of what executes' if names else ''}")
+        if names and not stops:
+            self.runner.run(self._does_not_rewind(position))
+        else:
+            self.model.rewind(then)
+            self.runner.run(self._rewind(position, then))
+
+    async def _does_not_rewind(self, position: int) -> None:
+        head = self.symphony.log.head
+        with pytest.raises(RunsInProgressError):
+            await self.symphony.rewind(position)
+        await self._agree()
+        assert self.symphony.log.head == head, "a refused request appends nothing"
+
+    async def _rewind(self, position: int, then: dict[str, ModelRun]) -> None:
+        report = await self.symphony.rewind(position, stop_runs=True)
+        taken_back = {key.partition(":")[2] for key in report.rewound if key.startswith("Workflow:")}
+        for name, run in {**self.model.runs, **self.model.gone}.items():
+            run.taken_back += name in taken_back
+        waited = await asyncio.wait_for(asyncio.gather(*(task for _, task in self.pending), return_exceptions=True), PATIENCE_S)
+        assert all(error is None or isinstance(error, (SymphonyError, Workflow)) for error in waited), waited
+        self.pending.clear()
+        self.hanging.clear()
+        await self._agree()
+
     # -- rules: the world around --------------------------------------------------------------------------------------
 
     @rule(recovers=st.booleans())
@@ -474,6 +506,7 @@ class RunOperations(RuleBasedStateMachine):
     def the_log_agrees_with_the_objects(self) -> None:
         """The fold of the log is the state of the objects."""
         self.runner.run(self._check_log())
+        self.moments.append((self.symphony.log.head, self.model.moment()))
 
     async def _check_log(self) -> None:
         fold = await self.symphony.state_history.states_at(self.symphony.log.head)
