@@ -589,8 +589,7 @@ class RunRequests:
             raise DefinitionChangedError(run.id, found)
 
         def change() -> None:
-            run.definition_data = definition.to_dict()
-            run.name = definition.name
-            run._definition = definition
+            run.follow(definition)
+            self._symphony.world.name_constant(run, definition.stored)
 
         await self.record(run, "WorkflowDefinitionChanged", change, lambda: self.active.refuse(run), data=found.to_dict())
