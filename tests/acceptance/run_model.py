@@ -51,7 +51,7 @@ class ModelRun:
         failed: whether the last attempt at its step `kid` has failed; the next one is another.
         taken_back: how often it was.
         going_back: the step that it is to be taken back to, once the child run that is dropped with it has ended.
-        raised: by address, its generation where it was taken back.
+        raised: by address, its generation where it was taken back; "" stands for all of them.
         with_parent: whether it was paused or cancelled because its parent was.
         before: by address of a step it has begun, what a fork begins with there.
         begun: by address of a step it has begun, which of all beginnings that was.
@@ -87,7 +87,7 @@ class ModelRun:
     def generation(self, address: str) -> int:
         """The largest one of an address and those above it."""
         parts = address.split("/")
-        return max(self.raised.get("/".join(parts[:length]), 0) for length in range(1, len(parts) + 1))
+        return max(self.raised.get("/".join(parts[:length]), 0) for length in range(len(parts) + 1))
 
     def is_now(self, then: ModelRun | None) -> None:
         """It is taken back to what it was; what has begun or completed since is of another generation.
@@ -234,10 +234,13 @@ class Model:
         run.taken_back += 1
         run.status, run.active, run.going_back = "running", True, None
 
-    def fork(self, run: ModelRun, step: str, name: str) -> None:
+    def fork(self, run: ModelRun, step: str, name: str, *, signals: bool) -> None:
         if step not in run.before:
             raise NotBegun
-        made = self._make(name, run.kind, **copy.deepcopy(run.before[step]))
+        shared = copy.deepcopy(run.before[step])
+        made = self._make(name, run.kind, **(shared if signals else {**shared, "signals": {}}))
+        if made.taken_back:
+            made.raised[""] = 1
         made.children = {address: child for address, child in made.children.items() if address in made.outputs}
 
     def moment(self) -> dict[str, ModelRun]:
