@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.boundary import Boundary
+from symphony_es.core.state.constants import Constants, constant_of
 from symphony_es.core.state.outbox import Outbox
 from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
@@ -96,6 +97,7 @@ class Membership(Inherited):
         self.watch: Watch | None = None  # while the hooks of restored objects run
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
+        self.constants = Constants()
         self.open_transactions: set[Transaction] = set()
         self.forked_from: int | None = None
         self.read_only = False
@@ -637,6 +639,9 @@ class Membership(Inherited):
             segment.begin(state)
             segment.open = name is None
         segment.state_version = version if version != 1 else None
+        constant = constant_of(record.obj)
+        if constant is not None:
+            segment.constant = self.constants.keep(constant)
         if data is not None:
             segment.data = copy_plain(data)
 

@@ -171,7 +171,7 @@ class WorkflowEngine(RunRequests):
             await self._begun(self.launch(run, chain, prepare, awaited=False))
         return RunHandle(self, self._symphony, run)
 
-    async def retry_in_background(self, run: Workflow, step: str) -> RunHandle:
+    async def retry_in_background(self, run: Workflow, step: str | Sequence[str]) -> RunHandle:
         """Do a step of a run, and what came after it, again, in the background; that it goes on is durable when this returns.
 
         Errors are those of `retry_from`.
@@ -202,8 +202,10 @@ class WorkflowEngine(RunRequests):
     async def _begun(self, active: ActiveRun) -> None:
         """Waits until the beginning of a run is durable; raises what has kept it from beginning."""
         begun = asyncio.ensure_future(active.drive.begun.wait())
-        await asyncio.wait({begun, active.task}, return_when=asyncio.FIRST_COMPLETED)
-        begun.cancel()
+        try:
+            await asyncio.wait({begun, active.task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            begun.cancel()
         if not active.drive.begun.is_set():
             active.task.result()
 
