@@ -29,8 +29,8 @@ from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, Request, WorkflowStatus, next_status
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.constants import Constant
+    from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord
 
 __all__ = ["Workflow", "WorkflowStatus", "describe_error"]
