@@ -22,8 +22,6 @@ NAP_S, REST_S = 100, 10
 ENDED = ("completed", "failed", "cancelled")
 _moments = itertools.count(1)
 SHARED = ("outputs", "attempts", "signals", "timers", "children", "completed")
-KEPT = ("taken_back", "raised")
-"""What a rewind does not take back: it says how often work was taken back."""
 
 
 class Illegal(Exception):
@@ -247,18 +245,25 @@ class Model:
         """All runs as they are, to go back to."""
         return copy.deepcopy(self.runs)
 
-    def rewind(self, then: dict[str, ModelRun]) -> None:
-        """Every run is what it was, and none executes."""
+    def rewind(self, then: dict[str, ModelRun], taken_back: set[str]) -> None:
+        """Every run is what it was, and none executes.
+
+        Args:
+            then: a moment.
+            taken_back: the runs of which that is on record; of the others nothing differs.
+        """
         self.crash()
         self.given_up.clear()
-        for name, run in self.runs.items():
-            run.is_now(then.get(name))
-        now, self.runs = {**self.gone, **self.runs}, copy.deepcopy(then)
+        known = {**self.gone, **self.runs}
+        self.runs = {name: copy.deepcopy(run) if name in taken_back else known[name] for name, run in then.items()}
+        for name in taken_back:
+            known[name].is_now(then.get(name))
+            known[name].taken_back += 1
         for name, run in self.runs.items():
             run.stop()
-            for kept in KEPT:
-                setattr(run, kept, getattr(now[name], kept))
-        self.gone = {name: run for name, run in now.items() if name not in self.runs}
+            run.raised = known[name].raised
+            run.taken_back = known[name].taken_back
+        self.gone = {name: run for name, run in known.items() if name not in self.runs}
 
     def recover(self) -> list[str]:
         taken_up = [run for run in self.runs.values() if self._is_left(run)]

@@ -406,7 +406,6 @@ class RunOperations(RuleBasedStateMachine):
         if names and not stops:
             self.runner.run(self._does_not_rewind(position))
         else:
-            self.model.rewind(then)
             self.runner.run(self._rewind(position, then))
 
     async def _does_not_rewind(self, position: int) -> None:
@@ -419,8 +418,7 @@ class RunOperations(RuleBasedStateMachine):
     async def _rewind(self, position: int, then: dict[str, ModelRun]) -> None:
         report = await self.symphony.rewind(position, stop_runs=True)
         taken_back = {key.partition(":")[2] for key in report.rewound if key.startswith("Workflow:")}
-        for name, run in {**self.model.runs, **self.model.gone}.items():
-            run.taken_back += name in taken_back
+        self.model.rewind(then, taken_back)
         waited = await asyncio.wait_for(asyncio.gather(*(task for _, task in self.pending), return_exceptions=True), PATIENCE_S)
         assert all(error is None or isinstance(error, (SymphonyError, Workflow)) for error in waited), waited
         self.pending.clear()
