@@ -59,7 +59,7 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, chi
         with world.recording(RETRY_EVENT, {"step": address, "dropped": dropped, "position": past.position}, entity=run):
             world.raise_generation(run)
             for other in dropped:
-                for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes):
+                for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes, run.appended):
                     held.pop(other, None)
             for other in (*around, *entered):
                 run.outputs.pop(other, None)
@@ -127,7 +127,7 @@ def _restore(run: Workflow, past: Past, around: Iterable[str], symphony: Host) -
     context = then(past.state["context"])
     if thaw(run.context) != context:
         run.context = context
-    for name in ("progress", "scopes"):
+    for name in ("progress", "scopes", "appended"):
         held, before = getattr(run, name), past.state.get(name, {})
         for address in around:
             if address in before:

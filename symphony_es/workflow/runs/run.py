@@ -64,6 +64,7 @@ class Workflow:
             where the code of the run has not dealt with it.
         progress: by address, what a step under way has decided and must not decide again: a branch, an iteration, a moment.
         scopes: by address, the values that a parallel branch or a mapped item has written: each has a key space of its own.
+        appended: by address of such a key space and key, what it has appended to a list around it: `{"after", "values"}`, see `spaces.py`.
         signals: by name, the payloads that nobody has taken yet, in order.
         untold: by key, the moments that hooks which must not miss them may not have been told: `{"stage", "completed", "after"}`, with
             `step`, `error` and `retry_at` where there are any.
@@ -102,6 +103,7 @@ class Workflow:
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     scopes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    appended: dict[str, dict[str, Any]] = field(default_factory=dict)
     signals: dict[str, list[Any]] = field(default_factory=dict)
     untold: dict[str, dict[str, Any]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
