@@ -161,7 +161,10 @@ class Workflow:
             record: EntityRecord | None = self.__dict__.get("_symphony_record")
             constant = None if record is None else record.world.constants.get(key)
             if constant is None:
-                why = f"run {self.id} names its definition by {key}, which the log does not have: restore a backup of the log that has it"
+                why = (
+                    f"run {self.id} names its definition by {key}, which the log does not have or has damaged: start a run of the same "
+                    "definition, which brings it again, or restore a backup of the log"
+                )
                 raise DefinitionError("", why)
             self._symphony_constant = constant
         made: WorkflowDefinition | None = constant.made
