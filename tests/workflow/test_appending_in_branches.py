@@ -95,7 +95,9 @@ def nothing(log: list[Any], at: int) -> None:
 
 
 EDITS = (plain_append, several, put_first, clear, change_inside, nothing)
-SEQUENCES = st.lists(st.tuples(st.sampled_from(["append", "edit", "set", "delete", "read"]), st.sampled_from(range(len(EDITS)))), max_size=5)
+SEQUENCES = st.lists(
+    st.tuples(st.sampled_from(["append", "edit", "set", "delete", "read"]), st.sampled_from(range(len(EDITS)))), max_size=5
+)
 
 
 class _Own:
@@ -181,7 +183,10 @@ async def test_branches_inside_branches_stand_on_each_other(symphony: Symphony) 
     call = {"kind": "function", "function": "body"}
     inner = {"kind": "map", "id": "in", "name": "in", "over": [0, 1], "step": {**call, "id": "c", "name": "c"}}
     both = {"kind": "sequence", "id": "s", "name": "s", "steps": [{**call, "id": "before", "name": "before"}, inner]}
-    nested = {"name": "w", "steps": [{**call, "id": "f", "name": "f"}, {"kind": "map", "id": "out", "name": "out", "over": [0], "step": both}]}
+    nested = {
+        "name": "w",
+        "steps": [{**call, "id": "f", "name": "f"}, {"kind": "map", "id": "out", "name": "out", "over": [0], "step": both}],
+    }
     run = await symphony.workflows.execute_workflow(nested, {"log": ["given"]}, auto_checkpoint=False)
     assert run.status == "completed", run.error
     assert sorted(map(len, seen.values())) == [2, 3, 4, 4]
@@ -198,7 +203,9 @@ async def test_a_fork_a_retry_and_a_restart_keep_what_was_appended(symphony: Sym
 
     symphony.functions.register("appends", appends)
     symphony.functions.register("look", look)
-    run = await symphony.workflows.execute_workflow(definition("appends", "look", items=3), {"log": [1]}, auto_checkpoint=False, run_id="run")
+    run = await symphony.workflows.execute_workflow(
+        definition("appends", "look", items=3), {"log": [1]}, auto_checkpoint=False, run_id="run"
+    )
     assert thaw(run.outputs["m"]) == [[1, "new"]] * 3
     fork = await symphony.workflows.fork(run, at="m/1/look", run_id="fork")
     await symphony.workflows.resume(fork, auto_checkpoint=False)

@@ -63,7 +63,7 @@ class Workflow:
             failed attempt, how many have failed since it was taken up, and `retry_at` (UTC) where another one will follow, or `open`
             where the code of the run has not dealt with it.
         progress: by address, what a step under way has decided and must not decide again: a branch, an iteration, a moment.
-        scopes: by address, the values that a parallel branch or a mapped item has written: each has a key space of its own.
+        scopes: by address, the values that a parallel branch or a mapped item has written as a whole: each has a key space of its own.
         appended: by address of such a key space and key, what it has appended to a list around it: `{"after", "values"}`, see `spaces.py`.
         signals: by name, the payloads that nobody has taken yet, in order.
         untold: by key, the moments that hooks which must not miss them may not have been told: `{"stage", "completed", "after"}`, with
