@@ -363,7 +363,7 @@ async def test_a_definition_that_the_log_has_lost_is_missing(tmp_path: Path) -> 
 @pytest.mark.parametrize("resumes", [False, True])
 @pytest.mark.parametrize("damage", [bad_bytes, gone])
 async def test_a_definition_whose_event_is_damaged(damage: Callable[[Path, int], None], resumes: bool, tmp_path: Path) -> None:
-    """Runs that name it are missing it, others go on; a new run of it brings it again, and then the old ones go on, in later processes too."""
+    """Runs that name it are missing it, others go on; a new run brings it again, and then the old ones go on, in later processes too."""
     log = tmp_path / "log"
     symphony = await opened(log)
     await waiting(symphony, many_steps(), run_id="old")
