@@ -13,6 +13,7 @@ from dataclasses import field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.boundary import taken_in
 from symphony_es.core.state.direct import record_changes
 from symphony_es.core.state.tracking.entity import entity
 from symphony_es.errors import UNDONE, DefinitionError, DetachedEntityError, IllegalTransitionError
@@ -29,6 +30,7 @@ from symphony_es.workflow.runs.transitions import ENDED, Request, WorkflowStatus
 
 if TYPE_CHECKING:
     from symphony_es.core.state.constants import Constant
+    from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord
 
 __all__ = ["Workflow", "WorkflowStatus", "describe_error"]
@@ -127,10 +129,23 @@ class Workflow:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, definition: WorkflowDefinition, context: Mapping[str, Any], now: datetime, **fields: Any) -> Workflow:
-        """A new run of a definition, not added to a Symphony yet."""
+    def of(
+        cls, definition: WorkflowDefinition, context: Mapping[str, Any], now: datetime, world: Membership | None = None, **fields: Any
+    ) -> Workflow:
+        """A new run of a definition, not added to a Symphony yet.
+
+        Args:
+            definition: which.
+            context: values that it begins with; where `world` is given, all that a step can hand over.
+            now: when it was created.
+            world: that it will be added to.
+            **fields: others.
+
+        Raises:
+            UnstorableValueError: the context holds what cannot be stored.
+        """
         values = {**definition.context, **context}
-        run = cls(context=values, created_at=now, **fields)
+        run = cls(context=values if world is None else taken_in(world, {"context": values})["context"], created_at=now, **fields)
         run.follow(definition)
         return run
 
