@@ -9,7 +9,7 @@ from symphony_es.errors import ConfigurationError
 from symphony_es.events.identifiers import DEFINITION_PREFIX
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import Tagged
-from symphony_es.workflow.engine.past import not_begun
+from symphony_es.workflow.engine.past import CLEANUP_STEP, not_begun
 from symphony_es.workflow.engine.retrying import steps_asked_for
 from symphony_es.workflow.runs.cleanup import in_cleanup, is_of_cleanup
 from symphony_es.workflow.runs.run import Workflow
@@ -56,14 +56,14 @@ async def check_retry_on_record(past: TimeTravel, run_id: str, step: str | Seque
         if run.status is not WorkflowStatus.CANCELLING:
             run.check("retry")
             run.check("clean_up")
-        begun = [address for address in run.attempts if in_cleanup(address)]
+        what, begun = CLEANUP_STEP, [address for address in run.attempts if in_cleanup(address)]
     else:
         run.check("retry")
-        begun = list(run.attempts)
+        what, begun = "step", list(run.attempts)
     known = await _ids(past, state)
     for one in steps:
         if known.get(one, one) not in run.attempts:
-            raise not_begun(run_id, one, begun)
+            raise not_begun(run_id, one, begun, what)
 
 
 async def _as_recorded(past: TimeTravel, state: EntityState, parent: Workflow | None) -> Workflow:
