@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fork_run"]
 
-_SHARED = ("attempts", "outputs", "failures", "progress", "scopes", "calls", "arguments")
+_SHARED = ("attempts", "outputs", "failures", "progress", "scopes", "appended", "calls", "arguments")
 """What a fork takes over as it was. Its status, moments and links are its own."""
 
 
@@ -139,7 +139,7 @@ def _forget_checks(made: Workflow) -> None:
 def _forget(made: Workflow, addresses: Iterable[str], entered: Iterable[str]) -> None:
     """Take out of a fork what belongs to a clean-up of its original, and what that has undone: it holds no longer, and is done anew."""
     for address in addresses:
-        for held in (made.attempts, made.outputs, made.failures, made.progress, made.children, made.scopes):
+        for held in (made.attempts, made.outputs, made.failures, made.progress, made.children, made.scopes, made.appended):
             held.pop(address, None)
     for address in entered:
         made.outputs.pop(address, None)

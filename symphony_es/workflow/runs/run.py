@@ -65,7 +65,8 @@ class Workflow:
             failed attempt, how many have failed since it was taken up, and `retry_at` (UTC) where another one will follow, or `open`
             where the code of the run has not dealt with it.
         progress: by address, what a step under way has decided and must not decide again: a branch, an iteration, a moment.
-        scopes: by address, the values that a parallel branch or a mapped item has written: each has a key space of its own.
+        scopes: by address, the values that a parallel branch or a mapped item has written as a whole: each has a key space of its own.
+        appended: by address of such a key space and key, what it has appended to a list around it: `{"after", "values"}`, see `spaces.py`.
         signals: by name, the payloads that nobody has taken yet, in order.
         untold: by key, the moments that hooks which must not miss them may not have been told: `{"stage", "completed", "after"}`, with
             `step`, `error` and `retry_at` where there are any.
@@ -104,6 +105,7 @@ class Workflow:
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     scopes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    appended: dict[str, dict[str, Any]] = field(default_factory=dict)
     signals: dict[str, list[Any]] = field(default_factory=dict)
     untold: dict[str, dict[str, Any]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
@@ -174,7 +176,10 @@ class Workflow:
             record: EntityRecord | None = self.__dict__.get("_symphony_record")
             constant = None if record is None else record.world.constants.get(key)
             if constant is None:
-                why = f"run {self.id} names its definition by {key}, which the log does not have: restore a backup of the log that has it"
+                why = (
+                    f"run {self.id} names its definition by {key}, which the log does not have or has damaged: start a run of the same "
+                    "definition, which brings it again, or restore a backup of the log"
+                )
                 raise DefinitionError("", why)
             self._symphony_constant = constant
         made: WorkflowDefinition | None = constant.made
