@@ -13,7 +13,7 @@ from symphony_es.events.references import EntityReference
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
-__all__ = ["entity_to_hold", "find_entity", "flush_added", "get_entity", "key_of"]
+__all__ = ["entity_to_hold", "find_entity", "flush_added", "get_entity", "is_in_log", "key_of", "load_entity"]
 
 _T = TypeVar("_T")
 
@@ -94,6 +94,32 @@ def get_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T:
         return given
     key = key_of(entity_type, given)
     return _checked(cls, key, world.get(key))
+
+
+async def load_entity(symphony: Host, cls: type[_T], entity_type: str, given: Any) -> _T:
+    """The object, also of what is at rest in the log: that is brought from there with all that it refers to.
+
+    Errors are those of `get_entity`.
+    """
+    world = symphony.world
+    if isinstance(given, cls) or world.restoring:
+        return get_entity(world, cls, entity_type, given)
+    key = key_of(entity_type, given)
+    if key not in world.records:
+        held = world.at_rest(key)
+        if held is not None:
+            return _checked(cls, key, held.obj)
+        if await is_in_log(symphony, key):
+            await symphony.load_entities([key], strict=False, keep_failed=True)
+    return _checked(cls, key, symphony.world.get(key))
+
+
+async def is_in_log(symphony: Host, key: str) -> bool:
+    """Whether the log has an entity alive that is not live here."""
+    world = symphony.world
+    if key in world.records or key in world.removed or not (world.has_at_rest or world.in_part):
+        return False
+    return bool(symphony.log.entity_status_now(key)[1])
 
 
 def _checked(cls: type[_T], key: str, found: Any) -> _T:

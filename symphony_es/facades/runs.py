@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
-from symphony_es.facades.lookup import get_entity, key_of
+from symphony_es.facades.lookup import get_entity, key_of, load_entity
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.creation import DefinitionLike
-from symphony_es.workflow.engine.engine import WorkflowEngine
+from symphony_es.workflow.engine.engine import WorkflowEngine, created
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.recovery import RecoverReport
 from symphony_es.workflow.runs.filters import Named, RunFilter, StatusLike, TimeLike
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.summary import RunPage, RunSummary
+from symphony_es.workflow.runs.transitions import ENDED
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -25,6 +26,9 @@ __all__ = ["RunLike", "RunRequests"]
 
 RunLike: TypeAlias = Workflow | RunHandle | RunSummary | EntityReference | str
 """A run, its handle, its summary, its reference, its key or its id."""
+
+
+MOST_RUNS = 1 << 40
 
 
 class RunRequests:
@@ -39,16 +43,18 @@ class RunRequests:
         return engine
 
     async def get_run(self, run: RunLike) -> Workflow:
-        """A run by its id, reference or `"Workflow:id"`.
+        """A run by its id, reference or `"Workflow:id"`, brought from the log where it is at rest.
 
         Raises:
             EntityNotFoundError: there is none.
         """
-        return self._run(run)
+        return await self._found(run)
 
     async def get_all_runs(self) -> list[Workflow]:
-        """All runs, by the time of their creation; those of one moment as `entities.all` has them."""
-        return self._engine.runs()
+        """All runs, by the time of their creation, those at rest as well: it costs all that the runs have ever done; see `list_runs`."""
+        await self._settled()
+        page = await self._symphony.run_listing.page(RunFilter(), newest_first=False, limit=MOST_RUNS)
+        return sorted([await self._found(summary) for summary in page], key=created)
 
     async def list_runs(
         self,
@@ -141,7 +147,11 @@ class RunRequests:
             await self._symphony.world.outbox.flush([])
 
     def handle(self, run: RunLike) -> RunHandle:
-        """A handle of a run: its status, its end, its events as they happen, and the requests to it."""
+        """A handle of a run: its status, its end, its events as they happen, and the requests to it.
+
+        Raises:
+            EntityNotFoundError: there is none that is live; of one at rest, `handle(await workflows.get_run(run))` is the handle.
+        """
         return self._engine.handle(self._run(run))
 
     async def resume(
@@ -156,24 +166,24 @@ class RunRequests:
     ) -> Workflow:
         """Goes on with a run that was interrupted, is paused or pending, or has failed; see `WorkflowEngine.resume`."""
         return await self._engine.resume(
-            self._run(run), auto_checkpoint, definition=definition, force=force, hooks=hooks, deadline_s=deadline_s
+            await self._found(run), auto_checkpoint, definition=definition, force=force, hooks=hooks, deadline_s=deadline_s
         )
 
     async def pause(self, run: RunLike) -> Workflow:
         """Pause a run, and return it; see `WorkflowEngine.pause`."""
-        found = self._run(run)
+        found = await self._found(run)
         await self._engine.pause(found)
         return found
 
     async def cancel(self, run: RunLike, *, grace_s: float | None = None, cleanup: bool = True) -> Workflow:
         """Cancel a run and its child runs, and return the run; `cleanup=False` ends a clean-up that hangs; see `WorkflowEngine.cancel`."""
-        found = self._run(run)
+        found = await self._found(run)
         await self._engine.cancel(found, grace_s=GRACE_S if grace_s is None else grace_s, cleanup=cleanup)
         return found
 
     async def signal(self, run: RunLike, name: str, payload: Any = None, *, signal_id: str | None = None) -> None:
         """Sends a signal to a run; see `WorkflowEngine.signal`."""
-        await self._engine.signal(self._run(run), name, payload, signal_id=signal_id)
+        await self._engine.signal(await self._found(run), name, payload, signal_id=signal_id)
 
     async def retry_from(
         self,
@@ -185,7 +195,7 @@ class RunRequests:
         deadline_s: float | None = None,
     ) -> Workflow:
         """Does a step of a run, and what came after it, again; see `WorkflowEngine.retry_from`."""
-        return await self._engine.retry_from(self._run(run), step, auto_checkpoint, hooks=hooks, deadline_s=deadline_s)
+        return await self._engine.retry_from(await self._found(run), step, auto_checkpoint, hooks=hooks, deadline_s=deadline_s)
 
     async def fork(
         self,
@@ -197,7 +207,7 @@ class RunRequests:
         metadata: Mapping[str, Any] | None = None,
     ) -> Workflow:
         """A new run that shares a run's history up to a step or position; see `WorkflowEngine.fork`."""
-        return await self._engine.fork(self._run(run), at, changes, run_id=run_id, metadata=metadata)
+        return await self._engine.fork(await self._found(run), at, changes, run_id=run_id, metadata=metadata)
 
     @overload
     async def recover(
@@ -226,6 +236,18 @@ class RunRequests:
         if wait:
             return await self._engine.recover(auto_checkpoint, strict=strict, hooks=hooks)
         return await self._engine.recover(auto_checkpoint, wait=False, strict=strict, hooks=hooks)
+
+    async def _found(self, given: RunLike) -> Workflow:
+        """A run, brought from the log where it is at rest; it goes on resting, as an object that the caller has."""
+        if not isinstance(given, (str, EntityReference, RunSummary)):
+            return self._run(given)
+        world = self._symphony.world
+        key = key_of("Workflow", given.id if isinstance(given, RunSummary) else given)
+        was_live = key in world.records
+        found = await load_entity(self._symphony, Workflow, "Workflow", key)
+        if not was_live and found.status in ENDED and not world.restoring:
+            self._engine.resting.rest(found)
+        return found
 
     def _run(self, given: RunLike) -> Workflow:
         if isinstance(given, RunHandle):

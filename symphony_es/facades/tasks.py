@@ -12,7 +12,7 @@ from symphony_es.entities.task import Task, TaskPriority, TaskStatus
 from symphony_es.errors import IllegalTransitionError, NotRegisteredError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.builders import TaskBuilder
-from symphony_es.facades.lookup import entity_to_hold, find_entity, flush_added, get_entity, key_of
+from symphony_es.facades.lookup import entity_to_hold, find_entity, flush_added, get_entity, is_in_log, key_of, load_entity
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -29,6 +29,7 @@ class Tasks:
     def __init__(self, symphony: Host) -> None:
         self._symphony = symphony
         self._performing: set[str] = set()
+        self._by_run: tuple[Any, dict[str, list[Task]]] = (None, {})  # of the world at hand: the tasks that steps of live runs have made
         if "echo" not in symphony.models:
             symphony.models.register("echo", echo)
 
@@ -108,7 +109,8 @@ class Tasks:
         Raises:
             EntityNotFoundError: there is none.
         """
-        return get_entity(self._symphony.world, Task, "Task", task)
+        found = await load_entity(self._symphony, Task, "Task", task)
+        return found if isinstance(task, Task) else self._rest_again(found)
 
     async def execute_task(
         self, task: Task | EntityReference | str, agent: Agent | EntityReference | str | None = None, *, model: str | None = None
@@ -127,7 +129,7 @@ class Tasks:
             IllegalTransitionError: the task is completed, or is being performed already.
             NotRegisteredError: the model client is missing; agent and model are named. In both cases nothing has been appended.
         """
-        found = get_entity(self._symphony.world, Task, "Task", task)
+        found = await load_entity(self._symphony, Task, "Task", task)
         self._symphony.world.add(found)
         performer = self._performer(found, agent)
         await self._perform(found, performer, model)
@@ -144,6 +146,7 @@ class Tasks:
         agent_id: str | None,
         agent_type: str | None,
         model: str | None,
+        again: bool = False,
     ) -> Any:
         """Performs the task of a task step and returns its result.
 
@@ -157,7 +160,7 @@ class Tasks:
         world = self._symphony.world
         agent = self._agent(agent_id) if agent_id is not None else self._agent_of_type(agent_type, model)
         chosen, round_ = task_id, 1
-        while (task := find_entity(world, Task, "Task", chosen)) is not None:
+        while (task := await self._of_step(chosen, run_id, again=again)) is not None:
             if task.workflow_id == run_id:
                 if task.status is not TaskStatus.COMPLETED:
                     break
@@ -170,12 +173,53 @@ class Tasks:
             task = Task(id=chosen, name=name, description=description, agent=agent, workflow_id=run_id)
             task.input_data = dict(input_data)
             world.add(task)
+            if not world.restoring:
+                self._tasks_by_run().setdefault(run_id, []).append(task)
         elif task.input_data != input_data:
             task.input_data = dict(input_data)
         error = await self._perform(task, agent, model)
         if error is not None:
             raise error
         return task.result
+
+    async def _of_step(self, task_id: str, run_id: str, *, again: bool) -> Task | None:
+        """The task of an id; one that is at rest is brought back where the step has been begun before."""
+        found = find_entity(self._symphony.world, Task, "Task", task_id)
+        if found is not None or not again or not await is_in_log(self._symphony, key := key_of("Task", task_id)):
+            return found
+        await self._symphony.load_entities([key], strict=False)
+        found = find_entity(self._symphony.world, Task, "Task", task_id)
+        if found is not None and found.workflow_id == run_id:
+            self._tasks_by_run().setdefault(run_id, []).append(found)
+        return found
+
+    def _rest_again(self, task: Task) -> Task:
+        """What was brought from the log for a question goes on resting, as an object that the caller has."""
+        world, run_id = self._symphony.world, task.workflow_id
+        record = world.record_of(task)
+        if record is None or not run_id or not world.has_at_rest or not task.id.startswith(f"{run_id}/"):
+            return task
+        if f"Workflow:{run_id}" not in world.records and not world.referred.get(record.key):
+            world.rest(record)
+        return task
+
+    def _tasks_by_run(self) -> dict[str, list[Task]]:
+        world = self._symphony.world
+        if self._by_run[0] is not world:
+            found: dict[str, list[Task]] = {}
+            for task in self._all():
+                if task.workflow_id and task.id.startswith(f"{task.workflow_id}/"):
+                    found.setdefault(task.workflow_id, []).append(task)
+            self._by_run = world, found
+        return self._by_run[1]
+
+    def of_run(self, run_id: str) -> list[Task]:
+        """The live tasks that steps of a run have made: for the engine."""
+        return list(self._tasks_by_run().get(run_id, ()))
+
+    def forget_run(self, run_id: str) -> None:
+        """A run is at rest: for the engine."""
+        self._tasks_by_run().pop(run_id, None)
 
     async def get_tasks_by_status(self, status: TaskStatus | str) -> list[Task]:
         """Tasks that stand there, in the order of `entities.all`."""
@@ -188,9 +232,23 @@ class Tasks:
         return [task for task in self._all() if task.agent_id is not None and key_of("Agent", task.agent_id) == wanted]
 
     async def get_tasks_by_workflow(self, run: Any) -> list[Task]:
-        """Tasks of a run, given as object, reference or id."""
+        """Tasks of a run, given as object, reference or id; those that are at rest with it are brought from the log."""
         wanted = key_of("Workflow", run)
-        return [task for task in self._all() if task.workflow_id is not None and key_of("Workflow", task.workflow_id) == wanted]
+        loaded = await self._load_those_of(wanted.partition(":")[2])
+        found = [task for task in self._all() if task.workflow_id is not None and key_of("Workflow", task.workflow_id) == wanted]
+        for task in loaded:  # those of its child runs as well
+            self._rest_again(task)
+        return found
+
+    async def _load_those_of(self, run_id: str) -> list[Task]:
+        world = self._symphony.world
+        if not world.has_at_rest or world.restoring or f"Workflow:{run_id}" in world.records:
+            return []
+        keys = await self._symphony.log.alive_keys_below("Task", f"{run_id}/")
+        absent = [key for key in keys if key not in world.records]
+        if absent:
+            await self._symphony.load_entities(absent, strict=False)
+        return [task for key in absent if isinstance(task := world.find(key), Task)]
 
     async def update_task_status(
         self, task: Task | EntityReference | str, status: TaskStatus | str, result: Any = None, error: str | None = None

@@ -372,7 +372,8 @@ async def go_on(kind: str, directory: str, counted: str, commits: int) -> None:
     if symphony.entities.find("EveryEventCounter:c") is None:
         symphony.entities.add(Counter(id="c"))
         await symphony.flush()
-    run = symphony.entities.find(f"Workflow:{RUN}")
+    known = [summary.id for summary in await symphony.workflows.list_runs()]
+    run = await symphony.workflows.get_run(RUN) if RUN in known else None
     if run is None:
         made = {"all": declared_all, "declared": declared_small, "coded": lambda: coded, "undone": declared_undone}
         definition = {**made, "undone code": lambda: undone}[kind.replace("-", " ")]()

@@ -75,7 +75,7 @@ async def outcome(directory: Path) -> dict[str, Any]:
     async with Symphony({"state_dir": directory}, persistence_enabled=True) as symphony:
         await symphony.resume()
         runs = {}
-        for run in symphony.entities.all("Workflow"):
+        for run in await symphony.workflows.get_all_runs():
             runs[run.id] = {
                 "status": str(run.status),
                 "outputs": dict(run.outputs),
@@ -88,7 +88,8 @@ async def outcome(directory: Path) -> dict[str, Any]:
                 "children": sorted(run.children),
                 "parent": run.parent.id if run.parent is not None else None,
             }
-        tasks = {task.id: (str(task.status), task.result) for task in symphony.entities.all("Task")}
+        made = [task for run_id in runs for task in await symphony.tasks.get_tasks_by_workflow(run_id)]
+        tasks = {task.id: (str(task.status), task.result) for task in made}
         events = {run_id: await symphony.log.read_entity(f"Workflow:{run_id}") for run_id in runs}
         return {"runs": runs, "tasks": tasks, "total": symphony.entities.get("EveryEventCounter:c").total, "events": events}
 

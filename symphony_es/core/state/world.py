@@ -241,6 +241,7 @@ class World(Membership):
             for record in self.records.values():
                 if record.world is self:
                     record.closed = why
+            self.close_at_rest(why)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -48,9 +48,14 @@ class ActiveRun:
 
 
 class ActiveRuns:
-    """All of them, by id."""
+    """All of them, by id.
+
+    Attributes:
+        on_end: called with a run that has ended.
+    """
 
     def __init__(self) -> None:
+        self.on_end: Callable[[Workflow], None] = lambda run: None
         self._by_id: dict[str, ActiveRun] = {}
         self._died_of: dict[
             str, tuple[BaseException, TracebackType | None]
@@ -149,6 +154,8 @@ class ActiveRuns:
         self._tell_news()
         if not active.task.cancelled() and error is not None:
             _log.warning("workflow_run_stopped", run_id=active.run.id, error=error_text(error))
+        if error is None and active.run.status in ENDED:
+            self.on_end(active.run)
 
     def died(self, run: Workflow, error: BaseException) -> None:
         """Keeps why a run does not go on in this process: whoever waits for it gets that, until it is taken up again."""

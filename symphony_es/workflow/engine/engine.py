@@ -25,11 +25,16 @@ from symphony_es.workflow.engine.telling import Telling
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import TAKEN_UP, UNFINISHED
 
-__all__ = ["WorkflowEngine"]
+__all__ = ["WorkflowEngine", "created"]
 
 _log = get_logger(__name__)
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when a run was created that does not say it
+
+
+def created(run: Workflow) -> datetime:
+    """When a run was created, to sort by."""
+    return run.created_at or _LONG_AGO
 
 
 class WorkflowEngine(RunRequests):
@@ -49,9 +54,9 @@ class WorkflowEngine(RunRequests):
         return self.active.ids
 
     def runs(self) -> list[Workflow]:
-        """All runs, by the time of their creation; those of one moment as `entities.all` has them."""
+        """All live runs, by the time of their creation; those of one moment as `entities.all` has them."""
         runs = [run for run in self._symphony.world.all("Workflow") if isinstance(run, Workflow)]
-        return sorted(runs, key=lambda run: run.created_at or _LONG_AGO)
+        return sorted(runs, key=created)
 
     async def execute_workflow(
         self,
@@ -241,6 +246,7 @@ class WorkflowEngine(RunRequests):
                 _log.warning("hook_failed_after_the_end", run_id=run.id, error=str(error))
             telling.record_told()
             await self._symphony.world.flush(run)
+            self.resting.ended(run)
 
     @staticmethod
     def _keep_options(run: Workflow, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any]) -> None:

@@ -24,6 +24,7 @@ from symphony_es.workflow.engine.forking import fork_run
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain, name_of
 from symphony_es.workflow.engine.missing import check_can_go_on
+from symphony_es.workflow.engine.resting import Resting
 from symphony_es.workflow.engine.retrying import take_back
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
@@ -48,6 +49,7 @@ class RunRequests:
         threads: where plain functions of steps run; `threads.hung` names those that do not return.
         active: the runs that execute in this process.
         children: the child runs of steps.
+        resting: brings runs that have ended to rest.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class RunRequests:
         self.active = ActiveRuns()
         self.children = ChildRuns(self, symphony)
         self._symphony = symphony
+        self.resting = Resting(symphony, self.active)
+        self.active.on_end = self.resting.ended
         self._turns = Turns()
         self._hooks_behind: set[asyncio.Task[Any]] = set()
 
@@ -368,7 +372,9 @@ class RunRequests:
                 f"{at} is a clean-up step, and a fork begins in the main line: fork at a step of that, or go on with the clean-up of "
                 f"this run by retry_from(run, {at!r})"
             )
-        return await fork_run(self._symphony, run, at, changes or {}, run_id, metadata or {}, self.clock.now())
+        fork = await fork_run(self._symphony, run, at, changes or {}, run_id, metadata or {}, self.clock.now())
+        self.resting.forked(fork)
+        return fork
 
     async def interrupt(self, run_ids: Iterable[str] | None = None) -> list[str]:
         """Stops runs and waits until they have stopped; whoever awaits them gets RunInterruptedError.
@@ -404,6 +410,7 @@ class RunRequests:
 
     def launch(self, run: Workflow, hooks: HookChain, prepare: Callable[[], None] = lambda: None, *, awaited: bool = True) -> ActiveRun:
         """Begins to drive a run; see `ActiveRuns.launch`."""
+        self.resting.begins(run)
         drive = Drive(self._symphony, run, hooks, self._turns, self.clock, self.children)
         token = current_pool.set(self.threads)  # the run's task takes it along
         try:
@@ -479,6 +486,8 @@ class RunRequests:
         await world.flush(run)
         if active is not None:
             active.drive.control.tell_news()
+        elif run.status in ENDED:
+            self.resting.ended(run)
         return True
 
     async def _change_definition(self, run: Workflow, definition: WorkflowDefinition, *, force: bool) -> None:

@@ -1,0 +1,250 @@
+"""Runs that have ended are at rest in the log: they leave memory with their tasks and child runs, and come back when they are asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from typing import Any
+
+import pytest
+
+from symphony_es import Symphony, entity
+from symphony_es.errors import EntityNotFoundError
+from symphony_es.workflow import StepList, Workflow
+
+
+@entity
+class Order:
+    id: str = ""
+    run: Any = None
+    runs: list[Any] = None  # type: ignore[assignment]
+
+
+def shop(symphony: Symphony, *, fails: bool = False) -> Any:
+    """A definition with a task step and a child run; the last step fails where it is told to."""
+    failing = {"now": fails}
+
+    def last(context: Any) -> str:
+        if failing["now"]:
+            failing["now"] = False
+            raise ValueError("not yet")
+        return "done"
+
+    symphony.functions.register("last", last, replace=True)
+    kid = symphony.build_workflow("kid").add_task("think", "", "Think").build()
+    return symphony.build_workflow("shop").add_task("ask", "", "Ask").add_workflow("kid", kid).add_function("last", "last").build()
+
+
+def told(states: dict[str, Any]) -> dict[str, Any]:
+    """What states say."""
+    return {key: (state.data, state.version, state.position, state.generation) for key, state in states.items()}
+
+
+async def settled(symphony: Symphony) -> None:
+    """What the hooks were told is durable, and nobody's objects are collected."""
+    engine = symphony.registry.get("workflow_engine")
+    await symphony.flush()
+    while engine.resting._task is not None and not engine.resting._task.done():
+        await asyncio.sleep(0)
+    gc.collect()
+
+
+def live(symphony: Symphony) -> list[str]:
+    """Keys of the runs and tasks that are live."""
+    return sorted(key for key in symphony.world.records if key.startswith(("Workflow:", "Task:")))
+
+
+@pytest.mark.parametrize("checkpoints", [None, False])
+async def test_a_run_that_has_ended_leaves_memory_with_its_tasks_and_child_runs(symphony: Symphony, checkpoints: bool | None) -> None:
+    """Nothing is kept of it in the world, and its object is collected once nobody has it; the log has it all."""
+    run = await symphony.workflows.execute_workflow(shop(symphony), run_id="r", auto_checkpoint=checkpoints)
+    await settled(symphony)
+    assert live(symphony) == []
+    assert run.result == "done"
+    gone = weakref.ref(run)
+    del run
+    gc.collect()
+    assert gone() is None
+    with pytest.raises(EntityNotFoundError, match=r"at rest in the log: await symphony\.entities\.load\('Workflow:r'\)"):
+        symphony.entities.get("Workflow:r")
+    assert (await symphony.entities.load("Workflow:r")).result == "done"
+    assert symphony.entities.get("Workflow:r/kid").status == "completed"
+
+
+async def test_many_runs_leave_nothing_behind(symphony: Symphony) -> None:
+    """No container of the world or the engine grows with the number of runs that have ended."""
+    definition = shop(symphony)
+
+    async def some(count: int) -> dict[str, int]:
+        for _ in range(count):
+            await symphony.workflows.execute_workflow(definition, auto_checkpoint=False)
+        await settled(symphony)
+        engine = symphony.registry.get("workflow_engine")
+        holders = [
+            symphony.world,
+            symphony.world.outbox,
+            symphony.world.outbox.suspects,
+            engine,
+            engine.active,
+            engine.resting,
+            symphony.tasks,
+        ]
+        return {
+            f"{type(holder).__name__}.{name}": len(value)
+            for holder in holders
+            for name, value in vars(holder).items()
+            if hasattr(value, "__len__") and not isinstance(value, (str, bytes))
+        }
+
+    few = await some(5)
+    assert await some(10) == few
+
+
+async def test_the_object_in_hand_is_the_run(symphony: Symphony) -> None:
+    """It is read and changed as before: its next change brings it back, a request by its id finds it, and it rests again afterwards."""
+    run = await symphony.workflows.execute_workflow(shop(symphony, fails=True), run_id="r")
+    await settled(symphony)
+    assert (run.status, live(symphony)) == ("failed", [])
+    assert await symphony.workflows.get_run("r") is run
+    run.metadata["seen"] = True
+    assert live(symphony) == ["Workflow:r"]
+    assert await symphony.workflows.resume("r") is run
+    assert run.status == "completed"
+    await settled(symphony)
+    assert live(symphony) == []
+    assert (await symphony.at("latest")).get("Workflow:r")["metadata"] == {"seen": True}
+
+
+@pytest.mark.parametrize("how", ["resume", "retry_from", "execute_workflow_by_id", "start", "fork", "history", "cancel"])
+@pytest.mark.parametrize("process", ["this one", "another one"])
+async def test_calls_that_take_an_id_bring_the_run_back(symphony: Symphony, reopen: Any, how: str, process: str) -> None:
+    """With its tasks: a task that has completed is not performed again; and it goes to rest when it has ended."""
+    await symphony.workflows.execute_workflow(shop(symphony, fails=True), run_id="r", auto_checkpoint=False)
+    await settled(symphony)
+    if process == "another one":
+        symphony = await reopen(resume="latest")
+        assert live(symphony) == []
+        shop(symphony)
+    before = len(await symphony.tasks.get_tasks_by_workflow("r"))
+    if how == "start":
+        assert await (await symphony.workflows.start("r")).result() == "done"
+    elif how == "fork":
+        fork = await symphony.workflows.fork("r", "last")
+        assert await symphony.workflows.execute_workflow_by_id(fork.id) is fork
+        assert fork.status == "completed"
+    elif how == "history":
+        assert len(await symphony.history("Workflow:r")) > 3
+        assert (await symphony.workflows.get_workflow_results("r"))["status"] == "failed"
+        assert (await symphony.workflows.get_workflow("r")).id == "r"
+    else:
+        arguments = ["last"] if how == "retry_from" else []
+        run = await getattr(symphony.workflows, how)("r", *arguments)
+        assert run.status == ("cancelled" if how == "cancel" else "completed")
+    await settled(symphony)
+    assert (len(await symphony.tasks.get_tasks_by_workflow("r")), live(symphony)) == (before, [])
+    task = await symphony.tasks.get_task("r/ask")
+    assert (task.status, len(await symphony.workflows.get_all_runs())) == ("completed", 3 if how == "fork" else 2)
+
+
+async def test_what_a_living_entity_refers_to_stays_live(symphony: Symphony, reopen: Any) -> None:
+    """In this process and after a resume, whether it was referred to before its end or afterwards."""
+    definition = shop(symphony)
+    order = symphony.entities.add(Order(id="o", runs=[]))
+    handle = await symphony.workflows.start(definition, run_id="a")
+    order.run = handle.run
+    await handle.result()
+    order.runs.append(await symphony.workflows.execute_workflow(definition, run_id="b"))
+    symphony.entities.add(Order(id="p", run=await symphony.workflows.execute_workflow(definition, run_id="c"), runs=[]))
+    await symphony.workflows.execute_workflow(definition, run_id="d")
+    await settled(symphony)
+    kept = [f"Workflow:{name}" for name in "abc"]
+    assert [key for key in live(symphony) if key in (*kept, "Workflow:d")] == kept
+    again = await reopen(resume="latest")
+    assert [key for key in live(again) if "/" not in key] == kept
+    assert again.entities.get("Order:o").run is again.entities.get("Workflow:a")
+
+
+async def test_child_runs_stay_with_a_parent_that_goes_on(symphony: Symphony, reopen: Any) -> None:
+    """They rest together; a child run that goes on alone keeps the one that started it."""
+    kid = symphony.build_workflow("kid").add_task("think", "", "Think").build()
+    late = symphony.build_workflow("late").add_wait("later").build()
+    branches = StepList().add_workflow("kid", kid).add_wait("go").add_workflow("late", late, on_parent_end="abandon")
+    definition = symphony.build_workflow("w").add_parallel("both", branches).build()
+    handle = await symphony.workflows.start(definition, run_id="r", auto_checkpoint=False)
+    family = ["Workflow:r", "Workflow:r/both/kid", "Workflow:r/both/late"]
+    while "both/kid" not in handle.run.outputs:
+        await asyncio.sleep(0)
+    await settled(symphony)
+    assert live(symphony) == ["Task:r/both/kid/think", *family]
+    again = await reopen(resume="latest")
+    assert live(again) == ["Task:r/both/kid/think", *family]
+    await again.workflows.recover(wait=False)
+    while "r/both/late" not in again.registry.get("workflow_engine").active_runs:
+        await asyncio.sleep(0)
+    await again.workflows.cancel("r")
+    await settled(again)
+    assert live(again) == ["Task:r/both/kid/think", *family]
+    await again.workflows.signal("r/both/late", "later")
+    await again.workflows.handle("r/both/late").result()
+    await settled(again)
+    assert live(again) == []
+
+
+async def test_a_rewind_to_before_the_end_brings_runs_back(symphony: Symphony) -> None:
+    """Going back takes back what is at rest too; the object of the world before is detached."""
+    definition = shop(symphony)
+    await symphony.create_checkpoint("before")
+    run = await symphony.workflows.execute_workflow(definition, run_id="r", auto_checkpoint=False)
+    position = next(event.position for event in await symphony.log.read_entity("Workflow:r") if event.name == "WorkflowStarted")
+    await settled(symphony)
+    await symphony.rewind(position)
+    assert symphony.entities.get("Workflow:r").status == "running"
+    assert symphony.entities.get("Workflow:r") is not run
+    with pytest.raises(Exception, match="replaced by a resume"):
+        run.metadata["x"] = 1
+    await symphony.resume_from_checkpoint("before")
+    assert live(symphony) == []
+    with pytest.raises(EntityNotFoundError):
+        await symphony.workflows.get_run("r")
+
+
+async def test_an_id_that_is_at_rest_is_taken(symphony: Symphony) -> None:
+    """Nothing is begun under it, and `if_exists="return"` gives the run."""
+    definition = shop(symphony)
+    await symphony.workflows.execute_workflow(definition, run_id="r", auto_checkpoint=False)
+    await settled(symphony)
+    head = symphony.log.head
+    with pytest.raises(ValueError, match="exists already"):
+        await symphony.workflows.execute_workflow(definition, run_id="r", auto_checkpoint=False)
+    assert (await symphony.workflows.start(definition, run_id="r", if_exists="return")).status == "completed"
+    assert symphony.log.head == head
+
+
+async def test_every_way_to_a_state_has_what_is_at_rest(symphony: Symphony, reopen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snapshots at any time, merged from one another while runs end, fail, and go on again: their states are the fold's."""
+    from symphony_es.core.state.history import StateHistory
+
+    kept: list[Workflow] = []
+    for number in range(6):
+        definition = shop(symphony, fails=number % 2 == 1)
+        kept.append(await symphony.workflows.execute_workflow(definition, run_id=f"r{number}", auto_checkpoint=False))
+        await symphony._opened.snapshotter.take(symphony.log.head)  # type: ignore[union-attr]
+        if number == 4:
+            await symphony.workflows.resume("r1", auto_checkpoint=False)
+            symphony.entities.add(Order(id="o", run=kept[2], runs=[]))
+            await symphony.flush()
+    whole = await StateHistory(symphony.log, None).states_at(symphony.log.head)
+    at_head = await symphony.state_history.states_at(symphony.log.head)
+    assert told(at_head.states) == told(whole.states)
+    infos = symphony._opened.snapshotter.store.list()  # type: ignore[union-attr]
+    assert infos[0].resting_bytes > 0
+    for info in infos:
+        states = symphony._opened.snapshotter.store.read_all(info)  # type: ignore[union-attr]
+        then = await StateHistory(symphony.log, None).states_at(info.position)
+        assert told(states) == told({key: state for key, state in then.states.items() if state.data is not None})
+    again = await reopen(resume="latest")
+    runs = [key for key in live(again) if key.startswith("Workflow:")]
+    assert runs == ["Workflow:r2", "Workflow:r2/kid"]
+    assert {key for key in live(again) if key.startswith("Task:")} == {"Task:r2/ask", "Task:r2/kid/think"}
+    assert len(await again.workflows.get_all_runs()) == 12
