@@ -71,6 +71,7 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.core.state.portal import Portal
     from symphony_es.facades.builders import AgentBuilder, TaskBuilder
     from symphony_es.workflow.definitions.builder import WorkflowBuilder
+    from symphony_es.workflow.engine.inbox import RequestTaker
     from symphony_es_projections.audit_trail import AuditTrail
     from symphony_es_projections.runner import ProjectionRunner
 
@@ -147,6 +148,7 @@ class Symphony:
         self.read_only = read_only
         self._follows = follow
         self._following: Following | None = None
+        self._taker: RequestTaker | None = None
         self.registry = ServiceRegistry()
         self.models = NamedCallables("model client", "register one with symphony.models.register(name, async_callable)")
         self.functions = NamedCallables("function", "register it with symphony.functions.register(name, function)")
@@ -258,9 +260,20 @@ class Symphony:
             except BaseException:
                 await self._discard()
                 raise
+        await self._take_requests()
         if recovers:
             self.last_recover = await self.workflows.recover(wait=False)
         return self
+
+    async def _take_requests(self) -> None:
+        """Begin to carry out what other processes ask of the runs of this log."""
+        if self.state_dir is None or self.read_only:
+            return
+        from symphony_es.workflow.engine.inbox import RequestTaker  # late: a log in memory has no other process
+
+        taker = self._taker = await RequestTaker.open(self, self.state_dir)
+        if taker is not None:
+            self.registry.get("workflow_engine").on_recovered = partial(taker.look, all_again=True)
 
     async def _open(
         self,
@@ -312,6 +325,7 @@ class Symphony:
         opened, self._opened, self._world = self._opened, None, None
         projections, self._projections = self._projections, None
         following, self._following = self._following, None
+        taker, self._taker = self._taker, None
         run_listing, self._run_listing = self._run_listing, None
         if self._lifetime is not None:
             self._lifetime.over = True
@@ -319,6 +333,8 @@ class Symphony:
             async with asyncio.timeout(timeout_s):
                 if following is not None:
                     await following.stop()
+                if taker is not None:
+                    await taker.stop()
                 if projections is not None:
                     await projections.close()
                 if run_listing is not None:
@@ -384,6 +400,8 @@ class Symphony:
             raise CloseTimeoutError(f"close() has waited for {timeout_s:g} s; {what}", undone) from error
 
     async def _wind_up(self, world: World) -> None:
+        if self._taker is not None:
+            await self._taker.stop()
         engine = self.registry.get("workflow_engine")
         if engine.active_runs:
             await engine.interrupt(engine.active_runs)
@@ -660,6 +678,8 @@ class Symphony:
             result = callback(self)
             if inspect.isawaitable(result):
                 await result
+        if self._taker is not None:
+            self._taker.look(all_again=True)
         return self.last_resume
 
     async def load_entities(self, keys: Sequence[str], *, strict: bool, keep_failed: bool = False) -> None:

@@ -79,6 +79,7 @@ SymphonyError
     ├── CleanupUnfinishedError (RuntimeError)   a run ended without all of its clean-up: resume goes on with it
     ├── IllegalTransitionError (ValueError)     a run's or task's status does not allow the request
     ├── NotRegisteredError (LookupError)        a model client, function, tool or service nobody registered
+    ├── RequestPendingError (LookupError)       a request to the owner of a log that nobody has answered: it stays
     ├── DeadlockError (RuntimeError)            a step waits for a run that cannot end before it: the circle is named
     └── RunInterruptedError (RuntimeError)      the run was stopped before its end and can be resumed
 ```
@@ -904,15 +905,29 @@ class NotRegisteredError(WorkflowError, LookupError):
         self.name = name
 
 
-class DeadlockError(WorkflowError, RuntimeError):
-    """A step waits for the end of a run that cannot end before the step does; `circle` has the ids of the runs, from that run to itself."""
+class RequestPendingError(WorkflowError, LookupError):
+    """A request to the process that has a log open has no answer yet. It stays, and is carried out by that process or the next one.
 
-    def __init__(self, circle: Sequence[str]) -> None:
+    Attributes:
+        request: id of the request; asking again under it asks for the answer, and changes nothing a second time.
+    """
+
+    def __init__(self, request: str, why: str) -> None:
+        super().__init__(f"request {request}: {why}")
+        self.request = request
+
+
+class DeadlockError(WorkflowError, RuntimeError):
+    """A step waits for the end of a run that cannot end before the step does; `circle` has the ids of the runs, from that run to itself.
+
+    So does a transaction that waits for a run which begins with it; it stands in `circle` by its name.
+    """
+
+    def __init__(self, circle: Sequence[str], advice: str = "") -> None:
         self.circle = list(circle)
         shown = " waits for ".join(self.circle)
-        super().__init__(
-            f"{shown}: none of them can end. Wait for another run, or start a run whose end nobody waits for with symphony.workflows.start"
-        )
+        instead = advice or "Wait for another run, or start a run whose end nobody waits for with symphony.workflows.start"
+        super().__init__(f"{shown}: none of them can end. {instead}")
 
 
 class RunInterruptedError(WorkflowError, RuntimeError):

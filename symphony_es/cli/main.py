@@ -1,7 +1,7 @@
 """`symphony-es`: the parser, and what each way of ending means to a shell.
 
-Exit codes: 0 done; 1 a check found something wrong; 2 the arguments make no sense; 3 what was asked for is not there; 4 the log cannot be
-opened or used; 5 the log is damaged; 6 refused, and nothing was changed; 130 interrupted.
+Exit codes: 0 done; 1 a check found something wrong; 2 the arguments make no sense; 3 what was asked for is not there, be it an entity or
+somebody who answers; 4 the log cannot be opened or used; 5 the log is damaged; 6 refused, and nothing was changed; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from collections.abc import Sequence
 
 from symphony_es import __version__
 from symphony_es.cli import output
-from symphony_es.cli.commands import audit, caring, changing, checkpoints, looking, runs, transfer, types
-from symphony_es.cli.commands.registry import Parsers
+from symphony_es.cli.advice import in_words_of_the_command_line
+from symphony_es.cli.commands import audit, caring, changing, checkpoints, looking, requests, runs, transfer, types
+from symphony_es.cli.commands.registry import CommandParser, Parsers
 from symphony_es.errors import (
     ConfigurationError,
     DecodeError,
@@ -36,7 +37,7 @@ FOUND_WRONG, USAGE, NOT_THERE, UNAVAILABLE, DAMAGED, REFUSED, INTERRUPTED = 1, 2
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="symphony-es",
         description="Look at the log of a symphony_es application: what is, what was, who changed it, and why.",
         epilog=__doc__.partition("\n\n")[2] if __doc__ else None,
@@ -44,8 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"symphony-es {__version__}")
     parsers = Parsers(parser)
-    for commands in (looking, types, runs, checkpoints, audit, changing, transfer, caring):
+    for commands in (looking, types, runs, requests, checkpoints, audit, changing, transfer, caring):
         commands.register(parsers)
+    parsers.know_options()
     return parser
 
 
@@ -59,10 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return USAGE
     try:
-        code = asyncio.run(given.run(given))
+        with output.fitted(full=given.full):
+            code = asyncio.run(given.run(given))
         print(end="", flush=True)  # not sys.stdout.flush(): a process may have been given no standard output
     except SymphonyError as error:
-        output.complain(error)
+        output.complain(in_words_of_the_command_line(error))
         return exit_code(error)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -1,42 +1,122 @@
-"""What commands print: aligned columns for people, JSON for tools. Text of the log never moves the cursor."""
+"""What commands print: aligned columns for people, JSON for tools. Text of the log never moves the cursor, and no line of a table wraps.
+
+What is printed for people is fitted to the terminal; where there is none, values are cut at a length of their own, and with `--full`
+nothing is cut. `--json` is exact, whatever the terminal.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from unicodedata import combining, east_asian_width
 
-__all__ = ["brief", "complain", "json_line", "pairs", "progress", "safe", "table", "time"]
+__all__ = ["Bad", "brief", "complain", "fitted", "json_line", "line", "pairs", "progress", "safe", "status", "table", "time"]
 
 WIDEST = 60
+NARROWEST = 8
+"""A column is not cut below this; a table that does not fit then is printed as one name and value below the other."""
+LONG_BITS = 10_000
+"""Integers beyond are shown in hexadecimal: Python refuses to write those of more than 4,300 digits out in decimal."""
+NEVER_CUT = frozenset({"position", "time", "created", "started", "ended", "version", "n"})
+RED, PLAIN = "\x1b[31m", "\x1b[0m"
 _READS_AS_ANOTHER = re.compile(r"""-?\d+(\.\d+)?([eE][+-]?\d+)?\Z|["\[{]|(-|null|true|false)?\Z""")
 """Texts that would be taken for a number, or for nothing; they are written in quotes, as no text and lists and dicts are."""
+
+
+@dataclass(slots=True)
+class _Page:
+    """What is printed on: how many columns it has, None where any number; whether nothing is cut; whether it shows colours."""
+
+    columns: int | None = None
+    full: bool = False
+    colours: bool = False
+
+
+_page = _Page()
+
+
+@contextmanager
+def fitted(*, full: bool = False) -> Iterator[None]:
+    """What is printed in the block is fitted to what standard output is, or cut nowhere."""
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    given = os.environ.get("COLUMNS", "")
+    columns = int(given) if given.isascii() and given.isdigit() and len(given) < 7 else 0
+    if not columns and terminal:
+        try:
+            columns = os.get_terminal_size(sys.stdout.fileno()).columns
+        except OSError:
+            columns = 80
+    _page.columns, _page.full = columns or None, full
+    _page.colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    try:
+        yield
+    finally:
+        _page.columns, _page.full, _page.colours = None, False, False
+
+
+class Bad(str):
+    """A text that stands in red where there are colours."""
+
+    __slots__ = ()
+
+
+def status(text: str) -> str:
+    """A run's or task's status, as a cell of a table."""
+    return Bad(text) if text in ("failed", "blocked") else text
 
 
 def safe(text: object) -> str:
     """A text without control characters: they are written as escapes."""
     given = str(text)
-    if given.isprintable():
-        return given
-    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in given)
+    if not given.isprintable():
+        given = "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in given)
+    return Bad(given) if isinstance(text, Bad) else given
 
 
 def brief(value: Any, widest: int = WIDEST) -> str:
-    """A value of a state on one line, cut where it is long."""
+    """A value of a state on one line, cut where it is long: where the terminal ends, else after so many characters."""
+    most = sys.maxsize - 1 if _page.full else _page.columns or widest
+    text = safe(_text(value[: most + 1] if isinstance(value, str) else value))
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _text(value: Any) -> str:
     from symphony_es.events.paths import ABSENT
-    from symphony_es.transfer.text import plain_as_json
 
     if value is ABSENT:
         return "-"
     if isinstance(value, str):
-        value = value[: widest + 1]
-    plain = isinstance(value, str) and _READS_AS_ANOTHER.match(value) is None
-    text = safe(value if plain else json.dumps(plain_as_json(value), ensure_ascii=False))
-    return text if len(text) <= widest else f"{text[: widest - 1]}…"
+        return value if _READS_AS_ANOTHER.match(value) is None else json.dumps(value, ensure_ascii=False)
+    shown = _for_people(value)
+    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
+
+
+def _for_people(value: Any) -> Any:
+    """A value as what JSON has: an enum's member is its name, a part or value its fields, a time ends in its zone."""
+    from symphony_es.events.readable import readable
+    from symphony_es.events.values import Tagged
+
+    kind = type(value)
+    if kind is Tagged:
+        return str(value.data) if value.kind == "enum" else _for_people(value.data)
+    if kind is dict:
+        return {key if isinstance(key, str) else _text(key): _for_people(item) for key, item in value.items()}
+    if kind in (list, tuple):
+        return [_for_people(item) for item in value]
+    if kind is set:
+        return sorted((_for_people(item) for item in value), key=repr)
+    if kind is datetime and value.tzinfo is not None:
+        return time(value, milliseconds=bool(value.microsecond)) if value.utcoffset() == UTC.utcoffset(None) else value.isoformat(" ")
+    if kind is int and value.bit_length() > LONG_BITS:
+        return hex(value)
+    return readable(value)
 
 
 def time(moment: datetime, *, milliseconds: bool = False) -> str:
@@ -47,23 +127,65 @@ def time(moment: datetime, *, milliseconds: bool = False) -> str:
 
 def json_line(value: Mapping[str, Any]) -> None:
     """One JSON object on a line of its own."""
-    print(json.dumps(value, ensure_ascii=True), flush=True)
+    print(json.dumps(value, ensure_ascii=True, allow_nan=False), flush=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], nothing: str = "nothing") -> None:
-    """Aligned columns below their names; numbers stand at the right."""
+    """Aligned columns below their names, as wide as the terminal; numbers stand at the right."""
     cells = [[safe(cell) for cell in row] for row in rows]
     if not cells:
         print(nothing)
         return
-    widths = [max(_width(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
     numbers = [all(row[index].isdigit() or row[index] in ("", "-") for row in cells) for index in range(len(columns))]
-    for row in [columns, *cells]:
-        line = []
-        for cell, width, right in zip(row, widths, numbers, strict=True):
-            room = " " * (width - _width(cell))
-            line.append(f"{room}{cell}" if right else f"{cell}{room}")
-        print("  ".join(line).rstrip())
+    natural = [max(_width(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
+    widths = _fitted(columns, natural, numbers)
+    if widths is None:
+        for number, row in enumerate(cells):
+            if number:
+                print()
+            pairs({name: cell for name, cell in zip(columns, row, strict=True) if cell})
+        return
+    for row in [list(columns), *cells]:
+        shown = [_cell(cell, width, right=right) for cell, width, right in zip(row, widths, numbers, strict=True)]
+        print("  ".join(shown).rstrip())
+
+
+def _fitted(columns: Sequence[str], natural: Sequence[int], numbers: Sequence[bool]) -> list[int] | None:
+    """The widths of columns that fit beside each other, cut from the widest down; None where they cannot."""
+    if _page.full or _page.columns is None:
+        return list(natural)
+    room = _page.columns - 2 * (len(columns) - 1)
+    kept = [right or name in NEVER_CUT for name, right in zip(columns, numbers, strict=True)]
+    most = max(natural)
+    least = [width if keep else min(width, max(NARROWEST, len(name))) for name, width, keep in zip(columns, natural, kept, strict=True)]
+    if sum(least) > room:
+        return None
+    while True:
+        widths = [max(low, min(width, most)) for low, width in zip(least, natural, strict=True)]
+        widths = [width if keep else fitted for width, fitted, keep in zip(natural, widths, kept, strict=True)]
+        if sum(widths) <= room:
+            return widths
+        most -= 1
+
+
+def _cell(text: str, width: int, *, right: bool) -> str:
+    shown = _cut(text, width)
+    room = " " * (width - _width(shown))
+    coloured = f"{RED}{shown}{PLAIN}" if isinstance(text, Bad) and _page.colours else shown
+    return f"{room}{coloured}" if right else f"{coloured}{room}"
+
+
+def _cut(text: str, columns: int) -> str:
+    """A text in so many columns of a terminal."""
+    if _width(text) <= columns:
+        return text
+    kept, used = [], 1
+    for character in text:
+        used += _width(character)
+        if used > columns:
+            break
+        kept.append(character)
+    return f"{''.join(kept)}…"
 
 
 def _width(text: str) -> int:
@@ -73,21 +195,31 @@ def _width(text: str) -> int:
     return sum(0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def pairs(values: Mapping[str, object]) -> None:
+def line(text: str) -> None:
+    """A line that is cut where the terminal ends; what it is made of is safe already."""
+    print(text if _page.full or _page.columns is None else _cut(text, _page.columns))
+
+
+def pairs(values: Mapping[str, object], indent: str = "") -> None:
     """Names and values, a line each."""
-    widest = max(map(len, values), default=0)
-    for name, value in values.items():
-        print(f"{name.ljust(widest)}  {safe(value)}".rstrip())
+    names = [safe(name) for name in values]
+    widest = max(map(_width, names), default=0)
+    for name, value in zip(names, values.values(), strict=True):
+        start = f"{indent}{name}{' ' * (widest - _width(name))}  "
+        room = None if _page.full or _page.columns is None else max(NARROWEST, _page.columns - _width(start))
+        shown = safe(value)
+        print(f"{start}{_cell(shown, _width(shown) if room is None else min(room, _width(shown)), right=False)}".rstrip())
 
 
 def complain(error: object) -> None:
     """Say what went wrong, on standard error."""
-    print(f"symphony-es: {safe(error)}", file=sys.stderr)
+    if sys.stderr is not None:
+        print(f"symphony-es: {safe(error)}", file=sys.stderr)
 
 
 def progress(what: str) -> Any:
     """A function that shows how far something is on standard error, where that is a terminal; else None."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         return None
 
     def show(done: int, total: int) -> None:

@@ -45,9 +45,7 @@ class Placing:
         ]
         if placed and placed[0] is not events[0] and placed[0].event_id != events[0].event_id:  # it began with one that is left out
             first = placed[0].event_id
-            placed = [
-                event._replace(body=with_transaction(event.body, first if number else None)) for number, event in enumerate(placed)
-            ]
+            placed = [event._replace(body=with_transaction(event.body, first if number else None)) for number, event in enumerate(placed)]
         return placed, moved, refused
 
     def _decide(self, key: str) -> None:

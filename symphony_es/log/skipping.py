@@ -155,9 +155,7 @@ class SkippingLogRecorder(SQLiteLogRecorder):
         self._learn()
         places = sorted(self._places.get(key, {}).items())
         wanted = [
-            position
-            for version, position in places
-            if version > after_version and (until_position is None or position <= until_position)
+            position for version, position in places if version > after_version and (until_position is None or position <= until_position)
         ]
         return self._rows(wanted[:limit])
 

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -32,7 +33,12 @@ log lies in it, else the nearest `.symphony` in the working directory or above i
 Every command that lists something has `--json`, an object on each line; plain data that JSON has not are written as
 [exporting](exporting.md) says. In tables, a text that reads as a number, as nothing or as a list stands in quotes.
 
-Times are UTC and end in `Z`, those that are shown and those that are given without a zone.
+What is printed for people fits the terminal (or `COLUMNS`): columns are cut where they would wrap, and stand below each other where there
+is no room beside each other; `--full` cuts nothing. A member of an enum stands by its name, a decimal as a number. `--json` is exact,
+whatever the terminal. Where standard output is a terminal, `failed` and `blocked` are red, unless `NO_COLOR` is set.
+
+Times are UTC and end in `Z`, those that are shown and those that are given without a zone. `--since` and `--until` take `30m`, `2h` or `7d`
+(so long ago) as well.
 
 Where a moment is due, a position or a time is taken as such, and `latest` is the head: no checkpoint can have such a name.
 
@@ -41,15 +47,28 @@ Where a moment is due, a position or a time is taken as such, and `latest` is th
 | 0 | done |
 | 1 | `verify` or `doctor` found something wrong |
 | 2 | the arguments make no sense |
-| 3 | what was asked for is not there: an entity, a run, a checkpoint, a position |
+| 3 | what was asked for is not there: an entity, a run, a checkpoint, a position, or somebody who answers a request |
 | 4 | the log cannot be opened or used: there is none, another process writes it, the disk is full |
 | 5 | the log is damaged |
 | 6 | refused, and nothing was changed |
 | 130 | interrupted |
 
+`signal`, `cancel`, `pause`, `resume` and `retry` ask the process that has the log open, its owner: they leave a request in `DIR/inbox/` (a
+file whose name is the request's id), and wait for the answer, which is an event in the log (`symphony.Request:ID`). A live owner takes a
+request within milliseconds: on Linux the kernel wakes it, elsewhere it looks each second; nothing is done while nobody asks. It acts as the
+call of that name does in its process; the events of it have the actor, the reason, and the request's id as correlation id, so
+`audit --correlation ID` shows what came of it. `cancel`, `resume` and `retry` are answered when they are on record, and the run goes on.
+
+A request is carried out once. Asking again under the same `--request-id` changes nothing, and gives the first answer, also years later;
+of a signal it is the `signal_id`. When nobody has the log open, or no answer comes within `--timeout-s`, the request stays for who does it
+then, the command says so, and ends with 3; `rm` of its file takes it back. What waits when an application opens the log is taken up when
+it has called `recover` or `resume`, or after a second; a request that needs a function which is not registered there stays for a process
+that has it. A file that cannot be taken (a link, of another user, not a request) is refused on record and removed.
+
 What a command costs: `log`, `tail`, `run`, `show`, `history` and `blame` read the events that they show, of one entity where one is
-named; `log --event` and `tail --event` read on until there are enough of that name. `entities`, `at`, `runs`, `diff`, `rewind` and `fork`
-cost the size of the state, through the nearest snapshot, however long the log. `audit` costs what it finds where the application keeps an
+named; `log --event` and `tail --event` read on until there are enough of that name. `entities`, `at`, `diff`, `rewind` and `fork`
+cost the size of the state, through the nearest snapshot, however long the log. `runs` costs what has happened since the application last
+asked for its list of runs; with `--at`, the size of the state. `audit` costs what it finds where the application keeps an
 [audit trail](time-travel.md#audit-queries), and reads the log after the trail's end, all of it where there is no trail; `audit --entity`
 reads that entity's events. `export`, `verify` and `backup` read everything.
 
@@ -69,6 +88,11 @@ EXAMPLES: dict[str, list[str]] = {
     "diff": ["diff 1 named --entity Customer:ada --events", "diff named"],
     "checkpoints": ["checkpoints", "checkpoints create second --at 2", "checkpoints delete second"],
     "at": ["at named --type Customer"],
+    "pause": ["pause order-2 --reason ticket-8"],
+    "resume": ["resume order-2", "resume Order-2"],
+    "signal": ["signal order-2 note --payload true --request-id ticket-8"],
+    "cancel": ["cancel order-2", "cancel order-2 --json"],
+    "retry": ["retry --status failed --since 2h --dry-run", "retry order-1"],
     "rewind": ["rewind named --dry-run", "rewind named --actor ann --reason ticket-7"],
     "fork": ["fork DIR/fork --at named"],
     "audit": ["audit --actor ann", "audit --run-id order-1 --event WorkflowStepFailed"],
@@ -81,6 +105,8 @@ EXAMPLES: dict[str, list[str]] = {
     "backup": ["backup DIR/backup"],
     "restore": ["restore DIR/backup DIR/restored"],
 }
+OWNED = ("pause", "resume", "signal", "cancel", "retry")
+"""Commands whose answers come from a process that has the log open; they stand beside each other."""
 
 
 async def make_log(directory: Path) -> None:
@@ -106,6 +132,24 @@ async def make_log(directory: Path) -> None:
         await symphony.workflows.execute_workflow(
             {"id": "order", "name": "order", "steps": steps}, {"customer": "ada"}, auto_checkpoint=False, run_id="order-1"
         )
+
+
+@contextlib.contextmanager
+def owner(directory: Path) -> Iterator[None]:
+    """The application, at work in another thread: its carrier answers by now, and another order waits."""
+    symphony = Symphony(directory)
+
+    async def begin() -> None:
+        await symphony.setup()
+        symphony.functions.register("pack", lambda context: {"parcels": 2})
+        symphony.functions.register("ship", lambda context: "shipped")
+        waits = {"id": "approve", "name": "approve", "steps": [{"kind": "wait", "name": "approval", "signal": "approved"}]}
+        await symphony.workflows.start(waits, auto_checkpoint=False, run_id="order-2")
+
+    with symphony.portal() as portal:
+        portal.call(begin)
+        yield
+        portal.call(symphony.close)
 
 
 def answer(command: str, directory: Path) -> tuple[str, int]:
@@ -144,13 +188,24 @@ def render(directory: Path) -> str:
     """The whole page."""
     asyncio.run(make_log(directory / "state"))
     parts = [INTRODUCTION]
-    for name, examples in EXAMPLES.items():
-        parts.append(f"## {name}\n\n```text\n{steady(answer(f'{name} --help', directory)[0], directory)}\n```\n")
-        for example in examples:
-            text, code = answer(example, directory)
-            ending = "" if code == 0 else f"\n(exit code {code})"
-            parts.append(f"```text\n$ symphony-es {example}\n{steady(text, directory)}{ending}\n```\n")
+    with contextlib.ExitStack() as stack:
+        for name, examples in EXAMPLES.items():
+            if name == OWNED[0]:
+                stack.enter_context(owner(directory / "state"))
+            parts += _section(name, examples, directory)
+            if name == OWNED[-1]:
+                stack.close()
     return "\n".join(parts)
+
+
+def _section(name: str, examples: list[str], directory: Path) -> list[str]:
+    """What is said of one command."""
+    parts = [f"## {name}\n\n```text\n{steady(answer(f'{name} --help', directory)[0], directory)}\n```\n"]
+    for example in examples:
+        text, code = answer(example, directory)
+        ending = "" if code == 0 else f"\n(exit code {code})"
+        parts.append(f"```text\n$ symphony-es {example}\n{steady(text, directory)}{ending}\n```\n")
+    return parts
 
 
 def command_names() -> set[str]:

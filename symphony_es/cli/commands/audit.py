@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import AsyncIterator
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli.commands.looking import print_events
-from symphony_es.cli.commands.registry import Parsers, entity_key, event_name, moment, reading, whole_number
+from symphony_es.cli.commands.registry import PAST_TIME, Parsers, entity_key, event_name, past_time, reading, whole_number
 from symphony_es.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -30,8 +29,8 @@ def register(parsers: Parsers) -> None:
     command.add_argument("--run-id", metavar="RUN", help="on behalf of this workflow run, its own included")
     command.add_argument("--transaction", metavar="ID", help="of this transaction")
     command.add_argument("--correlation", metavar="ID", help="of this thread of events")
-    command.add_argument("--since", type=_time, metavar="TIME", help="committed then or later")
-    command.add_argument("--until", type=_time, metavar="TIME", help="committed then or earlier")
+    command.add_argument("--since", type=past_time, metavar="TIME", help=f"committed then or later: {PAST_TIME}")
+    command.add_argument("--until", type=past_time, metavar="TIME", help="committed then or earlier")
     command.add_argument("--after", type=whole_number, metavar="POSITION", help="later than this position")
     command.add_argument("--before", type=whole_number, metavar="POSITION", help="earlier than this position")
     command.add_argument("--newest-first", action="store_true", help="begin with the last one")
@@ -39,13 +38,6 @@ def register(parsers: Parsers) -> None:
     command.add_argument(
         "--following", type=whole_number, metavar="POSITION", help="instead: all that this event has led to, at once or through others"
     )
-
-
-def _time(text: str) -> datetime:
-    read = moment(text)
-    if not isinstance(read, datetime):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 2026-11-23 or 2026-11-23T10:00")
-    return read
 
 
 async def audit(given: argparse.Namespace) -> None:

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli import output
-from symphony_es.errors import ConfigurationError, InvalidIdentifierError, LogUnavailableError
+from symphony_es.errors import (
+    CheckpointNotFoundError,
+    ConfigurationError,
+    EntityNotFoundError,
+    InvalidIdentifierError,
+    LogUnavailableError,
+    SymphonyError,
+    UnknownTypeError,
+    near_misses,
+)
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from symphony_es.core.state.opening import OpenedLog
 
-__all__ = ["MOMENT", "Parsers", "entity_key", "event_name", "moment", "reading", "state_dir", "whole_number", "writing"]
+__all__ = [
+    "MOMENT", "PAST_TIME", "CommandParser", "Parsers", "entity_key", "event_name", "moment", "past_time", "reading", "run_id", "seconds",
+    "state_dir", "whole_number", "writing",
+]  # fmt: skip
 
 MOMENT = "a position, a time (2026-11-23T10:00, UTC unless it says otherwise), the id or name of a checkpoint, or `latest`"
+PAST_TIME = "a time (2026-11-23T10:00, UTC unless it says otherwise), or how long ago: 90s, 30m, 2h, 7d"
 DATABASE = "events.db"
 STATE_DIR: dict[str, Any] = {
     "type": Path,
@@ -27,6 +40,31 @@ STATE_DIR: dict[str, Any] = {
     "help": "the log's directory; else SYMPHONY_STATE_DIR, else the working directory, or the nearest .symphony in it or above",
 }
 MOST = 10**15  # more than a log can have, and less than a database refuses
+MOST_NAMES = 5000
+"""How many names are looked at for near misses."""
+_AGO = re.compile(r"(\d{1,9})([smhdw])\Z", re.ASCII)
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that knows what is written like a command or option that there is not."""
+
+    options: set[str]
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            near = near_misses(str(value), choices)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(choices)}"
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {hint}")
+
+    def error(self, message: str) -> Any:
+        """End with the usage, and what is wrong; of an option that there is not, with those that are written like it."""
+        name, _, rest = message.partition(": ")
+        if name == "unrecognized arguments":
+            near = near_misses(rest.split()[0].partition("=")[0], getattr(self, "options", ()))
+            message += f"; did you mean {' or '.join(near)}?" if near else ""
+        super().error(message)
 
 
 class Parsers:
@@ -34,20 +72,28 @@ class Parsers:
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         parser.set_defaults(run=None)
+        self._parser = parser
         parser.add_argument("--state-dir", **STATE_DIR)
         self._commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def add(self, name: str, run: Callable[[argparse.Namespace], Awaitable[int | None]], about: str, *, writes: bool = False) -> Any:
         """A command with the options that all have; returns its parser."""
         command = self._commands.add_parser(name, help=about, description=about)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, command=name)
         # Without a default of its own, so that it leaves what was given before the command.
         command.add_argument("--state-dir", default=argparse.SUPPRESS, **STATE_DIR)
         command.add_argument("--json", action="store_true", help="print JSON, an object on each line")
+        command.add_argument("--full", action="store_true", help="cut nothing, however narrow the terminal")
         if writes:
             command.add_argument("--actor", default=f"cli:{os.environ.get('USER', os.getuid())}", help="who does it, for the record")
             command.add_argument("--reason", help="why, for the record")
         return command
+
+    def know_options(self) -> None:
+        """Have the parser know all options, for near misses; called when all commands are there."""
+        self._parser.options = {  # type: ignore[attr-defined]
+            option for command in self._commands.choices.values() for option in command._option_string_actions if option.startswith("--")
+        }
 
 
 def state_dir(given: argparse.Namespace) -> Path:
@@ -79,8 +125,31 @@ async def reading(given: argparse.Namespace, *, skip_damaged: bool = False) -> A
     opened = await open_to_read(state_dir(given), skip_damaged=skip_damaged)
     try:
         yield opened
+    except (EntityNotFoundError, CheckpointNotFoundError) as error:
+        raise await _with_near_misses(opened, error) from error
     finally:
         await opened.close()
+
+
+async def _with_near_misses(opened: OpenedLog, error: EntityNotFoundError | CheckpointNotFoundError) -> SymphonyError:
+    """An error that names what there is under a name almost like the one that was asked for."""
+    if isinstance(error, UnknownTypeError):
+        return error
+    if isinstance(error, CheckpointNotFoundError):
+        entries = (await opened.past.checkpoints())[:MOST_NAMES]
+        near = near_misses(error.checkpoint, [name for entry in entries for name in (entry.name, entry.id)])
+    else:
+        entity_type, _, wanted = error.entity.partition(":")
+        keys = [reference.key for reference in await opened.past.at("latest")]
+        ids = [key.partition(":")[2] for key in keys if key.startswith(f"{entity_type}:")][:MOST_NAMES]
+        others = [key for key in keys if key.casefold() == error.entity.casefold() and key != error.entity]
+        near = [*others, *(f"{entity_type}:{found}" for found in near_misses(wanted, ids) if found != wanted)]
+    if not near:
+        return error
+    made = SymphonyError.__new__(type(error))
+    made.__dict__.update(error.__dict__)
+    made.args = (f"{error}; did you mean {' or '.join(dict.fromkeys(near))}?",)
+    return made
 
 
 @asynccontextmanager
@@ -116,6 +185,33 @@ def moment(text: str) -> int | datetime | str:
     return text if read is None else read
 
 
+def past_time(text: str) -> datetime:
+    """What a time written on the command line means that has passed: itself, or so long ago.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    ago = _AGO.match(text)
+    try:
+        if ago is not None:
+            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
+    read = moment(text)
+    if not isinstance(read, datetime):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 2026-11-23, 2026-11-23T10:00, or how long ago as 2h")
+    return read
+
+
+def run_id(text: str) -> str:
+    """What names a run on the command line: its id, or `Workflow:` and its id.
+
+    Raises:
+        argparse.ArgumentTypeError: it cannot be one's name.
+    """
+    return entity_key(f"Workflow:{text.removeprefix('Workflow:')}").partition(":")[2]
+
+
 def whole_number(text: str) -> int:
     """A number of the command line that counts something: 0 or more.
 
@@ -125,6 +221,21 @@ def whole_number(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
     return min(int(text), MOST)
+
+
+def seconds(text: str) -> float:
+    """A time of the command line in seconds: 0 or more.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        read = float(text)
+    except ValueError:
+        read = -1.0
+    if not 0 <= read < MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds of 0 or more")
+    return read
 
 
 def event_name(text: str) -> str:

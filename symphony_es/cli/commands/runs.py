@@ -3,42 +3,142 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli import output
 from symphony_es.cli.commands.looking import event_row
-from symphony_es.cli.commands.registry import MOMENT, Parsers, moment, reading
+from symphony_es.cli.commands.registry import MOMENT, PAST_TIME, Parsers, moment, past_time, reading, run_id, whole_number
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.opening import OpenedLog
     from symphony_es.events.event import Event
     from symphony_es.events.fold import EntityState
+    from symphony_es.workflow.runs.summary import RunSummary
 
-__all__ = ["register"]
+__all__ = ["add_filters", "filtered", "find_runs", "print_runs", "register"]
+
+LIMIT = 50
+MOST = 10**9
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when a run was created that does not say it
 
 
 def register(parsers: Parsers) -> None:
     """Add the commands of this module."""
-    command = parsers.add("runs", runs, "workflow runs, and how far each is")
-    command.add_argument("--status", metavar="STATUS", help="only those that are pending, running, paused, completed, failed, …")
+    command = parsers.add("runs", runs, "workflow runs, the newest first, and how far each is")
+    add_filters(command)
+    command.add_argument("--blocked", action="store_true", help="only those that contradict the code, and wait for other code")
     command.add_argument("--at", type=moment, default="latest", metavar="MOMENT", help=f"as it was then: {MOMENT}")
     command = parsers.add("run", run, "what one run did, in order")
-    command.add_argument("run_id", metavar="RUN")
+    command.add_argument("run_id", type=run_id, metavar="RUN")
     command.add_argument("--at", type=moment, default="latest", metavar="MOMENT", help=f"as it was then: {MOMENT}")
+
+
+def add_filters(command: Any, only: str | None = None) -> None:
+    """Options that say which runs are meant; `filtered` tells whether one was given.
+
+    Args:
+        command: the command's parser.
+        only: which status is meant where none is given.
+    """
+    which = f"only those that are pending, running, paused, completed, failed, …; may be repeated{f' ({only})' if only else ''}"
+    command.add_argument("--status", action="append", metavar="STATUS", help=which)
+    command.add_argument("--name", action="append", metavar="NAME", help="only those of this workflow; may be repeated")
+    command.add_argument("--since", type=past_time, metavar="TIME", help=f"only those created then or later: {PAST_TIME}")
+    command.add_argument("--until", type=past_time, metavar="TIME", help="only those created then or earlier")
+    command.add_argument("--error", metavar="TEXT", help="only those whose error has this text in its type or message")
+    default, told = (0, "all") if only else (LIMIT, f"{LIMIT}; 0 for all")
+    command.add_argument("--limit", type=whole_number, default=default, metavar="N", help=f"at most so many, the newest ones ({told})")
+    command.set_defaults(only=only, blocked=False)
+
+
+def filtered(given: argparse.Namespace) -> bool:
+    """Whether a filter was given."""
+    return any((given.status, given.name, given.since, given.until, given.error))
+
+
+async def find_runs(opened: OpenedLog, given: argparse.Namespace, limit: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """The runs that fit all filters, the newest first, at most so many (0 for all); and how many there are.
+
+    Today's come from the list that the application keeps, and cost what has happened since; those of a moment, the size of the state then.
+    """
+    from symphony_es.workflow.runs.filters import RunFilter, read_statuses
+    from symphony_es.workflow.runs.listing import RunListing
+
+    assert opened.directory is not None
+    statuses = read_statuses([*(given.status or ()), *(["blocked"] if given.blocked else ())] or given.only)
+    at = getattr(given, "at", "latest")
+    if at != "latest":
+        view = await opened.past.at(at)
+        states = [view.state(reference) for reference in view.all("Workflow")]
+        found = [one for one in map(_summary, states) if _fits(one, given, statuses)]
+        found.sort(key=lambda one: (one["created_at"] or _LONG_AGO, one["run"]), reverse=True)
+        return found[:limit] if limit else found, len(found)
+    listing = RunListing(opened.log, opened.history, opened.directory / "projections")
+    try:
+        wanted = RunFilter(status=statuses, name=given.name, error=given.error, since=given.since, until=given.until)
+        page = await listing.page(wanted, limit=limit or MOST)
+        total = sum((await listing.count(wanted)).values()) if page.next is not None else len(page)
+    finally:
+        await listing.close()
+    return [_listed(summary) for summary in page], total
+
+
+def _listed(summary: RunSummary) -> dict[str, Any]:
+    return {
+        "run": summary.id,
+        "name": summary.name,
+        "status": summary.status.value,
+        "steps": summary.completed_steps,
+        "created_at": summary.created_at,
+        "started_at": summary.started_at,
+        "ended_at": summary.ended_at,
+        "step": summary.step,
+        "parent": summary.parent_id,
+        "error": f"{summary.error_type}: {summary.error_message}" if summary.error_type else None,
+    }
+
+
+def _fits(one: dict[str, Any], given: argparse.Namespace, statuses: Collection[str] | None) -> bool:
+    created = one["created_at"] or _LONG_AGO
+    return (
+        (statuses is None or one["status"] in statuses)
+        and (not given.name or one["name"] in given.name)
+        and (given.since is None or created >= given.since)
+        and (given.until is None or created <= given.until)
+        and (given.error is None or given.error.casefold() in (one["error"] or "").casefold())
+    )
 
 
 async def runs(given: argparse.Namespace) -> None:
     """`symphony-es runs`."""
     async with reading(given) as opened:
-        view = await opened.past.at(given.at)
-    found = [_summary(view.state(reference)) for reference in view.all("Workflow")]
-    found = [one for one in found if given.status in (None, one["status"])]
-    found.sort(key=lambda one: (one["created_at"] or "", one["run"]))
-    if given.json:
+        found, total = await find_runs(opened, given, given.limit)
+    print_runs(found, as_json=given.json)
+    if len(found) < total and not given.json:
+        print(f"{total - len(found):,} more: --limit 0 shows all, --since and --status fewer")
+
+
+def print_runs(found: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Runs as a table, or as JSON lines."""
+    if as_json:
         for one in found:
-            output.json_line(one)
+            output.json_line(_exact(one))
         return
-    columns = ("run", "name", "status", "steps", "started_at", "ended_at", "error")
-    output.table(columns, [[one[column] if one[column] is not None else "" for column in columns] for one in found], "no runs")
+    names = ("run", "name", "status", "steps", "started_at", "ended_at", "step", "error")
+    rows = [[_shown(name, one[name]) for name in names] for one in found]
+    output.table([name.removesuffix("_at") for name in names], rows, "no runs")
+
+
+def _exact(one: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in one.items()}
+
+
+def _shown(name: str, value: Any) -> object:
+    if value is None:
+        return ""
+    return output.time(value) if isinstance(value, datetime) else output.status(value) if name == "status" else value
 
 
 def _summary(state: EntityState) -> dict[str, Any]:
@@ -49,9 +149,11 @@ def _summary(state: EntityState) -> dict[str, Any]:
         "name": data.get("name", ""),
         "status": _status(data),
         "steps": len(data.get("outputs") or ()),
-        "created_at": _time(data.get("created_at")),
-        "started_at": _time(data.get("started_at")),
-        "ended_at": _time(data.get("ended_at")),
+        "created_at": data.get("created_at"),
+        "started_at": data.get("started_at"),
+        "ended_at": data.get("ended_at"),
+        "step": error.get("step") if error else None,
+        "parent": data["parent"].entity_id if data.get("parent") is not None else None,
         "error": f"{error['type']}: {error['message']}" if error else None,
     }
 
@@ -59,10 +161,6 @@ def _summary(state: EntityState) -> dict[str, Any]:
 def _status(data: dict[str, Any]) -> str:
     """The status as text: it is an enum member, whose class need not be importable."""
     return str(getattr(data.get("status"), "data", data.get("status"))).lower()
-
-
-def _time(moment: Any) -> str | None:
-    return output.time(moment) if moment is not None else None
 
 
 async def run(given: argparse.Namespace) -> None:
@@ -74,14 +172,15 @@ async def run(given: argparse.Namespace) -> None:
         state = await opened.past.state_of(f"Workflow:{given.run_id}", position)
         events = await opened.log.read_entity(state.key, until_position=position)
     data = state.data or {}
-    links = {"parent": data.get("parent"), "forked from": (data.get("forked_from") or {}).get("run")}
+    summary = _summary(state)
+    links = {"forked from": (data.get("forked_from") or {}).get("run")}
     if given.json:
-        told = {**_summary(state), "context": plain_as_json(data.get("context")), "outputs": plain_as_json(data.get("outputs"))}
+        told = {**_exact(summary), "context": plain_as_json(data.get("context")), "outputs": plain_as_json(data.get("outputs"))}
         output.json_line({**told, **{name.replace(" ", "_"): str(link) if link is not None else None for name, link in links.items()}})
         for event in events:
             output.json_line(event_as_json(event))
         return
-    shown = {name: value for name, value in {**_summary(state), **links}.items() if value is not None}
+    shown = {name.removesuffix("_at"): _shown(name, value) for name, value in {**summary, **links}.items() if value is not None}
     output.pairs({**shown, "context": output.brief(data.get("context"), 200)})
     print()
     columns = ("position", "time", "event", "step", "attempt", "actor", "output or error")

@@ -255,6 +255,29 @@ class Outbox:
             self._submit_drafts(transaction, prepared, awaited=False)
         return {event.entity_key: event.event_id for event in prepared}
 
+    def submit_segment(self, segment: Segment, made: Callable[[], None]) -> bytes:
+        """Submit the event of one entity, after all that was submitted before; called with the lock held.
+
+        Args:
+            segment: what the event says; nothing of it has been done.
+            made: does it; called when the log has the event, before anybody is told. It cannot fail.
+
+        Returns:
+            The id of the event; of the last one where it was too large for one.
+
+        Raises:
+            UnstorableValueError: a value that is no plain data. Nothing has been done.
+            LimitExceededError: a value is too large for an event; the largest changes are named. Nothing has been done.
+            NotReadyError: the log takes nothing. Nothing has been done.
+        """
+        record = segment.record
+        prepared = self._prepare_split(record, segment, record.version, None)
+        ticket = self.log.submit(prepared, frozenset([record.key]) if record.unplaced else frozenset(), apart=True)
+        record.version = prepared[-1].version
+        made()
+        self._await(ticket, [(record, segment)])
+        return prepared[-1].event_id
+
     def _prepare_drafts(self, transaction: Transaction) -> list[PreparedEvent]:
         self.submit_pending()
         prepared: list[PreparedEvent] = []

@@ -7,6 +7,7 @@ block inside a block joins the outer transaction and can be rolled back alone; s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from symphony_es.core.state.attribution import current_attribution
@@ -28,6 +29,7 @@ class Transaction:
         ended: whether its end has come: nothing can be changed in it any more.
         claimed: the entities that it was told to claim, besides those it has by changing them.
         submitted: whether its events have been submitted, so that only a failed commit takes them back.
+        at_end: called when it has ended and holds nothing any more, whether it is durable or was taken back.
     """
 
     def __init__(self, world: World, name: str) -> None:
@@ -41,6 +43,7 @@ class Transaction:
         self.ended = False
         self.ticket: Ticket | None = None
         self.submitted = False
+        self.at_end: list[Callable[[], None]] = []
         self._latest: dict[EntityRecord, Draft] = {}
 
     @property
@@ -151,6 +154,9 @@ class Transaction:
             self.outermost.forget()
         self.drafts, self._latest = [], {}
         self.world.wake_claimants(self.records)
+        following, self.at_end = self.at_end, []
+        for call in following:
+            call()
 
     def would_wait_for(self, holder: Transaction) -> bool:
         """Whether `holder` waits, directly or through others, for an entity that this transaction claims."""

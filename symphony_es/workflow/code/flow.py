@@ -115,7 +115,7 @@ class Flow:
             raise asyncio.CancelledError(f"run {run.id} is being cancelled")
         self._under_way[address] = asyncio.current_task()
         try:
-            await self.runner.run_step(make(), address, self._frame, on_first_start=call.record)
+            await self.runner.run_step(make(), address, self._frame, on_first_start=call.noted)
         except StepFailure as error:
             description = error.description
             raise StepFailedError(description["step"] or address, description["type"], description["message"]) from error.error

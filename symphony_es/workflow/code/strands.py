@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import ConfigurationError, HistoryMismatchError
+from symphony_es.events.changes import SET, Change
 from symphony_es.workflow.code.forgiving import is_after_failure
 from symphony_es.workflow.definitions.definition import CLEANUP, UNDO
 from symphony_es.workflow.definitions.steps import id_from_name
@@ -49,13 +50,14 @@ class Call:
         self.cleans_up = cleans_up
         self.undoable = False
 
-    def record(self) -> None:
-        """Puts the call on record, with the patches decided before it; called with the start of its step."""
-        for place, change_id in self.strand.take_patches(self.place):
-            self.strand.note(place, [change_id, PATCH])
-        self.strand.note(self.place, [self.address, self.what, *([CLEAN_UP_CALL] if self.cleans_up else [])])
+    def noted(self) -> list[Change]:
+        """What puts the call on record, with the patches decided before it: part of the event of its step's start."""
+        calls = {place: [change_id, PATCH] for place, change_id in self.strand.take_patches(self.place)}
+        calls[self.place] = [self.address, self.what, *([CLEAN_UP_CALL] if self.cleans_up else [])]
+        changes = self.strand.noted(calls)
         if self.undoable and not self.strand.flow.run.undoable:
-            self.strand.flow.run.undoable = True
+            changes.append((SET, ("undoable",), True))
+        return changes
 
 
 class Group:
@@ -111,7 +113,7 @@ class Strand:
         self.ended = False
         self._task: asyncio.Task[Any] | None = None
         self._addresses = _Addresses(name)
-        self._recorded: Mapping[str, Any] = flow.run.calls.get(name, {})
+        self._known: Mapping[str, Any] = {}
         self._after_last = max(map(int, self._recorded), default=-1) + 1
         self._unrecorded: dict[int, tuple[str, str]] = {}
         self._patches: list[tuple[int, str]] = []
@@ -206,17 +208,26 @@ class Strand:
         self._patches = [patch for patch in self._patches if patch[0] >= before]
         return taken
 
-    def note(self, place: int, call: list[str]) -> None:
-        """Puts one call on record; called while the run is being recorded."""
-        calls = self.flow.run.calls
-        if self.name not in calls:
-            calls[self.name] = {}
-        self._recorded = calls[self.name]
-        if str(place) not in self._recorded:
-            self.found += 1
-        calls[self.name][str(place)] = call
-        self._after_last = max(self._after_last, place + 1)
-        self._unrecorded.pop(place, None)
+    def noted(self, calls: dict[int, list[str]]) -> list[Change]:
+        """What puts calls on record, by place."""
+        recorded = self.flow.run.calls.get(self.name)
+        by_place = {str(place): call for place, call in calls.items()}
+        self.found += len(by_place.keys() - (recorded or {}).keys())
+        self._after_last = max(self._after_last, *(place + 1 for place in calls))
+        for place in calls:
+            self._unrecorded.pop(place, None)
+        if recorded is None:
+            self._known = by_place
+            return [(SET, ("calls", self.name), by_place)]
+        return [(SET, ("calls", self.name, place), call) for place, call in by_place.items()]
+
+    @property
+    def _recorded(self) -> Mapping[str, Any]:
+        """Its calls that are on record; the last ones known where they were taken off."""
+        recorded = self.flow.run.calls.get(self.name)
+        if recorded is not None:
+            self._known = recorded
+        return self._known
 
     def check_all_made(self) -> None:
         """Compares the calls on record with those that were made, at the function's end.

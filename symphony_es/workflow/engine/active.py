@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from types import TracebackType
 
 from symphony_es.core.state.attribution import NOBODY, acting_attribution
 from symphony_es.core.state.foreign import current_step
-from symphony_es.core.state.transactions import current_scope
+from symphony_es.core.state.transactions import Transaction, current_scope
 from symphony_es.diagnostics import error_text, get_logger
-from symphony_es.errors import IllegalTransitionError, RunInterruptedError, RunsInProgressError
+from symphony_es.errors import IllegalTransitionError, RunInterruptedError, RunsInProgressError, SymphonyError
 from symphony_es.workflow.engine.bodies import StepsTask
 from symphony_es.workflow.engine.drive import Drive, runs_around
 from symphony_es.workflow.engine.hooks import HookChain
@@ -63,6 +63,7 @@ class ActiveRuns:
         self._news = asyncio.Event()
         self._closings = 0
         self._held: set[str] = set()
+        self._begin_with: dict[str, tuple[Workflow, Transaction]] = {}
         self._waits = Waits()
 
     @property
@@ -81,7 +82,7 @@ class ActiveRuns:
 
     def is_taken(self, run: Workflow) -> bool:
         """Whether a run executes here, or is about to."""
-        return run.id in self._by_id or run.id in self._held
+        return run.id in self._by_id or run.id in self._held or run.id in self._begin_with
 
     def is_part_of(self, run: Workflow) -> bool:
         """Whether the running code belongs to something that a run waits for, or to the run: then it cannot wait for the run's task."""
@@ -97,8 +98,29 @@ class ActiveRuns:
         if run.id in self._by_id:
             pausing = " with steps under way (await handle.wait('paused'))" if run.status is WorkflowStatus.PAUSED else " in this process"
             raise IllegalTransitionError(run.id, f"{run.status}{pausing}", WorkflowStatus.RUNNING)
+        if self.begins(run) is not None:
+            raise IllegalTransitionError(run.id, f"{run.status} with a transaction that has not ended", WorkflowStatus.RUNNING)
         if run.id in self._held and run.status is not WorkflowStatus.CANCELLING:
             raise IllegalTransitionError(run.id, f"{run.status} and being taken back to a step", WorkflowStatus.RUNNING)
+
+    def begins_with(self, run: Workflow, transaction: Transaction) -> None:
+        """Note that a run begins when a transaction has ended."""
+        self._begin_with[run.id] = (run, transaction)
+
+    def begins(self, run: Workflow) -> Transaction | None:
+        """The transaction that a run begins with, while that has not ended."""
+        noted, transaction = self._begin_with.get(run.id, (None, None))
+        return transaction if noted is run else None
+
+    def has_begun(self, run: Workflow, transaction: Transaction) -> None:
+        """Forget that; another run may have the id by now, where this one was taken back."""
+        if self._begin_with.get(run.id) == (run, transaction):
+            del self._begin_with[run.id]
+
+    def never_began(self, run: Workflow, why: SymphonyError) -> None:
+        """Keep with a run why it is not driven: whoever waits for it gets that."""
+        run.__dict__["_never_began"] = why
+        self._tell_news()
 
     @contextmanager
     def hold(self, run: Workflow) -> Iterator[None]:
@@ -114,7 +136,9 @@ class ActiveRuns:
         finally:
             self._held.discard(run.id)
 
-    def launch(self, drive: Drive, hooks: HookChain, prepare: Callable[[], None], *, awaited: bool = True) -> ActiveRun:
+    def launch(
+        self, drive: Drive, hooks: HookChain, prepare: Callable[[], None], *, awaited: bool = True, surroundings: Context | None = None
+    ) -> ActiveRun:
         """Begins to drive a run.
 
         Args:
@@ -122,13 +146,14 @@ class ActiveRuns:
             hooks: what is told of it.
             prepare: see `Drive.drive`.
             awaited: whether the calling code waits for the run's end, so that the run must not wait for the calling code's.
+            surroundings: the context variables that the run's code sees; those of the calling code when left out.
 
         Raises:
             IllegalTransitionError: it executes already.
         """
         self.refuse(drive.run)
-        # A run is no part of a transaction that its caller may have begun: its events are durable as they happen.
-        surroundings = copy_context()
+        # What a run does is no part of a transaction that its caller may have begun: its events are durable as they happen.
+        surroundings = copy_context() if surroundings is None else surroundings
         surroundings.run(current_scope.set, None)
         surroundings.run(current_step.set, None)
         surroundings.run(acting_attribution.put, NOBODY)
@@ -138,6 +163,7 @@ class ActiveRuns:
         active = self._by_id[drive.run.id] = ActiveRun(drive, task, hooks)
         task.add_done_callback(lambda _: self._ended(active))
         self._died_of.pop(drive.run.id, None)
+        drive.run.__dict__.pop("_never_began", None)
         self._tell_news()
         return active
 
@@ -216,8 +242,10 @@ class ActiveRuns:
                     raise _interrupted(run)
                 if not active.task.cancelled():
                     active.task.result()
-            elif run.status in statuses:
+            elif run.status in statuses and self.begins(run) is None:
                 return
+            elif run.__dict__.get("_never_began") is not None and self.begins(run) is None:
+                raise run.__dict__["_never_began"]
             elif run.id in self._died_of:
                 error, where = self._died_of[run.id]
                 raise error.with_traceback(where)  # as it was: each raising adds to it

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.attribution import attributed
+from symphony_es.core.state.attribution import NOBODY, Attribution, current_attribution
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import (
     DeadlineExceededError,
@@ -20,6 +20,7 @@ from symphony_es.errors import (
     HistoryMismatchError,
     StepFailedError,
 )
+from symphony_es.events.changes import SET, Change
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunControl, RunStopped
@@ -32,6 +33,7 @@ from symphony_es.workflow.engine.timeline import generations_of
 from symphony_es.workflow.runs.cleanup import failed_for_good, has_cleanup
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
+from symphony_es.workflow.runs.starter import keep_starter, starter_of
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 
@@ -59,6 +61,7 @@ class Drive:
         run: the run.
         control: what is asked of it meanwhile.
         begun: set when the run's beginning is durable.
+        first_version: of a new run, the version of its first event; more than 1 where another run had its id.
     """
 
     def __init__(self, symphony: Host, run: Workflow, hooks: HookChain, turns: Turns, clock: Clock, children: ChildRuns) -> None:
@@ -77,12 +80,14 @@ class Drive:
         self._steps: asyncio.Task[None] | None = None
         self._cleaning = False
         self._was_running = False
+        self._began_within = False
+        self.first_version = 1
         self._failed_beside: list[str] = []
         self._generations = NEVER_TAKEN_BACK
 
     def note_pause(self) -> None:
         """The hooks are to be told that the run is paused, when it has stopped; called while that is being recorded."""
-        self._paused = self._telling.note("run_paused")
+        self._paused = self._telling.note_assigned("run_paused")
 
     async def stop_steps(self, grace_s: float, timeout_s: float, *, cleanup: bool) -> bool:
         """Let the steps under way end by themselves, then cancel them; whether they have ended.
@@ -120,16 +125,18 @@ class Drive:
         runs_around.set((*runs_around.get(), self.run.id))
         await self._turns.take()
         try:
-            with attributed(run_id=self.run.id, step=None, attempt=None, cause=None):
-                await self._drive(prepare)
+            await self._drive(prepare)
         except Lacking as lacking:
             raise lacking.error from lacking
 
     async def _drive(self, prepare: Callable[[], None]) -> None:
         # What is left of a clean-up begins too, though the main line has ended.
         cleans_up = self.run.check("resume") is WorkflowStatus.CANCELLING
-        if self.run.status is not WorkflowStatus.CANCELLING:
+        if self.run.status is not WorkflowStatus.CANCELLING and not self._began_within:
             await self._begin(prepare)
+        current_attribution.put(starter_of(self.run))  # whoever goes on with it: what it does is its starter's
+        if self.first_version > 1:
+            self._reuse_id()
         self._generations = await generations_of(self._symphony, self.run)  # of a new run too: its id may have been another's
         self.begun.set()
         goes_on = not cleans_up
@@ -147,27 +154,50 @@ class Drive:
         self._telling.record_told()  # not waited for: what is told twice has the same id
 
     async def _begin(self, prepare: Callable[[], None]) -> None:
-        first = self.run.started_at is None and self.run.cleanup is None
         new = self._world.record_of(self.run) is None
-        self._was_running = self.run.status is WorkflowStatus.RUNNING
         if not new:
             await self._world.claim(self.run)
-        with self._world.recording("WorkflowCreated"):
-            prepare()
-            with self._world.recording("WorkflowStarted" if first else "WorkflowResumed", entity=self.run):
-                if self.run.cleanup is None:
-                    self._forgive()
-                else:
-                    from symphony_es.workflow.engine.reopening import forget_cancelled_children  # as in `_clean_up`
-
-                    forget_cancelled_children(self._symphony, self.run)
-                self.run.move("resume", self._clock.now())
-                self._moment = self._telling.note("run_started" if first else "run_resumed")
+        self._record_beginning(prepare)
         await self._world.flush(self.run)
-        if new and self._world.record_for(self.run).version > EVENTS_OF_A_BEGINNING:
-            # A removed run, or one that a rewind has taken away, had this id: what was done under its keys is not this run's.
-            with self._world.recording("WorkflowIdReused", entity=self.run):
-                self._world.raise_generation(self.run)
+        if new:
+            self.first_version = self._world.record_for(self.run).version - EVENTS_OF_A_BEGINNING + 1
+
+    def begin_within(self, prepare: Callable[[], None]) -> None:
+        """Put the beginning on record in the transaction around the running code, which holds the run; `drive` goes on from there.
+
+        Raises:
+            IllegalTransitionError: the run cannot go on. Nothing has been recorded.
+        """
+        self._record_beginning(prepare)
+        self._began_within = True
+
+    def _record_beginning(self, prepare: Callable[[], None]) -> None:
+        first = self.run.started_at is None and self.run.cleanup is None
+        self._was_running = self.run.status is WorkflowStatus.RUNNING
+        current = current_attribution.get()
+        caller = current if _says(current) or first else starter_of(self.run)
+        token = current_attribution.set(caller._replace(run_id=self.run.id, step=None, attempt=None))
+        try:
+            with self._world.recording("WorkflowCreated"):
+                prepare()
+                with self._world.recording("WorkflowStarted" if first else "WorkflowResumed", entity=self.run):
+                    if first:
+                        keep_starter(self.run, caller)
+                    if self.run.cleanup is None:
+                        self._forgive()
+                    else:
+                        from symphony_es.workflow.engine.reopening import forget_cancelled_children  # as in `_clean_up`
+
+                        forget_cancelled_children(self._symphony, self.run)
+                    self.run.move("resume", self._clock.now())
+                    self._moment = self._telling.note_assigned("run_started" if first else "run_resumed")
+        finally:
+            current_attribution.reset(token)
+
+    def _reuse_id(self) -> None:
+        """A removed run, or one that a rewind has taken away, had this id: what was done under its keys is not this run's."""
+        with self._world.recording("WorkflowIdReused", entity=self.run):
+            self._world.raise_generation(self.run)
 
     def _forgive(self) -> None:
         """What a failed run failed of is tried again, with all attempts that it is allowed."""
@@ -250,15 +280,13 @@ class Drive:
             if blocks:
                 return await self._block(runner, failure)
             cleans = reason in run.definition.cleanup_on and has_cleanup(run)
-            with self._world.recording("WorkflowCleanupBegun" if cleans else "WorkflowFailed", entity=run):
-                run.error = dict(failure)
-                for address in self._failed_beside:
-                    if address in run.failures:
-                        run.failures[address]["open"] = True
-                if cleans:
-                    run.cleanup = {"ends": WorkflowStatus.FAILED.value}
-                run.move("clean_up" if cleans else "fail", self._clock.now())
-                ended = None if cleans else self._telling.note("run_failed", error=failure)
+            changes: list[Change] = [(SET, ("error",), dict(failure))]
+            changes += [(SET, ("failures", address, "open"), True) for address in self._failed_beside if address in run.failures]
+            if cleans:
+                changes.append((SET, ("cleanup",), {"ends": WorkflowStatus.FAILED.value}))
+            changes += run.moved("clean_up" if cleans else "fail", self._clock.now())
+            ended = None if cleans else self._telling.note(changes, "run_failed", error=failure)
+            run.record("WorkflowCleanupBegun" if cleans else "WorkflowFailed", changes)
             _log.warning("workflow_failed", run_id=run.id, step=failure["step"], error=f"{failure['type']}: {failure['message']}")
             if not cleans:
                 await self._tell(runner, ended)
@@ -269,10 +297,10 @@ class Drive:
     async def _block(self, runner: Runner, failure: dict[str, Any]) -> None:
         """Puts on record that the code contradicts what is on record, with the digest of the code: the same code is not tried again."""
         run = self.run
-        with self._world.recording("WorkflowBlocked", entity=run):
-            run.error = {**failure, "digest": digest_here(run, self._symphony)}
-            run.move("block", self._clock.now())
-            ended = self._telling.note("run_blocked", error=failure)
+        changes: list[Change] = [(SET, ("error",), {**failure, "digest": digest_here(run, self._symphony)})]
+        changes += run.moved("block", self._clock.now())
+        ended = self._telling.note(changes, "run_blocked", error=failure)
+        run.record("WorkflowBlocked", changes)
         _log.warning("workflow_blocked", run_id=run.id, error=f"{failure['type']}: {failure['message']}")
         await self._tell(runner, ended)
 
@@ -325,11 +353,10 @@ class Drive:
             await self._world.claim(run)
             if run.status is not WorkflowStatus.RUNNING:
                 return None
-            with self._world.recording("WorkflowCompleted", entity=run):
-                if value is not None:
-                    run.returned = value
-                run.move("complete", self._clock.now())
-                ended = self._telling.note("run_completed")
+            changes: list[Change] = [] if value is None else [(SET, ("returned",), value)]
+            changes += run.moved("complete", self._clock.now())
+            ended = self._telling.note(changes, "run_completed")
+            run.record("WorkflowCompleted", changes)
         except BaseException as error:  # classes of the application are asked for values of theirs
             if isinstance(error, EntityOutOfStepError) or not is_failure(error, task):
                 raise
@@ -355,16 +382,17 @@ class Drive:
         await self._world.claim(run)
         failure = cleaning.failure()
         fails = run.cleanup is not None and run.cleanup["ends"] == WorkflowStatus.FAILED
-        with self._world.recording("WorkflowFailed" if fails else "WorkflowCancelled", entity=run):
-            if cleaning.contradicted:
-                run.cleanup = {**thaw(run.cleanup), "skipped": True}
-            elif self._skips and not cleaning.skipped:  # the request came when nothing was left
-                run.cleanup = {"ends": thaw(run.cleanup)["ends"]}
-            if failure is not None and not fails:  # a failed run has the error that it failed with
-                run.error = dict(failure)
-            run.move("fail" if fails else "end_cancelled", self._clock.now())
-            error = thaw(run.error) if fails and run.error is not None else failure
-            ended = self._telling.note("run_failed" if fails else "run_cancelled", error=error)
+        changes: list[Change] = []
+        if cleaning.contradicted:
+            changes.append((SET, ("cleanup",), {**thaw(run.cleanup), "skipped": True}))
+        elif self._skips and not cleaning.skipped:  # the request came when nothing was left
+            changes.append((SET, ("cleanup",), {"ends": thaw(run.cleanup)["ends"]}))
+        if failure is not None and not fails:  # a failed run has the error that it failed with
+            changes.append((SET, ("error",), dict(failure)))
+        changes += run.moved("fail" if fails else "end_cancelled", self._clock.now())
+        error = thaw(run.error) if fails and run.error is not None else failure
+        ended = self._telling.note(changes, "run_failed" if fails else "run_cancelled", error=error)
+        run.record("WorkflowFailed" if fails else "WorkflowCancelled", changes)
         await self._tell(self._runner(RunControl(self._clock)), ended)
 
     @property
@@ -388,3 +416,8 @@ class Drive:
             await runner.tell(moment, at_end=True)
         except StepFailure:
             return
+
+
+def _says(attribution: Attribution) -> bool:
+    """Whether somebody says on whose behalf something happens, and not only in which run."""
+    return attribution._replace(run_id=None, step=None, attempt=None, cause=None) != NOBODY

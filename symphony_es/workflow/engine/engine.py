@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal, overload
 
+from symphony_es.core.state.transactions import scope_of
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, HookFailedError
 from symphony_es.workflow.engine.active import ActiveRun
@@ -22,6 +24,7 @@ from symphony_es.workflow.engine.missing import check_can_go_on, is_waiting_for_
 from symphony_es.workflow.engine.recovery import RecoverReport, Recovery
 from symphony_es.workflow.engine.requests import RunRequests
 from symphony_es.workflow.engine.telling import Telling
+from symphony_es.workflow.engine.within import block_around
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import TAKEN_UP, UNFINISHED
 
@@ -29,6 +32,7 @@ __all__ = ["WorkflowEngine", "created"]
 
 _log = get_logger(__name__)
 
+_NOTHING: Callable[[], None] = lambda: None  # noqa: E731
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when a run was created that does not say it
 
 
@@ -115,9 +119,12 @@ class WorkflowEngine(RunRequests):
         metadata: Mapping[str, Any] | None = None,
         if_exists: IfExists = "fail",
     ) -> RunHandle:
-        """Starts a run, or goes on with one, in the background; its beginning is durable when this returns.
+        """Start a run, or go on with one, in the background; its beginning is durable when this returns.
 
         The arguments and errors are those of `execute_workflow`; a run in place of a definition is resumed, as by `resume`.
+
+        Inside a transaction the beginning is part of it: it is durable when the transaction is, the run's first step begins after that, and
+        a block that is rolled back leaves no run. In the block, the run can be signalled, and not waited for, paused or cancelled.
 
         Args:
             if_exists: what comes of a `run_id` that a run has: `fail` raises; `return` gives a handle of that run, as it stands, also one
@@ -126,10 +133,13 @@ class WorkflowEngine(RunRequests):
         Raises:
             EntityExistsError: a run has the id; or, with `return`, it is one of another definition, or no run. Nothing has been appended.
             ConfigurationError: context, run_id or metadata for a run, which has them; `return` without a run_id. Nothing has been appended.
+            TransactionEndedError: called in a task that was begun in a transaction which has ended. Nothing has been appended.
         """
         if if_exists not in ("fail", "return") or (if_exists == "return" and not run_id):
             raise ConfigurationError(f"if_exists={if_exists!r}: it is 'fail', or 'return' with a run_id")
         await self._turns.take()
+        world = self._symphony.world
+        block = block_around(world)
         prepare: Callable[[], None]
         if isinstance(definition, Workflow):
             if context or run_id or metadata:
@@ -143,19 +153,46 @@ class WorkflowEngine(RunRequests):
             chain = self.chain(auto_checkpoint, hooks, run)
         else:
             if if_exists == "return":
-                there = await existing_run(self._symphony, self.active, run_id, definition)
+                there = await self._there(run_id, definition)
                 if there is not None:
-                    driven = self.active.get(there)
-                    if driven is not None:
-                        await self._begun(driven)
                     return RunHandle(self, self._symphony, there)
             self._check_free(run_id)
             run = new_run(self._symphony, self.clock, definition, context, run_id=run_id, deadline_s=deadline_s, metadata=metadata)
             prepare = lambda: self._add(run)  # noqa: E731
             chain = self.chain(auto_checkpoint, hooks)
             self._keep_options(run, auto_checkpoint, hooks)
-        await self._begun(self.launch(run, chain, prepare, awaited=False))
+        if block is not None:
+            if world.record_of(run) is not None:
+                await world.claim(run)
+            drive = self._drive_for(run, chain)
+            launch = partial(self._launch, drive, chain, _NOTHING, awaited=False)
+            self.beginnings.begin(block.transaction, drive, prepare, launch)
+        else:
+            await self._begun(self.launch(run, chain, prepare, awaited=False))
         return RunHandle(self, self._symphony, run)
+
+    async def retry_in_background(self, run: Workflow, step: str) -> RunHandle:
+        """Do a step of a run, and what came after it, again, in the background; that it goes on is durable when this returns.
+
+        Errors are those of `retry_from`.
+        """
+        await self._begun(await self.take_back(run, step, awaited=False))
+        return RunHandle(self, self._symphony, run)
+
+    async def _there(self, run_id: str, definition: DefinitionLike) -> Workflow | None:
+        """The run of an id that has begun: one that is about to is waited for, in this process or in a transaction of somebody else's."""
+        while True:
+            there = await existing_run(self._symphony, self.active, run_id, definition)
+            if there is None:
+                return None
+            transaction = self.active.begins(there)
+            scope = scope_of(self._symphony.world)
+            if transaction is None or (scope is not None and scope.transaction is transaction):
+                driven = self.active.get(there)
+                if driven is not None:
+                    await self._begun(driven)
+                return there
+            await self._symphony.world.claim(there)
 
     def _check_free(self, run_id: str) -> None:
         """Look whether no run that is about to begin has an id; one that has begun is found when a new one is made."""
@@ -217,6 +254,7 @@ class WorkflowEngine(RunRequests):
             await self._turns.take()
             if run.status in TAKEN_UP and not self.active.is_taken(run):  # nobody has taken it up meanwhile
                 going.append(self.launch(run, self.chain(auto_checkpoint, hooks, run), awaited=wait))
+        self.on_recovered()
         if not wait:
             handles = [RunHandle(self, self._symphony, active.run) for active in going]
             return RecoverReport(handles=handles, missing=recovery.missing, blocked=recovery.blocked)

@@ -106,7 +106,9 @@ class RunHandle(Generic[R_co]):
             NotRegisteredError, UnknownValueError: this process lacks what it needs; it keeps its status.
             EntityOutOfStepError: the log could not append; the cause says why. Whatever has stopped the run before its end is raised until
                 somebody takes the run up again, also to those who ask later.
-            DeadlockError: a step of this run, or of one that this run waits for, asks for it; at once, with the circle.
+            DeadlockError: a step of this run, or of one that this run waits for, asks for it; at once, with the circle. So does the block
+                of the transaction that the run begins with.
+            TransactionEndedError: that transaction was rolled back, and the run with it: it never began.
         """
         async with asyncio.timeout(timeout_s if timeout_s is not None else timeout):
             await self._engine.wait_until(self.run, _QUIET)
@@ -143,6 +145,7 @@ class RunHandle(Generic[R_co]):
 
         The iteration ends when the run has ended. What happens to it later, by `resume` or `retry_from`, is for another call.
         """
+        self._engine.beginnings.check_wait(self.run)
         key, log = f"Workflow:{self.run.id}", self._symphony.log
         known = len(await log.read_entity(key, until_position=after)) if after else 0
         while True:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from symphony_es.errors import ConfigurationError
 from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.engine.timeline import RETRY_EVENT
+from symphony_es.workflow.runs.assigning import assign
 from symphony_es.workflow.runs.cleanup import in_cleanup
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import WorkflowStatus
@@ -45,7 +46,7 @@ async def retry_cleanup(symphony: Host, run: Workflow, address: str, now: dateti
             run.failures.pop(around, None)
         if run.status is not WorkflowStatus.CANCELLING:
             run.move("clean_up", now)
-        run.reopen_cleanup()
+        assign(run, run.cleanup_reopened())
     await world.flush(run)
 
 

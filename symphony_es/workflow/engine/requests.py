@@ -28,6 +28,7 @@ from symphony_es.workflow.engine.resting import Resting
 from symphony_es.workflow.engine.retrying import take_back
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
+from symphony_es.workflow.engine.within import Beginnings, refuse_inside
 from symphony_es.workflow.runs.cleanup import is_of_cleanup
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
@@ -50,6 +51,8 @@ class RunRequests:
         active: the runs that execute in this process.
         children: the child runs of steps.
         resting: brings runs that have ended to rest.
+        on_recovered: called when `recover` has taken up what it can.
+        beginnings: the runs that begin with a transaction.
     """
 
     def __init__(
@@ -67,11 +70,13 @@ class RunRequests:
         self.threads = threads or ThreadPool()
         self.active = ActiveRuns()
         self.children = ChildRuns(self, symphony)
+        self.beginnings = Beginnings(symphony, self.active)
         self._symphony = symphony
         self.resting = Resting(symphony, self.active)
         self.active.on_end = self.resting.ended
         self._turns = Turns()
         self._hooks_behind: set[asyncio.Task[Any]] = set()
+        self.on_recovered: Callable[[], None] = lambda: None
 
     @property
     def clock(self) -> Clock:
@@ -318,28 +323,40 @@ class RunRequests:
             ConfigurationError: the run has not begun such a step. Nothing has been appended.
             NotRegisteredError, UnknownValueError: as for `resume`.
         """
+        return await self.active.join(await self.take_back(run, step, auto_checkpoint, hooks, deadline_s))
+
+    async def take_back(
+        self,
+        run: Workflow,
+        step: str,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
+        hooks: Sequence[Any] = (),
+        deadline_s: float | None = None,
+        *,
+        awaited: bool = True,
+    ) -> ActiveRun:
+        """Begin what `retry_from` waits for the end of; the taking back is durable when this returns."""
         if is_of_cleanup(run, step):
-            return await self._retry_cleanup(run, step, auto_checkpoint, hooks)
+            return await self._retry_cleanup(run, step, auto_checkpoint, hooks, awaited=awaited)
         run.check("retry")
         await self._stopped(run)
         run.check("retry")
         check_can_go_on(run, self._symphony)
         with self.active.hold(run):
             await take_back(self._symphony, run, step, self.clock.now(), self.children)
-        return await self.active.join(
-            self.launch(run, self.chain(auto_checkpoint, hooks, run), lambda: self._set_deadline(run, deadline_s))
-        )
+        chain = self.chain(auto_checkpoint, hooks, run)
+        return self.launch(run, chain, lambda: self._set_deadline(run, deadline_s), awaited=awaited)
 
     async def _retry_cleanup(
-        self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any]
-    ) -> Workflow:
+        self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any], *, awaited: bool
+    ) -> ActiveRun:
         from symphony_es.workflow.engine.reopening import retry_cleanup  # few clean-ups are tried again
 
         if run.status is not WorkflowStatus.CANCELLING:
             run.check("retry")
         with self.active.hold(run):
             await retry_cleanup(self._symphony, run, step, self.clock.now())
-        return await self.active.join(self.launch(run, self.chain(auto_checkpoint, hooks, run)))
+        return self.launch(run, self.chain(auto_checkpoint, hooks, run), awaited=awaited)
 
     async def fork(
         self,
@@ -403,15 +420,25 @@ class RunRequests:
         Raises:
             RunInterruptedError: it was interrupted meanwhile.
             EntityOutOfStepError: the log could not append.
+            DeadlockError: called in the block of the transaction that the run begins with.
+            TransactionEndedError: that was rolled back, and the run with it.
         """
+        self.beginnings.check_wait(run)
         await self.active.wait_until(run, statuses)
 
     # -- what the requests stand on ------------------------------------------------------------------------------------
 
     def launch(self, run: Workflow, hooks: HookChain, prepare: Callable[[], None] = lambda: None, *, awaited: bool = True) -> ActiveRun:
         """Begins to drive a run; see `ActiveRuns.launch`."""
+        if awaited:
+            refuse_inside(self._symphony.world, run, "resume")
+        return self._launch(self._drive_for(run, hooks), hooks, prepare, awaited=awaited)
+
+    def _drive_for(self, run: Workflow, hooks: HookChain) -> Drive:
         self.resting.begins(run)
-        drive = Drive(self._symphony, run, hooks, self._turns, self.clock, self.children)
+        return Drive(self._symphony, run, hooks, self._turns, self.clock, self.children)
+
+    def _launch(self, drive: Drive, hooks: HookChain, prepare: Callable[[], None], *, awaited: bool) -> ActiveRun:
         token = current_pool.set(self.threads)  # the run's task takes it along
         try:
             return self.active.launch(drive, hooks, prepare, awaited=awaited)
@@ -470,6 +497,7 @@ class RunRequests:
         """
         world = self._symphony.world
         if ask is not None and current_scope.get() is not None:
+            refuse_inside(world, run, ask)
             token = current_scope.set(None)
             try:
                 return await self.record(run, event_name, change, check, data=data, ask=ask)

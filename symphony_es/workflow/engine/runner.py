@@ -29,6 +29,7 @@ from symphony_es.errors import (
     StepTimeoutError,
     UnknownValueError,
 )
+from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.identifiers import entity_key
 from symphony_es.threads import TimeLimit, current_limit, current_step
 from symphony_es.workflow.definitions.error_rules import related_errors
@@ -114,14 +115,14 @@ class Runner:
         for step in frame.steps:
             await self.run_step(step, frame.prefix + step.id, frame)
 
-    async def run_step(self, step: Step, address: str, frame: Frame, on_first_start: Callable[[], None] | None = None) -> None:
+    async def run_step(self, step: Step, address: str, frame: Frame, on_first_start: Callable[[], list[Change]] | None = None) -> None:
         """One step, with as many attempts as it is allowed; returns when it has completed.
 
         Args:
             step: what runs.
             address: where.
             frame: what it sees.
-            on_first_start: makes further changes of the run, part of the event of the step's first start.
+            on_first_start: gives further changes of the run, part of the event of the step's first start.
 
         Raises:
             StepFailure: it has failed; that is on record.
@@ -167,7 +168,7 @@ class Runner:
         """Lets others have the event loop where they have waited for long enough."""
         await self._turns.take()
 
-    async def _start(self, step: Step, address: str, on_first_start: Callable[[], None] | None) -> _Started:
+    async def _start(self, step: Step, address: str, on_first_start: Callable[[], list[Change]] | None) -> _Started:
         run = self.run
         attempts = run.attempts.get(address, 0)
         failure = run.failures.get(address)
@@ -176,13 +177,13 @@ class Runner:
             return _Started(attempts, None)  # entered again after a crash or a pause: all it did is in the run
         name = "WorkflowStepRetried" if failed else "WorkflowStepStarted"
         await self._world.claim(run)
-        with self._world.recording(name, step=address, attempt=attempts + 1 if attempts else None) as recording:
-            run.begin_step(address)
-            if on_first_start is not None and not attempts:
-                on_first_start()
-            self.telling.forget_told()
-            moment = self.telling.note("step_started", address)
-        return _Started(attempts + 1, recording.event_ids.get(self._key), moment)
+        changes: list[Change] = [(SET, ("attempts", address), attempts + 1)]
+        if on_first_start is not None and not attempts:
+            changes += on_first_start()
+        changes += self.telling.forgotten()
+        moment = self.telling.note(changes, "step_started", address)
+        event_id = run.record(name, changes, step=address, attempt=attempts + 1 if attempts else None)
+        return _Started(attempts + 1, event_id, moment)
 
     async def _attempt(self, step: Step, address: str, frame: Frame, started: _Started) -> None:
         """Runs a step's body and records its completion; whatever it raises has left no completion."""
@@ -274,13 +275,13 @@ class Runner:
 
     def _complete(self, step: Step, execution: StepExecution, output: Any) -> RunMoment | None:
         attempt = execution.attempt if execution.attempt > 1 else None
-        with self._world.recording("WorkflowStepCompleted", step=execution.address, attempt=attempt):
-            execution.context.write(self._world)
-            if step.output_key is not None:
-                execution.frame.target()[step.output_key] = output
-            self.run.complete_step(execution.address, output)
-            self.telling.forget_told()
-            return self.telling.note("step_completed", execution.address)
+        outputs = () if step.output_key is None else ((step.output_key, output),)
+        changes = execution.context.changes(self._world, *outputs)
+        changes += self.run.completion(execution.address, output)
+        changes += self.telling.forgotten()
+        moment = self.telling.note(changes, "step_completed", execution.address)
+        self.run.record("WorkflowStepCompleted", changes, step=execution.address, attempt=attempt)
+        return moment
 
     async def _fail(self, step: Step, address: str, started: _Started, error: BaseException) -> None:
         """Puts a failed attempt on record; returns when another one is to follow.
@@ -300,13 +301,13 @@ class Runner:
         data = description if inner is None else {key: description[key] for key in ("type", "message", "step")}
         await self._world.claim(self.run)
         attempt = started.attempt if started.attempt > 1 else None
-        with self._world.recording("WorkflowStepFailed", data, step=address, attempt=attempt):
-            self.run.fail_step(address, description, count, retry_at)
-            if not step.keeps_progress:
-                self.run.progress.pop(address, None)
-            self.telling.forget_told()
-            failed = self.telling.note("step_failed", address, description)
-            retried = None if retry_at is None else self.telling.note("step_retried", address, description, retry_at)
+        changes = self.run.failure(address, description, count, retry_at)
+        if not step.keeps_progress and address in self.run.progress:
+            changes.append((REMOVE, ("progress", address)))
+        changes += self.telling.forgotten()
+        failed = self.telling.note(changes, "step_failed", address, description)
+        retried = None if retry_at is None else self.telling.note(changes, "step_retried", address, description, retry_at)
+        self.run.record("WorkflowStepFailed", changes, step=address, attempt=attempt, data=data)
         if self._world.outbox.broken:  # known now, since what was changed before is submitted before
             await self._drop_lost(address)
         await self.tell(failed)
@@ -349,8 +350,9 @@ class Runner:
     async def note(self, address: str, event_name: str, progress: Any) -> None:
         """See `StepExecution.note`."""
         await self._world.claim(self.run)
-        with self._world.recording(event_name, step=address):
-            self.run.progress[address] = progress
+        changes = self.run.noted(address, progress)
+        if changes:
+            self.run.record(event_name, changes, step=address)
 
     async def run_together(
         self, execution: StepExecution, branches: Sequence[Branch], max_concurrency: int | None, *, collect: bool
@@ -368,8 +370,7 @@ class Runner:
             if stopped.cancelled and not isinstance(stopped.failure, Lacking):
                 await self._world.claim(self.run)
                 said = {"branches": stopped.cancelled}
-                with self._world.recording("WorkflowBranchesCancelled", said, entity=self.run, step=execution.address):
-                    pass
+                self.run.record("WorkflowBranchesCancelled", (), step=execution.address, data=said)
             raise stopped.failure
         return {branch.part: self._outcome(address) for address, branch in by_address.items()}
 
@@ -401,9 +402,10 @@ class Runner:
             news = self.control.news()
             await self._world.claim(run)
             if run.signals.get(name):
-                with self._world.recording("WorkflowSignalTaken", {"name": name}, step=address):
-                    waiting = run.signals[name] if len(run.signals[name]) > 1 else run.signals.pop(name)
-                    run.progress[address] = {"taken": waiting.pop(0)}
+                waiting = run.signals[name]
+                gone: Change = (REMOVE, ("signals", name, 0) if len(waiting) > 1 else ("signals", name))
+                took: Change = (SET, ("progress", address), {"taken": thaw(waiting[0])})
+                run.record("WorkflowSignalTaken", (gone, took), step=address, data={"name": name})
                 continue
             if until is not None and self.clock.now() >= until:
                 raise TimeoutError(f"no signal {name!r} came before {until.isoformat()}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.workflow.engine.children import CANCELLED, CANCELLED_WHILE_PAUSED, PAUSED, is_paused_by_itself
+from symphony_es.workflow.engine.within import refuse_inside
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import WorkflowStatus
@@ -36,6 +37,7 @@ async def pause_run(engine: RunRequests, symphony: Host, run: Workflow, with_par
     """
     run.check("pause")
     world, now = symphony.world, engine.clock.now()
+    refuse_inside(world, run, "pause")
     token = current_scope.set(None)
     try:
         await world.claim(run)

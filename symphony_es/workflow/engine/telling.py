@@ -13,7 +13,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import HookFailedError
+from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.workflow.engine.hooks import HookChain, RunMoment, Stage
+from symphony_es.workflow.runs.assigning import assign
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
@@ -45,9 +47,21 @@ class Telling:
         self._told: set[str] = set()
 
     def note(
-        self, stage: Stage, step: str | None = None, error: Mapping[str, Any] | None = None, retry_at: datetime | None = None
+        self,
+        changes: list[Change],
+        stage: Stage,
+        step: str | None = None,
+        error: Mapping[str, Any] | None = None,
+        retry_at: datetime | None = None,
     ) -> RunMoment | None:
-        """Describe a moment, and keep it on record where a hook must not miss it; called with the recording of its event.
+        """Describe a moment, and have it kept on record where a hook must not miss it.
+
+        Args:
+            changes: those of its event, which this becomes one of.
+            stage: of the run.
+            step: address of the step that it is a moment of.
+            error: what has failed, described.
+            retry_at: when the step is tried again.
 
         Returns:
             The moment, or None where the run has no hooks.
@@ -61,7 +75,7 @@ class Telling:
             symphony=self._symphony,
             run=self._run,
             step=step,
-            completed_steps=self._run.completed_steps,
+            completed_steps=self._run.completed_steps + (stage == "step_completed"),
             error=error,
             retry_at=retry_at,
             after_position=self._symphony.log.head,
@@ -70,7 +84,14 @@ class Telling:
             said = None if error is None else {"type": error["type"], "message": error["message"], "step": error["step"]}
             held: dict[str, Any] = {"stage": stage, "step": step, "error": said, "retry_at": retry_at, "completed": moment.completed_steps}
             held["after"] = moment.after_position
-            self._run.untold[key] = {name: value for name, value in held.items() if value is not None}
+            changes.append((SET, ("untold", key), {name: value for name, value in held.items() if value is not None}))
+        return moment
+
+    def note_assigned(self, stage: Stage, error: Mapping[str, Any] | None = None) -> RunMoment | None:
+        """The same inside of a recording, which this becomes part of."""
+        changes: list[Change] = []
+        moment = self.note(changes, stage, None, error)
+        assign(self._run, changes)
         return moment
 
     def wants(self, moment: RunMoment | None) -> bool:
@@ -130,15 +151,15 @@ class Telling:
         if failure is not None:
             raise failure
 
-    def forget_told(self) -> None:
-        """Take what has been told off the record; called while the run is being recorded. What is rolled back is forgotten later."""
-        if self._told:
-            self._told &= self._run.untold.keys()
-            for key in self._told:
-                del self._run.untold[key]
+    def forgotten(self) -> list[Change]:
+        """What takes what has been told off the record, for the run's next event. What is rolled back is forgotten later."""
+        if not self._told:
+            return []
+        self._told &= self._run.untold.keys()
+        return [(REMOVE, ("untold", key)) for key in self._told]
 
     def record_told(self) -> None:
         """Do so with an event of its own, where no other follows."""
-        if self._told & self._run.untold.keys():
-            with self._symphony.world.recording(TOLD_EVENT, entity=self._run):
-                self.forget_told()
+        changes = self.forgotten()
+        if changes:
+            self._run.record(TOLD_EVENT, changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -10,8 +11,6 @@ from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import Step, StepLike, read_steps, register_step_kind, written
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from symphony_es.workflow.engine.execution import StepExecution
 
 __all__ = ["MAX_ITERATIONS", "LoopStep"]
@@ -98,17 +97,48 @@ class LoopStep(Step):
         begun = -1 if noted is None else noted["iteration"]
         results = [execution.output_of(str(iteration), steps[-1].id) for iteration in range(begun)]
         for iteration in range(max(begun, 0), self.max_iterations):
-            names = {"iteration": iteration, "results": list(results)}
+            names = _Names(iteration, results, iteration)
             if iteration > begun:
                 if self.while_ is not None and not execution.evaluate(self.while_, names):
                     return results
                 await execution.note("WorkflowIterationBegun", {"iteration": iteration})
             results.append(await execution.run_sequence(steps, str(iteration), names=names))
-            if self.until is not None and execution.evaluate(self.until, {**names, "results": results}, str(iteration), steps=steps):
+            after = _Names(iteration, results, iteration + 1)
+            if self.until is not None and execution.evaluate(self.until, after, str(iteration), steps=steps):
                 return results
         if self.on_limit == "fail" and (self.until is not None or (self.while_ is not None and self._would_go_on(execution, results))):
             raise LimitExceededError(f"the loop has run max_iterations={self.max_iterations:,} times, and its condition does not end it")
         return results
 
     def _would_go_on(self, execution: StepExecution, results: list[Any]) -> bool:
-        return bool(execution.evaluate(self.while_ or "True", {"iteration": self.max_iterations, "results": results}))
+        return bool(execution.evaluate(self.while_ or "True", _Names(self.max_iterations, results, self.max_iterations)))
+
+
+class _Names(Mapping[str, Any]):
+    """What the steps of an iteration can read: its number, and the results of those before it, a list that is made when it is read."""
+
+    __slots__ = ("_iteration", "_results", "_size")
+
+    def __init__(self, iteration: int, results: Sequence[Any], size: int) -> None:
+        self._iteration = iteration
+        self._results = results
+        self._size = size
+
+    def __getitem__(self, name: str) -> Any:
+        if name == "iteration":
+            return self._iteration
+        if name == "results":
+            return list(self._results[: self._size])
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in _NAMES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_NAMES)
+
+    def __len__(self) -> int:
+        return len(_NAMES)
+
+
+_NAMES = ("iteration", "results")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.workflow.definitions.definition import CLEANUP, UNDO
 from symphony_es.workflow.definitions.nesting import Paths
 from symphony_es.workflow.runs.transitions import WorkflowStatus
@@ -32,7 +33,7 @@ __all__ = [
     "is_root",
     "main_line",
     "own_children",
-    "reopen",
+    "reopened",
     "undone",
     "unfinished",
 ]
@@ -140,14 +141,13 @@ def cleaned_with(run: Workflow) -> list[Workflow]:
     return [child for child in own_children(run) if child.on_parent_end in (None, "cancel")]
 
 
-def reopen(run: Workflow) -> None:
-    """Have what failed in the clean-up tried again, with all attempts that it is allowed; called while the run is being recorded."""
+def reopened(run: Workflow) -> list[Change]:
+    """Return what it changes that what failed in the clean-up is tried again, with all attempts that it is allowed."""
     in_code = _failed_in_code(run)
-    if in_code is not None:
-        del run.failures[in_code]
-    for address, failure in run.failures.items():
-        if in_cleanup(address):
-            failure["count"] = 0
+    changes: list[Change] = [] if in_code is None else [(REMOVE, ("failures", in_code))]
+    again = [address for address in run.failures if in_cleanup(address) and address != in_code]
+    changes += [(SET, ("failures", address, "count"), 0) for address in again]
     held: dict[str, Any] = run.cleanup or {}
     if held.get("skipped"):
-        run.cleanup = {"ends": held["ends"]}
+        changes.append((SET, ("cleanup",), {"ends": held["ends"]}))
+    return changes

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.boundary import is_object
 from symphony_es.core.state.tracking.live import admit, kind_of, plain_of
 from symphony_es.errors import UnstorableValueError
-from symphony_es.events.changes import ADD, APPEND, DISCARD, EXTEND, INSERT, REMOVE, SET, SPLICE, Change
+from symphony_es.events.changes import ADD, APPEND, DISCARD, REMOVE, SET, SPLICE, Change
 from symphony_es.events.diff import diff
+from symphony_es.events.references import Path
 from symphony_es.events.values import check_plain, plain_equal
 from symphony_es.workflow.runs.outputs import StepOutputs
 from symphony_es.workflow.runs.thawing import thaw
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from symphony_es.workflow.runs.outputs import Frame
     from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["RunContext", "UndoneStep", "keep_arguments"]
+__all__ = ["RunContext", "UndoneStep", "kept_arguments"]
 
 _REMOVED = object()
 _UNREAD = object()
@@ -165,28 +166,39 @@ class RunContext(MutableMapping[str, Any]):
         else:
             self._appended.setdefault(key, []).append(value)
 
-    def write(self, world: World) -> None:
-        """Brings the run's context to what this attempt made of it; called inside the recording of the step's completion.
+    def changes(self, world: World, *outputs: tuple[str, Any]) -> list[Change]:
+        """What brings the run's context to what this attempt made of it, for the event of the step's completion.
+
+        Args:
+            world: the run's.
+            *outputs: keys and values that are put there in any case, after all others.
 
         Raises:
-            UnstorableValueError: a value is no plain data; the recording puts the run back.
+            UnstorableValueError: a value is no plain data.
         """
-        if not self._appended and not self._held:
-            return
+        if not (self._appended or self._held or outputs):
+            return []
         membership = world.around(self._frame.run)
         changed = {key: value for key, value in self._held.items() if self._is_changed(key, value, membership)}
-        if not self._appended and not changed:
-            return
-        keep_arguments(self._frame.run)
+        if not (self._appended or changed or outputs):
+            return []
+        root, written = self._frame.root, self._frame.written()
+        changes = kept_arguments(self._frame.run) if self._appended or changed else []
+        if written is None:
+            there = {key: value for key, value in changed.items() if value is not _REMOVED} | dict(outputs)
+            return [*changes, (SET, root, there)] if there else changes
         for key, values in self._appended.items():
-            self._frame.target()[key].extend(values)
+            changes += _appended((*root, key), len(written[key]), values)
         for key, value in changed.items():
-            target = self._frame.written()
-            if value is _REMOVED:
-                if target is not None and key in target:
-                    del self._frame.target()[key]
-            elif target is None or key not in target or not _write_difference(target, key, self._seen.get(key, _UNREAD), value, membership):
-                self._frame.target()[key] = value
+            path = (*root, key)
+            if key not in written:
+                changes += [(SET, path, value)] if value is not _REMOVED else []
+            elif value is _REMOVED:
+                changes.append((REMOVE, path))
+            else:
+                difference = _difference(path, written[key], self._seen.get(key, _UNREAD), value, membership)
+                changes += [(SET, path, value)] if difference is None else difference
+        return changes + [(SET, (*root, key), value) for key, value in outputs]
 
     def _is_changed(self, key: str, value: Any, world: Membership) -> bool:
         """Whether this attempt has made another value of what it read; what it has not read is a write in any case."""
@@ -200,94 +212,62 @@ class RunContext(MutableMapping[str, Any]):
         return not plain_equal(seen, value)
 
 
-def keep_arguments(run: Workflow) -> None:
-    """Sets aside what a code-first run began with, before its context changes: that is what its function is called with again."""
+def kept_arguments(run: Workflow) -> list[Change]:
+    """What sets aside what a code-first run began with, before its context changes: that is what its function is called with again."""
     if run.arguments is None and run.definition.code is not None:
-        run.arguments = thaw(run.context)
+        return [(SET, ("arguments",), thaw(run.context))]
+    return []
 
 
 def _can_change(value: Any) -> bool:
     return type(value) in _CONTAINERS or type(value) is tuple or kind_of(value) in ("container", "part") or is_object(value)
 
 
-def _write_difference(target: Any, key: str, seen: Any, new: Any, world: Membership) -> bool:
-    """Changes target[key] in place by what differs between `seen` and `new`; False when it has to be assigned as a whole."""
-    current = target[key]
+def _appended(path: Path, size: int, values: list[Any]) -> list[Change]:
+    """What puts values at the end of a list of so many."""
+    if len(values) == 1:
+        return [(APPEND, path, values[0])]
+    return [(SPLICE, path, size, size, values)] if values else []
+
+
+def _difference(path: Path, current: Any, seen: Any, new: Any, world: Membership) -> list[Change] | None:
+    """What makes of `current`, at a path, what differs between `seen` and `new`; None when it has to be assigned as a whole."""
     are_lists = isinstance(current, list) and type(seen) is type(new) is list
     if are_lists and len(current) == len(seen) <= len(new) and all(map(is_, seen, new)) and all(map(is_, seen, current)):
-        current.extend(new[len(seen) :])
-        return True
+        return _appended(path, len(current), new[len(seen) :])
     now = plain_of(current, world)
     try:
         check_plain(new)
     except UnstorableValueError:  # declared classes or entities inside, or a refusal that the assignment will raise
-        return plain_equal(now, plain_of(admit(new, world), world))
+        return [] if plain_equal(now, plain_of(admit(new, world), world)) else None
     if type(new) not in _CONTAINERS or type(new) is not type(now):
-        return plain_equal(now, new)
+        return [] if plain_equal(now, new) else None
     if seen is _UNREAD or type(seen) is not type(new) or plain_equal(now, seen):
-        for change in diff({key: now}, {key: new}):
-            _apply(target, change)
-    else:
-        _merge(target, key, now, seen, new)
-    return True
+        key = path[-1]
+        return [(operation, (*path[:-1], *below), *values) for operation, below, *values in diff({key: now}, {key: new})]
+    return _merged(path, now, seen, new)
 
 
-def _merge(holder: Any, key: Any, now: Any, seen: Any, new: Any) -> None:
-    """Makes of holder[key], which others have changed since it was read, what the changes from `seen` to `new` make of it.
+def _merged(path: Path, now: Any, seen: Any, new: Any) -> list[Change]:
+    """What makes of the value at a path, which others have changed since it was read, what the changes from `seen` to `new` make of it.
 
     Keys of dicts and members of sets each stand for themselves, and what was put at the end of a list comes after what others put there.
     Where both have changed the same value otherwise, this one, which completes last, stands.
     """
     if plain_equal(seen, new) or plain_equal(now, new):
-        return
+        return []
+    changes: list[Change] = []
     if type(now) is type(seen) is type(new) is dict:
-        for name in seen:
-            if name not in new and name in now:
-                del holder[key][name]
+        changes += [(REMOVE, (*path, name)) for name in seen if name not in new and name in now]
         for name, item in new.items():
             if name in seen and name in now:
-                _merge(holder[key], name, now[name], seen[name], item)
+                changes += _merged((*path, name), now[name], seen[name], item)
             elif name not in seen or not plain_equal(seen[name], item):
-                holder[key][name] = item
-    elif type(now) is type(seen) is type(new) is set:
-        for member in seen - new:
-            holder[key].discard(member)
-        for member in new - seen:
-            holder[key].add(member)
-    elif type(now) is type(seen) is type(new) is list and plain_equal(new[: len(seen)], seen):
-        holder[key].extend(new[len(seen) :])
-    else:
-        holder[key] = new
-
-
-def _apply(root: Any, change: Change) -> None:
-    """Makes one change of a diff through the containers that record it."""
-    operation, path, *values = change
-    if operation in (SET, REMOVE, EXTEND):
-        *parents, last = path
-        holder = _walk(root, parents)
-        if operation == REMOVE:
-            del holder[last]
-        elif operation == EXTEND:
-            holder[last] += values[0]
-        else:
-            holder[last] = values[0]
-        return
-    holder = _walk(root, path)
-    if operation == APPEND:
-        holder.append(values[0])
-    elif operation == INSERT:
-        holder.insert(values[0], values[1])
-    elif operation == SPLICE:
-        start, stop, inserted = values
-        holder[start:stop] = inserted
-    elif operation == ADD:
-        holder.add(values[0])
-    elif operation == DISCARD:
-        holder.discard(values[0])
-
-
-def _walk(root: Any, path: Any) -> Any:
-    for element in path:
-        root = root[element]
-    return root
+                changes.append((SET, (*path, name), item))
+        return changes
+    if type(now) is type(seen) is type(new) is set:
+        gone = [(DISCARD, path, member) for member in seen - new]
+        return gone + [(ADD, path, member) for member in new - seen]
+    if type(now) is type(seen) is type(new) is list and plain_equal(new[: len(seen)], seen):
+        return _appended(path, len(now), new[len(seen) :])
+    return [(SET, path, new)]

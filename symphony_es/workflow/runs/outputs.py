@@ -83,13 +83,10 @@ class Frame:
         """What stands where writes go, or None while nothing does."""
         return self.run.context if self.key_space is None else self.run.scopes.get(self.key_space)
 
-    def target(self) -> Any:
-        """The container that writes go to; made when it is not there. Called while the run is being recorded."""
-        if self.key_space is None:
-            return self.run.context
-        if self.key_space not in self.run.scopes:
-            self.run.scopes[self.key_space] = {}
-        return self.run.scopes[self.key_space]
+    @property
+    def root(self) -> tuple[str, ...]:
+        """The path in the run where writes go."""
+        return ("context",) if self.key_space is None else ("scopes", self.key_space)
 
 
 class StepOutputs(Mapping[str, Any]):

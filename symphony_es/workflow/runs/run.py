@@ -3,24 +3,31 @@
 The run's state is what a new process needs to go on: a copy of the definition, the context, and by step address the attempts
 that began, what a step under way has noted of its progress, the outputs of those that completed and the error of the attempt that
 failed last. Each fact stands in one place, so a step is two small events whatever the run holds already. The engine changes the
-state through the methods here. The legal changes of status are the table of `transitions.py`.
+state by `record`. The legal changes of status are the table of `transitions.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.direct import record_changes
 from symphony_es.core.state.tracking.entity import entity
 from symphony_es.errors import IllegalTransitionError
+from symphony_es.events.changes import REMOVE, SCALARS, SET, Change
 from symphony_es.events.readable import readable
+from symphony_es.events.values import plain_equal
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
-from symphony_es.workflow.runs.cleanup import is_open, reopen
+from symphony_es.workflow.runs.assigning import assign
+from symphony_es.workflow.runs.cleanup import is_open, reopened
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, Request, WorkflowStatus, next_status
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.records import EntityRecord
 
 __all__ = ["Workflow", "WorkflowStatus", "describe_error"]
 
@@ -206,49 +213,92 @@ class Workflow:
         Raises:
             IllegalTransitionError: it may not be made now. Nothing has been changed.
         """
+        assign(self, self.moved(request, now))
+
+    def moved(self, request: Request, now: datetime) -> list[Change]:
+        """What a request changes: the status, and the moments that belong to it.
+
+        Raises:
+            IllegalTransitionError: it may not be made now.
+        """
         status = self.check(request)
+        changes: list[Change] = []
         if request in ("resume", "retry"):
-            self._go_on(status, now)
+            changes = self._gone_on(status, now)
         ends = request in ("complete", "fail", "end_cancelled")
         if ends or self.ended_at is not None:
-            self.ended_at = now if ends else None
+            changes.append((SET, ("ended_at",), now if ends else None))
         if self.status is not status:
-            self.status = status
+            changes.append((SET, ("status",), status))
+        return changes
 
-    def _go_on(self, status: WorkflowStatus, now: datetime) -> None:
+    def _gone_on(self, status: WorkflowStatus, now: datetime) -> list[Change]:
         if self.cleanup is not None and status is WorkflowStatus.CANCELLING:
-            self.reopen_cleanup()
-            return
-        if self.started_at is None:
-            self.started_at = now
-        if self.error is not None:
-            self.error = None
-        if self.cleanup is not None:
-            self.cleanup = None
-        if self.with_parent is not None:
-            self.with_parent = None
+            return self.cleanup_reopened()
+        changes: list[Change] = [] if self.started_at is not None else [(SET, ("started_at",), now)]
+        given_up = [name for name in ("error", "cleanup", "with_parent") if getattr(self, name) is not None]
+        return changes + [(SET, (name,), None) for name in given_up]
 
-    def reopen_cleanup(self) -> None:
-        """What failed in the clean-up, or was left out of it, is tried again."""
-        reopen(self)
+    def cleanup_reopened(self) -> list[Change]:
+        """What it changes that what failed in the clean-up, or was left out of it, is tried again."""
+        changes = reopened(self)
         if self.error is not None and self.cleanup is not None and self.cleanup["ends"] != WorkflowStatus.FAILED:
-            self.error = None
+            changes.append((SET, ("error",), None))
+        return changes
 
-    def begin_step(self, address: str) -> int:
-        """A step begins; returns the number of the attempt, from 1."""
-        attempt = self.attempts.get(address, 0) + 1
-        self.attempts[address] = attempt
-        return attempt
+    def record(
+        self, name: str, changes: Sequence[Change], *, step: str | None = None, attempt: int | None = None, data: Any = None
+    ) -> bytes | None:
+        """Puts on record that something happened to the run, with what it changes; the engine calls it, and it owns the run.
 
-    def complete_step(self, address: str, output: Any) -> None:
-        """A step has completed."""
-        self.outputs[address] = output
+        Encoded first, then submitted, then changed: see `symphony_es.core.state.direct`, which says for which changes that does not hold.
+        Those are made as assignments, in a block that is submitted at its end or taken back. The effect is the same.
+
+        Args:
+            name: what happened, in the past tense.
+            changes: of the run's fields, as tuples of `events.changes`; values as the application has given them.
+            step: address of the step that it happened to.
+            attempt: number of the attempt at it, from 1.
+            data: what the event says beyond its effect; plain data.
+
+        Returns:
+            The event's id; None inside of a transaction, which is submitted later.
+
+        Raises:
+            UnstorableValueError, LimitExceededError: it cannot be stored. The run is as it was before.
+            EntityBusyError: a transaction that this is no part of claims the run, which is as it was before.
+            EntityOutOfStepError: earlier changes of the run could not be appended.
+        """
+        record: EntityRecord = self.__dict__["_symphony_record"]
+        world: Any = record.world
+        with world.lock:
+            event_id = record_changes(world, record, name, changes, step=step, attempt=attempt, data=data)
+            if event_id is not None:
+                return event_id
+            with world.recording(name, data, entity=self, step=step, attempt=attempt) as recording:
+                assign(self, changes)
+        found: bytes | None = recording.event_ids.get(record.key)
+        return found
+
+    def completion(self, address: str, output: Any) -> list[Change]:
+        """What the completion of a step changes."""
+        changes: list[Change] = [(SET, ("outputs", address), output)]
         if address in self.failures:
-            del self.failures[address]
+            changes.append((REMOVE, ("failures", address)))
         if address in self.progress:
-            del self.progress[address]
+            changes.append((REMOVE, ("progress", address)))
+        return changes
 
-    def fail_step(self, address: str, error: Mapping[str, Any], count: int, retry_at: datetime | None) -> None:
-        """An attempt at a step has failed."""
+    def failure(self, address: str, error: Mapping[str, Any], count: int, retry_at: datetime | None) -> list[Change]:
+        """What the failure of an attempt at a step changes."""
         failure = {"type": error["type"], "message": error["message"], "attempt": self.attempts.get(address, 1), "count": count}
-        self.failures[address] = failure if retry_at is None else {**failure, "retry_at": retry_at}
+        return [(SET, ("failures", address), failure if retry_at is None else {**failure, "retry_at": retry_at})]
+
+    def noted(self, address: str, progress: Any) -> list[Change]:
+        """What a step's note of its progress changes."""
+        before = self.progress.get(address)
+        if isinstance(before, dict) and type(progress) is dict and before.keys() == progress.keys():
+            alike = all(type(before[key]) in SCALARS and type(item) in SCALARS for key, item in progress.items())
+            if alike:
+                return [(SET, ("progress", address, key), item) for key, item in progress.items() if not plain_equal(before[key], item)]
+        return [(SET, ("progress", address), progress)]

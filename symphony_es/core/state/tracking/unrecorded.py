@@ -89,9 +89,7 @@ def record_as_it_is(node: Any, plain: Any, record: EntityRecord) -> None:
         _again(lambda: node.__setitem__(slice(None), held), lambda: list.__setitem__(node, slice(None), held))
     elif isinstance(node, dict) and type(plain) is dict:
         items = dict(node)
-        before = {
-            key: items[key] if key in items and _is(items[key], item, world) else _new(item, world) for key, item in plain.items()
-        }
+        before = {key: items[key] if key in items and _is(items[key], item, world) else _new(item, world) for key, item in plain.items()}
         _refill(node, before)
         for key, member in before.items():
             own(member, node, key)

@@ -1,0 +1,36 @@
+"""Errors in the words of the command line: what the library advises a program to call, as the command or option that does it.
+
+Where the command line has no such thing, the advice is for the application, and says so.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["in_words_of_the_command_line"]
+
+_INSTEAD: tuple[tuple[str, str], ...] = (
+    (r"`await symphony\.list_checkpoints\(\)` lists those there are", "`symphony-es checkpoints` lists those there are"),
+    (r"read the log with read_only=True", "commands that only read work there"),
+    (r"or read beside it with Symphony\([^)]*, read_only=True\)", "commands that only read work beside it"),
+    (r"or pass overwrite=True", "or give --overwrite"),
+    (r"or pass force_network_fs=True", "or have the application open it with force_network_fs=True"),
+    (r"or open with ignore_anchor=True", "or have the application open it with setup(ignore_anchor=True)"),
+    (r"or without it: setup\(skip_damaged=True\)", "or have the application go on without it: setup(skip_damaged=True)"),
+    (r"or go on without it with setup\(skip_damaged=True\)", "or have the application go on without it: setup(skip_damaged=True)"),
+    (r"`await symphony\.entities\.repair\(", "in the application, `await symphony.entities.repair("),
+    (r"resume\(run\) at once", "`symphony-es resume RUN` at once"),
+    (r"recover\(\) tries it again with other code", "a start of the application with other code tries it again"),
+    (r": resume\(run\) goes on with it", ": `symphony-es resume RUN` goes on with it"),
+    (r"resume it with a new one: resume\(run, deadline_s=\.\.\.\)", "in the application, resume(run, deadline_s=...) gives it a new one"),
+    (r"; give 'Type:id', or \('Type', 'id'\)", "; write Type:id"),
+    (r"\(await handle\.wait\('paused'\)\)", "(they come to their end first)"),
+)
+
+
+def in_words_of_the_command_line(error: BaseException) -> str:
+    """The message of an error, with the commands that do what it advises."""
+    text = str(error)
+    for pattern, instead in _INSTEAD:
+        text = re.sub(pattern, instead, text)
+    return text

@@ -1,0 +1,346 @@
+"""Requests from other processes: the port `Inbox`, and the files behind it.
+
+One process writes a log. Who wants something of its runs from outside, as the command line does, leaves a request in `STATE_DIR/inbox/`: a
+file whose name is the request's id, put there whole (a temporary file, fsync, rename). The process that has the log open, its owner, takes
+it, appends what it did, with the request's id as the correlation id of those events, and an answer of its own (`symphony.Request:ID`), and
+then removes the file. So a request is carried out once, whoever is killed when: the answer on record says that it is done, also to who asks
+again under the same id, and where only the answer is missing, the run's own events say so.
+
+A file in the inbox is data of somebody else: it is bounded, read without following a link, and taken only where it belongs to this
+process's user, or to root, and nobody else can write it. Where the kernel can tell, it wakes the owner,
+so that watching costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from symphony_es.core.state.files.directory import discard, make_directory, sync_directory, unavailable
+from symphony_es.core.state.files.watching import watch_directory
+from symphony_es.errors import ConfigurationError, LimitExceededError, StorageUnavailableError
+from symphony_es.events.identifiers import entity_key, text_id, uuid7
+
+__all__ = ["INBOX_NAME", "REQUEST_TYPE", "VERBS", "FaultyRequest", "FileInbox", "Inbox", "Request", "leave_request"]
+
+INBOX_NAME = "inbox"
+REQUEST_TYPE = "symphony.Request"
+VERBS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    "signal": {"name": (str,), "payload": (object,)},
+    "cancel": {"grace_s": (int, float), "cleanup": (bool,)},
+    "pause": {},
+    "resume": {},
+    "retry": {"step": (str,)},
+}
+"""What can be asked of a run from outside: its arguments and their types."""
+MAX_REQUEST_BYTES = 1024 * 1024
+MAX_TEXT = 2000
+"""Characters of an actor, a reason, a step or a signal's name: they stand on every event."""
+MOST_AT_ONCE = 100
+"""How many requests are looked at in one go; the others wait in the directory."""
+LEFTOVER_S = 600.0
+"""After this long a temporary file is nobody's any more: putting one in place takes milliseconds."""
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Something that is asked of one run.
+
+    Attributes:
+        verb: one of `VERBS`. run: id of the run. arguments: those of the verb.
+        actor: who asks. reason: why.
+        id: made when left empty; asking again under the same id changes nothing.
+    """
+
+    verb: str
+    run: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    actor: str | None = None
+    reason: str | None = None
+    id: str = field(default_factory=lambda: text_id(uuid7(time.time_ns(), os.urandom(16))))
+
+    def __post_init__(self) -> None:
+        """Refuse what no owner could carry out.
+
+        Raises:
+            ConfigurationError: an unknown verb or argument, or one of a wrong type; an id that no file can have; a text that is too long.
+            InvalidIdentifierError: no run can have that id.
+        """
+        if self.verb not in VERBS:
+            raise ConfigurationError(f"{self.verb!r:.60} is not a request: one of {', '.join(VERBS)} is")
+        texts: Mapping[str, Any] = {"id": self.id, "run": self.run}
+        if not isinstance(texts["id"], str) or _ID.match(self.id) is None:
+            raise ConfigurationError(f"{self.id!r:.120} is not an id of a request: up to 100 letters, digits, '.', '_' and '-'")
+        if not isinstance(texts["run"], str):
+            raise ConfigurationError(f"a request names a run by its id, not by {self.run!r:.60}")
+        entity_key("Workflow", self.run)
+        for name, value in self.arguments.items():
+            _check_argument(self.verb, name, value)
+        if self.verb == "signal" and not self.arguments.get("name"):
+            raise ConfigurationError("a signal has a name that is not empty")
+        _check_text("actor", self.actor)
+        _check_text("reason", self.reason)
+
+    @property
+    def key(self) -> str:
+        """Key of the entity that the answer is an event of."""
+        return entity_key(REQUEST_TYPE, self.id)
+
+    def encode(self) -> bytes:
+        """The content of its file.
+
+        Raises:
+            LimitExceededError: it is too large.
+            ConfigurationError: the payload is not what JSON has.
+        """
+        told = {"verb": self.verb, "run": self.run, "arguments": dict(self.arguments), "actor": self.actor, "reason": self.reason}
+        try:
+            content = json.dumps({"format": 1, **told}, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error
+        if len(content) > MAX_REQUEST_BYTES:
+            raise LimitExceededError(f"the request has {len(content):,} bytes; at most {MAX_REQUEST_BYTES:,} can be asked at once")
+        return content
+
+    @classmethod
+    def decode(cls, request_id: str, content: bytes) -> Request:
+        """Read the content of a file.
+
+        Raises:
+            ConfigurationError, InvalidIdentifierError: it is not a request.
+        """
+        try:
+            told = json.loads(content.decode(), parse_constant=_no_number)
+        except (ValueError, RecursionError) as error:
+            raise ConfigurationError(f"it is not JSON: {error!s:.200}") from error
+        fields = {"format", "verb", "run", "arguments", "actor", "reason"}
+        if not isinstance(told, dict) or told.keys() - fields or not {"verb", "run"} <= told.keys():
+            raise ConfigurationError(f"it is not an object of {', '.join(sorted(fields))}")
+        if told.pop("format", 1) != 1:
+            raise ConfigurationError("it is of a format that this version does not know")
+        arguments = told.pop("arguments", None) or {}
+        if not isinstance(arguments, dict) or not isinstance(told["verb"], str):
+            raise ConfigurationError("its verb is not a text, or its arguments are not an object")
+        return cls(id=request_id, arguments=arguments, **told)
+
+
+def _check_argument(verb: str, name: str, value: Any) -> None:
+    allowed = VERBS[verb]
+    if name not in allowed:
+        raise ConfigurationError(f"{verb} takes {', '.join(allowed) or 'no arguments'}, not {name!r:.60}")
+    wanted = allowed[name]
+    fits = isinstance(value, wanted) and not (isinstance(value, bool) and float in wanted)
+    if not fits or (float in wanted and not 0 <= value < float("inf")):
+        kinds = "a number of seconds, 0 or more" if float in wanted else " or ".join(kind.__name__ for kind in wanted)
+        raise ConfigurationError(f"{name} of {verb} is {kinds}, not {value!r:.60}")
+    if name != "payload" and isinstance(value, str):
+        _check_text(name, value)
+
+
+def _check_text(name: str, text: Any) -> None:
+    if text is not None and not (isinstance(text, str) and len(text) <= MAX_TEXT and _is_storable(text)):
+        raise ConfigurationError(f"{name} of a request is a text of up to {MAX_TEXT:,} characters, not {text!r:.60}")
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _is_storable(text: str) -> bool:
+    """Whether it is without the halves of characters that JSON can write and UTF-8 cannot."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultyRequest:
+    """What lies in the inbox under a request's name and cannot be taken; `why` says what is wrong with it."""
+
+    id: str
+    why: str
+
+
+class Inbox(Protocol):
+    """Where requests from other processes wait for the owner of a log."""
+
+    def waiting(self) -> list[Request | FaultyRequest]:
+        """The requests that wait, in the order in which they came, some at a time. Blocks."""
+        ...
+
+    def remove(self, request_id: str) -> None:
+        """Let go of a request that has been answered; one that is not there any more is no fault. Blocks."""
+        ...
+
+    def fileno(self) -> int | None:
+        """A descriptor that is readable when a request has come; None where the inbox has to be looked at now and then."""
+        ...
+
+    def heard(self) -> None:
+        """Make the descriptor unreadable until the next request comes."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the descriptor; idempotent. The requests stay."""
+        ...
+
+
+class FileInbox:
+    """The inbox of a log on disk, for its owner. Opening it blocks.
+
+    Raises:
+        StorageUnavailableError: the directory cannot be used, or others can write to it.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self.directory = state_dir / INBOX_NAME
+        _prepare(self.directory)
+        self._watch = watch_directory(self.directory)
+        self._remove_leftovers()
+
+    def waiting(self) -> list[Request | FaultyRequest]:
+        """See `Inbox`.
+
+        Raises:
+            StorageUnavailableError: the directory cannot be read.
+        """
+        with unavailable(f"{self.directory} cannot be read"), os.scandir(self.directory) as entries:
+            found = []
+            for entry in entries:
+                if _ID.match(entry.name):
+                    with contextlib.suppress(FileNotFoundError):
+                        found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
+        arrived = []
+        for _, name in sorted(found)[:MOST_AT_ONCE]:
+            with contextlib.suppress(FileNotFoundError):  # it was taken back
+                arrived.append(_read(self.directory / name))
+        return arrived
+
+    def remove(self, request_id: str) -> None:
+        """See `Inbox`.
+
+        Raises:
+            StorageUnavailableError: what lies there cannot be removed, as a directory.
+        """
+        with unavailable(f"{self.directory / request_id} cannot be removed"), contextlib.suppress(FileNotFoundError):
+            (self.directory / request_id).unlink()
+
+    def fileno(self) -> int | None:
+        """See `Inbox`."""
+        return self._watch
+
+    def heard(self) -> None:
+        """See `Inbox`."""
+        if self._watch is not None:
+            with contextlib.suppress(BlockingIOError):
+                while os.read(self._watch, 4096):
+                    pass
+
+    def close(self) -> None:
+        """See `Inbox`."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            os.close(watch)
+
+    def __del__(self) -> None:
+        if getattr(self, "_watch", None) is not None:
+            self.close()
+
+    def _remove_leftovers(self) -> None:
+        """Remove the temporary files of callers that were killed."""
+        with unavailable(f"{self.directory} cannot be read"), os.scandir(self.directory) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") and entry.name.endswith(".tmp"):
+                    with contextlib.suppress(OSError):
+                        if entry.stat(follow_symlinks=False).st_mtime < time.time() - LEFTOVER_S:
+                            Path(entry.path).unlink()
+
+
+def _prepare(directory: Path) -> None:
+    """Make the directory, or look whether the one that is there is this user's alone."""
+    make_directory(directory)
+    with unavailable(f"{directory} cannot be looked at"):
+        found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise StorageUnavailableError(
+            errno.EPERM, f"{directory} is not a directory that this user alone writes to: no request is taken from it (chmod 700)"
+        )
+
+
+def _read(path: Path) -> Request | FaultyRequest:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        why = "it is a symbolic link" if error.errno == errno.ELOOP else f"it cannot be read: {error.strerror}"
+        return FaultyRequest(id=path.name, why=why)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            return FaultyRequest(id=path.name, why="it is not a plain file")
+        if found.st_uid not in (os.geteuid(), 0) or found.st_mode & 0o022:
+            return FaultyRequest(id=path.name, why=f"others can write it: user {found.st_uid}, mode {found.st_mode & 0o777:o}")
+        if found.st_size > MAX_REQUEST_BYTES:
+            return FaultyRequest(id=path.name, why=f"it has {found.st_size:,} bytes; at most {MAX_REQUEST_BYTES:,} are read")
+        return Request.decode(path.name, os.read(descriptor, MAX_REQUEST_BYTES))
+    except (ValueError, OSError) as error:  # what is wrong with its content
+        return FaultyRequest(id=path.name, why=f"{error!s:.500}")
+    finally:
+        os.close(descriptor)
+
+
+# -- for who asks ---------------------------------------------------------------------------------------------------------
+
+
+def leave_request(state_dir: Path, request: Request, crash: Callable[[str], None] = lambda _: None) -> Path:
+    """Put a request into the inbox, durably; returns its file. Blocks.
+
+    Args:
+        state_dir: the log's directory.
+        request: the request; one that waits under the same id is replaced.
+        crash: called at each point where this process may be killed; for tests.
+
+    Raises:
+        LimitExceededError: it is too large. ConfigurationError: it cannot be written as JSON.
+        StorageUnavailableError: it cannot be written. Nothing is left of it.
+    """
+    content = request.encode()
+    directory = state_dir / INBOX_NAME
+    make_directory(directory)
+    owner = state_dir.stat()
+    if not stat.S_ISDIR(directory.lstat().st_mode):
+        raise StorageUnavailableError(errno.ENOTDIR, f"{directory} is not a directory: no request can be left in it")
+    if os.geteuid() == 0 != owner.st_uid:  # root asks, and the owner of the log is to read it
+        os.chown(directory, owner.st_uid, owner.st_gid)
+    target = directory / request.id
+    temporary = directory / f".{secrets.token_hex(8)}.tmp"
+    with unavailable(f"{target} cannot be written"):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                crash("made")
+                file.write(content)
+                file.flush()
+                crash("written")
+                os.fsync(file.fileno())
+                if os.geteuid() == 0 != owner.st_uid:
+                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            crash("synced")
+            temporary.replace(target)
+        except BaseException:
+            discard(temporary)
+            raise
+    crash("renamed")
+    sync_directory(directory)
+    return target

@@ -1,0 +1,482 @@
+"""Requests from other processes: carried out once, whoever is killed when, and whatever lies in the inbox."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from symphony_es import Symphony
+from symphony_es.core.state.inbox import MAX_REQUEST_BYTES, MAX_TEXT, FileInbox, Request, leave_request
+from symphony_es.core.state.requesting import DONE_EVENT, REFUSED_EVENT, Answer, send_request
+from symphony_es.errors import ConfigurationError, InvalidIdentifierError, LimitExceededError, RequestPendingError
+from symphony_es.log.log import EventLog
+from symphony_es.workflow import RunContext
+from symphony_es.workflow.engine.inbox import RequestTaker
+
+
+def define(symphony: Symphony, *, fails: bool = False) -> Any:
+    """A run that fails at its first step while there is no carrier, waits, and cleans up."""
+    symphony.registry.register("carrier", {"answers": not fails})
+
+    async def check(context: RunContext) -> str:
+        if not symphony.registry.get("carrier")["answers"]:
+            raise ConnectionError("the carrier does not answer")
+        return "checked"
+
+    async def clean(context: RunContext) -> None:
+        return None
+
+    symphony.functions.register("check", check)
+    symphony.functions.register("clean", clean)
+    steps = [{"kind": "function", "name": "check", "function": "check"}, {"kind": "wait", "name": "approval", "signal": "approved"}]
+    cleanup = [{"kind": "function", "name": "clean", "function": "clean"}]
+    return {"id": "order", "name": "order", "steps": steps, "cleanup": cleanup}
+
+
+async def begin(symphony: Symphony, run_id: str = "r", *, fails: bool = False) -> Any:
+    """A run that waits for a signal, or has failed."""
+    handle = await symphony.workflows.start(define(symphony, fails=fails), auto_checkpoint=False, run_id=run_id)
+    if fails:
+        await handle.wait()
+        symphony.registry.get("carrier")["answers"] = True
+    else:
+        async for event in handle.events():
+            if event.name == "WorkflowStepStarted" and event.metadata.step == "approval":
+                break
+    return handle
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[tuple[Symphony, EventLog]]:
+    """The owner of a log, and a reader as another process has it."""
+    async with Symphony(tmp_path / "state") as symphony:
+        log = await EventLog.open_read_only(tmp_path / "state")
+        try:
+            yield symphony, log
+        finally:
+            await log.close()
+
+
+async def send(opened: tuple[Symphony, EventLog], verb: str, run: str = "r", **arguments: Any) -> Answer:
+    """Ask the owner, as another process does."""
+    symphony, log = opened
+    assert symphony.state_dir is not None
+    request = Request(verb=verb, run=run, arguments=arguments, actor="ann", reason="on call")
+    return await send_request(log, symphony.state_dir, request, timeout_s=60)
+
+
+async def answers(symphony: Symphony, *ids: str) -> dict[str, str]:
+    """Waits until requests have been answered; the names of the answers by id."""
+    found: dict[str, str] = {}
+    async for events in symphony.log.follow(0, [DONE_EVENT, REFUSED_EVENT]):
+        found |= {event.entity_id: event.name for event in events}
+        if found.keys() >= set(ids):
+            break
+    return found
+
+
+async def names_of(symphony: Symphony, request_id: str, run: str = "r") -> list[str]:
+    """The events of a run that a request has made, but for what follows from its going on."""
+    events = await symphony.log.read_entity(f"Workflow:{run}")
+    follows = ("WorkflowStep", "WorkflowHooksTold", "WorkflowCompleted", "WorkflowCancelled")
+    return [event.name for event in events if event.metadata.correlation_id == request_id and not event.name.startswith(follows)]
+
+
+@pytest.mark.parametrize(
+    ("verbs", "status", "name"),
+    [
+        (("pause",), "paused", "WorkflowPaused"),
+        (("pause", "resume"), "running", "WorkflowResumed"),
+        (("signal",), "running", "WorkflowSignalReceived"),
+        (("cancel",), "cancelling", "WorkflowCancelRequested"),
+    ],
+)
+async def test_what_is_asked_is_done_and_on_record(
+    opened: tuple[Symphony, EventLog], verbs: tuple[str, ...], status: str, name: str
+) -> None:
+    """By a live owner, at once: with who asked, why, and the request's id; the inbox is empty afterwards."""
+    symphony, _ = opened
+    await begin(symphony)
+    for verb in verbs:
+        answer = await send(opened, verb, **({"name": "other", "payload": {"by": "ann"}} if verb == "signal" else {}))
+    assert (answer.done, answer.status) == (True, status)
+    (event,) = [event for event in await symphony.log.read_entity("Workflow:r") if event.name == name]
+    assert (event.metadata.actor, event.metadata.reason, event.metadata.correlation_id) == ("ann", "on call", answer.request)
+    assert os.listdir(symphony.state_dir / "inbox") == []
+
+
+@pytest.mark.parametrize("step", [None, "check"])
+async def test_a_failed_run_is_tried_again(opened: tuple[Symphony, EventLog], step: str | None) -> None:
+    """At the step that failed, or from a step that is named; without one, a run of which no step has failed is refused."""
+    symphony, _ = opened
+    handle = await begin(symphony, fails=True)
+    answer = await send(opened, "retry", **({"step": step} if step else {}))
+    assert (answer.done, answer.status) == (True, "running")
+    refused = await send(opened, "retry")
+    assert (refused.done, refused.error_type) == (False, "ConfigurationError")
+    await send(opened, "signal", name="approved")
+    await handle.result()
+
+
+@pytest.mark.parametrize(
+    ("verb", "run", "arguments", "error"),
+    [
+        ("pause", "nobody", {}, "EntityNotFoundError"),
+        ("resume", "r", {}, "IllegalTransitionError"),
+        ("retry", "r", {"step": "check"}, "IllegalTransitionError"),
+    ],
+)
+async def test_what_cannot_be_done_is_answered(
+    opened: tuple[Symphony, EventLog], verb: str, run: str, arguments: dict[str, Any], error: str
+) -> None:
+    """With the error that the call in the owner's process has; the owner goes on."""
+    symphony, _ = opened
+    await begin(symphony)
+    answer = await send(opened, verb, run, **arguments)
+    assert (answer.done, answer.error_type) == (False, error)
+    assert answer.message
+    assert (await send(opened, "pause")).done
+
+
+async def test_asking_again_under_one_id_changes_nothing(opened: tuple[Symphony, EventLog]) -> None:
+    """The first answer is given again, from the log, without the owner."""
+    symphony, log = opened
+    await begin(symphony)
+    assert symphony.state_dir is not None
+    request = Request(verb="signal", run="r", arguments={"name": "other"}, id="once")
+    first = await send_request(log, symphony.state_dir, request, timeout_s=60)
+    assert await send_request(log, symphony.state_dir, request, timeout_s=60) == first
+    leave_request(symphony.state_dir, request)  # as a caller does that has not looked
+    symphony._taker.look()
+    await send(opened, "pause")
+    assert await names_of(symphony, "once") == ["WorkflowSignalReceived"]
+
+
+@pytest.mark.parametrize("verb", ["signal", "pause", "resume", "cancel", "retry"])
+async def test_the_owner_may_be_killed_at_any_point(tmp_path: Path, verb: str) -> None:
+    """The next owner takes up what the log and the inbox say: it is done once, and answered once."""
+    request = Request(verb=verb, run="r", arguments={"name": "other"} if verb == "signal" else {})
+    copies: list[Path] = []
+    removed = asyncio.Event()
+
+    def copy(point: str) -> None:
+        copies.append(tmp_path / point)
+        shutil.copytree(tmp_path / "state", copies[-1])
+        if point == "removed":
+            removed.set()
+
+    async with Symphony(tmp_path / "state") as symphony:
+        await begin(symphony, fails=verb == "retry")
+        if verb == "resume":
+            await symphony.workflows.pause("r")
+        symphony._taker._crash = copy
+        leave_request(tmp_path / "state", request)
+        await removed.wait()
+        expected = await names_of(symphony, request.id)
+        assert expected
+    assert [path.name for path in copies] == ["found", "carried out", "answered", "removed"]
+    for path in copies:
+        async with Symphony(path) as symphony:
+            define(symphony)
+            await symphony.workflows.recover(wait=False)
+            assert await answers(symphony, request.id) == {request.id: DONE_EVENT}, path.name
+            again = [event for event in await names_of(symphony, request.id) if event not in ("WorkflowStarted",)]
+            assert again == expected, path.name
+            assert len(await symphony.log.read_entity(f"symphony.Request:{request.id}")) == 1
+
+
+@pytest.mark.parametrize("point", ["made", "written", "synced", "renamed"])
+async def test_the_caller_may_be_killed_at_any_point(opened: tuple[Symphony, EventLog], point: str) -> None:
+    """The request is there whole, or not at all; what is left of it is in nobody's way, and is removed when it is old."""
+    symphony, _ = opened
+    await begin(symphony)
+    assert symphony.state_dir is not None
+
+    class Killed(BaseException):
+        pass
+
+    def crash(reached: str) -> None:
+        if reached == point:
+            for path in (symphony.state_dir / "inbox").iterdir():
+                shutil.copy(path, tmp / path.name)
+            raise Killed
+
+    tmp = symphony.state_dir / "copies"
+    tmp.mkdir()
+    with pytest.raises(Killed):
+        leave_request(symphony.state_dir, Request(verb="pause", run="r", id="asked"), crash)
+    for path in tmp.iterdir():  # what a kill leaves, where an exception removes it
+        shutil.copy(path, symphony.state_dir / "inbox" / path.name)
+        os.utime(symphony.state_dir / "inbox" / path.name, (0, 0))
+    assert (await send(opened, "signal", name="other")).done
+    assert (await names_of(symphony, "asked") == ["WorkflowPaused"]) == (point == "renamed")
+    FileInbox(symphony.state_dir).close()
+    assert [path.name for path in (symphony.state_dir / "inbox").iterdir()] == []
+
+
+def _linked(path: Path) -> None:
+    target = path.parent.parent / "elsewhere"
+    target.write_text('{"verb": "pause", "run": "r"}')
+    path.symlink_to(target)
+
+
+def _foreign(path: Path) -> None:
+    path.write_text('{"verb": "pause", "run": "r"}')
+    path.chmod(0o666)
+
+
+GOOD = {"verb": "pause", "run": "r"}
+HOSTILE: dict[str, Any] = {
+    "empty": b"",
+    "half": json.dumps(GOOD).encode()[:-3],
+    "not-utf8": b"\xff\xfe{}",
+    "deep": b"[" * 200_000,
+    "huge": b" " * (MAX_REQUEST_BYTES + 1),
+    "long-number": b'{"verb": "signal", "run": "r", "arguments": {"name": "x", "payload": ' + b"9" * 5000 + b"}}",
+    "nan": b'{"verb": "signal", "run": "r", "arguments": {"name": "x", "payload": NaN}}',
+    "list": b"[]",
+    "null": b"null",
+    "no-verb": {"run": "r"},
+    "unknown-verb": {**GOOD, "verb": "delete"},
+    "unknown-field": {**GOOD, "wait": True},
+    "unknown-argument": {**GOOD, "arguments": {"x": 1}},
+    "arguments-list": {**GOOD, "arguments": [1]},
+    "verb-list": {**GOOD, "verb": ["pause"]},
+    "run-number": {**GOOD, "run": 5},
+    "run-empty": {**GOOD, "run": ""},
+    "run-nul": {**GOOD, "run": "a\0b"},
+    "run-long": {**GOOD, "run": "x" * 600},
+    "actor-long": {**GOOD, "actor": "x" * (MAX_TEXT + 1)},
+    "actor-surrogate": b'{"verb": "pause", "run": "r", "actor": "\\ud800"}',
+    "run-surrogate": b'{"verb": "pause", "run": "\\ud800"}',
+    "reason-number": {**GOOD, "reason": 7},
+    "format": {**GOOD, "format": 2},
+    "signal-without-name": {**GOOD, "verb": "signal"},
+    "grace-negative": {**GOOD, "verb": "cancel", "arguments": {"grace_s": -1}},
+    "grace-true": {**GOOD, "verb": "cancel", "arguments": {"grace_s": True}},
+    "cleanup-text": {**GOOD, "verb": "cancel", "arguments": {"cleanup": "no"}},
+    "payload-surrogate": b'{"verb": "signal", "run": "r", "arguments": {"name": "x", "payload": "\\ud800"}}',
+    "link": _linked,
+    "dangling": lambda path: path.symlink_to("/nowhere"),
+    "pipe": lambda path: os.mkfifo(path),
+    "writable": _foreign,
+    "directory": lambda path: path.mkdir(),
+}
+
+
+async def test_what_cannot_be_taken_is_answered_and_harms_nobody(opened: tuple[Symphony, EventLog]) -> None:
+    """Whatever lies there under a name that a request may have: it is refused on record and removed; the next request is carried out."""
+    symphony, log = opened
+    await begin(symphony)
+    assert symphony.state_dir is not None
+    for what, made in HOSTILE.items():
+        path = symphony.state_dir / "inbox" / what
+        if callable(made):
+            made(path)
+        else:
+            path.write_bytes(made if isinstance(made, bytes) else json.dumps(made).encode())
+    symphony._taker.look()
+    assert await answers(symphony, *HOSTILE) == dict.fromkeys(HOSTILE, REFUSED_EVENT)
+    for what in HOSTILE:
+        (event,) = await log.read_entity(f"symphony.Request:{what}")
+        assert event.data["error"]["message"], what
+    assert (await send(opened, "pause")).done
+    assert os.listdir(symphony.state_dir / "inbox") == ["directory"], "that is nobody's request, and is left where it is"
+    assert [event.name for event in await log.read_entity("Workflow:r")][-1] == "WorkflowPaused"
+
+
+async def test_files_of_other_users_are_not_taken(opened: tuple[Symphony, EventLog], monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for those of root, who may do anything: an owner that runs as another user takes these."""
+    symphony, _ = opened
+    assert symphony.state_dir is not None
+    request = Request(verb="pause", run="r", id="foreign")
+    path = leave_request(symphony.state_dir, request)
+    inbox = FileInbox(symphony.state_dir)
+    real = os.fstat
+
+    def owned_by(user: int) -> None:
+        def look(descriptor: int) -> os.stat_result:
+            found = list(real(descriptor))
+            found[stat.ST_UID] = user
+            return os.stat_result(found)
+
+        monkeypatch.setattr(os, "fstat", look)
+
+    try:
+        for user, taken in ((os.geteuid() + 1, False), (0, True)):
+            path.write_bytes(request.encode())
+            owned_by(user)
+            assert [type(found) is Request for found in inbox.waiting()] in ([taken], [])
+            monkeypatch.undo()
+    finally:
+        inbox.close()
+        path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("made", ["link", "file", "open to all"])
+async def test_an_inbox_that_cannot_be_trusted_is_not_looked_into(tmp_path: Path, made: str) -> None:
+    """The log is opened all the same, and takes no requests."""
+    state, elsewhere = tmp_path / "state", tmp_path / "elsewhere"
+    state.mkdir(mode=0o700)
+    elsewhere.mkdir()
+    if made == "link":
+        (state / "inbox").symlink_to(elsewhere)
+    elif made == "file":
+        (state / "inbox").write_text("")
+    else:
+        (state / "inbox").mkdir()
+        (state / "inbox").chmod(0o777)
+    async with Symphony(state) as symphony:
+        assert symphony._taker is None
+        await begin(symphony)
+        await symphony.workflows.cancel("r")
+
+
+async def test_requests_wait_for_an_owner_and_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has the log open: the caller is told so at once, and the next owner does everything, in order, when it has recovered."""
+    state = tmp_path / "state"
+    async with Symphony(state) as symphony:
+        await begin(symphony)
+    log = await EventLog.open_read_only(state)
+    monkeypatch.setattr("symphony_es.core.state.inbox.MOST_AT_ONCE", 3)
+    sent = [Request(verb="signal", run="r", arguments={"name": "other", "payload": number}) for number in range(8)]
+    for request in sent[:-1]:
+        leave_request(state, request)
+    with pytest.raises(RequestPendingError, match="nobody has this log open") as pending:
+        await send_request(log, state, sent[-1], timeout_s=60)
+    assert pending.value.request == sent[-1].id
+    await log.close()
+    async with Symphony(state) as symphony:
+        define(symphony)
+        await symphony.workflows.recover(wait=False)
+        await answers(symphony, *(request.id for request in sent))
+        assert (await symphony.workflows.get_run("r")).signals["other"] == list(range(8))
+
+
+async def test_no_answer_in_time(opened: tuple[Symphony, EventLog]) -> None:
+    """The owner is busy or hangs: the request stays, and the message says how to take it back."""
+    symphony, log = opened
+    await begin(symphony)
+    await symphony._taker.stop()
+    assert symphony.state_dir is not None
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    request = Request(verb="pause", run="r")
+    with pytest.raises(RequestPendingError, match="no answer within 1 s") as pending:
+        await send_request(log, symphony.state_dir, request, timeout_s=1, sleep=sleep, now=lambda: sum(slept))
+    path = Path(str(pending.value).rpartition("rm ")[2].partition(" takes")[0])
+    assert path.is_file()
+    assert len(slept) < 20, "the caller does not spin"
+
+    async def take_away(seconds: float) -> None:
+        path.unlink(missing_ok=True)
+
+    with pytest.raises(RequestPendingError, match="taken"):
+        await send_request(log, symphony.state_dir, request, timeout_s=1, sleep=take_away)
+
+
+async def test_a_request_waits_for_what_this_process_lacks(tmp_path: Path) -> None:
+    """A process without the functions of a run leaves the request alone, as it leaves the run; it is done when they are registered."""
+    state = tmp_path / "state"
+    async with Symphony(state) as symphony:
+        await begin(symphony)
+        await symphony.workflows.pause("r")
+        await symphony.workflows.handle("r").wait("paused")
+    request = Request(verb="resume", run="r")
+    leave_request(state, request)
+    async with Symphony(state) as symphony:
+        await symphony.resume()
+        while not symphony._taker.left:
+            await asyncio.sleep(0)
+        assert "function" in symphony._taker.left[request.id]
+        define(symphony)
+        assert await symphony.log.read_entity(request.key) == []
+        await symphony.workflows.recover(wait=False)
+        assert await answers(symphony, request.id) == {request.id: DONE_EVENT}
+
+
+async def test_what_an_application_raises_is_answered(opened: tuple[Symphony, EventLog], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody foresaw is the request's, not the owner's."""
+    symphony, _ = opened
+    await begin(symphony)
+
+    async def signal(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("\ud800")
+
+    monkeypatch.setattr(symphony.registry.get("workflow_engine"), "signal", signal)
+    answer = await send(opened, "signal", name="other")
+    assert (answer.done, answer.error_type) == (False, "ZeroDivisionError")
+    assert (await send(opened, "pause")).done
+
+
+async def test_a_kernel_that_does_not_tell_is_asked_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a descriptor to wait for, the inbox is looked at by a timer."""
+    monkeypatch.setattr("symphony_es.core.state.inbox.watch_directory", lambda directory: None)
+    monkeypatch.setattr("symphony_es.workflow.engine.inbox.LOOK_EVERY_S", 0)
+    async with Symphony(tmp_path / "state") as symphony:
+        await begin(symphony)
+        request = Request(verb="pause", run="r")
+        leave_request(tmp_path / "state", request)
+        assert await answers(symphony, request.id) == {request.id: DONE_EVENT}
+
+
+def test_requests_are_taken_in_a_later_event_loop(tmp_path: Path) -> None:
+    """What watches belongs to a loop: a resume in the next one listens there."""
+    symphony = Symphony(tmp_path / "state")
+
+    async def first() -> None:
+        await symphony.setup()
+        await begin(symphony)
+
+    async def second() -> dict[str, str]:
+        await symphony.resume()
+        leave_request(tmp_path / "state", Request(verb="cancel", run="r", id="later"))
+        found = await answers(symphony, "later")
+        await symphony.close()
+        return found
+
+    asyncio.run(first())
+    assert asyncio.run(second()) == {"later": DONE_EVENT}
+
+
+async def test_nothing_happens_where_nobody_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process whose inbox is empty is not woken: no timer, no task, one look at the opening."""
+    looks: list[int] = []
+    real = FileInbox.waiting
+    monkeypatch.setattr(FileInbox, "waiting", lambda self: looks.append(1) or real(self))
+    async with Symphony(tmp_path / "state") as symphony:
+        await begin(symphony)
+        taker = symphony._taker
+        assert isinstance(taker, RequestTaker)
+        assert (taker._timer, taker._looking, looks) == (None, None, [1])
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"verb": "stop"}, ConfigurationError),
+        ({"verb": "pause", "id": "../x"}, ConfigurationError),
+        ({"verb": "pause", "id": ".hidden"}, ConfigurationError),
+        ({"verb": "pause", "id": "x" * 101}, ConfigurationError),
+        ({"verb": "pause", "run": ""}, InvalidIdentifierError),
+        ({"verb": "signal"}, ConfigurationError),
+        ({"verb": "signal", "arguments": {"name": "x", "payload": {1, 2}}}, ConfigurationError),
+        ({"verb": "signal", "arguments": {"name": "x", "payload": "y" * MAX_REQUEST_BYTES}}, LimitExceededError),
+    ],
+)
+def test_what_no_owner_would_take_is_not_sent(tmp_path: Path, given: dict[str, Any], error: type[Exception]) -> None:
+    """The caller is told, and nothing lies in the inbox."""
+    with pytest.raises(error):
+        leave_request(tmp_path, Request(**{"run": "r", **given}))
+    assert not (tmp_path / "inbox").exists()
