@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from unicodedata import combining, east_asian_width
 
-__all__ = ["Bad", "brief", "complain", "fitted", "json_line", "line", "pairs", "progress", "safe", "status", "table", "time"]
+__all__ = ["Bad", "brief", "change", "complain", "fitted", "json_line", "line", "pairs", "progress", "safe", "status", "table", "time"]
 
 WIDEST = 60
 NARROWEST = 8
 """A column is not cut below this; a table that does not fit then is printed as one name and value below the other."""
-LONG_BITS = 10_000
-"""Integers beyond are shown in hexadecimal: Python refuses to write those of more than 4,300 digits out in decimal."""
 NEVER_CUT = frozenset({"position", "time", "created", "started", "ended", "version", "n"})
 RED, PLAIN = "\x1b[31m", "\x1b[0m"
-_READS_AS_ANOTHER = re.compile(r"""-?\d+(\.\d+)?([eE][+-]?\d+)?\Z|["\[{]|(-|null|true|false)?\Z""")
-"""Texts that would be taken for a number, or for nothing; they are written in quotes, as no text and lists and dicts are."""
 
 
 @dataclass(slots=True)
@@ -82,47 +77,18 @@ def safe(text: object) -> str:
 
 def brief(value: Any, widest: int = WIDEST) -> str:
     """A value of a state on one line, cut where it is long: where the terminal ends, else after so many characters."""
+    from symphony_es.events.people import text_of  # late, as all of the library: `--help` needs none of it
+
     most = sys.maxsize - 1 if _page.full else _page.columns or widest
-    text = safe(_text(value[: most + 1] if isinstance(value, str) else value))
+    text = safe(text_of(value[: most + 1] if isinstance(value, str) else value))
     return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def _text(value: Any) -> str:
-    from symphony_es.events.paths import ABSENT
-
-    if value is ABSENT:
-        return "-"
-    if isinstance(value, str):
-        return value if _READS_AS_ANOTHER.match(value) is None else json.dumps(value, ensure_ascii=False)
-    shown = _for_people(value)
-    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
-
-
-def _for_people(value: Any) -> Any:
-    """A value as what JSON has: an enum's member is its name, a part or value its fields, a time ends in its zone."""
-    from symphony_es.events.readable import readable
-    from symphony_es.events.values import Tagged
-
-    kind = type(value)
-    if kind is Tagged:
-        return str(value.data) if value.kind == "enum" else _for_people(value.data)
-    if kind is dict:
-        return {key if isinstance(key, str) else _text(key): _for_people(item) for key, item in value.items()}
-    if kind in (list, tuple):
-        return [_for_people(item) for item in value]
-    if kind is set:
-        return sorted((_for_people(item) for item in value), key=repr)
-    if kind is datetime and value.tzinfo is not None:
-        return time(value, milliseconds=bool(value.microsecond)) if value.utcoffset() == UTC.utcoffset(None) else value.isoformat(" ")
-    if kind is int and value.bit_length() > LONG_BITS:
-        return hex(value)
-    return readable(value)
 
 
 def time(moment: datetime, *, milliseconds: bool = False) -> str:
     """A time of the log for people: UTC, and it says so, as the times do that a command line takes."""
-    text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    return f"{text}.{moment.microsecond // 1000:03d}Z" if milliseconds else f"{text}Z"
+    from symphony_es.events.people import time_text
+
+    return time_text(moment, milliseconds=milliseconds)
 
 
 def json_line(value: Mapping[str, Any]) -> None:
@@ -198,6 +164,16 @@ def _width(text: str) -> int:
 def line(text: str) -> None:
     """A line that is cut where the terminal ends; what it is made of is safe already."""
     print(text if _page.full or _page.columns is None else _cut(text, _page.columns))
+
+
+def change(where: str, before: Any, after: Any) -> None:
+    """What became of a value, on one line in which both are seen."""
+    shown = [brief(before), brief(after)]
+    if not _page.full and _page.columns is not None:
+        room = _page.columns - _width(safe(where)) - 10
+        each = max(NARROWEST, room // 2, room - min(map(_width, shown)))
+        shown = [_cut(text, each) for text in shown]
+    line(f"    {safe(where)}: {shown[0]} -> {shown[1]}")
 
 
 def pairs(values: Mapping[str, object], indent: str = "") -> None:

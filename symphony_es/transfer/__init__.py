@@ -6,6 +6,7 @@ from symphony_es.lazy import lazy_names
 
 if TYPE_CHECKING:
     from symphony_es.transfer.backups import BackupReport, backup, restore
+    from symphony_es.transfer.changes import ChangeFilter, export_changes
     from symphony_es.transfer.jsonl import ImportReport, export_jsonl, import_jsonl
     from symphony_es.transfer.tables import export_cloudevents, export_csv
     from symphony_es.transfer.text import event_as_json, plain_as_json
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackupReport",
+    "ChangeFilter",
     "ExportReport",
     "ImportReport",
     "Problem",
     "VerifyReport",
     "backup",
     "event_as_json",
+    "export_changes",
     "export_cloudevents",
     "export_csv",
     "export_jsonl",
@@ -32,12 +35,14 @@ __all__ = [
 
 _HOMES = {
     "BackupReport": "symphony_es.transfer.backups",
+    "ChangeFilter": "symphony_es.transfer.changes",
     "ExportReport": "symphony_es.transfer.writing",
     "ImportReport": "symphony_es.transfer.jsonl",
     "Problem": "symphony_es.transfer.verification",
     "VerifyReport": "symphony_es.transfer.verification",
     "backup": "symphony_es.transfer.backups",
     "event_as_json": "symphony_es.transfer.text",
+    "export_changes": "symphony_es.transfer.changes",
     "export_cloudevents": "symphony_es.transfer.tables",
     "export_csv": "symphony_es.transfer.tables",
     "export_jsonl": "symphony_es.transfer.jsonl",

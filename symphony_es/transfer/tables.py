@@ -27,7 +27,7 @@ from symphony_es.transfer.progress import OnProgress
 from symphony_es.transfer.text import changes_as_json, event_as_json, json_line, metadata_as_json, plain_as_json, time_as_text
 from symphony_es.transfer.writing import Digest, ExportReport, Target, bounds, pages, write_out
 
-__all__ = ["CSV_COLUMNS", "export_cloudevents", "export_csv"]
+__all__ = ["CSV_COLUMNS", "export_cloudevents", "export_csv", "guarded", "table_bytes"]
 
 CSV_COLUMNS = (
     "position", "time", "entity_type", "entity_id", "version", "name", "event_id", "transaction_id", "actor", "reason", "run_id", "step",
@@ -51,8 +51,8 @@ async def export_csv(
     on_progress: OnProgress | None = None,
 ) -> ExportReport:
     """Write events as a table, one a row. Arguments and errors are those of `export_jsonl`."""
-    header = _table([CSV_COLUMNS])
-    return await _export(log, target, header, lambda rows: _table(map(_cells, rows)), after, until, overwrite, on_progress)
+    header = table_bytes([CSV_COLUMNS])
+    return await _export(log, target, header, lambda rows: table_bytes(map(_cells, rows)), after, until, overwrite, on_progress)
 
 
 async def export_cloudevents(
@@ -133,18 +133,20 @@ def _cells(row: Row) -> list[str]:
     told += [str(metadata.get(name, "")) for name in ("actor", "reason", "run_id", "step", "attempt", "cause", "correlation_id")]
     told.append(_json(changes_as_json(event.changes)))
     told.append("" if event.data is None else _json(plain_as_json(event.data)))
-    return [_guarded(cell) for cell in told]
+    return [guarded(cell) for cell in told]
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _guarded(cell: str) -> str:
+def guarded(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
     return f"'{cell}" if cell[:1] in _DANGEROUS else cell
 
 
-def _table(rows: Any) -> bytes:
+def table_bytes(rows: Any) -> bytes:
+    """Rows as CSV."""
     text = io.StringIO(newline="")
     csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n").writerows(rows)
     return text.getvalue().encode()

@@ -41,7 +41,8 @@ class ExportReport:
 
     Attributes:
         first, last: positions of the first and last event; first is last + 1 when there are none.
-        events: how many there are.
+        events: how many there are; of an export of changes, how many of them have changed what was asked for.
+        rows: of an export of changes: how many changes there are.
         size_bytes: of the file.
         sha256: hash of the whole file, hexadecimal.
     """
@@ -51,6 +52,7 @@ class ExportReport:
     events: int
     size_bytes: int
     sha256: str
+    rows: int = 0
 
 
 class Digest:

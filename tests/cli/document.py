@@ -84,7 +84,7 @@ EXAMPLES: dict[str, list[str]] = {
     "types": ["types"],
     "show": ["show Customer:ada", "show Customer:ada --at 1"],
     "history": ["history Customer:ada"],
-    "blame": ["blame Customer:ada name"],
+    "blame": ["blame Customer:ada name --since 2h"],
     "diff": ["diff 1 named --entity Customer:ada --events", "diff named"],
     "checkpoints": ["checkpoints", "checkpoints create second --at 2", "checkpoints delete second"],
     "at": ["at named --type Customer"],
@@ -96,7 +96,7 @@ EXAMPLES: dict[str, list[str]] = {
     "rewind": ["rewind named --dry-run", "rewind named --actor ann --reason ticket-7"],
     "fork": ["fork DIR/fork --at named"],
     "audit": ["audit --actor ann", "audit --run-id order-1 --event WorkflowStepFailed"],
-    "export": ["export DIR/events.jsonl", "export DIR/events.csv --until 3"],
+    "export": ["export DIR/events.jsonl", "export DIR/events.csv --until 3", "export - --format changes --entity Customer:ada --after 1"],
     "import": ["import DIR/events.jsonl DIR/imported"],
     "verify": ["verify"],
     "stats": ["stats"],
@@ -152,10 +152,10 @@ def owner(directory: Path) -> Iterator[None]:
         portal.call(symphony.close)
 
 
-def answer(command: str, directory: Path) -> tuple[str, int]:
-    """What a command prints, and its exit code; run in this process, in columns of 100."""
+def answer(command: str, directory: Path, *, columns: int = 100) -> tuple[str, int]:
+    """What a command prints, and its exit code; run in this process."""
     printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
-    environment = {"COLUMNS": "100", "SYMPHONY_STATE_DIR": str(directory / "state"), "USER": "ann"}
+    environment = {"COLUMNS": str(columns), "SYMPHONY_STATE_DIR": str(directory / "state"), "USER": "ann"}
     words = [word.replace("DIR", str(directory)) if word.startswith("DIR/") else word for word in command.split()]
     with mock.patch.dict(os.environ, environment), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:

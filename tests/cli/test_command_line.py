@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import os
 import re
@@ -11,14 +12,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from symphony_es import Symphony
+from symphony_es import Symphony, entity
 from symphony_es.cli import output
+from symphony_es.cli.advice import in_words_of_the_command_line
 from symphony_es.core.state.past.moments import read_moment
+from symphony_es.errors import (
+    AnchorMismatchError,
+    CheckpointNotFoundError,
+    CleanupUnfinishedError,
+    DamagedEventError,
+    EntityDamagedError,
+    RunBlockedError,
+)
 from symphony_es.events.paths import ABSENT
 from tests.application import Customer
 from tests.cli.document import EXAMPLES, answer, command_names, make_log, render
@@ -281,6 +295,191 @@ def test_values_of_different_types_look_different(capsys: pytest.CaptureFixture[
     output.table(("name", "value"), [("日本", "a"), ("e\u0301", "b"), ("ab", "c")])
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["name  value", "日本  a", "e\u0301     b", "ab    c"]
+
+
+class Grade(Enum):
+    """What values for people are tried with."""
+
+    HIGH = "h"
+
+
+@entity
+class Product:
+    """One of many kinds of values."""
+
+    id: str = ""
+    grade: Grade = Grade.HIGH
+    price: Decimal = Decimal(0)
+    since: datetime = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    tags: set[str] = field(default_factory=set)
+    text: str = ""
+    many: list[int] = field(default_factory=list)
+
+
+@pytest.fixture
+def products(tmp_path: Path) -> Path:
+    """A log of a product that is changed, by somebody who writes what a spreadsheet would take for a formula."""
+
+    async def make() -> None:
+        async with Symphony({"state_dir": tmp_path / "state"}, persistence_enabled=True) as symphony:
+            product = symphony.entities.add(Product(id="p", price=Decimal("9.50"), tags={"b", "a"}, many=list(range(200))))
+            await symphony.flush()
+            async with symphony.transaction("PriceCut", actor="=cmd|' /C calc'!A0", reason="@sale"):
+                product.price, product.text = Decimal("-5"), "+1+1"
+            async with symphony.transaction("Renamed", actor="bob"):
+                product.text = "日本" * 100
+                product.many[0] = -1
+
+    asyncio.run(make())
+    return tmp_path
+
+
+def test_values_are_shown_for_people_and_exact_as_json(products: Path) -> None:
+    """No marks of the format in tables: a member's name, a decimal as a number, a time with its zone."""
+    text, _ = answer("show Product:p --at 1", products)
+    shown = dict(line.split(None, 1) for line in text.splitlines()[1:])
+    assert (shown["grade"], shown["price"], shown["since"], shown["tags"]) == ("HIGH", "9.50", "2026-01-02 03:04:05Z", '["a", "b"]')
+    for command in ("history Product:p", "blame Product:p price", "at latest", "diff 1 latest", "run p", "log", "audit"):
+        assert "$" not in answer(command, products)[0], command
+    state = json.loads(answer("show Product:p --at 1 --json", products)[0])["state"]
+    assert state["price"] == {"$decimal": "9.50"}
+    assert state["grade"]["$enum"].endswith("Grade")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_no_line_wraps(products: Path, columns: int) -> None:
+    """However narrow the terminal: columns are cut, and stand below each other where there is no room; `--full` cuts nothing."""
+    asyncio.run(_fail(products / "state"))
+    commands = (
+        "log", "tail", "audit", "entities", "entities Product", "show Product:p", "at latest", "history Product:p",
+        "diff 1 latest --events", "blame Product:p text", "runs", "run failed", "checkpoints",
+    )  # fmt: skip
+    for command in commands:
+        text, code = answer(command, products, columns=columns)
+        assert code == 0
+        wide = [line for line in text.splitlines() if output._width(line) > columns]
+        assert not wide, command
+        assert "…" in text or columns == 200 or command in ("checkpoints", "entities", "entities Product"), command
+        assert "…" not in answer(f"{command} --full", products, columns=columns)[0], command
+
+
+async def _fail(directory: Path) -> None:
+    async with Symphony({"state_dir": directory}, persistence_enabled=True) as symphony:
+
+        async def fail(context: Any) -> None:
+            raise ConnectionError("the carrier does not answer " * 20)
+
+        symphony.functions.register("fail", fail)
+        steps = [{"kind": "function", "name": "fail", "function": "fail"}]
+        await symphony.workflows.execute_workflow({"id": "w", "name": "w", "steps": steps}, auto_checkpoint=False, run_id="failed")
+
+
+@pytest.mark.parametrize(("environment", "red"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_failed_runs_are_red_where_there_is_a_terminal(log: Path, environment: dict[str, str], red: bool) -> None:
+    """Not in a pipe, and not where the user has said so; the columns stay where they are."""
+    assert "\x1b" not in answer("runs", log)[0]
+    leader, follower = os.openpty()
+    try:
+        given = {"TERM": "xterm", "COLUMNS": "120", **environment}
+        program = [sys.executable, "-P", "-m", "symphony_es.cli", "runs", "--state-dir", str(log / "state")]
+        subprocess.run(program, stdout=follower, check=True, env={**os.environ, **given})
+        shown = os.read(leader, 10_000).decode()
+    finally:
+        os.close(leader)
+        os.close(follower)
+    assert ("\x1b[31mfailed\x1b[0m" in shown) == red
+    assert shown.count("\x1b") == 2 * red
+
+
+def test_blame_says_who_and_why_of_those_that_are_asked_for(log: Path) -> None:
+    """Reason, run and step stand beside the change; `--actor` and `--since` choose."""
+    text, _ = answer("blame Customer:ada name", log)
+    assert [word in text.splitlines()[0] for word in ("actor", "reason", "run/step")] == [True] * 3
+    assert "married" in text
+    assert "ship" in answer("blame Workflow:order-1 failures", log, columns=200)[0].splitlines()[1]
+    assert answer("blame Customer:ada name --actor ann --json", log)[0].count("\n") == 1
+    assert answer("blame Customer:ada name --since 1h --json", log)[0].count("\n") == 3
+    assert answer("blame Customer:ada name --since 2050-01-01", log) == ("no event of those that are asked for has set it\n", 0)
+
+
+def test_changes_are_exported_for_spreadsheets(products: Path) -> None:
+    """A row for each value, with what was there before, who, and why; no cell is a formula, and numbers stay numbers."""
+    assert answer("export DIR/c.csv --format changes --type Product", products)[0].startswith("11 changes of 3 events")
+    with (products / "c.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {name: rows[0][name] for name in ("who", "why", "entity", "field", "from", "to", "position")} == {
+        "who": "", "why": "", "entity": "Product:p", "field": "id", "from": "", "to": "p", "position": "1"
+    }  # fmt: skip
+    price, text, renamed, item = rows[-4:]
+    assert (price["field"], price["from"], price["to"]) == ("price", "9.50", "-5")
+    assert (price["who"], price["why"]) == ("'=cmd|' /C calc'!A0", "'@sale")
+    assert (text["field"], text["from"], text["to"]) == ("text", "", "'+1+1")
+    assert (renamed["from"], renamed["event"]) == ("'+1+1", "Renamed")
+    assert (item["field"], item["from"], item["to"]) == ("many[0]", "0", "-1")
+    for row in rows:
+        assert not any(cell[:1] in "=+-@\t\r" and not cell.lstrip("-").isdigit() for cell in row.values() if cell)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "fields"),
+    [
+        ("--actor bob --field text", ["text"]),
+        ("--event PriceCut", ["price", "text"]),
+        ("--entity Product:p --after 1 --field price", ["price"]),
+        ("--type Product --after 2 --field text", ["text"]),
+        ("--since 2050-01-01", []),
+        ("--until 1 --field many", ["many"]),
+        ("--run-id nothing", []),
+        ("--type Customer", []),
+    ],
+)
+def test_changes_that_are_asked_for(products: Path, conditions: str, fields: list[str]) -> None:
+    """Each condition holds for the changes that are written; what was there before is right wherever the export begins."""
+    text, code = answer(f"export - --format changes {conditions}", products)
+    rows = list(csv.DictReader(text.splitlines()))
+    assert (code, [row["field"] for row in rows]) == (0, fields)
+    if fields == ["text"]:
+        assert rows[0]["from"] == "'+1+1"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("export - --format csv --actor bob", 2, "are for --format changes"),
+        ("export - --format changes --after 1 --since 1h", 2, "leave one of them out"),
+        ("export - --format changes --entity Product:P", 3, "did you mean Product:p?"),
+    ],
+)
+def test_conditions_of_an_export_that_make_no_sense(products: Path, command: str, code: int, said: str) -> None:
+    """Are refused, and nothing is written."""
+    text, ended = answer(command, products)
+    assert (ended, said in text) == (code, True), text
+
+
+def test_runs_that_are_asked_for(log: Path) -> None:
+    """By status, name, time, error and number; the newest first, and what is left out is said."""
+    asyncio.run(_fail(log / "state"))
+    both = ["failed", "order-1"]
+    for conditions, found in (
+        ("", both), ("--limit 1", ["failed"]), ("--name order", ["order-1"]), ("--name order --name w", both), ("--since 1h", both),
+        ("--since 2050-01-01", []), ("--until 2020-01-01", []), ("--status failed", both), ("--status FAILED --error CARRIER", both),
+        ("--status running", []), ("--blocked", []), ("--at 7", ["order-1"]), ("--at 7 --status failed", []),
+        ("--at 12 --error nothing", []),
+    ):  # fmt: skip
+        lines = answer(f"runs --json {conditions}", log)[0].splitlines()
+        assert [json.loads(line)["run"] for line in lines] == found, conditions
+    assert "1 more: --limit 0 shows all" in answer("runs --limit 1", log)[0]
+
+
+def test_advice_is_in_the_words_of_the_command_line(tmp_path: Path) -> None:
+    """What errors advise a program to call is a command or an option here, or said to be for the application."""
+    for error in (
+        CheckpointNotFoundError("x"), RunBlockedError("r", {"message": "m"}), CleanupUnfinishedError("r", "w"),
+        EntityDamagedError("Type:id", "damaged"), AnchorMismatchError(1, 2), DamagedEventError(1, "Type:id", "why"),
+    ):  # fmt: skip
+        text = in_words_of_the_command_line(error)
+        for call in re.finditer(r"await |symphony\.\w+|resume\(|recover\(|\w+=True", text):
+            assert "application" in text[: call.start()], text
 
 
 def test_no_log_is_said_with_where_it_was_looked_for(tmp_path: Path) -> None:

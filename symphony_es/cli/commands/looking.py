@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli import output
-from symphony_es.cli.commands.registry import MOMENT, Parsers, entity_key, event_name, moment, reading, whole_number
+from symphony_es.cli.commands.registry import MOMENT, PAST_TIME, Parsers, entity_key, event_name, moment, past_time, reading, whole_number
 
 if TYPE_CHECKING:
     from symphony_es.events.comparison import ValueChange
@@ -54,6 +54,8 @@ def register(parsers: Parsers) -> None:
     command.add_argument("entity", type=entity_key, metavar="TYPE:ID")
     command.add_argument("path", metavar="PATH", nargs="?", default="", help="lines[0].amount; the whole entity when it is left out")
     command.add_argument("--until", type=moment, default="latest", metavar="MOMENT", help=f"only events up to: {MOMENT}")
+    command.add_argument("--since", type=past_time, metavar="TIME", help=f"only events committed then or later: {PAST_TIME}")
+    command.add_argument("--actor", metavar="ACTOR", help="only events that this actor caused")
 
     command = parsers.add("diff", diff, "what is different between two moments")
     command.add_argument("before", type=moment, metavar="BEFORE", help=MOMENT)
@@ -133,8 +135,9 @@ def print_events(events: list[Event], *, as_json: bool, columns: bool = True) ->
     elif columns:
         output.table(EVENT_COLUMNS, [event_row(event) for event in events], "no events")
     else:
-        for event in events:
-            print("  ".join(output.safe(cell) for cell in event_row(event) if cell), flush=True)
+        for event in events:  # as they come: whoever follows sees each at once
+            output.line("  ".join(output.safe(cell) for cell in event_row(event) if cell))
+            print(end="", flush=True)
 
 
 def event_row(event: Event) -> tuple[object, ...]:
@@ -198,12 +201,12 @@ async def show(given: argparse.Namespace) -> None:
             told["damage"] = str(state.damage)
         output.json_line({**told, "state": plain_as_json(state.data), "references": references})
         return
-    print(f"{output.safe(state.key)}  version {state.version}, of the event at position {state.position}; as of position {position}")
+    output.line(f"{output.safe(state.key)}  version {state.version}, of the event at position {state.position}; as of position {position}")
     if state.damage is not None:
-        print(f"  {output.safe(str(state.damage))}; this is the last good state. {repair_call(state.key)}")
-    output.pairs({f"  {name}": output.brief(value, 200) for name, value in (state.data or {}).items()})
+        print(f"  {output.safe(str(state.damage))}; this is the last good state. In the application, {repair_call(state.key)}")
+    output.pairs({name: output.brief(value, 200) for name, value in (state.data or {}).items()}, "  ")
     for reference in references:
-        print(f"  {output.safe(reference['path'])} -> {output.safe(reference['target'])}")
+        output.line(f"  {output.safe(reference['path'])} -> {output.safe(reference['target'])}")
 
 
 async def at(given: argparse.Namespace) -> None:
@@ -234,9 +237,9 @@ async def history(given: argparse.Namespace) -> None:
             told = {"damage": str(version.damage)} if version.damage is not None else {}
             output.json_line({**_heading(version.event), "changes": [_change_as_json(change) for change in version.changes], **told})
             continue
-        print(f"version {version.version}  {_line(version.event)}")
+        output.line(f"version {version.version}  {_line(version.event)}")
         if version.damage is not None:
-            print(f"    not applied: {output.safe(str(version.damage))}")
+            output.line(f"    not applied: {output.safe(str(version.damage))}")
         _print_changes(version.changes)
 
 
@@ -246,14 +249,22 @@ async def blame(given: argparse.Namespace) -> None:
     from symphony_es.transfer.text import plain_as_json
 
     async with reading(given) as opened:
-        found = await opened.past.blame(given.entity, given.path, until=given.until)
+        found = await opened.past.blame(given.entity, given.path, since=given.since, until=given.until)
+    found = [entry for entry in found if given.actor in (None, entry.event.metadata.actor)]
     if given.json:
         for entry in found:
             sides = {name: value for name, value in (("before", entry.before), ("after", entry.after)) if value is not ABSENT}
             output.json_line({**_heading(entry.event), **{name: plain_as_json(value) for name, value in sides.items()}})
         return
-    rows = [(*event_row(entry.event)[:5], output.brief(entry.before, 40), output.brief(entry.after, 40)) for entry in found]
-    output.table((*EVENT_COLUMNS[:5], "before", "after"), rows, f"nothing has ever stood at {given.path}")
+    rows = []
+    for entry in found:
+        at, time, _, name, actor, step, _ = event_row(entry.event)
+        run = "/".join(part for part in (entry.event.metadata.run_id, str(step)) if part)
+        rows.append(
+            (at, time, name, actor, entry.event.metadata.reason or "", run, output.brief(entry.before, 40), output.brief(entry.after, 40))
+        )
+    columns = ("position", "time", "event", "actor", "reason", "run/step", "before", "after")
+    output.table(columns, rows, "no event of those that are asked for has set it")
 
 
 async def diff(given: argparse.Namespace) -> None:
@@ -267,13 +278,13 @@ async def diff(given: argparse.Namespace) -> None:
                 told: dict[str, Any] = {"entity": str(entity.entity), "kind": entity.kind, "changes": changes}
                 output.json_line({**told, "events": [_heading(event) for event in events]} if given.events else told)
                 continue
-            print(f"{entity.kind.ljust(7)}  {output.safe(entity.entity)}")
+            output.line(f"{entity.kind.ljust(7)}  {output.safe(entity.entity)}")
             if entity.kind == "changed":
                 _print_changes(entity.changes)
             for event in events:
-                print(f"    {_line(event)}")
+                output.line(f"    {_line(event)}")
         if not given.json:
-            print(f"{len(difference)} entities differ between position {difference.before} and position {difference.after}")
+            output.line(f"{len(difference)} entities differ between position {difference.before} and position {difference.after}")
 
 
 def _line(event: Event) -> str:
@@ -291,7 +302,7 @@ def _heading(event: Event) -> dict[str, Any]:
 
 def _print_changes(changes: tuple[ValueChange, ...]) -> None:
     for change in changes:
-        print(f"    {output.safe(change.where)}: {output.brief(change.before)} -> {output.brief(change.after)}")
+        output.change(change.where, change.before, change.after)
 
 
 def _change_as_json(change: ValueChange) -> dict[str, Any]:

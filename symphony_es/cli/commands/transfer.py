@@ -6,24 +6,50 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from symphony_es.cli import output
-from symphony_es.cli.commands.registry import Parsers, reading, state_dir, whole_number
+from symphony_es.cli.commands.registry import (
+    MOMENT,
+    PAST_TIME,
+    Parsers,
+    entity_key,
+    event_name,
+    moment,
+    past_time,
+    reading,
+    run_id,
+    state_dir,
+)
 from symphony_es.errors import ConfigurationError
 
 __all__ = ["register"]
 
-FORMATS = ("jsonl", "csv", "cloudevents")
+FORMATS = ("jsonl", "csv", "cloudevents", "changes")
 
 
 def register(parsers: Parsers) -> None:
     """Add the commands of this module."""
-    command = parsers.add("export", export, "write events to a file: JSON lines (which can be imported), CSV or CloudEvents")
+    command = parsers.add(
+        "export", export, "write events to a file: JSON lines (which can be imported), CSV or CloudEvents; or changes, a value a row"
+    )
     command.add_argument("file", metavar="FILE", help="where to; - for standard output")
-    command.add_argument("--format", choices=FORMATS, default=None, help="by the file's name when it is left out, else jsonl")
-    command.add_argument("--after", type=whole_number, default=0, metavar="POSITION", help="only later ones")
-    command.add_argument("--until", type=whole_number, default=None, metavar="POSITION", help="only those up to it")
+    command.add_argument(
+        "--format", choices=FORMATS, default=None, help="by the file's name when left out, else jsonl; changes is a table for people"
+    )
+    command.add_argument("--after", type=moment, metavar="MOMENT", help=f"only later ones than {MOMENT}")
+    command.add_argument("--until", type=moment, metavar="MOMENT", help="only those up to a moment, as for --after")
+    command.add_argument("--since", type=past_time, metavar="TIME", help=f"only those committed then or later: {PAST_TIME}")
     command.add_argument("--overwrite", action="store_true", help="replace the file")
+    changes = command.add_argument_group("of --format changes")
+    changes.add_argument("--entity", type=entity_key, metavar="TYPE:ID", help="only of this entity; costs its own events only")
+    changes.add_argument("--type", metavar="TYPE", help="only of entities of this type")
+    changes.add_argument("--field", metavar="FIELD", help="only of this field, and what is in it")
+    changes.add_argument("--actor", metavar="ACTOR", help="only those that this actor made")
+    changes.add_argument(
+        "--event", type=event_name, action="append", metavar="NAME", help="only those of events of this name; may be repeated"
+    )
+    changes.add_argument("--run-id", type=run_id, metavar="RUN", help="only those on behalf of this run, its own included")
 
     command = parsers.add("import", import_, "make a log of a whole export as JSON lines: the same positions, ids and bytes")
     command.add_argument("file", type=Path, metavar="FILE")
@@ -39,20 +65,37 @@ def register(parsers: Parsers) -> None:
 
 async def export(given: argparse.Namespace) -> None:
     """`symphony-es export`."""
-    from symphony_es.transfer import export_cloudevents, export_csv, export_jsonl
+    from symphony_es.core.state.past.moments import position_since
+    from symphony_es.transfer import export_changes, export_cloudevents, export_csv, export_jsonl
+    from symphony_es.transfer.changes import ChangeFilter
 
     name = given.format or {".csv": "csv", ".ndjson": "cloudevents"}.get(Path(given.file).suffix, "jsonl")
-    write = {"jsonl": export_jsonl, "csv": export_csv, "cloudevents": export_cloudevents}[name]
+    given_for = {"entity_type": "type", "run": "run_id"}
+    named = {field: getattr(given, given_for.get(field, field)) for field in ("entity", "entity_type", "field", "actor", "event", "run")}
+    conditions: dict[str, Any] = {field: value for field, value in named.items() if value is not None}
+    if conditions and name != "changes":
+        raise ConfigurationError("--entity, --type, --field, --actor, --event and --run-id are for --format changes")
+    if given.after is not None and given.since is not None:
+        raise ConfigurationError("--after and --since both say where to begin: leave one of them out")
     if given.file == "-" and given.json:
         raise ConfigurationError("--json is for the report, and - for the events: choose one of them")
+    target = sys.stdout.buffer if given.file == "-" else Path(given.file)
     async with reading(given) as opened:
-        target = sys.stdout.buffer if given.file == "-" else Path(given.file)
-        show = output.progress("events")
-        report = await write(opened.log, target, after=given.after, until=given.until, overwrite=given.overwrite, on_progress=show)
+        after = await position_since(opened.log, given.since, None) if given.after is None else await opened.past.position(given.after)
+        until = None if given.until is None else await opened.past.position(given.until)
+        common: dict[str, Any] = {"after": after, "until": until, "overwrite": given.overwrite, "on_progress": output.progress("events")}
+        if given.entity is not None:
+            await opened.past.history(given.entity, limit=1)  # one that never was is no empty answer
+        if name == "changes":
+            report = await export_changes(opened.history, target, wanted=ChangeFilter(**conditions), **common)
+        else:
+            write = {"jsonl": export_jsonl, "csv": export_csv, "cloudevents": export_cloudevents}[name]
+            report = await write(opened.log, target, **common)
+    rows = {"changes": report.rows} if name == "changes" else {}
     if given.json:
-        output.json_line({"file": given.file, "format": name, "events": report.events})
+        output.json_line({"file": given.file, "format": name, "events": report.events, **rows})
     elif given.file != "-":
-        print(f"{report.events} events in {output.safe(given.file)}")
+        print(f"{f'{report.rows} changes of ' if rows else ''}{report.events} events in {output.safe(given.file)}")
 
 
 async def import_(given: argparse.Namespace) -> None:

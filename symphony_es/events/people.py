@@ -1,0 +1,53 @@
+"""Plain data as people read them: on the command line, and in spreadsheets. One way; what is exact is written by `symphony_es.transfer`."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from symphony_es.events.paths import ABSENT
+from symphony_es.events.readable import readable
+from symphony_es.events.values import Tagged
+
+__all__ = ["for_people", "text_of", "time_text"]
+
+LONG_BITS = 10_000
+"""Integers beyond are shown in hexadecimal: Python refuses to write those of more than 4,300 digits out in decimal."""
+_READS_AS_ANOTHER = re.compile(r"""-?\d+(\.\d+)?([eE][+-]?\d+)?\Z|["\[{]|(-|null|true|false)?\Z""")
+"""Texts that would be taken for a number, or for nothing; they are written in quotes, as no text and lists and dicts are."""
+
+
+def text_of(value: Any) -> str:
+    """A value as one text; values of different types look different, but for what is written as a text: enums, times, decimals."""
+    if value is ABSENT:
+        return "-"
+    if isinstance(value, str):
+        return value if _READS_AS_ANOTHER.match(value) is None else json.dumps(value, ensure_ascii=False)
+    shown = for_people(value)
+    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
+
+
+def for_people(value: Any) -> Any:
+    """A value as what JSON has: an enum's member is its name, a part or value its fields, a time ends in its zone."""
+    kind = type(value)
+    if kind is Tagged:
+        return str(value.data) if value.kind == "enum" else for_people(value.data)
+    if kind is dict:
+        return {key if isinstance(key, str) else text_of(key): for_people(item) for key, item in value.items()}
+    if kind in (list, tuple):
+        return [for_people(item) for item in value]
+    if kind is set:
+        return sorted((for_people(item) for item in value), key=repr)
+    if kind is datetime and value.tzinfo is not None:
+        return time_text(value, milliseconds=bool(value.microsecond)) if not value.utcoffset() else value.isoformat(" ")
+    if kind is int and value.bit_length() > LONG_BITS:
+        return hex(value)
+    return readable(value)
+
+
+def time_text(moment: datetime, *, milliseconds: bool = False) -> str:
+    """A moment in UTC, which it says."""
+    text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"{text}.{moment.microsecond // 1000:03d}Z" if milliseconds else f"{text}Z"
