@@ -44,7 +44,7 @@ class Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "projections")])},
         )
 
     def run(self, kind: str, directory: Path, commits: int, counted: str = "all") -> bool:

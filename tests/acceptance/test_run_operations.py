@@ -83,6 +83,7 @@ class RunOperations(RuleBasedStateMachine):
         self.hanging: dict[str, asyncio.Future[bool]] = {}
         self.pending: list[tuple[str, asyncio.Task[Any]]] = []
         self.symphony = Symphony(persistence_enabled=True)
+        self.known: dict[str, Workflow] = {}
 
     @initialize(runs=st.integers(min_value=1, max_value=3), pushes=st.integers(min_value=0, max_value=6))
     def begin(self, runs: int, pushes: int) -> None:
@@ -128,6 +129,7 @@ class RunOperations(RuleBasedStateMachine):
         shutil.rmtree(before)
         await self._open()
         await self.symphony.resume()
+        await self._look()
 
     async def _body(self, context: RunContext) -> str:
         self.bodies[context.idempotency_key, context.attempt] += 1
@@ -145,9 +147,13 @@ class RunOperations(RuleBasedStateMachine):
         return self.symphony.registry.get("workflow_engine")
 
     def run_of(self, name: str) -> Workflow:
-        found = self.symphony.entities.get(f"Workflow:{name}")
+        found = self.symphony.world.find(f"Workflow:{name}") or self.known[name]  # one that has ended is at rest
         assert isinstance(found, Workflow)
         return found
+
+    async def _look(self) -> None:
+        """Have the objects of all runs in hand."""
+        self.known = {run.id: run for run in await self.symphony.workflows.get_all_runs()}
 
     # -- requests to both worlds --------------------------------------------------------------------------------------
 
@@ -232,10 +238,11 @@ class RunOperations(RuleBasedStateMachine):
                 await asyncio.sleep(0)
             seen = (self.symphony.log.head, self.engine.active_runs, len(self.bodies), [task.done() for _, task in self.pending])
             quiet, last = (quiet + 1, last) if seen == last else (0, seen)
+        await self._look()
 
     def _differences(self) -> list[str]:
         """What the engine has otherwise than the model."""
-        names = [run.id for run in self.symphony.world.all("Workflow") if isinstance(run, Workflow)]
+        names = list(self.known)
         if sorted(names) != sorted(self.model.runs):
             return [f"runs: {names}, expected {list(self.model.runs)}"]
         active = set(self.engine.active_runs)
