@@ -639,8 +639,9 @@ class Symphony:
     ) -> ResumeReport:
         """Bring every entity to the head of the log, or to another position; checkpoints are not needed for it.
 
-        Entities of types whose names begin with one of `symphony_es.core.state.resting.AT_REST`, which adapters of other libraries
-        use, stay in the log until `entities.load` asks for them.
+        Runs that have ended stay in the log with their tasks and child runs, and so do entities of types whose names begin with one of
+        `symphony_es.core.state.resting.AT_REST`, which adapters of other libraries use, until they are asked for: by `entities.load`, or
+        by a call of `workflows` that takes a run's id. What a living entity refers to comes to life with it.
 
         Args:
             replay_until: where to stop: "latest", a position, or a time.

@@ -23,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from symphony_es import Symphony
 from symphony_es.core.state.history import live_states
+from symphony_es.core.state.resting import may_rest
 from symphony_es.errors import ConfigurationError, IllegalTransitionError
 from symphony_es.testing import ManualClock, states_of
 from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition
@@ -486,7 +487,10 @@ class RunOperations(RuleBasedStateMachine):
         fold = await self.symphony.state_history.states_at(self.symphony.log.head)
         live = states_of(self.symphony)
         folded = {key: state.data for key, state in live_states(fold).items()}
+        for run in await self.symphony.workflows.get_all_runs():  # those at rest are not among the live ones
+            live.setdefault(f"Workflow:{run.id}", self.symphony.world.record_for(run).shadow)
         assert live == folded, [key for key in live.keys() | folded.keys() if live.get(key) != folded.get(key)]
+        assert all(may_rest(state) for key, state in fold.states.items() if key in folded and key not in self.symphony.world.records)
 
 
 TestRunOperations = RunOperations.TestCase

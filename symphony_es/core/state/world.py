@@ -203,6 +203,8 @@ class World(Membership):
         live = revive(plain, self.types)
         for path, reference in find_references(plain):
             target = self.find(reference)
+            if target is None and (resting := self.at_rest(reference.key)) is not None:
+                target = resting.obj
             if target is not None:
                 live = connect(live, path, reference, target)
         return live
