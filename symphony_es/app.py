@@ -70,6 +70,7 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.core.state.past.walking import VersionState
     from symphony_es.core.state.portal import Portal
     from symphony_es.facades.builders import AgentBuilder, TaskBuilder
+    from symphony_es.facades.requests import Requests
     from symphony_es.workflow.definitions.builder import WorkflowBuilder
     from symphony_es.workflow.engine.inbox import RequestTaker
     from symphony_es_projections.audit_trail import AuditTrail
@@ -128,7 +129,17 @@ class Symphony:
         last_recover: the report of `setup(recover=True)`, or None.
     """
 
-    _SETTINGS = ("state_dir", "memory_events", "force_network_fs", "ignore_anchor", "skip_damaged", "resume", "threads", "recover")
+    _SETTINGS = (
+        "state_dir",
+        "memory_events",
+        "force_network_fs",
+        "ignore_anchor",
+        "skip_damaged",
+        "resume",
+        "threads",
+        "recover",
+        "max_concurrent_runs",
+    )
 
     def __init__(
         self,
@@ -168,6 +179,7 @@ class Symphony:
         self._restore_callbacks: list[Callable[[Symphony], Any]] = []
         self._changing_world = OneAtATime()
         self._projections: ProjectionRunner | None = None
+        self._names: Names | None = None
         self._run_listing: RunListing | None = None
         self._attach_facades()
 
@@ -215,6 +227,7 @@ class Symphony:
         skip_damaged: bool | None = None,
         threads: int | None = None,
         recover: bool | None = None,
+        max_concurrent_runs: int | None = None,
     ) -> Self:
         """Open the log, creating what is missing; a log that has entities is opened, and nothing is restored yet.
 
@@ -230,6 +243,9 @@ class Symphony:
             threads: how many plain functions of steps run at once, each in a thread; 64 by default.
             recover: go on with the runs that a crash left unfinished, as `workflows.recover(wait=False)` does, whose report is
                 `last_recover` then; what they need is registered before. With `resume` or without.
+
+            max_concurrent_runs: how many runs execute at once, child runs not counted; further ones are `queued`. No limit by default; see
+                `workflows.max_concurrent_runs`.
 
         Returns:
             this Symphony. Repeating the call with the same directory changes nothing.
@@ -256,7 +272,11 @@ class Symphony:
             opened = await self._open(chosen, memory_events, force_network_fs, ignore_anchor, skip_damaged)
             self._opened, self._lifetime = opened, Lifetime(opened, self)
             try:
-                await self._populate(self._setting("resume", resume, None), self._setting("threads", threads, None))
+                await self._populate(
+                    self._setting("resume", resume, None),
+                    self._setting("threads", threads, None),
+                    self._setting("max_concurrent_runs", max_concurrent_runs, None),
+                )
             except BaseException:
                 await self._discard()
                 raise
@@ -303,13 +323,15 @@ class Symphony:
                 raise
         return await opening()
 
-    async def _populate(self, resume: str | None, threads: int | None) -> None:
+    async def _populate(self, resume: str | None, threads: int | None, max_concurrent_runs: int | None) -> None:
         world = self._new_world(empty_log=self.log.head == 0)
         self._install(world)
         world.in_part, world.uncounted_until = self.log.head > 0, self.log.head
         if "workflow_engine" not in self.registry:
             pool = ThreadPool() if threads is None else ThreadPool(threads)
             self.registry.register("workflow_engine", WorkflowEngine(self, clock=SystemClock(self.log.last_time_ns), threads=pool))
+        if max_concurrent_runs is not None:
+            self.registry.get("workflow_engine").max_concurrent_runs = max_concurrent_runs
         if resume is None and not self.read_only:
             world.known_ids = await self.state_history.live_ids(KNOWN_IDS_BYTES)
         if resume == "latest" or (resume is None and self._follows):
@@ -322,7 +344,7 @@ class Symphony:
             self._following = Following(self, self.last_resume.position)
 
     async def _discard(self, timeout_s: float | None = None) -> None:
-        opened, self._opened, self._world = self._opened, None, None
+        opened, self._opened, self._world, self._names = self._opened, None, None, None
         projections, self._projections = self._projections, None
         following, self._following = self._following, None
         taker, self._taker = self._taker, None
@@ -447,7 +469,7 @@ class Symphony:
     # -- what the layers below stand on -------------------------------------------------------------------------------
 
     def _ready(self, what: T | None) -> T:
-        if self._lifetime is not None:
+        if self._lifetime is not None and self._lifetime.forked_from is not None:
             self._lifetime.check()
         if what is None:
             raise NotReadyError("this Symphony is not open: await symphony.setup() first, or use `async with`")
@@ -701,7 +723,7 @@ class Symphony:
     def shell(self, world: World) -> Symphony:
         """The Symphony that restorers see: the same services, facades that create into the world under construction."""
         shell = copy.copy(self)
-        shell._world = world
+        shell._world, shell._names = world, None
         shell._attach_facades()
         shell.workflows.by_name = self.workflows.by_name
         return shell
@@ -748,7 +770,10 @@ class Symphony:
     @property
     def names(self) -> Names:
         """What arguments that name entities and types mean here."""
-        return Names(self.log, self.restore_manager, lambda: self._world)
+        log = self.log
+        if self._names is None:
+            self._names = Names(log, self.restore_manager, lambda: self._world)
+        return self._names
 
     @property
     def projections(self) -> ProjectionRunner:
@@ -792,6 +817,17 @@ class Symphony:
         head = self.log.head
         await self.projections.catch_up(self._audit_trail.name, head)
         return self._audit_trail, head
+
+    @property
+    def requests(self) -> Requests:
+        """What a Symphony that is open for reading asks of the process that writes: `await reader.requests.cancel(run_id)`.
+
+        Raises:
+            ConfigurationError: it writes the log itself: `workflows` has these calls.
+        """
+        from symphony_es.facades.requests import requests_of
+
+        return requests_of(self.log, self.state_dir, read_only=self.read_only)
 
     async def at(self, moment: Moment) -> StateView:
         """All states as they were; nothing is changed. Costs the size of the state, however long the log.

@@ -75,7 +75,12 @@ def _as_line(_: Any, __: str, values: MutableMapping[str, Any]) -> Mapping[str, 
     """What logging is called with: one line that says everything, since no formatter shows attributes that it does not know."""
     event = values.pop("event")
     how = {key: values.pop(key) for key in ("exc_info", "stack_info", "stacklevel") if key in values}
-    return {"msg": " ".join([str(event), *(f"{key}={_shown(value)}" for key, value in values.items())]), "extra": dict(values), **how}
+    line = " ".join([str(event), *(f"{key}={_shown(value)}" for key, value in values.items())])
+    return {"msg": line, "extra": {f"{key}_" if key in _TAKEN else key: value for key, value in values.items()}, **how}
+
+
+_TAKEN = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"})
+"""Attributes that a record of logging has already, and refuses to be given: a value of such a name gets an underscore behind it."""
 
 
 def _shown(value: Any) -> str:

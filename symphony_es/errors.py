@@ -80,6 +80,7 @@ SymphonyError
     ├── IllegalTransitionError (ValueError)     a run's or task's status does not allow the request
     ├── NotRegisteredError (LookupError)        a model client, function, tool or service nobody registered
     ├── RequestPendingError (LookupError)       a request to the owner of a log that nobody has answered: it stays
+    ├── RequestRefusedError (RuntimeError)      a request that the owner of a log has not carried out, and why
     ├── DeadlockError (RuntimeError)            a step waits for a run that cannot end before it: the circle is named
     └── RunInterruptedError (RuntimeError)      the run was stopped before its end and can be resumed
 ```
@@ -917,6 +918,20 @@ class RequestPendingError(WorkflowError, LookupError):
         self.request = request
 
 
+class RequestRefusedError(WorkflowError, RuntimeError):
+    """The process that has a log open has refused a request; nothing was changed.
+
+    Attributes:
+        request: id of the request.
+        error_type: the class of the error that the call has raised there.
+    """
+
+    def __init__(self, verb: str, request: str, error_type: str, message: str) -> None:
+        super().__init__(f"{verb} (request {request}) was refused: {error_type}: {message}")
+        self.request = request
+        self.error_type = error_type
+
+
 class DeadlockError(WorkflowError, RuntimeError):
     """A step waits for the end of a run that cannot end before the step does; `circle` has the ids of the runs, from that run to itself.
 
@@ -928,6 +943,10 @@ class DeadlockError(WorkflowError, RuntimeError):
         shown = " waits for ".join(self.circle)
         instead = advice or "Wait for another run, or start a run whose end nobody waits for with symphony.workflows.start"
         super().__init__(f"{shown}: none of them can end. {instead}")
+
+
+class DrainingError(WorkflowError, RuntimeError):
+    """The process is being drained and starts no run any more; nothing has been appended."""
 
 
 class RunInterruptedError(WorkflowError, RuntimeError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
+from types import MethodType
 from typing import Any, TypeVar, overload
 
 from symphony_es.errors import ConfigurationError, NotRegisteredError
@@ -129,7 +130,7 @@ class NamedCallables:
 
     def name_of(self, fn: Callable[..., Any]) -> str | None:
         """The name that `fn` is registered under, or None."""
-        return next((name for name, known in self._callables.items() if known is fn), None)
+        return next((name for name, known in self._callables.items() if known is fn or (type(fn) is MethodType and known == fn)), None)
 
     def names(self) -> list[str]:
         """All names, sorted."""

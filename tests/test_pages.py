@@ -17,7 +17,16 @@ import pytest
 from symphony_es.core.state.restore import restore_manager
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ["state-management.md", "entities.md", "transactions.md", "testing.md", "adopting-classes.md", "processes.md"]
+PAGES = [
+    "state-management.md",
+    "entities.md",
+    "transactions.md",
+    "testing.md",
+    "adopting-classes.md",
+    "processes.md",
+    "web-services.md",
+    "deploying.md",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

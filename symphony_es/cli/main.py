@@ -69,9 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exit_code(error)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader, `head` for example, has seen enough
+    except BrokenPipeError as error:  # the reader, `head` for example, has seen enough; an export has none that does
         _end_output()
-        return 0
+        if given.command != "export":
+            return 0
+        output.complain(f"the export is not whole: {error.strerror}")
+        return UNAVAILABLE
     except OSError as error:  # standard output on a full disk, or a path that the system does not take
         output.complain(error)
         _end_output()

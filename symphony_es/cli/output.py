@@ -21,6 +21,8 @@ __all__ = ["Bad", "brief", "change", "complain", "fitted", "json_line", "line", 
 WIDEST = 60
 NARROWEST = 8
 """A column is not cut below this; a table that does not fit then is printed as one name and value below the other."""
+CUT_FIRST = frozenset({"changes", "error", "output or error", "before", "after", "state", "metadata", "reason"})
+"""Columns of values: what names something is cut only where that is not enough."""
 NEVER_CUT = frozenset({"position", "time", "created", "started", "ended", "version", "n"})
 RED, PLAIN = "\x1b[31m", "\x1b[0m"
 
@@ -43,7 +45,7 @@ def fitted(*, full: bool = False) -> Iterator[None]:
     terminal = sys.stdout is not None and sys.stdout.isatty()
     given = os.environ.get("COLUMNS", "")
     columns = int(given) if given.isascii() and given.isdigit() and len(given) < 7 else 0
-    if not columns and terminal:
+    if not columns and terminal and sys.stdout is not None:
         try:
             columns = os.get_terminal_size(sys.stdout.fileno()).columns
         except OSError:
@@ -97,11 +99,13 @@ def json_line(value: Mapping[str, Any]) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], nothing: str = "nothing") -> None:
-    """Aligned columns below their names, as wide as the terminal; numbers stand at the right."""
+    """Aligned columns below their names, as wide as the terminal; numbers stand at the right. A column without a value is left out."""
     cells = [[safe(cell) for cell in row] for row in rows]
     if not cells:
         print(nothing)
         return
+    used = [index for index in range(len(columns)) if any(row[index] for row in cells)]
+    columns, cells = [columns[index] for index in used], [[row[index] for index in used] for row in cells]
     numbers = [all(row[index].isdigit() or row[index] in ("", "-") for row in cells) for index in range(len(columns))]
     natural = [max(_width(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
     widths = _fitted(columns, natural, numbers)
@@ -117,21 +121,20 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], nothing: str
 
 
 def _fitted(columns: Sequence[str], natural: Sequence[int], numbers: Sequence[bool]) -> list[int] | None:
-    """The widths of columns that fit beside each other, cut from the widest down; None where they cannot."""
+    """The widths of columns that fit beside each other: the widest are cut, those of values first; None where they cannot fit."""
     if _page.full or _page.columns is None:
         return list(natural)
     room = _page.columns - 2 * (len(columns) - 1)
-    kept = [right or name in NEVER_CUT for name, right in zip(columns, numbers, strict=True)]
-    most = max(natural)
-    least = [width if keep else min(width, max(NARROWEST, len(name))) for name, width, keep in zip(columns, natural, kept, strict=True)]
-    if sum(least) > room:
-        return None
-    while True:
-        widths = [max(low, min(width, most)) for low, width in zip(least, natural, strict=True)]
-        widths = [width if keep else fitted for width, fitted, keep in zip(natural, widths, kept, strict=True)]
-        if sum(widths) <= room:
-            return widths
-        most -= 1
+    widths = list(natural)
+    named = [index for index, name in enumerate(columns) if not numbers[index] and name not in NEVER_CUT]
+    for group, narrowest in (([i for i in named if columns[i] in CUT_FIRST], 2 * NARROWEST), (named, NARROWEST)):
+        least = {index: min(natural[index], max(narrowest, len(columns[index]))) for index in group}
+        while sum(widths) > room:
+            widest = max(group, key=lambda index: widths[index] - least[index] and widths[index], default=None)
+            if widest is None or widths[widest] <= least[widest]:
+                break
+            widths[widest] -= 1
+    return widths if sum(widths) <= room else None
 
 
 def _cell(text: str, width: int, *, right: bool) -> str:

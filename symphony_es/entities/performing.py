@@ -86,7 +86,7 @@ async def perform_task(host: Host, task: Task, agent: Agent | None, model: str |
             with world.recording("TaskFailed"):
                 task.move_to(TaskStatus.FAILED, error=told)
             await world.flush(task)
-            _log.warning("task_failed", task_id=task.id, error=told)
+            _log.warning("task_failed", task_id=task.id, agent=getattr(agent, "id", None), model=name, error=told)
             return error
     await (world.flush(task) if agent is None else world.flush(task, agent))
     return None

@@ -27,6 +27,7 @@ FORMAT = 1
 FORMAT_BYTE = 0xD2
 """What stands for format 1 until it is released: each change of it takes another value, so that what an earlier build wrote is refused."""
 BUFFER_BYTES = 1024
+KEPT_BUFFER_BYTES = 64 * 1024
 MOST_EXTENSIONS = MAX_DEPTH + 2
 """How deep extension values of msgpack may be nested: containers, a leaf in the innermost one, and the large number a leaf may hold.
 
@@ -101,10 +102,21 @@ def _default(value: Any) -> Any:
     return packer(value)
 
 
+_idle_packers: list[Any] = []
+"""Packers that nobody uses at the moment: making one costs more than packing a small value."""
+
+
 def pack(value: Any) -> bytes:
     """The bytes of a value whose types have been checked."""
-    # A packer of its own each time, since packing an extension value packs again; with a buffer that grows, not 256 KiB at once.
-    packed: bytes = Packed.Packer(default=_default, strict_types=True, buf_size=BUFFER_BYTES).pack(value)
+    # Each thread, and each level of nesting, has one of its own: packing an extension value packs again. One that has failed is not used
+    # again, nor is one whose buffer has grown large.
+    try:
+        packer = _idle_packers.pop()
+    except IndexError:
+        packer = Packed.Packer(default=_default, strict_types=True, buf_size=BUFFER_BYTES)
+    packed: bytes = packer.pack(value)
+    if len(packed) <= KEPT_BUFFER_BYTES:
+        _idle_packers.append(packer)
     return packed
 
 

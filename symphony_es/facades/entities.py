@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from symphony_es.core.state.names import named_entities
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.errors import ConfigurationError, EntityBusyError, EntityNotFoundError
+from symphony_es.events.identifiers import entity_key
 from symphony_es.events.paths import parse_path
 from symphony_es.events.references import EntityReference
 from symphony_es.guesses import pointing_out
@@ -80,10 +81,17 @@ class Entities:
             UnknownTypeError: nothing has such a type; near misses are named.
             ConfigurationError: a class or type without an id.
         """
-        names = self._symphony.names
-        key = names.key(entity, entity_id)
-        with names.explaining(key):
-            return self._handed(self._symphony.world.get(key))
+        world = self._symphony.world
+        if entity_id is not None and isinstance(entity, str):  # as most do: what `names.key` says of a type and an id
+            key = entity_key(entity, entity_id)
+        else:
+            key = self._symphony.names.key(entity, entity_id)
+        try:
+            found = world.get(key)
+        except EntityNotFoundError:
+            self._symphony.names.check_known(key.partition(":")[0], key)
+            raise
+        return found if kind_of(found) is not None else self._handed(found)
 
     def _handed(self, obj: Any) -> Any:
         """An object that the running block or step is handed; see `symphony_es.core.state.foreign`."""

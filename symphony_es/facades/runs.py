@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from symphony_es.errors import ConfigurationError
+from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import get_entity, key_of, load_entity
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.creation import DefinitionLike
+from symphony_es.workflow.engine.draining import DrainReport
 from symphony_es.workflow.engine.engine import WorkflowEngine, created
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.recovery import RecoverReport
+from symphony_es.workflow.record.attempts import StepAttempt, read_attempts, read_run_usage
+from symphony_es.workflow.record.usage import RunUsage
 from symphony_es.workflow.runs.filters import Named, RunFilter, StatusLike, TimeLike
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.summary import RunPage, RunSummary
@@ -154,6 +158,23 @@ class RunRequests:
         """
         return self._engine.handle(self._run(run))
 
+    @property
+    def max_concurrent_runs(self) -> int | None:
+        """How many runs execute at once in this process; see `WorkflowEngine.max_concurrent_runs`. It may be assigned at any time."""
+        return self._engine.max_concurrent_runs
+
+    @max_concurrent_runs.setter
+    def max_concurrent_runs(self, limit: int | None) -> None:
+        self._engine.max_concurrent_runs = limit
+
+    def queue(self) -> list[RunHandle]:
+        """Handles of the runs that wait until fewer than `max_concurrent_runs` execute, the next one first."""
+        return self._engine.queue()
+
+    async def drain(self, timeout_s: float = 30.0) -> DrainReport:
+        """Stop all runs at their next boundary between steps, for a graceful stop, and start none; see `WorkflowEngine.drain`."""
+        return await self._engine.drain(timeout_s)
+
     async def resume(
         self,
         run: RunLike,
@@ -248,6 +269,47 @@ class RunRequests:
         if not was_live and found.status in ENDED and not world.restoring:
             self._engine.resting.rest(found)
         return found
+
+    async def usage(self, run: RunLike, *, children: bool = False) -> RunUsage:
+        """What a run has used of models, as its steps have said by `context.used`: tokens, calls, and costs by currency.
+
+        All attempts count, failed ones too, and so do steps that were taken back: what was used was paid.
+
+        Args:
+            run: which.
+            children: with what its child runs have used, and theirs.
+
+        Raises:
+            EntityNotFoundError: there is no such run.
+            PositionNotFoundError: a part of its history is not kept.
+            DamagedEventError: an event of it is damaged.
+        """
+        ids = [await self._known_id(run)]
+        waiting = [await self.get_run(run)] if children else []
+        while waiting:
+            for child in waiting.pop().children.values():
+                ids.append(child.id if isinstance(child, Workflow) else child.entity_id)
+                waiting.append(await self.get_run(ids[-1]))
+        return await read_run_usage(self._symphony, ids)
+
+    async def step_attempts(self, run: RunLike) -> list[StepAttempt]:
+        """The attempts at a run's steps in the order of their starts: digests of input and code, what was read, used, and came of them.
+
+        Raises:
+            EntityNotFoundError: there is no such run.
+            PositionNotFoundError: a part of its history is not kept.
+            DamagedEventError: an event of it is damaged.
+        """
+        return await read_attempts(self._symphony, await self._known_id(run))
+
+    async def _known_id(self, given: RunLike) -> str:
+        """The id of a run that the log has, whether it is in memory or not; all of it is in the log when this returns."""
+        named = given.removeprefix("Workflow:") if isinstance(given, str) else None
+        run_id = named or (given.entity_id if isinstance(given, EntityReference) else given.id)  # type: ignore[union-attr]
+        await self._symphony.world.flush()
+        if not await self._symphony.log.read_entity_rows(entity_key("Workflow", run_id), 0, None, 1):
+            await self.get_run(given)  # says that there is none
+        return run_id
 
     def _run(self, given: RunLike) -> Workflow:
         if isinstance(given, RunHandle):

@@ -17,7 +17,7 @@ from typing import Self
 from uuid import UUID
 from weakref import WeakMethod
 
-from symphony_es.errors import CloseTimeoutError, LogError, ReadOnlyError
+from symphony_es.errors import CloseTimeoutError, LogError, ReadOnlyError, SymphonyError
 from symphony_es.events.event import Event, NewEvent
 from symphony_es.events.rows import decode_row, encode_body
 from symphony_es.events.values import Limits
@@ -273,9 +273,14 @@ class EventLog(LogReader):
             if len(prepared) % ENCODED_AT_ONCE == ENCODED_AT_ONCE - 1:
                 await asyncio.sleep(0)  # others in the loop have their turn
             prepared.append(self.prepare(event))
-        if not self.has_room():
-            await self.room()
-        return await self.submit(prepared).wait()
+        if self._writer is None:
+            raise ReadOnlyError("this log is open for reading only")
+        if not self._writer.has_room():
+            await self._writer.room()
+        outcome = await self._writer.append(prepared)
+        if isinstance(outcome, SymphonyError):
+            raise outcome
+        return outcome
 
     def has_room(self) -> bool:
         """Whether less waits to be written than the bound."""

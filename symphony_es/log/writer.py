@@ -30,30 +30,53 @@ WOKEN_AT_ONCE = 128
 """How many who wait for one commit go on in one iteration of the event loop: all of a thousand would hold it up for too long."""
 
 NOTHING: frozenset[str] = frozenset()
-Call = asyncio.Future[None] | Callable[[], Any]
+Outcome = Appended | SymphonyError
+Call = tuple[asyncio.Future[Any], Any] | Callable[[], Any]
 Calls = dict[asyncio.AbstractEventLoop | None, list[Call]]
-"""By event loop what to do in it: futures to resolve, functions to call. Without a loop: in the writer thread."""
+"""By event loop what to do in it: futures to resolve, each with its result; functions to call. Without a loop: in the writer thread."""
 
 logger = get_logger(__name__)
 
 
-class Ticket:
+class Submission:
+    """Events that are appended together; its outcome is told to the one future that waits for it: see `Writer.append`.
+
+    Attributes:
+        unplaced: keys whose events are numbered from 1, without a look at the log.
+    """
+
+    __slots__ = ("_future", "events", "size_bytes", "unplaced")
+
+    def __init__(self, events: Sequence[PreparedEvent], unplaced: frozenset[str], future: asyncio.Future[Outcome] | None) -> None:
+        self.events = events
+        self.unplaced = unplaced
+        self.size_bytes = len(events[0].body) if len(events) == 1 else sum([len(event.body) for event in events])
+        self._future = future
+
+    def settle(self, outcome: Outcome) -> None:
+        """Set the outcome, with the writer's lock held: nobody begins to wait for it from now on."""
+
+    def tell(self, outcome: Outcome, calls: Calls) -> None:
+        """Add what has to be done in event loops, or right away, after the outcome was set."""
+        if self._future is not None:
+            _add_call(calls, self._future.get_loop(), (self._future, outcome))
+
+
+class Ticket(Submission):
     """What became, or will become, of a submission; made by `Writer.submit`, whose lock guards all its tickets."""
 
-    __slots__ = ("_callbacks", "_futures", "_lock", "_outcome", "apart", "events", "moved", "refused", "size_bytes", "unplaced")
+    __slots__ = ("_callbacks", "_futures", "_lock", "_outcome", "apart", "moved", "refused")
 
     def __init__(
         self, events: Sequence[PreparedEvent], lock: threading.Lock, unplaced: frozenset[str] = NOTHING, *, apart: bool = False
     ) -> None:
-        self.events = events
-        self.unplaced = unplaced
+        super().__init__(events, unplaced, None)
         self.apart = apart
         self.moved: dict[str, int] = {}
         self.refused: dict[str, EntityError] = {}
-        self.size_bytes = sum([len(event.body) for event in events])
-        self._outcome: Appended | SymphonyError | None = None
+        self._outcome: Outcome | None = None
         self._lock = lock
-        self._futures: list[asyncio.Future[None]] = []
+        self._futures: list[asyncio.Future[Outcome]] = []
         self._callbacks: list[tuple[asyncio.AbstractEventLoop | None, Callable[[Ticket], Any]]] = []
 
     def done(self) -> bool:
@@ -77,7 +100,7 @@ class Ticket:
     async def wait(self) -> Appended:
         """Wait for the outcome. Cancelling the wait does not take the submission back. Errors are those of `result`."""
         if self._outcome is None:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
             with self._lock:
                 waits = self._outcome is None
                 if waits:
@@ -98,16 +121,24 @@ class Ticket:
                 return
         callback(self)
 
-    def settle(self, outcome: Appended | SymphonyError) -> None:
-        """Set the outcome, with the lock held: nobody begins to wait for it from now on."""
+    def settle(self, outcome: Outcome) -> None:
+        """See `Submission`."""
         self._outcome = outcome
 
-    def tell(self, calls: Calls) -> None:
-        """Add what has to be done in event loops, or right away, after the outcome was set."""
+    def tell(self, outcome: Outcome, calls: Calls) -> None:
+        """See `Submission`."""
         for future in self._futures:
-            calls.setdefault(future.get_loop(), []).append(future)
+            _add_call(calls, future.get_loop(), (future, outcome))
         for loop, callback in self._callbacks:
-            calls.setdefault(loop, []).append(partial(callback, self))
+            _add_call(calls, loop, partial(callback, self))
+
+
+def _add_call(calls: Calls, loop: asyncio.AbstractEventLoop | None, call: Call) -> None:
+    of_loop = calls.get(loop)
+    if of_loop is None:
+        calls[loop] = [call]
+    else:
+        of_loop.append(call)
 
 
 class Writer:
@@ -136,7 +167,7 @@ class Writer:
         self._clock_ns = clock_ns
         # A clock that was set back since the last event goes on from that.
         self._ahead_ns = max(0, recorder.last_time_ns - clock_ns())
-        self._queue: queue.SimpleQueue[Ticket | Callable[[], None] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Submission | Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._pending_events = 0
         self._pending_bytes = 0
@@ -160,16 +191,28 @@ class Writer:
         Raises:
             NotReadyError: the log is closed, or this is a child process that inherited it.
         """
+        ticket = Ticket(events, self._lock, unplaced, apart=apart)
+        self._put(ticket)
+        return ticket
+
+    def append(self, events: Sequence[PreparedEvent]) -> asyncio.Future[Outcome]:
+        """Queue a group of events for one who waits for nothing else: the future, of the running loop, gets the outcome.
+
+        An error is the future's result, too: nobody need ask for it. Errors are those of `submit`.
+        """
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._put(Submission(events, NOTHING, future))
+        return future
+
+    def _put(self, submission: Submission) -> None:
         if os.getpid() != self._pid:
             raise ForkedProcessError(self._pid)
-        ticket = Ticket(events, self._lock, unplaced, apart=apart)
         with self._lock:
             if self._closed:
                 raise NotReadyError("the log is closed")
-            self._pending_events += len(events)
-            self._pending_bytes += ticket.size_bytes
-            self._queue.put(ticket)
-        return ticket
+            self._pending_events += len(submission.events)
+            self._pending_bytes += submission.size_bytes
+            self._queue.put(submission)
 
     def has_room(self) -> bool:
         """Whether less waits to be written than the bound."""
@@ -194,9 +237,9 @@ class Writer:
     def _write_what_comes(self) -> None:
         while True:
             item = self._queue.get()
-            batch: list[Ticket] = []
+            batch: list[Submission] = []
             events = 0
-            while isinstance(item, Ticket):
+            while isinstance(item, Submission):
                 batch.append(item)
                 events += len(item.events)
                 if events >= MAX_BATCH_EVENTS:
@@ -209,11 +252,11 @@ class Writer:
                 self._commit(batch, events)
             if item is None:
                 return
-            if not isinstance(item, Ticket):
+            if not isinstance(item, Submission):
                 item()
 
-    def _commit(self, batch: list[Ticket], events: int) -> None:
-        outcomes: Sequence[Appended | SymphonyError]
+    def _commit(self, batch: list[Submission], events: int) -> None:
+        outcomes: Sequence[Outcome]
         if self._poison is not None:
             outcomes = [self._poison] * len(batch)
         else:
@@ -236,12 +279,12 @@ class Writer:
         if last is not None:
             self._recorder.maintain()
 
-    def _append(self, batch: list[Ticket]) -> Sequence[Appended | SymphonyError]:
+    def _append(self, batch: list[Submission]) -> Sequence[Outcome]:
         if self._placing is None or not any(ticket.unplaced for ticket in batch):
             return self._recorder.append_groups([ticket.events for ticket in batch], self._clock_ns() + self._ahead_ns)
-        refusals: dict[Ticket, SymphonyError] = {}
+        refusals: dict[Submission, SymphonyError] = {}
         for ticket in batch:
-            if ticket.unplaced:
+            if isinstance(ticket, Ticket) and ticket.unplaced:
                 placed, ticket.moved, ticket.refused = self._placing.place(list(ticket.events), ticket.unplaced)
                 if ticket.refused and not (ticket.apart and placed):
                     refusals[ticket] = next(iter(ticket.refused.values()))
@@ -252,7 +295,7 @@ class Writer:
         )
         return [refusals.get(ticket) or next(appended) for ticket in batch]
 
-    def _tell(self, batch: list[Ticket], outcomes: Sequence[Appended | SymphonyError], events: int) -> None:
+    def _tell(self, batch: list[Submission], outcomes: Sequence[Outcome], events: int) -> None:
         calls: Calls = {}
         size_bytes = sum([ticket.size_bytes for ticket in batch])
         with self._lock:  # for a moment only: a busy event loop would have to wait for it
@@ -261,10 +304,10 @@ class Writer:
             self._pending_events -= events
             self._pending_bytes -= size_bytes
             waiting, self._waiting_for_room = self._waiting_for_room, []
-        for ticket in batch:
-            ticket.tell(calls)
+        for ticket, outcome in zip(batch, outcomes, strict=True):
+            ticket.tell(outcome, calls)
         for future in waiting:
-            calls.setdefault(future.get_loop(), []).append(future)
+            _add_call(calls, future.get_loop(), (future, None))
         for loop, of_loop in calls.items():
             if loop is None or loop.is_closed():
                 _make_here(of_loop)
@@ -310,7 +353,7 @@ class Writer:
 def _make_here(calls: Iterable[Call]) -> None:
     """Make calls in the writer thread; there is nobody for futures to tell."""
     for call in calls:
-        if not isinstance(call, asyncio.Future):
+        if not isinstance(call, tuple):
             try:
                 call()
             except Exception as error:  # noqa: BLE001  a dead writer thread would leave everybody else waiting
@@ -324,10 +367,10 @@ def _make_in(loop: asyncio.AbstractEventLoop, calls: list[Call]) -> None:
     def make_some() -> None:
         some = list(islice(left, WOKEN_AT_ONCE))
         for call in some:
-            if not isinstance(call, asyncio.Future):
+            if not isinstance(call, tuple):
                 loop.call_soon(call)  # by itself: one that fails is told to the loop, and the others are made
-            elif not call.done():
-                call.set_result(None)
+            elif not call[0].done():
+                call[0].set_result(call[1])
         if len(some) == WOKEN_AT_ONCE:
             loop.call_soon(make_some)
 

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from symphony_es.workflow.definitions.stored import StoredDefinition
     from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
     from symphony_es.workflow.engine.clock import Clock, SystemClock
+    from symphony_es.workflow.engine.draining import DrainReport
     from symphony_es.workflow.engine.engine import WorkflowEngine
     from symphony_es.workflow.engine.execution import Branch, StepExecution
     from symphony_es.workflow.engine.handle import RunHandle
     from symphony_es.workflow.engine.hooks import RunMoment, WorkflowHook
+    from symphony_es.workflow.engine.progress import RunProgress
     from symphony_es.workflow.kinds.conditional import ConditionalStep
     from symphony_es.workflow.kinds.function import FunctionStep
     from symphony_es.workflow.kinds.loop import LoopStep
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
     from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
     from symphony_es.workflow.kinds.task import TaskStep
     from symphony_es.workflow.kinds.wait import WaitStep
+    from symphony_es.workflow.record.attempts import StepAttempt
+    from symphony_es.workflow.record.reads import Read
+    from symphony_es.workflow.record.redaction import Redaction
+    from symphony_es.workflow.record.usage import ModelUsage, RunUsage
     from symphony_es.workflow.runs.context import RunContext
     from symphony_es.workflow.runs.run import Workflow
     from symphony_es.workflow.runs.summary import RunPage, RunSummary
@@ -52,19 +58,26 @@ __all__ = [
     "CodeWorkflow",
     "ConditionalStep",
     "DataReader",
+    "DrainReport",
     "FunctionStep",
     "LoopStep",
     "MapStep",
+    "ModelUsage",
     "ParallelStep",
+    "Read",
+    "Redaction",
     "RetryPolicy",
     "RunContext",
     "RunHandle",
     "RunMoment",
     "RunPage",
+    "RunProgress",
     "RunSummary",
+    "RunUsage",
     "SequenceStep",
     "SleepStep",
     "Step",
+    "StepAttempt",
     "StepExecution",
     "StepList",
     "StoredDefinition",
@@ -91,12 +104,18 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ModelUsage": "symphony_es.workflow.record.usage",
+    "Read": "symphony_es.workflow.record.reads",
+    "Redaction": "symphony_es.workflow.record.redaction",
+    "RunUsage": "symphony_es.workflow.record.usage",
+    "StepAttempt": "symphony_es.workflow.record.attempts",
     "AutoCheckpoint": "symphony_es.workflow.engine.auto_checkpoint",
     "Branch": "symphony_es.workflow.engine.execution",
     "Clock": "symphony_es.workflow.engine.clock",
     "CodeWorkflow": "symphony_es.workflow.code.workflow",
     "ConditionalStep": "symphony_es.workflow.kinds.conditional",
     "DataReader": "symphony_es.workflow.definitions.reading",
+    "DrainReport": "symphony_es.workflow.engine.draining",
     "FunctionStep": "symphony_es.workflow.kinds.function",
     "LoopStep": "symphony_es.workflow.kinds.loop",
     "MapStep": "symphony_es.workflow.kinds.map",
@@ -106,6 +125,7 @@ _HOMES = {
     "RunHandle": "symphony_es.workflow.engine.handle",
     "RunMoment": "symphony_es.workflow.engine.hooks",
     "RunPage": "symphony_es.workflow.runs.summary",
+    "RunProgress": "symphony_es.workflow.engine.progress",
     "RunSummary": "symphony_es.workflow.runs.summary",
     "SequenceStep": "symphony_es.workflow.kinds.sequence",
     "SleepStep": "symphony_es.workflow.kinds.sleep",

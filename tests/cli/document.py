@@ -48,7 +48,7 @@ Where a moment is due, a position or a time is taken as such, and `latest` is th
 | 1 | `verify` or `doctor` found something wrong |
 | 2 | the arguments make no sense |
 | 3 | what was asked for is not there: an entity, a run, a checkpoint, a position, or somebody who answers a request |
-| 4 | the log cannot be opened or used: there is none, another process writes it, the disk is full |
+| 4 | the log, or what is written to, cannot be used: there is none, another process writes it, the disk or pipe takes no more |
 | 5 | the log is damaged |
 | 6 | refused, and nothing was changed |
 | 130 | interrupted |
@@ -61,9 +61,10 @@ call of that name does in its process; the events of it have the actor, the reas
 
 A request is carried out once. Asking again under the same `--request-id` changes nothing, and gives the first answer, also years later;
 of a signal it is the `signal_id`. When nobody has the log open, or no answer comes within `--timeout-s`, the request stays for who does it
-then, the command says so, and ends with 3; `rm` of its file takes it back. What waits when an application opens the log is taken up when
-it has called `recover` or `resume`, or after a second; a request that needs a function which is not registered there stays for a process
-that has it. A file that cannot be taken (a link, of another user, not a request) is refused on record and removed.
+then, the command says so, and ends with 3; `rm` of its file takes it back. (`retry` of several ends with 3 where one waits, else with 6
+where one was refused.) What waits when an application opens the log is taken up when it has called `recover` or `resume`, or after a
+second; a request that needs a function which is not registered there stays for a process that has it. A file that cannot be taken (a link,
+of another user, not a request) is refused on record and removed.
 
 What a command costs: `log`, `tail`, `run`, `show`, `history` and `blame` read the events that they show, of one entity where one is
 named; `log --event` and `tail --event` read on until there are enough of that name. `entities`, `at`, `diff`, `rewind` and `fork`

@@ -92,6 +92,7 @@ ELSEWHERE: dict[str, Callable[[Symphony, Crate, Any], Any]] = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("elsewhere", ELSEWHERE)
 @pytest.mark.parametrize("take_out", TAKE_OUT)
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -443,6 +444,7 @@ class Program:
             assert shown == [(order_of(crate.named), order_of(crate.parcels), order_of(crate.top)) for crate in self.crates]
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32))
 @example(44904)  # a node that was held twice in a list, of which one place is another one's

@@ -352,6 +352,7 @@ class TestResumes:
         customer.name = "goes on"
         assert await agree(symphony, customer)
 
+    @pytest.mark.exhaustive
     async def test_many_changed_entities_are_taken_back_in_one_pass(self, reopen: Opener) -> None:
         """2,000 of them; each ends where it was, and goes on from there."""
         symphony = await reopen()
@@ -573,6 +574,7 @@ class TestCounting:
             assert base is not None
             assert len(base.states) < 150
 
+    @pytest.mark.exhaustive
     async def test_large_turns_do_not_hold_up_the_loop_in_one_piece(self, symphony: Symphony) -> None:
         """They leave in slices; a transaction stays whole."""
         customers = [symphony.entities.add(Customer(id=str(number))) for number in range(3000)]

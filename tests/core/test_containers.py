@@ -324,6 +324,7 @@ def _order(item: Any) -> int:
     return int(item.state) if isinstance(item, Errand) else item
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("kind", ["numbers", "parts"])
 async def test_only_the_difference_is_stored(symphony: Symphony, change: str, kind: str) -> None:
@@ -339,6 +340,7 @@ async def test_only_the_difference_is_stored(symphony: Symphony, change: str, ki
     assert sizes[1] <= sizes[0] * 1.3 + 40
 
 
+@pytest.mark.exhaustive
 async def test_adding_in_any_way_costs_what_append_costs(symphony: Symphony) -> None:
     """200 times `+= [m]`, extending by one, and assigning one more cost what 200 times `append(m)` costs."""
     message = {"role": "user", "text": "x" * 50}
@@ -382,6 +384,7 @@ class _Counted:
         return counted
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "shift",
     [

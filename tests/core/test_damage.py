@@ -448,6 +448,7 @@ step = st.tuples(
 )
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(step, min_size=4, max_size=20))
 async def test_random_histories_tell_the_same_whoever_reads_them(tmp_path_factory: pytest.TempPathFactory, steps: list[Any]) -> None:

@@ -179,6 +179,7 @@ async def load_one_by_one(symphony: Symphony, fold: Fold) -> None:
             assert symphony.world.record_of(held) is not None, "every object that is referred to is the live one"
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.lists(step, max_size=25))
 def test_fold_snapshot_and_restored_objects_agree_at_every_position(

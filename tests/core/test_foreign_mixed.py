@@ -163,6 +163,7 @@ async def test_blocks_beside_each_other_lose_nothing(symphony: Symphony, kind: A
     await check(symphony, deed, tally)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("form", ["block", "inner", "inner fails", "recorded"])
 @pytest.mark.parametrize("claim", ["one", "all"])

@@ -151,6 +151,7 @@ def held_in(tree: Any) -> list[Any]:
     return [*tree.items, *(tree.table[key] for key in sorted(tree.table)), tree.other]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("idiom", IDIOMS)
 @pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize("where", ["outside", "block", "rolled back"])

@@ -141,6 +141,7 @@ HOLDERS = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("holder", HOLDERS)
 @pytest.mark.parametrize("used", ["barely", "much"])
 async def test_a_collected_symphony_lets_go(tmp_path: Path, holder: str, used: str) -> None:

@@ -719,6 +719,7 @@ class Reads:
         monkeypatch.setattr(EventLog, "_replay_some_entities", entities)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("entities", [200, 2000])
 async def test_the_cost_is_that_of_what_is_loaded(reopen: Opener, monkeypatch: pytest.MonkeyPatch, entities: int) -> None:
     """A block of the snapshot and its own later events for each entity, opening included, however many entities and events there are."""

@@ -348,6 +348,32 @@ def test_what_the_application_registers_is_not_displaced_by_what_annotations_nam
     assert child.class_of(name) is old
 
 
+def test_annotations_are_evaluated_when_a_name_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking again costs nothing until a tagged value is met, and then everything that was registered since counts."""
+    from symphony_es.core.state.tracking import types as module
+
+    looked_at: list[Any] = []
+    look_into = module.look_into
+    monkeypatch.setattr(module, "look_into", lambda item, seen: (looked_at.append(item), look_into(item, seen))[1])
+
+    @dataclass
+    class Late:
+        a: int = 0
+
+    def code(item: Any) -> None:
+        assert item
+
+    code.__annotations__ = {"item": Late}
+    table = module.TypeTable()
+    table.learn(code)
+    table.look_again()
+    assert looked_at == []
+    assert table.class_of(f"{__name__}:{Late.__qualname__}") is Late
+    assert looked_at == [code]
+    assert table.class_of(f"{__name__}:{Late.__qualname__}") is Late
+    assert looked_at == [code]
+
+
 async def test_an_upcast_that_keeps_the_names_of_the_fields_is_applied_once(reopen: Any) -> None:
     """What was adopted has the new version in the log, so that the next resume does not turn it again."""
     symphony = await shelved(reopen, model_of(1)(depth=5))

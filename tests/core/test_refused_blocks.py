@@ -38,6 +38,7 @@ TAKE: dict[str, Callable[[Crate], Any]] = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("beside", [False, True], ids=["around", "beside"])
 @pytest.mark.parametrize("ends_well", [False, True], ids=["rolled back", "ends"])
 @pytest.mark.parametrize("take", TAKE)

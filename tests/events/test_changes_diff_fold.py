@@ -167,6 +167,7 @@ def test_changes_compare_by_type_and_value() -> None:
 # -- diff -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 @given(states, states)
 @example({"s": {1}}, {"s": {True}})
 @example({"s": {1, 2.0}}, {"s": {1.0, 2}})
@@ -223,6 +224,7 @@ def _edit(draw: st.DrawFn, value: Any) -> Any:
     return draw(values)
 
 
+@pytest.mark.exhaustive
 @given(edited())
 def test_the_difference_to_an_edited_copy_is_exact_too(pair: tuple[Any, Any]) -> None:
     """The same where most is shared, which is where splices, appends and paths come in."""
@@ -288,6 +290,7 @@ def histories(draw: st.DrawFn) -> list[tuple[str, Any, Any, dict[str, Any]]]:
     return steps
 
 
+@pytest.mark.exhaustive
 @given(histories(), keys)
 def test_the_fold_of_a_history_is_what_was_done(steps: list[tuple[str, Any, Any, dict[str, Any]]], key: Any) -> None:
     """Fed row by row, event by event, or from a copy in the middle: states, versions and positions are those of a naive fold."""

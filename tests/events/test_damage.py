@@ -68,6 +68,7 @@ def test_a_member_that_is_equal_and_not_the_same_comes_back(member: Any, asked: 
         assert plain_equal(state, {"s": {member, "other"}})
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=300)
 @given(st.lists(st.sampled_from(FITTING[:-2]), max_size=4), st.sampled_from(UNFIT), st.lists(st.sampled_from(FITTING), max_size=2))
 def test_the_last_good_state_is_the_one_before_the_event(before: list[Any], unfit: Any, after: list[Any]) -> None:
@@ -143,6 +144,7 @@ def through_a_snapshot(fold: Fold, rows: list[Row]) -> Fold:
     return Fold({state.key: state for state in decode_block("snap", memoryview(block))}, fold.position, look_up)
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=250)
 @given(histories(), st.data())
 def test_every_way_tells_the_same_of_damaged_histories(rows: list[Row], data: st.DataObject) -> None:

@@ -81,6 +81,7 @@ def test_keys_that_are_none_are_refused(key: object) -> None:
         split_key(key)  # type: ignore[arg-type]
 
 
+@pytest.mark.exhaustive
 @given(st.text(max_size=600))
 def test_any_text_is_an_id_or_refused(text: str) -> None:
     """No other error, and an id that is taken fits its bounds and comes back from its key."""

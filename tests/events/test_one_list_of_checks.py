@@ -98,6 +98,7 @@ def agree(new: NewEvent) -> bool:
     return True
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("leaf", LEAVES)
 @pytest.mark.parametrize("place", PLACES)

@@ -60,6 +60,7 @@ class Table:
     id: str = ""
 
 
+@pytest.mark.exhaustive
 @given(values)
 def test_json_takes_whatever_stands_in_the_log(value: Any) -> None:
     """Without an encoder of one's own, and nothing that is not a number of JSON; containers are the reader's to change."""

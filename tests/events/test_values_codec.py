@@ -7,6 +7,7 @@ import enum
 import pickle
 import struct
 from collections import OrderedDict, namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal, localcontext
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from symphony_es.errors import DecodeError, UnstorableValueError
+from symphony_es.events import codec
 from symphony_es.events import values as values_module
 from symphony_es.events.codec import decode_value, encode_canonical, encode_value
 from symphony_es.events.references import EntityReference, find_references
@@ -66,6 +68,7 @@ def test_equal_values_have_equal_canonical_bytes_and_different_ones_different(on
     assert plain_equal(one, other) == plain_equal(other, one)
 
 
+@pytest.mark.exhaustive
 @given(states)
 def test_copies_share_no_container(state: dict[Any, Any]) -> None:
     """Whatever is done to the containers of a copy, the original stays."""
@@ -330,6 +333,7 @@ def test_find_references_looks_through_every_container() -> None:
     assert list(find_references("x", ("p",))) == []
 
 
+@pytest.mark.exhaustive
 @given(states)
 def test_found_references_stand_where_they_are_said_to(state: dict[Any, Any]) -> None:
     """Following a path leads to the reference, or to the set that holds it; none is left out."""
@@ -539,3 +543,32 @@ def test_other_objects_are_named_in_the_error() -> None:
     with pytest.raises(UnstorableValueError, match=r"types\.SimpleNamespace is no plain data") as caught:
         encode_value({"a": [SimpleNamespace()]})
     assert caught.value.path == ("a", 0)
+
+
+def test_a_packer_that_is_used_again_knows_nothing_of_what_it_packed_before() -> None:
+    """Small, nested, failing and large values in turn, from several threads: the bytes are those of a packer made for each alone."""
+    samples: list[Any] = [
+        {"a": [1, (2, ({3}, Decimal("4.5"))), dt.datetime(2026, 1, 1, tzinfo=dt.UTC)]},
+        "x" * 200_000,
+        [Tagged("value", "shop:Money", {"amount": (1, (2, (3,)))})],
+        5,
+    ]
+    expected = []
+    for value in samples:
+        codec._idle_packers.clear()
+        expected.append(codec.pack(value))
+
+    def pack_all() -> bool:
+        for _ in range(30):
+            with pytest.raises(UnstorableValueError):
+                codec.pack([("fine", [object()])])
+            if [codec.pack(value) for value in samples] != expected:
+                return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        packed = [pool.submit(pack_all) for _ in range(4)]
+        assert all(future.result() for future in packed)
+    codec._idle_packers.clear()
+    codec.pack("x" * 200_000)
+    assert codec._idle_packers == []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import field
 from typing import Any
 
@@ -32,6 +33,24 @@ TOUCHES: dict[str, Callable[[Account], None]] = {
 
 class WrappedError(Exception):
     """What an application makes of every error."""
+
+
+@asynccontextmanager
+async def held_elsewhere(symphony: Symphony, account: Account) -> AsyncIterator[None]:
+    """A transaction of another task has set the balance to 100, and stays open."""
+    held, done = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with symphony.transaction("Held"):
+            account.balance = 100
+            held.set()
+            await done.wait()
+
+    holding = asyncio.create_task(hold())
+    await held.wait()
+    yield
+    done.set()
+    await holding
 
 
 async def plainly(touch: Callable[[], None]) -> None:
@@ -129,8 +148,7 @@ async def test_a_transaction_of_the_application_is_waited_for(symphony: Symphony
 
     symphony.functions.register("book", book)
     definition = {"name": "w", "steps": [{"kind": "function", "name": "b", "function": "book", "atomic": True}]}
-    async with symphony.transaction("Held"):
-        account.balance = 100
+    async with held_elsewhere(symphony, account):
         handle = await symphony.workflows.start(definition)
         await met.wait()
         for _ in range(5):
@@ -149,8 +167,7 @@ async def test_a_step_that_is_not_atomic_is_told_at_once(symphony: Symphony) -> 
 
     symphony.functions.register("book", book)
     definition = {"name": "w", "steps": [{"kind": "function", "name": "b", "function": "book"}]}
-    async with symphony.transaction("Held"):
-        account.balance = 100
+    async with held_elsewhere(symphony, account):
         handle = await symphony.workflows.start(definition)
         run = await handle.wait()
     assert run.error is not None
@@ -169,8 +186,7 @@ async def test_a_wait_can_be_cancelled(symphony: Symphony) -> None:
 
     symphony.functions.register("book", book)
     definition = {"name": "w", "steps": [{"kind": "function", "name": "b", "function": "book", "atomic": True}]}
-    async with symphony.transaction("Held"):
-        account.balance = 100
+    async with held_elsewhere(symphony, account):
         handle = await symphony.workflows.start(definition)
         while not calls:
             await asyncio.sleep(0)

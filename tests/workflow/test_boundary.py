@@ -110,6 +110,7 @@ def give(value: Any) -> Any:
     return made
 
 
+@pytest.mark.exhaustive
 @each
 async def test_a_step_returns_it_and_it_is_the_same_after_a_crash(reopen: Any, value: Any) -> None:
     """In the process that ran the step, and in the next one, which does not run it: type and value, at any depth."""

@@ -241,7 +241,7 @@ async def test_calls_that_are_not_the_function_s_own_are_refused(symphony: Symph
     assert (run.status, len(refused)) == ("completed", 1), run.error
     assert set(run.attempts) <= {"outer"}
     recorded = [recorded for calls in run.calls.values() for recorded in calls.values()]
-    assert [list(one) for one in recorded] == ([["outer", "step"]] if where != "foreign task" else [])
+    assert [list(one[:2]) for one in recorded] == ([["outer", "step"]] if where != "foreign task" else [])
 
 
 async def test_a_call_that_is_left_under_way_is_an_error(symphony: Symphony) -> None:

@@ -16,7 +16,14 @@ import pytest
 from symphony_es import Symphony
 from symphony_es.core.state.inbox import MAX_REQUEST_BYTES, MAX_TEXT, FileInbox, Request, leave_request
 from symphony_es.core.state.requesting import DONE_EVENT, REFUSED_EVENT, Answer, send_request
-from symphony_es.errors import ConfigurationError, InvalidIdentifierError, LimitExceededError, RequestPendingError
+from symphony_es.errors import (
+    ConfigurationError,
+    EntityNotFoundError,
+    InvalidIdentifierError,
+    LimitExceededError,
+    RequestPendingError,
+    RequestRefusedError,
+)
 from symphony_es.log.log import EventLog
 from symphony_es.workflow import RunContext
 from symphony_es.workflow.engine.inbox import RequestTaker
@@ -460,6 +467,32 @@ async def test_nothing_happens_where_nobody_asks(tmp_path: Path, monkeypatch: py
         taker = symphony._taker
         assert isinstance(taker, RequestTaker)
         assert (taker._timer, taker._looking, looks) == (None, None, [1])
+
+
+async def test_a_reader_asks_as_the_command_line_does(tmp_path: Path) -> None:
+    """`reader.requests` in another process: who asks is who acts; what is refused is raised; a writer asks nobody."""
+    async with Symphony(tmp_path / "state") as symphony, Symphony(tmp_path / "state", read_only=True) as reader:
+        handle = await begin(symphony)
+        with reader.acting_as("ann", reason="on call"):
+            assert (await reader.requests.pause("r", timeout_s=60)).status == "paused"
+        assert (await reader.requests.resume(handle.run, timeout_s=60)).status == "running"
+        first = await reader.requests.signal("r", "other", 1, request_id="once", timeout_s=60)
+        assert await reader.requests.signal("r", "other", 1, request_id="once", timeout_s=60) == first
+        with pytest.raises(RequestRefusedError, match="IllegalTransitionError") as refused:
+            await reader.requests.retry("Workflow:r", "check", timeout_s=60)
+        assert refused.value.error_type == "IllegalTransitionError"
+        with pytest.raises(EntityNotFoundError):
+            await reader.requests.cancel("nobody", timeout_s=60)
+        assert (await reader.requests.cancel("r", grace_s=0, timeout_s=60)).status == "cancelling"
+        assert handle.run.signals["other"] == [1]
+        (paused,) = [event for event in await symphony.log.read_entity("Workflow:r") if event.name == "WorkflowPaused"]
+        assert (paused.metadata.actor, paused.metadata.reason) == ("ann", "on call")
+        with pytest.raises(ConfigurationError, match="workflows here"):
+            _ = symphony.requests
+        await handle.wait()
+    async with Symphony(tmp_path / "state", read_only=True) as reader:
+        with pytest.raises(RequestPendingError):
+            await reader.requests.resume("r")
 
 
 @pytest.mark.parametrize(

@@ -14,18 +14,20 @@ from symphony_es.testing import ManualClock
 from symphony_es.workflow import Workflow, WorkflowDefinition
 from symphony_es.workflow.runs.transitions import ENDED, TRANSITIONS, UNFINISHED, Request, WorkflowStatus, next_status
 
-STATUSES = ("pending", "running", "paused", "cancelling", "blocked", "completed", "failed", "cancelled")
+STATUSES = ("pending", "queued", "running", "paused", "cancelling", "blocked", "completed", "failed", "cancelled")
 EXPECTED: dict[str, dict[str, str]] = {
     "resume": {
         "pending": "running",
+        "queued": "running",
         "running": "running",
         "paused": "running",
         "failed": "running",
         "blocked": "running",
         "cancelling": "cancelling",
     },
-    "pause": {"running": "paused"},
-    "cancel": {"pending": "cancelling", "running": "cancelling", "paused": "cancelling", "failed": "cancelling", "blocked": "cancelling"},
+    "queue": dict.fromkeys(("pending", "paused", "failed", "blocked"), "queued"),
+    "pause": {"running": "paused", "queued": "paused"},
+    "cancel": dict.fromkeys(("pending", "queued", "running", "paused", "failed", "blocked"), "cancelling"),
     "retry": {
         "running": "running",
         "paused": "running",
@@ -34,7 +36,7 @@ EXPECTED: dict[str, dict[str, str]] = {
         "cancelled": "running",
         "blocked": "running",
     },
-    "signal": {status: status for status in ("pending", "running", "paused", "cancelling", "failed", "blocked")},
+    "signal": {status: status for status in ("pending", "queued", "running", "paused", "cancelling", "failed", "blocked")},
     "complete": {"running": "completed"},
     "fail": {"running": "failed", "paused": "failed", "cancelling": "failed"},
     "block": {"running": "blocked", "paused": "blocked"},
@@ -45,6 +47,7 @@ EXPECTED: dict[str, dict[str, str]] = {
 
 ASKS_FOR = {
     "resume": "running",
+    "queue": "queued",
     "pause": "paused",
     "cancel": "cancelled",
     "retry": "running",
@@ -77,7 +80,7 @@ def test_the_table_knows_every_request_and_status() -> None:
     assert tuple(WorkflowStatus) == STATUSES
     assert set(TRANSITIONS) == set(get_args(Request)) == set(EXPECTED) == set(ASKS_FOR)
     assert {"completed", "failed", "cancelled"} == ENDED
-    assert {"running", "cancelling"} == UNFINISHED
+    assert {"queued", "running", "cancelling"} == UNFINISHED
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -142,6 +145,13 @@ class Scene:
 
     async def bring_to(self, status: str) -> Workflow:
         """A run in this status that does not execute."""
+        if status == "queued":
+            self.workflows.max_concurrent_runs = 1
+            await self.workflows.start(WorkflowDefinition.from_dict(PLAN), run_id="before", auto_checkpoint=False)
+            queued = await self.workflows.start(WorkflowDefinition.from_dict(PLAN), run_id="first", auto_checkpoint=False)
+            await self.interrupt()
+            self.workflows.max_concurrent_runs = None
+            return queued.run
         handle = await self.workflows.start(WorkflowDefinition.from_dict(PLAN), run_id="first", auto_checkpoint=False)
         run: Workflow = handle.run
         await self.until(lambda: "ask" in run.attempts)

@@ -193,6 +193,25 @@ def _files(directory: Path, told: dict[str, Any]) -> list[Finding]:
             "symphony-es prune",
         ),
         (True, f"{behind:,} events since the newest snapshot", ""),
+        *_requests(directory),
+    ]
+
+
+def _requests(directory: Path) -> list[Finding]:
+    """Who has the log open, and what is asked of who will."""
+    from symphony_es.core.state.inbox import waiting_requests
+    from symphony_es.log.directory import last_writer
+
+    owner = last_writer(directory)
+    told = {
+        "writing": (True, "a process has it open for writing", ""),
+        "gone": (True, "the process that wrote it has ended without closing it; what it acknowledged is there", ""),
+    }
+    waiting = waiting_requests(directory)
+    what = f"{waiting:,} requests wait in {directory / 'inbox'}"
+    return [
+        *([told[owner]] if owner in told else []),
+        *([(False, what, "start the application, which carries them out; rm takes one back")] if waiting else []),
     ]
 
 

@@ -36,8 +36,10 @@ async def checkpoints(given: argparse.Namespace) -> None:
         async with reading(given) as opened:
             entries = await opened.past.checkpoints()
         if given.json:
+            from symphony_es.transfer.text import plain_as_json
+
             for entry in entries:
-                output.json_line(entry.as_dict())
+                output.json_line({**entry.as_dict(), "metadata": plain_as_json(entry.metadata)})
             return
         rows = [(e.id, e.name, e.position, output.time(e.created_at), e.entity_count, output.brief(e.metadata)) for e in entries]
         output.table(("id", "name", "position", "created", "entities", "metadata"), rows, "no checkpoints")

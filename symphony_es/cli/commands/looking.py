@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["event_row", "print_events", "register"]
 
-EVENT_COLUMNS = ("position", "time", "entity", "event", "actor", "step", "changes")
+EVENT_COLUMNS = ("position", "time", "entity", "event", "actor", "reason", "step", "changes")
 
 
 def register(parsers: Parsers) -> None:
@@ -153,6 +153,7 @@ def event_row(event: Event) -> tuple[object, ...]:
         event.entity_key,
         event.name,
         event.metadata.actor or "",
+        event.metadata.reason or "",
         event.metadata.step or "",
         changes + more,
     )
@@ -258,11 +259,9 @@ async def blame(given: argparse.Namespace) -> None:
         return
     rows = []
     for entry in found:
-        at, time, _, name, actor, step, _ = event_row(entry.event)
+        at, time, _, name, actor, why, step, _ = event_row(entry.event)
         run = "/".join(part for part in (entry.event.metadata.run_id, str(step)) if part)
-        rows.append(
-            (at, time, name, actor, entry.event.metadata.reason or "", run, output.brief(entry.before, 40), output.brief(entry.after, 40))
-        )
+        rows.append((at, time, name, actor, why, run, output.brief(entry.before, 40), output.brief(entry.after, 40)))
     columns = ("position", "time", "event", "actor", "reason", "run/step", "before", "after")
     output.table(columns, rows, "no event of those that are asked for has set it")
 
@@ -288,8 +287,8 @@ async def diff(given: argparse.Namespace) -> None:
 
 
 def _line(event: Event) -> str:
-    position, time, _, name, actor, step, _ = (output.safe(cell) for cell in event_row(event))
-    reason = f"  ({output.safe(event.metadata.reason)})" if event.metadata.reason else ""
+    position, time, _, name, actor, why, step, _ = (output.safe(cell) for cell in event_row(event))
+    reason = f"  ({why})" if why else ""
     return f"position {position}  {time}  {name}{f'  by {actor}' if actor else ''}{f'  in step {step}' if step else ''}{reason}"
 
 

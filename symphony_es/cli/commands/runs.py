@@ -181,14 +181,29 @@ async def run(given: argparse.Namespace) -> None:
             output.json_line(event_as_json(event))
         return
     shown = {name.removesuffix("_at"): _shown(name, value) for name, value in {**summary, **links}.items() if value is not None}
+    under_way = _under_way(events)
+    if under_way and summary["ended_at"] is None:
+        shown["under way"] = ", ".join(f"{step} since {output.time(since)}" for step, since in under_way.items())
     output.pairs({**shown, "context": output.brief(data.get("context"), 200)})
     print()
-    columns = ("position", "time", "event", "step", "attempt", "actor", "output or error")
+    columns = ("position", "time", "event", "step", "attempt", "actor", "reason", "output or error")
     rows = []
     for event in events:
-        at, time, _, name, actor, step, _ = event_row(event)
-        rows.append((at, time, name, step, event.metadata.attempt or "", actor, _result(event)))
+        at, time, _, name, actor, why, step, _ = event_row(event)
+        rows.append((at, time, name, step, event.metadata.attempt or "", actor, why, _result(event)))
     output.table(columns, rows)
+
+
+def _under_way(events: list[Event]) -> dict[str, datetime]:
+    """The steps that have begun last and have not come to an end since, and when that was."""
+    found: dict[str, datetime] = {}
+    for event in events:
+        step = event.metadata.step
+        if step is not None and event.name in ("WorkflowStepStarted", "WorkflowStepRetried"):
+            found[step] = event.recorded_at
+        elif step is not None:
+            found.pop(step, None)
+    return found
 
 
 def _result(event: Event) -> str:

@@ -79,6 +79,8 @@ async def export(given: argparse.Namespace) -> None:
         raise ConfigurationError("--after and --since both say where to begin: leave one of them out")
     if given.file == "-" and given.json:
         raise ConfigurationError("--json is for the report, and - for the events: choose one of them")
+    if given.file == "-" and sys.stdout is None:
+        raise ConfigurationError("there is no standard output to write to: name a file")
     target = sys.stdout.buffer if given.file == "-" else Path(given.file)
     async with reading(given) as opened:
         after = await position_since(opened.log, given.since, None) if given.after is None else await opened.past.position(given.after)

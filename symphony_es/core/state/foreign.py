@@ -185,12 +185,13 @@ class ForeignObjects:
         Returns:
             why objects could not be compared, one for each; the others are recorded.
         """
-        if self.world.restoring:
+        records = self.world.foreign_records()
+        if self.world.restoring or not records:
             return []
         step = self.holder()
         own = set() if step is None or step.transaction is not None else set(step.records)
         failures: list[SymphonyError] = []
-        for record in self.world.foreign_records():
+        for record in records:
             if record.holder is not None or self._is_excluded(record):
                 continue
             try:

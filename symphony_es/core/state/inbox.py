@@ -31,7 +31,7 @@ from symphony_es.core.state.files.watching import watch_directory
 from symphony_es.errors import ConfigurationError, LimitExceededError, StorageUnavailableError
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
 
-__all__ = ["INBOX_NAME", "REQUEST_TYPE", "VERBS", "FaultyRequest", "FileInbox", "Inbox", "Request", "leave_request"]
+__all__ = ["INBOX_NAME", "REQUEST_TYPE", "VERBS", "FaultyRequest", "FileInbox", "Inbox", "Request", "leave_request", "waiting_requests"]
 
 INBOX_NAME = "inbox"
 REQUEST_TYPE = "symphony.Request"
@@ -298,6 +298,14 @@ def _read(path: Path) -> Request | FaultyRequest:
         return FaultyRequest(id=path.name, why=f"{error!s:.500}")
     finally:
         os.close(descriptor)
+
+
+def waiting_requests(state_dir: Path) -> int:
+    """How many requests wait for the owner of a log; 0 where there is no inbox, or it cannot be read. Blocks."""
+    try:
+        return sum(_ID.match(path.name) is not None for path in (state_dir / INBOX_NAME).iterdir())
+    except OSError:
+        return 0
 
 
 # -- for who asks ---------------------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ class Lifetime(Inherited):
         world: the live objects.
         owner: the Symphony, weakly.
         over: whether it has ended.
+        forked_from: in a child process, the one that has opened it; else None.
     """
 
     def __init__(self, opened: OpenedLog, owner: Any) -> None:
@@ -52,12 +53,12 @@ class Lifetime(Inherited):
         self.over = False
         self._failures: list[SymphonyError] = []
         self._pid = os.getpid()
-        self._forked_from: int | None = None
+        self.forked_from: int | None = None
         left_at_fork(self)
 
     def leave_to_parent(self, parent: int) -> None:
         """See `Inherited`."""
-        self._forked_from = parent
+        self.forked_from = parent
 
     def check(self) -> None:
         """Do nothing in the process that has opened it.
@@ -65,13 +66,13 @@ class Lifetime(Inherited):
         Raises:
             ForkedProcessError: this is a child of that process.
         """
-        if self._forked_from is not None:
-            raise ForkedProcessError(self._forked_from)
+        if self.forked_from is not None:
+            raise ForkedProcessError(self.forked_from)
 
     @property
     def here(self) -> bool:
         """Whether it goes on, and this process has opened it."""
-        return not self.over and self._forked_from is None and self._pid == os.getpid()
+        return not self.over and self.forked_from is None and self._pid == os.getpid()
 
     def submit(self) -> None:
         """Submit what waits, without an event loop."""

@@ -183,7 +183,9 @@ class Membership(Inherited):
         Raises:
             EntityNotFoundError: there is none.
         """
-        record = self.record_for(entity)
+        record = self._records.get(entity) if type(entity) is str else None  # as most are
+        if record is None:
+            record = self.record_for(entity)
         self.outbox.suspects.recent[record] = None
         return record.obj
 

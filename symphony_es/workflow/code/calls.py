@@ -27,14 +27,17 @@ from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.kinds.sleep import SleepStep
 from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
 from symphony_es.workflow.kinds.wait import WaitStep
+from symphony_es.workflow.record.inputs import input_of_call, input_of_values
 from symphony_es.workflow.runs.context import RunContext
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.run import ON_PARENT_END
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
     from symphony_es.workflow.code.workflow import CodeWorkflow
     from symphony_es.workflow.definitions.reading import DataReader
     from symphony_es.workflow.engine.execution import StepExecution
+    from symphony_es.workflow.record.inputs import StepInput
 
 __all__ = ["gather", "patched", "run_workflow", "sleep", "sleep_until", "step", "step_context", "step_with", "wait_for_signal"]
 
@@ -195,7 +198,7 @@ def step(
 
     Args:
         fn: a coroutine function, or a plain one, which runs in a thread. Its code need not be findable by name.
-        *args: for `fn`; no part of the record.
+        *args: for `fn`. A digest of them is on record; when the function runs again they must be the same.
         name: the step's name, by which it is found again; the function's by default. 1 to 100 characters.
         retry: how failed attempts are repeated; a number of attempts, or a policy.
         timeout_s: how long an attempt may take, in seconds; more than 0.
@@ -207,7 +210,7 @@ def step(
     Raises:
         StepFailedError: it failed for good, now or when the function ran before: type and message are those of its error, and
             the error itself is chained in the process that saw it.
-        HistoryMismatchError: another call is on record in this place.
+        HistoryMismatchError: another call is on record in this place, or the same with other arguments.
         ConfigurationError: it is not called by the function of a workflow, but by a step of it, a hook, or a task that the workflow does
             not know; an option makes no sense; or `fn` takes any keywords, so that nobody can tell whose an option is. Nothing is recorded.
     """
@@ -242,12 +245,19 @@ def step_with(
     timeout_s: float | None = None,
     atomic: bool = False,
     undo: Callable[..., Any] | None = None,
+    record_inputs: bool | None = None,
+    check_arguments: bool = True,
 ) -> _StepCaller:
     """Give a `step` with options, all of whose further arguments are the function's: `await step_with(retry=3)(send, name="anna")`.
 
     Options and errors are those of `step`. What it gives may be kept, and called any number of times.
+
+    Args:
+        record_inputs: put the arguments themselves on record, in a form that can be read; as the workflow says, when None.
+        check_arguments: False for a call whose arguments may be others when the function runs again: a replay does not compare them.
     """
-    return _StepCaller(StepOptions.read({"name": name, "retry": retry, "timeout_s": timeout_s, "atomic": atomic, "undo": undo}))
+    given: dict[str, Any] = {"name": name, "retry": retry, "timeout_s": timeout_s, "atomic": atomic, "undo": undo}
+    return _StepCaller(StepOptions.read({**given, "record_inputs": record_inputs, "check_arguments": check_arguments}))
 
 
 def sleep(seconds: float, *, name: str = "sleep") -> Coroutine[Any, Any, None]:
@@ -317,8 +327,9 @@ def run_workflow(
     chosen = definition if isinstance(definition, WorkflowDefinition) else definition.definition
     called = name or chosen.name
     given = dict(context or {})
+    strand = _strand(called)
     return _run(
-        _strand(called).call(called, "workflow"),
+        strand.call(called, "workflow", input_of_values({"context": given}, strand.flow.runner.symphony.world) if given else None),
         lambda: SubWorkflowStep(name=called, definition=chosen, context=given, on_parent_end=on_parent_end),
     )
 
@@ -427,6 +438,16 @@ class _CallStep(Step):
     can_be_atomic: ClassVar[bool] = True
 
     call: Callable[[], Awaitable[Any]] = field(repr=False)
+    fn: Callable[..., Any] = field(repr=False)
+    given: StepInput = field(repr=False)
+
+    def input_of(self, execution: StepExecution) -> StepInput:
+        """The arguments, as they were when the call was made."""
+        return self.given
+
+    def function_of(self, symphony: Host) -> Callable[..., Any]:
+        """The function."""
+        return self.fn
 
     def data(self) -> dict[str, Any]:
         raise ConfigurationError("a call by code is no part of a definition")
@@ -446,19 +467,33 @@ class _CallStep(Step):
 
 def _call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: StepOptions) -> Coroutine[Any, Any, Any]:
     chosen = options.name or getattr(fn, "__name__", None) or type(fn).__name__
+    strand = _strand(chosen)
+    given = input_of_call(fn, args, kwargs, strand.flow.runner.symphony.world)
 
     def make() -> _CallStep:
         return _CallStep(
-            name=chosen, call=lambda: invoke(fn, *args, **kwargs), retry=options.retry, timeout_s=options.timeout_s, atomic=options.atomic
+            name=chosen,
+            call=lambda: invoke(fn, *args, **kwargs),
+            fn=fn,
+            given=given,
+            retry=options.retry,
+            timeout_s=options.timeout_s,
+            atomic=options.atomic,
+            record_inputs=options.record_inputs,
         )
 
-    call = _strand(chosen).call(chosen, "step")
+    call = strand.call(chosen, "step", given if options.check_arguments else None)
     undo = options.undo
     if undo is not None:
         call.undoable = True
         if call.strand.flow.undos is not None:
             call.strand.flow.undos[call.address] = _CallStep(
-                name=f"undo {chosen}", call=lambda: invoke(undo, *args, **kwargs), retry=options.retry, timeout_s=options.timeout_s
+                name=f"undo {chosen}",
+                call=lambda: invoke(undo, *args, **kwargs),
+                fn=undo,
+                given=given,
+                retry=options.retry,
+                timeout_s=options.timeout_s,
             )
     return _run(call, make)
 

@@ -39,6 +39,9 @@ __all__ = ["Flow", "clean_up_flow", "note_beside", "refused_inside", "run_flow",
 REPLAYED_AT_ONCE = 32
 """So many calls are replayed before the loop is asked whether others wait for it; at about 10 µs each."""
 
+LOOKED_AT_A_CALL = 64
+"""So many values of arguments are looked at in the time that a call takes."""
+
 IDLE_S = 1.0
 """A function that is to be cut off and comes to no call for so long waits for something of its own: that is cut off."""
 
@@ -68,6 +71,7 @@ class Flow:
         self.error: BaseException | None = None
         self.obsolete: list[tuple[str, int]] = []
         self.calls = 0
+        self._since_turn = 0
         self._ended = False
         self._frame = Frame(runner.run)
         self._under_way: dict[str, asyncio.Task[Any] | None] = {}
@@ -87,7 +91,9 @@ class Flow:
         if around is INSIDE_A_STEP:
             raise refused_inside(call.address)
         self.calls += 1
-        if not self.calls % REPLAYED_AT_ONCE:
+        self._since_turn += 1 if call.given is None else 1 + call.given.size // LOOKED_AT_A_CALL
+        if self._since_turn >= REPLAYED_AT_ONCE:
+            self._since_turn = 0
             await self.runner.take_turn()
         if self.obsolete:
             await self._take_back()

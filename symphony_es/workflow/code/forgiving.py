@@ -25,7 +25,12 @@ AFTER_FAILURE = "after failure"
 
 def is_after_failure(call: Any) -> bool:
     """Return whether a call on record was made after a failure that is forgiven by now."""
-    return len(call) > 2 and call[2] == AFTER_FAILURE
+    return len(call) > 2 and call[-1] == AFTER_FAILURE
+
+
+def is_marked(call: Any) -> bool:
+    """Return whether a call on record ends with what kind of call it is, and not with its name or the check of its arguments."""
+    return len(call) > 2 and type(call[-1]) is str
 
 
 def forgive(run: Workflow, failed: Iterable[str]) -> None:
@@ -43,7 +48,7 @@ def _mark(calls: Any, order: dict[str, int], began: int) -> None:
     later = [int(place) for place, call in calls.items() if call[1] != PATCH and order.get(call[0], -1) > began]
     if later:
         first = min(later)
-        for place in [place for place, call in calls.items() if int(place) >= first and len(call) == 2]:
+        for place in [place for place, call in calls.items() if int(place) >= first and not is_marked(call)]:
             calls[place] = [*calls[place], AFTER_FAILURE]
 
 

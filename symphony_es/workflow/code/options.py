@@ -35,6 +35,8 @@ class StepOptions:
     timeout_s: float | None = None
     atomic: bool = False
     undo: Callable[..., Any] | None = None
+    record_inputs: bool | None = None
+    check_arguments: bool = True
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> StepOptions:
@@ -58,7 +60,20 @@ class StepOptions:
                 retry = RetryPolicy.read(retry, "retry")
             except DefinitionError as error:
                 raise ConfigurationError(f"retry={shown(retry)}: {error}") from error
-        return cls(name=name, retry=retry, timeout_s=given.get("timeout_s"), atomic=atomic, undo=undo)
+        records, checks = given.get("record_inputs"), given.get("check_arguments", True)
+        if records is not None and not isinstance(records, bool):
+            raise ConfigurationError(f"record_inputs={shown(records)}: it is True, False, or None for what the workflow says")
+        if not isinstance(checks, bool):
+            raise ConfigurationError(f"check_arguments={shown(checks)}: it is True or False")
+        return cls(
+            name=name,
+            retry=retry,
+            timeout_s=given.get("timeout_s"),
+            atomic=atomic,
+            undo=undo,
+            record_inputs=records,
+            check_arguments=checks,
+        )
 
 
 NO_OPTIONS = StepOptions()

@@ -18,11 +18,13 @@ from symphony_es.workflow.definitions.definition import CLEANUP, UNDO
 from symphony_es.workflow.definitions.steps import id_from_name
 from symphony_es.workflow.engine.bodies import StepFailure
 from symphony_es.workflow.engine.retrying import PATCH
+from symphony_es.workflow.record.shown import other_arguments
 from symphony_es.workflow.runs.cleanup import CLEAN_UP_CALL, is_clean_up_call
 from symphony_es.workflow.runs.failures import describe_error
 
 if TYPE_CHECKING:
     from symphony_es.workflow.code.flow import Flow
+    from symphony_es.workflow.record.inputs import StepInput
 
 __all__ = ["INSIDE_A_STEP", "Call", "Group", "Strand", "current_strand"]
 
@@ -38,22 +40,25 @@ class Call:
     Attributes:
         cleans_up: whether the strand had been cut off by a cancellation when it made the call.
         undoable: whether the call says how it is undone.
+        given: what is known of its arguments, where they are compared with those on record.
     """
 
-    __slots__ = ("address", "cleans_up", "place", "strand", "undoable", "what")
+    __slots__ = ("address", "cleans_up", "given", "place", "strand", "undoable", "what")
 
-    def __init__(self, strand: Strand, place: int, address: str, what: str, cleans_up: bool) -> None:
+    def __init__(self, strand: Strand, place: int, address: str, what: str, cleans_up: bool, given: StepInput | None = None) -> None:
         self.strand = strand
         self.place = place
         self.address = address
         self.what = what
         self.cleans_up = cleans_up
+        self.given = given
         self.undoable = False
 
     def noted(self) -> list[Change]:
         """What puts the call on record, with the patches decided before it: part of the event of its step's start."""
-        calls = {place: [change_id, PATCH] for place, change_id in self.strand.take_patches(self.place)}
-        calls[self.place] = [self.address, self.what, *([CLEAN_UP_CALL] if self.cleans_up else [])]
+        calls: dict[int, list[Any]] = {place: [change_id, PATCH] for place, change_id in self.strand.take_patches(self.place)}
+        check = [] if self.given is None else [self.given.check]
+        calls[self.place] = [self.address, self.what, *check, *([CLEAN_UP_CALL] if self.cleans_up else [])]
         changes = self.strand.noted(calls)
         if self.undoable and not self.strand.flow.run.undoable:
             changes.append((SET, ("undoable",), True))
@@ -141,11 +146,16 @@ class Strand:
             self._task.cancel()
             self._task.uncancel()
 
-    def call(self, name: str, what: str) -> Call:
+    def call(self, name: str, what: str, given: StepInput | None = None) -> Call:
         """The strand's next call; decided when it is made, not when it is awaited, so that the order is the code's.
 
+        Args:
+            name: of the step.
+            what: the kind of call.
+            given: its arguments, where they are to be those on record.
+
         Raises:
-            HistoryMismatchError: another call is on record in its place.
+            HistoryMismatchError: another call is on record in its place, or one with other arguments.
             ConfigurationError: it comes from a task that the workflow did not start with `gather`.
         """
         self._check_task(name)
@@ -158,14 +168,18 @@ class Strand:
         if recorded is None:
             self._unrecorded[place] = (address, what)
         elif self.flow.stopped is None:
-            if (recorded[0] != address or recorded[1] != what) and is_after_failure(recorded):
-                self._part_ways(place)
-                self._unrecorded[place] = (address, what)
-                return Call(self, place, address, what, cleans_up)
-            if recorded[0] != address or recorded[1] != what:
-                raise self.mismatch(f"the function called {_shown(address, what)}", (address, what))
+            is_other = recorded[0] != address or recorded[1] != what
+            is_same = not is_other and (given is None or len(recorded) < 3 or type(recorded[2]) is not int or recorded[2] == given.check)
+            if not is_same:
+                if is_after_failure(recorded):
+                    self._part_ways(place)
+                    self._unrecorded[place] = (address, what)
+                    return Call(self, place, address, what, cleans_up, given)
+                if is_other or given is None:
+                    raise self.mismatch(f"the function called {_shown(address, what)}", (address, what))
+                raise self.mismatch(other_arguments(address, given), (address, what))
             self.found += 1
-        return Call(self, place, address, what, cleans_up)
+        return Call(self, place, address, what, cleans_up, given)
 
     def group(self, name: str) -> Group:
         """The strands of its next `gather`.
@@ -208,7 +222,7 @@ class Strand:
         self._patches = [patch for patch in self._patches if patch[0] >= before]
         return taken
 
-    def noted(self, calls: dict[int, list[str]]) -> list[Change]:
+    def noted(self, calls: dict[int, list[Any]]) -> list[Change]:
         """What puts calls on record, by place."""
         recorded = self.flow.run.calls.get(self.name)
         by_place = {str(place): call for place, call in calls.items()}

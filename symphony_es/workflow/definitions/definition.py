@@ -58,6 +58,7 @@ class WorkflowDefinition:
         cleanup_on: when else a run undoes its steps and runs the `cleanup`: `failure`, `deadline`, or both; it has failed then.
         output: a template: the result of a run; without it, that is the output of its last step.
         code: name of the function of a code-first workflow, in place of steps.
+        record_inputs: whether the inputs of its steps themselves are put on record; as the engine says, when None.
 
     Raises:
         DefinitionError: with the path of the fault.
@@ -76,6 +77,7 @@ class WorkflowDefinition:
     cleanup_on: Sequence[str] | str = ()
     output: Any = None
     code: str | None = None
+    record_inputs: bool | None = None
 
     def __post_init__(self) -> None:
         check_depth(self.steps, "steps")
@@ -96,6 +98,7 @@ class WorkflowDefinition:
             "cleanup_on": _read_reasons(self.cleanup_on),
             "output": reader.template("output"),
             "code": reader.optional_text("code"),
+            "record_inputs": None if self.record_inputs is None else reader.flag("record_inputs"),
         }
         undone = any(step.undo is not None for _, step in walk(checked["steps"]))
         check_extent(checked["steps"], "steps", address_bytes=len(f"{UNDO}/") if undone else 0)
@@ -155,7 +158,7 @@ class WorkflowDefinition:
             written["cleanup"] = [step.to_dict() for step in self.cleanup_plan]
         if self.cleanup_on:
             written["cleanup_on"] = list(self.cleanup_on)
-        for name in ("timeout_s", "deadline_s", "output", "code"):
+        for name in ("timeout_s", "deadline_s", "output", "code", "record_inputs"):
             if getattr(self, name) is not None:
                 written[name] = getattr(self, name)
         return dict(copy_plain(written))

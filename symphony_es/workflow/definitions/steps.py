@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
 
@@ -22,6 +22,7 @@ from symphony_es.workflow.definitions.retry import RetryPolicy
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.engine.execution import StepExecution
+    from symphony_es.workflow.record.inputs import StepInput
 
 __all__ = [
     "MAX_STEP_ID_CHARS",
@@ -79,6 +80,7 @@ class Step(ABC):
         atomic: what the step changes in entities and its completion are one transaction.
         undo: what undoes the step once it has begun: a step without steps inside, at the address `undo/<address of this one>`. In dicts
             also the name of a function, which then has the `retry` and `timeout_s` of this step.
+        record_inputs: whether the step's input itself is put on record; as the definition says, when None.
     """
 
     kind: ClassVar[str]
@@ -101,6 +103,7 @@ class Step(ABC):
     timeout_s: float | None = None
     atomic: bool = False
     undo: Step | None = None
+    record_inputs: bool | None = None
 
     def __post_init__(self) -> None:
         if not self.id and isinstance(self.name, str):
@@ -156,6 +159,22 @@ class Step(ABC):
             Exception: whatever is raised fails the step.
         """
 
+    def works_with(self, execution: StepExecution) -> Mapping[str, Any]:
+        """What the step's input is, by name, made by `execution.prepare`; called before the start of an attempt is on record, which has
+        a digest of it. Nothing by default: what is rendered later is on record at the end.
+        """
+        return {}
+
+    def input_of(self, execution: StepExecution) -> StepInput:
+        """What the start of an attempt says of its input."""
+        from symphony_es.workflow.record.inputs import input_of_values  # it needs the engine, which needs this module
+
+        return input_of_values(self.works_with(execution), execution.symphony.world)
+
+    def function_of(self, symphony: Host) -> Callable[..., Any] | None:
+        """The function that the step calls, of whose code its start has a digest; None for the kinds that call none."""
+        return None
+
     def check(self, symphony: Host) -> None:  # noqa: B027  most kinds need nothing
         """Looks, before a run is created, whether this process has what the step needs.
 
@@ -179,6 +198,8 @@ class Step(ABC):
             common["atomic"] = True
         if self.undo is not None:
             common["undo"] = self.undo.to_dict()
+        if self.record_inputs is not None:
+            common["record_inputs"] = self.record_inputs
         return common | self.data()
 
     @staticmethod
@@ -216,6 +237,7 @@ class Step(ABC):
             timeout_s=timeout_s,
             atomic=atomic,
             undo=_read_undo(reader, name, {"retry": retry, "timeout_s": timeout_s}),
+            record_inputs=None if reader.value("record_inputs") is None else reader.flag("record_inputs"),
         )
         reader.finish()
         object.__setattr__(step, "_extent", extent_of(step))

@@ -6,24 +6,29 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, copy_context
+from itertools import islice
 from types import TracebackType
 
 from symphony_es.core.state.attribution import NOBODY, acting_attribution
 from symphony_es.core.state.foreign import current_step
 from symphony_es.core.state.transactions import Transaction, current_scope
 from symphony_es.diagnostics import error_text, get_logger
-from symphony_es.errors import IllegalTransitionError, RunInterruptedError, RunsInProgressError, SymphonyError
+from symphony_es.errors import DrainingError, IllegalTransitionError, RunInterruptedError, RunsInProgressError, SymphonyError
 from symphony_es.workflow.engine.bodies import StepsTask
 from symphony_es.workflow.engine.drive import Drive, runs_around
 from symphony_es.workflow.engine.hooks import HookChain
+from symphony_es.workflow.engine.places import Places
 from symphony_es.workflow.engine.waits import Waits
 from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
+from symphony_es.workflow.runs.transitions import ENDED, UNFINISHED, WorkflowStatus
 
 __all__ = ["INTERRUPTION_TIMEOUT_S", "ActiveRun", "ActiveRuns"]
 
 INTERRUPTION_TIMEOUT_S = 30.0
 """How long a step may go on after it was cancelled."""
+
+MAX_STEPS_NAMED = 5
+"""How many of the steps under way a line of the log names."""
 
 _log = get_logger(__name__)
 
@@ -52,6 +57,9 @@ class ActiveRuns:
 
     Attributes:
         on_end: called with a run that has ended.
+        places: how many execute at once, and which wait for that.
+        draining: whether they are being stopped for the next `recover`, and none begins.
+        drained: those that have ended since that, until a report has told of them.
     """
 
     def __init__(self) -> None:
@@ -63,6 +71,9 @@ class ActiveRuns:
         self._news = asyncio.Event()
         self._closings = 0
         self._held: set[str] = set()
+        self.places = Places()
+        self.draining = False
+        self.drained: list[ActiveRun] = []
         self._begin_with: dict[str, tuple[Workflow, Transaction]] = {}
         self._waits = Waits()
 
@@ -70,6 +81,19 @@ class ActiveRuns:
     def ids(self) -> list[str]:
         """Their ids, in the order in which they began."""
         return list(self._by_id)
+
+    def all(self) -> list[ActiveRun]:
+        """All of them, in the order in which they began."""
+        return list(self._by_id.values())
+
+    def check_draining(self) -> None:
+        """Does nothing where runs may begin, which they may for code of a run that is about to stop itself.
+
+        Raises:
+            DrainingError: the workflows of this process are being stopped.
+        """
+        if self.draining and not runs_around.get():
+            raise DrainingError("this process is being drained and starts no run any more: start it in the one that takes over")
 
     def get(self, run: Workflow) -> ActiveRun | None:
         """One of them, or None."""
@@ -137,7 +161,14 @@ class ActiveRuns:
             self._held.discard(run.id)
 
     def launch(
-        self, drive: Drive, hooks: HookChain, prepare: Callable[[], None], *, awaited: bool = True, surroundings: Context | None = None
+        self,
+        drive: Drive,
+        hooks: HookChain,
+        prepare: Callable[[], None],
+        *,
+        awaited: bool = True,
+        takes_place: bool = False,
+        surroundings: Context | None = None,
     ) -> ActiveRun:
         """Begins to drive a run.
 
@@ -146,6 +177,7 @@ class ActiveRuns:
             hooks: what is told of it.
             prepare: see `Drive.drive`.
             awaited: whether the calling code waits for the run's end, so that the run must not wait for the calling code's.
+            takes_place: whether it counts among those that may execute at once.
             surroundings: the context variables that the run's code sees; those of the calling code when left out.
 
         Raises:
@@ -159,6 +191,10 @@ class ActiveRuns:
         surroundings.run(acting_attribution.put, NOBODY)
         if not awaited:
             surroundings.run(runs_around.set, ())
+        if takes_place:
+            drive.place = self.places.enter(drive.run.id)
+        if self.draining:
+            drive.stop_at_boundary()
         task = StepsTask(drive.drive(prepare), name=f"run {drive.run.id}", context=surroundings)
         active = self._by_id[drive.run.id] = ActiveRun(drive, task, hooks)
         task.add_done_callback(lambda _: self._ended(active))
@@ -175,11 +211,18 @@ class ActiveRuns:
         error = _interrupted(active.run) if active.task.cancelled() else active.task.exception()
         if self._by_id.get(active.run.id) is active:
             del self._by_id[active.run.id]
+            self.places.leave(active.run.id)
+            if self.draining:
+                self.drained.append(active)
+            if error is None and active.drive.drains and active.run.status in UNFINISHED:
+                self.died(active.run, _drained(active.run))
             if error is not None:
                 self.died(active.run, error)
         self._tell_news()
         if not active.task.cancelled() and error is not None:
-            _log.warning("workflow_run_stopped", run_id=active.run.id, error=error_text(error))
+            run = active.run
+            under_way = list(islice((step for step in run.attempts if run.step_status(step) == "running"), MAX_STEPS_NAMED))
+            _log.warning("workflow_run_stopped", run_id=run.id, workflow=run.name, steps=under_way, error=error_text(error))
         if error is None and active.run.status in ENDED:
             self.on_end(active.run)
 
@@ -198,6 +241,8 @@ class ActiveRuns:
     def close(self) -> None:
         """The Symphony closes: whoever waits for a run that is not executing waits in vain, and is told so."""
         self._closings += 1
+        self.draining = False
+        self.drained.clear()
         self._tell_news()
 
     async def join(self, active: ActiveRun) -> Workflow:
@@ -218,6 +263,10 @@ class ActiveRuns:
         if task.cancelled():
             raise _interrupted(active.run)
         task.result()
+        if active.drive.drains and active.run.status in UNFINISHED:
+            if runs_around.get():
+                await asyncio.Event().wait()  # the run that waits here is drained as well, and is no witness of a failure
+            raise _drained(active.run)
         return active.run
 
     async def wait_until(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:
@@ -229,7 +278,13 @@ class ActiveRuns:
             EntityOutOfStepError: the log could not append. Any error that its task has died of is raised, whenever it is asked for.
         """
         with self._waits.for_end_of(run.id):
+            self.let_in(run)
             await self.watch(run, statuses)
+
+    def let_in(self, run: Workflow) -> None:
+        """Where code of another run is about to wait for a run, that needs no place."""
+        if runs_around.get():
+            self.places.let_in(run.id)
 
     async def watch(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:
         """The same for a caller that may do something else before the run's end; other errors are those of `wait_until`."""
@@ -246,7 +301,7 @@ class ActiveRuns:
                 return
             elif run.__dict__.get("_never_began") is not None and self.begins(run) is None:
                 raise run.__dict__["_never_began"]
-            elif run.id in self._died_of:
+            elif run.id in self._died_of and not (self.draining and runs_around.get()):
                 error, where = self._died_of[run.id]
                 raise error.with_traceback(where)  # as it was: each raising adds to it
             elif self._closings != closings:
@@ -276,6 +331,10 @@ class ActiveRuns:
                 raise RunsInProgressError([run_id for run_id, task in stopped.items() if task in alive])
             _log.info("workflow_runs_interrupted", run_ids=list(stopped))
         return list(stopped)
+
+
+def _drained(run: Workflow) -> RunInterruptedError:
+    return RunInterruptedError(f"run {run.id} was stopped because its process is drained; recover() in the next one goes on with it")
 
 
 def _interrupted(run: Workflow) -> RunInterruptedError:

@@ -69,6 +69,7 @@ class ChildRuns:
         Raises:
             LimitExceededError: child runs would be nested deeper than 64 levels.
         """
+        control.check()
         engine, parent = self._engine, execution.run
         around = engine.active.get(parent)
         assert around is not None, "a step runs while its run does"

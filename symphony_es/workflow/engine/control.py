@@ -17,8 +17,8 @@ from symphony_es.workflow.engine.clock import Clock
 __all__ = ["RunControl", "RunStopped", "StopRequest"]
 
 T = TypeVar("T")
-StopRequest = Literal["pause", "cancel", "deadline"]
-Request = Literal["pause", "cancel", "deadline", "go_on"]
+StopRequest = Literal["pause", "drain", "cancel", "deadline"]
+Request = Literal["pause", "drain", "cancel", "deadline", "go_on"]
 
 
 class RunStopped(BaseException):
@@ -52,10 +52,10 @@ class RunControl:
         `go_on` takes a request to pause back. Parts of the run may have stopped for it already: so all come to their stop, and then the
         run goes on.
         """
-        self.taken_back = request == "go_on"
+        self.taken_back = request == "go_on" and self.request == "pause"
         if request == "go_on":
             return
-        if self.request is None or request != "pause":
+        if self.request is None or request not in ("pause", "drain") or (request, self.request) == ("drain", "pause"):
             self.request = request
         self._requested.set()
 

@@ -62,6 +62,7 @@ class Drive:
         control: what is asked of it meanwhile.
         begun: set when the run's beginning is durable.
         first_version: of a new run, the version of its first event; more than 1 where another run had its id.
+        place: done when there is a place for it; None where it needs to wait for none.
     """
 
     def __init__(self, symphony: Host, run: Workflow, hooks: HookChain, turns: Turns, clock: Clock, children: ChildRuns) -> None:
@@ -82,6 +83,8 @@ class Drive:
         self._was_running = False
         self._began_within = False
         self.first_version = 1
+        self.place: asyncio.Future[None] | None = None
+        self.drains = False
         self._failed_beside: list[str] = []
         self._generations = NEVER_TAKEN_BACK
 
@@ -133,13 +136,18 @@ class Drive:
         # What is left of a clean-up begins too, though the main line has ended.
         cleans_up = self.run.check("resume") is WorkflowStatus.CANCELLING
         if self.run.status is not WorkflowStatus.CANCELLING and not self._began_within:
-            await self._begin(prepare)
+            if self.place is None:
+                await self._begin(prepare)
+            elif not await self._wait_for_place(self.place, prepare):
+                return
+            elif not self._is_cancelling():
+                await self._begin(_nothing)
         current_attribution.put(starter_of(self.run))  # whoever goes on with it: what it does is its starter's
         if self.first_version > 1:
             self._reuse_id()
         self._generations = await generations_of(self._symphony, self.run)  # of a new run too: its id may have been another's
         self.begun.set()
-        goes_on = not cleans_up
+        goes_on = not cleans_up and not self._is_cancelling()
         while goes_on:
             await self._go_through(self._run_definition(self._runner(self.control)))
             await self._world.flush(self.run)  # what a failing last hook left on record
@@ -152,6 +160,65 @@ class Drive:
             await self._clean_up()
             await self._world.flush(self.run)
         self._telling.record_told()  # not waited for: what is told twice has the same id
+
+    def _is_cancelling(self) -> bool:
+        return self.run.status is WorkflowStatus.CANCELLING
+
+    def stop_at_boundary(self) -> None:
+        """Stop between two steps, or where the run waits, and leave it as it is: `recover` goes on with it."""
+        self.drains = True
+        self.control.ask("drain")
+
+    async def _wait_for_place(self, place: asyncio.Future[None], prepare: Callable[[], None]) -> bool:
+        """Waits in the queue, where the run is on record as queued; returns whether it goes on, if only to be cleaned up.
+
+        Its deadline ends the wait: it fails of that at once then.
+        """
+        new = self._world.record_of(self.run) is None
+        if not new:
+            await self._world.claim(self.run)
+        self.queue_within(prepare)
+        await self._world.flush(self.run)
+        if new:
+            self.first_version = self._world.record_for(self.run).version - EVENTS_OF_A_BEGINNING + 1
+        self.begun.set()
+        while True:
+            try:
+                await self.control.wait(self._place_or_deadline(place))
+                return True
+            except RunStopped:
+                if self.run.status is WorkflowStatus.PAUSED:
+                    await self._tell(self._runner(self.control), self._paused)
+            # As in `_drive`: nothing is awaited after this look where it is the last one.
+            if not self.control.taken_back or self.run.status is not WorkflowStatus.RUNNING:
+                return self._is_cancelling()
+            self.control.go_on()  # paused and resumed: it has kept its place in the queue
+
+    async def _place_or_deadline(self, place: asyncio.Future[None]) -> None:
+        if self.run.deadline is None:
+            await asyncio.wait({place})
+            return
+        timer = asyncio.ensure_future(self._clock.sleep_until(self.run.deadline))
+        try:
+            await asyncio.wait({place, timer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+
+    def queue_within(self, prepare: Callable[[], None]) -> None:
+        """Put on record that the run waits for a place; one that is on record as running waits as it is."""
+        caller = current_attribution.get()
+        token = current_attribution.set(caller._replace(run_id=self.run.id, step=None, attempt=None))
+        try:
+            with self._world.recording("WorkflowCreated"):
+                prepare()
+                if self.run.status in (WorkflowStatus.RUNNING, WorkflowStatus.QUEUED):
+                    return
+                with self._world.recording("WorkflowQueued", entity=self.run):
+                    if self.run.status is WorkflowStatus.PENDING:
+                        keep_starter(self.run, caller)
+                    self.run.move("queue", self._clock.now())
+        finally:
+            current_attribution.reset(token)
 
     async def _begin(self, prepare: Callable[[], None]) -> None:
         new = self._world.record_of(self.run) is None
@@ -181,7 +248,7 @@ class Drive:
             with self._world.recording("WorkflowCreated"):
                 prepare()
                 with self._world.recording("WorkflowStarted" if first else "WorkflowResumed", entity=self.run):
-                    if first:
+                    if self.run.status is WorkflowStatus.PENDING:
                         keep_starter(self.run, caller)
                     if self.run.cleanup is None:
                         self._forgive()
@@ -287,7 +354,7 @@ class Drive:
             changes += run.moved("clean_up" if cleans else "fail", self._clock.now())
             ended = None if cleans else self._telling.note(changes, "run_failed", error=failure)
             run.record("WorkflowCleanupBegun" if cleans else "WorkflowFailed", changes)
-            _log.warning("workflow_failed", run_id=run.id, step=failure["step"], error=f"{failure['type']}: {failure['message']}")
+            _log.warning("workflow_failed", **self._line(failure))
             if not cleans:
                 await self._tell(runner, ended)
         elif run.status is WorkflowStatus.PAUSED:
@@ -301,8 +368,15 @@ class Drive:
         changes += run.moved("block", self._clock.now())
         ended = self._telling.note(changes, "run_blocked", error=failure)
         run.record("WorkflowBlocked", changes)
-        _log.warning("workflow_blocked", run_id=run.id, error=f"{failure['type']}: {failure['message']}")
+        _log.warning("workflow_blocked", **self._line(failure))
         await self._tell(runner, ended)
+
+    def _line(self, failure: dict[str, Any]) -> dict[str, Any]:
+        """What the program's log says of a failure, in the order in which it is read."""
+        said: dict[str, Any] = {"run_id": self.run.id, "workflow": self.run.name}
+        if failure["step"] is not None:
+            said |= {"step": failure["step"], "attempt": self.run.attempts.get(failure["step"], 1)}
+        return said | {"error": f"{failure['type']}: {failure['message']}"}
 
     async def _watch(self, steps: Coroutine[Any, Any, None], deadline: datetime | None) -> BaseException | None:
         """Awaits the steps; gives what ended them early: a failure or a request. Other errors are raised."""
@@ -376,7 +450,9 @@ class Drive:
         except StepFailure:
             _log.debug("clean_up_goes_on_without_hook", run_id=run.id)  # that is on record; the clean-up is no less due
         if not self._skips:
-            await self._watch(cleaning.perform(), None)
+            stopped = await self._watch(cleaning.perform(), None)
+            if self.drains and isinstance(stopped, RunStopped):
+                return
         if self._skips:
             await self._children.cancel_all(run, cleanup=False)
         await self._world.claim(run)
@@ -404,6 +480,8 @@ class Drive:
         self.control = RunControl(self._clock)
         if self._skips:
             self.control.ask("cancel")
+        elif self.drains:
+            self.control.ask("drain")
         return self._runner(self.control)
 
     def _runner(self, control: RunControl) -> Runner:
@@ -416,6 +494,10 @@ class Drive:
             await runner.tell(moment, at_end=True)
         except StepFailure:
             return
+
+
+def _nothing() -> None:
+    """What prepares a run that is prepared."""
 
 
 def _says(attribution: Attribution) -> bool:

@@ -18,6 +18,7 @@ from symphony_es.errors import ConfigurationError, HookFailedError
 from symphony_es.workflow.engine.active import ActiveRun
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, numbers_of
 from symphony_es.workflow.engine.creation import DefinitionLike, IfExists, existing_run, new_run, refuse_id
+from symphony_es.workflow.engine.draining import DrainReport, drain
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import names_of_durable
 from symphony_es.workflow.engine.missing import check_can_go_on, is_waiting_for_classes
@@ -100,6 +101,7 @@ class WorkflowEngine(RunRequests):
 
         Cancelling the call stops the run after the step's record it is at; it stays running in the log and can be resumed.
         """
+        self.active.check_draining()
         await self._turns.take()
         self._check_free(run_id)
         run = new_run(self._symphony, self.clock, definition, context, run_id=run_id, deadline_s=deadline_s, metadata=metadata)
@@ -137,6 +139,7 @@ class WorkflowEngine(RunRequests):
         """
         if if_exists not in ("fail", "return") or (if_exists == "return" and not run_id):
             raise ConfigurationError(f"if_exists={if_exists!r}: it is 'fail', or 'return' with a run_id")
+        self.active.check_draining()
         await self._turns.take()
         world = self._symphony.world
         block = block_around(world)
@@ -165,8 +168,10 @@ class WorkflowEngine(RunRequests):
             if world.record_of(run) is not None:
                 await world.claim(run)
             drive = self._drive_for(run, chain)
-            launch = partial(self._launch, drive, chain, _NOTHING, awaited=False)
-            self.beginnings.begin(block.transaction, drive, prepare, launch)
+            takes_place = self._takes_place(run, awaited=False)
+            launch = partial(self._launch, drive, chain, _NOTHING, awaited=False, takes_place=takes_place)
+            queued = takes_place and self.max_concurrent_runs is not None
+            self.beginnings.begin(block.transaction, drive, prepare, launch, queued=queued)
         else:
             await self._begun(self.launch(run, chain, prepare, awaited=False))
         return RunHandle(self, self._symphony, run)
@@ -243,6 +248,7 @@ class WorkflowEngine(RunRequests):
             RunsLeftAloneError: `strict`, and a run is missing something or is blocked. Nothing has been appended, and nothing goes on.
             RunInterruptedError, EntityOutOfStepError: the first one that a run raised; the others have ended by then.
         """
+        self.active.check_draining()
         recovery = Recovery(self._symphony)
         await recovery.load()
         runs = [run for run in self.runs() if run.status in TAKEN_UP and not self.active.is_taken(run)]
@@ -262,6 +268,25 @@ class WorkflowEngine(RunRequests):
             if isinstance(end, BaseException):
                 raise end
         return [active.run for active in going]
+
+    async def drain(self, timeout_s: float = 30.0) -> DrainReport:
+        """Stop gracefully, as on SIGTERM: no run begins any more, and those that execute stop at their next boundary between two steps.
+
+        Runs that wait (for a signal, a timer, another attempt, a place) stop at once. Nothing is recorded of it: they keep their status,
+        and the next `recover`, of this process after `close()` and `setup()` or of another one, goes on with them. `start` and the other
+        calls that begin or go on with runs raise `DrainingError` from now on; signals and requests to pause or cancel are still recorded.
+
+        Args:
+            timeout_s: how long steps under way may take to come to their end; then they are cut off, as by a crash.
+
+        Returns:
+            Which runs have stopped, and where; which were cut off in the middle of which steps.
+
+        Raises:
+            RunsInProgressError: called from inside a run, which cannot wait for its own end. Nothing has been stopped.
+            ConfigurationError: the time is no number of seconds. Nothing has been stopped.
+        """
+        return await drain(self.active, timeout_s)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

@@ -6,12 +6,14 @@ done again: after a crash a composite step is entered anew, finds its own `progr
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.workflow.engine.bodies import is_failure
 from symphony_es.workflow.runs.context import RunContext
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import ON_PARENT_END
@@ -45,6 +47,26 @@ class Branch:
     names: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Made:
+    """What a template gave before the step began: a value, or an error."""
+
+    __slots__ = ("_error", "value")
+
+    def __init__(self, value: Any, error: BaseException | None = None) -> None:
+        self.value = value
+        self._error = error
+
+    def get(self) -> Any:
+        """Give the value.
+
+        Raises:
+            BaseException: it could not be made.
+        """
+        if self._error is not None:
+            raise self._error
+        return self.value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepExecution:
     """Handed to `Step.perform`.
@@ -56,6 +78,8 @@ class StepExecution:
         attempt: number of this attempt, from 1.
         context: the context as this attempt sees it; what is written there is recorded when the step completes.
         frame: the step's place in the run.
+        runner: runs the steps inside of it.
+        prepared: what templates gave before the start was on record.
     """
 
     symphony: Host
@@ -65,6 +89,7 @@ class StepExecution:
     context: RunContext
     frame: Frame
     runner: Runner
+    prepared: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
@@ -99,9 +124,35 @@ class StepExecution:
         """
         if self.run.definition.code is not None:
             return template  # code gives values, whose braces are text
+        made = self.prepared.pop(id(template), None)
+        if made is not None:
+            return made.get()
         from symphony_es.workflow.language.templates import render  # late: only texts in definitions need the language
 
-        return thaw(render(template, TemplateScope(self.frame)))
+        return thaw(render(template, TemplateScope(self.frame, self.context.reads)))
+
+    def prepare(self, template: Any) -> Any:
+        """The same, before the step's start is on record, for `Step.works_with`; `render` gives it out once.
+
+        An error in it is kept for `render`, which raises it where the step performs: it is a failure of the attempt.
+        """
+        if self.run.definition.code is not None:
+            return template
+        return self._prepared(id(template), lambda: self.render(template))
+
+    def prepare_condition(self, expression: str) -> Any:
+        """The value of an expression, as `prepare` does it; `evaluate` gives it out once."""
+        return self._prepared(expression, lambda: self.evaluate(expression))
+
+    def _prepared(self, key: Any, make: Callable[[], Any]) -> Any:
+        try:
+            made = Made(make())
+        except BaseException as error:  # values of the application's classes are asked for what they are
+            if not is_failure(error, asyncio.current_task()):
+                raise
+            made = Made(None, error)
+        self.prepared[key] = made
+        return made.value
 
     def evaluate(self, expression: str, names: Mapping[str, Any] | None = None, *parts: str, steps: Sequence[Step] = ()) -> Any:
         """The value of an expression, as a copy of its own.
@@ -115,10 +166,13 @@ class StepExecution:
         Raises:
             ExpressionError: it cannot be evaluated.
         """
+        made = self.prepared.pop(expression, None)
+        if made is not None:
+            return made.get()
         frame = Frame(self.run, "/".join((self.address, *parts, "")), steps, self.frame, names=names)
         from symphony_es.workflow.language.expressions import evaluate
 
-        return thaw(evaluate(expression, TemplateScope(frame)))
+        return thaw(evaluate(expression, TemplateScope(frame, self.context.reads)))
 
     def output_of(self, *parts: str) -> Any:
         """The output of a nested step that has completed, as a copy."""

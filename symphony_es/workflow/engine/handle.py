@@ -10,9 +10,9 @@ from symphony_es.errors import ConfigurationError, RunBlockedError, RunCancelled
 from symphony_es.events.event import Event
 from symphony_es.events.showing import html_table
 from symphony_es.workflow.engine.children import GRACE_S
+from symphony_es.workflow.engine.progress import RunProgress, progress_of
 from symphony_es.workflow.engine.telling import TOLD_EVENT
 from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -61,10 +61,28 @@ class RunHandle(Generic[R_co]):
         return self.run.name
 
     @property
-    def progress(self) -> dict[str, Any]:
-        """What the steps under way have reported of themselves, by address; a copy."""
-        copied: dict[str, Any] = thaw(self.run.progress)
-        return copied
+    def progress(self) -> RunProgress:
+        """How far the run has come: steps done and known, the current ones, loops and maps, the place in the queue; a copy."""
+        return progress_of(self.run, self.queue_position)
+
+    async def progress_changes(self) -> AsyncIterator[RunProgress]:
+        """The run's progress as it is now, and again whenever it has changed, until the run has ended.
+
+        What changes while the caller is at work with one comes as one; each is as of the moment it is given.
+        """
+        shown = self.progress
+        yield shown
+        async for _ in self.events():
+            now = self.progress
+            if now != shown:
+                shown = now
+                yield now
+
+    @property
+    def queue_position(self) -> int | None:
+        """Where the run stands in the queue for a place, from 1; None where it does not wait for one. See `max_concurrent_runs`."""
+        queue = self._engine.active.places.queue
+        return queue.index(self.run.id) + 1 if self.run.id in queue else None
 
     def get_status(self) -> WorkflowStatus:
         """Where the run stands; `status` is the same."""
@@ -146,6 +164,7 @@ class RunHandle(Generic[R_co]):
         The iteration ends when the run has ended. What happens to it later, by `resume` or `retry_from`, is for another call.
         """
         self._engine.beginnings.check_wait(self.run)
+        self._engine.active.let_in(self.run)
         key, log = f"Workflow:{self.run.id}", self._symphony.log
         known = len(await log.read_entity(key, until_position=after)) if after else 0
         while True:

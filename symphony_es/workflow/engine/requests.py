@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import ConfigurationError, DefinitionChangedError, RunsInProgressError
+from symphony_es.errors import ConfigurationError, DefinitionChangedError, RunInterruptedError, RunsInProgressError
 from symphony_es.events.values import copy_plain
 from symphony_es.threads import ThreadPool, current_pool
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
@@ -29,6 +29,7 @@ from symphony_es.workflow.engine.retrying import take_back
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
 from symphony_es.workflow.engine.within import Beginnings, refuse_inside
+from symphony_es.workflow.record.redaction import current_redaction, records_inputs
 from symphony_es.workflow.runs.cleanup import is_of_cleanup
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
@@ -51,6 +52,8 @@ class RunRequests:
         active: the runs that execute in this process.
         children: the child runs of steps.
         resting: brings runs that have ended to rest.
+        redaction: what is taken out of what is put on record of inputs and failures; assign another `Redaction` to tell more names.
+        record_inputs: whether the inputs of steps themselves are put on record, where neither step nor definition say.
         on_recovered: called when `recover` has taken up what it can.
         beginnings: the runs that begin with a transaction.
     """
@@ -63,13 +66,17 @@ class RunRequests:
         hooks: Iterable[Any] = (),
         clock: Clock | None = None,
         threads: ThreadPool | None = None,
+        max_concurrent_runs: int | None = None,
     ) -> None:
         self.auto_checkpoint = auto_checkpoint or AutoCheckpoint()
         self.hooks: list[Any] = list(hooks)
         self.clock = clock or SystemClock()
         self.threads = threads or ThreadPool()
         self.active = ActiveRuns()
+        self.max_concurrent_runs = max_concurrent_runs
         self.children = ChildRuns(self, symphony)
+        self.redaction = current_redaction.get()
+        self.record_inputs = False
         self.beginnings = Beginnings(symphony, self.active)
         self._symphony = symphony
         self.resting = Resting(symphony, self.active)
@@ -86,6 +93,26 @@ class RunRequests:
     @clock.setter
     def clock(self, clock: Clock) -> None:
         self._clock = clock if isinstance(clock, SystemClock | SteadyClock) else SteadyClock(clock)
+
+    @property
+    def max_concurrent_runs(self) -> int | None:
+        """How many runs execute at once in this process; None for all. Further ones are `queued`, first come, first served.
+
+        Child runs do not count, nor does a run that a step of another one waits for, nor a clean-up. One that waits for a signal or a timer
+        keeps its place. It may be assigned at any time: runs that execute go on.
+        """
+        return self.active.places.limit
+
+    @max_concurrent_runs.setter
+    def max_concurrent_runs(self, limit: int | None) -> None:
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise ConfigurationError(f"max_concurrent_runs is a whole number from 1 on, or None for no limit, not {limit!r}")
+        self.active.places.limit = limit
+
+    def queue(self) -> list[RunHandle]:
+        """Handles of the runs that wait for a place, the next one first."""
+        waiting = [self.active.of_id(run_id) for run_id in self.active.places.queue]
+        return [RunHandle(self, self._symphony, run) for run in waiting if run is not None]
 
     def handle(self, run: Workflow) -> RunHandle:
         """A handle of a run: its status, its end, its events, and the requests to it."""
@@ -123,6 +150,7 @@ class RunRequests:
                 appended.
             RunInterruptedError, EntityOutOfStepError: as for `execute_workflow`.
         """
+        self.active.check_draining()
         run.check("resume")
         active = self.active.get(run)
         plain = definition is None and not hooks and deadline_s is None and auto_checkpoint is None
@@ -224,6 +252,8 @@ class RunRequests:
         await request_cancel(self, run, cleanup=cleanup, with_parent=with_parent)
         while run.status is WorkflowStatus.CANCELLING or self.active.get(run) is not None:
             active = self.active.get(run)
+            if self.active.draining and active is None:
+                raise RunInterruptedError(f"run {run.id} is to be cancelled, and its process is drained: recover() in the next one does it")
             if active is None:  # nothing drives it, or what did had looked at its status for the last time
                 await self.active.join(self.launch(run, self.chain(None, (), run)))
                 return
@@ -336,6 +366,7 @@ class RunRequests:
         awaited: bool = True,
     ) -> ActiveRun:
         """Begin what `retry_from` waits for the end of; the taking back is durable when this returns."""
+        self.active.check_draining()
         if is_of_cleanup(run, step):
             return await self._retry_cleanup(run, step, auto_checkpoint, hooks, awaited=awaited)
         run.check("retry")
@@ -432,18 +463,29 @@ class RunRequests:
         """Begins to drive a run; see `ActiveRuns.launch`."""
         if awaited:
             refuse_inside(self._symphony.world, run, "resume")
-        return self._launch(self._drive_for(run, hooks), hooks, prepare, awaited=awaited)
+        return self._launch(
+            self._drive_for(run, hooks), hooks, prepare, awaited=awaited, takes_place=self._takes_place(run, awaited=awaited)
+        )
+
+    @staticmethod
+    def _takes_place(run: Workflow, *, awaited: bool) -> bool:
+        """Whether a run counts among those that execute at once: not where another one waits for it, nor to be cleaned up."""
+        return run.parent is None and not (awaited and runs_around.get()) and run.check("resume") is not WorkflowStatus.CANCELLING
 
     def _drive_for(self, run: Workflow, hooks: HookChain) -> Drive:
         self.resting.begins(run)
         return Drive(self._symphony, run, hooks, self._turns, self.clock, self.children)
 
-    def _launch(self, drive: Drive, hooks: HookChain, prepare: Callable[[], None], *, awaited: bool) -> ActiveRun:
-        token = current_pool.set(self.threads)  # the run's task takes it along
+    def _launch(self, drive: Drive, hooks: HookChain, prepare: Callable[[], None], *, awaited: bool, takes_place: bool) -> ActiveRun:
+        # The run's task takes these along.
+        pool, rules = current_pool.set(self.threads), current_redaction.set(self.redaction)
+        records = records_inputs.set(self.record_inputs)
         try:
-            return self.active.launch(drive, hooks, prepare, awaited=awaited)
+            return self.active.launch(drive, hooks, prepare, awaited=awaited, takes_place=takes_place)
         finally:
-            current_pool.reset(token)
+            records_inputs.reset(records)
+            current_redaction.reset(rules)
+            current_pool.reset(pool)
 
     def chain(self, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any], run: Workflow | None = None) -> HookChain:
         """The hooks of a run: the checkpointer, the engine's own, then those of the call.

@@ -38,6 +38,7 @@ from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
 from symphony_es.workflow.engine.generations import Generations
 from symphony_es.workflow.engine.retries import next_attempt_at
+from symphony_es.workflow.record.inputs import describe_end, describe_start
 from symphony_es.workflow.runs.cleanup import UNDO
 from symphony_es.workflow.runs.context import RunContext, UndoneStep
 from symphony_es.workflow.runs.outputs import Frame
@@ -61,12 +62,13 @@ __all__ = ["Runner", "StepFailure"]
 
 
 class _Started:
-    """A step whose start has been submitted: the number of the attempt, the id of the event, and the moments of its start and end."""
+    """A step whose start has been submitted: the attempt, the id of the event, and the moments of its start and end."""
 
-    __slots__ = ("attempt", "completed", "event_id", "moment")
+    __slots__ = ("attempt", "completed", "event_id", "execution", "moment")
 
-    def __init__(self, attempt: int, event_id: bytes | None, moment: RunMoment | None = None) -> None:
-        self.attempt = attempt
+    def __init__(self, execution: StepExecution, event_id: bytes | None, moment: RunMoment | None = None) -> None:
+        self.attempt = execution.attempt
+        self.execution = execution
         self.event_id = event_id
         self.moment = moment
         self.completed: RunMoment | None = None
@@ -139,7 +141,7 @@ class Runner:
                 await self.sleep_until(retry_at)
             if not step.reentrant:
                 self._look_up(step)
-            started = await self._start(step, address, on_first_start)
+            started = await self._start(step, address, frame, on_first_start)
             # A composite has no body of its own: its start is durable with that of its first child.
             if started.event_id is not None and (not step.reentrant or self.telling.wants(started.moment)):
                 await self.tell(started.moment)
@@ -168,22 +170,25 @@ class Runner:
         """Lets others have the event loop where they have waited for long enough."""
         await self._turns.take()
 
-    async def _start(self, step: Step, address: str, on_first_start: Callable[[], list[Change]] | None) -> _Started:
+    async def _start(self, step: Step, address: str, frame: Frame, on_first_start: Callable[[], list[Change]] | None) -> _Started:
         run = self.run
         attempts = run.attempts.get(address, 0)
         failure = run.failures.get(address)
         failed = failure is not None and failure["attempt"] == attempts
         if step.reentrant and attempts and not failed:
-            return _Started(attempts, None)  # entered again after a crash or a pause: all it did is in the run
+            # Entered again after a crash or a pause: all it did is in the run.
+            return _Started(self._execution(address, frame, attempts), None)
         name = "WorkflowStepRetried" if failed else "WorkflowStepStarted"
         await self._world.claim(run)
+        execution = self._execution(address, frame, attempts + 1)
+        said = describe_start(step, execution)  # nothing comes between what it reads and the event
         changes: list[Change] = [(SET, ("attempts", address), attempts + 1)]
         if on_first_start is not None and not attempts:
             changes += on_first_start()
         changes += self.telling.forgotten()
         moment = self.telling.note(changes, "step_started", address)
-        event_id = run.record(name, changes, step=address, attempt=attempts + 1 if attempts else None)
-        return _Started(attempts + 1, event_id, moment)
+        event_id = run.record(name, changes, step=address, attempt=attempts + 1 if attempts else None, data=said)
+        return _Started(execution, event_id, moment)
 
     async def _attempt(self, step: Step, address: str, frame: Frame, started: _Started) -> None:
         """Runs a step's body and records its completion; whatever it raises has left no completion."""
@@ -196,7 +201,7 @@ class Runner:
             if step.atomic:
                 await self._attempt_at_once(step, address, frame, started)
                 return
-            execution = self._execution(address, frame, started)
+            execution = started.execution
             with world.foreign.attempt() as handed:
                 output = await self._body(step, execution)
                 if not world.log.has_room():
@@ -207,13 +212,13 @@ class Runner:
         await world.claim(run)
         started.completed = self._complete(step, execution, output)
 
-    def _execution(self, address: str, frame: Frame, started: _Started) -> StepExecution:
+    def _execution(self, address: str, frame: Frame, attempt: int) -> StepExecution:
         key = idempotency_key(self.run.id, address, self.generations.of(address))
-        context = RunContext(self.symphony, frame, address, started.attempt, key, lambda: self.control.ending)
+        context = RunContext(self.symphony, frame, address, attempt, key, lambda: self.control.ending)
         if address.startswith(f"{UNDO}/"):
             context.undoes = self._undone(address[len(UNDO) + 1 :])
         return StepExecution(
-            symphony=self.symphony, run=self.run, address=address, attempt=started.attempt, context=context, frame=frame, runner=self
+            symphony=self.symphony, run=self.run, address=address, attempt=attempt, context=context, frame=frame, runner=self
         )
 
     async def _attempt_at_once(self, step: Step, address: str, frame: Frame, started: _Started) -> None:
@@ -225,7 +230,7 @@ class Runner:
         """
         claims: list[str] = []
         while True:
-            execution = self._execution(address, frame, started)
+            execution = started.execution
             try:
                 async with self._world.transaction(None, claim=claims):
                     output = await self._body(step, execution)
@@ -237,6 +242,8 @@ class Runner:
                 if not is_failure(error, asyncio.current_task()) or not busy or not self._can_wait_for(busy, claims):
                     raise
                 claims = sorted({*claims, *busy})
+                started.execution = self._execution(address, frame, started.attempt)
+                started.execution.context.usage = execution.context.usage  # it was used all the same
 
     def _can_wait_for(self, busy: list[str], claimed: list[str]) -> bool:
         """Whether entities are held by blocks of others, which end; a run's own entity and a world that closes are not waited for."""
@@ -276,11 +283,12 @@ class Runner:
     def _complete(self, step: Step, execution: StepExecution, output: Any) -> RunMoment | None:
         attempt = execution.attempt if execution.attempt > 1 else None
         outputs = () if step.output_key is None else ((step.output_key, output),)
+        said = describe_end(execution.context)
         changes = execution.context.changes(self._world, *outputs)
         changes += self.run.completion(execution.address, output)
         changes += self.telling.forgotten()
         moment = self.telling.note(changes, "step_completed", execution.address)
-        self.run.record("WorkflowStepCompleted", changes, step=execution.address, attempt=attempt)
+        self.run.record("WorkflowStepCompleted", changes, step=execution.address, attempt=attempt, data=said)
         return moment
 
     async def _fail(self, step: Step, address: str, started: _Started, error: BaseException) -> None:
@@ -299,6 +307,7 @@ class Runner:
         retry_at = await next_attempt_at(policy, cause, count, self.clock.now(), self.symphony.functions)
         description = describe_error(error, address) if inner is None else inner.description
         data = description if inner is None else {key: description[key] for key in ("type", "message", "step")}
+        data = {**data, **(describe_end(started.execution.context) or {})}
         await self._world.claim(self.run)
         attempt = started.attempt if started.attempt > 1 else None
         changes = self.run.failure(address, description, count, retry_at)

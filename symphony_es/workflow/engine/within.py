@@ -16,7 +16,7 @@ from symphony_es.core.state.transactions import Scope, Transaction, scope_of
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import DeadlockError, IllegalTransitionError, RunInterruptedError, SymphonyError, TransactionEndedError
 from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.transitions import WorkflowStatus
+from symphony_es.workflow.runs.transitions import UNFINISHED
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -72,7 +72,9 @@ class Beginnings:
         self._symphony = symphony
         self._active = active
 
-    def begin(self, transaction: Transaction, drive: Drive, prepare: Callable[[], None], launch: Callable[[], object]) -> None:
+    def begin(
+        self, transaction: Transaction, drive: Drive, prepare: Callable[[], None], launch: Callable[[], object], *, queued: bool
+    ) -> None:
         """Put the beginning of a run on record in a transaction, and have it driven after that.
 
         Args:
@@ -80,6 +82,7 @@ class Beginnings:
             drive: its life.
             prepare: see `Drive.drive`.
             launch: begins to drive it.
+            queued: the run may have to wait for a place then.
 
         Raises:
             IllegalTransitionError: it executes already, or cannot go on. Nothing has been recorded.
@@ -87,7 +90,10 @@ class Beginnings:
         run, loop, around = drive.run, asyncio.get_running_loop(), copy_context()
         is_new = self._symphony.world.record_of(run) is None
         self._active.refuse(run)
-        drive.begin_within(prepare)
+        if queued:
+            drive.queue_within(prepare)
+        else:
+            drive.begin_within(prepare)
         self._active.begins_with(run, transaction)
 
         def ended() -> None:
@@ -124,7 +130,7 @@ class Beginnings:
         """Why a run is not driven after all."""
         world = self._symphony.world
         record = world.record_of(run)
-        if transaction.position is None or record is None or run.status is not WorkflowStatus.RUNNING:
+        if transaction.position is None or record is None or run.status not in UNFINISHED:
             within = f"run {run.id} was part of the transaction {transaction.name!r}"
             return TransactionEndedError(f"{within}, and was rolled back with it, or with a block in it: it never began")
         if world.sealed is not None:

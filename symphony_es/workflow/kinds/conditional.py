@@ -58,6 +58,10 @@ class ConditionalStep(Step):
             otherwise=read_steps(reader.sequence("else"), reader.at("else")),
         )
 
+    def works_with(self, execution: StepExecution) -> dict[str, Any]:
+        """The value of the condition."""
+        return {"condition": execution.prepare_condition(self.condition)} if execution.progress is None else {}
+
     async def perform(self, execution: StepExecution) -> Any:
         """Chooses, and runs the branch.
 

@@ -67,6 +67,14 @@ class FunctionStep(Step):
         """
         find_function(self.function, symphony.functions)
 
+    def works_with(self, execution: StepExecution) -> dict[str, Any]:
+        """The inputs."""
+        return {"inputs": execution.prepare(self.inputs)} if self.inputs else {}
+
+    def function_of(self, symphony: Host) -> Callable[..., Any]:
+        """The function."""
+        return find_function(self.function, symphony.functions)
+
     async def perform(self, execution: StepExecution) -> Any:
         """Calls the function.
 

@@ -89,6 +89,10 @@ class MapStep(Step):
             on_error=reader.choice("on_error", ON_ERROR),
         )
 
+    def works_with(self, execution: StepExecution) -> dict[str, Any]:
+        """The items."""
+        return {"over": execution.prepare(self.over)} if execution.progress is None else {}
+
     async def perform(self, execution: StepExecution) -> Any:
         """Fixes the items, and runs the step for each.
 

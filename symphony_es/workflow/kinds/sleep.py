@@ -50,6 +50,12 @@ class SleepStep(Step):
             raise reader.fault("seconds" if seconds is not None else "until", str(error)) from None
         return cls(**common, seconds=seconds, until=until)
 
+    def works_with(self, execution: StepExecution) -> dict[str, Any]:
+        """How long, or until when."""
+        if execution.progress is not None:
+            return {}
+        return {"seconds": execution.prepare(self.seconds)} if self.seconds is not None else {"until": execution.prepare(self.until)}
+
     async def perform(self, execution: StepExecution) -> None:
         """Waits for the moment, which is fixed when the wait begins.
 

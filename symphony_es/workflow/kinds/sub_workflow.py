@@ -84,6 +84,11 @@ class SubWorkflowStep(Step):
         if isinstance(self.definition, WorkflowDefinition):
             self.definition.check(symphony)
 
+    def works_with(self, execution: StepExecution) -> dict[str, Any]:
+        """The definition's version or id, and the child's context."""
+        version = self.definition.version if isinstance(self.definition, WorkflowDefinition) else self.workflow_id
+        return {"definition": version, "context": execution.prepare(self.context)}
+
     async def perform(self, execution: StepExecution) -> Any:
         """Runs the child run, or goes on with it.
 

@@ -67,6 +67,12 @@ class TaskStep(Step):
             inputs=inputs,
         )
 
+    def works_with(self, execution: StepExecution) -> dict[str, Any]:
+        """What is asked, with the inputs, and whom."""
+        inputs = {"inputs": execution.prepare(self.inputs)} if self.inputs else {}
+        asked = [self.agent_id, self.agent_type, self.model]
+        return {"query": execution.prepare(self.template), "asked": asked, **inputs}
+
     async def perform(self, execution: StepExecution) -> Any:
         """Creates the task, or finds the one an earlier attempt made, and has it performed.
 

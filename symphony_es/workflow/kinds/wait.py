@@ -55,6 +55,11 @@ class WaitStep(Step):
         default = reader.plain("default") if reader.has("default") else NO_DEFAULT
         return cls(**common, signal=signal, within_s=within_s, default=default)
 
+    def works_with(self, execution: StepExecution) -> dict[str, Any]:
+        """The signal, and how long."""
+        waits = {"within_s": execution.prepare(self.within_s)} if self.within_s is not None and execution.progress is None else {}
+        return {"signal": execution.prepare(self.signal), **waits}
+
     async def perform(self, execution: StepExecution) -> Any:
         """Waits; how long is fixed when the wait begins.
 

@@ -97,7 +97,10 @@ def lookup(text: str, offset: int, seen: str, read: Read, key: str | int) -> Rea
     def run(scope: Metered) -> Any:
         value = read(scope)
         try:
-            return look_up(value, key, seen)
+            found = look_up(value, key, seen)
+            if scope.reads is not None:
+                scope.reads.looked_up(value, key, found)
+            return found
         except RefusedError as refused:
             hint = _hint(text, offset, seen, refused)
             raise ExpressionError(text, offset, refused.why + hint, refused.available) from None
@@ -184,7 +187,8 @@ class Compiler:
         if isinstance(key, ast.Constant) and isinstance(key.value, str):
             self.compile(key, depth + 1)
             return lookup(self._text, offset, seen, read, key.value)
-        return _many(self._text, offset, lambda value, element: look_up(value, element, seen), [read, self.compile(key, depth + 1)])
+        parts = [read, self.compile(key, depth + 1)]
+        return _many(self._text, offset, lambda value, element: look_up(value, element, seen), parts, _note_element)
 
     def sequence(self, node: ast.List | ast.Tuple, depth: int) -> Read:
         """A list or a tuple."""
@@ -273,6 +277,11 @@ class Compiler:
             raise self._fault(node, f"{name}() takes {how_many} value{'' if most == 1 else 's'}")
         reads = [self.compile(value, depth + 1) for value in node.args]
         return _many(self._text, self._source.start(node), function, reads, _COUNTS.get(name))
+
+
+def _note_element(scope: Metered, value: Any, element: Any) -> None:
+    if scope.reads is not None:
+        scope.reads.looked_up(value, element, None)
 
 
 def _nothing(scope: Metered) -> None:

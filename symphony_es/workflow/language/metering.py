@@ -38,12 +38,14 @@ class Metered:
 
     Attributes:
         names: the scope.
+        reads: takes up what is read, where the scope wants to know.
     """
 
-    __slots__ = ("_output", "_work", "names")
+    __slots__ = ("_output", "_work", "names", "reads")
 
     def __init__(self, names: Mapping[str, Any]) -> None:
         self.names = names
+        self.reads: Any = getattr(names, "reads", None)
         self._work = MAX_WORK
         self._output = MAX_OUTPUT_BYTES
 

@@ -75,7 +75,7 @@ CLEAN_UP_CALL = "clean-up"
 
 def is_clean_up_call(call: Any) -> bool:
     """Return whether a call on record was made after its strand had been cut off by a cancellation."""
-    return len(call) > 2 and call[2] == CLEAN_UP_CALL
+    return len(call) > 2 and call[-1] == CLEAN_UP_CALL
 
 
 def called_in_cleanup(run: Workflow) -> list[str]:

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
+from decimal import Decimal
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.boundary import is_object
-from symphony_es.core.state.tracking.live import admit, kind_of, plain_of
+from symphony_es.core.state.tracking.live import UNOWNED, admit, kind_of, plain_of
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import ADD, APPEND, DISCARD, REMOVE, SET, SPLICE, Change
 from symphony_es.events.diff import diff
 from symphony_es.events.references import Path
 from symphony_es.events.values import check_plain, plain_equal
+from symphony_es.workflow.record.reads import MOST_OF_A_BODY, Reads
+from symphony_es.workflow.record.usage import Used
 from symphony_es.workflow.runs.outputs import StepOutputs
 from symphony_es.workflow.runs.thawing import thaw
 
@@ -70,6 +73,8 @@ class RunContext(MutableMapping[str, Any]):
         idempotency_key: the same for every attempt after a crash: hand it to whatever has side effects.
         undoes: in an undo, the step that is undone; else None.
         symphony: the Symphony, for its agents, tasks and entities.
+        reads: takes up what the step reads.
+        usage: what the step has used of models so far.
     """
 
     undoes: UndoneStep | None = None
@@ -84,7 +89,9 @@ class RunContext(MutableMapping[str, Any]):
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
         self.symphony = symphony
-        self.outputs = StepOutputs(frame)
+        self.reads = Reads(frame.run, MOST_OF_A_BODY)
+        self.usage = Used()
+        self.outputs = StepOutputs(frame, noted=lambda address: self.reads.output(address))
         self.inputs: dict[str, Any] = {}
         self.run_id = frame.run.id
         self.step = step
@@ -101,17 +108,50 @@ class RunContext(MutableMapping[str, Any]):
         """Whether the run is to be cancelled, or is past its deadline: a long step should come to an end by itself then."""
         return self._stop_requested()
 
+    def used(
+        self,
+        model: str,
+        *,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        cache_read_tokens: int = 0,
+        cost: float | Decimal | None = None,
+        currency: str = "USD",
+    ) -> None:
+        """Note what one call of a model has used; it is on record with the end of this attempt, whether that completes or fails.
+
+        May be called any number of times, from any thread, for any number of models. What an attempt has used that a crash cuts off is
+        lost with the attempt.
+
+        Args:
+            model: its name, 1 to 200 characters.
+            input_tokens: how many it has read, those from a cache included.
+            output_tokens: how many it has written.
+            cache_read_tokens: how many of those it has read came from a cache.
+            cost: in units of the currency; stored to 10^-9 of it.
+            currency: ISO 4217 code of three capital letters. Currencies are never added up.
+
+        Raises:
+            ConfigurationError: a number is none, or negative, or the currency is no code. Nothing of the call has been noted.
+        """
+        self.usage.add(model, input_tokens, output_tokens, cache_read_tokens, cost, currency)
+
     def _read(self, key: object) -> Any:
-        for layer in self._layers(key):
+        for place, layer in self._layers(key):
             if key in layer:
-                return layer[key]  # type: ignore[index]
+                self.reads.key(place, key)
+                value = layer[key]  # type: ignore[index]
+                if type(value) not in UNOWNED:
+                    self.reads.entity(self.symphony.world.record_of(value))
+                return value
+        self.reads.key(None, key)  # that it is missing is an answer as well
         raise KeyError(key)
 
-    def _layers(self, key: object) -> Iterator[Mapping[str, Any]]:
+    def _layers(self, key: object) -> Iterator[tuple[str | None, Mapping[str, Any]]]:
         """Where a key is looked up; not in what this branch has written, where this step removes it: then what lies around it counts."""
         removed = self._held.get(key) is _REMOVED  # type: ignore[call-overload]
         written = self._frame.written() if removed else None
-        return (layer for layer in self._frame.layers() if layer is not written)
+        return ((place, layer) for place, layer in self._frame.placed_layers() if layer is not written)
 
     def __getitem__(self, key: str) -> Any:
         held = self._held.get(key, _REMOVED)
@@ -141,9 +181,11 @@ class RunContext(MutableMapping[str, Any]):
     def __contains__(self, key: object) -> bool:
         if self._held.get(key, _REMOVED) is not _REMOVED:  # type: ignore[call-overload]
             return True
-        return any(key in layer for layer in self._layers(key))
+        self.reads.key(None, key)
+        return any(key in layer for _, layer in self._layers(key))
 
     def __iter__(self) -> Iterator[str]:
+        self.reads.context()
         keys = dict.fromkeys(key for layer in reversed(list(self._frame.layers())) for key in layer)
         yield from (key for key in keys if self._held.get(key) is not _REMOVED or key in self)
         yield from (key for key, value in self._held.items() if value is not _REMOVED and key not in keys)

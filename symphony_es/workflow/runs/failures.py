@@ -13,10 +13,14 @@ from typing import Any
 
 from symphony_es.diagnostics import message_of, shortened, writable
 from symphony_es.raised import asks_the_program_to_end
+from symphony_es.workflow.record.redaction import current_redaction
 
 __all__ = ["describe_error", "errors_inside", "shortened"]
 
 MAX_MESSAGE_CHARS = 4_000
+MAX_LOOKED_AT_CHARS = 40_000
+"""So much of a message is searched for secrets."""
+
 MAX_TRACEBACK_CHARS = 8_000
 """A traceback is kept to be read; of a deep recursion the innermost calls say enough."""
 
@@ -32,7 +36,7 @@ MAX_SAID = 10
 
 
 def describe_error(error: BaseException, step: str | None) -> dict[str, Any]:
-    """Return an error as a state can hold it: bounded, and made without raising.
+    """Return an error as a state can hold it: bounded, without secrets (see `Redaction`), and made without raising.
 
     Args:
         error: any error; of a group the message says what is in it.
@@ -41,15 +45,23 @@ def describe_error(error: BaseException, step: str | None) -> dict[str, Any]:
     Returns:
         `{"type", "message", "traceback", "step"}`, all text; of a group also `types`, the names of the classes of the errors in it.
     """
+    redacted = current_redaction.get().text
     described: dict[str, Any] = {
         "type": _type_of(error),
-        "message": shortened(_made(_message, error, "message"), MAX_MESSAGE_CHARS),
-        "traceback": _made(_traceback, error, "traceback"),
+        "message": _bounded(_made(_message, error, "message"), redacted),
+        "traceback": redacted(_made(_traceback, error, "traceback")),
         "step": step,
     }
     if isinstance(error, BaseExceptionGroup):
         described["types"] = _made(_types_inside, error, "group").split(", ")
     return described
+
+
+def _bounded(message: str, redacted: Callable[[str], str]) -> str:
+    """A message without secrets, cut; searched before it is cut where that is affordable, since a half of a secret is not known for one."""
+    if len(message) > MAX_LOOKED_AT_CHARS:
+        return redacted(shortened(message, MAX_MESSAGE_CHARS))
+    return shortened(redacted(message), MAX_MESSAGE_CHARS)
 
 
 def _made(make: Callable[[BaseException], str], error: BaseException, what: str) -> str:

@@ -7,7 +7,7 @@ so a step of a branch sees its siblings first. Frames are made anew by whoever d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
     from symphony_es.workflow.definitions.steps import Step
+    from symphony_es.workflow.record.reads import Reads
     from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["Frame", "StepOutputs", "TemplateScope"]
@@ -79,6 +80,17 @@ class Frame:
                 yield frame.names
         yield self.run.context
 
+    def placed_layers(self) -> Iterator[tuple[str | None, Mapping[str, Any]]]:
+        """The same, each with the place that has it: the address of a branch, or of an iteration; None for the run's context."""
+        for frame in self.around():
+            if frame.opens and frame.key_space is not None:
+                written = self.run.scopes.get(frame.key_space)
+                if written is not None:
+                    yield frame.key_space, written
+            if frame.names:
+                yield frame.key_space if frame.opens else frame.prefix.rstrip("/"), frame.names
+        yield None, self.run.context
+
     def written(self) -> Mapping[str, Any] | None:
         """What stands where writes go, or None while nothing does."""
         return self.run.context if self.key_space is None else self.run.scopes.get(self.key_space)
@@ -92,13 +104,17 @@ class Frame:
 class StepOutputs(Mapping[str, Any]):
     """Outputs of a run's completed steps: by the name or id of a step in a frame or around it, or by address."""
 
-    def __init__(self, frame: Frame, *, copies: bool = True) -> None:
+    def __init__(self, frame: Frame, *, copies: bool = True, noted: Callable[[str], None] | None = None) -> None:
         self._frame = frame
         self._run = frame.run
         self._copies = copies
+        self._noted = noted
 
     def __getitem__(self, name: str) -> Any:
-        output = self._run.outputs[self.find(name)[0]]
+        address = self.find(name)[0]
+        output = self._run.outputs[address]
+        if self._noted is not None:
+            self._noted(address)
         return thaw(output) if self._copies else output
 
     def __iter__(self) -> Iterator[str]:
@@ -131,18 +147,27 @@ class TemplateScope(Mapping[str, Any]):
 
     `step.<name or id>.result` is an output; of a parallel, loop or map also `.results`, its branches' outputs as a list in order, and
     `.contexts`, what the branches wrote. A context key `step` is hidden by it and can be reached as `context.step`.
+
+    Attributes:
+        reads: takes up what is read, or None.
     """
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: Frame, reads: Reads | None = None) -> None:
         self._frame = frame
+        self.reads = reads
 
     def __getitem__(self, name: str) -> Any:
+        reads = self.reads
         if name == "step":
-            return _StepResults(self._frame)
-        for layer in self._frame.layers():
+            return _StepResults(self._frame, reads.output if reads is not None else None)
+        for place, layer in self._frame.placed_layers():
             if name in layer:
+                if reads is not None:
+                    reads.key(place, name)
                 return layer[name]
         if name == "context":
+            if reads is not None:
+                reads.context()
             return self._frame.run.context
         raise KeyError(name)
 
@@ -156,12 +181,16 @@ class TemplateScope(Mapping[str, Any]):
 
 
 class _StepResults(Mapping[str, Any]):
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: Frame, noted: Callable[[str], None] | None) -> None:
         self._frame = frame
+        self._noted = noted
         self._outputs = StepOutputs(frame, copies=False)
 
     def __getitem__(self, name: str) -> Any:
-        return _StepResult(self._frame.run, *self._outputs.find(name))
+        address, step = self._outputs.find(name)
+        if self._noted is not None:
+            self._noted(address)
+        return _StepResult(self._frame.run, address, step)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._outputs)

@@ -20,6 +20,7 @@ class WorkflowStatus(StrEnum):
     """Where a run stands."""
 
     PENDING = "pending"
+    QUEUED = "queued"
     RUNNING = "running"
     PAUSED = "paused"
     CANCELLING = "cancelling"
@@ -32,8 +33,8 @@ class WorkflowStatus(StrEnum):
 # Registered before the entity that names it: an application may well have a WorkflowStatus of its own.
 restore_manager.types.register(WorkflowStatus, "symphony.WorkflowStatus")
 
-Request = Literal["resume", "pause", "cancel", "retry", "signal", "complete", "fail", "block", "clean_up", "end_cancelled"]
-"""What is asked of a run: by its users the first five, by the engine the last five."""
+Request = Literal["resume", "queue", "pause", "cancel", "retry", "signal", "complete", "fail", "block", "clean_up", "end_cancelled"]
+"""What is asked of a run: by its users the first six, by the engine the last five."""
 
 _S = WorkflowStatus
 
@@ -42,15 +43,19 @@ TRANSITIONS: Mapping[Request, Mapping[WorkflowStatus, WorkflowStatus]] = Mapping
         # Running again is what happens to a run that a crash or an interruption left running; cancelling goes on cancelling.
         "resume": {
             _S.PENDING: _S.RUNNING,
+            _S.QUEUED: _S.RUNNING,
             _S.RUNNING: _S.RUNNING,
             _S.PAUSED: _S.RUNNING,
             _S.FAILED: _S.RUNNING,
             _S.BLOCKED: _S.RUNNING,
             _S.CANCELLING: _S.CANCELLING,
         },
-        "pause": {_S.RUNNING: _S.PAUSED},
+        # Where no place is free; one that is on record as running waits for its place as it is.
+        "queue": {_S.PENDING: _S.QUEUED, _S.PAUSED: _S.QUEUED, _S.FAILED: _S.QUEUED, _S.BLOCKED: _S.QUEUED},
+        "pause": {_S.RUNNING: _S.PAUSED, _S.QUEUED: _S.PAUSED},
         "cancel": {
             _S.PENDING: _S.CANCELLING,
+            _S.QUEUED: _S.CANCELLING,
             _S.RUNNING: _S.CANCELLING,
             _S.PAUSED: _S.CANCELLING,
             _S.FAILED: _S.CANCELLING,
@@ -65,7 +70,7 @@ TRANSITIONS: Mapping[Request, Mapping[WorkflowStatus, WorkflowStatus]] = Mapping
             _S.BLOCKED: _S.RUNNING,
         },
         # A signal changes no status; a run that has ended for good takes none. Clean-up steps may wait for one.
-        "signal": {status: status for status in (_S.PENDING, _S.RUNNING, _S.PAUSED, _S.CANCELLING, _S.FAILED, _S.BLOCKED)},
+        "signal": {status: status for status in (_S.PENDING, _S.QUEUED, _S.RUNNING, _S.PAUSED, _S.CANCELLING, _S.FAILED, _S.BLOCKED)},
         "complete": {_S.RUNNING: _S.COMPLETED},
         # A step that was under way when the run was paused may fail afterwards. A run that cleans up because it has failed ends so.
         "fail": {_S.RUNNING: _S.FAILED, _S.PAUSED: _S.FAILED, _S.CANCELLING: _S.FAILED},
@@ -87,6 +92,7 @@ TRANSITIONS: Mapping[Request, Mapping[WorkflowStatus, WorkflowStatus]] = Mapping
 _LEADS_TO: Mapping[Request, WorkflowStatus] = MappingProxyType(
     {
         "resume": _S.RUNNING,
+        "queue": _S.QUEUED,
         "pause": _S.PAUSED,
         "cancel": _S.CANCELLED,
         "retry": _S.RUNNING,
@@ -98,7 +104,7 @@ _LEADS_TO: Mapping[Request, WorkflowStatus] = MappingProxyType(
     }
 )
 
-UNFINISHED = frozenset({_S.RUNNING, _S.CANCELLING})
+UNFINISHED = frozenset({_S.QUEUED, _S.RUNNING, _S.CANCELLING})
 """What `recover` goes on with. A paused or failed run waits for someone who knows why, a pending one for its start."""
 
 TAKEN_UP = UNFINISHED | {_S.BLOCKED}

@@ -58,6 +58,7 @@ class TypeTable:
         self._unread: list[Any] = []  # classes and functions whose annotations have not been evaluated completely
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
         self._missed: set[str] = set()
+        self._outdated = False  # whether the next name that is asked for is preceded by a look into what was registered since
         self._given: set[str] = set()  # names of classes that the application has registered: what annotations name is no match for these
 
     # -- what applications call ---------------------------------------------------------------------------------------
@@ -152,7 +153,8 @@ class TypeTable:
 
     def names(self) -> dict[str, type]:
         """Return the classes that are known now, by the names under which they are found."""
-        self.look_again()
+        self._missed.clear()
+        self._study()
         inherited = self.parent.names() if self.parent is not None else {}
         with self._lock:
             known = {**inherited, **self._by_name}
@@ -189,6 +191,8 @@ class TypeTable:
 
         What is not found is not looked for again until `look_again`, a registration or an alias.
         """
+        if self._outdated:
+            self._study()
         cls = self._registered(name)
         if cls is None and name not in self._missed:
             cls = self._search(name)
@@ -274,9 +278,12 @@ class TypeTable:
         self._sources.append(source)
 
     def look_again(self) -> None:
-        """Look into what has been registered since, and into what could not be evaluated so far."""
+        """Look into what has been registered since, and into what could not be evaluated so far, when a name is asked for next.
+
+        Most states hold no tagged value, and bringing them back need not evaluate a program's annotations.
+        """
         self._missed.clear()
-        self._study()
+        self._outdated = True
 
     def _study(self) -> None:
         if self.parent is not None:
@@ -292,6 +299,7 @@ class TypeTable:
                         self._enter(cls, None)
                 if not findings.complete:
                     self._unread.append(item)
+            self._outdated = False
 
     def name_of_enum(self, cls: type[enum.Enum]) -> str:
         """Return the name of an enum class, registered now if it was not met before."""

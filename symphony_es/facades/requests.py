@@ -1,0 +1,113 @@
+"""Asking the process that writes a log for something, from one that reads it: `symphony.requests`.
+
+What the command line does, for a program: each call leaves a request in the log's inbox, and waits for the answer, which is an event.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.inbox import Request
+from symphony_es.core.state.requesting import Answer, send_request
+from symphony_es.errors import ConfigurationError, EntityNotFoundError, RequestRefusedError
+from symphony_es.facades.lookup import key_of
+
+if TYPE_CHECKING:
+    from symphony_es.events.references import EntityReference
+    from symphony_es.log.log import EventLog
+    from symphony_es.workflow.runs.run import Workflow
+    from symphony_es.workflow.runs.summary import RunSummary
+
+__all__ = ["Requests"]
+
+TIMEOUT_S = 10.0
+
+
+class Requests:
+    """Requests to the process that has the log open for writing, each carried out once, whoever is killed when.
+
+    Each call waits for the answer, `timeout_s` seconds at most, and returns it; `acting_as` around it says who asks, and why. A run is
+    named by its id, reference, object or summary. A call that is made again under the same `request_id` changes nothing, and gives the
+    first answer.
+
+    All of them raise:
+        RequestPendingError: nobody has the log open for writing, or there is no answer yet. The request stays for the one who does it.
+        RequestRefusedError: it cannot be done; nothing was changed. EntityNotFoundError: there is no such run.
+        ConfigurationError, LimitExceededError, StorageUnavailableError: it cannot be left. Nothing has been.
+    """
+
+    def __init__(self, log: EventLog, state_dir: Path) -> None:
+        self._log = log
+        self._state_dir = state_dir
+
+    async def signal(
+        self,
+        run: Workflow | RunSummary | EntityReference | str,
+        name: str,
+        payload: Any = None,
+        *,
+        request_id: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Answer:
+        """Send a signal; the payload is what JSON has."""
+        return await self._ask("signal", run, {"name": name, "payload": payload}, request_id, timeout_s)
+
+    async def cancel(
+        self,
+        run: Workflow | RunSummary | EntityReference | str,
+        *,
+        cleanup: bool = True,
+        grace_s: float | None = None,
+        request_id: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Answer:
+        """Cancel a run; it is answered when that is on record, and the clean-up runs then."""
+        grace = {} if grace_s is None else {"grace_s": grace_s}
+        return await self._ask("cancel", run, {"cleanup": cleanup, **grace}, request_id, timeout_s)
+
+    async def pause(
+        self, run: Workflow | RunSummary | EntityReference | str, *, request_id: str | None = None, timeout_s: float = TIMEOUT_S
+    ) -> Answer:
+        """Pause a run: steps under way come to their end, no other begins."""
+        return await self._ask("pause", run, {}, request_id, timeout_s)
+
+    async def resume(
+        self, run: Workflow | RunSummary | EntityReference | str, *, request_id: str | None = None, timeout_s: float = TIMEOUT_S
+    ) -> Answer:
+        """Go on with a run that is paused, pending, interrupted, blocked or has failed; it is answered when it goes on."""
+        return await self._ask("resume", run, {}, request_id, timeout_s)
+
+    async def retry(
+        self,
+        run: Workflow | RunSummary | EntityReference | str,
+        step: str | None = None,
+        *,
+        request_id: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Answer:
+        """Try a failed run again where it failed, or from a step on; it is answered when it goes on."""
+        return await self._ask("retry", run, {} if step is None else {"step": step}, request_id, timeout_s)
+
+    async def _ask(self, verb: str, run: Any, arguments: dict[str, Any], request_id: str | None, timeout_s: float) -> Answer:
+        said, chosen = current_attribution.get(), {} if request_id is None else {"id": request_id}
+        key = key_of("Workflow", run)
+        request = Request(verb=verb, run=key.partition(":")[2], arguments=arguments, actor=said.actor, reason=said.reason, **chosen)
+        answer = await send_request(self._log, self._state_dir, request, timeout_s=timeout_s)
+        if answer.error_type == EntityNotFoundError.__name__:
+            raise EntityNotFoundError(key, "the process that writes the log has no such run")
+        if not answer.done:
+            raise RequestRefusedError(verb, request.id, answer.error_type, answer.message)
+        return answer
+
+
+def requests_of(log: EventLog, state_dir: Path | None, *, read_only: bool) -> Requests:
+    """The requests of a Symphony that reads.
+
+    Raises:
+        ConfigurationError: it writes the log itself, or the log is in memory.
+    """
+    if not read_only or state_dir is None:
+        raise ConfigurationError("requests are for another process than the one that writes the log: call symphony.workflows here")
+    return Requests(log, state_dir)

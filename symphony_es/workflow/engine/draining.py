@@ -1,0 +1,112 @@
+"""A graceful stop: no run begins, and those that execute stop at their next boundary between steps, for the next `recover`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from symphony_es.diagnostics import get_logger
+from symphony_es.errors import ConfigurationError, RunsInProgressError
+from symphony_es.workflow.engine.drive import runs_around
+from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.transitions import ENDED, UNFINISHED, WorkflowStatus
+
+if TYPE_CHECKING:
+    from symphony_es.workflow.engine.active import ActiveRun, ActiveRuns
+
+__all__ = ["DrainReport", "DrainedRun", "drain"]
+
+CUT_OFF_S = 5.0
+"""How long a step may go on after it was cut off, before it counts as one that does not stop."""
+
+MAX_STEPS = 50
+"""How many steps of one run a report names."""
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainedRun:
+    """Where one run has stopped.
+
+    Attributes:
+        run_id: its id.
+        name: of its definition.
+        status: the one on record, which says what comes of it: `recover` goes on with `running`, `queued` and `cancelling` ones.
+        completed_steps: how many steps of it have completed.
+        steps: addresses of the steps that have begun and not completed, 50 at the most: they are entered again.
+    """
+
+    run_id: str
+    name: str
+    status: WorkflowStatus
+    completed_steps: int
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainReport:
+    """What `drain` has done.
+
+    Attributes:
+        stopped: runs that have stopped between two steps, or while they waited. Nothing of them was cut off.
+        interrupted: runs that had not stopped in time: their steps were cut off in the middle, as a crash does, and begin once more.
+        ended: runs that have ended, were paused or are blocked: nobody goes on with them by itself.
+        hung: runs with a step that could not even be cut off; what it still does is no longer recorded after the Symphony is closed.
+    """
+
+    stopped: list[DrainedRun] = field(default_factory=list)
+    interrupted: list[DrainedRun] = field(default_factory=list)
+    ended: list[DrainedRun] = field(default_factory=list)
+    hung: list[DrainedRun] = field(default_factory=list)
+
+
+async def drain(active: ActiveRuns, timeout_s: float) -> DrainReport:
+    """See `WorkflowEngine.drain`."""
+    if type(timeout_s) not in (int, float) or not timeout_s >= 0:
+        raise ConfigurationError(f"timeout_s is a number of seconds from 0 on, not {timeout_s!r}")
+    own = [run_id for run_id in active.ids if run_id in runs_around.get()]
+    if own:
+        raise RunsInProgressError(own)
+    active.draining = True
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + timeout_s
+    while going := active.all():
+        for each in going:
+            each.drive.stop_at_boundary()
+        left_s = ends - loop.time()
+        if left_s <= 0:
+            break
+        await asyncio.wait({each.task for each in going}, timeout=left_s)
+    cut_off = active.all()
+    for each in cut_off:
+        each.task.cancel()
+    if cut_off:
+        await asyncio.wait({each.task for each in cut_off}, timeout=CUT_OFF_S)
+        await asyncio.sleep(0)  # what their ends call
+    report = DrainReport()
+    ended, active.drained = active.drained, []
+    for each in {each.run.id: each for each in (*ended, *active.all())}.values():
+        _sort_in(report, each, cut_off)
+    _log.info("workflows_drained", stopped=len(report.stopped), interrupted=len(report.interrupted), hung=len(report.hung))
+    return report
+
+
+def _sort_in(report: DrainReport, each: ActiveRun, cut_off: Iterable[ActiveRun]) -> None:
+    run = each.run
+    kept = DrainedRun(run_id=run.id, name=run.name, status=run.status, completed_steps=run.completed_steps, steps=_under_way(run))
+    if not each.task.done():
+        report.hung.append(kept)
+    elif run.status in ENDED or run.status not in UNFINISHED:
+        report.ended.append(kept)
+    elif each in cut_off:
+        report.interrupted.append(kept)
+    else:
+        report.stopped.append(kept)
+
+
+def _under_way(run: Workflow) -> tuple[str, ...]:
+    return tuple(islice((address for address in run.attempts if run.step_status(address) == "running"), MAX_STEPS))

@@ -1,0 +1,158 @@
+"""What is on record of the attempts at a run's steps, read from its events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from symphony_es.events.event import Event
+from symphony_es.events.identifiers import entity_key
+from symphony_es.events.rows import decode_row
+from symphony_es.workflow.record.canonical import INPUT_DIGEST_BYTES
+from symphony_es.workflow.record.reads import Read, read_edges
+from symphony_es.workflow.record.usage import ModelUsage, RunUsage, read_usage
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+
+__all__ = ["StepAttempt", "read_attempts", "read_run_usage", "said_of_step"]
+
+STARTS = ("WorkflowStepStarted", "WorkflowStepRetried")
+ENDS: Mapping[str, Literal["completed", "failed"]] = {"WorkflowStepCompleted": "completed", "WorkflowStepFailed": "failed"}
+_TOLD = frozenset({*STARTS, *ENDS})
+PAGE = 200
+"""Rows between two turns of the event loop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepAttempt:
+    """One attempt at one step.
+
+    Attributes:
+        step: the step's address.
+        attempt: its number, from 1.
+        position: of the event of its start.
+        started_at: when that was committed, UTC.
+        outcome: `completed` or `failed`; None while it runs, or where it was cut off.
+        ended_at: when its end was committed, UTC.
+        input_digest: 16 bytes that another input changes; None where the log is older than digests.
+        code_digest: 8 bytes that another code of its function changes; None where it calls none.
+        input_complete: whether all of the input could be looked at; an object of an ordinary class counts by its class.
+        reads: what its input was made of.
+        body_reads: what its body has read of the run beside that.
+        input: the input itself, where it was to be recorded; `{"cut": text, "bytes": size}` of a large one.
+        usage: what it has used, by model and currency.
+    """
+
+    step: str
+    attempt: int
+    position: int
+    started_at: datetime
+    outcome: Literal["completed", "failed"] | None = None
+    ended_at: datetime | None = None
+    input_digest: bytes | None = None
+    code_digest: bytes | None = None
+    input_complete: bool = True
+    reads: tuple[Read, ...] = ()
+    body_reads: tuple[Read, ...] = ()
+    input: Any = None
+    usage: tuple[ModelUsage, ...] = field(default=())
+
+
+def said_of_step(name: str, data: Any, names: Iterable[str] = ()) -> dict[str, Any]:
+    """Return what the data of a step's event say, by the names of `StepAttempt`; nothing of other events.
+
+    Args:
+        name: of the event.
+        data: of the event.
+        names: addresses, places with keys, and keys of entities that a digest may stand for.
+    """
+    if name in STARTS:
+        return _said_at_start(data, names)
+    if name in ENDS and isinstance(data, Mapping):
+        return {"usage": read_usage(data), "body_reads": read_edges(data.get("read") or (), names)}
+    return {}
+
+
+def _said_at_start(data: Any, names: Iterable[str]) -> dict[str, Any]:
+    if not isinstance(data, (list, tuple)) or not data or type(data[0]) is not bytes:
+        return {}
+    digests, *rest = data
+    said: dict[str, Any] = {
+        "input_digest": digests[:INPUT_DIGEST_BYTES],
+        "code_digest": digests[INPUT_DIGEST_BYTES:] or None,
+        "input_complete": None not in rest,
+        "reads": read_edges([item for item in rest if isinstance(item, (str, bytes, int))], names),
+    }
+    recorded = rest[-1] if rest and isinstance(rest[-1], dict) else None
+    return said if recorded is None else {**said, "input": recorded.get("input")}
+
+
+async def read_attempts(symphony: Host, run_id: str) -> list[StepAttempt]:
+    """Return the attempts at a run's steps, in the order of their starts.
+
+    Raises:
+        PositionNotFoundError: a part of the history is not kept.
+        DamagedEventError: an event of it is damaged.
+    """
+    made: list[StepAttempt] = []
+    open_at: dict[str, int] = {}
+    events = [event async for event in _events(symphony, run_id)]
+    names = _Names(symphony, run_id, {event.metadata.step or "" for event in events})
+    for event in events:
+        step = event.metadata.step or ""
+        said = said_of_step(event.name, event.data, names.for_step(step) if _has_digests(event.data) else ())
+        if event.name in STARTS:
+            open_at[step] = len(made)
+            attempt = event.metadata.attempt or 1
+            made.append(StepAttempt(step=step, attempt=attempt, position=event.position, started_at=event.recorded_at, **said))
+        elif step in open_at:
+            begun = made[open_at[step]]
+            outcome = ENDS.get(event.name)
+            made[open_at.pop(step)] = replace(begun, **said, outcome=outcome, ended_at=event.recorded_at)
+    return made
+
+
+def _has_digests(data: Any) -> bool:
+    said = data.get("read") if isinstance(data, Mapping) else data[1:] if isinstance(data, (list, tuple)) else None
+    return any(type(item) is bytes for item in said or ())
+
+
+class _Names:
+    """What a digest of a name in the events of a run may stand for."""
+
+    def __init__(self, symphony: Host, run_id: str, addresses: Collection[str]) -> None:
+        record = symphony.world.records.get(entity_key("Workflow", run_id))
+        run: Any = None if record is None else record.obj
+        holders = [] if run is None else [run.context, *run.scopes.values()]
+        self._keys = {"item", "index", "iteration", "results", *(str(key) for holder in holders for key in holder)}
+        self._everywhere = [*addresses, *symphony.world.records]
+
+    def for_step(self, step: str) -> Iterator[str]:
+        """Addresses, keys of entities, and keys of the context at the places that a step sees."""
+        yield from self._everywhere
+        parts = step.split("/")
+        for depth in range(len(parts) + 1):
+            place = "/".join(parts[:depth])
+            for key in self._keys:
+                yield f"{place}//{key}"
+
+
+async def read_run_usage(symphony: Host, run_ids: Iterable[str]) -> RunUsage:
+    """Return what runs have used, added up by model and currency, and by step."""
+    said: list[tuple[str, ModelUsage]] = []
+    for run_id in run_ids:
+        async for event in _events(symphony, run_id):
+            said += [(event.metadata.step or "", used) for used in read_usage(event.data)]
+    return RunUsage.of(said)
+
+
+async def _events(symphony: Host, run_id: str) -> AsyncIterator[Event]:
+    async for page in symphony.log.entity_pages(entity_key("Workflow", run_id), page=PAGE):
+        for row in page:
+            if row[3] in _TOLD:
+                yield decode_row(row)
+        await asyncio.sleep(0)

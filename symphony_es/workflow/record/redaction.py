@@ -1,0 +1,142 @@
+"""What is taken out of what the library itself puts on record of inputs and failures: keys and secrets, by their usual names.
+
+A name is looked at word by word: `apiKey`, `X-API-Key` and `stripe_api_key` are one. Texts, such as the messages of errors, are
+searched for such names with a value behind them, for passwords in URLs, and for tokens of well-known shapes. The application's own
+fields, contexts and outputs are its own: they are stored as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from contextvars import ContextVar
+from itertools import pairwise
+from typing import Any
+
+from symphony_es.errors import ConfigurationError
+
+__all__ = ["REDACTED", "Redaction", "current_redaction", "records_inputs"]
+
+REDACTED = "[redacted]"
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_ANYWHERE = frozenset({
+    "password", "passwords", "passwd", "passphrase", "pwd", "secret", "secrets", "credential", "credentials", "authorization", "apikey",
+    "apikeys", "privatekey", "cookie", "cookies", "jwt", "bearer",
+})  # fmt: skip
+_TOKEN_OF = frozenset({"access", "api", "auth", "bearer", "csrf", "id", "refresh", "session", "xsrf"})
+_NO_TOKEN = frozenset({
+    "budget", "count", "counter", "counts", "estimate", "index", "input", "kind", "length", "limit", "max", "min", "model", "number",
+    "output", "page", "per", "price", "rate", "total", "type", "types", "usage", "used",
+})  # fmt: skip
+_KEY_OF = frozenset(
+    {"access", "account", "api", "auth", "client", "encryption", "license", "private", "secret", "shared", "signing", "ssh"}
+)
+_MAX_KNOWN = 10_000
+
+_URL = r"(\b[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s/:@'\"]{0,200}:)[^\s/'\"]{1,500}@"
+_SCHEME = r"\b(Bearer|Basic|Digest|Token)(\s+)(?=[^\s\"']{0,200}[0-9=_.])[A-Za-z0-9._~+/=-]{8,}"
+_SHAPES = (
+    r"(?s)\b(?:sk|pk|rk)[-_][A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bxox[abeoprs]-[A-Za-z0-9-]{10,}"
+    r"|\bAKIA[0-9A-Z]{16}\b|\bAIza[A-Za-z0-9_-]{30,}|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]*"
+    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:(?!-----END).){0,20000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
+)
+_ASSIGNED = r"""(?x)
+    (?P<before>(?P<quote>\\?["']?)(?P<name>[A-Za-z_][\w.-]{0,80})(?P=quote)\s{0,3}(?P<sign>=(?!=)|:(?!/)|,(?=\s?b?["']))\s{0,3})
+    (?P<value>(?:(?:Bearer|Basic|Digest|Token)\s+)?(?:\\"[^"\\]{0,4000}(?:\\")?|b?"(?:[^"\\]|\\.){0,4000}"?|b?'(?:[^'\\]|\\.){0,4000}'?|[^\s,;&"')\]}]{1,4000}))"""
+_PLAIN_WORD = re.compile(r"[A-Za-z]{1,12}[.!?]?$")
+
+
+class Redaction:
+    """Which names are those of secrets, and what texts hide.
+
+    Args:
+        names: further names whose values are secrets; compared by their words, so `patient-name` is `patientName`.
+        keep: names that look like those of secrets and are none.
+        patterns: further regular expressions; what they find in texts is taken out.
+        enabled: False to take out nothing.
+
+    Raises:
+        ConfigurationError: a name without letters, or a pattern that is none.
+    """
+
+    def __init__(
+        self, *, names: Iterable[str] = (), keep: Iterable[str] = (), patterns: Iterable[str | re.Pattern[str]] = (), enabled: bool = True
+    ) -> None:
+        self.enabled = enabled
+        self._names = frozenset(_read_name(name) for name in _several(names))
+        self._keep = frozenset(_read_name(name) for name in _several(keep))
+        self._patterns = [_read_pattern(pattern) for pattern in _several(patterns)]
+        self._known: dict[str, bool] = {}
+
+    def is_secret(self, name: str) -> bool:
+        """Return whether what stands under a name is taken out."""
+        known = self._known.get(name)
+        if known is None:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()  # keys of data are without number
+            known = self._known[name] = self.enabled and self._looks_secret(name[:200])
+        return known
+
+    def _looks_secret(self, name: str) -> bool:
+        words = [word.lower() for word in _WORDS.findall(name)]
+        joined = "".join(words)
+        if joined in self._keep:
+            return False
+        if joined in self._names or not _ANYWHERE.isdisjoint(words):
+            return True
+        pairs = list(pairwise(words))
+        if any(second in ("key", "keys") and first in _KEY_OF for first, second in pairs):
+            return True
+        if any(second == "tokens" and first in _TOKEN_OF for first, second in pairs):
+            return True
+        return "token" in words and _NO_TOKEN.isdisjoint(words)
+
+    def text(self, text: str) -> str:
+        """Return a text without what it hides."""
+        if not self.enabled:
+            return text
+        text = re.sub(_URL, rf"\1{REDACTED}@", text)  # compiled with the first text that is searched
+        text = re.sub(_ASSIGNED, self._assigned, text)
+        text = re.sub(_SCHEME, rf"\1\2{REDACTED}", text)
+        text = re.sub(_SHAPES, REDACTED, text)
+        for pattern in self._patterns:
+            text = pattern.sub(REDACTED, text)
+        return text
+
+    def _assigned(self, found: re.Match[str]) -> str:
+        value = found["value"]
+        if not self.is_secret(found["name"]) or value in ("None", "null", "True", "False", "true", "false") or value.startswith(REDACTED):
+            return found[0]
+        if found["sign"] == ":" and "token" in found["name"].lower() and _PLAIN_WORD.match(value):
+            return found[0]  # "unexpected token: colon" tells of no secret
+        quote = value[0] if value[0] in "\"'" else value[:2] if value[:2] in ("b'", 'b"', '\\"') else ""
+        return f"{found['before']}{quote}{REDACTED}{quote.removeprefix('b')}"
+
+
+def _several(given: Any) -> list[Any]:
+    return [given] if isinstance(given, str | re.Pattern) else list(given)
+
+
+def _read_name(name: Any) -> str:
+    words = _WORDS.findall(name) if isinstance(name, str) else []
+    if not words:
+        raise ConfigurationError(f"{name!r:.60} is not a name whose values could be taken out: give text with letters")
+    return "".join(words).lower()
+
+
+def _read_pattern(pattern: Any) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise ConfigurationError(f"{pattern!r:.60} is not a regular expression: {error}") from error
+    if not isinstance(compiled.pattern, str):
+        raise ConfigurationError(f"{pattern!r:.60} is an expression for bytes: give one for text")
+    return compiled
+
+
+current_redaction: ContextVar[Redaction] = ContextVar("symphony_es_redaction", default=Redaction())  # noqa: B039 - nothing of it changes but what it has looked at
+"""What counts in a run's task: the engine's."""
+
+records_inputs: ContextVar[bool] = ContextVar("symphony_es_records_inputs", default=False)
+"""Whether the steps of a run's task put their inputs on record, where neither they nor their definition say: as the engine does."""

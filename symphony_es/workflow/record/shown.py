@@ -1,0 +1,63 @@
+"""Inputs as people read them: bounded, without secrets, and made without failing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.diagnostics import shortened, writable
+from symphony_es.events.codec import encode_value
+from symphony_es.raised import asks_the_program_to_end
+from symphony_es.workflow.record.canonical import Canonical, TooLargeError
+from symphony_es.workflow.record.redaction import REDACTED, current_redaction
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.membership import Membership
+    from symphony_es.workflow.record.inputs import StepInput
+
+__all__ = ["MAX_INPUT_BYTES", "other_arguments", "shown_input"]
+
+MAX_INPUT_BYTES = 16 * 1024
+"""Of one input; of a larger one its beginning is on record, and how much there was."""
+
+MAX_SHOWN_CHARS = 60
+MAX_SHOWN = 5
+
+
+def other_arguments(address: str, given: StepInput) -> str:
+    """What a history mismatch says of arguments that are not those on record."""
+    names = list(given.values)
+    shown = [f"{name}={_short(name, given.values[name])}" for name in names[:MAX_SHOWN]]
+    more = [f"and {len(names) - MAX_SHOWN} more"] if len(names) > MAX_SHOWN else []
+    called = f"with {', '.join([*shown, *more])}" if shown else "without arguments"
+    return (
+        f"{address} is on record with other arguments than it is called with now ({called}). Arguments that are others each time the "
+        "function runs (of the clock, of chance, in the order of a set) come from a step of their own, or are not compared: "
+        "step_with(check_arguments=False)(…)"
+    )
+
+
+def _short(name: str, value: Any) -> str:
+    redaction = current_redaction.get()
+    if redaction.is_secret(name):
+        return REDACTED
+    try:
+        text = repr(value)
+    except BaseException as error:  # of a class of the application
+        if asks_the_program_to_end(error):
+            raise
+        return f"({type(value).__name__})"
+    return shortened(redaction.text(writable(text[: MAX_SHOWN_CHARS * 4])), MAX_SHOWN_CHARS)
+
+
+def shown_input(values: Mapping[str, Any], world: Membership | None) -> Any:
+    """Return an input as plain data that an event can hold; where it is too large, `{"cut": its beginning as text, "bytes": its size}`."""
+    try:
+        made = Canonical(world, current_redaction.get()).fields(dict(values))
+        encoded = encode_value(made)
+    except (TooLargeError, ValueError):
+        return {"cut": shortened(", ".join(f"{name}={_short(name, value)}" for name, value in values.items()), MAX_INPUT_BYTES // 4)}
+    if len(encoded) <= MAX_INPUT_BYTES:
+        return made
+    text = ", ".join(f"{name}={_short(name, value)}" for name, value in values.items())
+    return {"cut": shortened(text, MAX_INPUT_BYTES // 4), "bytes": len(encoded)}
