@@ -238,7 +238,7 @@ class Tasks:
         found = [task for task in self._all() if task.workflow_id is not None and key_of("Workflow", task.workflow_id) == wanted]
         for task in loaded:  # those of its child runs as well
             self._rest_again(task)
-        return found
+        return sorted(found, key=lambda task: task.created_at) if loaded else found
 
     async def _load_those_of(self, run_id: str) -> list[Task]:
         world = self._symphony.world
