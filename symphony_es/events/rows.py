@@ -89,10 +89,10 @@ def _metadata_list(metadata: EventMetadata) -> list[Any]:
     values = _metadata_values(metadata)
     if values == _NO_METADATA:
         return []
-    fields = list(values)
-    while fields and fields[-1] is None:
-        fields.pop()
-    return fields
+    last = len(values)
+    while values[last - 1] is None:  # one of them is not
+        last -= 1
+    return list(values[:last])
 
 
 def encode_body(event: NewEvent, salt: bytes, limits: Limits = DEFAULT_LIMITS) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from symphony_es.errors import ConfigurationError
@@ -226,9 +226,10 @@ class RunRequests:
         *,
         run_id: str = "",
         metadata: Mapping[str, Any] | None = None,
+        signals: bool | Collection[str] = False,
     ) -> Workflow:
         """A new run that shares a run's history up to a step or position; see `WorkflowEngine.fork`."""
-        return await self._engine.fork(await self._found(run), at, changes, run_id=run_id, metadata=metadata)
+        return await self._engine.fork(await self._found(run), at, changes, run_id=run_id, metadata=metadata, signals=signals)
 
     @overload
     async def recover(

@@ -690,3 +690,48 @@ async def test_digests_survive_what_takes_a_run_up_again(symphony: Symphony, reo
     after = [(attempt.step, attempt.input_digest, attempt.code_digest) for attempt in await symphony.workflows.step_attempts(run)]
     assert after == [*before, before[1]]
     assert run.status == "completed"
+
+
+@pytest.mark.parametrize("way", ["rewind", "another world", "fork"])
+async def test_digests_and_arguments_survive_a_resume(symphony: Symphony, reopen: Any, way: str) -> None:
+    """A run that goes on after a rewind, from a snapshot in another world, or as a fork, finds its arguments as they were."""
+    stops = [True]
+
+    async def give_back(value: Any) -> Any:
+        return value
+
+    async def last(value: Any) -> Any:
+        if stops[0]:
+            raise ValueError("not yet")
+        return value
+
+    async def flow(topic: str) -> Any:
+        point = await step(give_back, Point(1, {"topic": topic}, ["a"]))
+        again = await step_with(name="again")(give_back, [point, Model(name=topic), {2, 1}, dt.date(2030, 1, 1)])
+        return await step(last, again)
+
+    symphony.workflow(flow)
+    run = await symphony.workflows.execute_workflow("flow", {"topic": "rain"})
+    assert run.status == "failed"
+    before = {attempt.step: attempt.input_digest for attempt in await symphony.workflows.step_attempts(run)}
+    chosen = symphony
+    stops[0] = False
+    if way == "rewind":
+        checkpoint = await symphony.create_checkpoint("here")
+        assert (await symphony.workflows.resume(run)).status == "completed"
+        await symphony.rewind(checkpoint)
+        run = await symphony.workflows.get_run(run.id)
+    elif way == "another world":
+        await symphony.create_checkpoint("here")
+        chosen = await reopen()
+        chosen.workflow(flow)
+        for cls in (Point, Model):
+            chosen.types.register(cls)
+        await chosen.resume()
+        run = await chosen.workflows.get_run(run.id)
+    else:
+        run = await symphony.workflows.fork(run, at="last")
+    run = await chosen.workflows.resume(run)
+    assert run.status == "completed", run.error
+    last_attempt = (await chosen.workflows.step_attempts(run))[-1]
+    assert (last_attempt.step, last_attempt.input_digest) == ("last", before["last"])

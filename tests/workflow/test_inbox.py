@@ -413,6 +413,39 @@ async def test_a_request_waits_for_what_this_process_lacks(tmp_path: Path) -> No
         assert await answers(symphony, request.id) == {request.id: DONE_EVENT}
 
 
+@pytest.mark.parametrize(("verb", "arguments"), [("retry", {}), ("retry", {"step": "check"}), ("resume", {})])
+async def test_a_process_that_is_drained_leaves_what_begins_runs(tmp_path: Path, verb: str, arguments: dict[str, Any]) -> None:
+    """The next owner carries it out, once."""
+    request = Request(verb=verb, run="r", arguments=arguments)
+    async with Symphony(tmp_path / "state") as symphony:
+        await begin(symphony, fails=True)
+        await symphony.workflows.drain(0)
+        leave_request(tmp_path / "state", request)
+        while not symphony._taker.left:
+            await asyncio.sleep(0)
+        assert await symphony.log.read_entity(request.key) == []
+    async with Symphony(tmp_path / "state") as symphony:
+        define(symphony)
+        await symphony.workflows.recover(wait=False)
+        assert await answers(symphony, request.id) == {request.id: DONE_EVENT}
+        await symphony.workflows.signal("r", "approved")
+        await symphony.workflows.handle("r").result()
+
+
+async def test_a_run_that_finds_no_place_is_answered_as_queued(tmp_path: Path) -> None:
+    """Nobody waits for its turn: that it is asked for is on record."""
+    async with Symphony({"state_dir": tmp_path / "state", "max_concurrent_runs": 1}, persistence_enabled=True) as symphony:
+        await begin(symphony, "failed", fails=True)
+        waits = {"id": "w", "name": "w", "steps": [{"kind": "wait", "name": "approval", "signal": "approved"}]}
+        await symphony.workflows.start(waits, auto_checkpoint=False)
+        request = Request(verb="retry", run="failed")
+        leave_request(tmp_path / "state", request)
+        assert await answers(symphony, request.id) == {request.id: DONE_EVENT}
+        (answer,) = await symphony.log.read_entity(request.key)
+        assert answer.data["status"] in ("queued", "running")
+        assert (await symphony.workflows.cancel("failed")).status == "cancelled"
+
+
 async def test_what_an_application_raises_is_answered(opened: tuple[Symphony, EventLog], monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that nobody foresaw is the request's, not the owner's."""
     symphony, _ = opened

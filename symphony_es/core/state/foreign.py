@@ -131,23 +131,9 @@ class ForeignObjects:
         except SymphonyError as error:
             logger.debug("foreign_object_unreadable", entity=record.key, error=str(error))
 
-    @contextmanager
-    def attempt(self) -> Iterator[Handed]:
+    def attempt(self) -> AbstractContextManager[Handed]:
         """An attempt at a step: what it is handed in this block is compared by its end, also when it fails."""
-        handed = Handed(self.world, None)
-        token = current_step.set(handed)
-        try:
-            yield handed
-        except BaseException:
-            try:
-                self.record_handed(handed)
-            except SymphonyError as error:  # the attempt has failed of something else
-                logger.warning("foreign_object_unreadable", error=str(error))
-            raise
-        finally:
-            current_step.reset(token)
-            self.release(handed)
-            self.settle_mixed()
+        return _Attempt(self)
 
     # -- comparing ----------------------------------------------------------------------------------------------------
 
@@ -401,3 +387,28 @@ def raise_first(failures: list[SymphonyError]) -> None:
         for other in failures[1:]:
             failures[0].add_note(f"and {other}")
         raise failures[0]
+
+
+class _Attempt:
+    """See `ForeignObjects.attempt`; it is entered for each step, so it is no generator."""
+
+    __slots__ = ("_handed", "_objects", "_token")
+
+    def __init__(self, objects: ForeignObjects) -> None:
+        self._objects = objects
+
+    def __enter__(self) -> Handed:
+        self._handed = Handed(self._objects.world, None)
+        self._token = current_step.set(self._handed)
+        return self._handed
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
+        try:
+            if kind is not None:
+                self._objects.record_handed(self._handed)
+        except SymphonyError as unreadable:  # the attempt has failed of something else
+            logger.warning("foreign_object_unreadable", error=str(unreadable))
+        finally:
+            current_step.reset(self._token)
+            self._objects.release(self._handed)
+            self._objects.settle_mixed()

@@ -19,7 +19,7 @@ from symphony_es.core.state.records import AT_REST, EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
 from symphony_es.core.state.shadow import check_form, referred_keys, refuse_difference
 from symphony_es.core.state.tracking.capture import plain_state
-from symphony_es.core.state.tracking.live import admit, entities_in, kind_of, plain_at, track
+from symphony_es.core.state.tracking.live import ATOMS, UNOWNED, admit, entities_in, kind_of, plain_at, track
 from symphony_es.core.state.tracking.places import Move, give_back, settle_members
 from symphony_es.core.state.transactions import Scope, Transaction, open_scope_of, scope_of
 from symphony_es.errors import (
@@ -475,7 +475,7 @@ class Membership(Inherited):
             state = read[id(item)] if read is not None and not tracked else self.capture(item, reference)
             found[reference.key] = (reference, item, state)
             held = [item.__dict__[name] for name in state] if tracked else list(getattr(item, "__dict__", {}).values())
-            referred = [other for value in held for other in entities_in(value)]
+            referred = [other for value in held if type(value) not in UNOWNED for other in entities_in(value)]
             if read is not None and reference.entity_type not in RUNS_AND_TASKS:
                 for other in referred:
                     self._keep_live(other)
@@ -499,7 +499,8 @@ class Membership(Inherited):
                     raise EntityTypeError(f"{reference.key} has no {missing[0]!r} yet: set every field before the object is added")
                 world = self.around(obj)
                 for name in type(obj)._symphony_spec.fields:
-                    admit(held[name], world) if kind_of(held[name]) is None else None
+                    if type(held[name]) not in ATOMS and kind_of(held[name]) is None:
+                        admit(held[name], world)
                 return {name: plain_at(held[name], world, name) for name in type(obj)._symphony_spec.fields}
             return plain_state(self._read(obj, self.restorer_of(reference.entity_type)), self)
         except UnstorableValueError as error:

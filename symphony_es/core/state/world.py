@@ -17,7 +17,7 @@ from symphony_es.core.state.membership import EntityLike, Membership
 from symphony_es.core.state.records import EntityRecord, Segment
 from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.tracking.rebuilding import revive
-from symphony_es.core.state.transactions import Handed, Transaction, open_scope_of, scope_of
+from symphony_es.core.state.transactions import Handed, Transaction, current_scope, open_scope_of, scope_of
 from symphony_es.errors import EntityBusyError, UnrecordedChangeError
 from symphony_es.events.changes import EXTEND
 from symphony_es.events.references import Path, find_references
@@ -82,6 +82,14 @@ class World(Membership):
             with self.lock:
                 mine.take(record)
                 mine.claimed.add(record)
+
+    def is_free(self, entity: Any) -> bool:
+        """Whether claiming an entity that tracks itself would neither wait nor claim anything: so no call of `claim` is needed."""
+        record: EntityRecord | None = entity.__dict__.get("_symphony_record")
+        return (
+            record is not None and record.holder is None and current_scope.get() is None and record not in self._called
+            and record.world is self and record.closed is None
+        )  # fmt: skip
 
     async def _wait_for(self, record: EntityRecord, mine: Transaction | None) -> None:
         holder = record.holder

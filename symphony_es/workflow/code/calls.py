@@ -280,11 +280,19 @@ def wait_for_signal(
 
     Args:
         signal: which.
-        timeout_s: how long, in seconds; for ever by default.
-        within_s: the same, as wait steps of definitions call it.
+        within_s: how long, in seconds, from the moment that the wait begins, which is on record: pauses and crashes do not prolong it. For
+            ever by default.
+        timeout_s: another name of `within_s` here, where a wait has no attempts of its own; one of the two is given.
         default: given when the time is up; without it that is a StepFailedError of type SignalTimeoutError.
         name: the step's name; `wait <signal>` by default.
+
+    Raises:
+        ConfigurationError: both names of the time are given, or what is no number of seconds. Nothing has been recorded.
     """
+    if timeout_s is not None and within_s is not None:
+        raise ConfigurationError(
+            f"wait_for_signal({signal!r}, within_s={within_s!r}, timeout_s={timeout_s!r}): both say how long to wait; leave timeout_s out"
+        )
     chosen = name or f"wait {signal}"
     given: dict[str, Any] = {} if default is _MISSING else {"default": default}
     longest_s = timeout_s if within_s is None else within_s

@@ -165,11 +165,9 @@ class Step(ABC):
         """
         return {}
 
-    def input_of(self, execution: StepExecution) -> StepInput:
-        """What the start of an attempt says of its input."""
-        from symphony_es.workflow.record.inputs import input_of_values  # it needs the engine, which needs this module
-
-        return input_of_values(self.works_with(execution), execution.symphony.world)
+    def input_of(self, execution: StepExecution) -> StepInput | None:
+        """What is known of the input already; None where that is made of `works_with`."""
+        return None
 
     def function_of(self, symphony: Host) -> Callable[..., Any] | None:
         """The function that the step calls, of whose code its start has a digest; None for the kinds that call none."""

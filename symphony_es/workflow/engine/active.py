@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import Context, copy_context
 from itertools import islice
 from types import TracebackType
+from weakref import WeakSet
 
 from symphony_es.core.state.attribution import NOBODY, acting_attribution
 from symphony_es.core.state.foreign import current_step
@@ -65,6 +66,7 @@ class ActiveRuns:
     def __init__(self) -> None:
         self.on_end: Callable[[Workflow], None] = lambda run: None
         self._by_id: dict[str, ActiveRun] = {}
+        self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()  # that runs have been begun in
         self._died_of: dict[
             str, tuple[BaseException, TracebackType | None]
         ] = {}  # runs that stopped before their end, until they are taken up again
@@ -197,6 +199,7 @@ class ActiveRuns:
             drive.stop_at_boundary()
         task = StepsTask(drive.drive(prepare), name=f"run {drive.run.id}", context=surroundings)
         active = self._by_id[drive.run.id] = ActiveRun(drive, task, hooks)
+        self._loops.add(task.get_loop())
         task.add_done_callback(lambda _: self._ended(active))
         self._died_of.pop(drive.run.id, None)
         drive.run.__dict__.pop("_never_began", None)
@@ -311,9 +314,12 @@ class ActiveRuns:
 
     def _forget_ended_loops(self) -> None:
         """A run whose event loop has ended does not go on in this process."""
-        for run_id, active in list(self._by_id.items()):
-            if not active.task.get_loop().is_running():
-                del self._by_id[run_id]
+        ended = [loop for loop in self._loops if not loop.is_running()]
+        for loop in ended:
+            self._loops.discard(loop)
+            for run_id, active in list(self._by_id.items()):
+                if active.task.get_loop() is loop:
+                    del self._by_id[run_id]
 
     async def interrupt(self, run_ids: Iterable[str] | None) -> list[str]:
         """See `WorkflowEngine.interrupt`."""

@@ -18,9 +18,10 @@ from symphony_es.errors import (
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 from symphony_es.workflow.engine.creation import new_run
+from symphony_es.workflow.engine.missing import left_alone
 from symphony_es.workflow.runs.cleanup import cleaned_with, has_cleanup, has_undo, in_cleanup, is_open, own_children
-from symphony_es.workflow.runs.run import ON_PARENT_END, Workflow
-from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
+from symphony_es.workflow.runs.run import ABANDONED, ON_PARENT_END, Workflow
+from symphony_es.workflow.runs.transitions import ENDED, TAKEN_UP, WorkflowStatus
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.hooks import HookChain
     from symphony_es.workflow.engine.requests import RunRequests
 
-__all__ = ["ABANDONED", "CANCELLED", "CANCELLED_WHILE_PAUSED", "GRACE_S", "PAUSED", "ChildRuns", "is_paused_by_itself"]
+__all__ = ["CANCELLED", "CANCELLED_WHILE_PAUSED", "GRACE_S", "PAUSED", "ChildRuns", "is_paused_by_itself"]
 
-PAUSED, CANCELLED, CANCELLED_WHILE_PAUSED, ABANDONED = "paused", "cancelled", "cancelled while paused", "abandoned"
-"""What `Workflow.with_parent` says."""
+PAUSED, CANCELLED, CANCELLED_WHILE_PAUSED = "paused", "cancelled", "cancelled while paused"
+"""What `Workflow.with_parent` says, or `ABANDONED`."""
 
 MAX_RUN_DEPTH = 64
 """How many levels of child runs there may be below a run."""
@@ -60,11 +61,14 @@ class ChildRuns:
         context: Mapping[str, Any],
         on_parent_end: str,
         control: RunControl,
+        *,
+        tries_again: bool,
     ) -> Workflow:
         """Starts the child run of a step or goes on with it, and waits for its end; a request to the parent ends the wait.
 
         The child run is found by its parent and the step's address. An id is only made where there is none yet, and another one where
-        somebody else has a run, or had one, of the id that was wanted. A child run that somebody has paused is left paused.
+        somebody else has a run, or had one, of the id that was wanted. A child run that somebody has paused is left paused. One that has
+        failed is taken up with `tries_again`; without, a process has died before the step could say that it has failed with it.
 
         Raises:
             LimitExceededError: child runs would be nested deeper than 64 levels.
@@ -80,7 +84,8 @@ class ChildRuns:
             driven = engine.active.get(child)
             if driven is not None and child.status is WorkflowStatus.PAUSED and not await engine.go_on(child, driven):
                 await asyncio.wait({driven.task})
-            if child.status not in _LEFT_ALONE and engine.active.get(child) is None:
+            over = child.status in _LEFT_ALONE or (child.status is WorkflowStatus.FAILED and not tries_again)
+            if not over and engine.active.get(child) is None:
                 engine.launch(child, around.hooks)
         try:
             await control.wait(engine.active.wait_until(child, (*ENDED, WorkflowStatus.BLOCKED)))
@@ -258,16 +263,19 @@ class ChildRuns:
         await asyncio.gather(
             self._cancel(by_policy["cancel"], grace_s, *tolerate, cleanup=cleanup),
             self._cancel(by_policy["terminate"], 0.0, *tolerate, cleanup=False),
-            *(self._abandon(child) for child in by_policy["abandon"] if child.with_parent != ABANDONED),
+            *map(self._abandon, by_policy["abandon"]),
         )
 
     async def _abandon(self, child: Workflow) -> None:
         world = self._symphony.world
         await world.claim(child)
-        if child.status not in ENDED:
+        if child.status not in ENDED and child.with_parent != ABANDONED:  # another request may have done so meanwhile
             with world.recording("WorkflowAbandoned", entity=child, run_id=child.id):
                 child.with_parent = ABANDONED
             await world.flush(child)
+            if child.status in TAKEN_UP and not self._engine.active.is_taken(child) and left_alone(child, self._symphony) == (None, None):
+                # The step that would have taken it up, after a crash, does not begin again: nobody else would drive it.
+                self._engine.launch(child, self._engine.chain(None, (), child), awaited=False)
 
     async def _cancel(
         self, children: Sequence[Workflow], grace_s: float = GRACE_S, *tolerate: type[Exception], cleanup: bool = True

@@ -24,13 +24,14 @@ from symphony_es.events.changes import SET, Change
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunControl, RunStopped
-from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK, prefixes
+from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK
 from symphony_es.workflow.engine.hooks import HookChain, RunMoment
 from symphony_es.workflow.engine.missing import digest_here
 from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.engine.telling import Telling
 from symphony_es.workflow.engine.timeline import generations_of
-from symphony_es.workflow.runs.cleanup import failed_for_good, has_cleanup
+from symphony_es.workflow.engine.unsaid import forgive_all, left_unsaid
+from symphony_es.workflow.runs.cleanup import has_cleanup
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.starter import keep_starter, starter_of
@@ -81,6 +82,7 @@ class Drive:
         self._steps: asyncio.Task[None] | None = None
         self._cleaning = False
         self._was_running = False
+        self._interrupted = False
         self._began_within = False
         self.first_version = 1
         self.place: asyncio.Future[None] | None = None
@@ -154,9 +156,11 @@ class Drive:
             # Nothing is awaited after this look where it is the last one: what is asked from then on finds that the task has ended.
             goes_on = self.control.taken_back and self.run.status is WorkflowStatus.RUNNING
             if goes_on:
+                self._check_interruption()
                 self.control.go_on()
                 self._stage = "run_resumed"
         if self.run.status is WorkflowStatus.CANCELLING:
+            self._check_interruption()
             await self._clean_up()
             await self._world.flush(self.run)
         self._telling.record_told()  # not waited for: what is told twice has the same id
@@ -274,10 +278,8 @@ class Drive:
             from symphony_es.workflow.code.forgiving import forgive  # it stands above the engine, which only calls it
 
             forgive(self.run, [address for address, failure in self.run.failures.items() if address == step or failure.get("open")])
-        elif step is not None:
-            for address in (step, *prefixes(step)):
-                if address in self.run.failures:
-                    self.run.failures[address]["count"] = 0
+        elif self.run.error is not None:
+            forgive_all(self.run)
 
     async def _run_definition(self, runner: Runner) -> None:
         if self.run.untold:
@@ -287,20 +289,9 @@ class Drive:
         if definition.code is not None:
             self._value = await self._run_code(runner)
         else:
-            self._raise_what_was_left_unsaid()
+            if self._was_running:
+                runner.was_left, runner.unsaid = True, left_unsaid(self.run)
             await runner.run_sequence(Frame(self.run, steps=definition.plan))
-
-    def _raise_what_was_left_unsaid(self) -> None:
-        """Have a run fail of the step that has failed for good, where the process died before it could put that on record."""
-        run = self.run
-        step = next((step for step in run.definition.plan if not run.is_completed(step.id)), None)
-        if step is None or not self._was_running or not failed_for_good(run, step.id):
-            return
-        failure = run.failures[step.id]
-        same = [address for address, other in run.failures.items() if all(other[key] == failure[key] for key in ("type", "message"))]
-        inner = max((address for address in same if f"{address}/".startswith(f"{step.id}/")), key=len)
-        description = {"type": failure["type"], "message": failure["message"], "traceback": "", "step": inner}
-        raise StepFailure(description, StepFailedError(inner, failure["type"], failure["message"]))
 
     async def _run_code(self, runner: Runner) -> Any:
         from symphony_es.workflow.code.flow import run_flow, steps_behind  # it stands above the engine, which only calls it
@@ -394,6 +385,7 @@ class Drive:
             driver = asyncio.current_task()
             if driver is not None:
                 driver.uncancel()  # the step under way did not let itself be interrupted, and came to an end of its own
+                self._interrupted = True
         finally:
             for task in tasks[1:]:
                 task.cancel()
@@ -405,6 +397,11 @@ class Drive:
         if error is None or isinstance(error, (StepFailure, RunStopped)):
             return error
         raise error
+
+    def _check_interruption(self) -> None:
+        """An interruption that the steps under way have outlasted still holds: nothing else of the run begins."""
+        if self._interrupted:
+            raise asyncio.CancelledError
 
     async def _enforce_deadline(self, deadline: datetime) -> None:
         await self._clock.sleep_until(deadline)

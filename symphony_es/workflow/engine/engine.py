@@ -26,7 +26,7 @@ from symphony_es.workflow.engine.recovery import RecoverReport, Recovery
 from symphony_es.workflow.engine.requests import RunRequests
 from symphony_es.workflow.engine.telling import Telling
 from symphony_es.workflow.engine.within import block_around
-from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.run import ABANDONED, Workflow
 from symphony_es.workflow.runs.transitions import TAKEN_UP, UNFINISHED
 
 __all__ = ["WorkflowEngine", "created"]
@@ -292,6 +292,8 @@ class WorkflowEngine(RunRequests):
 
     def _has_driver(self, run: Workflow) -> bool:
         """Whether a run is taken up by the run that started it: one that goes on, and still has it as its step's."""
+        if run.with_parent == ABANDONED:
+            return False
         parent = self._symphony.world.find(run.parent) if run.parent is not None else None
         if is_waiting_for_classes(parent):
             return True

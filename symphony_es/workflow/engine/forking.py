@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 
 __all__ = ["fork_run"]
 
-_SHARED = ("definition_data", "attempts", "outputs", "failures", "progress", "scopes", "signals", "calls", "arguments")
+_SHARED = ("definition_data", "attempts", "outputs", "failures", "progress", "scopes", "calls", "arguments")
 """What a fork takes over as it was. Its status, moments and links are its own."""
 
 
 async def fork_run(
-    symphony: Host, run: Workflow, at: str | int, changes: Mapping[str, Any], run_id: str, metadata: Mapping[str, Any], now: datetime
+    symphony: Host,
+    run: Workflow,
+    at: str | int,
+    changes: Mapping[str, Any],
+    run_id: str,
+    metadata: Mapping[str, Any],
+    now: datetime,
+    signals: bool | Collection[str] = False,
 ) -> Workflow:
     """See `WorkflowEngine.fork`."""
     if isinstance(at, str) and is_of_cleanup(run, at):
@@ -34,6 +41,8 @@ async def fork_run(
             f"{at!r} is a clean-up step of run {run.id}, and a fork goes on with the main line: fork at one of its steps, "
             "or do the clean-up again with retry_from"
         )
+    if isinstance(signals, str):
+        raise ConfigurationError(f"signals is True, False, or the names of those that are to come along: signals=[{signals!r}]")
     past = await (past_at(symphony, run, at) if isinstance(at, int) else past_before_step(symphony, run, at))
     step = None if isinstance(at, int) else at
     limit_s = run.definition.deadline_s
@@ -45,6 +54,10 @@ async def fork_run(
 
         decisions = await decided(symphony, run, entered)
     said = {"run_id": run.id, "position": past.position, "step": step, "changed": sorted(changes)}
+
+    along = [name for name in past.state.get("signals", {}) if signals is True or (signals and name in signals)]
+    if along:
+        said["signals"] = along
 
     def add() -> Workflow:
         state = made_of(symphony.world.revived(past.state), symphony.world.types)
@@ -58,6 +71,7 @@ async def fork_run(
             created_at=now,
             deadline=None if limit_s is None else now + timedelta(seconds=limit_s),
             metadata=dict(metadata),
+            signals={name: thaw(state["signals"][name]) for name in along},
             **{name: thaw(state[name]) for name in _SHARED if name in state},
         )
         if made.arguments is not None:  # a step has written to the context: `changes` may be of what the function is called with, too

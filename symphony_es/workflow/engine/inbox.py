@@ -29,6 +29,7 @@ from symphony_es.errors import (
     ConcurrencyError,
     ConfigurationError,
     DetachedEntityError,
+    DrainingError,
     EntityNotFoundError,
     EntityOutOfStepError,
     LogError,
@@ -61,7 +62,9 @@ MOST_MESSAGE = 2000
 
 _log = get_logger(__name__)
 _MISSING_HERE = (NotRegisteredError, UnknownValueError)
-_NOT_THE_REQUESTS_FAULT = (NotReadyError, LogError, EntityOutOfStepError, RunInterruptedError, DetachedEntityError, StorageUnavailableError)
+_NOT_THE_REQUESTS_FAULT = (
+    NotReadyError, DrainingError, LogError, EntityOutOfStepError, RunInterruptedError, DetachedEntityError, StorageUnavailableError,
+)  # fmt: skip
 
 
 class RequestTaker:

@@ -397,6 +397,7 @@ class RunRequests:
         *,
         run_id: str = "",
         metadata: Mapping[str, Any] | None = None,
+        signals: bool | Collection[str] = False,
     ) -> Workflow:
         """A new run, pending, that shares a run's history up to a step or position; the run itself is not touched.
 
@@ -406,6 +407,8 @@ class RunRequests:
             changes: values that the fork's context has instead; plain data.
             run_id: the new run's id; made when left empty.
             metadata: the application's own; plain data.
+            signals: whether signals that nobody had taken there come along, or the names of those that do. By default none: they were meant
+                for the run itself, and an approval of that one is none of its fork.
 
         Returns:
             The fork: `resume(fork)` or `start(fork)` sets it going. Its `forked_from` has `run`, `position` and `step`.
@@ -420,7 +423,7 @@ class RunRequests:
                 f"{at} is a clean-up step, and a fork begins in the main line: fork at a step of that, or go on with the clean-up of "
                 f"this run by retry_from(run, {at!r})"
             )
-        fork = await fork_run(self._symphony, run, at, changes or {}, run_id, metadata or {}, self.clock.now())
+        fork = await fork_run(self._symphony, run, at, changes or {}, run_id, metadata or {}, self.clock.now(), signals)
         self.resting.forked(fork)
         return fork
 

@@ -12,6 +12,7 @@ from symphony_es.workflow.definitions.nesting import step_at
 from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.engine.past import Past, address_of, aside, past_before_step
 from symphony_es.workflow.engine.timeline import RETRY_EVENT
+from symphony_es.workflow.engine.unsaid import forgive_all
 from symphony_es.workflow.runs.cleanup import called_in_cleanup, undone
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
@@ -69,6 +70,8 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, chi
             _forget_calls(run, set(dropped))
             if run.definition.code is not None:
                 _forgive(run, beside)
+            else:
+                forgive_all(run)
             run.returned = None
             run.move("retry", now)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.attribution import attribute, current_attribution
+from symphony_es.core.state.attribution import Attribution, current_attribution
 from symphony_es.errors import (
     EntityBusyError,
     EntityOutOfStepError,
@@ -38,8 +38,9 @@ from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
 from symphony_es.workflow.engine.generations import Generations
 from symphony_es.workflow.engine.retries import next_attempt_at
+from symphony_es.workflow.engine.unsaid import failed_inside, unsaid
 from symphony_es.workflow.record.inputs import describe_end, describe_start
-from symphony_es.workflow.runs.cleanup import UNDO
+from symphony_es.workflow.runs.cleanup import UNDO, failed_for_good
 from symphony_es.workflow.runs.context import RunContext, UndoneStep
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.run import Workflow, describe_error
@@ -86,6 +87,10 @@ class Runner:
         clock: the engine's.
         children: runs child runs.
         generations: of the run's addresses.
+
+    Attributes:
+        was_left: whether an earlier process has left the run while it was running.
+        unsaid: the steps that it has left with a failure that nobody has dealt with.
     """
 
     def __init__(
@@ -104,6 +109,8 @@ class Runner:
         self.clock = clock
         self.control = control
         self.generations = generations
+        self.was_left = False
+        self.unsaid: frozenset[str] = frozenset()
         self.telling = telling
         self._turns = turns
         self._children = children
@@ -133,6 +140,8 @@ class Runner:
         """
         task = asyncio.current_task()
         while not self.run.is_completed(address):
+            if address in self.unsaid and failed_for_good(self.run, address):
+                raise unsaid(self.run, address)
             self.control.check()
             if task is not None and task.cancelling():
                 raise asyncio.CancelledError  # a step has caught it and not passed it on: after it no other step begins
@@ -179,10 +188,13 @@ class Runner:
             # Entered again after a crash or a pause: all it did is in the run.
             return _Started(self._execution(address, frame, attempts), None)
         name = "WorkflowStepRetried" if failed else "WorkflowStepStarted"
-        await self._world.claim(run)
+        if not self._world.is_free(run):
+            await self._world.claim(run)
         execution = self._execution(address, frame, attempts + 1)
         said = describe_start(step, execution)  # nothing comes between what it reads and the event
         changes: list[Change] = [(SET, ("attempts", address), attempts + 1)]
+        if failed and step.reentrant:
+            changes += [(SET, ("failures", inside, "count"), 0) for inside in failed_inside(run, address)]
         if on_first_start is not None and not attempts:
             changes += on_first_start()
         changes += self.telling.forgotten()
@@ -196,7 +208,10 @@ class Runner:
         # What nested steps record is of their own attempts.
         attempt = None if step.reentrant else started.attempt
         current_step.set(f"{run.id}:{address}")
-        token = attribute(step=address, attempt=attempt, cause=started.event_id)
+        around = current_attribution.get()
+        token = current_attribution.set(
+            Attribution(around.actor, around.reason, around.run_id, address, attempt, started.event_id, around.correlation_id, around.user)
+        )
         try:
             if step.atomic:
                 await self._attempt_at_once(step, address, frame, started)
@@ -209,7 +224,8 @@ class Runner:
                 self._submit_changes(address, handed)
         finally:
             current_attribution.reset(token)
-        await world.claim(run)
+        if not world.is_free(run):
+            await world.claim(run)
         started.completed = self._complete(step, execution, output)
 
     def _execution(self, address: str, frame: Frame, attempt: int) -> StepExecution:
@@ -425,8 +441,9 @@ class Runner:
         self, execution: StepExecution, definition: WorkflowDefinition, context: Mapping[str, Any], on_parent_end: str
     ) -> Workflow:
         """See `StepExecution.run_workflow`."""
+        tries_again = not self.was_left or execution.address in self.run.failures
         try:
-            child = await self._children.run(execution, definition, context, on_parent_end, self.control)
+            child = await self._children.run(execution, definition, context, on_parent_end, self.control, tries_again=tries_again)
         except (NotRegisteredError, UnknownValueError) as error:
             raise Lacking(error) from error
         if child.status == "blocked":

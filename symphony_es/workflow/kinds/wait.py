@@ -53,6 +53,9 @@ class WaitStep(Step):
         is_template = isinstance(reader.value("within_s"), str) and "{{" in reader.value("within_s")
         within_s = reader.template("within_s") if is_template else reader.seconds("within_s")
         default = reader.plain("default") if reader.has("default") else NO_DEFAULT
+        if default is not NO_DEFAULT and within_s is None and reader.value("timeout_s") is not None:
+            instead = f'"within_s": {reader.value("timeout_s")!r}'
+            raise reader.fault("default", f"is for within_s, how long to wait: {instead}; timeout_s ends an attempt as a failure")
         return cls(**common, signal=signal, within_s=within_s, default=default)
 
     def works_with(self, execution: StepExecution) -> dict[str, Any]:

@@ -50,6 +50,7 @@ MAX_STATE_NODES = 100
 AS_THEY_ARE = frozenset({type(None), bool, int, str, bytes})
 _PLAIN = frozenset({Decimal, UUID, timedelta, date, EntityReference, Redacted, Encrypted})
 _MOMENTS = (datetime, time, date)
+_TEXT = {str}
 SECRET = Redacted("secret")
 _NOT_A_SECRET = frozenset({type(None), bool})
 
@@ -132,7 +133,7 @@ class Canonical:
             keys = sorted(given)
         except TypeError:
             keys = []
-        if not given or {*map(type, keys)} == {str}:
+        if not given or {*map(type, keys)} == _TEXT:
             return {key: SECRET if self.hides(key, given[key]) else self.of(given[key]) for key in keys}
         pairs = [[digest(self.of(key)), self.of(item)] for key, item in given.items()]
         return _tagged("dict", sorted(pairs, key=lambda pair: pair[0]))

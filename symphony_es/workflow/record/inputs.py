@@ -98,17 +98,18 @@ def _packed(values: Mapping[str, Any], canonical: Canonical, *, arguments: bool)
     """The bytes that stand for values by name, and the digests of those that say where they came from."""
     plain: dict[str, Any] = {}
     edges: list[Any] = []
+    of, is_secret = canonical.of, canonical.hides
     for name in sorted(values):
         value = values[name]
         cls = type(value)
-        if canonical.hides(name, value):
+        if is_secret(name, value):
             plain[name] = SECRET
         elif cls in _SMALL:
             plain[name] = value if value == value else "nan"
         elif (cls is str or cls is bytes) and len(value) < _SMALL_CHARS:
             plain[name] = value
         else:
-            made = canonical.of(value)
+            made = of(value)
             if arguments and not canonical.is_entity(made):
                 held = digest(made)
                 plain[name] = held
@@ -159,6 +160,9 @@ def describe_start(step: Step, execution: StepExecution) -> list[Any]:
     context = execution.context
     try:
         given = step.input_of(execution)
+        if given is None:
+            values = step.works_with(execution)
+            given = input_of_values(values, execution.symphony.world) if values else _NOTHING
         fn = step.function_of(execution.symphony)
     except BaseException as error:  # of a kind that the application has added; it will say so when it performs
         if not is_failure(error, asyncio.current_task()):
@@ -189,7 +193,8 @@ def _wants_inputs(step: Step, execution: StepExecution) -> bool:
 
 def describe_end(context: RunContext) -> dict[str, Any] | None:
     """Return what the event of an attempt's end says: what it used, and what its body read; None where it has done neither."""
-    used, reads = context.usage.data(), context.reads.data()
+    usage, reads = context.usage, context.reads.data()
+    used = None if usage is None else usage.data()
     if used is None and not reads:
         return None
     return {**({"used": used} if used is not None else {}), **({"read": reads} if reads else {})}

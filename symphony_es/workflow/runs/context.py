@@ -74,10 +74,11 @@ class RunContext(MutableMapping[str, Any]):
         undoes: in an undo, the step that is undone; else None.
         symphony: the Symphony, for its agents, tasks and entities.
         reads: takes up what the step reads.
-        usage: what the step has used of models so far.
+        usage: what the step has used of models so far; None for nothing.
     """
 
     undoes: UndoneStep | None = None
+    usage: Used | None = None
 
     def __init__(
         self,
@@ -90,7 +91,6 @@ class RunContext(MutableMapping[str, Any]):
     ) -> None:
         self.symphony = symphony
         self.reads = Reads(frame.run, MOST_OF_A_BODY)
-        self.usage = Used()
         self.outputs = StepOutputs(frame, noted=lambda address: self.reads.output(address))
         self.inputs: dict[str, Any] = {}
         self.run_id = frame.run.id
@@ -134,7 +134,8 @@ class RunContext(MutableMapping[str, Any]):
         Raises:
             ConfigurationError: a number is none, or negative, or the currency is no code. Nothing of the call has been noted.
         """
-        self.usage.add(model, input_tokens, output_tokens, cache_read_tokens, cost, currency)
+        usage: Used = self.__dict__.setdefault("usage", Used())  # in one step: threads may call this at once
+        usage.add(model, input_tokens, output_tokens, cache_read_tokens, cost, currency)
 
     def _read(self, key: object) -> Any:
         for place, layer in self._layers(key):

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.direct import record_changes
 from symphony_es.core.state.tracking.entity import entity
-from symphony_es.errors import IllegalTransitionError
+from symphony_es.errors import UNDONE, DetachedEntityError, IllegalTransitionError
 from symphony_es.events.changes import REMOVE, SCALARS, SET, Change
+from symphony_es.events.identifiers import entity_key
 from symphony_es.events.readable import readable
 from symphony_es.events.values import plain_equal
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
@@ -34,6 +35,9 @@ __all__ = ["Workflow", "WorkflowStatus", "describe_error"]
 
 CLEANED_UP = "its clean-up has run: retry_from(run, step) goes on from a step, and does those again that were undone"
 
+
+ABANDONED = "abandoned"
+"""What `with_parent` says of a child run that has outlived the run that waited for it."""
 
 ON_PARENT_END = ("cancel", "terminate", "abandon")
 """What becomes of a child run that has not ended when its parent ends; the first one by default."""
@@ -237,6 +241,8 @@ class Workflow:
             return self.cleanup_reopened()
         changes: list[Change] = [] if self.started_at is not None else [(SET, ("started_at",), now)]
         given_up = [name for name in ("error", "cleanup", "with_parent") if getattr(self, name) is not None]
+        if self.with_parent == ABANDONED:  # what has outlived its parent's hold on it goes on without it
+            given_up.remove("with_parent")
         return changes + [(SET, (name,), None) for name in given_up]
 
     def cleanup_reopened(self) -> list[Change]:
@@ -268,8 +274,11 @@ class Workflow:
             UnstorableValueError, LimitExceededError: it cannot be stored. The run is as it was before.
             EntityBusyError: a transaction that this is no part of claims the run, which is as it was before.
             EntityOutOfStepError: earlier changes of the run could not be appended.
+            DetachedEntityError: it is no part of a Symphony.
         """
-        record: EntityRecord = self.__dict__["_symphony_record"]
+        record: EntityRecord | None = self.__dict__.get("_symphony_record")
+        if record is None:
+            raise DetachedEntityError(entity_key("Workflow", self.id), UNDONE)
         world: Any = record.world
         with world.lock:
             event_id = record_changes(world, record, name, changes, step=step, attempt=attempt, data=data)

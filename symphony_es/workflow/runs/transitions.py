@@ -30,6 +30,8 @@ class WorkflowStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+setattr(WorkflowStatus, "_symphony_kind", None)  # noqa: B010  it is asked for often, and what an enum lacks takes long to find out
+
 # Registered before the entity that names it: an application may well have a WorkflowStatus of its own.
 restore_manager.types.register(WorkflowStatus, "symphony.WorkflowStatus")
 

@@ -24,10 +24,10 @@ from symphony_es.core.state.tracking.annotations import local_classes
 from symphony_es.core.state.tracking.copying import install_copying
 from symphony_es.core.state.tracking.declaring import as_dataclass, complete_init
 from symphony_es.core.state.tracking.hooks import find_hook
-from symphony_es.core.state.tracking.live import ATOMS, MISSING, UNOWNED, attributes_of
-from symphony_es.core.state.tracking.places import Move
+from symphony_es.core.state.tracking.live import ATOMS, BUILDERS, MISSING, UNOWNED, admit, attributes_of
+from symphony_es.core.state.tracking.places import Move, own_new
 from symphony_es.core.state.tracking.site import Site, put_back
-from symphony_es.errors import EntityTypeError
+from symphony_es.errors import EntityTypeError, UnstorableValueError
 from symphony_es.events.changes import SET
 from symphony_es.events.identifiers import check_entity_id, check_own_type, text_id, uuid7
 from symphony_es.events.showing import keep_secret
@@ -268,6 +268,15 @@ def _make_part_setter(spec: ClassSpec) -> Any:
 
 def _set_node_field(node: Any, name: str, new: Any) -> None:
     held = attributes_of(node)
+    if name not in held and type(new) in BUILDERS and "_symphony_record" not in held and getattr(node, "_symphony_owner", None) is None:
+        # It is being made: nobody else has it, and nothing is replaced or recorded.
+        try:
+            live = admit(new, None)
+        except UnstorableValueError as error:
+            raise error.within(None, (name,)) from None
+        own_new(live, node, name)
+        held[name] = live
+        return
     with Site(node) as site:
         old = held.get(name, MISSING)
         if new is old and site.is_in_place(old, name):

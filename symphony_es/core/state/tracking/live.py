@@ -45,7 +45,7 @@ PLAIN_COPIES: dict[type, Callable[[Any, Membership | None], Any]] = {}
 def kind_of(value: Any) -> str | None:
     """`entity`, `part`, `value`, `container`, or None for anything that was not declared."""
     kind = getattr(type(value), "_symphony_kind", None)
-    return kind if isinstance(kind, str) else None
+    return kind if type(kind) is str else None
 
 
 def attributes_of(node: Any) -> dict[str, Any]:

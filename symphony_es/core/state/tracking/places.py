@@ -212,7 +212,7 @@ def settle_members(holder: Any, world: Membership | None, moves: list[Move] | No
         if taken and moves is not None:
             _leave(item, moves)
         own(item, holder, key)
-        if record is None:
+        if record is None and (not isinstance(item, (list, dict, set)) or item):
             settle_members(item, world, moves)
     for key, item in apart:
         copy = clone(item)
