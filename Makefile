@@ -6,7 +6,7 @@ COVERING := $(addprefix tests/,core entities events facades log test_app.py $(ad
 	$(addprefix --ignore=tests/core/test_,forks.py process_end.py)
 COVERED := $(addprefix symphony_es.,events log core)
 
-.PHONY: demo test lint bench bench-peers coverage fuzz model damage soak clean
+.PHONY: demo test lint bench bench-peers coverage fuzz fuzz-workflows model damage soak clean
 
 demo: $(VENV)/.installed  ## a workflow is killed in the middle, resumed, and looked at
 	$(BIN)/python examples/crash_and_resume.py
@@ -26,6 +26,9 @@ coverage: $(VENV)/.test  ## branch coverage of the layers that keep the data, by
 
 fuzz: $(VENV)/.test  ## minutes; a million random expressions: nothing but the declared error and plain values comes out
 	$(BIN)/python -m tests.workflow.fuzz_expressions --inputs 1000000
+
+fuzz-workflows: $(VENV)/.test  ## minutes; random workflows, whose processes die, against a plain interpreter of the same programs
+	$(BIN)/python -m tests.fuzz --programs 2000
 
 model: $(VENV)/.test  ## half an hour; random programs over tracked and plain objects
 	$(BIN)/python -m tests.model --programs 20000 --operations 50

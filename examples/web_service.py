@@ -104,7 +104,7 @@ class Shop:
 
     def order_of(self, context: RunContext) -> Order:
         """The order that a run is about."""
-        return self.symphony.entities.get(Order, context["order"])
+        return self.symphony.entities.get(Order, str(context["order"]))
 
     async def reserve(self, context: RunContext) -> None:
         """Takes the goods, with the step's completion, in one transaction: many orders may want the same."""

@@ -57,7 +57,6 @@ from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.engine.clock import SystemClock
 from symphony_es.workflow.engine.engine import WorkflowEngine
 from symphony_es.workflow.engine.recovery import RecoverReport
-from symphony_es.workflow.runs.listing import RunListing
 
 if TYPE_CHECKING:  # what many programs never ask for is imported where it is handed out
     from symphony_es.core.state.following import Following
@@ -72,7 +71,10 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.facades.builders import AgentBuilder, TaskBuilder
     from symphony_es.facades.requests import Requests
     from symphony_es.workflow.definitions.builder import WorkflowBuilder
+    from symphony_es.workflow.definitions.retry import RetryPolicy
+    from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.inbox import RequestTaker
+    from symphony_es.workflow.runs.listing import RunListing
     from symphony_es_projections.audit_trail import AuditTrail
     from symphony_es_projections.runner import ProjectionRunner
 
@@ -756,6 +758,8 @@ class Symphony:
         """The list of runs that `workflows.list_runs` asks."""
         opened = self._ready(self._opened)
         if self._run_listing is None:
+            from symphony_es.workflow.runs.listing import RunListing
+
             directory = None if opened.directory is None else opened.directory / "projections"
             self._run_listing = RunListing(
                 opened.log,
@@ -986,14 +990,52 @@ class Symphony:
         return self.tasks.build()
 
     @overload
-    def workflow(self, function: Callable[P, Coroutine[Any, Any, T]], *, name: str | None = None, **options: Any) -> CodeWorkflow[P, T]: ...
+    def workflow(
+        self,
+        function: Callable[P, Coroutine[Any, Any, T]],
+        *,
+        name: str | None = None,
+        replace: bool = False,
+        retry: RetryPolicy | Mapping[str, Any] | int | None = None,
+        timeout_s: float | None = None,
+        deadline_s: float | None = None,
+        context: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        cleanup: Sequence[Step | Mapping[str, Any]] = (),
+        cleanup_on: Sequence[str] | str = (),
+        record_inputs: bool | None = None,
+    ) -> CodeWorkflow[P, T]: ...
     @overload
     def workflow(
-        self, function: None = None, *, name: str | None = None, replace: bool = False, **options: Any
+        self,
+        function: None = None,
+        *,
+        name: str | None = None,
+        replace: bool = False,
+        retry: RetryPolicy | Mapping[str, Any] | int | None = None,
+        timeout_s: float | None = None,
+        deadline_s: float | None = None,
+        context: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        cleanup: Sequence[Step | Mapping[str, Any]] = (),
+        cleanup_on: Sequence[str] | str = (),
+        record_inputs: bool | None = None,
     ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], CodeWorkflow[P, T]]: ...
 
     def workflow(
-        self, function: Callable[..., Any] | None = None, *, name: str | None = None, replace: bool = False, **options: Any
+        self,
+        function: Callable[..., Any] | None = None,
+        *,
+        name: str | None = None,
+        replace: bool = False,
+        retry: RetryPolicy | Mapping[str, Any] | int | None = None,
+        timeout_s: float | None = None,
+        deadline_s: float | None = None,
+        context: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        cleanup: Sequence[Step | Mapping[str, Any]] = (),
+        cleanup_on: Sequence[str] | str = (),
+        record_inputs: bool | None = None,
     ) -> Any:
         """Decorator that makes an async function a code-first workflow: `@symphony.workflow`, or `@symphony.workflow(name="research")`.
 
@@ -1001,11 +1043,21 @@ class Symphony:
             function: the function; its parameters are the run's context.
             name: what runs find it by in another process; the function's name by default.
             replace: take the place of another function of that name. One that was defined anew, as in a notebook, does so by itself.
-            **options: `retry`, `timeout_s`, `deadline_s`, `context` and `metadata` of the definition.
+            retry: the policy of steps that have none of their own: a policy, its dict, or a number of attempts.
+            timeout_s: how long an attempt at a step may take.
+            deadline_s: after how many seconds a run fails by itself.
+            context: values for each run's context.
+            metadata: the application's own; plain data.
+            cleanup: steps that run when a run is cancelled.
+            cleanup_on: when else they run, and steps are undone: `failure`, `deadline`.
+            record_inputs: keep what steps are given on record; the engine's choice when left out.
 
         Raises:
             ConfigurationError: it is no async function, or the name is taken.
         """
+        given: dict[str, Any] = {"retry": retry, "timeout_s": timeout_s, "deadline_s": deadline_s, "context": context, "metadata": metadata}
+        given |= {"cleanup": cleanup or None, "cleanup_on": cleanup_on or None, "record_inputs": record_inputs}
+        options = {key: value for key, value in given.items() if value is not None}
         if function is None:
             return lambda decorated: self._workflow(decorated, name, options, replace=replace)
         return self._workflow(function, name, options, replace=replace)

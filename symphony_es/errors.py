@@ -81,6 +81,7 @@ SymphonyError
     ├── NotRegisteredError (LookupError)        a model client, function, tool or service nobody registered
     ├── RequestPendingError (LookupError)       a request to the owner of a log that nobody has answered: it stays
     ├── RequestRefusedError (RuntimeError)      a request that the owner of a log has not carried out, and why
+    ├── DrainingError (RuntimeError)            this process is being drained and starts no run any more
     ├── DeadlockError (RuntimeError)            a step waits for a run that cannot end before it: the circle is named
     └── RunInterruptedError (RuntimeError)      the run was stopped before its end and can be resumed
 ```

@@ -16,15 +16,15 @@ from symphony_es.workflow.engine.draining import DrainReport
 from symphony_es.workflow.engine.engine import WorkflowEngine, created
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.recovery import RecoverReport
-from symphony_es.workflow.record.attempts import StepAttempt, read_attempts, read_run_usage
 from symphony_es.workflow.record.usage import RunUsage
-from symphony_es.workflow.runs.filters import Named, RunFilter, StatusLike, TimeLike
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.summary import RunPage, RunSummary
 from symphony_es.workflow.runs.transitions import ENDED
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.workflow.record.attempts import StepAttempt
+    from symphony_es.workflow.runs.filters import Named, StatusLike, TimeLike
 
 __all__ = ["RunLike", "RunRequests"]
 
@@ -104,6 +104,8 @@ class RunRequests:
             ConfigurationError: a limit below 1, a status that does not exist (near misses are named), or a filter that means nothing.
             EntityNotFoundError: `after` or `parent` is no run.
         """
+        from symphony_es.workflow.runs.filters import RunFilter  # late: few programs ask
+
         wanted = RunFilter(
             status=status, name=name, definition_id=definition_id, parent_id=None if parent is None else _id_of(parent), metadata=metadata,
             error=error, step=step, since=since, until=until, created_after=created_after, created_before=created_before,
@@ -136,6 +138,8 @@ class RunRequests:
         Raises:
             ConfigurationError: `by` or a filter means nothing.
         """
+        from symphony_es.workflow.runs.filters import RunFilter  # late: few programs ask
+
         wanted = RunFilter(
             status=status, name=name, definition_id=definition_id, parent_id=None if parent is None else _id_of(parent), metadata=metadata,
             error=error, step=step, since=since, until=until,
@@ -291,6 +295,8 @@ class RunRequests:
             for child in waiting.pop().children.values():
                 ids.append(child.id if isinstance(child, Workflow) else child.entity_id)
                 waiting.append(await self.get_run(ids[-1]))
+        from symphony_es.workflow.record.attempts import read_run_usage  # late: few programs ask
+
         return await read_run_usage(self._symphony, ids)
 
     async def step_attempts(self, run: RunLike) -> list[StepAttempt]:
@@ -301,6 +307,8 @@ class RunRequests:
             PositionNotFoundError: a part of its history is not kept.
             DamagedEventError: an event of it is damaged.
         """
+        from symphony_es.workflow.record.attempts import read_attempts  # late: few programs ask
+
         return await read_attempts(self._symphony, await self._known_id(run))
 
     async def _known_id(self, given: RunLike) -> str:

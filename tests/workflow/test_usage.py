@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symphony_es import Symphony
+from symphony_es.cli.main import main
 from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.codec import pack
 from symphony_es.events.rows import decode_row
@@ -177,3 +180,22 @@ def test_calls_from_many_threads_are_all_there() -> None:
     for thread in threads:
         thread.join()
     assert used.data() == [["m", 2000, 0, 0, None, None, 2000]]
+
+
+async def test_the_command_line_shows_what_attempts_have_used(
+    symphony: Symphony, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`symphony-es run` says it beside the output or the error of each attempt."""
+
+    async def ask(context: Any) -> str:
+        context.used("gpt-x", input_tokens=1200, output_tokens=300, cost=0.004)
+        if context.attempt == 1:
+            raise ValueError("again")
+        return "done"
+
+    symphony.functions.register("ask", ask)
+    definition = {"name": "w", "retry": 2, "steps": [{"kind": "function", "name": "ask", "function": "ask"}]}
+    run = await symphony.workflows.execute_workflow(definition)
+    await symphony.close()
+    assert await asyncio.to_thread(main, ["--state-dir", str(tmp_path / "state"), "run", run.id, "--full"]) == 0
+    assert capsys.readouterr().out.count("[gpt-x 1,200+300 0.004 USD]") == 2

@@ -207,7 +207,25 @@ def _under_way(events: list[Event]) -> dict[str, datetime]:
 
 
 def _result(event: Event) -> str:
-    """What a step gave, or what it failed of."""
+    """What a step gave, or what it failed of, and what it has used."""
+    return " ".join(part for part in (_outcome(event), _used(event)) if part)
+
+
+def _used(event: Event) -> str:
+    """The models that an attempt has used: tokens read and written, and what that cost."""
+    if event.data is None:
+        return ""
+    from symphony_es.workflow.record.attempts import said_of_step  # late: few steps have used any
+
+    told = [
+        f"{output.safe(used.model)} {used.input_tokens:,}+{used.output_tokens:,}"
+        + (f" {used.cost:f} {output.safe(str(used.currency))}" if used.cost is not None else "")
+        for used in said_of_step(event.name, event.data).get("usage", ())
+    ]
+    return f"[{'; '.join(told)}]" if told else ""
+
+
+def _outcome(event: Event) -> str:
     values = {tuple(change[1]): change[2] for change in event.changes if len(change) == 3}
     if event.name == "WorkflowStepCompleted":
         return output.brief(values.get(("outputs", event.metadata.step)), 50)

@@ -7,7 +7,6 @@ policy names it: a name stands for a class of that name that this process has lo
 from __future__ import annotations
 
 import builtins
-import difflib
 import math
 import sys
 from collections.abc import Iterable, Iterator
@@ -108,7 +107,9 @@ def check_error_names(names: Iterable[str], path: str) -> None:
     """
     for name in unknown_names(names):
         known = sorted({shown for cls in _error_classes() for shown in (cls.__name__, name_of_class(cls))})
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.75)
+        from difflib import get_close_matches  # late: only a message needs it
+
+        near = get_close_matches(name, known, n=3, cutoff=0.75)
         meant = f"; near: {', '.join(near)}" if near else ""
         raise DefinitionError(
             path,

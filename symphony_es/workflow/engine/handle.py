@@ -10,7 +10,6 @@ from symphony_es.errors import ConfigurationError, RunBlockedError, RunCancelled
 from symphony_es.events.event import Event
 from symphony_es.events.showing import html_table
 from symphony_es.workflow.engine.children import GRACE_S
-from symphony_es.workflow.engine.progress import RunProgress, progress_of
 from symphony_es.workflow.engine.telling import TOLD_EVENT
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from symphony_es.core.state.host import Host
+    from symphony_es.workflow.engine.progress import RunProgress
     from symphony_es.workflow.engine.requests import RunRequests
 
     R_co = TypeVar("R_co", covariant=True, default=Any)  # so that `RunHandle` alone may be written
@@ -63,6 +63,8 @@ class RunHandle(Generic[R_co]):
     @property
     def progress(self) -> RunProgress:
         """How far the run has come: steps done and known, the current ones, loops and maps, the place in the queue; a copy."""
+        from symphony_es.workflow.engine.progress import progress_of  # late: most programs never ask
+
         return progress_of(self.run, self.queue_position)
 
     async def progress_changes(self) -> AsyncIterator[RunProgress]:

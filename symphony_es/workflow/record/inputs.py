@@ -139,9 +139,9 @@ def argument_names(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[
         args, kwargs, fn = (*fn.args, *args), {**fn.keywords, **kwargs}, fn.func
     named: dict[str, Any] = {}
     names: tuple[str, ...] = ()
-    if type(fn) is FunctionType:
+    if isinstance(fn, FunctionType):
         names = parameters_of(fn).names
-    elif type(fn) is MethodType:
+    elif isinstance(fn, MethodType):
         named["self"] = fn.__self__
         names = parameters_of(fn.__func__).names[1:] if type(fn.__func__) is FunctionType else ()
     elif isinstance(fn, BuiltinFunctionType):

@@ -1,0 +1,232 @@
+"""Runs of random programs that are disturbed on the way: processes die, runs are interrupted, paused, resumed and taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from symphony_es import Symphony
+from symphony_es.errors import IllegalTransitionError, RunInterruptedError
+from symphony_es.workflow import RunContext, Workflow, step_context
+from tests.acceptance.every_workflow import JumpClock
+from tests.fuzz import coded, declared
+from tests.mortal import EMPTY, Mortal
+
+__all__ = ["RUN", "Diverged", "check_coded", "check_declared", "life_of", "live_through"]
+
+RUN = "r"
+MOST_DEATHS = 8
+MOST_TURNS = 60
+"""Of the event loop, before a run is disturbed."""
+FAILURES = 2
+"""So many calls of a function that fails at first do."""
+
+
+class Diverged(AssertionError):
+    """A run is not what the plain interpreter of the same program says."""
+
+
+class Functions:
+    """The functions of the programs; each notes what it is called for, as a service outside would.
+
+    Args:
+        note: takes a line.
+        notes: the lines so far, of all processes.
+    """
+
+    def __init__(self, notes: list[str]) -> None:
+        self._notes = notes
+
+    def _note(self, context: RunContext, seen: str) -> int:
+        """How often the step has been called, this call included."""
+        line = f"{context.idempotency_key} {seen}"
+        self._notes.append(line)
+        called = same_work(context.idempotency_key)
+        return sum(same_work(noted.rpartition(" ")[0]) == called for noted in self._notes)
+
+    async def work(self, context: RunContext) -> str:
+        self._note(context, _seen(context))
+        await asyncio.sleep(0)
+        context.append("trail", context.step)
+        return context.step
+
+    async def flaky(self, context: RunContext) -> str:
+        calls = self._note(context, _seen(context))
+        context["junk"] = "of an attempt that fails"
+        if calls <= FAILURES:
+            raise OSError("flaky")
+        del context["junk"]
+        return "ok"
+
+    async def bad(self, context: RunContext) -> None:
+        self._note(context, _seen(context))
+        raise ValueError("bad")
+
+    async def fine(self, context: RunContext) -> str:
+        return await self.work(context)
+
+    async def call(self, kind: str, place: str) -> str:
+        """The body of all steps of a program written as code."""
+        calls = self._note(step_context(), place)
+        await asyncio.sleep(0)
+        if kind == "fail":
+            raise ValueError(place)
+        if kind in ("flaky", "once") and calls <= FAILURES:
+            raise OSError(place)
+        return place
+
+    def register(self, symphony: Symphony) -> None:
+        """Have definitions find them."""
+        for body in (self.work, self.flaky, self.bad, self.fine):
+            symphony.functions.register(body.__name__, body)
+
+
+def _seen(context: RunContext) -> str:
+    return f"{context['k']}|{context['m']}|{len(context['trail'])}"
+
+
+def same_work(key: str) -> str:
+    """An idempotency key without the generations in it."""
+    return re.sub(r"@\d+|(:\d+$)", "", key)
+
+
+def life_of(seed: int, what: Any, *, failing: bool, disturbed: bool = True) -> Callable[[Symphony, list[str]], Awaitable[Workflow]]:
+    """What each process does with a program: go on with its run, disturb it, and bring it to its end.
+
+    Args:
+        seed: of the disturbances.
+        what: a definition, or a program of code.
+        failing: whether a failed run is resumed, or taken back to a step, until it completes.
+        disturbed: whether it is interrupted and paused on the way.
+    """
+
+    async def live(symphony: Symphony, notes: list[str]) -> Workflow:
+        chosen = random.Random(f"{seed} {len(notes)}")
+        functions = Functions(notes)
+        functions.register(symphony)
+        engine = symphony.registry.get("workflow_engine")
+        engine.clock = JumpClock()
+        defined = what
+        if not isinstance(what, dict):
+
+            @symphony.workflow
+            async def random_program() -> list[Any]:
+                return await coded.interpret(what, "", functions.call)
+
+            defined = random_program
+        await symphony.resume()
+        workflows = symphony.workflows
+        await workflows.recover(False, wait=False)
+        await workflows.start(defined, auto_checkpoint=False, run_id=RUN, if_exists="return")
+        for _ in range(chosen.randint(0, 3) if disturbed else 0):
+            for _ in range(chosen.randint(1, MOST_TURNS)):
+                await asyncio.sleep(0)
+            run = await workflows.get_run(RUN)
+            if run.status == "running":
+                await _disturb(symphony, run, chosen.choice(["interrupt", "pause"]))
+        run = await _to_its_end(symphony)
+        while failing and run.status == "failed":
+            run = await _try_again(symphony, run, chosen)
+        return run
+
+    return live
+
+
+async def _disturb(symphony: Symphony, run: Workflow, how: str) -> None:
+    try:
+        if how == "pause":
+            await symphony.workflows.pause(run)
+        else:
+            await symphony.registry.get("workflow_engine").interrupt([run.id])
+    except IllegalTransitionError:
+        return  # it has ended meanwhile
+
+
+async def _to_its_end(symphony: Symphony) -> Workflow:
+    while True:
+        run = await symphony.workflows.get_run(RUN)
+        if run.status in ("paused", "running") and run.id not in symphony.registry.get("workflow_engine").active_runs:
+            await symphony.workflows.start(run, auto_checkpoint=False)
+        try:
+            run = await symphony.workflows.handle(run).wait()
+        except RunInterruptedError:
+            continue
+        if run.status != "paused":
+            return run
+
+
+async def _try_again(symphony: Symphony, run: Workflow, chosen: random.Random) -> Workflow:
+    if chosen.random() < 0.5:
+        return await symphony.workflows.resume(run, False)
+    steps = list(run.attempts)
+    return await symphony.workflows.retry_from(run, chosen.choice(steps), False)
+
+
+async def live_through(seed: int, live: Callable[[Symphony, list[str]], Awaitable[Workflow]]) -> tuple[dict[str, Any], list[str], int]:
+    """Processes that die at random commits, one after the other, until one brings the run to its end.
+
+    Returns:
+        status, result, context and error of the run; what was noted outside; how many processes have died.
+    """
+    chosen, disk = random.Random(seed), EMPTY
+    for death in range(MOST_DEATHS + 1):
+        found: dict[str, Any] = {}
+
+        async def work(symphony: Mortal, found: dict[str, Any] = found) -> None:
+            run = await live(symphony, symphony.notes)
+            error = run.error and (run.error["type"], run.error["step"])
+            found.update(status=str(run.status), result=run.result, context=dict(run.to_dict()["context"]), error=error)
+
+        process = Mortal(disk, commits=chosen.randint(1, 30) if death < MOST_DEATHS else None)
+        if await process.live(work):
+            return found, list(process.left().notes), death
+        disk = process.left()
+    raise AssertionError("the last process does not die")
+
+
+def _compare(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for what, value in expected.items():
+        if found[what] != value:
+            raise Diverged(f"{what}: {found[what]!r}, expected {value!r}")
+
+
+def _compare_calls(notes: list[str], expected: set[str], *, once: bool) -> None:
+    calls = {tuple(note.rsplit(" ", 1)) for note in notes}
+    found = {f"{same_work(key)} {seen}" for key, seen in calls}
+    if found != expected:
+        raise Diverged(f"calls: {sorted(found - expected)} too many, {sorted(expected - found)} missing")
+    keys = {key for key, _ in calls}
+    if once and len(keys) != len({same_work(key) for key in keys}):
+        raise Diverged(f"a step was called under two keys: {sorted(keys)}")
+
+
+async def check_declared(seed: int) -> int:
+    """Run the definition of a seed; how many processes have died.
+
+    Raises:
+        Diverged: its run is another than the interpreter's.
+    """
+    defined = declared.definition(seed)
+    plain = declared.Plain(defined, RUN)
+    found, notes, deaths = await live_through(seed, life_of(seed, defined, failing=False))
+    _compare(found, {"status": "completed", "result": plain.result, "context": plain.context, "error": None})
+    _compare_calls(notes, {f"{run_id}:{at} {seen}" for run_id, at, seen in plain.calls}, once=True)
+    return deaths
+
+
+async def check_coded(seed: int, *, failing: bool) -> int:
+    """Run the code-first program of a seed; how many processes have died.
+
+    Raises:
+        Diverged: its run is another than the interpreter's.
+    """
+    program = coded.program(seed, failing=failing)
+    plain = coded.Plainly(program)
+    found, notes, deaths = await live_through(seed, life_of(seed, program, failing=failing))
+    status, error = ("completed", None) if plain.error is None else ("failed", ("ValueError", plain.error))
+    _compare(found, {"status": status, "result": plain.result, "error": error})
+    _compare_calls(notes, {f"{RUN}:{at} {place}" for at, place in plain.calls}, once=not failing)
+    return deaths
