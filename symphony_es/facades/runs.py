@@ -56,6 +56,8 @@ class RunRequests:
 
     async def get_all_runs(self) -> list[Workflow]:
         """All runs, by the time of their creation, those at rest as well: it costs all that the runs have ever done; see `list_runs`."""
+        from symphony_es.workflow.runs.filters import RunFilter  # late: few programs ask
+
         await self._settled()
         page = await self._symphony.run_listing.page(RunFilter(), newest_first=False, limit=MOST_RUNS)
         return sorted([await self._found(summary) for summary in page], key=created)
