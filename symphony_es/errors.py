@@ -69,6 +69,7 @@ SymphonyError
     ├── HistoryMismatchError (RuntimeError)     the code of a workflow contradicts what is on record of its run
     ├── StepTimeoutError (TimeoutError)         an attempt at a step took longer than its timeout_s
     ├── ThreadsExhaustedError (RuntimeError)    plain functions that do not return hold all threads
+    ├── ResultTimeoutError (TimeoutError)       a run did not end while a caller waited; it goes on
     ├── SignalTimeoutError (TimeoutError)       a signal did not come in time
     ├── DeadlineExceededError (TimeoutError)    a run did not end before its deadline
     ├── HookFailedError                         a hook failed that declares to stop the run
@@ -794,6 +795,25 @@ class ThreadsExhaustedError(WorkflowError, RuntimeError):
         )
         self.hung = hung
         self.functions = list(functions)
+
+
+class ResultTimeoutError(WorkflowError, TimeoutError):
+    """A run has not ended in the time that `result(timeout_s=…)` waits; nothing was changed, and it goes on.
+
+    Attributes:
+        run_id: the run.
+        status: where it stands.
+        current: addresses of the innermost steps under way, as of `progress`.
+        timeout_s: how long the caller has waited.
+    """
+
+    def __init__(self, run_id: str, status: str, current: Sequence[str], timeout_s: float) -> None:
+        at = f" at {', '.join(current[:SHOWN])}" if current else ""
+        super().__init__(f"run {run_id} has not ended within {timeout_s:g} s: it is {status}{at}, and was left alone")
+        self.run_id = run_id
+        self.status = status
+        self.current = tuple(current)
+        self.timeout_s = timeout_s
 
 
 class SignalTimeoutError(WorkflowError, TimeoutError):

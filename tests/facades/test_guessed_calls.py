@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity
-from symphony_es.errors import ConfigurationError, DefinitionError, GuessedNameError, SymphonyError
+from symphony_es.errors import ConfigurationError, DefinitionError, GuessedNameError, ResultTimeoutError, SymphonyError
 from symphony_es.registry import NamedCallables
 from symphony_es.workflow import RetryPolicy
 
@@ -141,8 +141,10 @@ async def test_cancel_and_pause_give_the_run(symphony: Symphony) -> None:
     assert (await symphony.workflows.cancel(handle)) is handle.run
     assert handle.run.status.value == "cancelled"
     other = await symphony.workflows.start(definition)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(ResultTimeoutError, match=r"has not ended within 0.01 s: it is running at go, and was left alone") as raised:
         await other.result(timeout=0.01)
+    assert isinstance(raised.value, TimeoutError)
+    assert (raised.value.run_id, raised.value.status, raised.value.current) == (other.id, "running", ("go",))
     assert (await other.cancel()).status.value == "cancelled"
 
 

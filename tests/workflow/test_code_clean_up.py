@@ -99,6 +99,32 @@ class Ways:
         await self.do("reserve")
         await gather(strand(1), strand(2))
 
+    async def handed(self) -> None:
+        await self.do("reserve")
+        try:
+            await gather(step(noting(self.calls, "a"), name="a"), wait_for_signal("never"), wait_for_signal("go"))
+        finally:
+            await gather(self.do("undo 1"), self.do("undo 2"))
+
+    async def handed_for_all_results(self) -> None:
+        await self.do("reserve")
+        try:
+            await gather(wait_for_signal("never"), self.wait(), return_exceptions=True)
+            await self.do("never")
+        finally:
+            await self.do("undo 1")
+            await self.do("undo 2")
+
+    async def handed_in_a_strand(self) -> None:
+        async def strand(number: int) -> None:
+            try:
+                await gather(wait_for_signal("never"), wait_for_signal("go"), name="within")
+            finally:
+                await self.do(f"undo {number}")
+
+        await self.do("reserve")
+        await gather(strand(1), strand(2))
+
     async def beside(self) -> None:
         await self.do("reserve")
         try:

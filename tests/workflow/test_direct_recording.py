@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symphony_es import Symphony, entity, part
-from symphony_es.core.state.tracking.live import kind_of, locate
+from symphony_es.core.state.tracking.live import kind_of, locate, plain_of
 from symphony_es.errors import EntityBusyError, LimitExceededError, UnstorableValueError
 from symphony_es.events.changes import APPEND, REMOVE, SET, SPLICE, Change
 from symphony_es.events.values import plain_equal
@@ -93,6 +93,37 @@ def places_are_known(node: Any) -> None:
 
     for name in ("context", "returned", "metadata"):
         walk(getattr(node, name), (name,))
+
+
+TWICE: dict[str, list[Change]] = {
+    "two large items": [(APPEND, ("context", "l"), ["x" * 9000]), (APPEND, ("context", "l"), ["y" * 9000])],
+    "an item, and several": [(APPEND, ("context", "l"), 1), (APPEND, ("context", "l"), ["y" * 9000])],
+    "a text, twice longer": [(SET, ("context", "t"), "t" * 2000 + "u"), (SET, ("context", "t"), "t" * 2000 + "uv")],
+    "replaced, and put in": [(SET, ("context", "l"), 5), (SET, ("context", "m", "k"), 1), (SET, ("context", "m"), 6)],
+    "put in, and removed": [(SET, ("context", "m", "k"), 1), (REMOVE, ("context", "m"))],
+    "a field, and in it": [(SET, ("returned",), {"a": 1}), (SET, ("returned", "a"), 2)],
+    "in a field, and the field": [(SET, ("returned", "b"), 2), (SET, ("returned",), 3)],
+    "new, and in it": [(SET, ("context", "n"), [1]), (APPEND, ("context", "n"), 2)],
+    "removed, and new": [(REMOVE, ("context", "l")), (SET, ("context", "l"), {"a": [1]})],
+}
+
+
+@pytest.mark.parametrize("changes", TWICE.values(), ids=list(TWICE))
+async def test_changes_of_one_place_are_made_in_their_order(changes: list[Change]) -> None:
+    """Where a change is of what another one of the same event makes, object, shadow and fold agree all the same."""
+    async with Symphony() as symphony:
+        run = new_run()
+        symphony.entities.add(run)
+        run.record("WorkflowNoted", [(SET, ("returned",), {"b": 1}), (SET, ("context", "l"), [0]), (SET, ("context", "m"), {"k": [1]})])
+        run.record("WorkflowNoted", [(SET, ("context", "t"), "t" * 2000)])
+        run.record("WorkflowNoted", changes)
+        await symphony.flush()
+        folded = (await symphony.at("latest")).get(f"Workflow:{run.id}")
+        held = symphony.world.records[f"Workflow:{run.id}"]
+        for name in ("context", "returned"):
+            assert plain_equal(folded[name], held.shadow[name])
+            assert plain_equal(plain_of(getattr(run, name), symphony.world), held.shadow[name])
+        places_are_known(run)
 
 
 @given(events=st.lists(st.lists(OPERATIONS, min_size=1, max_size=3, unique_by=lambda one: one[1]), min_size=1, max_size=6))

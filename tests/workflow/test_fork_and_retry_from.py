@@ -132,6 +132,24 @@ async def test_a_fork_by_position(symphony: Symphony) -> None:
         await symphony.workflows.fork(run, 10_000)
     with pytest.raises(ConfigurationError, match=r"has not begun a step 'x' \(begun: s0"):
         await symphony.workflows.fork(run, "x")
+    with pytest.raises(ConfigurationError, match=r"has not begun a step 'S3'; did you mean s3\?$"):
+        await symphony.workflows.fork(run, "S3")
+
+
+async def test_a_step_that_has_not_begun_is_told_with_those_alike_only(symphony: Symphony) -> None:
+    """Of hundreds of items those that are written alike are named, or those that have the name inside; else a dozen, and how many more."""
+
+    async def item(context: RunContext) -> int:
+        return int(context["item"])
+
+    symphony.functions.register("item", item)
+    inner = StepList().add_sequence("one", StepList().add_function("rate", "item"))
+    definition = symphony.build_workflow("batch").add_map("all", list(range(60)), inner).build()
+    run = await symphony.workflows.execute_workflow(definition, auto_checkpoint=False)
+    for asked, said in (("al/49", "; did you mean all/49"), ("rate", "; did you mean all/0/rate or"), ("zzz", r" \(begun: 109 others, ")):
+        with pytest.raises(ConfigurationError, match=f"has not begun a step '{asked}'{said}") as raised:
+            await symphony.workflows.retry_from(run, asked)
+        assert len(str(raised.value)) < 400
 
 
 def nested() -> WorkflowDefinition:

@@ -106,3 +106,27 @@ async def test_a_text_is_no_list_of_names(symphony: Symphony) -> None:
     handle = await published(symphony, {"approved": ["ada"]})
     with pytest.raises(ConfigurationError, match=r"signals=\['approved'\]"):
         await symphony.workflows.fork(handle.run, "publish", signals="approved")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"topc": "snow"}, r"the context has 'topc', which is none of its parameters \(did you mean topic\?\)"),
+        ({"topic": 5}, "the argument 'topic' is not a str"),
+        ({"topic": "snow", "least": [1]}, "the argument 'least' is not a float"),
+    ],
+)
+async def test_changes_that_do_not_fit_a_code_first_workflow_make_no_fork(symphony: Symphony, changes: dict[str, Any], said: str) -> None:
+    """They are refused as those of a new run are, and nothing is appended; what fits makes a fork that completes."""
+
+    @symphony.workflow
+    async def research(topic: str, least: float = 0) -> str:
+        return await step(lambda: f"{topic} {least}", name="plan")
+
+    await symphony.workflows.execute_workflow(research, {"topic": "rain"}, run_id="r", auto_checkpoint=False)
+    head = symphony.log.head
+    with pytest.raises(ConfigurationError, match=said):
+        await symphony.workflows.fork("r", "plan", changes)
+    assert symphony.log.head == head
+    fork = await symphony.workflows.resume(await symphony.workflows.fork("r", "plan", {"topic": "snow"}), auto_checkpoint=False)
+    assert (fork.status, fork.result) == ("completed", "snow 0")

@@ -11,9 +11,10 @@ import pytest
 from symphony_es import Symphony
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.rows import decode_row
+from symphony_es.events.values import Redacted
 from symphony_es.workflow import step, step_with
 from symphony_es.workflow.record.redaction import REDACTED, Redaction
-from symphony_es.workflow.record.shown import MAX_INPUT_BYTES
+from symphony_es.workflow.record.shown import MAX_INPUT_BYTES, shown_input
 
 SECRETS = [
     "password", "Password", "db_password", "user-password-hash", "passwd", "pwd", "passphrase", "secret", "client_secret", "clientSecret",
@@ -56,6 +57,15 @@ TEXTS = [
     "OPENAI_API_KEY={} python main.py",
     'escaped {{\\"token\\": \\"{}\\"}}',
     "password = {}",
+    "password => {}",
+    "RuntimeError: password={}",
+    "error: DB_PASSWORD={} is wrong",
+    "connection failed: host=db, user=app password={} dbname=x",
+    'ValueError: "{{\\"client_secret\\": \\"{}\\"}}"',
+    "mysql --password {} -h db",
+    "Command ['mysql', '--password', '{}'] failed",
+    "Command ['mysql', '--password={}'] failed",
+    "<password>{}</password>",
 ]
 
 
@@ -95,6 +105,10 @@ def test_tokens_of_well_known_shapes_are_found_anywhere(secret: str) -> None:
         "password=None",
         "12:30:00 a@b",
         "File \"x.py\", line 3, in f",
+        "error: host=db: user=app",
+        "--token is missing",
+        "<password></password>",
+        "run with --max-tokens 300 -v",
     ],
 )  # fmt: skip
 def test_texts_without_secrets_stay_as_they_are(text: str) -> None:
@@ -129,6 +143,7 @@ class Login:
 
 
 SECRET = "hunter2hunter2"
+HIDDEN = Redacted("secret")
 
 
 async def rows_of(symphony: Symphony) -> bytes:
@@ -157,6 +172,24 @@ async def test_no_secret_of_an_input_is_on_record(symphony: Symphony) -> None:
     assert str(attempt.input["headers"]["Authorization"]).startswith("Redacted")
     assert attempt.input["headers"]["Accept"] == "text"
     assert attempt.input["login"].data["user"] == "ann"
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (f"https://ann:{SECRET}@host/x", f"https://ann:{REDACTED}@host/x"),
+        ([f"password={SECRET}", "x"], [f"password={REDACTED}", "x"]),
+        ([("Accept", "text"), ("Authorization", f"Bearer {SECRET}")], [("Accept", "text"), ("Authorization", HIDDEN)]),
+        ([[b"x-api-key", SECRET.encode()]], [[b"x-api-key", HIDDEN]]),
+        (["mysql", "-h", "db", "--password", SECRET, "shop"], ["mysql", "-h", "db", "--password", HIDDEN, "shop"]),
+        ({"env": [{"name": "DB_PASSWORD", "value": SECRET}]}, {"env": [{"name": "DB_PASSWORD", "value": HIDDEN}]}),
+        (["token", "count", "of"], ["token", "count", "of"]),
+        ([("name", "ann")], [("name", "ann")]),
+    ],
+)
+def test_secrets_inside_of_inputs_are_found_by_what_stands_before_them(given: Any, shown: Any) -> None:
+    """Texts are searched as those of failures are; pairs, options of commands and `name` with `value` count as fields do."""
+    assert shown_input({"given": given}, None) == {"given": shown}
 
 
 async def test_no_secret_of_a_failure_is_on_record(symphony: Symphony) -> None:

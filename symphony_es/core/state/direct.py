@@ -10,6 +10,7 @@ taken out. What else there is goes the way of an assignment, with the same effec
 * Changes in a block, which must be taken back where it is rolled back; and of an entity that a transaction claims, which are refused.
 * Live values with a place or a record of their own: parts, entities, what is tracked already, objects of declared or foreign classes.
 * A container in the place of another one: what differs between them is recorded.
+* Changes that may be of one place: each is looked at as if it were the only one.
 * An object that is not as it was recorded, or was restored differently: the assignment finds out why, or what comes first.
 """
 
@@ -69,6 +70,8 @@ def record_changes(
     if record.holder is not None or record.adoption is not None or world.restoring or record.shadow is None:
         return None
     world.check_open(record)
+    if _meet(changes):
+        return None
     recorded: list[Change] = []
     places: list[_Place] = []
     for change in changes:
@@ -88,6 +91,20 @@ def record_changes(
     )  # fmt: skip
     segment = Segment(record=record, name=name, attribution=attribution, changes=recorded, data=data, open=False)
     return outbox.submit_segment(segment, lambda: _make_all(recorded, places))
+
+
+def _meet(changes: Sequence[Change]) -> bool:
+    """Whether two changes are of one key or item of one field, or one of a field and one in it."""
+    if len(changes) < 2:
+        return False
+    whole, inside = set[Any](), set[Any]()
+    for change in changes:
+        place = change[1][:2]
+        held = whole if len(place) == 1 else inside
+        if place in held:
+            return True
+        held.add(place)
+    return bool(whole) and any(place[:1] in whole for place in inside)
 
 
 def _prepared(world: World, record: EntityRecord, change: Change) -> tuple[Change, _Place] | None:

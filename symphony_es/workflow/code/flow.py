@@ -102,11 +102,11 @@ class Flow:
             return thaw(outputs[call.address])
         current_strand.set(INSIDE_A_STEP)
         try:
-            return await self._run_call(call, make)
+            return await self._run_call(call, make, around)
         finally:
             current_strand.set(around)
 
-    async def _run_call(self, call: Call, make: Callable[[], Step]) -> Any:
+    async def _run_call(self, call: Call, make: Callable[[], Step], waits: Strand | None) -> Any:
         run, address = self.run, call.address
         if self._ended:
             raise ConfigurationError(f"{address} is awaited after its workflow has ended: await each call inside the function")
@@ -116,7 +116,8 @@ class Flow:
         if failure is not None and "retry_at" not in failure and run.step_status(address) == "failed":
             raise StepFailedError(address, failure["type"], failure["message"])
         if self.cleans_up and not call.cleans_up:
-            call.strand.cut_off = True
+            # The strand that waits is cut off: a call that was handed to `gather` as it is was made by the one around.
+            (waits or call.strand).cut_off = True
             self.cut_off_at.append(address)
             raise asyncio.CancelledError(f"run {run.id} is being cancelled")
         self._under_way[address] = asyncio.current_task()
@@ -235,8 +236,9 @@ async def clean_up_flow(runner: Runner, functions: NamedCallables, undos: dict[s
         return  # what a function raises that was not cut off has ended its run before
     failed = steps_behind(error)
     if failed:
-        description = runner.run.failures[failed[0]]
-        raise StepFailure({**describe_error(error, failed[0]), "type": description["type"], "message": description["message"]}, error)
+        known = runner.run.failures.get(failed[0])  # an error that the code has made itself may name any step
+        told = {} if known is None else {"type": known["type"], "message": known["message"]}
+        raise StepFailure({**describe_error(error, failed[0]), **told}, error)
     if not any(isinstance(other, asyncio.CancelledError) for other in _chain(error)):
         raise StepFailure(describe_error(error, None), error) from error
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
 from symphony_es.core.state.arguments import fit_arguments
-from symphony_es.errors import ConfigurationError
+from symphony_es.errors import ConfigurationError, near_misses
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 
 if TYPE_CHECKING:  # so that `CodeWorkflow` alone may be written; `typing` has defaults from 3.13 on
@@ -22,7 +22,7 @@ else:
     P = ParamSpec("P")
     R = TypeVar("R")
 
-__all__ = ["CodeWorkflow", "check_arguments"]
+__all__ = ["CodeWorkflow", "check_arguments", "check_changes"]
 
 
 class CodeWorkflow(Generic[P, R]):
@@ -63,5 +63,29 @@ def check_arguments(function: Callable[..., Any], name: str, context: Mapping[st
     try:
         inspect.signature(function).bind(**context)
     except TypeError as error:
-        raise ConfigurationError(f"the context of the workflow {name!r} becomes its arguments: {error}") from None
+        raise ConfigurationError(
+            f"the context of the workflow {name!r} becomes its arguments: {error}{_unknown(function, context)}"
+        ) from None
     fit_arguments(function, context)
+
+
+def check_changes(function: Callable[..., Any], name: str, changes: Mapping[str, Any]) -> None:
+    """Looks, before a fork is created, whether the values that it is to have instead fit the function's parameters.
+
+    Raises:
+        ConfigurationError: a key is no parameter, or a value does not fit its annotation.
+    """
+    try:
+        inspect.signature(function).bind_partial(**changes)
+    except TypeError:
+        raise ConfigurationError(f"changes become arguments of the workflow {name!r}{_unknown(function, changes)}") from None
+    fit_arguments(function, changes)
+
+
+def _unknown(function: Callable[..., Any], context: Mapping[str, Any]) -> str:
+    """The keys that no parameter has; `bind` may have told of a missing one alone."""
+    parameters = inspect.signature(function).parameters
+    unknown = [key for key in context if key not in parameters]
+    near = [name for key in unknown for name in near_misses(key, parameters)]
+    said = f"; the context has {', '.join(map(repr, unknown))}, which is none of its parameters" if unknown else ""
+    return f"{said} (did you mean {' or '.join(near)}?)" if near else said

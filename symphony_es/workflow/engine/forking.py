@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.making import made_of
-from symphony_es.errors import ConfigurationError
+from symphony_es.errors import ConfigurationError, NotRegisteredError
+from symphony_es.workflow.code.workflow import check_changes
 from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.engine.past import aside, past_at, past_before_step
 from symphony_es.workflow.engine.retrying import go_back_to
@@ -18,6 +19,7 @@ from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.workflow.definitions.definition import WorkflowDefinition
 
 __all__ = ["fork_run"]
 
@@ -45,6 +47,8 @@ async def fork_run(
         raise ConfigurationError(f"signals is True, False, or the names of those that are to come along: signals=[{signals!r}]")
     past = await (past_at(symphony, run, at) if isinstance(at, int) else past_before_step(symphony, run, at))
     step = None if isinstance(at, int) else at
+    if changes:
+        _check_changes(symphony, run.definition, past.state, changes)
     limit_s = run.definition.deadline_s
     again = [address for address in undone(run) if address in past.state["attempts"]]
     entered = [prefix for below in again for prefix in prefixes(below) if prefix in past.state["outputs"]]
@@ -75,7 +79,7 @@ async def fork_run(
             **{name: thaw(state[name]) for name in _SHARED if name in state},
         )
         if made.arguments is not None:  # a step has written to the context: `changes` may be of what the function is called with, too
-            made.arguments.update({key: value for key, value in changes.items() if key in made.arguments})
+            made.arguments.update(_of_arguments(made.arguments, changes))
         made.progress.update(decisions)
         _forget(made, [*again, *filter(in_cleanup, made.attempts), *called_in_cleanup(made)], entered)
         for calls in made.calls.values():
@@ -91,6 +95,29 @@ async def fork_run(
     made = await aside(add, len(past.state["attempts"]))
     await symphony.world.flush(made)
     return made
+
+
+def _of_arguments(arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Those changes that are of what the function is called with; the others are of its context alone."""
+    return {key: value for key, value in changes.items() if key in arguments}
+
+
+def _check_changes(symphony: Host, definition: WorkflowDefinition, state: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """As for a new run: what the function could not be called with makes no fork, where this process has the function.
+
+    What is not changed was looked at when the run began, and the fork keeps it.
+
+    Raises:
+        ConfigurationError: a key is no parameter, or a value does not fit its annotation.
+    """
+    if definition.code is None:
+        return
+    try:
+        function = symphony.flows.get(definition.code)
+    except NotRegisteredError:
+        return  # whoever goes on with the fork has it
+    arguments = state.get("arguments")
+    check_changes(function, definition.code, changes if arguments is None else _of_arguments(arguments, changes))
 
 
 def _forget_checks(made: Workflow) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Generic
 
-from symphony_es.errors import ConfigurationError, RunBlockedError, RunCancelledError, RunFailedError
+from symphony_es.errors import ConfigurationError, ResultTimeoutError, RunBlockedError, RunCancelledError, RunFailedError
 from symphony_es.events.event import Event
 from symphony_es.events.showing import html_table
 from symphony_es.workflow.engine.children import GRACE_S
@@ -118,7 +118,7 @@ class RunHandle(Generic[R_co]):
             timeout: the same, as futures call it.
 
         Raises:
-            TimeoutError: it has not ended in that time.
+            ResultTimeoutError: it has not ended in that time; a TimeoutError, too.
             RunFailedError: it failed; type, message and step of its error are in the message.
             RunCancelledError: it was cancelled.
             RunBlockedError: what is on record of it contradicts the code of this process.
@@ -130,8 +130,14 @@ class RunHandle(Generic[R_co]):
                 of the transaction that the run begins with.
             TransactionEndedError: that transaction was rolled back, and the run with it: it never began.
         """
-        async with asyncio.timeout(timeout_s if timeout_s is not None else timeout):
-            await self._engine.wait_until(self.run, _QUIET)
+        limit_s = timeout_s if timeout_s is not None else timeout
+        try:
+            async with asyncio.timeout(limit_s) as waited:
+                await self._engine.wait_until(self.run, _QUIET)
+        except TimeoutError as error:
+            if limit_s is None or not waited.expired():
+                raise
+            raise ResultTimeoutError(self.run.id, self.run.status.value, self.progress.current, limit_s) from error
         if self.run.status is WorkflowStatus.BLOCKED:
             raise RunBlockedError(self.run.id, self.run.error or {})
         if self.run.status is WorkflowStatus.FAILED:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from symphony_es.errors import ConfigurationError, PositionInsideTransactionError, PositionNotFoundError
+from symphony_es.errors import SHOWN, ConfigurationError, PositionInsideTransactionError, PositionNotFoundError, near_misses
 from symphony_es.workflow.engine.timeline import read_timeline
 from symphony_es.workflow.runs.run import Workflow
 
@@ -55,6 +55,18 @@ def address_of(run: Workflow, step: str) -> str:
     return next((known.id for known in run.definition.plan if step in (known.name, known.id)), step)
 
 
+def _said_of(step: str, begun: list[str]) -> str:
+    """What a message says of the steps that have begun: those that are written alike or are called so somewhere; else the last ones."""
+    called = [address for address in begun if step in address.split("/")]
+    alike = list(dict.fromkeys([*called[:SHOWN], *near_misses(step, begun)]))
+    if alike:
+        return f"; did you mean {' or '.join(alike)}?"
+    if not begun:
+        return ": it has begun none"
+    before = len(begun) - SHOWN
+    return f" (begun: {f'{before:,} others, ' if before > 0 else ''}{', '.join(begun[-SHOWN:])})"
+
+
 async def past_before_step(symphony: Host, run: Workflow, step: str) -> Past:
     """A run as it was before a step began: before the first attempt that holds now, whatever was taken back before.
 
@@ -71,8 +83,7 @@ async def past_before_step(symphony: Host, run: Workflow, step: str) -> Past:
     await symphony.world.flush(run)
     timeline = await read_timeline(symphony, run)
     if address not in timeline.begun:
-        known = ", ".join(list(run.attempts)[:50]) or "none"
-        raise ConfigurationError(f"run {run.id} has not begun a step {step!r} (begun: {known})")
+        raise ConfigurationError(f"run {run.id} has not begun a step {step!r}{_said_of(step, list(run.attempts))}")
     position = timeline.begun[address] - 1
     since, end = timeline.since(address), timeline.ended_at(address)
     beside = [other for other in since if other != address and (end is None or timeline.begun[other] < end)]

@@ -41,9 +41,14 @@ _SHAPES = (
     r"|\bAKIA[0-9A-Z]{16}\b|\bAIza[A-Za-z0-9_-]{30,}|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]*"
     r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:(?!-----END).){0,20000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
 )
-_ASSIGNED = r"""(?x)
-    (?P<before>(?P<quote>\\?["']?)(?P<name>[A-Za-z_][\w.-]{0,80})(?P=quote)\s{0,3}(?P<sign>=(?!=)|:(?!/)|,(?=\s?b?["']))\s{0,3})
-    (?P<value>(?:(?:Bearer|Basic|Digest|Token)\s+)?(?:\\"[^"\\]{0,4000}(?:\\")?|b?"(?:[^"\\]|\\.){0,4000}"?|b?'(?:[^'\\]|\\.){0,4000}'?|[^\s,;&"')\]}]{1,4000}))"""
+_NAMED = re.compile(r"""(?x)
+    (?P<quote>\\?["']?)-{0,2}(?P<name>[A-Za-z_][\w.-]{0,80})(?P=quote)\s{0,3}
+    (?P<sign>=>|=(?!=)|:(?!/)|,(?=\s?b?["']))\s{0,3}
+    | (?<![\w-])--?(?P<option>[A-Za-z][\w.-]{0,80})\s{1,3}(?![-\s])
+    | <(?P<element>[A-Za-z_][\w.-]{0,80})(?:\s[^<>]{0,200})?>(?!\s{0,200}<)""")
+_VALUE = re.compile(r"""(?x)
+    (?:(?:Bearer|Basic|Digest|Token)\s+)?
+    (?:\\"[^"\\]{0,4000}(?:\\")?|b?"(?:[^"\\]|\\.){0,4000}"?|b?'(?:[^'\\]|\\.){0,4000}'?|[^\s,;&"')\]}<]{1,4000})""")
 _PLAIN_WORD = re.compile(r"[A-Za-z]{1,12}[.!?]?$")
 
 
@@ -97,21 +102,38 @@ class Redaction:
         if not self.enabled:
             return text
         text = re.sub(_URL, rf"\1{REDACTED}@", text)  # compiled with the first text that is searched
-        text = re.sub(_ASSIGNED, self._assigned, text)
+        text = self._without_named(text)
         text = re.sub(_SCHEME, rf"\1\2{REDACTED}", text)
         text = re.sub(_SHAPES, REDACTED, text)
         for pattern in self._patterns:
             text = pattern.sub(REDACTED, text)
         return text
 
-    def _assigned(self, found: re.Match[str]) -> str:
-        value = found["value"]
-        if not self.is_secret(found["name"]) or value in ("None", "null", "True", "False", "true", "false") or value.startswith(REDACTED):
-            return found[0]
-        if found["sign"] == ":" and "token" in found["name"].lower() and _PLAIN_WORD.match(value):
-            return found[0]  # "unexpected token: colon" tells of no secret
-        quote = value[0] if value[0] in "\"'" else value[:2] if value[:2] in ("b'", 'b"', '\\"') else ""
-        return f"{found['before']}{quote}{REDACTED}{quote.removeprefix('b')}"
+    def _without_named(self, text: str) -> str:
+        """Take out what stands behind the name of a secret. Behind another name the search goes on: `error: password=x` has two."""
+        kept: list[str] = []
+        begin = 0
+        position = 0
+        while (found := _NAMED.search(text, position)) is not None:
+            position = found.end()
+            value = _VALUE.match(text, position) if self.is_secret(found["name"] or found["option"] or found["element"]) else None
+            if value is not None and not _tells_nothing(found, value[0]):
+                kept += text[begin:position], _in_its_quotes(value[0])
+                begin = position = value.end()
+        return "".join((*kept, text[begin:])) if kept else text
+
+
+def _tells_nothing(found: re.Match[str], value: str) -> bool:
+    """Whether what stands behind the name of a secret is none."""
+    if value in ("None", "null", "True", "False", "true", "false") or value.startswith(REDACTED):
+        return True
+    # "unexpected token: colon" tells of no secret, nor does "--token is missing"
+    return found["sign"] in (":", None) and "token" in found[0].lower() and _PLAIN_WORD.match(value) is not None
+
+
+def _in_its_quotes(value: str) -> str:
+    quote = value[0] if value[0] in "\"'" else value[:2] if value[:2] in ("b'", 'b"', '\\"') else ""
+    return f"{quote}{REDACTED}{quote.removeprefix('b')}"
 
 
 def _several(given: Any) -> list[Any]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.diagnostics import shortened, writable
 from symphony_es.events.codec import encode_value
+from symphony_es.events.values import Tagged
 from symphony_es.raised import asks_the_program_to_end
-from symphony_es.workflow.record.canonical import Canonical, TooLargeError
-from symphony_es.workflow.record.redaction import REDACTED, current_redaction
+from symphony_es.workflow.record.canonical import SECRET, Canonical, TooLargeError
+from symphony_es.workflow.record.redaction import REDACTED, Redaction, current_redaction
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
@@ -22,6 +23,8 @@ MAX_INPUT_BYTES = 16 * 1024
 
 MAX_SHOWN_CHARS = 60
 MAX_SHOWN = 5
+MAX_NAME_CHARS = 100
+_SAYS_A_NAME = ("name", "key")
 
 
 def other_arguments(address: str, given: StepInput) -> str:
@@ -53,11 +56,40 @@ def _short(name: str, value: Any) -> str:
 def shown_input(values: Mapping[str, Any], world: Membership | None) -> Any:
     """Return an input as plain data that an event can hold; where it is too large, `{"cut": its beginning as text, "bytes": its size}`."""
     try:
-        made = Canonical(world, current_redaction.get()).fields(dict(values))
+        redaction = current_redaction.get()
+        made = Canonical(world, redaction).fields(dict(values))
         encoded = encode_value(made)
     except (TooLargeError, ValueError):
         return {"cut": shortened(", ".join(f"{name}={_short(name, value)}" for name, value in values.items()), MAX_INPUT_BYTES // 4)}
     if len(encoded) <= MAX_INPUT_BYTES:
-        return made
+        return _without_secrets(made, redaction)
     text = ", ".join(f"{name}={_short(name, value)}" for name, value in values.items())
     return {"cut": shortened(text, MAX_INPUT_BYTES // 4), "bytes": len(encoded)}
+
+
+def _without_secrets(made: Any, redaction: Redaction) -> Any:
+    """Take out of plain data what stands in its texts, and behind the name of a secret: in pairs, in commands, as `name` and `value`."""
+    if not redaction.enabled:
+        return made
+    if type(made) is str:
+        return redaction.text(made)
+    if type(made) in (list, tuple):
+        return type(made)(_items_without_secrets(made, redaction))
+    if type(made) is dict:
+        cleaned = {key: _without_secrets(item, redaction) for key, item in made.items()}
+        for key in _SAYS_A_NAME:
+            if type(made.get(key)) is str and type(made.get("value")) in (str, bytes) and redaction.is_secret(made[key]):
+                cleaned["value"] = SECRET
+        return cleaned
+    if type(made) is Tagged and made.kind != "enum":
+        return Tagged(made.kind, made.name, _without_secrets(made.data, redaction), value=made.value, state_version=made.state_version)
+    return made
+
+
+def _items_without_secrets(items: Sequence[Any], redaction: Redaction) -> Iterator[Any]:
+    behind = False  # the name of a secret
+    for item in items:
+        yield SECRET if behind and type(item) in (str, bytes) else _without_secrets(item, redaction)
+        name = item.decode("latin-1") if type(item) is bytes else item
+        is_name = type(name) is str and len(name) <= MAX_NAME_CHARS and (len(items) == 2 or name.startswith("-")) and " " not in name
+        behind = is_name and "=" not in name and redaction.is_secret(name)
