@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shutil
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from symphony_es import Symphony, entity
-from symphony_es.errors import EntityNotFoundError
+from symphony_es.core.state.resting import may_rest
+from symphony_es.errors import EntityNotFoundError, StorageUnavailableError
+from symphony_es.events.fold import EntityState
+from symphony_es.events.values import Tagged
 from symphony_es.workflow import StepList, Workflow
+from symphony_es.workflow.engine.resting import Resting
 
 
 @entity
@@ -248,3 +254,67 @@ async def test_every_way_to_a_state_has_what_is_at_rest(symphony: Symphony, reop
     assert runs == ["Workflow:r2", "Workflow:r2/kid"]
     assert {key for key in live(again) if key.startswith("Task:")} == {"Task:r2/ask", "Task:r2/kid/think"}
     assert len(await again.workflows.get_all_runs()) == 12
+
+
+async def test_a_process_that_dies_between_an_end_and_the_rest_loses_nothing(
+    symphony: Symphony, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log as it was then has the whole run: it is in the list, nothing of it goes on, its outputs are there, and it is at rest."""
+    monkeypatch.setattr(Resting, "rest", lambda self, run: True)
+    await symphony.workflows.execute_workflow(shop(symphony), run_id="r")
+    await symphony.flush()
+    assert "Workflow:r" in live(symphony)
+    shutil.copytree(tmp_path / "state", tmp_path / "died")
+    monkeypatch.undo()
+    async with Symphony({"state_dir": tmp_path / "died"}, persistence_enabled=True) as again:
+        await again.resume()
+        shop(again)
+        head = again.log.head
+        assert live(again) == []
+        assert await again.workflows.recover() == []
+        assert [(run.id, str(run.status)) for run in await again.workflows.list_runs(newest_first=False)] == [
+            ("r", "completed"),
+            ("r/kid", "completed"),
+        ]
+        assert (await again.workflows.get_run("r")).result == "done"
+        assert again.log.head == head
+
+
+@pytest.mark.parametrize("status", [Tagged("dataclass", "shop.Status", {"a": 1}), Tagged("set", None, ["x"]), "COMPLETED", None, ["x"]])
+@pytest.mark.parametrize("key", ["Task:r/x", "Workflow:r"])
+def test_a_status_that_is_another_value_is_no_end(key: str, status: Any) -> None:
+    """A snapshot is written, and a resume goes on, whatever an application has put there."""
+    state = EntityState(key, {"workflow_id": "r", "status": status}, 1, 1)
+    assert not may_rest(state)
+
+
+async def test_a_run_that_is_referred_to_stays_live_when_it_is_done_again_after_a_resume(symphony: Symphony, reopen: Any) -> None:
+    """A living entity goes on referring to a live run."""
+    run = await symphony.workflows.execute_workflow(shop(symphony), run_id="r", auto_checkpoint=False)
+    symphony.entities.add(Order(id="o", run=run, runs=[]))
+    await symphony.flush()
+    again = await reopen(resume="latest")
+    shop(again)
+    await again.workflows.retry_from("r", "last", auto_checkpoint=False)
+    await settled(again)
+    assert again.entities.get("Workflow:r") is again.entities.get("Order:o").run
+
+
+async def test_runs_stay_live_while_the_storage_fails(symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is raised aside, and they rest when the next run ends."""
+    engine, outbox = symphony.registry.get("workflow_engine"), symphony.world.outbox
+    run = await symphony.workflows.execute_workflow(shop(symphony), run_id="r", auto_checkpoint=False)
+    await settled(symphony)
+    run.metadata["seen"] = True
+
+    async def fails(records: Any) -> None:
+        raise StorageUnavailableError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(outbox, "flush", fails)
+        engine.resting.ended(run)
+        (outcome,) = await asyncio.gather(engine.resting._task, return_exceptions=True)
+    assert (outcome, live(symphony)) == (None, ["Workflow:r"])
+    await symphony.workflows.execute_workflow(shop(symphony), run_id="s", auto_checkpoint=False)
+    await settled(symphony)
+    assert live(symphony) == []

@@ -15,7 +15,7 @@ from symphony_es.core.state.bulk import kept_objects
 from symphony_es.core.state.history import live_states
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.report import Difference, ResumeReport, UnresolvedReference
-from symphony_es.core.state.resting import waking
+from symphony_es.core.state.resting import RUN, TASK, waking
 from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
 from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
 from symphony_es.core.state.tracking.entity_restorer import FLAT, DeclaredEntityRestorer
@@ -242,6 +242,8 @@ class WorldBuilder:
             if target is None:
                 report.unresolved.append(UnresolvedReference(key, path, reference))
                 continue
+            if reference.key.startswith((RUN, TASK)) and not key.startswith((RUN, TASK)):
+                self.world.referred[reference.key] = self.world.referred.get(reference.key, 0) + 1
             holder = context.entities[key]
             if not isinstance(holder, UnrestoredEntity) and (id(holder), path[0]) not in asked:
                 try:

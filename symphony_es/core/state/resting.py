@@ -14,7 +14,7 @@ from symphony_es.events.identifiers import SYSTEM_PREFIX
 from symphony_es.events.references import find_references
 from symphony_es.events.values import Tagged
 
-__all__ = ["AT_REST", "Woken", "has_ended", "may_rest", "run_of_task", "waking"]
+__all__ = ["AT_REST", "RUN", "TASK", "Woken", "has_ended", "may_rest", "run_of_task", "waking"]
 
 AT_REST = ("eventsourcing.", "langgraph.", "pydantic_ai.", "openai_agents.", "google_adk.", "at_rest.")
 """Beginnings of the names of types whose entities a resume leaves at rest: those of adapters, and one for applications."""
@@ -30,8 +30,12 @@ def has_ended(state: EntityState) -> bool:
     data = state.data
     if data is None or not state.key.startswith(RUN) or state.damage is not None:
         return False
-    status = data.get("status")
-    return isinstance(status, Tagged) and status.data in _ENDED and not data.get("untold")
+    return _stands_at(data.get("status"), _ENDED) and not data.get("untold")
+
+
+def _stands_at(status: object, names: frozenset[str]) -> bool:
+    """Whether a status is one of some members; another value, which an application may have put there, is none of them."""
+    return isinstance(status, Tagged) and isinstance(status.data, str) and status.data in names
 
 
 def run_of_task(state: EntityState) -> str | None:
@@ -54,8 +58,7 @@ def may_rest(state: EntityState) -> bool:
         return True
     if run_of_task(state) is None:
         return False
-    status = state.data.get("status")
-    return isinstance(status, Tagged) and status.data in _DONE
+    return _stands_at(state.data.get("status"), _DONE)
 
 
 class Woken(NamedTuple):

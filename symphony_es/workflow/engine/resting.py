@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from symphony_es.core.state.records import AT_REST
+from symphony_es.diagnostics import error_text, get_logger
+from symphony_es.errors import SymphonyError
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.active import ActiveRuns
 
 __all__ = ["Resting"]
+
+_log = get_logger(__name__)
 
 LARGE = 200
 """Steps of a run that is not brought to rest at once, but in slices."""
@@ -65,7 +69,12 @@ class Resting:
         while self._due:
             due, self._due = self._due, []
             world = self._symphony.world
-            await world.outbox.flush([])
+            try:
+                await world.outbox.flush([])
+            except SymphonyError as error:  # whoever waits for the changes gets it; these runs stay live until the next one ends
+                _log.debug("runs_stay_live", runs=len(due), error=error_text(error))
+                self._due += due
+                return
             for run in due:
                 until = time.perf_counter() + SLICE_S
                 for _ in self._rests(world, run):
