@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 from symphony_es import Symphony
 from symphony_es.workflow import RetryPolicy, RunContext
@@ -25,7 +25,7 @@ FAILURES = 2
 class Handler(BaseHTTPRequestHandler):
     """Answers 503 at first, then 200; remembers the keys that requests came with."""
 
-    keys: list[str]
+    keys: ClassVar[list[str]]
 
     def do_GET(self) -> None:
         """One request."""
@@ -44,12 +44,15 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def flaky_server() -> Iterator[tuple[str, list[str]]]:
     """A server's address, and the keys of the requests it gets."""
-    handler = type("OneServersHandler", (Handler,), {"keys": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+
+    class OneServersHandler(Handler):
+        keys: ClassVar[list[str]] = []
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), OneServersHandler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}/weather", handler.keys
+            yield f"http://127.0.0.1:{server.server_port}/weather", OneServersHandler.keys
         finally:
             server.shutdown()
             thread.join()

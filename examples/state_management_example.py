@@ -36,6 +36,7 @@ async def first_process(state_dir: str) -> str:
 
     await symphony.resume_from_checkpoint(checkpoint_id)
     planner = await symphony.agents.get_agent(planner.id)
+    assert planner.memory is not None
     print(f"back at the checkpoint: {planner.role}, {planner.memory.retrieve('customer')}")
     assert planner.role == "Plans reports"
     assert planner.memory.retrieve("customer") == "Ada"
@@ -53,12 +54,14 @@ async def second_process(state_dir: str, planner_id: str) -> None:
     print(f"resumed from checkpoint: {latest}" if latest else "no checkpoints available")
 
     planner = await symphony.agents.get_agent(planner_id)
+    assert planner.memory is not None
     print(f"{planner.name} remembers: {dict(planner.memory.items)}, and answered {len(planner.interaction_history)} time(s)")
     assert dict(planner.memory.items) == {"customer": "Ada", "after the checkpoint": "kept"}
     assert len(planner.interaction_history) == 1
 
     for checkpoint in await symphony.list_checkpoints():
         print(f"{checkpoint['id']} ({checkpoint['name']}): created at {checkpoint['created_at']}")
+    assert latest is not None
     assert await symphony.delete_checkpoint(latest)
     assert await symphony.list_checkpoints() == []
     await symphony.close()

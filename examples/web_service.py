@@ -315,7 +315,7 @@ def serve_and_kill(server: Server) -> None:
 
 def main() -> None:
     """Serves, or demonstrates."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Serves, or demonstrates.")
     parser.add_argument("what", nargs="?", choices=["serve"])
     parser.add_argument("directory", nargs="?", type=Path)
     parser.add_argument("port", nargs="?", type=int, default=8000)

@@ -46,6 +46,7 @@ async def main() -> None:
 
         run = await symphony.workflows.execute_workflow_by_id(definition.id)
         print(f"run {run.id}: {run.status}")
+        assert run.error is not None
         print(f"  {run.error['type']} in step {run.error['step']}: {run.error['message']}")
         assert run.status == "failed"
 

@@ -213,7 +213,8 @@ class RunList:
                 db.execute("UPDATE progress SET position = ?, event_id = ?", (step.position, step.event_id))
                 db.execute("COMMIT")
             except BaseException:
-                db.execute("ROLLBACK")
+                if db.in_transaction:  # SQLite may have ended it already; what failed is told
+                    db.execute("ROLLBACK")
                 raise
 
     def _insert(self, number: int, errors: int, row: RunRow) -> None:

@@ -270,7 +270,6 @@ class TestMisspelt:
         with pytest.raises(ConfigurationError):
             await symphony.audit.find(**{condition: given})
 
-
     @pytest.mark.parametrize(
         "call",
         [
@@ -495,7 +494,6 @@ class TestUpcasts:
             ValueChange(("town_city",), ABSENT, ""), ValueChange(("given_name",), ABSENT, ""), ValueChange(("new",), ABSENT, 2),
         ]  # fmt: skip
         assert renames_in(changes) == {("given_name",): ("first_name",), ("town_city",): ("city",)}
-
 
     @pytest.mark.parametrize(
         ("before", "after", "paths"),

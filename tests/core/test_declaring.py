@@ -91,7 +91,9 @@ def test_what_cannot_be_tracked_is_refused_at_the_decorator(case: str, kind: str
 
 
 @pytest.mark.parametrize(("under", "over"), [(a, b) for a in DECORATORS for b in DECORATORS if a != b])
-@pytest.mark.parametrize("source", ["@over\n@under\nclass A:\n    x: int = 0", "@under\nclass B:\n    y: int = 0\n@over\nclass A(B):\n    x: int = 0"])
+@pytest.mark.parametrize(
+    "source", ["@over\n@under\nclass A:\n    x: int = 0", "@under\nclass B:\n    y: int = 0\n@over\nclass A(B):\n    x: int = 0"]
+)
 def test_a_class_is_of_one_kind(under: str, over: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two decorators on a class, or one on a class and another on its base, are refused."""
     with pytest.raises(EntityTypeError, match=f"@{under}"):
@@ -198,7 +200,9 @@ ACCEPTED = {
 
 @pytest.mark.parametrize("kind", DECORATORS)
 @pytest.mark.parametrize("case", ACCEPTED)
-async def test_what_classes_can_do_is_kept_by_declared_ones(case: str, kind: str, symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_classes_can_do_is_kept_by_declared_ones(
+    case: str, kind: str, symphony: Symphony, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An object is recorded with all fields, changed, put back, and comes back from the log as it was."""
     source, given = ACCEPTED[case]
     made = build("accepted", source, monkeypatch, declare=DECORATORS[kind], kind=kind)["A"](**given)
@@ -366,7 +370,9 @@ COPIERS = {
 
 @pytest.mark.parametrize("kind", ["entity", "part"])
 @pytest.mark.parametrize("copier", COPIERS)
-async def test_a_copier_of_the_user_s_makes_objects_of_no_symphony(copier: str, kind: str, symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_copier_of_the_user_s_makes_objects_of_no_symphony(
+    copier: str, kind: str, symphony: Symphony, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where it takes over all attributes: what the copy does is nobody's, and the original goes on being recorded."""
     source = f"@declare\nclass A:\n    x: list = field(default_factory=list)\n    {COPIERS[copier]}"
     made = build("copiers", source, monkeypatch, declare=DECORATORS[kind])["A"](x=[1])

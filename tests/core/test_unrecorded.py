@@ -18,7 +18,6 @@ from tests.core.shadowing import states_agree
 pytestmark = pytest.mark.usefixtures("no_check_at_each_flush")
 
 
-
 @part
 class UnrecordedNote:
     text: str = ""

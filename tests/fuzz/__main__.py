@@ -10,15 +10,19 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
+from tests.fuzz.declared import ENDING, FAILING
 from tests.fuzz.lives import check_coded, check_declared
 
 __all__ = ["FUZZERS", "main"]
 
-FUZZERS: dict[str, tuple[Callable[[int], Awaitable[int]], int]] = {
+FUZZERS: dict[str, tuple[Callable[[int], Coroutine[Any, Any, int]], int]] = {
     "declared": (check_declared, 1),
+    "declared that fail": (partial(check_declared, kinds=FAILING), 2),
+    "declared and collected": (partial(check_declared, kinds=ENDING), 2),
     "coded": (partial(check_coded, failing=False), 2),
     "coded that fail": (partial(check_coded, failing=True), 2),
 }

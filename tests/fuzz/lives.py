@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from symphony_es import Symphony
@@ -61,6 +62,14 @@ class Functions:
         del context["junk"]
         return "ok"
 
+    async def once(self, context: RunContext) -> str:
+        calls = self._note(context, _seen(context))
+        await asyncio.sleep(0)
+        if calls <= FAILURES:
+            raise OSError("once")
+        context.append("trail", context.step)
+        return context.step
+
     async def bad(self, context: RunContext) -> None:
         self._note(context, _seen(context))
         raise ValueError("bad")
@@ -80,7 +89,7 @@ class Functions:
 
     def register(self, symphony: Symphony) -> None:
         """Have definitions find them."""
-        for body in (self.work, self.flaky, self.bad, self.fine):
+        for body in (self.work, self.flaky, self.once, self.bad, self.fine):
             symphony.functions.register(body.__name__, body)
 
 
@@ -91,6 +100,15 @@ def _seen(context: RunContext) -> str:
 def same_work(key: str) -> str:
     """An idempotency key without the generations in it."""
     return re.sub(r"@\d+|(:\d+$)", "", key)
+
+
+def _without_generations(value: Any) -> Any:
+    """A result, where errors name runs of any generation."""
+    if isinstance(value, dict):
+        return {key: _without_generations(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_generations(inner) for inner in value]
+    return re.sub(r"@\d+", "", value) if isinstance(value, str) and value.startswith("run ") else value
 
 
 def life_of(seed: int, what: Any, *, failing: bool, disturbed: bool = True) -> Callable[[Symphony, list[str]], Awaitable[Workflow]]:
@@ -165,6 +183,16 @@ async def _try_again(symphony: Symphony, run: Workflow, chosen: random.Random) -
     return await symphony.workflows.retry_from(run, chosen.choice(steps), False)
 
 
+async def _failures(symphony: Symphony) -> dict[str, int]:
+    """How often each step has failed, but for those of bodies that fail at first, which are called again by processes that die."""
+    counted: Counter[str] = Counter()
+    async for page in symphony.log.read(names=["WorkflowStepFailed"]):
+        for event in page:
+            if event.data["type"] in ("ValueError", "RunFailedError"):
+                counted[f"{event.entity_key.removeprefix('Workflow:')}:{event.metadata.step}"] += 1
+    return dict(counted)
+
+
 async def live_through(seed: int, live: Callable[[Symphony, list[str]], Awaitable[Workflow]]) -> tuple[dict[str, Any], list[str], int]:
     """Processes that die at random commits, one after the other, until one brings the run to its end.
 
@@ -178,7 +206,10 @@ async def live_through(seed: int, live: Callable[[Symphony, list[str]], Awaitabl
         async def work(symphony: Mortal, found: dict[str, Any] = found) -> None:
             run = await live(symphony, symphony.notes)
             error = run.error and (run.error["type"], run.error["step"])
-            found.update(status=str(run.status), result=run.result, context=dict(run.to_dict()["context"]), error=error)
+            found["failures"] = await _failures(symphony)
+            found.update(
+                status=str(run.status), result=_without_generations(run.result), context=dict(run.to_dict()["context"]), error=error
+            )
 
         process = Mortal(disk, commits=chosen.randint(1, 30) if death < MOST_DEATHS else None)
         if await process.live(work):
@@ -203,17 +234,20 @@ def _compare_calls(notes: list[str], expected: set[str], *, once: bool) -> None:
         raise Diverged(f"a step was called under two keys: {sorted(keys)}")
 
 
-async def check_declared(seed: int) -> int:
+async def check_declared(seed: int, kinds: Sequence[str] = declared.KINDS) -> int:
     """Run the definition of a seed; how many processes have died.
 
     Raises:
         Diverged: its run is another than the interpreter's.
     """
-    defined = declared.definition(seed)
+    defined = declared.definition(seed, kinds)
+    failing = "once" in kinds
     plain = declared.Plain(defined, RUN)
-    found, notes, deaths = await live_through(seed, life_of(seed, defined, failing=False))
+    found, notes, deaths = await live_through(seed, life_of(seed, defined, failing=failing))
     _compare(found, {"status": "completed", "result": plain.result, "context": plain.context, "error": None})
-    _compare_calls(notes, {f"{run_id}:{at} {seen}" for run_id, at, seen in plain.calls}, once=True)
+    _compare_calls(notes, {f"{run_id}:{at} {seen}" for run_id, at, seen in plain.calls}, once=not failing)
+    if not failing:
+        _compare(found, {"failures": dict(plain.failures)})
     return deaths
 
 

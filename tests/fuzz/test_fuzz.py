@@ -8,7 +8,7 @@ from tests.fuzz.__main__ import FUZZERS
 from tests.fuzz.declared import Plain, definition
 from tests.fuzz.lives import RUN, Diverged, check_declared
 
-PROGRAMS = 30
+PROGRAMS = 15
 
 
 @pytest.mark.parametrize("name", FUZZERS)

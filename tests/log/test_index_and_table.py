@@ -79,9 +79,7 @@ async def test_an_index_that_has_lost_an_entry(
 @pytest.mark.parametrize(
     "what", ["closed", "copied", "times kept", "touched", "without a note", "without a lock", "note damaged", "being written"]
 )
-async def test_when_a_large_file_is_looked_through(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool, what: str
-) -> None:
+async def test_when_a_large_file_is_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool, what: str) -> None:
     """After an orderly close it is not, and beside a writer not by readers; after anything that may have changed it, it is."""
     monkeypatch.setattr(opening, "SMALL_BYTES", 0)
     looked: list[Path] = []

@@ -21,6 +21,7 @@ from symphony_es.errors import (
     EntityNotFoundError,
     InvalidIdentifierError,
     LimitExceededError,
+    ReadOnlyError,
     RequestPendingError,
     RequestRefusedError,
 )
@@ -516,6 +517,9 @@ async def test_a_reader_asks_as_the_command_line_does(tmp_path: Path) -> None:
         assert refused.value.error_type == "IllegalTransitionError"
         with pytest.raises(EntityNotFoundError):
             await reader.requests.cancel("nobody", timeout_s=60)
+        await reader.resume()
+        with pytest.raises(ReadOnlyError, match=r"nothing was changed; symphony\.requests asks the process that writes"):
+            await reader.workflows.signal("r", "other", 2)
         assert (await reader.requests.cancel("r", grace_s=0, timeout_s=60)).status == "cancelling"
         assert handle.run.signals["other"] == [1]
         (paused,) = [event for event in await symphony.log.read_entity("Workflow:r") if event.name == "WorkflowPaused"]

@@ -83,7 +83,8 @@ def composites(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[di
 leaves = (
     keys("task", template=st.sampled_from(["Draft", "{{ topic }}"]), model=st.sampled_from([None, "small"]))
     | keys("function", function=st.just("count"), inputs=st.dictionaries(st.text(max_size=3), values, max_size=2), atomic=st.booleans())
-    | keys("wait", signal=st.just("go {{ n }}"), within_s=st.sampled_from([None, 2.5, "{{ n }}"]), default=values)
+    | keys("wait", signal=st.just("go {{ n }}"), within_s=st.sampled_from([2.5, "{{ n }}"]), default=values)
+    | keys("wait", signal=st.just("go {{ n }}"), within_s=st.none())
     | keys("sleep", seconds=st.floats(0, 1e9) | st.just("{{ n }}"))
     | keys("sleep", until=st.sampled_from(["2030-01-01T00:00:00+02:00", "{{ moment }}"]))
 )

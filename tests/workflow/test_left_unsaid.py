@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from symphony_es.workflow import RunContext
+from symphony_es.workflow import RunContext, WorkflowDefinition, run_workflow
+from symphony_es.workflow.runs.thawing import thaw
 from tests.mortal import EMPTY, Disk, Mortal
 
 BAD: dict[str, Any] = {"kind": "function", "name": "bad", "function": "bad"}
@@ -26,6 +27,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         "kind": "workflow",
         "definition": {"name": "child", "steps": [FINE, {"kind": "parallel", "name": "fan", "branches": [BAD]}]},
     },
+    "child run that is tried again": {
+        "kind": "workflow",
+        "retry": {"max_attempts": 3, "delay_s": 0},
+        "definition": {"name": "child", "steps": [FINE, BAD]},
+    },
 }
 
 
@@ -34,8 +40,20 @@ def definition(*steps: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"id": "unsaid", "name": "unsaid", "steps": [{"name": "around", **step} for step in steps], **more}
 
 
-async def everywhere(defined: dict[str, Any]) -> list[Disk]:
-    """What is left where a process dies before each of its commits, and another one goes on; first, where none dies."""
+async def times_failed(symphony: Mortal) -> int:
+    """How often the run has failed."""
+    pages = [page async for page in symphony.log.read(names=["WorkflowFailed"])]
+    return sum(event.entity_key == "Workflow:r" for page in pages for event in page)
+
+
+async def everywhere(defined: Any, *, pauses: bool = False, resumes: int = 0) -> list[Disk]:
+    """What is left where a process dies before each of its commits, and another one goes on; first, where none dies.
+
+    Args:
+        defined: a definition, or a function that gives a code-first workflow.
+        pauses: the other one pauses the run before it goes on with it.
+        resumes: how often the run is resumed after it has failed.
+    """
 
     async def work(symphony: Mortal) -> None:
         async def bad(context: RunContext) -> None:
@@ -48,9 +66,16 @@ async def everywhere(defined: dict[str, Any]) -> list[Disk]:
         symphony.functions.register("bad", bad)
         symphony.functions.register("fine", fine)
         await symphony.resume()
+        what: Any = defined(symphony) if callable(defined) else defined
+        for run in await symphony.workflows.get_all_runs() if pauses else ():
+            if run.id == "r" and run.status == "running":
+                await symphony.workflows.pause(run)
+                await symphony.workflows.start(run, auto_checkpoint=False)
         await symphony.workflows.recover(False, wait=False)
-        handle = await symphony.workflows.start(defined, auto_checkpoint=False, run_id="r", if_exists="return")
+        handle = await symphony.workflows.start(what, auto_checkpoint=False, run_id="r", if_exists="return")
         await handle.wait()
+        while await times_failed(symphony) < 1 + resumes and resumes:
+            await symphony.workflows.resume(await symphony.workflows.get_run("r"), False)
         if "r/around/kid" in {run.id for run in await symphony.workflows.get_all_runs()}:
             child = await symphony.workflows.get_run("r/around/kid")
             if child.status == "running":
@@ -67,11 +92,70 @@ async def everywhere(defined: dict[str, Any]) -> list[Disk]:
     return left
 
 
+def failures_on(disk: Disk) -> int:
+    """How many failed attempts are on record."""
+    return Counter(row[3] for row in disk.rows)["WorkflowStepFailed"]
+
+
+@pytest.mark.parametrize("pauses", [False, True], ids=["goes on", "pauses first"])
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_a_step_that_has_failed_for_good_is_not_called_again_by_the_next_process(shape: str) -> None:
+async def test_a_step_that_has_failed_for_good_is_not_called_again_by_the_next_process(shape: str, pauses: bool) -> None:
     """Wherever it stands, and wherever the process dies: one call in flight may be made again, one that has failed on record is not."""
-    failures = [Counter(row[3] for row in disk.rows)["WorkflowStepFailed"] for disk in await everywhere(definition(SHAPES[shape]))]
+    failures = [failures_on(disk) for disk in await everywhere(definition(SHAPES[shape]), pauses=pauses)]
     assert set(failures) == {failures[0]}
+
+
+@pytest.mark.parametrize("resumes", [0, 1])
+async def test_a_failed_child_run_of_code_is_tried_again_when_its_parent_is_resumed_and_not_before(resumes: int) -> None:
+    """Whoever dies between its failure and that of its step: each resume of the failed parent is one attempt more at it."""
+
+    def coded(symphony: Mortal) -> Any:
+        @symphony.workflow
+        async def parent() -> Any:
+            return await run_workflow(WorkflowDefinition(id="child", name="child", steps=[FINE, BAD]), name="sub")
+
+        return parent
+
+    assert {failures_on(disk) for disk in await everywhere(coded, resumes=resumes)} == {2 * (1 + resumes)}
+
+
+async def test_a_failed_child_run_that_is_collected_says_so_after_a_resume_too() -> None:
+    """Its parent has failed before the child run's step could say so: in the resumed parent, what is collected is the step's own error."""
+    child = {"kind": "workflow", "name": "sub", "definition": {"id": "child", "name": "child", "steps": [BAD]}}
+    collected = {"kind": "parallel", "name": "all", "on_error": "collect", "branches": [child]}
+    around = {"kind": "parallel", "name": "around", "branches": [collected, {**FINE, "function": "once"}]}
+    failed_at_once = asyncio.Event()
+
+    async def once(context: RunContext) -> None:
+        if not failed_at_once.is_set():
+            async for events in context.symphony.log.follow():
+                if any(event.name == "WorkflowFailed" for event in events):
+                    failed_at_once.set()
+                    raise OSError("once")
+
+    async def bad(context: RunContext) -> None:
+        raise ValueError("no")
+
+    found = []
+    for commits in range(60):
+        failed_at_once.clear()
+        first = Mortal(commits=commits)
+
+        async def begin(symphony: Mortal) -> None:
+            symphony.functions.register("once", once)
+            symphony.functions.register("bad", bad)
+            await symphony.resume()
+            await symphony.workflows.recover(False, wait=False)
+            await (await symphony.workflows.start(definition(around), auto_checkpoint=False, run_id="r", if_exists="return")).wait()
+            run = await symphony.workflows.get_run("r")
+            run = run if run.status == "completed" else await symphony.workflows.resume(run, False)
+            found.append(thaw(run.outputs["around/all"])["sub"]["error"]["type"])
+
+        if await first.live(begin):
+            break
+        await Mortal(first.left()).live(begin)
+    assert len(found) > 5
+    assert set(found) == {"RunFailedError"}
 
 
 async def test_another_attempt_at_a_composite_gives_its_steps_all_of_theirs() -> None:

@@ -182,6 +182,8 @@ async def test_filters_find_what_they_say(symphony: Symphony) -> None:
         ({"error": ["ValueError"]}, "it is a text"),
         ({"limit": 0}, "at least one run"),
         ({"limit": "5"}, "at least one run"),
+        ({"newest_first": "no"}, "True or False"),
+        ({"newest_first": None}, "True or False"),
         ({"parent": 5}, "a run is named by"),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from symphony_es import Symphony
 from symphony_es.cli.main import main
@@ -140,8 +141,10 @@ def test_what_is_no_usage_is_refused_where_it_is_said(wrong: dict[str, Any]) -> 
     """A typed error that names the argument; nothing of the call is noted."""
     used = Used()
     given_ = {"model": "m", "input_tokens": 1, "output_tokens": 1, "cache_read_tokens": 1, "cost": 1, "currency": "USD", **wrong}
-    with pytest.raises(ConfigurationError, match="used"):
+    with pytest.raises(ConfigurationError, match="used") as refused:
         used.add(**given_)
+    if wrong == {"input_tokens": 2**63}:
+        assert f"to {2**63 - 1:,}" in str(refused.value)
     assert used.data() is None
 
 
@@ -199,3 +202,28 @@ async def test_the_command_line_shows_what_attempts_have_used(
     await symphony.close()
     assert await asyncio.to_thread(main, ["--state-dir", str(tmp_path / "state"), "run", run.id, "--full"]) == 0
     assert capsys.readouterr().out.count("[gpt-x 1,200+300 0.004 USD]") == 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("used_before", [False, True])
+async def test_what_comes_after_the_end_of_an_attempt_is_said_to_be_lost(symphony: Symphony, fails: bool, used_before: bool) -> None:
+    """It stands on no event, so the log of the program names run, step and attempt; what came in time is on record and says nothing."""
+    left: list[Any] = []
+
+    async def ask(context: Any) -> None:
+        if used_before:
+            context.used("m", input_tokens=1)
+        left.append(context)
+        if fails:
+            raise ValueError("no")
+
+    symphony.functions.register("ask", ask)
+    with capture_logs() as logs:
+        run = await symphony.workflows.execute_workflow({"name": "w", "steps": [{"kind": "function", "name": "ask", "function": "ask"}]})
+        early = [entry for entry in logs if entry["event"] == "usage_came_too_late"]
+        left[0].used("m", input_tokens=5)
+    assert not early
+    assert [(entry["run_id"], entry["step"], entry["attempt"]) for entry in logs if entry["event"] == "usage_came_too_late"] == [
+        (run.id, "ask", 1)
+    ]
+    assert (await symphony.workflows.usage(run)).input_tokens == int(used_before)

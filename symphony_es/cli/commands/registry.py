@@ -70,7 +70,7 @@ class CommandParser(argparse.ArgumentParser):
 class Parsers:
     """Adds commands to a parser."""
 
-    def __init__(self, parser: argparse.ArgumentParser) -> None:
+    def __init__(self, parser: CommandParser) -> None:
         parser.set_defaults(run=None)
         self._parser = parser
         parser.add_argument("--state-dir", **STATE_DIR)
@@ -91,7 +91,7 @@ class Parsers:
 
     def know_options(self) -> None:
         """Have the parser know all options, for near misses; called when all commands are there."""
-        self._parser.options = {  # type: ignore[attr-defined]
+        self._parser.options = {
             option for command in self._commands.choices.values() for option in command._option_string_actions if option.startswith("--")
         }
 

@@ -226,7 +226,8 @@ class Membership(Inherited):
         """
         self.check_process()
         if self.read_only:
-            raise ReadOnlyError(f"{record.key}: this Symphony is open for reading only; nothing was changed")
+            hint = "; symphony.requests asks the process that writes" if record.key.startswith("Workflow:") else ""
+            raise ReadOnlyError(f"{record.key}: this Symphony is open for reading only; nothing was changed{hint}")
         if record.key in self.damaged:
             raise EntityDamagedError(record.key, self.damaged[record.key])
         if record.closed is not None and record.closed is not AT_REST:

@@ -19,6 +19,7 @@ from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 from symphony_es.workflow.engine.creation import new_run
 from symphony_es.workflow.engine.missing import left_alone
+from symphony_es.workflow.engine.unsaid import has_failed_in
 from symphony_es.workflow.runs.cleanup import cleaned_with, has_cleanup, has_undo, in_cleanup, is_open, own_children
 from symphony_es.workflow.runs.run import ABANDONED, ON_PARENT_END, Workflow
 from symphony_es.workflow.runs.transitions import ENDED, TAKEN_UP, WorkflowStatus
@@ -61,14 +62,12 @@ class ChildRuns:
         context: Mapping[str, Any],
         on_parent_end: str,
         control: RunControl,
-        *,
-        tries_again: bool,
     ) -> Workflow:
         """Starts the child run of a step or goes on with it, and waits for its end; a request to the parent ends the wait.
 
         The child run is found by its parent and the step's address. An id is only made where there is none yet, and another one where
         somebody else has a run, or had one, of the id that was wanted. A child run that somebody has paused is left paused. One that has
-        failed is taken up with `tries_again`; without, a process has died before the step could say that it has failed with it.
+        failed is taken up by another attempt at the step; where it has failed in this one, a process has died before the step could say so.
 
         Raises:
             LimitExceededError: child runs would be nested deeper than 64 levels.
@@ -84,8 +83,8 @@ class ChildRuns:
             driven = engine.active.get(child)
             if driven is not None and child.status is WorkflowStatus.PAUSED and not await engine.go_on(child, driven):
                 await asyncio.wait({driven.task})
-            over = child.status in _LEFT_ALONE or (child.status is WorkflowStatus.FAILED and not tries_again)
-            if not over and engine.active.get(child) is None:
+            over = child.status is WorkflowStatus.FAILED and await has_failed_in(self._symphony, execution, child)
+            if not over and child.status not in _LEFT_ALONE and engine.active.get(child) is None:
                 engine.launch(child, around.hooks)
         try:
             await control.wait(engine.active.wait_until(child, (*ENDED, WorkflowStatus.BLOCKED)))

@@ -30,7 +30,7 @@ from symphony_es.workflow.engine.missing import digest_here
 from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.engine.telling import Telling
 from symphony_es.workflow.engine.timeline import generations_of
-from symphony_es.workflow.engine.unsaid import forgive_all, left_unsaid
+from symphony_es.workflow.engine.unsaid import again_with_children, forgive_all, left_unsaid
 from symphony_es.workflow.runs.cleanup import has_cleanup
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
@@ -81,7 +81,6 @@ class Drive:
         self._value: Any = None
         self._steps: asyncio.Task[None] | None = None
         self._cleaning = False
-        self._was_running = False
         self._interrupted = False
         self._began_within = False
         self.first_version = 1
@@ -244,7 +243,6 @@ class Drive:
 
     def _record_beginning(self, prepare: Callable[[], None]) -> None:
         first = self.run.started_at is None and self.run.cleanup is None
-        self._was_running = self.run.status is WorkflowStatus.RUNNING
         current = current_attribution.get()
         caller = current if _says(current) or first else starter_of(self.run)
         token = current_attribution.set(caller._replace(run_id=self.run.id, step=None, attempt=None))
@@ -278,6 +276,8 @@ class Drive:
             from symphony_es.workflow.code.forgiving import forgive  # it stands above the engine, which only calls it
 
             forgive(self.run, [address for address, failure in self.run.failures.items() if address == step or failure.get("open")])
+            if self.run.error is not None:
+                again_with_children(self.run)
         elif self.run.error is not None:
             forgive_all(self.run)
 
@@ -289,8 +289,7 @@ class Drive:
         if definition.code is not None:
             self._value = await self._run_code(runner)
         else:
-            if self._was_running:
-                runner.was_left, runner.unsaid = True, left_unsaid(self.run)
+            runner.unsaid = left_unsaid(self.run)
             await runner.run_sequence(Frame(self.run, steps=definition.plan))
 
     async def _run_code(self, runner: Runner) -> Any:

@@ -80,6 +80,7 @@ class StepExecution:
         frame: the step's place in the run.
         runner: runs the steps inside of it.
         prepared: what templates gave before the start was on record.
+        entered_again: whether the attempt began before: a crash or a pause has left it on the way.
     """
 
     symphony: Host
@@ -90,6 +91,7 @@ class StepExecution:
     frame: Frame
     runner: Runner
     prepared: dict[Any, Any] = field(default_factory=dict)
+    entered_again: bool = False
 
     @property
     def run_id(self) -> str:

@@ -131,8 +131,9 @@ class RunHandle(Generic[R_co]):
             TransactionEndedError: that transaction was rolled back, and the run with it: it never began.
         """
         limit_s = timeout_s if timeout_s is not None else timeout
+        waited = asyncio.timeout(limit_s)
         try:
-            async with asyncio.timeout(limit_s) as waited:
+            async with waited:
                 await self._engine.wait_until(self.run, _QUIET)
         except TimeoutError as error:
             if limit_s is None or not waited.expired():

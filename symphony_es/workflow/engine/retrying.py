@@ -12,7 +12,7 @@ from symphony_es.workflow.definitions.nesting import step_at
 from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.engine.past import Past, address_of, aside, past_before_step
 from symphony_es.workflow.engine.timeline import RETRY_EVENT
-from symphony_es.workflow.engine.unsaid import forgive_all
+from symphony_es.workflow.engine.unsaid import again_with_children, forgive_all
 from symphony_es.workflow.runs.cleanup import called_in_cleanup, undone
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
@@ -87,6 +87,7 @@ def _forgive(run: Workflow, beside: Iterable[str]) -> None:
     ended = [address for address, failure in run.failures.items() if address == step or failure.get("open")]
     failed = [address for address in beside if address in run.failures and run.step_status(address) == "failed"]
     forgive(run, list(dict.fromkeys([*ended, *failed])))
+    again_with_children(run)
 
 
 def _dropped(run: Workflow, address: str, past: Past) -> tuple[list[str], list[str]]:

@@ -89,8 +89,7 @@ class Runner:
         generations: of the run's addresses.
 
     Attributes:
-        was_left: whether an earlier process has left the run while it was running.
-        unsaid: the steps that it has left with a failure that nobody has dealt with.
+        unsaid: the steps that an earlier process, or a pause, has left with a failure that nobody has dealt with.
     """
 
     def __init__(
@@ -109,7 +108,6 @@ class Runner:
         self.clock = clock
         self.control = control
         self.generations = generations
-        self.was_left = False
         self.unsaid: frozenset[str] = frozenset()
         self.telling = telling
         self._turns = turns
@@ -186,7 +184,7 @@ class Runner:
         failed = failure is not None and failure["attempt"] == attempts
         if step.reentrant and attempts and not failed:
             # Entered again after a crash or a pause: all it did is in the run.
-            return _Started(self._execution(address, frame, attempts), None)
+            return _Started(self._execution(address, frame, attempts, entered_again=True), None)
         name = "WorkflowStepRetried" if failed else "WorkflowStepStarted"
         if not self._world.is_free(run):
             await self._world.claim(run)
@@ -228,13 +226,20 @@ class Runner:
             await world.claim(run)
         started.completed = self._complete(step, execution, output)
 
-    def _execution(self, address: str, frame: Frame, attempt: int) -> StepExecution:
+    def _execution(self, address: str, frame: Frame, attempt: int, *, entered_again: bool = False) -> StepExecution:
         key = idempotency_key(self.run.id, address, self.generations.of(address))
         context = RunContext(self.symphony, frame, address, attempt, key, lambda: self.control.ending)
         if address.startswith(f"{UNDO}/"):
             context.undoes = self._undone(address[len(UNDO) + 1 :])
         return StepExecution(
-            symphony=self.symphony, run=self.run, address=address, attempt=attempt, context=context, frame=frame, runner=self
+            symphony=self.symphony,
+            run=self.run,
+            address=address,
+            attempt=attempt,
+            context=context,
+            frame=frame,
+            runner=self,
+            entered_again=entered_again,
         )
 
     async def _attempt_at_once(self, step: Step, address: str, frame: Frame, started: _Started) -> None:
@@ -441,9 +446,8 @@ class Runner:
         self, execution: StepExecution, definition: WorkflowDefinition, context: Mapping[str, Any], on_parent_end: str
     ) -> Workflow:
         """See `StepExecution.run_workflow`."""
-        tries_again = not self.was_left or execution.address in self.run.failures
         try:
-            child = await self._children.run(execution, definition, context, on_parent_end, self.control, tries_again=tries_again)
+            child = await self._children.run(execution, definition, context, on_parent_end, self.control)
         except (NotRegisteredError, UnknownValueError) as error:
             raise Lacking(error) from error
         if child.status == "blocked":

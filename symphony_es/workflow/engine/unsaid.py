@@ -6,15 +6,24 @@ not call the step again. What somebody asks for anew (a resume of a failed run, 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from symphony_es.errors import StepFailedError
+from symphony_es.events.identifiers import entity_key
+from symphony_es.events.rows import decode_row
 from symphony_es.workflow.engine.bodies import StepFailure
 from symphony_es.workflow.engine.generations import prefixes
+from symphony_es.workflow.engine.timeline import STARTS
 from symphony_es.workflow.runs.assigning import assign
 from symphony_es.workflow.runs.cleanup import failed_for_good
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 
-__all__ = ["failed_inside", "forgive_all", "left_unsaid", "unsaid"]
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+    from symphony_es.workflow.engine.execution import StepExecution
+
+__all__ = ["again_with_children", "failed_inside", "forgive_all", "has_failed_in", "left_unsaid", "unsaid"]
 
 
 def left_unsaid(run: Workflow) -> frozenset[str]:
@@ -37,16 +46,38 @@ def failed_inside(run: Workflow, address: str) -> list[str]:
 
 
 def forgive_all(run: Workflow) -> None:
-    """Give the failed steps that a run will meet again all of their attempts; called while it is recorded.
-
-    A child run that failed beside the step which ended its parent is failed on record, though its step is not: that step is marked, so
-    that nobody takes the child run's failure for one that was left unsaid.
-    """
+    """Give the failed steps that a run will meet again all of their attempts; called while it is recorded."""
     again = [address for address in run.failures if not any(run.is_completed(above) for above in prefixes(address))]
     for address in again:
         if run.failures[address]["count"]:
             run.failures[address]["count"] = 0
+    again_with_children(run)
+
+
+def again_with_children(run: Workflow) -> None:
+    """Mark the steps whose child runs have failed and that have not said so: another attempt is due; called while the run is recorded.
+
+    Such a child run failed beside the step that ended its parent. Without the mark, its failure would be taken for one of this attempt.
+    """
     for address, child in run.children.items():
         has_failed = isinstance(child, Workflow) and child.status is WorkflowStatus.FAILED
         if has_failed and not run.is_completed(address) and address not in run.failures:
-            assign(run, run.failure(address, child.error or {"type": "", "message": ""}, 0, None))
+            assign(run, run.failure(address, child.error or {"type": "", "message": ""}, 0, child.ended_at))
+
+
+async def has_failed_in(symphony: Host, execution: StepExecution, child: Workflow) -> bool:
+    """Whether a child run that has failed has done so in this attempt at its step: then the step has failed with it.
+
+    Only an attempt that was left on the way can find it so. That one's start stands before the child run's last failure in the log.
+    """
+    if not execution.entered_again:
+        return False
+    log, parent = symphony.log, entity_key("Workflow", execution.run_id)
+    await symphony.world.flush(execution.run)
+    failed_at = 0
+    async for rows in log.entity_pages(entity_key("Workflow", child.id)):
+        failed_at = max([failed_at, *(event.position for event in map(decode_row, rows) if event.name == "WorkflowFailed")])
+    async for page in log.read(after=failed_at, names=STARTS):
+        if any(event.entity_key == parent and event.metadata.step == execution.address for event in page):
+            return False
+    return True

@@ -193,6 +193,7 @@ def _wants_inputs(step: Step, execution: StepExecution) -> bool:
 
 def describe_end(context: RunContext) -> dict[str, Any] | None:
     """Return what the event of an attempt's end says: what it used, and what its body read; None where it has done neither."""
+    context.ended = True
     usage, reads = context.usage, context.reads.data()
     used = None if usage is None else usage.data()
     if used is None and not reads:

@@ -89,7 +89,7 @@ def _whole(name: str, given: Any) -> int:
     except TypeError:
         number = -1
     if not 0 <= number <= MAX_NUMBER:
-        raise ConfigurationError(f"used({name}={given!r:.40}): it is a whole number from 0 on")
+        raise ConfigurationError(f"used({name}={given!r:.40}): it is a whole number from 0 to {MAX_NUMBER:,}")
     return number
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.boundary import is_object
 from symphony_es.core.state.tracking.live import UNOWNED, admit, kind_of, plain_of
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import ADD, APPEND, DISCARD, REMOVE, SET, SPLICE, Change
 from symphony_es.events.diff import diff
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["RunContext", "UndoneStep", "kept_arguments"]
+
+_log = get_logger(__name__)
 
 _REMOVED = object()
 _UNREAD = object()
@@ -75,10 +78,12 @@ class RunContext(MutableMapping[str, Any]):
         symphony: the Symphony, for its agents, tasks and entities.
         reads: takes up what the step reads.
         usage: what the step has used of models so far; None for nothing.
+        ended: the attempt's end has been described; what is noted after that is on no event.
     """
 
     undoes: UndoneStep | None = None
     usage: Used | None = None
+    ended: bool = False
 
     def __init__(
         self,
@@ -121,7 +126,8 @@ class RunContext(MutableMapping[str, Any]):
         """Note what one call of a model has used; it is on record with the end of this attempt, whether that completes or fails.
 
         May be called any number of times, from any thread, for any number of models. What an attempt has used that a crash cuts off is
-        lost with the attempt.
+        lost with the attempt. So is what comes after its end, from a task or thread that the step has left behind: the log of the
+        program says so (`usage_came_too_late`), and the caller goes on.
 
         Args:
             model: its name, 1 to 200 characters.
@@ -136,6 +142,8 @@ class RunContext(MutableMapping[str, Any]):
         """
         usage: Used = self.__dict__.setdefault("usage", Used())  # in one step: threads may call this at once
         usage.add(model, input_tokens, output_tokens, cache_read_tokens, cost, currency)
+        if self.ended:
+            _log.warning("usage_came_too_late", run_id=self.run_id, step=self.step, attempt=self.attempt)
 
     def _read(self, key: object) -> Any:
         for place, layer in self._layers(key):

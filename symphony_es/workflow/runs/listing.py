@@ -180,11 +180,13 @@ class RunListing:
         """A page of the runs that are meant.
 
         Raises:
-            ConfigurationError: a limit below 1, or a filter that means nothing.
+            ConfigurationError: a limit below 1, an order that is neither True nor False, or a filter that means nothing.
             EntityNotFoundError: there is no run that `after` or `parent` names.
         """
         if type(limit) is not int or limit < 1:
             raise ConfigurationError(f"limit={limit!r:.40}: a page has at least one run")
+        if type(newest_first) is not bool:
+            raise ConfigurationError(f"newest_first={newest_first!r:.40}: it is True or False")
         query = wanted.query()
         await self.catch_up()
         if wanted.parent_id is not None:
