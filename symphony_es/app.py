@@ -343,7 +343,8 @@ class Symphony:
         if self._follows and self.last_resume is not None:
             from symphony_es.core.state.following import Following
 
-            self._following = Following(self, self.last_resume.position)
+            engine = self.registry.get("workflow_engine")
+            self._following = Following(self, self.last_resume.position, engine.resting.rest_again)
 
     async def _discard(self, timeout_s: float | None = None) -> None:
         opened, self._opened, self._world, self._names = self._opened, None, None, None
@@ -430,6 +431,7 @@ class Symphony:
         if engine.active_runs:
             await engine.interrupt(engine.active_runs)
         engine.active.close()
+        await engine.resting.close()
         failures = world.foreign.record_others()
         world.sealed = "closing the Symphony"
         await world.flush()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from symphony_es.core.state.restore import UnrestoredEntity
+from symphony_es.core.state.bringing import checked
 from symphony_es.core.state.world import World
-from symphony_es.errors import EntityNotFoundError, EntityOutOfStepError, EntityTypeError, UnknownValueError
+from symphony_es.errors import EntityOutOfStepError, EntityTypeError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
-__all__ = ["entity_to_hold", "find_entity", "flush_added", "get_entity", "is_in_log", "key_of", "load_entity"]
+__all__ = ["entity_to_hold", "find_entity", "flush_added", "get_entity", "key_of"]
 
 _T = TypeVar("_T")
 
@@ -67,7 +67,7 @@ def find_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T
         return given
     key = key_of(entity_type, given)
     found = world.find(key)
-    return None if found is None else _checked(cls, key, found)
+    return None if found is None else checked(cls, key, found)
 
 
 def entity_to_hold(world: World, cls: type[_T], entity_type: str, given: Any) -> _T | EntityReference:
@@ -93,40 +93,4 @@ def get_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T:
     if isinstance(given, cls):
         return given
     key = key_of(entity_type, given)
-    return _checked(cls, key, world.get(key))
-
-
-async def load_entity(symphony: Host, cls: type[_T], entity_type: str, given: Any) -> _T:
-    """The object, also of what is at rest in the log: that is brought from there with all that it refers to.
-
-    Errors are those of `get_entity`.
-    """
-    world = symphony.world
-    if isinstance(given, cls) or world.restoring:
-        return get_entity(world, cls, entity_type, given)
-    key = key_of(entity_type, given)
-    if key not in world.records:
-        held = world.at_rest(key)
-        if held is not None:
-            return _checked(cls, key, held.obj)
-        if await is_in_log(symphony, key):
-            await symphony.load_entities([key], strict=False, keep_failed=True)
-    return _checked(cls, key, symphony.world.get(key))
-
-
-async def is_in_log(symphony: Host, key: str) -> bool:
-    """Whether the log has an entity alive that is not live here."""
-    world = symphony.world
-    if key in world.records or key in world.removed or not (world.has_at_rest or world.in_part):
-        return False
-    return bool(symphony.log.entity_status_now(key)[1])
-
-
-def _checked(cls: type[_T], key: str, found: Any) -> _T:
-    if isinstance(found, UnrestoredEntity) and found.missing:
-        raise UnknownValueError(found.missing)
-    if isinstance(found, UnrestoredEntity):
-        raise EntityNotFoundError(key, f"it is in the log, but could not be restored: {found.reason}")
-    if not isinstance(found, cls):
-        raise EntityTypeError(f"{key} is a {type(found).__name__}, not a {cls.__name__}")
-    return found
+    return checked(cls, key, world.get(key))

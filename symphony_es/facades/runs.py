@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
+from symphony_es.core.state.bringing import is_in_log
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
-from symphony_es.facades.lookup import get_entity, key_of, load_entity
+from symphony_es.facades.lookup import get_entity, key_of
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.creation import DefinitionLike
@@ -19,7 +20,6 @@ from symphony_es.workflow.engine.recovery import RecoverReport
 from symphony_es.workflow.record.usage import RunUsage
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.summary import RunPage, RunSummary
-from symphony_es.workflow.runs.transitions import ENDED
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -159,9 +159,22 @@ class RunRequests:
     def handle(self, run: RunLike) -> RunHandle:
         """A handle of a run: its status, its end, its events as they happen, and the requests to it.
 
+        Of a run at rest that nobody has in hand, the handle is of its id: each awaited call brings the run from the log, and what is not
+        awaited (`run`, `status`, `progress`) is there after the first one, `await handle.load()` for example.
+
         Raises:
-            EntityNotFoundError: there is none that is live; of one at rest, `handle(await workflows.get_run(run))` is the handle.
+            EntityNotFoundError: there is none.
         """
+        if isinstance(run, RunHandle):
+            return run
+        if isinstance(run, (str, EntityReference, RunSummary)):
+            key, world = key_of("Workflow", run.id if isinstance(run, RunSummary) else run), self._symphony.world
+            if key not in world.records:
+                held = world.at_rest(key)
+                if held is not None:
+                    return self._engine.handle(held.obj)
+                if is_in_log(self._symphony, key):
+                    return self._engine.handle(key.partition(":")[2])
         return self._engine.handle(self._run(run))
 
     @property
@@ -267,15 +280,11 @@ class RunRequests:
 
     async def _found(self, given: RunLike) -> Workflow:
         """A run, brought from the log where it is at rest; it goes on resting, as an object that the caller has."""
+        if isinstance(given, RunHandle):
+            return await given.load()
         if not isinstance(given, (str, EntityReference, RunSummary)):
             return self._run(given)
-        world = self._symphony.world
-        key = key_of("Workflow", given.id if isinstance(given, RunSummary) else given)
-        was_live = key in world.records
-        found = await load_entity(self._symphony, Workflow, "Workflow", key)
-        if not was_live and found.status in ENDED and not world.restoring:
-            self._engine.resting.rest(found)
-        return found
+        return await self._engine.resting.bring(key_of("Workflow", given.id if isinstance(given, RunSummary) else given))
 
     async def usage(self, run: RunLike, *, children: bool = False) -> RunUsage:
         """What a run has used of models, as its steps have said by `context.used`: tokens, calls, and costs by currency.
@@ -323,8 +332,6 @@ class RunRequests:
         return run_id
 
     def _run(self, given: RunLike) -> Workflow:
-        if isinstance(given, RunHandle):
-            return given.run
         if isinstance(given, RunSummary):
             given = given.id
         if isinstance(given, str) and not given.startswith("Workflow:"):

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.bringing import is_in_log, load_entity
 from symphony_es.entities.agent import Agent
 from symphony_es.entities.performing import echo, perform_task
 from symphony_es.entities.task import Task, TaskPriority, TaskStatus
 from symphony_es.errors import IllegalTransitionError, NotRegisteredError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.builders import TaskBuilder
-from symphony_es.facades.lookup import entity_to_hold, find_entity, flush_added, get_entity, is_in_log, key_of, load_entity
+from symphony_es.facades.lookup import entity_to_hold, find_entity, flush_added, get_entity, key_of
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -29,7 +30,10 @@ class Tasks:
     def __init__(self, symphony: Host) -> None:
         self._symphony = symphony
         self._performing: set[str] = set()
-        self._by_run: tuple[Any, dict[str, list[Task]]] = (None, {})  # of the world at hand: the tasks that steps of live runs have made
+        self._by_run: tuple[Any, dict[str, dict[str, Task]]] = (
+            None,
+            {},
+        )  # of the world at hand: the tasks that steps of live runs have made
         if "echo" not in symphony.models:
             symphony.models.register("echo", echo)
 
@@ -109,8 +113,7 @@ class Tasks:
         Raises:
             EntityNotFoundError: there is none.
         """
-        found = await load_entity(self._symphony, Task, "Task", task)
-        return found if isinstance(task, Task) else self._rest_again(found)
+        return task if isinstance(task, Task) else self.rest_again(await self._found(task))
 
     async def execute_task(
         self, task: Task | EntityReference | str, agent: Agent | EntityReference | str | None = None, *, model: str | None = None
@@ -129,7 +132,7 @@ class Tasks:
             IllegalTransitionError: the task is completed, or is being performed already.
             NotRegisteredError: the model client is missing; agent and model are named. In both cases nothing has been appended.
         """
-        found = await load_entity(self._symphony, Task, "Task", task)
+        found = await self._found(task)
         self._symphony.world.add(found)
         performer = self._performer(found, agent)
         await self._perform(found, performer, model)
@@ -174,7 +177,7 @@ class Tasks:
             task.input_data = dict(input_data)
             world.add(task)
             if not world.restoring:
-                self._tasks_by_run().setdefault(run_id, []).append(task)
+                self.note(task)
         elif task.input_data != input_data:
             task.input_data = dict(input_data)
         error = await self._perform(task, agent, model)
@@ -185,44 +188,52 @@ class Tasks:
     async def _of_step(self, task_id: str, run_id: str, *, again: bool) -> Task | None:
         """The task of an id; one that is at rest is brought back where the step has been begun before."""
         found = find_entity(self._symphony.world, Task, "Task", task_id)
-        if found is not None or not again or not await is_in_log(self._symphony, key := key_of("Task", task_id)):
+        if found is not None or not again or not is_in_log(self._symphony, key := key_of("Task", task_id)):
             return found
         await self._symphony.load_entities([key], strict=False)
         found = find_entity(self._symphony.world, Task, "Task", task_id)
         if found is not None and found.workflow_id == run_id:
-            self._tasks_by_run().setdefault(run_id, []).append(found)
+            self.note(found)
         return found
 
-    def _rest_again(self, task: Task) -> Task:
-        """What was brought from the log for a question goes on resting, as an object that the caller has."""
+    async def _found(self, task: Task | EntityReference | str) -> Task:
+        return task if isinstance(task, Task) else await load_entity(self._symphony, Task, key_of("Task", task))
+
+    def rest_again(self, task: Task) -> Task:
+        """A task that was brought from the log, or changed there, rests as long as its run does; also for the engine."""
         world, run_id = self._symphony.world, task.workflow_id
         record = world.record_of(task)
         if record is None or not run_id or not world.has_at_rest or not task.id.startswith(f"{run_id}/"):
             return task
-        if f"Workflow:{run_id}" not in world.records and not world.referred.get(record.key):
+        if f"Workflow:{run_id}" in world.records:
+            self.note(task)
+        elif is_in_log(self._symphony, f"Workflow:{run_id}") and not world.referred.get(record.key):
             world.rest(record)
         return task
 
-    def _tasks_by_run(self) -> dict[str, list[Task]]:
+    def _tasks_by_run(self) -> dict[str, dict[str, Task]]:
         world = self._symphony.world
         if self._by_run[0] is not world:
-            found: dict[str, list[Task]] = {}
+            self._by_run = world, {}
             for task in self._all():
-                if task.workflow_id and task.id.startswith(f"{task.workflow_id}/"):
-                    found.setdefault(task.workflow_id, []).append(task)
-            self._by_run = world, found
+                self.note(task)
         return self._by_run[1]
+
+    def note(self, task: object) -> None:
+        """Take note of a task that has become live, if a step of a run has made it: for the engine."""
+        if isinstance(task, Task) and task.workflow_id and task.id.startswith(f"{task.workflow_id}/"):
+            self._tasks_by_run().setdefault(task.workflow_id, {})[task.id] = task
 
     def of_run(self, run_id: str) -> list[Task]:
         """The live tasks that steps of a run have made: for the engine."""
-        return list(self._tasks_by_run().get(run_id, ()))
+        return list(self._tasks_by_run().get(run_id, {}).values())
 
     def forget_run(self, run_id: str) -> None:
         """A run is at rest: for the engine."""
         self._tasks_by_run().pop(run_id, None)
 
     async def get_tasks_by_status(self, status: TaskStatus | str) -> list[Task]:
-        """Tasks that stand there, in the order of `entities.all`."""
+        """Live tasks that stand there, in the order of `entities.all`; those of runs that have ended come by `get_tasks_by_workflow`."""
         wanted = TaskStatus(status)
         return [task for task in self._all() if task.status is wanted]
 
@@ -237,12 +248,12 @@ class Tasks:
         loaded = await self._load_those_of(wanted.partition(":")[2])
         found = [task for task in self._all() if task.workflow_id is not None and key_of("Workflow", task.workflow_id) == wanted]
         for task in loaded:  # those of its child runs as well
-            self._rest_again(task)
+            self.rest_again(task)
         return sorted(found, key=lambda task: task.created_at) if loaded else found
 
     async def _load_those_of(self, run_id: str) -> list[Task]:
         world = self._symphony.world
-        if not world.has_at_rest or world.restoring or f"Workflow:{run_id}" in world.records:
+        if not world.has_at_rest or world.restoring:
             return []
         keys = await self._symphony.log.alive_keys_below("Task", f"{run_id}/")
         absent = [key for key in keys if key not in world.records]

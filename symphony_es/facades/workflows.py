@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
+from symphony_es.core.state.bringing import is_in_log
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
-from symphony_es.facades.lookup import find_entity, flush_added, get_entity, is_in_log, key_of
+from symphony_es.facades.lookup import find_entity, flush_added, get_entity, key_of
 from symphony_es.facades.runs import RunRequests
 from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.definitions.builder import WorkflowBuilder
@@ -335,6 +336,6 @@ class Workflows(RunRequests):
             return await self._found(given)
         key = key_of("Workflow", given)
         world = self._symphony.world
-        if key in world.records or world.at_rest(key) is not None or await is_in_log(self._symphony, key):
+        if key in world.records or world.at_rest(key) is not None or is_in_log(self._symphony, key):
             return await self._found(given)
         return None

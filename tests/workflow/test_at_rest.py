@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import heapq
 import shutil
 import weakref
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,10 @@ import pytest
 
 from symphony_es import Symphony, entity
 from symphony_es.core.state.resting import may_rest
-from symphony_es.errors import EntityNotFoundError, StorageUnavailableError
+from symphony_es.errors import EntityNotFoundError, ReadOnlyError, StorageUnavailableError, SymphonyError, UnrecordedChangeError
 from symphony_es.events.fold import EntityState
 from symphony_es.events.values import Tagged
-from symphony_es.workflow import StepList, Workflow
+from symphony_es.workflow import RunHandle, StepList, Workflow
 from symphony_es.workflow.engine.resting import Resting
 
 
@@ -316,5 +319,185 @@ async def test_runs_stay_live_while_the_storage_fails(symphony: Symphony, monkey
         (outcome,) = await asyncio.gather(engine.resting._task, return_exceptions=True)
     assert (outcome, live(symphony)) == (None, ["Workflow:r"])
     await symphony.workflows.execute_workflow(shop(symphony), run_id="s", auto_checkpoint=False)
+    await settled(symphony)
+    assert live(symphony) == []
+
+
+@pytest.mark.parametrize("in_hand", [True, False])
+async def test_a_handle_of_a_run_at_rest(symphony: Symphony, in_hand: bool) -> None:
+    """It is given at once; what is awaited brings the run, and what is not says what to await. Of no run there is no handle."""
+    run = await symphony.workflows.execute_workflow(shop(symphony), run_id="r", auto_checkpoint=False)
+    await settled(symphony)
+    if not in_hand:
+        del run
+        gc.collect()
+
+    async def first(events: Any) -> Any:
+        async with aclosing(events):
+            return await anext(events)
+
+    calls: list[Callable[[RunHandle], Awaitable[Any]]] = [lambda handle: handle.result(), lambda handle: handle.wait()]
+    calls += [lambda handle: first(handle.events()), lambda handle: first(handle.progress_changes())]
+    calls += [lambda handle: symphony.workflows.get_run(handle), lambda handle: handle.load()]
+    for call in calls:
+        handle = symphony.workflows.handle("r")
+        assert (handle.id, handle.run_id, handle.queue_position) == ("r", "r", None)
+        assert symphony.workflows.handle(handle) is handle
+        if not in_hand:
+            with pytest.raises(EntityNotFoundError, match=r"at rest.*await handle\.load\(\)"):
+                _ = handle.status
+            assert "at rest" in repr(handle)
+            assert handle._repr_html_()
+        await call(handle)
+        assert (handle.status, handle.name, handle.progress.done) == ("completed", "shop", 3)
+        assert await handle.load() is await symphony.workflows.get_run("r")
+        del handle
+        gc.collect()
+    assert live(symphony) == []
+    with pytest.raises(EntityNotFoundError):
+        symphony.workflows.handle("s")
+    left = symphony.workflows.handle("r")
+    symphony.entities.remove(await symphony.entities.load("Workflow:r"))
+    await symphony.flush()
+    with pytest.raises(EntityNotFoundError):
+        symphony.workflows.handle("r")
+    if not in_hand:
+        with pytest.raises(EntityNotFoundError):
+            await left.result()
+
+
+async def test_what_a_step_has_read_has_its_name_when_all_is_at_rest(symphony: Symphony, reopen: Any) -> None:
+    """The context's keys, another run that was read, and a task of it: as said while they were live."""
+
+    def look(context: Any) -> str:
+        return f"{context['a_key_that_is_long']} {context.inputs['before'].status}"
+
+    before = await symphony.workflows.execute_workflow(shop(symphony), run_id="earlier-run", auto_checkpoint=False)
+    symphony.functions.register("look", look)
+    definition = {"name": "look", "steps": [{"kind": "function", "name": "look", "function": "look", "inputs": {"before": "{{ before }}"}}]}
+    values = {"a_key_that_is_long": 1, "before": before}
+    await symphony.workflows.execute_workflow(definition, values, run_id="r", auto_checkpoint=False)
+    told = await symphony.workflows.step_attempts("r")
+    del before, values
+    await settled(symphony)
+    assert live(symphony) == []
+    assert await symphony.workflows.step_attempts("r") == told
+    again = await reopen(resume="latest")
+    assert await again.workflows.step_attempts("r") == told
+    assert (await again.workflows.usage("r", children=True)).input_tokens == 0
+    assert {read.name for attempt in told for read in (*attempt.reads, *attempt.body_reads)} >= {"//before", "//a_key_that_is_long"}
+    assert all(read.name is not None for attempt in told for read in (*attempt.reads, *attempt.body_reads))
+
+
+async def test_a_reader_that_follows_lets_runs_rest(symphony: Symphony) -> None:
+    """Its memory keeps no run that has ended; the object in hand follows what the writer does to the run later."""
+    definition = shop(symphony, fails=True)
+    assert symphony.state_dir is not None
+    async with Symphony(symphony.state_dir, read_only=True, follow=True) as reader:
+        following = reader._following
+        assert following is not None
+        await symphony.workflows.execute_workflow(definition, run_id="r", auto_checkpoint=False)
+        await settled(symphony)
+        await asyncio.wait_for(following.wait_for(symphony.log.head), 30)
+        gc.collect()
+        assert live(reader) == []
+        run = await reader.workflows.get_run("r")
+        assert (run.status, live(reader)) == ("failed", [])
+        await symphony.workflows.resume("r", auto_checkpoint=False)
+        await symphony.flush()
+        await asyncio.wait_for(following.wait_for(symphony.log.head), 30)
+        assert (run.status, run.result, live(reader)) == ("completed", "done", [])
+        assert await reader.workflows.get_run("r") is run
+        assert len(await reader.tasks.get_tasks_by_workflow("r")) == 1
+        with pytest.raises(ReadOnlyError):
+            run.metadata["x"] = 1
+        assert live(reader) == []
+
+
+async def test_a_run_that_is_put_back_has_its_child_run(symphony: Symphony) -> None:
+    """Its values refer to the object that it had, though that is at rest."""
+    run = await symphony.workflows.execute_workflow(shop(symphony), run_id="r", auto_checkpoint=False)
+    await settled(symphony)
+    kid = run.children["kid"]
+    assert isinstance(kid, Workflow)
+    with pytest.raises(ValueError, match="no"):
+        async with symphony.transaction("Changed"):
+            run.metadata["x"] = 1
+            run.children["kid"] = None
+            raise ValueError("no")
+    assert run.children["kid"] is kid
+    del kid
+    await symphony.refresh(run)
+    assert isinstance(run.children["kid"], Workflow)
+    assert run.children["kid"] is (await symphony.workflows.get_run("r/kid"))
+
+
+@pytest.mark.parametrize("how", ["loaded", "fork"])
+async def test_what_is_referred_to_stays_live_whatever_else_comes_to_rest(symphony: Symphony, reopen: Any, how: str) -> None:
+    """A load brings a living entity with the run that it refers to; and a fork that ends again and again lets go of its original once."""
+    definition = shop(symphony)
+    run = await symphony.workflows.execute_workflow(definition, run_id="r", auto_checkpoint=False)
+    if how == "fork":
+        symphony.entities.add(Order(id="o", run=run, runs=[]))
+        fork = await symphony.workflows.fork("r", "last", run_id="f")
+        await symphony.workflows.resume(fork, auto_checkpoint=False)
+        for _ in range(2):
+            await symphony.workflows.retry_from("f", "last", auto_checkpoint=False)
+        await settled(symphony)
+        assert [key for key in live(symphony) if "/" not in key] == ["Workflow:r"]
+        return
+    symphony.entities.add(Order(id="o", run=run, runs=[]))
+    await symphony.flush()
+    again = await reopen()
+    shop(again)
+    order = await again.entities.load(Order, "o")
+    order.run.metadata["seen"] = True
+    await again.workflows.execute_workflow(shop(again), run_id="s", auto_checkpoint=False)
+    await again.workflows.retry_from("r", "last", auto_checkpoint=False)
+    await settled(again)
+    assert again.entities.get("Workflow:r") is order.run
+
+
+async def test_the_tasks_of_a_run_that_goes_on_again_are_all_there(symphony: Symphony) -> None:
+    """A run is live again, and its tasks of before are asked for: they are brought, and rest with it."""
+    symphony.functions.register("ok", lambda context: "ok")
+    definition = symphony.build_workflow("w").add_task("ask", "", "Ask").add_function("ok", "ok").add_wait("go").build()
+    handle = await symphony.workflows.start(definition, run_id="r", auto_checkpoint=False)
+    await handle.signal("go")
+    await handle.result()
+    await settled(symphony)
+    going = asyncio.create_task(symphony.workflows.retry_from("r", "go", auto_checkpoint=False))
+    while "r" not in symphony.registry.get("workflow_engine").active_runs:
+        await asyncio.sleep(0)
+    assert [task.id for task in await symphony.tasks.get_tasks_by_workflow("r")] == ["r/ask"]
+    await symphony.workflows.signal("r", "go")
+    await going
+    task = await symphony.tasks.get_task("r/ask")
+    task.description = "seen"
+    await symphony.workflows.execute_workflow(shop(symphony), auto_checkpoint=False)
+    await settled(symphony)
+    assert live(symphony) == []
+    assert (await symphony.at("latest")).get("Task:r/ask")["description"] == "seen"
+
+
+async def test_what_is_written_past_the_methods_of_a_run_at_rest_is_found(tmp_path: Path) -> None:
+    """As of any other object: closing compares what somebody has in hand."""
+    symphony = Symphony(tmp_path / "log")
+    await symphony.setup()
+    run = await symphony.workflows.execute_workflow(shop(symphony), {"heap": [3, 4]}, run_id="r", auto_checkpoint=False)
+    await settled(symphony)
+    heapq.heappush(run.context["heap"], 1)
+    with pytest.raises(UnrecordedChangeError, match=r"Workflow:r.*heap"):
+        await symphony.close()
+
+
+async def test_a_request_to_a_run_at_rest_leaves_it_there(symphony: Symphony) -> None:
+    """It is refused in its own words, and nothing is kept live by having been asked for."""
+    await symphony.workflows.execute_workflow(shop(symphony), run_id="r", auto_checkpoint=False)
+    await settled(symphony)
+    assert symphony.state_dir is not None
+    async with Symphony(symphony.state_dir, read_only=True) as reader:
+        with pytest.raises(SymphonyError, match="completed"):
+            await reader.requests.pause("r", timeout_s=60)
     await settled(symphony)
     assert live(symphony) == []

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.boundary import Boundary
 from symphony_es.core.state.outbox import Outbox
-from symphony_es.core.state.records import AT_REST, EntityRecord, Sink
+from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
 from symphony_es.core.state.shadow import check_form, referred_keys, refuse_difference
 from symphony_es.core.state.tracking.capture import plain_state
@@ -23,6 +23,7 @@ from symphony_es.core.state.tracking.live import ATOMS, UNOWNED, admit, entities
 from symphony_es.core.state.tracking.places import Move, give_back, settle_members
 from symphony_es.core.state.transactions import Scope, Transaction, open_scope_of, scope_of
 from symphony_es.errors import (
+    AT_REST,
     REMOVED,
     UNDONE,
     UNLOADED,
@@ -204,6 +205,11 @@ class Membership(Inherited):
             self.outbox.suspects.recent[found] = None
             return found.obj
         return entity if self.record_of(entity) is not None else None
+
+    def held(self, reference: EntityReference) -> Any | None:
+        """The object of an entity that is live, or at rest in somebody's hand; None where there is none."""
+        found = self.find(reference)
+        return found if found is not None else self._at_rest.get(reference.key)
 
     def all(self, entity_type: str | None = None) -> list[Any]:
         """All live objects, or those of a type, those that a resume brought by their keys, then the others as they were added or loaded.
@@ -581,6 +587,8 @@ class Membership(Inherited):
                 record.world = self
                 self.install(record)
             self.damaged.update(beside.damaged)
+            for key, count in beside.referred.items():
+                self.referred[key] = self.referred.get(key, 0) + count
 
     def install(self, record: EntityRecord) -> None:
         """Make a record part of this world."""
@@ -658,7 +666,7 @@ class Membership(Inherited):
             Whether it is at rest now; False where changes of it are not durable yet, or were made past the methods of a container.
         """
         with self.lock:
-            if self._records.get(record.key) is not record or record.closed is not None or self.sealed is not None:
+            if self._records.get(record.key) is not record or (record.closed is not None and not self.read_only) or self.sealed is not None:
                 return record.closed is AT_REST
             if record.holder is not None or record.broken is not None or record.pending or record.adoption or self.outbox.holds(record):
                 return False
@@ -692,8 +700,16 @@ class Membership(Inherited):
         obj = self._at_rest.get(key)
         return None if obj is None else self.record_of(obj)
 
+    def suspect_at_rest(self) -> None:
+        """Have the objects at rest compared that somebody has in hand."""
+        with self.lock:
+            found = [self.record_of(obj) for obj in list(self._at_rest.values())]
+            self.outbox.suspects.recent.update(dict.fromkeys(record for record in found if record is not None))
+
     def close_at_rest(self, why: str) -> None:
-        """Detach the objects at rest: changing one raises `DetachedEntityError` from now on."""
+        """Detach the objects at rest: changing one raises `DetachedEntityError` from now on. What is only read goes on resting."""
+        if self.read_only and self.sealed is None:
+            return
         for obj in list(self._at_rest.values()):
             record = self.record_of(obj)
             if record is not None:

@@ -26,11 +26,9 @@ if TYPE_CHECKING:
     from symphony_es.core.state.restore import EntityRestorer
     from symphony_es.core.state.transactions import Scope, Transaction
 
-__all__ = ["ADOPTED", "AT_REST", "EntityRecord", "Segment", "Sink"]
+__all__ = ["ADOPTED", "EntityRecord", "Segment", "Sink"]
 
 ADOPTED = "restored as its restorer made it"
-AT_REST = "it is at rest in the log"
-"""`EntityRecord.closed` of an object that has left its world and is not changed: its next change brings it back."""
 
 
 class Sink(Protocol):

@@ -187,7 +187,7 @@ class WorkflowEngine(RunRequests):
     async def _there(self, run_id: str, definition: DefinitionLike) -> Workflow | None:
         """The run of an id that has begun: one that is about to is waited for, in this process or in a transaction of somebody else's."""
         while True:
-            there = await existing_run(self._symphony, self.active, run_id, definition)
+            there = await existing_run(self._symphony, self.active, self.resting.bring, run_id, definition)
             if there is None:
                 return None
             transaction = self.active.begins(there)

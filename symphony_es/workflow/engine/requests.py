@@ -114,8 +114,8 @@ class RunRequests:
         waiting = [self.active.of_id(run_id) for run_id in self.active.places.queue]
         return [RunHandle(self, self._symphony, run) for run in waiting if run is not None]
 
-    def handle(self, run: Workflow) -> RunHandle:
-        """A handle of a run: its status, its end, its events, and the requests to it."""
+    def handle(self, run: Workflow | str) -> RunHandle:
+        """A handle of a run, or of the id of one that is at rest in the log: its status, its end, its events, and the requests to it."""
         return RunHandle(self, self._symphony, run)
 
     async def resume(
@@ -424,7 +424,7 @@ class RunRequests:
                 f"this run by retry_from(run, {at!r})"
             )
         fork = await fork_run(self._symphony, run, at, changes or {}, run_id, metadata or {}, self.clock.now(), signals)
-        self.resting.forked(fork)
+        self.resting.begins(fork)
         return fork
 
     async def interrupt(self, run_ids: Iterable[str] | None = None) -> list[str]:

@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from symphony_es.core.state.records import AT_REST
+from symphony_es.core.state.bringing import load_entity
 from symphony_es.diagnostics import error_text, get_logger
-from symphony_es.errors import SymphonyError
+from symphony_es.errors import AT_REST, SymphonyError
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED
 
@@ -45,6 +45,7 @@ class Resting:
         self._symphony = symphony
         self._active = active
         self._due: list[Workflow] = []
+        self._needed_by: dict[str, set[str]] = {}  # by a run's id, the ids of the forks of it that have not come to rest
         self._task: asyncio.Task[None] | None = None
 
     def ended(self, run: Workflow) -> None:
@@ -52,7 +53,9 @@ class Resting:
         world = self._symphony.world
         again = [record.obj for record in self._take_woken(world)]
         for one in (run, *again):
-            if isinstance(one, Workflow) and one.status in ENDED and (len(one.attempts) > LARGE or not self.rest(one)):
+            if not isinstance(one, Workflow):
+                self._symphony.tasks.rest_again(one)
+            elif one.status in ENDED and (len(one.attempts) > LARGE or not self.rest(one)):
                 self._due.append(one)
         if self._due and (self._task is None or self._task.done() or not self._task.get_loop().is_running()):
             self._task = asyncio.get_running_loop().create_task(self._when_durable())
@@ -107,6 +110,30 @@ class Resting:
                 if rests:
                     self._symphony.tasks.forget_run(member.id)
 
+    def rest_again(self, keys: Iterable[str]) -> None:
+        """Have runs rest of which another process has said something, where they have ended: in a Symphony that follows the log."""
+        world = self._symphony.world
+        for key in keys:
+            record = world.records.get(key)
+            if record is not None and key.startswith("Task:"):
+                self._symphony.tasks.note(record.obj)
+        for key in keys:
+            record = world.records.get(key)
+            if record is not None and isinstance(record.obj, Workflow) and record.obj.status in ENDED:
+                self.rest(record.obj)
+
+    async def bring(self, key: str) -> Workflow:
+        """A run by its key, brought from the log where it is not live; one that has ended goes on resting, as the caller's object.
+
+        Errors are those of `load_entity`.
+        """
+        world = self._symphony.world
+        is_live = key in world.records
+        run = await load_entity(self._symphony, Workflow, key)
+        if not is_live and run.status in ENDED and not world.restoring:
+            self.rest(run)
+        return run
+
     def _tasks_rest(self, world: World, run: Workflow) -> Iterator[bool]:
         for task in self._symphony.tasks.of_run(run.id):
             known = world.record_of(task)
@@ -116,7 +143,13 @@ class Resting:
         record = world.record_of(run)
         if record is None or run.status not in ENDED or self._active.is_taken(run) or bool(run.untold):
             return True
-        return bool(world.referred.get(record.key))
+        if world.referred.get(record.key):
+            return True
+        forks = self._needed_by.get(run.id)
+        if forks is not None and not any(f"Workflow:{fork}" in world.records for fork in forks):
+            del self._needed_by[run.id]  # they were removed, or taken back by a rewind
+            forks = None
+        return forks is not None
 
     def _rest_one(self, world: World, run: Workflow) -> bool:
         record = world.record_of(run)
@@ -126,33 +159,29 @@ class Resting:
             return False
         self._symphony.run_listing.note(run, record.version)
         for other in _others(run):
-            self._let_go(world, other)
+            self._let_go(run, other)
         return True
 
-    def _let_go(self, world: World, other: Workflow) -> None:
+    def _let_go(self, fork: Workflow, other: Workflow) -> None:
         """A fork that has ended has no need of its original, nor of the child runs that it shares with that, any more."""
-        key = f"Workflow:{other.id}"
-        left = world.referred.pop(key, 1) - 1
-        if left:
-            world.referred[key] = left
-        else:
+        forks = self._needed_by.get(other.id, set())
+        forks.discard(fork.id)
+        if not forks:
+            self._needed_by.pop(other.id, None)
             self.rest(other)
 
     def begins(self, run: Workflow) -> None:
-        """Have what a run refers to be live while it goes on: the run that started it, with all that belongs to that."""
+        """Have what a run refers to be live until it has come to rest: the run that started it, with all that belongs to that; of a fork
+        the original, and the child runs that both share.
+        """
         world = self._symphony.world
-        for other in ([run.parent] if isinstance(run.parent, Workflow) else []) + list(_others(run)):
-            record = world.record_of(other)
+        others = list(_others(run))
+        for other in others:
+            self._needed_by.setdefault(other.id, set()).add(run.id)
+        for other in [run.parent, *others]:
+            record = world.record_of(other) if isinstance(other, Workflow) else None
             if record is not None and record.closed is AT_REST:
-                self._wake_family(world, other)
-
-    def forked(self, fork: Workflow) -> None:
-        """Have the original of a fork, and the child runs that both share, be live until the fork has come to rest."""
-        world = self._symphony.world
-        for child in _others(fork):
-            key = f"Workflow:{child.id}"
-            world.referred[key] = world.referred.get(key, 0) + 1
-        self.begins(fork)
+                self._wake_family(world, record.obj)
 
     @staticmethod
     def _wake_family(world: World, run: Workflow) -> None:
@@ -166,6 +195,7 @@ class Resting:
     async def close(self) -> None:
         """Let what waits here be: the world ends."""
         self._due.clear()
+        self._needed_by.clear()
         task, self._task = self._task, None
         if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
             task.cancel()
