@@ -332,6 +332,7 @@ class Symphony:
         if "workflow_engine" not in self.registry:
             pool = ThreadPool() if threads is None else ThreadPool(threads)
             self.registry.register("workflow_engine", WorkflowEngine(self, clock=SystemClock(self.log.last_time_ns), threads=pool))
+        self.registry.get("workflow_engine").active.stopped_for = None
         if max_concurrent_runs is not None:
             self.registry.get("workflow_engine").max_concurrent_runs = max_concurrent_runs
         if resume is None and not self.read_only:
@@ -428,8 +429,7 @@ class Symphony:
         if self._taker is not None:
             await self._taker.stop()
         engine = self.registry.get("workflow_engine")
-        if engine.active_runs:
-            await engine.interrupt(engine.active_runs)
+        await engine.stop_all("closing the Symphony", for_good=True)
         engine.active.close()
         await engine.resting.close()
         failures = world.foreign.record_others()
@@ -691,7 +691,7 @@ class Symphony:
             if engine.active_runs:
                 if not stop_runs:
                     raise RunsInProgressError(engine.active_runs)
-                await engine.interrupt(engine.active_runs)
+                await engine.stop_all("a resume")
             await self.log.refresh_head()
             resumption = Resumption(self, self.state_history, self.shell, self._install)
             self.last_resume = await resumption.run(

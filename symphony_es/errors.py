@@ -67,6 +67,7 @@ SymphonyError
     ├── DefinitionChangedError (ValueError)     a run's history contradicts the definition it is to go on with
     ├── StepFailedError                         a step of a code-first workflow failed for good
     ├── HistoryMismatchError (RuntimeError)     the code of a workflow contradicts what is on record of its run
+    ├── CallNotAwaitedError (ValueError)        a code-first function has ended without awaiting a call that it made
     ├── StepTimeoutError (TimeoutError)         an attempt at a step took longer than its timeout_s
     ├── ThreadsExhaustedError (RuntimeError)    plain functions that do not return hold all threads
     ├── ResultTimeoutError (TimeoutError)       a run did not end while a caller waited; it goes on
@@ -92,6 +93,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
+
+MADE_AND_SHOWN = 10
+"""So many calls that were never awaited are listed in an error."""
 
 
 class SymphonyError(Exception):
@@ -772,6 +776,28 @@ class HistoryMismatchError(WorkflowError, RuntimeError):
         self.strand = strand
         self.history = list(history)
         self.code = list(code)
+
+
+class CallNotAwaitedError(WorkflowError, ConfigurationError):
+    """The function of a code-first workflow has made calls and ended without awaiting them, so that their steps were not run.
+
+    Attributes:
+        run_id: which run.
+        calls: their addresses, in order; a call that is no step says what it is: `sleep (sleep)`, `gather`.
+        strands: which strand has made each of them; "" for the body of the function.
+    """
+
+    def __init__(self, run_id: str, made: Sequence[tuple[str, str]], under_way: Sequence[str] = ()) -> None:
+        shown = [f"{call} in {strand}" if strand else call for strand, call in made]
+        listed = ", ".join(shown[:MADE_AND_SHOWN]) + (f" and {len(shown) - MADE_AND_SHOWN} more" if len(shown) > MADE_AND_SHOWN else "")
+        left = f", and while {', '.join(under_way)} was under way" if under_way else ""
+        super().__init__(
+            f"run {run_id}: the function has ended without awaiting what it called: {listed}{left}. None of these has run: "
+            "write `await` before the call, or hand it to `await gather(…)`, and resume the run"
+        )
+        self.run_id = run_id
+        self.calls = [call for _, call in made]
+        self.strands = [strand for strand, _ in made]
 
 
 class StepTimeoutError(WorkflowError, TimeoutError):

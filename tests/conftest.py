@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -37,6 +40,17 @@ def check_of_every_second(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
         monkeypatch.setenv("SYMPHONY_CHECK", "1")
 
 
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """What a test makes of the process's logging is gone after it: one that catches structlog's lines leaves structlog configured."""
+    disabled = logging.root.manager.disable
+    yield
+    logging.disable(disabled)
+    structlog = sys.modules.get("structlog")
+    if structlog is not None and structlog.is_configured():
+        structlog.reset_defaults()
+
+
 @pytest.fixture
 def no_check_at_each_flush(check_of_every_second: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What such a test writes past the methods is found by other means; with `SYMPHONY_CHECK=1` the flush before would find it first."""
@@ -59,6 +73,8 @@ async def reopen(tmp_path: Path) -> AsyncIterator[Opener]:
     yield open_anew
     for symphony in opened:
         await symphony.close()
+    left = [task for task in asyncio.all_tasks() if task.get_name().startswith(("run ", "steps of run "))]
+    assert not left, f"all are closed, and these run on: {left}"
 
 
 @pytest.fixture

@@ -98,6 +98,7 @@ class Mortal(Symphony):
     async def live(self, work: Callable[[Mortal], Awaitable[Any]]) -> bool:
         """Open the log, do the work, and die on the way or end; whether it came to the end of its work."""
         died = asyncio.Event()
+        before = asyncio.all_tasks()
         loop = asyncio.get_running_loop()
 
         def tell(commits: int) -> None:
@@ -119,6 +120,8 @@ class Mortal(Symphony):
                 task.cancel()
             await asyncio.gather(doing, dying, return_exceptions=True)
             await self.close()
+            left = asyncio.all_tasks() - before
+            assert not left, f"closed, and something runs on: {[task.get_stack() for task in left]} {left}"
 
     def _dies_by_now(self) -> bool:
         return self._commits is not None and len(self._recorder.marks) > self._commits

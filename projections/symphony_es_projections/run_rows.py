@@ -31,7 +31,7 @@ _SINGLE = {"status", "created_at", "started_at", "ended_at"}
 """Fields that an event sets as a whole, and that stand in the row as they are."""
 
 _COUNTED = {"attempts", "outputs"}
-_SEEN = {"metadata", "name", "definition_data", "definition", "parent", "parent_step"}
+_SEEN = {"metadata", "name", "definition_hash", "definition_id", "parent", "parent_step"}
 _DIFFERS = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]+)*|\d+")
 
 
@@ -75,7 +75,6 @@ class RunRow:
 def row_of(run_id: str, version: int, state: Mapping[str, Any]) -> RunRow:
     """The row of a run's state, in plain data or with the values of a live run."""
     error = state.get("error")
-    definition = state.get("definition_data") or {}
     parent = state.get("parent")
     attempts = state.get("attempts") or {}
     status = _status(state.get("status"))
@@ -83,7 +82,7 @@ def row_of(run_id: str, version: int, state: Mapping[str, Any]) -> RunRow:
         id=run_id,
         version=version,
         name=str(state.get("name") or ""),
-        definition_id=str(definition.get("id") or "") if isinstance(definition, Mapping) else "",
+        definition_id=str(state.get("definition_id") or ""),
         status=status,
         created=microseconds(state.get("created_at")),
         started=microseconds(state.get("started_at")),

@@ -24,7 +24,7 @@ __all__ = ["FORMAT", "FORMAT_BYTE", "UNREADABLE", "decode", "decode_stream", "de
 Packed: Any = msgpack  # it ships no types: the one untyped name of this module
 
 FORMAT = 1
-FORMAT_BYTE = 0xD2
+FORMAT_BYTE = 0xD3
 """What stands for format 1 until it is released: each change of it takes another value, so that what an earlier build wrote is refused."""
 BUFFER_BYTES = 1024
 KEPT_BUFFER_BYTES = 64 * 1024

@@ -9,8 +9,8 @@ from typing import NewType
 from symphony_es.errors import InvalidIdentifierError
 
 __all__ = [
-    "SYSTEM_PREFIX", "Position", "Version", "check_class_name", "check_entity_id", "check_entity_type", "check_event_name",
-    "check_own_type", "entity_key", "split_key", "text_id", "uuid7",
+    "DEFINITION_PREFIX", "SYSTEM_PREFIX", "Position", "Version", "check_class_name", "check_entity_id", "check_entity_type",
+    "check_event_name", "check_own_type", "entity_key", "split_key", "text_id", "uuid7",
 ]  # fmt: skip
 
 Position = NewType("Position", int)
@@ -21,6 +21,8 @@ Version = NewType("Version", int)
 
 MAX_ID_BYTES = 512
 SYSTEM_PREFIX = "symphony."
+DEFINITION_PREFIX = "symphony.Definition:"
+"""What the keys of constant entities begin with: a log writes each of them once, whoever brings it."""
 _TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")
 _EVENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,126}")
 _TWO_HALVES = struct.Struct(">QQ")

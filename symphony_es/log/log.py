@@ -37,6 +37,7 @@ __all__ = ["DATABASE_NAME", "Anchor", "Appended", "EventLog", "Ticket"]
 
 SALT_BYTES = 16
 SALTS_AT_ONCE = 1024
+MAX_KNOWN_CONSTANTS = 10_000
 ENCODED_AT_ONCE = 256
 """How many events are encoded in one turn of the event loop, some milliseconds."""
 
@@ -60,6 +61,7 @@ class EventLog(LogReader):
         self._limits = limits or Limits()
         self._salts: Iterator[bytes] = iter(())
         self._ended = False
+        self._written: set[str] = set()
         self.report: Callable[[], None] = _nothing  # what tells of changes that nobody else can tell of
         self._ending_failed: LogError | None = None
         placing = None if self._in_process else Placing(recorder, self.state_before)
@@ -259,6 +261,16 @@ class EventLog(LogReader):
         if self._writer is None:
             raise ReadOnlyError("this log is open for reading only")
         return self._writer.submit(events, unplaced, apart=apart)
+
+    def has_written(self, key: str) -> bool:
+        """Whether the log is known to have a constant entity; False where nobody knows."""
+        return key in self._written
+
+    def note_written(self, key: str) -> None:
+        """Note that the log has a constant entity."""
+        if len(self._written) >= MAX_KNOWN_CONSTANTS:
+            self._written.clear()  # what is not known is submitted once more, and left out
+        self._written.add(key)
 
     async def append(self, events: Sequence[NewEvent]) -> Appended:
         """Append events together and wait until they are durable. Cancelling the wait does not take them back.

@@ -13,7 +13,9 @@ from eventsourcing.persistence import IntegrityError, Notification, ProcessRecor
 
 from symphony_es.errors import ConcurrencyError, PositionNotFoundError, SymphonyError
 from symphony_es.events.fold import EntityState, Fold
+from symphony_es.events.identifiers import DEFINITION_PREFIX
 from symphony_es.events.rows import Row, check_rows, seal_state
+from symphony_es.log.placing import without_known
 from symphony_es.log.recorder import Appended, PreparedEvent
 
 __all__ = ["MemoryLogRecorder"]
@@ -55,6 +57,8 @@ class MemoryLogRecorder(ProcessRecorder):
     def _append(self, group: Sequence[PreparedEvent]) -> Appended | SymphonyError:
         versions: dict[str, int] = {}
         forgotten: dict[str, int] = {}
+        if any(event.entity_key.startswith(DEFINITION_PREFIX) for event in group):
+            group = without_known(group, lambda key: self._versions.get(key, 0))
         for event in group:
             key = event.entity_key
             actual = versions.get(key, self._versions.get(key, 0))

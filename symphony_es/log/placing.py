@@ -6,14 +6,42 @@ behind its last one; where it has a live or damaged one, they are left out. A gr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from symphony_es.errors import EntityDamagedError, EntityError, EntityExistsError
 from symphony_es.events.fold import EntityState
+from symphony_es.events.identifiers import DEFINITION_PREFIX
 from symphony_es.events.rows import with_transaction
 from symphony_es.log.recorder import LogRecorder, PreparedEvent
 
-__all__ = ["Placing"]
+__all__ = ["Placing", "without_known"]
+
+
+def begun_anew(events: Sequence[PreparedEvent], left: Sequence[PreparedEvent]) -> list[PreparedEvent]:
+    """What is left of a transaction's events, as a transaction of its own; it may have begun with one that is left out."""
+    if not left or left[0].event_id == events[0].event_id:
+        return list(left)
+    first = left[0].event_id
+    return [event._replace(body=with_transaction(event.body, first if number else None)) for number, event in enumerate(left)]
+
+
+def without_known(group: Sequence[PreparedEvent], known: Callable[[str], int]) -> list[PreparedEvent]:
+    """A group without the constant entities that the log has: whoever brings one need not know.
+
+    Args:
+        group: the events.
+        known: gives the version that an entity has in the log.
+    """
+    left: list[PreparedEvent] = []
+    met: dict[str, int] = {}
+    for event in group:
+        key = event.entity_key
+        if key.startswith(DEFINITION_PREFIX):
+            if event.version <= (met[key] if key in met else known(key)):
+                continue
+            met[key] = event.version
+        left.append(event)
+    return begun_anew(group, left)
 
 
 class Placing:
@@ -43,10 +71,9 @@ class Placing:
             for event in events
             if event.entity_key not in refused
         ]
-        if placed and placed[0] is not events[0] and placed[0].event_id != events[0].event_id:  # it began with one that is left out
-            first = placed[0].event_id
-            placed = [event._replace(body=with_transaction(event.body, first if number else None)) for number, event in enumerate(placed)]
-        return placed, moved, refused
+        if refused and all(event.entity_key.startswith(DEFINITION_PREFIX) for event in placed):
+            return [], moved, refused  # what names them is left out
+        return begun_anew(events, placed), moved, refused
 
     def _decide(self, key: str) -> None:
         self._moved.pop(key, None)

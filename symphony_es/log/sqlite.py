@@ -18,7 +18,9 @@ from eventsourcing.sqlite import SQLiteCursor
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConcurrencyError, DamagedEventError, LogUnavailableError, SymphonyError
+from symphony_es.events.identifiers import DEFINITION_PREFIX
 from symphony_es.events.rows import Row, check_row, seal_state, time_of
+from symphony_es.log.placing import without_known
 from symphony_es.log.recorder import Appended, PreparedEvent
 from symphony_es.log.sqlite_connections import LogDatastore, failure_of, unavailable_for
 from symphony_es.log.sqlite_reading import SQLiteLogReader, stored_version
@@ -137,6 +139,9 @@ class SQLiteLogRecorder(SQLiteLogReader):
         versions: dict[str, int] = {}
         for group in groups:
             conflict = self._conflict(group, versions)
+            if conflict is not None and conflict.entity.startswith(DEFINITION_PREFIX):
+                group = self._without_known(group, versions)
+                conflict = self._conflict(group, versions)
             if conflict is not None:
                 outcomes.append(conflict)
                 continue
@@ -227,6 +232,9 @@ class SQLiteLogRecorder(SQLiteLogReader):
             own[key] = event.version
         return None
 
+    def _without_known(self, group: Sequence[PreparedEvent], versions: dict[str, int]) -> Sequence[PreparedEvent]:
+        return without_known(group, lambda key: versions[key] if key in versions else self._known_version(key))
+
     def _known_version(self, key: str) -> int:
         version = self._versions.get(key)
         if version is None:
@@ -245,11 +253,13 @@ class SQLiteLogRecorder(SQLiteLogReader):
             self._writer.execute("BEGIN IMMEDIATE")
             position = self._writer.execute("SELECT coalesce(max(position), 0) FROM stored_events").fetchone()[0]
             for group in groups:
+                versions = {event.entity_key: stored_version(self._writer, event.entity_key) for event in group}
+                group = self._without_known(group, versions)
                 rows = [
                     (at, key, version, name, seal_state(at, key, version, name, event_id, time_ns, body))
                     for at, (key, version, name, event_id, body) in enumerate(group, position + 1)
                 ]
-                conflict = self._conflict(group, {event.entity_key: stored_version(self._writer, event.entity_key) for event in group})
+                conflict = self._conflict(group, versions)
                 if conflict is None:
                     conflict = self._insert_behind_savepoint(rows)
                 if conflict is not None:

@@ -84,7 +84,9 @@ def _event(number: int, key: str, version: int, name: str, changes: list[Change]
     return NewEvent(entity_key=key, version=version, name=name, changes=changes, event_id=event_id, **rest)
 
 
+DEFINITION = "0123456789abcdef" * 4
 FIRST = _event(1, "Sample:s1", 1, "SampleCreated", [(SET, (), {"plain": PLAIN, "moments": MOMENTS, "special": SPECIAL})])
+BORN = _event(8, f"symphony.Definition:{DEFINITION}", 1, "DefinitionCreated", [(SET, (), {"name": "report", "steps": []})])
 EVENTS = [
     FIRST,
     _event(
@@ -122,4 +124,13 @@ EVENTS = [
     _event(5, "Task:t1", 4, "TaskRemoved", [(REMOVE, ())], metadata=EventMetadata(actor="bob")),
     _event(6, "Task:t1", 5, "TaskCreated", [(SET, (), {})], metadata=EventMetadata(state_version=3)),
     _event(7, "symphony.Checkpoint:" + "ž" * 256, 1, "CheckpointCreated", [(SET, (), {"position": 6})], metadata=EventMetadata(user={})),
+    BORN,
+    _event(
+        9,
+        "Workflow:r1",
+        1,
+        "WorkflowCreated",
+        [(SET, (), {"name": "report", "definition_hash": DEFINITION, "definition_id": "report"})],
+        transaction_id=BORN.event_id,
+    ),
 ]

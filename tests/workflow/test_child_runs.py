@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.errors import DeadlockError, DefinitionError
+from symphony_es.errors import DeadlockError, DefinitionError, RunInterruptedError
 from symphony_es.testing import ManualClock
 from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition, gather, run_workflow, step, wait_for_signal
+from tests.conftest import Opener
 
 POLICIES = ("cancel", "terminate", "abandon")
 
@@ -471,3 +472,34 @@ async def test_a_wait_that_can_end_is_none_of_a_circle(symphony: Symphony) -> No
         await late.signal("go")
         assert await late.result() == "b"
     assert seen == ["WorkflowCreated", "WorkflowStarted", "WorkflowStepStarted"]
+
+
+@pytest.mark.parametrize("ends", ["close", "resume"])
+async def test_no_run_begins_while_all_are_being_stopped(reopen: Opener, ends: str) -> None:
+    """A step that is cut off may ask for another run: it is refused, and nothing of it is on record or goes on."""
+    symphony = await reopen()
+    refused: list[BaseException] = []
+    reached = asyncio.Event()
+
+    async def asks_at_its_end(context: Any) -> None:
+        reached.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            try:
+                await symphony.workflows.start({"name": "late", "steps": [{"kind": "wait", "name": "w", "signal": "go"}]}, run_id="late")
+            except RunInterruptedError as error:
+                refused.append(error)
+
+    symphony.functions.register("asks_at_its_end", asks_at_its_end)
+    await symphony.workflows.start({"name": "w", "steps": [{"kind": "function", "name": "a", "function": "asks_at_its_end"}]}, run_id="r")
+    await reached.wait()
+    if ends == "close":
+        await symphony.close()
+        symphony = await reopen(resume="latest")
+    else:
+        await symphony.resume(stop_runs=True)
+    assert len(refused) == 1
+    assert "is under way" in str(refused[0])
+    assert symphony.entities.find("Workflow:late") is None
+    assert (await symphony.workflows.start({"name": "late", "steps": []}, run_id="late")).id == "late"

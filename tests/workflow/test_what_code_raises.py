@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import CoroutineType
 from typing import Any
 
 import pytest
@@ -300,6 +303,44 @@ async def test_the_exit_of_a_future_that_a_step_awaits_fails_the_run(symphony: S
     for steps in ([one], [{"kind": "parallel", "name": "p", "branches": [one]}]):
         run = await symphony.workflows.execute_workflow({"name": "w", "steps": steps})
         assert (run.status, (run.error or {})["type"]) == ("failed", "GeneratorExit")
+
+
+@pytest.mark.parametrize("kind", ["declared", "atomic", "code"])
+async def test_a_run_that_is_closed_by_the_garbage_collector_puts_nothing_on_record(symphony: Symphony, kind: str) -> None:
+    """Its coroutines end while another task runs: nothing has failed, and that task's context stays as it was."""
+    reached = asyncio.Event()
+
+    async def hangs(context: Any = None) -> None:
+        reached.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if kind != "atomic":
+                raise ValueError("its own clean-up")
+
+    symphony.functions.register("hangs", hangs)
+    one = {"kind": "function", "name": "a", "function": "hangs", "atomic": kind == "atomic"}
+
+    @symphony.workflow
+    async def flow() -> None:
+        await step(hangs)
+
+    handle = await symphony.workflows.start(flow if kind == "code" else {"name": "w", "steps": [one]}, run_id="r")
+    await reached.wait()
+    await symphony.flush()
+    head, before = symphony.log.head, dict(contextvars.copy_context())
+    (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "steps of run r"]
+    coroutine = task.get_coro()
+    assert isinstance(coroutine, CoroutineType)
+    with contextlib.suppress(ValueError):  # the one that its code raises
+        coroutine.close()
+    assert dict(contextvars.copy_context()) == before
+    await symphony.flush()
+    assert (symphony.log.head, handle.run.failures) == (head, {})
+    task.cancel()
+    await asyncio.wait({task})
+    with pytest.raises(RuntimeError, match="already awaited"):
+        task.result()
 
 
 async def test_retry_rules_decide_over_what_is_outside_of_exception(symphony: Symphony) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from contextvars import Token
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+from symphony_es.contexts import reset_variable
 from symphony_es.core.state.attribution import Standing, attribute, current_attribution
 from symphony_es.core.state.left import LeftElsewhere
 from symphony_es.core.state.names import named_entities
@@ -66,7 +67,7 @@ class _Block:
         if self._scope is not None:
             self._scope.open = False
             self.world.foreign.release(self._scope.handed)
-        if self._token is not None and not _reset(self._token):
+        if self._token is not None and not reset_variable(self._token):
             # It was entered by another task, which goes on outside of it; the one that leaves it was perhaps begun inside.
             self.scope.left = LeftElsewhere(self.scope.entered_by)
             if current_scope.get() is self._scope:
@@ -95,15 +96,6 @@ def _tell(error: BaseException | None, left: list[str]) -> None:
         )
         if error is not None and note not in getattr(error, "__notes__", ()):
             error.add_note(note)
-
-
-def _reset(token: Token[Scope | None]) -> bool:
-    """Take a scope back; False where that is not possible, because it was entered in another context."""
-    try:
-        current_scope.reset(token)
-    except ValueError:
-        return False
-    return True
 
 
 def _unnamed() -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.bulk import kept_objects
@@ -81,6 +81,13 @@ async def build_world(
         states, world.in_part, world.has_at_rest = woken.states, woken.in_part, woken.leaves_runs or more is not None
     builder = WorldBuilder(shell, world, report, keep_failed=not strict)
     await builder.create(list(states.values()))
+
+    async def find(keys: Collection[str]) -> Mapping[str, EntityState]:
+        if more is not None:
+            await more.find(keys, ())
+        return {key: fold.states[key] for key in keys if key in fold.states}
+
+    await world.constants.give(world, states.values(), find)
     await builder.connect(strict=strict)
     await builder.compare()
     if more is None:

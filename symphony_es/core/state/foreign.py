@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.contexts import reset_variable
 from symphony_es.core.state.attribution import NOBODY, Attribution, acting_attribution, current_attribution
 from symphony_es.core.state.restore import EntityRestorer
 from symphony_es.core.state.tracking.live import entities_in
@@ -409,6 +410,6 @@ class _Attempt:
         except SymphonyError as unreadable:  # the attempt has failed of something else
             logger.warning("foreign_object_unreadable", error=str(unreadable))
         finally:
-            current_step.reset(self._token)
+            reset_variable(self._token)
             self._objects.release(self._handed)
             self._objects.settle_mixed()

@@ -11,7 +11,7 @@ to be live meanwhile has been removed, so each read is of the head as it is when
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -80,12 +80,18 @@ class Loading:
                 if key in self.report.damaged:
                     raise EntityDamagedError(key, self.report.damaged[key])
                 raise EntityNotFoundError(key, "the log has none, or it was removed")
+        made: list[EntityState] = []
         while states:
+            made += states.values()
             await builder.create(sorted(states.values(), key=attrgetter("key")))
             # Restorers may ask for references that do not stand in the states.
             states = await self._read(reference.key for _, _, reference in context.pending_references)
+        await self.live.constants.give(self.beside, made, self._find)
         await builder.connect(strict=strict)
         await builder.compare()
+
+    async def _find(self, keys: Collection[str]) -> dict[str, EntityState]:
+        return await self.history.entities_at(keys, self.history.log.head)
 
     async def _read(self, keys: Iterable[str]) -> dict[str, EntityState]:
         """The states of entities that are not live, and of all they refer to, reference by reference; each is read once."""

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.boundary import Boundary
+from symphony_es.core.state.constants import Constants, constant_of
 from symphony_es.core.state.outbox import Outbox
 from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
@@ -106,6 +107,7 @@ class Membership(Inherited):
         self.referred: dict[str, int] = {}  # keys of runs and tasks that others refer to: they stay while they are referred to
         self.woken: list[EntityRecord] = []  # what was at rest and has been changed
         self._at_rest: WeakValueDictionary[str, Any] = WeakValueDictionary()  # objects that somebody has in hand
+        self.constants = Constants()
         self.open_transactions: set[Transaction] = set()
         self.forked_from: int | None = None
         self.read_only = False
@@ -727,6 +729,9 @@ class Membership(Inherited):
             segment.begin(state)
             segment.open = name is None
         segment.state_version = version if version != 1 else None
+        constant = constant_of(record.obj)
+        if constant is not None:
+            segment.constant = self.constants.keep(constant)
         if data is not None:
             segment.data = copy_plain(data)
 

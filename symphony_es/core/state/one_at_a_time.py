@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
+from symphony_es.contexts import reset_variable
 from symphony_es.errors import RestorationError
 
 __all__ = ["OneAtATime"]
@@ -47,7 +48,7 @@ class OneAtATime:
                 yield
             finally:
                 self._block = None
-                _around.reset(outside)
+                reset_variable(outside)
         finally:
             self._give()
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from symphony_es.core.state.constants import Constant
 from symphony_es.core.state.records import EntityRecord, Segment
 from symphony_es.core.state.suspects import Suspects
 from symphony_es.diagnostics import get_logger
@@ -134,22 +135,28 @@ class Outbox:
         prepared: list[PreparedEvent] = []
         ready: list[tuple[EntityRecord, int, list[Segment]]] = []
         first: bytes | None = None
+        brought: set[str] = set()
         for record in taken:
             if record.broken is not None:
                 continue
-            mark = len(prepared)
+            mark, version = len(prepared), record.version
             segments = [segment for segment in record.pending if not segment.empty]
             try:
                 for segment in segments:
-                    made = self._prepare_split(record, segment, record.version + len(prepared) - mark, first)
+                    if segment.constant is not None and self._is_to_bring(segment.constant, brought):
+                        prepared += self._prepare_constant(record, segment, segment.constant, first)
+                        first = first or prepared[0].event_id
+                    made = self._prepare_split(record, segment, version, first)
                     first = first or made[0].event_id
                     prepared += made
+                    version += len(made)
             except Exception as error:  # noqa: BLE001  whatever it is, it is this entity's alone
                 del prepared[mark:]
+                brought.intersection_update([event.entity_key for event in prepared])
                 first = prepared[0].event_id if prepared else None
                 self.mark_broken(record, error)
                 continue
-            ready.append((record, record.version + len(prepared) - mark, segments))
+            ready.append((record, version, segments))
         unplaced = frozenset([record.key for record, _, _ in ready if record.unplaced])
         # What is submitted is the log's: what follows cannot fail.
         ticket = self.log.submit(prepared, unplaced, apart=True) if prepared else None
@@ -196,6 +203,20 @@ class Outbox:
                 continue
             prepared.append(event)
         return prepared
+
+    def _is_to_bring(self, constant: Constant, brought: set[str]) -> bool:
+        """Whether the events under way are to bring a constant entity, which is noted then: nobody knows that the log has it."""
+        if self.log.has_written(constant.key) or constant.key in brought:
+            return False
+        brought.add(constant.key)
+        return True
+
+    def _prepare_constant(self, record: EntityRecord, segment: Segment, constant: Constant, first: bytes | None) -> list[PreparedEvent]:
+        """The event of a constant entity that a segment names; the log leaves it out where it has it."""
+        beside = EntityRecord(record.world, constant.key, None, None)
+        changes: list[Change] = [(SET, (), constant.state)]
+        birth = Segment(record=beside, name="DefinitionCreated", attribution=segment.attribution, changes=changes, open=False)
+        return self._prepare_split(beside, birth, 0, first)
 
     def _prepare(
         self, record: EntityRecord, segment: Segment, changes: Sequence[Change], data: Any, version: int, transaction_id: bytes | None
@@ -282,10 +303,14 @@ class Outbox:
         self.submit_pending()
         prepared: list[PreparedEvent] = []
         versions: dict[EntityRecord, int] = {}
+        brought: set[str] = set()
         for draft in transaction.drafts:
             record = draft.record
             if not (draft.dropped or draft.segment.empty):
                 version = versions.get(record, record.version)
+                constant = draft.segment.constant
+                if constant is not None and self._is_to_bring(constant, brought):
+                    prepared += self._prepare_constant(record, draft.segment, constant, prepared[0].event_id if prepared else None)
                 made = self._prepare_split(record, draft.segment, version, prepared[0].event_id if prepared else None)
                 versions[record] = version + len(made)
                 prepared += made
@@ -297,7 +322,8 @@ class Outbox:
         transaction.submitted = True
         by_key = {record.key: record for record in transaction.records}
         for event in prepared:
-            by_key[event.entity_key].version = event.version
+            if event.entity_key in by_key:  # a constant has no record
+                by_key[event.entity_key].version = event.version
         self._await(ticket, [(draft.record, draft.segment) for draft in transaction.drafts if not draft.dropped], transaction=awaited)
         return ticket
 
@@ -351,6 +377,8 @@ class Outbox:
         """Take note of a submission that is durable: what was created and removed, and how far the log is settled."""
         self.settled_position = max(self.settled_position, position)
         for record, segment in parts:
+            if segment.constant is not None:
+                self.log.note_written(segment.constant.key)
             if segment.changes:
                 first, last = segment.changes[0], segment.changes[-1]
                 removes = last[0] == REMOVE and not last[1]

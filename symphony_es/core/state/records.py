@@ -22,6 +22,7 @@ from symphony_es.events.references import EntityReference
 from symphony_es.events.values import copy_plain
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.constants import Constant
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.restore import EntityRestorer
     from symphony_es.core.state.transactions import Scope, Transaction
@@ -50,6 +51,7 @@ class Segment:
     Attributes:
         record: the entity.
         generation: the entity's generation from this event on, where the event raises it.
+        constant: the constant entity that the entity names from this event on; the log is to have it.
         open: whether further unnamed changes may join.
     """
 
@@ -60,6 +62,7 @@ class Segment:
     data: Any = None
     state_version: int | None = None
     generation: int | None = None
+    constant: Constant | None = None
     open: bool = True
 
     @property

@@ -52,6 +52,8 @@ async def refresh(world: World, history: StateHistory, entity: Any) -> list[Chan
         with world.lock:
             broken, marked = record.broken, record.key in world.damaged  # what is damaged cannot be changed meanwhile
         state = await history.entity_at(record.key, history.log.head)
+        if state is not None and record.entity_type == "Workflow":
+            await world.constants.give(world, [state], lambda keys: history.entities_at(keys, history.log.head))
         with world.lock:
             _check_free(record)
             if record.broken is not broken or (broken is None and not marked and not _is_newest(record, state)):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.scopes import Draft, Handed, Scope, current_scope, open_scope_of, scope_of
 from symphony_es.errors import EntityBusyError, EntityOutOfStepError, TransactionEndedError
+from symphony_es.events.identifiers import SYSTEM_PREFIX
 
 if TYPE_CHECKING:
     from symphony_es.core.state.records import EntityRecord, Segment
@@ -56,7 +57,8 @@ class Transaction:
     def versions(self) -> dict[str, int]:
         """After the block: the version that each entity has by the events that were appended, by key."""
         ticket = self.ticket
-        return {event.entity_key: event.version for event in ticket.events} if ticket is not None and self.position is not None else {}
+        events = ticket.events if ticket is not None and self.position is not None else ()
+        return {event.entity_key: event.version for event in events if not event.entity_key.startswith(SYSTEM_PREFIX)}
 
     def take(self, record: EntityRecord) -> None:
         """Claim an entity.

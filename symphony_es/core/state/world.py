@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from symphony_es.core.state.blocks import Recording, TransactionBlock
+from symphony_es.core.state.constants import Constant
 from symphony_es.core.state.extending import check_extension, extend_object, place_of, set_raw
 from symphony_es.core.state.foreign import ForeignObjects
 from symphony_es.core.state.membership import EntityLike, Membership
@@ -148,6 +149,14 @@ class World(Membership):
             draft.scope.undo_log.append((record, (setattr, record, "generation", record.generation), ()))
             record.generation += 1
             draft.segment.generation = record.generation
+
+    def name_constant(self, entity: EntityLike, constant: Constant) -> None:
+        """Note, with the changes of the present block, that an entity names a constant entity from now on: the log is to have it."""
+        with self.lock:
+            record = self.record_for(entity)
+            scope = scope_of(self)
+            assert scope is not None, "a constant is named inside a block, together with the change that names it"
+            scope.transaction.draft(record, scope).segment.constant = self.constants.keep(constant)
 
     def new_segment(self, record: EntityRecord, name: str, attribution: Any, data: Any) -> Segment:
         """A segment of a transaction; it is appended even when it holds no change if it says something."""

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self, TypeAlias, TypeVar, overload
 
+from symphony_es.contexts import reset_variable
 from symphony_es.errors import ConfigurationError, StepFailedError
 from symphony_es.registry import invoke
 from symphony_es.workflow.code.flow import note_beside, refused_inside
 from symphony_es.workflow.code.options import NO_OPTIONS, UNSET, StepOptions, check_name, check_seconds, told_apart
-from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Strand, current_strand
+from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Made, Strand, current_strand
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import MAX_STEP_ID_CHARS, Step
@@ -343,18 +344,20 @@ def run_workflow(
 
 
 @overload
-async def gather(a: Awaitable[A], b: Awaitable[B], /, *, name: str = ..., return_exceptions: Literal[False] = ...) -> list[A | B]: ...
+def gather(
+    a: Awaitable[A], b: Awaitable[B], /, *, name: str = ..., return_exceptions: Literal[False] = ...
+) -> Coroutine[Any, Any, list[A | B]]: ...
 @overload
-async def gather(
+def gather(
     a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], /, *, name: str = ..., return_exceptions: Literal[False] = ...
-) -> list[A | B | C]: ...
+) -> Coroutine[Any, Any, list[A | B | C]]: ...
 @overload
-async def gather(*coroutines: Awaitable[T], name: str = ..., return_exceptions: Literal[False] = ...) -> list[T]: ...
+def gather(*coroutines: Awaitable[T], name: str = ..., return_exceptions: Literal[False] = ...) -> Coroutine[Any, Any, list[T]]: ...
 @overload
-async def gather(*coroutines: Awaitable[T], name: str = ..., return_exceptions: bool) -> list[T | Exception]: ...
+def gather(*coroutines: Awaitable[T], name: str = ..., return_exceptions: bool) -> Coroutine[Any, Any, list[T | Exception]]: ...
 
 
-async def gather(*coroutines: Awaitable[Any], name: str = "gather", return_exceptions: bool = False) -> list[Any]:
+def gather(*coroutines: Awaitable[Any], name: str = "gather", return_exceptions: bool = False) -> Coroutine[Any, Any, list[Any]]:
     """Runs coroutines beside each other, each a strand of its own, and gives their results in order.
 
     Args:
@@ -363,6 +366,16 @@ async def gather(*coroutines: Awaitable[Any], name: str = "gather", return_excep
             argument, belongs to the caller's own strand.
         return_exceptions: put exceptions among the results. Otherwise the first one cancels the others and is raised.
     """
+    strand = current_strand.get()
+    if type(strand) is not Strand:
+        return _gather_once(coroutines, name, return_exceptions, None)
+    made = Made(strand, name, "gather", strand.cut_off)
+    return _noted(made, _gather_once(coroutines, name, return_exceptions, made))
+
+
+async def _gather_once(coroutines: Sequence[Awaitable[Any]], name: str, return_exceptions: bool, made: Made | None) -> list[Any]:
+    if made is not None:
+        made.strand.flow.unawaited.pop(made, None)
     try:
         return await _gather(coroutines, name, return_exceptions)
     finally:
@@ -388,6 +401,7 @@ async def _gather(coroutines: Sequence[Awaitable[Any]], name: str, return_except
         try:
             results[place] = await run_body(_awaited, coroutines[place])
         except Exception as error:
+            strand.raised = True
             if not return_exceptions and not cuts_off:
                 raise
             results[place] = error
@@ -395,6 +409,7 @@ async def _gather(coroutines: Sequence[Awaitable[Any]], name: str, return_except
                 failed.append(error)
                 return  # the others clean up as well
         except BaseException as error:
+            strand.raised = True
             if cuts_off and strand.cut_off and isinstance(error, asyncio.CancelledError) and is_failure(error, task):
                 cut_off.append(strand)
                 return
@@ -465,12 +480,11 @@ class _CallStep(Step):
         raise ConfigurationError("a call by code is no part of a definition")
 
     async def perform(self, execution: StepExecution) -> Any:
-        before = _context.get()
-        _context.set(execution.context)
+        token = _context.set(execution.context)
         try:
             return await self.call()
         finally:
-            _context.set(before)
+            reset_variable(token)
 
 
 def _call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: StepOptions) -> Coroutine[Any, Any, Any]:
@@ -507,7 +521,13 @@ def _call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 
 
 def _run(call: Call, make: Callable[[], Step]) -> Coroutine[Any, Any, Any]:
-    return call.strand.flow.run_call(call, make)
+    return _noted(call, call.strand.flow.run_call(call, make))
+
+
+def _noted(made: Made, coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+    """The coroutine, which the flow keeps until it is awaited."""
+    made.strand.flow.unawaited[made] = coroutine
+    return coroutine
 
 
 async def _awaited(awaitable: Awaitable[T]) -> T:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.contexts import reset_variable
 from symphony_es.core.state.arguments import fit_arguments
-from symphony_es.errors import ConfigurationError, HistoryMismatchError, NotRegisteredError, StepFailedError
+from symphony_es.errors import CallNotAwaitedError, ConfigurationError, HistoryMismatchError, NotRegisteredError, StepFailedError
 from symphony_es.workflow.code.forgiving import take_back_calls
-from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Group, Strand, current_strand
+from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Group, Made, Strand, current_strand
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunStopped
@@ -58,6 +59,8 @@ class Flow:
         error: what the function of a run that is being cancelled has raised.
         cut_off_at: addresses of the calls at which strands were cut off, or names of strands.
         undos: what undoes the calls, by their addresses; None while nothing is to be undone.
+        unawaited: the coroutines of what has been made, and has not begun.
+        forgotten: what was made to clean up by a function that has ended by an exception, and never awaited.
     """
 
     def __init__(self, runner: Runner, *, cleans_up: bool = False, undos: dict[str, Step] | None = None) -> None:
@@ -70,6 +73,8 @@ class Flow:
         self.cut_off_at: list[str] = []
         self.error: BaseException | None = None
         self.obsolete: list[tuple[str, int]] = []
+        self.unawaited: dict[Made, Coroutine[Any, Any, Any]] = {}
+        self.forgotten: list[Made] = []
         self.calls = 0
         self._since_turn = 0
         self._ended = False
@@ -88,6 +93,7 @@ class Flow:
             asyncio.CancelledError: the run is being cancelled, and this is where the strand is cut off.
         """
         around = current_strand.get()
+        self.unawaited.pop(call, None)
         if around is INSIDE_A_STEP:
             raise refused_inside(call.address)
         self.calls += 1
@@ -100,11 +106,11 @@ class Flow:
         outputs = self.run.outputs
         if call.address in outputs:
             return thaw(outputs[call.address])
-        current_strand.set(INSIDE_A_STEP)
+        token = current_strand.set(INSIDE_A_STEP)
         try:
             return await self._run_call(call, make, around)
         finally:
-            current_strand.set(around)
+            reset_variable(token)
 
     async def _run_call(self, call: Call, make: Callable[[], Step], waits: Strand | None) -> Any:
         run, address = self.run, call.address
@@ -145,6 +151,31 @@ class Flow:
         """Whether none of its calls is under way."""
         return not self._under_way
 
+    def take_unawaited(self, *, by_exception: bool = False) -> list[Made]:
+        """What the code has made and never awaited, in order; it can begin no more.
+
+        An exception that has ended a strand counts, and not what the strand has left behind. What the code has cancelled itself, or
+        closed, it knows of.
+
+        Args:
+            by_exception: the function has ended by one, or has been stopped.
+        """
+        left = []
+        for made, coroutine in self.unawaited.items():
+            is_passed_by = not by_exception and made.strand.raised
+            if not is_passed_by and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                left.append(made)
+        if left:
+            tasks = {task.get_coro(): task for task in _tasks()}
+            for coroutine in map(self.unawaited.__getitem__, left):
+                (tasks[coroutine].cancel if coroutine in tasks else coroutine.close)()
+        self.unawaited.clear()
+        return left
+
+    def not_awaited(self, unawaited: list[Made], under_way: Sequence[str] = ()) -> CallNotAwaitedError:
+        """The error that says so."""
+        return CallNotAwaitedError(self.run.id, [(made.strand.name, str(made)) for made in unawaited], under_way)
+
     async def end(self) -> list[str]:
         """The function has ended: stops the calls that it has left under way, and gives their addresses."""
         self._ended = True
@@ -174,7 +205,8 @@ async def run_flow(runner: Runner, functions: NamedCallables) -> Any:
         Lacking: nobody has registered the function in this process.
         StepFailure: it raised something.
         HistoryMismatchError: the code contradicts what is on record; so do arguments that no longer fit the function.
-        ConfigurationError: the function has ended without awaiting a call that it began.
+        CallNotAwaitedError: the function has ended without awaiting a call that it made.
+        ConfigurationError: it has left a call under way.
     """
     flow = Flow(runner)
     value = await _call(flow, functions)
@@ -231,6 +263,9 @@ async def clean_up_flow(runner: Runner, functions: NamedCallables, undos: dict[s
         raise runner.control.failure
     if not task.cancelled():
         task.result()
+    if flow.forgotten:
+        told_of = flow.not_awaited(flow.forgotten)
+        raise StepFailure(describe_error(told_of, None), told_of)
     error = flow.error
     if error is None or not flow.cut_off_at:
         return  # what a function raises that was not cut off has ended its run before
@@ -275,23 +310,33 @@ async def _call(flow: Flow, functions: NamedCallables) -> Any:
     function = _function_of(run, functions)
     strand = Strand(flow, "")
     strand.enter()
-    before = current_strand.get()
-    current_strand.set(strand)
+    token = current_strand.set(strand)
     try:
         value = await function(**_arguments(run, function))
     except BaseException:
         await flow.end()
+        flow.forgotten = [made for made in flow.take_unawaited(by_exception=True) if made.cleans_up]
         if flow.stopped is not None:
             raise flow.stopped from None  # whatever the code has made of it
         raise
     finally:
-        current_strand.set(before)
+        reset_variable(token)
     left = await flow.end()
     if flow.stopped is not None:
         raise flow.stopped
+    unawaited = flow.take_unawaited()
+    if unawaited:
+        raise flow.not_awaited(unawaited, left)
     if left:
         raise ConfigurationError(f"the function has ended while {', '.join(left)} was under way: await each call inside the function")
     return value
+
+
+def _tasks() -> set[asyncio.Task[Any]]:
+    try:
+        return asyncio.all_tasks()
+    except RuntimeError:  # the coroutine is closed after its loop has ended
+        return set()
 
 
 def refused_inside(name: str) -> ConfigurationError:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from symphony_es.workflow.code.flow import Flow
     from symphony_es.workflow.record.inputs import StepInput
 
-__all__ = ["INSIDE_A_STEP", "Call", "Group", "Strand", "current_strand"]
+__all__ = ["INSIDE_A_STEP", "Call", "Group", "Made", "Strand", "current_strand"]
 
 INSIDE_A_STEP: Any = object()
 """Stands where the strand would, for code that runs as part of a step: its body, its retries, the hooks that are told of it."""
@@ -34,7 +34,30 @@ INSIDE_A_STEP: Any = object()
 current_strand: ContextVar[Strand | None] = ContextVar("symphony_es_strand", default=None)
 
 
-class Call:
+class Made:
+    """Something that a strand has made and has to await.
+
+    Attributes:
+        address: of its step, or the name of a `gather`.
+        what: the kind of call.
+        cleans_up: whether the strand had been cut off by a cancellation by then.
+    """
+
+    __slots__ = ("address", "cleans_up", "strand", "what")
+
+    def __init__(self, strand: Strand, address: str, what: str, cleans_up: bool) -> None:
+        self.strand = strand
+        self.address = address
+        self.what = what
+        self.cleans_up = cleans_up
+
+    def __str__(self) -> str:
+        if self.what == "gather":
+            return "gather" if self.address == "gather" else f"gather(name={self.address!r})"
+        return _shown(self.address, self.what)
+
+
+class Call(Made):
     """One call of a strand: its place there, and the address of its step.
 
     Attributes:
@@ -43,14 +66,11 @@ class Call:
         given: what is known of its arguments, where they are compared with those on record.
     """
 
-    __slots__ = ("address", "cleans_up", "given", "place", "strand", "undoable", "what")
+    __slots__ = ("given", "place", "undoable")
 
     def __init__(self, strand: Strand, place: int, address: str, what: str, cleans_up: bool, given: StepInput | None = None) -> None:
-        self.strand = strand
+        super().__init__(strand, address, what, cleans_up)
         self.place = place
-        self.address = address
-        self.what = what
-        self.cleans_up = cleans_up
         self.given = given
         self.undoable = False
 
@@ -104,7 +124,8 @@ class Strand:
         last_step: address of the step that it called last.
         last_group: the `gather` that it began last.
         cut_off: whether it has been cancelled: what it calls now cleans up.
-        ended: whether its coroutine has returned.
+        ended: whether it has come to its end, by an exception that nobody raises again as well.
+        raised: whether its coroutine has raised something.
     """
 
     def __init__(self, flow: Flow, name: str, around: Strand | None = None) -> None:
@@ -116,6 +137,7 @@ class Strand:
         self.last_group: Group | None = None
         self.cut_off: bool = around is not None and around.cut_off
         self.ended = False
+        self.raised = False
         self._task: asyncio.Task[Any] | None = None
         self._addresses = _Addresses(name)
         self._known: Mapping[str, Any] = {}

@@ -1,6 +1,6 @@
 """Workflow definitions: what is to be done, as immutable data.
 
-A run copies the definition it starts with, so a definition that is saved anew never changes a run. Its version is a hash of
+A run names the definition it starts with by its content, so a definition that is saved anew never changes a run. Its version is a hash of
 its content: equal content, equal version, in every process. Making and reading definitions is pure; `stored.py` keeps them.
 """
 
@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.constants import Constant
 from symphony_es.core.state.tracking.entity import new_id
 from symphony_es.errors import DefinitionError
 from symphony_es.events.codec import encode_canonical
+from symphony_es.events.identifiers import DEFINITION_PREFIX
 from symphony_es.events.values import copy_plain
 from symphony_es.workflow.definitions.json_text import check_json, read_json
 from symphony_es.workflow.definitions.nesting import check_depth, check_extent, walk
@@ -121,6 +123,21 @@ class WorkflowDefinition:
         """SHA-256 (hexadecimal) of the canonical encoding of all but id and metadata."""
         content = {key: value for key, value in self.to_dict().items() if key not in ("id", "metadata")}
         return hashlib.sha256(encode_canonical(content)).hexdigest()
+
+    @cached_property
+    def content_hash(self) -> str:
+        """What runs name it by: SHA-256 (hexadecimal) of all but the id; that is its `version` where it has no metadata."""
+        if not self.metadata:
+            return self.version
+        return hashlib.sha256(encode_canonical(self._content())).hexdigest()
+
+    @cached_property
+    def stored(self) -> Constant:
+        """The constant entity that a log keeps it as."""
+        return Constant(f"{DEFINITION_PREFIX}{self.content_hash}", self._content)
+
+    def _content(self) -> dict[str, Any]:
+        return {key: value for key, value in self.to_dict().items() if key != "id"}
 
     @cached_property
     def plan(self) -> tuple[Step, ...]:

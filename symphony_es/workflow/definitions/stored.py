@@ -1,7 +1,7 @@
 """Saved definitions: the entity type `WorkflowDefinition`.
 
 A definition is immutable; what is stored under its id is not, since it can be saved anew. So the entity is a record of its
-own, and every reader is given a definition made from it. Runs are not affected: they hold the definition they started with.
+own, and every reader is given a definition made from it. Runs are not affected: they name the definition they started with by its content.
 """
 
 from __future__ import annotations

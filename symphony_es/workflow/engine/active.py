@@ -61,6 +61,7 @@ class ActiveRuns:
         places: how many execute at once, and which wait for that.
         draining: whether they are being stopped for the next `recover`, and none begins.
         drained: those that have ended since that, until a report has told of them.
+        stopped_for: what all of them are being stopped for, in words; no run begins until that is over.
     """
 
     def __init__(self) -> None:
@@ -75,6 +76,7 @@ class ActiveRuns:
         self._held: set[str] = set()
         self.places = Places()
         self.draining = False
+        self.stopped_for: str | None = None
         self.drained: list[ActiveRun] = []
         self._begin_with: dict[str, tuple[Workflow, Transaction]] = {}
         self._waits = Waits()
@@ -184,7 +186,10 @@ class ActiveRuns:
 
         Raises:
             IllegalTransitionError: it executes already.
+            RunInterruptedError: all runs are being stopped. Nothing has been appended.
         """
+        if self.stopped_for is not None:
+            raise RunInterruptedError(f"run {drive.run.id} does not begin in this process: {self.stopped_for} is under way")
         self.refuse(drive.run)
         # What a run does is no part of a transaction that its caller may have begun: its events are durable as they happen.
         surroundings = copy_context() if surroundings is None else surroundings

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from types import FrameType, TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
+from symphony_es.contexts import reset_variable
 from symphony_es.raised import asks_the_program_to_end
 from symphony_es.workflow.engine.control import RunStopped
 from symphony_es.workflow.runs.failures import describe_error
@@ -62,22 +63,20 @@ class Body:
         over: whether the block has ended.
     """
 
-    __slots__ = ("_around", "over", "own", "task")
+    __slots__ = ("_token", "over", "own", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[Any] | None = None
         self.own = 0
         self.over = False
-        self._around: Body | None = None
 
     def __enter__(self) -> Self:
         self.task = asyncio.current_task()
-        self._around = _current.get()
-        _current.set(self)
+        self._token = _current.set(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        _current.set(self._around)  # not by a token: a coroutine that is closed may end in another context
+        reset_variable(self._token)
         self.over = True
         if self.own and self.task is not None:
             for _ in range(self.own):
@@ -126,8 +125,10 @@ def is_failure(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
 
     Args:
         error: what was raised.
-        task: the task that ran the code.
+        task: the task that ran the code, as it was when the code began: a coroutine that is closed ends while another one runs.
     """
+    if task is not None and not _is_current(task):
+        return False
     if isinstance(error, Exception):
         return True
     if isinstance(error, asyncio.CancelledError):
@@ -135,6 +136,11 @@ def is_failure(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
     if isinstance(error, GeneratorExit):
         return task is not None and _runs_now(task)
     return not isinstance(error, (RunStopped, Lacking)) and not asks_the_program_to_end(error)
+
+
+def _is_current(task: asyncio.Task[Any]) -> bool:
+    """Return whether the loop runs the task; not so where the garbage collector closes its coroutines, whatever runs at that moment."""
+    return asyncio.current_task(task.get_loop()) is task
 
 
 def _runs_now(task: asyncio.Task[Any]) -> bool:
@@ -158,6 +164,6 @@ async def unclosed(work: Coroutine[Any, Any, None], step: str | None) -> None:
     try:
         await work
     except GeneratorExit as error:
-        if task is None or not _runs_now(task):
+        if task is None or not _is_current(task):
             raise
         raise StepFailure(describe_error(error, step), error) from error

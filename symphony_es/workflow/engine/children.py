@@ -272,7 +272,10 @@ class ChildRuns:
             with world.recording("WorkflowAbandoned", entity=child, run_id=child.id):
                 child.with_parent = ABANDONED
             await world.flush(child)
-            if child.status in TAKEN_UP and not self._engine.active.is_taken(child) and left_alone(child, self._symphony) == (None, None):
+            active = self._engine.active
+            if active.stopped_for is not None or child.status not in TAKEN_UP or active.is_taken(child):
+                return
+            if left_alone(child, self._symphony) == (None, None):
                 # The step that would have taken it up, after a crash, does not begin again: nobody else would drive it.
                 self._engine.launch(child, self._engine.chain(None, (), child), awaited=False)
 

@@ -207,8 +207,10 @@ class WorkflowEngine(RunRequests):
     async def _begun(self, active: ActiveRun) -> None:
         """Waits until the beginning of a run is durable; raises what has kept it from beginning."""
         begun = asyncio.ensure_future(active.drive.begun.wait())
-        await asyncio.wait({begun, active.task}, return_when=asyncio.FIRST_COMPLETED)
-        begun.cancel()
+        try:
+            await asyncio.wait({begun, active.task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            begun.cancel()
         if not active.drive.begun.is_set():
             active.task.result()
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fork_run"]
 
-_SHARED = ("definition_data", "attempts", "outputs", "failures", "progress", "scopes", "calls", "arguments")
+_SHARED = ("attempts", "outputs", "failures", "progress", "scopes", "calls", "arguments")
 """What a fork takes over as it was. Its status, moments and links are its own."""
 
 
@@ -68,7 +68,6 @@ async def fork_run(
         completed = state["outputs"]
         made = Workflow(
             id=run_id,
-            name=state["name"],
             context={**thaw(state["context"]), **changes},
             children={address: child for address, child in state.get("children", {}).items() if address in completed},
             forked_from={"run": run, "position": past.position, "step": step},
@@ -78,6 +77,7 @@ async def fork_run(
             signals={name: thaw(state["signals"][name]) for name in along},
             **{name: thaw(state[name]) for name in _SHARED if name in state},
         )
+        made.follow(run.definition)
         if made.arguments is not None:  # a step has written to the context: `changes` may be of what the function is called with, too
             made.arguments.update(_of_arguments(made.arguments, changes))
         made.progress.update(decisions)

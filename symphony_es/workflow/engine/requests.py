@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.contexts import reset_variable
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, DefinitionChangedError, RunInterruptedError, RunsInProgressError
@@ -427,6 +428,23 @@ class RunRequests:
         self.resting.begins(fork)
         return fork
 
+    async def stop_all(self, what: str, *, for_good: bool = False) -> None:
+        """Interrupts every run; none begins meanwhile, as the end of one may have another begin (a child that its parent leaves alone).
+
+        Args:
+            what: what they are stopped for, for who wants to begin one.
+            for_good: none begins after it either, until the Symphony is opened again.
+
+        Raises:
+            RunsInProgressError: one did not end, or the calling code is part of one.
+        """
+        self.active.stopped_for = what
+        try:
+            await self.interrupt()
+        finally:
+            if not for_good:
+                self.active.stopped_for = None
+
     async def interrupt(self, run_ids: Iterable[str] | None = None) -> list[str]:
         """Stops runs and waits until they have stopped; whoever awaits them gets RunInterruptedError.
 
@@ -442,10 +460,12 @@ class RunRequests:
             RunsInProgressError: called from inside one of the runs, which cannot wait for its own end, or a step did not stop
                 within 30 s after it was cancelled; its ids are named.
         """
-        if run_ids is None and self._hooks_behind:
-            for task in self._hooks_behind:
-                task.cancel()
-            await asyncio.wait(self._hooks_behind)
+        loop = asyncio.get_running_loop()
+        behind = [task for task in self._hooks_behind if run_ids is None and task.get_loop() is loop]
+        for task in behind:
+            task.cancel()
+        if behind:
+            await asyncio.wait(behind, timeout=INTERRUPTION_TIMEOUT_S)
         return await self.active.interrupt(run_ids)
 
     async def wait_until(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:
@@ -547,7 +567,7 @@ class RunRequests:
             try:
                 return await self.record(run, event_name, change, check, data=data, ask=ask)
             finally:
-                current_scope.reset(token)
+                reset_variable(token)
         await world.claim(run)
         if check() is False:
             return False
@@ -574,8 +594,7 @@ class RunRequests:
             raise DefinitionChangedError(run.id, found)
 
         def change() -> None:
-            run.definition_data = definition.to_dict()
-            run.name = definition.name
-            run._definition = definition
+            run.follow(definition)
+            self._symphony.world.name_constant(run, definition.stored)
 
         await self.record(run, "WorkflowDefinitionChanged", change, lambda: self.active.refuse(run), data=found.to_dict())

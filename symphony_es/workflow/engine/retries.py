@@ -45,11 +45,12 @@ async def next_attempt_at(
 
 
 async def _agrees(when: str | Callable[[BaseException], Any], error: BaseException, functions: NamedCallables) -> bool:
+    task = asyncio.current_task()
     try:
         predicate = find_function(when, functions) if isinstance(when, str) else when
         return bool(await run_body(invoke, predicate, error))
     except BaseException as failed:
-        if not is_failure(failed, asyncio.current_task()):
+        if not is_failure(failed, task):
             raise
         said = error_text(failed)
         _log.warning("workflow_retry_predicate_failed", error=said)

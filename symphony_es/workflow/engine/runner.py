@@ -250,6 +250,7 @@ class Runner:
         no two wait for each other.
         """
         claims: list[str] = []
+        task = asyncio.current_task()
         while True:
             execution = started.execution
             try:
@@ -260,7 +261,7 @@ class Runner:
                 return
             except BaseException as error:
                 busy = [found.entity for found in related_errors(error) if isinstance(found, EntityBusyError)]
-                if not is_failure(error, asyncio.current_task()) or not busy or not self._can_wait_for(busy, claims):
+                if not is_failure(error, task) or not busy or not self._can_wait_for(busy, claims):
                     raise
                 claims = sorted({*claims, *busy})
                 started.execution = self._execution(address, frame, started.attempt)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from symphony_es.contexts import reset_variable
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.workflow.engine.children import CANCELLED, CANCELLED_WHILE_PAUSED, PAUSED, is_paused_by_itself
 from symphony_es.workflow.engine.within import refuse_inside
@@ -59,7 +60,7 @@ async def pause_run(engine: RunRequests, symphony: Host, run: Workflow, with_par
                 active.drive.control.ask("pause")
         await world.flush(run)
     finally:
-        current_scope.reset(token)
+        reset_variable(token)
     for each in (run, *below):
         active = engine.active.get(each)
         if active is not None:

@@ -247,7 +247,7 @@ def row_of_run(run: Workflow, version: int) -> RunRow:
         {
             "name": run.name,
             "status": run.status,
-            "definition_data": run.definition_data,
+            "definition_id": run.definition_id,
             "created_at": run.created_at,
             "started_at": run.started_at,
             "ended_at": run.ended_at,

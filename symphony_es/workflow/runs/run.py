@@ -1,6 +1,6 @@
 """A run: one execution of a definition, and everything it did so far.
 
-The run's state is what a new process needs to go on: a copy of the definition, the context, and by step address the attempts
+The run's state is what a new process needs to go on: the hash of its definition, the context, and by step address the attempts
 that began, what a step under way has noted of its progress, the outputs of those that completed and the error of the attempt that
 failed last. Each fact stands in one place, so a step is two small events whatever the run holds already. The engine changes the
 state by `record`. The legal changes of status are the table of `transitions.py`.
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.direct import record_changes
 from symphony_es.core.state.tracking.entity import entity
-from symphony_es.errors import UNDONE, DetachedEntityError, IllegalTransitionError
+from symphony_es.errors import UNDONE, DefinitionError, DetachedEntityError, IllegalTransitionError
 from symphony_es.events.changes import REMOVE, SCALARS, SET, Change
-from symphony_es.events.identifiers import entity_key
+from symphony_es.events.identifiers import DEFINITION_PREFIX, entity_key
 from symphony_es.events.readable import readable
 from symphony_es.events.values import plain_equal
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
@@ -28,6 +28,7 @@ from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, Request, WorkflowStatus, next_status
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.constants import Constant
     from symphony_es.core.state.records import EntityRecord
 
 __all__ = ["Workflow", "WorkflowStatus", "describe_error"]
@@ -51,7 +52,8 @@ class Workflow:
         id: made when left empty.
         name: the definition's name.
         status: see `TRANSITIONS`; compares equal to its text, `run.status == "completed"`.
-        definition_data: the definition it was started with, as plain data.
+        definition_hash: names the definition it was started with: the log keeps that once, as `symphony.Definition:<hash>`.
+        definition_id: id of that definition.
         context: values by key, which steps read and write.
         arguments: of a code-first run whose steps have written to the context, what its function is called with: the context that the run
             began with. None while both are the same.
@@ -92,7 +94,8 @@ class Workflow:
     id: str = ""
     name: str = ""
     status: WorkflowStatus = WorkflowStatus.PENDING
-    definition_data: dict[str, Any] = field(default_factory=dict)
+    definition_hash: str = ""
+    definition_id: str = ""
     context: dict[str, Any] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
@@ -125,22 +128,44 @@ class Workflow:
     def of(cls, definition: WorkflowDefinition, context: Mapping[str, Any], now: datetime, **fields: Any) -> Workflow:
         """A new run of a definition, not added to a Symphony yet."""
         values = {**definition.context, **context}
-        run = cls(name=definition.name, definition_data=definition.to_dict(), context=values, created_at=now, **fields)
-        run._definition = definition
+        run = cls(context=values, created_at=now, **fields)
+        run.follow(definition)
         return run
+
+    def follow(self, definition: WorkflowDefinition) -> None:
+        """Make a definition the one that this run goes by."""
+        self.name = definition.name
+        self.definition_hash = definition.content_hash
+        self.definition_id = definition.id
+        self._definition = definition
+        self._symphony_constant = definition.stored
 
     @property
     def definition(self) -> WorkflowDefinition:
-        """The definition it was started with, whatever has been saved under that id since."""
+        """The definition it was started with, whatever has been saved under that id since.
+
+        Raises:
+            DefinitionError: it has a kind of step that this process does not know, or the log has lost it.
+        """
         cached: WorkflowDefinition | None = self.__dict__.get("_definition")
-        if cached is None:
-            cached = self._definition = WorkflowDefinition.from_dict(thaw(self.definition_data))
+        if cached is None or cached.content_hash != self.definition_hash or cached.id != self.definition_id:
+            cached = self._definition = self._read_definition()
         return cached
 
-    @property
-    def definition_id(self) -> str:
-        """Id of that definition."""
-        return str(self.definition_data["id"])
+    def _read_definition(self) -> WorkflowDefinition:
+        key = f"{DEFINITION_PREFIX}{self.definition_hash}"
+        constant: Constant | None = self.__dict__.get("_symphony_constant")
+        if constant is None or constant.key != key:
+            record: EntityRecord | None = self.__dict__.get("_symphony_record")
+            constant = None if record is None else record.world.constants.get(key)
+            if constant is None:
+                why = f"run {self.id} names its definition by {key}, which the log does not have: restore a backup of the log that has it"
+                raise DefinitionError("", why)
+            self._symphony_constant = constant
+        made: WorkflowDefinition | None = constant.made
+        if made is None or made.id != self.definition_id:
+            made = constant.made = WorkflowDefinition.from_dict({**constant.state, "id": self.definition_id})
+        return made
 
     @property
     def result(self) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.constants import definition_key
 from symphony_es.core.state.files.directory import sync_directory, unavailable
 from symphony_es.core.state.history import StateHistory, live_states
 from symphony_es.core.state.past.dividing import append_divided
@@ -75,12 +76,15 @@ async def fork_log(
     """
     await check_boundary(history.log, position)
     into = await asyncio.to_thread(_check_target, into)
-    states = live_states(await history.states_at(position))
+    fold = await history.states_at(position)
+    states = live_states(fold)
+    named = {key for state in states.values() if (key := definition_key(state)) is not None}
     built = into.with_name(f".{os.fsencode(into.name)[:200].decode(errors='ignore')}.{os.getpid()}-{os.urandom(4).hex()}.part")
     try:
         log = await EventLog.open(built)
         try:
             await log.append([await _origin(history, position, origin)])
+            await _append_states(log, [fold.states[key] for key in sorted(named) if key in fold.states], None)
             await _append_states(log, list(states.values()), on_progress)
             events = log.head
         finally:
