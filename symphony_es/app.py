@@ -57,6 +57,7 @@ from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.engine.clock import SystemClock
 from symphony_es.workflow.engine.engine import WorkflowEngine
 from symphony_es.workflow.engine.recovery import RecoverReport
+from symphony_es.workflow.engine.watching import InboxWatch
 
 if TYPE_CHECKING:  # what many programs never ask for is imported where it is handed out
     from symphony_es.core.state.following import Following
@@ -73,7 +74,6 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.workflow.definitions.builder import WorkflowBuilder
     from symphony_es.workflow.definitions.retry import RetryPolicy
     from symphony_es.workflow.definitions.steps import Step
-    from symphony_es.workflow.engine.inbox import RequestTaker
     from symphony_es.workflow.runs.listing import RunListing
     from symphony_es_projections.audit_trail import AuditTrail
     from symphony_es_projections.runner import ProjectionRunner
@@ -84,7 +84,7 @@ DEFAULT_STATE_DIR = ".symphony"
 READ_ONLY = "this Symphony is open for reading only"
 CLOSE_TIMEOUT_S = 60.0
 KNOWN_IDS_BYTES = 4 * 1024 * 1024
-"""Up to this size, some milliseconds, the newest snapshot is asked at setup which ids are taken."""
+"""Up to this size, some milliseconds, the newest snapshot is asked at the first addition which ids are taken."""
 LAST_WAIT_S = 0.1
 """What is left of the time for the log itself, where what comes before has used all of it up."""
 P = ParamSpec("P")
@@ -161,7 +161,7 @@ class Symphony:
         self.read_only = read_only
         self._follows = follow
         self._following: Following | None = None
-        self._taker: RequestTaker | None = None
+        self._inbox: InboxWatch | None = None
         self.registry = ServiceRegistry()
         self.models = NamedCallables("model client", "register one with symphony.models.register(name, async_callable)")
         self.functions = NamedCallables("function", "register it with symphony.functions.register(name, function)")
@@ -282,20 +282,16 @@ class Symphony:
             except BaseException:
                 await self._discard()
                 raise
-        await self._take_requests()
+        self._watch_inbox()
         if recovers:
             self.last_recover = await self.workflows.recover(wait=False)
         return self
 
-    async def _take_requests(self) -> None:
-        """Begin to carry out what other processes ask of the runs of this log."""
-        if self.state_dir is None or self.read_only:
-            return
-        from symphony_es.workflow.engine.inbox import RequestTaker  # late: a log in memory has no other process
-
-        taker = self._taker = await RequestTaker.open(self, self.state_dir)
-        if taker is not None:
-            self.registry.get("workflow_engine").on_recovered = partial(taker.look, all_again=True)
+    def _watch_inbox(self) -> None:
+        """Begin, soon, to carry out what other processes ask of the runs of this log."""
+        if self.state_dir is not None and not self.read_only:
+            self._inbox = InboxWatch(self, self.state_dir)
+            self.registry.get("workflow_engine").on_recovered = partial(self._inbox.look, all_again=True)
 
     async def _open(
         self,
@@ -336,7 +332,7 @@ class Symphony:
         if max_concurrent_runs is not None:
             self.registry.get("workflow_engine").max_concurrent_runs = max_concurrent_runs
         if resume is None and not self.read_only:
-            world.known_ids = await self.state_history.live_ids(KNOWN_IDS_BYTES)
+            world.earlier_ids = partial(self.state_history.live_ids, KNOWN_IDS_BYTES)
         if resume == "latest" or (resume is None and self._follows):
             await self.resume()
         elif resume is not None:
@@ -351,7 +347,7 @@ class Symphony:
         opened, self._opened, self._world, self._names = self._opened, None, None, None
         projections, self._projections = self._projections, None
         following, self._following = self._following, None
-        taker, self._taker = self._taker, None
+        inbox, self._inbox = self._inbox, None
         run_listing, self._run_listing = self._run_listing, None
         if self._lifetime is not None:
             self._lifetime.over = True
@@ -359,8 +355,8 @@ class Symphony:
             async with asyncio.timeout(timeout_s):
                 if following is not None:
                     await following.stop()
-                if taker is not None:
-                    await taker.stop()
+                if inbox is not None:
+                    await inbox.stop()
                 if projections is not None:
                     await projections.close()
                 if run_listing is not None:
@@ -426,8 +422,8 @@ class Symphony:
             raise CloseTimeoutError(f"close() has waited for {timeout_s:g} s; {what}", undone) from error
 
     async def _wind_up(self, world: World) -> None:
-        if self._taker is not None:
-            await self._taker.stop()
+        if self._inbox is not None:
+            await self._inbox.stop()
         engine = self.registry.get("workflow_engine")
         await engine.stop_all("closing the Symphony", for_good=True)
         engine.active.close()
@@ -705,8 +701,8 @@ class Symphony:
             result = callback(self)
             if inspect.isawaitable(result):
                 await result
-        if self._taker is not None:
-            self._taker.look(all_again=True)
+        if self._inbox is not None:
+            self._inbox.look(all_again=True)
         return self.last_resume
 
     async def load_entities(self, keys: Sequence[str], *, strict: bool, keep_failed: bool = False) -> None:

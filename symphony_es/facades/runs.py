@@ -228,13 +228,13 @@ class RunRequests:
     async def retry_from(
         self,
         run: RunLike,
-        step: str,
+        step: str | Sequence[str],
         auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
         deadline_s: float | None = None,
     ) -> Workflow:
-        """Does a step of a run, and what came after it, again; see `WorkflowEngine.retry_from`."""
+        """Does a step of a run, or several of them, and what came after, again; see `WorkflowEngine.retry_from`."""
         return await self._engine.retry_from(await self._found(run), step, auto_checkpoint, hooks=hooks, deadline_s=deadline_s)
 
     async def fork(

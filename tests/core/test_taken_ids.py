@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from symphony_es import Symphony, entity
+from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.errors import DetachedEntityError, EntityDamagedError, EntityExistsError
 from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.event import EventMetadata, NewEvent
@@ -142,7 +143,7 @@ async def test_what_is_known_to_be_taken_is_refused_at_once(tmp_path: Path, know
         symphony.entities.remove("Taken:later")
     async with Symphony(directory) as symphony:
         if known != "snapshot":
-            symphony.world.known_ids.clear()
+            symphony.world.earlier_ids = None
             await symphony.entities.load("Taken:live")
         if known == "unloaded":
             symphony.world.known_ids.clear()
@@ -152,6 +153,24 @@ async def test_what_is_known_to_be_taken_is_refused_at_once(tmp_path: Path, know
         symphony.entities.add(Taken(id="later", n=3))
         await symphony.flush()
         assert [event.version for event in await symphony.log.read_entity("Taken:later")] == [1, 2, 3]
+
+
+async def test_a_snapshot_is_asked_for_ids_when_one_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, at the first addition: opening, loading and changing read no snapshot for it."""
+    directory = await written(tmp_path / "log")
+    async with Symphony(directory) as symphony:
+        await symphony._opened.snapshotter.take(symphony.log.head)  # type: ignore[union-attr]
+    asked: list[object] = []
+    original = SnapshotStore.live_keys
+    monkeypatch.setattr(SnapshotStore, "live_keys", lambda self, info: asked.append(info) or original(self, info))
+    async with Symphony(directory) as symphony:
+        live = await symphony.entities.load("Taken:live")
+        live.n = 7
+        await symphony.flush()
+        assert asked == []
+        for number in range(3):
+            symphony.entities.add(Taken(id=f"new {number}"))
+        assert len(asked) == 1
 
 
 async def test_the_event_loop_never_asks_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,14 @@ async def opened(tmp_path: Path) -> AsyncIterator[tuple[Symphony, EventLog]]:
             await log.close()
 
 
+async def taker_of(symphony: Symphony) -> RequestTaker:
+    """Who takes the owner's requests; it begins to now, if it has not."""
+    assert symphony._inbox is not None
+    taker = await symphony._inbox.begun()
+    assert taker is not None
+    return taker
+
+
 async def send(opened: tuple[Symphony, EventLog], verb: str, run: str = "r", **arguments: Any) -> Answer:
     """Ask the owner, as another process does."""
     symphony, log = opened
@@ -163,7 +171,7 @@ async def test_asking_again_under_one_id_changes_nothing(opened: tuple[Symphony,
     first = await send_request(log, symphony.state_dir, request, timeout_s=60)
     assert await send_request(log, symphony.state_dir, request, timeout_s=60) == first
     leave_request(symphony.state_dir, request)  # as a caller does that has not looked
-    symphony._taker.look()
+    (await taker_of(symphony)).look()
     await send(opened, "pause")
     assert await names_of(symphony, "once") == ["WorkflowSignalReceived"]
 
@@ -185,7 +193,7 @@ async def test_the_owner_may_be_killed_at_any_point(tmp_path: Path, verb: str) -
         await begin(symphony, fails=verb == "retry")
         if verb == "resume":
             await symphony.workflows.pause("r")
-        symphony._taker._crash = copy
+        (await taker_of(symphony))._crash = copy
         leave_request(tmp_path / "state", request)
         await removed.wait()
         expected = await names_of(symphony, request.id)
@@ -285,13 +293,14 @@ async def test_what_cannot_be_taken_is_answered_and_harms_nobody(opened: tuple[S
     symphony, log = opened
     await begin(symphony)
     assert symphony.state_dir is not None
+    taker = await taker_of(symphony)
     for what, made in HOSTILE.items():
         path = symphony.state_dir / "inbox" / what
         if callable(made):
             made(path)
         else:
             path.write_bytes(made if isinstance(made, bytes) else json.dumps(made).encode())
-    symphony._taker.look()
+    taker.look()
     assert await answers(symphony, *HOSTILE) == dict.fromkeys(HOSTILE, REFUSED_EVENT)
     for what in HOSTILE:
         (event,) = await log.read_entity(f"symphony.Request:{what}")
@@ -343,7 +352,8 @@ async def test_an_inbox_that_cannot_be_trusted_is_not_looked_into(tmp_path: Path
         (state / "inbox").mkdir()
         (state / "inbox").chmod(0o777)
     async with Symphony(state) as symphony:
-        assert symphony._taker is None
+        assert symphony._inbox is not None
+        assert await symphony._inbox.begun() is None
         await begin(symphony)
         await symphony.workflows.cancel("r")
 
@@ -373,7 +383,7 @@ async def test_no_answer_in_time(opened: tuple[Symphony, EventLog]) -> None:
     """The owner is busy or hangs: the request stays, and the message says how to take it back."""
     symphony, log = opened
     await begin(symphony)
-    await symphony._taker.stop()
+    await (await taker_of(symphony)).stop()
     assert symphony.state_dir is not None
     slept: list[float] = []
 
@@ -405,9 +415,10 @@ async def test_a_request_waits_for_what_this_process_lacks(tmp_path: Path) -> No
     leave_request(state, request)
     async with Symphony(state) as symphony:
         await symphony.resume()
-        while not symphony._taker.left:
+        taker = await taker_of(symphony)
+        while not taker.left:
             await asyncio.sleep(0)
-        assert "function" in symphony._taker.left[request.id]
+        assert "function" in taker.left[request.id]
         define(symphony)
         assert await symphony.log.read_entity(request.key) == []
         await symphony.workflows.recover(wait=False)
@@ -422,7 +433,8 @@ async def test_a_process_that_is_drained_leaves_what_begins_runs(tmp_path: Path,
         await begin(symphony, fails=True)
         await symphony.workflows.drain(0)
         leave_request(tmp_path / "state", request)
-        while not symphony._taker.left:
+        taker = await taker_of(symphony)
+        while not taker.left:
             await asyncio.sleep(0)
         assert await symphony.log.read_entity(request.key) == []
     async with Symphony(tmp_path / "state") as symphony:
@@ -492,15 +504,52 @@ def test_requests_are_taken_in_a_later_event_loop(tmp_path: Path) -> None:
 
 
 async def test_nothing_happens_where_nobody_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process whose inbox is empty is not woken: no timer, no task, one look at the opening."""
+    """A process whose inbox is empty is not woken: no timer, no task, one look when it begins to watch."""
     looks: list[int] = []
-    real = FileInbox.waiting
-    monkeypatch.setattr(FileInbox, "waiting", lambda self: looks.append(1) or real(self))
+    real = FileInbox._files
+    monkeypatch.setattr(FileInbox, "_files", lambda self: looks.append(1) or real(self))
     async with Symphony(tmp_path / "state") as symphony:
         await begin(symphony)
-        taker = symphony._taker
-        assert isinstance(taker, RequestTaker)
+        taker = await taker_of(symphony)
         assert (taker._timer, taker._looking, looks) == (None, None, [1])
+
+
+async def test_a_short_program_pays_nothing_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is opened and closed at once has looked for no requests; nor has what is closed while it begins to."""
+    looks: list[FileInbox] = []
+    monkeypatch.setattr(FileInbox, "newest_ns", lambda self: looks.append(self) or 0)
+    async with Symphony(tmp_path / "state") as symphony:
+        await symphony.flush()
+    assert not (tmp_path / "state" / "inbox").exists()
+    async with Symphony(tmp_path / "state") as symphony:
+        beginning = asyncio.create_task(symphony._inbox.begun())
+        await asyncio.sleep(0)
+    await asyncio.wait({beginning})
+    assert len(looks) <= 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_comes_before_the_watch_begins_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """At once what was left since the opening; what lay there before it, after a second, or when the application has recovered."""
+    monkeypatch.setattr("symphony_es.workflow.engine.watching.BEGIN_S", 3600)
+    if when == "before":
+        monkeypatch.setattr("symphony_es.workflow.engine.inbox.FIRST_LOOK_S", 3600)
+    state = tmp_path / "state"
+    async with Symphony(state) as symphony:
+        await begin(symphony)
+    request = Request(verb="signal", run="r", arguments={"name": "other"})
+    if when == "before":
+        leave_request(state, request)
+        monkeypatch.setattr("symphony_es.workflow.engine.inbox.COARSE_NS", 0)
+    async with Symphony(state) as symphony:
+        define(symphony)
+        if when == "after":
+            leave_request(state, request)
+            await taker_of(symphony)
+        else:
+            assert (await taker_of(symphony))._looking is None
+            await symphony.workflows.recover(wait=False)
+        assert await answers(symphony, request.id) == {request.id: DONE_EVENT}
 
 
 async def test_a_reader_asks_as_the_command_line_does(tmp_path: Path) -> None:

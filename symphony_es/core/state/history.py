@@ -159,12 +159,15 @@ class StateHistory:
         self._check_kept(position, self.log.base_position)  # afterwards: what is kept may begin later by now
         return 0, {key: state for key, state in found.items() if state is not None}
 
-    async def live_ids(self, most_bytes: int) -> set[str]:
-        """Keys of entities that were alive at the newest snapshot, where that has at most so many bytes; none where there is no such."""
+    def live_ids(self, most_bytes: int) -> set[str]:
+        """Keys of entities that were alive at the newest snapshot, where that has at most so many bytes; none where there is no such.
+
+        Blocks for some milliseconds.
+        """
         for info in self._candidates(self.log.head)[:1]:
             if info.size_bytes <= most_bytes:
                 try:
-                    return set(await asyncio.to_thread(self._store.live_keys, info))
+                    return set(self._store.live_keys(info))
                 except SnapshotDamagedError as error:
                     self._report(info, error)
         return set()

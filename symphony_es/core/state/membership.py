@@ -7,7 +7,7 @@ world is under construction, what restorers create is given the id being restore
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from weakref import WeakValueDictionary
@@ -93,6 +93,7 @@ class Membership(Inherited):
         self.under_restoration: EntityReference | None = None
         self.knows_all_ids = empty_log
         self.known_ids: set[str] = set()  # that a snapshot has, or that are being loaded: the log is asked before one is refused
+        self.earlier_ids: Callable[[], set[str]] | None = None  # tells those of the newest snapshot: asked once, at the first addition
         self.in_part = False  # the log may have entities that are not here
         self.entity_count = 0
         self.uncounted_until = 0  # entities of the log up to this position are not in the count yet
@@ -553,7 +554,14 @@ class Membership(Inherited):
 
     def _may_be_taken(self, key: str) -> bool:
         """Whether the log is asked at once for an id that is not here: where that costs nothing, or the id is known to have been taken."""
-        return not self.knows_all_ids and (self.log.answers_at_once or key in self.known_ids)
+        if self.knows_all_ids:
+            return False
+        if self.log.answers_at_once:
+            return True
+        if self.earlier_ids is not None:
+            earlier, self.earlier_ids = self.earlier_ids, None
+            self.known_ids |= earlier()
+        return key in self.known_ids
 
     def _adopt(self, reference: EntityReference, obj: Any, state: dict[str, Any]) -> EntityRecord:
         key = reference.key

@@ -176,7 +176,7 @@ class WorkflowEngine(RunRequests):
             await self._begun(self.launch(run, chain, prepare, awaited=False))
         return RunHandle(self, self._symphony, run)
 
-    async def retry_in_background(self, run: Workflow, step: str) -> RunHandle:
+    async def retry_in_background(self, run: Workflow, step: str | Sequence[str]) -> RunHandle:
         """Do a step of a run, and what came after it, again, in the background; that it goes on is durable when this returns.
 
         Errors are those of `retry_from`.

@@ -3,10 +3,10 @@
 The order of durable steps: what the request does to the run, with the request's id as correlation id; the answer; the file's removal. After
 a kill between the first two, the run's events say that it was done; between the last two, the answer does. A signal's id is the request's.
 
-Nobody looks: the kernel wakes the event loop when a request comes (elsewhere than on Linux, the inbox is looked at each second). What lay
-there when the log was opened is taken up when the application has recovered or resumed, so that its functions are registered by then, or a
-second after the opening. A request that needs what this process has not (a function, a class) is nobody's event, as such a run is: it
-stays, and is looked at again after the next `recover`.
+Nobody looks: the kernel wakes the event loop when a request comes (elsewhere than on Linux, the inbox is looked at each second), from soon
+after the opening (see `watching.py`). What lay there when the log was opened is taken up when the application has recovered or resumed, so
+that its functions are registered by then, or a second after the opening. A request that needs what this process has not (a function, a
+class) is nobody's event, as such a run is: it stays, and is looked at again after the next `recover`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ import os
 import time
 from collections.abc import Callable
 from contextvars import Context
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from symphony_es.core.state.attribution import acting, current_attribution
-from symphony_es.core.state.inbox import REQUEST_TYPE, FaultyRequest, FileInbox, Inbox, Request
+from symphony_es.core.state.inbox import REQUEST_TYPE, FaultyRequest, Inbox, Request
 from symphony_es.core.state.requesting import DONE_EVENT, REFUSED_EVENT
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import (
@@ -56,6 +55,8 @@ FIRST_LOOK_S = 1.0
 """How long what lay in the inbox at the opening waits for the application to register its functions and to recover."""
 LOOK_EVERY_S = 1.0
 """How often an inbox is looked at where the kernel does not tell of a new file."""
+COARSE_NS = 20_000_000
+"""By so much a file system's clock may be behind."""
 MOST_MESSAGE = 2000
 
 _log = get_logger(__name__)
@@ -86,19 +87,19 @@ class RequestTaker:
         self.taking: set[str] = set()
         self.left: dict[str, str] = {}
 
-    @classmethod
-    async def open(cls, symphony: Host, state_dir: Path) -> RequestTaker | None:
-        """Begin to wait for requests in the running event loop; None, with a warning, where the directory cannot be used for them."""
-        try:
-            inbox, is_empty = await asyncio.to_thread(_open, state_dir)
-        except StorageUnavailableError as error:
-            _log.warning("inbox_unavailable", error=str(error))
-            return None
-        taker = cls(symphony, inbox)
-        taker._listen()
-        if not is_empty:
-            taker._timer = asyncio.get_running_loop().call_later(FIRST_LOOK_S, taker.look, context=Context())
-        return taker
+    def begin(self, newest_ns: int, opened_ns: int) -> None:
+        """Begin to wait for requests in the running event loop.
+
+        Args:
+            newest_ns: when the newest of what waits there came, in nanoseconds since 1970; 0 where nothing does.
+            opened_ns: when the log was opened: what has come since is looked at now, what lay there before a second after the opening.
+        """
+        self._listen()
+        if newest_ns >= opened_ns - COARSE_NS:
+            self.look()
+        elif newest_ns:
+            left_s = max(0.0, FIRST_LOOK_S - (time.time_ns() - opened_ns) / 1e9)
+            self._timer = asyncio.get_running_loop().call_later(left_s, self.look, context=Context())
 
     def _listen(self) -> None:
         """Have the running loop wake this; the loop it was opened in may have ended."""
@@ -304,9 +305,3 @@ class RequestTaker:
         except SymphonyError as error:
             if run.status is WorkflowStatus.CANCELLING:
                 _log.warning("run_not_cancelled_yet", run_id=run.id, error=error_text(error))
-
-
-def _open(state_dir: Path) -> tuple[FileInbox, bool]:
-    """The inbox, and whether nothing waits in it. Blocks."""
-    inbox = FileInbox(state_dir)
-    return inbox, not inbox.waiting()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from symphony_es.errors import SHOWN, ConfigurationError, PositionInsideTransactionError, PositionNotFoundError, near_misses
-from symphony_es.workflow.engine.timeline import read_timeline
+from symphony_es.workflow.engine.timeline import Timeline, read_timeline
 from symphony_es.workflow.runs.run import Workflow
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
-__all__ = ["Past", "address_of", "aside", "past_at", "past_before_step"]
+__all__ = ["Past", "address_of", "aside", "past_at", "past_before_step", "past_before_steps", "state_before"]
 
 T = TypeVar("T")
 AT_ONCE = 500
@@ -39,15 +39,17 @@ class Past:
     Attributes:
         position: right after which event.
         state: its state then, as the log has it; `World.revived` makes live values of any part of it.
-        begun_since: addresses of steps that began first after it, in order.
-        begun_beside: those of them that began before the step at which this ends had come to an end.
+        begun: addresses of steps that began first after it, in order, and where.
+        ended: of the steps before which this is, where they have completed, or failed last.
     """
 
-    def __init__(self, position: int, state: dict[str, Any], begun_since: Sequence[str] = (), begun_beside: Iterable[str] = ()) -> None:
+    def __init__(
+        self, position: int, state: dict[str, Any], begun: Mapping[str, int] | None = None, ended: Mapping[str, int | None] | None = None
+    ) -> None:
         self.position = position
         self.state = state
-        self.begun_since = begun_since
-        self.begun_beside = frozenset(begun_beside)
+        self.begun = begun or {}
+        self.ended = ended or {}
 
 
 def address_of(run: Workflow, step: str) -> str:
@@ -79,15 +81,32 @@ async def past_before_step(symphony: Host, run: Workflow, step: str) -> Past:
         ConfigurationError: the run has not begun such a step; those that it has begun are named.
         PositionNotFoundError: that part of the history is not kept.
     """
-    address = address_of(run, step)
+    past, _ = await past_before_steps(symphony, run, [step])
+    return past
+
+
+async def past_before_steps(symphony: Host, run: Workflow, steps: Iterable[str]) -> tuple[Past, Timeline]:
+    """A run as it was before the first of some steps began; see `past_before_step`."""
+    addresses = {address_of(run, step): step for step in steps}
     await symphony.world.flush(run)
     timeline = await read_timeline(symphony, run)
-    if address not in timeline.begun:
-        raise ConfigurationError(f"run {run.id} has not begun a step {step!r}{_said_of(step, list(run.attempts))}")
+    for address, step in addresses.items():
+        if address not in timeline.begun:
+            raise ConfigurationError(f"run {run.id} has not begun a step {step!r}{_said_of(step, list(run.attempts))}")
+    first = min(addresses, key=timeline.begun.__getitem__)
+    begun = {other: timeline.begun[other] for other in timeline.since(first)}
+    ended = {address: timeline.ended_at(address) for address in addresses}
+    return Past(timeline.begun[first] - 1, await state_before(symphony, timeline, first), begun, ended), timeline
+
+
+async def state_before(symphony: Host, timeline: Timeline, address: str) -> dict[str, Any]:
+    """The state that a run had before a step began, as the log has it.
+
+    Raises:
+        PositionNotFoundError: that part of the history is not kept.
+    """
     position = timeline.begun[address] - 1
-    since, end = timeline.since(address), timeline.ended_at(address)
-    beside = [other for other in since if other != address and (end is None or timeline.begun[other] < end)]
-    return Past(position, await _state(symphony, timeline.key_at(position + 1), position), since, beside)
+    return await _state(symphony, timeline.key_at(position + 1), position)
 
 
 async def past_at(symphony: Host, run: Workflow, position: int) -> Past:

@@ -5,7 +5,7 @@ A clean-up step that has completed, and is not the one that is asked for, keeps 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -23,25 +23,28 @@ if TYPE_CHECKING:
 __all__ = ["forget_cancelled_children", "retry_cleanup"]
 
 
-async def retry_cleanup(symphony: Host, run: Workflow, address: str, now: datetime) -> None:
-    """Drop a step of a run's clean-up and have the clean-up go on; the main line is left alone. Nobody else drives the run meanwhile.
+async def retry_cleanup(symphony: Host, run: Workflow, steps: Sequence[str], now: datetime) -> None:
+    """Drop steps of a run's clean-up and have the clean-up go on; the main line is left alone. Nobody else drives the run meanwhile.
 
     Raises:
-        ConfigurationError: the run has not begun such a step. Nothing has been appended.
+        ConfigurationError: the run has not begun one of the steps. Nothing has been appended.
         IllegalTransitionError: the run is not in a status in which it can clean up. Nothing has been appended.
     """
     world = symphony.world
     await world.claim(run)
     if run.status is not WorkflowStatus.CANCELLING:
         run.check("clean_up")
-    if address not in run.attempts:
-        known = ", ".join([other for other in run.attempts if in_cleanup(other)][:50]) or "none"
-        raise ConfigurationError(f"run {run.id} has not begun a clean-up step {address!r} (begun: {known})")
-    dropped = [other for other in run.attempts if other == address or other.startswith(f"{address}/")]
-    with world.recording(RETRY_EVENT, {"step": address, "dropped": dropped}, entity=run):
+    for address in steps:
+        if address not in run.attempts:
+            known = ", ".join([other for other in run.attempts if in_cleanup(other)][:50]) or "none"
+            raise ConfigurationError(f"run {run.id} has not begun a clean-up step {address!r} (begun: {known})")
+    asked = set(steps)
+    dropped = [other for other in run.attempts if other in asked or not asked.isdisjoint(prefixes(other))]
+    several = {"steps": list(steps)} if len(steps) > 1 else {}
+    with world.recording(RETRY_EVENT, {"step": steps[0], **several, "dropped": dropped}, entity=run):
         world.raise_generation(run)
         _drop(run, dropped)
-        for around in prefixes(address):
+        for around in dict.fromkeys(above for address in steps for above in prefixes(address)):
             run.outputs.pop(around, None)
             run.failures.pop(around, None)
         if run.status is not WorkflowStatus.CANCELLING:

@@ -26,7 +26,7 @@ from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain, name_of
 from symphony_es.workflow.engine.missing import check_can_go_on
 from symphony_es.workflow.engine.resting import Resting
-from symphony_es.workflow.engine.retrying import take_back
+from symphony_es.workflow.engine.retrying import steps_asked_for, take_back
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
 from symphony_es.workflow.engine.within import Beginnings, refuse_inside
@@ -327,7 +327,7 @@ class RunRequests:
     async def retry_from(
         self,
         run: Workflow,
-        step: str,
+        step: str | Sequence[str],
         auto_checkpoint: bool | AutoCheckpoint | None = None,
         *,
         hooks: Sequence[Any] = (),
@@ -339,19 +339,22 @@ class RunRequests:
         branches of a parallel or map, keep theirs. A signal that a dropped step took is not sent again: it waits anew. Waits for
         the run's end as `execute_workflow` does.
 
+        Several steps are taken back together, by one event: what came after any of them is done again, once.
+
         At the address of a clean-up step (`cleanup/…`, `undo/…`) the clean-up goes on, and never the main line: that step is done again,
         and what has not completed is tried again; other clean-up steps that have completed are not repeated.
 
         Args:
             run: failed, paused, completed, cancelled or interrupted.
-            step: address of a step that has begun, or the name or id of one of the definition's first level.
+            step: address of a step that has begun, or the name or id of one of the definition's first level; or a list of these.
             auto_checkpoint: True, False, or a policy for this run; what the run began with when left out.
             hooks: called after the engine's own.
             deadline_s: a new deadline, in seconds from now.
 
         Raises:
             IllegalTransitionError: the run executes, or has not begun. Nothing has been appended.
-            ConfigurationError: the run has not begun such a step. Nothing has been appended.
+            ConfigurationError: the run has not begun such a step; or some of several are of its clean-up, and others are not. Nothing has
+                been appended.
             NotRegisteredError, UnknownValueError: as for `resume`.
         """
         return await self.active.join(await self.take_back(run, step, auto_checkpoint, hooks, deadline_s))
@@ -359,7 +362,7 @@ class RunRequests:
     async def take_back(
         self,
         run: Workflow,
-        step: str,
+        step: str | Sequence[str],
         auto_checkpoint: bool | AutoCheckpoint | None = None,
         hooks: Sequence[Any] = (),
         deadline_s: float | None = None,
@@ -368,26 +371,27 @@ class RunRequests:
     ) -> ActiveRun:
         """Begin what `retry_from` waits for the end of; the taking back is durable when this returns."""
         self.active.check_draining()
-        if is_of_cleanup(run, step):
-            return await self._retry_cleanup(run, step, auto_checkpoint, hooks, awaited=awaited)
+        steps = steps_asked_for(run, step)
+        if is_of_cleanup(run, steps[0]):
+            return await self._retry_cleanup(run, steps, auto_checkpoint, hooks, awaited=awaited)
         run.check("retry")
         await self._stopped(run)
         run.check("retry")
         check_can_go_on(run, self._symphony)
         with self.active.hold(run):
-            await take_back(self._symphony, run, step, self.clock.now(), self.children)
+            await take_back(self._symphony, run, steps, self.clock.now(), self.children)
         chain = self.chain(auto_checkpoint, hooks, run)
         return self.launch(run, chain, lambda: self._set_deadline(run, deadline_s), awaited=awaited)
 
     async def _retry_cleanup(
-        self, run: Workflow, step: str, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any], *, awaited: bool
+        self, run: Workflow, steps: Sequence[str], auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any], *, awaited: bool
     ) -> ActiveRun:
         from symphony_es.workflow.engine.reopening import retry_cleanup  # few clean-ups are tried again
 
         if run.status is not WorkflowStatus.CANCELLING:
             run.check("retry")
         with self.active.hold(run):
-            await retry_cleanup(self._symphony, run, step, self.clock.now())
+            await retry_cleanup(self._symphony, run, steps, self.clock.now())
         return self.launch(run, self.chain(auto_checkpoint, hooks, run), awaited=awaited)
 
     async def fork(

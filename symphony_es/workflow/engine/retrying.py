@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.making import made_of
-from symphony_es.errors import IllegalTransitionError
-from symphony_es.workflow.definitions.nesting import step_at
+from symphony_es.errors import ConfigurationError, IllegalTransitionError
+from symphony_es.workflow.definitions.reading import shown
+from symphony_es.workflow.engine.dropping import beside_in_code, beside_in_plan, dropped_with
 from symphony_es.workflow.engine.generations import prefixes
-from symphony_es.workflow.engine.past import Past, address_of, aside, past_before_step
-from symphony_es.workflow.engine.timeline import RETRY_EVENT
+from symphony_es.workflow.engine.past import Past, aside, past_before_steps, state_before
+from symphony_es.workflow.engine.timeline import RETRY_EVENT, Timeline
 from symphony_es.workflow.engine.unsaid import again_with_children, forgive_all
-from symphony_es.workflow.runs.cleanup import called_in_cleanup, undone
+from symphony_es.workflow.runs.cleanup import called_in_cleanup, is_of_cleanup, undone
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import WorkflowStatus
@@ -22,31 +23,50 @@ if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.engine.children import ChildRuns
 
-__all__ = ["PATCH", "go_back_to", "take_back"]
+__all__ = ["PATCH", "go_back_to", "steps_asked_for", "take_back"]
 
 PATCH = "patch"
 """What a decision of `patched` is on record as, among the calls of code."""
 
 
-async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, children: ChildRuns) -> None:
-    """Brings a run to where it was before a step; steps beside it, in other branches of a parallel, map or `gather`, keep their outputs.
+def steps_asked_for(run: Workflow, step: str | Sequence[str]) -> list[str]:
+    """The steps that a caller has named, one or several.
+
+    Raises:
+        ConfigurationError: these are no names; or some are of the run's clean-up, which goes on by itself, and others are not.
+    """
+    steps = [step] if isinstance(step, str) else list(dict.fromkeys(step)) if isinstance(step, (list, tuple)) else []
+    if not steps or not all(isinstance(one, str) for one in steps):
+        raise ConfigurationError(f"step={shown(step)}: the address of a step, as in run.attempts, or a list of addresses")
+    of_cleanup = [one for one in steps if is_of_cleanup(run, one)]
+    if of_cleanup and len(of_cleanup) < len(steps):
+        others = [one for one in steps if one not in of_cleanup]
+        raise ConfigurationError(
+            f"run {run.id}: {', '.join(of_cleanup)} are of its clean-up, and {', '.join(others)} are not: the clean-up goes on by itself, "
+            "take back either, by a call of its own"
+        )
+    return steps
+
+
+async def take_back(symphony: Host, run: Workflow, steps: Sequence[str], now: datetime, children: ChildRuns) -> None:
+    """Brings a run to where it was before some steps; what is beside all of them, in other branches, keeps its outputs.
 
     Child runs of dropped steps that have not ended are cancelled first: whatever is done again is done by one run only. Nobody else drives
     the run meanwhile.
 
     Raises:
-        ConfigurationError: the run has not begun such a step. Nothing has been appended.
+        ConfigurationError: the run has not begun one of the steps. Nothing has been appended.
         IllegalTransitionError: it was paused or cancelled while a child run of it came to its end. Nothing more has been appended.
         RunsInProgressError: a step of a dropped child run did not stop. Nothing has been appended to this run.
     """
     status = run.status
-    past = await past_before_step(symphony, run, step)
-    address = address_of(run, step)
-    size = len(past.begun_since)
-    dropped, again = await aside(lambda: _dropped(run, address, past), size)
-    beside = set(past.begun_since).difference(dropped)
+    past, timeline = await past_before_steps(symphony, run, steps)
+    size = len(past.begun)
+    dropped, again = await aside(lambda: _dropped(run, past), size)
+    beside = past.begun.keys() - set(dropped)
     await children.end_dropped(run, dropped)
-    around = [prefix for prefix in prefixes(address) if prefix in run.attempts]
+    states = await _states_around(symphony, run, past, timeline, dropped)
+    around = list(states)
     known = {*around, *dropped} if again else set()
     entered = [prefix for below in again for prefix in prefixes(below) if prefix in run.attempts and prefix not in known]
     decisions = await _decided(symphony, run, entered) if entered else {}
@@ -56,7 +76,7 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, chi
         raise IllegalTransitionError(run.id, f"{run.status} since then", WorkflowStatus.RUNNING)
 
     def drop() -> None:
-        with world.recording(RETRY_EVENT, {"step": address, "dropped": dropped, "position": past.position}, entity=run):
+        with world.recording(RETRY_EVENT, {**_said(past), "dropped": dropped, "position": past.position}, entity=run):
             world.raise_generation(run)
             for other in dropped:
                 for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes):
@@ -65,7 +85,7 @@ async def take_back(symphony: Host, run: Workflow, step: str, now: datetime, chi
                 run.outputs.pop(other, None)
                 run.failures.pop(other, None)
             run.progress.update(decisions)
-            _restore(run, past, around, symphony)
+            _restore(run, past, states, symphony)
             go_back_to(run, again)
             _forget_calls(run, set(dropped))
             if run.definition.code is not None:
@@ -90,9 +110,31 @@ def _forgive(run: Workflow, beside: Iterable[str]) -> None:
     again_with_children(run)
 
 
-def _dropped(run: Workflow, address: str, past: Past) -> tuple[list[str], list[str]]:
-    """The steps that are dropped with one, and those among them that have been undone: they hold no longer, wherever they stand."""
-    dropped = [other for other in past.begun_since if not _beside(run, address, other, past)]
+def _said(past: Past) -> dict[str, Any]:
+    """What the event says of the steps that were asked for, in the order in which they began."""
+    asked = sorted(past.ended, key=past.begun.__getitem__)
+    return {"step": asked[0], **({"steps": asked} if len(asked) > 1 else {})}
+
+
+async def _states_around(
+    symphony: Host, run: Workflow, past: Past, timeline: Timeline, dropped: Iterable[str]
+) -> dict[str, Mapping[str, Any]]:
+    """The composites around the steps that are taken back and not dropped themselves, each with the state before the first step in it."""
+    gone, found = set(dropped), dict[str, Mapping[str, Any]]()
+    for address in sorted(past.ended, key=past.begun.__getitem__):
+        new = [above for above in prefixes(address) if above in run.attempts and above not in gone and above not in found]
+        if new:
+            state = await state_before(symphony, timeline, address) if found else past.state
+            found.update(dict.fromkeys(new, state))
+    return found
+
+
+def _dropped(run: Workflow, past: Past) -> tuple[list[str], list[str]]:
+    """The steps that are dropped, and those among them that have been undone: they hold no longer, wherever they stand."""
+    if run.definition.code is None:
+        dropped = dropped_with({step: past.begun[step] for step in past.ended}, past.begun, beside_in_plan(run.definition.plan))
+    else:  # within a strand, or around it, what has begun before a step's end, as `gather(step(a), step(b))` does it, has not waited for it
+        dropped = dropped_with(past.ended, past.begun, beside_in_code)
     known = set(dropped)
     again = [other for other in undone(run) if other in run.attempts and other not in known]
     known.update(again)
@@ -117,7 +159,7 @@ async def _decided(symphony: Host, run: Workflow, composites: Iterable[str]) -> 
     return await decided(symphony, run, composites)
 
 
-def _restore(run: Workflow, past: Past, around: Iterable[str], symphony: Host) -> None:
+def _restore(run: Workflow, past: Past, around: Mapping[str, Mapping[str, Any]], symphony: Host) -> None:
     """The values that the steps were to work with: the context, and what the composites around the step had decided."""
     world = symphony.world
 
@@ -128,8 +170,9 @@ def _restore(run: Workflow, past: Past, around: Iterable[str], symphony: Host) -
     if thaw(run.context) != context:
         run.context = context
     for name in ("progress", "scopes"):
-        held, before = getattr(run, name), past.state.get(name, {})
-        for address in around:
+        held = getattr(run, name)
+        for address, state in around.items():
+            before = state.get(name, {})
             if address in before:
                 held[address] = then(before[address])
             else:
@@ -144,19 +187,3 @@ def _forget_calls(run: Workflow, dropped: set[str]) -> None:
         if first is not None:
             kept = {at: call for at, call in made.items() if call[0] not in dropped and (at < first or call[1] != PATCH)}
             run.calls[strand] = {str(place): call for place, call in kept.items()}
-
-
-def _beside(run: Workflow, address: str, other: str, past: Past) -> bool:
-    """Whether two steps are in different branches of something that runs its branches beside each other."""
-    ours, theirs = address.split("/"), other.split("/")
-    common = 0
-    while common < min(len(ours), len(theirs)) and ours[common] == theirs[common]:
-        common += 1
-    if run.definition.code is not None:
-        # The names of a `gather` and the numbers of its strands take turns: these are two strands of one. Within a strand, or around it,
-        # what has begun before the step's end, as `gather(step(a), step(b))` does it, has not waited for the step.
-        return (common % 2 == 1 and common < min(len(ours), len(theirs))) or other in past.begun_beside
-    if common in (0, len(ours), len(theirs)):
-        return False
-    composite = step_at(run.definition.plan, "/".join(ours[:common]))
-    return composite is not None and composite.together

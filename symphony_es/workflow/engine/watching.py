@@ -1,0 +1,108 @@
+"""When a process begins to take requests from others: soon after the opening, so that a short program pays nothing for it.
+
+What is needed for it (modules, a watch of the kernel's, a look into the directory) is loaded in a thread, `BEGIN_S` after the opening, or
+when the application has recovered or resumed. What came meanwhile is taken at once, what lay there before the opening as
+`symphony_es.workflow.engine.inbox` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextvars import Context
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import ref
+
+from symphony_es.diagnostics import get_logger
+from symphony_es.errors import StorageUnavailableError
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+    from symphony_es.core.state.inbox import FileInbox
+    from symphony_es.workflow.engine.inbox import RequestTaker
+
+__all__ = ["InboxWatch"]
+
+_log = get_logger(__name__)
+
+BEGIN_S = 0.05
+"""How long after the opening a process begins to watch its inbox: a program that loads something and ends is over by then."""
+
+
+class InboxWatch:
+    """The watch of one log's inbox, by the process that has the log open for writing.
+
+    Attributes:
+        taker: who takes the requests; None until the watch has begun, and where the directory cannot be used for requests.
+    """
+
+    def __init__(self, symphony: Host, state_dir: Path) -> None:
+        self._symphony = ref(symphony)
+        self._state_dir = state_dir
+        self._opened_ns = time.time_ns()
+        self._beginning: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = self._loop.call_later(BEGIN_S, self._begin, context=Context())
+        self._again = False
+        self.taker: RequestTaker | None = None
+
+    def look(self, *, all_again: bool = False) -> None:
+        """Look at what waits, soon, and begin to watch in the running loop where that has not happened; see `RequestTaker.look`."""
+        if self.taker is not None:
+            self.taker.look(all_again=all_again)
+        else:
+            self._again = True
+            self._begin()
+
+    async def begun(self) -> RequestTaker | None:
+        """Begin now; returns who takes the requests."""
+        self._begin()
+        if self._beginning is not None:
+            await self._beginning
+        return self.taker
+
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        elsewhere, self._loop = loop is not self._loop, loop  # the one of the opening has ended
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.taker is None and self._symphony() is not None and (self._beginning is None or elsewhere):
+            self._beginning = loop.create_task(self._open(), name="symphony-es-inbox", context=Context())
+
+    async def _open(self) -> None:  # holds no Symphony while it waits: one that nobody holds lets go
+        opened = await asyncio.to_thread(_open_inbox, self._state_dir)
+        symphony = self._symphony()
+        if opened is not None and symphony is not None:
+            taking, inbox, newest_ns = opened
+            self.taker = taking(symphony, inbox)
+            self.taker.begin(newest_ns, self._opened_ns)
+            if self._again:
+                self.taker.look()
+
+    async def stop(self) -> None:
+        """Take no more requests, as `RequestTaker.stop`. Idempotent."""
+        timer, self._timer = self._timer, None
+        beginning, self._beginning = self._beginning, None
+        here = self._loop is asyncio.get_running_loop()
+        if timer is not None and not self._loop.is_closed():
+            timer.cancel()
+        if beginning is not None and here and not beginning.done():
+            beginning.cancel()
+            await asyncio.wait({beginning})
+        if self.taker is not None:
+            await self.taker.stop()
+
+
+def _open_inbox(state_dir: Path) -> tuple[type[RequestTaker], FileInbox, int] | None:
+    """Who takes requests, the inbox, when the newest of what waits there came; None, with a warning, where it cannot be used. Blocks."""
+    from symphony_es.core.state.inbox import FileInbox  # late, and in a thread: much that a short program needs nothing of
+    from symphony_es.workflow.engine.inbox import RequestTaker
+
+    try:
+        inbox = FileInbox(state_dir)
+        return RequestTaker, inbox, inbox.newest_ns()
+    except StorageUnavailableError as error:
+        _log.warning("inbox_unavailable", error=str(error))
+        return None
