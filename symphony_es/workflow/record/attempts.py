@@ -161,11 +161,11 @@ async def _holders(symphony: Host, run_id: str) -> list[Iterable[Any]]:
     record = symphony.world.records.get(key)
     run = None if record is None else record.obj
     if isinstance(run, Workflow):
-        return [run.context, *run.scopes.values()]
+        return [run.context, *run.scopes.values(), *run.appended.values()]
     state = (await symphony.state_history.entities_at([key], symphony.log.head)).get(key)
     held = {} if state is None or state.data is None else state.data
-    context, scopes = held.get("context"), held.get("scopes")
-    return [holder for holder in (context, *(scopes.values() if isinstance(scopes, dict) else ())) if isinstance(holder, dict)]
+    spaces = [found for name in ("scopes", "appended") if isinstance(found := held.get(name), dict)]
+    return [holder for holder in (held.get("context"), *(each for space in spaces for each in space.values())) if isinstance(holder, dict)]
 
 
 async def read_run_usage(symphony: Host, run_ids: Iterable[str]) -> RunUsage:
