@@ -43,6 +43,7 @@ from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import entity_key, uuid7
 from symphony_es.events.rows import decode_row
 from symphony_es.workflow.engine.children import GRACE_S
+from symphony_es.workflow.engine.retriable import check_retry
 from symphony_es.workflow.engine.stopping import request_cancel
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import WorkflowStatus
@@ -302,10 +303,9 @@ class RequestTaker:
     async def _retry(engine: WorkflowEngine, run: Workflow, step: str | None) -> None:
         if step is not None:
             await engine.retry_in_background(run, step)
-        elif run.status in (WorkflowStatus.FAILED, WorkflowStatus.BLOCKED):
-            await engine.start(run)
         else:
-            raise ConfigurationError(f"run {run.id} is {run.status}, and no step of it has failed: name the step to begin at, or resume it")
+            check_retry(run)
+            await engine.start(run)
 
     @staticmethod
     async def _cancel(engine: WorkflowEngine, run: Workflow, grace_s: float, *, cleanup: bool) -> None:
