@@ -214,7 +214,7 @@ async def test_a_pause_that_is_taken_back_meanwhile(symphony: Symphony) -> None:
 
 
 async def test_a_thread_that_hangs(symphony: Symphony) -> None:
-    """It is cut off from its run, which the next process goes on with, and the report says that it runs on: the call returns all the same."""
+    """It is cut off from its run, which the next process goes on with, and the report says that it runs on; the call returns."""
     entered, leave = threading.Event(), threading.Event()
 
     def hang(context: Any) -> None:
