@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 from symphony_es.core.state.restore import UnrestoredEntity
-from symphony_es.errors import EntityExistsError, UnknownValueError
+from symphony_es.errors import ConfigurationError, EntityExistsError, UnknownValueError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.workflow.code.workflow import CodeWorkflow, check_arguments
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.error_rules import check_error_names
 from symphony_es.workflow.definitions.nesting import walk
+from symphony_es.workflow.definitions.reading import shown
 from symphony_es.workflow.engine.clock import Clock
 from symphony_es.workflow.runs.run import Workflow
 
@@ -61,18 +62,20 @@ def refuse_id(run_id: str) -> NoReturn:
     raise EntityExistsError(entity_key("Workflow", run_id), why)
 
 
-async def existing_run(symphony: Host, active: ActiveRuns, run_id: str, definition: DefinitionLike) -> Workflow | None:
-    """The run of a definition that has an id: live, about to begin, or in the log, from where it is loaded; None where there is none.
+async def existing_run(
+    symphony: Host, active: ActiveRuns, bring: Callable[[str], Awaitable[Workflow]], run_id: str, definition: DefinitionLike
+) -> Workflow | None:
+    """The run of a definition that has an id: live, about to begin, or in the log, from where it is brought; None where there is none.
 
     Raises:
         EntityExistsError: the run is of another definition.
         UnknownValueError: it needs a class that is not known here.
+        EntityNotFoundError: it could not be restored.
     """
     key = entity_key("Workflow", run_id)
     found = active.of_id(run_id) or symphony.world.find(key)
     if found is None and symphony.log.entity_status_now(key)[1]:
-        await symphony.load_entities([key], strict=False, keep_failed=True)
-        found = symphony.world.find(key)
+        found = await bring(key)
     if isinstance(found, UnrestoredEntity):
         raise UnknownValueError(found.missing)
     if not isinstance(found, Workflow):
@@ -106,7 +109,17 @@ def as_definition(given: DefinitionLike) -> WorkflowDefinition:
 
     Raises:
         DefinitionError: it is faulty.
+        ConfigurationError: it is no definition.
     """
     if isinstance(given, WorkflowDefinition):
         return given
-    return given.definition if isinstance(given, CodeWorkflow) else WorkflowDefinition.from_dict(given)
+    if isinstance(given, CodeWorkflow):
+        return given.definition
+    if isinstance(given, Mapping):
+        return WorkflowDefinition.from_dict(given)
+    what = (
+        "put @symphony.workflow over the function" if callable(given) else "a saved one is what symphony.workflows.get_definition(id) gives"
+    )
+    raise ConfigurationError(
+        f"{shown(given)} is no workflow: it is a WorkflowDefinition, the dict of one, or a function under @symphony.workflow; {what}"
+    )
