@@ -244,6 +244,8 @@ class Chaos:
                 raise Broken(f"the key {key} is of {at} and of {steps[key]}")
         folded = {key: state.data for key, state in live_states(await symphony.state_history.states_at(symphony.log.head)).items()}
         live = states_of(symphony)
+        for run in await symphony.workflows.get_all_runs():  # those at rest are not among the live ones
+            live.setdefault(f"Workflow:{run.id}", symphony.world.record_for(run).shadow)
         if differ := [key for key in live.keys() | folded.keys() if live.get(key) != folded.get(key)]:
             raise Broken(f"the objects are not what the log says: {differ}")
 

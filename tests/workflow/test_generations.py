@@ -373,6 +373,7 @@ async def test_a_fork_with_the_id_of_one_that_is_gone_has_new_keys(
         if how == "rewound":
             await symphony.rewind(start)
         else:
+            await symphony.entities.load("Workflow:r")
             symphony.entities.remove("Workflow:r")
             await symphony.flush()
     await make(after, "second", "r")
