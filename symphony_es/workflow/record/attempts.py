@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from symphony_es.events.event import Event
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.rows import decode_row
+from symphony_es.workflow.definitions.nesting import walk
+from symphony_es.workflow.kinds.map import MapStep
 from symphony_es.workflow.record.canonical import INPUT_DIGEST_BYTES
-from symphony_es.workflow.record.reads import Read, read_edges
+from symphony_es.workflow.record.reads import Read, read_edges, short_name
 from symphony_es.workflow.record.usage import ModelUsage, RunUsage, read_usage
 
 if TYPE_CHECKING:
@@ -62,22 +65,22 @@ class StepAttempt:
     usage: tuple[ModelUsage, ...] = field(default=())
 
 
-def said_of_step(name: str, data: Any, names: Iterable[str] = ()) -> dict[str, Any]:
+def said_of_step(name: str, data: Any, name_of: Callable[[bytes], str | None] | None = None) -> dict[str, Any]:
     """Return what the data of a step's event say, by the names of `StepAttempt`; nothing of other events.
 
     Args:
         name: of the event.
         data: of the event.
-        names: addresses, places with keys, and keys of entities that a digest may stand for.
+        name_of: gives the name that a digest stands for, where it is known.
     """
     if name in STARTS:
-        return _said_at_start(data, names)
+        return _said_at_start(data, name_of)
     if name in ENDS and isinstance(data, Mapping):
-        return {"usage": read_usage(data), "body_reads": read_edges(data.get("read") or (), names)}
+        return {"usage": read_usage(data), "body_reads": read_edges(data.get("read") or (), name_of)}
     return {}
 
 
-def _said_at_start(data: Any, names: Iterable[str]) -> dict[str, Any]:
+def _said_at_start(data: Any, name_of: Callable[[bytes], str | None] | None) -> dict[str, Any]:
     if not isinstance(data, (list, tuple)) or not data or type(data[0]) is not bytes:
         return {}
     digests, *rest = data
@@ -85,7 +88,7 @@ def _said_at_start(data: Any, names: Iterable[str]) -> dict[str, Any]:
         "input_digest": digests[:INPUT_DIGEST_BYTES],
         "code_digest": digests[INPUT_DIGEST_BYTES:] or None,
         "input_complete": None not in rest,
-        "reads": read_edges([item for item in rest if isinstance(item, (str, bytes, int))], names),
+        "reads": read_edges([item for item in rest if isinstance(item, (str, bytes, int))], name_of),
     }
     recorded = rest[-1] if rest and isinstance(rest[-1], dict) else None
     return said if recorded is None else {**said, "input": recorded.get("input")}
@@ -104,7 +107,7 @@ async def read_attempts(symphony: Host, run_id: str) -> list[StepAttempt]:
     names = _Names(symphony, run_id, {event.metadata.step or "" for event in events})
     for event in events:
         step = event.metadata.step or ""
-        said = said_of_step(event.name, event.data, names.for_step(step) if _has_digests(event.data) else ())
+        said = said_of_step(event.name, event.data, partial(names.find, step))
         if event.name in STARTS:
             open_at[step] = len(made)
             attempt = event.metadata.attempt or 1
@@ -116,29 +119,44 @@ async def read_attempts(symphony: Host, run_id: str) -> list[StepAttempt]:
     return made
 
 
-def _has_digests(data: Any) -> bool:
-    said = data.get("read") if isinstance(data, Mapping) else data[1:] if isinstance(data, (list, tuple)) else None
-    return any(type(item) is bytes for item in said or ())
-
-
 class _Names:
-    """What a digest of a name in the events of a run may stand for."""
+    """What a digest of a name in the events of a run may stand for: looked up in tables, so that an event costs what it says itself."""
 
     def __init__(self, symphony: Host, run_id: str, addresses: Collection[str]) -> None:
         record = symphony.world.records.get(entity_key("Workflow", run_id))
         run: Any = None if record is None else record.obj
         holders = [] if run is None else [run.context, *run.scopes.values()]
-        self._keys = {"item", "index", "iteration", "results", *(str(key) for holder in holders for key in holder)}
-        self._everywhere = [*addresses, *symphony.world.records]
+        items = (
+            ()
+            if run is None
+            else (step.item_name for _, step in walk((*run.definition.plan, *run.definition.cleanup_plan)) if isinstance(step, MapStep))
+        )
+        self._keys = {"item", "index", "iteration", "results", *items, *(str(key) for holder in holders for key in holder)}
+        self._addresses = _by_digest(addresses)
+        self._records = symphony.world.records
+        self._entities: dict[bytes, str] | None = None
 
-    def for_step(self, step: str) -> Iterator[str]:
-        """Addresses, keys of entities, and keys of the context at the places that a step sees."""
-        yield from self._everywhere
+    def find(self, step: str, digest: bytes) -> str | None:
+        """Return an address, a key of the context at a place that a step sees, or the key of an entity."""
+        found = self._addresses.get(digest) or self._place(step, digest)
+        if found is None:
+            if self._entities is None:
+                self._entities = _by_digest(self._records)
+            found = self._entities.get(digest)
+        return found
+
+    def _place(self, step: str, digest: bytes) -> str | None:
         parts = step.split("/")
         for depth in range(len(parts) + 1):
             place = "/".join(parts[:depth])
             for key in self._keys:
-                yield f"{place}//{key}"
+                if short_name(f"{place}//{key}") == digest:
+                    return f"{place}//{key}"
+        return None
+
+
+def _by_digest(names: Iterable[str]) -> dict[bytes, str]:
+    return {digest: name for name in names if type(digest := short_name(name)) is bytes}
 
 
 async def read_run_usage(symphony: Host, run_ids: Iterable[str]) -> RunUsage:
