@@ -125,12 +125,9 @@ class _Names:
     def __init__(self, symphony: Host, run_id: str, addresses: Collection[str]) -> None:
         record = symphony.world.records.get(entity_key("Workflow", run_id))
         run: Any = None if record is None else record.obj
-        holders = [] if run is None else [run.context, *run.scopes.values()]
-        items = (
-            ()
-            if run is None
-            else (step.item_name for _, step in walk((*run.definition.plan, *run.definition.cleanup_plan)) if isinstance(step, MapStep))
-        )
+        holders = [] if run is None else [run.context, *run.scopes.values(), *run.appended.values()]
+        steps = [] if run is None else [step for _, step in walk((*run.definition.plan, *run.definition.cleanup_plan))]
+        items = [step.item_name for step in steps if isinstance(step, MapStep)]
         self._keys = {"item", "index", "iteration", "results", *items, *(str(key) for holder in holders for key in holder)}
         self._addresses = _by_digest(addresses)
         self._records = symphony.world.records
