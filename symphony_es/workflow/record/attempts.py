@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from symphony_es.core.state.constants import definition_key
 from symphony_es.events.event import Event
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.rows import decode_row
-from symphony_es.workflow.definitions.nesting import walk
-from symphony_es.workflow.kinds.map import MapStep
 from symphony_es.workflow.record.canonical import INPUT_DIGEST_BYTES
 from symphony_es.workflow.record.reads import Read, read_edges, short_name
 from symphony_es.workflow.record.usage import ModelUsage, RunUsage, read_usage
+from symphony_es.workflow.runs.run import Workflow
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -101,13 +101,24 @@ async def read_attempts(symphony: Host, run_id: str) -> list[StepAttempt]:
         PositionNotFoundError: a part of the history is not kept.
         DamagedEventError: an event of it is damaged.
     """
+    events = [event async for event in _events(symphony, run_id)]
+    if not any(_has_digests(event.data) for event in events):
+        return _attempts(events, None)
+    names = _Names(await _holders(symphony, run_id), {event.metadata.step or "" for event in events}, symphony.world.records)
+    made = _attempts(events, names)
+    if any(read.kind == "entity" and read.name is None for attempt in made for read in (*attempt.reads, *attempt.body_reads)):
+        for entity_type in ("Workflow", "Task"):  # one that is at rest by now
+            names.add(await symphony.log.alive_keys(entity_type))
+        made = _attempts(events, names)
+    return made
+
+
+def _attempts(events: Iterable[Event], names: _Names | None) -> list[StepAttempt]:
     made: list[StepAttempt] = []
     open_at: dict[str, int] = {}
-    events = [event async for event in _events(symphony, run_id)]
-    names = _Names(symphony, run_id, {event.metadata.step or "" for event in events})
     for event in events:
         step = event.metadata.step or ""
-        said = said_of_step(event.name, event.data, partial(names.find, step))
+        said = said_of_step(event.name, event.data, None if names is None else partial(names.find, step))
         if event.name in STARTS:
             open_at[step] = len(made)
             attempt = event.metadata.attempt or 1
@@ -119,30 +130,33 @@ async def read_attempts(symphony: Host, run_id: str) -> list[StepAttempt]:
     return made
 
 
-class _Names:
-    """What a digest of a name in the events of a run may stand for: looked up in tables, so that an event costs what it says itself."""
+def _has_digests(data: Any) -> bool:
+    said = data.get("read") if isinstance(data, Mapping) else data[1:] if isinstance(data, (list, tuple)) else None
+    return any(type(item) is bytes for item in said or ())
 
-    def __init__(self, symphony: Host, run_id: str, addresses: Collection[str]) -> None:
-        record = symphony.world.records.get(entity_key("Workflow", run_id))
-        run: Any = None if record is None else record.obj
-        holders = [] if run is None else [run.context, *run.scopes.values(), *run.appended.values()]
-        steps = [] if run is None else [step for _, step in walk((*run.definition.plan, *run.definition.cleanup_plan))]
-        items = [step.item_name for step in steps if isinstance(step, MapStep)]
-        self._keys = {"item", "index", "iteration", "results", *items, *(str(key) for holder in holders for key in holder)}
-        self._addresses = _by_digest(addresses)
-        self._records = symphony.world.records
-        self._entities: dict[bytes, str] | None = None
+
+class _Names:
+    """What a digest of a name in the events of a run may stand for: looked up in tables, so that an event costs what it says itself.
+
+    Args:
+        holders: of the keys of the run's context and scopes.
+        everywhere: names that do not depend on the step, in groups.
+    """
+
+    def __init__(self, holders: Iterable[Iterable[Any]], *everywhere: Iterable[str]) -> None:
+        self._keys = {"item", "index", "iteration", "results", *(str(key) for holder in holders for key in holder)}
+        self._everywhere: dict[bytes, str] = {}
+        for names in everywhere:
+            self.add(names)
+
+    def add(self, names: Iterable[str]) -> None:
+        """Take further names that do not depend on the step."""
+        self._everywhere |= {digest: name for name in names if type(digest := short_name(name)) is bytes}
 
     def find(self, step: str, digest: bytes) -> str | None:
-        """Return an address, a key of the context at a place that a step sees, or the key of an entity."""
-        found = self._addresses.get(digest) or self._place(step, digest)
-        if found is None:
-            if self._entities is None:
-                self._entities = _by_digest(self._records)
-            found = self._entities.get(digest)
-        return found
-
-    def _place(self, step: str, digest: bytes) -> str | None:
+        """Return an address, the key of an entity, or a key of the context at a place that the step sees."""
+        if digest in self._everywhere:
+            return self._everywhere[digest]
         parts = step.split("/")
         for depth in range(len(parts) + 1):
             place = "/".join(parts[:depth])
@@ -152,8 +166,39 @@ class _Names:
         return None
 
 
-def _by_digest(names: Iterable[str]) -> dict[bytes, str]:
-    return {digest: name for name in names if type(digest := short_name(name)) is bytes}
+async def _holders(symphony: Host, run_id: str) -> list[Iterable[Any]]:
+    """The context and the scopes of a run, and the names that its maps give items; of one that is at rest, as the log has them."""
+    key = entity_key("Workflow", run_id)
+    record = symphony.world.records.get(key)
+    run = None if record is None else record.obj
+    if isinstance(run, Workflow):
+        return [run.context, *run.scopes.values(), *run.appended.values(), _item_names(run.definition.to_dict())]
+    state = (await symphony.state_history.entities_at([key], symphony.log.head)).get(key)
+    if state is None or state.data is None:
+        return []
+    held, definition = state.data, definition_key(state)
+    spaces = [found for name in ("scopes", "appended") if isinstance(found := held.get(name), dict)]
+    holders = [
+        holder for holder in (held.get("context"), *(each for space in spaces for each in space.values())) if isinstance(holder, dict)
+    ]
+    if definition is None:
+        return [*holders]
+    constant = (await symphony.state_history.entities_at([definition], symphony.log.head)).get(definition)
+    return [*holders, _item_names(None if constant is None else constant.data)]
+
+
+def _item_names(definition: Any) -> set[str]:
+    """The names under which maps of a definition, as plain data, give their items."""
+    found, left = set[str](), [definition]
+    while left:
+        part = left.pop()
+        if isinstance(part, Mapping):
+            name = part.get("as")
+            found |= {name} if isinstance(name, str) else set()
+            left += part.values()
+        elif isinstance(part, (list, tuple)):
+            left += part
+    return found
 
 
 async def read_run_usage(symphony: Host, run_ids: Iterable[str]) -> RunUsage:
