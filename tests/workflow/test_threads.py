@@ -16,7 +16,7 @@ import pytest
 from symphony_es import Symphony
 from symphony_es.errors import ConfigurationError, ThreadsExhaustedError
 from symphony_es.threads import ThreadPool, TimeLimit, current_limit
-from symphony_es.workflow import gather, step, step_context
+from symphony_es.workflow import RetryPolicy, gather, step, step_context
 from tests.interrupts import heed_interrupts
 
 
@@ -261,7 +261,8 @@ async def test_a_function_that_runs_on_is_told(symphony: Symphony, release: thre
 
     def run_on(context: Any = None) -> None:
         asked = step_context() if context is None else context
-        assert not asked.stop_requested
+        if told.is_set():
+            raise ValueError("told")
         entered.set()
         while not asked.stop_requested:
             if release.wait(0.001):
@@ -273,13 +274,15 @@ async def test_a_function_that_runs_on_is_told(symphony: Symphony, release: thre
             await asyncio.sleep(0)
         raise ValueError("sibling")
 
-    timeout_s = 0.05 if cut_off == "its time is up" else None
+    timed: dict[str, Any] = {}
+    if cut_off == "its time is up":  # again where it was up before the thread had begun
+        timed = {"timeout_s": 0.05, "retry": RetryPolicy(max_attempts=100, delay_s=0, on=("StepTimeoutError",))}
     if by_code:
 
         @symphony.workflow
         async def code() -> None:
             beside = [step(fail)] if cut_off == "its sibling fails" else []
-            await gather(step(run_on, timeout_s=timeout_s), *beside)
+            await gather(step(run_on, **timed), *beside)
 
         handle = await symphony.workflows.start(code)
     else:
@@ -287,7 +290,7 @@ async def test_a_function_that_runs_on_is_told(symphony: Symphony, release: thre
         symphony.functions.register("fail", fail)
         names = ["run_on", "fail"] if cut_off == "its sibling fails" else ["run_on"]
         branches: list[dict[str, Any]] = [{"kind": "function", "name": name, "function": name} for name in names]
-        branches[0]["timeout_s"] = timeout_s
+        branches[0] |= timed
         handle = await symphony.workflows.start({"name": "w", "steps": [{"kind": "parallel", "name": "p", "branches": branches}]})
     await until(entered.is_set)
     if cut_off == "it is interrupted":
