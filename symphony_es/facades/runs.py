@@ -12,22 +12,22 @@ from symphony_es.facades.lookup import get_entity, key_of
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.creation import DefinitionLike
-from symphony_es.workflow.engine.draining import DrainReport
 from symphony_es.workflow.engine.engine import WorkflowEngine
 from symphony_es.workflow.engine.handle import RunHandle
-from symphony_es.workflow.engine.recovery import RecoverReport
-from symphony_es.workflow.record.usage import RunUsage
 from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.summary import RunPage, RunSummary
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.workflow.engine.draining import DrainReport
+    from symphony_es.workflow.engine.recovery import RecoverReport
     from symphony_es.workflow.record.attempts import StepAttempt
+    from symphony_es.workflow.record.usage import RunUsage
     from symphony_es.workflow.runs.filters import Named, StatusLike, TimeLike
+    from symphony_es.workflow.runs.summary import RunPage, RunSummary
 
 __all__ = ["RunLike", "RunRequests"]
 
-RunLike: TypeAlias = Workflow | RunHandle | RunSummary | EntityReference | str
+RunLike: TypeAlias = "Workflow | RunHandle | RunSummary | EntityReference | str"
 """A run, its handle, its summary, its reference, its key or its id."""
 
 
@@ -301,8 +301,10 @@ class RunRequests:
     def _run(self, given: RunLike) -> Workflow:
         if isinstance(given, RunHandle):
             return given.run
-        if isinstance(given, RunSummary):
-            given = given.id
+        if not isinstance(given, (str, Workflow)):
+            from symphony_es.workflow.runs.summary import RunSummary  # late: few list their runs
+
+            given = given.id if isinstance(given, RunSummary) else given
         if isinstance(given, str) and not given.startswith("Workflow:"):
             given = key_of("Workflow", given)
         return get_entity(self._symphony.world, Workflow, "Workflow", given)
@@ -310,10 +312,12 @@ class RunRequests:
 
 def _id_of(given: RunLike) -> str:
     """The id of a run that is named in one way or another; whether there is one, the list tells."""
-    if isinstance(given, (Workflow, RunHandle, RunSummary)):
-        return given.id
+    if isinstance(given, str):
+        return given.removeprefix("Workflow:")
     if isinstance(given, EntityReference):
         return given.entity_id
-    if not isinstance(given, str):
+    from symphony_es.workflow.runs.summary import RunSummary
+
+    if not isinstance(given, (Workflow, RunHandle, RunSummary)):
         raise ConfigurationError(f"a run is named by itself, its handle, summary, reference or id, not by {given!r:.60}")
-    return given.removeprefix("Workflow:")
+    return given.id
