@@ -277,6 +277,11 @@ class EventLog(LogReader):
         """Whether the log is known to have a constant entity; False where nobody knows."""
         return key in self._written
 
+    def lost_version(self, key: str) -> int:
+        """The version of an entity's last event that is damaged and was passed over by `skip_damaged`; 0 where none is."""
+        skipped = self._recorder.skipped.values() if isinstance(self._recorder, SQLiteLogRecorder) else ()
+        return max((row[2] for row in skipped if row[1] == key), default=0)
+
     def note_written(self, key: str) -> None:
         """Note that the log has a constant entity."""
         if len(self._written) >= MAX_KNOWN_CONSTANTS:

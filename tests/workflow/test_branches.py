@@ -9,6 +9,7 @@ import pytest
 
 from symphony_es import Symphony
 from symphony_es.workflow.engine import branches as branches_module
+from symphony_es.workflow.engine import runner as runner_module
 from symphony_es.workflow.engine.bodies import StepsTask
 from symphony_es.workflow.engine.branches import run_branches
 
@@ -142,3 +143,40 @@ async def test_the_context_of_one_branch_is_read_without_the_others(symphony: Sy
     assert await asked("{{ '4' in step.m.contexts }}") is True
     assert "available: 0, 1, 2, 4" in await asked("{{ step.m.contexts['3'] }}")
     assert "there is no 3" in await asked("{{ step.m.contexts[3] }}")
+
+
+@pytest.mark.parametrize("phase", ["before any begins", "after all have ended"])
+async def test_others_have_their_turns_while_many_items_are_looked_at(
+    symphony: Symphony, phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two turns of the loop only so many items of a map are looked at, however many there are."""
+    monkeypatch.setattr(runner_module, "AT_ONCE", 5)
+    name = "_settled" if phase == "before any begins" else "_outcome"
+    looked_at, most = 0, 0
+    original = getattr(runner_module.Runner, name)
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal looked_at, most
+        looked_at += 1
+        most = max(most, looked_at)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(runner_module.Runner, name, counted)
+
+    async def tick() -> None:
+        nonlocal looked_at
+        while True:
+            looked_at = 0
+            await asyncio.sleep(0)
+
+    async def work(context: Any) -> int:
+        return 1
+
+    symphony.functions.register("work", work)
+    ticking = asyncio.create_task(tick())
+    step = {"kind": "function", "name": "work", "function": "work"}
+    run = await symphony.workflows.execute_workflow({"name": "w", "steps": [{"kind": "map", "name": "m", "over": [0] * 40, "step": step}]})
+    ticking.cancel()
+    await asyncio.wait([ticking])
+    assert run.status == "completed"
+    assert 1 <= most <= 5

@@ -17,6 +17,7 @@ from symphony_es.log import log as log_module
 from symphony_es.transfer.backups import backup, restore
 from symphony_es.transfer.jsonl import export_jsonl, import_jsonl
 from symphony_es.workflow import Workflow, WorkflowDefinition
+from tests.core.test_skipping import bad_bytes, gone
 
 BORN = "DefinitionCreated"
 
@@ -357,3 +358,38 @@ async def test_a_definition_that_the_log_has_lost_is_missing(tmp_path: Path) -> 
     with pytest.raises(DefinitionError, match="Definition:0000"):
         again.world.get("Workflow:lost").definition.to_dict()
     await again.close()
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+@pytest.mark.parametrize("damage", [bad_bytes, gone])
+async def test_a_definition_whose_event_is_damaged(damage: Callable[[Path, int], None], resumes: bool, tmp_path: Path) -> None:
+    """Runs that name it are missing it, others go on; a new run brings it again, and then the old ones go on, in later processes too."""
+    log = tmp_path / "log"
+    symphony = await opened(log)
+    await waiting(symphony, many_steps(), run_id="old")
+    await waiting(symphony, many_steps(1, name="other", id="other"), run_id="other")
+    born = next(event for event in await symphony.log.read_entity((await births(symphony))[0]))
+    await symphony.close()
+    damage(log / "events.db", born.position)
+    again = await opened(log, skip_damaged=True, resume="latest")
+    report = await again.workflows.recover(wait=False)
+    assert [left.run_id for left in report.missing] == ["old"]
+    assert "start a run of the same definition" in report.missing[0].reason
+    assert [handle.id for handle in report.handles] == ["other"]
+    if not resumes:
+        await again.close()
+        again = await opened(log, skip_damaged=True)
+    await waiting(again, many_steps(), run_id="new")
+    await again.flush()
+    if resumes:
+        assert again.world.get("Workflow:old").definition.version == again.world.get("Workflow:new").definition.version
+    await again.close()
+    later = await opened(log, skip_damaged=True, resume="latest")
+    report = await later.workflows.recover(wait=False)
+    assert report.missing == []
+    assert sorted(handle.id for handle in report.handles) == ["new", "old", "other"]
+    await waiting(later, many_steps(), run_id="newer")
+    found = await later.state_history.entity_at(born.entity_key, later.log.head)
+    assert found is not None
+    assert found.version <= 2
+    await later.close()

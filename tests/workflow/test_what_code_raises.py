@@ -555,3 +555,15 @@ def test_a_text_is_shortened_to_its_beginning_and_end(text: str, limit: int) -> 
 def test_of_a_large_group_so_many_are_looked_at() -> None:
     """The work is bounded, too."""
     assert len(errors_inside(nested(1, 5_000, "z"))) <= failures.MAX_INSIDE
+
+
+def test_a_traceback_names_frames_and_lines_without_marks() -> None:
+    """What is recorded of an error names its frames and shows their lines; nothing parses them to mark a part of each."""
+    try:
+        (1 + 1) / (len("") + 0)
+    except ZeroDivisionError as error:
+        lines = describe_error(error, None)["traceback"].splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert "test_a_traceback_names_frames" in lines[1]
+    assert lines[2].strip() == '(1 + 1) / (len("") + 0)'
+    assert lines[3:] == ["ZeroDivisionError: division by zero"]

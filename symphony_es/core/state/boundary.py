@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.capture import field_names, plain_value
 from symphony_es.core.state.tracking.everyday import everyday_of
-from symphony_es.core.state.tracking.live import kind_of
+from symphony_es.core.state.tracking.live import admit, kind_of
 from symphony_es.core.state.tracking.mapped import is_mapped
 from symphony_es.core.state.tracking.rebuilding import revive
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.references import find_references
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.membership import Membership
+    from collections.abc import Mapping
 
-__all__ = ["Boundary", "is_object"]
+    from symphony_es.core.state.membership import Membership
+    from symphony_es.core.state.records import EntityRecord
+
+__all__ = ["Boundary", "is_object", "taken_in"]
 
 
 def is_object(value: Any) -> bool:
@@ -63,3 +66,31 @@ class Boundary:
         for path, reference in find_references(plain):
             raise UnstorableValueError(path, f"a {type(value).__qualname__} cannot hold the entity {reference.key} here: hand on its id")
         return plain
+
+
+class _Entrance(Boundary):
+    """The boundary of a run that is being made: nothing of a live entity becomes part of it."""
+
+    def may_take(self, record: EntityRecord) -> bool:
+        """No: the run gets a copy."""
+        return False
+
+    def keep(self, value: Any) -> Any | None:
+        """As `Boundary.keep`; an object that was added as an entity stays what it is, and is stored as a reference."""
+        return None if self._world.record_of(value) is not None else super().keep(value)
+
+
+def taken_in(world: Membership, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of fields as a new run holds them: what a step could hand over is taken in as from a step, and is the run's own.
+
+    Raises:
+        UnstorableValueError: one of them cannot be stored, with its path.
+    """
+    entrance: Any = _Entrance(world)
+    held = {}
+    for name, value in values.items():
+        try:
+            held[name] = admit(value, entrance)
+        except UnstorableValueError as error:
+            raise error.within(None, (name,)) from None
+    return held

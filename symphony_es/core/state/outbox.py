@@ -25,6 +25,7 @@ from symphony_es.errors import EntityOutOfStepError, LimitExceededError, Symphon
 from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.codec import encode_value
 from symphony_es.events.event import NewEvent
+from symphony_es.events.fold import REPAIR_EVENT
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.rows import CHECK_BYTES, HEADER_BYTES
 from symphony_es.events.splitting import split_change
@@ -212,11 +213,13 @@ class Outbox:
         return True
 
     def _prepare_constant(self, record: EntityRecord, segment: Segment, constant: Constant, first: bytes | None) -> list[PreparedEvent]:
-        """The event of a constant entity that a segment names; the log leaves it out where it has it."""
+        """The event of a constant entity that a segment names; the log leaves it out where it has it. One that is damaged is repaired."""
         beside = EntityRecord(record.world, constant.key, None, None)
         changes: list[Change] = [(SET, (), constant.state)]
-        birth = Segment(record=beside, name="DefinitionCreated", attribution=segment.attribution, changes=changes, open=False)
-        return self._prepare_split(beside, birth, 0, first)
+        lost = self.log.lost_version(constant.key)
+        name, data = ("DefinitionCreated", None) if not lost else (REPAIR_EVENT, {"version": lost, "alive": False})
+        birth = Segment(record=beside, name=name, attribution=segment.attribution, changes=changes, data=data, open=False)
+        return self._prepare_split(beside, birth, lost, first)
 
     def _prepare(
         self, record: EntityRecord, segment: Segment, changes: Sequence[Change], data: Any, version: int, transaction_id: bytes | None

@@ -11,11 +11,14 @@ from typing import Any, NamedTuple, TypeVar
 from symphony_es.workflow.engine.bodies import StepsTask, unclosed
 from symphony_es.workflow.engine.control import RunStopped
 
-__all__ = ["Stopped", "run_branches", "wait_for_end"]
+__all__ = ["AT_ONCE", "Stopped", "run_branches", "wait_for_end"]
 
 B = TypeVar("B")
 
-_AT_ONCE = 100
+AT_ONCE = 1_000
+"""Branches that are looked at in one turn of the event loop."""
+
+_BEGUN_AT_ONCE = 100
 """Branches that begin in one turn of the event loop, so that others have theirs between them."""
 
 
@@ -78,13 +81,13 @@ async def run_branches(
 
     try:
         while True:
-            free = min(room - len(running), _AT_ONCE) if failure is None and stop is None else 0
+            free = min(room - len(running), _BEGUN_AT_ONCE) if failure is None and stop is None else 0
             begun = list(islice(waiting, free))
             for address, branch in begun:
                 begin(address, branch)
             if not running:
                 break
-            await (asyncio.sleep(0) if len(begun) == _AT_ONCE else woken.wait())
+            await (asyncio.sleep(0) if len(begun) == _BEGUN_AT_ONCE else woken.wait())
             woken.clear()
             while finished:
                 task = finished.popleft()

@@ -52,7 +52,7 @@ def new_run(
     limit_s = deadline_s if deadline_s is not None else chosen.deadline_s
     deadline = None if limit_s is None else now + timedelta(seconds=limit_s)
     given = {"id": run_id} if run_id else {}
-    return Workflow.of(chosen, context or {}, now, deadline=deadline, metadata=dict(metadata or {}), **given, **fields)
+    return Workflow.of(chosen, context or {}, now, symphony.world, deadline=deadline, metadata=dict(metadata or {}), **given, **fields)
 
 
 def refuse_id(run_id: str) -> NoReturn:

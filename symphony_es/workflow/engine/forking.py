@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.boundary import taken_in
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.errors import ConfigurationError, NotRegisteredError
 from symphony_es.workflow.code.workflow import check_changes
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fork_run"]
 
-_SHARED = ("attempts", "outputs", "failures", "progress", "scopes", "calls", "arguments")
+_SHARED = ("attempts", "outputs", "failures", "progress", "scopes", "appended", "calls", "arguments")
 """What a fork takes over as it was. Its status, moments and links are its own."""
 
 
@@ -66,21 +67,22 @@ async def fork_run(
     def add() -> Workflow:
         state = made_of(symphony.world.revived(past.state), symphony.world.types)
         completed = state["outputs"]
+        values = {name: thaw(state[name]) for name in _SHARED if name in state}
+        values["context"] = {**thaw(state["context"]), **changes}
+        values["progress"] = {**values.get("progress", {}), **decisions}
+        values["signals"] = {name: thaw(state["signals"][name]) for name in along}
+        if values.get("arguments") is not None:  # a step has written to the context: `changes` may be of what the function is called with
+            values["arguments"].update(_of_arguments(values["arguments"], changes))
         made = Workflow(
             id=run_id,
-            context={**thaw(state["context"]), **changes},
             children={address: child for address, child in state.get("children", {}).items() if address in completed},
             forked_from={"run": run, "position": past.position, "step": step},
             created_at=now,
             deadline=None if limit_s is None else now + timedelta(seconds=limit_s),
             metadata=dict(metadata),
-            signals={name: thaw(state["signals"][name]) for name in along},
-            **{name: thaw(state[name]) for name in _SHARED if name in state},
+            **taken_in(symphony.world, values),
         )
         made.follow(run.definition)
-        if made.arguments is not None:  # a step has written to the context: `changes` may be of what the function is called with, too
-            made.arguments.update(_of_arguments(made.arguments, changes))
-        made.progress.update(decisions)
         _forget(made, [*again, *filter(in_cleanup, made.attempts), *called_in_cleanup(made)], entered)
         for calls in made.calls.values():
             for place in [place for place, call in calls.items() if is_clean_up_call(call)]:
@@ -131,7 +133,7 @@ def _forget_checks(made: Workflow) -> None:
 def _forget(made: Workflow, addresses: Iterable[str], entered: Iterable[str]) -> None:
     """Take out of a fork what belongs to a clean-up of its original, and what that has undone: it holds no longer, and is done anew."""
     for address in addresses:
-        for held in (made.attempts, made.outputs, made.failures, made.progress, made.children, made.scopes):
+        for held in (made.attempts, made.outputs, made.failures, made.progress, made.children, made.scopes, made.appended):
             held.pop(address, None)
     for address in entered:
         made.outputs.pop(address, None)

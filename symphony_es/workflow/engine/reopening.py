@@ -71,5 +71,5 @@ def forget_cancelled_children(symphony: Host, run: Workflow) -> None:
 
 def _drop(run: Workflow, addresses: Iterable[str]) -> None:
     for address in addresses:
-        for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes):
+        for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes, run.appended):
             held.pop(address, None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.errors import ConfigurationError, IllegalTransitionError
+from symphony_es.events.values import plain_equal
 from symphony_es.workflow.definitions.reading import shown
 from symphony_es.workflow.engine.dropping import beside_in_code, beside_in_plan, dropped_with
 from symphony_es.workflow.engine.generations import prefixes
@@ -79,7 +80,7 @@ async def take_back(symphony: Host, run: Workflow, steps: Sequence[str], now: da
         with world.recording(RETRY_EVENT, {**_said(past), "dropped": dropped, "position": past.position}, entity=run):
             world.raise_generation(run)
             for other in dropped:
-                for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes):
+                for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes, run.appended):
                     held.pop(other, None)
             for other in (*around, *entered):
                 run.outputs.pop(other, None)
@@ -169,10 +170,13 @@ def _restore(run: Workflow, past: Past, around: Mapping[str, Mapping[str, Any]],
     context = then(past.state["context"])
     if thaw(run.context) != context:
         run.context = context
-    for name in ("progress", "scopes"):
+    for name in ("progress", "scopes", "appended"):
         held = getattr(run, name)
+        recorded = (world.record_for(run).shadow or {}).get(name, {})
         for address, state in around.items():
             before = state.get(name, {})
+            if address in before and address in recorded and plain_equal(recorded[address], before[address]):
+                continue  # as a rule: the items of a map stay what they were
             if address in before:
                 held[address] = then(before[address])
             else:

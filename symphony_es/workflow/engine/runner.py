@@ -34,7 +34,7 @@ from symphony_es.events.identifiers import entity_key
 from symphony_es.threads import TimeLimit, current_limit, current_step
 from symphony_es.workflow.definitions.error_rules import related_errors
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, is_failure, run_body
-from symphony_es.workflow.engine.branches import run_branches
+from symphony_es.workflow.engine.branches import AT_ONCE, run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
 from symphony_es.workflow.engine.generations import Generations
 from symphony_es.workflow.engine.retries import next_attempt_at
@@ -394,8 +394,13 @@ class Runner:
             address = f"{execution.address}/{branch.part}"
             await self.run_step(branch.step, address, Frame(self.run, outer=execution.frame, names=branch.names, key_space=address))
 
-        by_address = {f"{execution.address}/{branch.part}": branch for branch in branches}
-        waiting = {address: branch for address, branch in by_address.items() if not self._settled(address, collect=collect)}
+        waiting: dict[str, Branch] = {}
+        for count, branch in enumerate(branches):
+            address = f"{execution.address}/{branch.part}"
+            if not self._settled(address, collect=collect):
+                waiting[address] = branch
+            if count % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)  # others have their turn
         stopped = await run_branches(waiting, run_branch, max_concurrency, tolerate=StepFailure if collect else None)
         if stopped.failure is not None:
             if stopped.cancelled and not isinstance(stopped.failure, Lacking):
@@ -403,7 +408,12 @@ class Runner:
                 said = {"branches": stopped.cancelled}
                 self.run.record("WorkflowBranchesCancelled", (), step=execution.address, data=said)
             raise stopped.failure
-        return {branch.part: self._outcome(address) for address, branch in by_address.items()}
+        outcomes: dict[str, Any] = {}
+        for count, branch in enumerate(branches):
+            outcomes[branch.part] = self._outcome(f"{execution.address}/{branch.part}")
+            if count % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+        return outcomes
 
     def _settled(self, address: str, *, collect: bool) -> bool:
         """Whether a branch has its outcome: where failures are collected, one that is final stands after a crash too."""

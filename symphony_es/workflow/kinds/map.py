@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from symphony_es.errors import ExpressionError, LimitExceededError
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import Step, StepLike, as_step, register_step_kind, written
+from symphony_es.workflow.engine.branches import AT_ONCE
 from symphony_es.workflow.engine.execution import Branch
 from symphony_es.workflow.kinds.parallel import ON_ERROR
 
@@ -110,9 +112,11 @@ class MapStep(Step):
             fixed = {"items": list(items)}
             await execution.note("WorkflowItemsFixed", fixed)
         (step,) = self.children()["*"]
-        branches = [
-            Branch(part=str(index), step=step, names={self.item_name: item, "index": index}) for index, item in enumerate(fixed["items"])
-        ]
+        branches: list[Branch] = []
+        for index, item in enumerate(fixed["items"]):
+            branches.append(Branch(part=str(index), step=step, names={self.item_name: item, "index": index}))
+            if index % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)  # others have their turn
         outputs = await execution.run_together(branches, max_concurrency=self.max_concurrency, collect=self.on_error == "collect")
         return list(outputs.values())
 

@@ -127,7 +127,7 @@ class _Names:
     def __init__(self, symphony: Host, run_id: str, addresses: Collection[str]) -> None:
         record = symphony.world.records.get(entity_key("Workflow", run_id))
         run: Any = None if record is None else record.obj
-        holders = [] if run is None else [run.context, *run.scopes.values()]
+        holders = [] if run is None else [run.context, *run.scopes.values(), *run.appended.values()]
         self._keys = {"item", "index", "iteration", "results", *(str(key) for holder in holders for key in holder)}
         self._everywhere = [*addresses, *symphony.world.records]
 

@@ -8,7 +8,7 @@ however long the list is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from decimal import Decimal
 from operator import is_
@@ -24,6 +24,7 @@ from symphony_es.events.references import Path
 from symphony_es.events.values import check_plain, plain_equal
 from symphony_es.workflow.record.reads import MOST_OF_A_BODY, Reads
 from symphony_es.workflow.runs.outputs import StepOutputs
+from symphony_es.workflow.runs.spaces import Space, list_around, space_at
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
@@ -160,17 +161,28 @@ class RunContext(MutableMapping[str, Any]):
 
     def _layers(self, key: object) -> Iterator[tuple[str | None, Mapping[str, Any]]]:
         """Where a key is looked up; not in what this branch has written, where this step removes it: then what lies around it counts."""
-        removed = self._held.get(key) is _REMOVED  # type: ignore[call-overload]
-        written = self._frame.written() if removed else None
-        return ((place, layer) for place, layer in self._frame.placed_layers() if layer is not written)
+        frame = self._frame
+        if self._held.get(key) is not _REMOVED:  # type: ignore[call-overload]
+            return frame.placed_layers()
+        written = frame.written()
+        others = ((place, layer) for place, layer in frame.placed_layers() if layer is not written)
+        return (found for found in others if not (isinstance(found[1], Space) and found[0] == frame.key_space))
+
+    def _own(self) -> Mapping[str, Any] | None:
+        """What this branch has written, or the run's context; None while it has written nothing."""
+        space = self._frame.key_space
+        return self._frame.run.context if space is None else space_at(self._frame.run, space)
 
     def __getitem__(self, key: str) -> Any:
         held = self._held.get(key, _REMOVED)
         if held is not _REMOVED:
             return held
         value = self._read(key)
-        if key in self._held or not _can_change(value):
+        if not _can_change(value):
             return thaw(value)
+        if key in self._held:  # this step has removed what its branch had: what lies around it becomes its own where it is changed
+            held = self._held[key] = thaw(value)
+            return held
         held = self._held[key] = thaw(value)
         self._seen[key] = thaw(value)
         if key in self._appended:
@@ -184,8 +196,9 @@ class RunContext(MutableMapping[str, Any]):
     def __delitem__(self, key: str) -> None:
         if key not in self:
             raise KeyError(key)
-        written = self._frame.written()
-        if self._held.get(key, _REMOVED) is _REMOVED and (written is None or key not in written or key in self._held):
+        own = self._own()
+        mine = key in self._appended or (own is not None and key in own and key not in self._held)
+        if self._held.get(key, _REMOVED) is _REMOVED and not mine:
             raise KeyError(f"{key!r} belongs to what lies around this branch: a branch can only remove what it has written itself")
         self[key] = _REMOVED
 
@@ -210,8 +223,7 @@ class RunContext(MutableMapping[str, Any]):
         Raises:
             TypeError: what stands under the key is no list.
         """
-        written = self._frame.written()
-        if key in self._held or written is None or not isinstance(written.get(key), list):
+        if key in self._held or not (self._has_list(key) or self._size_around(key) is not None):
             held = self.setdefault(key, [])
             if not isinstance(held, list):
                 raise TypeError(f"context[{key!r}] is {type(held).__name__}, not a list: nothing can be appended to it")
@@ -237,11 +249,19 @@ class RunContext(MutableMapping[str, Any]):
             return []
         root, written = self._frame.root, self._frame.written()
         changes = kept_arguments(self._frame.run) if self._appended or changed else []
+        behind = {key: values for key, values in self._appended.items() if not self._has_list(key)}
+        for key in list(changed):
+            values = self._put_behind(key, changed[key])
+            if values is not None:
+                behind[key] = values
+                del changed[key]
+        changes += self._behind(behind, [*changed, *dict(outputs)])
         if written is None:
             there = {key: value for key, value in changed.items() if value is not _REMOVED} | dict(outputs)
             return [*changes, (SET, root, there)] if there else changes
         for key, values in self._appended.items():
-            changes += _appended((*root, key), len(written[key]), values)
+            if key not in behind:
+                changes += _appended((*root, key), len(written[key]), values)
         for key, value in changed.items():
             path = (*root, key)
             if key not in written:
@@ -252,6 +272,59 @@ class RunContext(MutableMapping[str, Any]):
                 difference = _difference(path, written[key], self._seen.get(key, _UNREAD), value, membership)
                 changes += [(SET, path, value)] if difference is None else difference
         return changes + [(SET, (*root, key), value) for key, value in outputs]
+
+    def _has_list(self, key: str) -> bool:
+        """Whether there is a list where this step's writes go."""
+        written = self._frame.written()
+        return written is not None and isinstance(written.get(key), list)
+
+    def _size_around(self, key: str) -> int | None:
+        """How long the list around this branch is that a key means here; None where it means something else."""
+        frame = self._frame
+        if frame.key_space is None:
+            return None
+        written = frame.written()
+        if (written is not None and key in written) or any(key in inside.names for inside in frame.around()):
+            return None
+        around = list_around(frame.run, frame.key_space, key)
+        return None if around is None else len(around)
+
+    def _put_behind(self, key: str, value: Any) -> list[Any] | None:
+        """What a step has put at the end of a list around its branch; None where it has written something else."""
+        seen = self._seen.get(key)
+        if type(seen) is not list or type(value) is not list or self._size_around(key) is None:
+            return None
+        if len(seen) > len(value) or self._read_again(key) != len(seen):
+            return None
+        try:
+            check_plain(value)
+            begins_alike = plain_equal(value[: len(seen)], seen)
+        except UnstorableValueError:  # entities inside, or a refusal that the append raises
+            begins_alike = all(map(is_, seen, value))
+        return value[len(seen) :] if begins_alike else None
+
+    def _read_again(self, key: str) -> int:
+        """How long the list is now that a step has read."""
+        own = self._own()
+        return len(own[key]) if own is not None and key in own else self._size_around(key) or 0
+
+    def _behind(self, behind: Mapping[str, list[Any]], whole: Iterable[str]) -> list[Change]:
+        """What notes values behind lists around this branch, and forgets them where a key gets another value as a whole."""
+        frame = self._frame
+        if frame.key_space is None:
+            return []
+        root = ("appended", frame.key_space)
+        there = frame.run.appended.get(frame.key_space)
+        if there is None:
+            made = {key: {"after": self._size_around(key) or 0, "values": values} for key, values in behind.items() if values}
+            return [(SET, root, made)] if made else []
+        changes: list[Change] = [(REMOVE, (*root, key)) for key in dict.fromkeys(whole) if key in there]
+        for key, values in behind.items():
+            if key in there:
+                changes += _appended((*root, key, "values"), len(there[key]["values"]), values)
+            elif values:
+                changes.append((SET, (*root, key), {"after": self._size_around(key) or 0, "values": values}))
+        return changes
 
     def _is_changed(self, key: str, value: Any, world: Membership) -> bool:
         """Whether this attempt has made another value of what it read; what it has not read is a write in any case."""

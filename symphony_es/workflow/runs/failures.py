@@ -6,9 +6,11 @@ a group may hold as many errors again. What is left out is said, with the length
 
 from __future__ import annotations
 
+import linecache
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 from symphony_es.diagnostics import message_of, shortened, writable
@@ -143,6 +145,13 @@ def _before(error: BaseException) -> tuple[str, BaseException] | None:
     return None
 
 
+def _summary(frame: FrameType, line: int) -> traceback.FrameSummary:
+    """A frame without the marks below its line: for those, Python parses the line each time, which is most of what a failure costs."""
+    code = frame.f_code
+    linecache.lazycache(code.co_filename, frame.f_globals)
+    return traceback.FrameSummary(code.co_filename, line, code.co_name, lookup_line=False)
+
+
 def _one(error: BaseException) -> Iterator[str]:
     frames = deque(traceback.walk_tb(error.__traceback__), maxlen=MAX_FRAMES)
     if frames:
@@ -150,7 +159,7 @@ def _one(error: BaseException) -> Iterator[str]:
         left_out = sum(1 for _ in traceback.walk_tb(error.__traceback__)) - len(frames)
         if left_out:
             yield f"  [{left_out:,} frames left out]\n"
-        yield from traceback.StackSummary.extract(iter(frames)).format()
+        yield from traceback.StackSummary.from_list([_summary(frame, line) for frame, line in frames]).format()
     module = str(type(error).__module__)
     name = _type_of(error) if module in ("builtins", "__main__") else f"{module}.{type(error).__qualname__}"
     said = shortened(message_of(error), MAX_SAID_CHARS)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.workflow.runs.spaces import space_at
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Frame:
         """Where a key of the context is looked up, in this order."""
         for frame in self.around():
             if frame.opens and frame.key_space is not None:
-                written = self.run.scopes.get(frame.key_space)
+                written = space_at(self.run, frame.key_space)
                 if written is not None:
                     yield written
             if frame.names:
@@ -84,7 +85,7 @@ class Frame:
         """The same, each with the place that has it: the address of a branch, or of an iteration; None for the run's context."""
         for frame in self.around():
             if frame.opens and frame.key_space is not None:
-                written = self.run.scopes.get(frame.key_space)
+                written = space_at(self.run, frame.key_space)
                 if written is not None:
                     yield frame.key_space, written
             if frame.names:
@@ -92,7 +93,7 @@ class Frame:
         yield None, self.run.context
 
     def written(self) -> Mapping[str, Any] | None:
-        """What stands where writes go, or None while nothing does."""
+        """What stands as a whole where writes go, or None while nothing does."""
         return self.run.context if self.key_space is None else self.run.scopes.get(self.key_space)
 
     @property
@@ -233,17 +234,18 @@ class _Contexts(Mapping[str, Any]):
     """What the branches of a step wrote, by the rest of their addresses; one of them is found without a look at the others."""
 
     def __init__(self, run: Workflow, address: str) -> None:
-        self._scopes = run.scopes
+        self._run = run
         self._before = f"{address}/"
 
     def __getitem__(self, branch: object) -> Any:  # a template may ask for a number
-        found = self._scopes.get(f"{self._before}{branch}") if isinstance(branch, str) else None
+        found = space_at(self._run, f"{self._before}{branch}") if isinstance(branch, str) else None
         if found is None:
             raise KeyError(branch)
         return found
 
     def __iter__(self) -> Iterator[str]:
-        return (address[len(self._before) :] for address in self._scopes if address.startswith(self._before))
+        known = dict.fromkeys([*self._run.scopes, *self._run.appended]) if self._run.appended else self._run.scopes
+        return (address[len(self._before) :] for address in known if address.startswith(self._before))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

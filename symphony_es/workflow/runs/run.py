@@ -13,6 +13,7 @@ from dataclasses import field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.boundary import taken_in
 from symphony_es.core.state.direct import record_changes
 from symphony_es.core.state.tracking.entity import entity
 from symphony_es.errors import UNDONE, DefinitionError, DetachedEntityError, IllegalTransitionError
@@ -29,6 +30,7 @@ from symphony_es.workflow.runs.transitions import ENDED, Request, WorkflowStatus
 
 if TYPE_CHECKING:
     from symphony_es.core.state.constants import Constant
+    from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord
 
 __all__ = ["Workflow", "WorkflowStatus", "describe_error"]
@@ -63,7 +65,8 @@ class Workflow:
             failed attempt, how many have failed since it was taken up, and `retry_at` (UTC) where another one will follow, or `open`
             where the code of the run has not dealt with it.
         progress: by address, what a step under way has decided and must not decide again: a branch, an iteration, a moment.
-        scopes: by address, the values that a parallel branch or a mapped item has written: each has a key space of its own.
+        scopes: by address, the values that a parallel branch or a mapped item has written as a whole: each has a key space of its own.
+        appended: by address of such a key space and key, what it has appended to a list around it: `{"after", "values"}`, see `spaces.py`.
         signals: by name, the payloads that nobody has taken yet, in order.
         untold: by key, the moments that hooks which must not miss them may not have been told: `{"stage", "completed", "after"}`, with
             `step`, `error` and `retry_at` where there are any.
@@ -102,6 +105,7 @@ class Workflow:
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     scopes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    appended: dict[str, dict[str, Any]] = field(default_factory=dict)
     signals: dict[str, list[Any]] = field(default_factory=dict)
     untold: dict[str, dict[str, Any]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
@@ -125,10 +129,23 @@ class Workflow:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, definition: WorkflowDefinition, context: Mapping[str, Any], now: datetime, **fields: Any) -> Workflow:
-        """A new run of a definition, not added to a Symphony yet."""
+    def of(
+        cls, definition: WorkflowDefinition, context: Mapping[str, Any], now: datetime, world: Membership | None = None, **fields: Any
+    ) -> Workflow:
+        """A new run of a definition, not added to a Symphony yet.
+
+        Args:
+            definition: which.
+            context: values that it begins with; where `world` is given, all that a step can hand over.
+            now: when it was created.
+            world: that it will be added to.
+            **fields: others.
+
+        Raises:
+            UnstorableValueError: the context holds what cannot be stored.
+        """
         values = {**definition.context, **context}
-        run = cls(context=values, created_at=now, **fields)
+        run = cls(context=values if world is None else taken_in(world, {"context": values})["context"], created_at=now, **fields)
         run.follow(definition)
         return run
 
@@ -159,7 +176,10 @@ class Workflow:
             record: EntityRecord | None = self.__dict__.get("_symphony_record")
             constant = None if record is None else record.world.constants.get(key)
             if constant is None:
-                why = f"run {self.id} names its definition by {key}, which the log does not have: restore a backup of the log that has it"
+                why = (
+                    f"run {self.id} names its definition by {key}, which the log does not have or has damaged: start a run of the same "
+                    "definition, which brings it again, or restore a backup of the log"
+                )
                 raise DefinitionError("", why)
             self._symphony_constant = constant
         made: WorkflowDefinition | None = constant.made

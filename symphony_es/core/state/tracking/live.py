@@ -158,10 +158,9 @@ def _declared(cls: Any) -> Any:
 
 def _admit_fixed(item: Any, world: Membership | None, depth: int, key: str | int, holder: str) -> Any:
     """A member of something immutable: it must not be able to change in place, or its changes would go unrecorded."""
-    if world is not None and world.takes_objects:
-        return admit(item, world, depth + 1)  # it does not change any more
+    may_change = world is None or not world.takes_objects  # what a step hands over does not change any more
     try:
-        if type(item) in BUILDERS or kind_of(item) in ("part", "container"):
+        if may_change and (type(item) in BUILDERS or kind_of(item) in ("part", "container")):
             raise UnstorableValueError(
                 (),
                 f"a {type(item).__name__} inside {holder} could change without being recorded; use a tuple, or hold it in a list or @part",
