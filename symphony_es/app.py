@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overlo
 from symphony_es.core.state.attribution import ActingAs, acting, check_texts
 from symphony_es.core.state.blocks import TransactionBlock
 from symphony_es.core.state.builder import build_world
+from symphony_es.core.state.checkpoint import CheckpointManager, CheckpointReader
 from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.lifetime import Lifetime, counted, find_open, make_way
+from symphony_es.core.state.loading import Loading
 from symphony_es.core.state.names import Names
 from symphony_es.core.state.one_at_a_time import OneAtATime
 from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk, open_to_read
 from symphony_es.core.state.past.moments import Moment, read_moment
+from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import RestoreManager, restore_manager
 from symphony_es.core.state.tracking.types import TypeTable
 from symphony_es.core.state.world import EntityLike, World
@@ -54,7 +57,6 @@ from symphony_es.workflow.engine.engine import WorkflowEngine
 from symphony_es.workflow.engine.watching import InboxWatch
 
 if TYPE_CHECKING:  # what many programs never ask for is imported where it is handed out
-    from symphony_es.core.state.checkpoint import CheckpointManager, CheckpointReader
     from symphony_es.core.state.following import Following
     from symphony_es.core.state.past.audit import Audit
     from symphony_es.core.state.past.differences import StateDifference
@@ -64,7 +66,6 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.core.state.past.view import PastObjects, StateView
     from symphony_es.core.state.past.walking import VersionState
     from symphony_es.core.state.portal import Portal
-    from symphony_es.core.state.report import ResumeReport
     from symphony_es.core.state.resume import ReplayUntil
     from symphony_es.facades.builders import AgentBuilder, TaskBuilder
     from symphony_es.facades.requests import Requests
@@ -493,8 +494,6 @@ class Symphony:
 
     def _checkpoints(self, operation: str) -> CheckpointReader:
         if self.read_only:
-            from symphony_es.core.state.checkpoint import CheckpointReader
-
             return CheckpointReader(self.log)
         return self._on_disk(operation)
 
@@ -708,8 +707,6 @@ class Symphony:
 
     async def load_entities(self, keys: Sequence[str], *, strict: bool, keep_failed: bool = False) -> None:
         """Make entities live that wait in the log: for the facades; applications call `entities.load` or `entities.load_all`."""
-        from symphony_es.core.state.loading import Loading
-
         async with self._changing_world("a load", restoring=self.world.restoring):
             await self.log.refresh_head()
             beside = self.world_under_construction()
@@ -856,8 +853,6 @@ class Symphony:
             await self.world.flush()
 
     async def _restore_past(self, fold: Fold) -> PastObjects:
-        from symphony_es.core.state.report import ResumeReport
-
         world, report = self.world_under_construction(), ResumeReport(position=fold.position)
         await build_world(self.shell(world), world, fold, report, strict=False)
         world.restoring = False

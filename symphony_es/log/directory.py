@@ -13,21 +13,11 @@ from typing import Literal
 from symphony_es.errors import LogInUseError, LogUnavailableError
 from symphony_es.log.forks import Inherited, left_at_fork, open_ones
 
-__all__ = [
-    "DATABASE_NAME",
-    "LOCK_NAME",
-    "DirectoryLock",
-    "file_system_of",
-    "last_writer",
-    "prepare_directory",
-    "prepare_file",
-    "sync_directory",
-]
+__all__ = ["LOCK_NAME", "DirectoryLock", "file_system_of", "last_writer", "prepare_directory", "prepare_file", "sync_directory"]
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "ncpfs", "fuse.sshfs", "fuse"}
 )
-DATABASE_NAME = "events.db"
 LOCK_NAME = "LOCK"
 _CLEAN = b"clean\n"
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from struct import iter_unpack
-from typing import TYPE_CHECKING, Self, cast
+from typing import Self
 from uuid import UUID
 from weakref import WeakMethod
 
@@ -21,17 +21,17 @@ from symphony_es.errors import CloseTimeoutError, LogError, ReadOnlyError, Symph
 from symphony_es.events.event import Event, NewEvent
 from symphony_es.events.rows import decode_row, encode_body
 from symphony_es.events.values import Limits
-from symphony_es.log.directory import DATABASE_NAME, DirectoryLock, prepare_directory
+from symphony_es.log.directory import DirectoryLock, prepare_directory
 from symphony_es.log.forks import left_at_fork
 from symphony_es.log.head_note import HEAD_NAME, HeadNote
+from symphony_es.log.memory import MemoryLogRecorder
+from symphony_es.log.opening import DATABASE_NAME, open_reader, open_recorder
 from symphony_es.log.placing import Placing
 from symphony_es.log.reading import LogReader
 from symphony_es.log.recorder import Anchor, Appended, LogRecorder, PreparedEvent
+from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.writer import NOTHING, Ticket, Writer
 from symphony_es.steady import steady_ns
-
-if TYPE_CHECKING:
-    from symphony_es.log.sqlite import SQLiteLogRecorder
 
 __all__ = ["DATABASE_NAME", "Anchor", "Appended", "EventLog", "Ticket"]
 
@@ -73,8 +73,6 @@ class EventLog(LogReader):
     @classmethod
     def in_memory(cls, max_events: int = 100_000, *, limits: Limits | None = None) -> Self:
         """A log in memory that keeps the last `max_events` events, and a base state for those before."""
-        from symphony_es.log.memory import MemoryLogRecorder  # late: a log is either in memory or on disk
-
         return cls(MemoryLogRecorder(max_events), limits=limits)
 
     @classmethod
@@ -105,8 +103,6 @@ class EventLog(LogReader):
             LogUnavailableError: the directory or file cannot be used.
         """
 
-        from symphony_es.log.opening import open_recorder  # late: a log is either in memory or on disk
-
         def start() -> EventLog:
             prepare_directory(directory, force_network_fs=force_network_fs)
             lock = DirectoryLock(directory)
@@ -134,8 +130,6 @@ class EventLog(LogReader):
             LogUnavailableError: there is none, or it cannot be read.
             LogDamagedError: it is damaged, or a crashed writer's write-ahead file is.
         """
-
-        from symphony_es.log.opening import open_reader
 
         def start() -> EventLog:
             return cls(open_reader(directory, skip_damaged=skip_damaged), read_only=True)
@@ -210,24 +204,20 @@ class EventLog(LogReader):
     @property
     def path(self) -> Path | None:
         """The database file; None in memory."""
-        return stored.path if (stored := self._stored()) is not None else None
-
-    def _stored(self) -> SQLiteLogRecorder | None:
-        """What keeps the log on disk; None in memory."""
-        return None if self._recorder.in_process else cast("SQLiteLogRecorder", self._recorder)
+        return self._recorder.path if isinstance(self._recorder, SQLiteLogRecorder) else None
 
     @property
     def lost_at_the_end(self) -> tuple[int, int] | None:
         """First and last position of the last commit before a crash, where opening found that it is missing; None where nothing is."""
-        return stored.lost_at_the_end if (stored := self._stored()) is not None else None
+        return self._recorder.lost_at_the_end if isinstance(self._recorder, SQLiteLogRecorder) else None
 
     def skipped(self) -> list[Event]:
         """With `skip_damaged`: what stands in the place of each damaged event; its `fault` says what is wrong. Blocks."""
-        return [decode_row(row) for row in stored.skipped.values()] if (stored := self._stored()) is not None else []
+        return [decode_row(row) for row in self._recorder.skipped.values()] if isinstance(self._recorder, SQLiteLogRecorder) else []
 
     async def log_id(self) -> UUID | None:
         """The identity that the log was made with, which copies of it keep; None in memory."""
-        return await self._call(stored.log_id) if (stored := self._stored()) is not None else None
+        return await self._call(self._recorder.log_id) if isinstance(self._recorder, SQLiteLogRecorder) else None
 
     def bound_versions(self, least: Callable[[str], int]) -> None:
         """Have readings of one entity compared with a version that its last event has at least, 0 where nobody knows one.
@@ -235,10 +225,9 @@ class EventLog(LogReader):
         Args:
             least: a method; the object that it belongs to is not kept alive.
         """
-        stored = self._stored()
-        if stored is not None:
+        if isinstance(self._recorder, SQLiteLogRecorder):
             method = WeakMethod(least)
-            stored.least_of = lambda key: asked(key) if (asked := method()) is not None else 0
+            self._recorder.least_of = lambda key: asked(key) if (asked := method()) is not None else 0
 
     # -- appending ----------------------------------------------------------------------------------------------------
 

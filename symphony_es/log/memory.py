@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from eventsourcing.persistence import IntegrityError, Notification, ProcessRecorder, StoredEvent, Subscription, Tracking
 
@@ -27,8 +27,6 @@ class MemoryLogRecorder(ProcessRecorder):
     Args:
         max_events: how many events are kept.
     """
-
-    in_process: ClassVar[bool] = True
 
     def __init__(self, max_events: int = 100_000) -> None:
         self.max_events = max_events

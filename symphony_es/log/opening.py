@@ -12,7 +12,7 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import AnchorMismatchError, LogDamagedError, SymphonyError
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.rows import commitment, event_id_of
-from symphony_es.log.directory import DATABASE_NAME, DirectoryLock, last_writer, prepare_file
+from symphony_es.log.directory import DirectoryLock, last_writer, prepare_file
 from symphony_es.log.head_note import HEAD_NAME, is_as_left, noted_head
 from symphony_es.log.recorder import Anchor, LogRecorder, missing
 from symphony_es.log.sqlite import SQLiteLogRecorder
@@ -20,6 +20,7 @@ from symphony_es.log.sqlite_connections import may_change
 
 __all__ = ["DATABASE_NAME", "check_anchor", "open_reader", "open_recorder"]
 
+DATABASE_NAME = "events.db"
 SMALL_BYTES = 4 * 1024 * 1024
 """Up to this size index and table are compared at each opening: it takes some milliseconds, 10 to 20 at this size."""
 logger = get_logger(__name__)

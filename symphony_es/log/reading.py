@@ -17,6 +17,7 @@ from symphony_es.events.event import Event
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.rows import Row, decode_row, time_of
 from symphony_es.log.forks import Inherited
+from symphony_es.log.memory import MemoryLogRecorder
 from symphony_es.log.recorder import LogRecorder, missing
 
 __all__ = ["LogReader"]
@@ -32,7 +33,7 @@ class LogReader(Inherited):
 
     def __init__(self, recorder: LogRecorder, *, read_only: bool) -> None:
         self._recorder = recorder
-        self._in_process = recorder.in_process
+        self._in_process = isinstance(recorder, MemoryLogRecorder)
         self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="symphony-es-reader")
         self._head = recorder.head()
         self._followers: set[asyncio.Event] = set()

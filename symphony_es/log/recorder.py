@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from symphony_es.errors import DamagedEventError, SymphonyError
 from symphony_es.events.fold import EntityState, Fold
@@ -68,13 +68,7 @@ def missing(position: int, until: int) -> DamagedEventError:
 
 
 class LogRecorder(Protocol):
-    """A store of events. Every row it hands out has been checked.
-
-    Attributes:
-        in_process: it is in memory, so that nobody else knows it, and asking it blocks nobody.
-    """
-
-    in_process: ClassVar[bool]
+    """A store of events. Every row it hands out has been checked."""
 
     @property
     def last_time_ns(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 from eventsourcing.persistence import Notification
@@ -45,8 +45,6 @@ def _check_order(rows: Sequence[Row], after: int) -> None:
 
 class SQLiteLogReader(SQLiteProcessRecorder):
     """The reading half of the recorder: the port's and `eventsourcing`'s queries, on connections that cannot write."""
-
-    in_process: ClassVar[bool] = False
 
     path: Path
     _store: LogDatastore

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity
-from symphony_es.core.state.snapshots.snapshotter import Snapshotter
+from symphony_es.core.state import opening
 from symphony_es.errors import (
     CloseTimeoutError,
     ConfigurationError,
@@ -287,7 +287,7 @@ async def test_a_setup_that_fails_leaves_the_directory_free(tmp_path: Path, brea
     resume: Any = "latest"
     with monkeypatch.context() as patch:
         if breaks == "snapshots":
-            patch.setattr(Snapshotter, "open", refuse)
+            patch.setattr(opening.Snapshotter, "open", refuse)
         elif breaks == "resume":
             patch.setattr(Symphony, "resume", refuse_later)
         elif breaks == "populate":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.bulk import kept_objects
 from symphony_es.core.state.history import live_states
 from symphony_es.core.state.records import EntityRecord
+from symphony_es.core.state.report import Difference, ResumeReport, UnresolvedReference
 from symphony_es.core.state.resting import waking
 from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
 from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
@@ -29,7 +30,6 @@ from symphony_es_projections.references import References
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
-    from symphony_es.core.state.report import ResumeReport
     from symphony_es.events.fold import Damage, EntityState, Fold
 
 __all__ = ["build_world", "note_difference"]
@@ -224,8 +224,6 @@ class WorldBuilder:
         Raises:
             UnresolvedReferenceError: `strict`, and a target is missing.
         """
-        from symphony_es.core.state.report import UnresolvedReference  # late: a new log restores nothing
-
         context, report = self.context, self.report
         asked = {(id(target), attribute) for target, attribute, _ in context.pending_references}
         await context.resolve_references()
@@ -310,6 +308,4 @@ def note_difference(world: World, record: EntityRecord, state: EntityState, repo
         if state.state_version != restorer.state_version:
             record.adoption_reason = f"upcast {state.state_version} to {restorer.state_version}"
     if changes:
-        from symphony_es.core.state.report import Difference
-
         report.different.append(Difference(record.key, tuple(dict.fromkeys(change[1] for change in changes))))

@@ -9,13 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from symphony_es.core.state.checkpoint import CheckpointManager, CheckpointReader
 from symphony_es.core.state.history import StateHistory
+from symphony_es.core.state.snapshots.snapshotter import Snapshotter
+from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.log.log import Anchor, EventLog
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.checkpoint import CheckpointManager
     from symphony_es.core.state.past.time_travel import TimeTravel
-    from symphony_es.core.state.snapshots.snapshotter import Snapshotter
 
 __all__ = ["OpenedLog", "open_in_memory", "open_on_disk", "open_to_read"]
 
@@ -38,7 +39,6 @@ class OpenedLog:
     @cached_property
     def past(self) -> TimeTravel:
         """Time travel."""
-        from symphony_es.core.state.checkpoint import CheckpointReader
         from symphony_es.core.state.past.time_travel import TimeTravel  # late: many programs never look back
 
         finder = self.checkpoints or (CheckpointReader(self.log) if self.directory is not None else None)
@@ -69,8 +69,6 @@ async def open_to_read(directory: Path, *, skip_damaged: bool = False) -> Opened
     Raises:
         LogUnavailableError: there is none, or it cannot be read.
     """
-    from symphony_es.core.state.snapshots.store import SnapshotStore  # late: a log in memory has no snapshots
-
     log = await EventLog.open_read_only(directory, skip_damaged=skip_damaged)
     try:
         history = StateHistory(log, await SnapshotStore(directory / "snapshots", read_only=True).open())
@@ -86,10 +84,6 @@ async def open_on_disk(directory: Path, *, force_network_fs: bool, ignore_anchor
     The newest snapshot's anchor is read first, without touching anything: the log must match it. What a crash left in the snapshot
     directory is removed only when the log, and with it the directory, is this process's to write.
     """
-    from symphony_es.core.state.checkpoint import CheckpointManager
-    from symphony_es.core.state.snapshots.snapshotter import Snapshotter
-    from symphony_es.core.state.snapshots.store import SnapshotStore
-
     newest = None
     if await asyncio.to_thread(os.path.isdir, directory):
         looked_at = await SnapshotStore(directory / "snapshots", read_only=True).open()
