@@ -339,7 +339,8 @@ class Symphony:
         if self._follows and self.last_resume is not None:
             from symphony_es.core.state.following import Following
 
-            self._following = Following(self, self.last_resume.position)
+            engine = self.registry.get("workflow_engine")
+            self._following = Following(self, self.last_resume.position, engine.resting.rest_again)
 
     async def _discard(self, timeout_s: float | None = None) -> None:
         opened, self._opened, self._world, self._names = self._opened, None, None, None
@@ -425,6 +426,7 @@ class Symphony:
         engine = self.registry.get("workflow_engine")
         await engine.stop_all("closing the Symphony", for_good=True)
         engine.active.close()
+        await engine.resting.close()
         failures = world.foreign.record_others()
         world.sealed = "closing the Symphony"
         await world.flush()
@@ -660,8 +662,9 @@ class Symphony:
     ) -> ResumeReport:
         """Bring every entity to the head of the log, or to another position; checkpoints are not needed for it.
 
-        Entities of types whose names begin with one of `symphony_es.core.state.resting.AT_REST`, which adapters of other libraries
-        use, stay in the log until `entities.load` asks for them.
+        Runs that have ended stay in the log with their tasks and child runs, and so do entities of types whose names begin with one of
+        `symphony_es.core.state.resting.AT_REST`, which adapters of other libraries use, until they are asked for: by `entities.load`, or
+        by a call of `workflows` that takes a run's id. What a living entity refers to comes to life with it.
 
         Args:
             replay_until: where to stop: "latest", a position, or a time.

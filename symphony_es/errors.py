@@ -498,6 +498,9 @@ UNDONE = "its addition was undone"
 UNLOADED = "it was unloaded"
 """Why an object is detached: what a record's `closed` says, and what the error gives advice by."""
 
+AT_REST = "it is at rest in the log"
+"""What a record's `closed` says of an object that has left its world and is not changed: its next change brings it back."""
+
 
 class DetachedEntityError(EntityError, RuntimeError):
     """The object's world has been replaced by a resume, or the entity was removed. The change has not been made."""

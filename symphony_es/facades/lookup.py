@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from symphony_es.core.state.restore import UnrestoredEntity
+from symphony_es.core.state.bringing import checked
 from symphony_es.core.state.world import World
-from symphony_es.errors import EntityNotFoundError, EntityOutOfStepError, EntityTypeError, UnknownValueError
+from symphony_es.errors import EntityOutOfStepError, EntityTypeError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 
@@ -67,7 +67,7 @@ def find_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T
         return given
     key = key_of(entity_type, given)
     found = world.find(key)
-    return None if found is None else _checked(cls, key, found)
+    return None if found is None else checked(cls, key, found)
 
 
 def entity_to_hold(world: World, cls: type[_T], entity_type: str, given: Any) -> _T | EntityReference:
@@ -93,14 +93,4 @@ def get_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T:
     if isinstance(given, cls):
         return given
     key = key_of(entity_type, given)
-    return _checked(cls, key, world.get(key))
-
-
-def _checked(cls: type[_T], key: str, found: Any) -> _T:
-    if isinstance(found, UnrestoredEntity) and found.missing:
-        raise UnknownValueError(found.missing)
-    if isinstance(found, UnrestoredEntity):
-        raise EntityNotFoundError(key, f"it is in the log, but could not be restored: {found.reason}")
-    if not isinstance(found, cls):
-        raise EntityTypeError(f"{key} is a {type(found).__name__}, not a {cls.__name__}")
-    return found
+    return checked(cls, key, world.get(key))

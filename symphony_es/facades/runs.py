@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
+from symphony_es.core.state.bringing import is_in_log
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
@@ -12,9 +13,10 @@ from symphony_es.facades.lookup import get_entity, key_of
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.creation import DefinitionLike
-from symphony_es.workflow.engine.engine import WorkflowEngine
+from symphony_es.workflow.engine.engine import WorkflowEngine, created
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.summary import RunSummary
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -23,12 +25,15 @@ if TYPE_CHECKING:
     from symphony_es.workflow.record.attempts import StepAttempt
     from symphony_es.workflow.record.usage import RunUsage
     from symphony_es.workflow.runs.filters import Named, StatusLike, TimeLike
-    from symphony_es.workflow.runs.summary import RunPage, RunSummary
+    from symphony_es.workflow.runs.summary import RunPage
 
 __all__ = ["RunLike", "RunRequests"]
 
-RunLike: TypeAlias = "Workflow | RunHandle | RunSummary | EntityReference | str"
+RunLike: TypeAlias = Workflow | RunHandle | RunSummary | EntityReference | str
 """A run, its handle, its summary, its reference, its key or its id."""
+
+
+MOST_RUNS = 1 << 40
 
 
 class RunRequests:
@@ -43,16 +48,20 @@ class RunRequests:
         return engine
 
     async def get_run(self, run: RunLike) -> Workflow:
-        """A run by its id, reference or `"Workflow:id"`.
+        """A run by its id, reference or `"Workflow:id"`, brought from the log where it is at rest.
 
         Raises:
             EntityNotFoundError: there is none.
         """
-        return self._run(run)
+        return await self._found(run)
 
     async def get_all_runs(self) -> list[Workflow]:
-        """All runs, by the time of their creation; those of one moment as `entities.all` has them."""
-        return self._engine.runs()
+        """All runs, by the time of their creation, those at rest as well: it costs all that the runs have ever done; see `list_runs`."""
+        from symphony_es.workflow.runs.filters import RunFilter  # late: few programs ask
+
+        await self._settled()
+        page = await self._symphony.run_listing.page(RunFilter(), newest_first=False, limit=MOST_RUNS)
+        return sorted([await self._found(summary) for summary in page], key=created)
 
     async def list_runs(
         self,
@@ -149,7 +158,24 @@ class RunRequests:
             await self._symphony.world.outbox.flush([])
 
     def handle(self, run: RunLike) -> RunHandle:
-        """A handle of a run: its status, its end, its events as they happen, and the requests to it."""
+        """A handle of a run: its status, its end, its events as they happen, and the requests to it.
+
+        Of a run at rest that nobody has in hand, the handle is of its id: each awaited call brings the run from the log, and what is not
+        awaited (`run`, `status`, `progress`) is there after the first one, `await handle.load()` for example.
+
+        Raises:
+            EntityNotFoundError: there is none.
+        """
+        if isinstance(run, RunHandle):
+            return run
+        if isinstance(run, (str, EntityReference, RunSummary)):
+            key, world = key_of("Workflow", run.id if isinstance(run, RunSummary) else run), self._symphony.world
+            if key not in world.records:
+                held = world.at_rest(key)
+                if held is not None:
+                    return self._engine.handle(held.obj)
+                if is_in_log(self._symphony, key):
+                    return self._engine.handle(key.partition(":")[2])
         return self._engine.handle(self._run(run))
 
     @property
@@ -181,24 +207,24 @@ class RunRequests:
     ) -> Workflow:
         """Goes on with a run that was interrupted, is paused or pending, or has failed; see `WorkflowEngine.resume`."""
         return await self._engine.resume(
-            self._run(run), auto_checkpoint, definition=definition, force=force, hooks=hooks, deadline_s=deadline_s
+            await self._found(run), auto_checkpoint, definition=definition, force=force, hooks=hooks, deadline_s=deadline_s
         )
 
     async def pause(self, run: RunLike) -> Workflow:
         """Pause a run, and return it; see `WorkflowEngine.pause`."""
-        found = self._run(run)
+        found = await self._found(run)
         await self._engine.pause(found)
         return found
 
     async def cancel(self, run: RunLike, *, grace_s: float | None = None, cleanup: bool = True) -> Workflow:
         """Cancel a run and its child runs, and return the run; `cleanup=False` ends a clean-up that hangs; see `WorkflowEngine.cancel`."""
-        found = self._run(run)
+        found = await self._found(run)
         await self._engine.cancel(found, grace_s=GRACE_S if grace_s is None else grace_s, cleanup=cleanup)
         return found
 
     async def signal(self, run: RunLike, name: str, payload: Any = None, *, signal_id: str | None = None) -> None:
         """Sends a signal to a run; see `WorkflowEngine.signal`."""
-        await self._engine.signal(self._run(run), name, payload, signal_id=signal_id)
+        await self._engine.signal(await self._found(run), name, payload, signal_id=signal_id)
 
     async def retry_from(
         self,
@@ -210,7 +236,7 @@ class RunRequests:
         deadline_s: float | None = None,
     ) -> Workflow:
         """Does a step of a run, or several of them, and what came after, again; see `WorkflowEngine.retry_from`."""
-        return await self._engine.retry_from(self._run(run), step, auto_checkpoint, hooks=hooks, deadline_s=deadline_s)
+        return await self._engine.retry_from(await self._found(run), step, auto_checkpoint, hooks=hooks, deadline_s=deadline_s)
 
     async def fork(
         self,
@@ -223,7 +249,7 @@ class RunRequests:
         signals: bool | Collection[str] = False,
     ) -> Workflow:
         """A new run that shares a run's history up to a step or position; see `WorkflowEngine.fork`."""
-        return await self._engine.fork(self._run(run), at, changes, run_id=run_id, metadata=metadata, signals=signals)
+        return await self._engine.fork(await self._found(run), at, changes, run_id=run_id, metadata=metadata, signals=signals)
 
     @overload
     async def recover(
@@ -252,6 +278,14 @@ class RunRequests:
         if wait:
             return await self._engine.recover(auto_checkpoint, strict=strict, hooks=hooks)
         return await self._engine.recover(auto_checkpoint, wait=False, strict=strict, hooks=hooks)
+
+    async def _found(self, given: RunLike) -> Workflow:
+        """A run, brought from the log where it is at rest; it goes on resting, as an object that the caller has."""
+        if isinstance(given, RunHandle):
+            return await given.load()
+        if not isinstance(given, (str, EntityReference, RunSummary)):
+            return self._run(given)
+        return await self._engine.resting.bring(key_of("Workflow", given.id if isinstance(given, RunSummary) else given))
 
     async def usage(self, run: RunLike, *, children: bool = False) -> RunUsage:
         """What a run has used of models, as its steps have said by `context.used`: tokens, calls, and costs by currency.
@@ -299,12 +333,8 @@ class RunRequests:
         return run_id
 
     def _run(self, given: RunLike) -> Workflow:
-        if isinstance(given, RunHandle):
-            return given.run
-        if not isinstance(given, (str, Workflow)):
-            from symphony_es.workflow.runs.summary import RunSummary  # late: few list their runs
-
-            given = given.id if isinstance(given, RunSummary) else given
+        if isinstance(given, RunSummary):
+            given = given.id
         if isinstance(given, str) and not given.startswith("Workflow:"):
             given = key_of("Workflow", given)
         return get_entity(self._symphony.world, Workflow, "Workflow", given)
@@ -316,8 +346,6 @@ def _id_of(given: RunLike) -> str:
         return given.removeprefix("Workflow:")
     if isinstance(given, EntityReference):
         return given.entity_id
-    from symphony_es.workflow.runs.summary import RunSummary
-
     if not isinstance(given, (Workflow, RunHandle, RunSummary)):
         raise ConfigurationError(f"a run is named by itself, its handle, summary, reference or id, not by {given!r:.60}")
     return given.id

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.bringing import is_in_log, load_entity
 from symphony_es.entities.agent import Agent
 from symphony_es.entities.performing import echo, perform_task
 from symphony_es.entities.task import Task, TaskPriority, TaskStatus
@@ -29,6 +30,10 @@ class Tasks:
     def __init__(self, symphony: Host) -> None:
         self._symphony = symphony
         self._performing: set[str] = set()
+        self._by_run: tuple[Any, dict[str, dict[str, Task]]] = (
+            None,
+            {},
+        )  # of the world at hand: the tasks that steps of live runs have made
         if "echo" not in symphony.models:
             symphony.models.register("echo", echo)
 
@@ -108,7 +113,7 @@ class Tasks:
         Raises:
             EntityNotFoundError: there is none.
         """
-        return get_entity(self._symphony.world, Task, "Task", task)
+        return task if isinstance(task, Task) else self.rest_again(await self._found(task))
 
     async def execute_task(
         self, task: Task | EntityReference | str, agent: Agent | EntityReference | str | None = None, *, model: str | None = None
@@ -127,7 +132,7 @@ class Tasks:
             IllegalTransitionError: the task is completed, or is being performed already.
             NotRegisteredError: the model client is missing; agent and model are named. In both cases nothing has been appended.
         """
-        found = get_entity(self._symphony.world, Task, "Task", task)
+        found = await self._found(task)
         self._symphony.world.add(found)
         performer = self._performer(found, agent)
         await self._perform(found, performer, model)
@@ -144,6 +149,7 @@ class Tasks:
         agent_id: str | None,
         agent_type: str | None,
         model: str | None,
+        again: bool = False,
     ) -> Any:
         """Performs the task of a task step and returns its result.
 
@@ -157,7 +163,7 @@ class Tasks:
         world = self._symphony.world
         agent = self._agent(agent_id) if agent_id is not None else self._agent_of_type(agent_type, model)
         chosen, round_ = task_id, 1
-        while (task := find_entity(world, Task, "Task", chosen)) is not None:
+        while (task := await self._of_step(chosen, run_id, again=again)) is not None:
             if task.workflow_id == run_id:
                 if task.status is not TaskStatus.COMPLETED:
                     break
@@ -170,6 +176,8 @@ class Tasks:
             task = Task(id=chosen, name=name, description=description, agent=agent, workflow_id=run_id)
             task.input_data = dict(input_data)
             world.add(task)
+            if not world.restoring:
+                self.note(task)
         elif task.input_data != input_data:
             task.input_data = dict(input_data)
         error = await self._perform(task, agent, model)
@@ -177,20 +185,81 @@ class Tasks:
             raise error
         return task.result
 
+    async def _of_step(self, task_id: str, run_id: str, *, again: bool) -> Task | None:
+        """The task of an id; one that is at rest is brought back where the step has been begun before."""
+        found = find_entity(self._symphony.world, Task, "Task", task_id)
+        if found is not None or not again or not is_in_log(self._symphony, key := key_of("Task", task_id)):
+            return found
+        await self._symphony.load_entities([key], strict=False)
+        found = find_entity(self._symphony.world, Task, "Task", task_id)
+        if found is not None and found.workflow_id == run_id:
+            self.note(found)
+        return found
+
+    async def _found(self, task: Task | EntityReference | str) -> Task:
+        return task if isinstance(task, Task) else await load_entity(self._symphony, Task, key_of("Task", task))
+
+    def rest_again(self, task: Task) -> Task:
+        """A task that was brought from the log, or changed there, rests as long as its run does; also for the engine."""
+        world, run_id = self._symphony.world, task.workflow_id
+        record = world.record_of(task)
+        if record is None or not run_id or not world.has_at_rest or not task.id.startswith(f"{run_id}/"):
+            return task
+        if f"Workflow:{run_id}" in world.records:
+            self.note(task)
+        elif is_in_log(self._symphony, f"Workflow:{run_id}") and not world.referred.get(record.key):
+            world.rest(record)
+        return task
+
+    def _tasks_by_run(self) -> dict[str, dict[str, Task]]:
+        world = self._symphony.world
+        if self._by_run[0] is not world:
+            self._by_run = world, {}
+            for task in self._all():
+                self.note(task)
+        return self._by_run[1]
+
+    def note(self, task: object) -> None:
+        """Take note of a task that has become live, if a step of a run has made it: for the engine."""
+        if isinstance(task, Task) and task.workflow_id and task.id.startswith(f"{task.workflow_id}/"):
+            self._tasks_by_run().setdefault(task.workflow_id, {})[task.id] = task
+
+    def of_run(self, run_id: str) -> list[Task]:
+        """The live tasks that steps of a run have made: for the engine."""
+        return list(self._tasks_by_run().get(run_id, {}).values())
+
+    def forget_run(self, run_id: str) -> None:
+        """A run is at rest: for the engine."""
+        self._tasks_by_run().pop(run_id, None)
+
     async def get_tasks_by_status(self, status: TaskStatus | str) -> list[Task]:
-        """Tasks that stand there, in the order of `entities.all`."""
+        """Live tasks that stand there, in the order of `entities.all`; those of runs that have ended come by `get_tasks_by_workflow`."""
         wanted = TaskStatus(status)
         return [task for task in self._all() if task.status is wanted]
 
     async def get_tasks_by_agent(self, agent: Agent | EntityReference | str) -> list[Task]:
-        """Tasks of an agent, given as object, reference or id."""
+        """Live tasks of an agent, given as object, reference or id; those of runs that have ended come by `get_tasks_by_workflow`."""
         wanted = key_of("Agent", agent)
         return [task for task in self._all() if task.agent_id is not None and key_of("Agent", task.agent_id) == wanted]
 
     async def get_tasks_by_workflow(self, run: Any) -> list[Task]:
-        """Tasks of a run, given as object, reference or id."""
+        """Tasks of a run, given as object, reference or id; those that are at rest with it are brought from the log."""
         wanted = key_of("Workflow", run)
-        return [task for task in self._all() if task.workflow_id is not None and key_of("Workflow", task.workflow_id) == wanted]
+        loaded = await self._load_those_of(wanted.partition(":")[2])
+        found = [task for task in self._all() if task.workflow_id is not None and key_of("Workflow", task.workflow_id) == wanted]
+        for task in loaded:  # those of its child runs as well
+            self.rest_again(task)
+        return sorted(found, key=lambda task: task.created_at) if loaded else found
+
+    async def _load_those_of(self, run_id: str) -> list[Task]:
+        world = self._symphony.world
+        if not world.has_at_rest or world.restoring:
+            return []
+        keys = await self._symphony.log.alive_keys_below("Task", f"{run_id}/")
+        absent = [key for key in keys if key not in world.records]
+        if absent:
+            await self._symphony.load_entities(absent, strict=False)
+        return [task for key in absent if isinstance(task := world.find(key), Task)]
 
     async def update_task_status(
         self, task: Task | EntityReference | str, status: TaskStatus | str, result: Any = None, error: str | None = None

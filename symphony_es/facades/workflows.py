@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
+from symphony_es.core.state.bringing import is_in_log
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
-from symphony_es.facades.lookup import find_entity, flush_added, get_entity
+from symphony_es.facades.lookup import find_entity, flush_added, get_entity, key_of
 from symphony_es.facades.runs import RunRequests
 from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.definitions.builder import WorkflowBuilder
@@ -107,7 +108,7 @@ class Workflows(RunRequests):
         """
         if isinstance(workflow, Workflow):
             return workflow
-        run = None if isinstance(workflow, (WorkflowDefinition, CodeWorkflow, StoredDefinition, Mapping)) else self._run_of(workflow)
+        run = None if isinstance(workflow, (WorkflowDefinition, CodeWorkflow, StoredDefinition, Mapping)) else await self._run_of(workflow)
         return run if run is not None else self._definition(workflow)
 
     async def get_definition(self, workflow: DefinitionLike) -> WorkflowDefinition:
@@ -202,7 +203,7 @@ class Workflows(RunRequests):
         arguments are those of `execute_workflow`: `start(research, topic="rain")`, `start(research, "rain")` and
         `start(research, {"topic": "rain"})` are the same.
         """
-        run = self._run_of(definition) if isinstance(definition, (EntityReference, str)) else None
+        run = await self._run_of(definition) if isinstance(definition, (EntityReference, str)) else None
         chosen = run or (definition if isinstance(definition, Workflow) else self._definition(definition))
         values = context if isinstance(chosen, Workflow) else self._context_of(chosen, definition, context, arguments)
         if isinstance(chosen, Workflow) and arguments:
@@ -232,7 +233,7 @@ class Workflows(RunRequests):
             IllegalTransitionError: the run has completed, or executes already.
             ConfigurationError: a context for a run that has one. In all cases nothing has been appended.
         """
-        run = self._run_of(workflow_id)
+        run = await self._run_of(workflow_id)
         if run is None:
             return await self.execute_workflow(workflow_id, context, auto_checkpoint, hooks=hooks)
         if context:
@@ -326,11 +327,15 @@ class Workflows(RunRequests):
     def _stored(self, definition_id: str) -> StoredDefinition | None:
         return find_entity(self._symphony.world, StoredDefinition, _TYPE, definition_id)
 
-    def _run_of(self, given: EntityReference | str) -> Workflow | None:
-        """The run that a reference, key or id names; None where it names a definition, or nothing."""
+    async def _run_of(self, given: EntityReference | str) -> Workflow | None:
+        """The run that a reference, key or id names, also one at rest; None where it names a definition, or nothing."""
         named_type = given.entity_type if isinstance(given, EntityReference) else None
         if named_type == _TYPE or (isinstance(given, str) and given.startswith(f"{_TYPE}:")):
             return None
         if named_type == "Workflow" or (isinstance(given, str) and given.startswith("Workflow:")):
-            return get_entity(self._symphony.world, Workflow, "Workflow", given)
-        return find_entity(self._symphony.world, Workflow, "Workflow", given)
+            return await self._found(given)
+        key = key_of("Workflow", given)
+        world = self._symphony.world
+        if key in world.records or world.at_rest(key) is not None or is_in_log(self._symphony, key):
+            return await self._found(given)
+        return None

@@ -286,6 +286,24 @@ class LogReader(Inherited):
             alive[row[1]] = not (changes and changes[-1][0] == REMOVE and not changes[-1][1])
         return sorted(key for key, lives in alive.items() if lives and key.startswith(f"{entity_type}:"))
 
+    async def alive_keys_below(self, entity_type: str, prefix: str) -> list[str]:
+        """Keys of the entities of a type that are alive and whose ids begin so, sorted; costs these entities' events. Errors are the same.
+
+        Args:
+            entity_type: the type.
+            prefix: ends with a slash.
+        """
+        if self._recorder.base() is not None:
+            return [key for key in await self.alive_keys(entity_type) if key.startswith(f"{entity_type}:{prefix}")]
+        after_slash = f"{entity_type}:{prefix[:-1]}0"
+        after, alive = 0, dict[str, bool]()
+        while rows := await self.read_rows(after, None, PAGE, key_range=(f"{entity_type}:{prefix}", after_slash)):
+            for row in rows:
+                changes = decode_row(row).changes
+                alive[row[1]] = not (changes and changes[-1][0] == REMOVE and not changes[-1][1])
+            after = rows[-1][0]
+        return sorted(key for key, lives in alive.items() if lives)
+
     async def weight(self, after: int, until: int | None = None) -> int:
         """Bytes of all states at positions above `after`, up to `until` where it is given."""
         return await self._call(self._recorder.weight, after, until)

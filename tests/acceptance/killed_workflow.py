@@ -82,7 +82,7 @@ async def go_on(directory: str) -> None:
         if symphony.entities.find("KillCounter:c") is None:
             symphony.entities.add(Counter(id="c", seen=[]))
             await symphony.flush()
-        if symphony.entities.all("Workflow"):
+        if await symphony.workflows.list_runs():
             await symphony.workflows.recover()
         else:
             await symphony.workflows.execute_workflow(define(symphony), {"topic": "rain"})

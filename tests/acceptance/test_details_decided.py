@@ -91,7 +91,7 @@ async def test_idempotency_keys(symphony: Symphony) -> None:
     await symphony.workflows.recover()
     assert keys[2:] == [key.replace(":0", ":1") for key in keys[:2]]
     assert all(key.startswith(f"{run.id}:") for key in keys)
-    assert symphony.entities.get(f"Workflow:{run.id}").status == "completed"
+    assert (await symphony.workflows.get_run(run.id)).status == "completed"
 
 
 async def test_containers_belong_to_one_place(symphony: Symphony) -> None:

@@ -78,7 +78,7 @@ async def outcome(directory: Path) -> tuple[dict[str, Any], list[Any]]:
     """The run's and the counter's end, without what names the run; and the run's events."""
     async with Symphony({"state_dir": directory}, persistence_enabled=True) as symphony:
         await symphony.resume()
-        (run,) = symphony.entities.all("Workflow")
+        (run,) = await symphony.workflows.get_all_runs()
         counter = symphony.entities.get("KillCounter:c")
         state = {
             "status": str(run.status),

@@ -23,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from symphony_es import Symphony
 from symphony_es.core.state.history import live_states
+from symphony_es.core.state.resting import may_rest
 from symphony_es.errors import ConfigurationError, IllegalTransitionError
 from symphony_es.testing import ManualClock, states_of
 from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition
@@ -83,6 +84,7 @@ class RunOperations(RuleBasedStateMachine):
         self.hanging: dict[str, asyncio.Future[bool]] = {}
         self.pending: list[tuple[str, asyncio.Task[Any]]] = []
         self.symphony = Symphony(persistence_enabled=True)
+        self.known: dict[str, Workflow] = {}
 
     @initialize(runs=st.integers(min_value=1, max_value=3), pushes=st.integers(min_value=0, max_value=6))
     def begin(self, runs: int, pushes: int) -> None:
@@ -128,6 +130,7 @@ class RunOperations(RuleBasedStateMachine):
         shutil.rmtree(before)
         await self._open()
         await self.symphony.resume()
+        await self._look()
 
     async def _body(self, context: RunContext) -> str:
         self.bodies[context.idempotency_key, context.attempt] += 1
@@ -145,9 +148,13 @@ class RunOperations(RuleBasedStateMachine):
         return self.symphony.registry.get("workflow_engine")
 
     def run_of(self, name: str) -> Workflow:
-        found = self.symphony.entities.get(f"Workflow:{name}")
+        found = self.symphony.world.find(f"Workflow:{name}") or self.known[name]  # one that has ended is at rest
         assert isinstance(found, Workflow)
         return found
+
+    async def _look(self) -> None:
+        """Have the objects of all runs in hand."""
+        self.known = {run.id: run for run in await self.symphony.workflows.get_all_runs()}
 
     # -- requests to both worlds --------------------------------------------------------------------------------------
 
@@ -232,10 +239,11 @@ class RunOperations(RuleBasedStateMachine):
                 await asyncio.sleep(0)
             seen = (self.symphony.log.head, self.engine.active_runs, len(self.bodies), [task.done() for _, task in self.pending])
             quiet, last = (quiet + 1, last) if seen == last else (0, seen)
+        await self._look()
 
     def _differences(self) -> list[str]:
         """What the engine has otherwise than the model."""
-        names = [run.id for run in self.symphony.world.all("Workflow") if isinstance(run, Workflow)]
+        names = list(self.known)
         if sorted(names) != sorted(self.model.runs):
             return [f"runs: {names}, expected {list(self.model.runs)}"]
         active = set(self.engine.active_runs)
@@ -479,7 +487,10 @@ class RunOperations(RuleBasedStateMachine):
         fold = await self.symphony.state_history.states_at(self.symphony.log.head)
         live = states_of(self.symphony)
         folded = {key: state.data for key, state in live_states(fold).items()}
+        for run in await self.symphony.workflows.get_all_runs():  # those at rest are not among the live ones
+            live.setdefault(f"Workflow:{run.id}", self.symphony.world.record_for(run).shadow)
         assert live == folded, [key for key in live.keys() | folded.keys() if live.get(key) != folded.get(key)]
+        assert all(may_rest(state) for key, state in fold.states.items() if key in folded and key not in self.symphony.world.records)
 
 
 TestRunOperations = RunOperations.TestCase

@@ -114,7 +114,7 @@ async def test_without_automatic_checkpoints(symphony: Symphony, tmp_path: Path)
     symphony.functions.register("work", lambda context: 1)
     definition = symphony.build_workflow().create("w").add_processing_step("a", "", "work").build()
     await run(block("auto_checkpoint=False"), {"symphony": symphony, "workflow_def": definition}, tmp_path)
-    assert [run.status for run in symphony.entities.all("Workflow")] == ["completed"]
+    assert [run.status for run in await symphony.workflows.list_runs()] == ["completed"]
     assert await symphony.list_checkpoints() == []
 
 

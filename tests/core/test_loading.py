@@ -671,9 +671,8 @@ class TestRuns:
         symphony = await reopen()
         symphony.functions.register("work", work)
         with pytest.raises(EntityNotFoundError, match=r"entities\.load"):
-            await symphony.workflows.resume(run.id)
-        with pytest.raises(EntityNotFoundError, match=r"entities\.load"):
-            await symphony.workflows.execute_workflow_by_id(f"Workflow:{run.id}")
+            symphony.entities.get(f"Workflow:{run.id}")
+        assert symphony.workflows.handle(run.id).id == run.id
         loaded = await symphony.entities.load(f"Workflow:{child.id}")
         assert loaded.parent.id == run.id
         assert {f"{type(each).__name__}:{each.id}" for each in symphony.entities.all()} == {

@@ -62,20 +62,27 @@ def snapshot(
     frames: int | None = None,
     index_offset: int | None = None,
     count: int | None = None,
+    resting: int | None = None,
+    part: bytes = b"\0",
 ) -> bytes:
     """A snapshot whose check values and hash are right, whatever else is wrong with it."""
     content, made = encode_header(1, ANCHOR), []
     for number, block in enumerate(blocks):
         data = b"".join(block)
         key = first_keys[number] if first_keys else b"E:%d" % (number + 1)
-        made.append(BlockEntry(len(content), len(data), crc32(data), len(block), key))
+        made.append(BlockEntry(len(content), len(data), crc32(data), len(block), part + key))
         content += data
     at = len(content)
     encoded = index(encode_index(entries(made)))
     total = sum(len(block) for block in blocks) if frames is None else frames
     content += encoded
     content += encode_trailer(
-        at if index_offset is None else index_offset, len(blocks) if count is None else count, total, 0, crc32(encoded)
+        at if resting is None else resting,
+        at if index_offset is None else index_offset,
+        len(blocks) if count is None else count,
+        total,
+        0,
+        crc32(encoded),
     )
     return content + close_trailer(sha256(content).digest())
 
@@ -106,6 +113,10 @@ LIES = {
     "2^60 blocks": snapshot([[frame()]], count=2**60),
     "an index behind the end": snapshot([[frame()]], index_offset=2**50),
     "an index inside the header": snapshot([[frame()]], index_offset=3),
+    "a part that begins inside the header": snapshot([[frame()]], resting=3),
+    "a part that begins behind the index": snapshot([[frame()]], resting=2**50),
+    "a part that begins before its blocks": snapshot([[frame()]], resting=80),
+    "a part that nobody knows": snapshot([[frame()]], part=b"\2"),
     "more frames than there are": snapshot([[frame()]], frames=2),
     "a header of format 9": struct.pack(">8sHH", b"\x89SYMSNAP", 9, 0) + snapshot([[frame()]])[12:],
     "no snapshot at all": b"PK\x03\x04" * 100,
@@ -129,11 +140,11 @@ def test_a_snapshot_that_lies_is_refused(tmp_path: Path, lie: str) -> None:
 
 async def test_a_header_of_a_later_format_is_named(tmp_path: Path) -> None:
     """A file of a later version is not called damaged for its check value."""
-    header = struct.pack(">8sHHQQ16s32s", b"\x89SYMSNAP", 3, 0, 1, 1, b"e" * 16, b"c" * 32)
+    header = struct.pack(">8sHHQQ16s32s", b"\x89SYMSNAP", 4, 0, 1, 1, b"e" * 16, b"c" * 32)
     rest = snapshot([])[HEADER_BYTES:]
     (tmp_path / f"{1:020d}.snap").write_bytes(header + struct.pack(">I", crc32(header)) + rest)
     ((_, why),) = SnapshotStore(tmp_path).damaged
-    assert "format 3" in why
+    assert "format 4" in why
 
 
 async def test_a_lying_base_is_not_merged(tmp_path: Path) -> None:
@@ -375,4 +386,4 @@ def test_a_disk_that_refuses_leaves_everything_as_it_was(how: str) -> None:
 
 def test_the_sizes_of_the_format() -> None:
     """docs/format.md says so."""
-    assert (HEADER_BYTES, TRAILER_BYTES) == (80, 80)
+    assert (HEADER_BYTES, TRAILER_BYTES) == (80, 88)

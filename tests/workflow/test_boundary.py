@@ -156,7 +156,7 @@ async def test_it_is_an_argument_a_signal_and_a_part_of_the_context(symphony: Sy
     handle = await symphony.workflows.start(definition, context)
     await handle.signal("go", value)
     await handle.wait()
-    run = symphony.entities.get(f"Workflow:{handle.id}")
+    run = await symphony.workflows.get_run(handle.id)
     assert run.status == "completed", run.error
     assert run.context["given"] == run.context["seen"] == run.context["more"][0] == run.context["taken"] == definition_context
 

@@ -90,9 +90,9 @@ async def waiting(symphony: Symphony, run_id: str, step_name: str) -> Workflow:
     return await symphony.workflows.get_run(run_id)
 
 
-def statuses(symphony: Symphony) -> dict[str, str]:
-    """Of all runs."""
-    return {run.id: str(run.status) for run in symphony.world.all("Workflow")}
+async def statuses(symphony: Symphony) -> dict[str, str]:
+    """Of all runs, also those that are at rest."""
+    return {run.id: str(run.status) for run in await symphony.workflows.list_runs(newest_first=False)}
 
 
 def engine_of(symphony: Symphony) -> Any:
@@ -143,7 +143,7 @@ async def test_a_run_that_ends_takes_its_children_along(symphony: Symphony, shop
         await symphony.workflows.handle(held).result()
         await recovered
     assert await symphony.workflows.recover() == []
-    assert "running" not in statuses(symphony).values()
+    assert "running" not in (await statuses(symphony)).values()
 
 
 @pytest.mark.parametrize("how", ["resume", "retry_from"])
@@ -165,7 +165,7 @@ async def test_what_was_cancelled_with_its_parent_goes_on_with_it(
     await waiting(symphony, deepest, "go")
     await handle.signal("now")
     assert (await handle.wait()).status == "failed"
-    assert set(statuses(symphony).values()) == {"failed", "cancelled"}
+    assert set((await statuses(symphony)).values()) == {"failed", "cancelled"}
     again = await reopen()
     await again.resume()
     shop.register(again)
@@ -220,10 +220,10 @@ async def test_a_child_run_that_was_paused_by_itself_stays_paused(symphony: Symp
     await until(lambda: "fan/late/left" in run.outputs and run.children["fan/kid"].status != "cancelled")
     await engine_of(again).interrupt()
     await asyncio.gather(going, return_exceptions=True)
-    assert (statuses(again), shop.names()) == ({"r": "running", "r/fan/kid": "paused"}, ["left"])
+    assert (await statuses(again), shop.names()) == ({"r": "running", "r/fan/kid": "paused"}, ["left"])
     whole = asyncio.gather(again.workflows.recover(auto_checkpoint=False), again.workflows.resume("r/fan/kid", auto_checkpoint=False))
     await whole
-    assert (statuses(again), shop.names()) == ({"r": "completed", "r/fan/kid": "completed"}, ["left", "pay"])
+    assert (await statuses(again), shop.names()) == ({"r": "completed", "r/fan/kid": "completed"}, ["left", "pay"])
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
@@ -237,7 +237,7 @@ async def test_a_run_and_all_below_it_are_paused_at_once(symphony: Symphony, sho
     deepest = "r" + "/kid" * depth
     await waiting(symphony, deepest, "go")
     await handle.pause()
-    assert set(statuses(symphony).values()) == {"paused"}
+    assert set((await statuses(symphony)).values()) == {"paused"}
     paused = [event for event in await all_events(symphony) if event.name == "WorkflowPaused"]
     assert len(paused) == depth + 1
     assert len({event.transaction_id for event in paused}) == 1
@@ -246,15 +246,15 @@ async def test_a_run_and_all_below_it_are_paused_at_once(symphony: Symphony, sho
     shop.register(again)
     assert await again.workflows.recover() == []
     going = asyncio.ensure_future(again.workflows.resume("r", auto_checkpoint=False))
-    await until(lambda: set(statuses(again).values()) == {"running"})
+    await until(lambda: {str(run.status) for run in again.world.all("Workflow")} == {"running"})
     await again.workflows.signal(deepest, "go")
     assert (await going).status == "completed"
-    assert set(statuses(again).values()) == {"completed"}
+    assert set((await statuses(again)).values()) == {"completed"}
 
 
 async def all_events(symphony: Symphony) -> list[Any]:
     """The events of all runs."""
-    return [event for key in statuses(symphony) for event in await symphony.log.read_entity(f"Workflow:{key}")]
+    return [event for key in await statuses(symphony) for event in await symphony.log.read_entity(f"Workflow:{key}")]
 
 
 async def test_a_child_run_that_is_not_live_is_found_in_the_log(symphony: Symphony, shop: Shop, reopen: Any) -> None:
@@ -269,11 +269,11 @@ async def test_a_child_run_that_is_not_live_is_found_in_the_log(symphony: Sympho
     shop.register(again)
     going = asyncio.ensure_future(again.workflows.recover(auto_checkpoint=False))
     kid = await waiting(again, "r/kid", "go")
-    assert (kid.status, statuses(again)) == ("paused", {"r": "running", "r/kid": "paused"})
+    assert (kid.status, await statuses(again)) == ("paused", {"r": "running", "r/kid": "paused"})
     await again.workflows.signal(kid, "go")
     await again.workflows.resume(kid, auto_checkpoint=False)
     await going
-    assert (statuses(again), shop.names()) == ({"r": "completed", "r/kid": "completed"}, ["a", "pay"])
+    assert (await statuses(again), shop.names()) == ({"r": "completed", "r/kid": "completed"}, ["a", "pay"])
 
 
 DRIVEN = ("resumed", "cancelled", "resumed below a paused parent")
@@ -308,7 +308,7 @@ async def test_recover_drives_what_no_parent_drives(symphony: Symphony, shop: Sh
     shop.held = set()
     assert [run.id for run in await again.workflows.recover(auto_checkpoint=False)] == ["r/kid"]
     parent = "paused" if how == DRIVEN[2] else "failed"
-    assert statuses(again) == {"r": parent, "r/kid": "cancelled" if how == DRIVEN[1] else "completed"}
+    assert await statuses(again) == {"r": parent, "r/kid": "cancelled" if how == DRIVEN[1] else "completed"}
     assert await again.workflows.recover() == []
 
 
@@ -323,7 +323,7 @@ async def test_ids_of_child_runs_never_become_too_long(symphony: Symphony, shop:
     run = await symphony.workflows.execute_workflow("saved-29", run_id="r" * 200, auto_checkpoint=False)
     assert run.status == "completed", run.error
     assert len(set(shop.keys)) == len(shop.keys) == 30
-    assert len(statuses(symphony)) == 30
+    assert len(await statuses(symphony)) == 30
 
 
 async def test_a_workflow_that_starts_itself_ends(symphony: Symphony) -> None:
@@ -333,9 +333,9 @@ async def test_a_workflow_that_starts_itself_ends(symphony: Symphony) -> None:
     )
     run = await symphony.workflows.execute_workflow("me", run_id="r", auto_checkpoint=False)
     assert run.status == "failed"
-    assert set(statuses(symphony).values()) == {"failed"}
-    assert len(statuses(symphony)) == 65
-    deepest = max(symphony.world.all("Workflow"), key=lambda each: len(each.id))
+    assert set((await statuses(symphony)).values()) == {"failed"}
+    assert len(await statuses(symphony)) == 65
+    deepest = max(await symphony.workflows.get_all_runs(), key=lambda each: len(each.id))
     assert (deepest.error["type"], "level 64" in deepest.error["message"]) == ("LimitExceededError", True)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symphony_es import Symphony, step_context
-from symphony_es.errors import ConfigurationError
+from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.event import Event, EventMetadata
 from symphony_es.events.fold import REWIND_EVENT
 from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition, gather, run_workflow, step
@@ -329,6 +329,9 @@ async def test_a_run_with_the_id_of_one_that_is_gone_has_new_keys(symphony: Symp
         if how == "rewound":
             await symphony.resume_from_checkpoint(start)
         else:
+            with pytest.raises(EntityNotFoundError, match=r"at rest in the log: await symphony\.entities\.load\('Workflow:r'\)"):
+                symphony.entities.remove("Workflow:r")
+            await symphony.entities.load("Workflow:r")
             symphony.entities.remove("Workflow:r")
             symphony.entities.remove(handle.run.children["kid"])
     handle = await symphony.workflows.start(definition, run_id="r", auto_checkpoint=False)

@@ -76,7 +76,7 @@ async def test_a_run_waits_until_its_classes_are_known(kind: str, reopen: Opener
     assert not (await symphony.resume()).unrestored
     await symphony.workflows.signal(child, "go")
     await symphony.workflows.recover()
-    assert symphony.entities.get("Workflow:r").result == "shipped"
+    assert (await symphony.workflows.get_run("r")).result == "shipped"
 
 
 async def test_what_a_step_returns_is_known_from_its_annotation(reopen: Opener) -> None:

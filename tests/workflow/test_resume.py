@@ -104,7 +104,7 @@ async def test_a_function_nobody_registered_again_is_named_and_nothing_is_append
     head = again.log.head
     with pytest.raises(NotRegisteredError, match=r"'step'.*register"):
         await again.workflows.execute_workflow_by_id(run.id)
-    assert (again.log.head, again.entities.get(f"Workflow:{run.id}").error["type"]) == (head, "ZeroDivisionError")
+    assert (again.log.head, (await again.workflows.get_run(run.id)).error["type"]) == (head, "ZeroDivisionError")
     again.functions.register("step", lambda context: "fine")
     assert (await again.workflows.execute_workflow_by_id(f"Workflow:{run.id}")).outputs == {"a": "fine"}
 

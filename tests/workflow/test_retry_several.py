@@ -114,7 +114,7 @@ async def test_the_same_as_one_after_the_other(symphony: Symphony, reopen: Any) 
     ended = dict(run.outputs)
     again = await reopen()
     await again.resume()
-    assert again.workflows.handle("r").run.outputs == ended
+    assert (await again.workflows.get_run("r")).outputs == ended
 
 
 async def test_a_step_that_goes_with_another_one_may_be_named(symphony: Symphony) -> None:

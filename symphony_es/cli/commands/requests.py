@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.cli import output
 from symphony_es.cli.commands.registry import Parsers, reading, run_id, seconds
 from symphony_es.cli.commands.runs import add_filters, filtered, find_runs, print_runs
-from symphony_es.errors import ConfigurationError, RequestPendingError
+from symphony_es.errors import ConfigurationError, RequestPendingError, SymphonyError
 
 if TYPE_CHECKING:
     from symphony_es.core.state.inbox import Request
@@ -95,11 +95,28 @@ async def retry(given: argparse.Namespace) -> int:
         runs, _ = await find_runs(opened, given, given.limit)
         found = [one for one in runs if one["parent"] is None]  # child runs go on with their parents
         if given.dry_run or not found:
-            print_runs(found, as_json=given.json)
-            if not given.json:
-                print(f"{len(found)} runs would be tried again")
-            return DONE
+            return await _say_which(given, opened, found, arguments.get("step"))
         return await _send(given, opened, [_request(given, "retry", one["run"], arguments) for one in found])
+
+
+async def _say_which(given: argparse.Namespace, opened: OpenedLog, found: list[dict[str, Any]], step: Any) -> int:
+    """Print the runs that would be tried again, and why the others would be refused, as `retry` itself says it."""
+    from symphony_es.workflow.engine.retriable import check_retry_on_record
+
+    refused: dict[str, str] = {}
+    for one in found:
+        try:
+            await check_retry_on_record(opened.past, one["run"], step)
+        except SymphonyError as error:
+            refused[one["run"]] = str(error)
+    if given.json:
+        print_runs([{**one, "refused": refused.get(one["run"])} for one in found], as_json=True)
+        return REFUSED if refused else DONE
+    print_runs([one for one in found if one["run"] not in refused], as_json=False)
+    for run, why in refused.items():
+        output.complain(f"retry {run}: would be refused: {why}")
+    print(f"{len(found) - len(refused)} runs would be tried again" + (f", {len(refused)} refused" if refused else ""))
+    return REFUSED if refused else DONE
 
 
 def _request(given: argparse.Namespace, verb: str, run: str, arguments: dict[str, Any]) -> Request:

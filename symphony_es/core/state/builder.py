@@ -15,7 +15,7 @@ from symphony_es.core.state.bulk import kept_objects
 from symphony_es.core.state.history import live_states
 from symphony_es.core.state.records import EntityRecord
 from symphony_es.core.state.report import Difference, ResumeReport, UnresolvedReference
-from symphony_es.core.state.resting import waking
+from symphony_es.core.state.resting import RUN, TASK, waking
 from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
 from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
 from symphony_es.core.state.tracking.entity_restorer import FLAT, DeclaredEntityRestorer
@@ -29,6 +29,7 @@ from symphony_es.events.references import Path
 from symphony_es_projections.references import References
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.history import More
     from symphony_es.core.state.host import Host
     from symphony_es.events.fold import Damage, EntityState, Fold
 
@@ -49,6 +50,7 @@ async def build_world(
     strict: bool,
     everything: bool = True,
     types: frozenset[str] | None = None,
+    more: More | None = None,
 ) -> None:
     """Fill a world under construction from the states of a fold.
 
@@ -60,6 +62,7 @@ async def build_world(
         strict: raise when an object cannot be made, or a reference has no target.
         everything: also what a resume leaves at rest.
         types: without `everything`, only entities of these types, and what they refer to.
+        more: where what is at rest can be found, if the fold has it not.
 
     Raises:
         RestorationError: `strict`, and a restorer failed. The new world must be thrown away.
@@ -67,19 +70,30 @@ async def build_world(
     """
     alive, report.damaged = await asyncio.to_thread(_alive_and_damaged, fold)
     world.damaged.update(report.damaged)
-    chosen = None if everything else await asyncio.to_thread(waking, alive, types)
-    states = alive if chosen is None else chosen
-    world.in_part = chosen is not None
+    states = alive
+    if not everything:
+        woken = await asyncio.to_thread(waking, alive, types, partly=more is not None)
+        while more is not None and (found := await more.find(woken.missing, woken.runs)):
+            alive = dict(sorted({**alive, **found}.items()))
+            woken = await asyncio.to_thread(waking, alive, types, partly=True)
+        if woken.undecided:  # their runs are not there any more
+            woken = await asyncio.to_thread(waking, alive, types)
+        states, world.in_part, world.has_at_rest = woken.states, woken.in_part, woken.leaves_runs or more is not None
     builder = WorldBuilder(shell, world, report, keep_failed=not strict)
     await builder.create(list(states.values()))
 
     async def find(keys: Collection[str]) -> Mapping[str, EntityState]:
+        if more is not None:
+            await more.find(keys, ())
         return {key: fold.states[key] for key in keys if key in fold.states}
 
     await world.constants.give(world, states.values(), find)
     await builder.connect(strict=strict)
     await builder.compare()
-    world.entity_count = len(alive)
+    if more is None:
+        world.entity_count = len(alive)
+    else:
+        world.uncounted_until = fold.position
 
 
 def _alive_and_damaged(fold: Fold) -> tuple[dict[str, EntityState], dict[str, Damage]]:
@@ -235,6 +249,8 @@ class WorldBuilder:
             if target is None:
                 report.unresolved.append(UnresolvedReference(key, path, reference))
                 continue
+            if reference.key.startswith((RUN, TASK)) and not key.startswith((RUN, TASK)):
+                self.world.referred[reference.key] = self.world.referred.get(reference.key, 0) + 1
             holder = context.entities[key]
             if not isinstance(holder, UnrestoredEntity) and (id(holder), path[0]) not in asked:
                 try:

@@ -16,7 +16,7 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityNotFoundError, RestorationError, SymphonyError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from symphony_es.core.state.world import World
     from symphony_es.events.changes import Change
@@ -52,13 +52,19 @@ class Reading(Protocol):
 class Following:
     """Keeps a Symphony's objects at the feed, from a position on, in a task of the running event loop.
 
+    Args:
+        reading: the Symphony.
+        position: where its objects are.
+        on_page: called with the keys of the entities of a page, when they have been taken in.
+
     Attributes:
         position: up to where the objects are.
         failure: why it does not go on, or None.
     """
 
-    def __init__(self, reading: Reading, position: int) -> None:
+    def __init__(self, reading: Reading, position: int, on_page: Callable[[Sequence[str]], None]) -> None:
         self._reading = reading
+        self._on_page = on_page
         self.position = position
         self.failure: SymphonyError | None = None
         self._moved = asyncio.Event()
@@ -79,6 +85,9 @@ class Following:
         mine = [key for key in keys if not is_system(key)]
         live = [key for key in mine if key in self._reading.world.records]
         for key in mine:
+            if key not in live and self._reading.world.at_rest(key) is not None:
+                live.append(key)  # its object is brought back as it was
+        for key in mine:
             if key not in self._reading.world.records:  # what the others refer to is there before they are put to their states
                 with suppress(EntityNotFoundError):  # it was removed since
                     await self._reading.load_entities([key], strict=False, keep_failed=True)
@@ -89,6 +98,7 @@ class Following:
                 except RestorationError as error:  # newer code writes what this code makes no object of: the others are followed
                     logger.warning("entities_not_restored", position=self.position, entities=[key], error=str(error))
                     await self._keep(key)
+        self._on_page(mine)
 
     async def _keep(self, key: str) -> None:
         """Put the state of an entity in the place of its object, also where others refer to it."""

@@ -307,7 +307,7 @@ class ForeignObjects:
             return
         self._recorded += 1
         for found in entities_in(list(getattr(record.obj, "__dict__", {}).values())):
-            self.world.adopt_referred(found)
+            self.world.adopt_referred(found, record)
         sink = record.sink()
         for change in changes:
             sink.keep(change, _NOTHING)  # a rollback compares the object with its shadow

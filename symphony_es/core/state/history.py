@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from symphony_es.events.event import Event
     from symphony_es.log.log import EventLog
 
-__all__ = ["StateHistory", "is_system"]
+__all__ = ["More", "StateHistory", "is_system"]
 
 PAGE = 1000
 logger = get_logger(__name__)
@@ -59,6 +59,27 @@ class StateHistory:
         fold = await self._base(position)
         await self.log.replay(fold, position)
         return fold
+
+    async def living_at(self, position: int) -> tuple[Fold, More | None]:
+        """The states right after an event that a resume there needs at first, and how to get at others; None where these are all.
+
+        Costs what is alive, however much is at rest. Errors are those of `states_at`.
+        """
+        self._check(position)
+        for info in self._candidates(position):
+            if not info.resting_bytes:
+                break
+            try:
+                states = await asyncio.to_thread(self._store.read_alive, info)
+                changed = await self.changed_keys(info.position, position)
+                states.update(await asyncio.to_thread(self._store.read_some, info, changed - states.keys()))
+            except SnapshotDamagedError as error:
+                self._report(info, error)
+                continue
+            fold = Fold(states, info.position, self.log.state_before)
+            await self.log.replay(fold, position)
+            return fold, More(self, info, fold, position)
+        return await self.states_at(position), None
 
     def _check(self, position: int) -> None:
         if not 0 <= position <= self.log.head:
@@ -169,6 +190,46 @@ class StateHistory:
         async for rows in self.log.pages(after, position, PAGE):
             count += await asyncio.to_thread(_births, [row for row in rows if not is_system(row[1])])
         return count
+
+
+class More:
+    """What a snapshot has at rest, for a fold that was begun with what it has alive.
+
+    Args:
+        history: whose snapshots. info: the snapshot. fold: what is known.
+        position: of the fold.
+    """
+
+    def __init__(self, history: StateHistory, info: SnapshotInfo, fold: Fold, position: int) -> None:
+        self._history = history
+        self._info = info
+        self._fold = fold
+        self._position = position
+        self._asked: set[str] = set()
+        self._asked_for_tasks: set[str] = set()
+
+    async def find(self, keys: Collection[str], runs: Collection[str]) -> dict[str, EntityState]:
+        """States at rest that were not asked for before, by key; they become part of the fold.
+
+        Args:
+            keys: whose.
+            runs: keys of runs of which the tasks are asked for.
+        """
+        store = self._history._store
+        new = [run for run in runs if run not in self._asked_for_tasks]
+        try:
+            tasks = await asyncio.to_thread(store.keys_at_rest, self._info, [f"Task:{run.partition(':')[2]}/" for run in new])
+            wanted = {key for key in (*keys, *tasks) if key not in self._fold.states} - self._asked
+            found = await asyncio.to_thread(store.read_some, self._info, wanted)
+        except SnapshotDamagedError as error:
+            self._history._report(self._info, error)
+            whole = await self._history.states_at(self._position)
+            found = {key: state for key, state in whole.states.items() if key not in self._fold.states}
+            wanted = set(found)
+        self._asked |= wanted
+        self._asked_for_tasks.update(new)
+        self._fold.states.update(found)
+        return {key: state for key, state in found.items() if state.data is not None}
 
 
 def _births(rows: Sequence[Row]) -> int:

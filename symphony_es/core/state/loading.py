@@ -117,6 +117,8 @@ class Loading:
         """
         removed = self.live.removed.get(key)
         record = self.live.records.get(key, removed if removed is not None and removed.holder is not None else None)
+        if record is None and removed is None and (record := self.live.at_rest(key)) is not None:
+            self.live.wake(record)
         if record is not None:
             self._builder.context.entities[key] = record.obj
             self.beside.install(record)

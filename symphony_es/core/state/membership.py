@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from weakref import WeakValueDictionary
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.boundary import Boundary
@@ -17,12 +18,13 @@ from symphony_es.core.state.constants import Constants, constant_of
 from symphony_es.core.state.outbox import Outbox
 from symphony_es.core.state.records import EntityRecord, Sink
 from symphony_es.core.state.restore import EntityRestorer, PlainRestorer, RestoreManager, UnrestoredEntity
-from symphony_es.core.state.shadow import check_form, referred_keys
+from symphony_es.core.state.shadow import check_form, referred_keys, refuse_difference
 from symphony_es.core.state.tracking.capture import plain_state
 from symphony_es.core.state.tracking.live import ATOMS, UNOWNED, admit, entities_in, kind_of, plain_at, track
 from symphony_es.core.state.tracking.places import Move, give_back, settle_members
 from symphony_es.core.state.transactions import Scope, Transaction, open_scope_of, scope_of
 from symphony_es.errors import (
+    AT_REST,
     REMOVED,
     UNDONE,
     UNLOADED,
@@ -39,6 +41,7 @@ from symphony_es.errors import (
     ReadOnlyError,
     RestorationError,
     SymphonyError,
+    UnrecordedChangeError,
     UnstorableValueError,
 )
 from symphony_es.events.changes import REMOVE, Change
@@ -53,6 +56,10 @@ if TYPE_CHECKING:
     from symphony_es.log.log import EventLog
 
 __all__ = ["EntityLike", "Membership"]
+
+RUNS = ("Workflow:", "Task:")
+RUNS_AND_TASKS = ("Workflow", "Task")
+"""Types of which entities come to rest when their run has ended."""
 
 EntityLike = Any
 """An entity's object, an `EntityReference`, or `"Type:id"`."""
@@ -97,6 +104,10 @@ class Membership(Inherited):
         self.watch: Watch | None = None  # while the hooks of restored objects run
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
+        self.has_at_rest = False  # the log has ended runs that are not here
+        self.referred: dict[str, int] = {}  # keys of runs and tasks that others refer to: they stay while they are referred to
+        self.woken: list[EntityRecord] = []  # what was at rest and has been changed
+        self._at_rest: WeakValueDictionary[str, Any] = WeakValueDictionary()  # objects that somebody has in hand
         self.constants = Constants()
         self.open_transactions: set[Transaction] = set()
         self.forked_from: int | None = None
@@ -162,8 +173,12 @@ class Membership(Inherited):
         return found
 
     def _hint(self, key: str) -> str:
-        if not self.in_part or self.sealed is not None or key in self.removed or not self.log.entity_status_now(key)[1]:
+        if not (self.in_part or self.has_at_rest) or self.sealed is not None or key in self.removed:
             return ""
+        if not self.log.entity_status_now(key)[1]:
+            return ""
+        if self.has_at_rest and key.startswith(RUNS):
+            return f"it has ended and is at rest in the log: await symphony.entities.load({key!r})"
         return f"it waits in the log: await symphony.entities.load({key!r}), or symphony.resume() for all entities"
 
     def get(self, entity: EntityLike) -> Any:
@@ -194,6 +209,11 @@ class Membership(Inherited):
             return found.obj
         return entity if self.record_of(entity) is not None else None
 
+    def held(self, reference: EntityReference) -> Any | None:
+        """The object of an entity that is live, or at rest in somebody's hand; None where there is none."""
+        found = self.find(reference)
+        return found if found is not None else self._at_rest.get(reference.key)
+
     def all(self, entity_type: str | None = None) -> list[Any]:
         """All live objects, or those of a type, those that a resume brought by their keys, then the others as they were added or loaded.
 
@@ -219,10 +239,13 @@ class Membership(Inherited):
             raise ReadOnlyError(f"{record.key}: this Symphony is open for reading only; nothing was changed{hint}")
         if record.key in self.damaged:
             raise EntityDamagedError(record.key, self.damaged[record.key])
-        if record.closed is not None:
+        if record.closed is not None and record.closed is not AT_REST:
             raise DetachedEntityError(record.key, record.closed)
         if self.sealed is not None:
             raise EntityBusyError.during(record.key, self.sealed, "a change")
+        if record.closed is AT_REST:
+            self.wake(record)
+            self.woken.append(record)
 
     def check_process(self) -> None:
         """Do nothing in the process that the world was made in.
@@ -298,7 +321,7 @@ class Membership(Inherited):
             if self.restoring:
                 return self._place(obj, entity_type)
             known = self.record_of(obj)
-            if known is not None and known.closed is None:
+            if known is not None and known.closed in (None, AT_REST):
                 if entity_type not in (None, known.entity_type) or entity_id not in (None, known.reference.entity_id):
                     raise EntityExistsError(known.key, "an object is one entity: it cannot be added under another type or id")
                 return obj
@@ -373,10 +396,20 @@ class Membership(Inherited):
             if born is not None and (scope is None or not scope.within(born)):
                 raise EntityBusyError(referred, born.title, f"a reference from {key}, which does not belong to that block,")
 
-    def adopt_referred(self, obj: Any) -> None:
-        """Add an entity that a change of an added one refers to."""
+    def adopt_referred(self, obj: Any, by: EntityRecord | None) -> None:
+        """Add an entity that a change of an added one refers to; one that is at rest stays live from now on."""
         if not self.restoring and self.record_of(obj) is None:
             self.add(obj)
+        if by is not None and by.entity_type not in RUNS_AND_TASKS:  # the engine knows which runs belong together
+            self._keep_live(obj)
+
+    def _keep_live(self, obj: Any) -> None:
+        """What a living entity refers to stays live."""
+        record = self.record_of(obj)
+        if record is not None and not self.restoring and record.entity_type in RUNS_AND_TASKS:
+            self.referred[record.key] = self.referred.get(record.key, 0) + 1
+            if record.closed is AT_REST:
+                self.wake(record)
 
     def _place(self, obj: Any, entity_type: str | None) -> Any:
         """Under construction: what a restorer creates takes the id that is being restored, and nothing is appended."""
@@ -453,6 +486,9 @@ class Membership(Inherited):
             found[reference.key] = (reference, item, state)
             held = [item.__dict__[name] for name in state] if tracked else list(getattr(item, "__dict__", {}).values())
             referred = [other for value in held if type(value) not in UNOWNED for other in entities_in(value)]
+            if read is not None and reference.entity_type not in RUNS_AND_TASKS:
+                for other in referred:
+                    self._keep_live(other)
             queue.extend((self._identify(other, None, None), other) for other in referred if self.record_of(other) is None)
         return found
 
@@ -561,6 +597,8 @@ class Membership(Inherited):
                 record.world = self
                 self.install(record)
             self.damaged.update(beside.damaged)
+            for key, count in beside.referred.items():
+                self.referred[key] = self.referred.get(key, 0) + count
 
     def install(self, record: EntityRecord) -> None:
         """Make a record part of this world."""
@@ -626,6 +664,66 @@ class Membership(Inherited):
             self._records.pop(record.key)
             self._foreign.pop(id(record.obj), None)
             return True
+
+    # -- at rest ------------------------------------------------------------------------------------------------------
+
+    def rest(self, record: EntityRecord) -> bool:
+        """Let an entity leave this world whose object nobody changes: it stays in the log, and whoever has the object keeps a live one.
+
+        Its next change, or a load, brings the same object back. Nothing of it is kept here, so an object that nobody has is gone.
+
+        Returns:
+            Whether it is at rest now; False where changes of it are not durable yet, or were made past the methods of a container.
+        """
+        with self.lock:
+            if self._records.get(record.key) is not record or (record.closed is not None and not self.read_only) or self.sealed is not None:
+                return record.closed is AT_REST
+            if record.holder is not None or record.broken is not None or record.pending or record.adoption or self.outbox.holds(record):
+                return False
+            if self.outbox.suspects.has(record):
+                try:
+                    refuse_difference(record)
+                except UnrecordedChangeError:
+                    return False  # closing finds it, and says so
+            record.closed = AT_REST
+            self.outbox.suspects.discard(record)
+            self.has_at_rest, self.knows_all_ids = True, False
+            del self._records[record.key]
+            self._at_rest[record.key] = record.obj
+            return True
+
+    def wake(self, record: EntityRecord) -> None:
+        """Make an entity live again whose object is at rest, as it is.
+
+        Raises:
+            DetachedEntityError: another object of it has been loaded meanwhile.
+        """
+        with self.lock:
+            if record.key in self._records:
+                raise DetachedEntityError(record.key, UNLOADED)
+            record.closed = None
+            self._records[record.key] = record
+            self._at_rest.pop(record.key, None)
+
+    def at_rest(self, key: str) -> EntityRecord | None:
+        """The record of an entity at rest whose object somebody has in hand, or None."""
+        obj = self._at_rest.get(key)
+        return None if obj is None else self.record_of(obj)
+
+    def suspect_at_rest(self) -> None:
+        """Have the objects at rest compared that somebody has in hand."""
+        with self.lock:
+            found = [self.record_of(obj) for obj in list(self._at_rest.values())]
+            self.outbox.suspects.recent.update(dict.fromkeys(record for record in found if record is not None))
+
+    def close_at_rest(self, why: str) -> None:
+        """Detach the objects at rest: changing one raises `DetachedEntityError` from now on. What is only read goes on resting."""
+        if self.read_only and self.sealed is None:
+            return
+        for obj in list(self._at_rest.values()):
+            record = self.record_of(obj)
+            if record is not None:
+                record.closed = why
 
     def _begin_history(self, record: EntityRecord, state: dict[str, Any], name: str | None, data: Any, moves: list[Move]) -> None:
         version = record.restorer.state_version if record.restorer is not None else 1

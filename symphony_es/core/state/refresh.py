@@ -127,9 +127,10 @@ def _put(world: World, record: EntityRecord, state: EntityState) -> None:
     if isinstance(restorer, DeclaredEntityRestorer):
         making = Making(world.types)
         making.rebuild = restorer.rebuild
+        found = find_references(current)
+        targets = [(path, reference, world.held(reference)) for path, reference in found]  # some only this object has in hand
         restorer.fill(record.obj, current, making)
-        for path, reference in find_references(current):
-            target = world.find(reference)
+        for path, reference, target in targets:
             if target is not None:
                 with suppress(UnhashableTargetError):  # it stays the reference that a resume would report
                     connect(record.obj, path, reference, target)

@@ -112,7 +112,8 @@ class Resumption:
             report = ResumeReport(position=target, checkpoint=checkpoint.id if checkpoint is not None else None)
             report.lost_at_the_end = self.log.lost_at_the_end
             report.dropped = {record.key: record.lost_changes() for record in old.outbox.broken}
-            fold = await self.history.states_at(target)
+            wholly = types is not None or target != self.log.head  # going back compares all that there is
+            fold, more = (await self.history.states_at(target), None) if wholly else await self.history.living_at(target)
             from symphony_es.core.state.past.rewinding import Rewind, plan_rewind  # late: only a resume needs it
 
             if self.log.read_only:
@@ -121,7 +122,7 @@ class Resumption:
                 rewind = await plan_rewind(self.log, fold, checkpoint.event_id if checkpoint is not None else None)
             rewind.heal(fold)
             world = new_world()
-            await build_world(self.shell(world), world, fold, report, strict=strict, everything=False, types=types)
+            await build_world(self.shell(world), world, fold, report, strict=strict, everything=False, types=types, more=more)
             await _to_the_end(self._replace(old, world, rewind))
             report.rewound = rewind.keys
         finally:

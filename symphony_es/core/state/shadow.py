@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.live import plain_at
 from symphony_es.core.state.tracking.mending import mend
-from symphony_es.errors import ChangeError, EntityOutOfStepError, EntityTypeError, UnrecordedChangeError, UnstorableValueError, format_path
+from symphony_es.errors import (
+    AT_REST,
+    ChangeError,
+    EntityOutOfStepError,
+    EntityTypeError,
+    UnrecordedChangeError,
+    UnstorableValueError,
+    format_path,
+)
 from symphony_es.events.changes import (
     ADD,
     APPEND,
@@ -154,7 +162,7 @@ def compare_with_shadow(record: EntityRecord) -> list[Path]:
 
     Called with the world's lock held.
     """
-    if record.shadow is None or record.closed is not None:
+    if record.shadow is None or record.closed not in (None, AT_REST):
         return []
     try:
         captured = record.world.capture(record.obj, record.reference)

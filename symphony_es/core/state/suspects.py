@@ -41,6 +41,10 @@ class Suspects:
         self.recent.pop(record, None)
         self._earlier.pop(record, None)
 
+    def has(self, record: EntityRecord) -> bool:
+        """Whether an object was changed or handed out."""
+        return record in self.recent or record in self._earlier
+
     def compare_recent(self) -> None:
         """Compare what was changed or handed out since the last comparison with what was recorded, at once.
 

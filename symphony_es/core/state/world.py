@@ -219,7 +219,7 @@ class World(Membership):
         """Plain data as live values: tagged ones become objects of their classes, references live objects where there are any."""
         live = revive(plain, self.types)
         for path, reference in find_references(plain):
-            target = self.find(reference)
+            target = self.held(reference)
             if target is not None:
                 live = connect(live, path, reference, target)
         return live
@@ -242,6 +242,8 @@ class World(Membership):
 
     async def compare_objects(self, *, everything: bool = False) -> list[UnrecordedChangeError]:
         """Compare the objects that were changed or handed out with what was recorded; returns what differs. See `Suspects`."""
+        if everything:
+            self.suspect_at_rest()
         return await self.outbox.suspects.compare(self.lock, everything=everything)
 
     async def unload(self, record: EntityRecord) -> None:
@@ -258,6 +260,7 @@ class World(Membership):
             for record in self.records.values():
                 if record.world is self:
                     record.closed = why
+            self.close_at_rest(why)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -57,6 +57,7 @@ class ActiveRuns:
     """All of them, by id.
 
     Attributes:
+        on_end: called with a run that has ended.
         places: how many execute at once, and which wait for that.
         draining: whether they are being stopped for the next `recover`, and none begins.
         drained: those that have ended since that, until a report has told of them.
@@ -64,6 +65,7 @@ class ActiveRuns:
     """
 
     def __init__(self) -> None:
+        self.on_end: Callable[[Workflow], None] = lambda run: None
         self._by_id: dict[str, ActiveRun] = {}
         self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()  # that runs have been begun in
         self._died_of: dict[
@@ -229,6 +231,8 @@ class ActiveRuns:
             run = active.run
             under_way = list(islice((step for step in run.attempts if run.step_status(step) == "running"), MAX_STEPS_NAMED))
             _log.warning("workflow_run_stopped", run_id=run.id, workflow=run.name, steps=under_way, error=error_text(error))
+        if error is None and active.run.status in ENDED:
+            self.on_end(active.run)
 
     def died(self, run: Workflow, error: BaseException) -> None:
         """Keeps why a run does not go on in this process: whoever waits for it gets that, until it is taken up again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
@@ -61,18 +61,20 @@ def refuse_id(run_id: str) -> NoReturn:
     raise EntityExistsError(entity_key("Workflow", run_id), why)
 
 
-async def existing_run(symphony: Host, active: ActiveRuns, run_id: str, definition: DefinitionLike) -> Workflow | None:
-    """The run of a definition that has an id: live, about to begin, or in the log, from where it is loaded; None where there is none.
+async def existing_run(
+    symphony: Host, active: ActiveRuns, bring: Callable[[str], Awaitable[Workflow]], run_id: str, definition: DefinitionLike
+) -> Workflow | None:
+    """The run of a definition that has an id: live, about to begin, or in the log, from where it is brought; None where there is none.
 
     Raises:
         EntityExistsError: the run is of another definition.
         UnknownValueError: it needs a class that is not known here.
+        EntityNotFoundError: it could not be restored.
     """
     key = entity_key("Workflow", run_id)
     found = active.of_id(run_id) or symphony.world.find(key)
     if found is None and symphony.log.entity_status_now(key)[1]:
-        await symphony.load_entities([key], strict=False, keep_failed=True)
-        found = symphony.world.find(key)
+        found = await bring(key)
     if isinstance(found, UnrestoredEntity):
         raise UnknownValueError(found.missing)
     if not isinstance(found, Workflow):

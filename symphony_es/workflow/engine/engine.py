@@ -31,12 +31,17 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.draining import DrainReport
     from symphony_es.workflow.engine.recovery import RecoverReport
 
-__all__ = ["WorkflowEngine"]
+__all__ = ["WorkflowEngine", "created"]
 
 _log = get_logger(__name__)
 
 _NOTHING: Callable[[], None] = lambda: None  # noqa: E731
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when a run was created that does not say it
+
+
+def created(run: Workflow) -> datetime:
+    """When a run was created, to sort by."""
+    return run.created_at or _LONG_AGO
 
 
 class WorkflowEngine(RunRequests):
@@ -56,9 +61,9 @@ class WorkflowEngine(RunRequests):
         return self.active.ids
 
     def runs(self) -> list[Workflow]:
-        """All runs, by the time of their creation; those of one moment as `entities.all` has them."""
+        """All live runs, by the time of their creation; those of one moment as `entities.all` has them."""
         runs = [run for run in self._symphony.world.all("Workflow") if isinstance(run, Workflow)]
-        return sorted(runs, key=lambda run: run.created_at or _LONG_AGO)
+        return sorted(runs, key=created)
 
     async def execute_workflow(
         self,
@@ -184,7 +189,7 @@ class WorkflowEngine(RunRequests):
     async def _there(self, run_id: str, definition: DefinitionLike) -> Workflow | None:
         """The run of an id that has begun: one that is about to is waited for, in this process or in a transaction of somebody else's."""
         while True:
-            there = await existing_run(self._symphony, self.active, run_id, definition)
+            there = await existing_run(self._symphony, self.active, self.resting.bring, run_id, definition)
             if there is None:
                 return None
             transaction = self.active.begins(there)
@@ -314,6 +319,7 @@ class WorkflowEngine(RunRequests):
                 _log.warning("hook_failed_after_the_end", run_id=run.id, error=str(error))
             telling.record_told()
             await self._symphony.world.flush(run)
+            self.resting.ended(run)
 
     @staticmethod
     def _keep_options(run: Workflow, auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any]) -> None:

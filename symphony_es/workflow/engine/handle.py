@@ -6,7 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Generic
 
-from symphony_es.errors import ConfigurationError, ResultTimeoutError, RunBlockedError, RunCancelledError, RunFailedError
+from symphony_es.errors import (
+    ConfigurationError,
+    EntityNotFoundError,
+    ResultTimeoutError,
+    RunBlockedError,
+    RunCancelledError,
+    RunFailedError,
+)
 from symphony_es.events.event import Event
 from symphony_es.events.showing import html_table
 from symphony_es.workflow.engine.children import GRACE_S
@@ -36,24 +43,49 @@ _QUIET = ENDED | {WorkflowStatus.BLOCKED}
 class RunHandle(Generic[R_co]):
     """One run, wherever it stands.
 
-    Attributes:
-        run: the run itself.
+    A handle may be of a run that has ended and is at rest in the log: its first awaited call loads it. Before that, what is asked without
+    `await`, but for the id, raises `EntityNotFoundError`, which says so.
     """
 
-    def __init__(self, engine: RunRequests, symphony: Host, run: Workflow) -> None:
-        self.run = run
+    def __init__(self, engine: RunRequests, symphony: Host, run: Workflow | str) -> None:
+        self._run: Workflow | None = None if isinstance(run, str) else run
+        self._id: str = run if isinstance(run, str) else run.id
         self._engine = engine
         self._symphony = symphony
 
     @property
+    def run(self) -> Workflow:
+        """The run itself.
+
+        Raises:
+            EntityNotFoundError: it is at rest in the log, and no awaited call of this handle has loaded it yet.
+        """
+        if self._run is None:
+            raise EntityNotFoundError(
+                f"Workflow:{self._id}",
+                f"it is at rest in the log, and its handle has not loaded it yet: await handle.load(), or workflows.get_run({self._id!r})",
+            )
+        return self._run
+
+    async def load(self) -> Workflow:
+        """The run itself, brought from the log where it is at rest.
+
+        Raises:
+            EntityNotFoundError: it has been removed meanwhile.
+        """
+        if self._run is None:
+            self._run = await self._engine.resting.bring(f"Workflow:{self._id}")
+        return self._run
+
+    @property
     def id(self) -> str:
         """Id of the run."""
-        return self.run.id
+        return self._id
 
     @property
     def run_id(self) -> str:
         """Id of the run."""
-        return self.run.id
+        return self._id
 
     @property
     def name(self) -> str:
@@ -72,6 +104,7 @@ class RunHandle(Generic[R_co]):
 
         What changes while the caller is at work with one comes as one; each is as of the moment it is given.
         """
+        await self.load()
         shown = self.progress
         yield shown
         async for _ in self.events():
@@ -84,17 +117,20 @@ class RunHandle(Generic[R_co]):
     def queue_position(self) -> int | None:
         """Where the run stands in the queue for a place, from 1; None where it does not wait for one. See `max_concurrent_runs`."""
         queue = self._engine.active.places.queue
-        return queue.index(self.run.id) + 1 if self.run.id in queue else None
+        return queue.index(self._id) + 1 if self._id in queue else None
 
     def get_status(self) -> WorkflowStatus:
         """Where the run stands; `status` is the same."""
         return self.run.status
 
     def __repr__(self) -> str:
-        return f"<RunHandle {self.run.id!r} of {self.run.name!r}: {self.run.status.value}, {self.run.completed_steps} steps completed>"
+        if self._run is None:
+            return f"<RunHandle {self._id!r}, at rest>"
+        return f"<RunHandle {self._id!r} of {self.run.name!r}: {self.run.status.value}, {self.run.completed_steps} steps completed>"
 
     def _repr_html_(self) -> str:
-        steps = [(address, step["status"], step["attempts"]) for address, step in self.run.steps.items()]
+        known = {} if self._run is None else self._run.steps
+        steps = [(address, step["status"], step["attempts"]) for address, step in known.items()]
         return html_table(("step", "status", "attempts"), steps)
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,22 +166,23 @@ class RunHandle(Generic[R_co]):
                 of the transaction that the run begins with.
             TransactionEndedError: that transaction was rolled back, and the run with it: it never began.
         """
+        run = await self.load()
         limit_s = timeout_s if timeout_s is not None else timeout
         waited = asyncio.timeout(limit_s)
         try:
             async with waited:
-                await self._engine.wait_until(self.run, _QUIET)
+                await self._engine.wait_until(run, _QUIET)
         except TimeoutError as error:
             if limit_s is None or not waited.expired():
                 raise
-            raise ResultTimeoutError(self.run.id, self.run.status.value, self.progress.current, limit_s) from error
-        if self.run.status is WorkflowStatus.BLOCKED:
-            raise RunBlockedError(self.run.id, self.run.error or {})
-        if self.run.status is WorkflowStatus.FAILED:
-            raise RunFailedError(self.run.id, dict(self.run.error or {}))
-        if self.run.status is WorkflowStatus.CANCELLED:
-            raise RunCancelledError(self.run.id)
-        result: R_co = self.run.result
+            raise ResultTimeoutError(run.id, run.status.value, self.progress.current, limit_s) from error
+        if run.status is WorkflowStatus.BLOCKED:
+            raise RunBlockedError(run.id, run.error or {})
+        if run.status is WorkflowStatus.FAILED:
+            raise RunFailedError(run.id, dict(run.error or {}))
+        if run.status is WorkflowStatus.CANCELLED:
+            raise RunCancelledError(run.id)
+        result: R_co = run.result
         return result
 
     async def wait(self, status: WorkflowStatus | str | None = None) -> Workflow:
@@ -161,8 +198,9 @@ class RunHandle(Generic[R_co]):
         if status is not None and status not in set(WorkflowStatus):
             raise ConfigurationError(f"there is no status {status!r}: it is one of {', '.join(WorkflowStatus)}")
         awaited = (WorkflowStatus.PAUSED, WorkflowStatus.BLOCKED) if status is None else (WorkflowStatus(status),)
-        await self._engine.wait_until(self.run, (*ENDED, *awaited))
-        return self.run
+        run = await self.load()
+        await self._engine.wait_until(run, (*ENDED, *awaited))
+        return run
 
     async def events(self, after: int = 0) -> AsyncIterator[Event]:
         """The run's events as they become durable, from its creation to its end; each is given once.
@@ -172,6 +210,7 @@ class RunHandle(Generic[R_co]):
 
         The iteration ends when the run has ended. What happens to it later, by `resume` or `retry_from`, is for another call.
         """
+        await self.load()
         self._engine.beginnings.check_wait(self.run)
         self._engine.active.let_in(self.run)
         key, log = f"Workflow:{self.run.id}", self._symphony.log
@@ -202,17 +241,18 @@ class RunHandle(Generic[R_co]):
 
     async def pause(self) -> None:
         """See `WorkflowEngine.pause`."""
-        await self._engine.pause(self.run)
+        await self._engine.pause(await self.load())
 
     async def resume(self) -> Workflow:
         """See `WorkflowEngine.resume`."""
-        return await self._engine.resume(self.run)
+        return await self._engine.resume(await self.load())
 
     async def cancel(self, *, grace_s: float = GRACE_S, cleanup: bool = True) -> Workflow:
         """Cancel the run and return it; see `WorkflowEngine.cancel`."""
-        await self._engine.cancel(self.run, grace_s=grace_s, cleanup=cleanup)
-        return self.run
+        run = await self.load()
+        await self._engine.cancel(run, grace_s=grace_s, cleanup=cleanup)
+        return run
 
     async def signal(self, name: str, payload: Any = None, *, signal_id: str | None = None) -> None:
         """See `WorkflowEngine.signal`."""
-        await self._engine.signal(self.run, name, payload, signal_id=signal_id)
+        await self._engine.signal(await self.load(), name, payload, signal_id=signal_id)

@@ -16,20 +16,18 @@ import os
 import time
 from collections.abc import Callable
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from symphony_es.core.state.attribution import acting, current_attribution
 from symphony_es.core.state.inbox import REQUEST_TYPE, FaultyRequest, Inbox, Request
 from symphony_es.core.state.requesting import DONE_EVENT, REFUSED_EVENT
-from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import (
     ConcurrencyError,
     ConfigurationError,
     DetachedEntityError,
     DrainingError,
-    EntityNotFoundError,
     EntityOutOfStepError,
     LogError,
     NotReadyError,
@@ -43,6 +41,7 @@ from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import entity_key, uuid7
 from symphony_es.events.rows import decode_row
 from symphony_es.workflow.engine.children import GRACE_S
+from symphony_es.workflow.engine.retriable import check_retry
 from symphony_es.workflow.engine.stopping import request_cancel
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import WorkflowStatus
@@ -259,16 +258,8 @@ class RequestTaker:
             _log.info("request_answered_twice", request_id=request.id)
 
     async def _run(self, run_id: str) -> Workflow:
-        symphony, key = self._symphony_now(), entity_key("Workflow", run_id)
-        found = symphony.world.find(key)
-        if found is None:
-            await symphony.load_entities([key], strict=False, keep_failed=True)
-            found = symphony.world.get(key)
-        if isinstance(found, UnrestoredEntity):
-            raise (
-                UnknownValueError(found.missing) if found.missing else EntityNotFoundError(key, f"it could not be restored: {found.reason}")
-            )
-        return cast(Workflow, found)
+        engine: WorkflowEngine = self._symphony_now().registry.get("workflow_engine")
+        return await engine.resting.bring(entity_key("Workflow", run_id))
 
     async def _is_on_record(self, request: Request) -> bool:
         """Whether an owner that did not live to answer has done it: the run's own events say so."""
@@ -302,10 +293,9 @@ class RequestTaker:
     async def _retry(engine: WorkflowEngine, run: Workflow, step: str | None) -> None:
         if step is not None:
             await engine.retry_in_background(run, step)
-        elif run.status in (WorkflowStatus.FAILED, WorkflowStatus.BLOCKED):
-            await engine.start(run)
         else:
-            raise ConfigurationError(f"run {run.id} is {run.status}, and no step of it has failed: name the step to begin at, or resume it")
+            check_retry(run)
+            await engine.start(run)
 
     @staticmethod
     async def _cancel(engine: WorkflowEngine, run: Workflow, grace_s: float, *, cleanup: bool) -> None:

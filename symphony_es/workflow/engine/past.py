@@ -13,9 +13,10 @@ from symphony_es.workflow.runs.run import Workflow
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
-__all__ = ["Past", "address_of", "aside", "past_at", "past_before_step", "past_before_steps", "state_before"]
+__all__ = ["CLEANUP_STEP", "Past", "address_of", "aside", "not_begun", "past_at", "past_before_step", "past_before_steps", "state_before"]
 
 T = TypeVar("T")
+CLEANUP_STEP = "clean-up step"
 AT_ONCE = 500
 """What is done for so many steps holds the event loop for some milliseconds; for more, it is done in a thread."""
 
@@ -69,6 +70,11 @@ def _said_of(step: str, begun: list[str]) -> str:
     return f" (begun: {f'{before:,} others, ' if before > 0 else ''}{', '.join(begun[-SHOWN:])})"
 
 
+def not_begun(run_id: str, step: str, begun: list[str], what: str = "step") -> ConfigurationError:
+    """The error that says so, and names those that were begun."""
+    return ConfigurationError(f"run {run_id} has not begun a {what} {step!r}{_said_of(step, begun)}")
+
+
 async def past_before_step(symphony: Host, run: Workflow, step: str) -> Past:
     """A run as it was before a step began: before the first attempt that holds now, whatever was taken back before.
 
@@ -92,7 +98,7 @@ async def past_before_steps(symphony: Host, run: Workflow, steps: Iterable[str])
     timeline = await read_timeline(symphony, run)
     for address, step in addresses.items():
         if address not in timeline.begun:
-            raise ConfigurationError(f"run {run.id} has not begun a step {step!r}{_said_of(step, list(run.attempts))}")
+            raise not_begun(run.id, step, list(run.attempts))
     first = min(addresses, key=timeline.begun.__getitem__)
     begun = {other: timeline.begun[other] for other in timeline.since(first)}
     ended = {address: timeline.ended_at(address) for address in addresses}

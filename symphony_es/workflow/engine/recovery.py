@@ -62,8 +62,8 @@ class Recovery:
         world = self._symphony.world
         if not world.in_part:
             return
-        history = self._symphony.state_history
-        states = live_states(await history.states_at(self._symphony.log.head))
+        fold, _ = await self._symphony.state_history.living_at(self._symphony.log.head)
+        states = live_states(fold)
         wanted = {each.name for each in TAKEN_UP}
         unfinished = [
             key

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from symphony_es.errors import ConfigurationError
 from symphony_es.workflow.engine.generations import prefixes
+from symphony_es.workflow.engine.past import CLEANUP_STEP, not_begun
 from symphony_es.workflow.engine.timeline import RETRY_EVENT
 from symphony_es.workflow.runs.assigning import assign
 from symphony_es.workflow.runs.cleanup import in_cleanup
@@ -36,8 +36,7 @@ async def retry_cleanup(symphony: Host, run: Workflow, steps: Sequence[str], now
         run.check("clean_up")
     for address in steps:
         if address not in run.attempts:
-            known = ", ".join([other for other in run.attempts if in_cleanup(other)][:50]) or "none"
-            raise ConfigurationError(f"run {run.id} has not begun a clean-up step {address!r} (begun: {known})")
+            raise not_begun(run.id, address, [other for other in run.attempts if in_cleanup(other)], CLEANUP_STEP)
     asked = set(steps)
     dropped = [other for other in run.attempts if other in asked or not asked.isdisjoint(prefixes(other))]
     several = {"steps": list(steps)} if len(steps) > 1 else {}

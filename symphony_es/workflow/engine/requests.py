@@ -24,6 +24,7 @@ from symphony_es.workflow.engine.drive import Drive, runs_around
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain, name_of
 from symphony_es.workflow.engine.missing import check_can_go_on
+from symphony_es.workflow.engine.resting import Resting
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
 from symphony_es.workflow.engine.within import Beginnings, refuse_inside
@@ -49,6 +50,7 @@ class RunRequests:
         threads: where plain functions of steps run; `threads.hung` names those that do not return.
         active: the runs that execute in this process.
         children: the child runs of steps.
+        resting: brings runs that have ended to rest.
         redaction: what is taken out of what is put on record of inputs and failures; assign another `Redaction` to tell more names.
         record_inputs: whether the inputs of steps themselves are put on record, where neither step nor definition say.
         on_recovered: called when `recover` has taken up what it can.
@@ -76,6 +78,8 @@ class RunRequests:
         self.record_inputs = False
         self.beginnings = Beginnings(symphony, self.active)
         self._symphony = symphony
+        self.resting = Resting(symphony, self.active)
+        self.active.on_end = self.resting.ended
         self._turns = Turns()
         self._hooks_behind: set[asyncio.Task[Any]] = set()
         self.on_recovered: Callable[[], None] = lambda: None
@@ -109,8 +113,8 @@ class RunRequests:
         waiting = [self.active.of_id(run_id) for run_id in self.active.places.queue]
         return [RunHandle(self, self._symphony, run) for run in waiting if run is not None]
 
-    def handle(self, run: Workflow) -> RunHandle:
-        """A handle of a run: its status, its end, its events, and the requests to it."""
+    def handle(self, run: Workflow | str) -> RunHandle:
+        """A handle of a run, or of the id of one that is at rest in the log: its status, its end, its events, and the requests to it."""
         return RunHandle(self, self._symphony, run)
 
     async def resume(
@@ -426,7 +430,9 @@ class RunRequests:
             )
         from symphony_es.workflow.engine.forking import fork_run
 
-        return await fork_run(self._symphony, run, at, changes or {}, run_id, metadata or {}, self.clock.now(), signals)
+        fork = await fork_run(self._symphony, run, at, changes or {}, run_id, metadata or {}, self.clock.now(), signals)
+        self.resting.begins(fork)
+        return fork
 
     async def stop_all(self, what: str, *, for_good: bool = False) -> None:
         """Interrupts every run; none begins meanwhile, as the end of one may have another begin (a child that its parent leaves alone).
@@ -496,6 +502,7 @@ class RunRequests:
         return run.parent is None and not (awaited and runs_around.get()) and run.check("resume") is not WorkflowStatus.CANCELLING
 
     def _drive_for(self, run: Workflow, hooks: HookChain) -> Drive:
+        self.resting.begins(run)
         return Drive(self._symphony, run, hooks, self._turns, self.clock, self.children)
 
     def _launch(self, drive: Drive, hooks: HookChain, prepare: Callable[[], None], *, awaited: bool, takes_place: bool) -> ActiveRun:
@@ -578,6 +585,8 @@ class RunRequests:
         await world.flush(run)
         if active is not None:
             active.drive.control.tell_news()
+        elif run.status in ENDED:
+            self.resting.ended(run)
         return True
 
     async def _change_definition(self, run: Workflow, definition: WorkflowDefinition, *, force: bool) -> None:

@@ -91,4 +91,5 @@ class TaskStep(Step):
             agent_id=self.agent_id,
             agent_type=self.agent_type,
             model=self.model,
+            again=execution.attempt > 1,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,7 @@ from symphony_es.events.rows import decode_row
 from symphony_es.workflow.record.canonical import INPUT_DIGEST_BYTES
 from symphony_es.workflow.record.reads import Read, read_edges
 from symphony_es.workflow.record.usage import ModelUsage, RunUsage, read_usage
+from symphony_es.workflow.runs.run import Workflow
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -98,13 +99,24 @@ async def read_attempts(symphony: Host, run_id: str) -> list[StepAttempt]:
         PositionNotFoundError: a part of the history is not kept.
         DamagedEventError: an event of it is damaged.
     """
+    events = [event async for event in _events(symphony, run_id)]
+    if not any(_has_digests(event.data) for event in events):
+        return _attempts(events, None)
+    names = _Names(await _holders(symphony, run_id), {*symphony.world.records, *(event.metadata.step or "" for event in events)})
+    made = _attempts(events, names)
+    if any(read.kind == "entity" and read.name is None for attempt in made for read in (*attempt.reads, *attempt.body_reads)):
+        for entity_type in ("Workflow", "Task"):  # one that is at rest by now
+            names.everywhere += await symphony.log.alive_keys(entity_type)
+        made = _attempts(events, names)
+    return made
+
+
+def _attempts(events: Iterable[Event], names: _Names | None) -> list[StepAttempt]:
     made: list[StepAttempt] = []
     open_at: dict[str, int] = {}
-    events = [event async for event in _events(symphony, run_id)]
-    names = _Names(symphony, run_id, {event.metadata.step or "" for event in events})
     for event in events:
         step = event.metadata.step or ""
-        said = said_of_step(event.name, event.data, names.for_step(step) if _has_digests(event.data) else ())
+        said = said_of_step(event.name, event.data, names.for_step(step) if names is not None and _has_digests(event.data) else ())
         if event.name in STARTS:
             open_at[step] = len(made)
             attempt = event.metadata.attempt or 1
@@ -122,23 +134,38 @@ def _has_digests(data: Any) -> bool:
 
 
 class _Names:
-    """What a digest of a name in the events of a run may stand for."""
+    """What a digest of a name in the events of a run may stand for.
 
-    def __init__(self, symphony: Host, run_id: str, addresses: Collection[str]) -> None:
-        record = symphony.world.records.get(entity_key("Workflow", run_id))
-        run: Any = None if record is None else record.obj
-        holders = [] if run is None else [run.context, *run.scopes.values(), *run.appended.values()]
+    Args:
+        holders: of the keys of the run's context and scopes.
+        everywhere: names that do not depend on the step.
+    """
+
+    def __init__(self, holders: Iterable[Iterable[Any]], everywhere: Iterable[str]) -> None:
+        self.everywhere = list(everywhere)
         self._keys = {"item", "index", "iteration", "results", *(str(key) for holder in holders for key in holder)}
-        self._everywhere = [*addresses, *symphony.world.records]
 
     def for_step(self, step: str) -> Iterator[str]:
         """Addresses, keys of entities, and keys of the context at the places that a step sees."""
-        yield from self._everywhere
+        yield from self.everywhere
         parts = step.split("/")
         for depth in range(len(parts) + 1):
             place = "/".join(parts[:depth])
             for key in self._keys:
                 yield f"{place}//{key}"
+
+
+async def _holders(symphony: Host, run_id: str) -> list[Iterable[Any]]:
+    """The context and the scopes of a run; of one that is at rest, as the log has them."""
+    key = entity_key("Workflow", run_id)
+    record = symphony.world.records.get(key)
+    run = None if record is None else record.obj
+    if isinstance(run, Workflow):
+        return [run.context, *run.scopes.values(), *run.appended.values()]
+    state = (await symphony.state_history.entities_at([key], symphony.log.head)).get(key)
+    held = {} if state is None or state.data is None else state.data
+    spaces = [found for name in ("scopes", "appended") if isinstance(found := held.get(name), dict)]
+    return [holder for holder in (held.get("context"), *(each for space in spaces for each in space.values())) if isinstance(holder, dict)]
 
 
 async def read_run_usage(symphony: Host, run_ids: Iterable[str]) -> RunUsage:

@@ -1,4 +1,4 @@
-"""The bytes around the blocks of a snapshot file, format 2: header, index of the blocks, trailer.
+"""The bytes around the blocks of a snapshot file, format 3: header, index of the blocks, trailer.
 
 Pure: bytes in, bytes out; reading and writing files is done by the modules beside it. docs/format.md, "Snapshots", tells every
 byte. The rule kept here: whatever a file says about lengths and offsets is compared with the file's own size before anything is
@@ -16,7 +16,9 @@ from zlib import crc32
 from symphony_es.errors import SnapshotDamagedError
 
 __all__ = [
+    "ALIVE",
     "HEADER_BYTES",
+    "RESTING",
     "TRAILER_BYTES",
     "Anchor",
     "BlockEntry",
@@ -33,7 +35,10 @@ __all__ = [
     "hashed_trailer_bytes",
 ]
 
-FORMAT = 2
+FORMAT = 3
+
+ALIVE, RESTING = b"\x00", b"\x01"
+"""The two parts of a file: the first byte of the keys in the index, so that what is alive comes before what is at rest."""
 
 _MAGIC = b"\x89SYMSNAP"  # the first byte is no ASCII, so no text tool takes the file for text
 _END_MAGIC = b"PANSMYS\x89"
@@ -41,7 +46,7 @@ _HEADER = struct.Struct(">8sHHQQ16s32s")  # magic, format, flags, position, time
 _CRC = struct.Struct(">I")
 _BLOCK = struct.Struct(">QQIIQH")  # offset, length, CRC, frames, offset of the first key among the keys, its length
 _INDEX = struct.Struct(">QQ")  # number of blocks, bytes of keys
-_TRAILER = struct.Struct(">QQQQI")  # index offset, blocks, frames, entities, CRC of the index
+_TRAILER = struct.Struct(">QQQQQI")  # offset of what is at rest, index offset, blocks, frames, entities, CRC of the index
 _HASH_BYTES = 32
 
 HEADER_BYTES = _HEADER.size + _CRC.size
@@ -61,6 +66,7 @@ class SnapshotInfo:
         commitment: SHA-256 commitment of that event.
         time_ns: the event's time.
         size_bytes: of the whole file.
+        resting_bytes: of it, what is at rest.
         entity_count: the application's entities that are alive at the position (types that begin with `symphony.` are not counted).
         name: name of the file in the snapshot directory.
     """
@@ -70,6 +76,7 @@ class SnapshotInfo:
     commitment: bytes
     time_ns: int
     size_bytes: int
+    resting_bytes: int
     entity_count: int
     name: str
 
@@ -112,7 +119,7 @@ def decode_header(name: str, data: bytes) -> tuple[int, Anchor]:
 
 
 class BlockEntry(NamedTuple):
-    """Where a block is, and what it begins with."""
+    """Where a block is, and what it begins with: the byte of its part, then the key."""
 
     offset: int
     length: int
@@ -151,7 +158,7 @@ class SnapshotIndex:
         if count != trailer.blocks or self._keys_at + key_bytes != len(data):
             raise SnapshotDamagedError(name, "its index and its trailer disagree")
         self._count: int = count
-        self._end = trailer.index_offset
+        self._end, self._resting = trailer.index_offset, trailer.resting_offset
 
     def __len__(self) -> int:
         return self._count
@@ -171,6 +178,8 @@ class SnapshotIndex:
             entry = self[number]
             if entry.offset != expected or entry.first_key <= last_key or not entry.length:
                 raise SnapshotDamagedError(self._name, f"entry {number} of its index is out of order")
+            if entry.first_key[:1] != (ALIVE if entry.offset < self._resting else RESTING):
+                raise SnapshotDamagedError(self._name, f"entry {number} of its index is of the other part")
             expected, last_key = entry.offset + entry.length, entry.first_key
             yield entry
         if expected != self._end:
@@ -191,6 +200,7 @@ class SnapshotIndex:
 class Trailer(NamedTuple):
     """The last bytes of a file."""
 
+    resting_offset: int
     index_offset: int
     blocks: int
     frames: int
@@ -204,9 +214,9 @@ class Trailer(NamedTuple):
         return _INDEX.size + self.blocks * _BLOCK.size
 
 
-def encode_trailer(index_offset: int, blocks: int, frames: int, entities: int, index_check: int) -> bytes:
+def encode_trailer(resting_offset: int, index_offset: int, blocks: int, frames: int, entities: int, index_check: int) -> bytes:
     """The trailer up to its hash, which is about everything before it; `close_trailer` adds the rest."""
-    trailer = _TRAILER.pack(index_offset, blocks, frames, entities, index_check)
+    trailer = _TRAILER.pack(resting_offset, index_offset, blocks, frames, entities, index_check)
     return trailer + _CRC.pack(crc32(trailer))
 
 
@@ -231,8 +241,8 @@ def decode_trailer(name: str, data: bytes, size: int) -> Trailer:
     if _CRC.unpack_from(data, _TRAILER.size)[0] != crc32(data[: _TRAILER.size]):
         raise SnapshotDamagedError(name, "the check value of its trailer is wrong")
     at = _TRAILER.size + _CRC.size
-    index_offset, blocks, frames, entities, index_check = _TRAILER.unpack_from(data)
-    trailer = Trailer(index_offset, blocks, frames, entities, index_check, data[at : at + _HASH_BYTES])
-    if not HEADER_BYTES <= trailer.index_offset <= size - TRAILER_BYTES - trailer.index_bytes:
+    resting_offset, index_offset, blocks, frames, entities, index_check = _TRAILER.unpack_from(data)
+    trailer = Trailer(resting_offset, index_offset, blocks, frames, entities, index_check, data[at : at + _HASH_BYTES])
+    if not HEADER_BYTES <= resting_offset <= trailer.index_offset <= size - TRAILER_BYTES - trailer.index_bytes:
         raise SnapshotDamagedError(name, "its trailer points outside the file")
     return trailer

@@ -7,20 +7,32 @@ the frames are found, and only those that change are encoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import groupby
 
-from symphony_es.core.state.snapshots.format import Anchor, BlockEntry, counts_as_entity
+from symphony_es.core.state.snapshots.format import ALIVE, RESTING, Anchor, BlockEntry, counts_as_entity
 from symphony_es.core.state.snapshots.frames import Frame, encode_frame
 from symphony_es.core.state.snapshots.reading import SnapshotReader
-from symphony_es.core.state.snapshots.writing import SnapshotAssembler, is_left_out
+from symphony_es.core.state.snapshots.writing import SnapshotAssembler, is_left_out, part_of
 from symphony_es.events.fold import EntityState
 
 __all__ = ["merged_chunks"]
 
 
-def merged_chunks(base: SnapshotReader, changed: Mapping[str, EntityState], position: int, anchor: Anchor) -> Iterator[bytes]:
+Placed = tuple[bytes, EntityState | None]
+"""Where a state stands, as the index has it, and the state; None where it stands no longer."""
+
+
+def merged_chunks(
+    base: SnapshotReader, changed: Mapping[str, EntityState], position: int, anchor: Anchor, moved: Collection[str] = ()
+) -> Iterator[bytes]:
     """The bytes of the merged snapshot.
+
+    Args:
+        base: the earlier one.
+        changed: states that have changed since, by key.
+        position: of the new one. anchor: the event there.
+        moved: keys of those that stood in the other part of the earlier one.
 
     Raises:
         SnapshotDamagedError: the earlier snapshot cannot be trusted.
@@ -32,8 +44,11 @@ def merged_chunks(base: SnapshotReader, changed: Mapping[str, EntityState], posi
     index = base.index
     entries = list(index)
     done = 0
-    for number, keys in groupby(sorted(changed), key=lambda key: index.find(key.encode()) or 0):
-        states = [changed[key] for key in keys]
+    placed: dict[bytes, EntityState | None] = {part_of(state) + key.encode(): state for key, state in changed.items()}
+    for key in moved:
+        placed[(ALIVE if part_of(changed[key]) == RESTING else RESTING) + key.encode()] = None
+    for number, places in groupby(sorted(placed), key=lambda place: index.find(place) or 0):
+        states = [(place, placed[place]) for place in places]
         yield from _copied(base, assembler, entries[done:number])
         if entries:
             before = entries[number + 1].first_key if number + 1 < len(entries) else None
@@ -46,37 +61,40 @@ def merged_chunks(base: SnapshotReader, changed: Mapping[str, EntityState], posi
 
 
 def _copied(base: SnapshotReader, assembler: SnapshotAssembler, entries: list[BlockEntry]) -> Iterator[bytes]:
-    if entries:
-        yield assembler.close_blocks()
-    for group, data in base.ranges(entries):
-        yield assembler.take_over(group, data)
+    for part in (ALIVE, RESTING):
+        chosen = [entry for entry in entries if entry.first_key[:1] == part]
+        if chosen:
+            yield assembler.begin_resting() if part == RESTING else b""
+            yield assembler.close_blocks()
+        for group, data in base.ranges(chosen):
+            yield assembler.take_over(group, data)
 
 
-def _added(assembler: SnapshotAssembler, states: list[EntityState]) -> Iterator[bytes]:
-    for state in states:
-        if is_left_out(state):
+def _added(assembler: SnapshotAssembler, states: list[Placed]) -> Iterator[bytes]:
+    for place, state in states:
+        if state is None or is_left_out(state):
             continue
         assembler.entities += _counted(state.key, state.deleted)
-        yield assembler.add_frame(state.key, encode_frame(state))
+        yield assembler.add_frame(place[:1], state.key, encode_frame(state))
 
 
 def _merged_block(
-    base: SnapshotReader, assembler: SnapshotAssembler, entry: BlockEntry, before: bytes | None, states: list[EntityState]
+    base: SnapshotReader, assembler: SnapshotAssembler, entry: BlockEntry, before: bytes | None, states: list[Placed]
 ) -> Iterator[bytes]:
-    block = base.read_block(entry)
+    block, part = base.read_block(entry), entry.first_key[:1]
     at = 0
     for frame in list(base.frames(entry, block, before)):
-        stop = at
-        while stop < len(states) and states[stop].key < frame.key:
+        stop, place = at, part + frame.key.encode()
+        while stop < len(states) and states[stop][0] < place:
             stop += 1
         yield from _added(assembler, states[at:stop])
         at = stop
-        if at < len(states) and states[at].key == frame.key:
+        if at < len(states) and states[at][0] == place:
             assembler.entities -= _counted(frame.key, frame.deleted)
             yield from _added(assembler, states[at : at + 1])
             at += 1
         else:
-            yield assembler.add_frame(frame.key, _raw(block, frame))
+            yield assembler.add_frame(part, frame.key, _raw(block, frame))
     yield from _added(assembler, states[at:])
 
 

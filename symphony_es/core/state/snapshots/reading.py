@@ -19,7 +19,9 @@ from zlib import crc32
 
 from symphony_es.core.state.bulk import kept_objects
 from symphony_es.core.state.snapshots.format import (
+    ALIVE,
     HEADER_BYTES,
+    RESTING,
     TRAILER_BYTES,
     BlockEntry,
     SnapshotIndex,
@@ -93,6 +95,7 @@ class SnapshotReader:
             commitment=commitment,
             time_ns=time_ns,
             size_bytes=size,
+            resting_bytes=self.trailer.index_offset - self.trailer.resting_offset,
             entity_count=self.trailer.entities,
             name=self.name,
         )
@@ -150,15 +153,15 @@ class SnapshotReader:
         keys: list[str] = []
         for frame in split_block(self.name, block):
             keys.append(frame.key)
-            if len(keys) == 1 and frame.key.encode() != entry.first_key:
+            if len(keys) == 1 and frame.key.encode() != entry.first_key[1:]:
                 break
             yield frame
         self._check_frames(entry, keys, before)
 
     def _check_frames(self, entry: BlockEntry, keys: Sequence[str], before: bytes | None) -> None:
         """The keys of a block, in their order, are those that the index speaks of."""
-        fits = len(keys) == entry.frames and keys[0].encode() == entry.first_key if keys else not entry.frames
-        if not fits or (before is not None and keys and keys[-1].encode() >= before):
+        fits = len(keys) == entry.frames and keys[0].encode() == entry.first_key[1:] if keys else not entry.frames
+        if not fits or (before is not None and keys and entry.first_key[:1] + keys[-1].encode() >= before):
             raise SnapshotDamagedError(self.name, f"the block at byte {entry.offset} is not what its index says")
 
     def read_all(self) -> dict[str, EntityState]:
@@ -188,6 +191,43 @@ class SnapshotReader:
             raise SnapshotDamagedError(self.name, "its trailer counts other frames than there are")
         return states
 
+    def read_alive(self) -> dict[str, EntityState]:
+        """Every state that is not at rest; only what is read is verified: header, trailer, index, those blocks.
+
+        Raises:
+            SnapshotDamagedError: any of it is wrong.
+        """
+        entries = list(self.index)
+        alive = [entry for entry in entries if entry.first_key[:1] == ALIVE]
+        followers: dict[int, bytes] = {entry.offset: after.first_key for entry, after in pairwise(entries)}
+        states: dict[str, EntityState] = {}
+        for group, data in self.ranges(alive):
+            view, at = memoryview(data), 0
+            with kept_objects():
+                for entry in group:
+                    made = decode_block(self.name, view[at : at + entry.length])
+                    at += entry.length
+                    self._check_frames(entry, [state.key for state in made], followers.get(entry.offset))
+                    states.update([(state.key, state) for state in made])
+        return states
+
+    def keys_at_rest(self, prefixes: Iterable[str]) -> list[str]:
+        """The keys at rest that begin with one of some texts."""
+        wanted: dict[int, list[str]] = {}
+        for prefix in prefixes:
+            at = RESTING + prefix.encode()
+            number = max(0, self.index.find(at) or 0)
+            while number < len(self.index) and self.index[number].first_key[: len(at)] <= at:
+                wanted.setdefault(number, []).append(prefix)
+                number += 1
+        found: list[str] = []
+        for number, asked in sorted(wanted.items()):
+            entry = self.index[number]
+            if entry.first_key[:1] == RESTING:
+                chosen = tuple(asked)
+                found += [frame.key for frame in split_block(self.name, self.read_block(entry)) if frame.key.startswith(chosen)]
+        return found
+
     def live_keys(self) -> list[str]:
         """The keys of all entities that are alive; of the states nothing is decoded. Blocks and index are verified."""
         keys: list[str] = []
@@ -205,9 +245,10 @@ class SnapshotReader:
         """
         wanted: dict[int, set[str]] = {}
         for key in keys:
-            number = self.index.find(key.encode())
-            if number is not None:
-                wanted.setdefault(number, set()).add(key)
+            for part in (ALIVE, RESTING):
+                number = self.index.find(part + key.encode())
+                if number is not None and self.index[number].first_key[:1] == part:
+                    wanted.setdefault(number, set()).add(key)
         states: dict[str, EntityState] = {}
         for number in sorted(wanted):
             entry = self.index[number]

@@ -1,7 +1,8 @@
 """Deciding when a snapshot is due, and writing it behind the application's back.
 
-A new snapshot is due when the events since the last one weigh more than that snapshot does, and more than a floor. So all
-snapshots together are written in proportion to the log, and a resume reads at most about twice the state. One is written at a
+A new snapshot is due when the events since the last one weigh more than what that snapshot has alive, and more than a floor. So all
+snapshots together are written in proportion to the log, and a resume reads at most about twice the living state. What is at rest is copied
+with each: so that this stays in proportion too, the events weigh at least a part of it. One is written at a
 time, off the event loop; a crash before it is there costs a longer replay, nothing else.
 """
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.snapshots.retention import spares_little
+from symphony_es.core.state.snapshots.writing import part_of
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import DamagedEventError, LogError, NotReadyError, SnapshotDamagedError, StorageError
 from symphony_es.events.fold import EntityState, Fold
@@ -26,6 +28,9 @@ __all__ = ["FLOOR_BYTES", "Snapshotter"]
 
 FLOOR_BYTES = 64 * 1024
 """Below this weight of events no snapshot is due, so a small run leaves no files."""
+
+COPIES = 16
+"""How often what is at rest is copied at most while as much again comes to rest."""
 
 OVERDUE = 4
 """How many times heavier than what makes a snapshot due the events must be to bring one without a checkpoint."""
@@ -98,7 +103,9 @@ class Snapshotter:
 
     def _threshold(self) -> float:
         newest = self._newest()
-        return max(FLOOR_BYTES, newest.size_bytes if newest is not None else 0, self._not_before)
+        if newest is None:
+            return max(FLOOR_BYTES, self._not_before)
+        return max(FLOOR_BYTES, newest.size_bytes - newest.resting_bytes, newest.resting_bytes / COPIES, self._not_before)
 
     @property
     def due(self) -> bool:
@@ -180,10 +187,12 @@ class Snapshotter:
         except SnapshotDamagedError as error:
             self.store.distrust(base, str(error))
             return None
+        before = {key: part_of(state) for key, state in earlier.items()}  # the fold changes the states themselves
         fold = Fold(earlier, base.position, self.log.state_before)
         await self.log.replay(fold, position)
         try:
-            return await self.store.merge(base, fold.states, position, anchor)
+            moved = [key for key in earlier if key in before and before[key] != part_of(fold.states[key])]
+            return await self.store.merge(base, fold.states, position, anchor, moved)
         except SnapshotDamagedError as error:
             self.store.distrust(base, str(error))
             return None

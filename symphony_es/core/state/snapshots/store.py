@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from symphony_es.core.state.files.directory import remove_files, remove_leftovers
@@ -130,10 +130,13 @@ class SnapshotStore:
         """
         return await self._write(position, snapshot_chunks(position, anchor, states))
 
-    async def merge(self, base: SnapshotInfo, changed: Mapping[str, EntityState], position: int, anchor: Anchor) -> SnapshotInfo:
+    async def merge(
+        self, base: SnapshotInfo, changed: Mapping[str, EntityState], position: int, anchor: Anchor, moved: Collection[str] = ()
+    ) -> SnapshotInfo:
         """Write a snapshot from an earlier one and the states that have changed since (deleted ones as tombstones).
 
-        What has not changed is copied as bytes; memory holds the changed blocks and the index, not the states.
+        What has not changed is copied as bytes; memory holds the changed blocks and the index, not the states. `moved` are the keys of
+        those that stood in the other part of the earlier one: a run has ended, or goes on again.
 
         Raises:
             SnapshotDamagedError: the earlier one cannot be trusted; no new file is there.
@@ -141,7 +144,7 @@ class SnapshotStore:
         """
         reader = await asyncio.to_thread(SnapshotReader, self.directory / base.name)
         with reader:
-            return await self._write(position, merged_chunks(reader, changed, position, anchor))
+            return await self._write(position, merged_chunks(reader, changed, position, anchor, moved))
 
     async def _write(self, position: int, chunks: Iterable[bytes]) -> SnapshotInfo:
         name = f"{position:0{_DIGITS}d}{_SUFFIX}"
@@ -171,6 +174,24 @@ class SnapshotStore:
         """
         with self._open(info) as reader:
             return reader.read_some(keys)
+
+    def read_alive(self, info: SnapshotInfo) -> dict[str, EntityState]:
+        """The states of a snapshot that are not at rest, by key: costs these, however much is at rest.
+
+        Raises:
+            SnapshotDamagedError: what had to be read for them is damaged.
+        """
+        with self._open(info) as reader:
+            return reader.read_alive()
+
+    def keys_at_rest(self, info: SnapshotInfo, prefixes: Iterable[str]) -> Sequence[str]:
+        """The keys at rest that begin with one of some texts.
+
+        Raises:
+            SnapshotDamagedError: what had to be read for them is damaged.
+        """
+        with self._open(info) as reader:
+            return reader.keys_at_rest(prefixes)
 
     def live_keys(self, info: SnapshotInfo) -> Sequence[str]:
         """The keys of all entities that are alive in a snapshot.

@@ -10,7 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from zlib import crc32
 
+from symphony_es.core.state.resting import may_rest
 from symphony_es.core.state.snapshots.format import (
+    ALIVE,
+    RESTING,
     Anchor,
     BlockEntry,
     close_trailer,
@@ -23,7 +26,7 @@ from symphony_es.core.state.snapshots.frames import encode_frame
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.fold import EntityState
 
-__all__ = ["BLOCK_BYTES", "SnapshotAssembler", "is_left_out", "snapshot_chunks"]
+__all__ = ["BLOCK_BYTES", "SnapshotAssembler", "is_left_out", "part_of", "snapshot_chunks"]
 
 BLOCK_BYTES = 64 * 1024
 """A block is closed by the frame that brings it to this size: small enough to read for one entity, large enough for a small index."""
@@ -49,7 +52,8 @@ class SnapshotAssembler:
         self._open: list[bytes] = []
         self._open_bytes = 0
         self._first_keys: list[bytes] = []
-        self._last_key = ""
+        self._last_key = b""
+        self._resting_offset: int | None = None
         self._header = encode_header(position, anchor)
 
     def begin(self) -> bytes:
@@ -61,17 +65,31 @@ class SnapshotAssembler:
         self._offset += len(data)
         return data
 
-    def add_frame(self, key: str, frame: bytes) -> bytes:
-        """Take one frame; keys must rise.
+    def add_frame(self, part: bytes, key: str, frame: bytes) -> bytes:
+        """Take one frame; keys must rise, and what is at rest comes after all that is alive.
 
         Raises:
             ConfigurationError: the key does not come after the one before it.
         """
-        if key <= self._last_key:
-            raise ConfigurationError(f"{key!r} comes after {self._last_key!r}: the states of a snapshot are sorted by key")
-        self._last_key = key
+        placed = part + key.encode()
+        if placed <= self._last_key:
+            before = self._last_key[1:].decode()
+            raise ConfigurationError(f"{key!r} comes after {before!r}: the states of a snapshot are sorted by key")
+        begun = self.begin_resting() if part == RESTING else b""
+        self._last_key = placed
+        return begun + self._take(placed, frame)
+
+    def begin_resting(self) -> bytes:
+        """Close the blocks of what is alive; nothing where that has been done."""
+        if self._resting_offset is not None:
+            return b""
+        closed = self.close_blocks()
+        self._resting_offset = self._offset
+        return closed
+
+    def _take(self, placed: bytes, frame: bytes) -> bytes:
         if not self._open:
-            self._first_keys.append(key.encode())
+            self._first_keys.append(placed)
         self._open.append(frame)
         self._open_bytes += len(frame)
         if self._open_bytes < BLOCK_BYTES:
@@ -105,9 +123,10 @@ class SnapshotAssembler:
         """The last blocks, the index and the trailer."""
         blocks = self.close_blocks()
         index_offset = self._offset
+        resting_offset = index_offset if self._resting_offset is None else self._resting_offset
         index = self._emit(encode_index(self._blocks))
         frames = sum(entry.frames for entry in self._blocks)
-        trailer = self._emit(encode_trailer(index_offset, len(self._blocks), frames, self.entities, crc32(index)))
+        trailer = self._emit(encode_trailer(resting_offset, index_offset, len(self._blocks), frames, self.entities, crc32(index)))
         return b"".join([blocks, index, trailer, close_trailer(self._hash.digest())])
 
 
@@ -119,6 +138,11 @@ def is_left_out(state: EntityState) -> bool:
     return state.data is None and state.damage is None
 
 
+def part_of(state: EntityState) -> bytes:
+    """The part of a file that a state stands in."""
+    return RESTING if may_rest(state) else ALIVE
+
+
 def snapshot_chunks(position: int, anchor: Anchor, states: Iterable[EntityState]) -> Iterator[bytes]:
     """A whole snapshot of states that are sorted by key; what `is_left_out` is not in it.
 
@@ -128,11 +152,20 @@ def snapshot_chunks(position: int, anchor: Anchor, states: Iterable[EntityState]
     """
     assembler = SnapshotAssembler(position, anchor)
     yield assembler.begin()
+    resting: list[EntityState] = []
+    last_key = ""
     for state in states:
+        if state.key <= last_key:
+            raise ConfigurationError(f"{state.key!r} comes after {last_key!r}: the states of a snapshot are sorted by key")
+        last_key = state.key
         if is_left_out(state):
             continue
         assembler.entities += state.data is not None and counts_as_entity(state.key)
-        block = assembler.add_frame(state.key, encode_frame(state))
-        if block:
+        if may_rest(state):
+            resting.append(state)
+        elif block := assembler.add_frame(ALIVE, state.key, encode_frame(state)):
+            yield block
+    for state in resting:
+        if block := assembler.add_frame(RESTING, state.key, encode_frame(state)):
             yield block
     yield assembler.end()

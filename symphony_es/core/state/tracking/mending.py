@@ -115,7 +115,7 @@ def made_of_plain(plain: Any, world: Membership) -> Any:
     """A new live value of a plain one; its references are live objects where there are any."""
     made = enliven(plain, Making(world.types))
     for path, reference in find_references(plain):
-        target = world.find(reference)
+        target = world.held(reference)
         if target is not None:
             made = connect(made, path, reference, target)
     return made

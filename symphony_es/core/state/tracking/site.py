@@ -253,7 +253,7 @@ class Site:
                 if type(live) in UNOWNED:
                     continue
                 for found in entities_in(live):
-                    self.world.adopt_referred(found)
+                    self.world.adopt_referred(found, self.record)
 
 
 _augmented = threading.local()

@@ -1,4 +1,4 @@
-"""Snapshots that were stored in format 2, and values in format 1, are read for ever, and written to the same bytes."""
+"""Snapshots that were stored in format 3, and values in format 1, are read for ever, and written to the same bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.events.codec import decode_value
 from symphony_es.events.fold import Damage, EntityState
 from symphony_es.events.values import plain_equal
-from tests.compatibility.generate_snapshot_2 import ANCHOR, POSITION, SNAPSHOT, STATES, VALUE, VALUE_KEY, snapshot_bytes
+from tests.compatibility.generate_snapshot_3 import ANCHOR, POSITION, SNAPSHOT, STATES, VALUE, VALUE_KEY, snapshot_bytes
 
 
 def test_the_golden_snapshot_is_read(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_the_golden_snapshot_is_read(tmp_path: Path) -> None:
     (tmp_path / f"{POSITION:020d}.snap").write_bytes(SNAPSHOT.read_bytes())
     store = SnapshotStore(tmp_path, read_only=True)
     (info,) = store.list()
-    assert (info.position, info.anchor, info.entity_count) == (POSITION, ANCHOR, 3)
+    assert (info.position, info.anchor, info.entity_count) == (POSITION, ANCHOR, 6)
     states = store.read_all(info)
     assert list(states) == [state.key for state in STATES]
     for state in STATES:
@@ -46,23 +46,24 @@ def test_docs_format_md_is_enough_to_read_a_snapshot() -> None:
     """A reader written from the page's tables alone, with none of the library but its value codec, finds the same states."""
     data = SNAPSHOT.read_bytes()
     magic, version, flags, position, time_ns, event_id, commitment, check = struct.unpack_from(">8sHHQQ16s32sI", data)
-    assert (magic, version, flags, position) == (b"\x89SYMSNAP", 2, 0, POSITION)
+    assert (magic, version, flags, position) == (b"\x89SYMSNAP", 3, 0, POSITION)
     assert (event_id, commitment, time_ns) == ANCHOR
     assert check == crc32(data[:76])
-    index_at, blocks, frames, entities, index_check, trailer_check, digest, end = struct.unpack(">QQQQII32s8s", data[-80:])
-    assert (frames, entities, end) == (len(STATES), 3, b"PANSMYS\x89")
-    assert trailer_check == crc32(data[-80:-44])
+    resting_at, index_at, blocks, frames, entities, index_check, trailer_check, digest, end = struct.unpack(">QQQQQII32s8s", data[-88:])
+    assert (frames, entities, end) == (len(STATES), 6, b"PANSMYS\x89")
+    assert trailer_check == crc32(data[-88:-44])
     assert digest == hashlib.sha256(data[:-40]).digest()
-    assert index_check == crc32(data[index_at:-80])
+    assert index_check == crc32(data[index_at:-88])
     count, key_bytes = struct.unpack_from(">QQ", data, index_at)
     assert count == blocks
     keys_at = index_at + 16 + 34 * count
-    assert keys_at + key_bytes == len(data) - 80
+    assert keys_at + key_bytes == len(data) - 88
     read = {}
     for number in range(count):
         offset, length, block_check, block_frames, key_at, key_length = struct.unpack_from(">QQIIQH", data, index_at + 16 + 34 * number)
         assert crc32(data[offset : offset + length]) == block_check
-        first_key = data[keys_at + key_at : keys_at + key_at + key_length].decode()
+        part, first_key = data[keys_at + key_at], data[keys_at + key_at + 1 : keys_at + key_at + key_length].decode()
+        assert part == (offset >= resting_at)
         at, found = offset, []
         while at < offset + length:
             size, frame_check, frame_flags, *numbers, name_length = struct.unpack_from(">IIBQQQQH", data, at)

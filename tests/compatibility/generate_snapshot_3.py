@@ -1,5 +1,5 @@
-"""Writes `format_2.snap` and `format_1.value`: a snapshot in format 2 and a stored value in format 1. Run by hand, once per format
-(`python -m tests.compatibility.generate_snapshot_2`); the files of a released format never change.
+"""Writes `format_3.snap` and `format_1.value`: a snapshot in format 3 and a stored value in format 1. Run by hand, once per format
+(`python -m tests.compatibility.generate_snapshot_3`); the files of a released format never change.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from symphony_es.core.state.files.values import encode_value_file
 from symphony_es.core.state.snapshots.writing import snapshot_chunks
 from symphony_es.events.fold import Damage, EntityState
 from symphony_es.events.references import EntityReference
+from symphony_es.events.values import Tagged
 
-SNAPSHOT = Path(__file__).with_name("format_2.snap")
+SNAPSHOT = Path(__file__).with_name("format_3.snap")
 VALUE = Path(__file__).with_name("format_1.value")
 
 POSITION = 1234
@@ -24,6 +25,9 @@ STATES = [
     EntityState("Invoice:2", {"total": 1}, 5, 1234, 1, 0, Damage(4, 1210, "change 0 (remove at lines[0]) does not fit the state: ä")),
     EntityState("Invoice:3", None, 1, 1000, 1, 0, Damage(1, 1000, "change 0 (set at total) does not fit the state")),
     EntityState("Invoice:ä/:", {"due": datetime(2026, 1, 2, tzinfo=UTC), "lines": [{"n": 1}, (2, b"3")], "tags": {"x", 1}}, 1, 900),
+    EntityState("Zoo:1", {"animals": 3}, 1, 800),
+    EntityState("Task:r/t", {"workflow_id": "r", "status": Tagged("enum", "symphony.TaskStatus", "COMPLETED", value="completed")}, 2, 700),
+    EntityState("Workflow:r", {"status": Tagged("enum", "symphony.WorkflowStatus", "FAILED", value="failed"), "untold": {}}, 9, 710),
     EntityState("symphony.Checkpoint:c", {"name": "not counted"}, 1, 1000),
 ]
 
@@ -31,7 +35,7 @@ STATES = [
 def snapshot_bytes() -> bytes:
     """The whole snapshot."""
     deleted = EntityState("Invoice:0", None, 5, 1234)  # of which a snapshot says nothing
-    return b"".join(snapshot_chunks(POSITION, ANCHOR, [deleted, *STATES]))
+    return b"".join(snapshot_chunks(POSITION, ANCHOR, sorted([deleted, *STATES], key=lambda state: state.key)))
 
 
 if __name__ == "__main__":
