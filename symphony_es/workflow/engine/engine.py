@@ -294,7 +294,7 @@ class WorkflowEngine(RunRequests):
         """
         from symphony_es.workflow.engine.draining import drain  # late: at the end of a service
 
-        return await drain(self.active, timeout_s)
+        return await drain(self.active, self.threads, timeout_s)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
