@@ -306,3 +306,14 @@ async def test_a_log_in_memory_that_has_forgotten_events_lists_all_runs() -> Non
         assert symphony.log.base_position > 0
         assert {run.id for run in await symphony.workflows.list_runs()} == {f"r{number}" for number in range(9)}
         assert await symphony.workflows.count_runs() == {"completed": 5, "failed": 4}
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"), [(1, {"int", "float"}), (1.0, {"int", "float"}), (True, {"bool"}), (1.5, {"half"}), ("1", {"text"}), (10, set())]
+)
+async def test_numbers_of_the_metadata_are_equal_by_value(symphony: Symphony, asked: Any, found: set[str]) -> None:
+    """1 and 1.0 are one number, True is none, and a text is a text."""
+    definition: Any = {"name": "n", "steps": [{"kind": "sleep", "name": "s", "seconds": 0}]}
+    for name, value in {"int": 1, "float": 1.0, "bool": True, "half": 1.5, "text": "1"}.items():
+        await symphony.workflows.execute_workflow(definition, run_id=name, metadata={"k": value}, auto_checkpoint=False)
+    assert {summary.id for summary in await symphony.workflows.list_runs(metadata={"k": asked})} == found
