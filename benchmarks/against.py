@@ -28,7 +28,10 @@ def run_in(checkout: Path, target: str, own: Path, shared: Path, sizes: dict[str
     """The figures of one run from a checkout, or why it failed."""
     command = [sys.executable, "-m", "benchmarks.child", target, str(own), str(shared), json.dumps(sizes)]
     path = os.pathsep.join([str(checkout), str(checkout / "projections")])
-    done = subprocess.run(command, cwd=checkout, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    # Both keep their compiled modules in one place: a checkout without any would compile them in each process, and be measured with it.
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONPYCACHEPREFIX": str(shared.parent / "compiled")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:
         return done.stderr.strip()[-500:] or f"ended with {done.returncode}"
@@ -58,6 +61,9 @@ def compare(row: Row, other: Path, rounds: int, scale: str, directory: Path) -> 
         for target in row.prepare:
             if ".peers." not in target:
                 run_in(checkout, target, shared, shared, sizes)
+        for contender in contenders_of(row):  # once for nothing: what it imports is compiled
+            with tempfile.TemporaryDirectory(dir=directory) as own:
+                run_in(checkout, contender.target, Path(own), shared, sizes)
     figures: dict[str, dict[Path, list[float]]] = {}
     for round_ in range(rounds):
         for contender in contenders_of(row):

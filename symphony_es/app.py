@@ -28,10 +28,8 @@ from symphony_es.core.state.names import Names
 from symphony_es.core.state.one_at_a_time import OneAtATime
 from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk, open_to_read
 from symphony_es.core.state.past.moments import Moment, read_moment
-from symphony_es.core.state.refresh import refresh
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import RestoreManager, restore_manager
-from symphony_es.core.state.resume import ReplayUntil, Resumption, target_position
 from symphony_es.core.state.tracking.types import TypeTable
 from symphony_es.core.state.world import EntityLike, World
 from symphony_es.errors import (
@@ -56,7 +54,6 @@ from symphony_es.threads import ThreadPool
 from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.engine.clock import SystemClock
 from symphony_es.workflow.engine.engine import WorkflowEngine
-from symphony_es.workflow.engine.recovery import RecoverReport
 from symphony_es.workflow.engine.watching import InboxWatch
 
 if TYPE_CHECKING:  # what many programs never ask for is imported where it is handed out
@@ -69,11 +66,13 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.core.state.past.view import PastObjects, StateView
     from symphony_es.core.state.past.walking import VersionState
     from symphony_es.core.state.portal import Portal
+    from symphony_es.core.state.resume import ReplayUntil
     from symphony_es.facades.builders import AgentBuilder, TaskBuilder
     from symphony_es.facades.requests import Requests
     from symphony_es.workflow.definitions.builder import WorkflowBuilder
     from symphony_es.workflow.definitions.retry import RetryPolicy
     from symphony_es.workflow.definitions.steps import Step
+    from symphony_es.workflow.engine.recovery import RecoverReport
     from symphony_es.workflow.runs.listing import RunListing
     from symphony_es_projections.audit_trail import AuditTrail
     from symphony_es_projections.runner import ProjectionRunner
@@ -575,6 +574,8 @@ class Symphony:
         Raises:
             EntityNotFoundError: there is no such entity.
         """
+        from symphony_es.core.state.refresh import refresh
+
         if not self.read_only:
             return await refresh(self.world, self.state_history, entity)
         await self.log.refresh_head()
@@ -682,6 +683,8 @@ class Symphony:
     async def _resume(
         self, until: ReplayUntil, entry: Any, *, stop_runs: bool, strict: bool, types: frozenset[str] | None = None
     ) -> ResumeReport:
+        from symphony_es.core.state.resume import Resumption, target_position  # late: a new log has nothing to restore
+
         async with self._changing_world("a resume", restoring=self.world.restoring):
             engine = self.registry.get("workflow_engine")
             if engine.active_runs:

@@ -22,8 +22,9 @@ from symphony_es.events.rows import PLAIN_METADATA, Row, body_stream, decode_cha
 from symphony_es.events.undo import ABSENT, Undo, put_back, revert
 from symphony_es.events.values import copy_plain
 
-__all__ = ["REPAIR_EVENT", "Damage", "EntityState", "Fold", "repair_data"]
+__all__ = ["REPAIR_EVENT", "REWIND_EVENT", "Damage", "EntityState", "Fold", "repair_data"]
 
+REWIND_EVENT = "Rewound"
 REPAIR_EVENT = "EntityRepaired"
 """Name of the event that repairs a damaged entity: its first change sets the whole state."""
 

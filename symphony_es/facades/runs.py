@@ -13,18 +13,19 @@ from symphony_es.facades.lookup import get_entity, key_of
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.creation import DefinitionLike
-from symphony_es.workflow.engine.draining import DrainReport
 from symphony_es.workflow.engine.engine import WorkflowEngine, created
 from symphony_es.workflow.engine.handle import RunHandle
-from symphony_es.workflow.engine.recovery import RecoverReport
-from symphony_es.workflow.record.usage import RunUsage
 from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.summary import RunPage, RunSummary
+from symphony_es.workflow.runs.summary import RunSummary
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.workflow.engine.draining import DrainReport
+    from symphony_es.workflow.engine.recovery import RecoverReport
     from symphony_es.workflow.record.attempts import StepAttempt
+    from symphony_es.workflow.record.usage import RunUsage
     from symphony_es.workflow.runs.filters import Named, StatusLike, TimeLike
+    from symphony_es.workflow.runs.summary import RunPage
 
 __all__ = ["RunLike", "RunRequests"]
 
@@ -341,10 +342,10 @@ class RunRequests:
 
 def _id_of(given: RunLike) -> str:
     """The id of a run that is named in one way or another; whether there is one, the list tells."""
-    if isinstance(given, (Workflow, RunHandle, RunSummary)):
-        return given.id
+    if isinstance(given, str):
+        return given.removeprefix("Workflow:")
     if isinstance(given, EntityReference):
         return given.entity_id
-    if not isinstance(given, str):
+    if not isinstance(given, (Workflow, RunHandle, RunSummary)):
         raise ConfigurationError(f"a run is named by itself, its handle, summary, reference or id, not by {given!r:.60}")
-    return given.removeprefix("Workflow:")
+    return given.id

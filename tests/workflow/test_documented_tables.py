@@ -113,10 +113,12 @@ def test_every_method_is_documented() -> None:
 def test_the_errors_of_the_table_read_as_they_do() -> None:
     """Each expression of docs/expressions.md, evaluated where the text says, gives the message shown."""
     plan = {"kind": "task", "name": "plan", "template": "x"}
-    run = Workflow(
-        context={"topic": "rain", "score": 0.7}, outputs={"plan": {"score": 0.7}}, definition_data={"name": "x", "steps": [plan]}
+    run, definition = (
+        Workflow(context={"topic": "rain", "score": 0.7}, outputs={"plan": {"score": 0.7}}),
+        WorkflowDefinition(name="x", steps=[plan]),
     )
-    scope = TemplateScope(Frame(run, steps=WorkflowDefinition(name="x", steps=[plan]).plan))
+    run.follow(definition)
+    scope = TemplateScope(Frame(run, steps=definition.plan))
     rows = rows_of("expressions", "expression | error")
     assert len(rows) == 10
     for expression, message in rows:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symphony_es import Symphony, step_context
-from symphony_es.core.state.past.rewinding import REWIND_EVENT
 from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.event import Event, EventMetadata
+from symphony_es.events.fold import REWIND_EVENT
 from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition, gather, run_workflow, step
 from symphony_es.workflow.engine.generations import Generations
 from symphony_es.workflow.engine.timeline import COMPLETION, RETRY_EVENT, Timeline, read_timeline

@@ -430,3 +430,24 @@ async def test_a_hook_stops_a_run_whatever_its_steps_make_of_failures(symphony: 
 
     coded = await symphony.workflows.execute_workflow(stubborn, auto_checkpoint=False, hooks=[StopsAtLeaf()])
     assert ("caught" in begun, coded.status, coded.result) == (True, "failed", None)
+
+
+async def test_moments_that_no_hook_has_a_method_for_are_not_described(symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook of completed steps costs nothing at their starts; what it is told is the same."""
+    described: list[str] = []
+
+    def describe(**told: Any) -> RunMoment:
+        described.append(told["stage"])
+        return RunMoment(**told)
+
+    monkeypatch.setattr("symphony_es.workflow.engine.telling.RunMoment", describe)
+    completed: list[str | None] = []
+
+    class Completed:
+        async def step_completed(self, moment: RunMoment) -> None:
+            completed.append(moment.step)
+
+    run = await symphony.workflows.execute_workflow(flow(symphony, 3), {}, auto_checkpoint=False, hooks=[Completed()])
+    assert run.status == "completed"
+    assert described == ["step_completed"] * 3
+    assert len(completed) == 3

@@ -17,7 +17,6 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.contexts import reset_variable
-from symphony_es.core.state.arguments import fit_arguments
 from symphony_es.errors import CallNotAwaitedError, ConfigurationError, HistoryMismatchError, NotRegisteredError, StepFailedError
 from symphony_es.workflow.code.forgiving import take_back_calls
 from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Group, Made, Strand, current_strand
@@ -229,6 +228,8 @@ def _arguments(run: Workflow, function: Callable[..., Any]) -> dict[str, Any]:
     """
     recorded = thaw(run.context if run.arguments is None else run.arguments)
     try:
+        from symphony_es.core.state.arguments import fit_arguments  # late: runs of definitions have none
+
         arguments = fit_arguments(function, recorded)
         inspect.signature(function).bind(**arguments)
     except (ConfigurationError, TypeError) as error:

@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
-from symphony_es.core.state.arguments import fit_arguments
 from symphony_es.errors import ConfigurationError, near_misses
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 
@@ -66,6 +65,8 @@ def check_arguments(function: Callable[..., Any], name: str, context: Mapping[st
         raise ConfigurationError(
             f"the context of the workflow {name!r} becomes its arguments: {error}{_unknown(function, context)}"
         ) from None
+    from symphony_es.core.state.arguments import fit_arguments  # late: runs of definitions have none
+
     fit_arguments(function, context)
 
 
@@ -79,6 +80,8 @@ def check_changes(function: Callable[..., Any], name: str, changes: Mapping[str,
         inspect.signature(function).bind_partial(**changes)
     except TypeError:
         raise ConfigurationError(f"changes become arguments of the workflow {name!r}{_unknown(function, changes)}") from None
+    from symphony_es.core.state.arguments import fit_arguments
+
     fit_arguments(function, changes)
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "StepLike",
     "as_step",
     "id_from_name",
+    "is_of_kind",
     "nested_keys_of",
     "read_steps",
     "register_step_kind",
@@ -268,6 +269,12 @@ def nested_keys_of(kind: object) -> tuple[str, ...]:
     """Keys under which the dict of a step of some kind holds nested steps; none of a kind that nobody knows."""
     step_class = _kind_named(kind) if isinstance(kind, str) else None
     return step_class.nested_keys if step_class is not None else ()
+
+
+def is_of_kind(step: Step, kind: str) -> bool:
+    """Whether a step is of a kind, or of one that derives from it; a kind that nobody has met yet is not imported for it."""
+    known = _kinds.get(kind)
+    return known is not None and isinstance(step, known)
 
 
 def _kind_named(kind: str) -> type[Step] | None:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from symphony_es.core.state.transactions import scope_of
 from symphony_es.diagnostics import get_logger
@@ -18,16 +18,18 @@ from symphony_es.errors import ConfigurationError, HookFailedError
 from symphony_es.workflow.engine.active import ActiveRun
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, numbers_of
 from symphony_es.workflow.engine.creation import DefinitionLike, IfExists, existing_run, new_run, refuse_id
-from symphony_es.workflow.engine.draining import DrainReport, drain
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import names_of_durable
 from symphony_es.workflow.engine.missing import check_can_go_on, is_waiting_for_classes
-from symphony_es.workflow.engine.recovery import RecoverReport, Recovery
 from symphony_es.workflow.engine.requests import RunRequests
 from symphony_es.workflow.engine.telling import Telling
 from symphony_es.workflow.engine.within import block_around
 from symphony_es.workflow.runs.run import ABANDONED, Workflow
 from symphony_es.workflow.runs.transitions import TAKEN_UP, UNFINISHED
+
+if TYPE_CHECKING:
+    from symphony_es.workflow.engine.draining import DrainReport
+    from symphony_es.workflow.engine.recovery import RecoverReport
 
 __all__ = ["WorkflowEngine", "created"]
 
@@ -250,6 +252,8 @@ class WorkflowEngine(RunRequests):
             RunsLeftAloneError: `strict`, and a run is missing something or is blocked. Nothing has been appended, and nothing goes on.
             RunInterruptedError, EntityOutOfStepError: the first one that a run raised; the others have ended by then.
         """
+        from symphony_es.workflow.engine.recovery import RecoverReport, Recovery  # late: a new log has nothing to recover
+
         self.active.check_draining()
         recovery = Recovery(self._symphony)
         await recovery.load()
@@ -288,6 +292,8 @@ class WorkflowEngine(RunRequests):
             RunsInProgressError: called from inside a run, which cannot wait for its own end. Nothing has been stopped.
             ConfigurationError: the time is no number of seconds. Nothing has been stopped.
         """
+        from symphony_es.workflow.engine.draining import drain  # late: at the end of a service
+
         return await drain(self.active, self.threads, timeout_s)
 
     # -- inside -------------------------------------------------------------------------------------------------------

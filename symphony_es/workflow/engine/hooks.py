@@ -143,10 +143,18 @@ class HookChain:
     def __init__(self, hooks: Sequence[Any], behind: set[asyncio.Task[Any]] | None = None) -> None:
         self._hooks = list(hooks)
         self._behind = set() if behind is None else behind  # hooks that outlast the end of their run
+        self._heard: dict[Stage, bool] = {}
 
     def __bool__(self) -> bool:
-        """Whether there are any: without, no moment need be described."""
+        """Whether there are any."""
         return bool(self._hooks)
+
+    def hears(self, stage: Stage) -> bool:
+        """Whether any has a method for a stage: without, its moments need not be described."""
+        heard = self._heard.get(stage)
+        if heard is None:
+            heard = self._heard[stage] = any(_may_hear(hook, stage) for hook in self._hooks)
+        return heard
 
     def wants(self, moment: RunMoment) -> bool:
         """Whether any hook is to be called, so that the run has to wait for it; also where a hook fails to say: `call` records that."""
@@ -255,6 +263,16 @@ def _limit_of(hook: Any) -> float:
 
 def _is_durable(hook: Any) -> bool:
     return bool(getattr(hook, "durable", False)) or bool(getattr(hook, "stops_run", False))
+
+
+def _may_hear(hook: Any, stage: Stage) -> bool:
+    """Whether a hook has a method for a stage; also where it fails to say, which is put on record when it is called."""
+    try:
+        return hasattr(hook, stage)
+    except BaseException as error:
+        if not is_failure(error, asyncio.current_task()):
+            raise
+        return True
 
 
 def _may_want(hook: Any, moment: RunMoment) -> bool:

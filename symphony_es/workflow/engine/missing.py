@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.errors import DefinitionError, NotRegisteredError, RunBlockedError, SymphonyError, UnknownValueError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.values import Tagged
 from symphony_es.workflow.definitions.nesting import Paths, walk
-from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
-from symphony_es.workflow.kinds.task import TaskStep
+from symphony_es.workflow.definitions.steps import is_of_kind
 from symphony_es.workflow.runs.cleanup import CLEANUP, UNDO, main_line
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import TAKEN_UP, WorkflowStatus
@@ -26,6 +25,8 @@ from symphony_es.workflow.runs.transitions import TAKEN_UP, WorkflowStatus
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.definitions.retry import RetryPolicy
+    from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
+    from symphony_es.workflow.kinds.task import TaskStep
 
 __all__ = ["RunLeft", "check_can_go_on", "digest_here", "is_waiting_for_classes", "left_alone", "unrestored_runs"]
 
@@ -163,10 +164,10 @@ def _lacks(run: Workflow, symphony: Host) -> Iterator[SymphonyError]:
                 check()
             except SymphonyError as error:
                 yield error
-        if isinstance(step, TaskStep):
-            yield from _lacks_model(step, symphony)
-        if isinstance(step, SubWorkflowStep) and step.workflow_id is not None:
-            yield from _lacks_definition(step.workflow_id, symphony)
+        if is_of_kind(step, "task"):
+            yield from _lacks_model(cast("TaskStep", step), symphony)
+        if is_of_kind(step, "workflow") and (named := cast("SubWorkflowStep", step).workflow_id) is not None:
+            yield from _lacks_definition(named, symphony)
 
 
 def _check_policy(policy: RetryPolicy | None, symphony: Host) -> None:

@@ -21,12 +21,10 @@ from symphony_es.workflow.engine.clock import Clock, SteadyClock, SystemClock
 from symphony_es.workflow.engine.control import Request
 from symphony_es.workflow.engine.creation import DefinitionLike, as_definition, check_error_classes
 from symphony_es.workflow.engine.drive import Drive, runs_around
-from symphony_es.workflow.engine.forking import fork_run
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain, name_of
 from symphony_es.workflow.engine.missing import check_can_go_on
 from symphony_es.workflow.engine.resting import Resting
-from symphony_es.workflow.engine.retrying import steps_asked_for, take_back
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
 from symphony_es.workflow.engine.within import Beginnings, refuse_inside
@@ -371,6 +369,8 @@ class RunRequests:
     ) -> ActiveRun:
         """Begin what `retry_from` waits for the end of; the taking back is durable when this returns."""
         self.active.check_draining()
+        from symphony_es.workflow.engine.retrying import steps_asked_for, take_back  # late: most runs go forward only
+
         steps = steps_asked_for(run, step)
         if is_of_cleanup(run, steps[0]):
             return await self._retry_cleanup(run, steps, auto_checkpoint, hooks, awaited=awaited)
@@ -428,6 +428,8 @@ class RunRequests:
                 f"{at} is a clean-up step, and a fork begins in the main line: fork at a step of that, or go on with the clean-up of "
                 f"this run by retry_from(run, {at!r})"
             )
+        from symphony_es.workflow.engine.forking import fork_run
+
         fork = await fork_run(self._symphony, run, at, changes or {}, run_id, metadata or {}, self.clock.now(), signals)
         self.resting.begins(fork)
         return fork

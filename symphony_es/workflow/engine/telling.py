@@ -64,9 +64,9 @@ class Telling:
             retry_at: when the step is tried again.
 
         Returns:
-            The moment, or None where the run has no hooks.
+            The moment, or None where no hook of the run has a method for it.
         """
-        if not self._hooks:
+        if not self._hooks.hears(stage):
             return None
         key = secrets.token_hex(KEY_BYTES)
         moment = RunMoment(

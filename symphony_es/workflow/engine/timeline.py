@@ -12,11 +12,10 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.past.rewinding import REWIND_EVENT
 from symphony_es.errors import PositionNotFoundError
 from symphony_es.events.changes import SET
 from symphony_es.events.event import Event
-from symphony_es.events.fold import REPAIR_EVENT
+from symphony_es.events.fold import REPAIR_EVENT, REWIND_EVENT
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.rows import Row, decode_row
 from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK, Generations, prefixes

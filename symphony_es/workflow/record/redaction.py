@@ -41,15 +41,15 @@ _SHAPES = (
     r"|\bAKIA[0-9A-Z]{16}\b|\bAIza[A-Za-z0-9_-]{30,}|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]*"
     r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:(?!-----END).){0,20000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
 )
-_NAMED = re.compile(r"""(?x)
+_NAMED = r"""(?x)
     (?P<quote>\\?["']?)-{0,2}(?P<name>[A-Za-z_][\w.-]{0,80})(?P=quote)\s{0,3}
     (?P<sign>=>|=(?!=)|:(?!/)|,(?=\s?b?["']))\s{0,3}
     | (?<![\w-])--?(?P<option>[A-Za-z][\w.-]{0,80})\s{1,3}(?![-\s])
-    | <(?P<element>[A-Za-z_][\w.-]{0,80})(?:\s[^<>]{0,200})?>(?!\s{0,200}<)""")
-_VALUE = re.compile(r"""(?x)
+    | <(?P<element>[A-Za-z_][\w.-]{0,80})(?:\s[^<>]{0,200})?>(?!\s{0,200}<)"""
+_VALUE = r"""(?x)
     (?:(?:Bearer|Basic|Digest|Token)\s+)?
-    (?:\\"[^"\\]{0,4000}(?:\\")?|b?"(?:[^"\\]|\\.){0,4000}"?|b?'(?:[^'\\]|\\.){0,4000}'?|[^\s,;&"')\]}<]{1,4000})""")
-_PLAIN_WORD = re.compile(r"[A-Za-z]{1,12}[.!?]?$")
+    (?:\\"[^"\\]{0,4000}(?:\\")?|b?"(?:[^"\\]|\\.){0,4000}"?|b?'(?:[^'\\]|\\.){0,4000}'?|[^\s,;&"')\]}<]{1,4000})"""
+_PLAIN_WORD = r"[A-Za-z]{1,12}[.!?]?$"
 
 
 class Redaction:
@@ -111,12 +111,13 @@ class Redaction:
 
     def _without_named(self, text: str) -> str:
         """Take out what stands behind the name of a secret. Behind another name the search goes on: `error: password=x` has two."""
+        named, behind = re.compile(_NAMED), re.compile(_VALUE)
         kept: list[str] = []
         begin = 0
         position = 0
-        while (found := _NAMED.search(text, position)) is not None:
+        while (found := named.search(text, position)) is not None:
             position = found.end()
-            value = _VALUE.match(text, position) if self.is_secret(found["name"] or found["option"] or found["element"]) else None
+            value = behind.match(text, position) if self.is_secret(found["name"] or found["option"] or found["element"]) else None
             if value is not None and not _tells_nothing(found, value[0]):
                 kept += text[begin:position], _in_its_quotes(value[0])
                 begin = position = value.end()
@@ -128,7 +129,7 @@ def _tells_nothing(found: re.Match[str], value: str) -> bool:
     if value in ("None", "null", "True", "False", "true", "false") or value.startswith(REDACTED):
         return True
     # "unexpected token: colon" tells of no secret, nor does "--token is missing"
-    return found["sign"] in (":", None) and "token" in found[0].lower() and _PLAIN_WORD.match(value) is not None
+    return found["sign"] in (":", None) and "token" in found[0].lower() and re.match(_PLAIN_WORD, value) is not None
 
 
 def _in_its_quotes(value: str) -> str:

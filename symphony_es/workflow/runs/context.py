@@ -23,7 +23,6 @@ from symphony_es.events.diff import diff
 from symphony_es.events.references import Path
 from symphony_es.events.values import check_plain, plain_equal
 from symphony_es.workflow.record.reads import MOST_OF_A_BODY, Reads
-from symphony_es.workflow.record.usage import Used
 from symphony_es.workflow.runs.outputs import StepOutputs
 from symphony_es.workflow.runs.spaces import Space, list_around, space_at
 from symphony_es.workflow.runs.thawing import thaw
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.world import World
+    from symphony_es.workflow.record.usage import Used
     from symphony_es.workflow.runs.outputs import Frame
     from symphony_es.workflow.runs.run import Workflow
 
@@ -145,6 +145,8 @@ class RunContext(MutableMapping[str, Any]):
         Raises:
             ConfigurationError: a number is none, or negative, or the currency is no code. Nothing of the call has been noted.
         """
+        from symphony_es.workflow.record.usage import Used  # late: few steps tell of models
+
         usage: Used = self.__dict__.setdefault("usage", Used())  # in one step: threads may call this at once
         usage.add(model, input_tokens, output_tokens, cache_read_tokens, cost, currency)
         if self.ended:

@@ -17,15 +17,13 @@ from symphony_es.core.state.past.moments import check_boundary
 from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.diff import diff
 from symphony_es.events.event import NewEvent
-from symphony_es.events.fold import REPAIR_EVENT, EntityState, Fold, repair_data
+from symphony_es.events.fold import REPAIR_EVENT, REWIND_EVENT, EntityState, Fold, repair_data
 from symphony_es.events.identifiers import uuid7
 
 if TYPE_CHECKING:
     from symphony_es.log.log import EventLog
 
-__all__ = ["REWIND_EVENT", "Rewind", "plan_rewind"]
-
-REWIND_EVENT = "Rewound"
+__all__ = ["Rewind", "plan_rewind"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

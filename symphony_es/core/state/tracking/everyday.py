@@ -11,7 +11,6 @@ import pathlib
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 __all__ = ["Everyday", "everyday_class", "everyday_named", "everyday_of"]
@@ -32,6 +31,7 @@ class Everyday(NamedTuple):
 
 
 _FACTORIES = {cls.__name__: cls for cls in (list, dict, set, tuple, int, float, str, bool)}
+_FRACTION = "fractions:Fraction"
 _URLS = ("pydantic.networks", "pydantic_core._pydantic_core")
 
 
@@ -79,7 +79,6 @@ _BY_CLASS: dict[type, Everyday] = {
     complex: Everyday(
         "builtins:complex", lambda value: {"real": value.real, "imag": value.imag}, lambda fields: complex(fields["real"], fields["imag"])
     ),
-    Fraction: _by_text(Fraction, "fractions:Fraction"),
     deque: Everyday(
         "collections:deque",
         lambda value: {"items": list(value), "maxlen": value.maxlen},
@@ -95,15 +94,21 @@ _BY_NAME = {how.name: (cls, how) for cls, how in _BY_CLASS.items()}
 def everyday_of(cls: type) -> Everyday | None:
     """Return how a class is stored, or None: only the class itself, not what derives from it."""
     found = _BY_CLASS.get(cls)
+    if found is None and cls.__module__ == "fractions" and cls.__name__ == "Fraction":
+        return _by_text(cls, _FRACTION)
     if found is None and cls.__module__ in _URLS and cls.__name__.endswith(("Url", "Dsn")):
         return _by_text(cls, f"{cls.__module__}:{cls.__qualname__}")
     return found
 
 
 def everyday_class(name: str) -> type | None:
-    """Return the class that is stored under a name, or None; nothing is imported."""
+    """Return the class that is stored under a name, or None; nothing but Python's own is imported."""
     if name in _BY_NAME:
         return _BY_NAME[name][0]
+    if name == _FRACTION:
+        from fractions import Fraction  # late: few have one
+
+        return Fraction
     module, _, qualname = name.partition(":")
     found = getattr(sys.modules.get(module), qualname, None) if module in _URLS and qualname.isidentifier() else None
     return found if isinstance(found, type) else None
