@@ -7,6 +7,7 @@ beside each other; a child run, which waits for `go` and labours; done. Who is c
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,7 +20,8 @@ ADDRESSES = {"whole": ("ask", "work", "nap", "both", "both/x", "both/y", "kid", 
 CLEANUP = ("cleanup/tidy", "cleanup/rest", "cleanup/sweep")
 NAP_S, REST_S = 100, 10
 ENDED = ("completed", "failed", "cancelled")
-SHARED = ("outputs", "attempts", "signals", "timers", "children")
+_moments = itertools.count(1)
+SHARED = ("outputs", "attempts", "signals", "timers", "children", "completed")
 
 
 class Illegal(Exception):
@@ -47,9 +49,11 @@ class ModelRun:
         failed: whether the last attempt at its step `kid` has failed; the next one is another.
         taken_back: how often it was.
         going_back: the step that it is to be taken back to, once the child run that is dropped with it has ended.
-        raised: by address, its generation where it was taken back.
+        raised: by address, its generation where it was taken back; "" stands for all of them.
         with_parent: whether it was paused or cancelled because its parent was.
         before: by address of a step it has begun, what a fork begins with there.
+        begun: by address of a step it has begun, which of all beginnings that was.
+        completed: the same of completions.
     """
 
     name: str
@@ -71,28 +75,47 @@ class ModelRun:
     timers: dict[str, int] = field(default_factory=dict)
     children: dict[str, str] = field(default_factory=dict)
     before: dict[str, dict[str, Any]] = field(default_factory=dict)
+    begun: dict[str, int] = field(default_factory=dict)
+    completed: dict[str, int] = field(default_factory=dict)
 
     def shared(self) -> dict[str, Any]:
         """What a fork takes over."""
-        return {**copy.deepcopy({name: getattr(self, name) for name in SHARED}), "before": dict(self.before)}
+        return {**copy.deepcopy({name: getattr(self, name) for name in SHARED}), "before": dict(self.before), "begun": dict(self.begun)}
 
     def generation(self, address: str) -> int:
         """The largest one of an address and those above it."""
         parts = address.split("/")
-        return max(self.raised.get("/".join(parts[:length]), 0) for length in range(1, len(parts) + 1))
+        return max(self.raised.get("/".join(parts[:length]), 0) for length in range(len(parts) + 1))
+
+    def is_now(self, then: ModelRun | None) -> None:
+        """It is taken back to what it was; what has begun or completed since is of another generation.
+
+        A step with steps inside, which had begun before, is not: what was under way in it then keeps its generation.
+        """
+        begun, completed = ({}, {}) if then is None else (then.begun, then.completed)
+        around = {address.rpartition("/")[0] for address in self.begun}
+        lost = {address for address, moment in self.begun.items() if begun.get(address) != moment}
+        lost |= {address for address, moment in self.completed.items() if completed.get(address) != moment and address not in around}
+        self.raised |= {address: self.generation(address) + 1 for address in sorted(lost)}
 
     def begin(self, address: str, *, again: bool = False) -> None:
         """A step begins; one without a body only once, however often it is entered."""
         if address not in self.before and (again or address not in self.attempts):
             self.before[address] = self.shared()
+            self.begun[address] = next(_moments)
         if again or address not in self.attempts:
             self.attempts[address] = self.attempts.get(address, 0) + 1
+
+    def complete(self, address: str, output: Any) -> None:
+        """A step completes."""
+        self.outputs[address] = output
+        self.completed[address] = next(_moments)
 
     def take(self, name: str, address: str) -> bool:
         """Whether a wait got its signal; the oldest one first."""
         if not self.signals.get(name):
             return False
-        self.outputs[address] = self.signals[name].pop(0)
+        self.complete(address, self.signals[name].pop(0))
         self.signals = {name: kept for name, kept in self.signals.items() if kept}
         return True
 
@@ -102,7 +125,7 @@ class ModelRun:
         if now < self.timers.setdefault(address, now + seconds):
             return True
         del self.timers[address]
-        self.outputs[address] = None
+        self.complete(address, None)
         return False
 
     def stop(self) -> None:
@@ -119,6 +142,7 @@ class Model:
         now: seconds that have passed.
         mode: what becomes of work that begins now.
         finished: by idempotency key, how often a body has come to its end.
+        gone: runs that a rewind has taken away: another one of that id does not do its work under the keys of these.
         given_up: runs that were to be taken back, and were paused or cancelled before; the requests to take them back fail.
     """
 
@@ -128,12 +152,18 @@ class Model:
         self.mode: Mode = "works"
         self.finished: Counter[str] = Counter()
         self.given_up: list[str] = []
+        self.gone: dict[str, ModelRun] = {}
 
     # -- requests: each is legal, or raises with nothing changed ------------------------------------------------------
 
     def start(self, name: str) -> None:
-        self.runs[name] = ModelRun(name)
-        self.resume(self.runs[name])
+        self.resume(self._make(name))
+
+    def _make(self, name: str, kind: str = "whole", **more: Any) -> ModelRun:
+        before = self.gone.pop(name, None)
+        again: dict[str, Any] = {} if before is None else {"raised": before.raised, "taken_back": 1}
+        made = self.runs[name] = ModelRun(name, kind, **more, **again)
+        return made
 
     def resume(self, run: ModelRun) -> None:
         if run.active or run.status in ("completed", "cancelled") or (run.going_back and run.status != "cancelling"):
@@ -192,20 +222,48 @@ class Model:
         dropped = self._dropped(run, run.going_back)
         raised = {address: run.generation(address) + 1 for address in dropped}
         for address in dropped:
-            for held in (run.outputs, run.attempts, run.timers, run.children, run.before):
+            for held in (run.outputs, run.attempts, run.timers, run.children, run.before, run.begun, run.completed):
                 held.pop(address, None)
             run.failed = run.failed and address != "kid"
         if run.going_back.startswith("both/"):
             run.outputs.pop("both", None)
+            run.completed.pop("both", None)
         run.raised.update(raised)
         run.taken_back += 1
         run.status, run.active, run.going_back = "running", True, None
 
-    def fork(self, run: ModelRun, step: str, name: str) -> None:
+    def fork(self, run: ModelRun, step: str, name: str, *, signals: bool) -> None:
         if step not in run.before:
             raise NotBegun
-        made = self.runs[name] = ModelRun(name, run.kind, **copy.deepcopy(run.before[step]))
+        shared = copy.deepcopy(run.before[step])
+        made = self._make(name, run.kind, **(shared if signals else {**shared, "signals": {}}))
+        if made.taken_back:
+            made.raised[""] = 1
         made.children = {address: child for address, child in made.children.items() if address in made.outputs}
+
+    def moment(self) -> dict[str, ModelRun]:
+        """All runs as they are, to go back to."""
+        return copy.deepcopy(self.runs)
+
+    def rewind(self, then: dict[str, ModelRun], taken_back: set[str]) -> None:
+        """Every run is what it was, and none executes.
+
+        Args:
+            then: a moment.
+            taken_back: the runs of which that is on record; of the others nothing differs.
+        """
+        self.crash()
+        self.given_up.clear()
+        known = {**self.gone, **self.runs}
+        self.runs = {name: copy.deepcopy(run) if name in taken_back else known[name] for name, run in then.items()}
+        for name in taken_back:
+            known[name].is_now(then.get(name))
+            known[name].taken_back += 1
+        for name, run in self.runs.items():
+            run.stop()
+            run.raised = known[name].raised
+            run.taken_back = known[name].taken_back
+        self.gone = {name: run for name, run in known.items() if name not in self.runs}
 
     def recover(self) -> list[str]:
         taken_up = [run for run in self.runs.values() if self._is_left(run)]
@@ -269,7 +327,7 @@ class Model:
                 run.begin(address)
             got = [f"both/{name}" in run.outputs or run.take(name, f"both/{name}") for name in ("x", "y")]
             if all(got):
-                run.outputs["both"] = {name: run.outputs[f"both/{name}"] for name in ("x", "y")}
+                run.complete("both", {name: run.outputs[f"both/{name}"] for name in ("x", "y")})
 
     def _begin_body(self, run: ModelRun, address: str) -> None:
         run.begin(address, again=True)
@@ -280,7 +338,7 @@ class Model:
 
     def _end_body(self, run: ModelRun, address: str, *, works: bool) -> None:
         if works:
-            run.outputs[address] = address
+            run.complete(address, address)
             self.finished[f"{run.name}:{address}:{run.generation(address)}"] += 1
         elif run.status != "cancelling":
             self._fail(run)
@@ -294,9 +352,9 @@ class Model:
                 generation = run.generation("kid")
                 wanted = f"{run.name}/kid" + (f"@{generation}" if generation else "")
                 taken = [f"{wanted}~{number}" for number in range(2, 100)]
-                name = next(name for name in (wanted, *taken) if name not in self.runs)
+                name = next(name for name in (wanted, *taken) if name not in self.runs and name not in self.gone)
                 run.children["kid"] = name
-                self.runs[name] = ModelRun(name, "child", parent=run.name)
+                self._make(name, "child", parent=run.name)
             child = self.runs[run.children["kid"]]
             if child.status == "cancelled" and child.with_parent:
                 child.status = "running"
@@ -307,7 +365,8 @@ class Model:
         if child.active or child.status == "paused":
             return
         if child.status == "completed":
-            run.outputs["kid"], run.entered = "labour", False
+            run.complete("kid", "labour")
+            run.entered = False
         elif child.status in ENDED:
             run.failed = True
             self._fail(run)

@@ -24,7 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from symphony_es import Symphony
 from symphony_es.core.state.history import live_states
 from symphony_es.core.state.resting import may_rest
-from symphony_es.errors import ConfigurationError, IllegalTransitionError
+from symphony_es.errors import ConfigurationError, IllegalTransitionError, RunsInProgressError, SymphonyError
 from symphony_es.testing import ManualClock, states_of
 from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition
 from tests.acceptance.run_model import ADDRESSES, CLEANUP, NAP_S, REST_S, Illegal, Mode, Model, ModelRun, NotBegun
@@ -83,6 +83,7 @@ class RunOperations(RuleBasedStateMachine):
         self.finished: Counter[str] = Counter()
         self.hanging: dict[str, asyncio.Future[bool]] = {}
         self.pending: list[tuple[str, asyncio.Task[Any]]] = []
+        self.moments: list[tuple[int, dict[str, ModelRun]]] = []
         self.symphony = Symphony(persistence_enabled=True)
         self.known: dict[str, Workflow] = {}
 
@@ -373,8 +374,8 @@ class RunOperations(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.model.runs and sum(run.parent is None for run in self.model.runs.values()) < MOST_RUNS)
-    @rule(number=numbers, place=numbers)
-    def fork(self, number: int, place: int) -> None:
+    @rule(number=numbers, place=numbers, along=st.booleans())
+    def fork(self, number: int, place: int, along: bool) -> None:
         """Makes a run of another's past, and leaves the other alone."""
         run = self.pick(number)
         step = self.pick_step(run, place)
@@ -384,12 +385,12 @@ class RunOperations(RuleBasedStateMachine):
 
         async def fork() -> None:
             history = await self.symphony.log.read_entity(f"Workflow:{run.name}")
-            made = await self.symphony.workflows.fork(run.name, step, run_id=name)
+            made = await self.symphony.workflows.fork(run.name, step, run_id=name, signals=along)
             assert await self.symphony.log.read_entity(f"Workflow:{run.name}") == history, "the original is untouched"
             assert made.forked_from is not None
             assert (made.forked_from["run"], made.forked_from["step"]) == (self.run_of(run.name), step)
 
-        self.ask("fork", run, lambda: self.model.fork(run, step, name), fork, None)
+        self.ask("fork", run, lambda: self.model.fork(run, step, name, signals=along), fork, None)
 
     @rule()
     def recover(self) -> None:
@@ -402,6 +403,36 @@ class RunOperations(RuleBasedStateMachine):
             assert runs == [run for run in await self.symphony.workflows.get_all_runs() if run in runs]
 
         self.ask("recover", None, lambda: expected.extend(self.model.recover()), recover, "*")
+
+    @precondition(lambda self: self.moments)
+    @rule(number=numbers, stops=st.booleans())
+    def rewind(self, number: int, stops: bool) -> None:
+        """Takes everything back to one of the moments at which nothing moved; what has happened since stays on record."""
+        position, then = self.moments[-1 - number % len(self.moments)]
+        names = [run.name for run in self.model.runs.values() if run.active or run.going_back]
+        event(f"rewind{' of what executes' if names else ''}")
+        if names and not stops:
+            self.runner.run(self._does_not_rewind(position))
+        else:
+            self.runner.run(self._rewind(position, then))
+
+    async def _does_not_rewind(self, position: int) -> None:
+        head = self.symphony.log.head
+        with pytest.raises(RunsInProgressError):
+            await self.symphony.rewind(position)
+        await self._agree()
+        assert self.symphony.log.head == head, "a refused request appends nothing"
+
+    async def _rewind(self, position: int, then: dict[str, ModelRun]) -> None:
+        report = await self.symphony.rewind(position, stop_runs=True)
+        taken_back = {key.partition(":")[2] for key in report.rewound if key.startswith("Workflow:")}
+        self.model.rewind(then, taken_back)
+        waited = await asyncio.wait_for(asyncio.gather(*(task for _, task in self.pending), return_exceptions=True), PATIENCE_S)
+        assert all(error is None or isinstance(error, (SymphonyError, Workflow)) for error in waited), waited
+        self.pending.clear()
+        self.hanging.clear()
+        self.bodies.clear()  # an attempt that had begun since, and did not complete, is made again
+        await self._agree()
 
     # -- rules: the world around --------------------------------------------------------------------------------------
 
@@ -472,16 +503,18 @@ class RunOperations(RuleBasedStateMachine):
 
     @invariant()
     def a_cancelled_run_has_cleaned_up_once(self) -> None:
-        """Its clean-up steps have come to their end, each once."""
+        """Its clean-up steps have come to their end, each once under one key; a rewind to its end may have raised that since."""
         for run in self.model.runs.values():
             for address in ("cleanup/tidy", "cleanup/sweep"):
                 if run.status == "cancelled":
-                    assert self.finished[f"{run.name}:{address}:{run.generation(address)}"] == 1
+                    keys = [f"{run.name}:{address}:{generation}" for generation in range(run.generation(address) + 1)]
+                    assert max(self.finished[key] for key in keys) == 1
 
     @invariant()
     def the_log_agrees_with_the_objects(self) -> None:
         """The fold of the log is the state of the objects."""
         self.runner.run(self._check_log())
+        self.moments.append((self.symphony.log.head, self.model.moment()))
 
     async def _check_log(self) -> None:
         fold = await self.symphony.state_history.states_at(self.symphony.log.head)

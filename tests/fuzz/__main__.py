@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from tests.fuzz.chaos import check_chaos
 from tests.fuzz.declared import ENDING, FAILING
 from tests.fuzz.lives import check_coded, check_declared
 
@@ -25,6 +26,7 @@ FUZZERS: dict[str, tuple[Callable[[int], Coroutine[Any, Any, int]], int]] = {
     "declared and collected": (partial(check_declared, kinds=ENDING), 2),
     "coded": (partial(check_coded, failing=False), 2),
     "coded that fail": (partial(check_coded, failing=True), 2),
+    "many requests at once": (check_chaos, 8),
 }
 """By name, what runs the program of a seed and gives how many processes have died; and of so many programs one of these is run."""
 

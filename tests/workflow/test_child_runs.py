@@ -503,3 +503,28 @@ async def test_no_run_begins_while_all_are_being_stopped(reopen: Opener, ends: s
     assert "is under way" in str(refused[0])
     assert symphony.entities.find("Workflow:late") is None
     assert (await symphony.workflows.start({"name": "late", "steps": []}, run_id="late")).id == "late"
+
+
+@pytest.mark.parametrize("how", ["interrupted", "rewound"])
+async def test_a_child_run_that_is_paused_after_an_interruption_is_waited_for(symphony: Symphony, how: str) -> None:
+    """Its parent goes on and waits, until somebody resumes the child run; it does not fail of the interruption of before."""
+    inner = {"name": "inner", "steps": [{"kind": "wait", "name": "go", "signal": "go"}]}
+    outer = {"name": "outer", "steps": [{"kind": "workflow", "name": "kid", "definition": inner}]}
+    workflows = symphony.workflows
+    await workflows.start(outer, run_id="r", auto_checkpoint=False)
+    async for events in symphony.log.follow():
+        if any(event.metadata.step == "go" for event in events):
+            break
+    if how == "rewound":
+        await symphony.rewind(symphony.log.head, stop_runs=True)
+    else:
+        await symphony.registry.get("workflow_engine").interrupt()
+    await workflows.pause("r/kid")
+    await workflows.recover(False, wait=False)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    await symphony.flush()
+    assert [str((await workflows.get_run(run_id)).status) for run_id in ("r", "r/kid")] == ["running", "paused"]
+    await workflows.start(await workflows.get_run("r/kid"), auto_checkpoint=False)
+    await workflows.signal("r/kid", "go")
+    assert (await workflows.handle(await workflows.get_run("r")).wait()).status == "completed"

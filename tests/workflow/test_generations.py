@@ -345,6 +345,54 @@ async def test_a_run_with_the_id_of_one_that_is_gone_has_new_keys(symphony: Symp
     assert len(shop.keys) == 9
 
 
+@pytest.mark.parametrize("how", ["rewound", "removed"])
+@pytest.mark.parametrize(("before", "after"), [("fork", "fork"), ("run", "fork"), ("fork", "run"), ("fork of a fork", "fork")])
+async def test_a_fork_with_the_id_of_one_that_is_gone_has_new_keys(
+    symphony: Symphony, shop: Shop, reopen: Any, how: str, before: str, after: str
+) -> None:
+    """Whoever had the id, and whoever has it now: no key is used twice, and it can be taken back to, and forked at, what it shares."""
+    shop.register(symphony)
+    definition = {"name": "w", "steps": [act("a"), act("b"), act("c")]}
+    workflows = symphony.workflows
+    for run_id in ("first", "second"):
+        await (await workflows.start(definition, run_id=run_id, auto_checkpoint=False)).result()
+    start = await symphony.create_checkpoint("start")
+
+    async def make(what: str, origin: str, run_id: str) -> Workflow:
+        if what == "run":
+            return (await workflows.start(definition, run_id=run_id, auto_checkpoint=False)).run
+        if what == "fork of a fork":
+            origin = (await workflows.fork(origin, "c", run_id=f"between {origin} and {run_id}")).id
+        return await workflows.fork(origin, "b", run_id=run_id)
+
+    for origin in ("first", "second"):
+        made = await make(before, origin, "r")
+        if made.status == "pending":
+            await workflows.start(made, auto_checkpoint=False)
+        await workflows.handle(made).wait()
+        if how == "rewound":
+            await symphony.rewind(start)
+        else:
+            await symphony.entities.load("Workflow:r")
+            symphony.entities.remove("Workflow:r")
+            await symphony.flush()
+    await make(after, "second", "r")
+    again = await reopen()
+    await again.resume()
+    shop.register(again)
+    run = await again.workflows.get_run("r")
+    done = set(shop.keys)
+    shop.keys.clear()
+    await (again.workflows.resume(run, False) if run.status == "pending" else again.workflows.recover(False))
+    assert [key.split(":")[1] for key in shop.keys] == ["a", "b", "c"][after == "fork" :]
+    fork = await again.workflows.fork("r", "b", run_id="fork of r")
+    assert dict(fork.outputs) == {"a": run.outputs["a"]}
+    await again.workflows.retry_from(run, "a", False)
+    assert run.status == "completed"
+    assert not done.intersection(shop.keys), shop.keys
+    assert Counter(shop.keys).most_common(1)[0][1] == 1, shop.keys
+
+
 @pytest.mark.parametrize("taken", ["child", "task"])
 async def test_an_id_that_somebody_else_has_is_not_taken_for_ones_own(symphony: Symphony, shop: Shop, taken: str) -> None:
     """A run of the user's that has the id which a child run would get is left alone, and so is a task."""

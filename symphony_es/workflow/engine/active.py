@@ -309,13 +309,17 @@ class ActiveRuns:
                 return
             elif run.__dict__.get("_never_began") is not None and self.begins(run) is None:
                 raise run.__dict__["_never_began"]
-            elif run.id in self._died_of and not (self.draining and runs_around.get()):
+            elif run.id in self._died_of and not (self.draining and runs_around.get()) and not self._was_paused_since(run):
                 error, where = self._died_of[run.id]
                 raise error.with_traceback(where)  # as it was: each raising adds to it
             elif self._closings != closings:
                 raise _interrupted(run)
             else:
                 await news.wait()
+
+    def _was_paused_since(self, run: Workflow) -> bool:
+        """Whether a run was interrupted, and is paused: it goes on when somebody resumes it, so who waits for it waits on."""
+        return run.status is WorkflowStatus.PAUSED and isinstance(self._died_of[run.id][0], RunInterruptedError)
 
     def _forget_ended_loops(self) -> None:
         """A run whose event loop has ended does not go on in this process."""

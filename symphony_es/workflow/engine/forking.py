@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.boundary import taken_in
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.errors import ConfigurationError, NotRegisteredError
+from symphony_es.events.identifiers import entity_key
 from symphony_es.workflow.code.workflow import check_changes
 from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.engine.past import aside, past_at, past_before_step
@@ -64,6 +65,9 @@ async def fork_run(
     if along:
         said["signals"] = along
 
+    # A removed run, or one that a rewind has taken away, had this id: what was done under its keys is not the fork's.
+    is_used = bool(run_id and await symphony.log.read_entity_rows(entity_key("Workflow", run_id), 0, None, 1))
+
     def add() -> Workflow:
         state = made_of(symphony.world.revived(past.state), symphony.world.types)
         completed = state["outputs"]
@@ -92,6 +96,8 @@ async def fork_run(
         go_back_to(made, again)
         with symphony.world.recording(FORK_EVENT):
             symphony.world.add(made, event_name=FORK_EVENT, data=said)
+            if is_used:
+                symphony.world.raise_generation(made)
         return made
 
     made = await aside(add, len(past.state["attempts"]))

@@ -8,6 +8,7 @@ on, or is forked or retried; page by page, so that the event loop goes on in bet
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,7 @@ class Timeline:
         self.raised: dict[str, int] = {}
         # At a position: in which of the three, the address, and what stood there before.
         self._replaced: list[tuple[int, int, str, int | None]] = []
+        self._of_its_own = 0  # from there on it is about the run whose events it is fed, and not about what that shares
 
     def apply(self, event: Event) -> None:
         """Go on with the next event of the run."""
@@ -75,11 +77,14 @@ class Timeline:
         elif name in (REWIND_EVENT, REPAIR_EVENT) and isinstance(event.data, dict) and "to" in event.data:
             self._rewind(position, event.data["to"])
         elif name in CREATIONS or name == REPAIR_EVENT:
+            if name == FORK_EVENT and self._of_its_own < len(self._replaced):
+                self._rewind(event.position, 0)  # another run had the id: what that had begun is none of this one's
             self._begin_with(event)
 
     def begin_fork(self) -> None:
         """What comes is the history of a fork: its keys are its own, and none of them has been used."""
         self.raised = {}
+        self._of_its_own = len(self._replaced)
 
     def since(self, address: str) -> list[str]:
         """Addresses of the steps that began with a step or after it, in that order."""
@@ -124,7 +129,7 @@ class Timeline:
     def _rewind(self, position: int, to: int) -> None:
         """The steps are what they were at a position, whatever came in between; rewinds of before count as what they did."""
         then: list[dict[str, int | None]] = [{}, {}, {}]
-        for at, which, address, before in reversed(self._replaced):
+        for at, which, address, before in itertools.islice(reversed(self._replaced), len(self._replaced) - self._of_its_own):
             if at <= to:
                 break
             then[which][address] = before
@@ -169,12 +174,18 @@ async def read_timeline(symphony: Host, run: Workflow) -> Timeline:
     shared: list[tuple[str, int]] = []
     own = key = entity_key("Workflow", run.id)
     cut: int | None = None
-    while (rows := await symphony.log.read_entity_rows(key, 0, None, 1)) and rows[0][3] == FORK_EVENT:
-        said = decode_row(rows[0]).data
+    seen: int | None = None  # where the log was when the run was forked of that one
+    record = symphony.world.record_of(run)
+    taken_back = record is None or record.generation > 0
+    while (created := await _creation(symphony, key, seen, once=not taken_back)) is not None and created[3] == FORK_EVENT:
+        event, taken_back = decode_row(created), True
+        seen, said = event.position, event.data
+        if shared and event.position > shared[0][1]:
+            del shared[0]  # what is shared ends before it began
         # A fork of a fork can begin before the fork that it was made of: what that one shares counts too.
-        until: int = said["position"] if cut is None else min(cut, said["position"])
-        cut, key = until, entity_key("Workflow", said["run_id"])
-        shared.insert(0, (key, until))
+        cut = said["position"] if cut is None else min(cut, said["position"])
+        key = entity_key("Workflow", said["run_id"])
+        shared.insert(0, (key, cut))
     timeline = Timeline(shared, own)
     for part, last in [*shared, (own, None)]:
         timeline.begin_fork()
@@ -183,6 +194,17 @@ async def read_timeline(symphony: Host, run: Workflow) -> Timeline:
                 timeline.apply(event)
             await asyncio.sleep(0)
     return timeline
+
+
+async def _creation(symphony: Host, key: str, until: int | None, *, once: bool) -> Row | None:
+    """The creation of the run that had an id at a position; `once` where no other one had it before."""
+    if once:
+        return next(iter(await symphony.log.read_entity_rows(key, 0, until, 1)), None)
+    newest: Row | None = None
+    async for page in symphony.log.entity_pages(key, until_position=until, page=PAGE):
+        newest = next((row for row in reversed(page) if row[3] in CREATIONS), newest)
+        await asyncio.sleep(0)
+    return newest
 
 
 def _told(page: list[Row]) -> Iterable[Event]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.events.identifiers import entity_key
 from symphony_es.workflow.definitions.nesting import Paths
-from symphony_es.workflow.engine.timeline import STARTS, Timeline, read_timeline
+from symphony_es.workflow.engine.timeline import FORK_EVENT, STARTS, Timeline, read_timeline
 from symphony_es.workflow.runs.cleanup import in_cleanup
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.run import Workflow
@@ -70,7 +70,8 @@ async def plan_undos(symphony: Host, run: Workflow, by_code: Mapping[str, Step])
 
 async def _begun_here(symphony: Host, run: Workflow) -> set[str]:
     events = await symphony.log.read_entity(entity_key("Workflow", run.id))
-    return {event.metadata.step for event in events if event.name in STARTS and event.metadata.step is not None}
+    created = max((number for number, event in enumerate(events) if event.name == FORK_EVENT), default=0)
+    return {event.metadata.step for event in events[created:] if event.name in STARTS and event.metadata.step is not None}
 
 
 async def decided(symphony: Host, run: Workflow, composites: Iterable[str]) -> dict[str, Any]:
