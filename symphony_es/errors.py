@@ -67,7 +67,7 @@ SymphonyError
     ├── DefinitionChangedError (ValueError)     a run's history contradicts the definition it is to go on with
     ├── StepFailedError                         a step of a code-first workflow failed for good
     ├── HistoryMismatchError (RuntimeError)     the code of a workflow contradicts what is on record of its run
-    ├── CallNotAwaitedError (ValueError)        a code-first function has ended without awaiting a call that it made
+    ├── CallNotAwaitedError (ConfigurationError) a code-first function has ended without awaiting a call that it made
     ├── StepTimeoutError (TimeoutError)         an attempt at a step took longer than its timeout_s
     ├── ThreadsExhaustedError (RuntimeError)    plain functions that do not return hold all threads
     ├── ResultTimeoutError (TimeoutError)       a run did not end while a caller waited; it goes on

@@ -5,6 +5,7 @@ What the command line does, for a program: each call leaves a request in the log
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,13 +83,14 @@ class Requests:
     async def retry(
         self,
         run: Workflow | RunSummary | EntityReference | str,
-        step: str | None = None,
+        step: str | Sequence[str] | None = None,
         *,
         request_id: str | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Answer:
-        """Try a failed run again where it failed, or from a step on; it is answered when it goes on."""
-        return await self._ask("retry", run, {} if step is None else {"step": step}, request_id, timeout_s)
+        """Try a failed run again where it failed, or from a step on, or several together; it is answered when it goes on."""
+        steps = list(step) if isinstance(step, tuple) else step
+        return await self._ask("retry", run, {} if steps is None else {"step": steps}, request_id, timeout_s)
 
     async def _ask(self, verb: str, run: Any, arguments: dict[str, Any], request_id: str | None, timeout_s: float) -> Answer:
         said, chosen = current_attribution.get(), {} if request_id is None else {"id": request_id}

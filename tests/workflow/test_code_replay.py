@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ from symphony_es.workflow import (
     step_with,
     wait_for_signal,
 )
+from symphony_es.workflow.code.strands import Strand
 
 
 async def until(run: Workflow, address: str) -> None:
@@ -570,3 +571,24 @@ async def test_replaying_is_linear_and_gives_the_loop_back(symphony: Symphony, i
     assert few > 0
     assert many <= few * 10.5
     assert rounds > 1
+
+
+class _LookedUp(dict[str, Any]):
+    """Calls on record that may be looked up one by one, and not gone through."""
+
+    def _gone_through(self, *_: object) -> Any:
+        raise AssertionError("all calls on record were gone through")
+
+    __iter__ = keys = values = items = copy = _gone_through  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("places", [[500], [500, 501], [3, 500]])
+def test_noting_a_call_looks_at_no_other(places: list[int]) -> None:
+    """What a call's step puts on record costs the same with 500 calls before it: they are not gone through, by no means of Python or C."""
+    recorded = _LookedUp({str(place): ["step", "function"] for place in range(500)})
+    strand: Any = object.__new__(Strand)
+    strand.flow = SimpleNamespace(run=SimpleNamespace(calls={"": recorded}))
+    strand.name, strand.found, strand._after_last, strand._unrecorded = "", 0, 500, {}
+    changes = strand.noted({place: ["step", "function"] for place in places})
+    assert strand.found == sum(place >= 500 for place in places)
+    assert [change[1] for change in changes] == [("calls", "", str(place)) for place in places]

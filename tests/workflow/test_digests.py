@@ -34,7 +34,7 @@ from symphony_es.workflow import gather, step, step_with
 from symphony_es.workflow.record.canonical import Canonical, digest
 from symphony_es.workflow.record.functions import function_digest
 from symphony_es.workflow.record.inputs import argument_names, input_of_call, input_of_values
-from symphony_es.workflow.record.reads import MAX_EDGES, MOST_OF_A_BODY
+from symphony_es.workflow.record.reads import MAX_EDGES, MOST_OF_A_BODY, short_name
 from symphony_es.workflow.record.redaction import Redaction
 
 
@@ -735,3 +735,30 @@ async def test_digests_and_arguments_survive_a_resume(symphony: Symphony, reopen
     assert run.status == "completed", run.error
     last_attempt = (await chosen.workflows.step_attempts(run))[-1]
     assert (last_attempt.step, last_attempt.input_digest) == ("last", before["last"])
+
+
+async def test_listing_attempts_costs_what_there_are(symphony: Symphony) -> None:
+    """Names that digests stand for are looked up in a table: each attempt costs the same, however many others and entities there are."""
+
+    async def work(context: Any) -> int:
+        return int(context["a_long_name"])
+
+    symphony.functions.register("work", work)
+    made = []
+    for number in (20, 80):
+        each = {
+            "kind": "map",
+            "name": "items",
+            "over": list(range(number)),
+            "as": "a_long_name",
+            "step": {"kind": "function", "name": "w", "function": "work"},
+        }
+        run = await symphony.workflows.execute_workflow({"name": "many", "steps": [each]}, auto_checkpoint=False)
+        before = short_name.cache_info()
+        attempts = await symphony.workflows.step_attempts(run)
+        after = short_name.cache_info()
+        made.append(after.hits + after.misses - before.hits - before.misses)
+        assert [str(read) for attempt in attempts[1:] for read in attempt.body_reads] == [
+            f"items/{at}//a_long_name" for at in range(number)
+        ]
+    assert made[1] <= 5 * made[0]

@@ -214,7 +214,7 @@ async def test_a_pause_that_is_taken_back_meanwhile(symphony: Symphony) -> None:
 
 
 async def test_a_thread_that_hangs(symphony: Symphony) -> None:
-    """It is cut off from its run, which the next process goes on with: the call returns all the same."""
+    """It is cut off from its run, which the next process goes on with, and the report says that it runs on; the call returns."""
     entered, leave = threading.Event(), threading.Event()
 
     def hang(context: Any) -> None:
@@ -228,6 +228,7 @@ async def test_a_thread_that_hangs(symphony: Symphony) -> None:
     report = await symphony.workflows.drain(0)
     leave.set()
     assert [(each.run_id, each.steps) for each in report.interrupted] == [("r", ("h",))]
+    assert report.hung == report.interrupted
 
 
 async def test_wrong_calls(symphony: Symphony) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
+from symphony_es.cli.main import main
 from symphony_es.core.state.inbox import MAX_REQUEST_BYTES, MAX_TEXT, FileInbox, Request, leave_request
 from symphony_es.core.state.requesting import DONE_EVENT, REFUSED_EVENT, Answer, send_request
 from symphony_es.errors import (
@@ -140,6 +141,56 @@ async def test_a_failed_run_is_tried_again(opened: tuple[Symphony, EventLog], st
     assert (refused.done, refused.error_type) == (False, "ConfigurationError")
     await send(opened, "signal", name="approved")
     await handle.result()
+
+
+@pytest.mark.parametrize("by", ["request", "list", "tuple", "terminal"])
+async def test_several_steps_are_tried_again_together(
+    opened: tuple[Symphony, EventLog], by: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A map's failed items by one request, from a program or a terminal: each of them once, what came after the map once, nothing else."""
+    symphony, _ = opened
+    done, failing = list[Any](), {0, 2}
+
+    async def item(context: RunContext) -> int:
+        done.append(context["item"])
+        if context["item"] in failing:
+            raise ValueError("not yet")
+        return int(context["item"])
+
+    symphony.functions.register("item", item)
+    symphony.functions.register("after", lambda context: done.append("after"))
+    each = {
+        "kind": "map",
+        "name": "m",
+        "over": [0, 1, 2],
+        "on_error": "collect",
+        "step": {"kind": "function", "name": "i", "function": "item"},
+    }
+    definition = {"name": "batch", "steps": [each, {"kind": "function", "name": "after", "function": "after"}]}
+    await symphony.workflows.execute_workflow(definition, run_id="r", auto_checkpoint=False)
+    done.clear()
+    failing.clear()
+    assert symphony._inbox is not None
+    assert symphony.state_dir is not None
+    await symphony._inbox.begun()
+    steps = ["m/0", "m/2"]
+    if by == "request":
+        assert (await send(opened, "retry", step=steps)).done
+    elif by == "terminal":
+        arguments = ["retry", "r", "--step", "m/0", "--step", "m/2", "--state-dir", str(symphony.state_dir), "--timeout-s", "60"]
+        assert await asyncio.to_thread(main, arguments) == 0, capsys.readouterr()
+    else:
+        async with Symphony(symphony.state_dir, read_only=True) as reader:
+            assert (await reader.requests.retry("r", steps if by == "list" else tuple(steps), timeout_s=60)).done
+    run = await symphony.workflows.handle("r").wait()
+    assert (sorted(done[:-1]), done[-1], run.outputs["m"]) == ([0, 2], "after", [0, 1, 2])
+
+
+@pytest.mark.parametrize("step", [[], [1], ["a", None], {"a": 1}, 1, ["a", ["b"]], ["x" * 3000]])
+def test_steps_of_a_request_are_texts(step: Any) -> None:
+    """Anything else is refused where the request is made, and in a file of the inbox."""
+    with pytest.raises(ConfigurationError, match="step of"):
+        Request(verb="retry", run="r", arguments={"step": step})
 
 
 @pytest.mark.parametrize(

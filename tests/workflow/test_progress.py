@@ -10,6 +10,7 @@ import pytest
 
 from symphony_es import Symphony
 from symphony_es.workflow import step
+from symphony_es.workflow.engine import progress
 
 
 class Gate:
@@ -122,6 +123,33 @@ async def test_changes_can_be_awaited(symphony: Symphony) -> None:
     assert [progress.done for progress in seen] == sorted(progress.done for progress in seen)
     assert all(one != other for one, other in pairwise(seen))
     assert [progress.status async for progress in handle.progress_changes()] == ["completed"]
+
+
+@pytest.mark.parametrize("steps", [1, 40])
+async def test_a_look_is_not_made_for_each_event(symphony: Symphony, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look costs what has begun: of a run that has ended there is one, and none is made for what another run does."""
+    looks: list[str] = []
+    progress_of = progress.progress_of
+    monkeypatch.setattr(progress, "progress_of", lambda run, position: looks.append(run.id) or progress_of(run, position))
+    Gate(symphony).open = 10_000
+    definition = {"name": "shape", "steps": [work(f"s{number}") for number in range(steps)]}
+    ended = await symphony.workflows.start(definition, run_id="ended")
+    await ended.wait()
+    assert [one.done async for one in ended.progress_changes()] == [steps]
+    assert looks == ["ended"]
+
+    waiting = await symphony.workflows.start({"name": "waits", "steps": [{"kind": "wait", "name": "w", "signal": "s"}]}, run_id="waits")
+    changes = waiting.progress_changes()
+    while not (await anext(changes)).current:
+        pass
+    following = asyncio.ensure_future(anext(changes))
+    await symphony.flush()
+    looks.clear()
+    await symphony.workflows.execute_workflow(definition)
+    assert looks == []
+    await waiting.signal("s")
+    seen = [await following, *[one async for one in changes]]
+    assert seen[-1].status == "completed"
 
 
 async def test_a_failed_run(symphony: Symphony) -> None:

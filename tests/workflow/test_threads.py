@@ -16,6 +16,7 @@ import pytest
 from symphony_es import Symphony
 from symphony_es.errors import ConfigurationError, ThreadsExhaustedError
 from symphony_es.threads import ThreadPool, TimeLimit, current_limit
+from symphony_es.workflow import RetryPolicy, gather, step, step_context
 from tests.interrupts import heed_interrupts
 
 
@@ -250,3 +251,50 @@ def test_the_program_ends_though_a_function_does_not_return(how: str) -> None:
             process.kill()
         assert process.returncode != -9
         assert process.stdout.read().strip() == ("failed" if how == "timeout" else "")
+
+
+@pytest.mark.parametrize("cut_off", ["its time is up", "its sibling fails", "it is interrupted"])
+@pytest.mark.parametrize("by_code", [False, True], ids=["declared", "by code"])
+async def test_a_function_that_runs_on_is_told(symphony: Symphony, release: threading.Event, cut_off: str, by_code: bool) -> None:
+    """`stop_requested` is true for it as soon as its attempt is over, for whatever reason, so that it can end by itself."""
+    entered, told = threading.Event(), threading.Event()
+
+    def run_on(context: Any = None) -> None:
+        asked = step_context() if context is None else context
+        if told.is_set():
+            raise ValueError("told")
+        entered.set()
+        while not asked.stop_requested:
+            if release.wait(0.001):
+                return
+        told.set()
+
+    async def fail(context: Any = None) -> None:
+        while not entered.is_set():
+            await asyncio.sleep(0)
+        raise ValueError("sibling")
+
+    timed: dict[str, Any] = {}
+    if cut_off == "its time is up":  # again where it was up before the thread had begun
+        timed = {"timeout_s": 0.05, "retry": RetryPolicy(max_attempts=100, delay_s=0, on=("StepTimeoutError",))}
+    if by_code:
+
+        @symphony.workflow
+        async def code() -> None:
+            beside = [step(fail)] if cut_off == "its sibling fails" else []
+            await gather(step(run_on, **timed), *beside)
+
+        handle = await symphony.workflows.start(code)
+    else:
+        symphony.functions.register("run_on", run_on)
+        symphony.functions.register("fail", fail)
+        names = ["run_on", "fail"] if cut_off == "its sibling fails" else ["run_on"]
+        branches: list[dict[str, Any]] = [{"kind": "function", "name": name, "function": name} for name in names]
+        branches[0] |= timed
+        handle = await symphony.workflows.start({"name": "w", "steps": [{"kind": "parallel", "name": "p", "branches": branches}]})
+    await until(entered.is_set)
+    if cut_off == "it is interrupted":
+        await symphony.workflows.drain(0)
+    else:
+        assert (await handle.wait()).status == "failed"
+    await until(told.is_set)

@@ -39,7 +39,12 @@ def register(parsers: Parsers) -> None:
     command = _add(
         parsers, "retry", retry, "try a failed run again where it failed, or from a step on; without RUN, all runs that fit", "?"
     )
-    command.add_argument("--step", metavar="STEP", help="from this step on: what came after it is taken back and done again")
+    command.add_argument(
+        "--step",
+        metavar="STEP",
+        action="append",
+        help="from this step on: what came after it is taken back and done again; may be repeated, for several items of a map",
+    )
     add_filters(command, "failed")
     command.add_argument("--dry-run", action="store_true", help="say which runs, and ask nothing")
 
@@ -80,7 +85,7 @@ async def resume(given: argparse.Namespace) -> int:
 
 async def retry(given: argparse.Namespace) -> int:
     """`symphony-es retry`."""
-    arguments = {} if given.step is None else {"step": given.step}
+    arguments = {} if given.step is None else {"step": given.step if len(given.step) > 1 else given.step[0]}
     if given.run_id is not None:
         if filtered(given) or given.dry_run:
             raise ConfigurationError("a run is named, or runs are filtered: leave one of them out")

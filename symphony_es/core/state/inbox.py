@@ -41,9 +41,10 @@ VERBS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "cancel": {"grace_s": (int, float), "cleanup": (bool,)},
     "pause": {},
     "resume": {},
-    "retry": {"step": (str,)},
+    "retry": {"step": (str, list)},
 }
 """What can be asked of a run from outside: its arguments and their types."""
+_KINDS: Mapping[type, str] = {str: "a text", bool: "true or false", list: "a list of at least one", object: "what JSON has"}
 MAX_REQUEST_BYTES = 1024 * 1024
 MAX_SECONDS = 1e300
 """More seconds than that are asked by mistake, and fit no float where they are an int."""
@@ -146,10 +147,15 @@ def _check_argument(verb: str, name: str, value: Any) -> None:
     wanted = allowed[name]
     fits = isinstance(value, wanted) and not (isinstance(value, bool) and float in wanted)
     if not fits or (float in wanted and not 0 <= value <= MAX_SECONDS):
-        kinds = "a number of seconds, 0 or more" if float in wanted else " or ".join(kind.__name__ for kind in wanted)
+        kinds = "a number of seconds, 0 or more" if float in wanted else " or ".join(_KINDS[kind] for kind in wanted)
         raise ConfigurationError(f"{name} of {verb} is {kinds}, not {value!r:.60}")
-    if name != "payload" and isinstance(value, str):
-        _check_text(name, value)
+    if name == "payload":
+        return
+    texts = value if isinstance(value, list) else [value] if isinstance(value, str) else []
+    if isinstance(value, list) and not (texts and all(isinstance(text, str) for text in texts)):
+        raise ConfigurationError(f"{name} of {verb} is a text or a list of at least one, not {value!r:.60}")
+    for text in texts:
+        _check_text(name, text)
 
 
 def _check_text(name: str, text: Any) -> None:

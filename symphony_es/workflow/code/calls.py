@@ -18,13 +18,26 @@ from symphony_es.contexts import reset_variable
 from symphony_es.errors import ConfigurationError, StepFailedError
 from symphony_es.registry import invoke
 from symphony_es.workflow.code.flow import note_beside, refused_inside
-from symphony_es.workflow.code.options import NO_OPTIONS, UNSET, StepOptions, check_name, check_seconds, told_apart
+from symphony_es.workflow.code.options import (
+    NO_OPTIONS,
+    UNSET,
+    StepOptions,
+    advising,
+    check_function,
+    check_moment,
+    check_name,
+    check_seconds,
+    check_signal,
+    told_apart,
+)
 from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Made, Strand, current_strand
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
+from symphony_es.workflow.definitions.reading import shown
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import MAX_STEP_ID_CHARS, Step
 from symphony_es.workflow.engine.bodies import is_failure, run_body
 from symphony_es.workflow.engine.branches import run_branches
+from symphony_es.workflow.engine.creation import as_definition
 from symphony_es.workflow.kinds.sleep import SleepStep
 from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
 from symphony_es.workflow.kinds.wait import WaitStep
@@ -216,6 +229,8 @@ def step(
             not know; an option makes no sense; or `fn` takes any keywords, so that nobody can tell whose an option is. Nothing is recorded.
     """
     options = NO_OPTIONS
+    if not callable(fn):
+        check_function(fn, kwargs)
     if not (name is retry is timeout_s is atomic is undo is UNSET):
         every = {"name": name, "retry": retry, "timeout_s": timeout_s, "atomic": atomic, "undo": undo}
         options, kwargs = told_apart(fn, args, kwargs, {key: value for key, value in every.items() if value is not UNSET})
@@ -239,6 +254,7 @@ class _StepCaller:
         return _call(fn, args, kwargs, self._options)
 
 
+@advising
 def step_with(
     *,
     name: str | None = None,
@@ -261,6 +277,7 @@ def step_with(
     return _StepCaller(StepOptions.read({**given, "record_inputs": record_inputs, "check_arguments": check_arguments}))
 
 
+@advising
 def sleep(seconds: float, *, name: str = "sleep") -> Coroutine[Any, Any, None]:
     """Waits so many seconds (0 or more), across crashes and pauses: the moment is fixed when the wait begins."""
     if seconds is None:
@@ -269,11 +286,14 @@ def sleep(seconds: float, *, name: str = "sleep") -> Coroutine[Any, Any, None]:
     return _run(_strand(name).call(name, "sleep"), lambda: SleepStep(name=name, seconds=seconds))
 
 
+@advising
 def sleep_until(moment: datetime, *, name: str = "sleep") -> Coroutine[Any, Any, None]:
     """Waits for a moment (with a time zone), across crashes and pauses."""
+    check_moment(moment)
     return _run(_strand(name).call(name, "sleep"), lambda: SleepStep(name=name, until=moment))
 
 
+@advising
 def wait_for_signal(
     signal: str, *, timeout_s: float | None = None, within_s: float | None = None, default: Any = _MISSING, name: str | None = None
 ) -> Coroutine[Any, Any, Any]:
@@ -290,6 +310,7 @@ def wait_for_signal(
     Raises:
         ConfigurationError: both names of the time are given, or what is no number of seconds. Nothing has been recorded.
     """
+    check_signal(signal)
     if timeout_s is not None and within_s is not None:
         raise ConfigurationError(
             f"wait_for_signal({signal!r}, within_s={within_s!r}, timeout_s={timeout_s!r}): both say how long to wait; leave timeout_s out"
@@ -307,12 +328,17 @@ def run_workflow(
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def run_workflow(
-    definition: WorkflowDefinition, context: Mapping[str, Any] | None = None, *, name: str | None = None, on_parent_end: str = ...
+    definition: WorkflowDefinition | Mapping[str, Any],
+    context: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+    on_parent_end: str = ...,
 ) -> Coroutine[Any, Any, Any]: ...
 
 
+@advising
 def run_workflow(
-    definition: WorkflowDefinition | CodeWorkflow,
+    definition: WorkflowDefinition | CodeWorkflow | Mapping[str, Any],
     context: Mapping[str, Any] | None = None,
     *,
     name: str | None = None,
@@ -321,7 +347,7 @@ def run_workflow(
     """Runs a definition, or a code-first workflow, as a run of its own, and gives its result.
 
     Args:
-        definition: what to run.
+        definition: what to run; the dict of a definition as well.
         context: values for the child run's context.
         name: the step's name; the definition's by default.
         on_parent_end: what becomes of a child run that has not ended when this run ends: `cancel` (its clean-up runs), `terminate` (its
@@ -329,12 +355,15 @@ def run_workflow(
 
     Raises:
         StepFailedError: it failed or was cancelled.
-        ConfigurationError: `on_parent_end` is none of these. Nothing has been appended.
+        ConfigurationError: `on_parent_end` is none of these, or what is given is no definition or no context. Nothing has been appended.
+        DefinitionError: the dict is no definition. Nothing has been appended.
     """
     if on_parent_end not in ON_PARENT_END:
         raise ConfigurationError(f"on_parent_end is one of {', '.join(ON_PARENT_END)}, not {on_parent_end!r}")
-    chosen = definition if isinstance(definition, WorkflowDefinition) else definition.definition
+    chosen = as_definition(definition)
     called = name or chosen.name
+    if context is not None and not isinstance(context, Mapping):
+        raise ConfigurationError(f"run_workflow({called!r}, {shown(context)}): the context is a dict of values by their names")
     given = dict(context or {})
     strand = _strand(called)
     return _run(
@@ -357,6 +386,7 @@ def gather(*coroutines: Awaitable[T], name: str = ..., return_exceptions: Litera
 def gather(*coroutines: Awaitable[T], name: str = ..., return_exceptions: bool) -> Coroutine[Any, Any, list[T | Exception]]: ...
 
 
+@advising
 def gather(*coroutines: Awaitable[Any], name: str = "gather", return_exceptions: bool = False) -> Coroutine[Any, Any, list[Any]]:
     """Runs coroutines beside each other, each a strand of its own, and gives their results in order.
 
@@ -366,11 +396,38 @@ def gather(*coroutines: Awaitable[Any], name: str = "gather", return_exceptions:
             argument, belongs to the caller's own strand.
         return_exceptions: put exceptions among the results. Otherwise the first one cancels the others and is raised.
     """
+    try:
+        _check_awaitables(coroutines)
+    except ConfigurationError:
+        _close(coroutines)
+        raise
+    if not isinstance(return_exceptions, bool):
+        raise ConfigurationError(f"return_exceptions={shown(return_exceptions)}: it is True or False")
     strand = current_strand.get()
     if type(strand) is not Strand:
         return _gather_once(coroutines, name, return_exceptions, None)
     made = Made(strand, name, "gather", strand.cut_off)
     return _noted(made, _gather_once(coroutines, name, return_exceptions, made))
+
+
+def _close(given: Sequence[Any]) -> None:
+    for one in given:
+        if inspect.iscoroutine(one):
+            one.close()
+
+
+def _check_awaitables(given: Sequence[Any]) -> None:
+    seen: set[int] = set()
+    for place, one in enumerate(given):
+        if not inspect.isawaitable(one):
+            if callable(one):
+                advice = f"call it, gather({getattr(one, '__name__', 'fn')}(…)), or gather(step({getattr(one, '__name__', 'fn')}, …))"
+            else:
+                advice = "hand over coroutines one by one, gather(*coroutines)"
+            raise ConfigurationError(f"gather: its argument {place} is {shown(one)}, which cannot be awaited: {advice}")
+        if id(one) in seen:
+            raise ConfigurationError(f"gather: its argument {place} stands there twice, and a coroutine runs once: make the call twice")
+        seen.add(id(one))
 
 
 async def _gather_once(coroutines: Sequence[Awaitable[Any]], name: str, return_exceptions: bool, made: Made | None) -> list[Any]:
@@ -379,9 +436,7 @@ async def _gather_once(coroutines: Sequence[Awaitable[Any]], name: str, return_e
     try:
         return await _gather(coroutines, name, return_exceptions)
     finally:
-        for coroutine in coroutines:
-            if inspect.iscoroutine(coroutine):
-                coroutine.close()  # one that was refused, or cancelled before it began, has never been awaited
+        _close(coroutines)  # one that was refused, or cancelled before it began, has never been awaited
 
 
 async def _gather(coroutines: Sequence[Awaitable[Any]], name: str, return_exceptions: bool) -> list[Any]:
@@ -490,6 +545,8 @@ class _CallStep(Step):
 def _call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: StepOptions) -> Coroutine[Any, Any, Any]:
     chosen = options.name or getattr(fn, "__name__", None) or type(fn).__name__
     strand = _strand(chosen)
+    if kwargs or not callable(fn):
+        check_function(fn, kwargs)
     given = input_of_call(fn, args, kwargs, strand.flow.runner.symphony.world)
 
     def make() -> _CallStep:

@@ -10,20 +10,44 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import FunctionType
-from typing import Any
+from datetime import datetime, timedelta
+from types import FunctionType, MethodType
+from typing import Any, TypeVar, cast
 
-from symphony_es.errors import ConfigurationError, DefinitionError
+from symphony_es.errors import ConfigurationError, DefinitionError, near_misses
 from symphony_es.workflow.definitions.reading import MAX_SECONDS, shown
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import MAX_STEP_ID_CHARS
 
-__all__ = ["NO_OPTIONS", "UNSET", "StepOptions", "check_name", "check_seconds", "told_apart"]
+__all__ = [
+    "NO_OPTIONS",
+    "UNSET",
+    "StepOptions",
+    "advising",
+    "check_function",
+    "check_moment",
+    "check_name",
+    "check_seconds",
+    "check_signal",
+    "told_apart",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
 """Stands for an option that was not given; None may be an argument of the function."""
 
 _MARKS = ("__wrapped__", "__signature__")
+
+_OPTIONS = ("name", "retry", "timeout_s", "atomic", "undo")
+
+_CALLED_ELSEWHERE = {
+    **dict.fromkeys(("timeout", "timeout_seconds", "start_to_close_timeout"), "timeout_s"),
+    **dict.fromkeys(("retries", "max_retries", "max_attempts", "attempts", "retry_policy"), "retry"),
+    **dict.fromkeys(("id", "step_id", "step_name", "key"), "name"),
+    **dict.fromkeys(("on_cancel", "compensate", "rollback"), "undo"),
+}
+"""What options are called in other libraries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +146,90 @@ def _own_parameters(fn: Callable[..., Any], args: Sequence[Any], names: Mapping[
     return own, any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
+def check_function(fn: Any, kwargs: Mapping[str, Any]) -> None:
+    """Looks whether `step` was handed a function, and keywords that it takes.
+
+    Raises:
+        ConfigurationError: it was not; of a keyword that looks like a misspelt option, the option is named.
+    """
+    if not callable(fn):
+        if inspect.iscoroutine(fn):
+            fn.close()
+            called = getattr(fn, "__name__", "fn")
+            raise ConfigurationError(f"step({called}(…)): hand over the function, and its arguments after it: step({called}, …)")
+        raise ConfigurationError(f"step({shown(fn)}): the first argument is a function, and its arguments come after it: step(fn, …)")
+    if not kwargs:
+        return
+    plain = fn.__func__ if isinstance(fn, MethodType) else fn
+    if type(plain) is not FunctionType or any(mark in plain.__dict__ for mark in _MARKS):
+        return  # what it takes is found out when it is called
+    code = plain.__code__
+    if code.co_flags & inspect.CO_VARKEYWORDS:
+        return
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    for key in kwargs:
+        if key not in names:
+            raise ConfigurationError(f"step({fn.__name__}, {key}=…): {fn.__name__} takes no {key!r}{_meant(key, _OPTIONS, 'the option')}")
+
+
+def _meant(key: str, known: Sequence[str], what: str) -> str:
+    elsewhere = _CALLED_ELSEWHERE.get(key)
+    if elsewhere in known:
+        return f"; {what} is called {elsewhere}"
+    alike = near_misses(key, known)
+    if alike:
+        return f"; did you mean {what} {' or '.join(alike)}?"
+    return "" if what == "the option" else f" (known: {', '.join(known)})"
+
+
+def advising(fn: F) -> F:
+    """The same call, whose error names the keyword that was meant where another one is given."""
+    parameters = inspect.signature(fn).parameters.values()
+    names = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    known = frozenset(names)
+    positional = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+    most = None if any(one.kind is one.VAR_POSITIONAL for one in parameters) else len(positional)
+
+    @functools.wraps(fn)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for key in kwargs:
+            if key not in known:
+                elsewhere = "within_s" if key in ("timeout", "timeout_seconds") and "within_s" in known else None
+                meant = f"; that is called {elsewhere}" if elsewhere else _meant(key, names, "the keyword")
+                raise ConfigurationError(f"{fn.__name__}(…, {key}=…) takes no {key!r}{meant}")
+        if most is not None and len(args) > most:
+            by_name = ", ".join(f"{name}=…" for name in names if name not in positional)
+            said = f"{fn.__name__} takes {' and '.join(positional) or 'nothing'} by position, and {len(args)} were given"
+            raise ConfigurationError(f"{said}: the others have names ({by_name})")
+        return fn(*args, **kwargs)
+
+    return cast("F", call)
+
+
+def check_moment(moment: object) -> None:
+    """Looks whether something is a moment that a run can sleep until.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if isinstance(moment, str):
+        return  # in the form of ISO 8601; the step reads it
+    if not isinstance(moment, datetime):
+        raise ConfigurationError(f"sleep_until({shown(moment)}): a datetime with a time zone; sleep(seconds) waits for so many seconds")
+    if moment.tzinfo is None:
+        raise ConfigurationError(f"sleep_until({shown(moment)}): the datetime has no time zone: datetime.now(UTC) has one")
+
+
+def check_signal(signal: object) -> None:
+    """Looks whether something can be the name of a signal.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if not isinstance(signal, str) or not signal:
+        raise ConfigurationError(f"wait_for_signal({shown(signal)}): the name of a signal is a text that is not empty")
+
+
 def check_name(name: object) -> None:
     """Looks whether a name can be part of an address.
 
@@ -140,6 +248,8 @@ def check_seconds(key: str, value: object, *, least: str = "greater than 0") -> 
     """
     if value is None:
         return
+    if isinstance(value, timedelta):
+        raise ConfigurationError(f"{key}={shown(value)}: a number of seconds; write {key}={value.total_seconds():g}")
     too_short = isinstance(value, (int, float)) and (value < 0 or (value == 0 and least == "greater than 0"))
     if isinstance(value, bool) or not isinstance(value, (int, float)) or too_short or not value <= MAX_SECONDS:
         raise ConfigurationError(f"{key}={shown(value)}: a number of seconds, {least}, and at most {MAX_SECONDS:,} (100 years)")

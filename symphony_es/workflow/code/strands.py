@@ -248,7 +248,7 @@ class Strand:
         """What puts calls on record, by place."""
         recorded = self.flow.run.calls.get(self.name)
         by_place = {str(place): call for place, call in calls.items()}
-        self.found += len(by_place.keys() - (recorded or {}).keys())
+        self.found += len(by_place) if recorded is None else sum([place not in recorded for place in by_place])  # not of all calls
         self._after_last = max(self._after_last, *(place + 1 for place in calls))
         for place in calls:
             self._unrecorded.pop(place, None)

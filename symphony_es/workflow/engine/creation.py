@@ -7,12 +7,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 from symphony_es.core.state.restore import UnrestoredEntity
-from symphony_es.errors import EntityExistsError, UnknownValueError
+from symphony_es.errors import ConfigurationError, EntityExistsError, UnknownValueError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.workflow.code.workflow import CodeWorkflow, check_arguments
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.error_rules import check_error_names
 from symphony_es.workflow.definitions.nesting import walk
+from symphony_es.workflow.definitions.reading import shown
 from symphony_es.workflow.engine.clock import Clock
 from symphony_es.workflow.runs.run import Workflow
 
@@ -108,7 +109,17 @@ def as_definition(given: DefinitionLike) -> WorkflowDefinition:
 
     Raises:
         DefinitionError: it is faulty.
+        ConfigurationError: it is no definition.
     """
     if isinstance(given, WorkflowDefinition):
         return given
-    return given.definition if isinstance(given, CodeWorkflow) else WorkflowDefinition.from_dict(given)
+    if isinstance(given, CodeWorkflow):
+        return given.definition
+    if isinstance(given, Mapping):
+        return WorkflowDefinition.from_dict(given)
+    what = (
+        "put @symphony.workflow over the function" if callable(given) else "a saved one is what symphony.workflows.get_definition(id) gives"
+    )
+    raise ConfigurationError(
+        f"{shown(given)} is no workflow: it is a WorkflowDefinition, the dict of one, or a function under @symphony.workflow; {what}"
+    )

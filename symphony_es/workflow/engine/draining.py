@@ -16,6 +16,7 @@ from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, UNFINISHED, WorkflowStatus
 
 if TYPE_CHECKING:
+    from symphony_es.threads import ThreadPool
     from symphony_es.workflow.engine.active import ActiveRun, ActiveRuns
 
 __all__ = ["DrainReport", "DrainedRun", "drain"]
@@ -56,7 +57,8 @@ class DrainReport:
         stopped: runs that have stopped between two steps, or while they waited. Nothing of them was cut off.
         interrupted: runs that had not stopped in time: their steps were cut off in the middle, as a crash does, and begin once more.
         ended: runs that have ended, were paused or are blocked: nobody goes on with them by itself.
-        hung: runs with a step that could not even be cut off; what it still does is no longer recorded after the Symphony is closed.
+        hung: runs with a step that could not even be cut off; what it still does is no longer recorded after the Symphony is closed. One
+            whose plain function runs on in its thread is in `interrupted` as well: it stands where it was cut off.
     """
 
     stopped: list[DrainedRun] = field(default_factory=list)
@@ -65,7 +67,7 @@ class DrainReport:
     hung: list[DrainedRun] = field(default_factory=list)
 
 
-async def drain(active: ActiveRuns, timeout_s: float) -> DrainReport:
+async def drain(active: ActiveRuns, threads: ThreadPool, timeout_s: float) -> DrainReport:
     """See `WorkflowEngine.drain`."""
     check_seconds("timeout_s", timeout_s)
     own = [run_id for run_id in active.ids if run_id in runs_around.get()]
@@ -89,13 +91,14 @@ async def drain(active: ActiveRuns, timeout_s: float) -> DrainReport:
         await asyncio.sleep(0)  # what their ends call
     report = DrainReport()
     ended, active.drained = active.drained, []
+    running_on = {hung.step for hung in threads.hung}
     for each in {each.run.id: each for each in (*ended, *active.all())}.values():
-        _sort_in(report, each, cut_off)
+        _sort_in(report, each, cut_off, running_on)
     _log.info("workflows_drained", stopped=len(report.stopped), interrupted=len(report.interrupted), hung=len(report.hung))
     return report
 
 
-def _sort_in(report: DrainReport, each: ActiveRun, cut_off: Iterable[ActiveRun]) -> None:
+def _sort_in(report: DrainReport, each: ActiveRun, cut_off: Iterable[ActiveRun], running_on: set[str]) -> None:
     run = each.run
     kept = DrainedRun(run_id=run.id, name=run.name, status=run.status, completed_steps=run.completed_steps, steps=_under_way(run))
     if not each.task.done():
@@ -104,6 +107,8 @@ def _sort_in(report: DrainReport, each: ActiveRun, cut_off: Iterable[ActiveRun])
         report.ended.append(kept)
     elif each in cut_off:
         report.interrupted.append(kept)
+        if running_on and any(f"{run.id}:{address}" in running_on for address in run.attempts):
+            report.hung.append(kept)
     else:
         report.stopped.append(kept)
 

@@ -288,7 +288,7 @@ class WorkflowEngine(RunRequests):
             RunsInProgressError: called from inside a run, which cannot wait for its own end. Nothing has been stopped.
             ConfigurationError: the time is no number of seconds. Nothing has been stopped.
         """
-        return await drain(self.active, timeout_s)
+        return await drain(self.active, self.threads, timeout_s)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

@@ -105,14 +105,22 @@ class RunHandle(Generic[R_co]):
 
         What changes while the caller is at work with one comes as one; each is as of the moment it is given.
         """
-        await self.load()
-        shown = self.progress
-        yield shown
-        async for _ in self.events():
-            now = self.progress
-            if now != shown:
-                shown = now
-                yield now
+        run = await self.load()
+        self._engine.beginnings.check_wait(run)
+        self._engine.active.let_in(run)
+        shown, seen = None, None
+        while True:
+            head, record = self._symphony.log.head, self._symphony.world.records.get(f"Workflow:{run.id}")
+            standing = (None if record is None else record.version, self.queue_position)
+            ended = run.status in _QUIET and self._engine.active.get(run) is None
+            if ended or standing != seen:  # a look costs what has begun: none for what others write, one for all of a commit
+                now, seen = self.progress, standing
+                if now != shown:
+                    shown = now
+                    yield now
+            if ended:
+                return
+            await self._news(head)
 
     @property
     def queue_position(self) -> int | None:

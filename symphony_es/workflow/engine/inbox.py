@@ -290,7 +290,7 @@ class RequestTaker:
             self._keep(asyncio.create_task(self._cancel(engine, run, given.get("grace_s", GRACE_S), cleanup=cleanup)))
 
     @staticmethod
-    async def _retry(engine: WorkflowEngine, run: Workflow, step: str | None) -> None:
+    async def _retry(engine: WorkflowEngine, run: Workflow, step: str | list[str] | None) -> None:
         if step is not None:
             await engine.retry_in_background(run, step)
         else:

@@ -220,6 +220,9 @@ class Runner:
                 if not world.log.has_room():
                     await world.log.room()
                 self._submit_changes(address, handed)
+        except BaseException:
+            started.execution.context.ended = True  # a function that runs on in its thread is told
+            raise
         finally:
             current_attribution.reset(token)
         if not world.is_free(run):

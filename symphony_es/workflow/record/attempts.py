@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from symphony_es.core.state.constants import definition_key
 from symphony_es.events.event import Event
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.rows import decode_row
 from symphony_es.workflow.record.canonical import INPUT_DIGEST_BYTES
-from symphony_es.workflow.record.reads import Read, read_edges
+from symphony_es.workflow.record.reads import Read, read_edges, short_name
 from symphony_es.workflow.record.usage import ModelUsage, RunUsage, read_usage
 from symphony_es.workflow.runs.run import Workflow
 
@@ -63,22 +65,22 @@ class StepAttempt:
     usage: tuple[ModelUsage, ...] = field(default=())
 
 
-def said_of_step(name: str, data: Any, names: Iterable[str] = ()) -> dict[str, Any]:
+def said_of_step(name: str, data: Any, name_of: Callable[[bytes], str | None] | None = None) -> dict[str, Any]:
     """Return what the data of a step's event say, by the names of `StepAttempt`; nothing of other events.
 
     Args:
         name: of the event.
         data: of the event.
-        names: addresses, places with keys, and keys of entities that a digest may stand for.
+        name_of: gives the name that a digest stands for, where it is known.
     """
     if name in STARTS:
-        return _said_at_start(data, names)
+        return _said_at_start(data, name_of)
     if name in ENDS and isinstance(data, Mapping):
-        return {"usage": read_usage(data), "body_reads": read_edges(data.get("read") or (), names)}
+        return {"usage": read_usage(data), "body_reads": read_edges(data.get("read") or (), name_of)}
     return {}
 
 
-def _said_at_start(data: Any, names: Iterable[str]) -> dict[str, Any]:
+def _said_at_start(data: Any, name_of: Callable[[bytes], str | None] | None) -> dict[str, Any]:
     if not isinstance(data, (list, tuple)) or not data or type(data[0]) is not bytes:
         return {}
     digests, *rest = data
@@ -86,7 +88,7 @@ def _said_at_start(data: Any, names: Iterable[str]) -> dict[str, Any]:
         "input_digest": digests[:INPUT_DIGEST_BYTES],
         "code_digest": digests[INPUT_DIGEST_BYTES:] or None,
         "input_complete": None not in rest,
-        "reads": read_edges([item for item in rest if isinstance(item, (str, bytes, int))], names),
+        "reads": read_edges([item for item in rest if isinstance(item, (str, bytes, int))], name_of),
     }
     recorded = rest[-1] if rest and isinstance(rest[-1], dict) else None
     return said if recorded is None else {**said, "input": recorded.get("input")}
@@ -102,11 +104,11 @@ async def read_attempts(symphony: Host, run_id: str) -> list[StepAttempt]:
     events = [event async for event in _events(symphony, run_id)]
     if not any(_has_digests(event.data) for event in events):
         return _attempts(events, None)
-    names = _Names(await _holders(symphony, run_id), {*symphony.world.records, *(event.metadata.step or "" for event in events)})
+    names = _Names(await _holders(symphony, run_id), {event.metadata.step or "" for event in events}, symphony.world.records)
     made = _attempts(events, names)
     if any(read.kind == "entity" and read.name is None for attempt in made for read in (*attempt.reads, *attempt.body_reads)):
         for entity_type in ("Workflow", "Task"):  # one that is at rest by now
-            names.everywhere += await symphony.log.alive_keys(entity_type)
+            names.add(await symphony.log.alive_keys(entity_type))
         made = _attempts(events, names)
     return made
 
@@ -116,7 +118,7 @@ def _attempts(events: Iterable[Event], names: _Names | None) -> list[StepAttempt
     open_at: dict[str, int] = {}
     for event in events:
         step = event.metadata.step or ""
-        said = said_of_step(event.name, event.data, names.for_step(step) if names is not None and _has_digests(event.data) else ())
+        said = said_of_step(event.name, event.data, None if names is None else partial(names.find, step))
         if event.name in STARTS:
             open_at[step] = len(made)
             attempt = event.metadata.attempt or 1
@@ -134,38 +136,69 @@ def _has_digests(data: Any) -> bool:
 
 
 class _Names:
-    """What a digest of a name in the events of a run may stand for.
+    """What a digest of a name in the events of a run may stand for: looked up in tables, so that an event costs what it says itself.
 
     Args:
         holders: of the keys of the run's context and scopes.
-        everywhere: names that do not depend on the step.
+        everywhere: names that do not depend on the step, in groups.
     """
 
-    def __init__(self, holders: Iterable[Iterable[Any]], everywhere: Iterable[str]) -> None:
-        self.everywhere = list(everywhere)
+    def __init__(self, holders: Iterable[Iterable[Any]], *everywhere: Iterable[str]) -> None:
         self._keys = {"item", "index", "iteration", "results", *(str(key) for holder in holders for key in holder)}
+        self._everywhere: dict[bytes, str] = {}
+        for names in everywhere:
+            self.add(names)
 
-    def for_step(self, step: str) -> Iterator[str]:
-        """Addresses, keys of entities, and keys of the context at the places that a step sees."""
-        yield from self.everywhere
+    def add(self, names: Iterable[str]) -> None:
+        """Take further names that do not depend on the step."""
+        self._everywhere |= {digest: name for name in names if type(digest := short_name(name)) is bytes}
+
+    def find(self, step: str, digest: bytes) -> str | None:
+        """Return an address, the key of an entity, or a key of the context at a place that the step sees."""
+        if digest in self._everywhere:
+            return self._everywhere[digest]
         parts = step.split("/")
         for depth in range(len(parts) + 1):
             place = "/".join(parts[:depth])
             for key in self._keys:
-                yield f"{place}//{key}"
+                if short_name(f"{place}//{key}") == digest:
+                    return f"{place}//{key}"
+        return None
 
 
 async def _holders(symphony: Host, run_id: str) -> list[Iterable[Any]]:
-    """The context and the scopes of a run; of one that is at rest, as the log has them."""
+    """The context and the scopes of a run, and the names that its maps give items; of one that is at rest, as the log has them."""
     key = entity_key("Workflow", run_id)
     record = symphony.world.records.get(key)
     run = None if record is None else record.obj
     if isinstance(run, Workflow):
-        return [run.context, *run.scopes.values(), *run.appended.values()]
+        return [run.context, *run.scopes.values(), *run.appended.values(), _item_names(run.definition.to_dict())]
     state = (await symphony.state_history.entities_at([key], symphony.log.head)).get(key)
-    held = {} if state is None or state.data is None else state.data
+    if state is None or state.data is None:
+        return []
+    held, definition = state.data, definition_key(state)
     spaces = [found for name in ("scopes", "appended") if isinstance(found := held.get(name), dict)]
-    return [holder for holder in (held.get("context"), *(each for space in spaces for each in space.values())) if isinstance(holder, dict)]
+    holders = [
+        holder for holder in (held.get("context"), *(each for space in spaces for each in space.values())) if isinstance(holder, dict)
+    ]
+    if definition is None:
+        return [*holders]
+    constant = (await symphony.state_history.entities_at([definition], symphony.log.head)).get(definition)
+    return [*holders, _item_names(None if constant is None else constant.data)]
+
+
+def _item_names(definition: Any) -> set[str]:
+    """The names under which maps of a definition, as plain data, give their items."""
+    found, left = set[str](), [definition]
+    while left:
+        part = left.pop()
+        if isinstance(part, Mapping):
+            name = part.get("as")
+            found |= {name} if isinstance(name, str) else set()
+            left += part.values()
+        elif isinstance(part, (list, tuple)):
+            left += part
+    return found
 
 
 async def read_run_usage(symphony: Host, run_ids: Iterable[str]) -> RunUsage:

@@ -8,7 +8,7 @@ are written as a digest of 7: who reads them knows the addresses of the run and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -129,15 +129,14 @@ def short_name(name: str) -> str | bytes:
     return name if len(encoded) <= MAX_NAME_BYTES and encoded.isascii() else blake2b(encoded, digest_size=NAME_DIGEST_BYTES).digest()
 
 
-def read_edges(said: Iterable[Any], names: Iterable[str] = ()) -> tuple[Read, ...]:
+def read_edges(said: Iterable[Any], name_of: Callable[[bytes], str | None] | None = None) -> tuple[Read, ...]:
     """Return what the data of an event say was read.
 
     Args:
         said: the names, digests and versions.
-        names: addresses, places with keys, and keys of entities that a digest may stand for.
+        name_of: gives the name that a digest stands for, where it is known.
     """
     items = list(said)
-    known = {short_name(name): name for name in names} if any(type(item) is bytes for item in items) else {}
     reads: list[Read] = []
     for item, following in zip_longest(items, items[1:]):
         is_entity = type(following) is int
@@ -146,7 +145,7 @@ def read_edges(said: Iterable[Any], names: Iterable[str] = ()) -> tuple[Read, ..
         elif type(item) is bytes and len(item) == VALUE_DIGEST_BYTES:
             reads.append(Read(kind="argument", digest=item))
         elif type(item) is bytes:
-            name = known.get(item)
+            name = None if name_of is None else name_of(item)
             if name is not None:
                 reads.append(_named(name, following if is_entity else None))
             else:

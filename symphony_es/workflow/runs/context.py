@@ -79,7 +79,7 @@ class RunContext(MutableMapping[str, Any]):
         symphony: the Symphony, for its agents, tasks and entities.
         reads: takes up what the step reads.
         usage: what the step has used of models so far; None for nothing.
-        ended: the attempt's end has been described; what is noted after that is on no event.
+        ended: the attempt is over: its end has been described, or it was cut off; what is noted after that is on no event.
     """
 
     undoes: UndoneStep | None = None
@@ -111,8 +111,12 @@ class RunContext(MutableMapping[str, Any]):
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the run is to be cancelled, or is past its deadline: a long step should come to an end by itself then."""
-        return self._stop_requested()
+        """Whether a long step should come to an end by itself.
+
+        So it is where the run is to be cancelled or is past its deadline, and where the attempt is over: its time is up, or it was cut
+        off, and a function in a thread runs on all the same. What that one gives is dropped then.
+        """
+        return self.ended or self._stop_requested()
 
     def used(
         self,
