@@ -328,3 +328,14 @@ async def test_questions_while_it_closes_end_with_an_error_of_the_library(sympho
         with pytest.raises(NotReadyError, match="closed"):
             await late
     assert kept._list._db is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"), [(1, {"int", "float"}), (1.0, {"int", "float"}), (True, {"bool"}), (1.5, {"half"}), ("1", {"text"}), (10, set())]
+)
+async def test_numbers_of_the_metadata_are_equal_by_value(symphony: Symphony, asked: Any, found: set[str]) -> None:
+    """1 and 1.0 are one number, True is none, and a text is a text."""
+    definition: Any = {"name": "n", "steps": [{"kind": "sleep", "name": "s", "seconds": 0}]}
+    for name, value in {"int": 1, "float": 1.0, "bool": True, "half": 1.5, "text": "1"}.items():
+        await symphony.workflows.execute_workflow(definition, run_id=name, metadata={"k": value}, auto_checkpoint=False)
+    assert {summary.id for summary in await symphony.workflows.list_runs(metadata={"k": asked})} == found

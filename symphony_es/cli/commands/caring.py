@@ -7,6 +7,7 @@ import asyncio
 import os
 import sqlite3
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,8 @@ async def stats(given: argparse.Namespace) -> None:
     if given.json:
         output.json_line(told)
     else:
+        for name in ("first_event", "last_event"):
+            told[name] = output.time(datetime.fromisoformat(told[name])) if told[name] else ""
         output.pairs({name.replace("_", " "): f"{value:,}" if isinstance(value, int) else value for name, value in told.items()})
 
 

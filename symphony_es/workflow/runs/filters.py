@@ -76,7 +76,7 @@ class RunFilter:
         if not isinstance(self.metadata, Mapping):
             raise ConfigurationError(f"metadata={self.metadata!r:.60}: it is a dict, {{'customer': 'acme'}}; all of it has to be equal")
         for key, value in self.metadata.items():
-            pair = pair_of(_text("metadata", key), value)
+            pair = pair_of(_text("metadata", key), _as_a_number(value))
             path = '$."' + key.replace('"', '\\"') + '"'
             # The text is looked for first: reading the JSON of each run would cost more than all the rest.
             query.add("instr(runs.metadata, ?) AND json_extract(runs.metadata, ?) IS json_extract(?, ?)", pair, path, f"{{{pair}}}", path)
@@ -123,6 +123,11 @@ def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ConfigurationError(f"{name}={value!r:.60}: it is a text")
     return value
+
+
+def _as_a_number(value: Any) -> Any:
+    """A whole number as an int: 1 and 1.0 are equal, and the text of the first is the beginning of the second's."""
+    return int(value) if type(value) is float and value.is_integer() and abs(value) < 2**53 else value
 
 
 def _marks(values: Collection[Any]) -> str:
