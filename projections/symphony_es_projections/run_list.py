@@ -240,7 +240,8 @@ class RunList:
 
     @property
     def _connection(self) -> sqlite3.Connection:
-        assert self._db is not None, "it is opened first"
+        if self._db is None:
+            raise sqlite3.ProgrammingError("the list of runs is not open")
         return self._db
 
     def find(self, query: RunQuery, limit: int, *, newest_first: bool = True) -> list[ListedRun]:

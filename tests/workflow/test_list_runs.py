@@ -308,6 +308,28 @@ async def test_a_log_in_memory_that_has_forgotten_events_lists_all_runs() -> Non
         assert await symphony.workflows.count_runs() == {"completed": 5, "failed": 4}
 
 
+async def test_questions_while_it_closes_end_with_an_error_of_the_library(symphony: Symphony) -> None:
+    """Each question has its answer or `NotReadyError`, at any moment of the closing; who asks later does not open the file again."""
+    await symphony.workflows.start(symphony.build_workflow("waits").add_wait("answer").build())
+    await symphony.workflows.list_runs()
+    kept = symphony._run_listing
+    assert kept is not None
+
+    async def asked(turns: int) -> object:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await (symphony.workflows.list_runs() if turns % 2 else symphony.workflows.count_runs())
+
+    questions = [asyncio.create_task(asked(turns)) for turns in range(60)]
+    await symphony.close()
+    told = await asyncio.gather(*questions, return_exceptions=True)
+    assert {type(each) for each in told if isinstance(each, BaseException)} <= {NotReadyError}
+    for late in (kept.count(RunFilter()), kept.catch_up(), kept._asked(kept._list.count, RunFilter().query(), "status")):
+        with pytest.raises(NotReadyError, match="closed"):
+            await late
+    assert kept._list._db is None
+
+
 @pytest.mark.parametrize(
     ("asked", "found"), [(1, {"int", "float"}), (1.0, {"int", "float"}), (True, {"bool"}), (1.5, {"half"}), ("1", {"text"}), (10, set())]
 )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import re
 import secrets
@@ -45,6 +46,8 @@ VERBS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
 """What can be asked of a run from outside: its arguments and their types."""
 _KINDS: Mapping[type, str] = {str: "a text", bool: "true or false", list: "a list of at least one", object: "what JSON has"}
 MAX_REQUEST_BYTES = 1024 * 1024
+MAX_SECONDS = 1e300
+"""More seconds than that are asked by mistake, and fit no float where they are an int."""
 MAX_TEXT = 2000
 """Characters of an actor, a reason, a step or a signal's name: they stand on every event."""
 MOST_AT_ONCE = 100
@@ -123,7 +126,7 @@ class Request:
             ConfigurationError, InvalidIdentifierError: it is not a request.
         """
         try:
-            told = json.loads(content.decode(), parse_constant=_no_number)
+            told = json.loads(content.decode(), object_pairs_hook=_without_doubles, parse_float=_finite, parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             raise ConfigurationError(f"it is not JSON: {error!s:.200}") from error
         fields = {"format", "verb", "run", "arguments", "actor", "reason"}
@@ -143,7 +146,7 @@ def _check_argument(verb: str, name: str, value: Any) -> None:
         raise ConfigurationError(f"{verb} takes {', '.join(allowed) or 'no arguments'}, not {name!r:.60}")
     wanted = allowed[name]
     fits = isinstance(value, wanted) and not (isinstance(value, bool) and float in wanted)
-    if not fits or (float in wanted and not 0 <= value < float("inf")):
+    if not fits or (float in wanted and not 0 <= value <= MAX_SECONDS):
         kinds = "a number of seconds, 0 or more" if float in wanted else " or ".join(_KINDS[kind] for kind in wanted)
         raise ConfigurationError(f"{name} of {verb} is {kinds}, not {value!r:.60}")
     if name == "payload":
@@ -158,6 +161,20 @@ def _check_argument(verb: str, name: str, value: Any) -> None:
 def _check_text(name: str, text: Any) -> None:
     if text is not None and not (isinstance(text, str) and len(text) <= MAX_TEXT and _is_storable(text)):
         raise ConfigurationError(f"{name} of a request is a text of up to {MAX_TEXT:,} characters, not {text!r:.60}")
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key is there twice")
+    return made
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.40} is larger than a float can be")
+    return number
 
 
 def _no_number(name: str) -> Any:

@@ -9,8 +9,9 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import ConfigurationError, RunsInProgressError
+from symphony_es.errors import RunsInProgressError
 from symphony_es.workflow.engine.drive import runs_around
+from symphony_es.workflow.engine.seconds import check_seconds
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, UNFINISHED, WorkflowStatus
 
@@ -68,8 +69,7 @@ class DrainReport:
 
 async def drain(active: ActiveRuns, threads: ThreadPool, timeout_s: float) -> DrainReport:
     """See `WorkflowEngine.drain`."""
-    if type(timeout_s) not in (int, float) or not timeout_s >= 0:
-        raise ConfigurationError(f"timeout_s is a number of seconds from 0 on, not {timeout_s!r}")
+    check_seconds("timeout_s", timeout_s)
     own = [run_id for run_id in active.ids if run_id in runs_around.get()]
     if own:
         raise RunsInProgressError(own)

@@ -17,6 +17,7 @@ from symphony_es.errors import (
 from symphony_es.events.event import Event
 from symphony_es.events.showing import html_table
 from symphony_es.workflow.engine.children import GRACE_S
+from symphony_es.workflow.engine.seconds import check_seconds
 from symphony_es.workflow.engine.telling import TOLD_EVENT
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
@@ -163,6 +164,7 @@ class RunHandle(Generic[R_co]):
 
         Raises:
             ResultTimeoutError: it has not ended in that time; a TimeoutError, too.
+            ConfigurationError: `timeout_s` is not a number of seconds.
             RunFailedError: it failed; type, message and step of its error are in the message.
             RunCancelledError: it was cancelled.
             RunBlockedError: what is on record of it contradicts the code of this process.
@@ -176,6 +178,8 @@ class RunHandle(Generic[R_co]):
         """
         run = await self.load()
         limit_s = timeout_s if timeout_s is not None else timeout
+        if limit_s is not None:
+            check_seconds("timeout_s", limit_s, negative=True)
         waited = asyncio.timeout(limit_s)
         try:
             async with waited:

@@ -25,6 +25,7 @@ from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain, name_of
 from symphony_es.workflow.engine.missing import check_can_go_on
 from symphony_es.workflow.engine.resting import Resting
+from symphony_es.workflow.engine.seconds import check_seconds
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
 from symphony_es.workflow.engine.within import Beginnings, refuse_inside
@@ -238,9 +239,11 @@ class RunRequests:
 
         Raises:
             IllegalTransitionError: the run has completed or was cancelled. Nothing has been appended.
+            ConfigurationError: `grace_s` is not a number of seconds. Nothing has been appended.
             RunsInProgressError: a step did not stop within 30 s after it was cancelled.
             RunInterruptedError, EntityOutOfStepError: the run was interrupted meanwhile, or the log could not append.
         """
+        check_seconds("grace_s", grace_s)
         await self._cancel(run, grace_s, cleanup=cleanup)
 
     async def cancel_with_parent(self, run: Workflow, *, grace_s: float = GRACE_S, cleanup: bool = True) -> None:

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.diagnostics import error_text, get_logger
-from symphony_es.errors import ConfigurationError, EntityNotFoundError, PositionNotFoundError, StorageUnavailableError, SymphonyError
+from symphony_es.errors import (
+    ConfigurationError,
+    EntityNotFoundError,
+    NotReadyError,
+    PositionNotFoundError,
+    StorageUnavailableError,
+    SymphonyError,
+)
 from symphony_es.events.references import EntityReference
 from symphony_es.events.rows import event_id_of
 from symphony_es.workflow.runs.filters import RunFilter
@@ -72,6 +79,7 @@ class RunListing:
         self._busy: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._task: asyncio.Task[None] | None = None
         self._checked = False
+        self._closed = False
 
     # -- feeding ------------------------------------------------------------------------------------------------------
 
@@ -96,6 +104,7 @@ class RunListing:
             DamagedEventError: an event is damaged.
         """
         async with self._lock():
+            self._check_open()
             try:
                 await self._catch_up()
             except sqlite3.DatabaseError:
@@ -104,6 +113,10 @@ class RunListing:
                     await self._catch_up()
                 except sqlite3.Error as error:
                     raise StorageUnavailableError(None, f"the list of runs cannot be kept: {error}") from error
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotReadyError("this Symphony is closed, and with it the list of its runs")
 
     def _lock(self) -> asyncio.Lock:
         loop = asyncio.get_running_loop()
@@ -122,6 +135,7 @@ class RunListing:
         if position < self.log.base_position:
             position = await self._begin_with_base()
         while position < head:
+            self._check_open()
             rows = await self.log.read_rows(position, head, PAGE)
             position = rows[-1][0]
             step = await asyncio.to_thread(self._list.plan, rows, position, event_id_of(rows[-1][4]), self._known({row[1] for row in rows}))
@@ -214,6 +228,7 @@ class RunListing:
         try:
             return await asyncio.to_thread(question, *arguments, **named)
         except sqlite3.Error as error:
+            self._check_open()  # closed meanwhile
             raise StorageUnavailableError(None, f"the list of runs cannot be read: {error}") from error
 
     async def _find(self, run_id: str) -> ListedRun:
@@ -235,7 +250,9 @@ class RunListing:
         task, self._task = self._task, None
         if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([task])
-        await asyncio.to_thread(self._list.close)
+        self._closed = True
+        async with self._lock():  # who is at it would open the file again
+            await asyncio.to_thread(self._list.close)
 
 
 def row_of_run(run: Workflow, version: int) -> RunRow:
