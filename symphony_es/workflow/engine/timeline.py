@@ -183,7 +183,8 @@ async def read_timeline(symphony: Host, run: Workflow) -> Timeline:
         if shared and event.position > shared[0][1]:
             del shared[0]  # what is shared ends before it began
         # A fork of a fork can begin before the fork that it was made of: what that one shares counts too.
-        cut = said["position"] if cut is None else min(cut, said["position"])
+        forked_at: int = said["position"]
+        cut = forked_at if cut is None else min(cut, forked_at)
         key = entity_key("Workflow", said["run_id"])
         shared.insert(0, (key, cut))
     timeline = Timeline(shared, own)
