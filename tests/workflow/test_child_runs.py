@@ -521,9 +521,12 @@ async def test_a_child_run_that_is_paused_after_an_interruption_is_waited_for(sy
         await symphony.registry.get("workflow_engine").interrupt()
     await workflows.pause("r/kid")
     await workflows.recover(False, wait=False)
-    for _ in range(50):
-        await asyncio.sleep(0)
-    await symphony.flush()
+    seen = [0, symphony.log.head]
+    while seen[-1] != seen[-2]:  # until nothing more comes
+        for _ in range(5):
+            await symphony.flush()
+            await asyncio.sleep(0)
+        seen.append(symphony.log.head)
     assert [str((await workflows.get_run(run_id)).status) for run_id in ("r", "r/kid")] == ["running", "paused"]
     await workflows.start(await workflows.get_run("r/kid"), auto_checkpoint=False)
     await workflows.signal("r/kid", "go")
