@@ -12,9 +12,17 @@ from typing import Any
 from zlib import crc32
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from symphony_es import Symphony
 from symphony_es.core.state.restore import restore_manager
+
+# The same examples each time, so that what is submitted is what was tried, and no slow machine fails a test. `SYMPHONY_RANDOM=1` makes
+# new ones.
+settings.register_profile(
+    "project", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="SYMPHONY_RANDOM" not in os.environ
+)
+settings.load_profile("project")
 
 Opener = Callable[..., Awaitable[Symphony]]
 

@@ -1,8 +1,8 @@
 """Requests to runs in any order, with crashes between them, against a simple model: no divergence.
 
 After each of them every run has the model's status, outputs, attempts, signals, timers and children, and so has the fold of the log.
-`SYMPHONY_EXAMPLES=500 SYMPHONY_STEPS=50 pytest --timeout 0 tests/acceptance/test_run_operations.py` is the full measure; it takes
-minutes. Add `--hypothesis-show-statistics` to see which requests met which statuses.
+`SYMPHONY_RANDOM=1 SYMPHONY_EXAMPLES=500 SYMPHONY_STEPS=50 pytest --timeout 0 tests/acceptance/test_run_operations.py` is the full
+measure; it takes minutes. Add `--hypothesis-show-statistics` to see which requests met which statuses.
 """
 
 from __future__ import annotations
