@@ -165,7 +165,8 @@ async def test_what_followed_from_an_event(filled: Symphony) -> None:
         return None
 
     assert await Audit(filled.log, none).consequences(started.position) == followed
-    assert [event.name for event in await filled.audit.find(run=run.id)][:3] == [
+    assert [event.name for event in await filled.audit.find(run=run.id)][:4] == [
+        "DefinitionCreated",
         "WorkflowCreated",
         "WorkflowStarted",
         "WorkflowStepStarted",
