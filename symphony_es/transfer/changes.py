@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.past.walk import Walk
-from symphony_es.errors import format_path
+from symphony_es.errors import UnknownTypeError, format_path
 from symphony_es.events.comparison import ValueChange
 from symphony_es.events.event import Event
-from symphony_es.events.identifiers import split_key
+from symphony_es.events.identifiers import SYSTEM_PREFIX, split_key
 from symphony_es.events.paths import ABSENT
 from symphony_es.events.people import text_of
 from symphony_es.events.rows import Row, decode_row
@@ -68,6 +68,14 @@ class ChangeFilter:
         )
 
 
+def _check_type(entity_type: str | None, history: StateHistory) -> None:
+    if entity_type is None or entity_type.startswith(SYSTEM_PREFIX):
+        return
+    known = history.log.entity_types_now()
+    if entity_type not in known:
+        raise UnknownTypeError(entity_type, [name for name in known if not name.startswith(SYSTEM_PREFIX)])
+
+
 async def export_changes(
     history: StateHistory,
     target: Target,
@@ -91,12 +99,14 @@ async def export_changes(
         on_progress: called with how far it is, and how far it goes.
 
     Raises:
+        UnknownTypeError: nothing in the log has the type of `wanted`; near misses are named.
         TargetOccupiedError: the file exists, and `overwrite` is not given.
         PositionNotFoundError: `until` is after the head.
         DamagedEventError: an event is damaged. In all cases there is no new file.
         StorageUnavailableError: disk full, read-only or I/O error.
     """
     chosen, log = wanted or ChangeFilter(), history.log
+    _check_type(chosen.entity_type, history)
     last = await bounds(log, after, until)
     digest, progress = Digest(), Progress(on_progress, last - after)
     walks: dict[str, Walk] = {}

@@ -463,7 +463,6 @@ def test_changes_are_exported_for_spreadsheets(products: Path) -> None:
         ("--since 2050-01-01", []),
         ("--until 1 --field many", ["many"]),
         ("--run-id nothing", []),
-        ("--type Customer", []),
     ],
 )
 def test_changes_that_are_asked_for(products: Path, conditions: str, fields: list[str]) -> None:
@@ -481,6 +480,8 @@ def test_changes_that_are_asked_for(products: Path, conditions: str, fields: lis
         ("export - --format csv --actor bob", 2, "are for --format changes"),
         ("export - --format changes --after 1 --since 1h", 2, "leave one of them out"),
         ("export - --format changes --entity Product:P", 3, "did you mean Product:p?"),
+        ("export - --format changes --type Produkt", 3, "did you mean Product?"),
+        ("export - --format changes --type Customer", 3, "there are Product"),
     ],
 )
 def test_conditions_of_an_export_that_make_no_sense(products: Path, command: str, code: int, said: str) -> None:

@@ -497,3 +497,14 @@ async def test_a_rewind_stops_runs_only_when_it_is_told_to(symphony: Symphony) -
     own = await symphony.workflows.execute_workflow(flow("rewinding"), auto_checkpoint=False)
     assert own.error is not None
     assert own.error["type"] == "RunsInProgressError", "a step cannot rewind the world that its own run is a part of"
+
+
+async def test_a_run_is_shown_in_one_line(symphony: Symphony) -> None:
+    """Neither what it holds nor the runs around it: they may be large, or secret; so in whatever holds a run."""
+    symphony.functions.register("work", lambda context: "output " * 1000)
+    run = await symphony.workflows.execute_workflow(
+        {"name": "w", "steps": [{"kind": "function", "name": "a", "function": "work"}]}, {"password": "hunter2"}, run_id="r"
+    )
+    fork = await symphony.workflows.fork(run, "a", run_id="f")
+    assert repr(run) == "<Workflow 'r' of 'w': completed, steps completed: 1>"
+    assert "hunter2" not in repr([run, fork]) + repr(fork.forked_from)

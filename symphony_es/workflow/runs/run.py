@@ -196,6 +196,10 @@ class Workflow:
         own = self.definition.output is not None or self.definition.code is not None or not plan
         return thaw(self.returned if own else self.outputs.get(plan[-1].id))
 
+    def __repr__(self) -> str:
+        """Short: a run may hold thousands of outputs, and values that no log line should show."""
+        return f"<Workflow {self.id!r} of {self.name!r}: {self.status}, steps completed: {self.completed_steps}>"
+
     @property
     def completed_steps(self) -> int:
         """How many steps have completed, nested ones included."""
