@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import stat
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -581,6 +582,25 @@ async def test_a_short_program_pays_nothing_for_it(tmp_path: Path, monkeypatch: 
         await asyncio.sleep(0)
     await asyncio.wait({beginning})
     assert len(looks) <= 1
+
+
+async def test_nothing_is_made_in_the_directory_after_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing waits for the thread that is about to look into the inbox: the directory may be removed then."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def looks_slowly(self: FileInbox) -> int:
+        begun.set()
+        ended.wait(0.1)
+        ended.set()
+        return 0
+
+    monkeypatch.setattr(FileInbox, "newest_ns", looks_slowly)
+    async with Symphony(tmp_path / "state") as symphony:
+        beginning = asyncio.create_task(symphony._inbox.begun())
+        while not begun.is_set():
+            await asyncio.sleep(0)
+    assert ended.is_set()
+    await beginning
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

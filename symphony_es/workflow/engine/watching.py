@@ -45,6 +45,7 @@ class InboxWatch:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(BEGIN_S, self._begin, context=Context())
         self._again = False
+        self._stopped = False
         self.taker: RequestTaker | None = None
 
     def look(self, *, all_again: bool = False) -> None:
@@ -68,13 +69,13 @@ class InboxWatch:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self.taker is None and self._symphony() is not None and (self._beginning is None or elsewhere):
+        if self.taker is None and self._symphony() is not None and not self._stopped and (self._beginning is None or elsewhere):
             self._beginning = loop.create_task(self._open(), name="symphony-es-inbox", context=Context())
 
     async def _open(self) -> None:  # holds no Symphony while it waits: one that nobody holds lets go
         opened = await asyncio.to_thread(_open_inbox, self._state_dir)
         symphony = self._symphony()
-        if opened is not None and symphony is not None:
+        if opened is not None and symphony is not None and not self._stopped:
             taking, inbox, newest_ns = opened
             self.taker = taking(symphony, inbox)
             self.taker.begin(newest_ns, self._opened_ns)
@@ -82,15 +83,15 @@ class InboxWatch:
                 self.taker.look()
 
     async def stop(self) -> None:
-        """Take no more requests, as `RequestTaker.stop`. Idempotent."""
+        """Take no more requests, as `RequestTaker.stop`; nothing is made in the directory after it. Idempotent."""
+        self._stopped = True
         timer, self._timer = self._timer, None
         beginning, self._beginning = self._beginning, None
         here = self._loop is asyncio.get_running_loop()
         if timer is not None and not self._loop.is_closed():
             timer.cancel()
         if beginning is not None and here and not beginning.done():
-            beginning.cancel()
-            await asyncio.wait({beginning})
+            await asyncio.wait({beginning})  # not cancelled: its thread would go on
         if self.taker is not None:
             await self.taker.stop()
 
