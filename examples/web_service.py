@@ -158,11 +158,14 @@ def create_app(directory: Path) -> FastAPI:
 
     @app.post("/orders", status_code=201)
     async def place(new: NewOrder) -> dict[str, Any]:
-        """Order and run are one transaction; a repeated request finds them."""
+        """Order and run are one transaction; a repeated request finds them, and waits until they are durable."""
         if symphony.entities.find(f"WebOrder:{new.id}") is None:
             async with symphony.transaction("OrderPlaced", actor=new.customer):
                 symphony.entities.add(Order(**new.model_dump()))
                 await symphony.workflows.start(shop.definition, {"order": new.id}, run_id=f"order-{new.id}")
+        else:
+            async with symphony.transaction(claim=[f"WebOrder:{new.id}"]):
+                pass  # the first request may be placing it yet: what is answered is durable
         return {"id": new.id, "run": f"order-{new.id}"}
 
     @app.get("/orders/{order_id}")

@@ -103,7 +103,8 @@ class Soak:
         self.placed.append(order_id)
         if self.wants(number) == 1:
             for _ in range(2):
-                if (await self.ask(client, "GET", f"/orders/{order_id}"))["run"] == "completed":
+                shown = await self.ask(client, "GET", f"/orders/{order_id}")
+                if shown is None or shown["run"] == "completed":
                     return
                 await self.ask(client, "POST", f"/orders/{order_id}/shipped")
 
