@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from itertools import pairwise
@@ -176,13 +176,7 @@ class SnapshotReader:
         digest = sha256(self._header)
         for group, data in self.ranges(entries):
             digest.update(data)
-            view, at = memoryview(data), 0
-            with kept_objects():
-                for entry in group:
-                    made = decode_block(self.name, view[at : at + entry.length])
-                    at += entry.length
-                    self._check_frames(entry, [state.key for state in made], followers.get(entry.offset))
-                    states.update([(state.key, state) for state in made])
+            self._decode(group, data, followers, states)
         digest.update(self.index.data)
         digest.update(self._trailer_data[: hashed_trailer_bytes()])
         if digest.digest() != self.trailer.sha256:
@@ -190,6 +184,20 @@ class SnapshotReader:
         if len(states) != self.trailer.frames:
             raise SnapshotDamagedError(self.name, "its trailer counts other frames than there are")
         return states
+
+    def _decode(self, group: Sequence[BlockEntry], data: bytes, followers: Mapping[int, bytes], states: dict[str, EntityState]) -> None:
+        """Add the states of blocks that lie one behind the other; each block's frames are verified.
+
+        Args:
+            group: the blocks. data: their bytes. followers: by the offset of a block, the first key of the next one. states: grows.
+        """
+        view, at = memoryview(data), 0
+        with kept_objects():
+            for entry in group:
+                made = decode_block(self.name, view[at : at + entry.length])
+                at += entry.length
+                self._check_frames(entry, [state.key for state in made], followers.get(entry.offset))
+                states.update([(state.key, state) for state in made])
 
     def read_alive(self) -> dict[str, EntityState]:
         """Every state that is not at rest; only what is read is verified: header, trailer, index, those blocks.
@@ -202,13 +210,7 @@ class SnapshotReader:
         followers: dict[int, bytes] = {entry.offset: after.first_key for entry, after in pairwise(entries)}
         states: dict[str, EntityState] = {}
         for group, data in self.ranges(alive):
-            view, at = memoryview(data), 0
-            with kept_objects():
-                for entry in group:
-                    made = decode_block(self.name, view[at : at + entry.length])
-                    at += entry.length
-                    self._check_frames(entry, [state.key for state in made], followers.get(entry.offset))
-                    states.update([(state.key, state) for state in made])
+            self._decode(group, data, followers, states)
         return states
 
     def keys_at_rest(self, prefixes: Iterable[str]) -> list[str]:
