@@ -151,8 +151,8 @@ class AutoCheckpoint(WorkflowHook):
         }
         name = f"workflow_{moment.run.id}_{suffix}"
         if moment.again:
-            for entry in await moment.symphony.list_checkpoints():
-                if entry["name"] == name and entry["position"] > moment.after_position:
+            for entry in await moment.symphony.list_checkpoints(name=name):
+                if entry["position"] > moment.after_position:
                     return str(entry["id"])
         if self.min_interval_s is not None and moment.stage in ("run_started", "step_completed"):
             # Before the wait below: of branches that complete at once, one takes the checkpoint.
@@ -173,7 +173,7 @@ class AutoCheckpoint(WorkflowHook):
         remembered = self._remembered(moment)
         async with remembered.looking_up:
             if remembered.kept is None:
-                found = await moment.symphony.list_checkpoints()
+                found = await moment.symphony.list_checkpoints(run=moment.run.id)
                 remembered.kept = [entry["id"] for entry in reversed(found) if _is_step_of(entry, moment.run.id)]
             return remembered.kept
 

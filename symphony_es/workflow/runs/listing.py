@@ -143,7 +143,7 @@ class RunListing:
             await asyncio.to_thread(self._list.write, step)
             for run_id in step.runs:
                 noted = self._notes.get(key := f"{RUN_PREFIX}{run_id}")
-                if noted is not None and (written := step.runs[run_id]) is not None and written[2].version >= noted.version:
+                if noted is not None and ((written := step.runs[run_id]) is None or written[2].version >= noted.version):
                     del self._notes[key]
 
     async def _is_of_this_log(self, position: int, event_id: bytes, head: int) -> bool:
@@ -231,6 +231,11 @@ class RunListing:
             self._check_open()  # closed meanwhile
             raise StorageUnavailableError(None, f"the list of runs cannot be read: {error}") from error
 
+    async def rows(self, query: RunQuery, limit: int) -> list[ListedRun]:
+        """Rows as the list has them now, the runs created last first."""
+        found: list[ListedRun] = await self._asked(self._list.find, query, limit)
+        return found
+
     async def _find(self, run_id: str) -> ListedRun:
         found: list[ListedRun] = await self._asked(self._list.find, RunQuery(["runs.id = ?"], [run_id]), 1)
         if not found:
@@ -274,5 +279,6 @@ def row_of_run(run: Workflow, version: int) -> RunRow:
             "parent": EntityReference("Workflow", parent.id) if isinstance(parent, Workflow) else parent,
             "parent_step": run.parent_step,
             "metadata": run.metadata,
+            "forked_from": run.forked_from,
         },
     )
