@@ -123,7 +123,7 @@ def _found(directory: Path) -> Path:
 def _serve(fuzzers: dict[str, Fuzzer]) -> None:
     """Fork one child per line of standard input; say how it ended."""
     with tempfile.TemporaryDirectory() as warm:  # what is imported late is imported before
-        for number, fuzzer in enumerate(fuzzers.values()):
+        for number, fuzzer in enumerate((fuzzers["declared"], fuzzers["coded"])):
             asyncio.run(_live(fuzzer, 0, Path(warm) / f"{number}", "never", 0))
     gc.freeze()
     for line in sys.stdin:

@@ -1,7 +1,7 @@
 """What must hold of a log and of a ledger of effects beside it, whatever was asked of the runs and whoever died.
 
 A ledger line says how far the log had come when a body was called, and under which idempotency key. A service outside does once what it
-is asked under one key: so a step that has completed must never ask again, and what is asked anew under another key must have been taken back.
+is asked under one key: so a step that has completed never asks again, and what asks anew under another key was taken back before.
 """
 
 from __future__ import annotations
