@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from symphony_es.errors import ConfigurationError, DefinitionError
+from symphony_es.errors import DefinitionError
 from symphony_es.workflow import StepList, WorkflowBuilder, WorkflowDefinition
 
 
@@ -77,9 +77,3 @@ def test_what_the_messages_advise() -> None:
     made = WorkflowBuilder().create("d").add_parallel("p", [StepList().add_sequence("s", steps("a", "b")).to_dicts()[0], ONE])
     made.add_sequence("one", ONE).add_loop("l", listed("a"), 2).add_map("m", [1], steps("x", "y"))
     assert [step.kind for step in made.build().plan] == ["parallel", "sequence", "loop", "map"]
-
-
-def test_a_builder_is_made_without_a_name() -> None:
-    """A name in the place of the Symphony is refused, with the call that takes it."""
-    with pytest.raises(ConfigurationError, match=r"WorkflowBuilder\(\).create\('report'\)"):
-        WorkflowBuilder("report")  # type: ignore[arg-type]

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from symphony_es.errors import ConfigurationError, DefinitionError
-from symphony_es.shown import shown
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.step_list import NestedSteps, StepList, as_dicts
@@ -44,10 +43,6 @@ class WorkflowBuilder(StepList):
     """
 
     def __init__(self, symphony: Host | None = None) -> None:
-        if isinstance(symphony, str):
-            raise ConfigurationError(
-                f"a builder is made without a name, which create() gives it: WorkflowBuilder().create({shown(symphony)})"
-            )
         super().__init__(symphony)
         self._name = ""
         self._id = ""
