@@ -496,7 +496,7 @@ class Symphony:
 
     def _checkpoints(self, operation: str) -> CheckpointReader:
         if self.read_only:
-            return CheckpointReader(self.log)
+            return self._ready(self._ready(self._opened).checkpoint_list)
         return self._on_disk(operation)
 
     def _check_writable(self, operation: str, instead: str = "the process that writes it does") -> None:
