@@ -85,3 +85,10 @@ class CheckpointTable(CachedTable):
             )
             for checkpoint_id, name, position, count, metadata, time_ns, event_id in rows
         ]
+
+    def number_of(self, checkpoint: str) -> int | None:
+        """The number of the checkpoint with an id, or else of the newest one with a name; None where there is none."""
+        sql = "SELECT coalesce((SELECT number FROM checkpoints WHERE id = ?), (SELECT max(number) FROM checkpoints WHERE name = ?))"
+        with self._lock:
+            number: int | None = self.connection.execute(sql, (checkpoint, checkpoint)).fetchone()[0]
+        return number

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.cached_lists import CachedList
+from symphony_es.core.state.checkpoint_pages import PREFIX, CheckpointFilter
 from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.past.moments import LATEST, read_moment
 from symphony_es.core.state.transactions import open_scope_of
@@ -40,9 +41,6 @@ logger = get_logger(__name__)
 
 FILE_NAME = "checkpoint_list.db"
 """Its file among the projections."""
-
-PREFIX = "ckpt_"
-"""How all ids begin."""
 
 WINDOW = 50_000
 """So many positions are looked through for checkpoints at a time."""
@@ -94,10 +92,12 @@ class CheckpointReader(CachedList):
             await asyncio.to_thread(self._checkpoints.feed, rows, until, event_id_of(last[4]))
             position = until
 
-    async def entries(self) -> list[CheckpointEntry]:
-        """All checkpoints, newest first."""
+    async def entries(self, wanted: CheckpointFilter | None = None) -> list[CheckpointEntry]:
+        """The checkpoints that are meant, newest first. Errors are those of `CheckpointFilter.query`."""
         await self.catch_up()
-        found: list[CheckpointEntry] = await self._asked(self._checkpoints.find)
+        wanted = wanted or CheckpointFilter()
+        condition, parameters = await wanted.query(self._number_of)
+        found: list[CheckpointEntry] = await self._asked(self._checkpoints.find, condition, parameters, wanted.limit)
         return found
 
     async def find(self, checkpoint: str) -> CheckpointEntry:
@@ -108,11 +108,15 @@ class CheckpointReader(CachedList):
         """
         _check_means_one(checkpoint)
         await self.catch_up()
-        for column in ("id", "name"):
-            found: list[CheckpointEntry] = await self._asked(self._checkpoints.find, f"{column} = ?", [checkpoint], 1)
-            if found:
-                return found[0]
-        raise CheckpointNotFoundError(checkpoint)
+        number = await self._number_of(checkpoint)
+        found: list[CheckpointEntry] = [] if number is None else await self._asked(self._checkpoints.find, "number = ?", [number])
+        if not found:
+            raise CheckpointNotFoundError(checkpoint)
+        return found[0]
+
+    async def _number_of(self, checkpoint: str) -> int | None:
+        number: int | None = await self._asked(self._checkpoints.number_of, checkpoint)
+        return number
 
 
 class CheckpointManager(CheckpointReader):
