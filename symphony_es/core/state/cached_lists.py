@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import NotReadyError, PositionNotFoundError, StorageUnavailableError
 from symphony_es.events.rows import event_id_of
+from symphony_es.turns import TaskLock
 
 if TYPE_CHECKING:
     from symphony_es.log.log import EventLog
@@ -29,7 +30,7 @@ class CachedList(ABC):
         self.log = log
         self._table = table
         self._title = title
-        self._busy: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        self._turn = TaskLock()
         self._checked = False
         self._closed = False
 
@@ -40,7 +41,7 @@ class CachedList(ABC):
             StorageUnavailableError: the file cannot be read or written.
             DamagedEventError: an event is damaged.
         """
-        async with self._lock():
+        async with self._turn:
             self._check_open()
             try:
                 await self._catch_up()
@@ -77,12 +78,6 @@ class CachedList(ABC):
         if self._closed:
             raise NotReadyError(f"this Symphony is closed, and with it {self._title}")
 
-    def _lock(self) -> asyncio.Lock:
-        loop = asyncio.get_running_loop()
-        if self._busy is None or self._busy[0] is not loop:
-            self._busy = loop, asyncio.Lock()
-        return self._busy[1]
-
     async def _asked(self, question: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         try:
             return await asyncio.to_thread(question, *arguments, **named)
@@ -93,5 +88,5 @@ class CachedList(ABC):
     async def close(self) -> None:
         """Let go of the file; what is not in the list yet, the next process makes of the log."""
         self._closed = True
-        async with self._lock():  # who is at it would open the file again
+        async with self._turn:  # who is at it would open the file again
             await asyncio.to_thread(self._table.close)

@@ -27,6 +27,7 @@ from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import entity_key, id_of_text, text_id, uuid7
 from symphony_es.events.rows import event_id_of
 from symphony_es.events.values import check_plain, copy_plain
+from symphony_es.turns import TaskLock
 from symphony_es_projections.checkpoint_table import CheckpointTable
 from symphony_es_projections.checkpoints import CHECKPOINT_TYPE, CheckpointEntry
 
@@ -125,6 +126,7 @@ class CheckpointManager(CheckpointReader):
     def __init__(self, log: EventLog, snapshotter: Snapshotter, directory: Path) -> None:
         super().__init__(log, directory, writes=True)
         self.snapshotter = snapshotter
+        self._counting = TaskLock()
 
     async def create(
         self, world: World, name: str | None = None, metadata: Mapping[str, Any] | None = None, *, compare: bool = False
@@ -176,10 +178,11 @@ class CheckpointManager(CheckpointReader):
     async def _count(self, world: World) -> None:
         """Count the entities that the log had when it was opened: nobody needs to know before the first checkpoint asks."""
         if world.uncounted_until:
-            count = await self.snapshotter.history.count_entities(world.uncounted_until)
-            with world.lock:
-                if world.uncounted_until:  # no other call has been faster
-                    world.entity_count, world.uncounted_until = world.entity_count + count, 0
+            async with self._counting:  # after a start a hundred runs take their first checkpoint at once, and one reads the log
+                if world.uncounted_until:
+                    count = await self.snapshotter.history.count_entities(world.uncounted_until)
+                    with world.lock:
+                        world.entity_count, world.uncounted_until = world.entity_count + count, 0
 
     async def name_position(self, position: int, entity_count: int, name: str | None, metadata: Mapping[str, Any]) -> str:
         """Give a position a name; nothing is flushed, and no world is needed. Returns the checkpoint's id, durable.
