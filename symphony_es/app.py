@@ -499,7 +499,7 @@ class Symphony:
 
     def _checkpoints(self, operation: str) -> CheckpointReader:
         if self.read_only:
-            return CheckpointReader(self.log)
+            return self._ready(self._ready(self._opened).checkpoint_list)
         return self._on_disk(operation)
 
     def _check_writable(self, operation: str, instead: str = "the process that writes it does") -> None:
@@ -621,7 +621,7 @@ class Symphony:
             CheckpointNotFoundError: `before` names no checkpoint.
         """
         wanted = CheckpointFilter(limit=limit, before=before, run_id=None if run is None else id_of_run(run), name=name)
-        return [entry.as_dict() for entry in wanted.of(await self._checkpoints("list_checkpoints").entries())]
+        return [entry.as_dict() for entry in await self._checkpoints("list_checkpoints").entries(wanted)]
 
     async def delete_checkpoint(self, checkpoint: str) -> bool:
         """Remove a checkpoint, by id or name; the events stay. False when there is none."""
@@ -664,7 +664,7 @@ class Symphony:
             RunsInProgressError: runs execute in this process.
             RestorationError: `strict`, and a restorer failed; the old world is in place and nothing was appended.
         """
-        entries = await self._checkpoints("resume_latest_checkpoint").entries()
+        entries = await self._checkpoints("resume_latest_checkpoint").entries(CheckpointFilter(limit=1))
         if not entries:
             return None
         await self._resume(replay_until, entries[0], stop_runs=stop_runs, strict=strict)

@@ -151,17 +151,16 @@ class AutoCheckpoint(WorkflowHook):
             "stage": stage or suffix,
             "completed_steps": moment.completed_steps,
         }
-        name = f"workflow_{moment.run.id}_{suffix}"
+        record = moment.symphony.world.record_of(moment.run)
+        again = f"@{record.generation}" if record is not None and record.generation else ""
+        name = f"workflow_{moment.run.id}_{suffix}{again}"
         if moment.again:
-            for entry in await moment.symphony.list_checkpoints():
-                if entry["name"] == name and entry["position"] > moment.after_position:
+            for entry in await moment.symphony.list_checkpoints(name=name, limit=1):
+                if entry["position"] > moment.after_position:
                     return str(entry["id"])
         if self.min_interval_s is not None and moment.stage in ("run_started", "step_completed"):
             # Before the wait below: of branches that complete at once, one takes the checkpoint.
             self._remembered(moment).taken_at = self._monotonic()
-        record = moment.symphony.world.record_of(moment.run)
-        again = f"@{record.generation}" if record is not None and record.generation else ""
-        name = f"workflow_{moment.run.id}_{suffix}{again}"
         return await moment.symphony.take_checkpoint(name, metadata)
 
     def _is_time(self, run: Workflow) -> bool:
@@ -175,7 +174,7 @@ class AutoCheckpoint(WorkflowHook):
         remembered = self._remembered(moment)
         async with remembered.looking_up:
             if remembered.kept is None:
-                found = await moment.symphony.list_checkpoints()
+                found = await moment.symphony.list_checkpoints(run=moment.run)
                 remembered.kept = [entry["id"] for entry in reversed(found) if _is_step_of(entry, moment.run.id)]
             return remembered.kept
 
