@@ -27,6 +27,7 @@ from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import entity_key, id_of_text, text_id, uuid7
 from symphony_es.events.rows import event_id_of
 from symphony_es.events.values import check_plain, copy_plain
+from symphony_es.shown import shown
 from symphony_es.turns import TaskLock
 from symphony_es_projections.checkpoint_table import CheckpointTable
 from symphony_es_projections.checkpoints import CHECKPOINT_TYPE, CheckpointEntry
@@ -56,17 +57,17 @@ def check_name(name: str | None) -> None:
     if name is None:
         return
     if type(name) is not str or not name:
-        raise ConfigurationError(f"a checkpoint's name is a text that is not empty, not {name!r:.60}")
+        raise ConfigurationError(f"a checkpoint's name is a text that is not empty, not {shown(name)}")
     if name in (LATEST, "checkpoint") or read_moment(name) is not None:
         raise ConfigurationError(
-            f"a checkpoint named {name!r} could never be meant: that text is a moment of its own; name it for example 'before-{name}'"
+            f"a checkpoint named {shown(name)} could never be meant: that text is a moment of its own; name it for example 'before-{name}'"
         )
 
 
 def _check_means_one(checkpoint: Any) -> None:
     if not isinstance(checkpoint, str):
         raise ConfigurationError(
-            f"a checkpoint is given by its id or its name, not by {type(checkpoint).__name__} {checkpoint!r:.60}"
+            f"a checkpoint is given by its id or its name, not by {type(checkpoint).__name__} {shown(checkpoint)}"
             + ("; give its ['id']" if isinstance(checkpoint, Mapping) else "")
         )
 
@@ -155,7 +156,7 @@ class CheckpointManager(CheckpointReader):
         started = time.monotonic()
         check_name(name)
         if metadata is not None and not isinstance(metadata, Mapping):
-            raise ConfigurationError(f"metadata are a dict of plain data, not {type(metadata).__name__} {metadata!r:.60}")
+            raise ConfigurationError(f"metadata are a dict of plain data, not {type(metadata).__name__} {shown(metadata)}")
         details = dict(metadata or {})
         check_plain(details, ("metadata",))
         details = copy_plain(details)  # the caller may change what it has given while this waits

@@ -10,6 +10,7 @@ from typing import Any
 from symphony_es.core.state.past.moments import LATEST, Moment, nanoseconds, read_moment
 from symphony_es.errors import CheckpointNotFoundError, ConfigurationError, InvalidIdentifierError
 from symphony_es.events.identifiers import id_of_text
+from symphony_es.shown import shown
 
 __all__ = ["PREFIX", "CheckpointFilter"]
 
@@ -32,9 +33,9 @@ class CheckpointFilter:
 
     def __post_init__(self) -> None:
         if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
-            raise ConfigurationError(f"limit={self.limit!r:.40}: a page has at least one checkpoint; None for all")
+            raise ConfigurationError(f"limit={shown(self.limit)}: a page has at least one checkpoint; None for all")
         if self.name is not None and not isinstance(self.name, str):
-            raise ConfigurationError(f"name={self.name!r:.60}: a checkpoint's name is a text")
+            raise ConfigurationError(f"name={shown(self.name)}: a checkpoint's name is a text")
 
     async def query(self, number_of: Callable[[str], Awaitable[int | None]]) -> tuple[str, list[Any]]:
         """The condition and its parameters, for `CheckpointTable.find`.
@@ -61,7 +62,7 @@ class CheckpointFilter:
             return {"position < ?": read}
         if not isinstance(before, str):
             raise ConfigurationError(
-                f"before={before!r:.60}: it is a checkpoint's id or name, a position, or a datetime or its ISO text"
+                f"before={shown(before)}: it is a checkpoint's id or name, a position, or a datetime or its ISO text"
                 + ("; of an entry of this list, give its ['id']" if isinstance(before, dict) else "")
             )
         number = await number_of(before)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from symphony_es.errors import ConfigurationError
+from symphony_es.shown import shown
 from symphony_es.workflow.engine.hooks import RunMoment, WorkflowHook
+from symphony_es.workflow.engine.seconds import MOST
 
 if TYPE_CHECKING:
     from symphony_es.workflow.runs.run import Workflow
@@ -70,9 +72,9 @@ class AutoCheckpoint(WorkflowHook):
     ) -> None:
         for name, count in (("every", every), ("keep_last", keep_last)):
             if count is not None and (type(count) is not int or count < 1):
-                raise ConfigurationError(f"AutoCheckpoint({name}={count!r}): a whole number from 1 on, or None")
-        if min_interval_s is not None and not min_interval_s > 0:
-            raise ConfigurationError(f"AutoCheckpoint(min_interval_s={min_interval_s!r}): a number of seconds greater than 0, or None")
+                raise ConfigurationError(f"AutoCheckpoint({name}={shown(count)}): a whole number from 1 on, or None")
+        if min_interval_s is not None and not (type(min_interval_s) in (int, float) and 0 < min_interval_s < MOST):
+            raise ConfigurationError(f"AutoCheckpoint(min_interval_s={shown(min_interval_s)}): a number of seconds greater than 0, or None")
         self.at_start = at_start
         self.every = every
         self.on_error = on_error

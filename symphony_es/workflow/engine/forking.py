@@ -10,6 +10,7 @@ from symphony_es.core.state.boundary import taken_in
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.errors import ConfigurationError, NotRegisteredError
 from symphony_es.events.identifiers import entity_key
+from symphony_es.shown import shown
 from symphony_es.workflow.code.workflow import check_changes
 from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.engine.past import aside, past_at, past_before_step
@@ -40,13 +41,7 @@ async def fork_run(
     signals: bool | Collection[str] = False,
 ) -> Workflow:
     """See `WorkflowEngine.fork`."""
-    if isinstance(at, str) and is_of_cleanup(run, at):
-        raise ConfigurationError(
-            f"{at!r} is a clean-up step of run {run.id}, and a fork goes on with the main line: fork at one of its steps, "
-            "or do the clean-up again with retry_from"
-        )
-    if isinstance(signals, str):
-        raise ConfigurationError(f"signals is True, False, or the names of those that are to come along: signals=[{signals!r}]")
+    _check_place(run, at, signals)
     past = await (past_at(symphony, run, at) if isinstance(at, int) else past_before_step(symphony, run, at))
     step = None if isinstance(at, int) else at
     if changes:
@@ -108,6 +103,20 @@ async def fork_run(
 def _of_arguments(arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Those changes that are of what the function is called with; the others are of its context alone."""
     return {key: value for key, value in changes.items() if key in arguments}
+
+
+def _check_place(run: Workflow, at: Any, signals: Any) -> None:
+    """Look whether a fork can begin there, and whether the names of signals are names."""
+    if isinstance(at, str) and is_of_cleanup(run, at):
+        raise ConfigurationError(
+            f"{shown(at)} is a clean-up step of run {run.id}, and a fork goes on with the main line: fork at one of its steps, "
+            "or do the clean-up again with retry_from"
+        )
+    if not isinstance(at, (str, int)) or isinstance(at, bool):
+        raise ConfigurationError(f"a fork begins at the address of a step, or right after a position of the log, not at {shown(at)}")
+    if isinstance(signals, str) or not isinstance(signals, (bool, Collection)):
+        given = f"signals=[{shown(signals)}]" if isinstance(signals, str) else f"not {shown(signals)}"
+        raise ConfigurationError(f"signals is True, False, or the names of those that are to come along: {given}")
 
 
 def _check_changes(symphony: Host, definition: WorkflowDefinition, state: Mapping[str, Any], changes: Mapping[str, Any]) -> None:

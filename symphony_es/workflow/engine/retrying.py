@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.errors import ConfigurationError, IllegalTransitionError
 from symphony_es.events.values import plain_equal
+from symphony_es.shown import shown
 from symphony_es.workflow.definitions.nesting import Paths
-from symphony_es.workflow.definitions.reading import shown
 from symphony_es.workflow.engine.dropping import beside_in_code, beside_in_plan, dropped_with
 from symphony_es.workflow.engine.generations import Generations, prefixes
 from symphony_es.workflow.engine.past import Past, aside, past_before_steps, state_before

@@ -18,6 +18,7 @@ from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, SymphonyError
 from symphony_es.events.references import EntityReference
 from symphony_es.events.rows import event_id_of
+from symphony_es.shown import shown
 from symphony_es.workflow.runs.filters import RunFilter
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.summary import RunPage, summary_of
@@ -146,9 +147,9 @@ class RunListing(CachedList):
             EntityNotFoundError: there is no run that `after` or `parent` names.
         """
         if type(limit) is not int or limit < 1:
-            raise ConfigurationError(f"limit={limit!r:.40}: a page has at least one run")
+            raise ConfigurationError(f"limit={shown(limit)}: a page has at least one run")
         if type(newest_first) is not bool:
-            raise ConfigurationError(f"newest_first={newest_first!r:.40}: it is True or False")
+            raise ConfigurationError(f"newest_first={shown(newest_first)}: it is True or False")
         query = wanted.query()
         await self.catch_up()
         if wanted.parent_id is not None:
@@ -156,8 +157,8 @@ class RunListing(CachedList):
         if after is not None:
             query.add(f"runs.number {'<' if newest_first else '>'} ?", await self._number_of(after))
         found = await self._asked(self._list.find, query, limit + 1, newest_first=newest_first)
-        shown = found[:limit]
-        return RunPage([summary_of(listed, self._load) for listed in shown], f"@{shown[-1].number}" if len(found) > limit else None)
+        page = found[:limit]
+        return RunPage([summary_of(listed, self._load) for listed in page], f"@{page[-1].number}" if len(found) > limit else None)
 
     async def count(self, wanted: RunFilter, by: str = "status") -> dict[str, int]:
         """How many runs are meant, by status, name, error or step.
@@ -166,7 +167,7 @@ class RunListing(CachedList):
             ConfigurationError: `by` is something else, or a filter means nothing.
         """
         if by not in ("status", "name", "error", "step"):
-            raise ConfigurationError(f"by={by!r:.40}: runs are counted by 'status', 'name', 'error' or 'step'")
+            raise ConfigurationError(f"by={shown(by)}: runs are counted by 'status', 'name', 'error' or 'step'")
         query = wanted.query()
         await self.catch_up()
         counted: dict[str, int] = await self._asked(self._list.count, query, by)

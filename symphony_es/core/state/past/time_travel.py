@@ -15,6 +15,7 @@ from symphony_es.core.state.past.view import StateView
 from symphony_es.core.state.past.walking import VersionState, walk
 from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.paths import parse_path
+from symphony_es.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -162,5 +163,5 @@ def _path(given: ValuePath | str) -> ValuePath:
     if isinstance(given, str):
         return parse_path(given)
     if type(given) not in (list, tuple) or not all(type(part) in (str, int) for part in given):
-        raise ConfigurationError(f"a path is text as 'lines[0].amount' or a sequence of names and indexes, not {given!r:.80}")
+        raise ConfigurationError(f"a path is text as 'lines[0].amount' or a sequence of names and indexes, not {shown(given)}")
     return tuple(given)
