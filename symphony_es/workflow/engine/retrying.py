@@ -80,10 +80,10 @@ async def take_back(symphony: Host, run: Workflow, steps: Sequence[str], now: da
         with world.recording(RETRY_EVENT, {**_said(past), "dropped": dropped, "position": past.position}, entity=run):
             world.raise_generation(run)
             for other in dropped:
-                for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes, run.appended):
+                for held in (run.attempts, run.recorded_outputs, run.failures, run.progress, run.children, run.scopes, run.appended):
                     held.pop(other, None)
             for other in (*around, *entered):
-                run.outputs.pop(other, None)
+                run.recorded_outputs.pop(other, None)
                 run.failures.pop(other, None)
             run.progress.update(decisions)
             _restore(run, past, states, symphony)

@@ -59,7 +59,7 @@ async def plan_undos(symphony: Host, run: Workflow, by_code: Mapping[str, Step])
     own = None if run.forked_from is None else await _begun_here(symphony, run)
 
     def order(address: str) -> tuple[bool, int]:
-        completed = address in run.outputs
+        completed = address in run.recorded_outputs
         return not completed, (timeline.completed if completed else timeline.begun).get(address, 0)
 
     places = _Places(symphony, run, timeline)
@@ -76,7 +76,7 @@ async def _begun_here(symphony: Host, run: Workflow) -> set[str]:
 
 async def decided(symphony: Host, run: Workflow, composites: Iterable[str]) -> dict[str, Any]:
     """Return what composites that have completed had noted of their progress, by address: so that they are entered again as they were."""
-    wanted = [address for address in dict.fromkeys(composites) if address in run.outputs]
+    wanted = [address for address in dict.fromkeys(composites) if address in run.recorded_outputs]
     timeline = await read_timeline(symphony, run) if wanted else Timeline()
     noted = {address: await _noted_before_completion(symphony, timeline, address) for address in wanted}
     return {address: progress for address, progress in noted.items() if progress is not None}
