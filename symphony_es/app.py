@@ -20,6 +20,7 @@ from symphony_es.core.state.attribution import ActingAs, acting, check_texts
 from symphony_es.core.state.blocks import TransactionBlock
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.checkpoint import CheckpointManager, CheckpointReader
+from symphony_es.core.state.checkpoint_pages import CheckpointFilter
 from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.lifetime import Lifetime, counted, find_open, make_way
@@ -45,6 +46,7 @@ from symphony_es.events.changes import Change
 from symphony_es.events.fold import Fold
 from symphony_es.facades.agents import Agents
 from symphony_es.facades.entities import Entities
+from symphony_es.facades.runs import RunLike, id_of_run
 from symphony_es.facades.tasks import Tasks
 from symphony_es.facades.workflows import Workflows
 from symphony_es.guesses import Guess, pointing_out
@@ -601,9 +603,24 @@ class Symphony:
         """The same for the engine: what a run's steps were handed has been compared, and other objects are none of its business."""
         return await self._on_disk("create_checkpoint").create(self.world, name, metadata)
 
-    async def list_checkpoints(self) -> list[dict[str, Any]]:
-        """All checkpoints, newest first: dicts with `id`, `name`, `created_at` (ISO 8601), `entity_count`, `position`, `metadata`."""
-        return [entry.as_dict() for entry in await self._checkpoints("list_checkpoints").entries()]
+    async def list_checkpoints(
+        self, *, limit: int | None = None, before: Moment | None = None, run: RunLike | None = None, name: str | None = None
+    ) -> list[dict[str, Any]]:
+        """All checkpoints, newest first: dicts with `id`, `name`, `created_at` (ISO 8601), `entity_count`, `position`, `metadata`.
+
+        Args:
+            limit: at most so many; None for all. `before=page[-1]["id"]` gives the next page, also where that one is deleted meanwhile.
+            before: only older ones than this checkpoint (its id, or the newest of its name); those made before a datetime or its ISO
+                text; or those that name a position below a number.
+            run: only those of a run: what a policy has taken, and those whose metadata have its id as `run_id`.
+            name: only those of this name.
+
+        Raises:
+            ConfigurationError: a limit below 1, or a filter that means nothing.
+            CheckpointNotFoundError: `before` names no checkpoint.
+        """
+        wanted = CheckpointFilter(limit=limit, before=before, run_id=None if run is None else id_of_run(run), name=name)
+        return [entry.as_dict() for entry in wanted.of(await self._checkpoints("list_checkpoints").entries())]
 
     async def delete_checkpoint(self, checkpoint: str) -> bool:
         """Remove a checkpoint, by id or name; the events stay. False when there is none."""

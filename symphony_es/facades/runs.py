@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from symphony_es.workflow.runs.filters import Named, StatusLike, TimeLike
     from symphony_es.workflow.runs.summary import RunPage
 
-__all__ = ["RunLike", "RunRequests"]
+__all__ = ["RunLike", "RunRequests", "id_of_run"]
 
 RunLike: TypeAlias = Workflow | RunHandle | RunSummary | EntityReference | str
 """A run, its handle, its summary, its reference, its key or its id."""
@@ -110,12 +110,12 @@ class RunRequests:
         from symphony_es.workflow.runs.filters import RunFilter  # late: few programs ask
 
         wanted = RunFilter(
-            status=status, name=name, definition_id=definition_id, parent_id=None if parent is None else _id_of(parent), metadata=metadata,
-            error=error, step=step, since=since, until=until, created_after=created_after, created_before=created_before,
+            status=status, name=name, definition_id=definition_id, parent_id=None if parent is None else id_of_run(parent),
+            metadata=metadata, error=error, step=step, since=since, until=until, created_after=created_after, created_before=created_before,
         )  # fmt: skip
         wanted.query()  # what is wrong with it is told before anything is waited for
         await self._settled()
-        last = None if after is None else _id_of(after)
+        last = None if after is None else id_of_run(after)
         page: RunPage = await self._symphony.run_listing.page(wanted, after=last, newest_first=newest_first, limit=limit)
         return page
 
@@ -144,8 +144,8 @@ class RunRequests:
         from symphony_es.workflow.runs.filters import RunFilter  # late: few programs ask
 
         wanted = RunFilter(
-            status=status, name=name, definition_id=definition_id, parent_id=None if parent is None else _id_of(parent), metadata=metadata,
-            error=error, step=step, since=since, until=until,
+            status=status, name=name, definition_id=definition_id, parent_id=None if parent is None else id_of_run(parent),
+            metadata=metadata, error=error, step=step, since=since, until=until,
         )  # fmt: skip
         wanted.query()
         await self._settled()
@@ -340,7 +340,7 @@ class RunRequests:
         return get_entity(self._symphony.world, Workflow, "Workflow", given)
 
 
-def _id_of(given: RunLike) -> str:
+def id_of_run(given: RunLike) -> str:
     """The id of a run that is named in one way or another; whether there is one, the list tells."""
     if isinstance(given, str):
         return given.removeprefix("Workflow:")

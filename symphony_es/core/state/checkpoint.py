@@ -25,6 +25,7 @@ from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
 from symphony_es.events.rows import decode_row
 from symphony_es.events.values import check_plain, copy_plain
+from symphony_es.turns import TaskLock
 from symphony_es_projections.checkpoints import CHECKPOINT_TYPE, CheckpointEntry, CheckpointList
 
 if TYPE_CHECKING:
@@ -68,16 +69,19 @@ class CheckpointReader:
     def __init__(self, log: EventLog) -> None:
         self.log = log
         self._entries: CheckpointList | None = None
+        self._reading = TaskLock()
         self._flights: deque[tuple[Ticket, str, Change, bytes]] = deque()
 
     async def _list(self) -> CheckpointList:
         """The projection, read from the log at its first use and kept up to date from then on."""
         entries = self._entries
         if entries is None or self.log.read_only:  # another process makes and deletes checkpoints
-            entries = entries or CheckpointList()
-            entries.feed([decode_row(row) for row in await self.log.rows_of_type(CHECKPOINT_TYPE, entries.position)])
-            self._entries = self._entries or entries  # another call may have been faster, and its list already knows more
-        entries = self._entries or entries
+            async with self._reading:  # one call reads the log, however many ask at once
+                entries = self._entries
+                if entries is None or self.log.read_only:
+                    entries = entries or CheckpointList()
+                    entries.feed([decode_row(row) for row in await self.log.rows_of_type(CHECKPOINT_TYPE, entries.position)])
+                    self._entries = entries
         self._take_in(entries)
         return entries
 
@@ -112,6 +116,7 @@ class CheckpointManager(CheckpointReader):
     def __init__(self, log: EventLog, snapshotter: Snapshotter) -> None:
         super().__init__(log)
         self.snapshotter = snapshotter
+        self._counting = TaskLock()
 
     async def create(
         self, world: World, name: str | None = None, metadata: Mapping[str, Any] | None = None, *, compare: bool = False
@@ -163,10 +168,11 @@ class CheckpointManager(CheckpointReader):
     async def _count(self, world: World) -> None:
         """Count the entities that the log had when it was opened: nobody needs to know before the first checkpoint asks."""
         if world.uncounted_until:
-            count = await self.snapshotter.history.count_entities(world.uncounted_until)
-            with world.lock:
-                if world.uncounted_until:  # no other call has been faster
-                    world.entity_count, world.uncounted_until = world.entity_count + count, 0
+            async with self._counting:  # after a start a hundred runs take their first checkpoint at once, and one reads the log
+                if world.uncounted_until:
+                    count = await self.snapshotter.history.count_entities(world.uncounted_until)
+                    with world.lock:
+                        world.entity_count, world.uncounted_until = world.entity_count + count, 0
 
     async def name_position(self, position: int, entity_count: int, name: str | None, metadata: Mapping[str, Any]) -> str:
         """Give a position a name; nothing is flushed, and no world is needed. Returns the checkpoint's id, durable.

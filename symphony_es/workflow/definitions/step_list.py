@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from symphony_es.errors import DefinitionError
+from symphony_es.errors import ConfigurationError, DefinitionError
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import NO_DEFAULT, Step, StepLike, written
 from symphony_es.workflow.kinds.function import name_function
@@ -33,9 +33,17 @@ class StepList:
 
     Args:
         symphony: where functions are looked up by name.
+
+    Raises:
+        ConfigurationError: something else is given, as a name or steps.
     """
 
     def __init__(self, symphony: Host | None = None) -> None:
+        if symphony is not None and not hasattr(symphony, "functions"):
+            how = f"{type(self).__name__}()" + (".create(name)" if hasattr(self, "create") else ".add_function(...)")
+            raise ConfigurationError(
+                f"{type(self).__name__} takes a Symphony or nothing, not {type(symphony).__name__} {symphony!r:.60}: begin with {how}"
+            )
         self._symphony = symphony
         self._steps: list[dict[str, Any]] = []
 

@@ -24,6 +24,7 @@ from symphony_es.errors import (
 )
 from symphony_es.events.references import EntityReference
 from symphony_es.events.rows import event_id_of
+from symphony_es.turns import TaskLock
 from symphony_es.workflow.runs.filters import RunFilter
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.summary import RunPage, summary_of
@@ -76,7 +77,7 @@ class RunListing:
         self._world = world
         self._load = load
         self._notes: dict[str, RunRow] = {}
-        self._busy: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        self._turn = TaskLock()
         self._task: asyncio.Task[None] | None = None
         self._checked = False
         self._closed = False
@@ -103,7 +104,7 @@ class RunListing:
             StorageUnavailableError: the file cannot be read or written.
             DamagedEventError: an event is damaged.
         """
-        async with self._lock():
+        async with self._turn:
             self._check_open()
             try:
                 await self._catch_up()
@@ -117,12 +118,6 @@ class RunListing:
     def _check_open(self) -> None:
         if self._closed:
             raise NotReadyError("this Symphony is closed, and with it the list of its runs")
-
-    def _lock(self) -> asyncio.Lock:
-        loop = asyncio.get_running_loop()
-        if self._busy is None or self._busy[0] is not loop:
-            self._busy = loop, asyncio.Lock()
-        return self._busy[1]
 
     async def _catch_up(self) -> None:
         position, event_id = await asyncio.to_thread(self._list.open)
@@ -251,7 +246,7 @@ class RunListing:
         if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([task])
         self._closed = True
-        async with self._lock():  # who is at it would open the file again
+        async with self._turn:  # who is at it would open the file again
             await asyncio.to_thread(self._list.close)
 
 
