@@ -253,7 +253,7 @@ class Workflow:
 
     def is_completed(self, address: str) -> bool:
         """Whether the step at this address has completed: then it never runs again."""
-        return address in self.recorded_outputs
+        return address in self.__dict__["outputs"]
 
     def check(self, request: Request) -> WorkflowStatus:
         """The status that a request leads to; nothing is changed.
