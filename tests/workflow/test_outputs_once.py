@@ -272,7 +272,7 @@ async def test_the_command_line_shows_it(reopen: Opener, tmp_path: Path, capsys:
     await symphony.close()
     await asyncio.to_thread(main, ["--state-dir", str(tmp_path / "state"), "run", "r", "--json"])
     assert json.loads(capsys.readouterr().out.splitlines()[0])["outputs"] == expected
-    await asyncio.to_thread(main, ["--state-dir", str(tmp_path / "state"), "run", "r"])
+    await asyncio.to_thread(main, ["--state-dir", str(tmp_path / "state"), "run", "r", "--full"])
     assert "what top/* gave (2)" in capsys.readouterr().out
 
 

@@ -566,7 +566,7 @@ def _call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     if undo is not None:
         call.undoable = True
         if call.strand.flow.undos is not None:
-            call.strand.flow.undos[call.address] = _CallStep(
+            undoing = _CallStep(
                 name=f"undo {chosen}",
                 call=lambda: invoke(undo, *args, **kwargs),
                 fn=undo,
@@ -574,6 +574,7 @@ def _call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
                 retry=options.retry,
                 timeout_s=options.timeout_s,
             )
+            call.strand.flow.undos[call.address] = undoing, options.atomic
     return _run(call, make)
 
 

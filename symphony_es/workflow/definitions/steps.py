@@ -45,7 +45,7 @@ MAX_STEP_ID_CHARS = 100
 NO_DEFAULT: Any = type("NoDefault", (), {"__repr__": lambda self: "NO_DEFAULT"})()
 """Marks a wait that fails when its time is up; None is a default like any other."""
 
-_NOT_IN_AN_ID = re.compile(r"[/\x00-\x1f\x7f]")
+_NOT_IN_AN_ID = re.compile(r"[/\x00-\x1f\x7f]|\A@(?=[0-9]+\Z)")
 
 StepLike: TypeAlias = "Step | Mapping[str, Any]"
 """A step, or the dict of one."""
@@ -321,7 +321,7 @@ def _read_undo(reader: DataReader, name: str, settings: Mapping[str, Any]) -> St
 
 def _fault_of_id(step_id: str) -> str | None:
     if _NOT_IN_AN_ID.search(step_id):
-        return f"{step_id!r} cannot be an id: it has '/' or a control character, and addresses join ids with '/'"
+        return f"{step_id!r} cannot be an id: it has '/' or a control character, or is '@' and a number; addresses join ids with '/'"
     if len(step_id) > MAX_STEP_ID_CHARS:
         return f"an id has at most {MAX_STEP_ID_CHARS} characters, this one {len(step_id)}: give the step a shorter id"
     return None

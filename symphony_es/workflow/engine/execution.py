@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.workflow.definitions.definition import UNDO
 from symphony_es.workflow.engine.bodies import is_failure
+from symphony_es.workflow.runs.cleanup import undoes_taken_back
 from symphony_es.workflow.runs.context import RunContext
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.parts import handed_on, output_at
@@ -102,8 +104,8 @@ class StepExecution:
     @property
     def unique_id(self) -> str:
         """An id for what the step creates: the same for every attempt after a crash, another one once the step was taken back."""
-        generation = self.generation
-        return fitting_id(f"{self.run.id}/{self.address}{f'@{generation}' if generation else ''}")
+        address, generation = executed_as(self.address, self.generation)
+        return fitting_id(f"{self.run.id}/{address}{f'@{generation}' if generation else ''}")
 
     @property
     def generation(self) -> int:
@@ -268,7 +270,17 @@ class StepExecution:
 
 def idempotency_key(run_id: str, address: str, generation: int) -> str:
     """The key of one step execution: a crash keeps it, what takes the step back raises the generation, a fork has another run."""
+    address, generation = executed_as(address, generation)
     return f"{run_id}:{address}:{generation}"
+
+
+def executed_as(address: str, generation: int) -> tuple[str, int]:
+    """The address and generation that keys and ids of a step execution are made of.
+
+    What undoes a step that was taken back has those that it had before: it may have begun then, and is done once.
+    """
+    undone = undoes_taken_back(address) if generation == 0 else None
+    return (address, generation) if undone is None else (f"{UNDO}/{undone[0]}", undone[1])
 
 
 def fitting_id(made: str) -> str:

@@ -234,7 +234,7 @@ class Runner:
         key = idempotency_key(self.run.id, address, self.generations.of(address))
         context = RunContext(self.symphony, frame, address, attempt, key, lambda: self.control.ending)
         if address.startswith(f"{UNDO}/"):
-            context.undoes = self._undone(address[len(UNDO) + 1 :])
+            context.undoes = frame.undoes or self._undone(address[len(UNDO) + 1 :])
         return StepExecution(
             symphony=self.symphony,
             run=self.run,

@@ -19,6 +19,7 @@ from symphony_es.workflow.runs.thawing import thaw
 if TYPE_CHECKING:
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.record.reads import Reads
+    from symphony_es.workflow.runs.context import UndoneStep
     from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["Frame", "StepOutputs", "TemplateScope"]
@@ -35,9 +36,11 @@ class Frame:
         steps: the siblings.
         outer: the frame around it; None for the first level.
         key_space: address of the key space that writes go to; None for the run's context.
+        then: the run as it was, where its steps see that: `names` are all the values of the context then. None where they see it as it is.
+        undoes: of what undoes a step that was taken back, that step; else None.
     """
 
-    __slots__ = ("_by_name", "key_space", "names", "opens", "outer", "prefix", "run", "steps")
+    __slots__ = ("_by_name", "key_space", "names", "opens", "outer", "prefix", "run", "steps", "then", "undoes")
 
     def __init__(
         self,
@@ -48,8 +51,12 @@ class Frame:
         *,
         names: Mapping[str, Any] | None = None,
         key_space: str | None = None,
+        then: Workflow | None = None,
+        undoes: UndoneStep | None = None,
     ) -> None:
         self.run = run
+        self.then = then
+        self.undoes = undoes
         self.prefix = prefix
         self.steps = steps
         self.outer = outer
@@ -74,6 +81,9 @@ class Frame:
 
     def layers(self) -> Iterator[Mapping[str, Any]]:
         """Where a key of the context is looked up, in this order."""
+        if self.then is not None:
+            yield self.names
+            return
         for frame in self.around():
             if frame.opens and frame.key_space is not None:
                 written = space_at(self.run, frame.key_space)
@@ -85,6 +95,9 @@ class Frame:
 
     def placed_layers(self) -> Iterator[tuple[str | None, Mapping[str, Any]]]:
         """The same, each with the place that has it: the address of a branch, or of an iteration; None for the run's context."""
+        if self.then is not None:
+            yield None, self.names
+            return
         for frame in self.around():
             if frame.opens and frame.key_space is not None:
                 written = space_at(self.run, frame.key_space)
@@ -99,6 +112,11 @@ class Frame:
         return self.run.context if self.key_space is None else self.run.scopes.get(self.key_space)
 
     @property
+    def seen(self) -> Workflow:
+        """The run whose outputs its steps see."""
+        return self.run if self.then is None else self.then
+
+    @property
     def root(self) -> tuple[str, ...]:
         """The path in the run where writes go."""
         return ("context",) if self.key_space is None else ("scopes", self.key_space)
@@ -109,7 +127,7 @@ class StepOutputs(Mapping[str, Any]):
 
     def __init__(self, frame: Frame, *, copies: bool = True, noted: Callable[[str], None] | None = None) -> None:
         self._frame = frame
-        self._run = frame.run
+        self._run = frame.seen
         self._copies = copies
         self._noted = noted
 
@@ -171,7 +189,7 @@ class TemplateScope(Mapping[str, Any]):
         if name == "context":
             if reads is not None:
                 reads.context()
-            return self._frame.run.context
+            return self._frame.seen.context
         raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -193,7 +211,7 @@ class _StepResults(Mapping[str, Any]):
         address, step = self._outputs.find(name)
         if self._noted is not None:
             self._noted(address)
-        return _StepResult(self._frame.run, address, step)
+        return _StepResult(self._frame.seen, address, step)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._outputs)

@@ -76,7 +76,7 @@ class Workflow:
         signal_ids: names of the signals that have come with an id, by id.
         calls: of a code-first workflow, the calls made so far by strand; see `workflow/code/`.
         children: by step address, the runs that it started.
-        undoable: of a code-first run, whether it has begun a step that has an undo.
+        undoable: whether a step that has an undo was taken back; of a code-first run, whether it has begun one at all.
         cleanup: of a run whose clean-up has begun `{"ends": the status it ends with}`, and `"skipped": True` where the rest is left for
             later; else None.
         parent: the run that started it, or None; `parent_step` is the address there.
