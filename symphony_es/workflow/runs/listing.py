@@ -209,7 +209,7 @@ def row_of_run(run: Workflow, version: int) -> RunRow:
             "started_at": run.started_at,
             "ended_at": run.ended_at,
             "attempts": run.attempts,
-            "outputs": run.outputs,
+            "outputs": run.recorded_outputs,
             "error": run.error,
             "parent": EntityReference("Workflow", parent.id) if isinstance(parent, Workflow) else parent,
             "parent_step": run.parent_step,
