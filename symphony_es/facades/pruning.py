@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.errors import ConfigurationError, ReadOnlyError, WorkflowError
+from symphony_es.shown import shown
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class RunPruning:
         assert before is not None, "an age or a moment was given"
         wanted = prune_filter(RunFilter(status=status, name=name, metadata=metadata))
         if type(dry_run) is not bool:
-            raise ConfigurationError(f"dry_run={dry_run!r:.40}: it is True or False")
+            raise ConfigurationError(f"dry_run={shown(dry_run)}: it is True or False")
         if symphony.log.read_only and not dry_run:
             raise ReadOnlyError(
                 "prune_runs would write the log, and this Symphony is open for reading only: the process that writes it does"
@@ -133,5 +134,5 @@ def _moment(older_than: Any, now: datetime) -> datetime | str:
     except ValueError:
         pass  # not a number
     raise ConfigurationError(
-        f"older_than={older_than!r:.60}: it is a timedelta or seconds of 0 or more, or a datetime or its ISO text ('2026-11-27T08:00')"
+        f"older_than={shown(older_than)}: it is a timedelta or seconds of 0 or more, or a datetime or its ISO text ('2026-11-27T08:00')"
     )
