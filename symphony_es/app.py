@@ -12,6 +12,7 @@ import inspect
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
@@ -20,6 +21,7 @@ from symphony_es.core.state.attribution import ActingAs, acting, check_texts
 from symphony_es.core.state.blocks import TransactionBlock
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.checkpoint import CheckpointManager, CheckpointReader
+from symphony_es.core.state.checkpoint_pages import CheckpointFilter
 from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.lifetime import Lifetime, counted, find_open, make_way
@@ -45,10 +47,12 @@ from symphony_es.events.changes import Change
 from symphony_es.events.fold import Fold
 from symphony_es.facades.agents import Agents
 from symphony_es.facades.entities import Entities
+from symphony_es.facades.runs import RunLike, id_of_run
 from symphony_es.facades.tasks import Tasks
 from symphony_es.guesses import Guess, pointing_out
 from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
+from symphony_es.shown import shown
 from symphony_es.threads import ThreadPool
 from symphony_es.workflow.engine.watching import InboxWatch
 
@@ -197,10 +201,10 @@ class Symphony:
         """The settings by name, and whether a directory was given by itself."""
         if isinstance(config, str | bytes | os.PathLike):
             if state_dir is not None:
-                raise ConfigurationError(f"two directories are given: {config!r} and state_dir={state_dir!r}")
+                raise ConfigurationError(f"two directories are given: {shown(config)} and state_dir={shown(state_dir)}")
             config, state_dir = None, config
         if config is not None and not isinstance(config, Mapping):
-            raise ConfigurationError(f"Symphony is given a directory, or settings by name, not {config!r:.80}")
+            raise ConfigurationError(f"Symphony is given a directory, or settings by name, not {shown(config)}")
         settings = dict(config or {})
         unknown = sorted(str(name) for name in set(settings) - set(cls._SETTINGS))
         if unknown:
@@ -208,7 +212,7 @@ class Symphony:
         if state_dir is None:
             return settings, False
         if settings.get("state_dir", state_dir) != state_dir:
-            raise ConfigurationError(f"two directories are given: {settings['state_dir']!r} in config and state_dir={state_dir!r}")
+            raise ConfigurationError(f"two directories are given: {settings['state_dir']!r} in config and state_dir={shown(state_dir)}")
         _absolute(state_dir)
         return settings | {"state_dir": state_dir}, True
 
@@ -372,7 +376,7 @@ class Symphony:
         if resume == "latest" or (resume is None and self._follows):
             await self.resume()
         elif resume is not None:
-            raise ConfigurationError(f"setup(resume=...) is 'latest' or left out, not {resume!r}")
+            raise ConfigurationError(f"setup(resume=...) is 'latest' or left out, not {shown(resume)}")
         if self._follows and self.last_resume is not None:
             from symphony_es.core.state.following import Following
 
@@ -536,7 +540,7 @@ class Symphony:
 
     def _checkpoints(self, operation: str) -> CheckpointReader:
         if self.read_only:
-            return CheckpointReader(self.log)
+            return self._ready(self._ready(self._opened).checkpoint_list)
         return self._on_disk(operation)
 
     def _check_writable(self, operation: str, instead: str = "the process that writes it does") -> None:
@@ -641,9 +645,24 @@ class Symphony:
         """The same for the engine: what a run's steps were handed has been compared, and other objects are none of its business."""
         return await self._on_disk("create_checkpoint").create(self.world, name, metadata)
 
-    async def list_checkpoints(self) -> list[dict[str, Any]]:
-        """All checkpoints, newest first: dicts with `id`, `name`, `created_at` (ISO 8601), `entity_count`, `position`, `metadata`."""
-        return [entry.as_dict() for entry in await self._checkpoints("list_checkpoints").entries()]
+    async def list_checkpoints(
+        self, *, limit: int | None = None, before: Moment | None = None, run: RunLike | None = None, name: str | None = None
+    ) -> list[dict[str, Any]]:
+        """All checkpoints, newest first: dicts with `id`, `name`, `created_at` (ISO 8601), `entity_count`, `position`, `metadata`.
+
+        Args:
+            limit: at most so many; None for all. `before=page[-1]["id"]` gives the next page, also where that one is deleted meanwhile.
+            before: only older ones than this checkpoint (its id, or the newest of its name); those made before a datetime or its ISO
+                text; or those that name a position below a number.
+            run: only those of a run: what a policy has taken, and those whose metadata have its id as `run_id`.
+            name: only those of this name.
+
+        Raises:
+            ConfigurationError: a limit below 1, or a filter that means nothing.
+            CheckpointNotFoundError: `before` names no checkpoint.
+        """
+        wanted = CheckpointFilter(limit=limit, before=before, run_id=None if run is None else id_of_run(run), name=name)
+        return [entry.as_dict() for entry in await self._checkpoints("list_checkpoints").entries(wanted)]
 
     async def delete_checkpoint(self, checkpoint: str) -> bool:
         """Remove a checkpoint, by id or name; the events stay. False when there is none."""
@@ -686,7 +705,7 @@ class Symphony:
             RunsInProgressError: runs execute in this process.
             RestorationError: `strict`, and a restorer failed; the old world is in place and nothing was appended.
         """
-        entries = await self._checkpoints("resume_latest_checkpoint").entries()
+        entries = await self._checkpoints("resume_latest_checkpoint").entries(CheckpointFilter(limit=1))
         if not entries:
             return None
         await self._resume(replay_until, entries[0], stop_runs=stop_runs, strict=strict)
@@ -757,6 +776,10 @@ class Symphony:
             shell._world = self.world  # an object that keeps it goes on with what is live
             if self.read_only:
                 self.world.close(READ_ONLY)
+
+    def while_nothing_loads(self, what: str) -> AbstractAsyncContextManager[None]:
+        """A block while which no resume and no load makes entities live: for what takes entities out of the log's present."""
+        return self._changing_world(what, restoring=self.world.restoring)
 
     def world_under_construction(self) -> World:
         """An empty world for restorers to fill: nothing done in it is appended."""
@@ -1145,5 +1168,5 @@ def _several(types: Iterable[str | type] | str | type) -> Iterable[str | type]:
 
 def _absolute(path: object) -> Path:
     if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in os.fspath(path):
-        raise ConfigurationError(f"state_dir is the path of a directory, not {path!r}")
+        raise ConfigurationError(f"state_dir is the path of a directory, not {shown(path)}")
     return Path(path).absolute()

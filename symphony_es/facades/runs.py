@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
-from symphony_es.core.state.bringing import is_in_log
+from symphony_es.core.state.bringing import is_in_log, refuse_pruned
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import get_entity, key_of
+from symphony_es.facades.pruning import RunPruning
+from symphony_es.shown import shown
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.creation import DefinitionLike
-from symphony_es.workflow.engine.engine import WorkflowEngine, created
+from symphony_es.workflow.engine.engine import created
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.summary import RunSummary
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
     from symphony_es.workflow.engine.draining import DrainReport
     from symphony_es.workflow.engine.recovery import RecoverReport
     from symphony_es.workflow.record.attempts import StepAttempt
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from symphony_es.workflow.runs.filters import Named, StatusLike, TimeLike
     from symphony_es.workflow.runs.summary import RunPage
 
-__all__ = ["RunLike", "RunRequests"]
+__all__ = ["RunLike", "RunRequests", "id_of_run"]
 
 RunLike: TypeAlias = Workflow | RunHandle | RunSummary | EntityReference | str
 """A run, its handle, its summary, its reference, its key or its id."""
@@ -36,22 +37,14 @@ RunLike: TypeAlias = Workflow | RunHandle | RunSummary | EntityReference | str
 MOST_RUNS = 1 << 40
 
 
-class RunRequests:
+class RunRequests(RunPruning):
     """Finding runs, and making requests to them. Awaited calls are durable."""
-
-    def __init__(self, symphony: Host) -> None:
-        self._symphony = symphony
-
-    @property
-    def _engine(self) -> WorkflowEngine:
-        engine: WorkflowEngine = self._symphony.registry.get("workflow_engine")
-        return engine
 
     async def get_run(self, run: RunLike) -> Workflow:
         """A run by its id, reference or `"Workflow:id"`, brought from the log where it is at rest.
 
         Raises:
-            EntityNotFoundError: there is none.
+            EntityNotFoundError: there is none; `RunPrunedError` where it was pruned.
         """
         return await self._found(run)
 
@@ -110,12 +103,12 @@ class RunRequests:
         from symphony_es.workflow.runs.filters import RunFilter  # late: few programs ask
 
         wanted = RunFilter(
-            status=status, name=name, definition_id=definition_id, parent_id=None if parent is None else _id_of(parent), metadata=metadata,
-            error=error, step=step, since=since, until=until, created_after=created_after, created_before=created_before,
+            status=status, name=name, definition_id=definition_id, parent_id=None if parent is None else id_of_run(parent),
+            metadata=metadata, error=error, step=step, since=since, until=until, created_after=created_after, created_before=created_before,
         )  # fmt: skip
         wanted.query()  # what is wrong with it is told before anything is waited for
         await self._settled()
-        last = None if after is None else _id_of(after)
+        last = None if after is None else id_of_run(after)
         page: RunPage = await self._symphony.run_listing.page(wanted, after=last, newest_first=newest_first, limit=limit)
         return page
 
@@ -144,8 +137,8 @@ class RunRequests:
         from symphony_es.workflow.runs.filters import RunFilter  # late: few programs ask
 
         wanted = RunFilter(
-            status=status, name=name, definition_id=definition_id, parent_id=None if parent is None else _id_of(parent), metadata=metadata,
-            error=error, step=step, since=since, until=until,
+            status=status, name=name, definition_id=definition_id, parent_id=None if parent is None else id_of_run(parent),
+            metadata=metadata, error=error, step=step, since=since, until=until,
         )  # fmt: skip
         wanted.query()
         await self._settled()
@@ -176,6 +169,7 @@ class RunRequests:
                     return self._engine.handle(held.obj)
                 if is_in_log(self._symphony, key):
                     return self._engine.handle(key.partition(":")[2])
+                refuse_pruned(self._symphony, key)
         return self._engine.handle(self._run(run))
 
     @property
@@ -340,12 +334,12 @@ class RunRequests:
         return get_entity(self._symphony.world, Workflow, "Workflow", given)
 
 
-def _id_of(given: RunLike) -> str:
+def id_of_run(given: RunLike) -> str:
     """The id of a run that is named in one way or another; whether there is one, the list tells."""
     if isinstance(given, str):
         return given.removeprefix("Workflow:")
     if isinstance(given, EntityReference):
         return given.entity_id
     if not isinstance(given, (Workflow, RunHandle, RunSummary)):
-        raise ConfigurationError(f"a run is named by itself, its handle, summary, reference or id, not by {given!r:.60}")
+        raise ConfigurationError(f"a run is named by itself, its handle, summary, reference or id, not by {shown(given)}")
     return given.id

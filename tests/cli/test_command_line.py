@@ -206,7 +206,7 @@ def log(tmp_path: Path) -> Path:
         ("checkpoints create latest", 2, "reads as a position"),
         ("checkpoints create 2026-13-13", 2, "reads as a position"),
         ("checkpoints named", 2, "invalid choice"),
-        ("checkpoints list named", 2, "lists all"),
+        ("checkpoints list named", 2, "--name NAME"),
         ("checkpoints delete named --at 1", 2, "a new checkpoint"),
         ("log --limit x", 2, "no whole number"),
         ("log --after -5", 2, "no whole number"),

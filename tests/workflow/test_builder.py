@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.errors import DefinitionError
+from symphony_es.errors import ConfigurationError, DefinitionError
 from symphony_es.workflow import (
     DataReader,
     RetryPolicy,
@@ -363,6 +363,14 @@ class AroundStep(Step):
 
     async def perform(self, execution: Any) -> Any:
         return await execution.run_step(self.inner, self.inner.id)
+
+
+@pytest.mark.parametrize("given", ["order", {"name": "order"}, [], ["draft"], 3])
+@pytest.mark.parametrize("make", [WorkflowBuilder, StepList])
+def test_a_builder_takes_a_symphony_or_nothing(make: Any, given: Any) -> None:
+    """A name or steps given where a Symphony is due are refused at once, with what to call instead."""
+    with pytest.raises(ConfigurationError, match=rf"{make.__name__}\(\)\."):
+        make(given)
 
 
 def test_models_reach_tasks_however_they_are_given() -> None:

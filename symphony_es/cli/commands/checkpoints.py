@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 from symphony_es.cli import output
-from symphony_es.cli.commands.registry import MOMENT, Parsers, moment, reading, writing
-from symphony_es.errors import CheckpointNotFoundError, ConfigurationError
+from symphony_es.cli.commands.registry import MOMENT, MOST_NAMES, Parsers, moment, reading, run_id, whole_number, writing
+from symphony_es.errors import CheckpointNotFoundError, ConfigurationError, near_misses
 
 __all__ = ["register"]
 
@@ -20,6 +20,12 @@ def register(parsers: Parsers) -> None:
     command.add_argument("name", nargs="?", metavar="NAME", help="name of the new one; name or id of the one to delete")
     command.add_argument("--at", type=moment, default="latest", metavar="MOMENT", help=f"what the new one names: {MOMENT}")
     command.add_argument("--metadata", metavar="JSON", help="an object of your own, kept with the new one")
+    command.add_argument("--limit", type=whole_number, default=0, metavar="N", help="list at most so many, the newest ones (0: all)")
+    command.add_argument(
+        "--before", type=moment, metavar="MOMENT", help="list only those older than a checkpoint or a time, or below a position"
+    )
+    command.add_argument("--run", dest="of_run", type=run_id, metavar="RUN", help="list only those of this run")
+    command.add_argument("--name", dest="named", metavar="NAME", help="list only those of this name")
 
 
 async def checkpoints(given: argparse.Namespace) -> None:
@@ -27,22 +33,42 @@ async def checkpoints(given: argparse.Namespace) -> None:
     if given.action != "create" and (given.at != "latest" or given.metadata is not None):
         raise ConfigurationError("--at and --metadata say what a new checkpoint is: symphony-es checkpoints create NAME --at MOMENT")
     if given.action == "list" and given.name is not None:
-        raise ConfigurationError("a name is for `create` and `delete`: `checkpoints` lists all there are")
+        raise ConfigurationError("a name is for `create` and `delete`: `checkpoints --name NAME` lists those of a name")
+    if given.action != "list" and (given.limit or any(each is not None for each in (given.before, given.of_run, given.named))):
+        raise ConfigurationError(f"--limit, --before, --run and --name say which to list: leave them out of `checkpoints {given.action}`")
     if given.action == "create":
         await _create(given)
     elif given.action == "delete":
         await _delete(given)
     else:
-        async with reading(given) as opened:
-            entries = await opened.past.checkpoints()
-        if given.json:
-            from symphony_es.transfer.text import plain_as_json
+        await _list(given)
 
-            for entry in entries:
-                output.json_line({**entry.as_dict(), "metadata": plain_as_json(entry.metadata)})
-            return
-        rows = [(e.id, e.name, e.position, output.time(e.created_at), e.entity_count, output.brief(e.metadata)) for e in entries]
-        output.table(("id", "name", "position", "created", "entities", "metadata"), rows, "no checkpoints")
+
+async def _list(given: argparse.Namespace) -> None:
+    from symphony_es.core.state.checkpoint_pages import CheckpointFilter
+
+    async with reading(given) as opened:
+        wanted = CheckpointFilter(
+            limit=given.limit + 1 if given.limit else None, before=given.before, run_id=given.of_run, name=given.named
+        )
+        found = await opened.past.checkpoints(wanted)
+        nothing = "no checkpoints"
+        if not found and given.named is not None and not await opened.past.checkpoints(CheckpointFilter(limit=1, name=given.named)):
+            known = await opened.past.checkpoints(CheckpointFilter(limit=MOST_NAMES))
+            near = near_misses(given.named, [entry.name for entry in known])
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            nothing = output.safe(f"no checkpoint is called {given.named}{hint}")
+    shown = found[: given.limit] if given.limit else found
+    if given.json:
+        from symphony_es.transfer.text import plain_as_json
+
+        for entry in shown:
+            output.json_line({**entry.as_dict(), "metadata": plain_as_json(entry.metadata)})
+        return
+    rows = [(e.id, e.name, e.position, output.time(e.created_at), e.entity_count, output.brief(e.metadata)) for e in shown]
+    output.table(("id", "name", "position", "created", "entities", "metadata"), rows, nothing)
+    if len(shown) < len(found):
+        print(f"the next page: --before {shown[-1].id}")
 
 
 async def _create(given: argparse.Namespace) -> None:
