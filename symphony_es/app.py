@@ -47,7 +47,6 @@ from symphony_es.events.changes import Change
 from symphony_es.events.fold import Fold
 from symphony_es.facades.agents import Agents
 from symphony_es.facades.entities import Entities
-from symphony_es.facades.runs import RunLike, id_of_run
 from symphony_es.facades.tasks import Tasks
 from symphony_es.guesses import Guess, pointing_out
 from symphony_es.log.log import EventLog
@@ -69,6 +68,7 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.core.state.resume import ReplayUntil
     from symphony_es.facades.builders import AgentBuilder, TaskBuilder
     from symphony_es.facades.requests import Requests
+    from symphony_es.facades.runs import RunLike
     from symphony_es.facades.workflows import Workflows
     from symphony_es.workflow.code.workflow import CodeWorkflow
     from symphony_es.workflow.definitions.builder import WorkflowBuilder
@@ -661,7 +661,7 @@ class Symphony:
             ConfigurationError: a limit below 1, or a filter that means nothing.
             CheckpointNotFoundError: `before` names no checkpoint.
         """
-        wanted = CheckpointFilter(limit=limit, before=before, run_id=None if run is None else id_of_run(run), name=name)
+        wanted = CheckpointFilter(limit=limit, before=before, run_id=None if run is None else _id_of_run(run), name=name)
         return [entry.as_dict() for entry in await self._checkpoints("list_checkpoints").entries(wanted)]
 
     async def delete_checkpoint(self, checkpoint: str) -> bool:
@@ -1156,6 +1156,12 @@ class Symphony:
                 "step": "await symphony_es.workflow.step(function, ...) inside of a function under @symphony.workflow",
             }
         )
+
+
+def _id_of_run(run: RunLike) -> str:
+    from symphony_es.facades.runs import id_of_run  # late: a program without runs waits for nothing of it
+
+    return id_of_run(run)
 
 
 def _path(given: str | Sequence[str | int]) -> str | tuple[str | int, ...]:
