@@ -312,7 +312,7 @@ class WorkflowEngine(RunRequests):
         parent = self._symphony.world.find(run.parent) if run.parent is not None else None
         if is_waiting_for_classes(parent):
             return True
-        if not isinstance(parent, Workflow) or parent.status not in UNFINISHED or run.parent_step in parent.outputs:
+        if not isinstance(parent, Workflow) or parent.status not in UNFINISHED or run.parent_step in parent.recorded_outputs:
             return False
         return parent.children.get(run.parent_step or "") is run
 

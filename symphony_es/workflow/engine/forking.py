@@ -148,7 +148,7 @@ def _forget_checks(made: Workflow) -> None:
 def _forget(made: Workflow, addresses: Iterable[str], entered: Iterable[str]) -> None:
     """Take out of a fork what belongs to a clean-up of its original, and what that has undone: it holds no longer, and is done anew."""
     for address in addresses:
-        for held in (made.attempts, made.outputs, made.failures, made.progress, made.children, made.scopes, made.appended):
+        for held in (made.attempts, made.recorded_outputs, made.failures, made.progress, made.children, made.scopes, made.appended):
             held.pop(address, None)
     for address in entered:
-        made.outputs.pop(address, None)
+        made.recorded_outputs.pop(address, None)

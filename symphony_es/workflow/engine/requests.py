@@ -600,7 +600,7 @@ class RunRequests:
         self.active.refuse(run)
         definition.check(self._symphony)
         check_error_classes(definition)
-        found = compare_definitions(run.definition, definition, begun=set(run.attempts), completed=set(run.outputs))
+        found = compare_definitions(run.definition, definition, begun=set(run.attempts), completed=set(run.recorded_outputs))
         if not found.compatible and not force:
             raise DefinitionChangedError(run.id, found)
 
