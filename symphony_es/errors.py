@@ -35,6 +35,7 @@ SymphonyError
 ├── EntityError
 │   ├── EntityTypeError (TypeError)             a class that cannot be an entity, part or value, or a type declared twice
 │   ├── EntityNotFoundError (LookupError)
+│   │   ├── RunPrunedError (EntityExistsError)  the run was pruned: its history stays readable, and its id is not free
 │   │   └── UnknownTypeError                    no class, restorer or event knows the type: near misses are named
 │   ├── UnknownPathError (LookupError)          nothing has ever stood there: near misses are named
 │   ├── EntityExistsError (ValueError)

@@ -219,9 +219,7 @@ async def test_an_interruption_during_a_cancellation_holds(turns: int) -> None:
 
 
 @pytest.mark.parametrize(("event", "key"), [("WorkflowStepRetried", "Workflow:r"), ("WorkflowFailed", "Workflow:r/around")])
-async def test_after_a_rewind_a_child_run_has_failed_in_the_attempt_that_holds(
-    symphony: Symphony, event: str, key: str, failed: int
-) -> None:
+async def test_after_a_rewind_a_child_run_has_failed_in_the_attempt_that_holds(symphony: Symphony, event: str, key: str) -> None:
     """What a rewind has taken back, a later failure of the child run, is not taken for one of the attempt that goes on.
 
     Right after the second attempt at the step began, the child run still stands as it failed in the first: it is tried again. Right
