@@ -27,7 +27,7 @@ from symphony_es.core.state.resting import may_rest
 from symphony_es.errors import ConfigurationError, IllegalTransitionError, RunsInProgressError, SymphonyError
 from symphony_es.testing import ManualClock, states_of
 from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition
-from tests.acceptance.run_model import ADDRESSES, CLEANUP, NAP_S, REST_S, Illegal, Mode, Model, ModelRun, NotBegun
+from tests.acceptance.run_model import ADDRESSES, NAP_S, OF_CLEANUP, REST_S, Illegal, Mode, Model, ModelRun, NotBegun
 
 MOST_RUNS = 5
 """Started runs and forks of one example; their child runs come on top."""
@@ -47,7 +47,7 @@ CLEANUP_STEPS: list[dict[str, Any]] = [
 ]
 CHILD: dict[str, Any] = {
     "name": "child",
-    "steps": [{"kind": "wait", "name": "ask", "signal": "go"}, {"kind": "function", "name": "labour", "function": "body"}],
+    "steps": [{"kind": "wait", "name": "ask", "signal": "go"}, {"kind": "function", "name": "labour", "function": "body", "undo": "body"}],
     "cleanup": CLEANUP_STEPS,
 }
 WHOLE: dict[str, Any] = {
@@ -55,7 +55,7 @@ WHOLE: dict[str, Any] = {
     "name": "whole",
     "steps": [
         {"kind": "wait", "name": "ask", "signal": "go"},
-        {"kind": "function", "name": "work", "function": "body"},
+        {"kind": "function", "name": "work", "function": "body", "undo": "body"},
         {"kind": "sleep", "name": "nap", "seconds": NAP_S},
         {
             "kind": "parallel",
@@ -63,7 +63,7 @@ WHOLE: dict[str, Any] = {
             "branches": [{"kind": "wait", "name": "x", "signal": "x"}, {"kind": "wait", "name": "y", "signal": "y"}],
         },
         {"kind": "workflow", "name": "kid", "definition": CHILD},
-        {"kind": "function", "name": "done", "function": "body"},
+        {"kind": "function", "name": "done", "function": "body", "undo": "body"},
     ],
     "cleanup": CLEANUP_STEPS,
 }
@@ -135,7 +135,7 @@ class RunOperations(RuleBasedStateMachine):
 
     async def _body(self, context: RunContext) -> str:
         self.bodies[context.idempotency_key, context.attempt] += 1
-        works = self.model.mode != "fails" or context.step not in ("work", "labour")
+        works = self.model.mode != "fails" or context.step.rpartition("/")[2] not in ("work", "labour")
         if context.step == "work" and self.model.mode == "hangs":
             future = self.hanging[context.run_id] = asyncio.get_running_loop().create_future()
             works = await future
@@ -256,7 +256,7 @@ class RunOperations(RuleBasedStateMachine):
         ]
         if self.finished != self.model.finished:
             found.append(f"finished bodies: {self.finished - self.model.finished} too many, {self.model.finished - self.finished} missing")
-        active_in_model = {name for name, model in self.model.runs.items() if model.active or model.going_back}
+        active_in_model = {name for name, model in self.model.runs.items() if model.active or model.going_back or model.giving_up}
         found += [
             f"a request still waits for {name}"
             for name, task in self.pending
@@ -356,7 +356,8 @@ class RunOperations(RuleBasedStateMachine):
 
     def pick_step(self, run: ModelRun, place: int) -> str:
         """A step that the run has begun; once in a while any."""
-        steps = list(ADDRESSES[run.kind] if place % 8 == 7 or not run.before else [step for step in run.before if step not in CLEANUP])
+        begun = [step for step in run.before if not step.startswith(OF_CLEANUP)]
+        steps = list(ADDRESSES[run.kind] if place % 8 == 7 or not run.before else begun)
         return steps[place % len(steps)] if steps else "ask"
 
     @precondition(lambda self: self.model.runs)
@@ -409,7 +410,7 @@ class RunOperations(RuleBasedStateMachine):
     def rewind(self, number: int, stops: bool) -> None:
         """Takes everything back to one of the moments at which nothing moved; what has happened since stays on record."""
         position, then = self.moments[-1 - number % len(self.moments)]
-        names = [run.name for run in self.model.runs.values() if run.active or run.going_back]
+        names = [run.name for run in self.model.runs.values() if run.active or run.going_back or run.giving_up]
         event(f"rewind{' of what executes' if names else ''}")
         if names and not stops:
             self.runner.run(self._does_not_rewind(position))
