@@ -28,7 +28,7 @@ coverage: $(VENV)/.test  ## branch coverage of the layers that keep the data, by
 fuzz: $(VENV)/.test  ## minutes; a million random expressions: nothing but the declared error and plain values comes out
 	$(BIN)/python -m tests.workflow.fuzz_expressions --inputs 1000000
 
-fuzz-workflows: $(VENV)/.test  ## minutes; random workflows, whose processes die, against a plain interpreter of the same programs
+fuzz-workflows: $(VENV)/.test  ## half an hour; random workflows, whose processes die or are killed, against a plain interpreter of the same programs
 	$(BIN)/python -m tests.fuzz --programs 2000
 
 model: $(VENV)/.test  ## half an hour; random programs over tracked and plain objects

@@ -13,6 +13,7 @@ import random
 from collections.abc import Awaitable
 from typing import Any
 
+from symphony_es import Symphony
 from symphony_es.core.state.history import live_states
 from symphony_es.errors import (
     ConfigurationError,
@@ -25,11 +26,11 @@ from symphony_es.errors import (
 )
 from symphony_es.testing import states_of
 from symphony_es.workflow import RunContext, WorkflowDefinition, gather, run_workflow, step, step_context, wait_for_signal
-from symphony_es.workflow.engine.generations import prefixes
 from tests.acceptance.every_workflow import JumpClock
-from tests.mortal import EMPTY, Mortal
+from tests.fuzz.lives import Found, Life
+from tests.fuzz.record import Broken, check_history
 
-__all__ = ["Broken", "check_chaos", "check_history"]
+__all__ = ["Requests"]
 
 ANSWERS = (
     ConfigurationError,
@@ -46,12 +47,6 @@ FAILURES = {"OSError", "RunFailedError", "RunCancelledError", "StepTimeoutError"
 ACTORS, REQUESTS = 4, 10
 MOST_RUNS = 16
 PATIENCE_S = 30.0
-BEGINS_AGAIN = ("WorkflowResumed", "WorkflowRetryRequested", "WorkflowCleanupBegun", "WorkflowReopened", "WorkflowCancelRequested")
-ENDS = ("WorkflowCompleted", "WorkflowCancelled")
-
-
-class Broken(AssertionError):
-    """Something does not hold."""
 
 
 def _step(name: str, body: str = "work", **more: Any) -> dict[str, Any]:
@@ -110,11 +105,13 @@ class Chaos:
 
     Args:
         symphony: the process.
+        notes: what its bodies note outside.
         chosen: what is asked of whom, and what fails.
     """
 
-    def __init__(self, symphony: Mortal, chosen: random.Random) -> None:
+    def __init__(self, symphony: Symphony, notes: list[str], chosen: random.Random) -> None:
         self._symphony = symphony
+        self._notes = notes
         self._chosen = chosen
         self._requests: list[asyncio.Task[None]] = []
         self._engine = symphony.registry.get("workflow_engine")
@@ -136,7 +133,7 @@ class Chaos:
         self._coded = coded
 
     async def work(self, context: RunContext) -> str:
-        self._symphony.notes.append(f"{context.idempotency_key} {context.run_id}:{context.step}")
+        self._notes.append(f"{context.idempotency_key} {context.run_id}:{context.step}")
         for _ in range(self._chosen.choice((0, 1, 5))):
             await asyncio.sleep(0)
         return context.step
@@ -237,11 +234,6 @@ class Chaos:
             check_history(run.id, await symphony.log.read_entity(f"Workflow:{run.id}"))
             if run.status == "failed" and run.error is not None and run.error["type"] not in FAILURES:
                 raise Broken(f"{run.id} failed of {run.error['type']}: {run.error['message']}")
-        steps: dict[str, str] = {}
-        for note in symphony.notes:
-            key, _, at = note.partition(" ")
-            if steps.setdefault(key, at) != at:
-                raise Broken(f"the key {key} is of {at} and of {steps[key]}")
         folded = {key: state.data for key, state in live_states(await symphony.state_history.states_at(symphony.log.head)).items()}
         live = states_of(symphony)
         for run in await symphony.workflows.get_all_runs():  # those at rest are not among the live ones
@@ -250,46 +242,30 @@ class Chaos:
             raise Broken(f"the objects are not what the log says: {differ}")
 
 
-def check_history(run_id: str, events: list[Any]) -> None:
-    """Steps are recorded while their run goes on, and none begins again that has completed, unless it was taken back.
+class Requests:
+    """Many requests at once, as a kind of programs."""
 
-    Raises:
-        Broken: one is, or does.
-    """
-    ended, completed = False, set[str]()
-    for event in events:
-        name, at = event.name, event.metadata.step
-        if name in ENDS:
-            ended = True
-        elif name in BEGINS_AGAIN:
-            ended = False
-        if name == "WorkflowRetryRequested":
-            for dropped in event.data["dropped"]:
-                completed.difference_update((dropped, *prefixes(dropped)))
-        if "Step" in name and ended:
-            raise Broken(f"{run_id}: {name} of {at} after the end, at position {event.position}")
-        if name in ("WorkflowStepStarted", "WorkflowStepRetried", "WorkflowStepCompleted") and at in completed:
-            raise Broken(f"{run_id}: {name} of {at}, which has completed, at position {event.position}")
-        if name == "WorkflowStepCompleted":
-            completed.add(at)
+    undoable = frozenset({"begin", "one", "first", "before"})
 
+    def life(self, seed: int) -> Life:
+        """See `Fuzzer`."""
 
-async def check_chaos(seed: int) -> int:
-    """Processes that die at random commits, one after the other, and one that does not; how many have died.
-
-    Raises:
-        Broken: something does not hold.
-    """
-    chosen, disk = random.Random(seed), EMPTY
-    deaths = chosen.randint(0, 2)
-    for death in range(deaths + 1):
-        process = Mortal(disk, commits=chosen.randint(20, 150) if death < deaths else None)
-
-        async def work(symphony: Mortal) -> None:
-            chaos = Chaos(symphony, random.Random(chosen.random()))
+        async def live(symphony: Symphony, notes: list[str]) -> Found:
+            chaos = Chaos(symphony, notes, random.Random(f"{seed} {len(notes)}"))
             await chaos.live()
             await chaos.check()
+            return {}
 
-        await process.live(work)
-        disk = process.left()
-    return deaths
+        return live
+
+    def deaths(self, chosen: random.Random) -> list[int]:
+        """See `Fuzzer`."""
+        return [chosen.randint(20, 150) for _ in range(chosen.randint(0, 2))]
+
+    def compare(self, seed: int, found: Found, notes: list[str]) -> None:
+        """Nobody can say how a run ends, but each key is of one step."""
+        steps: dict[str, str] = {}
+        for note in notes:
+            key, _, at = note.partition(" ")
+            if steps.setdefault(key, at) != at:
+                raise Broken(f"the key {key} is of {at} and of {steps[key]}")

@@ -1,4 +1,4 @@
-"""Runs of random programs that are disturbed on the way: processes die, runs are interrupted, paused, resumed and taken back."""
+"""What each process does with a random program, and what must come of it: runs are interrupted, paused, taken back on the way."""
 
 from __future__ import annotations
 
@@ -7,23 +7,52 @@ import random
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from symphony_es import Symphony
 from symphony_es.errors import IllegalTransitionError, RunInterruptedError
 from symphony_es.workflow import RunContext, Workflow, step_context
 from tests.acceptance.every_workflow import JumpClock
 from tests.fuzz import coded, declared
-from tests.mortal import EMPTY, Mortal
 
-__all__ = ["RUN", "Diverged", "check_coded", "check_declared", "life_of", "live_through"]
+__all__ = ["RUN", "Coded", "Declared", "Diverged", "Found", "Fuzzer", "Life", "same_work"]
 
 RUN = "r"
-MOST_DEATHS = 8
+MOST_DEATHS, MOST_COMMITS = 8, 30
 MOST_TURNS = 60
 """Of the event loop, before a run is disturbed."""
 FAILURES = 2
 """So many calls of a function that fails at first do."""
+
+
+Found = dict[str, Any]
+"""What has come of a program, as JSON can say it."""
+Life = Callable[[Symphony, list[str]], Awaitable[Found]]
+"""What one process does, given what has been noted outside so far."""
+
+
+class Fuzzer(Protocol):
+    """A kind of random programs.
+
+    Attributes:
+        undoable: the names of steps that have an undo.
+    """
+
+    undoable: frozenset[str]
+
+    def life(self, seed: int) -> Life:
+        """What each process does with the program of a seed: begin it, or go on with it, and bring it to its end."""
+
+    def deaths(self, chosen: random.Random) -> list[int]:
+        """After how many commits each of the processes dies; the one after them does not."""
+
+    def compare(self, seed: int, found: Found, notes: list[str]) -> None:
+        """Look at what has come of the program of a seed, and at what was noted outside.
+
+        Raises:
+            AssertionError: it should be something else.
+        """
 
 
 class Diverged(AssertionError):
@@ -111,17 +140,16 @@ def _without_generations(value: Any) -> Any:
     return re.sub(r"@\d+", "", value) if isinstance(value, str) and value.startswith("run ") else value
 
 
-def life_of(seed: int, what: Any, *, failing: bool, disturbed: bool = True) -> Callable[[Symphony, list[str]], Awaitable[Workflow]]:
+def _life_of(seed: int, what: Any, *, failing: bool) -> Life:
     """What each process does with a program: go on with its run, disturb it, and bring it to its end.
 
     Args:
         seed: of the disturbances.
         what: a definition, or a program of code.
         failing: whether a failed run is resumed, or taken back to a step, until it completes.
-        disturbed: whether it is interrupted and paused on the way.
     """
 
-    async def live(symphony: Symphony, notes: list[str]) -> Workflow:
+    async def live(symphony: Symphony, notes: list[str]) -> Found:
         chosen = random.Random(f"{seed} {len(notes)}")
         functions = Functions(notes)
         functions.register(symphony)
@@ -139,7 +167,7 @@ def life_of(seed: int, what: Any, *, failing: bool, disturbed: bool = True) -> C
         workflows = symphony.workflows
         await workflows.recover(False, wait=False)
         await workflows.start(defined, auto_checkpoint=False, run_id=RUN, if_exists="return")
-        for _ in range(chosen.randint(0, 3) if disturbed else 0):
+        for _ in range(chosen.randint(0, 3)):
             for _ in range(chosen.randint(1, MOST_TURNS)):
                 await asyncio.sleep(0)
             run = await workflows.get_run(RUN)
@@ -148,7 +176,13 @@ def life_of(seed: int, what: Any, *, failing: bool, disturbed: bool = True) -> C
         run = await _to_its_end(symphony)
         while failing and run.status == "failed":
             run = await _try_again(symphony, run, chosen)
-        return run
+        return {
+            "status": str(run.status),
+            "result": _without_generations(run.result),
+            "context": dict(run.to_dict()["context"]),
+            "error": run.error and [run.error["type"], run.error["step"]],
+            "failures": await _failures(symphony),
+        }
 
     return live
 
@@ -193,31 +227,6 @@ async def _failures(symphony: Symphony) -> dict[str, int]:
     return dict(counted)
 
 
-async def live_through(seed: int, live: Callable[[Symphony, list[str]], Awaitable[Workflow]]) -> tuple[dict[str, Any], list[str], int]:
-    """Processes that die at random commits, one after the other, until one brings the run to its end.
-
-    Returns:
-        status, result, context and error of the run; what was noted outside; how many processes have died.
-    """
-    chosen, disk = random.Random(seed), EMPTY
-    for death in range(MOST_DEATHS + 1):
-        found: dict[str, Any] = {}
-
-        async def work(symphony: Mortal, found: dict[str, Any] = found) -> None:
-            run = await live(symphony, symphony.notes)
-            error = run.error and (run.error["type"], run.error["step"])
-            found["failures"] = await _failures(symphony)
-            found.update(
-                status=str(run.status), result=_without_generations(run.result), context=dict(run.to_dict()["context"]), error=error
-            )
-
-        process = Mortal(disk, commits=chosen.randint(1, 30) if death < MOST_DEATHS else None)
-        if await process.live(work):
-            return found, list(process.left().notes), death
-        disk = process.left()
-    raise AssertionError("the last process does not die")
-
-
 def _compare(found: dict[str, Any], expected: dict[str, Any]) -> None:
     for what, value in expected.items():
         if found[what] != value:
@@ -234,33 +243,52 @@ def _compare_calls(notes: list[str], expected: set[str], *, once: bool) -> None:
         raise Diverged(f"a step was called under two keys: {sorted(keys)}")
 
 
-async def check_declared(seed: int, kinds: Sequence[str] = declared.KINDS) -> int:
-    """Run the definition of a seed; how many processes have died.
+class _Dying:
+    """Programs whose processes die one soon after the other."""
 
-    Raises:
-        Diverged: its run is another than the interpreter's.
-    """
-    defined = declared.definition(seed, kinds)
-    failing = "once" in kinds
-    plain = declared.Plain(defined, RUN)
-    found, notes, deaths = await live_through(seed, life_of(seed, defined, failing=failing))
-    _compare(found, {"status": "completed", "result": plain.result, "context": plain.context, "error": None})
-    _compare_calls(notes, {f"{run_id}:{at} {seen}" for run_id, at, seen in plain.calls}, once=not failing)
-    if not failing:
-        _compare(found, {"failures": dict(plain.failures)})
-    return deaths
+    undoable = frozenset[str]()
+
+    def deaths(self, chosen: random.Random) -> list[int]:
+        """See `Fuzzer`."""
+        return [chosen.randint(1, MOST_COMMITS) for _ in range(MOST_DEATHS)]
 
 
-async def check_coded(seed: int, *, failing: bool) -> int:
-    """Run the code-first program of a seed; how many processes have died.
+@dataclass(frozen=True)
+class Declared(_Dying):
+    """Random definitions of steps of some kinds."""
 
-    Raises:
-        Diverged: its run is another than the interpreter's.
-    """
-    program = coded.program(seed, failing=failing)
-    plain = coded.Plainly(program)
-    found, notes, deaths = await live_through(seed, life_of(seed, program, failing=failing))
-    status, error = ("completed", None) if plain.error is None else ("failed", ("ValueError", plain.error))
-    _compare(found, {"status": status, "result": plain.result, "error": error})
-    _compare_calls(notes, {f"{RUN}:{at} {place}" for at, place in plain.calls}, once=not failing)
-    return deaths
+    kinds: Sequence[str] = declared.KINDS
+
+    @property
+    def _failing(self) -> bool:
+        return "once" in self.kinds
+
+    def life(self, seed: int) -> Life:
+        """See `Fuzzer`."""
+        return _life_of(seed, declared.definition(seed, self.kinds), failing=self._failing)
+
+    def compare(self, seed: int, found: Found, notes: list[str]) -> None:
+        """The run completes as the interpreter's does."""
+        plain = declared.Plain(declared.definition(seed, self.kinds), RUN)
+        _compare(found, {"status": "completed", "result": plain.result, "context": plain.context, "error": None})
+        _compare_calls(notes, {f"{run_id}:{at} {seen}" for run_id, at, seen in plain.calls}, once=not self._failing)
+        if not self._failing:
+            _compare(found, {"failures": dict(plain.failures)})
+
+
+@dataclass(frozen=True)
+class Coded(_Dying):
+    """Random programs of code-first workflows; those that are `failing` fail their run a few times."""
+
+    failing: bool
+
+    def life(self, seed: int) -> Life:
+        """See `Fuzzer`."""
+        return _life_of(seed, coded.program(seed, failing=self.failing), failing=self.failing)
+
+    def compare(self, seed: int, found: Found, notes: list[str]) -> None:
+        """The run ends as the interpreter's does."""
+        plain = coded.Plainly(coded.program(seed, failing=self.failing))
+        status, error = ("completed", None) if plain.error is None else ("failed", ["ValueError", plain.error])
+        _compare(found, {"status": status, "result": plain.result, "error": error})
+        _compare_calls(notes, {f"{RUN}:{at} {place}" for at, place in plain.calls}, once=not self.failing)

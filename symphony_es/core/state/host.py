@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -104,6 +105,10 @@ class Host(Protocol):
         """Make entities live that wait in the log: for the facade of entities."""
         ...
 
+    def while_nothing_loads(self, what: str) -> AbstractAsyncContextManager[None]:
+        """A block while which no resume and no load makes entities live."""
+        ...
+
     @property
     def past(self) -> TimeTravel:
         """Every question about the past of the log."""
@@ -117,8 +122,8 @@ class Host(Protocol):
         """The same without a look at objects of foreign classes: for the engine."""
         ...
 
-    async def list_checkpoints(self) -> list[dict[str, Any]]:
-        """All checkpoints, newest first."""
+    async def list_checkpoints(self, *, limit: int | None = None, run: Any = None, name: str | None = None) -> list[dict[str, Any]]:
+        """At most so many checkpoints, of a run or of a name, newest first."""
         ...
 
     async def delete_checkpoint(self, checkpoint: str) -> bool:

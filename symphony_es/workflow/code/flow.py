@@ -26,6 +26,7 @@ from symphony_es.workflow.engine.control import RunStopped
 from symphony_es.workflow.engine.timeline import generations_of
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
+from symphony_es.workflow.runs.parts import output_at
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
@@ -109,9 +110,9 @@ class Flow:
             await self.runner.take_turn()
         if self.obsolete and not self._only_replays:
             await self._take_back()
-        outputs = self.run.outputs
+        outputs = self.run.recorded_outputs
         if call.address in outputs:
-            return thaw(outputs[call.address])
+            return thaw(output_at(self.run, call.address))
         token = current_strand.set(INSIDE_A_STEP)
         try:
             return await self._run_call(call, make, around)
@@ -143,7 +144,7 @@ class Flow:
             raise
         finally:
             del self._under_way[address]
-        return thaw(run.outputs[address])
+        return thaw(output_at(run, address))
 
     async def _take_back(self) -> None:
         """Takes what the code does not call any more off the record, before its next call has an outcome."""

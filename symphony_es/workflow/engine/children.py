@@ -206,7 +206,7 @@ class ChildRuns:
         What a step of theirs holds up is left to itself after a while: that they are to end is on record. One that was taken up by itself
         after its step had completed is left alone.
         """
-        left = {child.id for address, child in parent.children.items() if address not in parent.outputs}
+        left = {child.id for address, child in parent.children.items() if address not in parent.recorded_outputs}
         try:
             await self._end([child for child in own_children(parent) if child.id in left and child.status not in ENDED])
         except RunsInProgressError as error:

@@ -102,7 +102,7 @@ class Cleaning:
         run = self._run
         if self.skipped:
             steps = [f"{CLEANUP}/{step.id}" for step in run.definition.cleanup_plan]
-            left = [address for address in dict.fromkeys([*unfinished(run), *steps]) if address not in run.outputs]
+            left = [address for address in dict.fromkeys([*unfinished(run), *steps]) if address not in run.recorded_outputs]
             return describe_error(CleanupUnfinishedError(run.id, f"left out: {', '.join(left[:50]) or 'undoing its steps'}"), None)
         if self._code_error is not None:
             return self._code_error

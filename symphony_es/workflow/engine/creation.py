@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
+from symphony_es.core.state.bringing import refuse_pruned
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.errors import ConfigurationError, EntityExistsError, UnknownValueError
 from symphony_es.events.identifiers import entity_key
+from symphony_es.shown import shown
 from symphony_es.workflow.code.workflow import CodeWorkflow, check_arguments
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.error_rules import check_error_names
 from symphony_es.workflow.definitions.nesting import walk
-from symphony_es.workflow.definitions.reading import shown
 from symphony_es.workflow.engine.clock import Clock
+from symphony_es.workflow.engine.seconds import deadline_after
 from symphony_es.workflow.runs.run import Workflow
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def new_run(
         check_arguments(symphony.flows.get(chosen.code), chosen.code, {**chosen.context, **(context or {})})
     now = clock.now()
     limit_s = deadline_s if deadline_s is not None else chosen.deadline_s
-    deadline = None if limit_s is None else now + timedelta(seconds=limit_s)
+    deadline = deadline_after(now, limit_s)
     given = {"id": run_id} if run_id else {}
     return Workflow.of(chosen, context or {}, now, symphony.world, deadline=deadline, metadata=dict(metadata or {}), **given, **fields)
 
@@ -68,14 +69,18 @@ async def existing_run(
     """The run of a definition that has an id: live, about to begin, or in the log, from where it is brought; None where there is none.
 
     Raises:
-        EntityExistsError: the run is of another definition.
+        EntityExistsError: the run is of another definition; `RunPrunedError` where it was pruned.
         UnknownValueError: it needs a class that is not known here.
         EntityNotFoundError: it could not be restored.
     """
     key = entity_key("Workflow", run_id)
     found = active.of_id(run_id) or symphony.world.find(key)
-    if found is None and symphony.log.entity_status_now(key)[1]:
-        found = await bring(key)
+    if found is None:
+        version, lives = symphony.log.entity_status_now(key)
+        if lives:
+            found = await bring(key)
+        elif version:
+            refuse_pruned(symphony, key)
     if isinstance(found, UnrestoredEntity):
         raise UnknownValueError(found.missing)
     if not isinstance(found, Workflow):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.errors import ConfigurationError, IllegalTransitionError
 from symphony_es.events.values import plain_equal
+from symphony_es.shown import shown
 from symphony_es.workflow.definitions.nesting import Paths
-from symphony_es.workflow.definitions.reading import shown
 from symphony_es.workflow.engine.dropping import beside_in_code, beside_in_plan, dropped_with
 from symphony_es.workflow.engine.generations import Generations, prefixes
 from symphony_es.workflow.engine.past import Past, aside, past_before_steps, state_before
@@ -96,10 +96,10 @@ async def take_back(symphony: Host, run: Workflow, steps: Sequence[str], now: da
                     if undo in part:
                         part[moved] = thaw(part[undo]) if part is run.progress else part[undo]
             for other in dropped:
-                for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes, run.appended):
+                for held in (run.attempts, run.recorded_outputs, run.failures, run.progress, run.children, run.scopes, run.appended):
                     held.pop(other, None)
             for other in (*around, *entered):
-                run.outputs.pop(other, None)
+                run.recorded_outputs.pop(other, None)
                 run.failures.pop(other, None)
             run.progress.update(decisions)
             _restore(run, past, states, symphony)
@@ -160,7 +160,7 @@ def _dropped(run: Workflow, past: Past) -> tuple[list[str], list[str]]:
     known.update(again)
     cleaned = [] if run.cleanup is None else [other for other in called_in_cleanup(run) if other in run.attempts and other not in known]
     # What undoes an execution that was taken back before is still to be done where it has not completed.
-    kept = {other for other in dropped if undoes_taken_back(other) is not None and other not in run.outputs}
+    kept = {other for other in dropped if undoes_taken_back(other) is not None and other not in run.recorded_outputs}
     return [*(other for other in dropped if other not in kept), *again, *cleaned], again
 
 
@@ -172,13 +172,15 @@ def _owes_undo(run: Workflow, dropped: Iterable[str]) -> bool:
     if any(id(child) in children for address, child in run.children.items() if address in gone):
         return True
     undos = run.definition.undo_plan if run.definition.code is None else {}
-    return bool(undos) and not undos.keys().isdisjoint(Paths(run.definition.plan).of({a for a in gone if f"{UNDO}/{a}" not in run.outputs}))
+    return bool(undos) and not undos.keys().isdisjoint(
+        Paths(run.definition.plan).of({a for a in gone if f"{UNDO}/{a}" not in run.recorded_outputs})
+    )
 
 
 def _begun_undos(run: Workflow, dropped: Iterable[str], generations: Generations) -> dict[str, str]:
     """The undos that have begun and not completed among those steps, and where each goes on: it is done once, for what is taken back."""
     undos = (address for address in dropped if address.startswith(f"{UNDO}/") and undoes_taken_back(address) is None)
-    left = (address for address in undos if address in run.attempts and address not in run.outputs)
+    left = (address for address in undos if address in run.attempts and address not in run.recorded_outputs)
     return {address: undo_address(address[len(UNDO) + 1 :], generations.of(address)) for address in left}
 
 

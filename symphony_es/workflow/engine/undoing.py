@@ -71,9 +71,11 @@ async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -
     for address, step in held.items():
         execution = timeline.execution(address)
         # What a fork shares with its original was done by that one, which it holds for.
-        if not execution.is_own or (undos.is_undone(timeline, address, execution.undone_as) and f"{UNDO}/{address}" not in run.outputs):
+        if not execution.is_own or (
+            undos.is_undone(timeline, address, execution.undone_as) and f"{UNDO}/{address}" not in run.recorded_outputs
+        ):
             continue
-        completed = address in run.outputs
+        completed = address in run.recorded_outputs
         order = not completed, (timeline.completed if completed else timeline.begun).get(address, 0)
         at, frame = f"{UNDO}/{address}", await places.frame_of(address)
         if generations.of(at) != execution.undone_as:  # a rewind has brought back what another one had taken back
@@ -201,7 +203,7 @@ async def owes_undo(symphony: Host, run: Workflow, generations: Generations) -> 
 
 async def decided(symphony: Host, run: Workflow, composites: Iterable[str]) -> dict[str, Any]:
     """Return what composites that have completed had noted of their progress, by address: so that they are entered again as they were."""
-    wanted = [address for address in dict.fromkeys(composites) if address in run.outputs]
+    wanted = [address for address in dict.fromkeys(composites) if address in run.recorded_outputs]
     timeline = await read_timeline(symphony, run) if wanted else Timeline()
     completed = timeline.completed
     noted = {address: await _noted_before_completion(symphony, timeline, completed.get(address), address) for address in wanted}

@@ -71,7 +71,7 @@ def failed_for_good(run: Workflow, address: str) -> bool:
 
 def unfinished(run: Workflow) -> list[str]:
     """Return the addresses of the clean-up steps that have begun and not completed."""
-    found = [address for address in run.attempts if is_root(address) and address not in run.outputs]
+    found = [address for address in run.attempts if is_root(address) and address not in run.recorded_outputs]
     failed = _failed_in_code(run)
     return found if failed is None else [*found, failed]
 
@@ -140,7 +140,7 @@ def undone(run: Workflow) -> list[str]:
     """Return the addresses of the steps of the main line that hold no longer: they, or the child runs that they began, have been undone."""
     ours = [address[len(UNDO) + 1 :] for address in run.attempts if address.startswith(f"{UNDO}/") and undoes_taken_back(address) is None]
     ended = {id(child) for child in own_children(run) if child.cleanup is not None}
-    theirs = [address for address, child in run.children.items() if address in run.outputs and id(child) in ended]
+    theirs = [address for address, child in run.children.items() if address in run.recorded_outputs and id(child) in ended]
     return list(dict.fromkeys([*ours, *theirs]))
 
 

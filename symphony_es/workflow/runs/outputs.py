@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.workflow.language.parts import NamedParts, NumberedParts, Parts, complete
+from symphony_es.workflow.runs.parts import output_at, seen_at
 from symphony_es.workflow.runs.spaces import space_at
 from symphony_es.workflow.runs.thawing import thaw
 
@@ -131,16 +133,16 @@ class StepOutputs(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         address = self.find(name)[0]
-        output = self._run.outputs[address]
+        output = output_at(self._run, address)
         if self._noted is not None:
             self._noted(address)
         return thaw(output) if self._copies else output
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._run.outputs)
+        return iter(self._run.recorded_outputs)
 
     def __len__(self) -> int:
-        return len(self._run.outputs)
+        return len(self._run.recorded_outputs)
 
     def find(self, name: str) -> tuple[str, Step | None]:
         """The address of a completed step, and the step where a name or id was given.
@@ -152,12 +154,12 @@ class StepOutputs(Mapping[str, Any]):
         for frame in self._frame.around():
             found = frame.find(name)
             if found is not None:
-                if found[0] in self._run.outputs:
+                if found[0] in self._run.recorded_outputs:
                     return found
                 known = True
-        if name in self._run.outputs:
+        if name in self._run.recorded_outputs:
             return name, None
-        done = ", ".join(list(self._run.outputs)[:50]) or "none"
+        done = ", ".join(list(self._run.recorded_outputs)[:50]) or "none"
         raise KeyError(f"step {name!r} has not completed yet" if known else f"there is no step {name!r} (completed: {done})")
 
 
@@ -227,13 +229,14 @@ class _StepResult(Mapping[str, Any]):
         self._step = step
 
     def __getitem__(self, name: str) -> Any:
-        output = self._run.outputs[self._address]
+        output = self._output()
         if name == "result":
             return output
-        if name == "results" and isinstance(output, list):
+        if name == "results" and isinstance(output, (list, NumberedParts)):
             return output
-        if name == "results" and isinstance(output, dict):
+        if name == "results" and isinstance(output, (dict, NamedParts)):
             branches = [branch.id for part in self._step.children().values() for branch in part] if self._step is not None else []
+            output = complete(output)
             return [output[branch] for branch in branches if branch in output] or list(output.values())
         if name == "contexts":
             return _Contexts(self._run, self._address)
@@ -241,8 +244,11 @@ class _StepResult(Mapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         yield "result"
-        if isinstance(self._run.outputs[self._address], (list, dict)):
+        if isinstance(self._output(), (list, dict, Parts)):
             yield "results"
+
+    def _output(self) -> Any:
+        return seen_at(self._run.recorded_outputs, self._run.failures, self._address)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -1,0 +1,130 @@
+"""What must hold of a log and of a ledger of effects beside it, whatever was asked of the runs and whoever died.
+
+A ledger line says how far the log had come when a body was called, and under which idempotency key. A service outside does once what it
+is asked under one key: so a step that has completed never asks again, and what asks anew under another key was taken back before.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from symphony_es.workflow.engine.generations import prefixes
+
+__all__ = ["Broken", "Call", "check_calls", "check_history", "check_undone"]
+
+BEGINS_AGAIN = ("WorkflowResumed", "WorkflowRetryRequested", "WorkflowCleanupBegun", "WorkflowReopened", "WorkflowCancelRequested")
+ENDS = ("WorkflowCompleted", "WorkflowCancelled")
+BEGINS = ("WorkflowStepStarted", "WorkflowStepRetried")
+COMPLETES = "WorkflowStepCompleted"
+TAKES_BACK = "WorkflowRetryRequested"
+UNDO = "undo/"
+
+
+class Broken(AssertionError):
+    """Something does not hold."""
+
+
+class Call(NamedTuple):
+    """A body was called when the log ended at `head`."""
+
+    head: int
+    run_id: str
+    address: str
+    generation: int
+
+    @classmethod
+    def read(cls, head: int, note: str) -> Call:
+        """What a note, which begins with the key, is about."""
+        run_id, address, generation = note.partition(" ")[0].rsplit(":", 2)
+        return cls(head, run_id, address, int(generation))
+
+
+def _took_back(event: Any, address: str) -> bool:
+    dropped = event.data["dropped"] if event.name == TAKES_BACK else ()
+    return any(address == at or at in prefixes(address) for at in dropped)
+
+
+def check_history(run_id: str, events: list[Any]) -> None:
+    """Steps are recorded while their run goes on, and none begins again that has completed, unless it was taken back.
+
+    Raises:
+        Broken: one is, or does.
+    """
+    ended, completed = False, set[str]()
+    for event in events:
+        name, at = event.name, event.metadata.step
+        if name in ENDS:
+            ended = True
+        elif name in BEGINS_AGAIN:
+            ended = False
+        if name == TAKES_BACK:
+            for dropped in event.data["dropped"]:
+                completed.difference_update((dropped, *prefixes(dropped)))
+        if "Step" in name and ended:
+            raise Broken(f"{run_id}: {name} of {at} after the end, at position {event.position}")
+        if name in (*BEGINS, COMPLETES) and at in completed:
+            raise Broken(f"{run_id}: {name} of {at}, which has completed, at position {event.position}")
+        if name == COMPLETES:
+            completed.add(at)
+
+
+def check_calls(calls: Sequence[Call], events: Mapping[str, Sequence[Any]]) -> None:
+    """No body was called for a step that the log said had completed, and none under another key unless its step was taken back.
+
+    Args:
+        calls: in their order.
+        events: of each run.
+
+    Raises:
+        Broken: one was.
+    """
+    by_step: dict[tuple[str, str], list[Call]] = defaultdict(list)
+    for call in calls:
+        by_step[call.run_id, call.address].append(call)
+    for (run_id, address), of_step in by_step.items():
+        where = f"{run_id}: {address}"
+        generations = [call.generation for call in of_step]
+        if generations != sorted(generations):
+            raise Broken(f"{where} was called under an older key again: generations {generations}")
+        history = [event for event in events[run_id] if event.metadata.step == address or _took_back(event, address)]
+        if len(set(generations)) > 1 + sum(_took_back(event, address) for event in history):
+            raise Broken(f"{where} was called under {len(set(generations))} keys: generations {generations}")
+        for number, event in enumerate(history):
+            if event.name != COMPLETES:
+                continue
+            until = next((later.position for later in history[number:] if _took_back(later, address)), None)
+            before = [call.generation for call in of_step if call.head < event.position]
+            for call in of_step:
+                if event.position <= call.head and (until is None or call.head < until) and call.generation in before:
+                    raise Broken(f"{where} was called when the log had come to {call.head}; it has completed at position {event.position}")
+
+
+def check_undone(run_id: str, events: Iterable[Any], undoable: frozenset[str]) -> None:
+    """Each step of a cancelled run that has begun and holds was undone, once; nothing else was.
+
+    Args:
+        run_id: the run.
+        events: its own.
+        undoable: the names of the steps that have an undo.
+
+    Raises:
+        Broken: one was not, or twice, or another one was.
+    """
+    begun, undone = set[str](), set[str]()
+    for event in events:
+        at = event.metadata.step or ""
+        begun = {address for address in begun if not _took_back(event, address)}
+        undone = {address for address in undone if not _took_back(event, f"{UNDO}{address}") and not _took_back(event, address)}
+        if event.name in BEGINS and at.rpartition("/")[2] in undoable and not at.startswith(UNDO):
+            begun.add(at)
+        elif event.name == COMPLETES and at.startswith(UNDO):
+            address = at.removeprefix(UNDO)
+            if address in undone:
+                raise Broken(f"{run_id}: {address} was undone twice")
+            undone.add(address)
+    if begun != undone:
+        raise Broken(
+            f"{run_id} was cancelled: {sorted(begun - undone)} was not undone, {sorted(undone - begun)} was undone and has not begun"
+        )
