@@ -52,6 +52,7 @@ from symphony_es.facades.workflows import Workflows
 from symphony_es.guesses import Guess, pointing_out
 from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
+from symphony_es.shown import shown
 from symphony_es.threads import ThreadPool
 from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.engine.clock import SystemClock
@@ -191,10 +192,10 @@ class Symphony:
         """The settings by name, and whether a directory was given by itself."""
         if isinstance(config, str | bytes | os.PathLike):
             if state_dir is not None:
-                raise ConfigurationError(f"two directories are given: {config!r} and state_dir={state_dir!r}")
+                raise ConfigurationError(f"two directories are given: {shown(config)} and state_dir={shown(state_dir)}")
             config, state_dir = None, config
         if config is not None and not isinstance(config, Mapping):
-            raise ConfigurationError(f"Symphony is given a directory, or settings by name, not {config!r:.80}")
+            raise ConfigurationError(f"Symphony is given a directory, or settings by name, not {shown(config)}")
         settings = dict(config or {})
         unknown = sorted(str(name) for name in set(settings) - set(cls._SETTINGS))
         if unknown:
@@ -202,7 +203,7 @@ class Symphony:
         if state_dir is None:
             return settings, False
         if settings.get("state_dir", state_dir) != state_dir:
-            raise ConfigurationError(f"two directories are given: {settings['state_dir']!r} in config and state_dir={state_dir!r}")
+            raise ConfigurationError(f"two directories are given: {settings['state_dir']!r} in config and state_dir={shown(state_dir)}")
         _absolute(state_dir)
         return settings | {"state_dir": state_dir}, True
 
@@ -337,7 +338,7 @@ class Symphony:
         if resume == "latest" or (resume is None and self._follows):
             await self.resume()
         elif resume is not None:
-            raise ConfigurationError(f"setup(resume=...) is 'latest' or left out, not {resume!r}")
+            raise ConfigurationError(f"setup(resume=...) is 'latest' or left out, not {shown(resume)}")
         if self._follows and self.last_resume is not None:
             from symphony_es.core.state.following import Following
 
@@ -498,7 +499,7 @@ class Symphony:
 
     def _checkpoints(self, operation: str) -> CheckpointReader:
         if self.read_only:
-            return CheckpointReader(self.log)
+            return self._ready(self._ready(self._opened).checkpoint_list)
         return self._on_disk(operation)
 
     def _check_writable(self, operation: str, instead: str = "the process that writes it does") -> None:
@@ -620,7 +621,7 @@ class Symphony:
             CheckpointNotFoundError: `before` names no checkpoint.
         """
         wanted = CheckpointFilter(limit=limit, before=before, run_id=None if run is None else id_of_run(run), name=name)
-        return [entry.as_dict() for entry in wanted.of(await self._checkpoints("list_checkpoints").entries())]
+        return [entry.as_dict() for entry in await self._checkpoints("list_checkpoints").entries(wanted)]
 
     async def delete_checkpoint(self, checkpoint: str) -> bool:
         """Remove a checkpoint, by id or name; the events stay. False when there is none."""
@@ -663,7 +664,7 @@ class Symphony:
             RunsInProgressError: runs execute in this process.
             RestorationError: `strict`, and a restorer failed; the old world is in place and nothing was appended.
         """
-        entries = await self._checkpoints("resume_latest_checkpoint").entries()
+        entries = await self._checkpoints("resume_latest_checkpoint").entries(CheckpointFilter(limit=1))
         if not entries:
             return None
         await self._resume(replay_until, entries[0], stop_runs=stop_runs, strict=strict)
@@ -1122,5 +1123,5 @@ def _several(types: Iterable[str | type] | str | type) -> Iterable[str | type]:
 
 def _absolute(path: object) -> Path:
     if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in os.fspath(path):
-        raise ConfigurationError(f"state_dir is the path of a directory, not {path!r}")
+        raise ConfigurationError(f"state_dir is the path of a directory, not {shown(path)}")
     return Path(path).absolute()

@@ -94,6 +94,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
+from symphony_es.shown import shown
+
 MADE_AND_SHOWN = 10
 """So many calls that were never awaited are listed in an error."""
 
@@ -168,9 +170,7 @@ class InvalidIdentifierError(SymphonyError, ValueError):
     """A type, id, key or name that cannot be stored; `identifier` holds it as given."""
 
     def __init__(self, kind: str, identifier: object, why: str) -> None:
-        shown = repr(identifier)
-        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-        super().__init__(f"{shown} is not a valid {kind}: {why}")
+        super().__init__(f"{shown(identifier, 80)} is not a valid {kind}: {why}")
         self.kind = kind
         self.identifier = identifier
 
@@ -940,7 +940,8 @@ class IllegalTransitionError(WorkflowError, ValueError):
     """The status of a run or task does not allow the request; both statuses are named, nothing has been changed."""
 
     def __init__(self, entity_id: str, status: str, requested: str, kind: str = "run", why: str = "") -> None:
-        super().__init__(f"{kind} {entity_id} is {status} and cannot become {requested}{f': {why}' if why else ''}")
+        cannot = "cannot take a signal" if requested == "signal" else f"cannot become {requested}{' again' if requested == status else ''}"
+        super().__init__(f"{kind} {entity_id} is {status} and {cannot}{f': {why}' if why else ''}")
         self.entity_id = entity_id
         self.status = status
         self.requested = requested

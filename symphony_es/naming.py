@@ -16,6 +16,7 @@ from types import ModuleType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from symphony_es.errors import ConfigurationError
+from symphony_es.shown import shown
 
 __all__ = [
     "AllowedModules", "defined_in_program", "defined_under", "is_generic", "name_parts", "origin_of", "stored_module",
@@ -179,7 +180,7 @@ class AllowedModules:
             ConfigurationError: this is not the name of a module. Nothing has been changed.
         """
         if not prefix or not all(part.isidentifier() for part in prefix.split(".")):
-            raise ConfigurationError(f"{prefix!r} is not the name of a module, such as 'shop.steps'")
+            raise ConfigurationError(f"{shown(prefix)} is not the name of a module, such as 'shop.steps'")
         self._prefixes.add(prefix)
 
     def covers(self, module: str) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, overload
 from symphony_es.errors import ConfigurationError, NotRegisteredError
 from symphony_es.naming import AllowedModules
 from symphony_es.raised import raised_in_thread
+from symphony_es.shown import shown
 from symphony_es.threads import ThreadPool, current_pool
 
 __all__ = ["NamedCallables", "ServiceRegistry", "invoke"]
@@ -37,7 +38,7 @@ class ServiceRegistry:
         """
         _check_name("service", name)
         if not replace and name in self._services and self._services[name] is not service:
-            raise ConfigurationError(f"a service is registered under {name!r} already; pass replace=True to put another in its place")
+            raise ConfigurationError(f"a service is registered under {shown(name)} already; pass replace=True to put another in its place")
         self._services[name] = service
 
     def get(self, name: str) -> Any:
@@ -111,7 +112,7 @@ class NamedCallables:
         if fn is None and not isinstance(name, str) and callable(name):
             return self._add(_own_name(self.kind, name), name, replace)
         if not isinstance(name, str):
-            raise ConfigurationError(f"a {self.kind} is registered as register('name', function) or register(function), not {name!r:.60}")
+            raise ConfigurationError(f"a {self.kind} is registered as register('name', function) or register(function), not {shown(name)}")
         _check_name(self.kind, name)
         if fn is None:
             return lambda decorated: self._add(name, decorated, replace)
@@ -145,10 +146,11 @@ class NamedCallables:
 
     def _add(self, name: str, fn: _Fn, replace: bool) -> _Fn:
         if not callable(fn):
-            raise ConfigurationError(f"{fn!r} is not callable and cannot be registered as the {self.kind} {name!r}")
+            raise ConfigurationError(f"{shown(fn)} is not callable and cannot be registered as the {self.kind} {shown(name)}")
         known = self._callables.get(name, fn)
         if not replace and known is not fn and not _defined_anew(known, fn):
-            raise ConfigurationError(f"a {self.kind} is registered under {name!r} already; pass replace=True to put another in its place")
+            said = "already; pass replace=True to put another in its place"
+            raise ConfigurationError(f"a {self.kind} is registered under {shown(name)} {said}")
         self._callables[name] = fn
         return fn
 
@@ -185,7 +187,7 @@ def _for_a_future(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
 def _own_name(kind: str, fn: Callable[..., Any]) -> str:
     name = getattr(fn, "__name__", "")
     if not name or name == "<lambda>":
-        raise ConfigurationError(f"{fn!r:.80} has no name of its own: register('name', {kind}) gives it one")
+        raise ConfigurationError(f"{shown(fn)} has no name of its own: register('name', {kind}) gives it one")
     return str(name)
 
 
@@ -206,4 +208,4 @@ def _defined_anew(known: Callable[..., Any], fn: Callable[..., Any]) -> bool:
 
 def _check_name(kind: str, name: object) -> None:
     if not isinstance(name, str) or not name:
-        raise ConfigurationError(f"a {kind} needs a non-empty name, not {name!r}")
+        raise ConfigurationError(f"a {kind} needs a non-empty name, not {shown(name)}")

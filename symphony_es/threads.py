@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, ThreadsExhaustedError
+from symphony_es.shown import shown
 
 __all__ = ["HungThread", "ThreadPool", "TimeLimit", "current_limit", "current_pool", "current_step"]
 
@@ -138,7 +139,7 @@ class ThreadPool:
 
     def __init__(self, size: int = SIZE, max_replaced: int | None = None) -> None:
         if type(size) is not int or size < 1:
-            raise ConfigurationError(f"threads={size!r}: a number of threads from 1 on")
+            raise ConfigurationError(f"threads={shown(size)}: a number of threads from 1 on")
         self.size = size
         self.max_replaced = size if max_replaced is None else max_replaced
         self._reset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,7 @@ from symphony_es.events.event import Event
 from symphony_es.events.values import copy_plain
 from symphony_es_projections.projection import Projection
 
-__all__ = ["CHECKPOINT_TYPE", "CheckpointEntry", "CheckpointList"]
+__all__ = ["CHECKPOINT_TYPE", "CheckpointEntry", "CheckpointList", "entry_of"]
 
 CHECKPOINT_TYPE = "symphony.Checkpoint"
 
@@ -46,6 +47,19 @@ class CheckpointEntry:
         }
 
 
+def entry_of(checkpoint_id: str, state: Mapping[str, Any], event_id: bytes, time_ns: int) -> CheckpointEntry:
+    """The checkpoint whose state an event has made at a time, nanoseconds since 1970."""
+    return CheckpointEntry(
+        id=checkpoint_id,
+        name=state["name"],
+        position=state["position"],
+        entity_count=state["entity_count"],
+        metadata=state["metadata"],
+        created_at=datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).replace(microsecond=time_ns % 1_000_000_000 // 1000),
+        event_id=event_id,
+    )
+
+
 class CheckpointList(Projection):
     """All checkpoints that have not been deleted."""
 
@@ -73,16 +87,7 @@ class CheckpointList(Projection):
         self.position = max(self.position, position)  # last: what has failed can be tried again
 
     def _add(self, checkpoint_id: str, change: Change, event_id: bytes, time_ns: int) -> None:
-        state = change[2]
-        entry = CheckpointEntry(
-            id=checkpoint_id,
-            name=state["name"],
-            position=state["position"],
-            entity_count=state["entity_count"],
-            metadata=state["metadata"],
-            created_at=datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).replace(microsecond=time_ns % 1_000_000_000 // 1000),
-            event_id=event_id,
-        )
+        entry = entry_of(checkpoint_id, change[2], event_id, time_ns)
         self._entries[checkpoint_id] = entry
         self._by_name.setdefault(entry.name, []).append(checkpoint_id)
 

@@ -1,22 +1,18 @@
-"""The list of runs: one narrow row per run, in a SQLite database of its own or in memory.
+"""The list of runs: one narrow row per run.
 
-Blocking: the callers run it in a worker thread, one call at a time. The database is a cache of the log: it names the event that it stands
-for, and one that belongs to another log, or cannot be read, is thrown away and made anew. A run is listed by the position of its first
-event, so pages go on where they ended whatever happens meanwhile. What many runs have in common (names, errors) stands once.
+A run is listed by the position of its first event, so pages go on where they ended whatever happens meanwhile. What many runs have in
+common (names, errors) stands once.
 """
 
 from __future__ import annotations
 
-import sqlite3
-import threading
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
 from dataclasses import astuple, dataclass, field, fields
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from symphony_es.events.changes import SET
 from symphony_es.events.rows import Row, decode_changes
+from symphony_es_projections.cached import CachedTable
 from symphony_es_projections.run_rows import ATTEMPT_FAILED, RUN_PREFIX, RunRow, advance, row_of
 
 __all__ = ["ListedRun", "RunList", "RunQuery", "Step"]
@@ -34,9 +30,6 @@ _SCHEMA = (
     "CREATE TABLE definitions (number INTEGER PRIMARY KEY, name TEXT, definition_id TEXT, UNIQUE (name, definition_id))",
     "CREATE TABLE failures (number INTEGER PRIMARY KEY, type TEXT, step TEXT, message TEXT, UNIQUE (type, step, message))",
     "CREATE INDEX runs_parent ON runs (parent) WHERE parent IS NOT NULL",
-    "CREATE TABLE progress (position INTEGER, event_id BLOB)",
-    "INSERT INTO progress VALUES (0, x'')",
-    f"PRAGMA user_version = {VERSION}",
 )
 _SELECT = """
     SELECT runs.number, runs.errors, runs.id, runs.version, definitions.name, definitions.definition_id, runs.status, runs.created,
@@ -95,78 +88,11 @@ class Step:
     unknown: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
-class RunList:
-    """The table of all runs of a log.
+class RunList(CachedTable):
+    """The table of all runs of a log; see `CachedTable`."""
 
-    Args:
-        path: its file; None for memory.
-        copy_of: with no path of its own, begin with a copy of what another process has in this file.
-    """
-
-    def __init__(self, path: Path | None, copy_of: Path | None = None) -> None:
-        self.path = path
-        self._copy_of = copy_of
-        self._lock = threading.Lock()
-        self._db: sqlite3.Connection | None = None
-
-    def open(self) -> tuple[int, bytes]:
-        """Up to which position it goes, and the id of the event there; opened, or made, at the first call."""
-        with self._lock:
-            if self._db is None:
-                self._db = self._opened()
-            position, event_id = self._db.execute("SELECT position, event_id FROM progress").fetchone()
-            return position, event_id
-
-    def _opened(self) -> sqlite3.Connection:
-        if self.path is None:
-            db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
-            with suppress(sqlite3.Error, OSError):  # what cannot be copied is made of the log
-                if self._copy_of is not None and self._copy_of.exists():
-                    with closing(sqlite3.connect(f"{self._copy_of.as_uri()}?mode=ro", uri=True, timeout=5)) as there:
-                        there.backup(db)
-            return db if _fits(db) else self._made(sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None))
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for _ in range(2):
-            db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
-            try:
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA synchronous = NORMAL")
-                if _fits(db):
-                    return db
-                if not db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                    return self._made(db)
-            except sqlite3.DatabaseError:
-                pass  # damaged, or no database: it is a cache, and made anew
-            db.close()
-            self._remove()
-        raise sqlite3.OperationalError(f"{self.path} cannot be made anew")
-
-    @staticmethod
-    def _made(db: sqlite3.Connection) -> sqlite3.Connection:
-        db.execute("BEGIN")
-        for statement in _SCHEMA:
-            db.execute(statement)
-        db.execute("COMMIT")
-        return db
-
-    def _remove(self) -> None:
-        if self.path is not None:
-            for name in (self.path.name, f"{self.path.name}-wal", f"{self.path.name}-shm"):
-                self.path.with_name(name).unlink(missing_ok=True)
-
-    def clear(self) -> None:
-        """Throw everything away: the list begins anew at position 0."""
-        self.close()
-        self._copy_of = None
-        self._remove()
-        self.open()
-
-    def close(self) -> None:
-        """Let go of the file."""
-        with self._lock:
-            if self._db is not None:
-                self._db.close()
-                self._db = None
+    schema = _SCHEMA
+    version = VERSION
 
     # -- feeding ------------------------------------------------------------------------------------------------------
 
@@ -203,7 +129,7 @@ class RunList:
     def write(self, step: Step) -> None:
         """Take a page in, whole or not at all."""
         with self._lock:
-            db = self._connection
+            db = self.connection
             db.execute("BEGIN IMMEDIATE")
             try:
                 for run_id, run in step.runs.items():
@@ -221,7 +147,7 @@ class RunList:
         values = dict(zip(_NAMES, astuple(row), strict=True)) | {"number": number, "errors": errors}
         values["definition"] = self._number("definitions", "name, definition_id", (row.name, row.definition_id))
         values["failure"] = None if row.group is None else self._number("failures", "type, step, message", row.group)
-        self._connection.execute(
+        self.connection.execute(
             f"INSERT OR REPLACE INTO runs ({', '.join(_OWN)}) VALUES ({', '.join('?' * len(_OWN))})",  # noqa: S608  constant text
             [values[name] for name in _OWN],
         )
@@ -229,20 +155,14 @@ class RunList:
     def _number(self, table: str, columns: str, values: Sequence[str]) -> int:
         """The number of what several runs have in common."""
         condition = " AND ".join(f"{name} = ?" for name in columns.split(", "))
-        found = self._connection.execute(f"SELECT number FROM {table} WHERE {condition}", values).fetchone()  # noqa: S608  constant text
+        found = self.connection.execute(f"SELECT number FROM {table} WHERE {condition}", values).fetchone()  # noqa: S608  constant text
         if found is not None:
             return int(found[0])
         marks = ", ".join("?" * len(values))
-        made = self._connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", values)  # noqa: S608  constant text
+        made = self.connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", values)  # noqa: S608  constant text
         return int(made.lastrowid or 0)
 
     # -- asking -------------------------------------------------------------------------------------------------------
-
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        if self._db is None:
-            raise sqlite3.ProgrammingError("the list of runs is not open")
-        return self._db
 
     def find(self, query: RunQuery, limit: int, *, newest_first: bool = True) -> list[ListedRun]:
         """At most so many runs that are meant, in the order of their first events."""
@@ -252,7 +172,7 @@ class RunList:
     def _select(self, query: RunQuery, limit: int, *, newest_first: bool = True) -> list[ListedRun]:
         order = "DESC" if newest_first else "ASC"
         sql = f"{_SELECT} WHERE {query.where} ORDER BY runs.number {order} LIMIT ?"
-        return [_listed(found) for found in self._connection.execute(sql, [*query.parameters, limit])]
+        return [_listed(found) for found in self.connection.execute(sql, [*query.parameters, limit])]
 
     def count(self, query: RunQuery, by: str) -> dict[str, int]:
         """How many runs are meant, by what `by` names; runs that have nothing there are left out."""
@@ -261,7 +181,7 @@ class RunList:
             LEFT JOIN failures ON failures.number = runs.failure WHERE {query.where} GROUP BY what ORDER BY 2 DESC, 1
         """  # noqa: S608  constant text; values are parameters
         with self._lock:
-            return {what: count for what, count in self._connection.execute(sql, query.parameters) if what is not None}
+            return {what: count for what, count in self.connection.execute(sql, query.parameters) if what is not None}
 
 
 def _brought_on(run_id: str, row: RunRow | None, events: Sequence[Row]) -> tuple[bool, RunRow | None]:
@@ -282,10 +202,6 @@ def _brought_on(run_id: str, row: RunRow | None, events: Sequence[Row]) -> tuple
         if row is None:
             return False, None
     return True, row
-
-
-def _fits(db: sqlite3.Connection) -> bool:
-    return bool(db.execute("PRAGMA user_version").fetchone()[0] == VERSION)
 
 
 def _listed(found: Sequence[Any]) -> ListedRun:

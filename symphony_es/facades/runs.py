@@ -10,6 +10,7 @@ from symphony_es.errors import ConfigurationError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import get_entity, key_of
+from symphony_es.shown import shown
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.creation import DefinitionLike
@@ -347,5 +348,5 @@ def id_of_run(given: RunLike) -> str:
     if isinstance(given, EntityReference):
         return given.entity_id
     if not isinstance(given, (Workflow, RunHandle, RunSummary)):
-        raise ConfigurationError(f"a run is named by itself, its handle, summary, reference or id, not by {given!r:.60}")
+        raise ConfigurationError(f"a run is named by itself, its handle, summary, reference or id, not by {shown(given)}")
     return given.id

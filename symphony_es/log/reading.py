@@ -226,17 +226,6 @@ class LogReader(Inherited):
         (row,) = [row async for rows in self.entity_pages(key, version - 1, last_version=version) for row in rows]
         return row
 
-    async def rows_of_type(self, entity_type: str, after: int = 0) -> list[Row]:
-        """All rows of the entities of a type with positions above `after`, in order."""
-        found: list[Row] = []
-        until = await self.refresh_head()
-        while True:
-            rows = await self.read_rows(after, until, PAGE, key_range=(f"{entity_type}:", f"{entity_type};"))
-            found += rows
-            if len(rows) < PAGE:  # the store gives fewer only at the end
-                return found
-            after = rows[-1][0]
-
     async def row_at(self, position: int) -> Row:
         """The row at a position.
 

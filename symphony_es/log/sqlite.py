@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID
@@ -18,7 +18,7 @@ from eventsourcing.sqlite import SQLiteCursor
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConcurrencyError, DamagedEventError, LogUnavailableError, SymphonyError
-from symphony_es.events.identifiers import DEFINITION_PREFIX
+from symphony_es.events.identifiers import DEFINITION_PREFIX, SYSTEM_PREFIX
 from symphony_es.events.rows import Row, check_row, seal_state, time_of
 from symphony_es.log.placing import without_known
 from symphony_es.log.recorder import Appended, PreparedEvent
@@ -34,7 +34,7 @@ COMMIT_BYTES = 16 * 1024
 """What a commit adds to it beside its events: whole pages, of the table's end, the index and the sequence, however small the event."""
 LARGE_BYTES = 1024 * 1024
 """A commit of more takes so long that it may ask for the interpreter's lock for each row."""
-MAX_KNOWN_VERSIONS = 100_000
+MAX_KNOWN_VERSIONS = 20_000  # then the older half is looked up again where it is needed
 
 _WIDTH = COLUMNS.count(",") + 1
 _A_ROW = f"({', '.join('?' * _WIDTH)})"
@@ -242,7 +242,8 @@ class SQLiteLogRecorder(SQLiteLogReader):
                 version = stored_version(self._writer, key)
             except sqlite3.Error as error:
                 self._fail(error, "looking for an entity's version")
-            self._versions[key] = version
+            if not key.startswith(SYSTEM_PREFIX):
+                self._versions[key] = version
         return version
 
     def _append_one_by_one(self, groups: Sequence[Sequence[PreparedEvent]], time_ns: int) -> list[Appended | SymphonyError]:
@@ -287,9 +288,11 @@ class SQLiteLogRecorder(SQLiteLogReader):
 
     def _committed(self, position: int, time_ns: int, versions: dict[str, int], size: int) -> None:
         self._head, self._time_ns = position, time_ns
+        for key, version in versions.items():
+            if not key.startswith(SYSTEM_PREFIX):  # checkpoints and definitions are written once, and many of them
+                self._versions[key] = version
         if len(self._versions) > MAX_KNOWN_VERSIONS:
-            self._versions.clear()
-        self._versions.update(versions)
+            self._versions = dict(islice(self._versions.items(), len(self._versions) - MAX_KNOWN_VERSIONS // 2, None))
         self._since_checkpoint += size + COMMIT_BYTES
 
     def _undo(self) -> None:

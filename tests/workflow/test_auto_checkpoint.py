@@ -88,8 +88,8 @@ class SlowList(Symphony):
 
     turns = 0
 
-    async def list_checkpoints(self) -> list[dict[str, Any]]:
-        found = await super().list_checkpoints()
+    async def list_checkpoints(self, **wanted: Any) -> list[dict[str, Any]]:
+        found = await super().list_checkpoints(**wanted)
         self.turns += 50
         for _ in range(self.turns):
             await asyncio.sleep(0)

@@ -168,7 +168,7 @@ async def test_cancelling_is_cooperative_first(symphony: Symphony) -> None:
     assert handle.run.outputs == {"gate": "cut short", "cleanup/tidy": "tidied"}
     with pytest.raises(RunCancelledError, match=handle.id):
         await handle.result()
-    with pytest.raises(IllegalTransitionError, match="is cancelled and cannot become cancelled"):
+    with pytest.raises(IllegalTransitionError, match="is cancelled and cannot become cancelled again"):
         await handle.cancel()
 
 
@@ -315,7 +315,7 @@ async def test_an_illegal_request_names_both_states_and_appends_nothing(symphony
         (symphony.workflows.pause(run), "paused"),
         (symphony.workflows.resume(run), "running"),
         (symphony.workflows.cancel(run), "cancelled"),
-        (symphony.workflows.signal(run, "s"), "signal"),
+        (symphony.workflows.signal(run, "s"), "cannot take a signal"),
         (symphony.workflows.start(run), "running"),
     ):
         with pytest.raises(IllegalTransitionError, match=f"is completed and cannot become {wanted}|is completed and .*{wanted}"):

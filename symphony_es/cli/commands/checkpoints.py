@@ -48,11 +48,16 @@ async def _list(given: argparse.Namespace) -> None:
     from symphony_es.core.state.checkpoint_pages import CheckpointFilter
 
     async with reading(given) as opened:
-        known = await opened.past.checkpoints()
         wanted = CheckpointFilter(
             limit=given.limit + 1 if given.limit else None, before=given.before, run_id=given.of_run, name=given.named
         )
-        found = wanted.of(known)
+        found = await opened.past.checkpoints(wanted)
+        nothing = "no checkpoints"
+        if not found and given.named is not None and not await opened.past.checkpoints(CheckpointFilter(limit=1, name=given.named)):
+            known = await opened.past.checkpoints(CheckpointFilter(limit=MOST_NAMES))
+            near = near_misses(given.named, [entry.name for entry in known])
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            nothing = output.safe(f"no checkpoint is called {given.named}{hint}")
     shown = found[: given.limit] if given.limit else found
     if given.json:
         from symphony_es.transfer.text import plain_as_json
@@ -60,11 +65,6 @@ async def _list(given: argparse.Namespace) -> None:
         for entry in shown:
             output.json_line({**entry.as_dict(), "metadata": plain_as_json(entry.metadata)})
         return
-    nothing = "no checkpoints"
-    if given.named is not None and not any(entry.name == given.named for entry in known):
-        near = near_misses(given.named, [entry.name for entry in known[:MOST_NAMES]])
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        nothing = output.safe(f"no checkpoint is called {given.named}{hint}")
     rows = [(e.id, e.name, e.position, output.time(e.created_at), e.entity_count, output.brief(e.metadata)) for e in shown]
     output.table(("id", "name", "position", "created", "entities", "metadata"), rows, nothing)
     if len(shown) < len(found):

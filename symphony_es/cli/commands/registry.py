@@ -136,7 +136,9 @@ async def _with_near_misses(opened: OpenedLog, error: EntityNotFoundError | Chec
     if isinstance(error, UnknownTypeError):
         return error
     if isinstance(error, CheckpointNotFoundError):
-        entries = (await opened.past.checkpoints())[:MOST_NAMES]
+        from symphony_es.core.state.checkpoint_pages import CheckpointFilter
+
+        entries = await opened.past.checkpoints(CheckpointFilter(limit=MOST_NAMES))
         near = near_misses(error.checkpoint, [name for entry in entries for name in (entry.name, entry.id)])
     else:
         entity_type, _, wanted = error.entity.partition(":")

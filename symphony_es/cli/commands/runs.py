@@ -166,6 +166,7 @@ def _status(data: dict[str, Any]) -> str:
 async def run(given: argparse.Namespace) -> None:
     """`symphony-es run`."""
     from symphony_es.transfer.text import event_as_json, plain_as_json
+    from symphony_es.workflow.runs.parts import outputs_in
 
     async with reading(given) as opened:
         position = await opened.past.position(given.at)
@@ -175,7 +176,7 @@ async def run(given: argparse.Namespace) -> None:
     summary = _summary(state)
     links = {"forked from": (data.get("forked_from") or {}).get("run")}
     if given.json:
-        told = {**_exact(summary), "context": plain_as_json(data.get("context")), "outputs": plain_as_json(data.get("outputs"))}
+        told = {**_exact(summary), "context": plain_as_json(data.get("context")), "outputs": plain_as_json(outputs_in(data))}
         output.json_line({**told, **{name.replace(" ", "_"): str(link) if link is not None else None for name, link in links.items()}})
         for event in events:
             output.json_line(event_as_json(event))
@@ -228,6 +229,9 @@ def _used(event: Event) -> str:
 def _outcome(event: Event) -> str:
     values = {tuple(change[1]): change[2] for change in event.changes if len(change) == 3}
     if event.name == "WorkflowStepCompleted":
-        return output.brief(values.get(("outputs", event.metadata.step)), 50)
+        from symphony_es.workflow.runs.parts import described
+
+        step = event.metadata.step or ""
+        return output.brief(described(values.get(("outputs", step)), step), 50)
     error = event.data if event.name == "WorkflowStepFailed" else values.get(("error",))
     return output.brief(f"{error['type']}: {error['message']}", 80) if isinstance(error, dict) else ""

@@ -18,6 +18,7 @@ from symphony_es.core.state.left import LeftElsewhere, runner
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.event import EventMetadata
 from symphony_es.events.values import check_plain
+from symphony_es.shown import shown
 
 __all__ = [
     "NOBODY", "SYSTEM_ACTOR", "ActingAs", "Attribution", "Standing", "acting", "acting_attribution", "attribute", "attributed",
@@ -190,12 +191,12 @@ def check_texts(fields: Mapping[str, Any]) -> None:
         if given is None:
             continue
         if not isinstance(given, str):
-            raise ConfigurationError(f"{name} is text, not {type(given).__name__}: {given!r:.60}")
+            raise ConfigurationError(f"{name} is text, not {type(given).__name__}: {shown(given)}")
         if not given.isascii():
             try:
                 given.encode()
             except UnicodeEncodeError:
-                raise ConfigurationError(f"{name} holds a lone surrogate, which is no text that can be stored: {given!r:.60}") from None
+                raise ConfigurationError(f"{name} holds a lone surrogate, which is no text that can be stored: {shown(given)}") from None
 
 
 _TEXTS = frozenset({"actor", "reason", "run_id", "step", "correlation_id"})

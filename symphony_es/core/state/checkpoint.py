@@ -1,42 +1,51 @@
 """Checkpoints: names for positions.
 
 A checkpoint is an entity of the library's own, so making and deleting one are events and the list is a projection. Making one
-costs what changed: pending changes are flushed, the position is the head right then, one event is appended. The snapshot it may
-bring is written behind it.
+costs what changed: pending changes are flushed, the position is the head right then, one event is appended, and the list is not looked
+at. The snapshot it may bring is written behind it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.cached_lists import CachedList
+from symphony_es.core.state.checkpoint_pages import PREFIX, CheckpointFilter
 from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.past.moments import LATEST, read_moment
 from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import CheckpointError, CheckpointNotFoundError, ConcurrencyError, ConfigurationError, SymphonyError
-from symphony_es.events.changes import REMOVE, SET, Change
+from symphony_es.errors import CheckpointError, CheckpointNotFoundError, ConcurrencyError, ConfigurationError, InvalidIdentifierError
+from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.event import NewEvent
-from symphony_es.events.identifiers import entity_key, text_id, uuid7
-from symphony_es.events.rows import decode_row
+from symphony_es.events.identifiers import entity_key, id_of_text, text_id, uuid7
+from symphony_es.events.rows import event_id_of
 from symphony_es.events.values import check_plain, copy_plain
+from symphony_es.shown import shown
 from symphony_es.turns import TaskLock
-from symphony_es_projections.checkpoints import CHECKPOINT_TYPE, CheckpointEntry, CheckpointList
+from symphony_es_projections.checkpoint_table import CheckpointTable
+from symphony_es_projections.checkpoints import CHECKPOINT_TYPE, CheckpointEntry
 
 if TYPE_CHECKING:
     from symphony_es.core.state.snapshots.snapshotter import Snapshotter
     from symphony_es.core.state.world import World
     from symphony_es.log.log import EventLog
-    from symphony_es.log.writer import Ticket
 
 __all__ = ["CheckpointManager", "CheckpointReader", "check_name"]
 
 logger = get_logger(__name__)
+
+FILE_NAME = "checkpoint_list.db"
+"""Its file among the projections."""
+
+WINDOW = 50_000
+"""So many positions are looked through for checkpoints at a time."""
 
 
 def check_name(name: str | None) -> None:
@@ -48,54 +57,50 @@ def check_name(name: str | None) -> None:
     if name is None:
         return
     if type(name) is not str or not name:
-        raise ConfigurationError(f"a checkpoint's name is a text that is not empty, not {name!r:.60}")
+        raise ConfigurationError(f"a checkpoint's name is a text that is not empty, not {shown(name)}")
     if name in (LATEST, "checkpoint") or read_moment(name) is not None:
         raise ConfigurationError(
-            f"a checkpoint named {name!r} could never be meant: that text is a moment of its own; name it for example 'before-{name}'"
+            f"a checkpoint named {shown(name)} could never be meant: that text is a moment of its own; name it for example 'before-{name}'"
         )
 
 
 def _check_means_one(checkpoint: Any) -> None:
     if not isinstance(checkpoint, str):
         raise ConfigurationError(
-            f"a checkpoint is given by its id or its name, not by {type(checkpoint).__name__} {checkpoint!r:.60}"
+            f"a checkpoint is given by its id or its name, not by {type(checkpoint).__name__} {shown(checkpoint)}"
             + ("; give its ['id']" if isinstance(checkpoint, Mapping) else "")
         )
 
 
-class CheckpointReader:
-    """Lists and finds the checkpoints of one log."""
+class CheckpointReader(CachedList):
+    """Lists and finds the checkpoints of one log. They are read from the log when they are asked for, and are not kept in memory.
 
-    def __init__(self, log: EventLog) -> None:
-        self.log = log
-        self._entries: CheckpointList | None = None
-        self._reading = TaskLock()
-        self._flights: deque[tuple[Ticket, str, Change, bytes]] = deque()
+    Args:
+        log: the log. directory: where projections are.
+        writes: whether the file there is this process's to write; else a copy of it is brought up to date.
+    """
 
-    async def _list(self) -> CheckpointList:
-        """The projection, read from the log at its first use and kept up to date from then on."""
-        entries = self._entries
-        if entries is None or self.log.read_only:  # another process makes and deletes checkpoints
-            async with self._reading:  # one call reads the log, however many ask at once
-                entries = self._entries
-                if entries is None or self.log.read_only:
-                    entries = entries or CheckpointList()
-                    entries.feed([decode_row(row) for row in await self.log.rows_of_type(CHECKPOINT_TYPE, entries.position)])
-                    self._entries = entries
-        self._take_in(entries)
-        return entries
+    def __init__(self, log: EventLog, directory: Path, *, writes: bool = False) -> None:
+        path = directory / FILE_NAME
+        self._checkpoints = CheckpointTable(path) if writes else CheckpointTable(None, copy_of=path)
+        super().__init__(log, self._checkpoints, "the list of its checkpoints")
 
-    def _take_in(self, entries: CheckpointList) -> None:
-        """Take in what has been appended here: from the submissions, since whoever waited for one may have been cancelled."""
-        while self._flights and self._flights[0][0].done():
-            ticket, checkpoint_id, change, event_id = self._flights.popleft()
-            with suppress(SymphonyError):  # told to whoever waits for it
-                appended = ticket.result()
-                entries.record(checkpoint_id, change, event_id, appended.last, appended.time_ns)
+    async def _take_in(self, position: int, head: int) -> None:
+        while position < head:
+            self._check_open()
+            until = min(position + WINDOW, head)
+            rows = await self.log.read_rows(position, until, WINDOW, key_range=(f"{CHECKPOINT_TYPE}:", f"{CHECKPOINT_TYPE};"))
+            last = rows[-1] if rows and rows[-1][0] == until else await self.log.row_at(until)
+            await asyncio.to_thread(self._checkpoints.feed, rows, until, event_id_of(last[4]))
+            position = until
 
-    async def entries(self) -> list[CheckpointEntry]:
-        """All checkpoints, newest first."""
-        return (await self._list()).newest_first()
+    async def entries(self, wanted: CheckpointFilter | None = None) -> list[CheckpointEntry]:
+        """The checkpoints that are meant, newest first. Errors are those of `CheckpointFilter.query`."""
+        await self.catch_up()
+        wanted = wanted or CheckpointFilter()
+        condition, parameters = await wanted.query(self._number_of)
+        found: list[CheckpointEntry] = await self._asked(self._checkpoints.find, condition, parameters, wanted.limit)
+        return found
 
     async def find(self, checkpoint: str) -> CheckpointEntry:
         """The checkpoint with an id, or else the newest one with a name.
@@ -104,17 +109,23 @@ class CheckpointReader:
             CheckpointNotFoundError: there is none.
         """
         _check_means_one(checkpoint)
-        found = (await self._list()).find(checkpoint)
-        if found is None:
+        await self.catch_up()
+        number = await self._number_of(checkpoint)
+        found: list[CheckpointEntry] = [] if number is None else await self._asked(self._checkpoints.find, "number = ?", [number])
+        if not found:
             raise CheckpointNotFoundError(checkpoint)
-        return found
+        return found[0]
+
+    async def _number_of(self, checkpoint: str) -> int | None:
+        number: int | None = await self._asked(self._checkpoints.number_of, checkpoint)
+        return number
 
 
 class CheckpointManager(CheckpointReader):
     """Makes and deletes the checkpoints of one log, too."""
 
-    def __init__(self, log: EventLog, snapshotter: Snapshotter) -> None:
-        super().__init__(log)
+    def __init__(self, log: EventLog, snapshotter: Snapshotter, directory: Path) -> None:
+        super().__init__(log, directory, writes=True)
         self.snapshotter = snapshotter
         self._counting = TaskLock()
 
@@ -145,7 +156,7 @@ class CheckpointManager(CheckpointReader):
         started = time.monotonic()
         check_name(name)
         if metadata is not None and not isinstance(metadata, Mapping):
-            raise ConfigurationError(f"metadata are a dict of plain data, not {type(metadata).__name__} {metadata!r:.60}")
+            raise ConfigurationError(f"metadata are a dict of plain data, not {type(metadata).__name__} {shown(metadata)}")
         details = dict(metadata or {})
         check_plain(details, ("metadata",))
         details = copy_plain(details)  # the caller may change what it has given while this waits
@@ -183,7 +194,7 @@ class CheckpointManager(CheckpointReader):
         """
         check_name(name)
         event_id = uuid7(time.time_ns(), os.urandom(16))
-        checkpoint_id = f"ckpt_{text_id(event_id)}"
+        checkpoint_id = f"{PREFIX}{text_id(event_id)}"
         state = {
             "name": name if name is not None else f"checkpoint_at_{position}",
             "position": position,
@@ -196,7 +207,6 @@ class CheckpointManager(CheckpointReader):
         return checkpoint_id
 
     async def _append(self, checkpoint_id: str, version: int, name: str, change: tuple[Any, ...], event_id: bytes) -> None:
-        await self._list()
         event = NewEvent(
             entity_key=entity_key(CHECKPOINT_TYPE, checkpoint_id),
             version=version,
@@ -209,19 +219,30 @@ class CheckpointManager(CheckpointReader):
         prepared = self.log.prepare(event)
         if not self.log.has_room():
             await self.log.room()
-        ticket = self.log.submit([prepared])
-        self._flights.append((ticket, checkpoint_id, change, event_id))
-        await ticket.wait()
+        await self.log.submit([prepared]).wait()
 
     async def delete(self, checkpoint: str) -> bool:
         """Remove the name; the events stay. False when there is no such checkpoint, or another call removes it at this moment."""
         _check_means_one(checkpoint)
-        entries = await self._list()
-        found = entries.find(checkpoint)
-        if found is None:
-            return False
+        if _is_id(checkpoint) and await self._delete(checkpoint):
+            return True  # the log knows by itself which ids there are: no list is needed
         try:
-            await self._append(found.id, 2, "CheckpointDeleted", (REMOVE, ()), uuid7(time.time_ns(), os.urandom(16)))
+            found = await self.find(checkpoint)
+        except CheckpointNotFoundError:
+            return False
+        return await self._delete(found.id)
+
+    async def _delete(self, checkpoint_id: str) -> bool:
+        try:
+            await self._append(checkpoint_id, 2, "CheckpointDeleted", (REMOVE, ()), uuid7(time.time_ns(), os.urandom(16)))
         except ConcurrencyError:
             return False
         return True
+
+
+def _is_id(checkpoint: str) -> bool:
+    try:
+        id_of_text(checkpoint.removeprefix(PREFIX))
+    except InvalidIdentifierError:
+        return False
+    return checkpoint.startswith(PREFIX)

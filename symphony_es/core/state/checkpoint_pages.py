@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from symphony_es.core.state.past.moments import LATEST, Moment, nanoseconds, read_moment
 from symphony_es.errors import CheckpointNotFoundError, ConfigurationError, InvalidIdentifierError
 from symphony_es.events.identifiers import id_of_text
+from symphony_es.shown import shown
 
-if TYPE_CHECKING:
-    from symphony_es_projections.checkpoints import CheckpointEntry
-
-__all__ = ["CheckpointFilter"]
+__all__ = ["PREFIX", "CheckpointFilter"]
 
 PREFIX = "ckpt_"
+"""How all ids of checkpoints begin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,53 +33,42 @@ class CheckpointFilter:
 
     def __post_init__(self) -> None:
         if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
-            raise ConfigurationError(f"limit={self.limit!r:.40}: a page has at least one checkpoint; None for all")
+            raise ConfigurationError(f"limit={shown(self.limit)}: a page has at least one checkpoint; None for all")
         if self.name is not None and not isinstance(self.name, str):
-            raise ConfigurationError(f"name={self.name!r:.60}: a checkpoint's name is a text")
+            raise ConfigurationError(f"name={shown(self.name)}: a checkpoint's name is a text")
 
-    def of(self, entries: Sequence[CheckpointEntry]) -> list[CheckpointEntry]:
-        """Those that are meant of all there are, which are given and returned newest first.
+    async def query(self, number_of: Callable[[str], Awaitable[int | None]]) -> tuple[str, list[Any]]:
+        """The condition and its parameters, for `CheckpointTable.find`.
+
+        Args:
+            number_of: gives the number of the checkpoint with an id, or else of the newest one with a name.
 
         Raises:
             CheckpointNotFoundError: `before` names none.
             ConfigurationError: `before` is no moment.
         """
-        is_before = self._older(entries)
-        found = (
-            entry
-            for index, entry in enumerate(entries)
-            if is_before(index, entry)
-            and (self.name is None or entry.name == self.name)
-            and (self.run_id is None or entry.metadata.get("run_id") == self.run_id)
-        )
-        return list(islice(found, self.limit))
+        conditions = {"name = ?": self.name, "run = ?": self.run_id, **await self._older(number_of)}
+        given = {condition: value for condition, value in conditions.items() if value is not None}
+        return " AND ".join(given) or "1", list(given.values())
 
-    def _older(self, entries: Sequence[CheckpointEntry]) -> Callable[[int, CheckpointEntry], bool]:
+    async def _older(self, number_of: Callable[[str], Awaitable[int | None]]) -> dict[str, Any]:
         before: Any = self.before
-        read: Any = read_moment(before) if isinstance(before, str) else before
+        read = read_moment(before) if isinstance(before, str) else before
         if before is None or before == LATEST:
-            return lambda index, entry: True
+            return {}
         if isinstance(read, datetime):
-            nanoseconds(read)  # refuses one without a zone
-            return lambda index, entry: entry.created_at < read
+            return {"time_ns < ?": nanoseconds(read)}
         if type(read) is int:
-            return lambda index, entry: entry.position < read
+            return {"position < ?": read}
         if not isinstance(before, str):
             raise ConfigurationError(
-                f"before={before!r:.60}: it is a checkpoint's id or name, a position, or a datetime or its ISO text"
+                f"before={shown(before)}: it is a checkpoint's id or name, a position, or a datetime or its ISO text"
                 + ("; of an entry of this list, give its ['id']" if isinstance(before, dict) else "")
             )
-        place = _place_of(before, entries)
-        if place is not None:
-            return lambda index, entry: index > place
-        made = _made(before)  # a page's last one may have been deleted since: its id says when it was made
-        return lambda index, entry: entry.event_id < made
-
-
-def _place_of(checkpoint: str, entries: Sequence[CheckpointEntry]) -> int | None:
-    """Where the one with an id, or else the newest one with a name, stands."""
-    by_id = next((index for index, entry in enumerate(entries) if entry.id == checkpoint), None)
-    return next((index for index, entry in enumerate(entries) if entry.name == checkpoint), None) if by_id is None else by_id
+        number = await number_of(before)
+        if number is not None:
+            return {"number < ?": number}
+        return {"event_id < ?": _made(before)}  # a page's last one may have been deleted since: its id says when it was made
 
 
 def _made(checkpoint: str) -> bytes:

@@ -24,7 +24,7 @@ from symphony_es.core.state.attribution import Attribution, current_attribution
 from symphony_es.core.state.records import EntityRecord, Segment
 from symphony_es.core.state.scopes import current_scope, scope_of
 from symphony_es.core.state.tracking.edits import is_small
-from symphony_es.core.state.tracking.live import MAX_DEPTH, MISSING, UNOWNED, admit, own, plain_of
+from symphony_es.core.state.tracking.live import MAX_DEPTH, MISSING, UNOWNED, admit, kind_of, own, plain_of
 from symphony_es.core.state.tracking.places import release
 from symphony_es.core.state.tracking.tracked_dict import TrackedDict
 from symphony_es.core.state.tracking.tracked_list import TrackedList
@@ -156,6 +156,12 @@ def _brought(world: World, record: EntityRecord, change: Change, where: tuple[An
         live = plain = value
     elif isinstance(value, enum.Enum):
         live, plain = value, plain_of(value, world)
+    elif operation == SET and kind_of(value) == "value" and all(_is_plain(getattr(value, name), 0) for name in cls._symphony_spec.fields):
+        try:
+            live = admit(value, world.around(record.obj))
+        except UnstorableValueError as error:
+            raise error.within(record.key, path) from None
+        plain = plain_of(live, world)
     elif _is_plain(value, 0):
         try:
             live = admit(value, world.around(record.obj))

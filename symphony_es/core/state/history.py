@@ -17,6 +17,7 @@ from symphony_es.events.codec import UNREADABLE
 from symphony_es.events.fold import REPAIR_EVENT, EntityState, Fold
 from symphony_es.events.identifiers import SYSTEM_PREFIX
 from symphony_es.events.rows import Row, body_stream, decode_row
+from symphony_es.shown import shown
 
 if TYPE_CHECKING:
     from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
@@ -83,7 +84,7 @@ class StateHistory:
 
     def _check(self, position: int) -> None:
         if not 0 <= position <= self.log.head:
-            raise PositionNotFoundError(f"position {position} is not in the log: its head is {self.log.head}")
+            raise PositionNotFoundError(f"position {shown(position)} is not in the log: its head is {self.log.head}")
 
     async def _base(self, position: int) -> Fold:
         for info in self._candidates(position):

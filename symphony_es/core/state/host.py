@@ -117,8 +117,8 @@ class Host(Protocol):
         """The same without a look at objects of foreign classes: for the engine."""
         ...
 
-    async def list_checkpoints(self) -> list[dict[str, Any]]:
-        """All checkpoints, newest first."""
+    async def list_checkpoints(self, *, limit: int | None = None, run: Any = None, name: str | None = None) -> list[dict[str, Any]]:
+        """At most so many checkpoints, of a run or of a name, newest first."""
         ...
 
     async def delete_checkpoint(self, checkpoint: str) -> bool:

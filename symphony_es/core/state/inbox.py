@@ -31,6 +31,7 @@ from symphony_es.core.state.files.directory import discard, make_directory, sync
 from symphony_es.core.state.files.watching import watch_directory
 from symphony_es.errors import ConfigurationError, LimitExceededError, StorageUnavailableError
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
+from symphony_es.shown import shown
 
 __all__ = ["INBOX_NAME", "REQUEST_TYPE", "VERBS", "FaultyRequest", "FileInbox", "Inbox", "Request", "leave_request", "waiting_requests"]
 
@@ -82,15 +83,18 @@ class Request:
             ConfigurationError: an unknown verb or argument, or one of a wrong type; an id that no file can have; a text that is too long.
             InvalidIdentifierError: no run can have that id.
         """
-        if self.verb not in VERBS:
-            raise ConfigurationError(f"{self.verb!r:.60} is not a request: one of {', '.join(VERBS)} is")
+        if self.verb not in list(VERBS):  # it may be anything, also what has no hash
+            raise ConfigurationError(f"{shown(self.verb)} is not a request: one of {', '.join(VERBS)} is")
         texts: Mapping[str, Any] = {"id": self.id, "run": self.run}
+        told: Any = self.arguments
         if not isinstance(texts["id"], str) or _ID.match(self.id) is None:
-            raise ConfigurationError(f"{self.id!r:.120} is not an id of a request: up to 100 letters, digits, '.', '_' and '-'")
+            raise ConfigurationError(f"{shown(self.id)} is not an id of a request: up to 100 letters, digits, '.', '_' and '-'")
         if not isinstance(texts["run"], str):
-            raise ConfigurationError(f"a request names a run by its id, not by {self.run!r:.60}")
+            raise ConfigurationError(f"a request names a run by its id, not by {shown(self.run)}")
         entity_key("Workflow", self.run)
-        for name, value in self.arguments.items():
+        if not isinstance(told, Mapping):
+            raise ConfigurationError(f"arguments of a request are an object, not {shown(told)}")
+        for name, value in told.items():
             _check_argument(self.verb, name, value)
         if self.verb == "signal" and not self.arguments.get("name"):
             raise ConfigurationError("a signal has a name that is not empty")
@@ -132,35 +136,33 @@ class Request:
         fields = {"format", "verb", "run", "arguments", "actor", "reason"}
         if not isinstance(told, dict) or told.keys() - fields or not {"verb", "run"} <= told.keys():
             raise ConfigurationError(f"it is not an object of {', '.join(sorted(fields))}")
-        if told.pop("format", 1) != 1:
-            raise ConfigurationError("it is of a format that this version does not know")
-        arguments = told.pop("arguments", None) or {}
-        if not isinstance(arguments, dict) or not isinstance(told["verb"], str):
-            raise ConfigurationError("its verb is not a text, or its arguments are not an object")
-        return cls(id=request_id, arguments=arguments, **told)
+        number = told.pop("format", 1)
+        if type(number) is not int or number != 1:  # true is 1, and so is 1.0
+            raise ConfigurationError(f"it is of a format that this version does not know: {shown(number)}")
+        return cls(id=request_id, **told)
 
 
 def _check_argument(verb: str, name: str, value: Any) -> None:
     allowed = VERBS[verb]
     if name not in allowed:
-        raise ConfigurationError(f"{verb} takes {', '.join(allowed) or 'no arguments'}, not {name!r:.60}")
+        raise ConfigurationError(f"{verb} takes {', '.join(allowed) or 'no arguments'}, not {shown(name)}")
     wanted = allowed[name]
     fits = isinstance(value, wanted) and not (isinstance(value, bool) and float in wanted)
     if not fits or (float in wanted and not 0 <= value <= MAX_SECONDS):
         kinds = "a number of seconds, 0 or more" if float in wanted else " or ".join(_KINDS[kind] for kind in wanted)
-        raise ConfigurationError(f"{name} of {verb} is {kinds}, not {value!r:.60}")
+        raise ConfigurationError(f"{name} of {verb} is {kinds}, not {shown(value)}")
     if name == "payload":
         return
     texts = value if isinstance(value, list) else [value] if isinstance(value, str) else []
     if isinstance(value, list) and not (texts and all(isinstance(text, str) for text in texts)):
-        raise ConfigurationError(f"{name} of {verb} is a text or a list of at least one, not {value!r:.60}")
+        raise ConfigurationError(f"{name} of {verb} is a text or a list of at least one, not {shown(value)}")
     for text in texts:
         _check_text(name, text)
 
 
 def _check_text(name: str, text: Any) -> None:
     if text is not None and not (isinstance(text, str) and len(text) <= MAX_TEXT and _is_storable(text)):
-        raise ConfigurationError(f"{name} of a request is a text of up to {MAX_TEXT:,} characters, not {text!r:.60}")
+        raise ConfigurationError(f"{name} of a request is a text of up to {MAX_TEXT:,} characters, not {shown(text)}")
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

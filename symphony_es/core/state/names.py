@@ -19,6 +19,7 @@ from symphony_es.errors import ConfigurationError, EntityNotFoundError, EntityTy
 from symphony_es.events.identifiers import SYSTEM_PREFIX, entity_key, split_key
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import copy_plain
+from symphony_es.shown import shown
 
 if TYPE_CHECKING:
     from symphony_es.core.state.restore import RestoreManager
@@ -56,7 +57,7 @@ class Names:
         if isinstance(given, type):
             return self._type_of_class(given)
         if not isinstance(given, str):
-            raise EntityTypeError(f"a type is given by its class or its name, not by {type(given).__name__} {given!r:.60}")
+            raise EntityTypeError(f"a type is given by its class or its name, not by {type(given).__name__} {shown(given)}")
         self.check_known(given)
         return given
 
@@ -201,7 +202,7 @@ def key_of(entity: Any) -> str:
     """
     if isinstance(entity, str):
         if ":" not in entity:
-            raise ConfigurationError(f"{entity!r} names no entity: an id is missing; give 'Type:id', or ('Type', 'id')")
+            raise ConfigurationError(f"{shown(entity)} names no entity: an id is missing; give 'Type:id', or ('Type', 'id')")
         return ":".join(split_key(entity))
     if isinstance(entity, EntityReference):
         return entity.key
@@ -209,6 +210,6 @@ def key_of(entity: Any) -> str:
     if spec is None or kind_of(entity) != "entity":
         due = "give an object that was added, an EntityReference or 'Type:id'"
         if type(entity).__module__ == "builtins":
-            raise EntityTypeError(f"{entity!r:.60} names no entity: {due}")
+            raise EntityTypeError(f"{shown(entity)} names no entity: {due}")
         raise EntityNotFoundError(f"of this {type(entity).__name__} object", f"it was never added, or not here; {due}")
     return EntityReference(spec.name, entity.id).key

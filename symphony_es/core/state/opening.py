@@ -41,11 +41,19 @@ class OpenedLog:
         """Time travel."""
         from symphony_es.core.state.past.time_travel import TimeTravel  # late: many programs never look back
 
-        finder = self.checkpoints or (CheckpointReader(self.log) if self.directory is not None else None)
-        return TimeTravel(self.log, self.history, finder, self.directory)
+        return TimeTravel(self.log, self.history, self.checkpoint_list, self.directory)
+
+    @cached_property
+    def checkpoint_list(self) -> CheckpointReader | None:
+        """The list of checkpoints; None in memory."""
+        if self.checkpoints is None and self.directory is not None:
+            return CheckpointReader(self.log, self.directory / "projections")
+        return self.checkpoints
 
     async def settle(self) -> None:
-        """Wait for the snapshot being written."""
+        """Wait for the snapshot being written, and let go of the list of checkpoints."""
+        if self.checkpoint_list is not None:
+            await self.checkpoint_list.close()
         if self.snapshotter is not None:
             await self.snapshotter.close()
 
@@ -101,5 +109,9 @@ async def open_on_disk(directory: Path, *, force_network_fs: bool, ignore_anchor
         await log.close()
         raise
     return OpenedLog(
-        log=log, history=history, directory=directory, snapshotter=snapshotter, checkpoints=CheckpointManager(log, snapshotter)
+        log=log,
+        history=history,
+        directory=directory,
+        snapshotter=snapshotter,
+        checkpoints=CheckpointManager(log, snapshotter, directory / "projections"),
     )

@@ -24,6 +24,7 @@ from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.core.state.world import World
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import REPLACED, ConfigurationError, PositionNotFoundError, RestorationError
+from symphony_es.shown import shown
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -58,7 +59,7 @@ async def target_position(log: EventLog, until: ReplayUntil, checkpoint: Checkpo
         if not 0 <= until <= log.head:
             raise PositionNotFoundError(f"position {until} is not in the log: its head is {log.head}")
         return until
-    raise ConfigurationError(f"replay_until is 'checkpoint', 'latest', a position, a datetime or its ISO text, not {until!r}")
+    raise ConfigurationError(f"replay_until is 'checkpoint', 'latest', a position, a datetime or its ISO text, not {shown(until)}")
 
 
 class Resumption:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self, TypeA
 from symphony_es.contexts import reset_variable
 from symphony_es.errors import ConfigurationError, StepFailedError
 from symphony_es.registry import invoke
+from symphony_es.shown import shown
 from symphony_es.workflow.code.flow import note_beside, refused_inside
 from symphony_es.workflow.code.options import (
     NO_OPTIONS,
@@ -32,7 +33,6 @@ from symphony_es.workflow.code.options import (
 )
 from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Made, Strand, current_strand
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
-from symphony_es.workflow.definitions.reading import shown
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import MAX_STEP_ID_CHARS, Step
 from symphony_es.workflow.engine.bodies import is_failure, run_body
@@ -313,7 +313,8 @@ def wait_for_signal(
     check_signal(signal)
     if timeout_s is not None and within_s is not None:
         raise ConfigurationError(
-            f"wait_for_signal({signal!r}, within_s={within_s!r}, timeout_s={timeout_s!r}): both say how long to wait; leave timeout_s out"
+            f"wait_for_signal({shown(signal)}, within_s={shown(within_s)}, timeout_s={shown(timeout_s)}): both say how long to wait; "
+            "leave timeout_s out"
         )
     chosen = name or f"wait {signal}"
     given: dict[str, Any] = {} if default is _MISSING else {"default": default}
@@ -359,11 +360,11 @@ def run_workflow(
         DefinitionError: the dict is no definition. Nothing has been appended.
     """
     if on_parent_end not in ON_PARENT_END:
-        raise ConfigurationError(f"on_parent_end is one of {', '.join(ON_PARENT_END)}, not {on_parent_end!r}")
+        raise ConfigurationError(f"on_parent_end is one of {', '.join(ON_PARENT_END)}, not {shown(on_parent_end)}")
     chosen = as_definition(definition)
     called = name or chosen.name
     if context is not None and not isinstance(context, Mapping):
-        raise ConfigurationError(f"run_workflow({called!r}, {shown(context)}): the context is a dict of values by their names")
+        raise ConfigurationError(f"run_workflow({shown(called)}, {shown(context)}): the context is a dict of values by their names")
     given = dict(context or {})
     strand = _strand(called)
     return _run(
@@ -566,7 +567,7 @@ def _call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     if undo is not None:
         call.undoable = True
         if call.strand.flow.undos is not None:
-            call.strand.flow.undos[call.address] = _CallStep(
+            undoing = _CallStep(
                 name=f"undo {chosen}",
                 call=lambda: invoke(undo, *args, **kwargs),
                 fn=undo,
@@ -574,6 +575,7 @@ def _call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
                 retry=options.retry,
                 timeout_s=options.timeout_s,
             )
+            call.strand.flow.undos[call.address] = undoing, options.atomic
     return _run(call, make)
 
 

@@ -26,6 +26,7 @@ from symphony_es.workflow.engine.control import RunStopped
 from symphony_es.workflow.engine.timeline import generations_of
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
+from symphony_es.workflow.runs.parts import output_at
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
@@ -57,13 +58,18 @@ class Flow:
         stopped: the request, or what this process lacks, that has taken the run out of a call; every later call is given the same.
         error: what the function of a run that is being cancelled has raised.
         cut_off_at: addresses of the calls at which strands were cut off, or names of strands.
-        undos: what undoes the calls, by their addresses; None while nothing is to be undone.
+        undos: what undoes the calls, by their addresses, and whether these are atomic; None while nothing is to be undone.
+        called: addresses of the calls that were awaited, where it only replays.
         unawaited: the coroutines of what has been made, and has not begun.
         forgotten: what was made to clean up by a function that has ended by an exception, and never awaited.
     """
 
-    def __init__(self, runner: Runner, *, cleans_up: bool = False, undos: dict[str, Step] | None = None) -> None:
+    def __init__(
+        self, runner: Runner, *, cleans_up: bool = False, undos: dict[str, tuple[Step, bool]] | None = None, only_replays: bool = False
+    ) -> None:
         self.runner = runner
+        self._only_replays = only_replays
+        self.called: set[str] = set()
         self.run = runner.run
         self.cleans_up = cleans_up
         self.undos = undos
@@ -93,6 +99,8 @@ class Flow:
         """
         around = current_strand.get()
         self.unawaited.pop(call, None)
+        if self._only_replays:
+            self.called.add(call.address)
         if around is INSIDE_A_STEP:
             raise refused_inside(call.address)
         self.calls += 1
@@ -100,11 +108,11 @@ class Flow:
         if self._since_turn >= REPLAYED_AT_ONCE:
             self._since_turn = 0
             await self.runner.take_turn()
-        if self.obsolete:
+        if self.obsolete and not self._only_replays:
             await self._take_back()
-        outputs = self.run.outputs
+        outputs = self.run.recorded_outputs
         if call.address in outputs:
-            return thaw(outputs[call.address])
+            return thaw(output_at(self.run, call.address))
         token = current_strand.set(INSIDE_A_STEP)
         try:
             return await self._run_call(call, make, around)
@@ -120,7 +128,7 @@ class Flow:
         failure = run.failures.get(address)
         if failure is not None and "retry_at" not in failure and run.step_status(address) == "failed":
             raise StepFailedError(address, failure["type"], failure["message"])
-        if self.cleans_up and not call.cleans_up:
+        if self._only_replays or (self.cleans_up and not call.cleans_up):
             # The strand that waits is cut off: a call that was handed to `gather` as it is was made by the one around.
             (waits or call.strand).cut_off = True
             self.cut_off_at.append(address)
@@ -136,7 +144,7 @@ class Flow:
             raise
         finally:
             del self._under_way[address]
-        return thaw(run.outputs[address])
+        return thaw(output_at(run, address))
 
     async def _take_back(self) -> None:
         """Takes what the code does not call any more off the record, before its next call has an outcome."""
@@ -238,13 +246,13 @@ def _arguments(run: Workflow, function: Callable[..., Any]) -> dict[str, Any]:
     return arguments
 
 
-async def clean_up_flow(runner: Runner, functions: NamedCallables, undos: dict[str, Step]) -> None:
+async def clean_up_flow(runner: Runner, functions: NamedCallables, undos: dict[str, tuple[Step, bool]]) -> None:
     """Runs the function of a cancelled run once more, so that it can clean up; returns when it has.
 
     Args:
         runner: one that no request stops.
         functions: where the function is found.
-        undos: takes up what undoes the calls that the function makes, by their addresses.
+        undos: takes up what undoes the calls that the function makes, by their addresses, and whether these are atomic.
 
     Raises:
         Lacking: nobody has registered the function in this process.
@@ -277,6 +285,33 @@ async def clean_up_flow(runner: Runner, functions: NamedCallables, undos: dict[s
         raise StepFailure({**describe_error(error, failed[0]), **told}, error)
     if not any(isinstance(other, asyncio.CancelledError) for other in _chain(error)):
         raise StepFailure(describe_error(error, None), error) from error
+
+
+async def undos_made(runner: Runner, functions: NamedCallables) -> tuple[dict[str, tuple[Step, bool]], set[str]]:
+    """What undoes the calls of a run as it was, as in a clean-up, and the addresses of all calls.
+
+    Its function runs once more with what is on record, and nothing else runs.
+
+    Args:
+        runner: of the run as it was, which is not changed.
+        functions: where the function is found.
+
+    Raises:
+        Lacking: nobody has registered the function in this process.
+    """
+    _function_of(runner.run, functions)
+    undos: dict[str, tuple[Step, bool]] = {}
+    flow = Flow(runner, cleans_up=True, undos=undos, only_replays=True)
+    task = StepsTask(unclosed(_clean_up(flow, functions), None))
+    try:
+        await _end_cut_off(flow, task)
+    except asyncio.CancelledError:
+        task.cancel()
+        await wait_for_end([task])
+        raise
+    if not task.cancelled():
+        task.result()
+    return undos, flow.called
 
 
 async def _clean_up(flow: Flow, functions: NamedCallables) -> None:

@@ -75,6 +75,6 @@ async def take_back_calls(symphony: Host, run: Workflow, strand: str, place: int
         for at in obsolete:
             del calls[at]
         for address in dropped:
-            for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes, run.appended):
+            for held in (run.attempts, run.recorded_outputs, run.failures, run.progress, run.children, run.scopes, run.appended):
                 held.pop(address, None)
     await world.flush(run)

@@ -15,7 +15,8 @@ from types import FunctionType, MethodType
 from typing import Any, TypeVar, cast
 
 from symphony_es.errors import ConfigurationError, DefinitionError, near_misses
-from symphony_es.workflow.definitions.reading import MAX_SECONDS, shown
+from symphony_es.shown import shown
+from symphony_es.workflow.definitions.reading import MAX_SECONDS
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import MAX_STEP_ID_CHARS
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import ConfigurationError, HistoryMismatchError
 from symphony_es.events.changes import SET, Change
+from symphony_es.shown import shown
 from symphony_es.workflow.code.forgiving import is_after_failure
 from symphony_es.workflow.definitions.definition import CLEANUP, UNDO
 from symphony_es.workflow.definitions.steps import id_from_name
@@ -211,7 +212,9 @@ class Strand:
         """
         self._check_task(name)
         if name in (CLEANUP, UNDO) and not self.name:
-            raise ConfigurationError(f"gather(name={name!r}): that is what the addresses of clean-up steps begin with, take another name")
+            raise ConfigurationError(
+                f"gather(name={shown(name)}): that is what the addresses of clean-up steps begin with, take another name"
+            )
         self.last_group = Group(self._addresses.next(id_from_name(name)), self.made)
         return self.last_group
 

@@ -19,9 +19,10 @@ from symphony_es.errors import DefinitionError
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.identifiers import DEFINITION_PREFIX
 from symphony_es.events.values import copy_plain
+from symphony_es.shown import shown
 from symphony_es.workflow.definitions.json_text import check_json, read_json
 from symphony_es.workflow.definitions.nesting import check_depth, check_extent, walk
-from symphony_es.workflow.definitions.reading import DataReader, shown
+from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import Step, read_steps
 
@@ -249,7 +250,7 @@ class WorkflowDefinition:
         for step in self.plan:
             if name_or_id in (step.id, step.name):
                 return step
-        raise DefinitionError("steps", f"there is no step {name_or_id!r} (there are: {', '.join(step.name for step in self.plan)})")
+        raise DefinitionError("steps", f"there is no step {shown(name_or_id)} (there are: {', '.join(step.name for step in self.plan)})")
 
     def check(self, symphony: Host) -> None:
         """Looks, before a run is created, whether this process has what the steps need.

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from symphony_es.errors import DefinitionError
+from symphony_es.shown import shown
 
 __all__ = ["check_json", "read_json"]
 
@@ -25,13 +26,13 @@ def check_json(value: Any, path: str) -> None:
         for key, item in value.items():
             where = f"{path}.{key}" if path else str(key)
             if not isinstance(key, str):
-                raise DefinitionError(where, f"JSON has text as keys, and this one is {key!r}")
+                raise DefinitionError(where, f"JSON has text as keys, and this one is {shown(key)}")
             check_json(item, where)
     elif type(value) is list:
         for index, item in enumerate(value):
             check_json(item, f"{path}[{index}]")
     elif isinstance(value, float) and not math.isfinite(value):
-        raise DefinitionError(path, f"JSON has no {value!r}")
+        raise DefinitionError(path, f"JSON has no {shown(value)}")
     elif isinstance(value, int) and value.bit_length() > _MAX_INT_BITS:
         raise DefinitionError(path, f"an int of {value.bit_length():,} bits has more digits than are read from JSON: write it as text")
     elif value is not None and type(value) not in (bool, int, float, str):

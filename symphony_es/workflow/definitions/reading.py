@@ -11,8 +11,9 @@ from typing import Any
 
 from symphony_es.errors import DefinitionError, ExpressionError, UnstorableValueError, format_path
 from symphony_es.events.values import check_plain, copy_plain
+from symphony_es.shown import shown
 
-__all__ = ["MAX_SECONDS", "DataReader", "shown"]
+__all__ = ["MAX_SECONDS", "DataReader"]
 
 MAX_SECONDS = 100 * 365 * 86_400
 """A hundred years: what is longer is a mistake, and ends beyond the last moment that a clock can tell."""
@@ -71,7 +72,7 @@ class DataReader:
             raise self.fault(key, f"must be an int, not {type(value).__name__}")
         if value < least or (most is not None and value > most):
             bounds = f"at least {least}" if most is None else f"between {least} and {most:,}"
-            raise self.fault(key, f"must be {bounds}, not {value}")
+            raise self.fault(key, f"must be {bounds}, not {shown(value)}")
         return value
 
     def seconds(self, key: str) -> float | None:
@@ -89,7 +90,7 @@ class DataReader:
         if value is None:
             return choices[0]
         if value not in choices:
-            raise self.fault(key, f"must be one of {', '.join(map(repr, choices))}, not {value!r}")
+            raise self.fault(key, f"must be one of {', '.join(map(repr, choices))}, not {shown(value)}")
         return str(value)
 
     def mapping(self, key: str) -> dict[str, Any]:
@@ -134,7 +135,8 @@ class DataReader:
         if value is None:
             return []
         if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-            raise self.fault(key, f"must be a list, not {type(value).__name__}")
+            alone = ": one alone is a list of one, [step]" if isinstance(value, Mapping) and "kind" in value else ""
+            raise self.fault(key, f"must be a list, not {type(value).__name__}{alone}")
         return list(value)
 
     def plain(self, key: str) -> Any:
@@ -174,12 +176,3 @@ class DataReader:
         for key in self._data:
             if key not in self._asked:
                 raise self.fault(str(key), f"is no key that is known here (known: {', '.join(sorted(self._asked))})")
-
-
-def shown(value: object) -> str:
-    """A value for a message, cut where it is long; an int of thousands of digits has no text at all."""
-    try:
-        text = repr(value)
-    except ValueError:
-        text = f"an int of {value.bit_length():,} bits" if isinstance(value, int) else type(value).__name__
-    return text if len(text) <= 60 else f"{text[:59]}…"

@@ -14,8 +14,9 @@ from symphony_es.errors import (
     NotRegisteredError,
     UnstorableValueError,
 )
+from symphony_es.shown import shown
 from symphony_es.workflow.definitions.error_rules import matches, name_of_class, related_errors
-from symphony_es.workflow.definitions.reading import MAX_SECONDS, DataReader, shown
+from symphony_es.workflow.definitions.reading import MAX_SECONDS, DataReader
 
 if TYPE_CHECKING:
     from symphony_es.registry import NamedCallables

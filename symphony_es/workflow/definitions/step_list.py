@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from symphony_es.errors import ConfigurationError, DefinitionError
+from symphony_es.shown import shown
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import NO_DEFAULT, Step, StepLike, written
 from symphony_es.workflow.kinds.function import name_function
@@ -42,7 +43,7 @@ class StepList:
         if symphony is not None and not hasattr(symphony, "functions"):
             how = f"{type(self).__name__}()" + (".create(name)" if hasattr(self, "create") else ".add_function(...)")
             raise ConfigurationError(
-                f"{type(self).__name__} takes a Symphony or nothing, not {type(symphony).__name__} {symphony!r:.60}: begin with {how}"
+                f"{type(self).__name__} takes a Symphony or nothing, not {type(symphony).__name__} {shown(symphony)}: begin with {how}"
             )
         self._symphony = symphony
         self._steps: list[dict[str, Any]] = []
@@ -114,7 +115,7 @@ class StepList:
         """
         if function is None:
             if not callable(name):
-                raise DefinitionError(f"steps[{len(self._steps)}].function", f"is missing: add_function({name!r}, function)")
+                raise DefinitionError(f"steps[{len(self._steps)}].function", f"is missing: add_function({shown(name)}, function)")
             name, function = getattr(name, "__name__", ""), name
         if not isinstance(name, str):
             place = f"steps[{len(self._steps)}].name"
@@ -198,7 +199,7 @@ class StepList:
         if default is not NO_DEFAULT and within_s is None and common.get("timeout_s") is not None:
             raise DefinitionError(
                 f"steps[{len(self._steps)}].default",
-                f"is for within_s, how long to wait: add_wait({name!r}, within_s={common['timeout_s']!r}, default=...); "
+                f"is for within_s, how long to wait: add_wait({shown(name)}, within_s={common['timeout_s']!r}, default=...); "
                 "timeout_s ends an attempt as a failure",
             )
         self._add("wait", name, signal=signal or name, within_s=within_s, **common)
@@ -214,6 +215,11 @@ class StepList:
         self, name: str, workflow: WorkflowDefinition | Mapping[str, Any] | str, context: Mapping[str, Any] | None = None, **common: Any
     ) -> Self:
         """Adds a child run of a definition, or of a saved one by its id; texts in `context` may be templates."""
+        if not isinstance(workflow, (str, Mapping)) and not hasattr(workflow, "to_nested_dict"):
+            why = f"must be a definition, the dict of one, or the id of a saved one, not {shown(workflow)}"
+            raise DefinitionError(
+                f"steps[{len(self._steps)}].definition", f"{why}; steps alone are a sequence, add_sequence({shown(name)}, steps)"
+            )
         if isinstance(workflow, str):
             given: dict[str, Any] = {"workflow_id": workflow}
         else:
@@ -227,6 +233,10 @@ class StepList:
 
     def _add(self, kind: str, name: str, *, retry: Any = None, **data: Any) -> Self:
         step = {key: value for key, value in {"kind": kind, "name": name, **data}.items() if value is not None and value not in ("", {})}
+        for key in _NO_STEPS.intersection(step):
+            if _are_steps(step[key]):
+                path, call = f"steps[{len(self._steps)}].{key}", f"add_{kind}({shown(name)}, …)"
+                raise DefinitionError(path, f"steps are given where no steps are due: {call} takes {_TAKES.get(kind, 'one list of them')}")
         undo = step.get("undo")
         if isinstance(undo, StepList):
             undos = undo.to_dicts()
@@ -240,6 +250,24 @@ class StepList:
             step["retry"] = retry.to_dict() if isinstance(retry, RetryPolicy) else retry
         self._steps.append(step)
         return self
+
+
+_NO_STEPS = frozenset(
+    {"max_concurrency", "on_error", "condition", "over", "max_iterations", "until", "while", "on_limit", "retry", "timeout_s"}
+)
+_TAKES = {
+    "parallel": "its branches as one list, [first, second], and a branch of several steps is a sequence",
+    "map": "first what it goes over, then its steps as one list",
+    "conditional": "first the condition, then one list of steps for each of its two ways",
+    "loop": "its steps as one list, then max_iterations",
+}
+
+
+def _are_steps(given: Any) -> bool:
+    """Whether something is a step, or several of them."""
+    if isinstance(given, (list, tuple)):
+        return bool(given) and all(map(_are_steps, given))
+    return isinstance(given, (StepList, Step)) or (isinstance(given, Mapping) and isinstance(given.get("kind"), str) and "name" in given)
 
 
 def as_dicts(steps: NestedSteps) -> list[dict[str, Any]]:

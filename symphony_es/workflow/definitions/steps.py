@@ -10,11 +10,12 @@ from __future__ import annotations
 import importlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
 
 from symphony_es.errors import ConfigurationError, DefinitionError
+from symphony_es.shown import shown
 from symphony_es.workflow.definitions.nesting import Extent, extent_of
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.retry import RetryPolicy
@@ -45,7 +46,7 @@ MAX_STEP_ID_CHARS = 100
 NO_DEFAULT: Any = type("NoDefault", (), {"__repr__": lambda self: "NO_DEFAULT"})()
 """Marks a wait that fails when its time is up; None is a default like any other."""
 
-_NOT_IN_AN_ID = re.compile(r"[/\x00-\x1f\x7f]")
+_NOT_IN_AN_ID = re.compile(r"[/\x00-\x1f\x7f]|\A@(?=[0-9]+\Z)")
 
 StepLike: TypeAlias = "Step | Mapping[str, Any]"
 """A step, or the dict of one."""
@@ -216,7 +217,7 @@ class Step(ABC):
         kind = reader.text("kind")
         step_class = _kind_named(kind)
         if step_class is None:
-            raise reader.fault("kind", f"{kind!r} is no kind of step (known: {', '.join(step_kinds())})")
+            raise reader.fault("kind", f"{shown(kind)} is no kind of step (known: {', '.join(step_kinds())})")
         name = reader.text("name")
         step_id = reader.text("id", default="") or id_from_name(name)
         why = _fault_of_id(step_id)
@@ -224,7 +225,7 @@ class Step(ABC):
             raise reader.fault("id" if reader.value("id") else "name", why)
         atomic = reader.flag("atomic")
         if atomic and not step_class.can_be_atomic:
-            raise reader.fault("atomic", f"a step of kind {kind!r} cannot be atomic: only what runs as one function call can")
+            raise reader.fault("atomic", f"a step of kind {shown(kind)} cannot be atomic: only what runs as one function call can")
         retry, timeout_s = RetryPolicy.read(reader.value("retry"), reader.at("retry")), reader.seconds("timeout_s")
         step = step_class.read(
             reader,
@@ -299,7 +300,18 @@ def as_step(step: StepLike, path: str) -> Step:
         return step if "_extent" in step.__dict__ else Step.from_dict(step.to_dict(), path)
     if isinstance(step, Mapping):
         return Step.from_dict(step, path)
-    raise DefinitionError(path, f"expected a step or the dict of one, not {type(step).__name__}")
+    raise DefinitionError(path, f"expected a step or the dict of one, not {type(step).__name__}{_how_it_is_written(step)}")
+
+
+def _how_it_is_written(given: Any) -> str:
+    """What a message says to who has given something else than a step in the place of one."""
+    if isinstance(given, (str, bytes)):
+        return ""
+    if callable(given):
+        return ": a function is a step by add_function('name', function), or {'kind': 'function', 'name': …, 'function': …}"
+    if isinstance(given, Iterable) or hasattr(given, "to_dicts"):
+        return ": several steps are one by add_sequence('name', steps), or {'kind': 'sequence', 'name': …, 'steps': […]}"
+    return ""
 
 
 def _read_undo(reader: DataReader, name: str, settings: Mapping[str, Any]) -> Step | None:
@@ -321,7 +333,7 @@ def _read_undo(reader: DataReader, name: str, settings: Mapping[str, Any]) -> St
 
 def _fault_of_id(step_id: str) -> str | None:
     if _NOT_IN_AN_ID.search(step_id):
-        return f"{step_id!r} cannot be an id: it has '/' or a control character, and addresses join ids with '/'"
+        return f"{step_id!r} cannot be an id: it has '/' or a control character, or is '@' and a number; addresses join ids with '/'"
     if len(step_id) > MAX_STEP_ID_CHARS:
         return f"an id has at most {MAX_STEP_ID_CHARS} characters, this one {len(step_id)}: give the step a shorter id"
     return None

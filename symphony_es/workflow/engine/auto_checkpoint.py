@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from symphony_es.errors import ConfigurationError
+from symphony_es.shown import shown
 from symphony_es.workflow.engine.hooks import RunMoment, WorkflowHook
+from symphony_es.workflow.engine.seconds import MOST
 
 if TYPE_CHECKING:
     from symphony_es.workflow.runs.run import Workflow
@@ -70,9 +72,9 @@ class AutoCheckpoint(WorkflowHook):
     ) -> None:
         for name, count in (("every", every), ("keep_last", keep_last)):
             if count is not None and (type(count) is not int or count < 1):
-                raise ConfigurationError(f"AutoCheckpoint({name}={count!r}): a whole number from 1 on, or None")
-        if min_interval_s is not None and not min_interval_s > 0:
-            raise ConfigurationError(f"AutoCheckpoint(min_interval_s={min_interval_s!r}): a number of seconds greater than 0, or None")
+                raise ConfigurationError(f"AutoCheckpoint({name}={shown(count)}): a whole number from 1 on, or None")
+        if min_interval_s is not None and not (type(min_interval_s) in (int, float) and 0 < min_interval_s < MOST):
+            raise ConfigurationError(f"AutoCheckpoint(min_interval_s={shown(min_interval_s)}): a number of seconds greater than 0, or None")
         self.at_start = at_start
         self.every = every
         self.on_error = on_error
@@ -149,17 +151,16 @@ class AutoCheckpoint(WorkflowHook):
             "stage": stage or suffix,
             "completed_steps": moment.completed_steps,
         }
-        name = f"workflow_{moment.run.id}_{suffix}"
+        record = moment.symphony.world.record_of(moment.run)
+        again = f"@{record.generation}" if record is not None and record.generation else ""
+        name = f"workflow_{moment.run.id}_{suffix}{again}"
         if moment.again:
-            for entry in await moment.symphony.list_checkpoints():
-                if entry["name"] == name and entry["position"] > moment.after_position:
+            for entry in await moment.symphony.list_checkpoints(name=name, limit=1):
+                if entry["position"] > moment.after_position:
                     return str(entry["id"])
         if self.min_interval_s is not None and moment.stage in ("run_started", "step_completed"):
             # Before the wait below: of branches that complete at once, one takes the checkpoint.
             self._remembered(moment).taken_at = self._monotonic()
-        record = moment.symphony.world.record_of(moment.run)
-        again = f"@{record.generation}" if record is not None and record.generation else ""
-        name = f"workflow_{moment.run.id}_{suffix}{again}"
         return await moment.symphony.take_checkpoint(name, metadata)
 
     def _is_time(self, run: Workflow) -> bool:
@@ -173,7 +174,7 @@ class AutoCheckpoint(WorkflowHook):
         remembered = self._remembered(moment)
         async with remembered.looking_up:
             if remembered.kept is None:
-                found = await moment.symphony.list_checkpoints()
+                found = await moment.symphony.list_checkpoints(run=moment.run)
                 remembered.kept = [entry["id"] for entry in reversed(found) if _is_step_of(entry, moment.run.id)]
             return remembered.kept
 

@@ -11,6 +11,7 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import (
     IllegalTransitionError,
     LimitExceededError,
+    PositionNotFoundError,
     RunInterruptedError,
     RunsInProgressError,
     UnknownValueError,
@@ -19,6 +20,7 @@ from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 from symphony_es.workflow.engine.creation import new_run
 from symphony_es.workflow.engine.missing import left_alone
+from symphony_es.workflow.engine.timeline import read_timeline
 from symphony_es.workflow.engine.unsaid import has_failed_in
 from symphony_es.workflow.runs.cleanup import cleaned_with, has_cleanup, has_undo, in_cleanup, is_open, own_children
 from symphony_es.workflow.runs.run import ABANDONED, ON_PARENT_END, Workflow
@@ -204,7 +206,7 @@ class ChildRuns:
         What a step of theirs holds up is left to itself after a while: that they are to end is on record. One that was taken up by itself
         after its step had completed is left alone.
         """
-        left = {child.id for address, child in parent.children.items() if address not in parent.outputs}
+        left = {child.id for address, child in parent.children.items() if address not in parent.recorded_outputs}
         try:
             await self._end([child for child in own_children(parent) if child.id in left and child.status not in ENDED])
         except RunsInProgressError as error:
@@ -239,14 +241,41 @@ class ChildRuns:
         """Ends the child runs that have not ended, and those that have failed with something to clean up, and waits for their clean-up.
 
         Those that have completed are undone where they have begun a step with an undo, one after the other, the last one first. One that
-        ended without all of its clean-up goes on with it.
+        ended without all of its clean-up goes on with it. Those of steps that were taken back are among them.
         """
         await self.cancel_all(parent)
-        await self._cancel([child for child in cleaned_with(parent) if child.status is WorkflowStatus.FAILED and has_cleanup(child)])
-        await asyncio.gather(*(self._go_on(child) for child in cleaned_with(parent) if is_open(child)))
-        completed = [child for child in own_children(parent) if child.status is WorkflowStatus.COMPLETED and has_undo(child)]
+        taken_back = await self._taken_back(parent)
+        cleaned = [*cleaned_with(parent), *(child for child in taken_back if child.on_parent_end in (None, "cancel"))]
+        await self._cancel([child for child in cleaned if child.status is WorkflowStatus.FAILED and has_cleanup(child)])
+        await asyncio.gather(*(self._go_on(child) for child in cleaned if is_open(child)))
+        children = [*own_children(parent), *taken_back]
+        completed = [child for child in children if child.status is WorkflowStatus.COMPLETED and has_undo(child)]
         for child in sorted(completed, key=lambda child: (child.ended_at is not None, child.ended_at), reverse=True):
             await self._engine.undo(child)
+
+    async def _taken_back(self, parent: Workflow) -> list[Workflow]:
+        """The child runs of a run whose steps were taken back: they are known from its history alone."""
+        symphony = self._symphony
+        if symphony.world.generation(parent) == 0:
+            return []
+        try:
+            timeline = await read_timeline(symphony, parent)
+        except PositionNotFoundError:  # in memory, a history may be cut: as much is known as the state says
+            return []
+        at: dict[int, list[str]] = {}
+        for taken in timeline.taken_back.values():
+            at.setdefault(taken.position, []).append(taken.address)
+        known = {entity_key("Workflow", child.id) for child in self._of(parent)}
+        found: dict[str, Workflow] = {}
+        for position, addresses in at.items():
+            state = await symphony.state_history.entity_at(timeline.key_at(position), position)
+            links = {} if state is None or state.data is None else state.data.get("children", {})
+            for link in (links[address] for address in addresses if address in links):
+                if link.key not in known and link.key not in found and symphony.log.entity_status_now(link.key)[1]:
+                    child = await self._engine.resting.bring(link.key)
+                    if child.parent is parent:
+                        found[link.key] = child
+        return list(found.values())
 
     async def _go_on(self, child: Workflow) -> None:
         if self._engine.active.get(child) is None:

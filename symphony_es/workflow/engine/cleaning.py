@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.errors import CleanupUnfinishedError, HistoryMismatchError
 from symphony_es.workflow.engine.bodies import StepFailure
 from symphony_es.workflow.engine.runner import Runner
-from symphony_es.workflow.runs.cleanup import CLEANUP, UNDO, cleaned_with, failed_for_good, is_open, is_root, unfinished
+from symphony_es.workflow.runs.cleanup import CLEANUP, cleaned_with, failed_for_good, is_open, is_root, unfinished
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.run import Workflow
@@ -51,7 +51,7 @@ class Cleaning:
         """Run what has not completed and has not failed for good; returns when nothing of the clean-up is left to do."""
         run = self._run
         await self._children.clean_up_all(run)
-        undos: dict[str, Step] = {}
+        undos: dict[str, tuple[Step, bool]] = {}
         if run.definition.code is not None and run.attempts:
             await self._run_code(undos)
         if self.contradicted:
@@ -59,15 +59,19 @@ class Cleaning:
         from symphony_es.workflow.engine.undoing import plan_undos  # few runs are cleaned up
 
         runner = self._new_runner()
-        for undo in await plan_undos(runner.symphony, run, undos):
-            runner = await self._run_step(runner, undo.step, f"{UNDO}/{undo.address}", undo.frame)
+        planned, unknown = await plan_undos(runner, undos)
+        if unknown:
+            left = f"not undone, since the code does not make these calls any more: {', '.join(unknown[:50])}"
+            self._code_error = self._code_error or describe_error(CleanupUnfinishedError(run.id, left), None)
+        for undo in planned:
+            runner = await self._run_step(runner, undo.step, undo.address, undo.frame)
         main = Frame(run, steps=run.definition.plan)
         frame = Frame(run, f"{CLEANUP}/", run.definition.cleanup_plan, main)
         for step in frame.steps:
             runner = await self._run_step(runner, step, frame.prefix + step.id, frame)
         self._finished = True
 
-    async def _run_code(self, undos: dict[str, Step]) -> None:
+    async def _run_code(self, undos: dict[str, tuple[Step, bool]]) -> None:
         """Let the `except` and `finally` of a run's function do what they have to, and collect what undoes its calls."""
         from symphony_es.workflow.code.flow import clean_up_flow  # it stands above the engine, which only calls it
 
@@ -98,7 +102,7 @@ class Cleaning:
         run = self._run
         if self.skipped:
             steps = [f"{CLEANUP}/{step.id}" for step in run.definition.cleanup_plan]
-            left = [address for address in dict.fromkeys([*unfinished(run), *steps]) if address not in run.outputs]
+            left = [address for address in dict.fromkeys([*unfinished(run), *steps]) if address not in run.recorded_outputs]
             return describe_error(CleanupUnfinishedError(run.id, f"left out: {', '.join(left[:50]) or 'undoing its steps'}"), None)
         if self._code_error is not None:
             return self._code_error

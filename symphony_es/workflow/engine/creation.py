@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.errors import ConfigurationError, EntityExistsError, UnknownValueError
 from symphony_es.events.identifiers import entity_key
+from symphony_es.shown import shown
 from symphony_es.workflow.code.workflow import CodeWorkflow, check_arguments
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.error_rules import check_error_names
 from symphony_es.workflow.definitions.nesting import walk
-from symphony_es.workflow.definitions.reading import shown
 from symphony_es.workflow.engine.clock import Clock
+from symphony_es.workflow.engine.seconds import deadline_after
 from symphony_es.workflow.runs.run import Workflow
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def new_run(
         check_arguments(symphony.flows.get(chosen.code), chosen.code, {**chosen.context, **(context or {})})
     now = clock.now()
     limit_s = deadline_s if deadline_s is not None else chosen.deadline_s
-    deadline = None if limit_s is None else now + timedelta(seconds=limit_s)
+    deadline = deadline_after(now, limit_s)
     given = {"id": run_id} if run_id else {}
     return Workflow.of(chosen, context or {}, now, symphony.world, deadline=deadline, metadata=dict(metadata or {}), **given, **fields)
 

@@ -147,6 +147,8 @@ class Drive:
         if self.first_version > 1:
             self._reuse_id()
         self._generations = await generations_of(self._symphony, self.run)  # of a new run too: its id may have been another's
+        if self._generations.owed and not self.run.undoable:
+            await self._note_owed_undo()
         self.begun.set()
         goes_on = not cleans_up and not self._is_cancelling()
         while goes_on:
@@ -163,6 +165,14 @@ class Drive:
             await self._clean_up()
             await self._world.flush(self.run)
         self._telling.record_told()  # not waited for: what is told twice has the same id
+
+    async def _note_owed_undo(self) -> None:
+        """A rewind has taken back a step that has an undo, and that the run knows of it: on record again, so that it can be cleaned up."""
+        from symphony_es.workflow.engine.undoing import owes_undo  # few runs are taken back
+
+        if await owes_undo(self._symphony, self.run, self._generations):
+            await self._world.claim(self.run)
+            self.run.record("WorkflowUndoOwed", [(SET, ("undoable",), True)])
 
     def _is_cancelling(self) -> bool:
         return self.run.status is WorkflowStatus.CANCELLING

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from symphony_es.core.state.transactions import scope_of
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, HookFailedError
+from symphony_es.events.identifiers import check_entity_id
+from symphony_es.shown import shown
 from symphony_es.workflow.engine.active import ActiveRun
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, numbers_of
 from symphony_es.workflow.engine.creation import DefinitionLike, IfExists, existing_run, new_run, refuse_id
@@ -22,6 +24,7 @@ from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import names_of_durable
 from symphony_es.workflow.engine.missing import check_can_go_on, is_waiting_for_classes
 from symphony_es.workflow.engine.requests import RunRequests
+from symphony_es.workflow.engine.seconds import check_deadline
 from symphony_es.workflow.engine.telling import Telling
 from symphony_es.workflow.engine.within import block_around
 from symphony_es.workflow.runs.run import ABANDONED, Workflow
@@ -139,8 +142,9 @@ class WorkflowEngine(RunRequests):
             ConfigurationError: context, run_id or metadata for a run, which has them; `return` without a run_id. Nothing has been appended.
             TransactionEndedError: called in a task that was begun in a transaction which has ended. Nothing has been appended.
         """
+        check_deadline(deadline_s)
         if if_exists not in ("fail", "return") or (if_exists == "return" and not run_id):
-            raise ConfigurationError(f"if_exists={if_exists!r}: it is 'fail', or 'return' with a run_id")
+            raise ConfigurationError(f"if_exists={shown(if_exists)}: it is 'fail', or 'return' with a run_id")
         self.active.check_draining()
         await self._turns.take()
         world = self._symphony.world
@@ -202,8 +206,8 @@ class WorkflowEngine(RunRequests):
             await self._symphony.world.claim(there)
 
     def _check_free(self, run_id: str) -> None:
-        """Look whether no run that is about to begin has an id; one that has begun is found when a new one is made."""
-        if run_id and self.active.of_id(run_id) is not None:
+        """Look whether no run that is about to begin has an id, and a run can; one that has begun is found when a new one is made."""
+        if run_id and self.active.of_id(check_entity_id(run_id)) is not None:
             refuse_id(run_id)
 
     async def _begun(self, active: ActiveRun) -> None:
@@ -305,7 +309,7 @@ class WorkflowEngine(RunRequests):
         parent = self._symphony.world.find(run.parent) if run.parent is not None else None
         if is_waiting_for_classes(parent):
             return True
-        if not isinstance(parent, Workflow) or parent.status not in UNFINISHED or run.parent_step in parent.outputs:
+        if not isinstance(parent, Workflow) or parent.status not in UNFINISHED or run.parent_step in parent.recorded_outputs:
             return False
         return parent.children.get(run.parent_step or "") is run
 

@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.workflow.definitions.definition import UNDO
 from symphony_es.workflow.engine.bodies import is_failure
+from symphony_es.workflow.runs.cleanup import undoes_taken_back
 from symphony_es.workflow.runs.context import RunContext
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
+from symphony_es.workflow.runs.parts import handed_on, output_at
 from symphony_es.workflow.runs.run import ON_PARENT_END
 from symphony_es.workflow.runs.thawing import thaw
 
@@ -101,8 +104,8 @@ class StepExecution:
     @property
     def unique_id(self) -> str:
         """An id for what the step creates: the same for every attempt after a crash, another one once the step was taken back."""
-        generation = self.generation
-        return fitting_id(f"{self.run.id}/{self.address}{f'@{generation}' if generation else ''}")
+        address, generation = executed_as(self.address, self.generation)
+        return fitting_id(f"{self.run.id}/{address}{f'@{generation}' if generation else ''}")
 
     @property
     def generation(self) -> int:
@@ -178,7 +181,7 @@ class StepExecution:
 
     def output_of(self, *parts: str) -> Any:
         """The output of a nested step that has completed, as a copy."""
-        return thaw(self.run.outputs["/".join((self.address, *parts))])
+        return thaw(output_at(self.run, "/".join((self.address, *parts))))
 
     async def note(self, event_name: str, progress: Any) -> None:
         """Records what the step must not decide again; durable before the next body or wait begins.
@@ -199,7 +202,13 @@ class StepExecution:
         """
         prefix = "/".join((self.address, *parts, ""))
         await self.runner.run_sequence(Frame(self.run, prefix, steps, self.frame, names=names))
-        return thaw(self.run.outputs[prefix + steps[-1].id]) if steps else None
+        return thaw(output_at(self.run, prefix + steps[-1].id)) if steps else None
+
+    async def run_in_place(self, steps: Sequence[Step], *parts: str) -> Any:
+        """As `run_sequence`, for a step whose own output the last one's is: that stands on record once."""
+        prefix = "/".join((self.address, *parts, ""))
+        await self.runner.run_sequence(Frame(self.run, prefix, steps, self.frame))
+        return handed_on(self.run, self.address, "/".join((*parts, steps[-1].id))) if steps else None
 
     async def run_step(self, step: Step, *parts: str, own_keys: bool = False, names: Mapping[str, Any] | None = None) -> Any:
         """Runs one step at the step's address followed by `parts`, and gives its output.
@@ -213,7 +222,7 @@ class StepExecution:
         address = "/".join((self.address, *parts))
         frame = Frame(self.run, outer=self.frame, names=names, key_space=address if own_keys else None)
         await self.runner.run_step(step, address, frame)
-        return thaw(self.run.outputs[address])
+        return thaw(output_at(self.run, address))
 
     async def run_together(
         self, branches: Sequence[Branch], *, max_concurrency: int | None = None, collect: bool = False
@@ -261,7 +270,17 @@ class StepExecution:
 
 def idempotency_key(run_id: str, address: str, generation: int) -> str:
     """The key of one step execution: a crash keeps it, what takes the step back raises the generation, a fork has another run."""
+    address, generation = executed_as(address, generation)
     return f"{run_id}:{address}:{generation}"
+
+
+def executed_as(address: str, generation: int) -> tuple[str, int]:
+    """The address and generation that keys and ids of a step execution are made of.
+
+    What undoes a step that was taken back has those that it had before: it may have begun then, and is done once.
+    """
+    undone = undoes_taken_back(address) if generation == 0 else None
+    return (address, generation) if undone is None else (f"{UNDO}/{undone[0]}", undone[1])
 
 
 def fitting_id(made: str) -> str:

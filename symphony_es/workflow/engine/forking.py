@@ -10,6 +10,7 @@ from symphony_es.core.state.boundary import taken_in
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.errors import ConfigurationError, NotRegisteredError
 from symphony_es.events.identifiers import entity_key
+from symphony_es.shown import shown
 from symphony_es.workflow.code.workflow import check_changes
 from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.engine.past import aside, past_at, past_before_step
@@ -40,13 +41,7 @@ async def fork_run(
     signals: bool | Collection[str] = False,
 ) -> Workflow:
     """See `WorkflowEngine.fork`."""
-    if isinstance(at, str) and is_of_cleanup(run, at):
-        raise ConfigurationError(
-            f"{at!r} is a clean-up step of run {run.id}, and a fork goes on with the main line: fork at one of its steps, "
-            "or do the clean-up again with retry_from"
-        )
-    if isinstance(signals, str):
-        raise ConfigurationError(f"signals is True, False, or the names of those that are to come along: signals=[{signals!r}]")
+    _check_place(run, at, signals)
     past = await (past_at(symphony, run, at) if isinstance(at, int) else past_before_step(symphony, run, at))
     step = None if isinstance(at, int) else at
     if changes:
@@ -110,6 +105,20 @@ def _of_arguments(arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> d
     return {key: value for key, value in changes.items() if key in arguments}
 
 
+def _check_place(run: Workflow, at: Any, signals: Any) -> None:
+    """Look whether a fork can begin there, and whether the names of signals are names."""
+    if isinstance(at, str) and is_of_cleanup(run, at):
+        raise ConfigurationError(
+            f"{shown(at)} is a clean-up step of run {run.id}, and a fork goes on with the main line: fork at one of its steps, "
+            "or do the clean-up again with retry_from"
+        )
+    if not isinstance(at, (str, int)) or isinstance(at, bool):
+        raise ConfigurationError(f"a fork begins at the address of a step, or right after a position of the log, not at {shown(at)}")
+    if isinstance(signals, str) or not isinstance(signals, (bool, Collection)):
+        given = f"signals=[{shown(signals)}]" if isinstance(signals, str) else f"not {shown(signals)}"
+        raise ConfigurationError(f"signals is True, False, or the names of those that are to come along: {given}")
+
+
 def _check_changes(symphony: Host, definition: WorkflowDefinition, state: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
     """As for a new run: what the function could not be called with makes no fork, where this process has the function.
 
@@ -139,7 +148,7 @@ def _forget_checks(made: Workflow) -> None:
 def _forget(made: Workflow, addresses: Iterable[str], entered: Iterable[str]) -> None:
     """Take out of a fork what belongs to a clean-up of its original, and what that has undone: it holds no longer, and is done anew."""
     for address in addresses:
-        for held in (made.attempts, made.outputs, made.failures, made.progress, made.children, made.scopes, made.appended):
+        for held in (made.attempts, made.recorded_outputs, made.failures, made.progress, made.children, made.scopes, made.appended):
             held.pop(address, None)
     for address in entered:
-        made.outputs.pop(address, None)
+        made.recorded_outputs.pop(address, None)

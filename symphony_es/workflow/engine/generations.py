@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from symphony_es.workflow.runs.cleanup import UNDO
+from symphony_es.workflow.runs.cleanup import UNDO, undoes_taken_back
 
 __all__ = ["NEVER_TAKEN_BACK", "Generations", "prefixes"]
 
 _UNDO_OF = f"{UNDO}/"
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 
 class Generations:
@@ -21,18 +22,22 @@ class Generations:
 
     Args:
         raised: by address that was taken back, its generation; "" stands for the whole run.
+        owed: by address of a step an execution of which was taken back and not undone, the last position at which it held.
     """
 
-    __slots__ = ("_raised",)
+    __slots__ = ("_raised", "owed")
 
-    def __init__(self, raised: Mapping[str, int]) -> None:
+    def __init__(self, raised: Mapping[str, int], owed: Mapping[str, int] = _NONE) -> None:
         self._raised = raised
+        self.owed = owed
 
     def of(self, address: str) -> int:
         """The largest generation on record for an address or one above it; 0 where none of them was taken back."""
         raised = self._raised
         if not raised:
             return 0
+        if undoes_taken_back(address) is not None:
+            return raised.get(address, 0)  # the generation that it undoes is a part of its address
         largest = max(raised.get("", 0), raised.get(address, 0))
         for above in prefixes(address):
             largest = max(largest, raised.get(above, 0))

@@ -16,6 +16,7 @@ from symphony_es.errors import (
 )
 from symphony_es.events.event import Event
 from symphony_es.events.showing import html_table
+from symphony_es.shown import shown
 from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.seconds import check_seconds
 from symphony_es.workflow.engine.telling import TOLD_EVENT
@@ -207,8 +208,8 @@ class RunHandle(Generic[R_co]):
             ConfigurationError: there is no such status.
             RunInterruptedError, EntityOutOfStepError: as for `result`.
         """
-        if status is not None and status not in set(WorkflowStatus):
-            raise ConfigurationError(f"there is no status {status!r}: it is one of {', '.join(WorkflowStatus)}")
+        if status is not None and status not in list(WorkflowStatus):  # it may be anything, also what has no hash
+            raise ConfigurationError(f"there is no status {shown(status)}: it is one of {', '.join(WorkflowStatus)}")
         awaited = (WorkflowStatus.PAUSED, WorkflowStatus.BLOCKED) if status is None else (WorkflowStatus(status),)
         run = await self.load()
         await self._engine.wait_until(run, (*ENDED, *awaited))

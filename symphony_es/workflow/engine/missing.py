@@ -128,7 +128,7 @@ def _with_children(run: Workflow) -> Iterator[Workflow | UnrestoredEntity]:
         looked_at = waiting.pop()
         yield looked_at
         for address, child in looked_at.children.items():
-            if address in looked_at.outputs:
+            if address in looked_at.recorded_outputs:
                 continue
             if isinstance(child, UnrestoredEntity) and child.missing:
                 yield child
@@ -157,7 +157,7 @@ def _lacks(run: Workflow, symphony: Host) -> Iterator[SymphonyError]:
     undos = [(f"{UNDO}/{path}", step) for path, step in definition.undo_plan.items() if path in begun]
     for path, step in (*walk(() if cancelling else definition.plan), *undos, *walk(definition.cleanup_plan, f"{CLEANUP}/")):
         parts = path.split("/")
-        if "/".join(parts[: {CLEANUP: 2, UNDO: len(parts)}.get(parts[0], 1)]) in run.outputs:
+        if "/".join(parts[: {CLEANUP: 2, UNDO: len(parts)}.get(parts[0], 1)]) in run.recorded_outputs:
             continue
         for check in (partial(step.check, symphony), partial(_check_policy, step.retry, symphony)):
             try:

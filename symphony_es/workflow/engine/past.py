@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from symphony_es.errors import SHOWN, ConfigurationError, PositionInsideTransactionError, PositionNotFoundError, near_misses
+from symphony_es.shown import shown
 from symphony_es.workflow.engine.timeline import Timeline, read_timeline
 from symphony_es.workflow.runs.run import Workflow
 
@@ -72,7 +73,7 @@ def _said_of(step: str, begun: list[str]) -> str:
 
 def not_begun(run_id: str, step: str, begun: list[str], what: str = "step") -> ConfigurationError:
     """The error that says so, and names those that were begun."""
-    return ConfigurationError(f"run {run_id} has not begun a {what} {step!r}{_said_of(step, begun)}")
+    return ConfigurationError(f"run {run_id} has not begun a {what} {shown(step)}{_said_of(step, begun)}")
 
 
 async def past_before_step(symphony: Host, run: Workflow, step: str) -> Past:

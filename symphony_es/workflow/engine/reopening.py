@@ -44,7 +44,7 @@ async def retry_cleanup(symphony: Host, run: Workflow, steps: Sequence[str], now
         world.raise_generation(run)
         _drop(run, dropped)
         for around in dict.fromkeys(above for address in steps for above in prefixes(address)):
-            run.outputs.pop(around, None)
+            run.recorded_outputs.pop(around, None)
             run.failures.pop(around, None)
         if run.status is not WorkflowStatus.CANCELLING:
             run.move("clean_up", now)
@@ -60,7 +60,9 @@ def forget_cancelled_children(symphony: Host, run: Workflow) -> None:
     lost = [
         address
         for address, child in run.children.items()
-        if in_cleanup(address) and address not in run.outputs and getattr(child, "status", None) is WorkflowStatus.CANCELLED
+        if in_cleanup(address)
+        and not any(run.is_completed(part) for part in (address, *prefixes(address)))  # one that is collected stays what it is
+        and getattr(child, "status", None) is WorkflowStatus.CANCELLED
     ]
     if lost:
         with symphony.world.recording(RETRY_EVENT, {"step": lost[0], "dropped": lost}, entity=run):
@@ -70,5 +72,5 @@ def forget_cancelled_children(symphony: Host, run: Workflow) -> None:
 
 def _drop(run: Workflow, addresses: Iterable[str]) -> None:
     for address in addresses:
-        for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes, run.appended):
+        for held in (run.attempts, run.recorded_outputs, run.failures, run.progress, run.children, run.scopes, run.appended):
             held.pop(address, None)

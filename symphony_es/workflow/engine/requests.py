@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.contexts import reset_variable
@@ -12,6 +11,7 @@ from symphony_es.core.state.transactions import current_scope
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, DefinitionChangedError, RunInterruptedError, RunsInProgressError
 from symphony_es.events.values import copy_plain
+from symphony_es.shown import shown
 from symphony_es.threads import ThreadPool, current_pool
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.engine.active import INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
@@ -25,7 +25,7 @@ from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain, name_of
 from symphony_es.workflow.engine.missing import check_can_go_on
 from symphony_es.workflow.engine.resting import Resting
-from symphony_es.workflow.engine.seconds import check_seconds
+from symphony_es.workflow.engine.seconds import check_deadline, check_seconds, deadline_after
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
 from symphony_es.workflow.engine.within import Beginnings, refuse_inside
@@ -106,7 +106,7 @@ class RunRequests:
     @max_concurrent_runs.setter
     def max_concurrent_runs(self, limit: int | None) -> None:
         if limit is not None and (type(limit) is not int or limit < 1):
-            raise ConfigurationError(f"max_concurrent_runs is a whole number from 1 on, or None for no limit, not {limit!r}")
+            raise ConfigurationError(f"max_concurrent_runs is a whole number from 1 on, or None for no limit, not {shown(limit)}")
         self.active.places.limit = limit
 
     def queue(self) -> list[RunHandle]:
@@ -151,6 +151,7 @@ class RunRequests:
             RunInterruptedError, EntityOutOfStepError: as for `execute_workflow`.
         """
         self.active.check_draining()
+        check_deadline(deadline_s)
         run.check("resume")
         active = self.active.get(run)
         plain = definition is None and not hooks and deadline_s is None and auto_checkpoint is None
@@ -304,7 +305,7 @@ class RunRequests:
         """
         for what, text in (("name", name), ("id", signal_id)):
             if not (isinstance(text, str) and text) and not (what == "id" and text is None):
-                raise ConfigurationError(f"a signal's {what} is a text that is not empty, not {text!r}")
+                raise ConfigurationError(f"a signal's {what} is a text that is not empty, not {shown(text)}")
         kept = copy_plain(payload) if isinstance(payload, (list, dict, set)) else payload
 
         def is_new() -> bool:
@@ -372,6 +373,7 @@ class RunRequests:
     ) -> ActiveRun:
         """Begin what `retry_from` waits for the end of; the taking back is durable when this returns."""
         self.active.check_draining()
+        check_deadline(deadline_s)
         from symphony_es.workflow.engine.retrying import steps_asked_for, take_back  # late: most runs go forward only
 
         steps = steps_asked_for(run, step)
@@ -429,7 +431,7 @@ class RunRequests:
         if isinstance(at, str) and is_of_cleanup(run, at):
             raise ConfigurationError(
                 f"{at} is a clean-up step, and a fork begins in the main line: fork at a step of that, or go on with the clean-up of "
-                f"this run by retry_from(run, {at!r})"
+                f"this run by retry_from(run, {shown(at)})"
             )
         from symphony_es.workflow.engine.forking import fork_run
 
@@ -532,7 +534,7 @@ class RunRequests:
         if auto_checkpoint is True:
             auto_checkpoint = self.auto_checkpoint
         elif auto_checkpoint is not False and not isinstance(auto_checkpoint, AutoCheckpoint):
-            raise ConfigurationError(f"auto_checkpoint is True, False or an AutoCheckpoint, not {auto_checkpoint!r}")
+            raise ConfigurationError(f"auto_checkpoint is True, False or an AutoCheckpoint, not {shown(auto_checkpoint)}")
         policy = [auto_checkpoint] if isinstance(auto_checkpoint, AutoCheckpoint) else []
         called = [*policy, *self.hooks, *hooks]
         missing = sorted({*(run.options.get("hooks", ()) if run is not None else ())} - {name_of(hook) for hook in called})
@@ -543,7 +545,7 @@ class RunRequests:
     def _set_deadline(self, run: Workflow, deadline_s: float | None) -> None:
         if deadline_s is not None:
             with self._symphony.world.recording("WorkflowDeadlineSet"):
-                run.deadline = self.clock.now() + timedelta(seconds=deadline_s)
+                run.deadline = deadline_after(self.clock.now(), deadline_s)
 
     async def record(
         self,
@@ -598,7 +600,7 @@ class RunRequests:
         self.active.refuse(run)
         definition.check(self._symphony)
         check_error_classes(definition)
-        found = compare_definitions(run.definition, definition, begun=set(run.attempts), completed=set(run.outputs))
+        found = compare_definitions(run.definition, definition, begun=set(run.attempts), completed=set(run.recorded_outputs))
         if not found.compatible and not force:
             raise DefinitionChangedError(run.id, found)
 

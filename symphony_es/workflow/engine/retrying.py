@@ -9,13 +9,24 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.errors import ConfigurationError, IllegalTransitionError
 from symphony_es.events.values import plain_equal
-from symphony_es.workflow.definitions.reading import shown
+from symphony_es.shown import shown
+from symphony_es.workflow.definitions.nesting import Paths
 from symphony_es.workflow.engine.dropping import beside_in_code, beside_in_plan, dropped_with
-from symphony_es.workflow.engine.generations import prefixes
+from symphony_es.workflow.engine.generations import Generations, prefixes
 from symphony_es.workflow.engine.past import Past, aside, past_before_steps, state_before
 from symphony_es.workflow.engine.timeline import RETRY_EVENT, Timeline
 from symphony_es.workflow.engine.unsaid import again_with_children, forgive_all
-from symphony_es.workflow.runs.cleanup import called_in_cleanup, is_of_cleanup, undone
+from symphony_es.workflow.runs.cleanup import (
+    UNDO,
+    called_in_cleanup,
+    has_cleanup,
+    has_undo,
+    is_of_cleanup,
+    own_children,
+    undo_address,
+    undoes_taken_back,
+    undone,
+)
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import WorkflowStatus
@@ -71,6 +82,7 @@ async def take_back(symphony: Host, run: Workflow, steps: Sequence[str], now: da
     known = {*around, *dropped} if again else set()
     entered = [prefix for below in again for prefix in prefixes(below) if prefix in run.attempts and prefix not in known]
     decisions = await _decided(symphony, run, entered) if entered else {}
+    owes, begun_undos = _owes_undo(run, dropped), _begun_undos(run, dropped, Generations(timeline.raised))
     world = symphony.world
     await world.claim(run)
     if run.status is not status:
@@ -79,11 +91,15 @@ async def take_back(symphony: Host, run: Workflow, steps: Sequence[str], now: da
     def drop() -> None:
         with world.recording(RETRY_EVENT, {**_said(past), "dropped": dropped, "position": past.position}, entity=run):
             world.raise_generation(run)
+            for undo, moved in begun_undos.items():
+                for part in (run.attempts, run.progress, run.children):
+                    if undo in part:
+                        part[moved] = thaw(part[undo]) if part is run.progress else part[undo]
             for other in dropped:
-                for held in (run.attempts, run.outputs, run.failures, run.progress, run.children, run.scopes, run.appended):
+                for held in (run.attempts, run.recorded_outputs, run.failures, run.progress, run.children, run.scopes, run.appended):
                     held.pop(other, None)
             for other in (*around, *entered):
-                run.outputs.pop(other, None)
+                run.recorded_outputs.pop(other, None)
                 run.failures.pop(other, None)
             run.progress.update(decisions)
             _restore(run, past, states, symphony)
@@ -94,6 +110,9 @@ async def take_back(symphony: Host, run: Workflow, steps: Sequence[str], now: da
             else:
                 forgive_all(run)
             run.returned = None
+            run.undoable = run.undoable or owes
+            for undo in [address for address in run.failures if undoes_taken_back(address) is not None]:
+                del run.failures[undo]  # a later clean-up tries it again
             run.move("retry", now)
 
     await aside(drop, size)
@@ -140,7 +159,29 @@ def _dropped(run: Workflow, past: Past) -> tuple[list[str], list[str]]:
     again = [other for other in undone(run) if other in run.attempts and other not in known]
     known.update(again)
     cleaned = [] if run.cleanup is None else [other for other in called_in_cleanup(run) if other in run.attempts and other not in known]
-    return [*dropped, *again, *cleaned], again
+    # What undoes an execution that was taken back before is still to be done where it has not completed.
+    kept = {other for other in dropped if undoes_taken_back(other) is not None and other not in run.recorded_outputs}
+    return [*(other for other in dropped if other not in kept), *again, *cleaned], again
+
+
+def _owes_undo(run: Workflow, dropped: Iterable[str]) -> bool:
+    """Whether a step that is taken back, or a child run of one, has an undo that has not completed."""
+    gone = set(dropped)
+    open_ = {WorkflowStatus.COMPLETED: has_undo, WorkflowStatus.FAILED: has_cleanup}
+    children = {id(child) for child in own_children(run) if child.status in open_ and open_[child.status](child)}
+    if any(id(child) in children for address, child in run.children.items() if address in gone):
+        return True
+    undos = run.definition.undo_plan if run.definition.code is None else {}
+    return bool(undos) and not undos.keys().isdisjoint(
+        Paths(run.definition.plan).of({a for a in gone if f"{UNDO}/{a}" not in run.recorded_outputs})
+    )
+
+
+def _begun_undos(run: Workflow, dropped: Iterable[str], generations: Generations) -> dict[str, str]:
+    """The undos that have begun and not completed among those steps, and where each goes on: it is done once, for what is taken back."""
+    undos = (address for address in dropped if address.startswith(f"{UNDO}/") and undoes_taken_back(address) is None)
+    left = (address for address in undos if address in run.attempts and address not in run.recorded_outputs)
+    return {address: undo_address(address[len(UNDO) + 1 :], generations.of(address)) for address in left}
 
 
 def go_back_to(run: Workflow, addresses: Iterable[str]) -> None:

@@ -43,6 +43,7 @@ from symphony_es.workflow.record.inputs import describe_end, describe_start
 from symphony_es.workflow.runs.cleanup import UNDO, failed_for_good
 from symphony_es.workflow.runs.context import RunContext, UndoneStep
 from symphony_es.workflow.runs.outputs import Frame
+from symphony_es.workflow.runs.parts import made_of_parts, output_at
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.thawing import thaw
 
@@ -233,7 +234,7 @@ class Runner:
         key = idempotency_key(self.run.id, address, self.generations.of(address))
         context = RunContext(self.symphony, frame, address, attempt, key, lambda: self.control.ending)
         if address.startswith(f"{UNDO}/"):
-            context.undoes = self._undone(address[len(UNDO) + 1 :])
+            context.undoes = frame.undoes or self._undone(address[len(UNDO) + 1 :])
         return StepExecution(
             symphony=self.symphony,
             run=self.run,
@@ -307,7 +308,7 @@ class Runner:
 
     def _complete(self, step: Step, execution: StepExecution, output: Any) -> RunMoment | None:
         attempt = execution.attempt if execution.attempt > 1 else None
-        outputs = () if step.output_key is None else ((step.output_key, output),)
+        outputs = () if step.output_key is None else ((step.output_key, thaw(made_of_parts(self.run, execution.address, output))),)
         said = describe_end(execution.context)
         changes = execution.context.changes(self._world, *outputs)
         changes += self.run.completion(execution.address, output)
@@ -392,6 +393,16 @@ class Runner:
         self, execution: StepExecution, branches: Sequence[Branch], max_concurrency: int | None, *, collect: bool
     ) -> dict[str, Any]:
         """See `StepExecution.run_together`."""
+        await self.run_parts(execution, branches, max_concurrency, collect=collect)
+        outcomes: dict[str, Any] = {}
+        for count, branch in enumerate(branches):
+            outcomes[branch.part] = self._outcome(f"{execution.address}/{branch.part}")
+            if count % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+        return outcomes
+
+    async def run_parts(self, execution: StepExecution, branches: Sequence[Branch], max_concurrency: int | None, *, collect: bool) -> None:
+        """The same, for a step whose output is made of what its parts gave; returns when each has its outcome."""
 
         async def run_branch(branch: Branch) -> None:
             address = f"{execution.address}/{branch.part}"
@@ -411,12 +422,6 @@ class Runner:
                 said = {"branches": stopped.cancelled}
                 self.run.record("WorkflowBranchesCancelled", (), step=execution.address, data=said)
             raise stopped.failure
-        outcomes: dict[str, Any] = {}
-        for count, branch in enumerate(branches):
-            outcomes[branch.part] = self._outcome(f"{execution.address}/{branch.part}")
-            if count % AT_ONCE == AT_ONCE - 1:
-                await asyncio.sleep(0)
-        return outcomes
 
     def _settled(self, address: str, *, collect: bool) -> bool:
         """Whether a branch has its outcome: where failures are collected, one that is final stands after a crash too."""
@@ -426,7 +431,7 @@ class Runner:
 
     def _outcome(self, address: str) -> Any:
         if self.run.is_completed(address):
-            return thaw(self.run.outputs[address])
+            return thaw(output_at(self.run, address))
         failure = self.run.failures[address]
         return {"error": {"type": failure["type"], "message": failure["message"]}}
 

@@ -1,8 +1,8 @@
 """What a run's whole history says of its steps: which have begun and completed as things stand, and in which generation each is.
 
 A run's state is taken back by rewinds, and its history is not: it has every rewind and every `retry_from`. So it is the history that says
-how often a step has been taken back, and where the step began that holds now. It is read once, when a run that was taken back goes
-on, or is forked or retried; page by page, so that the event loop goes on in between.
+how often a step has been taken back, where the step began that holds now, and which executions of a step are still to be undone. It is
+read once, when a run that was taken back goes on, or is forked or retried; page by page, so that the event loop goes on in between.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.errors import PositionNotFoundError
 from symphony_es.events.changes import SET
@@ -19,12 +19,13 @@ from symphony_es.events.fold import REPAIR_EVENT, REWIND_EVENT
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.rows import Row, decode_row
 from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK, Generations, prefixes
+from symphony_es.workflow.runs.cleanup import UNDO, in_cleanup, undoes_taken_back
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["COMPLETION", "FORK_EVENT", "RETRY_EVENT", "STARTS", "Timeline", "generations_of", "read_timeline"]
+__all__ = ["COMPLETION", "FORK_EVENT", "RETRY_EVENT", "STARTS", "Execution", "TakenBack", "Timeline", "generations_of", "read_timeline"]
 
 FORK_EVENT = "WorkflowForked"
 RETRY_EVENT = "WorkflowRetryRequested"
@@ -33,9 +34,47 @@ COMPLETION = "WorkflowStepCompleted"
 FAILURE = "WorkflowStepFailed"
 CREATIONS = ("WorkflowCreated", FORK_EVENT, "Forked")  # the last one in a log that was made of another log's states
 TOLD_BY_NAME = frozenset({*STARTS, COMPLETION, FAILURE, RETRY_EVENT, REWIND_EVENT, REPAIR_EVENT, *CREATIONS})
-_BEGUN, _COMPLETED, _FAILED = range(3)
+_BEGUN, _COMPLETED, _FAILED, _EXECUTIONS = range(4)
+_UNDO_OF = f"{UNDO}/"
 PAGE = 200
 """Rows between two turns of the event loop."""
+
+
+class Execution(NamedTuple):
+    """One execution of a step, from its first start to its completion.
+
+    Attributes:
+        generation: of the step.
+        undone_as: generation of its undo; with the address, it names the execution.
+        is_own: whether the run has begun it, and not a run that it was forked from.
+    """
+
+    generation: int
+    undone_as: int
+    is_own: bool
+
+
+class TakenBack(NamedTuple):
+    """An execution of a step that `retry_from` or a rewind has taken back.
+
+    Attributes:
+        address: of the step.
+        execution: which one.
+        position: the last one at which it held.
+        ended: where it had completed; where it had begun, if it had not.
+        completed: where the steps around it had completed by then.
+        by_rewind: whether a rewind has taken it back, and with it what it had changed in entities.
+    """
+
+    address: str
+    execution: Execution
+    position: int
+    ended: int
+    completed: Mapping[str, int]
+    by_rewind: bool
+
+
+_FIRST = Execution(0, 0, True)
 
 
 class Timeline:
@@ -50,6 +89,8 @@ class Timeline:
         completed: by address of a step that has completed, the position of its completion.
         failed: by address of a step an attempt at which has failed, the position of the last failure.
         raised: by address that was taken back, its generation; what is under an address is of that generation, too.
+        taken_back: executions that the run has begun and that hold no longer, by address and generation of their undo.
+        undone: executions whose undo has completed, in the same way; True where a rewind has taken that back since.
     """
 
     def __init__(self, shared: Sequence[tuple[str, int]] = (), key: str = "") -> None:
@@ -59,19 +100,25 @@ class Timeline:
         self.completed: dict[str, int] = {}
         self.failed: dict[str, int] = {}
         self.raised: dict[str, int] = {}
-        # At a position: in which of the three, the address, and what stood there before.
-        self._replaced: list[tuple[int, int, str, int | None]] = []
+        self.taken_back: dict[tuple[str, int], TakenBack] = {}
+        self.undone: dict[tuple[str, int], bool] = {}
+        self._executions: dict[str, Execution] = {}  # of steps that have begun; the first one of its own where there is none
+        self._undone_at: list[tuple[int, tuple[str, int]]] = []
+        # At a position: in which of the four, the address, and what stood there before.
+        self._replaced: list[tuple[int, int, str, Any]] = []
         self._of_its_own = 0  # from there on it is about the run whose events it is fed, and not about what that shares
 
     def apply(self, event: Event) -> None:
         """Go on with the next event of the run."""
         name, position = event.name, event.position
         if name in STARTS:
-            if event.metadata.step is not None and event.metadata.step not in self.begun:
-                self._put(position, _BEGUN, event.metadata.step, position)
+            if event.metadata.step is not None:
+                self._begin(position, event.metadata.step)
         elif name in (COMPLETION, FAILURE):
             if event.metadata.step is not None:
                 self._put(position, _COMPLETED if name == COMPLETION else _FAILED, event.metadata.step, position)
+                if name == COMPLETION and event.metadata.step.startswith(_UNDO_OF):
+                    self._undo(position, event.metadata.step)
         elif name == RETRY_EVENT:
             self._retry(position, event.data)
         elif name in (REWIND_EVENT, REPAIR_EVENT) and isinstance(event.data, dict) and "to" in event.data:
@@ -80,11 +127,45 @@ class Timeline:
             if name == FORK_EVENT and self._of_its_own < len(self._replaced):
                 self._rewind(event.position, 0)  # another run had the id: what that had begun is none of this one's
             self._begin_with(event)
+            if name in CREATIONS:
+                self._forget_executions()
 
     def begin_fork(self) -> None:
         """What comes is the history of a fork: its keys are its own, and none of them has been used."""
         self.raised = {}
+        self._forget_executions()
+        self._executions = {address: Execution(0, 0, False) for address in self.begun}
         self._of_its_own = len(self._replaced)
+
+    def execution(self, address: str) -> Execution:
+        """The execution of a step that holds now."""
+        return self._executions.get(address, _FIRST)
+
+    def _forget_executions(self) -> None:
+        """Another run did them: they are none of what follows."""
+        self.taken_back, self.undone, self._undone_at = {}, {}, []
+
+    def _next_execution(self, address: str) -> Execution:
+        if not self.raised:
+            return _FIRST
+        generations = Generations(self.raised)
+        return Execution(generations.of(address), generations.of(_UNDO_OF + address), True)
+
+    def _begin(self, position: int, address: str) -> None:
+        if address not in self.begun:
+            self._put(position, _BEGUN, address, position)
+            execution = self._next_execution(address)
+            if execution != _FIRST:
+                self._put(position, _EXECUTIONS, address, execution)
+        elif not self.execution(address).is_own:
+            self._put(position, _EXECUTIONS, address, self._next_execution(address))  # the original had begun it: it goes on here
+
+    def _undo(self, position: int, address: str) -> None:
+        """An undo has completed; a rewind does not take that back, but for what it has changed in entities."""
+        undone = address[len(_UNDO_OF) :]
+        known = undoes_taken_back(address) or (undone, self.execution(undone).undone_as)
+        self.undone[known] = False
+        self._undone_at.append((position, known))
 
     def since(self, address: str) -> list[str]:
         """Addresses of the steps that began with a step or after it, in that order."""
@@ -96,10 +177,10 @@ class Timeline:
         return next((key for key, last in self._shared if position <= last), self._key)
 
     @property
-    def _kept(self) -> tuple[dict[str, int], ...]:
-        return self.begun, self.completed, self.failed
+    def _kept(self) -> tuple[dict[str, Any], ...]:
+        return self.begun, self.completed, self.failed, self._executions
 
-    def _put(self, position: int, which: int, address: str, value: int | None) -> None:
+    def _put(self, position: int, which: int, address: str, value: Any) -> None:
         of = self._kept[which]
         self._replaced.append((position, which, address, of.get(address)))
         if value is None:
@@ -114,21 +195,49 @@ class Timeline:
     def _raise(self, addresses: Iterable[str]) -> None:
         """All at once: an address whose container is taken back with it is raised by one, not by two."""
         before = Generations(self.raised)
-        self.raised.update({address: before.of(address) + 1 for address in addresses})
+        raised = dict.fromkeys(addresses)
+        raised.update(dict.fromkeys(undo for address in raised if (undo := _UNDO_OF + address) in self.raised))
+        self.raised.update({address: before.of(address) + 1 for address in raised})
 
     def _retry(self, position: int, said: Any) -> None:
         dropped: list[str] = said["dropped"]
-        self._raise(dropped)
+        asked = {said["step"], *said.get("steps", ())}
+        self._note_taken_back(position, dropped)
+        self._raise(address for address in dropped if address in asked or undoes_taken_back(address) is None)
         for address in dropped:
-            for which in (_BEGUN, _COMPLETED, _FAILED):
+            for which in range(len(self._kept)):
                 self._put(position, which, address, None)
             for around in prefixes(address):
                 if around in self.completed:
                     self._put(position, _COMPLETED, around, None)
+        for address in asked:
+            if address.startswith(_UNDO_OF):
+                self._undo_again(position, address)
+
+    def _undo_again(self, position: int, address: str) -> None:
+        """Somebody asks for an undo once more: under a key of its own."""
+        undone, of_taken_back = address[len(_UNDO_OF) :], undoes_taken_back(address)
+        if of_taken_back is not None:
+            self.undone.pop(of_taken_back, None)
+        elif undone in self.begun:
+            again = self.execution(undone)._replace(undone_as=Generations(self.raised).of(address))
+            self._put(position, _EXECUTIONS, undone, again)
+
+    def _note_taken_back(self, position: int, addresses: Iterable[str], *, by_rewind: bool = False) -> None:
+        """Called before they are: these executions hold no longer."""
+        for address in addresses:
+            execution = self.execution(address)
+            if address not in self.begun or not execution.is_own or in_cleanup(address):
+                continue
+            ended = self.completed.get(address, self.begun[address])
+            around = {above: self.completed[above] for above in prefixes(address) if above in self.completed}
+            known = address, execution.undone_as
+            self.taken_back[known] = TakenBack(address, execution, position - 1, ended, around, by_rewind)
 
     def _rewind(self, position: int, to: int) -> None:
         """The steps are what they were at a position, whatever came in between; rewinds of before count as what they did."""
-        then: list[dict[str, int | None]] = [{}, {}, {}]
+        self.undone.update((known, True) for at, known in self._undone_at if at > to and known in self.undone)
+        then: list[dict[str, Any]] = [{}, {}, {}, {}]
         for at, which, address, before in itertools.islice(reversed(self._replaced), len(self._replaced) - self._of_its_own):
             if at <= to:
                 break
@@ -140,28 +249,45 @@ class Timeline:
         state = next((change[2] for change in event.changes if change[0] == SET and not change[1]), None)
         if not isinstance(state, dict):
             return
-        then: list[dict[str, int | None]] = []
-        for of, field in zip(self._kept, ("attempts", "outputs", "failures"), strict=True):
+        then: list[dict[str, Any]] = []
+        for of, field in zip(self._kept, ("attempts", "outputs", "failures"), strict=False):
             held = state.get(field) or {}
-            gone: dict[str, int | None] = {address: None for address in of if address not in held}
+            gone: dict[str, Any] = {address: None for address in of if address not in held}
             then.append({**gone, **{address: event.position for address in held if address not in of}})
-        self._take_back(event.position, then)
+        self._take_back(event.position, [*then, {}])
         if event.metadata.generation:
             self.raised[""] = event.metadata.generation  # as often as the run was taken back in the other log, so no address more often
+            self._executions.update(dict.fromkeys(self.begun, self._next_execution("")))
 
-    def _take_back(self, position: int, then: Sequence[Mapping[str, int | None]]) -> None:
+    def _take_back(self, position: int, then: Sequence[Mapping[str, Any]]) -> None:
         """Put what is given in place; the steps that have begun or completed since are of another generation from now on.
 
-        A composite that had begun before is not, though it has completed since: what was under way in it then keeps its generation.
+        A composite that had begun before is not, though it has completed since: what was under way in it then keeps its generation. An
+        undo keeps its key, since it is done once for an execution, whatever a rewind takes back; a step that goes on and whose undo has
+        begun is another execution.
         """
         composites = {around for address in self.begun for around in prefixes(address)}
-        lost = {address for address, at in then[_BEGUN].items() if self.begun.get(address, at) != at}
-        lost |= {address for address, at in then[_COMPLETED].items() if self.completed.get(address, at) != at and address not in composites}
+        begun_since = {address for address, at in then[_BEGUN].items() if self.begun.get(address, at) != at}
+        lost = begun_since | {
+            address for address, at in then[_COMPLETED].items() if self.completed.get(address, at) != at and address not in composites
+        }
+        lost = {address for address in lost if not address.startswith(_UNDO_OF)}
+        for undone in (address[len(_UNDO_OF) :] for address in begun_since if address.startswith(_UNDO_OF)):
+            goes_on = then[_BEGUN].get(undone, self.begun.get(undone)) is not None
+            if goes_on and then[_COMPLETED].get(undone, self.completed.get(undone)) is None:
+                lost.add(undone)
+        self._note_taken_back(position, lost, by_rewind=True)
         self._raise(lost)
         for which, of in enumerate(self._kept):
             for address, at in then[which].items():
                 if of.get(address) != at:
                     self._put(position, which, address, at)
+        for address in lost:
+            if address in self.begun and address not in self.completed:
+                self._put(position, _EXECUTIONS, address, self._next_execution(address))
+        for address in {*lost, *then[_EXECUTIONS]}:
+            if address in self.begun:
+                self.taken_back.pop((address, self.execution(address).undone_as), None)
 
 
 async def read_timeline(symphony: Host, run: Workflow) -> Timeline:
@@ -219,6 +345,8 @@ async def generations_of(symphony: Host, run: Workflow) -> Generations:
         return NEVER_TAKEN_BACK
     await symphony.world.flush(run)
     try:
-        return Generations((await read_timeline(symphony, run)).raised)
+        timeline = await read_timeline(symphony, run)
+        owed = {taken.address: taken.position for known, taken in timeline.taken_back.items() if known not in timeline.undone}
+        return Generations(timeline.raised, owed)
     except PositionNotFoundError:  # in memory, a history may be cut: then all of the run counts as taken back so often
         return Generations({"": record.generation})

@@ -1,19 +1,25 @@
 """Which steps of a run are undone, in which order, and where their undo stands: all of it follows from what is on record.
 
 Each step that this run has begun, and that has an undo, is undone: one that was cut off, or has failed, may have done its work. Those that
-have not completed come first, the one that began last before the others; then those that have completed, the last one first.
+have not completed come first, the one that began last before the others; then those that have completed, the last one first. What
+`retry_from` or a rewind has taken back was done all the same: it is undone among them, once, and sees the run as it was then.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.events.identifiers import entity_key
-from symphony_es.workflow.definitions.nesting import Paths
-from symphony_es.workflow.engine.timeline import FORK_EVENT, STARTS, Timeline, read_timeline
-from symphony_es.workflow.runs.cleanup import in_cleanup
+from symphony_es.workflow.definitions.nesting import Paths, step_at
+from symphony_es.workflow.engine.execution import idempotency_key
+from symphony_es.workflow.engine.generations import Generations
+from symphony_es.workflow.engine.past import aside
+from symphony_es.workflow.engine.timeline import TakenBack, Timeline, read_timeline
+from symphony_es.workflow.runs.cleanup import UNDO, in_cleanup, undo_address
+from symphony_es.workflow.runs.context import UndoneStep
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
@@ -21,15 +27,19 @@ from symphony_es.workflow.runs.thawing import thaw
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.definitions.steps import Step
+    from symphony_es.workflow.engine.runner import Runner
 
-__all__ = ["Undo", "decided", "plan_undos"]
+__all__ = ["Undo", "decided", "owes_undo", "plan_undos"]
+
+_SEEN = ("context", "arguments", "attempts", "outputs", "failures", "progress", "scopes", "appended", "calls", "undoable")
+"""What an undo sees of the run as it was, and what its function runs by once more."""
 
 
 class Undo(NamedTuple):
     """What undoes one step: the step that does, and what it sees.
 
     Attributes:
-        address: of the step that is undone.
+        address: its own.
         step: what undoes it.
         frame: its place, which is that of the step that it undoes.
     """
@@ -39,51 +49,168 @@ class Undo(NamedTuple):
     frame: Frame
 
 
-async def plan_undos(symphony: Host, run: Workflow, by_code: Mapping[str, Step]) -> list[Undo]:
+async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -> tuple[list[Undo], list[str]]:
     """Return what undoes the steps of a run, in the order in which it runs; the same however often it is asked in a clean-up.
 
     Args:
-        symphony: the Symphony that the run belongs to.
-        run: a run whose main line has ended.
-        by_code: of a code-first run, what undoes its calls, by address.
+        runner: of a run whose main line has ended.
+        by_code: of a code-first run, what undoes its calls, by address, and whether these are atomic.
+
+    Returns:
+        What undoes them, and the idempotency keys of calls that were taken back and that the code does not make any more: it alone says
+        how they are undone.
     """
-    if run.definition.code is not None:
-        undos = {address: by_code[address] for address in run.attempts if address in by_code}
-    else:
-        by_path, paths = run.definition.undo_plan, Paths(run.definition.plan)
-        at = {address: paths.at(address) for address in run.attempts if not in_cleanup(address)} if by_path else {}
-        undos = {address: by_path[path] for address, path in at.items() if path in by_path}
-    if not undos:
-        return []
+    symphony, run = runner.symphony, runner.run
+    undos = _Undos(run, by_code)
+    held = undos.of(run.attempts)
+    if not held and not runner.generations.owed:
+        return [], []
     timeline = await read_timeline(symphony, run)
-    own = None if run.forked_from is None else await _begun_here(symphony, run)
+    generations, places = Generations(timeline.raised), _Places(symphony, run, timeline.completed, timeline)
+    planned: list[tuple[tuple[bool, int], Undo]] = []
+    for address, step in held.items():
+        execution = timeline.execution(address)
+        # What a fork shares with its original was done by that one, which it holds for.
+        if not execution.is_own or (
+            undos.is_undone(timeline, address, execution.undone_as) and f"{UNDO}/{address}" not in run.recorded_outputs
+        ):
+            continue
+        completed = address in run.recorded_outputs
+        order = not completed, (timeline.completed if completed else timeline.begun).get(address, 0)
+        at, frame = f"{UNDO}/{address}", await places.frame_of(address)
+        if generations.of(at) != execution.undone_as:  # a rewind has brought back what another one had taken back
+            at = undo_address(address, execution.undone_as)
+            frame = _seen_then(run, run, frame, address, execution.generation)
+        planned.append((order, Undo(at, step, frame)))
+    unknown: list[str] = []
+    taken_back = timeline.taken_back.values()
+    for position in dict.fromkeys(taken.position for taken in taken_back):
+        then = await _plan_taken_back(runner, timeline, undos, [taken for taken in taken_back if taken.position == position])
+        planned += [((False, taken.ended), undo) for taken, undo in then[0]]
+        unknown += then[1]
+    return [undo for _, undo in sorted(planned, key=lambda each: each[0], reverse=True)], unknown
 
-    def order(address: str) -> tuple[bool, int]:
-        completed = address in run.outputs
-        return not completed, (timeline.completed if completed else timeline.begun).get(address, 0)
 
-    places = _Places(symphony, run, timeline)
-    # What a fork shares with its original was done by that one, which it holds for.
-    wanted = sorted((address for address in undos if own is None or address in own), key=order, reverse=True)
-    return [Undo(address, undos[address], await places.frame_of(address)) for address in wanted]
+async def _plan_taken_back(
+    runner: Runner, timeline: Timeline, undos: _Undos, together: Sequence[TakenBack]
+) -> tuple[list[tuple[TakenBack, Undo]], list[str]]:
+    """What undoes the executions that were taken back at one moment, in the places which they had, with what they saw."""
+    symphony, run, position = runner.symphony, runner.run, together[0].position
+    by_code = run.definition.code is not None
+    left = [taken for taken in together if timeline.undone.get((taken.address, taken.execution.undone_as)) is not False]
+    if not by_code:
+        left = [taken for taken in left if undos.is_owed(timeline, taken)]
+    state = await symphony.state_history.entity_at(timeline.key_at(position), position) if left else None
+    if state is None or state.data is None or (by_code and not state.data.get("undoable")):
+        return [], []
+    data = state.data
+    then = await aside(lambda: _as_it_was(symphony, run, data), len(data.get("attempts", ())))
+    unknown: list[str] = []
+    if by_code:
+        from symphony_es.workflow.code.flow import undos_made  # it stands above the engine, which only calls it
+
+        past = copy.copy(runner)
+        past.run = then
+        made, called = await undos_made(past, symphony.flows)
+        undos = _Undos(then, made)
+        lost = [taken for taken in left if taken.address not in called and taken.address not in made]
+        unknown = [idempotency_key(run.id, taken.address, taken.execution.generation) for taken in lost]
+    planned = []
+    for taken in left:
+        if undos.is_owed(timeline, taken):
+            address, execution = taken.address, taken.execution
+            frame = await _Places(symphony, then, taken.completed, timeline).frame_of(address)
+            frame = _seen_then(run, then, frame, address, execution.generation)
+            planned.append((taken, Undo(undo_address(address, execution.undone_as), undos.of([address])[address], frame)))
+    return planned, unknown
 
 
-async def _begun_here(symphony: Host, run: Workflow) -> set[str]:
-    events = await symphony.log.read_entity(entity_key("Workflow", run.id))
-    created = max((number for number, event in enumerate(events) if event.name == FORK_EVENT), default=0)
-    return {event.metadata.step for event in events[created:] if event.name in STARTS and event.metadata.step is not None}
+class _Undos:
+    """What undoes the steps of a run.
+
+    Args:
+        run: the run.
+        by_code: of a code-first run, what undoes its calls, by address, and whether these are atomic.
+    """
+
+    def __init__(self, run: Workflow, by_code: Mapping[str, tuple[Step, bool]]) -> None:
+        self._plan = run.definition.plan
+        self._by_code = by_code if run.definition.code is not None else None
+        self._by_path = run.definition.undo_plan
+        self._paths = Paths(run.definition.plan)
+
+    def of(self, addresses: Iterable[str]) -> dict[str, Step]:
+        """What undoes those of some steps that have an undo, by address."""
+        if self._by_code is not None:
+            return {address: self._by_code[address][0] for address in addresses if address in self._by_code}
+        if not self._by_path:
+            return {}
+        at = {address: self._paths.at(address) for address in addresses if not in_cleanup(address)}
+        return {address: self._by_path[path] for address, path in at.items() if path in self._by_path}
+
+    def is_undone(self, timeline: Timeline, address: str, undone_as: int) -> bool:
+        """Whether an execution has been undone; a rewind takes back what an atomic step has done, and what has undone that."""
+        by_rewind = timeline.undone.get((address, undone_as))
+        return by_rewind is False or (by_rewind is True and not self._is_atomic(address))
+
+    def is_owed(self, timeline: Timeline, taken: TakenBack) -> bool:
+        """Whether an execution that was taken back has an undo, and is still to be undone."""
+        if not self.of([taken.address]) or (taken.by_rewind and self._is_atomic(taken.address)):
+            return False
+        return not self.is_undone(timeline, taken.address, taken.execution.undone_as)
+
+    def _is_atomic(self, address: str) -> bool:
+        if self._by_code is not None:
+            return address in self._by_code and self._by_code[address][1]
+        step = step_at(self._plan, address)
+        return step is not None and step.atomic
+
+
+def _as_it_was(symphony: Host, run: Workflow, state: Mapping[str, Any]) -> Workflow:
+    """A run as it was, which belongs to no Symphony."""
+    made = made_of(symphony.world.revived(state), symphony.world.types)
+    then = Workflow(id=run.id, **{name: thaw(made[name]) for name in _SEEN if name in made})
+    then.follow(run.definition)
+    return then
+
+
+def _seen_then(run: Workflow, then: Workflow, place: Frame, address: str, generation: int) -> Frame:
+    """The place of a step for what undoes it now: it sees the run as it was, and writes to the run as it is."""
+    names: dict[str, Any] = {}
+    for layer in reversed(list(place.layers())):
+        names.update(layer)
+    undoes = UndoneStep(
+        address=address,
+        status=then.step_status(address),
+        output=thaw(then.outputs.get(address)),
+        idempotency_key=idempotency_key(run.id, address, generation),
+    )
+    return Frame(run, place.prefix, place.steps, place.outer, names=names, key_space=place.key_space, then=then, undoes=undoes)
+
+
+async def owes_undo(symphony: Host, run: Workflow, generations: Generations) -> bool:
+    """Return whether what a rewind has taken back of a run, its state with it, is still to be undone when the run is cleaned up."""
+    if run.definition.code is None:
+        paths, by_path = Paths(run.definition.plan), run.definition.undo_plan
+        return any(paths.at(address) in by_path for address in generations.owed)
+    key = entity_key("Workflow", run.id)
+    for position in sorted(set(generations.owed.values()), reverse=True):
+        state = await symphony.state_history.entity_at(key, position)
+        if state is not None and state.data is not None and state.data.get("undoable"):
+            return True
+    return False
 
 
 async def decided(symphony: Host, run: Workflow, composites: Iterable[str]) -> dict[str, Any]:
     """Return what composites that have completed had noted of their progress, by address: so that they are entered again as they were."""
-    wanted = [address for address in dict.fromkeys(composites) if address in run.outputs]
+    wanted = [address for address in dict.fromkeys(composites) if address in run.recorded_outputs]
     timeline = await read_timeline(symphony, run) if wanted else Timeline()
-    noted = {address: await _noted_before_completion(symphony, timeline, address) for address in wanted}
+    completed = timeline.completed
+    noted = {address: await _noted_before_completion(symphony, timeline, completed.get(address), address) for address in wanted}
     return {address: progress for address, progress in noted.items() if progress is not None}
 
 
-async def _noted_before_completion(symphony: Host, timeline: Timeline, address: str) -> Any:
-    completed = timeline.completed.get(address)
+async def _noted_before_completion(symphony: Host, timeline: Timeline, completed: int | None, address: str) -> Any:
     if completed is None:
         return None
     state = await symphony.state_history.entity_at(timeline.key_at(completed), completed - 1)
@@ -94,9 +221,10 @@ async def _noted_before_completion(symphony: Host, timeline: Timeline, address: 
 class _Places:
     """The frames of steps, made as they were when the steps ran."""
 
-    def __init__(self, symphony: Host, run: Workflow, timeline: Timeline) -> None:
+    def __init__(self, symphony: Host, run: Workflow, completed: Mapping[str, int], timeline: Timeline) -> None:
         self._symphony = symphony
         self._run = run
+        self._completed = completed
         self._timeline = timeline
         self._main = Frame(run, steps=run.definition.plan)
         self._noted: dict[str, Any] = {}
@@ -132,7 +260,7 @@ class _Places:
         if address not in self._noted:
             held = self._run.progress.get(address)
             if held is None:
-                self._noted[address] = await _noted_before_completion(self._symphony, self._timeline, address)
+                self._noted[address] = await _noted_before_completion(self._symphony, self._timeline, self._completed.get(address), address)
             else:
                 self._noted[address] = thaw(held)
         return self._noted[address]

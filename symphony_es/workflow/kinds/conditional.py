@@ -72,4 +72,4 @@ class ConditionalStep(Step):
         if chosen is None:
             chosen = {"branch": "then" if execution.evaluate(self.condition) else "else"}
             await execution.note("WorkflowBranchChosen", chosen)
-        return await execution.run_sequence(self.children()[chosen["branch"]], chosen["branch"])
+        return await execution.run_in_place(self.children()[chosen["branch"]], chosen["branch"])

@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 from symphony_es.errors import DefinitionError, NotRegisteredError
 from symphony_es.naming import defined_under, stored_name
 from symphony_es.registry import NamedCallables, invoke
+from symphony_es.shown import shown
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import Step, register_step_kind
 
@@ -100,6 +101,8 @@ def name_function(function: str | Callable[..., Any], functions: NamedCallables 
     """
     if isinstance(function, str):
         return function
+    if not callable(function):
+        raise DefinitionError(path, f"must be a function, or the name of one, not {shown(function)}")
     registered = functions.name_of(function) if functions is not None else None
     if registered is not None:
         return registered

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from symphony_es.errors import LimitExceededError
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import Step, StepLike, read_steps, register_step_kind, written
+from symphony_es.workflow.runs.parts import PartOutputs
 
 if TYPE_CHECKING:
     from symphony_es.workflow.engine.execution import StepExecution
@@ -100,18 +101,22 @@ class LoopStep(Step):
             names = _Names(iteration, results, iteration)
             if iteration > begun:
                 if self.while_ is not None and not execution.evaluate(self.while_, names):
-                    return results
+                    return _output(results, steps[-1].id)
                 await execution.note("WorkflowIterationBegun", {"iteration": iteration})
             results.append(await execution.run_sequence(steps, str(iteration), names=names))
             after = _Names(iteration, results, iteration + 1)
             if self.until is not None and execution.evaluate(self.until, after, str(iteration), steps=steps):
-                return results
+                return _output(results, steps[-1].id)
         if self.on_limit == "fail" and (self.until is not None or (self.while_ is not None and self._would_go_on(execution, results))):
             raise LimitExceededError(f"the loop has run max_iterations={self.max_iterations:,} times, and its condition does not end it")
-        return results
+        return _output(results, steps[-1].id)
 
     def _would_go_on(self, execution: StepExecution, results: list[Any]) -> bool:
         return bool(execution.evaluate(self.while_ or "True", _Names(self.max_iterations, results, self.max_iterations)))
+
+
+def _output(results: Sequence[Any], last: str) -> Any:
+    return PartOutputs(len(results), f"/{last}") if results else []
 
 
 class _Names(Mapping[str, Any]):

@@ -13,6 +13,7 @@ from symphony_es.workflow.definitions.steps import Step, StepLike, as_step, regi
 from symphony_es.workflow.engine.branches import AT_ONCE
 from symphony_es.workflow.engine.execution import Branch
 from symphony_es.workflow.kinds.parallel import ON_ERROR
+from symphony_es.workflow.runs.parts import PartOutputs
 
 if TYPE_CHECKING:
     from symphony_es.workflow.engine.execution import StepExecution
@@ -117,8 +118,8 @@ class MapStep(Step):
             branches.append(Branch(part=str(index), step=step, names={self.item_name: item, "index": index}))
             if index % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)  # others have their turn
-        outputs = await execution.run_together(branches, max_concurrency=self.max_concurrency, collect=self.on_error == "collect")
-        return list(outputs.values())
+        await execution.runner.run_parts(execution, branches, self.max_concurrency, collect=self.on_error == "collect")
+        return PartOutputs(len(branches)) if branches else []
 
 
 def _can_be_read(name: str) -> bool:

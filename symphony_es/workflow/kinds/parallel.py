@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import Step, StepLike, read_steps, register_step_kind, written
 from symphony_es.workflow.engine.execution import Branch
+from symphony_es.workflow.runs.parts import PartOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,4 +69,5 @@ class ParallelStep(Step):
     async def perform(self, execution: StepExecution) -> Any:
         """Runs the branches."""
         branches = [Branch(part=step.id, step=step) for step in self.children()[""]]
-        return await execution.run_together(branches, max_concurrency=self.max_concurrency, collect=self.on_error == "collect")
+        await execution.runner.run_parts(execution, branches, self.max_concurrency, collect=self.on_error == "collect")
+        return PartOutputs(tuple(branch.part for branch in branches))

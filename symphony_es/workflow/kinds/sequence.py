@@ -46,4 +46,4 @@ class SequenceStep(Step):
 
     async def perform(self, execution: StepExecution) -> Any:
         """Runs the steps."""
-        return await execution.run_sequence(self.children()[""])
+        return await execution.run_in_place(self.children()[""])

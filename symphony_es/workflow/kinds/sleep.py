@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from symphony_es.workflow.definitions.reading import MAX_SECONDS, DataReader, shown
+from symphony_es.shown import shown
+from symphony_es.workflow.definitions.reading import MAX_SECONDS, DataReader
 from symphony_es.workflow.definitions.steps import Step, register_step_kind
 
 if TYPE_CHECKING:
@@ -93,9 +94,9 @@ def _moment(given: Any) -> datetime:
         try:
             given = datetime.fromisoformat(given)
         except ValueError:
-            raise ValueError(f"{given!r} is no moment in ISO 8601, for example 2030-01-31T12:00:00+00:00") from None
+            raise ValueError(f"{shown(given)} is no moment in ISO 8601, for example 2030-01-31T12:00:00+00:00") from None
     if not isinstance(given, datetime):
-        raise TypeError(f"a sleep takes a moment, not {given!r}")
+        raise TypeError(f"a sleep takes a moment, not {shown(given)}")
     if given.tzinfo is None:
         raise ValueError(f"{given.isoformat()} has no time zone: write +00:00 for UTC")
     try:

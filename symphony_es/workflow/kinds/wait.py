@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from symphony_es.errors import SignalTimeoutError
-from symphony_es.workflow.definitions.reading import DataReader, shown
+from symphony_es.shown import shown
+from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import NO_DEFAULT, Step, register_step_kind
 from symphony_es.workflow.kinds.sleep import as_seconds
 

@@ -25,9 +25,10 @@ from symphony_es.workflow.language.operations import (
     positive,
     suggestion,
 )
+from symphony_es.workflow.language.parts import Parts
 from symphony_es.workflow.language.scanning import MAX_DEPTH, Source
 
-__all__ = ["MAX_NODES", "Compiler", "Read", "holds", "lookup", "whole"]
+__all__ = ["MAX_NODES", "Compiler", "Read", "holds", "lookup", "whole", "whole_of"]
 
 MAX_NODES: Final = 200
 """Names, constants, operations: a bound on the time and on the stack that an expression takes."""
@@ -110,6 +111,19 @@ def lookup(text: str, offset: int, seen: str, read: Read, key: str | int) -> Rea
     return run
 
 
+def whole_of(read: Read) -> Read:
+    """Reads a value with which something is done as a whole: one that consists of parts is put together."""
+
+    def run(scope: Metered) -> Any:
+        value = read(scope)
+        if isinstance(value, Parts):
+            scope.spend(len(value))
+            return value.made()
+        return value
+
+    return run
+
+
 def _hint(text: str, offset: int, seen: str, refused: RefusedError) -> str:
     if not isinstance(refused.missing, str):
         return ""
@@ -131,8 +145,8 @@ class Compiler:
         self._text = source.text
         self.nodes = 0
 
-    def compile(self, node: ast.expr, depth: int) -> Read:
-        """What reads this node; `depth` is how many others it stands in.
+    def compile(self, node: ast.expr, depth: int, *, looked_in: bool = False) -> Read:
+        """What reads this node; `depth` is how many others it stands in. Where its value is `looked_in`, it may be `Parts`.
 
         Raises:
             ExpressionError: it is not of the language, or beyond a limit.
@@ -145,7 +159,8 @@ class Compiler:
         build = _BUILDERS.get(type(node))
         if build is None:
             raise self._fault(node, f"{_REFUSED.get(type(node), type(node).__name__)} cannot be written here")
-        return build(self, node, depth)
+        read = build(self, node, depth)
+        return whole_of(read) if not looked_in and isinstance(node, (ast.Attribute, ast.Subscript)) else read
 
     def _fault(self, node: ast.expr, why: str) -> ExpressionError:
         return ExpressionError(self._text, self._source.start(node), why)
@@ -172,11 +187,12 @@ class Compiler:
     def attribute(self, node: ast.Attribute, depth: int) -> Read:
         """A key of a mapping, written as an attribute."""
         offset = self._source.end(node) - len(node.attr)
-        return lookup(self._text, offset, self._seen(node.value), self.compile(node.value, depth), node.attr)
+        return lookup(self._text, offset, self._seen(node.value), self.compile(node.value, depth, looked_in=True), node.attr)
 
     def subscript(self, node: ast.Subscript, depth: int) -> Read:
         """An element by key or index, or a part of a list."""
-        seen, read, key = self._seen(node.value), self.compile(node.value, depth), node.slice
+        seen, key = self._seen(node.value), node.slice
+        read = self.compile(node.value, depth, looked_in=not isinstance(key, ast.Slice))
         if isinstance(key, ast.Slice):
             if key.step is not None:
                 raise self._fault(key.step, "a part of a list has no step")
@@ -275,7 +291,7 @@ class Compiler:
         if node.keywords or not fewest <= len(node.args) <= (most or MAX_NODES):
             how_many = str(fewest) if fewest == most else f"{fewest} to {most}" if most else f"{fewest} or more"
             raise self._fault(node, f"{name}() takes {how_many} value{'' if most == 1 else 's'}")
-        reads = [self.compile(value, depth + 1) for value in node.args]
+        reads = [self.compile(value, depth + 1, looked_in=name == "len") for value in node.args]
         return _many(self._text, self._source.start(node), function, reads, _COUNTS.get(name))
 
 

@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from symphony_es.errors import ExpressionError, TemplateError
-from symphony_es.workflow.language.compiling import Read, lookup, whole
+from symphony_es.workflow.language.compiling import Read, lookup, whole, whole_of
 from symphony_es.workflow.language.expressions import MAX_CHARS, MAX_NODES, Expression, compile_expression
 from symphony_es.workflow.language.metering import Metered
 from symphony_es.workflow.language.operations import RefusedError
@@ -147,7 +147,7 @@ def _path(text: str) -> Expression | None:
             key = int(key)
         read = lookup(text, found.start(kind), text[:position].rstrip(), read, key)
         position = found.end()
-    return Expression(text, read, elements)
+    return Expression(text, whole_of(read), elements)
 
 
 def _render(template: Any, scope: Metered, depth: int) -> Any:

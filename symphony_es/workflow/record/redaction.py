@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from symphony_es.errors import ConfigurationError
+from symphony_es.shown import shown
 
 __all__ = ["REDACTED", "Redaction", "current_redaction", "records_inputs"]
 
@@ -144,7 +145,7 @@ def _several(given: Any) -> list[Any]:
 def _read_name(name: Any) -> str:
     words = _WORDS.findall(name) if isinstance(name, str) else []
     if not words:
-        raise ConfigurationError(f"{name!r:.60} is not a name whose values could be taken out: give text with letters")
+        raise ConfigurationError(f"{shown(name)} is not a name whose values could be taken out: give text with letters")
     return "".join(words).lower()
 
 
@@ -152,9 +153,9 @@ def _read_pattern(pattern: Any) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except (re.error, TypeError) as error:
-        raise ConfigurationError(f"{pattern!r:.60} is not a regular expression: {error}") from error
+        raise ConfigurationError(f"{shown(pattern)} is not a regular expression: {error}") from error
     if not isinstance(compiled.pattern, str):
-        raise ConfigurationError(f"{pattern!r:.60} is an expression for bytes: give one for text")
+        raise ConfigurationError(f"{shown(pattern)} is an expression for bytes: give one for text")
     return compiled
 
 

@@ -10,6 +10,7 @@ from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Any
 
 from symphony_es.errors import ConfigurationError
+from symphony_es.shown import shown
 
 __all__ = ["ModelUsage", "RunUsage", "Used", "read_usage"]
 
@@ -59,9 +60,9 @@ class Used:
             ConfigurationError: a number is none, is negative or too large, or the currency is not a code. Nothing has been noted.
         """
         if not isinstance(model, str) or not 0 < len(model) <= MAX_MODEL_CHARS:
-            raise ConfigurationError(f"used({model!r:.60}): the name of a model is a text of 1 to {MAX_MODEL_CHARS} characters")
+            raise ConfigurationError(f"used({shown(model)}): the name of a model is a text of 1 to {MAX_MODEL_CHARS} characters")
         if not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
-            raise ConfigurationError(f"used(currency={currency!r:.20}): a currency is a code of three capital letters, for example 'USD'")
+            raise ConfigurationError(f"used(currency={shown(currency)}): a currency is a code of three capital letters, for example 'USD'")
         named = {"input_tokens": input_tokens, "output_tokens": output_tokens, "cache_read_tokens": cache_read_tokens}
         tokens = [_whole(name, given) for name, given in named.items()]
         nano = None if cost is None else _nano(cost)
@@ -89,7 +90,7 @@ def _whole(name: str, given: Any) -> int:
     except TypeError:
         number = -1
     if not 0 <= number <= MAX_NUMBER:
-        raise ConfigurationError(f"used({name}={given!r:.40}): it is a whole number from 0 to {MAX_NUMBER:,}")
+        raise ConfigurationError(f"used({name}={shown(given)}): it is a whole number from 0 to {MAX_NUMBER:,}")
     return number
 
 
@@ -100,7 +101,7 @@ def _nano(cost: Any) -> int:
     except (InvalidOperation, ValueError, OverflowError):
         number = -1
     if not 0 <= number <= MAX_NUMBER:
-        raise ConfigurationError(f"used(cost={cost!r:.40}): it is a number of units of the currency, from 0 to {MAX_NUMBER // NANO:,}")
+        raise ConfigurationError(f"used(cost={shown(cost)}): it is a number of units of the currency, from 0 to {MAX_NUMBER // NANO:,}")
     return number
 
 

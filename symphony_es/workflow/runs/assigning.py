@@ -22,7 +22,7 @@ def assign(run: Workflow, changes: Sequence[Change]) -> None:
     for change in changes:
         operation, (name, *below), *values = change
         if below or operation not in (SET, EXTEND):
-            _apply(getattr(run, name), operation, below, values)
+            _apply(run.__dict__[name], operation, below, values)
         elif operation == SET:
             setattr(run, name, values[0])
         else:

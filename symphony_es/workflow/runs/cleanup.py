@@ -1,12 +1,14 @@
 """The second phase of a run's life: its clean-up, which begins when the run is cancelled. Pure.
 
-The addresses of clean-up steps begin with `cleanup/`, those of steps that undo others with `undo/`. `Workflow.cleanup` says that the phase
+The addresses of clean-up steps begin with `cleanup/`, those of steps that undo others with `undo/`: what undoes an execution of a step that
+was taken back stands at `undo/@<generation>/<address of the step>`. `Workflow.cleanup` says that the phase
 has begun: `{"ends": status}`, with `"skipped": True` where the rest of it is left for later. Nothing but `retry_from` at a step of the main
 line leads out of the phase: whatever else goes on with such a run goes on with its clean-up.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.events.changes import REMOVE, SET, Change
@@ -34,17 +36,31 @@ __all__ = [
     "main_line",
     "own_children",
     "reopened",
+    "undo_address",
+    "undoes_taken_back",
     "undone",
     "unfinished",
 ]
 
 _PREFIXES = (f"{CLEANUP}/", f"{UNDO}/")
+_OF_TAKEN_BACK = re.compile(rf"{UNDO}/@(\d+)/(.+)", re.DOTALL)
 _OVER = (WorkflowStatus.CANCELLED, WorkflowStatus.FAILED)
 
 
 def in_cleanup(address: str) -> bool:
     """Return whether an address is one of the clean-up, and not of the main line."""
     return address.startswith(_PREFIXES)
+
+
+def undoes_taken_back(address: str) -> tuple[str, int] | None:
+    """Return what undo steps of executions that were taken back undo: a step's address, and the generation of its undo; else None."""
+    found = _OF_TAKEN_BACK.fullmatch(address) if address.startswith(f"{UNDO}/@") else None
+    return None if found is None else (found[2], int(found[1]))
+
+
+def undo_address(address: str, generation: int) -> str:
+    """Return the address of what undoes an execution of a step that was taken back."""
+    return f"{UNDO}/@{generation}/{address}"
 
 
 def failed_for_good(run: Workflow, address: str) -> bool:
@@ -55,7 +71,7 @@ def failed_for_good(run: Workflow, address: str) -> bool:
 
 def unfinished(run: Workflow) -> list[str]:
     """Return the addresses of the clean-up steps that have begun and not completed."""
-    found = [address for address in run.attempts if is_root(address) and address not in run.outputs]
+    found = [address for address in run.attempts if is_root(address) and address not in run.recorded_outputs]
     failed = _failed_in_code(run)
     return found if failed is None else [*found, failed]
 
@@ -101,10 +117,9 @@ def is_open(run: Workflow) -> bool:
 
 
 def has_undo(run: Workflow) -> bool:
-    """Return whether a run has begun a step that has an undo, in itself or in a child run that has completed."""
-    if run.definition.code is not None:
-        own = run.undoable
-    else:
+    """Return whether a run has begun a step that has an undo, taken back or not, in itself or in a child run that has completed."""
+    own = run.undoable
+    if not own and run.definition.code is None:
         undos = run.definition.undo_plan
         own = bool(undos) and not undos.keys().isdisjoint(Paths(run.definition.plan).of(main_line(run)))
     return own or any(child.status is WorkflowStatus.COMPLETED and has_undo(child) for child in own_children(run))
@@ -123,9 +138,9 @@ def main_line(run: Workflow) -> list[str]:
 
 def undone(run: Workflow) -> list[str]:
     """Return the addresses of the steps of the main line that hold no longer: they, or the child runs that they began, have been undone."""
-    ours = [address[len(UNDO) + 1 :] for address in run.attempts if address.startswith(f"{UNDO}/")]
+    ours = [address[len(UNDO) + 1 :] for address in run.attempts if address.startswith(f"{UNDO}/") and undoes_taken_back(address) is None]
     ended = {id(child) for child in own_children(run) if child.cleanup is not None}
-    theirs = [address for address, child in run.children.items() if address in run.outputs and id(child) in ended]
+    theirs = [address for address, child in run.children.items() if address in run.recorded_outputs and id(child) in ended]
     return list(dict.fromkeys([*ours, *theirs]))
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from symphony_es.core.state.past.moments import read_moment
 from symphony_es.errors import ConfigurationError, near_misses
+from symphony_es.shown import shown
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 from symphony_es_projections.run_list import RunQuery
 from symphony_es_projections.run_rows import microseconds, pair_of
@@ -74,7 +75,7 @@ class RunFilter:
         if self.metadata is None:
             return
         if not isinstance(self.metadata, Mapping):
-            raise ConfigurationError(f"metadata={self.metadata!r:.60}: it is a dict, {{'customer': 'acme'}}; all of it has to be equal")
+            raise ConfigurationError(f"metadata={shown(self.metadata)}: it is a dict, {{'customer': 'acme'}}; all of it has to be equal")
         for key, value in self.metadata.items():
             pair = pair_of(_text("metadata", key), _as_a_number(value))
             path = '$."' + key.replace('"', '\\"') + '"'
@@ -106,11 +107,11 @@ def read_statuses(given: StatusLike) -> frozenset[WorkflowStatus] | None:
         return None
     found = set()
     for status in _several(given):
-        text = str(status).strip().lower()
+        text = status.strip().lower() if isinstance(status, str) else ""
         if text not in set(WorkflowStatus):
             near = near_misses(text, list(WorkflowStatus))
             hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise ConfigurationError(f"{status!r:.60} is not a valid WorkflowStatus: {hint}statuses are {', '.join(WorkflowStatus)}")
+            raise ConfigurationError(f"{shown(status)} is not a valid WorkflowStatus: {hint}statuses are {', '.join(WorkflowStatus)}")
         found.add(WorkflowStatus(text))
     return frozenset(found)
 
@@ -121,7 +122,7 @@ def _several(given: Any) -> list[Any]:
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise ConfigurationError(f"{name}={value!r:.60}: it is a text")
+        raise ConfigurationError(f"{name}={shown(value)}: it is a text")
     return value
 
 
@@ -145,7 +146,9 @@ def _read_time(name: str, given: TimeLike) -> int | None:
     if isinstance(moment, str):
         moment = read_moment(moment)  # type: ignore[assignment]  # looked at below
     if not isinstance(moment, datetime):
-        raise ConfigurationError(f"{name}={given!r:.60}: it is a datetime, its ISO text ('2026-11-27T08:00'), or a timedelta (so long ago)")
+        raise ConfigurationError(
+            f"{name}={shown(given)}: it is a datetime, its ISO text ('2026-11-27T08:00'), or a timedelta (so long ago)"
+        )
     if moment.tzinfo is None:
-        raise ConfigurationError(f"{name}={given!r:.60} has no time zone: datetime.now(UTC), or ISO text, which is taken as UTC")
+        raise ConfigurationError(f"{name}={shown(given)} has no time zone: datetime.now(UTC), or ISO text, which is taken as UTC")
     return microseconds(moment)

@@ -11,20 +11,14 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from symphony_es.core.state.cached_lists import CachedList
 from symphony_es.diagnostics import error_text, get_logger
-from symphony_es.errors import (
-    ConfigurationError,
-    EntityNotFoundError,
-    NotReadyError,
-    PositionNotFoundError,
-    StorageUnavailableError,
-    SymphonyError,
-)
+from symphony_es.errors import ConfigurationError, EntityNotFoundError, SymphonyError
 from symphony_es.events.references import EntityReference
 from symphony_es.events.rows import event_id_of
-from symphony_es.turns import TaskLock
+from symphony_es.shown import shown
 from symphony_es.workflow.runs.filters import RunFilter
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.summary import RunPage, summary_of
@@ -49,7 +43,7 @@ _log = get_logger(__name__)
 Load = Callable[[str], Awaitable[Workflow]]
 
 
-class RunListing:
+class RunListing(CachedList):
     """The list of runs of one log.
 
     Args:
@@ -70,17 +64,14 @@ class RunListing:
         world: Callable[[], World | None] = lambda: None,
         load: Load | None = None,
     ) -> None:
-        self.log = log
-        self.history = history
         path = None if directory is None else directory / FILE_NAME
         self._list = RunList(path) if writes else RunList(None, copy_of=path)
+        super().__init__(log, self._list, "the list of its runs")
+        self.history = history
         self._world = world
         self._load = load
         self._notes: dict[str, RunRow] = {}
-        self._turn = TaskLock()
         self._task: asyncio.Task[None] | None = None
-        self._checked = False
-        self._closed = False
 
     # -- feeding ------------------------------------------------------------------------------------------------------
 
@@ -97,36 +88,7 @@ class RunListing:
             self._notes.clear()
             _log.warning("run_list_failed", error=error_text(error))
 
-    async def catch_up(self) -> None:
-        """Take in the log up to its head.
-
-        Raises:
-            StorageUnavailableError: the file cannot be read or written.
-            DamagedEventError: an event is damaged.
-        """
-        async with self._turn:
-            self._check_open()
-            try:
-                await self._catch_up()
-            except sqlite3.DatabaseError:
-                try:  # it is a cache: what is wrong with it is mended by making it anew, once
-                    await asyncio.to_thread(self._list.clear)
-                    await self._catch_up()
-                except sqlite3.Error as error:
-                    raise StorageUnavailableError(None, f"the list of runs cannot be kept: {error}") from error
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise NotReadyError("this Symphony is closed, and with it the list of its runs")
-
-    async def _catch_up(self) -> None:
-        position, event_id = await asyncio.to_thread(self._list.open)
-        head = await self.log.refresh_head()
-        if not self._checked:
-            if position and not await self._is_of_this_log(position, event_id, head):
-                await asyncio.to_thread(self._list.clear)
-                position = 0
-            self._checked = True
+    async def _take_in(self, position: int, head: int) -> None:
         if position < self.log.base_position:
             position = await self._begin_with_base()
         while position < head:
@@ -140,14 +102,6 @@ class RunListing:
                 noted = self._notes.get(key := f"{RUN_PREFIX}{run_id}")
                 if noted is not None and (written := step.runs[run_id]) is not None and written[2].version >= noted.version:
                     del self._notes[key]
-
-    async def _is_of_this_log(self, position: int, event_id: bytes, head: int) -> bool:
-        if position > head:
-            return False
-        try:
-            return event_id_of((await self.log.row_at(position))[4]) == event_id
-        except PositionNotFoundError:  # in memory, what is older than the history that is kept
-            return True
 
     async def _begin_with_base(self) -> int:
         """What a log in memory keeps begins with states."""
@@ -193,9 +147,9 @@ class RunListing:
             EntityNotFoundError: there is no run that `after` or `parent` names.
         """
         if type(limit) is not int or limit < 1:
-            raise ConfigurationError(f"limit={limit!r:.40}: a page has at least one run")
+            raise ConfigurationError(f"limit={shown(limit)}: a page has at least one run")
         if type(newest_first) is not bool:
-            raise ConfigurationError(f"newest_first={newest_first!r:.40}: it is True or False")
+            raise ConfigurationError(f"newest_first={shown(newest_first)}: it is True or False")
         query = wanted.query()
         await self.catch_up()
         if wanted.parent_id is not None:
@@ -203,8 +157,8 @@ class RunListing:
         if after is not None:
             query.add(f"runs.number {'<' if newest_first else '>'} ?", await self._number_of(after))
         found = await self._asked(self._list.find, query, limit + 1, newest_first=newest_first)
-        shown = found[:limit]
-        return RunPage([summary_of(listed, self._load) for listed in shown], f"@{shown[-1].number}" if len(found) > limit else None)
+        page = found[:limit]
+        return RunPage([summary_of(listed, self._load) for listed in page], f"@{page[-1].number}" if len(found) > limit else None)
 
     async def count(self, wanted: RunFilter, by: str = "status") -> dict[str, int]:
         """How many runs are meant, by status, name, error or step.
@@ -213,18 +167,11 @@ class RunListing:
             ConfigurationError: `by` is something else, or a filter means nothing.
         """
         if by not in ("status", "name", "error", "step"):
-            raise ConfigurationError(f"by={by!r:.40}: runs are counted by 'status', 'name', 'error' or 'step'")
+            raise ConfigurationError(f"by={shown(by)}: runs are counted by 'status', 'name', 'error' or 'step'")
         query = wanted.query()
         await self.catch_up()
         counted: dict[str, int] = await self._asked(self._list.count, query, by)
         return counted
-
-    async def _asked(self, question: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        try:
-            return await asyncio.to_thread(question, *arguments, **named)
-        except sqlite3.Error as error:
-            self._check_open()  # closed meanwhile
-            raise StorageUnavailableError(None, f"the list of runs cannot be read: {error}") from error
 
     async def _find(self, run_id: str) -> ListedRun:
         found: list[ListedRun] = await self._asked(self._list.find, RunQuery(["runs.id = ?"], [run_id]), 1)
@@ -245,9 +192,7 @@ class RunListing:
         task, self._task = self._task, None
         if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([task])
-        self._closed = True
-        async with self._turn:  # who is at it would open the file again
-            await asyncio.to_thread(self._list.close)
+        await super().close()
 
 
 def row_of_run(run: Workflow, version: int) -> RunRow:
@@ -264,7 +209,7 @@ def row_of_run(run: Workflow, version: int) -> RunRow:
             "started_at": run.started_at,
             "ended_at": run.ended_at,
             "attempts": run.attempts,
-            "outputs": run.outputs,
+            "outputs": run.recorded_outputs,
             "error": run.error,
             "parent": EntityReference("Workflow", parent.id) if isinstance(parent, Workflow) else parent,
             "parent_step": run.parent_step,

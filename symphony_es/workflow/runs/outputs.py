@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.workflow.language.parts import NamedParts, NumberedParts, Parts, complete
+from symphony_es.workflow.runs.parts import output_at, seen_at
 from symphony_es.workflow.runs.spaces import space_at
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.record.reads import Reads
+    from symphony_es.workflow.runs.context import UndoneStep
     from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["Frame", "StepOutputs", "TemplateScope"]
@@ -33,9 +36,11 @@ class Frame:
         steps: the siblings.
         outer: the frame around it; None for the first level.
         key_space: address of the key space that writes go to; None for the run's context.
+        then: the run as it was, where its steps see that: `names` are all the values of the context then. None where they see it as it is.
+        undoes: of what undoes a step that was taken back, that step; else None.
     """
 
-    __slots__ = ("_by_name", "key_space", "names", "opens", "outer", "prefix", "run", "steps")
+    __slots__ = ("_by_name", "key_space", "names", "opens", "outer", "prefix", "run", "steps", "then", "undoes")
 
     def __init__(
         self,
@@ -46,8 +51,12 @@ class Frame:
         *,
         names: Mapping[str, Any] | None = None,
         key_space: str | None = None,
+        then: Workflow | None = None,
+        undoes: UndoneStep | None = None,
     ) -> None:
         self.run = run
+        self.then = then
+        self.undoes = undoes
         self.prefix = prefix
         self.steps = steps
         self.outer = outer
@@ -72,6 +81,9 @@ class Frame:
 
     def layers(self) -> Iterator[Mapping[str, Any]]:
         """Where a key of the context is looked up, in this order."""
+        if self.then is not None:
+            yield self.names
+            return
         for frame in self.around():
             if frame.opens and frame.key_space is not None:
                 written = space_at(self.run, frame.key_space)
@@ -83,6 +95,9 @@ class Frame:
 
     def placed_layers(self) -> Iterator[tuple[str | None, Mapping[str, Any]]]:
         """The same, each with the place that has it: the address of a branch, or of an iteration; None for the run's context."""
+        if self.then is not None:
+            yield None, self.names
+            return
         for frame in self.around():
             if frame.opens and frame.key_space is not None:
                 written = space_at(self.run, frame.key_space)
@@ -97,6 +112,11 @@ class Frame:
         return self.run.context if self.key_space is None else self.run.scopes.get(self.key_space)
 
     @property
+    def seen(self) -> Workflow:
+        """The run whose outputs its steps see."""
+        return self.run if self.then is None else self.then
+
+    @property
     def root(self) -> tuple[str, ...]:
         """The path in the run where writes go."""
         return ("context",) if self.key_space is None else ("scopes", self.key_space)
@@ -107,22 +127,22 @@ class StepOutputs(Mapping[str, Any]):
 
     def __init__(self, frame: Frame, *, copies: bool = True, noted: Callable[[str], None] | None = None) -> None:
         self._frame = frame
-        self._run = frame.run
+        self._run = frame.seen
         self._copies = copies
         self._noted = noted
 
     def __getitem__(self, name: str) -> Any:
         address = self.find(name)[0]
-        output = self._run.outputs[address]
+        output = output_at(self._run, address)
         if self._noted is not None:
             self._noted(address)
         return thaw(output) if self._copies else output
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._run.outputs)
+        return iter(self._run.recorded_outputs)
 
     def __len__(self) -> int:
-        return len(self._run.outputs)
+        return len(self._run.recorded_outputs)
 
     def find(self, name: str) -> tuple[str, Step | None]:
         """The address of a completed step, and the step where a name or id was given.
@@ -134,12 +154,12 @@ class StepOutputs(Mapping[str, Any]):
         for frame in self._frame.around():
             found = frame.find(name)
             if found is not None:
-                if found[0] in self._run.outputs:
+                if found[0] in self._run.recorded_outputs:
                     return found
                 known = True
-        if name in self._run.outputs:
+        if name in self._run.recorded_outputs:
             return name, None
-        done = ", ".join(list(self._run.outputs)[:50]) or "none"
+        done = ", ".join(list(self._run.recorded_outputs)[:50]) or "none"
         raise KeyError(f"step {name!r} has not completed yet" if known else f"there is no step {name!r} (completed: {done})")
 
 
@@ -169,7 +189,7 @@ class TemplateScope(Mapping[str, Any]):
         if name == "context":
             if reads is not None:
                 reads.context()
-            return self._frame.run.context
+            return self._frame.seen.context
         raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -191,7 +211,7 @@ class _StepResults(Mapping[str, Any]):
         address, step = self._outputs.find(name)
         if self._noted is not None:
             self._noted(address)
-        return _StepResult(self._frame.run, address, step)
+        return _StepResult(self._frame.seen, address, step)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._outputs)
@@ -209,13 +229,14 @@ class _StepResult(Mapping[str, Any]):
         self._step = step
 
     def __getitem__(self, name: str) -> Any:
-        output = self._run.outputs[self._address]
+        output = self._output()
         if name == "result":
             return output
-        if name == "results" and isinstance(output, list):
+        if name == "results" and isinstance(output, (list, NumberedParts)):
             return output
-        if name == "results" and isinstance(output, dict):
+        if name == "results" and isinstance(output, (dict, NamedParts)):
             branches = [branch.id for part in self._step.children().values() for branch in part] if self._step is not None else []
+            output = complete(output)
             return [output[branch] for branch in branches if branch in output] or list(output.values())
         if name == "contexts":
             return _Contexts(self._run, self._address)
@@ -223,8 +244,11 @@ class _StepResult(Mapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         yield "result"
-        if isinstance(self._run.outputs[self._address], (list, dict)):
+        if isinstance(self._output(), (list, dict, Parts)):
             yield "results"
+
+    def _output(self) -> Any:
+        return seen_at(self._run.recorded_outputs, self._run.failures, self._address)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -25,6 +25,7 @@ from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.runs.assigning import assign
 from symphony_es.workflow.runs.cleanup import is_open, reopened
 from symphony_es.workflow.runs.failures import describe_error
+from symphony_es.workflow.runs.parts import RunOutputs, output_at
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, Request, WorkflowStatus, next_status
 
@@ -75,7 +76,7 @@ class Workflow:
         signal_ids: names of the signals that have come with an id, by id.
         calls: of a code-first workflow, the calls made so far by strand; see `workflow/code/`.
         children: by step address, the runs that it started.
-        undoable: of a code-first run, whether it has begun a step that has an undo.
+        undoable: whether a step that has an undo was taken back; of a code-first run, whether it has begun one at all.
         cleanup: of a run whose clean-up has begun `{"ends": the status it ends with}`, and `"skipped": True` where the rest is left for
             later; else None.
         parent: the run that started it, or None; `parent_step` is the address there.
@@ -101,7 +102,7 @@ class Workflow:
     definition_id: str = ""
     context: dict[str, Any] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
-    outputs: dict[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     scopes: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -194,16 +195,22 @@ class Workflow:
             return None
         plan = self.definition.plan
         own = self.definition.output is not None or self.definition.code is not None or not plan
-        return thaw(self.returned if own else self.outputs.get(plan[-1].id))
+        return thaw(self.returned if own else output_at(self, plan[-1].id) if plan[-1].id in self.recorded_outputs else None)
 
     def __repr__(self) -> str:
         """Short: a run may hold thousands of outputs, and values that no log line should show."""
         return f"<Workflow {self.id!r} of {self.name!r}: {self.status}, steps completed: {self.completed_steps}>"
 
     @property
+    def recorded_outputs(self) -> dict[str, Any]:
+        """The outputs as the run holds them: that of a map, a loop or a parallel says where its parts are; see `runs/parts.py`."""
+        held: dict[str, Any] = self.__dict__["outputs"]
+        return held
+
+    @property
     def completed_steps(self) -> int:
         """How many steps have completed, nested ones included."""
-        return len(self.outputs)
+        return len(self.recorded_outputs)
 
     @property
     def steps(self) -> dict[str, dict[str, Any]]:
@@ -236,7 +243,7 @@ class Workflow:
 
     def step_status(self, address: str) -> str:
         """`pending`, `running`, `failed` or `completed`; one that a crash left under way counts as running."""
-        if address in self.outputs:
+        if address in self.recorded_outputs:
             return "completed"
         attempts = self.attempts.get(address)
         if attempts is None:
@@ -246,7 +253,7 @@ class Workflow:
 
     def is_completed(self, address: str) -> bool:
         """Whether the step at this address has completed: then it never runs again."""
-        return address in self.outputs
+        return address in self.__dict__["outputs"]
 
     def check(self, request: Request) -> WorkflowStatus:
         """The status that a request leads to; nothing is changed.
@@ -360,3 +367,10 @@ class Workflow:
             if alike:
                 return [(SET, ("progress", address, key), item) for key, item in progress.items() if not plain_equal(before[key], item)]
         return [(SET, ("progress", address), progress)]
+
+
+def _outputs(run: Workflow) -> RunOutputs:
+    return RunOutputs(run.recorded_outputs, run.failures)
+
+
+Workflow.outputs = property(_outputs)  # type: ignore[assignment]  # stored under this name, and read through a view

@@ -106,6 +106,22 @@ _LEADS_TO: Mapping[Request, WorkflowStatus] = MappingProxyType(
     }
 )
 
+_AGAIN = "retry_from(run, step) does that step and what came after it again"
+_WHY: Mapping[Request, Mapping[WorkflowStatus, str]] = MappingProxyType(
+    {
+        "resume": {_S.COMPLETED: _AGAIN, _S.CANCELLED: _AGAIN},
+        "pause": {_S.PENDING: "it has not begun", _S.FAILED: "it does not run, and resume(run) lets it go on"},
+        "cancel": {_S.COMPLETED: "it has ended"},
+        "retry": {
+            _S.PENDING: "it has not begun: start(run) does that",
+            _S.QUEUED: "it waits for its place, and goes on by itself",
+            _S.CANCELLING: "wait for the end of its clean-up",
+        },
+        "signal": {_S.COMPLETED: "it has ended", _S.CANCELLED: "it has ended"},
+    }
+)
+"""Why some requests are refused, or what does what they are meant for."""
+
 UNFINISHED = frozenset({_S.QUEUED, _S.RUNNING, _S.CANCELLING})
 """What `recover` goes on with. A paused or failed run waits for someone who knows why, a pending one for its start."""
 
@@ -124,5 +140,5 @@ def next_status(run_id: str, status: WorkflowStatus, request: Request) -> Workfl
     """
     following = TRANSITIONS[request].get(status)
     if following is None:
-        raise IllegalTransitionError(run_id, status, _LEADS_TO.get(request, request))
+        raise IllegalTransitionError(run_id, status, _LEADS_TO.get(request, request), why=_WHY.get(request, {}).get(status, ""))
     return following

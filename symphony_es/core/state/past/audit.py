@@ -16,6 +16,7 @@ from symphony_es.core.state.past.moments import LAST_NS, Time, nanoseconds
 from symphony_es.errors import ConfigurationError, ProjectionUnavailableError
 from symphony_es.events.identifiers import id_of_text
 from symphony_es.events.rows import decode_row
+from symphony_es.shown import shown
 from symphony_es_projections.audit_trail import AuditFilter, AuditTrail
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ _LARGEST = 2**63 - 1  # what a store takes as a number
 
 def _check_limit(limit: int) -> None:
     if type(limit) is not int or not 1 <= limit <= _LARGEST:
-        raise ConfigurationError(f"limit={limit!r:.60}: a page has at least one event, and no more than a log")
+        raise ConfigurationError(f"limit={shown(limit)}: a page has at least one event, and no more than a log")
 
 
 def _check_conditions(event: Any, *positions: Any, **texts: Any) -> None:
@@ -255,16 +256,16 @@ def _check_conditions(event: Any, *positions: Any, **texts: Any) -> None:
     """
     for name, given in texts.items():
         if given is not None and not isinstance(given, str):
-            raise ConfigurationError(f"{name} is one text, not {type(given).__name__} {given!r:.60}; ask once for each")
+            raise ConfigurationError(f"{name} is one text, not {type(given).__name__} {shown(given)}; ask once for each")
     names = [event] if isinstance(event, str) else event
     if names is not None and (not isinstance(names, Collection) or not all(isinstance(name, str) for name in names)):
-        raise ConfigurationError(f"event is the name of an event or a list of names, not {event!r:.60}")
+        raise ConfigurationError(f"event is the name of an event or a list of names, not {shown(event)}")
     for position in positions:
         if position is not None and (type(position) is not int or not -_LARGEST <= position <= _LARGEST):
-            raise ConfigurationError(f"a position is a whole number, not {position!r:.60}")
+            raise ConfigurationError(f"a position is a whole number, not {shown(position)}")
     for text in (*texts.values(), *(names or ())):
         if text is not None and not _is_storable(text):
-            raise ConfigurationError(f"{text!r:.60} holds a lone surrogate: no event has such a text")
+            raise ConfigurationError(f"{shown(text)} holds a lone surrogate: no event has such a text")
 
 
 def _is_storable(text: str) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from symphony_es.errors import ConfigurationError, PersistenceDisabledError, PositionInsideTransactionError, PositionNotFoundError
 from symphony_es.events.rows import decode_row
+from symphony_es.shown import shown
 
 if TYPE_CHECKING:
     from symphony_es.core.state.checkpoint import CheckpointReader
@@ -56,9 +57,9 @@ async def position_of(log: EventLog, moment: Moment, checkpoints: CheckpointRead
         return await position_at_time(log, moment)
     if type(moment) is int:  # not a bool
         if not 0 <= moment <= head:
-            raise PositionNotFoundError(f"position {moment} is not in the log: its head is {head}")
+            raise PositionNotFoundError(f"position {shown(moment)} is not in the log: its head is {head}")
         return moment
-    raise ConfigurationError(f"a moment is a position, a datetime or its ISO text, or the id or name of a checkpoint, not {moment!r}")
+    raise ConfigurationError(f"a moment is a position, a datetime or its ISO text, or the id or name of a checkpoint, not {shown(moment)}")
 
 
 def read_moment(text: str) -> int | datetime | None:
@@ -119,12 +120,14 @@ def nanoseconds(moment: Time) -> int:
     if isinstance(moment, str):
         read = read_moment(moment)
         if not isinstance(read, datetime):
-            raise ConfigurationError(f"a time is a datetime with a time zone or ISO text as '2026-11-27T17:22:42+01:00', not {moment!r}")
+            raise ConfigurationError(
+                f"a time is a datetime with a time zone, or ISO text as '2026-11-27T17:22:42+01:00', not {shown(moment)}"
+            )
         moment = read
     if not isinstance(moment, datetime):
-        raise ConfigurationError(f"a time is a datetime with a time zone, or its ISO text, not {moment!r}")
+        raise ConfigurationError(f"a time is a datetime with a time zone, or its ISO text, not {shown(moment)}")
     if moment.utcoffset() is None:
-        raise ConfigurationError(f"{moment!r} has no time zone: give one, for example datetime.now(UTC)")
+        raise ConfigurationError(f"{shown(moment)} has no time zone: give one, for example datetime.now(UTC)")
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
 

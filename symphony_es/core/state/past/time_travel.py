@@ -15,11 +15,13 @@ from symphony_es.core.state.past.view import StateView
 from symphony_es.core.state.past.walking import VersionState, walk
 from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.paths import parse_path
+from symphony_es.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from symphony_es.core.state.checkpoint import CheckpointReader
+    from symphony_es.core.state.checkpoint_pages import CheckpointFilter
     from symphony_es.core.state.history import StateHistory
     from symphony_es.core.state.past.view import PastObjects
     from symphony_es.events.fold import EntityState, Fold
@@ -147,9 +149,9 @@ class TimeTravel:
             cause = (await self._checkpoints.find(to)).event_id
         return await plan_rewind(self.log, await self._history.states_at(await self.position(to)), cause)
 
-    async def checkpoints(self) -> list[CheckpointEntry]:
-        """All checkpoints, newest first; none in memory."""
-        return await self._checkpoints.entries() if self._checkpoints is not None else []
+    async def checkpoints(self, wanted: CheckpointFilter | None = None) -> list[CheckpointEntry]:
+        """The checkpoints that are meant, or all, newest first; none in memory."""
+        return await self._checkpoints.entries(wanted) if self._checkpoints is not None else []
 
 
 def _path(given: ValuePath | str) -> ValuePath:
@@ -161,5 +163,5 @@ def _path(given: ValuePath | str) -> ValuePath:
     if isinstance(given, str):
         return parse_path(given)
     if type(given) not in (list, tuple) or not all(type(part) in (str, int) for part in given):
-        raise ConfigurationError(f"a path is text as 'lines[0].amount' or a sequence of names and indexes, not {given!r:.80}")
+        raise ConfigurationError(f"a path is text as 'lines[0].amount' or a sequence of names and indexes, not {shown(given)}")
     return tuple(given)

@@ -19,6 +19,7 @@ from symphony_es.events.references import Path
 from symphony_es.events.rows import decode_row
 from symphony_es.events.showing import Lines, change_line, event_line, html_table
 from symphony_es.events.values import Tagged, copy_plain, plain_equal
+from symphony_es.shown import shown
 
 if TYPE_CHECKING:
     from symphony_es.core.state.history import StateHistory
@@ -151,9 +152,9 @@ async def versions(
         DamagedEventError: an event is damaged.
     """
     if limit is not None and (type(limit) is not int or limit < 1):
-        raise ConfigurationError(f"limit={limit!r}: a page has at least one version")
+        raise ConfigurationError(f"limit={shown(limit)}: a page has at least one version")
     if type(after_version) is not int:
-        raise ConfigurationError(f"after_version is the number of a version, not {after_version!r:.60}")
+        raise ConfigurationError(f"after_version is the number of a version, not {shown(after_version)}")
     if path:
         found = await _versions_at(history, names, key, path, until)
         wanted = [version for version in found if version.version > after_version and version.event.position > since]

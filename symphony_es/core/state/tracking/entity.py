@@ -31,6 +31,7 @@ from symphony_es.errors import EntityTypeError, UnstorableValueError
 from symphony_es.events.changes import SET
 from symphony_es.events.identifiers import check_entity_id, check_own_type, text_id, uuid7
 from symphony_es.events.showing import keep_secret
+from symphony_es.shown import shown
 
 __all__ = ["ClassSpec", "entity", "new_id", "part", "value"]
 
@@ -174,7 +175,7 @@ def value(cls: type[T] | None = None, /, *, name: str | None = None, state_versi
 
 def _spec_of(cls: type, kind: str, name: str, state_version: int, upcast: Upcast | None) -> ClassSpec:
     if type(state_version) is not int or state_version < 1:
-        raise EntityTypeError(f"the state_version of {cls.__qualname__} is a whole number from 1, not {state_version!r}")
+        raise EntityTypeError(f"the state_version of {cls.__qualname__} is a whole number from 1, not {shown(state_version)}")
     declared: Any = cls
     fields = tuple(field.name for field in dataclasses.fields(declared))
     secret = frozenset(field.name for field in dataclasses.fields(declared) if field.metadata.get("secret"))

@@ -26,6 +26,7 @@ from symphony_es.errors import ConfigurationError, EntityTypeError, UnstorableVa
 from symphony_es.events.identifiers import check_class_name
 from symphony_es.events.values import Tagged, check_plain, copy_plain
 from symphony_es.naming import AllowedModules, is_generic, name_parts, origin_of, stored_name
+from symphony_es.shown import shown
 
 __all__ = ["TypeTable", "member_of"]
 
@@ -81,7 +82,7 @@ class TypeTable:
             InvalidIdentifierError: the name cannot be stored. Nothing has been changed.
         """
         if type(state_version) is not int or state_version < 1:
-            raise ConfigurationError(f"state_version={state_version!r} of {stored_name(cls)}: a whole number from 1")
+            raise ConfigurationError(f"state_version={shown(state_version)} of {stored_name(cls)}: a whole number from 1")
         with self._lock:
             chosen = self._enter(cls, name)
             self._given.add(stored_name(cls))

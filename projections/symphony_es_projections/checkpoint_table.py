@@ -1,0 +1,94 @@
+"""The checkpoints of a log as a table: a service takes some with each of its runs, and nobody looks at most of them again.
+
+A checkpoint is listed by the position of the event that made it, so pages go on where they ended whatever happens meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from symphony_es.events.changes import REMOVE
+from symphony_es.events.codec import decode_value, encode_value
+from symphony_es.events.event import Event
+from symphony_es.events.rows import Row, decode_row
+from symphony_es_projections.cached import CachedTable
+from symphony_es_projections.checkpoints import CheckpointEntry, entry_of
+
+__all__ = ["CheckpointTable"]
+
+_COLUMNS = "id, name, position, entity_count, metadata, time_ns, event_id"
+
+
+class CheckpointTable(CachedTable):
+    """All checkpoints that have not been deleted; see `CachedTable`."""
+
+    schema = (
+        """CREATE TABLE checkpoints (
+            number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT, run TEXT, position INTEGER, entity_count INTEGER,
+            metadata BLOB, time_ns INTEGER, event_id BLOB
+        )""",
+        "CREATE INDEX checkpoints_name ON checkpoints (name)",
+        "CREATE INDEX checkpoints_run ON checkpoints (run) WHERE run IS NOT NULL",
+    )
+    version = 1
+
+    def feed(self, rows: Sequence[Row], position: int, event_id: bytes) -> None:
+        """Take in the events of checkpoints up to a position, whose event has an id: whole or not at all."""
+        events = list(map(decode_row, rows))
+        with self._lock:
+            db = self.connection
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                for event in events:
+                    self._apply(db, event)
+                db.execute("UPDATE progress SET position = ?, event_id = ?", (position, event_id))
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:  # SQLite may have ended it already; what failed is told
+                    db.execute("ROLLBACK")
+                raise
+
+    @staticmethod
+    def _apply(db: sqlite3.Connection, event: Event) -> None:
+        change = event.changes[0]
+        if change[0] == REMOVE:
+            db.execute("DELETE FROM checkpoints WHERE id = ?", (event.entity_id,))
+            return
+        state = change[2]
+        run_id = state["metadata"].get("run_id")
+        db.execute(
+            f"INSERT OR REPLACE INTO checkpoints (number, run, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  constant text
+            (
+                event.position, run_id if isinstance(run_id, str) else None, event.entity_id, state["name"], state["position"],
+                state["entity_count"], encode_value(state["metadata"]), event.time_ns, event.event_id,
+            ),
+        )  # fmt: skip
+
+    def find(self, condition: str = "1", parameters: Sequence[Any] = (), limit: int | None = None) -> list[CheckpointEntry]:
+        """At most so many checkpoints that are meant, newest first.
+
+        Args:
+            condition: in SQL, with a question mark for each parameter. parameters: its values.
+            limit: None for all.
+        """
+        sql = f"SELECT {_COLUMNS} FROM checkpoints WHERE {condition} ORDER BY number DESC LIMIT ?"  # noqa: S608  values are parameters
+        with self._lock:
+            rows = self.connection.execute(sql, (*parameters, -1 if limit is None else limit)).fetchall()
+        return [
+            entry_of(
+                checkpoint_id,
+                {"name": name, "position": position, "entity_count": count, "metadata": decode_value(metadata)},
+                event_id,
+                time_ns,
+            )
+            for checkpoint_id, name, position, count, metadata, time_ns, event_id in rows
+        ]
+
+    def number_of(self, checkpoint: str) -> int | None:
+        """The number of the checkpoint with an id, or else of the newest one with a name; None where there is none."""
+        sql = "SELECT coalesce((SELECT number FROM checkpoints WHERE id = ?), (SELECT max(number) FROM checkpoints WHERE name = ?))"
+        with self._lock:
+            number: int | None = self.connection.execute(sql, (checkpoint, checkpoint)).fetchone()[0]
+        return number

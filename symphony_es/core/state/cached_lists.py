@@ -1,0 +1,92 @@
+"""Lists of a log that stand beside it as tables, and are brought up to date before each question."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from symphony_es.errors import NotReadyError, PositionNotFoundError, StorageUnavailableError
+from symphony_es.events.rows import event_id_of
+from symphony_es.turns import TaskLock
+
+if TYPE_CHECKING:
+    from symphony_es.log.log import EventLog
+    from symphony_es_projections.cached import CachedTable
+
+__all__ = ["CachedList"]
+
+
+class CachedList(ABC):
+    """A table that is fed by the events of one log.
+
+    Args:
+        log: the log. table: the table. title: of what it is, as in "the list of runs".
+    """
+
+    def __init__(self, log: EventLog, table: CachedTable, title: str) -> None:
+        self.log = log
+        self._table = table
+        self._title = title
+        self._turn = TaskLock()
+        self._checked = False
+        self._closed = False
+
+    async def catch_up(self) -> None:
+        """Take in the log up to its head.
+
+        Raises:
+            StorageUnavailableError: the file cannot be read or written.
+            DamagedEventError: an event is damaged.
+        """
+        async with self._turn:
+            self._check_open()
+            try:
+                await self._catch_up()
+            except sqlite3.DatabaseError:
+                try:  # it is a cache: what is wrong with it is mended by making it anew, once
+                    await asyncio.to_thread(self._table.clear)
+                    await self._catch_up()
+                except sqlite3.Error as error:
+                    raise StorageUnavailableError(None, f"{self._title} cannot be kept: {error}") from error
+
+    async def _catch_up(self) -> None:
+        position, event_id = await asyncio.to_thread(self._table.open)
+        head = await self.log.refresh_head()
+        if not self._checked:
+            if position and not await self._is_of_this_log(position, event_id, head):
+                await asyncio.to_thread(self._table.clear)
+                position = 0
+            self._checked = True
+        await self._take_in(position, head)
+
+    @abstractmethod
+    async def _take_in(self, position: int, head: int) -> None:
+        """Take in the events behind a position, up to the head."""
+
+    async def _is_of_this_log(self, position: int, event_id: bytes, head: int) -> bool:
+        if position > head:
+            return False
+        try:
+            return event_id_of((await self.log.row_at(position))[4]) == event_id
+        except PositionNotFoundError:  # in memory, what is older than the history that is kept
+            return True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotReadyError(f"this Symphony is closed, and with it {self._title}")
+
+    async def _asked(self, question: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        try:
+            return await asyncio.to_thread(question, *arguments, **named)
+        except sqlite3.Error as error:
+            self._check_open()  # closed meanwhile
+            raise StorageUnavailableError(None, f"{self._title} cannot be read: {error}") from error
+
+    async def close(self) -> None:
+        """Let go of the file; what is not in the list yet, the next process makes of the log."""
+        self._closed = True
+        async with self._turn:  # who is at it would open the file again
+            await asyncio.to_thread(self._table.close)

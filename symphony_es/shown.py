@@ -1,0 +1,17 @@
+"""Values for messages. What a caller has given may be anything: a text of a megabyte, an int that has no text, an object that raises."""
+
+from __future__ import annotations
+
+__all__ = ["shown"]
+
+LONGEST = 60
+"""Characters of a value that a message shows; the type and the beginning say which one is meant."""
+
+
+def shown(value: object, longest: int = LONGEST) -> str:
+    """Return a value for a message, cut where it is long; an int of thousands of digits has no text at all."""
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001  __repr__ is the application's code, and the message is about something else
+        text = f"an int of {value.bit_length():,} bits" if isinstance(value, int) else f"a {type(value).__name__} ({type(error).__name__})"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -1,0 +1,115 @@
+"""Nothing grows for ever: what a service does again and again leaves nothing in memory, counted in objects."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from symphony_es import Symphony
+from symphony_es.workflow import AutoCheckpoint
+from symphony_es_projections.checkpoints import CheckpointEntry
+
+Act = Callable[[Symphony, int], Awaitable[object]]
+
+
+KEPT_BY_SERVICES = ("symphony_es", "asyncio", "_asyncio", "_contextvars", "structlog", "tests.")
+"""Modules of the classes whose objects are counted: late imports, caches and the test's own tools are none of them."""
+
+
+async def settled(symphony: Symphony) -> Counter[str]:
+    """How many objects there are of each class, once all is durable, ended runs are at rest and the list of runs has them."""
+    await symphony.flush()
+    resting = symphony.registry.get("workflow_engine").resting
+    if resting._task is not None:
+        await asyncio.wait([resting._task])
+    await symphony.workflows.list_runs(limit=1)
+    gc.collect()
+    classes = map(type, gc.get_objects())
+    return Counter(f"{one.__module__}.{one.__qualname__}" for one in classes if str(one.__module__).startswith(KEPT_BY_SERVICES))
+
+
+async def growth(symphony: Symphony, act: Act, count: int = 6) -> Counter[str]:
+    """Classes of which objects are left in memory most times that something is done."""
+    for number in range(count):
+        await act(symphony, number)
+    before = await settled(symphony)
+    for number in range(count, 3 * count):
+        await act(symphony, number)
+    more = await settled(symphony) - before
+    return Counter({name: left for name, left in more.items() if left > count})
+
+
+async def work(context: object) -> str:
+    """A step."""
+    return "done"
+
+
+async def order(symphony: Symphony, policy: bool | AutoCheckpoint) -> Act:
+    """Executes runs of three steps."""
+    symphony.functions.register("work", work)
+    definition = symphony.build_workflow("w").add_function("a", "work").add_function("b", "work").add_function("c", "work").build()
+
+    async def act(symphony: Symphony, number: int) -> None:
+        await symphony.workflows.execute_workflow(definition, {"number": number}, auto_checkpoint=policy)
+
+    return act
+
+
+@pytest.mark.parametrize("policy", [True, AutoCheckpoint(every=1), AutoCheckpoint(every=1, keep_last=1)], ids=["default", "each", "last"])
+async def test_automatic_checkpoints_of_ended_runs_are_not_in_memory(tmp_path: Path, policy: bool | AutoCheckpoint) -> None:
+    """A run leaves fewer objects than one checkpoint has, also after all have been listed; and the list has them all."""
+    async with Symphony(tmp_path) as symphony:
+        act = await order(symphony, policy)
+        await act(symphony, -1)
+        each = len(await symphony.list_checkpoints())
+        assert not await growth(symphony, act)
+        assert len(await symphony.list_checkpoints()) == each * 19
+        await asyncio.sleep(0)  # the event loop has the last answer at hand until its next turn
+        gc.collect()
+        assert not [one for one in gc.get_objects() if isinstance(one, CheckpointEntry)]
+
+
+async def test_a_checkpoint_reads_no_list(tmp_path: Path) -> None:
+    """Taking one, and deleting it by its id, leaves the list unread, however many there are; then the list has what there is."""
+    async with Symphony(tmp_path) as symphony:
+        for number in range(3):
+            await symphony.create_checkpoint(f"c{number}")
+    async with Symphony(tmp_path) as symphony:
+        made = await symphony.create_checkpoint("last")
+        assert await symphony.delete_checkpoint(await symphony.create_checkpoint("gone"))
+        assert not (tmp_path / "projections" / "checkpoint_list.db").exists()
+        assert [entry["name"] for entry in await symphony.list_checkpoints()] == ["last", "c2", "c1", "c0"]
+        assert (tmp_path / "projections" / "checkpoint_list.db").exists()
+        assert await symphony.delete_checkpoint(made)
+        assert not await symphony.delete_checkpoint(made)
+
+
+@pytest.mark.parametrize("damage", [b"no database", b""])
+async def test_a_list_that_is_damaged_or_of_another_log_is_made_anew(tmp_path: Path, damage: bytes) -> None:
+    """Whatever stands in the file, the list is the log's; also where it is read by another process."""
+    for name in ("a", "b"):
+        async with Symphony(tmp_path / name) as symphony:
+            await symphony.create_checkpoint(f"of-{name}")
+            await symphony.list_checkpoints()
+    file = tmp_path / "a" / "projections" / "checkpoint_list.db"
+    for content in (damage, (tmp_path / "b" / "projections" / "checkpoint_list.db").read_bytes()):
+        for read_only in (True, False):
+            file.write_bytes(content)
+            async with Symphony(tmp_path / "a", read_only=read_only) as symphony:
+                assert [entry["name"] for entry in await symphony.list_checkpoints()] == ["of-a"]
+
+
+async def test_a_name_that_looks_like_an_id_is_a_name(tmp_path: Path) -> None:
+    """A checkpoint that is called as another's id would be is deleted by that name."""
+    async with Symphony(tmp_path) as symphony:
+        gone = await symphony.create_checkpoint()
+        assert await symphony.delete_checkpoint(gone)
+        await symphony.create_checkpoint(gone)
+        assert await symphony.delete_checkpoint(gone)
+        assert not await symphony.delete_checkpoint(gone)
+        assert await symphony.list_checkpoints() == []
