@@ -61,7 +61,8 @@ async def settled(symphony: Symphony) -> None:
 
 def live(symphony: Symphony) -> list[str]:
     """Keys of the runs and tasks that are live."""
-    return sorted(key for key in symphony.world.records if key.startswith(("Workflow:", "Task:")))
+    found = [*symphony.entities.all("Workflow"), *symphony.entities.all("Task")]
+    return sorted(f"{type(one).__name__}:{one.id}" for one in found)
 
 
 @pytest.mark.parametrize("checkpoints", [None, False])

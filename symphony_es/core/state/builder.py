@@ -250,7 +250,7 @@ class WorldBuilder:
                 report.unresolved.append(UnresolvedReference(key, path, reference))
                 continue
             if reference.key.startswith((RUN, TASK)) and not key.startswith((RUN, TASK)):
-                self.world.referred[reference.key] = self.world.referred.get(reference.key, 0) + 1
+                self.world.referred[reference.key] = None
             holder = context.entities[key]
             if not isinstance(holder, UnrestoredEntity) and (id(holder), path[0]) not in asked:
                 try:
