@@ -424,6 +424,24 @@ class EntityExistsError(EntityError, ValueError):
         self.entity = entity
 
 
+class RunPrunedError(EntityNotFoundError, EntityExistsError):
+    """The run was pruned: it is in no list any more, and its id is not free, since what was done under it is done. Nothing has happened.
+
+    Attributes:
+        entity: key of the run, or of one of its tasks.
+        position: position of the event that pruned it.
+    """
+
+    def __init__(self, entity: str, position: int) -> None:
+        EntityError.__init__(
+            self,
+            f"{entity} was pruned at position {position}: its history stays readable with symphony.history({entity!r}), its state with "
+            f"symphony.at({position - 1}); a new run takes another id",
+        )
+        self.entity = entity
+        self.position = position
+
+
 class EntityOwnershipError(EntityError, ValueError):
     """The object belongs to another Symphony, or to none yet."""
 
@@ -496,6 +514,7 @@ REMOVED = "it was removed"
 CLOSED = "its Symphony has been closed"
 UNDONE = "its addition was undone"
 UNLOADED = "it was unloaded"
+PRUNED = "it was pruned"
 """Why an object is detached: what a record's `closed` says, and what the error gives advice by."""
 
 AT_REST = "it is at rest in the log"
@@ -518,6 +537,7 @@ _AFTER = {
     REMOVED: "add a new object, which begins anew under the same id; its history stays readable with symphony.history({!r})",
     CLOSED: "open the Symphony again with setup() and resume(), then get {!r} with symphony.entities.get",
     UNDONE: "its addition was rolled back; add it again with symphony.entities.add",
+    PRUNED: "its history stays readable with symphony.history({!r}); whatever is to be done again is another run's",
     UNLOADED: "make it live again with await symphony.entities.load({!r})",
 }
 

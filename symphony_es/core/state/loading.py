@@ -19,7 +19,7 @@ from symphony_es.core.state.builder import WorldBuilder
 from symphony_es.core.state.history import StateHistory, is_system
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import EntityDamagedError, EntityNotFoundError
+from symphony_es.errors import EntityDamagedError, EntityNotFoundError, RunPrunedError
 from symphony_es.events.references import find_references
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ class Loading:
             if key not in states and key not in self.live.records:
                 if key in self.report.damaged:
                     raise EntityDamagedError(key, self.report.damaged[key])
-                raise EntityNotFoundError(key, "the log has none, or it was removed")
+                pruned = self.history.log.pruned_at(key)
+                raise RunPrunedError(key, pruned) if pruned is not None else EntityNotFoundError(key, "the log has none, or it was removed")
         made: list[EntityState] = []
         while states:
             made += states.values()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
+from symphony_es.core.state.bringing import refuse_pruned
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.errors import ConfigurationError, EntityExistsError, UnknownValueError
 from symphony_es.events.identifiers import entity_key
@@ -68,14 +69,18 @@ async def existing_run(
     """The run of a definition that has an id: live, about to begin, or in the log, from where it is brought; None where there is none.
 
     Raises:
-        EntityExistsError: the run is of another definition.
+        EntityExistsError: the run is of another definition; `RunPrunedError` where it was pruned.
         UnknownValueError: it needs a class that is not known here.
         EntityNotFoundError: it could not be restored.
     """
     key = entity_key("Workflow", run_id)
     found = active.of_id(run_id) or symphony.world.find(key)
-    if found is None and symphony.log.entity_status_now(key)[1]:
-        found = await bring(key)
+    if found is None:
+        version, lives = symphony.log.entity_status_now(key)
+        if lives:
+            found = await bring(key)
+        elif version:
+            refuse_pruned(symphony, key)
     if isinstance(found, UnrestoredEntity):
         raise UnknownValueError(found.missing)
     if not isinstance(found, Workflow):
