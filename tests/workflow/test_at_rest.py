@@ -169,6 +169,11 @@ async def test_what_a_living_entity_refers_to_stays_live(symphony: Symphony, reo
     await symphony.workflows.execute_workflow(definition, run_id="d")
     await settled(symphony)
     kept = [f"Workflow:{name}" for name in "abc"]
+    for name in kept:
+        run = symphony.entities.get(name)
+        assert (symphony.entities.find(f"{name}/kid"), symphony.entities.get(name)) == (run.children["kid"], run)
+    with pytest.raises(EntityNotFoundError, match=r"entities\.load"):
+        symphony.entities.get("Workflow:d")
     assert [key for key in live(symphony) if key in (*kept, "Workflow:d")] == kept
     again = await reopen(resume="latest")
     assert [key for key in live(again) if "/" not in key] == kept

@@ -110,6 +110,7 @@ class Membership(Inherited):
         self._foreign: dict[int, EntityRecord] = {}
         self.has_at_rest = False  # the log has ended runs that are not here
         self.referred: dict[str, None] = {}  # keys of runs and tasks that living entities have referred to; see `refer`
+        self.kept: set[str] = set()  # those of them whose objects the entity that refers to them may not have: they do not rest
         self._looked_through = 0  # how many of these there were when those of which nobody has the object were left out last
         self.woken: list[EntityRecord] = []  # what was at rest and has been changed
         self._at_rest: WeakValueDictionary[str, Any] = WeakValueDictionary()  # objects that somebody has in hand
@@ -226,8 +227,9 @@ class Membership(Inherited):
         """
         prefix = f"{entity_type}:" if entity_type is not None else ""
         found = [record for key, record in self._records.items() if key.startswith(prefix)]
-        resting = [self._referred_at_rest(key) for key in self.referred if key.startswith(prefix) and key not in self._records]
-        found += [record for record in resting if record is not None]
+        if self.referred:
+            resting = [self._referred_at_rest(key) for key in sorted(self._at_rest) if key.startswith(prefix)]
+            found += [record for record in resting if record is not None]
         self.outbox.suspects.recent.update(dict.fromkeys(found))
         return [record.obj for record in found]
 
@@ -425,8 +427,16 @@ class Membership(Inherited):
             self.referred = {known: None for known in self.referred if known in self._records or known in self._at_rest}
             self._looked_through = len(self.referred)
 
+    def is_referred(self, key: str) -> bool:
+        """Whether a living entity may refer to a run or task; one that did counts as long as anybody has the object."""
+        return key in self.kept or (key in self.referred and (key in self._records or key in self._at_rest))
+
     def _referred_at_rest(self, key: str) -> EntityRecord | None:
-        return self.at_rest(key) if key in self.referred else None
+        record = self.at_rest(key) if self.referred else None
+        part = record
+        while part is not None and part.key not in self.referred:
+            part = self.record_of(getattr(part.obj, "parent", None))  # of a child run
+        return record if part is not None else None
 
     def _place(self, obj: Any, entity_type: str | None) -> Any:
         """Under construction: what a restorer creates takes the id that is being restored, and nothing is appended."""
@@ -619,6 +629,7 @@ class Membership(Inherited):
                 self.install(record)
             self.damaged.update(beside.damaged)
             self.referred.update(beside.referred)
+            self.kept |= beside.kept
 
     def install(self, record: EntityRecord) -> None:
         """Make a record part of this world."""
