@@ -184,6 +184,7 @@ class Pruning:
 
     async def _prune(self, ids: Sequence[str], tops: Sequence[ListedRun], ended_before: int, *, dry_run: bool) -> None:
         """Prune a page of runs; where one of them is changed meanwhile, what is left of the page is looked at again."""
+        kept: dict[str, str] = {}
         for _ in range(PLANS):
             families, kept = await self._plan(tops, ended_before)
             try:
