@@ -12,6 +12,7 @@ import inspect
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
@@ -736,6 +737,10 @@ class Symphony:
             shell._world = self.world  # an object that keeps it goes on with what is live
             if self.read_only:
                 self.world.close(READ_ONLY)
+
+    def while_nothing_loads(self, what: str) -> AbstractAsyncContextManager[None]:
+        """A block while which no resume and no load makes entities live: for what takes entities out of the log's present."""
+        return self._changing_world(what, restoring=self.world.restoring)
 
     def world_under_construction(self) -> World:
         """An empty world for restorers to fill: nothing done in it is appended."""

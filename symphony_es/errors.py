@@ -35,9 +35,11 @@ SymphonyError
 ├── EntityError
 │   ├── EntityTypeError (TypeError)             a class that cannot be an entity, part or value, or a type declared twice
 │   ├── EntityNotFoundError (LookupError)
+│   │   ├── RunPrunedError (EntityExistsError)  the run was pruned: its history stays readable, and its id is not free
 │   │   └── UnknownTypeError                    no class, restorer or event knows the type: near misses are named
 │   ├── UnknownPathError (LookupError)          nothing has ever stood there: near misses are named
 │   ├── EntityExistsError (ValueError)
+│   │   └── RunExistsError                      a run has the id, and was started with another input
 │   ├── EntityOwnershipError (ValueError)       the object belongs to another Symphony, or to none
 │   ├── EntityBusyError (RuntimeError)          claimed by a transaction, or a resume or close is under way
 │   ├── EntityOutOfStepError (RuntimeError)     its last changes are not in the log: refresh() it
@@ -424,6 +426,40 @@ class EntityExistsError(EntityError, ValueError):
         self.entity = entity
 
 
+class RunExistsError(EntityExistsError):
+    """A run has the id, and was started with another input: it is not the one that is meant.
+
+    Attributes:
+        differs: the keys of the context that are not equal, or that one of the two has alone, sorted.
+    """
+
+    def __init__(self, entity: str, differs: Sequence[str]) -> None:
+        named = ", ".join(shown(key) for key in differs[:10]) + (f" and {len(differs) - 10:,} more" if len(differs) > 10 else "")
+        super().__init__(
+            entity,
+            f"that run was started with another input, which differs at {named}; give this start an id of its own, or the same input",
+        )
+        self.differs = tuple(differs)
+
+
+class RunPrunedError(EntityNotFoundError, EntityExistsError):
+    """The run was pruned: it is in no list any more, and its id is not free, since what was done under it is done. Nothing has happened.
+
+    Attributes:
+        entity: key of the run, or of one of its tasks.
+        position: position of the event that pruned it.
+    """
+
+    def __init__(self, entity: str, position: int) -> None:
+        EntityError.__init__(
+            self,
+            f"{entity} was pruned at position {position}: its history stays readable with symphony.history({entity!r}), its state with "
+            f"symphony.at({position - 1}); a new run takes another id",
+        )
+        self.entity = entity
+        self.position = position
+
+
 class EntityOwnershipError(EntityError, ValueError):
     """The object belongs to another Symphony, or to none yet."""
 
@@ -496,6 +532,7 @@ REMOVED = "it was removed"
 CLOSED = "its Symphony has been closed"
 UNDONE = "its addition was undone"
 UNLOADED = "it was unloaded"
+PRUNED = "it was pruned"
 """Why an object is detached: what a record's `closed` says, and what the error gives advice by."""
 
 AT_REST = "it is at rest in the log"
@@ -518,6 +555,7 @@ _AFTER = {
     REMOVED: "add a new object, which begins anew under the same id; its history stays readable with symphony.history({!r})",
     CLOSED: "open the Symphony again with setup() and resume(), then get {!r} with symphony.entities.get",
     UNDONE: "its addition was rolled back; add it again with symphony.entities.add",
+    PRUNED: "its history stays readable with symphony.history({!r}); whatever is to be done again is another run's",
     UNLOADED: "make it live again with await symphony.entities.load({!r})",
 }
 

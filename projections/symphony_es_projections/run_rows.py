@@ -31,7 +31,7 @@ _SINGLE = {"status", "created_at", "started_at", "ended_at"}
 """Fields that an event sets as a whole, and that stand in the row as they are."""
 
 _COUNTED = {"attempts", "outputs"}
-_SEEN = {"metadata", "name", "definition_hash", "definition_id", "parent", "parent_step"}
+_SEEN = {"metadata", "name", "forked_from", "definition_hash", "definition_id", "parent", "parent_step"}
 _DIFFERS = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]+)*|\d+")
 
 
@@ -45,6 +45,7 @@ class RunRow:
         begun, completed: how many steps have begun, and have completed.
         step: where it failed, or the step that began last of a run that has not completed.
         metadata: canonical JSON; None where there are none.
+        original: id of the run that it is a fork of.
     """
 
     id: str
@@ -63,6 +64,7 @@ class RunRow:
     parent: str | None = None
     parent_step: str | None = None
     metadata: str | None = None
+    original: str | None = None
 
     @property
     def group(self) -> tuple[str, str, str] | None:
@@ -92,6 +94,7 @@ def row_of(run_id: str, version: int, state: Mapping[str, Any]) -> RunRow:
         parent=parent.entity_id if isinstance(parent, EntityReference) else None,
         parent_step=state.get("parent_step"),
         metadata=_as_text(state.get("metadata")),
+        original=_original(state.get("forked_from")),
     )
     if isinstance(error, Mapping):
         return replace(row, **_told(error))
@@ -157,6 +160,11 @@ def microseconds(moment: Any) -> int | None:
     aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     whole = aware - datetime(1970, 1, 1, tzinfo=UTC)
     return (whole.days * 86_400 + whole.seconds) * 1_000_000 + whole.microseconds
+
+
+def _original(forked_from: Any) -> str | None:
+    run = forked_from.get("run") if isinstance(forked_from, Mapping) else None
+    return run.entity_id if isinstance(run, EntityReference) else getattr(run, "id", None)
 
 
 def _status(stored: Any) -> str:

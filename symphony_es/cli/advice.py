@@ -11,6 +11,10 @@ __all__ = ["in_words_of_the_command_line"]
 
 _INSTEAD: tuple[tuple[str, str], ...] = (
     (r"`await symphony\.list_checkpoints\(\)` lists those there are", "`symphony-es checkpoints` lists those there are"),
+    (
+        r"with symphony\.history\('([^']*)'\), its state with symphony\.at\((\d+)\)",
+        r"with `symphony-es history \1`, its state with `symphony-es show \1 --at \2`",
+    ),
     (r"read the log with read_only=True", "commands that only read work there"),
     (r"or read beside it with Symphony\([^)]*, read_only=True\)", "commands that only read work beside it"),
     (r"or pass overwrite=True", "or give --overwrite"),

@@ -22,9 +22,12 @@ from symphony_es.events.rows import PLAIN_METADATA, Row, body_stream, decode_cha
 from symphony_es.events.undo import ABSENT, Undo, put_back, revert
 from symphony_es.events.values import copy_plain
 
-__all__ = ["REPAIR_EVENT", "REWIND_EVENT", "Damage", "EntityState", "Fold", "repair_data"]
+__all__ = ["PRUNED_EVENTS", "PRUNED_TYPES", "REPAIR_EVENT", "REWIND_EVENT", "Damage", "EntityState", "Fold", "repair_data"]
 
 REWIND_EVENT = "Rewound"
+PRUNED_EVENTS = ("RunPruned", "TaskPruned")
+PRUNED_TYPES = ("Workflow:", "Task:")
+"""Names of the events that remove runs and tasks which nobody asks for any more, and what their keys begin with."""
 REPAIR_EVENT = "EntityRepaired"
 """Name of the event that repairs a damaged entity: its first change sets the whole state."""
 

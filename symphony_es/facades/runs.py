@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
-from symphony_es.core.state.bringing import is_in_log
+from symphony_es.core.state.bringing import is_in_log, refuse_pruned
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import get_entity, key_of
+from symphony_es.facades.pruning import RunPruning
 from symphony_es.shown import shown
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint
 from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.creation import DefinitionLike
-from symphony_es.workflow.engine.engine import WorkflowEngine, created
+from symphony_es.workflow.engine.engine import created
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.summary import RunSummary
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
     from symphony_es.workflow.engine.draining import DrainReport
     from symphony_es.workflow.engine.recovery import RecoverReport
     from symphony_es.workflow.record.attempts import StepAttempt
@@ -37,22 +37,14 @@ RunLike: TypeAlias = Workflow | RunHandle | RunSummary | EntityReference | str
 MOST_RUNS = 1 << 40
 
 
-class RunRequests:
+class RunRequests(RunPruning):
     """Finding runs, and making requests to them. Awaited calls are durable."""
-
-    def __init__(self, symphony: Host) -> None:
-        self._symphony = symphony
-
-    @property
-    def _engine(self) -> WorkflowEngine:
-        engine: WorkflowEngine = self._symphony.registry.get("workflow_engine")
-        return engine
 
     async def get_run(self, run: RunLike) -> Workflow:
         """A run by its id, reference or `"Workflow:id"`, brought from the log where it is at rest.
 
         Raises:
-            EntityNotFoundError: there is none.
+            EntityNotFoundError: there is none; `RunPrunedError` where it was pruned.
         """
         return await self._found(run)
 
@@ -177,6 +169,7 @@ class RunRequests:
                     return self._engine.handle(held.obj)
                 if is_in_log(self._symphony, key):
                     return self._engine.handle(key.partition(":")[2])
+                refuse_pruned(self._symphony, key)
         return self._engine.handle(self._run(run))
 
     @property

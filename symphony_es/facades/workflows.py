@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
-from symphony_es.core.state.bringing import is_in_log
-from symphony_es.errors import ConfigurationError
+from symphony_es.core.state.bringing import is_in_log, refuse_pruned
+from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import find_entity, flush_added, get_entity, key_of
 from symphony_es.facades.runs import RunRequests
@@ -110,7 +110,7 @@ class Workflows(RunRequests):
         if isinstance(workflow, Workflow):
             return workflow
         run = None if isinstance(workflow, (WorkflowDefinition, CodeWorkflow, StoredDefinition, Mapping)) else await self._run_of(workflow)
-        return run if run is not None else self._definition(workflow)
+        return run if run is not None else self._definition_not_pruned(workflow)
 
     async def get_definition(self, workflow: DefinitionLike) -> WorkflowDefinition:
         """A saved definition by its id, reference or key.
@@ -151,7 +151,7 @@ class Workflows(RunRequests):
         Returns:
             The run; one that failed is returned with `status == "failed"` and its `error`.
         """
-        chosen = self._definition(definition)
+        chosen = self._definition_not_pruned(definition)
         values = self._context_of(chosen, definition, context, arguments)
         return await self._engine.execute_workflow(
             chosen, values, auto_checkpoint, hooks=hooks, run_id=run_id, deadline_s=deadline_s, metadata=metadata
@@ -205,7 +205,7 @@ class Workflows(RunRequests):
         `start(research, {"topic": "rain"})` are the same.
         """
         run = await self._run_of(definition) if isinstance(definition, (EntityReference, str)) else None
-        chosen = run or (definition if isinstance(definition, Workflow) else self._definition(definition))
+        chosen = run or (definition if isinstance(definition, Workflow) else self._definition_not_pruned(definition))
         values = context if isinstance(chosen, Workflow) else self._context_of(chosen, definition, context, arguments)
         if isinstance(chosen, Workflow) and arguments:
             raise ConfigurationError(f"run {chosen.id} goes on with what it has: {', '.join(sorted(arguments))} are for a new run")
@@ -312,6 +312,16 @@ class Workflows(RunRequests):
             raise ConfigurationError(f"{name} is a plain function: put @symphony.workflow before it, and start what that gives")
         named = self._named(given) if isinstance(given, str) else None
         return named if named is not None else get_entity(self._symphony.world, StoredDefinition, _TYPE, given).definition
+
+    def _definition_not_pruned(self, given: Any) -> WorkflowDefinition:
+        """The definition that is named, where a run could have been meant as well."""
+        try:
+            return self._definition(given)
+        except EntityNotFoundError:
+            named = given.key if isinstance(given, EntityReference) else given
+            if isinstance(named, str):
+                refuse_pruned(self._symphony, named if ":" in named else f"Workflow:{named}")
+            raise
 
     def _named(self, name: str) -> WorkflowDefinition | None:
         """The definition of a name: a function under `@symphony.workflow`, or else the only saved one that is called so; ids come first."""

@@ -1,15 +1,16 @@
 """Births whose ids nobody has looked up: whether an id stands in the log is decided in the writer thread, right before the append.
 
 Whoever adds an entity does not ask the log: he numbers its events from 1. Where the log has a removed entity of that id, they are numbered
-behind its last one; where it has a live or damaged one, they are left out. A group that must be appended whole fails as a whole instead.
+behind its last one; where it has a live, damaged or pruned one, they are left out. A group that must be appended whole fails as a whole
+instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from symphony_es.errors import EntityDamagedError, EntityError, EntityExistsError
-from symphony_es.events.fold import EntityState
+from symphony_es.errors import EntityDamagedError, EntityError, EntityExistsError, RunPrunedError
+from symphony_es.events.fold import PRUNED_EVENTS, EntityState
 from symphony_es.events.identifiers import DEFINITION_PREFIX
 from symphony_es.events.rows import with_transaction
 from symphony_es.log.recorder import LogRecorder, PreparedEvent
@@ -87,5 +88,7 @@ class Placing:
         elif state is not None and not state.deleted:
             hint = f"it is in the log and has not been restored: await symphony.entities.load({key!r}); what was added is not live any more"
             self._refused[key] = EntityExistsError(key, hint)
+        elif (row := self._recorder.last_row(key)) is not None and row[3] in PRUNED_EVENTS:
+            self._refused[key] = RunPrunedError(key, row[0])
         else:
             self._moved[key] = version

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from symphony_es.errors import DamagedEventError, ForkedProcessError, NotReadyError, PositionNotFoundError
 from symphony_es.events.changes import REMOVE
 from symphony_es.events.event import Event
-from symphony_es.events.fold import EntityState, Fold
+from symphony_es.events.fold import PRUNED_EVENTS, PRUNED_TYPES, EntityState, Fold
 from symphony_es.events.rows import Row, decode_row, time_of
 from symphony_es.log.forks import Inherited
 from symphony_es.log.memory import MemoryLogRecorder
@@ -282,16 +282,27 @@ class LogReader(Inherited):
             entity_type: the type.
             prefix: ends with a slash.
         """
+        return sorted(await self.versions_below(entity_type, prefix))
+
+    async def versions_below(self, entity_type: str, prefix: str) -> dict[str, int]:
+        """The versions of the same entities, by key."""
         if self._recorder.base() is not None:
-            return [key for key in await self.alive_keys(entity_type) if key.startswith(f"{entity_type}:{prefix}")]
+            keys = [key for key in await self.alive_keys(entity_type) if key.startswith(f"{entity_type}:{prefix}")]
+            return {key: self._recorder.entity_version(key) for key in keys}
         after_slash = f"{entity_type}:{prefix[:-1]}0"
-        after, alive = 0, dict[str, bool]()
+        after, alive = 0, dict[str, int]()
         while rows := await self.read_rows(after, None, PAGE, key_range=(f"{entity_type}:{prefix}", after_slash)):
             for row in rows:
                 changes = decode_row(row).changes
-                alive[row[1]] = not (changes and changes[-1][0] == REMOVE and not changes[-1][1])
+                alive[row[1]] = 0 if changes and changes[-1][0] == REMOVE and not changes[-1][1] else row[2]
             after = rows[-1][0]
-        return sorted(key for key, lives in alive.items() if lives)
+        return {key: version for key, version in alive.items() if version}
+
+    def pruned_at(self, key: str) -> int | None:
+        """Position of the event that has pruned a run or a task of one, where that is its last one; a synchronous look-up."""
+        self._check_process()
+        row = self._recorder.last_row(key) if key.startswith(PRUNED_TYPES) else None
+        return row[0] if row is not None and row[3] in PRUNED_EVENTS else None
 
     async def weight(self, after: int, until: int | None = None) -> int:
         """Bytes of all states at positions above `after`, up to `until` where it is given."""

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from symphony_es.workflow.record.redaction import Redaction
     from symphony_es.workflow.record.usage import ModelUsage, RunUsage
     from symphony_es.workflow.runs.context import RunContext
+    from symphony_es.workflow.runs.pruning import PruneReport
     from symphony_es.workflow.runs.run import Workflow
     from symphony_es.workflow.runs.summary import RunPage, RunSummary
     from symphony_es.workflow.runs.transitions import WorkflowStatus
@@ -64,6 +65,7 @@ __all__ = [
     "MapStep",
     "ModelUsage",
     "ParallelStep",
+    "PruneReport",
     "Read",
     "Redaction",
     "RetryPolicy",
@@ -125,6 +127,7 @@ _HOMES = {
     "RunHandle": "symphony_es.workflow.engine.handle",
     "RunMoment": "symphony_es.workflow.engine.hooks",
     "RunPage": "symphony_es.workflow.runs.summary",
+    "PruneReport": "symphony_es.workflow.runs.pruning",
     "RunProgress": "symphony_es.workflow.engine.progress",
     "RunSummary": "symphony_es.workflow.runs.summary",
     "SequenceStep": "symphony_es.workflow.kinds.sequence",

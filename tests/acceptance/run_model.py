@@ -1,7 +1,8 @@
 """A model of runs: what the requests to them should do, without a log, an event loop or a clock.
 
 The workflow: wait for the signal `go`; work, which works, fails or hangs as it is told to; sleep; wait for the signals `x` and `y`
-beside each other; a child run, which waits for `go` and labours; done. Who is cancelled tidies up, rests and sweeps.
+beside each other; a child run, which waits for `go` and labours; done. Who is cancelled undoes work, labour and what was done, tidies up,
+rests and sweeps. Undoing work and labour fails where these would.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import copy
 import itertools
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["ADDRESSES", "CLEANUP", "NAP_S", "PLANS", "REST_S", "Illegal", "Mode", "Model", "ModelRun", "NotBegun"]
+__all__ = ["ADDRESSES", "CLEANUP", "NAP_S", "OF_CLEANUP", "PLANS", "REST_S", "Illegal", "Mode", "Model", "ModelRun", "NotBegun"]
 
 Mode = Literal["works", "fails", "hangs"]
 PLANS = {"whole": ("ask", "work", "nap", "both", "kid", "done"), "child": ("ask", "labour")}
@@ -22,6 +24,9 @@ NAP_S, REST_S = 100, 10
 ENDED = ("completed", "failed", "cancelled")
 _moments = itertools.count(1)
 SHARED = ("outputs", "attempts", "signals", "timers", "children", "completed")
+UNDONE = ("work", "done", "labour")
+"""The steps that have an undo."""
+OF_CLEANUP = ("undo/", "cleanup/")
 
 
 class Illegal(Exception):
@@ -49,7 +54,14 @@ class ModelRun:
         failed: whether the last attempt at its step `kid` has failed; the next one is another.
         taken_back: how often it was.
         going_back: the step that it is to be taken back to, once the child run that is dropped with it has ended.
+        giving_up: the child runs that a request to take it back waits for, which was given up.
         raised: by address, its generation where it was taken back; "" stands for all of them.
+        executions: by address of a step that it has begun itself, the generation that it has begun in.
+        dropped: by address and generation, executions that were taken back: when they had ended, and their child run.
+        undone: executions that have been undone; no rewind takes that back.
+        gave_up: what has failed in its clean-up, until it is tried again.
+        phase: how far it has come with its child runs while it is cancelling.
+        ended: when it has completed.
         with_parent: whether it was paused or cancelled because its parent was.
         before: by address of a step it has begun, what a fork begins with there.
         begun: by address of a step it has begun, which of all beginnings that was.
@@ -67,7 +79,14 @@ class ModelRun:
     failed: bool = False
     taken_back: int = 0
     going_back: str | None = None
+    giving_up: list[str] = field(default_factory=list)
     raised: dict[str, int] = field(default_factory=dict)
+    executions: dict[str, int] = field(default_factory=dict)
+    dropped: dict[tuple[str, int], tuple[int, str | None]] = field(default_factory=dict)
+    undone: set[tuple[str, int]] = field(default_factory=set)
+    gave_up: set[str] = field(default_factory=set)
+    phase: int = 0
+    ended: tuple[int, int] = (0, 0)
     with_parent: bool = False
     outputs: dict[str, Any] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
@@ -83,9 +102,22 @@ class ModelRun:
         return {**copy.deepcopy({name: getattr(self, name) for name in SHARED}), "before": dict(self.before), "begun": dict(self.begun)}
 
     def generation(self, address: str) -> int:
-        """The largest one of an address and those above it."""
+        """The largest one of an address and those above it; an undo has at least that of its step."""
         parts = address.split("/")
-        return max(self.raised.get("/".join(parts[:length]), 0) for length in range(len(parts) + 1))
+        largest = max(self.raised.get("/".join(parts[:length]), 0) for length in range(len(parts) + 1))
+        return max(largest, self.generation(address[5:])) if address.startswith("undo/") else largest
+
+    def take_back(self, addresses: Iterable[str]) -> None:
+        """These executions hold no longer."""
+        for address in addresses:
+            if address in self.executions:
+                ended = self.completed.get(address, self.begun[address])
+                self.dropped[address, self.executions[address]] = (ended, self.children.get(address))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was cancelled with something left to clean up in itself."""
+        return self.status == "cancelled" and any(at.startswith(OF_CLEANUP) and at not in self.outputs for at in self.attempts)
 
     def is_now(self, then: ModelRun | None) -> None:
         """It is taken back to what it was; what has begun or completed since is of another generation.
@@ -96,13 +128,24 @@ class ModelRun:
         around = {address.rpartition("/")[0] for address in self.begun}
         lost = {address for address, moment in self.begun.items() if begun.get(address) != moment}
         lost |= {address for address, moment in self.completed.items() if completed.get(address) != moment and address not in around}
+        undone = {address[5:] for address in lost if address.startswith("undo/")}
+        lost = {address for address in lost if not address.startswith("undo/")}
+        lost |= {address for address in undone if address in begun and address not in completed}
+        self.take_back(lost)
         self.raised |= {address: self.generation(address) + 1 for address in sorted(lost)}
+        for address in lost & begun.keys():
+            assert then is not None
+            if address not in completed and not address.startswith(OF_CLEANUP):
+                then.executions[address] = self.generation(address)
+            self.dropped.pop((address, then.executions.get(address, -1)), None)
 
     def begin(self, address: str, *, again: bool = False) -> None:
         """A step begins; one without a body only once, however often it is entered."""
         if address not in self.before and (again or address not in self.attempts):
             self.before[address] = self.shared()
             self.begun[address] = next(_moments)
+        if address not in self.executions and not address.startswith(OF_CLEANUP) and (again or address not in self.attempts):
+            self.executions[address] = self.generation(address)
         if again or address not in self.attempts:
             self.attempts[address] = self.attempts.get(address, 0) + 1
 
@@ -132,6 +175,7 @@ class ModelRun:
         """It executes no longer."""
         self.active = self.hanging = self.entered = False
         self.going = []
+        self.phase = 0
         self.going_back = None
 
 
@@ -161,14 +205,21 @@ class Model:
 
     def _make(self, name: str, kind: str = "whole", **more: Any) -> ModelRun:
         before = self.gone.pop(name, None)
-        again: dict[str, Any] = {} if before is None else {"raised": before.raised, "taken_back": 1}
+        again: dict[str, Any] = {} if before is None else {"raised": dict(before.raised), "taken_back": 1}
         made = self.runs[name] = ModelRun(name, kind, **more, **again)
         return made
 
     def resume(self, run: ModelRun) -> None:
-        if run.active or run.status in ("completed", "cancelled") or (run.going_back and run.status != "cancelling"):
+        held = (run.going_back or run.giving_up) and run.status != "cancelling"
+        if run.active or run.status == "completed" or (run.status == "cancelled" and not self._is_open(run)) or held:
             raise Illegal(run, "running")
+        if run.status == "cancelled":
+            run.status = "cancelling"
+        run.gave_up = set()
         self._take_up(run)
+
+    def _is_open(self, run: ModelRun) -> bool:
+        return run.is_open or (run.status == "cancelled" and any(child.is_open for child in self._children(run)))
 
     def pause(self, run: ModelRun, *, with_parent: bool = False) -> None:
         if run.status != "running":
@@ -193,7 +244,7 @@ class Model:
         run.signals.setdefault(name, []).append(payload)
 
     def retry_from(self, run: ModelRun, step: str) -> None:
-        if run.active or run.going_back or run.status in ("pending", "cancelling"):
+        if run.active or run.going_back or run.giving_up or run.status in ("pending", "cancelling"):
             raise Illegal(run, "running")
         if step not in run.before:
             raise NotBegun
@@ -204,13 +255,30 @@ class Model:
                 self.cancel(self.runs[name], with_parent=True)
 
     def _dropped(self, run: ModelRun, step: str) -> list[str]:
-        order = (*ADDRESSES[run.kind], *CLEANUP)
+        """What came after a step, and what has been undone; what is to undo an earlier execution stays until it has."""
         beside = {"both/x": ["both/y"], "both/y": ["both/x"]}.get(step, [])
-        return [address for address in order[order.index(step) :] if address not in beside and address in run.before]
+        came = [address for address, moment in run.begun.items() if moment >= run.begun[step] and address not in beside]
+        return [
+            address
+            for address in dict.fromkeys([*came, *self._undone(run)])
+            if not (address.startswith("undo/@") and address not in run.outputs)
+        ]
+
+    def _undone(self, run: ModelRun) -> list[str]:
+        """The steps of a run that hold no longer: they have been undone, or their child runs have."""
+        ours = [address[5:] for address in run.attempts if address.startswith("undo/") and not address.startswith("undo/@")]
+        kid = self.runs.get(run.children.get("kid", ""))
+        theirs = ["kid"] if "kid" in run.outputs and kid is not None and kid.parent == run.name and self._is_cleaning(kid) else []
+        return [address for address in dict.fromkeys([*ours, *theirs]) if address in run.attempts]
+
+    @staticmethod
+    def _is_cleaning(run: ModelRun) -> bool:
+        return run.status in ("cancelling", "cancelled")
 
     def _give_up_going_back(self, run: ModelRun) -> None:
         if run.going_back is not None:
             run.going_back = None
+            run.giving_up = [name for name in run.going if self.runs[name].status not in ENDED]
             self.given_up.append(run.name)
 
     def _go_back(self, run: ModelRun) -> None:
@@ -220,8 +288,14 @@ class Model:
         if run.going:
             return
         dropped = self._dropped(run, run.going_back)
-        raised = {address: run.generation(address) + 1 for address in dropped}
+        raised = {address: run.generation(address) + 1 for address in dropped if not address.startswith("undo/@")}
+        for undo in [at for at in dropped if at.startswith("undo/") and not at.startswith("undo/@") and at not in run.outputs]:
+            moved = f"undo/@{run.generation(undo)}/{undo[5:]}"
+            run.attempts[moved] = run.attempts[undo]
+        run.take_back(dropped)
+        run.gave_up = set()
         for address in dropped:
+            run.executions.pop(address, None)
             for held in (run.outputs, run.attempts, run.timers, run.children, run.before, run.begun, run.completed):
                 held.pop(address, None)
             run.failed = run.failed and address != "kid"
@@ -240,6 +314,10 @@ class Model:
         if made.taken_back:
             made.raised[""] = 1
         made.children = {address: child for address, child in made.children.items() if address in made.outputs}
+        cleaned = [address for address in made.attempts if address.startswith(OF_CLEANUP)]
+        for address in [*self._undone(run), *cleaned]:
+            for held in (made.outputs, made.attempts, made.timers, made.children, made.before, made.begun, made.completed):
+                held.pop(address, None)
 
     def moment(self) -> dict[str, ModelRun]:
         """All runs as they are, to go back to."""
@@ -257,11 +335,13 @@ class Model:
         known = {**self.gone, **self.runs}
         self.runs = {name: copy.deepcopy(run) if name in taken_back else known[name] for name, run in then.items()}
         for name in taken_back:
-            known[name].is_now(then.get(name))
+            known[name].is_now(self.runs.get(name))
             known[name].taken_back += 1
         for name, run in self.runs.items():
             run.stop()
             run.raised = known[name].raised
+            run.dropped = known[name].dropped
+            run.undone = known[name].undone
             run.taken_back = known[name].taken_back
         self.gone = {name: run for name, run in known.items() if name not in self.runs}
 
@@ -276,6 +356,7 @@ class Model:
     def crash(self) -> None:
         for run in self.runs.values():
             run.stop()
+            run.giving_up = []
 
     def release(self, run: ModelRun, *, works: bool) -> None:
         """Work that hangs comes to its end."""
@@ -296,9 +377,11 @@ class Model:
         if run.going_back is not None:
             self._go_back(run)
             return run.active
+        if run.giving_up:
+            run.giving_up = [name for name in run.giving_up if self.runs[name].status not in ENDED]
         if not run.active or run.hanging:
             return False
-        before = (run.shared(), run.status, run.entered)
+        before = (run.shared(), run.status, run.entered, run.phase, set(run.gave_up))
         if run.status == "paused":
             self._stop_paused(run)
         elif run.status == "cancelling":
@@ -306,11 +389,11 @@ class Model:
         else:
             step = next((step for step in PLANS[run.kind] if step not in run.outputs), None)
             if step is None:
-                run.status = "completed"
+                run.status, run.ended = "completed", (self.now, next(_moments))
                 run.stop()
             else:
                 self._do(run, step)
-        return not run.active or run.hanging or (run.shared(), run.status, run.entered) != before
+        return not run.active or run.hanging or (run.shared(), run.status, run.entered, run.phase, run.gave_up) != before
 
     def _do(self, run: ModelRun, step: str) -> None:
         if step in ("work", "labour", "done"):
@@ -334,12 +417,20 @@ class Model:
         if address == "work" and self.mode == "hangs":
             run.hanging = True
         else:
-            self._end_body(run, address, works=address not in ("work", "labour") or self.mode != "fails")
+            self._end_body(run, address, works=address.rpartition("/")[2] not in ("work", "labour") or self.mode != "fails")
 
     def _end_body(self, run: ModelRun, address: str, *, works: bool) -> None:
         if works:
             run.complete(address, address)
-            self.finished[f"{run.name}:{address}:{run.generation(address)}"] += 1
+            step, generation = address, run.generation(address)
+            if address.startswith("undo/@"):
+                before, _, step = address[6:].partition("/")
+                step, generation = f"undo/{step}", int(before)
+            self.finished[f"{run.name}:{step}:{generation}"] += 1
+            if step.startswith("undo/"):
+                run.undone.add((step[5:], generation))
+        elif address.startswith(OF_CLEANUP):
+            run.gave_up.add(address)
         elif run.status != "cancelling":
             self._fail(run)
 
@@ -373,17 +464,18 @@ class Model:
 
     def _clean_up(self, run: ModelRun) -> None:
         if not run.entered:
-            run.entered = True
-            run.going = [child.name for child in self._children(run) if child.status not in ("completed", "cancelled")]
-            for name in run.going:
-                child = self.runs[name]
-                if child.status != "cancelling" or not child.active:
-                    self.cancel(child, with_parent=True)
-        run.going = [name for name in run.going if self.runs[name].status not in ENDED]
-        if run.going:
-            return
-        for address in CLEANUP:
-            if address not in run.outputs:
+            run.entered, run.phase = True, 0
+            run.going = self._ends_with(run)
+        while run.going or run.phase < 3:
+            run.going = [name for name in run.going if self.runs[name].status not in ENDED]
+            if run.going:
+                return
+            run.phase += 1
+            if run.phase <= 3:
+                run.going = (self._fails_with, self._opens_with, self._undoes_first)[run.phase - 1](run)
+                run.phase -= run.phase == 3 and bool(run.going)  # one after the other
+        for address in (*self._undos(run), *CLEANUP):
+            if address not in run.outputs and address not in run.gave_up:
                 if address == "cleanup/rest":
                     if run.rests(address, self.now, REST_S):
                         return
@@ -392,10 +484,55 @@ class Model:
         run.status = "cancelled"
         run.stop()
 
+    def _all_children(self, run: ModelRun) -> list[ModelRun]:
+        """Its own, and those of steps that were taken back."""
+        dropped = (self.runs.get(child) for _, child in run.dropped.values() if child is not None)
+        found = [*self._children(run), *(child for child in dropped if child is not None and child.parent == run.name)]
+        return list({child.name: child for child in found}.values())
+
+    def _ends_with(self, run: ModelRun) -> list[str]:
+        return self._cancel_all([child for child in self._children(run) if child.status not in ENDED])
+
+    def _fails_with(self, run: ModelRun) -> list[str]:
+        return self._cancel_all([child for child in self._all_children(run) if child.status == "failed"])
+
+    def _cancel_all(self, children: list[ModelRun]) -> list[str]:
+        for child in children:
+            if child.status != "cancelling" or not child.active:
+                self.cancel(child, with_parent=True)
+        return [child.name for child in children]
+
+    def _opens_with(self, run: ModelRun) -> list[str]:
+        found = [child for child in self._all_children(run) if child.is_open]
+        for child in found:
+            self.resume(child)
+        return [child.name for child in found]
+
+    def _undoes_first(self, run: ModelRun) -> list[str]:
+        """Of the child runs that have completed, the one that did last."""
+        completed = [child for child in self._all_children(run) if child.status == "completed"]
+        last = sorted(completed, key=lambda child: child.ended, reverse=True)[:1]
+        for child in last:
+            child.status, child.active, child.entered = "cancelling", True, False
+        return [child.name for child in last]
+
+    def _undos(self, run: ModelRun) -> list[str]:
+        """What undoes its executions: those that have not completed first, the others in the reverse order of their ends."""
+        found = []
+        for address, generation in run.executions.items():
+            if address in UNDONE and (address, generation) not in run.undone:
+                done = run.completed.get(address)
+                undo = f"undo/{address}" if run.generation(f"undo/{address}") == generation else f"undo/@{generation}/{address}"
+                found.append(((done is None, run.begun[address] if done is None else done), undo))
+        for (address, generation), (ended, _) in run.dropped.items():
+            if address in UNDONE and (address, generation) not in run.undone:
+                found.append(((False, ended), f"undo/@{generation}/{address}"))
+        return [address for _, address in sorted(found, reverse=True)]
+
     @staticmethod
     def _is_cleaned_up(child: ModelRun) -> bool:
         """Cancelled with its parent, with something cleaned up: another one begins in its place."""
-        return child.status == "cancelled" and child.with_parent and any(address in child.attempts for address in CLEANUP)
+        return child.status == "cancelled" and child.with_parent and any(address.startswith(OF_CLEANUP) for address in child.attempts)
 
     def _take_up(self, run: ModelRun) -> None:
         run.active = True

@@ -1,8 +1,10 @@
 """Requests to runs in any order, with crashes between them, against a simple model: no divergence.
 
 After each of them every run has the model's status, outputs, attempts, signals, timers and children, and so has the fold of the log.
+After some of the crashes another process goes on, recovers, and is killed, before the next one comes.
+
 `SYMPHONY_RANDOM=1 SYMPHONY_EXAMPLES=500 SYMPHONY_STEPS=50 pytest --timeout 0 tests/acceptance/test_run_operations.py` is the full
-measure; it takes minutes. Add `--hypothesis-show-statistics` to see which requests met which statuses.
+measure; it takes most of an hour. Add `--hypothesis-show-statistics` to see which requests met which statuses.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, event, settings
@@ -27,7 +29,8 @@ from symphony_es.core.state.resting import may_rest
 from symphony_es.errors import ConfigurationError, IllegalTransitionError, RunsInProgressError, SymphonyError
 from symphony_es.testing import ManualClock, states_of
 from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition
-from tests.acceptance.run_model import ADDRESSES, CLEANUP, NAP_S, REST_S, Illegal, Mode, Model, ModelRun, NotBegun
+from tests.acceptance.recover_elsewhere import Elsewhere, fails
+from tests.acceptance.run_model import ADDRESSES, NAP_S, OF_CLEANUP, REST_S, Illegal, Mode, Model, ModelRun, NotBegun
 
 MOST_RUNS = 5
 """Started runs and forks of one example; their child runs come on top."""
@@ -47,7 +50,7 @@ CLEANUP_STEPS: list[dict[str, Any]] = [
 ]
 CHILD: dict[str, Any] = {
     "name": "child",
-    "steps": [{"kind": "wait", "name": "ask", "signal": "go"}, {"kind": "function", "name": "labour", "function": "body"}],
+    "steps": [{"kind": "wait", "name": "ask", "signal": "go"}, {"kind": "function", "name": "labour", "function": "body", "undo": "body"}],
     "cleanup": CLEANUP_STEPS,
 }
 WHOLE: dict[str, Any] = {
@@ -55,7 +58,7 @@ WHOLE: dict[str, Any] = {
     "name": "whole",
     "steps": [
         {"kind": "wait", "name": "ask", "signal": "go"},
-        {"kind": "function", "name": "work", "function": "body"},
+        {"kind": "function", "name": "work", "function": "body", "undo": "body"},
         {"kind": "sleep", "name": "nap", "seconds": NAP_S},
         {
             "kind": "parallel",
@@ -63,7 +66,7 @@ WHOLE: dict[str, Any] = {
             "branches": [{"kind": "wait", "name": "x", "signal": "x"}, {"kind": "wait", "name": "y", "signal": "y"}],
         },
         {"kind": "workflow", "name": "kid", "definition": CHILD},
-        {"kind": "function", "name": "done", "function": "body"},
+        {"kind": "function", "name": "done", "function": "body", "undo": "body"},
     ],
     "cleanup": CLEANUP_STEPS,
 }
@@ -127,15 +130,19 @@ class RunOperations(RuleBasedStateMachine):
         shutil.copytree(before, after)
         for shared_memory in after.glob("*-shm"):
             shared_memory.unlink()
+        await self._meanwhile(after)
         await self._end()
         shutil.rmtree(before)
         await self._open()
         await self.symphony.resume()
         await self._look()
 
+    async def _meanwhile(self, directory: Path) -> None:
+        """What happens to what a dead process has left, before this one opens it."""
+
     async def _body(self, context: RunContext) -> str:
         self.bodies[context.idempotency_key, context.attempt] += 1
-        works = self.model.mode != "fails" or context.step not in ("work", "labour")
+        works = not fails(context.step, self.model.mode)
         if context.step == "work" and self.model.mode == "hangs":
             future = self.hanging[context.run_id] = asyncio.get_running_loop().create_future()
             works = await future
@@ -257,7 +264,7 @@ class RunOperations(RuleBasedStateMachine):
         ]
         if self.finished != self.model.finished:
             found.append(f"finished bodies: {self.finished - self.model.finished} too many, {self.model.finished - self.finished} missing")
-        active_in_model = {name for name, model in self.model.runs.items() if model.active or model.going_back}
+        active_in_model = {name for name, model in self.model.runs.items() if model.active or model.going_back or model.giving_up}
         found += [
             f"a request still waits for {name}"
             for name, task in self.pending
@@ -357,7 +364,8 @@ class RunOperations(RuleBasedStateMachine):
 
     def pick_step(self, run: ModelRun, place: int) -> str:
         """A step that the run has begun; once in a while any."""
-        steps = list(ADDRESSES[run.kind] if place % 8 == 7 or not run.before else [step for step in run.before if step not in CLEANUP])
+        begun = [step for step in run.before if not step.startswith(OF_CLEANUP)]
+        steps = list(ADDRESSES[run.kind] if place % 8 == 7 or not run.before else begun)
         return steps[place % len(steps)] if steps else "ask"
 
     @precondition(lambda self: self.model.runs)
@@ -410,7 +418,7 @@ class RunOperations(RuleBasedStateMachine):
     def rewind(self, number: int, stops: bool) -> None:
         """Takes everything back to one of the moments at which nothing moved; what has happened since stays on record."""
         position, then = self.moments[-1 - number % len(self.moments)]
-        names = [run.name for run in self.model.runs.values() if run.active or run.going_back]
+        names = [run.name for run in self.model.runs.values() if run.active or run.going_back or run.giving_up]
         event(f"rewind{' of what executes' if names else ''}")
         if names and not stops:
             self.runner.run(self._does_not_rewind(position))
@@ -535,3 +543,51 @@ TestRunOperations.settings = settings(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+
+
+class ElsewhereOperations(RunOperations):
+    """The same, where another process recovers what a dead one has left, and is killed in its turn, before this one opens it."""
+
+    server: ClassVar[Elsewhere]
+
+    async def _meanwhile(self, directory: Path) -> None:
+        self.model.recover()
+        self.model.settle()
+        self.model.crash()
+        for what, key, attempt in await asyncio.to_thread(self.server.recover, directory, self.model.now, self.model.mode):
+            if what == "began":
+                self.bodies[key, int(attempt)] += 1
+            else:
+                self.finished[key] += 1
+
+    @rule(recovers=st.booleans())
+    def crash_again(self, recovers: bool) -> None:
+        """As often as all else."""
+        self.crash(recovers)
+
+    @rule(recovers=st.booleans())
+    def crash_in_the_middle(self, recovers: bool) -> None:
+        """Of what a run comes to by itself."""
+        if any(run.active for run in self.model.runs.values()):
+            self.gets_what_it_waits_for(0, 3)
+        self.crash(recovers)
+
+
+class TestElsewhereOperations(ElsewhereOperations.TestCase):
+    """Crashes with a second process in between."""
+
+    settings = settings(
+        TestRunOperations.settings,
+        max_examples=int(os.environ.get("SYMPHONY_EXAMPLES", "8")),
+        stateful_step_count=int(os.environ.get("SYMPHONY_STEPS", "8")),
+    )
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Imports are done once."""
+        ElsewhereOperations.server = Elsewhere()
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        """The server ends."""
+        ElsewhereOperations.server.close()

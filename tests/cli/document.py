@@ -104,6 +104,7 @@ EXAMPLES: dict[str, list[str]] = {
     "stats": ["stats"],
     "doctor": ["doctor"],
     "prune": ["prune"],
+    "prune-runs": ["prune-runs --older-than 30d --dry-run", "prune-runs --older-than 0s --status cancelled --status failed"],
     "backup": ["backup DIR/backup"],
     "restore": ["restore DIR/backup DIR/restored"],
 }

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from symphony_es.core.state.restore import UnrestoredEntity
-from symphony_es.errors import EntityNotFoundError, EntityTypeError, UnknownValueError
+from symphony_es.errors import EntityNotFoundError, EntityTypeError, RunPrunedError, UnknownValueError
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
-__all__ = ["checked", "is_in_log", "load_entity"]
+__all__ = ["checked", "is_in_log", "load_entity", "refuse_pruned"]
 
 _T = TypeVar("_T")
 
@@ -19,7 +19,7 @@ async def load_entity(symphony: Host, cls: type[_T], key: str) -> _T:
     """The object of an entity; what is not live is brought from the log with all that it refers to.
 
     Raises:
-        EntityNotFoundError: there is none.
+        EntityNotFoundError: there is none; `RunPrunedError` of a run that was pruned.
         EntityTypeError: what is found is no `cls`.
         UnknownValueError: a class that its values need is not known here; the message says what to do.
     """
@@ -30,7 +30,20 @@ async def load_entity(symphony: Host, cls: type[_T], key: str) -> _T:
             return checked(cls, key, held.obj)
         if is_in_log(symphony, key):
             await symphony.load_entities([key], strict=False, keep_failed=True)
+        else:
+            refuse_pruned(symphony, key)
     return checked(cls, key, symphony.world.get(key))
+
+
+def refuse_pruned(symphony: Host, key: str) -> None:
+    """Say of a run, or a task of one, that is not there any more that it was pruned.
+
+    Raises:
+        RunPrunedError: it was.
+    """
+    position = symphony.log.pruned_at(key)
+    if position is not None:
+        raise RunPrunedError(key, position)
 
 
 def is_in_log(symphony: Host, key: str) -> bool:

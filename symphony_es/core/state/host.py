@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ class Host(Protocol):
 
     async def load_entities(self, keys: Sequence[str], *, strict: bool, keep_failed: bool = False) -> None:
         """Make entities live that wait in the log: for the facade of entities."""
+        ...
+
+    def while_nothing_loads(self, what: str) -> AbstractAsyncContextManager[None]:
+        """A block while which no resume and no load makes entities live."""
         ...
 
     @property

@@ -25,6 +25,7 @@ from symphony_es.core.state.tracking.places import Move, give_back, settle_membe
 from symphony_es.core.state.transactions import Scope, Transaction, open_scope_of, scope_of
 from symphony_es.errors import (
     AT_REST,
+    PRUNED,
     REMOVED,
     UNDONE,
     UNLOADED,
@@ -40,6 +41,7 @@ from symphony_es.errors import (
     ForkedProcessError,
     ReadOnlyError,
     RestorationError,
+    RunPrunedError,
     SymphonyError,
     UnrecordedChangeError,
     UnstorableValueError,
@@ -550,8 +552,12 @@ class Membership(Inherited):
                 raise EntityExistsError(key, "it was removed in a transaction that has not ended: create it again afterwards")
             if removed.broken is not None:
                 raise EntityOutOfStepError(key, str(removed.broken)) from removed.broken
-        elif self._may_be_taken(key) and self.log.entity_status_now(key)[1]:
-            raise EntityExistsError(key, f"it is in the log and has not been restored: await symphony.entities.load({key!r})")
+        elif self._may_be_taken(key):
+            if self.log.entity_status_now(key)[1]:
+                raise EntityExistsError(key, f"it is in the log and has not been restored: await symphony.entities.load({key!r})")
+            pruned = self.log.pruned_at(key)
+            if pruned is not None:
+                raise RunPrunedError(key, pruned)
 
     def _may_be_taken(self, key: str) -> bool:
         """Whether the log is asked at once for an id that is not here: where that costs nothing, or the id is known to have been taken."""
@@ -709,6 +715,22 @@ class Membership(Inherited):
             record.closed = None
             self._records[record.key] = record
             self._at_rest.pop(record.key, None)
+
+    def part_from(self, keys: Iterable[str]) -> list[EntityRecord]:
+        """Detach the objects at rest of entities that are being pruned; returns the records of those that somebody has in hand."""
+        with self.lock:
+            parted = [record for key in keys if (record := self.at_rest(key)) is not None]
+            for record in parted:
+                record.closed = PRUNED
+                del self._at_rest[record.key]
+        return parted
+
+    def take_back(self, parted: Iterable[EntityRecord]) -> None:
+        """Let objects rest again whose entities have not been pruned after all."""
+        with self.lock:
+            for record in parted:
+                record.closed = AT_REST
+                self._at_rest.setdefault(record.key, record.obj)
 
     def at_rest(self, key: str) -> EntityRecord | None:
         """The record of an entity at rest whose object somebody has in hand, or None."""

@@ -14,7 +14,7 @@ from symphony_es.workflow.runs.transitions import WorkflowStatus
 from symphony_es_projections.run_list import RunQuery
 from symphony_es_projections.run_rows import microseconds, pair_of
 
-__all__ = ["Named", "RunFilter", "StatusLike", "TimeLike", "read_statuses"]
+__all__ = ["Named", "RunFilter", "StatusLike", "TimeLike", "read_statuses", "read_time"]
 
 StatusLike: TypeAlias = WorkflowStatus | str | Collection[WorkflowStatus | str] | None
 """A status, its text, or several of them."""
@@ -66,7 +66,7 @@ class RunFilter:
             query.add("(runs.step = ? OR (runs.step > ? AND runs.step < ?) OR runs.step LIKE ? ESCAPE '\\')", step, f"{step}/", f"{step}0",
                       f"%/{_like(step)}")  # fmt: skip
         for name, comparison in (("since", ">="), ("until", "<="), ("created_after", ">"), ("created_before", "<")):
-            moment = _read_time(name, getattr(self, name))
+            moment = read_time(name, getattr(self, name))
             if moment is not None:
                 query.add(f"runs.created {comparison} ?", moment)
         return query
@@ -139,7 +139,12 @@ def _like(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-def _read_time(name: str, given: TimeLike) -> int | None:
+def read_time(name: str, given: TimeLike) -> int | None:
+    """Microseconds since 1970; None of what is left out.
+
+    Raises:
+        ConfigurationError: it is no time.
+    """
     if given is None:
         return None
     moment = datetime.now(UTC) - given if isinstance(given, timedelta) else given

@@ -100,7 +100,7 @@ class RunListing(CachedList):
             await asyncio.to_thread(self._list.write, step)
             for run_id in step.runs:
                 noted = self._notes.get(key := f"{RUN_PREFIX}{run_id}")
-                if noted is not None and (written := step.runs[run_id]) is not None and written[2].version >= noted.version:
+                if noted is not None and ((written := step.runs[run_id]) is None or written[2].version >= noted.version):
                     del self._notes[key]
 
     async def _begin_with_base(self) -> int:
@@ -173,6 +173,11 @@ class RunListing(CachedList):
         counted: dict[str, int] = await self._asked(self._list.count, query, by)
         return counted
 
+    async def rows(self, query: RunQuery, limit: int) -> list[ListedRun]:
+        """Rows as the list has them now, the runs created last first."""
+        found: list[ListedRun] = await self._asked(self._list.find, query, limit)
+        return found
+
     async def _find(self, run_id: str) -> ListedRun:
         found: list[ListedRun] = await self._asked(self._list.find, RunQuery(["runs.id = ?"], [run_id]), 1)
         if not found:
@@ -214,5 +219,6 @@ def row_of_run(run: Workflow, version: int) -> RunRow:
             "parent": EntityReference("Workflow", parent.id) if isinstance(parent, Workflow) else parent,
             "parent_step": run.parent_step,
             "metadata": run.metadata,
+            "forked_from": run.forked_from,
         },
     )

@@ -13,7 +13,7 @@ from symphony_es.core.state.past.rewinding import Rewind, plan_rewind
 from symphony_es.core.state.past.versions import Blame, EntityVersion, blame, versions
 from symphony_es.core.state.past.view import StateView
 from symphony_es.core.state.past.walking import VersionState, walk
-from symphony_es.errors import ConfigurationError, EntityNotFoundError
+from symphony_es.errors import ConfigurationError, EntityNotFoundError, RunPrunedError
 from symphony_es.events.paths import parse_path
 from symphony_es.shown import shown
 
@@ -81,6 +81,9 @@ class TimeTravel:
         key, position = self.names.key(entity), await self.position(at)
         state = await self._history.entity_at(key, position)
         if state is None or state.deleted:
+            pruned = self.log.pruned_at(key)
+            if pruned is not None and pruned <= position:
+                raise RunPrunedError(key, pruned)
             why = "it did not exist yet" if state is None else "it had been deleted"
             with self.names.explaining(key):
                 raise EntityNotFoundError(key, f"{why} at position {position}")

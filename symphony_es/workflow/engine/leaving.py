@@ -1,0 +1,59 @@
+"""Runs that leave the log's present while a Symphony is open: what is live stays, and whoever has an object in hand is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+from symphony_es.errors import SymphonyError
+from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.transitions import ENDED
+
+if TYPE_CHECKING:
+    from symphony_es.core.state.host import Host
+    from symphony_es.log.writer import Ticket
+    from symphony_es.workflow.engine.resting import Resting
+
+__all__ = ["LivingRuns"]
+
+
+class LivingRuns:
+    """The live objects of a Symphony that prunes.
+
+    Args:
+        symphony: whose. resting: brings runs to rest.
+    """
+
+    def __init__(self, symphony: Host, resting: Resting) -> None:
+        self._symphony = symphony
+        self._resting = resting
+
+    def while_nothing_loads(self) -> AbstractAsyncContextManager[None]:
+        """A block while which nothing at rest becomes live."""
+        return self._symphony.while_nothing_loads("a prune")
+
+    def keeps(self, key: str) -> bool:
+        """Whether a run or task is live, or a living entity has come to refer to it; a run that may rest is brought to rest first."""
+        world = self._symphony.world
+        record = world.records.get(key)
+        if record is not None and isinstance(record.obj, Workflow) and record.obj.status in ENDED:
+            self._resting.rest(record.obj)
+        return key in world.records or bool(world.referred.get(key))
+
+    def leave(self, keys: Iterable[str], ticket: Ticket) -> None:
+        """Take note of what is being pruned: its objects are detached, unless the log does not take it."""
+        world, count = self._symphony.world, len(ticket.events)
+        parted = world.part_from(keys)
+
+        def settled(ticket: Ticket) -> None:
+            try:
+                ticket.result()
+            except SymphonyError:  # told to whoever waits for it
+                world.take_back(parted)
+            else:
+                with world.lock:
+                    world.count(-count)
+
+        ticket.add_done_callback(settled)
+        world.outbox.on_submitted(ticket.size_bytes)
