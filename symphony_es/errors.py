@@ -962,7 +962,7 @@ class RunsLeftAloneError(WorkflowError, RuntimeError):
     def __init__(self, reasons: Mapping[str, str]) -> None:
         shown = "\n".join(f"  {run_id}: {reason}" for run_id, reason in list(reasons.items())[:10])
         more = f"\n  and {len(reasons) - 10:,} more" if len(reasons) > 10 else ""
-        super().__init__(f"this process cannot go on with {len(reasons):,} runs:\n{shown}{more}")
+        super().__init__(f"this process cannot go on with {len(reasons):,} run{'s' * (len(reasons) != 1)}:\n{shown}{more}")
         self.reasons = dict(reasons)
 
 
