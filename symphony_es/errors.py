@@ -35,9 +35,11 @@ SymphonyError
 ├── EntityError
 │   ├── EntityTypeError (TypeError)             a class that cannot be an entity, part or value, or a type declared twice
 │   ├── EntityNotFoundError (LookupError)
+│   │   ├── RunPrunedError (EntityExistsError)  the run was pruned: its history stays readable, and its id is not free
 │   │   └── UnknownTypeError                    no class, restorer or event knows the type: near misses are named
 │   ├── UnknownPathError (LookupError)          nothing has ever stood there: near misses are named
 │   ├── EntityExistsError (ValueError)
+│   │   └── RunExistsError                      a run has the id, and was started with another input
 │   ├── EntityOwnershipError (ValueError)       the object belongs to another Symphony, or to none
 │   ├── EntityBusyError (RuntimeError)          claimed by a transaction, or a resume or close is under way
 │   ├── EntityOutOfStepError (RuntimeError)     its last changes are not in the log: refresh() it
@@ -422,6 +424,22 @@ class EntityExistsError(EntityError, ValueError):
     def __init__(self, entity: str, hint: str = "") -> None:
         super().__init__(f"{entity} exists already{': ' + hint if hint else ''}")
         self.entity = entity
+
+
+class RunExistsError(EntityExistsError):
+    """A run has the id, and was started with another input: it is not the one that is meant.
+
+    Attributes:
+        differs: the keys of the context that are not equal, or that one of the two has alone, sorted.
+    """
+
+    def __init__(self, entity: str, differs: Sequence[str]) -> None:
+        named = ", ".join(shown(key) for key in differs[:10]) + (f" and {len(differs) - 10:,} more" if len(differs) > 10 else "")
+        super().__init__(
+            entity,
+            f"that run was started with another input, which differs at {named}; give this start an id of its own, or the same input",
+        )
+        self.differs = tuple(differs)
 
 
 class RunPrunedError(EntityNotFoundError, EntityExistsError):
@@ -944,7 +962,7 @@ class RunsLeftAloneError(WorkflowError, RuntimeError):
     def __init__(self, reasons: Mapping[str, str]) -> None:
         shown = "\n".join(f"  {run_id}: {reason}" for run_id, reason in list(reasons.items())[:10])
         more = f"\n  and {len(reasons) - 10:,} more" if len(reasons) > 10 else ""
-        super().__init__(f"this process cannot go on with {len(reasons):,} runs:\n{shown}{more}")
+        super().__init__(f"this process cannot go on with {len(reasons):,} run{'s' * (len(reasons) != 1)}:\n{shown}{more}")
         self.reasons = dict(reasons)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["shown"]
+__all__ = ["shown", "so_many"]
 
 LONGEST = 60
 """Characters of a value that a message shows; the type and the beginning say which one is meant."""
@@ -15,3 +15,13 @@ def shown(value: object, longest: int = LONGEST) -> str:
     except Exception as error:  # noqa: BLE001  __repr__ is the application's code, and the message is about something else
         text = f"an int of {value.bit_length():,} bits" if isinstance(value, int) else f"a {type(value).__name__} ({type(error).__name__})"
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def so_many(count: int, one: str, several: str = "") -> str:
+    """Return a number and what it counts: `1 run`, `2 runs`, `1,200 entities`.
+
+    Args:
+        count: how many.
+        one: the word for one of them. several: for several, where that is not the same with an s.
+    """
+    return f"{count:,} {one if count == 1 else several or one + 's'}"

@@ -175,6 +175,17 @@ class RunList(CachedTable):
         sql = f"{_SELECT} WHERE {query.where} ORDER BY runs.number {order} LIMIT ?"
         return [_listed(found) for found in self.connection.execute(sql, [*query.parameters, limit])]
 
+    def names(self) -> list[str]:
+        """The names of all definitions that a run has had."""
+        with self._lock:
+            return [name for (name,) in self.connection.execute("SELECT DISTINCT name FROM definitions")]
+
+    def steps(self, limit: int) -> list[str]:
+        """At most so many steps that runs have failed at, or that have begun last."""
+        with self._lock:
+            found = self.connection.execute("SELECT DISTINCT step FROM runs WHERE step IS NOT NULL LIMIT ?", (limit,))
+            return [step for (step,) in found]
+
     def count(self, query: RunQuery, by: str) -> dict[str, int]:
         """How many runs are meant, by what `by` names; runs that have nothing there are left out."""
         sql = f"""

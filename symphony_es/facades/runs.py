@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from symphony_es.core.state.bringing import is_in_log, refuse_pruned
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.recovery import RecoverReport
     from symphony_es.workflow.record.attempts import StepAttempt
     from symphony_es.workflow.record.usage import RunUsage
-    from symphony_es.workflow.runs.filters import Named, StatusLike, TimeLike
+    from symphony_es.workflow.runs.filters import Named, RunFilter, StatusLike, TimeLike
     from symphony_es.workflow.runs.summary import RunPage
 
 __all__ = ["RunLike", "RunRequests", "id_of_run"]
@@ -35,6 +36,7 @@ RunLike: TypeAlias = Workflow | RunHandle | RunSummary | EntityReference | str
 
 
 MOST_RUNS = 1 << 40
+_log = get_logger(__name__)
 
 
 class RunRequests(RunPruning):
@@ -87,17 +89,19 @@ class RunRequests(RunPruning):
             metadata: `{"customer": "acme"}`: what the run was given is equal in all of these.
             error: True for runs that have one, False for those without; a class of errors or its name, a part of the message, or an
                 `error_group` as a summary has it.
-            step: address or name of the step where they failed, or that began last of those that have not completed.
+            step: address or name of the step where they failed, or that began last of those that have not completed. Where no run has such
+                a name or step, `near` of the page, and a line in the log, name those that are written like it.
             since: created then or later: a datetime, ISO text, or a timedelta: so long ago.
             until: created then or earlier.
             created_after: as `since`, exclusive.
             created_before: as `until`, exclusive.
             newest_first: the run created last comes first.
-            after: the last run of the page before, or that page's `next`; exclusive.
+            after: the last run of the page before, or that page's `next`, with the filters of that page; exclusive.
             limit: runs of a page, from 1 on.
 
         Raises:
-            ConfigurationError: a limit below 1, a status that does not exist (near misses are named), or a filter that means nothing.
+            ConfigurationError: a limit below 1, a status that does not exist (near misses are named), a filter that means nothing, or the
+                `next` of a page with other filters.
             EntityNotFoundError: `after` or `parent` is no run.
         """
         from symphony_es.workflow.runs.filters import RunFilter  # late: few programs ask
@@ -110,6 +114,7 @@ class RunRequests(RunPruning):
         await self._settled()
         last = None if after is None else id_of_run(after)
         page: RunPage = await self._symphony.run_listing.page(wanted, after=last, newest_first=newest_first, limit=limit)
+        self._tell_near(page.near, wanted)
         return page
 
     async def count_runs(
@@ -143,7 +148,14 @@ class RunRequests(RunPruning):
         wanted.query()
         await self._settled()
         counted: dict[str, int] = await self._symphony.run_listing.count(wanted, by)
+        if not counted and (wanted.name is not None or wanted.step is not None):
+            self._tell_near(await self._symphony.run_listing.near(wanted), wanted)
         return counted
+
+    def _tell_near(self, near: Sequence[str], wanted: RunFilter) -> None:
+        registered = {*self._symphony.workflows.by_name} if near else set()
+        if near and registered.isdisjoint(wanted.names):
+            _log.warning("no_run_is_called_so", name=wanted.name, step=wanted.step, did_you_mean=list(near))
 
     async def _settled(self) -> None:
         """What has been changed so far is part of the list."""
@@ -182,7 +194,11 @@ class RunRequests(RunPruning):
         self._engine.max_concurrent_runs = limit
 
     def queue(self) -> list[RunHandle]:
-        """Handles of the runs that wait until fewer than `max_concurrent_runs` execute, the next one first."""
+        """Handles of the runs that wait until fewer than `max_concurrent_runs` execute, the next one first.
+
+        Raises:
+            ReadOnlyError: this process only reads; `list_runs(status="queued")` says which ones wait.
+        """
         return self._engine.queue()
 
     async def drain(self, timeout_s: float = 30.0) -> DrainReport:

@@ -207,7 +207,7 @@ class Tasks:
             return task
         if f"Workflow:{run_id}" in world.records:
             self.note(task)
-        elif is_in_log(self._symphony, f"Workflow:{run_id}") and not world.referred.get(record.key):
+        elif is_in_log(self._symphony, f"Workflow:{run_id}") and record.key not in world.kept:
             world.rest(record)
         return task
 

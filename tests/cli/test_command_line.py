@@ -432,7 +432,7 @@ def test_a_run_that_is_stuck_says_where_and_since_when(log: Path) -> None:
     assert "requests wait" not in answer("doctor", log)[0]
     text, code = answer("cancel stuck --reason ticket-9", log)
     assert (code, "nobody has this log open" in text) == (3, True)
-    assert "1 requests wait in" in answer("doctor", log)[0]
+    assert "1 request waits in" in answer("doctor", log)[0]
 
 
 def test_changes_are_exported_for_spreadsheets(products: Path) -> None:

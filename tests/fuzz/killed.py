@@ -23,7 +23,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from symphony_es.core.state.history import StateHistory, live_states
 from symphony_es.log import writer as writer_module
 from symphony_es.log.log import EventLog
 from symphony_es.transfer.verification import verify
+from symphony_es.workflow import RunSummary
 from tests.fuzz.lives import Fuzzer
 from tests.fuzz.record import Broken, Call, check_calls, check_history, check_undone
 
@@ -231,13 +232,15 @@ async def check_left(directory: Path, calls: list[Call], undoable: frozenset[str
     finally:
         await reader.close()
     if listed != statuses:
-        raise Broken(f"listed are {listed}, in the log {statuses}")
+        differ = {run_id: (listed.get(run_id), statuses.get(run_id)) for run_id in listed.keys() | statuses.keys()}
+        raise Broken(f"listed, and in the log: { {run_id: both for run_id, both in differ.items() if both[0] != both[1]} }")
 
 
-async def _all_runs(symphony: Symphony) -> Any:
-    page = await symphony.workflows.list_runs(limit=1000)
-    for run in page:
-        yield run
+async def _all_runs(symphony: Symphony) -> AsyncIterator[RunSummary]:
+    last: RunSummary | None = None
+    while page := await symphony.workflows.list_runs(after=last, limit=100):
+        for last in page:
+            yield last
 
 
 if __name__ == "__main__":

@@ -83,19 +83,24 @@ def check_calls(calls: Sequence[Call], events: Mapping[str, Sequence[Any]]) -> N
     by_step: dict[tuple[str, str], list[Call]] = defaultdict(list)
     for call in calls:
         by_step[call.run_id, call.address].append(call)
+    own: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    for run_id, of_run in events.items():
+        for event in of_run:
+            own[run_id, event.metadata.step or ""].append(event)
+    taken_back = {run_id: [event for event in own[run_id, ""] if event.name == TAKES_BACK] for run_id in events}
     for (run_id, address), of_step in by_step.items():
         where = f"{run_id}: {address}"
         generations = [call.generation for call in of_step]
         if generations != sorted(generations):
             raise Broken(f"{where} was called under an older key again: generations {generations}")
-        history = [event for event in events[run_id] if event.metadata.step == address or _took_back(event, address)]
-        if len(set(generations)) > 1 + sum(_took_back(event, address) for event in history):
+        took_back = [event for event in taken_back[run_id] if _took_back(event, address)]
+        if len(set(generations)) > 1 + len(took_back):
             raise Broken(f"{where} was called under {len(set(generations))} keys: generations {generations}")
-        for number, event in enumerate(history):
+        for event in own[run_id, address]:
             if event.name != COMPLETES:
                 continue
-            until = next((later.position for later in history[number:] if _took_back(later, address)), None)
-            before = [call.generation for call in of_step if call.head < event.position]
+            until = next((later.position for later in took_back if later.position > event.position), None)
+            before = {call.generation for call in of_step if call.head < event.position}
             for call in of_step:
                 if event.position <= call.head and (until is None or call.head < until) and call.generation in before:
                     raise Broken(f"{where} was called when the log had come to {call.head}; it has completed at position {event.position}")
@@ -117,7 +122,7 @@ def check_undone(run_id: str, events: Iterable[Any], undoable: frozenset[str]) -
         at = event.metadata.step or ""
         begun = {address for address in begun if not _took_back(event, address)}
         undone = {address for address in undone if not _took_back(event, f"{UNDO}{address}") and not _took_back(event, address)}
-        if event.name in BEGINS and at.rpartition("/")[2] in undoable and not at.startswith(UNDO):
+        if event.name in BEGINS and at.rpartition("/")[2] in undoable and not at.startswith((UNDO, "cleanup/")):
             begun.add(at)
         elif event.name == COMPLETES and at.startswith(UNDO):
             address = at.removeprefix(UNDO)

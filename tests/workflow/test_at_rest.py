@@ -61,7 +61,8 @@ async def settled(symphony: Symphony) -> None:
 
 def live(symphony: Symphony) -> list[str]:
     """Keys of the runs and tasks that are live."""
-    return sorted(key for key in symphony.world.records if key.startswith(("Workflow:", "Task:")))
+    found = [*symphony.entities.all("Workflow"), *symphony.entities.all("Task")]
+    return sorted(f"{type(one).__name__}:{one.id}" for one in found)
 
 
 @pytest.mark.parametrize("checkpoints", [None, False])
@@ -168,6 +169,11 @@ async def test_what_a_living_entity_refers_to_stays_live(symphony: Symphony, reo
     await symphony.workflows.execute_workflow(definition, run_id="d")
     await settled(symphony)
     kept = [f"Workflow:{name}" for name in "abc"]
+    for name in kept:
+        run = symphony.entities.get(name)
+        assert (symphony.entities.find(f"{name}/kid"), symphony.entities.get(name)) == (run.children["kid"], run)
+    with pytest.raises(EntityNotFoundError, match=r"entities\.load"):
+        symphony.entities.get("Workflow:d")
     assert [key for key in live(symphony) if key in (*kept, "Workflow:d")] == kept
     again = await reopen(resume="latest")
     assert [key for key in live(again) if "/" not in key] == kept

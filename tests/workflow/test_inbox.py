@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from symphony_es import Symphony
 from symphony_es.cli.main import main
 from symphony_es.core.state.inbox import MAX_REQUEST_BYTES, MAX_TEXT, FileInbox, Request, leave_request
-from symphony_es.core.state.requesting import DONE_EVENT, REFUSED_EVENT, Answer, send_request
+from symphony_es.core.state.requesting import DONE_EVENT, REFUSED_EVENT, TAKEN_EVENT, Answer, answer_on_record, send_request
 from symphony_es.errors import (
     ConfigurationError,
     EntityNotFoundError,
@@ -250,7 +250,7 @@ async def test_the_owner_may_be_killed_at_any_point(tmp_path: Path, verb: str) -
         await removed.wait()
         expected = await names_of(symphony, request.id)
         assert expected
-    assert [path.name for path in copies] == ["found", "carried out", "answered", "removed"]
+    assert [path.name for path in copies] == ["found", "taken", "carried out", "answered", "removed"]
     for path in copies:
         async with Symphony(path) as symphony:
             define(symphony)
@@ -258,7 +258,57 @@ async def test_the_owner_may_be_killed_at_any_point(tmp_path: Path, verb: str) -
             assert await answers(symphony, request.id) == {request.id: DONE_EVENT}, path.name
             again = [event for event in await names_of(symphony, request.id) if event not in ("WorkflowStarted",)]
             assert again == expected, path.name
-            assert len(await symphony.log.read_entity(f"symphony.Request:{request.id}")) == 1
+            said = [event.name for event in await symphony.log.read_entity(f"symphony.Request:{request.id}")]
+            assert said == [*([] if verb == "signal" else [TAKEN_EVENT]), DONE_EVENT]
+
+
+@pytest.mark.parametrize("verb", ["pause", "cancel"])
+async def test_a_request_costs_the_same_however_long_its_run_is(tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read of the run's history does not grow with it, neither by its owner nor by the one that comes after a kill."""
+    read: dict[int, list[int]] = {}
+    for steps in (5, 50):
+        request, copy = Request(verb=verb, run="r"), tmp_path / f"copy{steps}"
+        removed = asyncio.Event()
+
+        def reached(point: str, steps: int = steps, copy: Path = copy, removed: asyncio.Event = removed) -> None:
+            if point == "carried out":
+                shutil.copytree(tmp_path / f"state{steps}", copy)
+            elif point == "removed":
+                removed.set()
+
+        async with Symphony(tmp_path / f"state{steps}") as symphony:
+            made = symphony.build_workflow("w")
+            for number in range(steps):
+                made.add_sleep(f"s{number}", 0)
+            await symphony.workflows.start(made.add_wait("answer").build(), run_id="r", auto_checkpoint=False)
+            while "answer" not in (await symphony.workflows.get_run("r")).attempts:
+                await asyncio.sleep(0)
+            taker = await taker_of(symphony)
+            taker._crash = reached
+            counted = count_rows(symphony, monkeypatch)
+            leave_request(symphony.state_dir, request)
+            await removed.wait()
+            read[steps] = [counted()]
+        async with Symphony(copy) as symphony:
+            await symphony.resume()
+            counted = count_rows(symphony, monkeypatch)
+            (await taker_of(symphony)).look(all_again=True)
+            assert await answers(symphony, request.id) == {request.id: DONE_EVENT}
+            read[steps].append(counted())
+    assert max(read[50]) <= max(*read[5], 8)
+
+
+def count_rows(symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Counts the events of the run that are read from its log."""
+    rows, pages = [0], symphony.log.entity_pages
+
+    async def counting(key: str, *args: Any, **options: Any) -> Any:
+        async for page in pages(key, *args, **options):
+            rows[0] += len(page) if key == "Workflow:r" else 0
+            yield page
+
+    monkeypatch.setattr(symphony.log, "entity_pages", counting)
+    return lambda: rows[0]
 
 
 @pytest.mark.parametrize("point", ["made", "written", "synced", "renamed"])
@@ -476,7 +526,7 @@ async def test_a_request_waits_for_what_this_process_lacks(tmp_path: Path) -> No
             await asyncio.sleep(0)
         assert "function" in taker.left[request.id]
         define(symphony)
-        assert await symphony.log.read_entity(request.key) == []
+        assert await answer_on_record(symphony.log, request.id) is None
         await symphony.workflows.recover(wait=False)
         assert await answers(symphony, request.id) == {request.id: DONE_EVENT}
 
@@ -492,7 +542,7 @@ async def test_a_process_that_is_drained_leaves_what_begins_runs(tmp_path: Path,
         taker = await taker_of(symphony)
         while not taker.left:
             await asyncio.sleep(0)
-        assert await symphony.log.read_entity(request.key) == []
+        assert await answer_on_record(symphony.log, request.id) is None
     async with Symphony(tmp_path / "state") as symphony:
         define(symphony)
         await symphony.workflows.recover(wait=False)
@@ -510,7 +560,7 @@ async def test_a_run_that_finds_no_place_is_answered_as_queued(tmp_path: Path) -
         request = Request(verb="retry", run="failed")
         leave_request(tmp_path / "state", request)
         assert await answers(symphony, request.id) == {request.id: DONE_EVENT}
-        (answer,) = await symphony.log.read_entity(request.key)
+        (*_, answer) = await symphony.log.read_entity(request.key)
         assert answer.data["status"] in ("queued", "running")
         assert (await symphony.workflows.cancel("failed")).status == "cancelled"
 

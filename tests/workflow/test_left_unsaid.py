@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from symphony_es import Symphony
 from symphony_es.workflow import RunContext, WorkflowDefinition, run_workflow
 from symphony_es.workflow.runs.thawing import thaw
 from tests.mortal import EMPTY, Disk, Mortal
@@ -105,6 +106,26 @@ async def test_a_step_that_has_failed_for_good_is_not_called_again_by_the_next_p
     assert set(failures) == {failures[0]}
 
 
+CLEANED: dict[str, dict[str, Any]] = {
+    name: SHAPES[name] for name in ("parallel", "branch of steps", "map", "loop", "condition", "child run")
+}
+
+
+@pytest.mark.parametrize("shape", CLEANED)
+async def test_nor_is_one_of_a_clean_up(shape: str) -> None:
+    """The same of steps inside of a clean-up step: a run that has failed cleans up, and its clean-up fails."""
+    cleaned = {"cleanup": [{"name": "tidy", **CLEANED[shape]}], "cleanup_on": ["failure"]}
+    failures = [failures_on(disk) for disk in await everywhere(definition({**BAD, "name": "main"}, **cleaned))]
+    assert set(failures) == {failures[0]}
+
+
+async def test_nor_is_one_of_an_undo() -> None:
+    """An undo by a child run, a step of which fails for good."""
+    undone = {**FINE, "name": "made", "undo": {"kind": "workflow", "definition": {"name": "u", "steps": [FINE, BAD]}}}
+    failures = [failures_on(disk) for disk in await everywhere(definition(undone, {**BAD, "name": "main"}, cleanup_on=["failure"]))]
+    assert set(failures) == {failures[0]}
+
+
 @pytest.mark.parametrize("resumes", [0, 1])
 async def test_a_failed_child_run_of_code_is_tried_again_when_its_parent_is_resumed_and_not_before(resumes: int) -> None:
     """Whoever dies between its failure and that of its step: each resume of the failed parent is one attempt more at it."""
@@ -195,3 +216,30 @@ async def test_an_interruption_during_a_cancellation_holds(turns: int) -> None:
         engine = symphony.registry.get("workflow_engine")
         await asyncio.wait_for(engine.interrupt(["r"]), 10)
         assert (str(handle.status), engine.active_runs) == ("cancelling", [])
+
+
+@pytest.mark.parametrize(("event", "key"), [("WorkflowStepRetried", "Workflow:r"), ("WorkflowFailed", "Workflow:r/around")])
+async def test_after_a_rewind_a_child_run_has_failed_in_the_attempt_that_holds(symphony: Symphony, event: str, key: str) -> None:
+    """What a rewind has taken back, a later failure of the child run, is not taken for one of the attempt that goes on.
+
+    Right after the second attempt at the step began, the child run still stands as it failed in the first: it is tried again. Right
+    after its first failure, the step has failed with it, and the second attempt tries it again.
+    """
+    calls: list[str] = []
+    heals = False
+
+    async def bad(context: RunContext) -> None:
+        calls.append(context.step)
+        if not heals:
+            raise ValueError("no")
+
+    symphony.functions.register("bad", bad)
+    twice = {"max_attempts": 2, "delay_s": 0}
+    defined = definition({"kind": "workflow", "definition": {"name": "child", "steps": [BAD]}, "retry": twice})
+    run = await symphony.workflows.execute_workflow(defined, run_id="r", auto_checkpoint=False)
+    assert (run.status.value, len(calls)) == ("failed", 2)
+    events = [found async for page in symphony.log.read(names=[event]) for found in page]
+    heals = True
+    await symphony.rewind(next(found.position for found in events if found.entity_key == key))
+    (run,) = await symphony.workflows.recover(False)
+    assert (run.status.value, len(calls)) == ("completed", 3)

@@ -6,12 +6,14 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from symphony_es import Symphony
-from symphony_es.workflow import AutoCheckpoint
+from symphony_es import Symphony, entity
+from symphony_es.workflow import AutoCheckpoint, Workflow
 from symphony_es_projections.checkpoints import CheckpointEntry
 
 Act = Callable[[Symphony, int], Awaitable[object]]
@@ -72,6 +74,68 @@ async def test_automatic_checkpoints_of_ended_runs_are_not_in_memory(tmp_path: P
         await asyncio.sleep(0)  # the event loop has the last answer at hand until its next turn
         gc.collect()
         assert not [one for one in gc.get_objects() if isinstance(one, CheckpointEntry)]
+
+
+@entity
+class Buyer:
+    """Has had runs."""
+
+    id: str
+    last: Any = None
+    some: list[Any] = field(default_factory=list)
+
+
+async def one_field(symphony: Symphony, run: Workflow, number: int) -> None:
+    """Another run takes its place."""
+    symphony.entities.get(Buyer, "c").last = run
+
+
+async def in_a_list(symphony: Symphony, run: Workflow, number: int) -> None:
+    """The list has the newest two."""
+    some = symphony.entities.get(Buyer, "c").some
+    some.append(run)
+    del some[:-2]
+
+
+async def removed(symphony: Symphony, run: Workflow, number: int) -> None:
+    """Each run has its own entity, which is removed."""
+    symphony.entities.add(Buyer(id=f"c{number}", last=run, some=[run]))
+    await symphony.flush()
+    symphony.entities.remove(Buyer, f"c{number}")
+
+
+async def unloaded(symphony: Symphony, run: Workflow, number: int) -> None:
+    """Each run has its own entity, which is unloaded."""
+    symphony.entities.add(Buyer(id=f"c{number}", last=run))
+    await symphony.entities.unload(Buyer, f"c{number}")
+
+
+async def taken_back(symphony: Symphony, run: Workflow, number: int) -> None:
+    """A block that fails refers to it."""
+    with pytest.raises(KeyError):
+        async with symphony.transaction("Changed"):
+            symphony.entities.get(Buyer, "c").last = run
+            raise KeyError
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize("way", [one_field, in_a_list, removed, unloaded, taken_back], ids=lambda way: way.__name__)
+async def test_runs_that_entities_have_referred_to_leave_memory(way: Any, *, ended: bool) -> None:
+    """A run rests when nothing refers to it any more, however the reference ended, before its end or after it."""
+    async with Symphony(persistence_enabled=False) as symphony:
+        symphony.functions.register("work", work)
+        definition = symphony.build_workflow("w").add_function("a", "work").build()
+        symphony.entities.add(Buyer(id="c"))
+
+        async def act(symphony: Symphony, number: int) -> None:
+            handle = await symphony.workflows.start(definition, {"number": number}, auto_checkpoint=False)
+            if ended:
+                await handle.result()
+            await way(symphony, handle.run, number)
+            await handle.result()
+
+        assert not await growth(symphony, act)
+        assert len(symphony.entities.all(Workflow)) <= 3
 
 
 async def test_a_checkpoint_reads_no_list(tmp_path: Path) -> None:

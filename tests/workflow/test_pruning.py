@@ -300,25 +300,18 @@ async def test_what_a_living_entity_refers_to_stays_whole(reopen: Opener, tmp_pa
     assert symphony.last_resume.unresolved == []
 
 
-async def test_a_family_whose_child_has_not_ended_stays(symphony: Symphony) -> None:
-    """Also where the run that started it has ended: nothing of it goes, until the child has ended as long ago."""
-    waits = symphony.build_workflow("waits").add_wait("wait", "go").build()
-    definition = symphony.build_workflow("top").add_workflow("kid", waits).build()
-    handle = await symphony.workflows.start(definition, run_id="r", auto_checkpoint=False)
-    while "r/kid" not in await listed(symphony):
-        await asyncio.sleep(0)
-    await symphony.workflows.cancel(handle)
-    await symphony.flush()
-    (kid,) = await symphony.workflows.list_runs(parent="r")
-    top = (await symphony.workflows.list_runs(name="top"))[0]
-    assert kid.ended_at is not None
+async def test_a_family_whose_child_has_ended_later_stays(symphony: Symphony) -> None:
+    """A child run that was tried again after its run had ended keeps all of it, until it has ended as long ago."""
+    await ran(symphony, shop(symphony), "r")
+    (top,) = await symphony.workflows.list_runs(name="shop")
+    await symphony.workflows.retry_from("r/kid", "think")
+    (kid,) = await symphony.workflows.list_runs(name="kid")
     assert top.ended_at is not None
-    early, late = sorted([kid.ended_at, top.ended_at])
-    report = await symphony.workflows.prune_runs(older_than=early)
-    if early < late:
-        assert report.runs == 0
-        assert report.kept in ({CHILD: 1}, {})
-    assert (await symphony.workflows.prune_runs(older_than=late)).runs == 2 - report.runs
+    assert kid.ended_at is not None
+    assert top.ended_at < kid.ended_at
+    report = await symphony.workflows.prune_runs(older_than=top.ended_at)
+    assert (report.runs, report.kept, report.kept_ids) == (0, {CHILD: 1}, ("r",))
+    assert (await symphony.workflows.prune_runs(older_than=kid.ended_at)).runs == 2
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["ended", "at work"])
@@ -387,6 +380,23 @@ async def test_a_run_that_is_changed_meanwhile_stays_or_goes_whole(symphony: Sym
     report = await symphony.workflows.prune_runs(older_than=0)
     assert (report.runs, report.kept) == (2, {})
     assert await alive(symphony) == []
+
+
+async def test_a_run_that_comes_to_be_referred_to_meanwhile_stays(symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look and the append a living entity has taken it: it stays, and others go."""
+    await ran(symphony, small(symphony), "r", "s")
+    run = await symphony.workflows.get_run("r")
+    parcel = symphony.entities.add(Parcel(id="p"))
+    prepared = Pruning._prepared
+
+    async def taken(self: Pruning, versions: dict[str, int]) -> Any:
+        parcel.what = run
+        return await prepared(self, versions)
+
+    monkeypatch.setattr(Pruning, "_prepared", taken)
+    report = await symphony.workflows.prune_runs(older_than=0)
+    assert (report.ids, report.kept) == (("s",), {LIVE: 1})
+    assert await alive(symphony) == ["Workflow:r"]
 
 
 async def test_a_crash_leaves_whole_families(reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.errors import ConfigurationError, EntityExistsError
+from symphony_es.errors import ConfigurationError, EntityExistsError, RunExistsError
 from symphony_es.workflow import step
 
 DEFINITION = {"name": "order", "steps": [{"kind": "wait", "name": "paid", "signal": "paid"}]}
@@ -74,6 +74,75 @@ async def test_another_definition_has_no_such_run(symphony: Symphony) -> None:
     with pytest.raises(EntityExistsError, match=r"order.*refund"):
         await again(symphony, OTHER)
     assert len(await symphony.workflows.get_all_runs()) == 1
+
+
+INPUTS: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
+    "other-value": ({"amount": 1}, {"amount": 2}, ["amount"]),
+    "other-type": ({"amount": 1}, {"amount": True}, ["amount"]),
+    "float": ({"amount": 1}, {"amount": 1.0}, ["amount"]),
+    "inside": ({"order": {"lines": [1, 2]}}, {"order": {"lines": [1, 3]}}, ["order"]),
+    "one-more": ({"amount": 1}, {"amount": 1, "note": "x"}, ["note"]),
+    "one-less": ({"amount": 1, "note": "x"}, {"amount": 1}, ["note"]),
+    "none": ({"amount": 1}, {}, ["amount"]),
+    "default": ({}, {"currency": "USD"}, ["currency"]),
+    "several": ({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 3, "d": 4}, ["b", "c", "d"]),
+}
+ORDER = {**DEFINITION, "context": {"currency": "EUR"}}
+
+
+@pytest.mark.parametrize("case", INPUTS)
+async def test_another_input_is_another_run(symphony: Symphony, case: str) -> None:
+    """The error names the keys that differ and no value; what the steps have made of the context since makes no difference."""
+    first, second, differs = INPUTS[case]
+    handle = await again(symphony, ORDER, context=first)
+    handle.run.context["amount"] = 77
+    await symphony.flush()
+    for _ in range(2):
+        assert (await again(symphony, ORDER, context={"currency": "EUR", **first})).run is handle.run
+    head = symphony.log.head
+    with pytest.raises(RunExistsError) as refused:
+        await again(symphony, ORDER, context=second)
+    assert (list(refused.value.differs), refused.value.entity, symphony.log.head) == (differs, "Workflow:r", head)
+    assert "USD" not in str(refused.value)
+
+
+async def test_a_later_definition_has_the_same_run(symphony: Symphony) -> None:
+    """A process of a new release repeats a start: what its definition gives by default is not what the run began with."""
+    handle = await again(symphony, ORDER, context={"amount": 1})
+    later = {
+        **ORDER,
+        "context": {"currency": "CHF", "more": True},
+        "steps": [*DEFINITION["steps"], {"kind": "sleep", "name": "s", "seconds": 0}],
+    }
+    assert (await again(symphony, later, context={"amount": 1})).run is handle.run
+
+
+@pytest.mark.parametrize("stands", ["running", "completed"])
+async def test_the_input_of_a_run_of_another_process(reopen: Any, stands: str) -> None:
+    """Its beginning is in the log: it is compared where nothing is resumed as well; of an id that was used again, the last one's."""
+    symphony = await reopen()
+    handle = await again(symphony, context={"number": 1})
+    await handle.cancel()
+    symphony.entities.remove(handle.run)
+    await symphony.flush()
+    handle = await again(symphony, context={"number": 2})
+    if stands == "completed":
+        await handle.signal("paid")
+        await handle.wait()
+    symphony = await reopen()
+    assert (await again(symphony, context={"number": 2})).status == stands
+    with pytest.raises(RunExistsError, match="number"):
+        await again(symphony, context={"number": 1})
+
+
+async def test_the_input_of_a_run_that_begins_with_a_block(symphony: Symphony) -> None:
+    """It is compared with what the block has given it, before that is durable."""
+    async with symphony.transaction("place"):
+        await again(symphony, context={"number": 1})
+        await again(symphony, context={"number": 1})
+        with pytest.raises(RunExistsError):
+            await again(symphony, context={"number": 2})
+    assert (await again(symphony, context={"number": 1})).id == "r"
 
 
 async def test_a_run_that_was_removed_is_none(symphony: Symphony) -> None:

@@ -25,7 +25,7 @@ EXPECTED: dict[str, dict[str, str]] = {
         "blocked": "running",
         "cancelling": "cancelling",
     },
-    "queue": dict.fromkeys(("pending", "paused", "failed", "blocked"), "queued"),
+    "queue": dict.fromkeys(("pending", "running", "paused", "failed", "blocked"), "queued"),
     "pause": {"running": "paused", "queued": "paused"},
     "cancel": dict.fromkeys(("pending", "queued", "running", "paused", "failed", "blocked"), "cancelling"),
     "retry": {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli.commands.looking import print_events
 from symphony_es.cli.commands.registry import PAST_TIME, Parsers, entity_key, event_name, past_time, reading, whole_number
+from symphony_es.cli.near import hint_of, names_like
 from symphony_es.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ async def audit(given: argparse.Namespace) -> None:
             if given.json and len(found) == BATCH:
                 print_events(found, as_json=True)
                 found.clear()
-        print_events(found, as_json=given.json)
+        hint = "" if found or given.json else hint_of(await names_like(opened, actor=given.actor, run_id=given.run_id))
+        print_events(found, as_json=given.json, hint=hint)
         if not given.json and given.limit and len(found) == given.limit:
             last = found[-1].position
             print(f"the next page: {'--before' if given.newest_first else '--after'} {last}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es import __version__
 from symphony_es.cli import output
 from symphony_es.cli.commands.registry import Parsers, reading, state_dir, writing
+from symphony_es.shown import so_many
 
 if TYPE_CHECKING:
     from symphony_es.core.state.opening import OpenedLog
@@ -83,9 +84,10 @@ def _problem(problem: Any) -> dict[str, Any]:
 
 def _verdict(report: VerifyReport) -> str:
     if report.ok:
-        return f"{report.events} events and {report.snapshots} snapshots are good; the head is {report.head}"
+        return f"{so_many(report.events, 'event')} and {so_many(report.snapshots, 'snapshot')} are good; the head is {report.head}"
     first = f"the first at position {report.first_bad_position}" if report.first_bad_position is not None else "none at a position"
-    return f"{report.problem_count} problems, {first}; {report.events} events are good"
+    good = f"{so_many(report.events, 'event')} {'is' if report.events == 1 else 'are'} good"
+    return f"{so_many(report.problem_count, 'problem')}, {first}; {good}"
 
 
 async def stats(given: argparse.Namespace) -> None:
@@ -192,10 +194,10 @@ def _files(directory: Path, told: dict[str, Any]) -> list[Finding]:
         ),
         (
             told["snapshot_bytes"] <= max(told["log_bytes"], 2**20),
-            f"{told['snapshots']} snapshots of {told['snapshot_bytes']:,} bytes, log of {told['log_bytes']:,} bytes",
+            f"{so_many(told['snapshots'], 'snapshot')} of {told['snapshot_bytes']:,} bytes, log of {told['log_bytes']:,} bytes",
             "symphony-es prune",
         ),
-        (True, f"{behind:,} events since the newest snapshot", ""),
+        (True, f"{so_many(behind, 'event')} since the newest snapshot", ""),
         *_requests(directory),
     ]
 
@@ -211,7 +213,7 @@ def _requests(directory: Path) -> list[Finding]:
         "gone": (True, "the process that wrote it has ended without closing it; what it acknowledged is there", ""),
     }
     waiting = waiting_requests(directory)
-    what = f"{waiting:,} requests wait in {directory / 'inbox'}"
+    what = f"{so_many(waiting, 'request')} wait{'s' * (waiting == 1)} in {directory / 'inbox'}"
     return [
         *([told[owner]] if owner in told else []),
         *([(False, what, "start the application, which carries them out; rm takes one back")] if waiting else []),
@@ -237,4 +239,5 @@ async def prune(given: argparse.Namespace) -> None:
     if given.json:
         output.json_line({"removed": [info.name for info in going], "bytes": size, "dry_run": given.dry_run})
     else:
-        print(f"{len(going)} snapshots of {size:,} bytes {'would be' if given.dry_run else 'were'} removed; {len(kept)} stay")
+        done = "would be" if given.dry_run else "was" if len(going) == 1 else "were"
+        print(f"{so_many(len(going), 'snapshot')} of {size:,} bytes {done} removed; {len(kept)} stay{'s' * (len(kept) == 1)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from symphony_es.cli import output
 from symphony_es.cli.commands.registry import MOMENT, Parsers, moment, reading, writing
+from symphony_es.shown import so_many
 
 __all__ = ["register"]
 
@@ -33,8 +34,8 @@ async def rewind(given: argparse.Namespace) -> None:
         return
     for key in plan.keys:
         print(output.safe(key))
-    done = "would be taken" if given.dry_run else "were taken"
-    print(f"{len(plan.keys)} entities {done} back to position {plan.position}; the head is {head}")
+    done = "would be taken" if given.dry_run else "was taken" if len(plan.keys) == 1 else "were taken"
+    print(f"{so_many(len(plan.keys), 'entity', 'entities')} {done} back to position {plan.position}; the head is {head}")
 
 
 async def fork(given: argparse.Namespace) -> None:
@@ -47,4 +48,4 @@ async def fork(given: argparse.Namespace) -> None:
     if given.json:
         output.json_line({"directory": str(report.directory), "position": report.position, "entities": report.entities})
     else:
-        print(f"{report.directory} begins with the {report.entities} entities of position {report.position}")
+        print(f"{report.directory} begins with the {so_many(report.entities, 'entity', 'entities')} of position {report.position}")

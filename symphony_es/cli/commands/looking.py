@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli import output
 from symphony_es.cli.commands.registry import MOMENT, PAST_TIME, Parsers, entity_key, event_name, moment, past_time, reading, whole_number
+from symphony_es.cli.near import hint_of, names_like
+from symphony_es.shown import so_many
 
 if TYPE_CHECKING:
     from symphony_es.events.comparison import ValueChange
@@ -125,15 +127,15 @@ async def _newest(log: EventLog, given: argparse.Namespace, until: int, limit: i
     return events[-limit:]
 
 
-def print_events(events: list[Event], *, as_json: bool, columns: bool = True) -> None:
-    """Events as a table, or as JSON lines; without the names of the columns, a line each as they come."""
+def print_events(events: list[Event], *, as_json: bool, columns: bool = True, hint: str = "") -> None:
+    """Events as a table, or as JSON lines; without the names of the columns, a line each as they come; the hint where there are none."""
     from symphony_es.transfer.text import event_as_json
 
     if as_json:
         for event in events:
             output.json_line(event_as_json(event))
     elif columns:
-        output.table(EVENT_COLUMNS, [event_row(event) for event in events], "no events")
+        output.table(EVENT_COLUMNS, [event_row(event) for event in events], f"no events{hint}")
     else:
         for event in events:  # as they come: whoever follows sees each at once
             output.line("  ".join(output.safe(cell) for cell in event_row(event) if cell))
@@ -251,7 +253,8 @@ async def blame(given: argparse.Namespace) -> None:
 
     async with reading(given) as opened:
         found = await opened.past.blame(given.entity, given.path, since=given.since, until=given.until)
-    found = [entry for entry in found if given.actor in (None, entry.event.metadata.actor)]
+        found = [entry for entry in found if given.actor in (None, entry.event.metadata.actor)]
+        hint = "" if found else hint_of(await names_like(opened, actor=given.actor))
     if given.json:
         for entry in found:
             sides = {name: value for name, value in (("before", entry.before), ("after", entry.after)) if value is not ABSENT}
@@ -263,7 +266,7 @@ async def blame(given: argparse.Namespace) -> None:
         run = "/".join(part for part in (entry.event.metadata.run_id, str(step)) if part)
         rows.append((at, time, name, actor, why, run, output.brief(entry.before, 40), output.brief(entry.after, 40)))
     columns = ("position", "time", "event", "actor", "reason", "run/step", "before", "after")
-    output.table(columns, rows, "no event of those that are asked for has set it")
+    output.table(columns, rows, f"no event of those that are asked for has set it{hint}")
 
 
 async def diff(given: argparse.Namespace) -> None:
@@ -283,7 +286,8 @@ async def diff(given: argparse.Namespace) -> None:
             for event in events:
                 output.line(f"    {_line(event)}")
         if not given.json:
-            output.line(f"{len(difference)} entities differ between position {difference.before} and position {difference.after}")
+            differ = f"{so_many(len(difference), 'entity', 'entities')} differ{'s' * (len(difference) == 1)}"
+            output.line(f"{differ} between position {difference.before} and position {difference.after}")
 
 
 def _line(event: Event) -> str:

@@ -11,6 +11,7 @@ from symphony_es.cli import output
 from symphony_es.cli.commands.registry import Parsers, reading, run_id, seconds
 from symphony_es.cli.commands.runs import add_filters, filtered, find_runs, print_runs
 from symphony_es.errors import ConfigurationError, RequestPendingError, SymphonyError
+from symphony_es.shown import so_many
 
 if TYPE_CHECKING:
     from symphony_es.core.state.inbox import Request
@@ -120,7 +121,7 @@ async def _say_which(given: argparse.Namespace, opened: OpenedLog, found: list[d
     print_runs([one for one in found if one["run"] not in refused], as_json=False)
     for run, why in refused.items():
         output.complain(f"retry {run}: would be refused: {why}")
-    print(f"{len(found) - len(refused)} runs would be tried again" + (f", {len(refused)} refused" if refused else ""))
+    print(f"{so_many(len(found) - len(refused), 'run')} would be tried again" + (f", {len(refused)} refused" if refused else ""))
     return REFUSED if refused else DONE
 
 
@@ -156,7 +157,8 @@ async def _send(given: argparse.Namespace, opened: OpenedLog, requests: Sequence
         codes.append(_code(answer))
     if len(codes) > 1 and not given.json:
         print(
-            f"{codes.count(DONE)} of {len(codes)} runs are tried again, {codes.count(REFUSED)} were refused, {codes.count(NOT_THERE)} wait"
+            f"of {so_many(len(codes), 'run')}, tried again: {codes.count(DONE)}, refused: {codes.count(REFUSED)}, "
+            f"waiting: {codes.count(NOT_THERE)}"
         )
     return min(code for code in codes if code) if any(codes) else DONE
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.cli import output
 from symphony_es.cli.commands.looking import event_row
 from symphony_es.cli.commands.registry import MOMENT, PAST_TIME, Parsers, moment, past_time, reading, run_id, whole_number
+from symphony_es.cli.near import hint_of
 
 if TYPE_CHECKING:
     from symphony_es.core.state.opening import OpenedLog
@@ -115,20 +116,35 @@ async def runs(given: argparse.Namespace) -> None:
     """`symphony-es runs`."""
     async with reading(given) as opened:
         found, total = await find_runs(opened, given, given.limit)
-    print_runs(found, as_json=given.json)
+        near = [] if found or not given.name else await _names_like(opened, given.name)
+    print_runs(found, as_json=given.json, hint=hint_of(near))
     if len(found) < total and not given.json:
         print(f"{total - len(found):,} more: --limit 0 shows all, --since and --status fewer")
 
 
-def print_runs(found: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Runs as a table, or as JSON lines."""
+async def _names_like(opened: OpenedLog, names: list[str]) -> list[str]:
+    """Names of definitions there are that are written like those that no run has."""
+    from symphony_es.workflow.runs.filters import RunFilter
+    from symphony_es.workflow.runs.listing import RunListing
+
+    assert opened.directory is not None
+    listing = RunListing(opened.log, opened.history, opened.directory / "projections")
+    try:
+        await listing.catch_up()
+        return await listing.near(RunFilter(name=names))
+    finally:
+        await listing.close()
+
+
+def print_runs(found: list[dict[str, Any]], *, as_json: bool, hint: str = "") -> None:
+    """Runs as a table, or as JSON lines; the hint where there are none."""
     if as_json:
         for one in found:
             output.json_line(_exact(one))
         return
     names = ("run", "name", "status", "steps", "started_at", "ended_at", "step", "error")
     rows = [[_shown(name, one[name]) for name in names] for one in found]
-    output.table([name.removesuffix("_at") for name in names], rows, "no runs")
+    output.table([name.removesuffix("_at") for name in names], rows, f"no runs{hint}")
 
 
 def _exact(one: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from symphony_es.cli.commands.registry import (
     run_id,
     state_dir,
 )
+from symphony_es.cli.near import hint_of, names_like
 from symphony_es.errors import ConfigurationError
+from symphony_es.shown import so_many
 
 __all__ = ["register"]
 
@@ -90,6 +92,9 @@ async def export(given: argparse.Namespace) -> None:
             await opened.past.history(given.entity, limit=1)  # one that never was is no empty answer
         if name == "changes":
             report = await export_changes(opened.history, target, wanted=ChangeFilter(**conditions), **common)
+            near = [] if report.rows else await names_like(opened, actor=given.actor, run_id=given.run_id, field=given.field)
+            if near:
+                output.complain(f"no changes{hint_of(near)}")
         else:
             write = {"jsonl": export_jsonl, "csv": export_csv, "cloudevents": export_cloudevents}[name]
             report = await write(opened.log, target, **common)
@@ -97,7 +102,8 @@ async def export(given: argparse.Namespace) -> None:
     if given.json:
         output.json_line({"file": given.file, "format": name, "events": report.events, **rows})
     elif given.file != "-":
-        print(f"{f'{report.rows} changes of ' if rows else ''}{report.events} events in {output.safe(given.file)}")
+        changes = f"{so_many(report.rows, 'change')} of " if rows else ""
+        print(f"{changes}{so_many(report.events, 'event')} in {output.safe(given.file)}")
 
 
 async def import_(given: argparse.Namespace) -> None:
@@ -108,7 +114,7 @@ async def import_(given: argparse.Namespace) -> None:
     if given.json:
         output.json_line({"directory": os.fspath(given.into), "events": report.events, "sha256": report.sha256})
     else:
-        print(f"{report.events} events in {output.safe(given.into)}")
+        print(f"{so_many(report.events, 'event')} in {output.safe(given.into)}")
 
 
 async def backup(given: argparse.Namespace) -> None:
@@ -119,7 +125,7 @@ async def backup(given: argparse.Namespace) -> None:
     if given.json:
         output.json_line({"directory": os.fspath(given.target), "head": report.head, "snapshots": report.snapshots})
     else:
-        print(f"{output.safe(given.target)} has everything up to position {report.head}, and {report.snapshots} snapshots")
+        print(f"{output.safe(given.target)} has everything up to position {report.head}, and {so_many(report.snapshots, 'snapshot')}")
 
 
 async def restore(given: argparse.Namespace) -> None:
@@ -130,4 +136,4 @@ async def restore(given: argparse.Namespace) -> None:
     if given.json:
         output.json_line({"directory": os.fspath(given.into), "head": report.head, "snapshots": report.snapshots})
     else:
-        print(f"{output.safe(given.into)} has everything up to position {report.head}, and {report.snapshots} snapshots")
+        print(f"{output.safe(given.into)} has everything up to position {report.head}, and {so_many(report.snapshots, 'snapshot')}")

@@ -19,6 +19,7 @@ from symphony_es.core.state.resting import RUN, TASK, waking
 from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
 from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
 from symphony_es.core.state.tracking.entity_restorer import FLAT, DeclaredEntityRestorer
+from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.core.state.tracking.making import Making, left_out
 from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.core.state.world import World
@@ -250,7 +251,9 @@ class WorldBuilder:
                 report.unresolved.append(UnresolvedReference(key, path, reference))
                 continue
             if reference.key.startswith((RUN, TASK)) and not key.startswith((RUN, TASK)):
-                self.world.referred[reference.key] = self.world.referred.get(reference.key, 0) + 1
+                self.world.referred[reference.key] = None
+                if kind_of(context.entities[key]) != "entity":  # what a class of the application keeps of its state is its own affair
+                    self.world.kept.add(reference.key)
             holder = context.entities[key]
             if not isinstance(holder, UnrestoredEntity) and (id(holder), path[0]) not in asked:
                 try:

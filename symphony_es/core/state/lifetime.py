@@ -24,6 +24,7 @@ from symphony_es.errors import CloseTimeoutError, ForkedProcessError, NotReadyEr
 from symphony_es.log.directory import LOCK_NAME, DirectoryLock
 from symphony_es.log.forks import Inherited, left_at_fork, open_ones
 from symphony_es.log.log import EventLog
+from symphony_es.shown import so_many
 
 if TYPE_CHECKING:
     from symphony_es.core.state.opening import OpenedLog
@@ -99,7 +100,7 @@ class Lifetime(Inherited):
 
 def counted(changes: Mapping[str, int]) -> str:
     """How many changes there are of which entities."""
-    shown = [f"{count} {'change' if count == 1 else 'changes'} of {key}" for key, count in list(changes.items())[:10]]
+    shown = [f"{so_many(count, 'change')} of {key}" for key, count in list(changes.items())[:10]]
     more = len(changes) - len(shown)
     return ", ".join(shown) + (f" and of {more} more" if more > 0 else "")
 

@@ -5,7 +5,8 @@ already is neither read nor made again: the new objects are connected to it. Not
 as it was; only what a restorer changes in a live object is a change like any other.
 
 While an entity is not live nobody can change it, so its state at the head stays its state whatever else is appended meanwhile. What ceases
-to be live meanwhile has been removed, so each read is of the head as it is when the live world has been asked.
+to be live meanwhile has been removed, or has come to rest, and then its object is still connected to: each read is of the head as it is
+when the live world has been asked, and what was asked for is live when the load is over.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Loading:
         try:
             await self._build(keys, strict=strict)
             self.live.take_in(self.beside)
+            self._wake(keys)
         except BaseException:
             self.beside.close("it was made by a load that failed")
             raise
@@ -76,7 +78,7 @@ class Loading:
         builder, context = self._builder, self._builder.context
         states = await self._read(keys)
         for key in keys:
-            if key not in states and key not in self.live.records:
+            if key not in states and key not in self.live.records and self.live.at_rest(key) is None:
                 if key in self.report.damaged:
                     raise EntityDamagedError(key, self.report.damaged[key])
                 pruned = self.history.log.pruned_at(key)
@@ -90,6 +92,12 @@ class Loading:
         await self.live.constants.give(self.beside, made, self._find)
         await builder.connect(strict=strict)
         await builder.compare()
+
+    def _wake(self, keys: Sequence[str]) -> None:
+        """Make those live again that came to rest while others were read."""
+        for key in keys:
+            if key not in self.live.records and (record := self.live.at_rest(key)) is not None:
+                self.live.wake(record)
 
     async def _find(self, keys: Collection[str]) -> dict[str, EntityState]:
         return await self.history.entities_at(keys, self.history.log.head)

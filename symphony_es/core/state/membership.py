@@ -63,6 +63,8 @@ RUNS = ("Workflow:", "Task:")
 RUNS_AND_TASKS = ("Workflow", "Task")
 """Types of which entities come to rest when their run has ended."""
 
+FEW_REFERRED = 100
+
 EntityLike = Any
 """An entity's object, an `EntityReference`, or `"Type:id"`."""
 
@@ -107,7 +109,9 @@ class Membership(Inherited):
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
         self.has_at_rest = False  # the log has ended runs that are not here
-        self.referred: dict[str, int] = {}  # keys of runs and tasks that others refer to: they stay while they are referred to
+        self.referred: dict[str, None] = {}  # keys of runs and tasks that living entities have referred to; see `refer`
+        self.kept: set[str] = set()  # those of them whose objects the entity that refers to them may not have: they do not rest
+        self._looked_through = 0  # how many of these there were when those of which nobody has the object were left out last
         self.woken: list[EntityRecord] = []  # what was at rest and has been changed
         self._at_rest: WeakValueDictionary[str, Any] = WeakValueDictionary()  # objects that somebody has in hand
         self.constants = Constants()
@@ -160,7 +164,7 @@ class Membership(Inherited):
                 return known
             entity = EntityReference.parse(entity)
         if isinstance(entity, EntityReference):
-            found = self._records.get(entity.key)
+            found = self._records.get(entity.key) or self._referred_at_rest(entity.key)
             if found is None:
                 removed = self.removed.get(entity.key)
                 if removed is None or removed.broken is None:
@@ -204,7 +208,7 @@ class Membership(Inherited):
                 return found.obj
             entity = EntityReference.parse(entity)
         if isinstance(entity, EntityReference):
-            found = self._records.get(entity.key)
+            found = self._records.get(entity.key) or self._referred_at_rest(entity.key)
             if found is None:
                 return None
             self.outbox.suspects.recent[found] = None
@@ -219,10 +223,13 @@ class Membership(Inherited):
     def all(self, entity_type: str | None = None) -> list[Any]:
         """All live objects, or those of a type, those that a resume brought by their keys, then the others as they were added or loaded.
 
-        What was removed in a transaction that failed comes last.
+        What was removed in a transaction that failed comes last, before runs that have ended and that living entities refer to.
         """
         prefix = f"{entity_type}:" if entity_type is not None else ""
         found = [record for key, record in self._records.items() if key.startswith(prefix)]
+        if self.referred:
+            resting = [self._referred_at_rest(key) for key in sorted(self._at_rest) if key.startswith(prefix)]
+            found += [record for record in resting if record is not None]
         self.outbox.suspects.recent.update(dict.fromkeys(found))
         return [record.obj for record in found]
 
@@ -399,19 +406,37 @@ class Membership(Inherited):
                 raise EntityBusyError(referred, born.title, f"a reference from {key}, which does not belong to that block,")
 
     def adopt_referred(self, obj: Any, by: EntityRecord | None) -> None:
-        """Add an entity that a change of an added one refers to; one that is at rest stays live from now on."""
+        """Add an entity that a change of an added one refers to; of one that is at rest see `refer`."""
         if not self.restoring and self.record_of(obj) is None:
             self.add(obj)
         if by is not None and by.entity_type not in RUNS_AND_TASKS:  # the engine knows which runs belong together
             self._keep_live(obj)
 
     def _keep_live(self, obj: Any) -> None:
-        """What a living entity refers to stays live."""
         record = self.record_of(obj)
         if record is not None and not self.restoring and record.entity_type in RUNS_AND_TASKS:
-            self.referred[record.key] = self.referred.get(record.key, 0) + 1
-            if record.closed is AT_REST:
-                self.wake(record)
+            self.refer(record.key)
+
+    def refer(self, key: str) -> None:
+        """Take note that a living entity refers to a run or task: that is live as long as anybody has its object, also when it rests.
+
+        The entity has it, until it refers to something else or is gone itself. So nothing has to be told when a reference ends.
+        """
+        self.referred[key] = None
+        if len(self.referred) > 2 * self._looked_through + FEW_REFERRED:
+            self.referred = {known: None for known in self.referred if known in self._records or known in self._at_rest}
+            self._looked_through = len(self.referred)
+
+    def is_referred(self, key: str) -> bool:
+        """Whether a living entity may refer to a run or task; one that did counts as long as anybody has the object."""
+        return key in self.kept or (key in self.referred and (key in self._records or key in self._at_rest))
+
+    def _referred_at_rest(self, key: str) -> EntityRecord | None:
+        record = self.at_rest(key) if self.referred else None
+        part = record
+        while part is not None and part.key not in self.referred:
+            part = self.record_of(getattr(part.obj, "parent", None))  # of a child run
+        return record if part is not None else None
 
     def _place(self, obj: Any, entity_type: str | None) -> Any:
         """Under construction: what a restorer creates takes the id that is being restored, and nothing is appended."""
@@ -603,8 +628,8 @@ class Membership(Inherited):
                 record.world = self
                 self.install(record)
             self.damaged.update(beside.damaged)
-            for key, count in beside.referred.items():
-                self.referred[key] = self.referred.get(key, 0) + count
+            self.referred.update(beside.referred)
+            self.kept |= beside.kept
 
     def install(self, record: EntityRecord) -> None:
         """Make a record part of this world."""

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from symphony_es.events.event import Event
     from symphony_es.log.log import EventLog
 
-__all__ = ["DONE_EVENT", "REFUSED_EVENT", "Answer", "answer_on_record", "send_request", "send_requests"]
+__all__ = ["ANSWERS", "DONE_EVENT", "REFUSED_EVENT", "TAKEN_EVENT", "Answer", "answer_on_record", "send_request", "send_requests"]
 
 DONE_EVENT = "RequestDone"
 REFUSED_EVENT = "RequestRefused"
+ANSWERS = (DONE_EVENT, REFUSED_EVENT)
+TAKEN_EVENT = "RequestTaken"
+"""Comes before a request is carried out, and says which version its run has: whoever comes after a kill looks at what came after that."""
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.005, 0.1
 """How long the caller sleeps between two looks: an owner that is awake answers within milliseconds."""
 
@@ -66,7 +69,7 @@ async def answer_on_record(log: EventLog, request_id: str) -> Answer | None:
     """The answer to a request, None where there is none in the log as it is now."""
     await log.refresh_head()
     events = await log.read_entity(f"symphony.Request:{request_id}")
-    return Answer.of(events[0]) if events else None
+    return next((Answer.of(event) for event in events if event.name in ANSWERS), None)
 
 
 async def send_request(log: EventLog, state_dir: Path, request: Request, *, timeout_s: float, **clock: Any) -> Answer:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.errors import CleanupUnfinishedError, HistoryMismatchError
 from symphony_es.workflow.engine.bodies import StepFailure
 from symphony_es.workflow.engine.runner import Runner
+from symphony_es.workflow.engine.unsaid import left_unsaid
 from symphony_es.workflow.runs.cleanup import CLEANUP, cleaned_with, failed_for_good, is_open, is_root, unfinished
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
@@ -45,6 +46,7 @@ class Cleaning:
         self._errors: dict[str, dict[str, Any]] = {}
         self._code_error: dict[str, Any] | None = None
         self._finished = False
+        self._unsaid: frozenset[str] = frozenset()
         self.contradicted = False
 
     async def perform(self) -> None:
@@ -58,7 +60,9 @@ class Cleaning:
             return
         from symphony_es.workflow.engine.undoing import plan_undos  # few runs are cleaned up
 
-        runner = self._new_runner()
+        # What an earlier process has left with a failure inside of a step: that step fails of it, and does not call it again.
+        self._unsaid = left_unsaid(run)
+        runner = self._runner()
         planned, unknown = await plan_undos(runner, undos)
         if unknown:
             left = f"not undone, since the code does not make these calls any more: {', '.join(unknown[:50])}"
@@ -94,7 +98,12 @@ class Cleaning:
             await runner.run_step(step, address, frame)
         except StepFailure as error:
             self._errors[address] = error.description
-            return self._new_runner()  # a hook that stops the run has stopped this step of it
+            return self._runner()  # a hook that stops the run has stopped this step of it
+        return runner
+
+    def _runner(self) -> Runner:
+        runner = self._new_runner()
+        runner.unsaid = self._unsaid
         return runner
 
     def failure(self) -> dict[str, Any] | None:

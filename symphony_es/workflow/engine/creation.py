@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
+from symphony_es.core.state.boundary import taken_in
 from symphony_es.core.state.bringing import refuse_pruned
 from symphony_es.core.state.restore import UnrestoredEntity
-from symphony_es.errors import ConfigurationError, EntityExistsError, UnknownValueError
+from symphony_es.core.state.tracking.live import plain_of
+from symphony_es.errors import ConfigurationError, EntityExistsError, RunExistsError, UnknownValueError
+from symphony_es.events.changes import SET
 from symphony_es.events.identifiers import entity_key
+from symphony_es.events.rows import decode_row
+from symphony_es.events.values import plain_equal
 from symphony_es.shown import shown
 from symphony_es.workflow.code.workflow import CodeWorkflow, check_arguments
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.engine.active import ActiveRuns
 
-__all__ = ["DefinitionLike", "IfExists", "as_definition", "check_error_classes", "existing_run", "new_run", "refuse_id"]
+__all__ = ["DefinitionLike", "IfExists", "as_definition", "check_error_classes", "check_input", "existing_run", "new_run", "refuse_id"]
 
 IfExists: TypeAlias = Literal["fail", "return"]
 """What comes of an id that a run has."""
@@ -89,6 +94,52 @@ async def existing_run(
     if found.name != name:
         raise EntityExistsError(key, f"that run is of the definition {found.name!r}, and this start is of {name!r}")
     return found
+
+
+async def check_input(symphony: Host, run: Workflow, context: Mapping[str, Any] | None) -> None:
+    """Look whether a start that is made again has the input that a run was started with; who asks for another one means another run.
+
+    What the run's definition gives by default need not be given. The type counts: 1 is neither True nor 1.0.
+
+    Raises:
+        RunExistsError: the input is another one.
+        UnstorableValueError: it could not be the input of a run.
+    """
+    began_with = await _input_on_record(symphony, run)
+    if began_with is None:
+        return
+    world = symphony.world
+    given = plain_of(taken_in(world, {"context": {**run.definition.context, **(context or {})}})["context"], world)
+    differs = [key for key in given.keys() | began_with.keys() if not _is_same(key, given, began_with)]
+    if differs:
+        raise RunExistsError(entity_key("Workflow", run.id), sorted(differs, key=str))
+
+
+def _is_same(key: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return key in one and key in other and plain_equal(one[key], other[key])
+
+
+async def _input_on_record(symphony: Host, run: Workflow) -> dict[str, Any] | None:
+    """The context that a run began with; None where the log does not have its beginning any more.
+
+    One that begins with the transaction around this call is not in the log, and has not changed it yet. Of an id that several runs have
+    had, the last one's beginning counts.
+    """
+    record = symphony.world.record_of(run)
+    if not symphony.log.entity_status_now(entity_key("Workflow", run.id))[1]:
+        plain: dict[str, Any] = plain_of(run.context, symphony.world)
+        return plain
+    first = await symphony.log.read_entity_rows(entity_key("Workflow", run.id), 0, None, 1)
+    begun = [decode_row(row) for row in first]
+    if record is None or record.generation:
+        begun = await symphony.log.read_entity(entity_key("Workflow", run.id))
+    for event in reversed(begun):
+        if event.name == "WorkflowCreated":
+            for change in event.changes:
+                if change[0] == SET and not change[1]:
+                    held: dict[str, Any] = change[2].get("context", {})
+                    return held
+    return None
 
 
 def check_error_classes(definition: WorkflowDefinition) -> None:

@@ -177,6 +177,9 @@ class Drive:
     def _is_cancelling(self) -> bool:
         return self.run.status is WorkflowStatus.CANCELLING
 
+    def _is_running(self) -> bool:
+        return self.run.status is WorkflowStatus.RUNNING
+
     def stop_at_boundary(self) -> None:
         """Stop between two steps, or where the run waits, and leave it as it is: `recover` goes on with it."""
         self.drains = True
@@ -206,6 +209,10 @@ class Drive:
             if not self.control.taken_back or self.run.status is not WorkflowStatus.RUNNING:
                 return self._is_cancelling()
             self.control.go_on()  # paused and resumed: it has kept its place in the queue
+            await self._world.claim(self.run)
+            if self._is_running() and not place.done():
+                self.queue_within(_nothing)
+                await self._world.flush(self.run)
 
     async def _place_or_deadline(self, place: asyncio.Future[None]) -> None:
         if self.run.deadline is None:
@@ -218,13 +225,13 @@ class Drive:
             timer.cancel()
 
     def queue_within(self, prepare: Callable[[], None]) -> None:
-        """Put on record that the run waits for a place; one that is on record as running waits as it is."""
+        """Put on record that the run waits for a place."""
         caller = current_attribution.get()
         token = current_attribution.set(caller._replace(run_id=self.run.id, step=None, attempt=None))
         try:
             with self._world.recording("WorkflowCreated"):
                 prepare()
-                if self.run.status in (WorkflowStatus.RUNNING, WorkflowStatus.QUEUED):
+                if self.run.status is WorkflowStatus.QUEUED:
                     return
                 with self._world.recording("WorkflowQueued", entity=self.run):
                     if self.run.status is WorkflowStatus.PENDING:

@@ -19,7 +19,7 @@ from symphony_es.events.identifiers import check_entity_id
 from symphony_es.shown import shown
 from symphony_es.workflow.engine.active import ActiveRun
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, numbers_of
-from symphony_es.workflow.engine.creation import DefinitionLike, IfExists, existing_run, new_run, refuse_id
+from symphony_es.workflow.engine.creation import DefinitionLike, IfExists, check_input, existing_run, new_run, refuse_id
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import names_of_durable
 from symphony_es.workflow.engine.missing import check_can_go_on, is_waiting_for_classes
@@ -135,10 +135,12 @@ class WorkflowEngine(RunRequests):
 
         Args:
             if_exists: what comes of a `run_id` that a run has: `fail` raises; `return` gives a handle of that run, as it stands, also one
-                that the log has and nobody has resumed: so a call that is made again after a lost answer starts nothing twice.
+                that the log has and nobody has resumed: so a call that is made again after a lost answer starts nothing twice. The input
+                has to be the same; the definition may be a later one of that name, and the other arguments are not looked at.
 
         Raises:
             EntityExistsError: a run has the id; or, with `return`, it is one of another definition, or no run. Nothing has been appended.
+            RunExistsError: with `return`, that run was started with another input. Nothing has been appended.
             ConfigurationError: context, run_id or metadata for a run, which has them; `return` without a run_id. Nothing has been appended.
             TransactionEndedError: called in a task that was begun in a transaction which has ended. Nothing has been appended.
         """
@@ -164,6 +166,7 @@ class WorkflowEngine(RunRequests):
             if if_exists == "return":
                 there = await self._there(run_id, definition)
                 if there is not None:
+                    await check_input(self._symphony, there, context)
                     return RunHandle(self, self._symphony, there)
             self._check_free(run_id)
             run = new_run(self._symphony, self.clock, definition, context, run_id=run_id, deadline_s=deadline_s, metadata=metadata)

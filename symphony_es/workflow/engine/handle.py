@@ -16,7 +16,7 @@ from symphony_es.errors import (
 )
 from symphony_es.events.event import Event
 from symphony_es.events.showing import html_table
-from symphony_es.shown import shown
+from symphony_es.shown import shown, so_many
 from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.seconds import check_seconds
 from symphony_es.workflow.engine.telling import TOLD_EVENT
@@ -136,7 +136,9 @@ class RunHandle(Generic[R_co]):
     def __repr__(self) -> str:
         if self._run is None:
             return f"<RunHandle {self._id!r}, at rest>"
-        return f"<RunHandle {self._id!r} of {self.run.name!r}: {self.run.status.value}, {self.run.completed_steps} steps completed>"
+        return (
+            f"<RunHandle {self._id!r} of {self.run.name!r}: {self.run.status.value}, {so_many(self.run.completed_steps, 'step')} completed>"
+        )
 
     def _repr_html_(self) -> str:
         known = {} if self._run is None else self._run.steps

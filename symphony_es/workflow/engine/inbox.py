@@ -1,7 +1,8 @@
 """Carries out what other processes ask of the runs of this log; the files behind it are those of `symphony_es.core.state.inbox`.
 
-The order of durable steps: what the request does to the run, with the request's id as correlation id; the answer; the file's removal. After
-a kill between the first two, the run's events say that it was done; between the last two, the answer does. A signal's id is the request's.
+The order of durable steps: that the request is taken, at which version of its run; what it does to the run, with the request's id as
+correlation id; the answer; the file's removal. After a kill between the second and the third, the run's events since that version say that
+it was done; between the last two, the answer does. A signal needs no first step: its id is the request's, and the run knows its signals.
 
 Nobody looks: the kernel wakes the event loop when a request comes (elsewhere than on Linux, the inbox is looked at each second), from soon
 after the opening (see `watching.py`). What lay there when the log was opened is taken up when the application has recovered or resumed, so
@@ -14,14 +15,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from symphony_es.core.state.attribution import acting, current_attribution
 from symphony_es.core.state.inbox import REQUEST_TYPE, FaultyRequest, Inbox, Request
-from symphony_es.core.state.requesting import DONE_EVENT, REFUSED_EVENT
+from symphony_es.core.state.requesting import ANSWERS, DONE_EVENT, REFUSED_EVENT, TAKEN_EVENT
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import (
     ConcurrencyError,
@@ -37,7 +38,7 @@ from symphony_es.errors import (
     SymphonyError,
     UnknownValueError,
 )
-from symphony_es.events.event import NewEvent
+from symphony_es.events.event import Event, NewEvent
 from symphony_es.events.identifiers import entity_key, uuid7
 from symphony_es.events.rows import decode_row
 from symphony_es.workflow.engine.children import GRACE_S
@@ -198,8 +199,9 @@ class RequestTaker:
             await asyncio.wait({before})
         try:
             self._crash("found")
-            if not await self._symphony_now().log.read_entity(entity_key(REQUEST_TYPE, request.id)):
-                await self._answer_once(request)
+            known = await self._symphony_now().log.read_entity(entity_key(REQUEST_TYPE, request.id))
+            if not any(event.name in ANSWERS for event in known):
+                await self._answer_once(request, known)
             self._crash("answered")
             await asyncio.to_thread(self._inbox.remove, request.id)
             self._crash("removed")
@@ -216,7 +218,7 @@ class RequestTaker:
             raise NotReadyError("the Symphony has ended")
         return symphony
 
-    async def _answer_once(self, request: Request | FaultyRequest) -> None:
+    async def _answer_once(self, request: Request | FaultyRequest, known: Sequence[Event]) -> None:
         if isinstance(request, FaultyRequest):
             _log.warning("request_faulty", request_id=request.id, error=request.why)
             await self._answer(request, error=ConfigurationError(f"what lies in the inbox as {request.id} is not taken: {request.why}"))
@@ -224,7 +226,13 @@ class RequestTaker:
         with acting(actor=request.actor, reason=request.reason, correlation_id=request.id):
             try:
                 run = await self._run(request.run)
-                if not await self._is_on_record(request):
+                if known:
+                    is_done = await self._is_on_record(request, known[0])
+                else:
+                    is_done = False
+                    await self._note_taken(request, run)
+                self._crash("taken")
+                if not is_done:
                     await self._carry_out(request, run)
             except _MISSING_HERE as error:
                 raise NotReadyError(str(error)) from error  # it stays for a process that has it
@@ -237,36 +245,45 @@ class RequestTaker:
             await self._answer(request, status=run.status.value)
 
     async def _answer(self, request: Request | FaultyRequest, *, status: str = "", error: Exception | None = None) -> None:
-        """Append the answer; one that is there already stays."""
+        """Append the answer; one that is there already stays. Only what is taken has an event before it."""
         told: dict[str, Any] = {"status": status}
         if isinstance(request, Request):
             told |= {"verb": request.verb, "run": request.run}
         if error is not None:
             told["error"] = {"type": type(error).__name__, "message": str(error)[:MOST_MESSAGE].encode(errors="replace").decode()}
-        event = NewEvent(
-            entity_key=entity_key(REQUEST_TYPE, request.id),
-            version=1,
-            name=DONE_EVENT if error is None else REFUSED_EVENT,
-            changes=[],
-            metadata=current_attribution.get()._replace(correlation_id=request.id).metadata(),
-            data=told,
-            event_id=uuid7(time.time_ns(), os.urandom(16)),
-        )
+        known = len(await self._symphony_now().log.read_entity(entity_key(REQUEST_TYPE, request.id)))
         try:
-            await self._symphony_now().log.append([event])
+            await self._append(request, known + 1, DONE_EVENT if error is None else REFUSED_EVENT, told)
         except ConcurrencyError:
             _log.info("request_answered_twice", request_id=request.id)
+
+    async def _note_taken(self, request: Request, run: Workflow) -> None:
+        if request.verb != "signal":
+            record = self._symphony_now().world.record_of(run)
+            version = 0 if record is None or record.unplaced else record.version
+            await self._append(request, 1, TAKEN_EVENT, {"run": request.run, "version": version})
+
+    async def _append(self, request: Request | FaultyRequest, version: int, name: str, data: Any) -> None:
+        event = NewEvent(
+            entity_key=entity_key(REQUEST_TYPE, request.id),
+            version=version,
+            name=name,
+            changes=[],
+            metadata=current_attribution.get()._replace(correlation_id=request.id).metadata(),
+            data=data,
+            event_id=uuid7(time.time_ns(), os.urandom(16)),
+        )
+        await self._symphony_now().log.append([event])
 
     async def _run(self, run_id: str) -> Workflow:
         engine: WorkflowEngine = self._symphony_now().registry.get("workflow_engine")
         return await engine.resting.bring(entity_key("Workflow", run_id))
 
-    async def _is_on_record(self, request: Request) -> bool:
-        """Whether an owner that did not live to answer has done it: the run's own events say so."""
-        if request.verb == "signal":
-            return False  # the engine knows the ids of a run's signals
+    async def _is_on_record(self, request: Request, taken: Event) -> bool:
+        """Whether an owner that did not live to answer has done it: the run's own events since it was taken say so."""
         mark = request.id.encode()
-        async for rows in self._symphony_now().log.entity_pages(entity_key("Workflow", request.run)):
+        after = taken.data["version"] if isinstance(taken.data, dict) else 0
+        async for rows in self._symphony_now().log.entity_pages(entity_key("Workflow", request.run), after):
             for row in rows:
                 if mark in row[4] and decode_row(row).metadata.correlation_id == request.id:
                     return True

@@ -39,7 +39,7 @@ class LivingRuns:
         record = world.records.get(key)
         if record is not None and isinstance(record.obj, Workflow) and record.obj.status in ENDED:
             self._resting.rest(record.obj)
-        return key in world.records or bool(world.referred.get(key))
+        return key in world.records or world.is_referred(key)
 
     def leave(self, keys: Iterable[str], ticket: Ticket) -> None:
         """Take note of what is being pruned: its objects are detached, unless the log does not take it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.contexts import reset_variable
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import ConfigurationError, DefinitionChangedError, RunInterruptedError, RunsInProgressError
+from symphony_es.errors import ConfigurationError, DefinitionChangedError, ReadOnlyError, RunInterruptedError, RunsInProgressError
 from symphony_es.events.values import copy_plain
 from symphony_es.shown import shown
 from symphony_es.threads import ThreadPool, current_pool
@@ -110,7 +110,16 @@ class RunRequests:
         self.active.places.limit = limit
 
     def queue(self) -> list[RunHandle]:
-        """Handles of the runs that wait for a place, the next one first."""
+        """Handles of the runs that wait for a place, the next one first.
+
+        Raises:
+            ReadOnlyError: this process only reads: whose turn it is only the one knows that executes them.
+        """
+        if self._symphony.log.read_only:
+            raise ReadOnlyError(
+                "the process that executes the runs knows whose turn it is, and this Symphony is open for reading only: "
+                "`await workflows.list_runs(status='queued', newest_first=False)` says which ones wait"
+            )
         waiting = [self.active.of_id(run_id) for run_id in self.active.places.queue]
         return [RunHandle(self, self._symphony, run) for run in waiting if run is not None]
 

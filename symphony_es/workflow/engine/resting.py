@@ -1,8 +1,8 @@
 """Runs that have ended leave memory, with their tasks and child runs: what is finished is at rest in the log.
 
 A run comes to rest as soon as its end is durable and the hooks that must not miss it have been told. A child run rests with the run that
-started it; a run rests when its child runs have ended. What a living entity refers to stays. Whoever has the object of a run in hand reads
-and changes it as before: its next change makes it live again.
+started it; a run rests when its child runs have ended. Whoever has the object of a run in hand reads and changes it as before: its next
+change makes it live again. What a living entity refers to is found as before, as long as that entity, or anybody else, has its object.
 """
 
 from __future__ import annotations
@@ -137,13 +137,11 @@ class Resting:
     def _tasks_rest(self, world: World, run: Workflow) -> Iterator[bool]:
         for task in self._symphony.tasks.of_run(run.id):
             known = world.record_of(task)
-            yield known is None or bool(world.referred.get(known.key)) or world.rest(known)
+            yield known is None or known.key in world.kept or world.rest(known)
 
     def _is_needed(self, world: World, run: Workflow) -> bool:
         record = world.record_of(run)
-        if record is None or run.status not in ENDED or self._active.is_taken(run) or bool(run.untold):
-            return True
-        if world.referred.get(record.key):
+        if record is None or run.status not in ENDED or self._active.is_taken(run) or bool(run.untold) or record.key in world.kept:
             return True
         forks = self._needed_by.get(run.id)
         if forks is not None and not any(f"Workflow:{fork}" in world.records for fork in forks):

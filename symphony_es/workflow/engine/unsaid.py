@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from symphony_es.errors import StepFailedError
+from symphony_es.events.event import Event
+from symphony_es.events.fold import REPAIR_EVENT, REWIND_EVENT
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.rows import decode_row
 from symphony_es.workflow.engine.bodies import StepFailure
@@ -74,10 +76,24 @@ async def has_failed_in(symphony: Host, execution: StepExecution, child: Workflo
         return False
     log, parent = symphony.log, entity_key("Workflow", execution.run_id)
     await symphony.world.flush(execution.run)
-    failed_at = 0
+    failed: list[int] = []
     async for rows in log.entity_pages(entity_key("Workflow", child.id)):
-        failed_at = max([failed_at, *(event.position for event in map(decode_row, rows) if event.name == "WorkflowFailed")])
-    async for page in log.read(after=failed_at, names=STARTS):
-        if any(event.entity_key == parent and event.metadata.step == execution.address for event in page):
-            return False
-    return True
+        for event in map(decode_row, rows):
+            if event.name == "WorkflowFailed":
+                failed.append(event.position)
+            failed = _still_there(failed, event)
+    begun: list[int] = []
+    async for page in log.read(after=failed[-1] if failed else 0, names=(*STARTS, REWIND_EVENT, REPAIR_EVENT)):
+        for event in page:
+            if event.entity_key == parent:
+                begun = _still_there(begun, event)
+                if event.name in STARTS and event.metadata.step == execution.address:
+                    begun.append(event.position)
+    return not begun
+
+
+def _still_there(positions: list[int], event: Event) -> list[int]:
+    """Which of some positions hold after an event: a rewind takes back what came after the moment that it goes to."""
+    if event.name not in (REWIND_EVENT, REPAIR_EVENT) or not isinstance(event.data, dict) or "to" not in event.data:
+        return positions
+    return [position for position in positions if position <= event.data["to"]]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from typing import Any, TypeAlias
 
 from symphony_es.core.state.past.moments import read_moment
@@ -26,6 +27,9 @@ Named: TypeAlias = Any
 """A name, what has one (a definition, a function under `@symphony.workflow`), or several of them."""
 
 
+_TIMES = {"since": ">=", "until": "<=", "created_after": ">", "created_before": "<"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
     """All conditions together; each that is left out holds for every run. See `Workflows.list_runs`."""
@@ -42,6 +46,22 @@ class RunFilter:
     created_after: TimeLike = None
     created_before: TimeLike = None
 
+    @property
+    def names(self) -> list[str]:
+        """The names of definitions that are meant, sorted; none where any is."""
+        if self.name is None:
+            return []
+        return sorted({_text("name", getattr(each, "name", each)) for each in _several(self.name)})
+
+    def digest(self, *, newest_first: bool) -> str:
+        """What is equal of two filters that mean the same, with the same order. An age stays one, whenever it is asked about.
+
+        Errors are those of `query`.
+        """
+        ages = {name: age for name in _TIMES if isinstance(age := getattr(self, name), timedelta)}
+        query = replace(self, **dict.fromkeys(ages)).query()
+        return blake2b(repr((query.conditions, query.parameters, sorted(ages.items()), newest_first)).encode(), digest_size=4).hexdigest()
+
     def query(self) -> RunQuery:
         """The same for the list.
 
@@ -53,7 +73,7 @@ class RunFilter:
         if statuses is not None:
             query.add(f"runs.status IN ({_marks(statuses)})", *sorted(each.value for each in statuses))
         if self.name is not None:
-            names = [_text("name", getattr(each, "name", each)) for each in _several(self.name)]
+            names = self.names
             query.add(f"definitions.name IN ({_marks(names)})", *names)
         for field, column in (("definition_id", "definitions.definition_id"), ("parent_id", "runs.parent")):
             value = getattr(self, field)
@@ -65,7 +85,7 @@ class RunFilter:
             step = _text("step", self.step)
             query.add("(runs.step = ? OR (runs.step > ? AND runs.step < ?) OR runs.step LIKE ? ESCAPE '\\')", step, f"{step}/", f"{step}0",
                       f"%/{_like(step)}")  # fmt: skip
-        for name, comparison in (("since", ">="), ("until", "<="), ("created_after", ">"), ("created_before", "<")):
+        for name, comparison in _TIMES.items():
             moment = read_time(name, getattr(self, name))
             if moment is not None:
                 query.add(f"runs.created {comparison} ?", moment)
@@ -76,7 +96,7 @@ class RunFilter:
             return
         if not isinstance(self.metadata, Mapping):
             raise ConfigurationError(f"metadata={shown(self.metadata)}: it is a dict, {{'customer': 'acme'}}; all of it has to be equal")
-        for key, value in self.metadata.items():
+        for key, value in sorted(self.metadata.items(), key=lambda pair: str(pair[0])):
             pair = pair_of(_text("metadata", key), _as_a_number(value))
             path = '$."' + key.replace('"', '\\"') + '"'
             # The text is looked for first: reading the JSON of each run would cost more than all the rest.

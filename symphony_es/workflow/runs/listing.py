@@ -8,6 +8,7 @@ another process makes the rest itself.
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from symphony_es.core.state.cached_lists import CachedList
 from symphony_es.diagnostics import error_text, get_logger
-from symphony_es.errors import ConfigurationError, EntityNotFoundError, SymphonyError
+from symphony_es.errors import ConfigurationError, EntityNotFoundError, SymphonyError, near_misses
 from symphony_es.events.references import EntityReference
 from symphony_es.events.rows import event_id_of
 from symphony_es.shown import shown
@@ -39,6 +40,10 @@ PAGE = 4000
 GATHERED = 512
 """So many runs end before the list is brought up to date by itself."""
 
+MOST_NAMES = 5000
+"""How many steps are looked at for near misses."""
+
+_TOKEN = re.compile(r"@(-?\d{1,18})\.([0-9a-f]{8})", re.ASCII)
 _log = get_logger(__name__)
 Load = Callable[[str], Awaitable[Workflow]]
 
@@ -143,7 +148,7 @@ class RunListing(CachedList):
         """A page of the runs that are meant.
 
         Raises:
-            ConfigurationError: a limit below 1, an order that is neither True nor False, or a filter that means nothing.
+            ConfigurationError: a limit below 1, an order that is neither True nor False, a filter that means nothing, or a page of others.
             EntityNotFoundError: there is no run that `after` or `parent` names.
         """
         if type(limit) is not int or limit < 1:
@@ -155,10 +160,26 @@ class RunListing(CachedList):
         if wanted.parent_id is not None:
             await self._find(wanted.parent_id)
         if after is not None:
-            query.add(f"runs.number {'<' if newest_first else '>'} ?", await self._number_of(after))
+            query.add(f"runs.number {'<' if newest_first else '>'} ?", await self._number_of(after, wanted, newest_first=newest_first))
         found = await self._asked(self._list.find, query, limit + 1, newest_first=newest_first)
         page = found[:limit]
-        return RunPage([summary_of(listed, self._load) for listed in page], f"@{page[-1].number}" if len(found) > limit else None)
+        following = f"@{page[-1].number}.{wanted.digest(newest_first=newest_first)}" if len(found) > limit else None
+        near = await self.near(wanted) if not page and after is None else []
+        return RunPage([summary_of(listed, self._load) for listed in page], following, near)
+
+    async def near(self, wanted: RunFilter) -> list[str]:
+        """Of a filter that no run fits: names and steps there are that are written like those asked for, where there is none of these."""
+        near: list[str] = []
+        if wanted.names:
+            known = set(await self._asked(self._list.names))
+            if known.isdisjoint(wanted.names):
+                near += [found for name in wanted.names for found in near_misses(name, known)]
+        if wanted.step is not None:
+            steps = await self._asked(self._list.steps, MOST_NAMES)
+            known = {*steps, *(step.rpartition("/")[2] for step in steps)}
+            if wanted.step not in known:
+                near += near_misses(wanted.step, known)
+        return list(dict.fromkeys(near))
 
     async def count(self, wanted: RunFilter, by: str = "status") -> dict[str, int]:
         """How many runs are meant, by status, name, error or step.
@@ -184,9 +205,15 @@ class RunListing(CachedList):
             raise EntityNotFoundError(f"{RUN_PREFIX}{run_id}", "there is no such run, or none any more")
         return found[0]
 
-    async def _number_of(self, after: str) -> int:
-        if after[:1] == "@" and after[1:].lstrip("-").isdigit():
-            return int(after[1:])
+    async def _number_of(self, after: str, wanted: RunFilter, *, newest_first: bool) -> int:
+        token = _TOKEN.fullmatch(after)
+        if token is not None:
+            if token[2] != wanted.digest(newest_first=newest_first):
+                raise ConfigurationError(
+                    f"after={shown(after)} is the next page of a list with other filters, or in the other order: ask with those, or begin "
+                    "with the first page; limit= may differ"
+                )
+            return int(token[1])
         try:
             return (await self._find(after)).number
         except EntityNotFoundError as error:

@@ -25,6 +25,7 @@ from symphony_es.events.changes import REMOVE
 from symphony_es.events.event import NewEvent
 from symphony_es.events.fold import PRUNED_EVENTS
 from symphony_es.events.identifiers import uuid7
+from symphony_es.shown import so_many
 from symphony_es_projections.run_list import ListedRun, RunQuery
 from symphony_es_projections.run_rows import ENDED
 
@@ -76,9 +77,9 @@ class PruneReport:
 
     def __str__(self) -> str:
         done = "would be pruned" if self.dry_run else "pruned"
-        kept = "".join(f"; {count:,} stay: {why}" for why, count in self.kept.items())
-        tasks = f" with {self.tasks:,} task{'s' * (self.tasks != 1)}" if self.tasks else ""
-        return f"{self.runs:,} run{'s' * (self.runs != 1)}{tasks} {done}{kept}"
+        kept = "".join(f"; {count:,} stay{'s' * (count == 1)}: {why}" for why, count in self.kept.items())
+        tasks = f" with {so_many(self.tasks, 'task')}" if self.tasks else ""
+        return f"{so_many(self.runs, 'run')}{tasks} {done}{kept}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON encoders take; moments are ISO text."""
@@ -183,6 +184,7 @@ class Pruning:
 
     async def _prune(self, ids: Sequence[str], tops: Sequence[ListedRun], ended_before: int, *, dry_run: bool) -> None:
         """Prune a page of runs; where one of them is changed meanwhile, what is left of the page is looked at again."""
+        kept: dict[str, str] = {}
         for _ in range(PLANS):
             families, kept = await self._plan(tops, ended_before)
             try:

@@ -108,12 +108,14 @@ class RunPage(list[RunSummary]):
     """The runs of a page.
 
     Attributes:
-        next: what `after=` takes for the page behind this one; None where this is the last one.
+        next: what `after=` takes for the page behind this one, with the same filters; None where this is the last one.
+        near: of a list without any run, names and steps there are that are written like those asked for; empty where these exist.
     """
 
-    def __init__(self, runs: Iterable[RunSummary] = (), following: str | None = None) -> None:
+    def __init__(self, runs: Iterable[RunSummary] = (), following: str | None = None, near: Iterable[str] = ()) -> None:
         super().__init__(runs)
         self.next = following
+        self.near = list(near)
 
 
 def summary_of(listed: ListedRun, load: Load | None) -> RunSummary:

@@ -52,8 +52,8 @@ TRANSITIONS: Mapping[Request, Mapping[WorkflowStatus, WorkflowStatus]] = Mapping
             _S.BLOCKED: _S.RUNNING,
             _S.CANCELLING: _S.CANCELLING,
         },
-        # Where no place is free; one that is on record as running waits for its place as it is.
-        "queue": {_S.PENDING: _S.QUEUED, _S.PAUSED: _S.QUEUED, _S.FAILED: _S.QUEUED, _S.BLOCKED: _S.QUEUED},
+        # Where no place is free; one that is on record as running was interrupted, or has been taken back.
+        "queue": {_S.PENDING: _S.QUEUED, _S.RUNNING: _S.QUEUED, _S.PAUSED: _S.QUEUED, _S.FAILED: _S.QUEUED, _S.BLOCKED: _S.QUEUED},
         "pause": {_S.RUNNING: _S.PAUSED, _S.QUEUED: _S.PAUSED},
         "cancel": {
             _S.PENDING: _S.CANCELLING,
