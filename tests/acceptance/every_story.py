@@ -72,10 +72,12 @@ class Asking:
 
     async def begun_again(self, step: str, since: str) -> None:
         """Wait until a step has begun after the last event of a name, which is on record."""
-        async for _ in self.symphony.log.follow():
-            events = await self.events()
-            last = max((number for number, event in enumerate(events) if event.name == since), default=len(events))
-            if any(event.metadata.step == step for event in events[last:]):
+        left, found = await self.has(since), False
+        async for events in self.symphony.log.follow():
+            for event in events:
+                if event.entity_key == f"Workflow:{RUN}" and (event.name == since or event.metadata.step == step):
+                    left, found = left - (event.name == since), event.name != since
+            if found and left <= 0:
                 return
 
     async def signal(self, name: str, payload: Any = None, run_id: str = RUN) -> None:
