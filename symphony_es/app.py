@@ -47,17 +47,12 @@ from symphony_es.events.changes import Change
 from symphony_es.events.fold import Fold
 from symphony_es.facades.agents import Agents
 from symphony_es.facades.entities import Entities
-from symphony_es.facades.runs import RunLike, id_of_run
 from symphony_es.facades.tasks import Tasks
-from symphony_es.facades.workflows import Workflows
 from symphony_es.guesses import Guess, pointing_out
 from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
 from symphony_es.shown import shown
 from symphony_es.threads import ThreadPool
-from symphony_es.workflow.code.workflow import CodeWorkflow
-from symphony_es.workflow.engine.clock import SystemClock
-from symphony_es.workflow.engine.engine import WorkflowEngine
 from symphony_es.workflow.engine.watching import InboxWatch
 
 if TYPE_CHECKING:  # what many programs never ask for is imported where it is handed out
@@ -73,9 +68,13 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.core.state.resume import ReplayUntil
     from symphony_es.facades.builders import AgentBuilder, TaskBuilder
     from symphony_es.facades.requests import Requests
+    from symphony_es.facades.runs import RunLike
+    from symphony_es.facades.workflows import Workflows
+    from symphony_es.workflow.code.workflow import CodeWorkflow
     from symphony_es.workflow.definitions.builder import WorkflowBuilder
     from symphony_es.workflow.definitions.retry import RetryPolicy
     from symphony_es.workflow.definitions.steps import Step
+    from symphony_es.workflow.engine.engine import WorkflowEngine
     from symphony_es.workflow.engine.recovery import RecoverReport
     from symphony_es.workflow.runs.listing import RunListing
     from symphony_es_projections.audit_trail import AuditTrail
@@ -90,8 +89,16 @@ KNOWN_IDS_BYTES = 4 * 1024 * 1024
 """Up to this size, some milliseconds, the newest snapshot is asked at the first addition which ids are taken."""
 LAST_WAIT_S = 0.1
 """What is left of the time for the log itself, where what comes before has used all of it up."""
+ENGINE = "workflow_engine"
 P = ParamSpec("P")
 T = TypeVar("T")
+
+for _module, _class, _entities, _values in (
+    ("symphony_es.workflow.runs.run", "Workflow", ["Workflow"], []),
+    ("symphony_es.workflow.definitions.stored", "StoredDefinition", ["WorkflowDefinition"], []),
+    ("symphony_es.workflow.runs.transitions", "WorkflowStatus", [], ["symphony.WorkflowStatus"]),
+):
+    restore_manager.declare_late(_module, entities=_entities, values=[*_values, f"{_module}:{_class}"])
 
 
 class Symphony:
@@ -184,6 +191,7 @@ class Symphony:
         self._restore_callbacks: list[Callable[[Symphony], Any]] = []
         self._changing_world = OneAtATime()
         self._projections: ProjectionRunner | None = None
+        self._flows_by_name: dict[str, CodeWorkflow] = {}
         self._names: Names | None = None
         self._run_listing: RunListing | None = None
         self._attach_facades()
@@ -216,8 +224,15 @@ class Symphony:
     def _attach_facades(self) -> None:
         self.agents = Agents(self)
         self.tasks = Tasks(self)
-        self.workflows = Workflows(self)
         self.entities = Entities(self)
+        vars(self).pop("workflows", None)
+
+    @cached_property
+    def workflows(self) -> Workflows:
+        """Definitions, runs and their execution."""
+        from symphony_es.facades.workflows import Workflows  # late: a program without runs waits for nothing of it
+
+        return Workflows(self, self._flows_by_name)
 
     # -- opening and closing ------------------------------------------------------------------------------------------
 
@@ -294,7 +309,27 @@ class Symphony:
         """Begin, soon, to carry out what other processes ask of the runs of this log."""
         if self.state_dir is not None and not self.read_only:
             self._inbox = InboxWatch(self, self.state_dir)
-            self.registry.get("workflow_engine").on_recovered = partial(self._inbox.look, all_again=True)
+            engine = self._made_engine()
+            if engine is not None:
+                engine.on_recovered = self._look_again
+
+    def _look_again(self) -> None:
+        """Look at the requests that lie in the inbox: there is something now that they may be for."""
+        if self._inbox is not None:
+            self._inbox.look(all_again=True)
+
+    def _made_engine(self) -> WorkflowEngine | None:
+        """The engine, where anything has asked for it."""
+        engine: WorkflowEngine | None = self.registry.made(ENGINE)
+        return engine
+
+    def _make_engine(self, threads: ThreadPool) -> WorkflowEngine:
+        from symphony_es.workflow.engine.clock import SystemClock  # late: a program without runs waits for nothing of it
+        from symphony_es.workflow.engine.engine import WorkflowEngine
+
+        engine = WorkflowEngine(self, clock=SystemClock(self.log.last_time_ns), threads=threads)
+        engine.on_recovered = self._look_again
+        return engine
 
     async def _open(
         self,
@@ -328,12 +363,14 @@ class Symphony:
         world = self._new_world(empty_log=self.log.head == 0)
         self._install(world)
         world.in_part, world.uncounted_until = self.log.head > 0, self.log.head
-        if "workflow_engine" not in self.registry:
+        engine = self._made_engine()
+        if engine is not None:
+            engine.active.stopped_for = None
+        else:
             pool = ThreadPool() if threads is None else ThreadPool(threads)
-            self.registry.register("workflow_engine", WorkflowEngine(self, clock=SystemClock(self.log.last_time_ns), threads=pool))
-        self.registry.get("workflow_engine").active.stopped_for = None
+            self.registry.register_late(ENGINE, partial(self._make_engine, pool))
         if max_concurrent_runs is not None:
-            self.registry.get("workflow_engine").max_concurrent_runs = max_concurrent_runs
+            self.registry.get(ENGINE).max_concurrent_runs = max_concurrent_runs
         if resume is None and not self.read_only:
             world.earlier_ids = partial(self.state_history.live_ids, KNOWN_IDS_BYTES)
         if resume == "latest" or (resume is None and self._follows):
@@ -343,8 +380,10 @@ class Symphony:
         if self._follows and self.last_resume is not None:
             from symphony_es.core.state.following import Following
 
-            engine = self.registry.get("workflow_engine")
-            self._following = Following(self, self.last_resume.position, engine.resting.rest_again)
+            self._following = Following(self, self.last_resume.position, self._rest_again)
+
+    def _rest_again(self, keys: Iterable[str]) -> None:
+        self.registry.get(ENGINE).resting.rest_again(keys)
 
     async def _discard(self, timeout_s: float | None = None) -> None:
         opened, self._opened, self._world, self._names = self._opened, None, None, None
@@ -427,10 +466,11 @@ class Symphony:
     async def _wind_up(self, world: World) -> None:
         if self._inbox is not None:
             await self._inbox.stop()
-        engine = self.registry.get("workflow_engine")
-        await engine.stop_all("closing the Symphony", for_good=True)
-        engine.active.close()
-        await engine.resting.close()
+        engine = self._made_engine()
+        if engine is not None:
+            await engine.stop_all("closing the Symphony", for_good=True)
+            engine.active.close()
+            await engine.resting.close()
         failures = world.foreign.record_others()
         world.sealed = "closing the Symphony"
         await world.flush()
@@ -621,7 +661,7 @@ class Symphony:
             ConfigurationError: a limit below 1, or a filter that means nothing.
             CheckpointNotFoundError: `before` names no checkpoint.
         """
-        wanted = CheckpointFilter(limit=limit, before=before, run_id=None if run is None else id_of_run(run), name=name)
+        wanted = CheckpointFilter(limit=limit, before=before, run_id=None if run is None else _id_of_run(run), name=name)
         return [entry.as_dict() for entry in await self._checkpoints("list_checkpoints").entries(wanted)]
 
     async def delete_checkpoint(self, checkpoint: str) -> bool:
@@ -705,8 +745,8 @@ class Symphony:
         from symphony_es.core.state.resume import Resumption, target_position  # late: a new log has nothing to restore
 
         async with self._changing_world("a resume", restoring=self.world.restoring):
-            engine = self.registry.get("workflow_engine")
-            if engine.active_runs:
+            engine = self._made_engine()
+            if engine is not None and engine.active_runs:
                 if not stop_runs:
                     raise RunsInProgressError(engine.active_runs)
                 await engine.stop_all("a resume")
@@ -723,8 +763,7 @@ class Symphony:
             result = callback(self)
             if inspect.isawaitable(result):
                 await result
-        if self._inbox is not None:
-            self._inbox.look(all_again=True)
+        self._look_again()
         return self.last_resume
 
     async def load_entities(self, keys: Sequence[str], *, strict: bool, keep_failed: bool = False) -> None:
@@ -751,7 +790,6 @@ class Symphony:
         shell = copy.copy(self)
         shell._world, shell._names = world, None
         shell._attach_facades()
-        shell.workflows.by_name = self.workflows.by_name
         return shell
 
     def _install(self, world: World) -> None:
@@ -1087,9 +1125,11 @@ class Symphony:
         return self._workflow(function, name, options, replace=replace)
 
     def _workflow(self, function: Callable[..., Any], name: str | None, options: Mapping[str, Any], *, replace: bool) -> CodeWorkflow:
+        from symphony_es.workflow.code.workflow import CodeWorkflow  # late: a program without runs waits for nothing of it
+
         made = CodeWorkflow(function, name, **options)
         self.flows.register(made.definition.name, made.function, replace=replace)
-        self.workflows.by_name[made.definition.name] = made
+        self._flows_by_name[made.definition.name] = made
         return made
 
     def build_workflow(self, name: str = "", description: str = "") -> WorkflowBuilder:
@@ -1116,6 +1156,12 @@ class Symphony:
                 "step": "await symphony_es.workflow.step(function, ...) inside of a function under @symphony.workflow",
             }
         )
+
+
+def _id_of_run(run: RunLike) -> str:
+    from symphony_es.facades.runs import id_of_run  # late: a program without runs waits for nothing of it
+
+    return id_of_run(run)
 
 
 def _path(given: str | Sequence[str | int]) -> str | tuple[str | int, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
+from threading import RLock
 from types import MethodType
 from typing import Any, TypeVar, overload
 
@@ -29,6 +30,8 @@ class ServiceRegistry:
 
     def __init__(self) -> None:
         self._services: dict[str, Any] = {}
+        self._late: dict[str, Callable[[], Any]] = {}
+        self._making = RLock()
 
     def register(self, name: str, service: Any, *, replace: bool = False) -> None:
         """Makes `service` available under `name`.
@@ -37,9 +40,18 @@ class ServiceRegistry:
             ConfigurationError: another service has the name and `replace` is not set; nothing has been changed.
         """
         _check_name("service", name)
-        if not replace and name in self._services and self._services[name] is not service:
+        if not replace and (name in self._late or self._services.get(name, service) is not service):
             raise ConfigurationError(f"a service is registered under {shown(name)} already; pass replace=True to put another in its place")
+        self._late.pop(name, None)
         self._services[name] = service
+
+    def register_late(self, name: str, make: Callable[[], Any]) -> None:
+        """Have a service made when it is asked for, by `make`, in the thread that asks; the last registration before that holds."""
+        self._late[name] = make
+
+    def made(self, name: str) -> Any | None:
+        """The service of that name, where it was registered or made; None where nothing has asked for it yet."""
+        return self._services.get(name)
 
     def get(self, name: str) -> Any:
         """The service of that name.
@@ -47,6 +59,11 @@ class ServiceRegistry:
         Raises:
             NotRegisteredError: there is none.
         """
+        if name not in self._services:
+            with self._making:  # in whichever thread: there is one of each
+                if name in self._late and name not in self._services:
+                    self._services[name] = self._late[name]()
+                    del self._late[name]
         try:
             return self._services[name]
         except KeyError:
@@ -55,10 +72,10 @@ class ServiceRegistry:
 
     def names(self) -> list[str]:
         """All names, sorted."""
-        return sorted(self._services)
+        return sorted({*self._services, *self._late})
 
     def __contains__(self, name: object) -> bool:
-        return name in self._services
+        return name in self._services or name in self._late
 
 
 class NamedCallables:

@@ -14,6 +14,7 @@ from zlib import crc32
 import pytest
 from hypothesis import HealthCheck, settings
 
+import symphony_es.facades.workflows  # noqa: F401  the library's own types are declared before a test has its own: see own_types
 from symphony_es import Symphony
 from symphony_es.core.state.restore import restore_manager
 

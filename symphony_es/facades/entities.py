@@ -264,7 +264,7 @@ class Entities:
         key = symphony.names.key(entity, entity_id)
         with symphony.names.explaining(key):
             record = symphony.world.record_for(key)
-        engine = symphony.registry.get("workflow_engine") if "workflow_engine" in symphony.registry else None
+        engine = symphony.registry.made("workflow_engine")
         if engine is not None and record.entity_type == "Workflow" and engine.active.get(record.obj) is not None:
             raise EntityBusyError.during(key, "its execution", "an unloading")
         await symphony.world.unload(record)

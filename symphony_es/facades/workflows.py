@@ -47,9 +47,9 @@ class Workflows(RunRequests):
         by_name: the functions under `@symphony.workflow`, by the name that runs find them by.
     """
 
-    def __init__(self, symphony: Host) -> None:
+    def __init__(self, symphony: Host, by_name: dict[str, CodeWorkflow]) -> None:
         super().__init__(symphony)
-        self.by_name: dict[str, CodeWorkflow] = {}
+        self.by_name = by_name
 
     def build(self, name: str = "", description: str = "") -> WorkflowBuilder:
         """Return a fluent builder of a definition; with a name it has been created: `build("report")` is `build().create("report")`."""

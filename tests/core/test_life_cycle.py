@@ -291,7 +291,7 @@ async def test_a_setup_that_fails_leaves_the_directory_free(tmp_path: Path, brea
         elif breaks == "resume":
             patch.setattr(Symphony, "resume", refuse_later)
         elif breaks == "populate":
-            patch.setattr("symphony_es.app.WorkflowEngine", refuse)
+            patch.setattr("symphony_es.app.ThreadPool", refuse)
         else:
             resume = "newest"
         with pytest.raises(SymphonyError):

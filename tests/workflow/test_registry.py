@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -103,3 +104,44 @@ async def test_a_stop_iteration_of_a_plain_function_is_an_error_not_a_hang() -> 
 
     with pytest.raises(RuntimeError, match="exhausted raised StopIteration"):
         await asyncio.wait_for(invoke(exhausted), 5)
+
+
+def test_a_service_that_is_made_late_is_made_once() -> None:
+    """It is there by name before it is made; all threads that ask at once get the same one."""
+    registry, made, start = ServiceRegistry(), list[object](), threading.Barrier(8)
+
+    def make() -> object:
+        made.append(object())
+        return made[-1]
+
+    registry.register_late("late", make)
+    assert ("late" in registry, registry.names(), registry.made("late"), made) == (True, ["late"], None, [])
+
+    def ask(_: int) -> object:
+        start.wait()
+        return registry.get("late")
+
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(ask, range(8)))
+    assert len(made) == 1
+    assert all(one is made[0] for one in got)
+    assert registry.made("late") is made[0]
+
+
+def test_a_service_that_cannot_be_made_is_tried_again() -> None:
+    """What was raised reaches whoever asked; the next one asks anew."""
+    registry, answers = ServiceRegistry(), [1, 0]
+    registry.register_late("late", lambda: 1 / answers.pop())
+    with pytest.raises(ZeroDivisionError):
+        registry.get("late")
+    assert registry.get("late") == 1
+
+
+def test_a_service_takes_the_place_of_a_late_one_only_when_told_to() -> None:
+    """As that of one which is there; the late one is never made then."""
+    registry = ServiceRegistry()
+    registry.register_late("late", lambda: pytest.fail("nobody asked for it"))
+    with pytest.raises(ConfigurationError, match="replace=True"):
+        registry.register("late", 1)
+    registry.register("late", 1, replace=True)
+    assert registry.get("late") == 1

@@ -7,8 +7,10 @@ registered in the `RestorationContext`. Connection: every reference is set on th
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.capture import assign_attributes, capture_object
@@ -226,6 +228,19 @@ class RestoreManager:
         self.types: TypeTable = TypeTable(parent.types if parent is not None else None)
         self._explicit: dict[str, EntityRestorer] = {}
         self._default: dict[str, EntityRestorer] = {}
+        self._late: dict[str, str] = {}
+
+    def declare_late(self, module: str, *, entities: Iterable[str] = (), values: Iterable[str] = ()) -> None:
+        """Have a module imported when one of the types that it declares is looked for: who meets none of them does not wait for it.
+
+        Args:
+            module: its name.
+            entities: the entity types that it declares.
+            values: the names under which it registers classes of values.
+        """
+        if module not in sys.modules:
+            self._late |= dict.fromkeys(entities, module)
+            self.types.declare_late(module, values)
 
     def register_restorer(self, restorer: EntityRestorer, *, replace: bool = False) -> None:
         """Register the restorer of a type.
@@ -257,7 +272,10 @@ class RestoreManager:
         Raises:
             EntityTypeError: another class has the type.
         """
-        cls, known = restorer.restored_class or object, self._default.get(restorer.entity_type)
+        cls = restorer.restored_class or object
+        if cls.__module__ != self._late.get(restorer.entity_type):
+            self._bring(restorer.entity_type)
+        known = self._default.get(restorer.entity_type)
         other = known.restored_class if known is not None else None
         if other is not None and stored_name(other) != stored_name(cls):
             raise EntityTypeError(
@@ -271,7 +289,16 @@ class RestoreManager:
         """The restorer of a type: an explicit one, else the one that `@entity` made, else None."""
         return self._find(entity_type, explicit=True) or self._find(entity_type, explicit=False)
 
+    def _bring(self, entity_type: str) -> None:
+        """Import the module that declares a type, where that was put off."""
+        module = self._late.get(entity_type)
+        if module is not None:
+            import_module(module)
+            self._late.pop(entity_type, None)
+
     def _find(self, entity_type: str, *, explicit: bool) -> EntityRestorer | None:
+        if not explicit and entity_type in self._late:
+            self._bring(entity_type)
         found = (self._explicit if explicit else self._default).get(entity_type)
         if found is None and self.parent is not None:
             return self.parent._find(entity_type, explicit=explicit)
@@ -337,7 +364,7 @@ class RestoreManager:
         return kept
 
     def __iter__(self) -> Iterator[str]:
-        names = {*self._explicit, *self._default, *(self.parent or ())}
+        names = {*self._explicit, *self._default, *self._late, *(self.parent or ())}
         return iter(sorted(names))
 
 

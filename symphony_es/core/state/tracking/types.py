@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from importlib import import_module
 from typing import Any, Union, cast
 from uuid import UUID
 
@@ -60,6 +61,7 @@ class TypeTable:
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
         self._missed: set[str] = set()
         self._outdated = False  # whether the next name that is asked for is preceded by a look into what was registered since
+        self._late: dict[str, str] = {}  # by name the module that registers the class, not imported yet
         self._given: set[str] = set()  # names of classes that the application has registered: what annotations name is no match for these
 
     # -- what applications call ---------------------------------------------------------------------------------------
@@ -152,9 +154,15 @@ class TypeTable:
         self._allowed.allow(prefix)
         self._missed.clear()
 
+    def declare_late(self, module: str, names: Iterable[str]) -> None:
+        """Have a module imported when a name is looked for under which it registers a class; for `RestoreManager.declare_late`."""
+        self._late |= dict.fromkeys(names, module)
+
     def names(self) -> dict[str, type]:
         """Return the classes that are known now, by the names under which they are found."""
         self._missed.clear()
+        for name in list(self._late):
+            self._bring(name)
         self._study()
         inherited = self.parent.names() if self.parent is not None else {}
         with self._lock:
@@ -204,11 +212,19 @@ class TypeTable:
     def _registered(self, name: str) -> type | None:
         table: TypeTable | None = self
         while table is not None:
-            cls = table._by_name.get(name)
+            cls = table._by_name.get(name) or table._bring(name)
             if cls is not None:
                 return cls
             table = table.parent
         return everyday_class(name)
+
+    def _bring(self, name: str) -> type | None:
+        """The class of a name whose module is imported only now, or None."""
+        module = self._late.get(name)
+        if module is None:
+            return None
+        import_module(module)
+        return self._by_name.get(name)
 
     def _alias_of(self, name: str) -> str | None:
         target = self._aliases.get(name)
