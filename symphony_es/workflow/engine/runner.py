@@ -423,6 +423,7 @@ class Runner:
         """The same, for a step whose output is made of what its parts gave; returns when each has its outcome."""
 
         async def run_branch(branch: Branch) -> None:
+            await self.take_turn()  # many may begin at once
             address = f"{execution.address}/{branch.part}"
             await self.run_step(branch.step, address, Frame(self.run, outer=execution.frame, names=branch.names, key_space=address))
 

@@ -39,6 +39,9 @@ _UNDO_OF = f"{UNDO}/"
 PAGE = 200
 """Rows between two turns of the event loop."""
 
+HEAVY_BYTES = 100_000
+"""Rows that take more are read in a thread: a fork's state, or steps that were taken back by the thousand, stand in one event."""
+
 
 class Execution(NamedTuple):
     """One execution of a step, from its first start to its completion.
@@ -317,10 +320,17 @@ async def read_timeline(symphony: Host, run: Workflow) -> Timeline:
     for part, last in [*shared, (own, None)]:
         timeline.begin_fork()
         async for page in symphony.log.entity_pages(part, until_position=last, page=PAGE):
-            for event in _told(page):
-                timeline.apply(event)
+            if sum(len(row[4]) for row in page) > HEAVY_BYTES:
+                await asyncio.to_thread(_apply, timeline, page)
+            else:
+                _apply(timeline, page)
             await asyncio.sleep(0)
     return timeline
+
+
+def _apply(timeline: Timeline, page: list[Row]) -> None:
+    for event in _told(page):
+        timeline.apply(event)
 
 
 async def _creation(symphony: Host, key: str, until: int | None, *, once: bool) -> Row | None:
