@@ -260,7 +260,8 @@ class Timeline:
         self._take_back(event.position, [*then, {}])
         if event.metadata.generation:
             self.raised[""] = event.metadata.generation  # as often as the run was taken back in the other log, so no address more often
-            self._executions.update(dict.fromkeys(self.begun, self._next_execution("")))
+            execution = self._next_execution("")._replace(is_own=event.name != FORK_EVENT)
+            self._executions.update(dict.fromkeys(self.begun, execution))
 
     def _take_back(self, position: int, then: Sequence[Mapping[str, Any]]) -> None:
         """Put what is given in place; the steps that have begun or completed since are of another generation from now on.
