@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from symphony_es import Symphony
-from symphony_es.workflow import StepList, WorkflowDefinition, WorkflowHook, gather, run_workflow, step, step_context
+from symphony_es.workflow import StepList, WorkflowDefinition, WorkflowHook, gather, run_workflow, step, step_context, wait_for_signal
 from tests.acceptance.every_workflow import (
     RUN,
     Bodies,
@@ -41,9 +41,24 @@ class Asking:
         """What is on record of a run."""
         return await self.symphony.log.read_entity(f"Workflow:{run_id}")
 
-    async def has(self, name: str, run_id: str = RUN, step: str | None = None) -> int:
-        """How many events of that name a run has."""
-        return sum(event.name == name and step in (None, event.metadata.step) for event in await self.events(run_id))
+    async def has(self, name: str, run_id: str = RUN, step: str | None = None, *, since: str = "") -> int:
+        """How many events of that name a run has; where `since` is given, after the last event of that name."""
+        events = await self.events(run_id)
+        first = max((number for number, event in enumerate(events) if event.name == since), default=0)
+        return sum(event.name == name and step in (None, event.metadata.step) for event in events[first:])
+
+    async def stopped(self, run: Any) -> None:
+        """Wait until a run that has been asked to pause has stopped."""
+        if run.status == "paused":
+            await self.workflows.handle(run).wait("paused")
+
+    async def taken_back(self, times: int) -> None:
+        """Wait until the run has been taken back so often."""
+        key = f"Workflow:{RUN}"
+        async for events in self.symphony.log.follow():
+            times -= sum(event.entity_key == key and event.name == "WorkflowRetryRequested" for event in events)
+            if times <= 0:
+                return
 
     async def begun(self, step: str, name: str = "", *, run_id: str = RUN, since: str = "") -> None:
         """Wait until a step has begun, or has an event of a name; where `since` is given, after the last event of that name."""
@@ -53,6 +68,16 @@ class Asking:
                 if event.entity_key == key and (event.name == since or (event.metadata.step == step and name in ("", event.name))):
                     found = event.name != since
             if found:
+                return
+
+    async def begun_again(self, step: str, since: str) -> None:
+        """Wait until a step has begun after the last event of a name, which is on record."""
+        left, found = await self.has(since), False
+        async for events in self.symphony.log.follow():
+            for event in events:
+                if event.entity_key == f"Workflow:{RUN}" and (event.name == since or event.metadata.step == step):
+                    left, found = left - (event.name == since), event.name != since
+            if found and left <= 0:
                 return
 
     async def signal(self, name: str, payload: Any = None, run_id: str = RUN) -> None:
@@ -263,6 +288,142 @@ async def rewinds(asking: Asking) -> None:
         await asking.workflows.retry_from(run, "c", False)
 
 
+def declared_reclaimed(*_: Any) -> WorkflowDefinition:
+    """A run that is undone, taken back, taken back once more without that, and undone again: in a map, a loop and a child run, too."""
+    inner = WorkflowDefinition(id="inner", name="inner", steps=[undoable("first"), function("second", "echo")])
+    return WorkflowDefinition(
+        id="reclaimed",
+        name="reclaimed",
+        steps=StepList()
+        .add_step(undoable("pay"))
+        .add_step(undoable("pack"))
+        .add_map("each", [1, 2], {"kind": "sequence", "name": "both", "steps": [undoable("one", "item")]}, max_concurrency=1)
+        .add_loop("again", [undoable("turned")], 1)
+        .add_workflow("sub", inner)
+        .add_wait("hold", "never")
+        .to_dicts(),
+    )
+
+
+async def reclaims(asking: Asking) -> None:
+    """Cancels it, takes it back to a step that was undone, then to one that was not, and cancels it again."""
+    workflows = asking.workflows
+    if not await asking.has("WorkflowRetryRequested"):
+        if not await asking.has("WorkflowCancelRequested"):
+            await asking.begun("hold")
+            await workflows.cancel(RUN, grace_s=0)
+        run = await asking.ended()
+        going = asyncio.ensure_future(workflows.retry_from(run, "pack", False))
+    else:
+        going = asyncio.ensure_future(asking.ended())
+    try:
+        await asking.taken_back(1)
+        if await asking.has("WorkflowRetryRequested") < 2:
+            await asking.begun_again("hold", since="WorkflowRetryRequested")
+            run = await workflows.get_run(RUN)
+            if run.status == "running":
+                await workflows.pause(run)
+            await asking.stopped(run)
+            if await asking.has("WorkflowRetryRequested") < 2:
+                going.cancel()
+                going = asyncio.ensure_future(workflows.retry_from(run, "each", False))
+                await asking.taken_back(2)
+        await asking.begun_again("hold", since="WorkflowRetryRequested")
+        if await asking.has("WorkflowCancelRequested") < 2:
+            await workflows.cancel(RUN, grace_s=0)
+        await asking.ended()
+    finally:
+        going.cancel()
+
+
+def declared_reversed(*_: Any) -> WorkflowDefinition:
+    """A run whose clean-up is cut by a rewind while the second of three undos is under way."""
+    waits = {"kind": "wait", "signal": "refunded"}
+    return WorkflowDefinition(
+        id="reversed",
+        name="reversed",
+        steps=[
+            undoable("order"),
+            {**function("pay", "echo"), "undo": waits},
+            undoable("pack"),
+            {"kind": "wait", "name": "hold", "signal": "never"},
+        ],
+        cleanup=[function("tidy", "echo")],
+    )
+
+
+async def reverses(asking: Asking) -> None:
+    """Goes back in time to before the cancellation, and cancels the run once more."""
+    await asking.begun("hold")
+    if not await asking.has("Rewound"):
+        if not await asking.has("WorkflowCancelRequested"):
+            cancelling = asyncio.ensure_future(asking.workflows.cancel(RUN, grace_s=0))
+        else:
+            cancelling = asyncio.ensure_future(asking.ended())
+        await asking.begun("undo/pay")
+        waited = next(event for event in await asking.events() if event.metadata.step == "hold")
+        await asking.symphony.rewind(waited.position, stop_runs=True)
+        cancelling.cancel()
+        await asyncio.wait([cancelling])
+        await asking.recover()
+    if not await asking.has("WorkflowCancelRequested", since="Rewound"):
+        cancelling = asyncio.ensure_future(asking.workflows.cancel(RUN, grace_s=0))
+    else:
+        cancelling = asyncio.ensure_future(asking.ended())
+    try:
+        await asking.begun_again("undo/pay", since="Rewound")
+        await asking.signal("refunded")
+        await cancelling
+    finally:
+        cancelling.cancel()
+
+
+def coded_rewound(symphony: Symphony, bodies: Bodies) -> Any:
+    """A function that charges beside something else, waits, and ships."""
+
+    async def noted(name: str) -> Any:
+        bodies.note(step_context())
+        return name
+
+    async def back(name: str) -> Any:
+        bodies.note(step_context())
+        undone = step_context().undoes
+        assert undone is not None
+        return [name, undone.status, undone.output]
+
+    async def strand(name: str) -> Any:
+        return await step(noted, name, name=name, undo=back)
+
+    @symphony.workflow
+    async def coded() -> Any:
+        await step(noted, "order", name="order", undo=back)
+        await gather(strand("charge"), name="both")
+        await wait_for_signal("go", name="hold")
+        return await step(noted, "ship", name="ship")
+
+    return coded
+
+
+async def rewinds_code(asking: Asking) -> None:
+    """Goes back to before the charge, forks the run where it waits, lets the fork come to its end, and cancels the run."""
+    charge, workflows = "both/0/charge", asking.workflows
+    if not await asking.has("Rewound"):
+        await asking.begun("hold")
+        start = next(event for event in await asking.events() if event.metadata.step == charge)
+        await asking.symphony.rewind(start.position - 1, stop_runs=True)
+        await asking.recover()
+    await asking.begun_again("hold", since="Rewound")
+    if not await asking.events("forked"):
+        await workflows.fork(RUN, "hold", run_id="forked")
+    fork = await workflows.get_run("forked")
+    if fork.status == "pending":
+        await workflows.start(fork, auto_checkpoint=False)
+    await asking.signal("go", None, "forked")
+    await asking.ended("forked")
+    if not await asking.has("WorkflowCancelRequested"):
+        await workflows.cancel(RUN, grace_s=0)
+
+
 class Ledger(WorkflowHook):
     """A hook that must not miss anything: it notes what it is told."""
 
@@ -308,6 +469,10 @@ STORIES = {
     "retaken-code": Story(coded_retaken, takes_back("gather/0/left", "charge#2")),
     "rewound": Story(declared_rewound, rewinds),
     "hooked": Story(_plain(declared_small), only_late, hooked=True),
+    "hooked-undone": Story(_plain(declared_undone), hooked=True),
+    "reclaimed": Story(declared_reclaimed, reclaims, hooked=True),
+    "reversed": Story(declared_reversed, reverses),
+    "rewound-code": Story(coded_rewound, rewinds_code),
 }
 
 

@@ -3,12 +3,16 @@
 Every k is tried, none is sampled: a process dies before its k-th commit is durable, the next one dies soon after it has gone on, and a
 third one brings the run to its end. Other runs lose each of their processes as soon as it has brought them one commit further. These
 processes are `Mortal`s in this one. Of each story some deaths are real: kill -9 of a process whose log is on disk.
+
+Of the stories that undo, take back and rewind, a few deaths are tried. All of them, and each boundary of every story twice with other
+deaths behind it, are tried by `SYMPHONY_EVERY=1 pytest --timeout 0 tests/acceptance/test_every_event.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,6 +38,8 @@ FURTHER = (1, 3)
 """So many commits further does each process bring a run that loses all of them: those that repeat what a dead one did do not count."""
 REALLY = 3
 """So many deaths of each story are kills of a process."""
+SAMPLED = 0 if "SYMPHONY_EVERY" in os.environ else 3
+"""Of stories that are sampled, a death at each boundary, twice, where `SYMPHONY_EVERY` is set; else at so many of them."""
 MOST_DEATHS = 500
 """A run that makes no progress is a failure, not a test without end."""
 TOGETHER = ("outer/then/fan/", "each/", "collect/", "fan/")
@@ -198,7 +204,8 @@ def check_bodies(outcome: Outcome) -> None:
     assert set(calls.values()) <= {1}, "an attempt ran twice"
     steps: dict[str, tuple[str, str]] = {}
     for run_id, step, _, key in calls:
-        assert steps.setdefault(key, (run_id, step)) == (run_id, step), f"two steps have the idempotency key {key}"
+        of = run_id, re.sub(r"^undo/@\d+/", "undo/", step)
+        assert steps.setdefault(key, of) == of, f"two steps have the idempotency key {key}"
     for (run_id, step), count in Counter((run_id, step) for run_id, step, *_ in calls).items():
         starts = [event for event in outcome.events[run_id] if "Start" in event.name or "Retried" in event.name]
         assert count <= sum(event.metadata.step == step for event in starts), f"{step} ran without a start on record"
@@ -213,12 +220,20 @@ def check_keys(outcome: Outcome, expected: Outcome) -> None:
 
 
 def check_undone(outcome: Outcome) -> None:
-    """Of a run that is undone, each step that has begun and has an undo was undone under one key."""
-    undone = {(run_id, step.removeprefix("undo/")): keys for (run_id, step), keys in outcome.keys().items() if step.startswith("undo/")}
+    """Each execution of a step was undone under one key: there are no more of these than keys under which the step has begun."""
     began = outcome.keys()
+    undone: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for (run_id, step), keys in began.items():
+        if step.startswith("undo/"):
+            undone[run_id, undone_by(step)] |= keys
     for (run_id, step), keys in undone.items():
-        assert len(keys) == 1, f"{step} of {run_id} was undone under {keys}"
         assert (run_id, step) in began, f"{step} of {run_id} was undone and has not begun"
+        assert len(keys) <= len(began[run_id, step]), f"{step} of {run_id} was undone under {keys}"
+
+
+def undone_by(step: str) -> str:
+    """The step that an undo undoes."""
+    return re.sub(r"^undo/(@\d+/)?", "", step)
 
 
 def check_atomic(outcome: Outcome) -> None:
@@ -236,8 +251,9 @@ class Enumeration:
         deaths: how many processes have died.
     """
 
-    def __init__(self, story: str, directory: Path) -> None:
+    def __init__(self, story: str, directory: Path, sampled: int = 0) -> None:
         self.story = story
+        self.sampled = sampled
         self.directory = directory / story
         self.boundaries = 0
         self.deaths = 0
@@ -250,11 +266,14 @@ class Enumeration:
         check_bodies(self.expected)
         check_undone(self.expected)
         self.boundaries = whole.commits - 1
-        for commits in range(1, whole.commits):
+        for commits in range(1, whole.commits, max(1, self.boundaries // self.sampled) if self.sampled else 1):
             await self._check(f"dead after {commits}", whole.left(commits), chain([1 + commits % 3], repeat(None)))
-        for further in FURTHER:
+            if "SYMPHONY_EVERY" in os.environ:
+                await self._check(f"dead after {commits}, again", whole.left(commits), chain([1 + (commits + 1) % 3, 2], repeat(None)))
+        for further in () if self.sampled else FURTHER:
             await self._check(f"{further} further", EMPTY, repeat(further))
-        await self._kill_really()
+        if not self.sampled:
+            await self._kill_really()
         print(f"{self.story}: {self.boundaries} boundaries between commits, {self.deaths} deaths")
         return self.expected
 
@@ -445,6 +464,60 @@ async def test_a_hook_that_must_not_miss_anything_is_told_of_all_under_every_dea
         **{(stage, "flaky"): 2 for stage in ("step_failed", "step_retried")},
         **{(stage, "None"): 2 for stage in ("run_started", "run_completed")},  # of the child run, too
     }
+
+
+async def test_undone_taken_back_and_undone_again_under_every_death(tmp_path: Path) -> None:
+    """Each execution is undone once: those that were undone before, those that were taken back without that, and those that hold."""
+    expected = await Enumeration("reclaimed", tmp_path, SAMPLED).run()
+    keys = expected.keys()
+    assert {
+        step: sorted(key.rpartition(":")[2] for key in keys[RUN, step]) for step in ("pay", "pack", "each/1/one", "again/0/turned")
+    } == {
+        "pay": ["0", "1"],  # what was undone is done again
+        "pack": ["0", "1"],
+        "each/1/one": ["0", "1", "2"],
+        "again/0/turned": ["0", "1", "2"],
+    }
+    check_all_undone(expected, "pay", "pack", "each/0/one", "each/1/one", "again/0/turned")
+    children = [run_id for run_id in expected.events if run_id != RUN]
+    assert len(children) == 3
+    assert all(keys[run_id, "undo/first"] == {f"{run_id}:undo/first:0"} for run_id in children)
+
+
+def check_all_undone(outcome: Outcome, *steps: str) -> None:
+    """Under whatever key a step of the run has begun, that was undone."""
+    keys = outcome.keys()
+    for step in steps:
+        undone = {key for (run_id, undo), found in keys.items() if run_id == RUN and undo.startswith("undo/") for key in found}
+        assert {key.replace(f"{RUN}:", f"{RUN}:undo/", 1) for key in keys[RUN, step]} <= undone, f"{step} was not undone"
+
+
+async def test_a_rewind_in_the_middle_of_a_clean_up_under_every_death(tmp_path: Path) -> None:
+    """What was undone before it is not undone again, and what was under way goes on under its key."""
+    expected = await Enumeration("reversed", tmp_path, SAMPLED).run()
+    keys = expected.keys()
+    assert statuses(expected, RUN) == ["cancelled"]
+    assert keys[RUN, "undo/pack"] == {f"{RUN}:undo/pack:0"}
+    assert keys[RUN, "undo/order"] == {f"{RUN}:undo/order:0"}
+    assert sum(line.startswith(f"{RUN} undo/pack ") for line in expected.notes) == 1
+
+
+async def test_code_that_is_rewound_and_forked_under_every_death(tmp_path: Path) -> None:
+    """The call that was taken back is undone too; the fork undoes nothing and charges nothing."""
+    expected = await Enumeration("rewound-code", tmp_path, SAMPLED).run()
+    keys = expected.keys()
+    assert statuses(expected, RUN, "forked") == ["cancelled", "completed"]
+    assert keys[RUN, "both/0/charge"] == {f"{RUN}:both/0/charge:{generation}" for generation in (0, 1)}
+    check_all_undone(expected, "order", "both/0/charge")
+    assert {step for run_id, step in keys if run_id == "forked"} == {"ship"}
+
+
+async def test_hooks_are_told_of_undos_and_child_runs_under_every_death(tmp_path: Path) -> None:
+    """Each moment comes at least once, under one id: those of undos and of the clean-up of a child run among them."""
+    moments = (await Enumeration("hooked-undone", tmp_path, SAMPLED).run()).moments()
+    told = {step for stage, step in moments if stage == "step_completed"}
+    assert {"undo/last", "undo/each/0/one", "undo/third", "cleanup/tidy"} <= told
+    assert moments["run_cancelled", "None"] == moments["run_failed", "None"] == 1
 
 
 def test_the_definition_has_every_kind_nested_three_deep() -> None:

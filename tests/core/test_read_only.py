@@ -336,3 +336,22 @@ def test_a_portal_that_would_wait_for_itself(tmp_path: Path) -> None:
             portal.call(lambda: portal.call(symphony.setup))
         with pytest.raises(ConfigurationError, match="open already"), portal:
             pass
+
+
+@pytest.mark.parametrize("follow", [False, True])
+async def test_a_reader_that_has_resumed_nothing_gives_runs(writer: Symphony, follow: bool) -> None:
+    """One that runs, one that has ended, a child run, and one that began later; of one that is not there, the error."""
+    waits = {"name": "w", "steps": [{"kind": "wait", "name": "x", "signal": "x"}]}
+    parent = {"name": "p", "steps": [{"kind": "workflow", "name": "kid", "definition": waits}]}
+    await writer.workflows.start(parent, run_id="parent", auto_checkpoint=False)
+    ended = await writer.workflows.start(waits, run_id="ended", auto_checkpoint=False)
+    await ended.cancel()
+    while "parent/kid" not in {run.id for run in await writer.workflows.get_all_runs()}:
+        await asyncio.sleep(0)
+    await writer.flush()
+    async with Symphony(writer.state_dir, read_only=True, follow=follow) as reader:
+        await writer.workflows.start(waits, run_id="later", auto_checkpoint=False)
+        found = {run_id: (await reader.workflows.get_run(run_id)).status.value for run_id in ("parent", "parent/kid", "ended", "later")}
+        assert found == {"parent": "running", "parent/kid": "running", "ended": "cancelled", "later": "running"}
+        with pytest.raises(EntityNotFoundError, match="nobody"):
+            await reader.workflows.get_run("nobody")

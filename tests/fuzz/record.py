@@ -6,7 +6,8 @@ is asked under one key: so a step that has completed never asks again, and what 
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -91,11 +92,14 @@ def check_calls(calls: Sequence[Call], events: Mapping[str, Sequence[Any]]) -> N
     for (run_id, address), of_step in by_step.items():
         where = f"{run_id}: {address}"
         generations = [call.generation for call in of_step]
-        if generations != sorted(generations):
-            raise Broken(f"{where} was called under an older key again: generations {generations}")
-        took_back = [event for event in taken_back[run_id] if _took_back(event, address)]
+        undoes = _undoes(address)
+        took_back = [event for event in taken_back[run_id] if _took_back(event, address) or _took_back(event, undoes)]
         if len(set(generations)) > 1 + len(took_back):
             raise Broken(f"{where} was called under {len(set(generations))} keys: generations {generations}")
+        if undoes != address:
+            continue  # what was taken back is undone under the key of then, after others perhaps: see `check_undone`
+        if generations != sorted(generations):
+            raise Broken(f"{where} was called under an older key again: generations {generations}")
         for event in own[run_id, address]:
             if event.name != COMPLETES:
                 continue
@@ -107,7 +111,7 @@ def check_calls(calls: Sequence[Call], events: Mapping[str, Sequence[Any]]) -> N
 
 
 def check_undone(run_id: str, events: Iterable[Any], undoable: frozenset[str]) -> None:
-    """Each step of a cancelled run that has begun and holds was undone, once; nothing else was.
+    """Each execution of a step of a cancelled run was undone, once, whether it was taken back or not; nothing else was.
 
     Args:
         run_id: the run.
@@ -117,19 +121,26 @@ def check_undone(run_id: str, events: Iterable[Any], undoable: frozenset[str]) -
     Raises:
         Broken: one was not, or twice, or another one was.
     """
-    begun, undone = set[str](), set[str]()
+    executions, undone, again = Counter[str](), Counter[str](), Counter[str]()
+    under_way = set[str]()
     for event in events:
         at = event.metadata.step or ""
-        begun = {address for address in begun if not _took_back(event, address)}
-        undone = {address for address in undone if not _took_back(event, f"{UNDO}{address}") and not _took_back(event, address)}
-        if event.name in BEGINS and at.rpartition("/")[2] in undoable and not at.startswith((UNDO, "cleanup/")):
-            begun.add(at)
-        elif event.name == COMPLETES and at.startswith(UNDO):
-            address = at.removeprefix(UNDO)
-            if address in undone:
-                raise Broken(f"{run_id}: {address} was undone twice")
-            undone.add(address)
-    if begun != undone:
-        raise Broken(
-            f"{run_id} was cancelled: {sorted(begun - undone)} was not undone, {sorted(undone - begun)} was undone and has not begun"
-        )
+        if event.name == TAKES_BACK:
+            under_way = {address for address in under_way if not _took_back(event, address)}
+            again.update({_undoes(address) for address in event.data["dropped"] if address.startswith(UNDO)})
+        elif at.startswith(UNDO):
+            undone[_undoes(at)] += event.name == COMPLETES
+        elif event.name in BEGINS and at.rpartition("/")[2] in undoable and not at.startswith("cleanup/") and at not in under_way:
+            under_way.add(at)
+            executions[at] += 1
+    for address in executions.keys() | undone.keys():
+        least, found = executions[address], undone[address]
+        if not least <= found <= least + again[address]:
+            raise Broken(
+                f"{run_id} was cancelled: {address} has begun {least} times, was undone {found} times, {again[address]} of them again"
+            )
+
+
+def _undoes(address: str) -> str:
+    """What the undo at an address undoes, an execution of now or of one that was taken back."""
+    return re.sub(r"^undo/(@\d+/)?", "", address)

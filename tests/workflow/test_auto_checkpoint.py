@@ -185,3 +185,20 @@ async def test_no_two_checkpoints_of_a_run_have_one_name(symphony: Symphony, tim
     assert len(found) == len(set(found)), found
     again = {f"{name}@{number}" for number in range(1, times + 1) for name in ("step_3", "complete")}
     assert {"start", "step_3", "step_6", "complete", *again} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("step", "taken"),
+    [
+        ({"kind": "map", "over": [1, 2, 3, 4, 5], "max_concurrency": 1, "step": {"kind": "sleep", "name": "i", "seconds": 0}}, [3, 6]),
+        ({"kind": "loop", "max_iterations": 2, "steps": [{"kind": "sleep", "name": "i", "seconds": 0}]}, [3]),
+        ({"kind": "sequence", "steps": [{"kind": "sleep", "name": name, "seconds": 0} for name in "abcde"]}, [3, 6]),
+    ],
+    ids=["map", "loop", "sequence"],
+)
+async def test_what_is_inside_of_a_step_counts(symphony: Symphony, step: dict[str, Any], taken: list[int]) -> None:
+    """Items, iterations and steps of a sequence are steps that complete, and so is the step around them, as docs/runs.md says."""
+    run = await symphony.workflows.execute_workflow(
+        {"name": "w", "steps": [{"name": "around", **step}]}, auto_checkpoint=AutoCheckpoint(every=3)
+    )
+    assert await names(symphony, run.id) == ["start", *(f"step_{number}" for number in taken), "complete"]

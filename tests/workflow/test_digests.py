@@ -31,6 +31,7 @@ from symphony_es import Symphony, entity
 from symphony_es.errors import HistoryMismatchError
 from symphony_es.events.rows import decode_row
 from symphony_es.workflow import gather, step, step_with
+from symphony_es.workflow.code.digest import code_digest
 from symphony_es.workflow.record.canonical import Canonical, digest
 from symphony_es.workflow.record.functions import function_digest
 from symphony_es.workflow.record.inputs import argument_names, input_of_call, input_of_values
@@ -329,6 +330,68 @@ def constant(text: str) -> Callable[..., Any]:
         return text
 
     return inner
+
+
+class Level(enum.Enum):
+    """Closed over."""
+
+    LOW = 1
+    HIGH = 2
+
+
+def closing_over(value: Any) -> Callable[..., Any]:
+    """A function that closes over a value, and over another one after it."""
+    other = "o"
+
+    async def inner() -> Any:
+        return value, other
+
+    return inner
+
+
+CLOSED_OVER: dict[str, tuple[Any, Any]] = {
+    "text": ("a", "b"),
+    "type": (1, True),
+    "float": (1, 1.0),
+    "none": (None, 0),
+    "tuple": ((1, (2, 3)), (1, (2, 4))),
+    "frozenset": (frozenset({"a", "b"}), frozenset({"a", "c"})),
+    "enum": (Level.LOW, Level.HIGH),
+    "decimal": (decimal.Decimal("1.0"), decimal.Decimal("1.00")),
+    "time": (dt.datetime(2030, 1, 1, tzinfo=dt.UTC), dt.datetime(2030, 1, 2, tzinfo=dt.UTC)),
+    "delta": (dt.timedelta(1), dt.timedelta(2)),
+    "uuid": (uuid.UUID(int=1), uuid.UUID(int=2)),
+    "pattern": (re.compile("a"), re.compile("b")),
+    "range": (range(3), range(4)),
+    "function": (one, two),
+    "partial": (functools.partial(one, 1), functools.partial(one, 2)),
+    "partial-keyword": (functools.partial(one, x=1), functools.partial(one, x=2)),
+    "method": ("a".join, "a".strip),
+    "class": (decimal.Decimal, uuid.UUID),
+    "other-class": ([], {}),
+}
+
+
+@pytest.mark.parametrize("what", CLOSED_OVER)
+def test_what_a_function_closes_over_is_part_of_its_code(what: str) -> None:
+    """Values that cannot change count as they are, functions and classes by their code, other objects by their class."""
+    mine, its = (closing_over(value) for value in CLOSED_OVER[what])
+    assert function_digest(mine) == function_digest(closing_over(CLOSED_OVER[what][0]))
+    assert function_digest(mine) != function_digest(its)
+    if what not in ("partial", "partial-keyword", "method", "function", "class"):  # those are looked at in the same package only
+        assert code_digest(mine) == code_digest(closing_over(CLOSED_OVER[what][0]))
+        assert code_digest(mine) != code_digest(its)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [([1], [1, 2]), ({}, {"a": 1}), (set(), {1}), (threading.Lock(), threading.Lock())],
+    ids=["list", "dict", "set", "lock"],
+)
+def test_what_changes_while_the_program_runs_is_no_part_of_the_code(before: Any, after: Any) -> None:
+    """A counter or a connection that a function closes over: the code is the same in the next process."""
+    assert function_digest(closing_over(before)) == function_digest(closing_over(after))
+    assert code_digest(closing_over(before)) == code_digest(closing_over(after))
 
 
 class Callee:

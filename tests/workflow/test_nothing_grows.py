@@ -138,6 +138,41 @@ async def test_runs_that_entities_have_referred_to_leave_memory(way: Any, *, end
         assert len(symphony.entities.all(Workflow)) <= 3
 
 
+async def test_what_is_known_of_a_run_that_is_listed_before_it_rests_is_let_go(tmp_path: Path) -> None:
+    """Who lists runs while they end has the list know nothing twice."""
+    async with Symphony(tmp_path) as symphony:
+        act = await order(symphony, False)
+        listing = symphony.run_listing
+        for number in range(3):
+            await act(symphony, number)
+            await settled(symphony)
+            (run,) = [await symphony.workflows.get_run(one.id) for one in await symphony.workflows.list_runs(limit=1)]
+            listing.note(run, 1)
+            await symphony.workflows.list_runs(limit=1)
+            assert not listing._notes
+
+
+@pytest.mark.parametrize("how", ["follows", "resumes", "lists"])
+async def test_readers_let_runs_go_that_have_ended(tmp_path: Path, how: str) -> None:
+    """A reader beside the process that writes keeps nothing of runs that have ended, however it keeps up."""
+    async with Symphony(tmp_path) as symphony, Symphony(tmp_path, read_only=True, follow=how == "follows") as reader:
+        act = await order(symphony, False)
+
+        async def also_read(symphony: Symphony, number: int) -> None:
+            await act(symphony, number)
+            if how == "follows":
+                assert reader._following is not None
+                await reader._following.wait_for(symphony.log.head)
+                await reader.workflows.list_runs(limit=1)
+            elif how == "resumes":
+                await reader.resume()
+            else:
+                await reader.workflows.list_runs(limit=3)
+
+        assert not await growth(symphony, also_read, 4)
+        assert reader.entities.all(Workflow) == []
+
+
 async def test_a_checkpoint_reads_no_list(tmp_path: Path) -> None:
     """Taking one, and deleting it by its id, leaves the list unread, however many there are; then the list has what there is."""
     async with Symphony(tmp_path) as symphony:

@@ -306,6 +306,30 @@ async def test_a_fork_owes_what_it_has_begun_itself(symphony: Symphony, provider
     provider.is_settled()
 
 
+@pytest.mark.parametrize("how", ["removed", "rewound"])
+async def test_a_fork_under_a_used_id_owes_what_it_has_begun_itself(symphony: Symphony, provider: Provider, how: str) -> None:
+    """Also where another run had its id: what the fork shares was done by its original, and what that other run did is none of it."""
+    original = await waiting(symphony, WorkflowDefinition(name="w", steps=[do("a"), do("b"), WAIT]))
+    await symphony.flush()
+    before = symphony.log.head
+    other = await waiting(symphony, WorkflowDefinition(name="v", steps=[do("a"), WAIT]), "f")
+    if how == "removed":
+        await symphony.workflows.cancel(other)
+        await symphony.workflows.delete_run(other) if hasattr(symphony.workflows, "delete_run") else symphony.entities.remove(other)
+        await symphony.flush()
+    else:
+        await symphony.rewind(before, stop_runs=True)
+        original = await symphony.workflows.get_run("r")
+        await symphony.workflows.start(original, auto_checkpoint=False)
+    fork = await symphony.workflows.fork(original, "b", run_id="f")
+    await symphony.workflows.start(fork, auto_checkpoint=False)
+    await until(lambda: waits(fork))
+    provider.undone.clear()
+    await symphony.workflows.cancel(fork)
+    assert [key for key in provider.undone if key.startswith("f:")] == ["f:b:1"]
+    assert len(provider.undone) == 1
+
+
 async def test_another_process_undoes_it(symphony: Symphony, provider: Provider, reopen: Any) -> None:
     """All that it goes by is in the log."""
     definition = WorkflowDefinition(name="w", steps=[do("a"), mapped(do("b")), child("k", do("c")), WAIT])

@@ -18,6 +18,7 @@ from symphony_es.cli.main import main
 from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.codec import pack
 from symphony_es.events.rows import decode_row
+from symphony_es.testing import ManualClock
 from symphony_es.workflow import gather, run_workflow, step, step_context
 from symphony_es.workflow.record.usage import RunUsage, Used, read_usage
 
@@ -227,3 +228,73 @@ async def test_what_comes_after_the_end_of_an_attempt_is_said_to_be_lost(symphon
         (run.id, "ask", 1)
     ]
     assert (await symphony.workflows.usage(run)).input_tokens == int(used_before)
+
+
+STEPS: dict[str, dict[str, Any]] = {
+    "alone": {"kind": "function", "name": "ask", "function": "ask"},
+    "branch": {"kind": "parallel", "name": "fan", "branches": [{"kind": "function", "name": "ask", "function": "ask"}]},
+    "again": {"kind": "function", "name": "ask", "function": "ask", "retry": {"max_attempts": 2, "delay_s": 0}},
+}
+
+
+@pytest.mark.parametrize("shape", STEPS)
+@pytest.mark.parametrize("cut", ["cancel", "deadline", "timeout", "drain", "branch", "rewind"])
+async def test_an_attempt_that_is_cut_off_keeps_what_it_has_used(symphony: Symphony, cut: str, shape: str) -> None:
+    """Whatever cuts it off: the sum of the run has it, once, and the attempt says it; an attempt before it that failed counts as well."""
+    entered = asyncio.Event()
+
+    async def ask(context: Any) -> None:
+        context.used("m", input_tokens=7, cost=0.5)
+        if shape == "again" and context.attempt == 1:
+            raise ValueError("again")
+        entered.set()
+        await asyncio.Event().wait()
+
+    async def fail(context: Any) -> None:
+        await entered.wait()
+        raise ValueError("no")
+
+    symphony.functions.register("ask", ask)
+    symphony.functions.register("fail", fail)
+    steps = STEPS[shape]
+    if cut == "branch":
+        steps = {"kind": "parallel", "name": "both", "branches": [steps, {"kind": "function", "name": "fail", "function": "fail"}]}
+    definition = {"name": "w", "steps": [steps], **({"timeout_s": 0.05} if cut == "timeout" else {})}
+    clock = symphony.registry.get("workflow_engine").clock = ManualClock()
+    handle = await symphony.workflows.start(definition, auto_checkpoint=False, **({"deadline_s": 60} if cut == "deadline" else {}))
+    await entered.wait()
+    if cut == "cancel":
+        await handle.cancel(grace_s=0)
+    elif cut == "drain":
+        await symphony.workflows.drain(0)
+    elif cut == "rewind":
+        await symphony.flush()
+        await symphony.rewind(symphony.log.head, stop_runs=True)
+    else:
+        if cut == "deadline":
+            clock.advance(61)
+        await handle.wait()
+    await symphony.flush()
+    attempts = [attempt for attempt in await symphony.workflows.step_attempts(handle.id) if attempt.step.endswith("ask")]
+    expected = 2 if shape == "again" else 1
+    assert [[(used.model, used.input_tokens) for used in attempt.usage] for attempt in attempts] == [[("m", 7)]] * expected
+    usage = await symphony.workflows.usage(handle.id)
+    assert (usage.input_tokens, usage.cost, usage.calls) == (7 * expected, {"USD": Decimal(expected) / 2}, expected)
+    names = [event.name for event in await symphony.log.read_entity(f"Workflow:{handle.id}")]
+    assert names.count("WorkflowStepCutOff") == (cut != "timeout")
+
+
+async def test_an_attempt_that_is_cut_off_and_has_used_nothing_has_no_event_more(symphony: Symphony) -> None:
+    """A step stays two events, and one that is cut off one."""
+    entered = asyncio.Event()
+
+    async def ask(context: Any) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    symphony.functions.register("ask", ask)
+    handle = await symphony.workflows.start({"name": "w", "steps": [STEPS["alone"]]}, auto_checkpoint=False)
+    await entered.wait()
+    await handle.cancel(grace_s=0)
+    names = [event.name for event in await symphony.log.read_entity(f"Workflow:{handle.id}")]
+    assert [name for name in names if name.startswith("WorkflowStep")] == ["WorkflowStepStarted"]

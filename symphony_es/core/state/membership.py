@@ -7,7 +7,7 @@ world is under construction, what restorers create is given the id being restore
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from weakref import WeakValueDictionary
@@ -526,8 +526,8 @@ class Membership(Inherited):
         except UnstorableValueError as error:
             raise error.within(reference.key) from error.__cause__
 
-    def capture(self, obj: Any, reference: EntityReference) -> dict[str, Any]:
-        """The plain state of an object, read off now."""
+    def capture(self, obj: Any, reference: EntityReference, but: Collection[str] = ()) -> dict[str, Any]:
+        """The plain state of an object, read off now; of one of an `@entity` class, some fields may be left out."""
         try:
             if kind_of(obj) == "entity":
                 held = obj.__dict__
@@ -535,10 +535,11 @@ class Membership(Inherited):
                 if missing:
                     raise EntityTypeError(f"{reference.key} has no {missing[0]!r} yet: set every field before the object is added")
                 world = self.around(obj)
-                for name in type(obj)._symphony_spec.fields:
+                names = [name for name in type(obj)._symphony_spec.fields if name not in but] if but else type(obj)._symphony_spec.fields
+                for name in names:
                     if type(held[name]) not in ATOMS and kind_of(held[name]) is None:
                         admit(held[name], world)
-                return {name: plain_at(held[name], world, name) for name in type(obj)._symphony_spec.fields}
+                return {name: plain_at(held[name], world, name) for name in names}
             return plain_state(self._read(obj, self.restorer_of(reference.entity_type)), self)
         except UnstorableValueError as error:
             raise error.within(reference.key) from error.__cause__
@@ -698,10 +699,14 @@ class Membership(Inherited):
 
     # -- at rest ------------------------------------------------------------------------------------------------------
 
-    def rest(self, record: EntityRecord) -> bool:
+    def rest(self, record: EntityRecord, *, compared: bool = False) -> bool:
         """Let an entity leave this world whose object nobody changes: it stays in the log, and whoever has the object keeps a live one.
 
         Its next change, or a load, brings the same object back. Nothing of it is kept here, so an object that nobody has is gone.
+
+        Args:
+            record: the entity's.
+            compared: the caller has compared the object with what was recorded, and they are alike.
 
         Returns:
             Whether it is at rest now; False where changes of it are not durable yet, or were made past the methods of a container.
@@ -711,7 +716,7 @@ class Membership(Inherited):
                 return record.closed is AT_REST
             if record.holder is not None or record.broken is not None or record.pending or record.adoption or self.outbox.holds(record):
                 return False
-            if self.outbox.suspects.has(record):
+            if not compared and self.outbox.suspects.has(record):
                 try:
                     refuse_difference(record)
                 except UnrecordedChangeError:

@@ -10,11 +10,12 @@ it is. Values that cannot change are shared with the object.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Collection, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.tracking.live import plain_at
+from symphony_es.core.state.tracking.live import kind_of, plain_at
 from symphony_es.core.state.tracking.mending import mend
+from symphony_es.core.state.tracking.tracked_dict import TrackedDict
 from symphony_es.errors import (
     AT_REST,
     ChangeError,
@@ -52,7 +53,13 @@ if TYPE_CHECKING:
     from symphony_es.core.state.records import EntityRecord
     from symphony_es.core.state.transactions import Scope
 
-__all__ = ["advance", "check_form", "compare_with_shadow", "order_before", "put_back", "put_plain", "referred_keys", "refuse_difference"]
+__all__ = [
+    "advance", "check_form", "compare_in_slices", "compare_with_shadow", "difference", "order_before", "put_back", "put_plain",
+    "referred_keys", "refuse_difference",
+]  # fmt: skip
+
+SLICE = 500
+"""Members of a dict that are compared at once, where somebody else may have a turn in between."""
 
 _INTO = frozenset({INSERT, APPEND, ADD, DISCARD})  # what they bring stands one level below their path
 
@@ -157,22 +164,64 @@ def order_before(record: EntityRecord, change: Change, noted: Container[int]) ->
     return holder, list(holder)
 
 
-def compare_with_shadow(record: EntityRecord) -> list[Path]:
+def compare_with_shadow(record: EntityRecord, but: Collection[str] = ()) -> list[Path]:
     """Where the object of an entity differs from its shadow, or holds what cannot be stored; costs the size of its state.
 
-    Called with the world's lock held.
+    Called with the world's lock held. Some fields may be left out.
     """
     if record.shadow is None or record.closed not in (None, AT_REST):
         return []
     try:
-        captured = record.world.capture(record.obj, record.reference)
+        captured = record.world.capture(record.obj, record.reference, but)
     except UnstorableValueError as error:
         return [tuple(error.path)]
     except (EntityTypeError, RecursionError):
         if record.is_compared:
             raise
         return _unreadable_fields(record)
-    return list(dict.fromkeys(tuple(change[1]) for change in diff(record.shadow, captured)))
+    recorded = {name: plain for name, plain in record.shadow.items() if name not in but} if but else record.shadow
+    return list(dict.fromkeys(tuple(change[1]) for change in diff(recorded, captured)))
+
+
+def compare_in_slices(record: EntityRecord) -> Iterator[list[Path]]:
+    """As `compare_with_shadow`, so many members of a large dict at a time; where a slice differs.
+
+    The world's lock is held while a slice is compared, and may be let go between two of them: what is recorded meanwhile changes object and
+    shadow alike.
+    """
+    large = () if record.shadow is None or kind_of(record.obj) != "entity" else tuple(_large_fields(record))
+    if not large:
+        yield compare_with_shadow(record)
+        return
+    yield compare_with_shadow(record, but=large)
+    for name in large:
+        keys = list(dict.fromkeys([*(record.shadow or {}).get(name, ()), *record.obj.__dict__.get(name, ())]))
+        for start in range(0, len(keys), SLICE):
+            yield _compare_members(record, name, keys[start : start + SLICE])
+
+
+def _large_fields(record: EntityRecord) -> Iterator[str]:
+    for name, plain in (record.shadow or {}).items():
+        if type(plain) is dict and len(plain) > SLICE and type(record.obj.__dict__.get(name)) is TrackedDict:
+            yield name
+
+
+def _compare_members(record: EntityRecord, name: str, keys: Sequence[Any]) -> list[Path]:
+    shadow, live = record.shadow, record.obj.__dict__.get(name)
+    plain = None if shadow is None else shadow.get(name)
+    if record.closed not in (None, AT_REST) or shadow is None:
+        return []
+    if type(plain) is not dict or type(live) is not TrackedDict:
+        return compare_with_shadow(record)  # it has been replaced meanwhile
+    world = record.world.around(record.obj)
+    try:
+        held = {key: plain_at(dict.__getitem__(live, key), world, key) for key in keys if key in live}
+    except UnstorableValueError as error:
+        return [(name, *error.path)]
+    except RecursionError:
+        return [(name,)]
+    recorded = {key: plain[key] for key in keys if key in plain}
+    return list(dict.fromkeys(tuple(change[1]) for change in diff(recorded, held, (name,))))
 
 
 def _unreadable_fields(record: EntityRecord) -> list[Path]:
@@ -194,8 +243,13 @@ def refuse_difference(record: EntityRecord) -> None:
     """
     paths = compare_with_shadow(record)
     if paths:
-        others = ", ".join(format_path(path) for path in paths[1:5])
-        raise UnrecordedChangeError(record.key, paths[0], f"it{f', as {others},' if others else ''} was changed")
+        raise difference(record, paths)
+
+
+def difference(record: EntityRecord, paths: Sequence[Path]) -> UnrecordedChangeError:
+    """The error that says where an object differs from what was recorded."""
+    others = ", ".join(format_path(path) for path in paths[1:5])
+    return UnrecordedChangeError(record.key, paths[0], f"it{f', as {others},' if others else ''} was changed")
 
 
 def referred_keys(values: Any) -> list[str]:

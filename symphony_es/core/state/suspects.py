@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable
-from itertools import islice
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.shadow import refuse_difference
+from symphony_es.core.state.shadow import compare_in_slices, difference, refuse_difference
 from symphony_es.errors import UnrecordedChangeError
 
 if TYPE_CHECKING:
     from symphony_es.core.state.records import EntityRecord
+    from symphony_es.events.references import Path
 
 __all__ = ["Suspects"]
 
-TURN_RECORDS = 256  # as many are compared before the loop and other threads have a turn
+SLICE_S = 0.005
+"""For so long objects are compared before the loop and other threads have a turn; one with more members than a slice has several."""
+
+_ENDED: Any = object()
 
 
 class Suspects:
@@ -74,11 +78,46 @@ class Suspects:
             self._earlier.update(looked_at)
         found: list[UnrecordedChangeError] = []
         waiting = iter(looked_at)
-        while turn := list(islice(waiting, TURN_RECORDS)):
+        slices: Iterator[UnrecordedChangeError | None] = iter(())
+        while True:
+            until = time.perf_counter() + SLICE_S
             with lock:
-                found += self._differing(turn)
+                while True:
+                    error = next(slices, _ENDED)
+                    if error is _ENDED:
+                        record = next(waiting, None)
+                        if record is None:
+                            return found
+                        slices = self._slices(record)
+                        continue
+                    if isinstance(error, UnrecordedChangeError):
+                        found.append(error)
+                    if time.perf_counter() >= until:
+                        break
             await asyncio.sleep(0)
-        return found
+
+    def _slices(self, record: EntityRecord) -> Iterator[UnrecordedChangeError | None]:
+        """Compare one object, some of it at a time; at the end the error, where there is one."""
+        if record.broken is not None or record.is_compared:
+            return
+        paths: list[Path] = []
+        for differing in compare_in_slices(record):
+            paths += differing
+            yield None
+        if paths:
+            self.recent[record] = None
+            yield difference(record, paths)
+
+    def is_alike(self, record: EntityRecord, lock: threading.RLock) -> Iterator[bool]:
+        """Compare one object as `compare` does; of each slice, whether nothing differs so far."""
+        slices, alike = self._slices(record), True
+        while alike:
+            with lock:
+                error = next(slices, _ENDED)
+            if error is _ENDED:
+                return
+            alike = error is None
+            yield alike
 
     def _differing(self, records: Iterable[EntityRecord]) -> list[UnrecordedChangeError]:
         found: list[UnrecordedChangeError] = []

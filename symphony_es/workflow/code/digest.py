@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FunctionType
 from typing import Any
 
+from symphony_es.workflow.record.functions import closed_over, constant_of
+
 __all__ = ["code_digest"]
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
@@ -23,7 +25,8 @@ def code_digest(function: Callable[..., Any]) -> str:
     """Return 8 bytes, in hexadecimal digits, that another text of the code changes.
 
     What counts is the function, and the functions and classes that it and they name, as far as the same package defines them: what a
-    developer changes to mend a workflow may be a function that it calls, or the class of an argument.
+    developer changes to mend a workflow may be a function that it calls, or the class of an argument. Of values that they close over, those
+    count that cannot change; of lists, dicts and other objects, the class.
     """
     digest = hashlib.blake2b(digest_size=8)
     package = _package(function)
@@ -43,6 +46,8 @@ def code_digest(function: Callable[..., Any]) -> str:
         else:
             _take(digest, item.__code__)
             digest.update(_text((item.__defaults__, sorted((item.__kwdefaults__ or {}).items()))))
+            for content in closed_over(item):
+                digest.update(_text(constant_of(content)))
             named = list(_named_by(item))
         # Not by the order in which a set gives them: the digest is the same in each process.
         waiting.extend(inner for inner in map(_plain, named) if inner is not None and _package(inner) == package)

@@ -112,7 +112,7 @@ class Flow:
             await self._take_back()
         outputs = self.run.recorded_outputs
         if call.address in outputs:
-            return thaw(output_at(self.run, call.address))
+            return thaw(outputs[call.address])
         token = current_strand.set(INSIDE_A_STEP)
         try:
             return await self._run_call(call, make, around)

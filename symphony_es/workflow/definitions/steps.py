@@ -12,6 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
 
 from symphony_es.errors import ConfigurationError, DefinitionError
@@ -284,6 +285,7 @@ def _kind_named(kind: str) -> type[Step] | None:
     return _kinds.get(kind)
 
 
+@lru_cache(maxsize=256)
 def id_from_name(name: str) -> str:
     """The id of a step that was given none: its name, with `_` for what an address has no room for."""
     return _NOT_IN_AN_ID.sub("_", name)

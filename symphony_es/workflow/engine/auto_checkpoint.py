@@ -44,7 +44,8 @@ class AutoCheckpoint(WorkflowHook):
 
     Args:
         at_start: when the run begins for the first time.
-        every: after every so many completed steps; None for never.
+        every: after every so many completed steps; None for never. Each item of a map, each branch and each iteration's steps count, and so
+            do the steps around them: a map over ten thousand items wants a larger number, or `min_interval_s`.
         on_error: when the run fails.
         at_completion: when it completes.
         keep_last: how many of a run's `_step_<n>` checkpoints are kept: a new one has the oldest beyond that deleted. None for all.

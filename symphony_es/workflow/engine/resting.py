@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from symphony_es.core.state.bringing import load_entity
@@ -101,7 +101,7 @@ class Resting:
                 return
             yield True
         for member in _family(top):
-            rests = self._rest_one(world, member)
+            rests = yield from self._rest_one(world, member)
             yield rests
             if rests and (record := world.record_of(member)) is not None and record.closed is AT_REST:
                 for settled in self._tasks_rest(world, member):
@@ -149,11 +149,19 @@ class Resting:
             forks = None
         return forks is not None
 
-    def _rest_one(self, world: World, run: Workflow) -> bool:
+    def _rest_one(self, world: World, run: Workflow) -> Generator[bool, None, bool]:
+        """Have one run rest; gives True between the slices of its comparison, and at the end whether that is settled."""
         record = world.record_of(run)
         if record is None or record.closed is AT_REST or self._is_needed(world, run):
             return True
-        if not world.rest(record):
+        if world.outbox.suspects.has(record):
+            for alike in world.outbox.suspects.is_alike(record, world.lock):
+                if not alike:
+                    return False  # closing finds it, and says so
+                yield True
+            if self._is_needed(world, run):
+                return True  # it goes on
+        if not world.rest(record, compared=True):
             return False
         self._symphony.run_listing.note(run, record.version)
         for other in _others(run):

@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import Attribution, current_attribution
+from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import (
     EntityBusyError,
     EntityOutOfStepError,
@@ -27,6 +28,7 @@ from symphony_es.errors import (
     RunCancelledError,
     RunFailedError,
     StepTimeoutError,
+    SymphonyError,
     UnknownValueError,
 )
 from symphony_es.events.changes import REMOVE, SET, Change
@@ -39,7 +41,7 @@ from symphony_es.workflow.engine.execution import Branch, StepExecution, idempot
 from symphony_es.workflow.engine.generations import Generations
 from symphony_es.workflow.engine.retries import next_attempt_at
 from symphony_es.workflow.engine.unsaid import failed_inside, unsaid
-from symphony_es.workflow.record.inputs import describe_end, describe_start
+from symphony_es.workflow.record.inputs import CUT_OFF, describe_end, describe_start
 from symphony_es.workflow.runs.cleanup import UNDO, failed_for_good
 from symphony_es.workflow.runs.context import RunContext, UndoneStep
 from symphony_es.workflow.runs.outputs import Frame
@@ -61,6 +63,8 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.turns import Turns
 
 __all__ = ["Runner", "StepFailure"]
+
+_log = get_logger(__name__)
 
 
 class _Started:
@@ -158,6 +162,8 @@ class Runner:
                 await self._attempt(step, address, frame, started)
             except BaseException as error:  # a step is the application's code: whatever it raises is put on record
                 if not is_failure(error, task):
+                    if isinstance(error, asyncio.CancelledError) and asyncio.current_task() is task:
+                        self._keep_usage(address, started)
                     raise
                 await self._fail(step, address, started, error)
                 continue
@@ -317,6 +323,18 @@ class Runner:
         self.run.record("WorkflowStepCompleted", changes, step=execution.address, attempt=attempt, data=said)
         return moment
 
+    def _keep_usage(self, address: str, started: _Started) -> None:
+        """Puts on record what an attempt has used that was cut off: by a cancellation, a deadline, a branch that failed, or an end here."""
+        usage = started.execution.context.usage
+        used = None if usage is None else usage.data()
+        if used is None:
+            return
+        attempt = started.attempt if started.attempt > 1 else None
+        try:
+            self.run.record(CUT_OFF, (), step=address, attempt=attempt, data={"used": used})
+        except SymphonyError as error:  # another block holds the run, or the world has closed: nothing can be waited for any more
+            _log.warning("usage_not_recorded", run_id=self.run.id, step=address, attempt=started.attempt, error=error_text(error))
+
     async def _fail(self, step: Step, address: str, started: _Started, error: BaseException) -> None:
         """Puts a failed attempt on record; returns when another one is to follow.
 
@@ -405,6 +423,7 @@ class Runner:
         """The same, for a step whose output is made of what its parts gave; returns when each has its outcome."""
 
         async def run_branch(branch: Branch) -> None:
+            await self.take_turn()  # many may begin at once
             address = f"{execution.address}/{branch.part}"
             await self.run_step(branch.step, address, Frame(self.run, outer=execution.frame, names=branch.names, key_space=address))
 

@@ -39,6 +39,9 @@ _UNDO_OF = f"{UNDO}/"
 PAGE = 200
 """Rows between two turns of the event loop."""
 
+HEAVY_BYTES = 100_000
+"""Rows that take more are read in a thread: a fork's state, or steps that were taken back by the thousand, stand in one event."""
+
 
 class Execution(NamedTuple):
     """One execution of a step, from its first start to its completion.
@@ -257,7 +260,8 @@ class Timeline:
         self._take_back(event.position, [*then, {}])
         if event.metadata.generation:
             self.raised[""] = event.metadata.generation  # as often as the run was taken back in the other log, so no address more often
-            self._executions.update(dict.fromkeys(self.begun, self._next_execution("")))
+            execution = self._next_execution("")._replace(is_own=event.name != FORK_EVENT)
+            self._executions.update(dict.fromkeys(self.begun, execution))
 
     def _take_back(self, position: int, then: Sequence[Mapping[str, Any]]) -> None:
         """Put what is given in place; the steps that have begun or completed since are of another generation from now on.
@@ -317,10 +321,17 @@ async def read_timeline(symphony: Host, run: Workflow) -> Timeline:
     for part, last in [*shared, (own, None)]:
         timeline.begin_fork()
         async for page in symphony.log.entity_pages(part, until_position=last, page=PAGE):
-            for event in _told(page):
-                timeline.apply(event)
+            if sum(len(row[4]) for row in page) > HEAVY_BYTES:
+                await asyncio.to_thread(_apply, timeline, page)
+            else:
+                _apply(timeline, page)
             await asyncio.sleep(0)
     return timeline
+
+
+def _apply(timeline: Timeline, page: list[Row]) -> None:
+    for event in _told(page):
+        timeline.apply(event)
 
 
 async def _creation(symphony: Host, key: str, until: int | None, *, once: bool) -> Row | None:

@@ -14,6 +14,7 @@ from symphony_es.events.event import Event
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.rows import decode_row
 from symphony_es.workflow.record.canonical import INPUT_DIGEST_BYTES
+from symphony_es.workflow.record.inputs import CUT_OFF
 from symphony_es.workflow.record.reads import Read, read_edges, short_name
 from symphony_es.workflow.record.usage import ModelUsage, RunUsage, read_usage
 from symphony_es.workflow.runs.run import Workflow
@@ -25,7 +26,7 @@ __all__ = ["StepAttempt", "read_attempts", "read_run_usage", "said_of_step"]
 
 STARTS = ("WorkflowStepStarted", "WorkflowStepRetried")
 ENDS: Mapping[str, Literal["completed", "failed"]] = {"WorkflowStepCompleted": "completed", "WorkflowStepFailed": "failed"}
-_TOLD = frozenset({*STARTS, *ENDS})
+_TOLD = frozenset({*STARTS, *ENDS, CUT_OFF})
 PAGE = 200
 """Rows between two turns of the event loop."""
 
@@ -75,7 +76,7 @@ def said_of_step(name: str, data: Any, name_of: Callable[[bytes], str | None] | 
     """
     if name in STARTS:
         return _said_at_start(data, name_of)
-    if name in ENDS and isinstance(data, Mapping):
+    if (name in ENDS or name == CUT_OFF) and isinstance(data, Mapping):
         return {"usage": read_usage(data), "body_reads": read_edges(data.get("read") or (), name_of)}
     return {}
 

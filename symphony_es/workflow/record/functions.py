@@ -1,11 +1,14 @@
 """A digest of the code of one function: 8 bytes that are the same in each process, and others when the code is another.
 
-Module, qualified name, bytecode, names and constants count, also those of what the function wraps; of what it closes over, texts, numbers
-and functions. What it calls by name does not: that has digests of its own, or none.
+Module, qualified name, bytecode, names and constants count, also those of what the function wraps and closes over. Of values that it closes
+over, or has as defaults, those count that cannot change: texts, numbers, tuples, members of enums, times, and so on. Lists, dicts, sets and
+other objects count by their class: what is in them changes while the program runs. What a function calls by name does not count: that has
+digests of its own, or none.
 """
 
 from __future__ import annotations
 
+import enum
 import functools
 from hashlib import blake2b
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
@@ -16,7 +19,7 @@ from symphony_es.events.codec import pack
 from symphony_es.events.values import Tagged
 from symphony_es.naming import stored_name
 
-__all__ = ["CODE_DIGEST_BYTES", "Parameters", "function_digest", "parameters_of"]
+__all__ = ["CODE_DIGEST_BYTES", "Parameters", "closed_over", "constant_of", "function_digest", "parameters_of"]
 
 CODE_DIGEST_BYTES = 8
 MAX_WRAPPED = 32
@@ -24,6 +27,8 @@ MAX_WRAPPED = 32
 
 _VARARGS = 0x04
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_TOLD_BY_REPR = frozenset({"datetime", "decimal", "fractions", "re", "uuid", "zoneinfo"})
+"""Modules of the standard library whose values do not change, and are written by `repr` in the same way in each process."""
 
 
 class Parameters(NamedTuple):
@@ -107,16 +112,7 @@ def _plain(item: Any) -> Any:
 def _function(function: FunctionType, seen: list[Any]) -> Any:
     seen.append(function)
     wrapped = function.__dict__.get("__wrapped__")
-    around = []
-    for cell in function.__closure__ or ():
-        try:
-            content = cell.cell_contents
-        except ValueError:  # empty as yet
-            continue
-        if type(content) in _SCALARS:
-            around.append(_constant(content))
-        elif type(content) is FunctionType:
-            around.append(_parts(content, seen))
+    around = [_closed_over(content, seen) for content in closed_over(function)]
     return [
         _name(function),
         _code(function.__code__),
@@ -125,6 +121,33 @@ def _function(function: FunctionType, seen: list[Any]) -> Any:
         around,
         _parts(wrapped, seen) if callable(wrapped) else None,
     ]
+
+
+def closed_over(function: FunctionType) -> list[Any]:
+    """Return what a function closes over, in the order of the names; not the class that `super()` means, whose other methods are others."""
+    contents = []
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            content = cell.cell_contents
+        except ValueError:  # empty as yet
+            content = None
+        if name != "__class__":
+            contents.append(content)
+    return contents
+
+
+def constant_of(value: Any) -> Any:
+    """Return what stands for a value that code holds: the value itself where it cannot change, else its class."""
+    return _constant(value)
+
+
+def _closed_over(content: Any, seen: list[Any]) -> Any:
+    if isinstance(content, functools.partial):
+        keywords = {str(name): _constant(value) for name, value in sorted(content.keywords.items())}
+        return [_parts(content, seen), [_constant(value) for value in content.args], keywords]
+    if isinstance(content, (FunctionType, MethodType, BuiltinFunctionType, type)):
+        return _parts(content, seen)
+    return _constant(content)
 
 
 def _code(code: CodeType) -> list[Any]:
@@ -145,6 +168,10 @@ def _constant(value: Any) -> Any:
         return [value.real, value.imag]
     if type(value) is FunctionType:
         return _name(value)
+    if isinstance(value, enum.Enum):
+        return Tagged("value", "enum", [_name(type(value)), value.name])
+    if type(value) is range or type(value).__module__ in _TOLD_BY_REPR:
+        return Tagged("value", "text", [_name(type(value)), repr(value)])
     return Tagged("value", "object", _name(type(value)))
 
 

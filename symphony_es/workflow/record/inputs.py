@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.execution import StepExecution
     from symphony_es.workflow.runs.context import RunContext
 
-__all__ = ["StepInput", "argument_names", "describe_end", "describe_start", "input_of_call", "input_of_values"]
+__all__ = ["CUT_OFF", "StepInput", "argument_names", "describe_end", "describe_start", "input_of_call", "input_of_values"]
+
+CUT_OFF = "WorkflowStepCutOff"
+"""An attempt that has used models was cut off: it has neither completed nor failed, and has cost what it has cost."""
 
 _SMALL = frozenset({type(None), bool, int, float})
 _SMALL_CHARS = 8

@@ -130,8 +130,9 @@ class RunContext(MutableMapping[str, Any]):
     ) -> None:
         """Note what one call of a model has used; it is on record with the end of this attempt, whether that completes or fails.
 
-        May be called any number of times, from any thread, for any number of models. What an attempt has used that a crash cuts off is
-        lost with the attempt. So is what comes after its end, from a task or thread that the step has left behind: the log of the
+        May be called any number of times, from any thread, for any number of models. An attempt that is cut off (by a cancellation, a
+        deadline, a branch that fails, the end of its process) keeps what it has used so far; what a crash cuts off is lost with the
+        attempt. So is what comes after its end, from a task or thread that the step has left behind: the log of the
         program says so (`usage_came_too_late`), and the caller goes on.
 
         Args:

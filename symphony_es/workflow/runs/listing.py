@@ -94,6 +94,7 @@ class RunListing(CachedList):
             _log.warning("run_list_failed", error=error_text(error))
 
     async def _take_in(self, position: int, head: int) -> None:
+        noted = dict(self._notes)  # of events up to the head, whichever: also those that the list has had before the note was taken
         if position < self.log.base_position:
             position = await self._begin_with_base()
         while position < head:
@@ -103,10 +104,9 @@ class RunListing(CachedList):
             step = await asyncio.to_thread(self._list.plan, rows, position, event_id_of(rows[-1][4]), self._known({row[1] for row in rows}))
             await self._look_up(step)
             await asyncio.to_thread(self._list.write, step)
-            for run_id in step.runs:
-                noted = self._notes.get(key := f"{RUN_PREFIX}{run_id}")
-                if noted is not None and ((written := step.runs[run_id]) is None or written[2].version >= noted.version):
-                    del self._notes[key]
+        for key, row in noted.items():
+            if self._notes.get(key) is row:
+                del self._notes[key]
 
     async def _begin_with_base(self) -> int:
         """What a log in memory keeps begins with states."""
