@@ -1,18 +1,23 @@
-"""Lists that stand beside the log are caches: what is damaged in them is made anew, whoever meets it, and nobody deletes a file."""
+"""Lists that stand beside the log are caches: what is damaged in them is made anew, whoever meets it, and nobody deletes a file.
+
+What is asked of them may be anything: there is an answer, or an error that says what is wrong with the question.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.errors import StorageUnavailableError
+from symphony_es.errors import ConfigurationError, StorageUnavailableError
 
 ONE_STEP = {"name": "one", "steps": [{"kind": "sleep", "name": "s", "seconds": 0}]}
 
@@ -84,3 +89,41 @@ async def test_a_faulty_question_makes_nothing_anew(tmp_path: Path) -> None:
         listing._table.clear = lambda: pytest.fail("it is not at fault")
         with pytest.raises(StorageUnavailableError, match="no such table"):
             await listing._asked(lambda: listing._table.connection.execute("SELECT * FROM missing"))
+
+
+QUESTIONS: dict[str, Callable[[Symphony, Any], Awaitable[Any]]] = {
+    "runs by name": lambda symphony, text: symphony.workflows.list_runs(name=["one", text]),
+    "runs by step": lambda symphony, text: symphony.workflows.list_runs(step=text),
+    "runs by error": lambda symphony, text: symphony.workflows.list_runs(error=text),
+    "runs by metadata": lambda symphony, text: symphony.workflows.list_runs(metadata={"customer": text}),
+    "runs by key": lambda symphony, text: symphony.workflows.list_runs(metadata={text: 1}),
+    "runs after": lambda symphony, text: symphony.workflows.list_runs(after=text),
+    "counts": lambda symphony, text: symphony.workflows.count_runs("name", name=text),
+    "prune": lambda symphony, text: symphony.workflows.prune_runs(older_than=0, name=text),
+    "checkpoints by name": lambda symphony, text: symphony.list_checkpoints(name=text),
+    "checkpoints by run": lambda symphony, text: symphony.list_checkpoints(run=text),
+    "checkpoints before": lambda symphony, text: symphony.list_checkpoints(before=text),
+    "deleting": lambda symphony, text: symphony.delete_checkpoint(text),
+    "moment": lambda symphony, text: symphony.at(text),
+}
+
+
+async def test_a_text_that_nothing_can_hold_is_refused(tmp_path: Path) -> None:
+    """JSON may bring a lone surrogate into any text: it is the question that is wrong, and the error shows it."""
+    await _filled(tmp_path)
+    async with Symphony(tmp_path) as symphony:
+        for name, ask in QUESTIONS.items():
+            with pytest.raises(ConfigurationError, match="lone surrogate"):
+                pytest.fail(f"{name}: {await ask(symphony, chr(0xD800))}")
+
+
+@pytest.mark.parametrize("most", [sys.maxsize - 1, sys.maxsize, 1 << 63, 10**30])
+async def test_a_bound_may_be_any_number(tmp_path: Path, most: int) -> None:
+    """A limit, a position or a moment that lies beyond all there are means all of them, or none."""
+    await _filled(tmp_path)
+    async with Symphony(tmp_path) as symphony:
+        assert len(await symphony.workflows.list_runs(limit=most)) == len(await symphony.list_checkpoints(limit=most, before=most)) == 3
+        assert await symphony.list_checkpoints(before=-most) == []
+        assert await symphony.list_checkpoints(before=datetime.min.replace(tzinfo=UTC)) == []
+        assert len(await symphony.workflows.list_runs(since=timedelta.max)) == 3
+        assert len(await symphony.workflows.list_runs(created_after=timedelta.min)) == 0

@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.errors import NotReadyError, PositionNotFoundError, StorageUnavailableError
+from symphony_es.errors import ConfigurationError, NotReadyError, PositionNotFoundError, StorageUnavailableError
 from symphony_es.events.rows import event_id_of
+from symphony_es.shown import shown
 from symphony_es.turns import TaskLock
 
 if TYPE_CHECKING:
@@ -85,10 +86,19 @@ class CachedList(ABC):
             raise NotReadyError(f"this Symphony is closed, and with it {self._title}")
 
     async def _asked(self, question: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """Ask the table; where that meets a damaged page, which no event has led to, it is made anew and asked again."""
+        """Ask the table; where that meets a damaged page, which no event has led to, it is made anew and asked again.
+
+        Raises:
+            ConfigurationError: it is asked for what no row can hold.
+            StorageUnavailableError: it cannot be read.
+        """
         mended = self._mended
         try:
             return await asyncio.to_thread(question, *arguments, **named)
+        except UnicodeEncodeError as error:
+            raise ConfigurationError(f"{self._title} was asked for {shown(error.object)}: no text there holds a lone surrogate") from None
+        except OverflowError:
+            raise ConfigurationError(f"{self._title} was asked for a number of more than 64 bits") from None
         except sqlite3.Error as error:
             async with self._turn:
                 self._check_open()  # closed meanwhile
