@@ -35,7 +35,7 @@ __all__ = ["build_parser", "main"]
 FOUND_WRONG, USAGE, NOT_THERE, UNAVAILABLE, DAMAGED, REFUSED, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """The parser of all commands."""
     parser = CommandParser(
         prog="symphony-es",
@@ -47,7 +47,6 @@ def build_parser() -> argparse.ArgumentParser:
     parsers = Parsers(parser)
     for commands in (looking, types, runs, requests, checkpoints, audit, changing, transfer, caring, pruning):
         commands.register(parsers)
-    parsers.know_options()
     return parser
 
 
@@ -56,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has not every character is no reason to say nothing
     parser = build_parser()
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
     if given.run is None:
         parser.print_help()
         return USAGE

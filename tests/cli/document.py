@@ -62,8 +62,8 @@ call of that name does in its process; the events of it have the actor, the reas
 A request is carried out once. Asking again under the same `--request-id` changes nothing, and gives the first answer, also years later;
 of a signal it is the `signal_id`. When nobody has the log open, or no answer comes within `--timeout-s`, the request stays for who does it
 then, the command says so, and ends with 3; `rm` of its file takes it back. (`retry` of several ends with 3 where one waits, else with 6
-where one was refused. With `--dry-run` it asks nothing, and says which would be refused and why, as far as that is on record: a function
-that the owner lacks is not.) What waits when an application opens the log is taken up when it has called `recover` or `resume`, or after a
+where one was refused. With `--dry-run`, of one run or of several, it asks nothing, and says which would be refused and why, as far as that
+is on record: a function that the owner lacks is not.) What waits when an application opens the log is taken up when it has called `recover` or `resume`, or after a
 second; a request that needs a function which is not registered there stays for a process that has it. A file that cannot be taken (a link,
 of another user, not a request) is refused on record and removed.
 

@@ -24,6 +24,7 @@ import pytest
 from symphony_es import Symphony, entity
 from symphony_es.cli import output
 from symphony_es.cli.advice import in_words_of_the_command_line
+from symphony_es.cli.main import build_parser
 from symphony_es.core.state.past.moments import read_moment
 from symphony_es.errors import (
     AnchorMismatchError,
@@ -230,6 +231,12 @@ def log(tmp_path: Path) -> Path:
         ("retry", 2, "name a run"),
         ("retry order-1 --status failed", 2, "leave one of them out"),
         ("retry --status failed --request-id x", 2, "names one request"),
+        ("retry order-1 --dry-run", 0, "1 run would be tried again"),
+        ("retry order-1 --step ship --dry-run", 0, "1 run would be tried again"),
+        ("retry order-1 --step shp --dry-run", 6, "would be refused: run order-1 has not begun a step 'shp'; did you mean ship?"),
+        ("retry order-11 --dry-run", 3, "did you mean Workflow:order-1?"),
+        ("retry --name ordr --dry-run", 0, "no runs; did you mean order?"),
+        ("prune-runs --older-than 0s --name ordr --dry-run", 0, "0 runs would be pruned; did you mean order?"),
         ("export DIR/named.jsonl --overwrite --until 999", 3, "its head is"),
         ("", 2, "usage: symphony-es"),
     ],
@@ -240,6 +247,21 @@ def test_what_goes_wrong_is_said_with_an_exit_code(log: Path, command: str, code
     assert ended == code
     assert said in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("command", ["runs", "retry", "checkpoints", "prune-runs", "history"])
+def test_near_misses_are_options_of_the_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An option of other commands is told with what this one has, never with itself; the usage is that of the command."""
+    parsers = build_parser().commands
+    own = {option for option in parsers[command]._option_string_actions if option.startswith("--")}
+    others = {option for parser in parsers.values() for option in parser._option_string_actions if option.startswith("--")} - own
+    assert others
+    for option in sorted(others):
+        with pytest.raises(SystemExit):
+            parsers[command].refuse([option, "x"])
+        usage, _, said = capsys.readouterr().err.partition(f"unrecognized arguments: {option} x")
+        assert f"usage: symphony-es {command}" in usage
+        assert set(re.findall(r"--[a-z-]+", said)) <= own
 
 
 def test_the_first_and_the_last_events_up_to_a_position(log: Path) -> None:

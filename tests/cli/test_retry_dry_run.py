@@ -92,6 +92,21 @@ def test_it_says_what_the_real_one_does(tmp_path: Path, step: str | None) -> Non
     assert code == 6
 
 
+def test_child_runs_take_no_place_of_a_limit(tmp_path: Path) -> None:
+    """A child run goes on with the run that started it, so the newest one is that, though the child run was made later."""
+
+    async def fail() -> None:
+        async with Symphony(tmp_path / "state") as symphony:
+            register(symphony)
+            sub: Any = {"kind": "workflow", "name": "sub", "definition": definitions()["plain"]}
+            await symphony.workflows.execute_workflow(WorkflowDefinition(name="outer", steps=[sub]), run_id="outer", auto_checkpoint=False)
+
+    asyncio.run(fail())
+    text, code = answer("retry --dry-run --status failed --limit 1 --json", tmp_path)
+    assert [json.loads(line)["run"] for line in text.splitlines()] == ["outer"]
+    assert code == 0
+
+
 def test_people_read_which_and_why(tmp_path: Path) -> None:
     """Those that would be refused stand in no table; each has a line with the reason."""
     asyncio.run(fill(tmp_path / "state"))

@@ -236,6 +236,16 @@ async def test_filters(symphony: Symphony, filters: dict[str, Any], left: list[s
     assert await listed(symphony) == left
 
 
+async def test_a_name_that_no_run_has_had(symphony: Symphony) -> None:
+    """The report names those that are written like it; a name that there is has none, whether its runs fit or not."""
+    await ran(symphony, small(symphony, "order"), "1")
+    report = await symphony.workflows.prune_runs(older_than=timedelta(0), name="ordr", dry_run=True)
+    assert str(report) == "0 runs would be pruned; did you mean order?"
+    assert report.as_dict()["near"] == ["order"]
+    for filters in ({"name": "order", "status": "failed"}, {"name": ["order", "ordr"]}, {"name": "quite another"}):
+        assert (await symphony.workflows.prune_runs(older_than=timedelta(0), dry_run=True, **filters)).near == ()
+
+
 def _fields(report: PruneReport) -> dict[str, Any]:
     return {name: getattr(report, name) for name in PruneReport.__slots__}
 
@@ -521,6 +531,7 @@ def test_the_command(tmp_path: Path) -> None:
         async with Symphony({"state_dir": tmp_path / "state"}, persistence_enabled=True) as symphony:
             await ran(symphony, small(symphony), "good")
             await ran(symphony, small(symphony, "worse", fails=True), "bad")
+            await ran(symphony, small(symphony, "worst", fails=True), "bad2")
 
     asyncio.run(fill())
     assert answer("prune-runs --older-than 30d", tmp_path) == ("0 runs pruned\n", 0)
@@ -532,3 +543,4 @@ def test_the_command(tmp_path: Path) -> None:
     assert code != 0
     assert "Workflow:bad was pruned at position" in told
     assert "symphony-es history Workflow:bad" in told
+    assert "did you mean" not in told, "the name was right"

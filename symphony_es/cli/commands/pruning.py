@@ -48,4 +48,4 @@ async def prune_runs(given: argparse.Namespace) -> None:
         print(output.safe(run_id))
     if len(report.ids) > SHOWN:
         print("…")
-    print(report)
+    print(output.safe(str(report)))

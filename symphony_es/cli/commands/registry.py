@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from symphony_es.errors import (
     EntityNotFoundError,
     InvalidIdentifierError,
     LogUnavailableError,
+    RunPrunedError,
     SymphonyError,
     UnknownTypeError,
     near_misses,
@@ -47,9 +48,13 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that knows what is written like a command or option that there is not."""
+    """A parser that knows what is written like a command or option that there is not.
 
-    options: set[str]
+    Attributes:
+        commands: the parsers of its commands, by their names.
+    """
+
+    commands: Mapping[str, CommandParser] = {}
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -58,13 +63,17 @@ class CommandParser(argparse.ArgumentParser):
             hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(choices)}"
             raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {hint}")
 
-    def error(self, message: str) -> Any:
-        """End with the usage, and what is wrong; of an option that there is not, with those that are written like it."""
-        name, _, rest = message.partition(": ")
-        if name == "unrecognized arguments":
-            near = near_misses(rest.split()[0].partition("=")[0], getattr(self, "options", ()))
-            message += f"; did you mean {' or '.join(near)}?" if near else ""
-        super().error(message)
+    def read(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        """Return what is given; of an option that a command has not, end with those of that command that are written like it."""
+        given, unknown = self.parse_known_args(arguments)
+        if unknown:
+            self.commands.get(getattr(given, "command", ""), self).refuse(unknown)
+        return given
+
+    def refuse(self, unknown: Sequence[str]) -> None:
+        """End with the usage, and what is not known."""
+        near = near_misses(unknown[0].partition("=")[0], [option for option in self._option_string_actions if option.startswith("--")])
+        self.error(f"unrecognized arguments: {' '.join(unknown)}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
 
 
 class Parsers:
@@ -72,9 +81,9 @@ class Parsers:
 
     def __init__(self, parser: CommandParser) -> None:
         parser.set_defaults(run=None)
-        self._parser = parser
         parser.add_argument("--state-dir", **STATE_DIR)
         self._commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+        parser.commands = self._commands.choices
 
     def add(self, name: str, run: Callable[[argparse.Namespace], Awaitable[int | None]], about: str, *, writes: bool = False) -> Any:
         """A command with the options that all have; returns its parser."""
@@ -88,12 +97,6 @@ class Parsers:
             command.add_argument("--actor", default=f"cli:{os.environ.get('USER', os.getuid())}", help="who does it, for the record")
             command.add_argument("--reason", help="why, for the record")
         return command
-
-    def know_options(self) -> None:
-        """Have the parser know all options, for near misses; called when all commands are there."""
-        self._parser.options = {
-            option for command in self._commands.choices.values() for option in command._option_string_actions if option.startswith("--")
-        }
 
 
 def state_dir(given: argparse.Namespace) -> Path:
@@ -133,8 +136,8 @@ async def reading(given: argparse.Namespace, *, skip_damaged: bool = False) -> A
 
 async def _with_near_misses(opened: OpenedLog, error: EntityNotFoundError | CheckpointNotFoundError) -> SymphonyError:
     """An error that names what there is under a name almost like the one that was asked for."""
-    if isinstance(error, UnknownTypeError):
-        return error
+    if isinstance(error, (UnknownTypeError, RunPrunedError)):
+        return error  # the one names what is like it itself, and of the other the name was right
     if isinstance(error, CheckpointNotFoundError):
         from symphony_es.core.state.checkpoint_pages import CheckpointFilter
 

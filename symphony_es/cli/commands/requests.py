@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli import output
 from symphony_es.cli.commands.registry import Parsers, reading, run_id, seconds
-from symphony_es.cli.commands.runs import add_filters, filtered, find_runs, print_runs
+from symphony_es.cli.commands.runs import add_filters, filtered, find_run, find_runs, print_runs, why_none
 from symphony_es.errors import ConfigurationError, RequestPendingError, SymphonyError
 from symphony_es.shown import so_many
 
@@ -88,9 +88,12 @@ async def retry(given: argparse.Namespace) -> int:
     """`symphony-es retry`."""
     arguments = {} if given.step is None else {"step": given.step if len(given.step) > 1 else given.step[0]}
     if given.run_id is not None:
-        if filtered(given) or given.dry_run:
+        if filtered(given):
             raise ConfigurationError("a run is named, or runs are filtered: leave one of them out")
-        return await _ask(given, arguments)
+        if not given.dry_run:
+            return await _ask(given, arguments)
+        async with reading(given) as opened:
+            return await _say_which(given, opened, [await find_run(opened, given.run_id)], arguments.get("step"))
     if not filtered(given):
         raise ConfigurationError(
             "name a run, or say which ones: symphony-es retry --name order --since 2h --dry-run (all failed: --status failed)"
@@ -98,8 +101,9 @@ async def retry(given: argparse.Namespace) -> int:
     if given.request_id is not None:
         raise ConfigurationError("--request-id names one request, and each run gets one of its own: name the run")
     async with reading(given) as opened:
-        runs, _ = await find_runs(opened, given, given.limit)
+        runs, _ = await find_runs(opened, given)
         found = [one for one in runs if one["parent"] is None]  # child runs go on with their parents
+        found = found[: given.limit] if given.limit else found
         if given.dry_run or not found:
             return await _say_which(given, opened, found, arguments.get("step"))
         return await _send(given, opened, [_request(given, "retry", one["run"], arguments) for one in found])
@@ -118,7 +122,7 @@ async def _say_which(given: argparse.Namespace, opened: OpenedLog, found: list[d
     if given.json:
         print_runs([{**one, "refused": refused.get(one["run"])} for one in found], as_json=True)
         return REFUSED if refused else DONE
-    print_runs([one for one in found if one["run"] not in refused], as_json=False)
+    print_runs([one for one in found if one["run"] not in refused], as_json=False, hint="" if found else await why_none(opened, given))
     for run, why in refused.items():
         output.complain(f"retry {run}: would be refused: {why}")
     print(f"{so_many(len(found) - len(refused), 'run')} would be tried again" + (f", {len(refused)} refused" if refused else ""))

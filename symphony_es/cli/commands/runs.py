@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from symphony_es.events.fold import EntityState
     from symphony_es.workflow.runs.summary import RunSummary
 
-__all__ = ["add_filters", "filtered", "find_runs", "print_runs", "register"]
+__all__ = ["add_filters", "filtered", "find_run", "find_runs", "print_runs", "register", "why_none"]
 
 LIMIT = 50
 MOST = 10**9
@@ -116,24 +116,35 @@ async def runs(given: argparse.Namespace) -> None:
     """`symphony-es runs`."""
     async with reading(given) as opened:
         found, total = await find_runs(opened, given, given.limit)
-        near = [] if found or not given.name else await _names_like(opened, given.name)
-    print_runs(found, as_json=given.json, hint=hint_of(near))
+        hint = "" if found else await why_none(opened, given)
+    print_runs(found, as_json=given.json, hint=hint)
     if len(found) < total and not given.json:
         print(f"{total - len(found):,} more: --limit 0 shows all, --since and --status fewer")
 
 
-async def _names_like(opened: OpenedLog, names: list[str]) -> list[str]:
-    """Names of definitions there are that are written like those that no run has."""
+async def why_none(opened: OpenedLog, given: argparse.Namespace) -> str:
+    """The end of a message that no run fits: names of definitions there are that are written like those that no run has."""
     from symphony_es.workflow.runs.filters import RunFilter
     from symphony_es.workflow.runs.listing import RunListing
 
+    if not given.name:
+        return ""
     assert opened.directory is not None
     listing = RunListing(opened.log, opened.history, opened.directory / "projections")
     try:
         await listing.catch_up()
-        return await listing.near(RunFilter(name=names))
+        return hint_of(await listing.near(RunFilter(name=given.name)))
     finally:
         await listing.close()
+
+
+async def find_run(opened: OpenedLog, wanted: str) -> dict[str, Any]:
+    """One run as it is now.
+
+    Raises:
+        EntityNotFoundError: there is no such run.
+    """
+    return _summary(await opened.past.state_of(f"Workflow:{wanted}"))
 
 
 def print_runs(found: list[dict[str, Any]], *, as_json: bool, hint: str = "") -> None:

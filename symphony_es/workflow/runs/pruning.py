@@ -64,6 +64,7 @@ class PruneReport:
         kept_ids: ids of those, 1,000 at the most.
         position: of the last event that pruned one; None where nothing was pruned.
         dry_run: whether nothing was appended.
+        near: where no run has had a name that was asked for: names there are that are written almost like it.
     """
 
     ended_before: datetime
@@ -74,12 +75,14 @@ class PruneReport:
     kept_ids: tuple[str, ...]
     position: int | None
     dry_run: bool
+    near: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         done = "would be pruned" if self.dry_run else "pruned"
         kept = "".join(f"; {count:,} stay{'s' * (count == 1)}: {why}" for why, count in self.kept.items())
         tasks = f" with {so_many(self.tasks, 'task')}" if self.tasks else ""
-        return f"{so_many(self.runs, 'run')}{tasks} {done}{kept}"
+        near = f"; did you mean {' or '.join(self.near)}?" if self.near else ""
+        return f"{so_many(self.runs, 'run')}{tasks} {done}{kept}{near}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON encoders take; moments are ISO text."""
@@ -92,6 +95,7 @@ class PruneReport:
             "kept_ids": list(self.kept_ids),
             "position": self.position,
             "dry_run": self.dry_run,
+            "near": list(self.near),
         }
 
 
@@ -176,10 +180,11 @@ class Pruning:
                 break
             await self._prune([top.row.id for top in tops], tops, ended_before, dry_run=dry_run)
             cursor = tops[-1].number
+        near = () if self._ids or self._kept else tuple(await self._listing.near(wanted))
         moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ended_before)
         return PruneReport(
             ended_before=moment, runs=self._counts["runs"], tasks=self._counts["tasks"], ids=tuple(self._ids),
-            kept=dict(self._reasons), kept_ids=tuple(self._kept), position=self._position, dry_run=dry_run,
+            kept=dict(self._reasons), kept_ids=tuple(self._kept), position=self._position, dry_run=dry_run, near=near,
         )  # fmt: skip
 
     async def _prune(self, ids: Sequence[str], tops: Sequence[ListedRun], ended_before: int, *, dry_run: bool) -> None:
