@@ -40,10 +40,13 @@ class ServiceRegistry:
             ConfigurationError: another service has the name and `replace` is not set; nothing has been changed.
         """
         _check_name("service", name)
-        if not replace and (name in self._late or self._services.get(name, service) is not service):
-            raise ConfigurationError(f"a service is registered under {shown(name)} already; pass replace=True to put another in its place")
-        self._late.pop(name, None)
-        self._services[name] = service
+        with self._making:
+            if not replace and (name in self._late or self._services.get(name, service) is not service):
+                raise ConfigurationError(
+                    f"a service is registered under {shown(name)} already; pass replace=True to put another in its place"
+                )
+            self._late.pop(name, None)
+            self._services[name] = service
 
     def register_late(self, name: str, make: Callable[[], Any]) -> None:
         """Have a service made when it is asked for, by `make`, in the thread that asks; the last registration before that holds."""
@@ -61,9 +64,11 @@ class ServiceRegistry:
         """
         if name not in self._services:
             with self._making:  # in whichever thread: there is one of each
-                if name in self._late and name not in self._services:
-                    self._services[name] = self._late[name]()
-                    del self._late[name]
+                while name not in self._services and (make := self._late.get(name)) is not None:
+                    service = make()
+                    if self._late.get(name) is make:  # else another one was registered while it was made
+                        self._services[name] = service
+                        del self._late[name]
         try:
             return self._services[name]
         except KeyError:

@@ -66,7 +66,10 @@ class CachedTable:
                 return db
             db.close()
             return self._made(self._connected(_TEMPORARY))
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise sqlite3.OperationalError(f"{self.path.parent} cannot be made: {error}") from error
         for _ in range(2):
             db = self._connected(self.path)
             try:
@@ -97,9 +100,13 @@ class CachedTable:
         return db
 
     def _remove(self) -> None:
-        if self.path is not None:
+        if self.path is None:
+            return
+        try:
             for name in (self.path.name, f"{self.path.name}-wal", f"{self.path.name}-shm"):
                 self.path.with_name(name).unlink(missing_ok=True)
+        except OSError as error:
+            raise sqlite3.OperationalError(f"{self.path} cannot be removed: {error}") from error
 
     def clear(self) -> None:
         """Throw everything away: the table begins anew at position 0."""

@@ -145,3 +145,19 @@ def test_a_service_takes_the_place_of_a_late_one_only_when_told_to() -> None:
         registry.register("late", 1)
     registry.register("late", 1, replace=True)
     assert registry.get("late") == 1
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_is_registered_while_a_service_is_made_holds(late: bool) -> None:
+    """The last registration counts, in whatever thread the other one is being made; whoever has asked gets it."""
+    registry = ServiceRegistry()
+
+    def make() -> str:
+        if late:
+            registry.register_late("late", lambda: "mine")
+        else:
+            registry.register("late", "mine", replace=True)
+        return "its own"
+
+    registry.register_late("late", make)
+    assert (registry.get("late"), registry.get("late"), registry.made("late")) == ("mine", "mine", "mine")

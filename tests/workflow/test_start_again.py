@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+from pydantic import BaseModel
 
 from symphony_es import Symphony
 from symphony_es.errors import ConfigurationError, EntityExistsError, RunExistsError
@@ -104,6 +109,56 @@ async def test_another_input_is_another_run(symphony: Symphony, case: str) -> No
         await again(symphony, ORDER, context=second)
     assert (list(refused.value.differs), refused.value.entity, symphony.log.head) == (differs, "Workflow:r", head)
     assert "USD" not in str(refused.value)
+
+
+@dataclass
+class Line:
+    """What a program makes of an order."""
+
+    article: str
+    counts: list[int]
+
+
+class Order(BaseModel):
+    """What a web framework makes of a request."""
+
+    lines: list[str]
+
+
+class Place(NamedTuple):
+    """A tuple of a class of its own."""
+
+    row: int
+    column: list[int]
+
+
+TAKEN: dict[str, Callable[[int], Any]] = {
+    "dataclass": lambda n: Line("a", [n]),
+    "model": lambda n: Order(lines=[str(n)]),
+    "named tuple": lambda n: Place(1, [n]),
+    "path": lambda n: Path(f"/orders/{n}"),
+    "frozen set": lambda n: frozenset({1, n}),
+    "bytearray": lambda n: bytearray([n]),
+    "ordered": lambda n: OrderedDict(a=n),
+    "counter": lambda n: Counter({"a": n}),
+    "default": lambda n: defaultdict(list, {"a": [n]}),
+    "deque": lambda n: deque([n]),
+    "complex": lambda n: complex(n),
+    "nested": lambda n: {"lines": [Line("a", [1]), (Line("b", [n]), float("nan"))]},
+}
+"""Values that a run takes as its input and that are no plain data, by a number in them."""
+
+
+@pytest.mark.parametrize("kind", TAKEN)
+async def test_an_equal_object_is_the_same_input(symphony: Symphony, kind: str) -> None:
+    """What a run can begin with is compared by what is stored of it: in a block that starts it, and later."""
+    given = TAKEN[kind]
+    async with symphony.transaction("place"):
+        handle = await again(symphony, context={"order": given(2)})
+        assert (await again(symphony, context={"order": given(2)})).run is handle.run
+    assert (await again(symphony, context={"order": given(2)})).run is handle.run
+    with pytest.raises(RunExistsError, match="order"):
+        await again(symphony, context={"order": given(3)})
 
 
 async def test_a_later_definition_has_the_same_run(symphony: Symphony) -> None:

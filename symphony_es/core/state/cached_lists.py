@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.errors import NotReadyError, PositionNotFoundError, StorageUnavailableError
+from symphony_es.errors import ConfigurationError, NotReadyError, PositionNotFoundError, StorageUnavailableError
 from symphony_es.events.rows import event_id_of
+from symphony_es.shown import shown
 from symphony_es.turns import TaskLock
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class CachedList(ABC):
         self._turn = TaskLock()
         self._checked = False
         self._closed = False
+        self._mended = 0
 
     async def catch_up(self) -> None:
         """Take in the log up to its head.
@@ -46,11 +48,16 @@ class CachedList(ABC):
             try:
                 await self._catch_up()
             except sqlite3.DatabaseError:
-                try:  # it is a cache: what is wrong with it is mended by making it anew, once
-                    await asyncio.to_thread(self._table.clear)
-                    await self._catch_up()
-                except sqlite3.Error as error:
-                    raise StorageUnavailableError(None, f"{self._title} cannot be kept: {error}") from error
+                await self._mend()
+
+    async def _mend(self) -> None:
+        """Make the table anew, whatever is wrong with it: it is a cache."""
+        self._mended += 1
+        try:
+            await asyncio.to_thread(self._table.clear)
+            await self._catch_up()
+        except sqlite3.Error as error:
+            raise StorageUnavailableError(None, f"{self._title} cannot be kept: {error}") from error
 
     async def _catch_up(self) -> None:
         position, event_id = await asyncio.to_thread(self._table.open)
@@ -79,10 +86,30 @@ class CachedList(ABC):
             raise NotReadyError(f"this Symphony is closed, and with it {self._title}")
 
     async def _asked(self, question: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Ask the table; where that meets a damaged page, which no event has led to, it is made anew and asked again.
+
+        Raises:
+            ConfigurationError: it is asked for what no row can hold.
+            StorageUnavailableError: it cannot be read.
+        """
+        mended = self._mended
+        try:
+            return await asyncio.to_thread(question, *arguments, **named)
+        except UnicodeEncodeError as error:
+            raise ConfigurationError(f"{self._title} was asked for {shown(error.object)}: no text there holds a lone surrogate") from None
+        except OverflowError:
+            raise ConfigurationError(f"{self._title} was asked for a number of more than 64 bits") from None
+        except sqlite3.Error as error:
+            async with self._turn:
+                self._check_open()  # closed meanwhile
+                if self._mended == mended:  # else another question has met it as well
+                    if not _is_damage(error):
+                        raise StorageUnavailableError(None, f"{self._title} cannot be read: {error}") from error
+                    await self._mend()
         try:
             return await asyncio.to_thread(question, *arguments, **named)
         except sqlite3.Error as error:
-            self._check_open()  # closed meanwhile
+            self._check_open()
             raise StorageUnavailableError(None, f"{self._title} cannot be read: {error}") from error
 
     async def close(self) -> None:
@@ -90,3 +117,8 @@ class CachedList(ABC):
         self._closed = True
         async with self._turn:  # who is at it would open the file again
             await asyncio.to_thread(self._table.close)
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is at fault, and not the question."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.cached_lists import CachedList
-from symphony_es.core.state.checkpoint_pages import PREFIX, CheckpointFilter
+from symphony_es.core.state.checkpoint_pages import PREFIX, CheckpointFilter, bounded
 from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.past.moments import LATEST, read_moment
 from symphony_es.core.state.transactions import open_scope_of
@@ -99,7 +99,8 @@ class CheckpointReader(CachedList):
         await self.catch_up()
         wanted = wanted or CheckpointFilter()
         condition, parameters = await wanted.query(self._number_of)
-        found: list[CheckpointEntry] = await self._asked(self._checkpoints.find, condition, parameters, wanted.limit)
+        limit = None if wanted.limit is None else bounded(wanted.limit)
+        found: list[CheckpointEntry] = await self._asked(self._checkpoints.find, condition, parameters, limit)
         return found
 
     async def find(self, checkpoint: str) -> CheckpointEntry:

@@ -12,10 +12,12 @@ from symphony_es.errors import CheckpointNotFoundError, ConfigurationError, Inva
 from symphony_es.events.identifiers import id_of_text
 from symphony_es.shown import shown
 
-__all__ = ["PREFIX", "CheckpointFilter"]
+__all__ = ["PREFIX", "CheckpointFilter", "bounded"]
 
 PREFIX = "ckpt_"
 """How all ids of checkpoints begin."""
+
+_MOST = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +59,9 @@ class CheckpointFilter:
         if before is None or before == LATEST:
             return {}
         if isinstance(read, datetime):
-            return {"time_ns < ?": nanoseconds(read)}
+            return {"time_ns < ?": bounded(nanoseconds(read))}
         if type(read) is int:
-            return {"position < ?": read}
+            return {"position < ?": bounded(read)}
         if not isinstance(before, str):
             raise ConfigurationError(
                 f"before={shown(before)}: it is a checkpoint's id or name, a position, or a datetime or its ISO text"
@@ -69,6 +71,11 @@ class CheckpointFilter:
         if number is not None:
             return {"number < ?": number}
         return {"event_id < ?": _made(before)}  # a page's last one may have been deleted since: its id says when it was made
+
+
+def bounded(number: int) -> int:
+    """A bound that means the same for all numbers of 64 bits."""
+    return max(-_MOST, min(number, _MOST))
 
 
 def _made(checkpoint: str) -> bytes:

@@ -109,7 +109,7 @@ async def check_input(symphony: Host, run: Workflow, context: Mapping[str, Any] 
     if began_with is None:
         return
     world = symphony.world
-    given = plain_of(taken_in(world, {"context": {**run.definition.context, **(context or {})}})["context"], world)
+    given = plain_of(taken_in(world, {"context": {**run.definition.context, **(context or {})}})["context"], world.around(run))
     differs = [key for key in given.keys() | began_with.keys() if not _is_same(key, given, began_with)]
     if differs:
         raise RunExistsError(entity_key("Workflow", run.id), sorted(differs, key=str))
@@ -127,7 +127,7 @@ async def _input_on_record(symphony: Host, run: Workflow) -> dict[str, Any] | No
     """
     record = symphony.world.record_of(run)
     if not symphony.log.entity_status_now(entity_key("Workflow", run.id))[1]:
-        plain: dict[str, Any] = plain_of(run.context, symphony.world)
+        plain: dict[str, Any] = plain_of(run.context, symphony.world.around(run))
         return plain
     first = await symphony.log.read_entity_rows(entity_key("Workflow", run.id), 0, None, 1)
     begun = [decode_row(row) for row in first]

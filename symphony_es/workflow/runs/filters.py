@@ -159,6 +159,14 @@ def _like(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
+def _ago(age: timedelta) -> datetime:
+    """The moment so long ago, or the first or last one there is."""
+    try:
+        return datetime.now(UTC) - age
+    except OverflowError:
+        return (datetime.min if age > timedelta(0) else datetime.max).replace(tzinfo=UTC)
+
+
 def read_time(name: str, given: TimeLike) -> int | None:
     """Microseconds since 1970; None of what is left out.
 
@@ -167,7 +175,7 @@ def read_time(name: str, given: TimeLike) -> int | None:
     """
     if given is None:
         return None
-    moment = datetime.now(UTC) - given if isinstance(given, timedelta) else given
+    moment = _ago(given) if isinstance(given, timedelta) else given
     if isinstance(moment, str):
         moment = read_moment(moment)  # type: ignore[assignment]  # looked at below
     if not isinstance(moment, datetime):

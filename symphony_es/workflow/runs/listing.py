@@ -40,6 +40,9 @@ PAGE = 4000
 GATHERED = 512
 """So many runs end before the list is brought up to date by itself."""
 
+MOST_RUNS = 1 << 62
+"""More than there are: a larger limit means all."""
+
 MOST_NAMES = 5000
 """How many steps are looked at for near misses."""
 
@@ -161,6 +164,7 @@ class RunListing(CachedList):
             await self._find(wanted.parent_id)
         if after is not None:
             query.add(f"runs.number {'<' if newest_first else '>'} ?", await self._number_of(after, wanted, newest_first=newest_first))
+        limit = min(limit, MOST_RUNS)
         found = await self._asked(self._list.find, query, limit + 1, newest_first=newest_first)
         page = found[:limit]
         following = f"@{page[-1].number}.{wanted.digest(newest_first=newest_first)}" if len(found) > limit else None
