@@ -357,6 +357,27 @@ async def test_a_fork_that_does_not_fit_keeps_its_original(symphony: Symphony) -
     assert (await symphony.workflows.prune_runs(older_than=0, status=["failed", "completed"])).ids == ("f", "r")
 
 
+@pytest.mark.parametrize("request_", ["fork", "retry_from"])
+async def test_a_run_that_a_request_reads_stays(symphony: Symphony, monkeypatch: pytest.MonkeyPatch, request_: str) -> None:
+    """A prune in the middle of a request leaves the run alone that this one works with: no fork is without its original."""
+    await ran(symphony, small(symphony), "r", "s")
+    reports = []
+    read = symphony.log.read_entity_rows
+
+    async def pruned_meanwhile(*arguments: Any, **named: Any) -> Any:
+        monkeypatch.undo()
+        reports.append(await symphony.workflows.prune_runs(older_than=0))
+        return await read(*arguments, **named)
+
+    monkeypatch.setattr(symphony.log, "read_entity_rows", pruned_meanwhile)
+    if request_ == "fork":
+        await symphony.workflows.fork("r", "act", run_id="f")
+    else:
+        await symphony.workflows.retry_from("r", "act", auto_checkpoint=False)
+    assert (reports[0].ids, reports[0].kept) == (("s",), {LIVE: 1})
+    assert "r" in await listed(symphony)
+
+
 async def test_an_object_in_hand_is_detached(symphony: Symphony) -> None:
     """It is read as before; a change of it says that it was pruned, and brings nothing back."""
     definition = small(symphony)

@@ -80,6 +80,8 @@ class Transaction:
             raise EntityOutOfStepError(record.key, str(record.broken)) from record.broken
         record.holder = self
         self.records[record] = record.version
+        if self.waiting_for:
+            self.world.look_again(record)
 
     def check_open(self, what: str) -> None:
         """Refuse what comes after the end, which is when the drafts are submitted.

@@ -7,7 +7,9 @@ holds what changes entities: blocks, claims, objects of foreign classes, and wai
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterable
+from heapq import heappop, heappush
 from typing import Any
 
 from symphony_es.core.state.blocks import Recording, TransactionBlock
@@ -34,7 +36,8 @@ class World(Membership):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._claimants: dict[EntityRecord, list[asyncio.Future[None]]] = {}
+        self._claimants: dict[EntityRecord, list[tuple[int, asyncio.Future[None]]]] = {}  # a heap each, by places
+        self._places = itertools.count()  # of those that wait for entities: whoever began to wait first comes first
         self._called: dict[EntityRecord, set[asyncio.Future[None]]] = {}  # those woken that have not run since
         self.foreign = ForeignObjects(self)
 
@@ -67,22 +70,26 @@ class World(Membership):
         record = self.record_for(entity)
         scope = open_scope_of(self)
         mine = scope.transaction if scope is not None else None
-        waited = False
-        while record.holder is not mine:
-            if record.holder is not None:
-                await self._wait_for(record, mine)
-                waited = True
-            elif not waited and self._is_called(record):
-                await asyncio.sleep(0)  # else a task that claims it again and again would always be before those that it has woken
-            else:
-                break
-        if record.is_compared:
-            self.foreign.hand([record.obj])
-            self.foreign.before_claim(record)
-        if mine is not None:
-            with self.lock:
-                mine.take(record)
-                mine.claimed.add(record)
+        place: int | None = None
+        try:
+            while record.holder is not mine:
+                if record.holder is not None:
+                    place = next(self._places) if place is None else place
+                    await self._wait_for(record, mine, place)
+                elif place is None and self._is_called(record):
+                    await asyncio.sleep(0)  # else a task that claims it again and again would always be before those that it has woken
+                else:
+                    break
+            if record.is_compared:
+                self.foreign.hand([record.obj])
+                self.foreign.before_claim(record)
+            if mine is not None:
+                with self.lock:
+                    mine.take(record)
+                    mine.claimed.add(record)
+        finally:
+            if place is not None and record.holder is None:
+                self._call(record)  # this one was called and has not taken it: the turn is the next one's
 
     def is_free(self, entity: Any) -> bool:
         """Whether claiming an entity that tracks itself would neither wait nor claim anything: so no call of `claim` is needed."""
@@ -92,7 +99,7 @@ class World(Membership):
             and record.world is self and record.closed is None
         )  # fmt: skip
 
-    async def _wait_for(self, record: EntityRecord, mine: Transaction | None) -> None:
+    async def _wait_for(self, record: EntityRecord, mine: Transaction | None, place: int) -> None:
         holder = record.holder
         if holder is None:
             return
@@ -101,7 +108,9 @@ class World(Membership):
             raise EntityBusyError(record.key, holder.name, f"{claimant}, which it waits for itself")
         future = asyncio.get_running_loop().create_future()
         with self.lock:
-            self._claimants.setdefault(record, []).append(future)
+            if record.holder is None:
+                return  # a transaction of another thread has ended in between
+            heappush(self._claimants.setdefault(record, []), (place, future))
         if mine is not None:
             mine.waiting_for.add(record)
         try:
@@ -128,16 +137,28 @@ class World(Membership):
             return any(future.get_loop() is loop for future in self._called.get(record, ()))
 
     def wake_claimants(self, records: Iterable[EntityRecord]) -> None:
-        """Let those go on who wait for entities that have been released."""
+        """Let the one go on who has waited longest for each of some entities that have been released; its end calls the next one."""
         for record in records:
-            for future in self._claimants.pop(record, ()):
+            if record in self._claimants:
+                self._call(record)
+
+    def look_again(self, record: EntityRecord) -> None:
+        """Have all who wait for an entity ask who holds it now: a holder that waits for another entity may wait for one of them."""
+        while record in self._claimants:
+            self._call(record)
+
+    def _call(self, record: EntityRecord) -> None:
+        with self.lock:  # a wait that is given up takes its future out with the lock, after the future is done
+            waiting = self._claimants.get(record, [])
+            while waiting:
+                future = heappop(waiting)[1]
                 loop = future.get_loop()
-                if loop.is_closed():
-                    continue
-                with self.lock:  # a wait that is given up takes its future out with the lock, after the future is done
-                    if not future.done():
-                        self._called.setdefault(record, set()).add(future)
-                loop.call_soon_threadsafe(_wake, future)
+                if not future.done() and not loop.is_closed():
+                    self._called.setdefault(record, set()).add(future)
+                    loop.call_soon_threadsafe(_wake, future)
+                    break
+            if not waiting:
+                self._claimants.pop(record, None)
 
     def raise_generation(self, entity: EntityLike) -> None:
         """Note, with the changes of the present block, that an entity is taken back: what it does from now on is another generation."""

@@ -45,12 +45,17 @@ class LivingRuns:
         return self._symphony.while_nothing_loads("a prune")
 
     def keeps(self, key: str) -> bool:
-        """Whether a run or task is live, or a living entity has come to refer to it; a run that may rest is brought to rest first."""
+        """Whether a run or task is live, a living entity has come to refer to it, or a request under way reads what the run was.
+
+        A run that may rest is brought to rest first.
+        """
         world = self._symphony.world
         record = world.records.get(key)
         if record is not None and isinstance(record.obj, Workflow) and record.obj.status in ENDED:
             self._resting.rest(record.obj)
-        return key in world.records or key in self._came_to_refer or world.is_referred(key)
+        if key in world.records or key in self._came_to_refer or world.is_referred(key):
+            return True
+        return self._resting.uses(key.partition(":")[2])
 
     def leave(self, keys: Iterable[str], ticket: Ticket) -> None:
         """Take note of what is being pruned: its objects are detached, unless the log does not take it."""

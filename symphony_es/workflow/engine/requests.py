@@ -392,7 +392,7 @@ class RunRequests:
         await self._stopped(run)
         run.check("retry")
         check_can_go_on(run, self._symphony)
-        with self.active.hold(run):
+        with self.active.hold(run), self.resting.use(run):
             await take_back(self._symphony, run, steps, self.clock.now(), self.children)
         chain = self.chain(auto_checkpoint, hooks, run)
         return self.launch(run, chain, lambda: self._set_deadline(run, deadline_s), awaited=awaited)
@@ -404,7 +404,7 @@ class RunRequests:
 
         if run.status is not WorkflowStatus.CANCELLING:
             run.check("retry")
-        with self.active.hold(run):
+        with self.active.hold(run), self.resting.use(run):
             await retry_cleanup(self._symphony, run, steps, self.clock.now())
         return self.launch(run, self.chain(auto_checkpoint, hooks, run), awaited=awaited)
 
@@ -444,7 +444,8 @@ class RunRequests:
             )
         from symphony_es.workflow.engine.forking import fork_run
 
-        fork = await fork_run(self._symphony, run, at, changes or {}, run_id, metadata or {}, self.clock.now(), signals)
+        with self.resting.use(run):
+            fork = await fork_run(self._symphony, run, at, changes or {}, run_id, metadata or {}, self.clock.now(), signals)
         self.resting.begins(fork)
         return fork
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from symphony_es.core.state.bringing import load_entity
@@ -46,7 +48,23 @@ class Resting:
         self._active = active
         self._due: list[Workflow] = []
         self._needed_by: dict[str, set[str]] = {}  # by a run's id, the ids of the forks of it that have not come to rest
+        self._used: Counter[str] = Counter()  # by id, how many requests under way read what a run was
         self._task: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def use(self, run: Workflow) -> Iterator[None]:
+        """Keep a run in the log's present while a request reads what it was; it rests, or is driven, as it would."""
+        self._used[run.id] += 1
+        try:
+            yield
+        finally:
+            self._used[run.id] -= 1
+            if not self._used[run.id]:
+                del self._used[run.id]
+
+    def uses(self, run_id: str) -> bool:
+        """Whether a request under way reads what a run was."""
+        return run_id in self._used
 
     def ended(self, run: Workflow) -> None:
         """Have a run rest that does not go on in this process, now or when its last change is durable; others are left alone."""

@@ -1,0 +1,134 @@
+"""Many wait for one entity: each is called once, in the order in which they came, and nobody is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from symphony_es import Symphony, entity
+from symphony_es.core.state.world import World
+from symphony_es.errors import EntityBusyError
+
+MANY = 120
+
+
+@entity
+class Stock:
+    """What many want of."""
+
+    id: str
+    left: int = 0
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts how often a claim has begun to wait, over all claims."""
+    counted: Counter[str] = Counter()
+    wait = World._wait_for
+
+    async def counting(self: World, *args: Any) -> None:
+        counted["waits"] += 1
+        await wait(self, *args)
+
+    monkeypatch.setattr(World, "_wait_for", counting)
+    return counted
+
+
+async def taking(symphony: Symphony, stock: Stock, done: list[int], number: int) -> None:
+    async with symphony.transaction("Taken", claim=[stock]):
+        await asyncio.sleep(0)
+        stock.left -= 1
+        done.append(number)
+
+
+async def test_each_is_called_once(symphony: Symphony, waits: Counter[str]) -> None:
+    """A release calls one of those that wait, and not all of them: the work of n claims is n, and their order is kept."""
+    stock = symphony.entities.add(Stock(id="tea", left=MANY))
+    done: list[int] = []
+    await asyncio.gather(*(taking(symphony, stock, done, number) for number in range(MANY)))
+    assert (stock.left, done) == (0, list(range(MANY)))
+    assert waits["waits"] < 2 * MANY
+
+
+@pytest.mark.parametrize("which", ["first", "every other", "last", "all but the last"])
+async def test_who_gives_up_holds_up_nobody(symphony: Symphony, which: str) -> None:
+    """Claims that are cancelled while they wait, also right after they were called, pass their turn on."""
+    stock = symphony.entities.add(Stock(id="tea", left=MANY))
+    done: list[int] = []
+    entered = asyncio.Event()
+    leave = asyncio.Event()
+
+    async def holding() -> None:
+        async with symphony.transaction("Held", claim=[stock]):
+            entered.set()
+            await leave.wait()
+
+    holder = asyncio.create_task(holding())
+    await entered.wait()
+    tasks = [asyncio.create_task(taking(symphony, stock, done, number)) for number in range(20)]
+    await asyncio.sleep(0)
+    leave.set()
+    await holder  # the first one has been called by now
+    dropped = {"first": tasks[:1], "every other": tasks[::2], "last": tasks[-1:], "all but the last": tasks[:-1]}[which]
+    for task in dropped:
+        task.cancel()
+    ended = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
+    assert done == [number for number in range(20) if ended[number] is None]
+    assert {number for number in range(20) if tasks[number] not in dropped} <= set(done)
+
+
+async def test_calls_outside_of_transactions_pass_the_turn_on(symphony: Symphony) -> None:
+    """A claim outside of a transaction waits until the entity is free, and takes nothing: whoever waits behind it comes next."""
+    stock = symphony.entities.add(Stock(id="tea", left=MANY))
+    done: list[int] = []
+    entered = asyncio.Event()
+
+    async def holding() -> None:
+        async with symphony.transaction("Held", claim=[stock]):
+            entered.set()
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+    holder = asyncio.create_task(holding())
+    await entered.wait()
+    waiting = [
+        asyncio.create_task(symphony.world.claim(stock) if number % 3 else taking(symphony, stock, done, number)) for number in range(12)
+    ]
+    await asyncio.wait_for(asyncio.gather(holder, *waiting), 30)
+    assert done == [0, 3, 6, 9]
+    assert not symphony.world._claimants
+    assert not symphony.world._called
+
+
+async def test_a_circle_that_comes_about_later_is_found(symphony: Symphony) -> None:
+    """Two tasks of one transaction: one waits for what another transaction holds, which waits for what the other task then takes."""
+    mine = symphony.entities.add(Stock(id="mine"))
+    theirs = symphony.entities.add(Stock(id="theirs"))
+    held, queued, waits = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def third() -> None:
+        async with symphony.transaction("Third", claim=[mine]):
+            held.set()
+            await waits.wait()
+
+    async def second() -> None:
+        async with symphony.transaction("Second", claim=[theirs]):
+            await queued.wait()
+            waits.set()
+            await symphony.world.claim(mine)
+
+    async def first() -> None:
+        await held.wait()
+        async with symphony.transaction("First"):
+            taken = asyncio.create_task(symphony.world.claim(mine))  # before `second` waits for it
+            other = asyncio.create_task(symphony.world.claim(theirs))
+            while len(symphony.world._claimants) < 2:
+                await asyncio.sleep(0)
+            queued.set()
+            await asyncio.gather(taken, other)
+
+    ended = await asyncio.wait_for(asyncio.gather(third(), second(), first(), return_exceptions=True), 30)
+    assert sum(isinstance(error, EntityBusyError) for error in ended) == 1
