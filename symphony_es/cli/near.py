@@ -28,11 +28,12 @@ async def names_like(opened: OpenedLog, **wanted: Any) -> list[str]:
 
     Args:
         opened: the log.
-        **wanted: `actor`, `run_id` and `field` as they were asked for; None where they were not. One that is there has no near misses.
+        **wanted: `actor`, `run_id`, `field` and `event` as they were asked for, one or several; None or empty where they were not. What is
+            there has no near misses.
     """
     from symphony_es.events.rows import decode_row
 
-    asked = {name: value for name, value in wanted.items() if value is not None}
+    asked = {name: [value] if isinstance(value, str) else value for name, value in wanted.items() if value}
     if not asked:
         return []
     known: dict[str, set[str]] = {name: set() for name in asked}
@@ -42,13 +43,16 @@ async def names_like(opened: OpenedLog, **wanted: Any) -> list[str]:
             for name, names in known.items():
                 names.update(_names_in(event, name))
     found = []
-    for name, value in asked.items():
-        if value not in known[name]:
-            found += [f"--{name.replace('_', '-')} {near}" for near in near_misses(value, known[name])]
+    for name, values in asked.items():
+        for value in values:
+            if value not in known[name]:
+                found += [f"--{name.replace('_', '-')} {near}" for near in near_misses(value, known[name])]
     return found
 
 
 def _names_in(event: Event, name: str) -> set[str]:
+    if name == "event":
+        return {event.name}
     if name == "actor":
         return {event.metadata.actor} if event.metadata.actor else set()
     if name == "run_id":

@@ -92,7 +92,8 @@ class RunPruning:
         await symphony.world.outbox.flush([])
         living = LivingRuns(symphony, engine.resting)
         pruning = Pruning(symphony.log, symphony.state_history, symphony.run_listing, living)
-        return await pruning.run(wanted, before, dry_run=dry_run)
+        with living.noting_references():
+            return await pruning.run(wanted, before, dry_run=dry_run)
 
 
 def prune_filter(given: RunFilter) -> RunFilter:

@@ -31,11 +31,12 @@ class Requests:
 
     Each call waits for the answer, `timeout_s` seconds at most, and returns it; `acting_as` around it says who asks, and why. A run is
     named by its id, reference, object or summary. A call that is made again under the same `request_id` changes nothing, and gives the
-    first answer.
+    first answer; whoever asks and why may differ, the run and what is asked of it may not.
 
     All of them raise:
         RequestPendingError: nobody has the log open for writing, or there is no answer yet. The request stays for the one who does it.
-        RequestRefusedError: it cannot be done; nothing was changed. EntityNotFoundError: there is no such run.
+        RequestRefusedError: it cannot be done, or its id is that of another request; nothing was changed.
+        EntityNotFoundError: there is no such run.
         ConfigurationError, LimitExceededError, StorageUnavailableError: it cannot be left. Nothing has been.
     """
 

@@ -59,13 +59,14 @@ request within milliseconds: on Linux the kernel wakes it, elsewhere it looks ea
 call of that name does in its process; the events of it have the actor, the reason, and the request's id as correlation id, so
 `audit --correlation ID` shows what came of it. `cancel`, `resume` and `retry` are answered when they are on record, and the run goes on.
 
-A request is carried out once. Asking again under the same `--request-id` changes nothing, and gives the first answer, also years later;
-of a signal it is the `signal_id`. When nobody has the log open, or no answer comes within `--timeout-s`, the request stays for who does it
-then, the command says so, and ends with 3; `rm` of its file takes it back. (`retry` of several ends with 3 where one waits, else with 6
-where one was refused. With `--dry-run`, of one run or of several, it asks nothing, and says which would be refused and why, as far as that
-is on record: a function that the owner lacks is not.) What waits when an application opens the log is taken up when it has called `recover` or `resume`, or after a
-second; a request that needs a function which is not registered there stays for a process that has it. A file that cannot be taken (a link,
-of another user, not a request) is refused on record and removed.
+A request is carried out once. Asking again under the same `--request-id` changes nothing, and gives the first answer, also years later; of
+a signal it is the `signal_id`. Something else under an id that was used, or waits, is refused. When nobody has the log open, or no answer
+comes within `--timeout-s`, the request stays for who does it then, the command says so, and ends with 3; `rm` of its file takes it back.
+(`retry` of several ends with 3 where one waits, else with 6 where one was refused. With `--dry-run`, of one run or of several, it asks
+nothing, and says which would be refused and why, as far as that is on record: a function that the owner lacks is not.) What waits when an
+application opens the log is taken up when it has called `recover` or `resume`, or after a second; a request that needs a function which is
+not registered there stays for a process that has it. A file that cannot be taken (a link, of another user, not a request) is refused on
+record and removed.
 
 What a command costs: `log`, `tail`, `run`, `show`, `history` and `blame` read the events that they show, of one entity where one is
 named; `log --event` and `tail --event` read on until there are enough of that name. `entities`, `at`, `diff`, `rewind` and `fork`

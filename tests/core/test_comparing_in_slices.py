@@ -151,3 +151,32 @@ async def test_a_large_run_comes_to_rest_in_slices(
     while "Workflow:r" in symphony.world.records:
         await asyncio.sleep(0.001)
     assert looked_at >= 120
+
+
+@pytest.mark.parametrize("turns", [1, 2, 5, 30])
+async def test_a_comparison_that_is_cancelled_is_made_up_for(
+    reopen: Opener, turns: int, monkeypatch: pytest.MonkeyPatch, no_check_at_each_flush: None
+) -> None:
+    """Whoever has cancelled a checkpoint in the middle gets the next one only where nothing was changed past the methods."""
+    monkeypatch.setattr(shadow, "SLICE", 10)
+    monkeypatch.setattr("symphony_es.core.state.suspects.SLICE_S", -1.0)
+    symphony = await reopen()
+    boxes = [Box(id=f"b{number}", items={f"k{member}": member for member in range(100)}) for number in range(3)]
+    for box in boxes:
+        symphony.entities.add(box)
+    await symphony.create_checkpoint("before")
+    for box in boxes:
+        box.name = "changed"
+    await symphony.flush()
+    dict.__setitem__(boxes[2].items, "hidden", 1)
+    comparing = asyncio.create_task(symphony.world.compare_objects())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    comparing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await comparing
+    for _ in range(2):
+        with pytest.raises(UnrecordedChangeError, match=r"b2: items\.hidden"):
+            await symphony.create_checkpoint("after")
+    dict.__delitem__(boxes[2].items, "hidden")
+    await symphony.create_checkpoint("after")

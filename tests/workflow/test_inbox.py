@@ -16,7 +16,7 @@ import pytest
 
 from symphony_es import Symphony
 from symphony_es.cli.main import main
-from symphony_es.core.state.inbox import MAX_REQUEST_BYTES, MAX_TEXT, FileInbox, Request, leave_request
+from symphony_es.core.state.inbox import MAX_REQUEST_BYTES, MAX_TEXT, FileInbox, Request, leave_request, waiting_request
 from symphony_es.core.state.requesting import DONE_EVENT, REFUSED_EVENT, TAKEN_EVENT, Answer, answer_on_record, send_request
 from symphony_es.errors import (
     ConfigurationError,
@@ -226,6 +226,53 @@ async def test_asking_again_under_one_id_changes_nothing(opened: tuple[Symphony,
     (await taker_of(symphony)).look()
     await send(opened, "pause")
     assert await names_of(symphony, "once") == ["WorkflowSignalReceived"]
+
+
+ASKED = Request(verb="signal", run="r", arguments={"name": "other", "payload": {"a": 1}}, id="once", actor="ann")
+OTHERS: list[dict[str, Any]] = [
+    {"verb": "pause"}, {"verb": "resume"}, {"verb": "cancel"}, {"verb": "retry", "arguments": {"step": "check"}}, {"run": "s"},
+    {"arguments": {"name": "another", "payload": {"a": 1}}}, {"arguments": {"name": "other"}},
+    {"arguments": {"name": "other", "payload": {"a": 2}}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_another_request_under_a_used_id_is_refused(opened: tuple[Symphony, EventLog], waits: bool) -> None:
+    """It is not given the answer to something else, and does not take the place of what waits; nothing is changed."""
+    symphony, log = opened
+    await begin(symphony)
+    assert symphony.state_dir is not None
+    if waits:
+        await (await taker_of(symphony)).stop()
+        leave_request(symphony.state_dir, ASKED)
+    else:
+        await send_request(log, symphony.state_dir, ASKED, timeout_s=60)
+    before = symphony.log.head
+    for change in OTHERS:
+        given = {"verb": "signal", "run": "r", "arguments": ASKED.arguments, **({"arguments": {}} if "verb" in change else {}), **change}
+        answer = await send_request(log, symphony.state_dir, Request(id="once", **given), timeout_s=60)
+        assert (answer.done, answer.error_type) == (False, "ConfigurationError")
+        assert "`signal r`" in answer.message
+    assert symphony.log.head == before
+    assert waiting_request(symphony.state_dir, "once") == (ASKED if waits else None)
+
+
+@pytest.mark.parametrize(
+    ("verb", "one", "other"),
+    [
+        ("cancel", {"cleanup": True}, {}), ("cancel", {"grace_s": 5}, {"grace_s": 5.0, "cleanup": True}),
+        ("retry", {"step": "a"}, {"step": ["a"]}), ("signal", {"name": "n", "payload": None}, {"name": "n"}),
+        ("signal", {"name": "n", "payload": {"b": 1, "a": 2}}, {"payload": {"a": 2, "b": 1}, "name": "n"}),
+        ("signal", {"name": "n", "payload": {1: 2}}, {"name": "n", "payload": {"1": 2}}),
+    ],
+)  # fmt: skip
+def test_what_means_the_same_is_the_same_request(verb: str, one: dict[str, Any], other: dict[str, Any]) -> None:
+    """From the command line or a program, by whomever: what is left out is the default."""
+    assert Request(verb=verb, run="r", arguments=one, actor="ann").digest == Request(verb=verb, run="r", arguments=other, reason="x").digest
+    assert Request(verb=verb, run="r", arguments=one).digest != Request(verb=verb, run="s", arguments=one).digest
+    assert (
+        Request.decode("i", Request(verb=verb, run="r", arguments=one).encode()).digest == Request(verb=verb, run="r", arguments=one).digest
+    )
 
 
 @pytest.mark.parametrize("verb", ["signal", "pause", "resume", "cancel", "retry"])

@@ -565,3 +565,29 @@ def test_the_command(tmp_path: Path) -> None:
     assert "Workflow:bad was pruned at position" in told
     assert "symphony-es history Workflow:bad" in told
     assert "did you mean" not in told, "the name was right"
+
+
+async def test_what_an_entity_comes_to_refer_to_meanwhile_stays(reopen: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the entity is unloaded again before the prune asks for that run; the next prune finds the reference in the log."""
+    symphony = await reopen()
+    for number in range(3):
+        await symphony.workflows.execute_workflow(small(symphony), run_id=f"r{number}", auto_checkpoint=False)
+    parcel = symphony.entities.add(Parcel(id="p"))
+    await symphony.flush()
+    prepared, meanwhile = Pruning._prepared, [True]
+
+    async def refer_first(self: Pruning, versions: dict[str, int]) -> Any:
+        if meanwhile and meanwhile.pop():
+            parcel.what = await symphony.workflows.get_run("r1")
+            await symphony.entities.unload(parcel)
+            await symphony.entities.unload("Workflow:r1")
+            parcel.__dict__["what"] = None  # nobody has the object of the run
+        return await prepared(self, versions)
+
+    monkeypatch.setattr(Pruning, "_prepared", refer_first)
+    report = await symphony.workflows.prune_runs(older_than=0)
+    assert (report.runs, report.kept, report.kept_ids) == (2, {LIVE: 1}, ("r1",))
+    assert (await symphony.workflows.prune_runs(older_than=0)).kept == {REFERRED: 1}
+    parcel = await symphony.entities.load("Parcel:p")
+    assert parcel.what is await symphony.workflows.get_run("r1")
+    assert symphony.world.reference_watches == ()

@@ -6,9 +6,8 @@ import argparse
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.cli.commands.looking import print_events
+from symphony_es.cli.commands.looking import print_events, why_none
 from symphony_es.cli.commands.registry import PAST_TIME, Parsers, entity_key, event_name, past_time, reading, whole_number
-from symphony_es.cli.near import hint_of, names_like
 from symphony_es.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -54,12 +53,14 @@ async def audit(given: argparse.Namespace) -> None:
             print_events(await asked.consequences(given.following, limit=given.limit or 10**9), as_json=given.json)
             return
         found: list[Event] = []
+        told = False
         async for event in _events(asked, given):
             found.append(event)
             if given.json and len(found) == BATCH:
                 print_events(found, as_json=True)
                 found.clear()
-        hint = "" if found or given.json else hint_of(await names_like(opened, actor=given.actor, run_id=given.run_id))
+                told = True
+        hint = "" if found or told else await why_none(opened, given, actor=given.actor, run_id=given.run_id)
         print_events(found, as_json=given.json, hint=hint)
         if not given.json and given.limit and len(found) == given.limit:
             last = found[-1].position

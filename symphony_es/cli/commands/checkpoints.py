@@ -53,6 +53,8 @@ async def _list(given: argparse.Namespace) -> None:
         )
         found = await opened.past.checkpoints(wanted)
         nothing = "no checkpoints"
+        if not found and given.of_run is not None and not await opened.past.checkpoints(CheckpointFilter(limit=1, run_id=given.of_run)):
+            await opened.past.state_of(f"Workflow:{given.of_run}")  # a misspelt run is said, with those that are written like it
         if not found and given.named is not None and not await opened.past.checkpoints(CheckpointFilter(limit=1, name=given.named)):
             known = await opened.past.checkpoints(CheckpointFilter(limit=MOST_NAMES))
             near = near_misses(given.named, [entry.name for entry in known])

@@ -11,6 +11,7 @@ from symphony_es.cli.near import hint_of, names_like
 from symphony_es.shown import so_many
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.opening import OpenedLog
     from symphony_es.events.comparison import ValueChange
     from symphony_es.events.event import Event
     from symphony_es.log.log import EventLog
@@ -84,7 +85,7 @@ async def log(given: argparse.Namespace) -> None:
             events = await _newest(opened.log, given, until, given.limit)
         else:
             events = await _first(opened.log, given, given.after, until, given.limit)
-        print_events(events, as_json=given.json)
+        print_events(events, as_json=given.json, hint="" if events else await why_none(opened, given))
 
 
 async def tail(given: argparse.Namespace) -> None:
@@ -92,12 +93,24 @@ async def tail(given: argparse.Namespace) -> None:
     async with reading(given) as opened:
         seen = opened.log.head
         events = await _newest(opened.log, given, seen, given.n)
-        print_events(events, as_json=given.json, columns=not given.follow)
+        hint = "" if events or given.follow else await why_none(opened, given)
+        print_events(events, as_json=given.json, columns=not given.follow, hint=hint)
         if given.follow:
             async for page in opened.log.follow(seen, given.event):
                 chosen = [event for event in page if given.entity in (None, event.entity_key)]
                 if chosen:
                     print_events(chosen, as_json=given.json, columns=False)
+
+
+async def why_none(opened: OpenedLog, given: argparse.Namespace, **wanted: Any) -> str:
+    """The end of a message that no event fits: names there are that are written like those asked for.
+
+    Raises:
+        EntityNotFoundError: the log has never had the entity that is asked for.
+    """
+    if given.entity is not None:
+        await opened.past.history(given.entity, limit=1)
+    return "" if given.json else hint_of(await names_like(opened, event=given.event, **wanted))
 
 
 async def _first(log: EventLog, given: argparse.Namespace, after: int, until: int, limit: int) -> list[Event]:
@@ -168,6 +181,7 @@ async def entities(given: argparse.Namespace) -> None:
     """`symphony-es entities`."""
     async with reading(given) as opened:
         view = await opened.past.at(given.at)
+        found = [] if given.type is None else [view.state(reference) for reference in view.all(given.type)]  # looks into the log
     if given.type is None:
         counts: dict[str, int] = {}
         for reference in view:
@@ -178,7 +192,6 @@ async def entities(given: argparse.Namespace) -> None:
         else:
             output.table(("type", "entities"), list(counts.items()), f"no entities at position {view.position}")
         return
-    found = [view.state(reference) for reference in view.all(given.type)]
     if given.json:
         for state in found:
             damaged = {"damage": str(state.damage)} if state.damage is not None else {}
@@ -218,7 +231,7 @@ async def at(given: argparse.Namespace) -> None:
 
     async with reading(given) as opened:
         view = await opened.past.at(given.moment)
-    states = [view.state(reference) for reference in view.all(given.type)]
+        states = [view.state(reference) for reference in view.all(given.type)]
     if given.json:
         for state in states:
             output.json_line({"entity": state.key, "version": state.version, "state": plain_as_json(state.data)})

@@ -92,7 +92,11 @@ async def export(given: argparse.Namespace) -> None:
             await opened.past.history(given.entity, limit=1)  # one that never was is no empty answer
         if name == "changes":
             report = await export_changes(opened.history, target, wanted=ChangeFilter(**conditions), **common)
-            near = [] if report.rows else await names_like(opened, actor=given.actor, run_id=given.run_id, field=given.field)
+            near = (
+                []
+                if report.rows
+                else await names_like(opened, actor=given.actor, run_id=given.run_id, field=given.field, event=given.event)
+            )
             if near:
                 output.complain(f"no changes{hint_of(near)}")
         else:

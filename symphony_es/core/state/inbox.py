@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
@@ -33,7 +34,18 @@ from symphony_es.errors import ConfigurationError, LimitExceededError, StorageUn
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
 from symphony_es.shown import shown
 
-__all__ = ["INBOX_NAME", "REQUEST_TYPE", "VERBS", "FaultyRequest", "FileInbox", "Inbox", "Request", "leave_request", "waiting_requests"]
+__all__ = [
+    "INBOX_NAME",
+    "REQUEST_TYPE",
+    "VERBS",
+    "FaultyRequest",
+    "FileInbox",
+    "Inbox",
+    "Request",
+    "leave_request",
+    "waiting_request",
+    "waiting_requests",
+]
 
 INBOX_NAME = "inbox"
 REQUEST_TYPE = "symphony.Request"
@@ -105,6 +117,20 @@ class Request:
     def key(self) -> str:
         """Key of the entity that the answer is an event of."""
         return entity_key(REQUEST_TYPE, self.id)
+
+    @property
+    def digest(self) -> str:
+        """What is asked of which run, whoever asks and why; what is left out counts as the default. Empty of what JSON cannot write."""
+        told = {name: value for name, value in self.arguments.items() if value is not None and (name, value) != ("cleanup", True)}
+        if "grace_s" in told:
+            told["grace_s"] = float(told["grace_s"])
+        if isinstance(told.get("step"), str):
+            told["step"] = [told["step"]]
+        try:
+            asked = json.dumps([self.verb, self.run, json.loads(json.dumps(told))], sort_keys=True)  # keys are texts in between
+        except (TypeError, ValueError, RecursionError):
+            return ""
+        return hashlib.blake2b(asked.encode(), digest_size=8).hexdigest()
 
     def encode(self) -> bytes:
         """The content of its file.
@@ -334,6 +360,15 @@ def _read(path: Path) -> Request | FaultyRequest:
         return FaultyRequest(id=path.name, why=f"{error!s:.500}")
     finally:
         os.close(descriptor)
+
+
+def waiting_request(state_dir: Path, request_id: str) -> Request | None:
+    """The request that waits under an id; None where none does that can be taken. Blocks."""
+    try:
+        found = _read(state_dir / INBOX_NAME / request_id)
+    except OSError:
+        return None
+    return found if isinstance(found, Request) else None
 
 
 def waiting_requests(state_dir: Path) -> int:

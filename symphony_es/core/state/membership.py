@@ -110,6 +110,7 @@ class Membership(Inherited):
         self._foreign: dict[int, EntityRecord] = {}
         self.has_at_rest = False  # the log has ended runs that are not here
         self.referred: dict[str, None] = {}  # keys of runs and tasks that living entities have referred to; see `refer`
+        self.reference_watches: tuple[Callable[[str], None], ...] = ()  # told of these keys; replaced as a whole
         self.kept: set[str] = set()  # those of them whose objects the entity that refers to them may not have: they do not rest
         self._looked_through = 0  # how many of these there were when those of which nobody has the object were left out last
         self.woken: list[EntityRecord] = []  # what was at rest and has been changed
@@ -423,6 +424,8 @@ class Membership(Inherited):
         The entity has it, until it refers to something else or is gone itself. So nothing has to be told when a reference ends.
         """
         self.referred[key] = None
+        for told in self.reference_watches:
+            told(key)
         if len(self.referred) > 2 * self._looked_through + FEW_REFERRED:
             self.referred = {known: None for known in self.referred if known in self._records or known in self._at_rest}
             self._looked_through = len(self.referred)

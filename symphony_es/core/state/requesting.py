@@ -1,7 +1,8 @@
 """Asking the owner of a log for something, from another process: a request is left, and the answer is read from the log.
 
 The answer is an event of `symphony.Request:ID`. Nothing else is needed to know it, so that whoever asks again under the same id, in
-whatever process and however much later, is told the same.
+whatever process and however much later, is told the same. It says what was asked: who asks something else under that id is refused, and
+neither told the answer to another question nor put in the place of what waits.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.inbox import Request, leave_request
-from symphony_es.errors import RequestPendingError
+from symphony_es.core.state.inbox import INBOX_NAME, Request, leave_request, waiting_request
+from symphony_es.errors import ConfigurationError, RequestPendingError
 from symphony_es.log.directory import last_writer
 
 if TYPE_CHECKING:
@@ -65,11 +66,30 @@ class Answer:
         )
 
 
-async def answer_on_record(log: EventLog, request_id: str) -> Answer | None:
-    """The answer to a request, None where there is none in the log as it is now."""
+async def answer_on_record(log: EventLog, request: str | Request) -> Answer | None:
+    """The answer to a request, None where there is none in the log as it is now; a refusal where its id is that of another one."""
     await log.refresh_head()
-    events = await log.read_entity(f"symphony.Request:{request_id}")
-    return next((Answer.of(event) for event in events if event.name in ANSWERS), None)
+    asked = None if isinstance(request, str) else request
+    events = await log.read_entity(f"symphony.Request:{asked.id if asked is not None else request}")
+    event = next((event for event in events if event.name in ANSWERS), None)
+    if event is None:
+        return None
+    told: dict[str, Any] = event.data if isinstance(event.data, dict) else {}
+    if asked is not None and "verb" in told:
+        differs = (told["verb"], told.get("run")) != (asked.verb, asked.run)
+        if differs or told.get("asked", asked.digest) != asked.digest:
+            return _refused(
+                asked, f"was `{told['verb']} {told.get('run')}`, {_OTHERWISE[not differs]}answered at position {event.position}"
+            )
+    return Answer.of(event)
+
+
+_OTHERWISE = ("", "with other arguments, ")
+
+
+def _refused(request: Request, what: str) -> Answer:
+    message = f"request {request.id} {what}; an id is that of one request: give this one its own"
+    return Answer(request=request.id, done=False, error_type=ConfigurationError.__name__, message=message)
 
 
 async def send_request(log: EventLog, state_dir: Path, request: Request, *, timeout_s: float, **clock: Any) -> Answer:
@@ -99,7 +119,7 @@ async def send_requests(
     Args:
         log: the log, open for reading only.
         state_dir: its directory.
-        requests: the requests. One whose id has an answer is not left again.
+        requests: the requests. One whose id has an answer is not left again; one whose id is that of another request is refused.
         timeout_s: how long to wait for all of them, in seconds.
         sleep: waits between two looks. now: the clock that `timeout_s` goes by.
 
@@ -111,8 +131,9 @@ async def send_requests(
     """
     found: dict[str, Answer | RequestPendingError] = {}
     waiting: dict[str, Path] = {}
+    asked = {request.id: request for request in requests}
     for request in requests:
-        known = await answer_on_record(log, request.id)
+        known = await answer_on_record(log, request) or await asyncio.to_thread(_refuse_in_place_of, state_dir, request)
         if known is not None:
             found[request.id] = known
         else:
@@ -123,7 +144,7 @@ async def send_requests(
         gone = await asyncio.to_thread(lambda: [name for name, path in waiting.items() if not path.exists()])
         for name in gone:
             path = waiting.pop(name)
-            found[name] = await answer_on_record(log, name) or RequestPendingError(
+            found[name] = await answer_on_record(log, asked[name]) or RequestPendingError(
                 name, f"somebody has taken {path} away, and there is no answer to it in the log"
             )
         why = _why_none(owner, timeout_s, late=now() >= until)
@@ -133,6 +154,16 @@ async def send_requests(
             return [found[request.id] for request in requests]
         await sleep(pause_s)
         pause_s = min(pause_s * 1.5, LONGEST_LOOK_S)
+
+
+def _refuse_in_place_of(state_dir: Path, request: Request) -> Answer | None:
+    """A refusal where another request waits under the id. Blocks."""
+    waits = waiting_request(state_dir, request.id)
+    if waits is None or waits.digest == request.digest:
+        return None
+    other = _OTHERWISE[(waits.verb, waits.run) == (request.verb, request.run)]
+    taken_back = f"rm {state_dir / INBOX_NAME / request.id} takes that back"
+    return _refused(request, f"is `{waits.verb} {waits.run}`, {other}and waits ({taken_back})")
 
 
 def _why_none(owner: str, timeout_s: float, *, late: bool) -> str:

@@ -55,9 +55,9 @@ class Suspects:
         Raises:
             UnrecordedChangeError: one differs; entity and paths are named.
         """
-        looked_at, self.recent = self.recent, {}
-        self._earlier.update(looked_at)
-        for record in looked_at:
+        self._earlier.update(self.recent)
+        for record in list(self.recent):
+            del self.recent[record]  # one by one: what has not been looked at when one differs is looked at the next time
             _compare(record)
 
     def compare_all(self) -> list[UnrecordedChangeError]:
@@ -65,7 +65,9 @@ class Suspects:
         return self._differing({**self._earlier, **self.recent})
 
     async def compare(self, lock: threading.RLock, *, everything: bool = False) -> list[UnrecordedChangeError]:
-        """Compare objects with what was recorded, some at a time; returns what differs. What differs is looked at again the next time.
+        """Compare objects with what was recorded, some at a time; returns what differs.
+
+        What differs is looked at again the next time, and so is what was not compared because the call was cancelled.
 
         Args:
             lock: the world's.
@@ -77,24 +79,29 @@ class Suspects:
                 looked_at = {**self._earlier, **looked_at}
             self._earlier.update(looked_at)
         found: list[UnrecordedChangeError] = []
-        waiting = iter(looked_at)
-        slices: Iterator[UnrecordedChangeError | None] = iter(())
-        while True:
-            until = time.perf_counter() + SLICE_S
+        waiting = list(looked_at)[::-1]
+        slices = self._slices_of(waiting)
+        try:
+            while True:
+                until = time.perf_counter() + SLICE_S
+                with lock:
+                    for error in slices:
+                        if error is not None:
+                            found.append(error)
+                        if time.perf_counter() >= until:
+                            break
+                    else:
+                        return found
+                await asyncio.sleep(0)
+        finally:
             with lock:
-                while True:
-                    error = next(slices, _ENDED)
-                    if error is _ENDED:
-                        record = next(waiting, None)
-                        if record is None:
-                            return found
-                        slices = self._slices(record)
-                        continue
-                    if isinstance(error, UnrecordedChangeError):
-                        found.append(error)
-                    if time.perf_counter() >= until:
-                        break
-            await asyncio.sleep(0)
+                self.recent.update(dict.fromkeys(record for record in waiting if record in self._earlier))
+
+    def _slices_of(self, waiting: list[EntityRecord]) -> Iterator[UnrecordedChangeError | None]:
+        """Compare objects, the last one first; each leaves the list when it has been compared."""
+        while waiting:
+            yield from self._slices(waiting[-1])
+            waiting.pop()
 
     def _slices(self, record: EntityRecord) -> Iterator[UnrecordedChangeError | None]:
         """Compare one object, some of it at a time; at the end the error, where there is one."""

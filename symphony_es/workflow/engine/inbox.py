@@ -248,7 +248,7 @@ class RequestTaker:
         """Append the answer; one that is there already stays. Only what is taken has an event before it."""
         told: dict[str, Any] = {"status": status}
         if isinstance(request, Request):
-            told |= {"verb": request.verb, "run": request.run}
+            told |= {"verb": request.verb, "run": request.run, "asked": request.digest}
         if error is not None:
             told["error"] = {"type": type(error).__name__, "message": str(error)[:MOST_MESSAGE].encode(errors="replace").decode()}
         known = len(await self._symphony_now().log.read_entity(entity_key(REQUEST_TYPE, request.id)))

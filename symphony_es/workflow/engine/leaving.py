@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from symphony_es.errors import SymphonyError
@@ -28,6 +28,17 @@ class LivingRuns:
     def __init__(self, symphony: Host, resting: Resting) -> None:
         self._symphony = symphony
         self._resting = resting
+        self._came_to_refer: set[str] = set()
+
+    @contextmanager
+    def noting_references(self) -> Iterator[None]:
+        """A block in which all references to runs count that come up, also of entities that are not live any more when that is asked."""
+        world, told = self._symphony.world, self._came_to_refer.add
+        world.reference_watches = (*world.reference_watches, told)
+        try:
+            yield
+        finally:
+            world.reference_watches = tuple(each for each in world.reference_watches if each is not told)
 
     def while_nothing_loads(self) -> AbstractAsyncContextManager[None]:
         """A block while which nothing at rest becomes live."""
@@ -42,7 +53,9 @@ class LivingRuns:
         record = world.records.get(key)
         if record is not None and isinstance(record.obj, Workflow) and record.obj.status in ENDED:
             self._resting.rest(record.obj)
-        return key in world.records or world.is_referred(key) or self._resting.uses(key.partition(":")[2])
+        if key in world.records or key in self._came_to_refer or world.is_referred(key):
+            return True
+        return self._resting.uses(key.partition(":")[2])
 
     def leave(self, keys: Iterable[str], ticket: Ticket) -> None:
         """Take note of what is being pruned: its objects are detached, unless the log does not take it."""
