@@ -13,11 +13,14 @@ import pytest
 
 from symphony_es import Symphony
 from symphony_es.cli.main import main
+from symphony_es.errors import ExpressionError
 from symphony_es.workflow.kinds.conditional import ConditionalStep
 from symphony_es.workflow.kinds.loop import LoopStep
 from symphony_es.workflow.kinds.map import MapStep
 from symphony_es.workflow.kinds.parallel import ParallelStep
 from symphony_es.workflow.kinds.sequence import SequenceStep
+from symphony_es.workflow.language.expressions import evaluate
+from symphony_es.workflow.language.parts import NumberedParts
 from symphony_es.workflow.runs import outputs as outputs_module
 from symphony_es.workflow.runs import parts as parts_module
 from symphony_es.workflow.runs.parts import made_of_parts
@@ -240,6 +243,18 @@ async def test_an_element_costs_one(reopen: Opener, read: str, monkeypatch: pyte
     monkeypatch.setattr(parts_module, "seen_at", counted)
     monkeypatch.setattr(outputs_module, "seen_at", counted)
     assert await run(read) <= 6 * size
+
+
+@pytest.mark.parametrize("wrong", ["of.top['x']", "of.top.name", "of.top < 1", "-of.top", "of.top[9]", "of.top.x.y"])
+def test_an_error_says_what_an_output_is(wrong: str) -> None:
+    """It is a list to those who write templates, however it is looked up: the message is that of a list."""
+    outputs = [{"name": 1}, {"name": 2}]
+    told = []
+    for top in (outputs, NumberedParts(len(outputs), lambda index: outputs[index])):  # type: ignore[call-overload, list-item]
+        with pytest.raises(ExpressionError) as refused:
+            evaluate(wrong, {"of": {"top": top}})
+        told.append(str(refused.value))
+    assert told[0] == told[1]
 
 
 async def test_a_limit_of_an_event_never_meets_the_number_of_items(reopen: Opener) -> None:

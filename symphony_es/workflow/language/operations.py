@@ -14,6 +14,8 @@ from itertools import islice
 from math import isinf
 from typing import Any
 
+from symphony_es.workflow.language.parts import NumberedParts, Parts
+
 __all__ = [
     "COMPARISONS",
     "FUNCTIONS",
@@ -114,6 +116,8 @@ def cut(value: Any, low: Any, high: Any, seen: str) -> Any:
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, Parts):
+        return "list" if isinstance(value, NumberedParts) else "dict"
     for kind in (list, tuple, dict, set):
         if isinstance(value, kind):
             return kind.__name__
