@@ -15,7 +15,11 @@ from symphony_es.events.identifiers import DEFINITION_PREFIX
 from symphony_es.events.rows import with_transaction
 from symphony_es.log.recorder import LogRecorder, PreparedEvent
 
-__all__ = ["Placing", "without_known"]
+__all__ = ["RUN_ID_TAKEN", "Placing", "without_known"]
+
+RUN_ID_TAKEN = "a run's id is its own: leave it out to have one made, or get that run by start(..., if_exists='return')"
+"""What a start under the id of another run is told, wherever that run is: nobody needs it live to start again."""
+_RUN = "Workflow:"
 
 
 def begun_anew(events: Sequence[PreparedEvent], left: Sequence[PreparedEvent]) -> list[PreparedEvent]:
@@ -87,7 +91,7 @@ class Placing:
             self._refused[key] = EntityDamagedError(key, state.damage)
         elif state is not None and not state.deleted:
             hint = f"it is in the log and has not been restored: await symphony.entities.load({key!r}); what was added is not live any more"
-            self._refused[key] = EntityExistsError(key, hint)
+            self._refused[key] = EntityExistsError(key, RUN_ID_TAKEN if key.startswith(_RUN) else hint)
         elif (row := self._recorder.last_row(key)) is not None and row[3] in PRUNED_EVENTS:
             self._refused[key] = RunPrunedError(key, row[0])
         else:

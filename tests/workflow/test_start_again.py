@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -219,6 +220,21 @@ async def test_without_it_an_id_is_taken_once(symphony: Symphony) -> None:
     assert all("if_exists" in str(error) for error in errors)
     with pytest.raises(EntityExistsError):
         await symphony.workflows.execute_workflow(DEFINITION, run_id="r")
+
+
+@pytest.mark.parametrize("block", [False, True])
+async def test_the_id_of_a_run_at_rest_is_taken_too(symphony: Symphony, block: bool) -> None:
+    """The error names the same way as for one that is live, not how to bring it to life; nothing has been appended."""
+    symphony.functions.register("quick", lambda context: 1)
+    quick = {"name": "quick", "steps": [{"kind": "function", "name": "quick", "function": "quick"}]}
+    await symphony.workflows.execute_workflow(quick, run_id="rests", auto_checkpoint=False)
+    assert symphony.entities.find("Workflow:rests") is None
+    head = symphony.log.head
+    with pytest.raises(EntityExistsError, match="if_exists='return'") as taken:
+        async with symphony.transaction("Placed") if block else nullcontext():
+            await symphony.workflows.start(quick, run_id="rests")
+    assert "entities.load" not in str(taken.value)
+    assert symphony.log.head == head
 
 
 async def test_wrong_values_are_refused(symphony: Symphony) -> None:

@@ -14,6 +14,7 @@ from symphony_es.events.changes import SET
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.rows import decode_row
 from symphony_es.events.values import plain_equal
+from symphony_es.log.placing import RUN_ID_TAKEN
 from symphony_es.shown import shown
 from symphony_es.workflow.code.workflow import CodeWorkflow, check_arguments
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
@@ -64,8 +65,7 @@ def new_run(
 
 def refuse_id(run_id: str) -> NoReturn:
     """Raises `EntityExistsError`: a run has the id."""
-    why = "a run's id is its own: leave it out to have one made, or get that run by start(..., if_exists='return')"
-    raise EntityExistsError(entity_key("Workflow", run_id), why)
+    raise EntityExistsError(entity_key("Workflow", run_id), RUN_ID_TAKEN)
 
 
 async def existing_run(
