@@ -28,6 +28,7 @@ import pytest
 from symphony_es.core.state.history import StateHistory, live_states
 from symphony_es.events.fold import EntityState
 from symphony_es.log.log import EventLog
+from symphony_es.workflow.runs.parts import outputs_in
 from tests.acceptance import every_story, every_workflow
 from tests.acceptance.every_event import is_progress
 from tests.acceptance.every_workflow import RUN
@@ -122,8 +123,9 @@ class Outcome:
             await log.close()
 
     def run(self, run_id: str = RUN) -> dict[str, Any]:
-        """The state of a run."""
-        return self.states[f"Workflow:{run_id}"]
+        """The state of a run, with its outputs whole."""
+        state = self.states[f"Workflow:{run_id}"]
+        return {**state, "outputs": outputs_in(state)}
 
     def completed(self, run_id: str = RUN) -> list[str]:
         """The addresses of the steps that have completed, in order."""
