@@ -967,10 +967,10 @@ class RunsLeftAloneError(WorkflowError, RuntimeError):
 
 
 class CleanupUnfinishedError(WorkflowError, RuntimeError):
-    """A run has ended without all of its clean-up: it was told to skip the rest, or a child run has not finished its own."""
+    """A run has ended without all of its clean-up: it was told to skip the rest, or a child run has not finished its own, or is gone."""
 
-    def __init__(self, run_id: str, why: str) -> None:
-        super().__init__(f"the clean-up of run {run_id} is not finished ({why}): resume(run) goes on with it")
+    def __init__(self, run_id: str, why: str, what_to_do: str = "resume(run) goes on with it") -> None:
+        super().__init__(f"the clean-up of run {run_id} is not finished ({why}): {what_to_do}")
         self.run_id = run_id
 
 

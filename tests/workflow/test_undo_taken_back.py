@@ -454,3 +454,47 @@ async def test_code_that_makes_the_call_no_more_says_so(symphony: Symphony) -> N
     assert run.error is not None
     assert "r:charge:0" in run.error["message"]
     assert code.refunded == []
+
+
+@pytest.mark.parametrize("inner", ["owes", "deep", "atomic", "nothing", "cancelled"])
+async def test_child_runs_that_a_rewind_took_away_are_named(symphony: Symphony, provider: Provider, inner: str) -> None:
+    """They are there no more, and cannot undo themselves: the error of the parent names them, and those alone that owe something."""
+    steps = {
+        "owes": [do("a")],
+        "deep": [child("kid", do("a"))],
+        "atomic": [do("a", atomic=True)],
+        "nothing": [{"kind": "function", "name": "a", "function": "do"}],
+        "cancelled": [do("a"), {**WAIT, "name": "hold"}],
+    }[inner]
+    begin = {**WAIT, "name": "begin", "signal": "begin"}
+    definition = {"name": "w", "steps": [begin, child("kid", *steps), WAIT]}
+    handle = await symphony.workflows.start(definition, run_id="r", auto_checkpoint=False)
+    position = await reached(symphony, "r", "begin")
+    await handle.signal("begin")
+    if inner == "cancelled":
+        await reached(symphony, "r/kid", "hold")
+        await symphony.workflows.cancel("r/kid")
+        await handle.wait()
+    else:
+        await reached(symphony, "r", "wait")
+    await symphony.rewind(position, stop_runs=True)
+    run = await symphony.workflows.cancel("r")
+    lost = {"owes": "r/kid", "deep": "r/kid/kid"}.get(inner)
+    assert (run.error is not None) is (lost is not None)
+    if run.error is not None:
+        assert run.error["type"] == "CleanupUnfinishedError"
+        assert f"has an undo: {lost})" in run.error["message"]
+        assert f"symphony.history('Workflow:{lost}')" in run.error["message"]
+        assert len(await symphony.history(f"Workflow:{lost}")) > 3
+
+
+async def reached(symphony: Symphony, run_id: str, step_id: str) -> int:
+    """The position at which a run has come to wait at a step."""
+    while True:
+        await asyncio.sleep(0.001)
+        if not symphony.log.entity_status_now(f"Workflow:{run_id}")[1]:
+            continue
+        run = await symphony.workflows.get_run(run_id)
+        if run.attempts and run.step_status(step_id) == "running":
+            await symphony.flush()
+            return symphony.log.head

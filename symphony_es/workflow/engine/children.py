@@ -255,6 +255,17 @@ class ChildRuns:
 
     async def _taken_back(self, parent: Workflow) -> list[Workflow]:
         """The child runs of a run whose steps were taken back: they are known from its history alone."""
+        found: dict[str, Workflow] = {}
+        known = {entity_key("Workflow", child.id) for child in self._of(parent)}
+        for link in await self.links_taken_back(parent):
+            if link.key not in known and link.key not in found and self._symphony.log.entity_status_now(link.key)[1]:
+                child = await self._engine.resting.bring(link.key)
+                if child.parent is parent:
+                    found[link.key] = child
+        return list(found.values())
+
+    async def links_taken_back(self, parent: Workflow) -> list[EntityReference]:
+        """References to the child runs that steps of a run had when they were taken back; a rewind may have taken the runs away."""
         symphony = self._symphony
         if symphony.world.generation(parent) == 0:
             return []
@@ -265,17 +276,12 @@ class ChildRuns:
         at: dict[int, list[str]] = {}
         for taken in timeline.taken_back.values():
             at.setdefault(taken.position, []).append(taken.address)
-        known = {entity_key("Workflow", child.id) for child in self._of(parent)}
-        found: dict[str, Workflow] = {}
+        links: list[EntityReference] = []
         for position, addresses in at.items():
             state = await symphony.state_history.entity_at(timeline.key_at(position), position)
-            links = {} if state is None or state.data is None else state.data.get("children", {})
-            for link in (links[address] for address in addresses if address in links):
-                if link.key not in known and link.key not in found and symphony.log.entity_status_now(link.key)[1]:
-                    child = await self._engine.resting.bring(link.key)
-                    if child.parent is parent:
-                        found[link.key] = child
-        return list(found.values())
+            held = {} if state is None or state.data is None else state.data.get("children", {})
+            links += [held[address] for address in addresses if address in held]
+        return links
 
     async def _go_on(self, child: Workflow) -> None:
         if self._engine.active.get(child) is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import CleanupUnfinishedError, HistoryMismatchError
 from symphony_es.workflow.engine.bodies import StepFailure
 from symphony_es.workflow.engine.runner import Runner
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.children import ChildRuns
 
 __all__ = ["Cleaning"]
+
+_log = get_logger(__name__)
 
 
 class Cleaning:
@@ -67,6 +70,7 @@ class Cleaning:
         if unknown:
             left = f"not undone, since the code does not make these calls any more: {', '.join(unknown[:50])}"
             self._code_error = self._code_error or describe_error(CleanupUnfinishedError(run.id, left), None)
+        await self._name_taken_away(runner)
         for undo in planned:
             runner = await self._run_step(runner, undo.step, undo.address, undo.frame)
         main = Frame(run, steps=run.definition.plan)
@@ -74,6 +78,20 @@ class Cleaning:
         for step in frame.steps:
             runner = await self._run_step(runner, step, frame.prefix + step.id, frame)
         self._finished = True
+
+    async def _name_taken_away(self, runner: Runner) -> None:
+        """Say which child runs are not undone, since a rewind has taken them away."""
+        links = await self._children.links_taken_back(self._run)
+        if not links:
+            return
+        from symphony_es.workflow.engine.taken_away import taken_away  # few runs with child runs are rewound, and cancelled then
+
+        gone = await taken_away(runner.symphony, links)
+        if gone:
+            left = f"a rewind has taken child runs away that had begun what has an undo: {', '.join(gone[:50])}"
+            what = f"what they did stays readable, as symphony.history('Workflow:{gone[0]}'), and is to be undone by hand"
+            self._code_error = self._code_error or describe_error(CleanupUnfinishedError(self._run.id, left, what), None)
+            _log.warning("workflow_children_not_undone", run_id=self._run.id, run_ids=gone[:50])
 
     async def _run_code(self, undos: dict[str, tuple[Step, bool]]) -> None:
         """Let the `except` and `finally` of a run's function do what they have to, and collect what undoes its calls."""
