@@ -10,18 +10,29 @@ from dataclasses import field
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 from symphony_es.core.state.restore import restore_manager
 from symphony_es.core.state.tracking.entity import entity
 from symphony_es.entities.agent import Agent
-from symphony_es.errors import IllegalTransitionError
+from symphony_es.errors import ConfigurationError, IllegalTransitionError, near_misses
 from symphony_es.events.references import EntityReference
+from symphony_es.shown import shown
 
 __all__ = ["TRANSITIONS", "Task", "TaskPriority", "TaskStatus"]
 
 
-class TaskStatus(StrEnum):
+class _Named(StrEnum):
+    """One of some names; a value that is none of them is a `ConfigurationError`, which says which there are."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        near = near_misses(value.strip().lower(), list(cls)) if isinstance(value, str) else []
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ConfigurationError(f"{shown(value)} is not a valid {cls.__name__}: {hint}there are {', '.join(cls)}")
+
+
+class TaskStatus(_Named):
     """Where a task stands."""
 
     PENDING = "pending"
@@ -30,7 +41,7 @@ class TaskStatus(StrEnum):
     FAILED = "failed"
 
 
-class TaskPriority(StrEnum):
+class TaskPriority(_Named):
     """How urgent a task is; the library does not order by it."""
 
     LOW = "low"
@@ -120,7 +131,7 @@ class Task:
 
         Raises:
             IllegalTransitionError: the table does not allow it; nothing has been changed.
-            ValueError: `status` is none of TaskStatus; nothing has been changed.
+            ConfigurationError: `status` is none of TaskStatus; nothing has been changed.
         """
         target = TaskStatus(status)
         if target not in TRANSITIONS[self.status]:

@@ -233,7 +233,11 @@ class Tasks:
         self._tasks_by_run().pop(run_id, None)
 
     async def get_tasks_by_status(self, status: TaskStatus | str) -> list[Task]:
-        """Live tasks that stand there, in the order of `entities.all`; those of runs that have ended come by `get_tasks_by_workflow`."""
+        """Live tasks that stand there, in the order of `entities.all`; those of runs that have ended come by `get_tasks_by_workflow`.
+
+        Raises:
+            ConfigurationError: `status` is none.
+        """
         wanted = TaskStatus(status)
         return [task for task in self._all() if task.status is wanted]
 
@@ -270,7 +274,7 @@ class Tasks:
 
         Raises:
             IllegalTransitionError: the table of transitions does not allow it. Nothing has been appended.
-            ValueError: `status` is none.
+            ConfigurationError: `status` is none.
         """
         target = TaskStatus(status)
         found = await self.get_task(task)

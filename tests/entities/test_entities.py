@@ -10,7 +10,7 @@ import pytest
 from symphony_es import EntityReference, Symphony
 from symphony_es.entities import Agent, Memory, Task, TaskPriority, TaskStatus
 from symphony_es.entities.task import TRANSITIONS
-from symphony_es.errors import IllegalTransitionError, NotRegisteredError, UnstorableValueError
+from symphony_es.errors import ConfigurationError, IllegalTransitionError, NotRegisteredError, UnstorableValueError
 
 
 def test_an_agent_reads_its_config() -> None:
@@ -241,3 +241,21 @@ async def test_everything_of_agents_tasks_and_memories_survives(symphony: Sympho
     assert agent.memory is (await again.agents.get_agent(two.id)).memory
     assert agent.memory.items == {"a": 1}
     assert again.last_resume.complete
+
+
+@pytest.mark.parametrize("given", ["complete", "RUNING", "", None, 7])
+async def test_a_status_or_priority_that_there_is_not(given: Any) -> None:
+    """It is the library's own error, says which there are, and changes nothing."""
+    async with Symphony() as symphony:
+        task = await symphony.tasks.create_task("draft")
+        head = symphony.log.head
+        for call in (
+            lambda: symphony.tasks.get_tasks_by_status(given),
+            lambda: symphony.tasks.update_task_status(task, given),
+            lambda: symphony.tasks.create_task("other", priority=given),
+        ):
+            with pytest.raises(ConfigurationError, match="there are"):
+                await call()
+        with pytest.raises(ConfigurationError, match="did you mean completed"):
+            task.move_to("complete")
+        assert symphony.log.head == head
