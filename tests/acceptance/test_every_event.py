@@ -124,8 +124,7 @@ class Outcome:
 
     def run(self, run_id: str = RUN) -> dict[str, Any]:
         """The state of a run, with its outputs whole."""
-        state = self.states[f"Workflow:{run_id}"]
-        return {**state, "outputs": outputs_in(state)}
+        return self.states[f"Workflow:{run_id}"]
 
     def completed(self, run_id: str = RUN) -> list[str]:
         """The addresses of the steps that have completed, in order."""
@@ -156,7 +155,7 @@ def _lasting(key: str, data: Mapping[str, Any]) -> dict[str, Any]:
     # The event that caused a child run to start is one of the process that started it.
     starter = {name: value for name, value in data["options"].get("starter", {}).items() if name != "cause"}
     options = {**data["options"], "starter": starter}
-    return {**kept, "failures": failures, "error": error, "options": options}
+    return {**kept, "outputs": outputs_in(data), "failures": failures, "error": error, "options": options}
 
 
 def differences(found: Any, expected: Any, path: str = "") -> Iterator[str]:
