@@ -261,13 +261,7 @@ async def clean_up_flow(runner: Runner, functions: NamedCallables, undos: dict[s
     """
     _function_of(runner.run, functions)
     flow = Flow(runner, cleans_up=True, undos=undos)
-    task = StepsTask(unclosed(_clean_up(flow, functions), None))
-    try:
-        await _end_cut_off(flow, task)
-    except asyncio.CancelledError:
-        task.cancel()
-        await wait_for_end([task])
-        raise
+    task = await _cleaned_up(flow, functions)
     if runner.control.failure is not None:
         raise runner.control.failure
     if not task.cancelled():
@@ -302,6 +296,14 @@ async def undos_made(runner: Runner, functions: NamedCallables) -> tuple[dict[st
     _function_of(runner.run, functions)
     undos: dict[str, tuple[Step, bool]] = {}
     flow = Flow(runner, cleans_up=True, undos=undos, only_replays=True)
+    task = await _cleaned_up(flow, functions)
+    if not task.cancelled():
+        task.result()
+    return undos, flow.called
+
+
+async def _cleaned_up(flow: Flow, functions: NamedCallables) -> StepsTask:
+    """The task of a clean-up that has ended; it ends with this call where that is cancelled."""
     task = StepsTask(unclosed(_clean_up(flow, functions), None))
     try:
         await _end_cut_off(flow, task)
@@ -309,9 +311,7 @@ async def undos_made(runner: Runner, functions: NamedCallables) -> tuple[dict[st
         task.cancel()
         await wait_for_end([task])
         raise
-    if not task.cancelled():
-        task.result()
-    return undos, flow.called
+    return task
 
 
 async def _clean_up(flow: Flow, functions: NamedCallables) -> None:
