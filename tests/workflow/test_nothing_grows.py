@@ -77,7 +77,7 @@ async def test_automatic_checkpoints_of_ended_runs_are_not_in_memory(tmp_path: P
 
 
 @entity
-class Buyer:
+class LastingBuyer:
     """Has had runs."""
 
     id: str
@@ -87,34 +87,34 @@ class Buyer:
 
 async def one_field(symphony: Symphony, run: Workflow, number: int) -> None:
     """Another run takes its place."""
-    symphony.entities.get(Buyer, "c").last = run
+    symphony.entities.get(LastingBuyer, "c").last = run
 
 
 async def in_a_list(symphony: Symphony, run: Workflow, number: int) -> None:
     """The list has the newest two."""
-    some = symphony.entities.get(Buyer, "c").some
+    some = symphony.entities.get(LastingBuyer, "c").some
     some.append(run)
     del some[:-2]
 
 
 async def removed(symphony: Symphony, run: Workflow, number: int) -> None:
     """Each run has its own entity, which is removed."""
-    symphony.entities.add(Buyer(id=f"c{number}", last=run, some=[run]))
+    symphony.entities.add(LastingBuyer(id=f"c{number}", last=run, some=[run]))
     await symphony.flush()
-    symphony.entities.remove(Buyer, f"c{number}")
+    symphony.entities.remove(LastingBuyer, f"c{number}")
 
 
 async def unloaded(symphony: Symphony, run: Workflow, number: int) -> None:
     """Each run has its own entity, which is unloaded."""
-    symphony.entities.add(Buyer(id=f"c{number}", last=run))
-    await symphony.entities.unload(Buyer, f"c{number}")
+    symphony.entities.add(LastingBuyer(id=f"c{number}", last=run))
+    await symphony.entities.unload(LastingBuyer, f"c{number}")
 
 
 async def taken_back(symphony: Symphony, run: Workflow, number: int) -> None:
     """A block that fails refers to it."""
     with pytest.raises(KeyError):
         async with symphony.transaction("Changed"):
-            symphony.entities.get(Buyer, "c").last = run
+            symphony.entities.get(LastingBuyer, "c").last = run
             raise KeyError
 
 
@@ -125,7 +125,7 @@ async def test_runs_that_entities_have_referred_to_leave_memory(way: Any, *, end
     async with Symphony(persistence_enabled=False) as symphony:
         symphony.functions.register("work", work)
         definition = symphony.build_workflow("w").add_function("a", "work").build()
-        symphony.entities.add(Buyer(id="c"))
+        symphony.entities.add(LastingBuyer(id="c"))
 
         async def act(symphony: Symphony, number: int) -> None:
             handle = await symphony.workflows.start(definition, {"number": number}, auto_checkpoint=False)

@@ -33,7 +33,7 @@ RECORDS = ("Workflow:", "Task:")
 
 
 @entity
-class Parcel:
+class PrunedParcel:
     id: str = ""
     what: Any = None
 
@@ -182,7 +182,7 @@ async def test_a_transaction_that_starts_it_anew_is_rolled_back(symphony: Sympho
     definition = small(symphony)
     await ran(symphony, definition, "r")
     await symphony.workflows.prune_runs(older_than=0)
-    parcel = symphony.entities.add(Parcel(id="p"))
+    parcel = symphony.entities.add(PrunedParcel(id="p"))
     with pytest.raises(RunPrunedError):
         async with symphony.transaction("Ordered"):
             parcel.what = 1
@@ -290,7 +290,7 @@ async def test_what_a_living_entity_refers_to_stays_whole(reopen: Opener, tmp_pa
     symphony = await reopen()
     await ran(symphony, shop(symphony), "r", "s")
     key = referred if referred != "a task" else f"Task:{(await symphony.tasks.get_tasks_by_workflow('r/kid'))[0].id}"
-    symphony.entities.add(Parcel(id="p", what=await symphony.entities.load(key)))
+    symphony.entities.add(PrunedParcel(id="p", what=await symphony.entities.load(key)))
     await symphony.flush()
     before = [each for each in await alive(symphony) if not each.partition(":")[2].startswith("s")]
     if process == "command line":
@@ -417,7 +417,7 @@ async def test_a_run_that_comes_to_be_referred_to_meanwhile_stays(symphony: Symp
     """Between the look and the append a living entity has taken it: it stays, and others go."""
     await ran(symphony, small(symphony), "r", "s")
     run = await symphony.workflows.get_run("r")
-    parcel = symphony.entities.add(Parcel(id="p"))
+    parcel = symphony.entities.add(PrunedParcel(id="p"))
     prepared = Pruning._prepared
 
     async def taken(self: Pruning, versions: dict[str, int]) -> Any:
@@ -572,7 +572,7 @@ async def test_what_an_entity_comes_to_refer_to_meanwhile_stays(reopen: Opener, 
     symphony = await reopen()
     for number in range(3):
         await symphony.workflows.execute_workflow(small(symphony), run_id=f"r{number}", auto_checkpoint=False)
-    parcel = symphony.entities.add(Parcel(id="p"))
+    parcel = symphony.entities.add(PrunedParcel(id="p"))
     await symphony.flush()
     prepared, meanwhile = Pruning._prepared, [True]
 
@@ -588,6 +588,6 @@ async def test_what_an_entity_comes_to_refer_to_meanwhile_stays(reopen: Opener, 
     report = await symphony.workflows.prune_runs(older_than=0)
     assert (report.runs, report.kept, report.kept_ids) == (2, {LIVE: 1}, ("r1",))
     assert (await symphony.workflows.prune_runs(older_than=0)).kept == {REFERRED: 1}
-    parcel = await symphony.entities.load("Parcel:p")
+    parcel = await symphony.entities.load("PrunedParcel:p")
     assert parcel.what is await symphony.workflows.get_run("r1")
     assert symphony.world.reference_watches == ()

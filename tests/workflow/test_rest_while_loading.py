@@ -13,23 +13,23 @@ from symphony_es import EntityRestorer, Symphony, entity
 
 
 @entity
-class Parcel:
+class LoadedParcel:
     id: str = ""
 
 
 class Slow(EntityRestorer):
     """Makes parcels when it is told to."""
 
-    entity_type = "Parcel"
-    restored_class = Parcel
+    entity_type = "LoadedParcel"
+    restored_class = LoadedParcel
 
     def __init__(self) -> None:
         self.begun, self.told = asyncio.Event(), asyncio.Event()
 
-    async def restore(self, entity_id: str, data: dict[str, Any], context: Any) -> Parcel:
+    async def restore(self, entity_id: str, data: dict[str, Any], context: Any) -> LoadedParcel:
         self.begun.set()
         await self.told.wait()
-        return Parcel(**data)
+        return LoadedParcel(**data)
 
 
 async def make(directory: Path) -> None:
@@ -37,7 +37,7 @@ async def make(directory: Path) -> None:
     async with Symphony(directory) as symphony:
         kid = symphony.build_workflow("kid").add_task("think", "", "Think").build()
         await symphony.workflows.execute_workflow(symphony.build_workflow("main").add_workflow("kid", kid).build(), run_id="main")
-        symphony.entities.add(Parcel(id="p"))
+        symphony.entities.add(LoadedParcel(id="p"))
 
 
 def read_slowly(symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
@@ -70,7 +70,7 @@ async def test_a_run_that_comes_to_rest_during_a_load_is_loaded(
             begun, told = restorer.begun, restorer.told
         else:
             begun, told = read_slowly(symphony, monkeypatch)
-        load = asyncio.ensure_future(symphony.entities.load_all([f"Workflow:{asked}", "Parcel:p"]))
+        load = asyncio.ensure_future(symphony.entities.load_all([f"Workflow:{asked}", "LoadedParcel:p"]))
         await begun.wait()
         assert await symphony.workflows.get_run(other) is in_hand[other]
         assert f"Workflow:{asked}" not in symphony.world.records
