@@ -1,9 +1,9 @@
 """Strands of a `gather` that were cut off, because another one had failed, while the code has caught that and gone on.
 
 What such a strand had called last has no outcome, and never gets one: when the function runs again, the strand is cut off there again, and
-nothing of it begins anew. So the place is on record, as a mark of the call, or in the place of the next call where none was under way. That
-is part of the event of the first call that the code makes after the `gather`: where the code has not gone on, the `gather` is still open. That
-call carries the mark, and where it is taken back, or was made after a failure that is forgiven, the mark holds no longer.
+nothing of it begins anew. So the place is on record, as a mark of the call, or in the place of the next call where none was under way. The
+mark is part of the event of the first call that the code makes after the `gather`: where it has not gone on, the `gather` is still open.
+Where that call is taken back, or was made after a failure that is forgiven, the mark holds no longer.
 """
 
 from __future__ import annotations
