@@ -224,7 +224,8 @@ def test_the_command_takes_what_the_call_takes(tmp_path: Path) -> None:
     asyncio.run(fill())
     counts = {
         "--metadata customer=ann": 5, "--metadata customer=ann --metadata tier=2": 5, '--metadata tier="2"': 2, "--metadata tier=2": 5,
-        "--metadata customer=ann --metadata tier=3": 0, "--parent o": 1, "--step write": 1, "--step sub": 1, "--step sub --status failed": 1,
+        "--metadata customer=ann --metadata tier=3": 0, "--parent o": 1, "--step write": 1, "--step sub": 1,
+            "--step sub --status failed": 1,
         "--metadata tier=2 --at latest": 5,
     }  # fmt: skip
     assert {options: len(asked(options)) for options in counts} == counts

@@ -268,8 +268,13 @@ async def test_a_step_that_starts_a_run_starts_one(symphony: Symphony) -> None:
     assert (going.run.result, calls) == ("r", ["r", "r"])
 
 
-@pytest.mark.parametrize(("first", "second", "same"), [({}, {"tax": 7}, True), ({"tax": 7}, {}, True), ({}, {"tax": 8}, False), ({"tax": 8}, {}, False),
-                                                       ({"notes": ["a"]}, {}, True), ({"extra": 1}, {}, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ({}, {"tax": 7}, True), ({"tax": 7}, {}, True), ({}, {"tax": 8}, False), ({"tax": 8}, {}, False), ({"notes": ["a"]}, {}, True),
+        ({"extra": 1}, {}, False),
+    ],
+)  # fmt: skip
 async def test_what_a_function_gives_by_default(symphony: Symphony, first: Any, second: Any, same: bool) -> None:
     """A default that is given is the same input as one that is left out, whichever comes first."""
 
@@ -282,13 +287,13 @@ async def test_what_a_function_gives_by_default(symphony: Symphony, first: Any, 
     if same:
         assert await (await again(symphony, bill, context={"amount": 1, **second})).result() == expected
         return
-    with pytest.raises(RunExistsError, match="differs at '(tax|extra)'"):
+    with pytest.raises(RunExistsError, match=r"differs at '(tax|extra)'"):
         await again(symphony, bill, context={"amount": 1, **second})
 
 
 @pytest.mark.parametrize("depth", [1, 2])
 async def test_the_input_of_a_fork(reopen: Any, depth: int) -> None:
-    """It is that of its original with what the fork has changed, whatever steps have written; also of a fork of a fork, in a later process."""
+    """It is that of its original with what the fork has changed, whatever steps wrote; also of a fork of a fork, and later."""
 
     async def write(context: Any) -> None:
         context["seen"] = True
