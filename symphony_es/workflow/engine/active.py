@@ -211,6 +211,25 @@ class ActiveRuns:
         self._tell_news()
         return active
 
+    async def hold_while_stopping(self) -> None:
+        """Keep code of a run, where all runs are being stopped, from being told that another run does not begin or go on.
+
+        Its own run is being stopped as well, so what it would be told is not a failure of it: it is cut off here. Does nothing for code
+        that is part of no run, or where no run is being stopped.
+        """
+        if self.stopped_for is None or not runs_around.get():
+            return
+        task, closings = asyncio.current_task(), self._closings
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError  # it has caught that it was cut off
+        while self.stopped_for is not None and self._closings == closings:
+            await self._news.wait()  # it is about to be cancelled; a task that nobody awaits is not, and goes on when all have stopped
+
+    def begin_again(self) -> None:
+        """All have stopped: others may begin."""
+        self.stopped_for = None
+        self._tell_news()
+
     def _tell_news(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
@@ -243,6 +262,7 @@ class ActiveRuns:
         """Waits for the end of a run's task. Errors are those of `join`; where the caller is cancelled, the run is not."""
         await asyncio.wait({active.task})
         if active.task.cancelled():
+            await self.hold_while_stopping()
             raise _interrupted(active.run)
         active.task.result()
 
@@ -269,6 +289,7 @@ class ActiveRuns:
             await asyncio.wait({task})
             raise
         if task.cancelled():
+            await self.hold_while_stopping()
             raise _interrupted(active.run)
         task.result()
         if active.drive.drains and active.run.status in UNFINISHED:
@@ -302,6 +323,7 @@ class ActiveRuns:
             if active is not None:
                 await asyncio.wait({active.task})
                 if active.task.cancelled() and run.status not in statuses:
+                    await self.hold_while_stopping()
                     raise _interrupted(run)
                 if not active.task.cancelled():
                     active.task.result()
@@ -311,6 +333,8 @@ class ActiveRuns:
                 raise run.__dict__["_never_began"]
             elif run.id in self._died_of and not (self.draining and runs_around.get()) and not self._was_paused_since(run):
                 error, where = self._died_of[run.id]
+                if isinstance(error, RunInterruptedError):
+                    await self.hold_while_stopping()
                 raise error.with_traceback(where)  # as it was: each raising adds to it
             elif self._closings != closings:
                 raise _interrupted(run)
