@@ -1,4 +1,4 @@
-"""A process that stops cuts its runs off. Whatever their code makes of that is no failure and no result: it begins once more in the next one."""
+"""A process that stops cuts its runs off. Whatever their code makes of that is no failure and no result: the next one does it again."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from symphony_es.core.state.foreign import current_step
 from symphony_es.core.state.transactions import Transaction, current_scope
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import DrainingError, IllegalTransitionError, RunInterruptedError, RunsInProgressError, SymphonyError
-from symphony_es.workflow.engine.bodies import StepsTask
+from symphony_es.workflow.engine.bodies import StepsTask, is_interrupted
 from symphony_es.workflow.engine.drive import Drive, runs_around
 from symphony_es.workflow.engine.hooks import HookChain
 from symphony_es.workflow.engine.places import Places
@@ -215,15 +215,16 @@ class ActiveRuns:
         """Keep code of a run, where all runs are being stopped, from being told that another run does not begin or go on.
 
         Its own run is being stopped as well, so what it would be told is not a failure of it: it is cut off here. Does nothing for code
-        that is part of no run, or where no run is being stopped.
+        that is part of no run, or has been cut off by now, or where no run is being stopped.
         """
-        if self.stopped_for is None or not runs_around.get():
+        if not self._are_stopping() or not runs_around.get() or is_interrupted():
             return
-        task, closings = asyncio.current_task(), self._closings
-        if task is not None and task.cancelling():
-            raise asyncio.CancelledError  # it has caught that it was cut off
-        while self.stopped_for is not None and self._closings == closings:
+        closings = self._closings
+        while self._are_stopping() and self._closings == closings:
             await self._news.wait()  # it is about to be cancelled; a task that nobody awaits is not, and goes on when all have stopped
+
+    def _are_stopping(self) -> bool:
+        return self.stopped_for is not None
 
     def begin_again(self) -> None:
         """All have stopped: others may begin."""
