@@ -181,6 +181,7 @@ class Block:
         if name == "fcntl":
             raise ModuleNotFoundError("No module named 'fcntl'", name="fcntl")
 sys.meta_path.insert(0, Block())
+sys.modules.pop("fcntl", None)
 flags = ["O_NOFOLLOW", "O_DIRECTORY", "O_CLOEXEC", "O_NONBLOCK"]
 for name in [*flags, "geteuid", "getuid", "pread", "pwrite", "statvfs", "fork", "register_at_fork"]:
     if hasattr(os, name):
@@ -209,7 +210,9 @@ except SystemExit as ended:
 
 def test_without_posix_a_state_in_memory_works() -> None:
     """And one on disk is refused with a sentence, where the system has no locks that go with their process (Windows)."""
-    ended = subprocess.run([sys.executable, "-c", WITHOUT_POSIX], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT_POSIX], capture_output=True, text=True, check=False, env={**os.environ, "USERNAME": "u"}
+    )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("a state on disk needs a POSIX system (Linux, macOS)")
     assert ended.stdout.rstrip().endswith("help 0")

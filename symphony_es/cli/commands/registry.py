@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -98,9 +99,17 @@ class Parsers:
         command.add_argument("--json", action="store_true", help="print JSON, an object on each line")
         command.add_argument("--full", action="store_true", help="cut nothing, however narrow the terminal")
         if writes:
-            command.add_argument("--actor", default=f"cli:{os.environ.get('USER', os.getuid())}", help="who does it, for the record")
+            command.add_argument("--actor", default=f"cli:{_user()}", help="who does it, for the record")
             command.add_argument("--reason", help="why, for the record")
         return command
+
+
+def _user() -> str:
+    """Who runs the command line, as the system names them; their number where they have no name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a user without an entry, as in a container
+        return str(os.getuid()) if hasattr(os, "getuid") else "unknown"
 
 
 def state_dir(given: argparse.Namespace) -> Path:
@@ -128,8 +137,10 @@ def state_dir(given: argparse.Namespace) -> Path:
 async def reading(given: argparse.Namespace, *, skip_damaged: bool = False) -> AsyncIterator[OpenedLog]:
     """The log, open for reading: nothing is written, and another process may write it meanwhile."""
     from symphony_es.core.state.opening import open_to_read
+    from symphony_es.facades.composed import composed_state
 
     opened = await open_to_read(state_dir(given), skip_damaged=skip_damaged, allow_shared=given.allow_shared_directory)
+    opened.past.composed = composed_state
     try:
         yield opened
     except (EntityNotFoundError, CheckpointNotFoundError) as error:
