@@ -35,7 +35,7 @@ from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Made, Strand,
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import MAX_STEP_ID_CHARS, Step
-from symphony_es.workflow.engine.bodies import is_failure, run_body
+from symphony_es.workflow.engine.bodies import is_failure, is_interrupted, run_body
 from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.engine.creation import as_definition
 from symphony_es.workflow.kinds.sleep import SleepStep
@@ -440,6 +440,8 @@ async def _gather_once(coroutines: Sequence[Awaitable[Any]], name: str, return_e
 
 
 async def _gather(coroutines: Sequence[Awaitable[Any]], name: str, return_exceptions: bool) -> list[Any]:
+    if is_interrupted():
+        raise asyncio.CancelledError  # as for a step: code that has caught it begins nothing any more
     around = _strand(name)
     group = around.group(name)
     group.strands = strands = [Strand(around.flow, f"{group.address}/{place}", around, group) for place in range(len(coroutines))]

@@ -17,11 +17,19 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.contexts import reset_variable
-from symphony_es.errors import CallNotAwaitedError, ConfigurationError, HistoryMismatchError, NotRegisteredError, StepFailedError
+from symphony_es.diagnostics import error_text, get_logger
+from symphony_es.errors import (
+    CallNotAwaitedError,
+    ConfigurationError,
+    EntityOutOfStepError,
+    HistoryMismatchError,
+    NotRegisteredError,
+    StepFailedError,
+)
 from symphony_es.workflow.code.cutting import CutOff, cut_off_in, note_cuts
 from symphony_es.workflow.code.forgiving import take_back_calls
 from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Group, Made, Strand, current_strand
-from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
+from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, is_interrupted, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunStopped
 from symphony_es.workflow.engine.timeline import generations_of
@@ -38,6 +46,8 @@ if TYPE_CHECKING:
     from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["Flow", "clean_up_flow", "note_beside", "refused_inside", "run_flow", "steps_behind"]
+
+_log = get_logger(__name__)
 
 REPLAYED_AT_ONCE = 32
 """So many calls are replayed before the loop is asked whether others wait for it; at about 10 µs each."""
@@ -376,17 +386,23 @@ async def _call(flow: Flow, functions: NamedCallables) -> Any:
     token = current_strand.set(strand)
     try:
         value = await function(**_arguments(run, function))
-    except BaseException:
+    except BaseException as error:
         await flow.end()
         flow.forgotten = [made for made in flow.take_unawaited(by_exception=True) if made.cleans_up]
         if flow.stopped is not None:
             raise flow.stopped from None  # whatever the code has made of it
+        if is_interrupted() and is_failure(error, asyncio.current_task()) and not isinstance(error, EntityOutOfStepError):
+            _log.warning("workflow_cut_off", run_id=run.id, workflow=run.name, error=error_text(error))
+            raise asyncio.CancelledError from error  # what the code makes of it is no failure: it runs once more
         raise
     finally:
         reset_variable(token)
     left = await flow.end()
     if flow.stopped is not None:
         raise flow.stopped
+    if is_interrupted():
+        flow.take_unawaited(by_exception=True)
+        raise asyncio.CancelledError  # the code has caught it: what it returned after that is not the run's result
     unawaited = flow.take_unawaited()
     if unawaited:
         raise flow.not_awaited(unawaited, left)
