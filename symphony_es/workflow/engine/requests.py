@@ -7,20 +7,22 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.contexts import reset_variable
+from symphony_es.core.state.bringing import refuse_pruned
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, DefinitionChangedError, ReadOnlyError, RunInterruptedError, RunsInProgressError
+from symphony_es.events.identifiers import entity_key
 from symphony_es.events.values import copy_plain
 from symphony_es.shown import shown
 from symphony_es.threads import ThreadPool, current_pool
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
-from symphony_es.workflow.engine.active import INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
+from symphony_es.workflow.engine.active import DO_NOT_END, INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, policy_of
 from symphony_es.workflow.engine.children import GRACE_S, PAUSED, ChildRuns
 from symphony_es.workflow.engine.clock import Clock, SteadyClock, SystemClock
 from symphony_es.workflow.engine.control import Request
 from symphony_es.workflow.engine.creation import DefinitionLike, as_definition, check_error_classes
-from symphony_es.workflow.engine.drive import Drive, runs_around
+from symphony_es.workflow.engine.drive import Drive
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain, name_of
 from symphony_es.workflow.engine.missing import check_can_go_on
@@ -28,6 +30,7 @@ from symphony_es.workflow.engine.resting import Resting
 from symphony_es.workflow.engine.seconds import check_deadline, check_seconds, deadline_after
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
+from symphony_es.workflow.engine.waits import runs_around
 from symphony_es.workflow.engine.within import Beginnings, refuse_inside
 from symphony_es.workflow.record.redaction import current_redaction, records_inputs
 from symphony_es.workflow.runs.cleanup import is_of_cleanup
@@ -170,7 +173,7 @@ class RunRequests:
             await self._change_definition(run, as_definition(definition), force=force)
         check_can_go_on(run, self._symphony)
         return await self.active.join(
-            self.launch(run, self.chain(auto_checkpoint, hooks, run), lambda: self._set_deadline(run, deadline_s))
+            await self.begin(run, self.chain(auto_checkpoint, hooks, run), lambda: self._set_deadline(run, deadline_s))
         )
 
     async def pause(self, run: Workflow) -> None:
@@ -267,9 +270,9 @@ class RunRequests:
             if self.active.draining and active is None:
                 raise RunInterruptedError(f"run {run.id} is to be cancelled, and its process is drained: recover() in the next one does it")
             if active is None:  # nothing drives it, or what did had looked at its status for the last time
-                await self.active.join(self.launch(run, self.chain(None, (), run)))
+                await self.active.join(await self.begin(run, self.chain(None, (), run)))
                 return
-            if run.id in runs_around.get():
+            if self.active.is_around(run.id):
                 return
             await asyncio.gather(
                 self.children.cancel_early(run, grace_s, cleanup=cleanup), self._stop_steps(active, grace_s, cleanup=not cleanup)
@@ -296,7 +299,7 @@ class RunRequests:
     @staticmethod
     async def _stop_steps(active: ActiveRun, grace_s: float, *, cleanup: bool) -> None:
         if not await active.drive.stop_steps(grace_s, INTERRUPTION_TIMEOUT_S, cleanup=cleanup):
-            raise RunsInProgressError([active.run.id])
+            raise RunsInProgressError([active.run.id], DO_NOT_END)
 
     async def signal(self, run: Workflow, name: str, payload: Any = None, *, signal_id: str | None = None) -> None:
         """Sends a signal; it is durable when this returns, and is kept until a step takes it, also before any step waits.
@@ -330,6 +333,9 @@ class RunRequests:
                 run.signals[name] = [kept]
             if signal_id is not None:
                 run.signal_ids[signal_id] = name
+            active = self.active.get(run)
+            if active is not None:
+                active.drive.control.call(name)
 
         said = {"name": name} if signal_id is None else {"name": name, "id": signal_id}
         if not is_new() or not await self.record(run, "WorkflowSignalReceived", receive, is_new, data=said):
@@ -395,7 +401,7 @@ class RunRequests:
         with self.active.hold(run), self.resting.use(run):
             await take_back(self._symphony, run, steps, self.clock.now(), self.children)
         chain = self.chain(auto_checkpoint, hooks, run)
-        return self.launch(run, chain, lambda: self._set_deadline(run, deadline_s), awaited=awaited)
+        return await self.begin(run, chain, lambda: self._set_deadline(run, deadline_s), awaited=awaited)
 
     async def _retry_cleanup(
         self, run: Workflow, steps: Sequence[str], auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any], *, awaited: bool
@@ -406,7 +412,7 @@ class RunRequests:
             run.check("retry")
         with self.active.hold(run), self.resting.use(run):
             await retry_cleanup(self._symphony, run, steps, self.clock.now())
-        return self.launch(run, self.chain(auto_checkpoint, hooks, run), awaited=awaited)
+        return await self.begin(run, self.chain(auto_checkpoint, hooks, run), awaited=awaited)
 
     async def fork(
         self,
@@ -434,6 +440,7 @@ class RunRequests:
 
         Raises:
             ConfigurationError: the run has not begun such a step.
+            RunPrunedError: the run was pruned.
             PositionNotFoundError: the run did not exist at the position.
             PositionInsideTransactionError: the position is in the middle of a transaction. In all cases nothing has been appended.
         """
@@ -442,6 +449,7 @@ class RunRequests:
                 f"{at} is a clean-up step, and a fork begins in the main line: fork at a step of that, or go on with the clean-up of "
                 f"this run by retry_from(run, {shown(at)})"
             )
+        refuse_pruned(self._symphony, entity_key("Workflow", run.id))
         from symphony_es.workflow.engine.forking import fork_run
 
         with self.resting.use(run):
@@ -464,7 +472,7 @@ class RunRequests:
             await self.interrupt()
         finally:
             if not for_good:
-                self.active.stopped_for = None
+                self.active.begin_again()
 
     async def interrupt(self, run_ids: Iterable[str] | None = None) -> list[str]:
         """Stops runs and waits until they have stopped; whoever awaits them gets RunInterruptedError.
@@ -510,6 +518,13 @@ class RunRequests:
         return self._launch(
             self._drive_for(run, hooks), hooks, prepare, awaited=awaited, takes_place=self._takes_place(run, awaited=awaited)
         )
+
+    async def begin(
+        self, run: Workflow, hooks: HookChain, prepare: Callable[[], None] = lambda: None, *, awaited: bool = True
+    ) -> ActiveRun:
+        """The same for code that may be part of a run: it is cut off where all runs are being stopped, and is not told an error."""
+        await self.active.hold_while_stopping()
+        return self.launch(run, hooks, prepare, awaited=awaited)
 
     @staticmethod
     def _takes_place(run: Workflow, *, awaited: bool) -> bool:
@@ -567,7 +582,7 @@ class RunRequests:
         data: Any = None,
         ask: Request | None = None,
     ) -> bool:
-        """Makes a change of a run an event of its own, waits until it is durable, and tells whoever waits for news of the run.
+        """Makes a change of a run an event of its own, and waits until it is durable.
 
         Args:
             run: the run.
@@ -598,9 +613,7 @@ class RunRequests:
         if active is not None and ask is not None:
             active.drive.control.ask(ask)
         await world.flush(run)
-        if active is not None:
-            active.drive.control.tell_news()
-        elif run.status in ENDED:
+        if active is None and run.status in ENDED:
             self.resting.ended(run)
         return True
 
