@@ -293,8 +293,8 @@ async def test_the_end_of_a_run_is_not_held_up(symphony: Symphony) -> None:
 async def test_a_hook_that_waits_for_other_moments_costs_no_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: tuple[str, ...]
 ) -> None:
-    """Between a step's end and the next one's start no random bytes are asked for, step by step: that lets go of the interpreter's lock, and
-    the writer thread commits the end alone."""
+    """Between a step's end and the next one's start no random bytes are asked for: that lets go of the interpreter's lock, and the writer
+    thread commits the end alone."""
 
     class Waiting(Told):
         def wants(self, moment: RunMoment) -> bool:
