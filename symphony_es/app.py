@@ -46,6 +46,7 @@ from symphony_es.errors import (
 from symphony_es.events.changes import Change
 from symphony_es.events.fold import Fold
 from symphony_es.facades.agents import Agents
+from symphony_es.facades.composed import composed_state
 from symphony_es.facades.entities import Entities
 from symphony_es.facades.tasks import Tasks
 from symphony_es.guesses import Guess, pointing_out
@@ -814,6 +815,7 @@ class Symphony:
         """Every question about the past of the log; the methods below are the most common ones."""
         past = self._ready(self._opened).past
         past.names = self.names
+        past.composed = composed_state
         return past
 
     @property

@@ -632,8 +632,8 @@ class UnresolvedReferenceError(RestorationError, LookupError):
 class RunsInProgressError(RestorationError, RuntimeError):
     """Runs execute in this process and would lose their objects; `run_ids` names them."""
 
-    def __init__(self, run_ids: Sequence[str]) -> None:
-        super().__init__(f"runs are in progress: {', '.join(run_ids)}; wait for them, or pass stop_runs=True to interrupt them first")
+    def __init__(self, run_ids: Sequence[str], advice: str = "wait for them, or pass stop_runs=True to interrupt them first") -> None:
+        super().__init__(f"runs are in progress: {', '.join(run_ids)}; {advice}")
         self.run_ids = list(run_ids)
 
 

@@ -193,12 +193,13 @@ def names_in(place: Any) -> Mapping[str, Any]:
 
 
 def _is_own(found: Any, module: str, qualname: str, *, last: bool) -> bool:
-    if type(found) is not FunctionType or not last:
-        if not issubclass(type(found), type):  # not isinstance: an object can say of itself that it is a class
-            return False
+    kind = type(found)
+    if issubclass(kind, type):  # not isinstance: an object can say of itself that it is a class
         defined_in, called = (type.__getattribute__(found, name) for name in ("__module__", "__qualname__"))
-    else:
+    elif kind is FunctionType and last:
         defined_in, called = found.__module__, found.__qualname__
+    else:
+        return False
     return called == qualname and type(defined_in) is str and stored_module(defined_in) == module
 
 

@@ -87,10 +87,12 @@ def get_entity(world: World, cls: type[_T], entity_type: str, given: Any) -> _T:
 
     Raises:
         EntityNotFoundError: there is none.
+        EntityOwnershipError: the object that was given belongs to another Symphony.
         EntityTypeError: what was given, or what is found, is no `cls`.
         UnknownValueError: a class that its values need is not known here; the message says what to do.
     """
     if isinstance(given, cls):
+        world.refuse_others(given)
         return given
     key = key_of(entity_type, given)
     return checked(cls, key, world.get(key))

@@ -292,7 +292,7 @@ class RunRequests(RunPruning):
     async def _found(self, given: RunLike) -> Workflow:
         """A run, brought from the log where it is at rest; it goes on resting, as an object that the caller has."""
         if isinstance(given, RunHandle):
-            return await given.load()
+            given = await given.load()
         if not isinstance(given, (str, EntityReference, RunSummary)):
             return self._run(given)
         return await self._engine.resting.bring(key_of("Workflow", given.id if isinstance(given, RunSummary) else given))
@@ -335,6 +335,10 @@ class RunRequests(RunPruning):
 
     async def _known_id(self, given: RunLike) -> str:
         """The id of a run that the log has, whether it is in memory or not; all of it is in the log when this returns."""
+        if isinstance(given, RunHandle):
+            given = await given.load()
+        if isinstance(given, Workflow):
+            self._symphony.world.refuse_others(given)
         named = given.removeprefix("Workflow:") if isinstance(given, str) else None
         run_id = named or (given.entity_id if isinstance(given, EntityReference) else given.id)  # type: ignore[union-attr]
         await self._symphony.world.flush()

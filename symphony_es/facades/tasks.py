@@ -113,7 +113,8 @@ class Tasks:
         Raises:
             EntityNotFoundError: there is none.
         """
-        return task if isinstance(task, Task) else self.rest_again(await self._found(task))
+        found = await self._found(task)
+        return found if isinstance(task, Task) else self.rest_again(found)
 
     async def execute_task(
         self, task: Task | EntityReference | str, agent: Agent | EntityReference | str | None = None, *, model: str | None = None
@@ -197,7 +198,10 @@ class Tasks:
         return found
 
     async def _found(self, task: Task | EntityReference | str) -> Task:
-        return task if isinstance(task, Task) else await load_entity(self._symphony, Task, key_of("Task", task))
+        if isinstance(task, Task):
+            self._symphony.world.refuse_others(task)
+            return task
+        return await load_entity(self._symphony, Task, key_of("Task", task))
 
     def rest_again(self, task: Task) -> Task:
         """A task that was brought from the log, or changed there, rests as long as its run does; also for the engine."""

@@ -291,6 +291,33 @@ async def test_the_command_line_shows_it(reopen: Opener, tmp_path: Path, capsys:
     assert "what top/* gave (2)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("by", ["at", "state", "find", "to_dict", "state_of", "show", "at --json"])
+async def test_plain_states_have_outputs_as_they_are_read(
+    reopen: Opener, tmp_path: Path, capsys: pytest.CaptureFixture[str], by: str
+) -> None:
+    """Whoever looks at a run's plain state, now or as it was, sees lists and dicts, and no note of where they stand."""
+    symphony = await register(reopen)
+    shape = ("parallel", ("map", LEAF, 2), ("loop", LEAF, 2), ("map", ("fail",), 2), ("sequence", LEAF, LEAF))
+    run = await symphony.workflows.execute_workflow({"name": "w", "steps": [step_of(shape, "top")]}, run_id="r")
+    expected = {**run.outputs}
+    state: Any
+    view = await symphony.at("latest")
+    if by in ("show", "at --json"):
+        await symphony.close()
+        asked = ["show", "Workflow:r", "--json"] if by == "show" else ["at", "latest", "--type", "Workflow", "--json"]
+        await asyncio.to_thread(main, ["--state-dir", str(tmp_path / "state"), *asked])
+        state = json.loads(capsys.readouterr().out.splitlines()[0])["state"]
+    elif by == "to_dict":
+        state = view.to_dict()["entities"]["Workflow:r"]
+    elif by == "find":
+        state = view.find("Workflow:r")
+    else:
+        found = view.get(run) if by == "at" else view.state(run) if by == "state" else await symphony.past.state_of(run)
+        state = found if isinstance(found, dict) else found.data
+    assert state["outputs"] == expected
+    assert "PartOutputs" not in repr(state)
+
+
 async def test_the_view_is_a_mapping(reopen: Opener) -> None:
     """`run.outputs` compares, merges and is written as a dict is, and cannot be written to."""
     symphony = await register(reopen)

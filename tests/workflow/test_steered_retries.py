@@ -90,6 +90,18 @@ def test_a_name_that_a_package_offers_stands_for_the_class_that_a_module_of_it_d
     assert RetryPolicy(on=("asyncio.QueueEmpty",)).allows(asyncio.QueueEmpty(), 1)
 
 
+@pytest.mark.parametrize("raised", [ValueError, SystemExit, asyncio.CancelledError])
+def test_an_error_that_cannot_say_when_does_not_ask(raised: type[BaseException]) -> None:
+    """Whatever its property raises, the failure is one like any other."""
+
+    class UnreadableError(RuntimeError):
+        @property
+        def retry_after(self) -> float:
+            raise raised
+
+    assert retry_moment(UnreadableError(), NOW) is None
+
+
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
 
@@ -106,6 +118,8 @@ NOW = datetime(2026, 5, 1, tzinfo=UTC)
         ((NOW + timedelta(hours=1)).astimezone(timezone(timedelta(hours=5))), 3600.0),
         (NOW - timedelta(hours=1), 0.0),
         (1e12, 100 * 365 * 86_400.0),
+        (datetime.max.replace(tzinfo=timezone(timedelta(hours=-5))), 100 * 365 * 86_400.0),
+        (datetime.min.replace(tzinfo=timezone(timedelta(hours=5))), 0.0),
         *[(nonsense, None) for nonsense in (None, -1, math.nan, math.inf, True, "soon", [1], datetime(2026, 5, 1))],
     ],
 )

@@ -124,8 +124,10 @@ def state_dir(given: argparse.Namespace) -> Path:
 async def reading(given: argparse.Namespace, *, skip_damaged: bool = False) -> AsyncIterator[OpenedLog]:
     """The log, open for reading: nothing is written, and another process may write it meanwhile."""
     from symphony_es.core.state.opening import open_to_read
+    from symphony_es.facades.composed import composed_state
 
     opened = await open_to_read(state_dir(given), skip_damaged=skip_damaged)
+    opened.past.composed = composed_state
     try:
         yield opened
     except (EntityNotFoundError, CheckpointNotFoundError) as error:

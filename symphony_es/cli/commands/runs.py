@@ -193,7 +193,6 @@ def _status(data: dict[str, Any]) -> str:
 async def run(given: argparse.Namespace) -> None:
     """`symphony-es run`."""
     from symphony_es.transfer.text import event_as_json, plain_as_json
-    from symphony_es.workflow.runs.parts import outputs_in
 
     async with reading(given) as opened:
         position = await opened.past.position(given.at)
@@ -203,7 +202,7 @@ async def run(given: argparse.Namespace) -> None:
     summary = _summary(state)
     links = {"forked from": (data.get("forked_from") or {}).get("run")}
     if given.json:
-        told = {**_exact(summary), "context": plain_as_json(data.get("context")), "outputs": plain_as_json(outputs_in(data))}
+        told = {**_exact(summary), "context": plain_as_json(data.get("context")), "outputs": plain_as_json(data.get("outputs") or {})}
         output.json_line({**told, **{name.replace(" ", "_"): str(link) if link is not None else None for name, link in links.items()}})
         for event in events:
             output.json_line(event_as_json(event))

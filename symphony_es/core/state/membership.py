@@ -148,6 +148,18 @@ class Membership(Inherited):
             return record if isinstance(record, EntityRecord) and record.world is self else None
         return self._foreign.get(id(obj))
 
+    def refuse_others(self, obj: Any) -> None:
+        """Does nothing where an entity belongs to no other Symphony that is open.
+
+        Raises:
+            EntityOwnershipError: it does: an entity of this one that has its id is another.
+        """
+        owner = obj.__dict__.get("_symphony_record")
+        if owner is None or owner.world is self:
+            return
+        if owner.closed is None or (owner.closed is AT_REST and owner.world.sealed is None):
+            raise EntityOwnershipError(f"{owner.key} belongs to another Symphony: an object belongs to one")
+
     def foreign_records(self) -> list[EntityRecord]:
         """The records of all objects that do not track themselves."""
         return list(self._foreign.values())
@@ -463,9 +475,7 @@ class Membership(Inherited):
                 )
             if entity_type not in (None, spec.name) or entity_id not in (None, obj.id):
                 raise EntityTypeError(f"this object is {spec.name}:{obj.id} and cannot be added as {entity_type}:{entity_id}")
-            owner = obj.__dict__.get("_symphony_record")
-            if owner is not None and owner.closed is None:
-                raise EntityOwnershipError(f"{owner.key} belongs to another Symphony: an object belongs to one")
+            self.refuse_others(obj)
             return EntityReference(spec.name, check_entity_id(obj.id))
         if kind_of(obj) is not None or isinstance(obj, (str, EntityReference, UnrestoredEntity)):
             raise EntityTypeError(f"a {type(obj).__name__} is no entity; add an @entity object or one of a class of your own")

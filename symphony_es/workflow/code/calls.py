@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self, TypeAlias, TypeVar, overload
@@ -42,7 +41,7 @@ from symphony_es.workflow.kinds.sleep import SleepStep
 from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
 from symphony_es.workflow.kinds.wait import WaitStep
 from symphony_es.workflow.record.inputs import input_of_call, input_of_values
-from symphony_es.workflow.runs.context import RunContext
+from symphony_es.workflow.runs.context import RunContext, current_context
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.run import ON_PARENT_END
 
@@ -63,7 +62,6 @@ C = TypeVar("C")
 _Retry: TypeAlias = RetryPolicy | int | None
 _Undo: TypeAlias = Callable[..., Any] | None
 _MISSING: Any = object()
-_context: ContextVar[RunContext | None] = ContextVar("symphony_es_step_context", default=None)
 
 
 # Without options the arguments are checked. The language has no way to say the same of a call that has options of its own beside them,
@@ -503,7 +501,7 @@ def step_context() -> RunContext:
     Raises:
         ConfigurationError: no step of a code-first workflow is running here.
     """
-    context = _context.get()
+    context = current_context.get()
     if context is None:
         raise ConfigurationError("step_context() is for functions that run as a step of a code-first workflow: await step(fn, …)")
     return context
@@ -536,7 +534,7 @@ class _CallStep(Step):
         raise ConfigurationError("a call by code is no part of a definition")
 
     async def perform(self, execution: StepExecution) -> Any:
-        token = _context.set(execution.context)
+        token = current_context.set(execution.context)
         try:
             return await self.call()
         finally:

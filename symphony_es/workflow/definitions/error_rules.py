@@ -15,6 +15,7 @@ from typing import Any
 
 from symphony_es.errors import DefinitionError
 from symphony_es.naming import names_in
+from symphony_es.raised import asks_the_program_to_end
 from symphony_es.workflow.definitions.reading import MAX_SECONDS
 
 __all__ = ["check_error_names", "matches", "name_of_class", "related_errors", "retry_moment", "unknown_names"]
@@ -72,13 +73,15 @@ def retry_moment(error: BaseException, now: datetime) -> datetime | None:
 def _asked(error: BaseException) -> Any:
     try:
         return getattr(error, "retry_after", None)
-    except Exception:  # noqa: BLE001  a property of the application's: an error that cannot say it does not ask for it
+    except BaseException as second:  # a property of the application's: an error that cannot say it does not ask for it
+        if asks_the_program_to_end(second):
+            raise
         return None
 
 
 def _moment(asked: Any, now: datetime) -> datetime | None:
     if isinstance(asked, datetime):
-        return None if asked.tzinfo is None else min(max(asked.astimezone(now.tzinfo), now), now + timedelta(seconds=MAX_SECONDS))
+        return None if asked.tzinfo is None else min(max(asked, now), now + timedelta(seconds=MAX_SECONDS)).astimezone(now.tzinfo)
     if isinstance(asked, timedelta):
         asked = asked.total_seconds()
     if isinstance(asked, str):

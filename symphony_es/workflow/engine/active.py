@@ -16,17 +16,21 @@ from symphony_es.core.state.transactions import Transaction, current_scope
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import DrainingError, IllegalTransitionError, RunInterruptedError, RunsInProgressError, SymphonyError
 from symphony_es.workflow.engine.bodies import StepsTask
-from symphony_es.workflow.engine.drive import Drive, runs_around
+from symphony_es.workflow.engine.drive import Drive
 from symphony_es.workflow.engine.hooks import HookChain
 from symphony_es.workflow.engine.places import Places
-from symphony_es.workflow.engine.waits import Waits
+from symphony_es.workflow.engine.waits import RunAround, Waits, runs_around
+from symphony_es.workflow.runs.context import current_context
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, UNFINISHED, WorkflowStatus
 
-__all__ = ["INTERRUPTION_TIMEOUT_S", "ActiveRun", "ActiveRuns"]
+__all__ = ["DO_NOT_END", "INTERRUPTION_TIMEOUT_S", "PART_OF_RUN", "ActiveRun", "ActiveRuns"]
 
 INTERRUPTION_TIMEOUT_S = 30.0
 """How long a step may go on after it was cancelled."""
+
+PART_OF_RUN = "this call is made in a step, a hook or the code of one of them, which cannot wait for its own end: make it from outside"
+DO_NOT_END = "a step of each goes on though it was cancelled: wait until it returns, and ask again"
 
 MAX_STEPS_NAMED = 5
 """How many of the steps under way a line of the log names."""
@@ -62,6 +66,7 @@ class ActiveRuns:
         draining: whether they are being stopped for the next `recover`, and none begins.
         drained: those that have ended since that, until a report has told of them.
         stopped_for: what all of them are being stopped for, in words; no run begins until that is over.
+        waits: whose end code of theirs waits for.
     """
 
     def __init__(self) -> None:
@@ -79,7 +84,7 @@ class ActiveRuns:
         self.stopped_for: str | None = None
         self.drained: list[ActiveRun] = []
         self._begin_with: dict[str, tuple[Workflow, Transaction]] = {}
-        self._waits = Waits()
+        self.waits = Waits(self)
 
     @property
     def ids(self) -> list[str]:
@@ -96,7 +101,7 @@ class ActiveRuns:
         Raises:
             DrainingError: the workflows of this process are being stopped.
         """
-        if self.draining and not runs_around.get():
+        if self.draining and not _is_drained_around():
             raise DrainingError("this process is being drained and starts no run any more: start it in the one that takes over")
 
     def get(self, run: Workflow) -> ActiveRun | None:
@@ -112,9 +117,13 @@ class ActiveRuns:
         """Whether a run executes here, or is about to."""
         return run.id in self._by_id or run.id in self._held or run.id in self._begin_with
 
+    def is_around(self, run_id: str) -> bool:
+        """Whether the running code is part of a run."""
+        return RunAround(self, run_id) in runs_around.get()
+
     def is_part_of(self, run: Workflow) -> bool:
         """Whether the running code belongs to something that a run waits for, or to the run: then it cannot wait for the run's task."""
-        return run.id in runs_around.get() or self._waits.circle(run.id) is not None
+        return self.is_around(run.id) or self.waits.circle(run.id) is not None
 
     def refuse(self, run: Workflow) -> None:
         """Does nothing where the run does not execute.
@@ -196,8 +205,9 @@ class ActiveRuns:
         surroundings.run(current_scope.set, None)
         surroundings.run(current_step.set, None)
         surroundings.run(acting_attribution.put, NOBODY)
-        if not awaited:
-            surroundings.run(runs_around.set, ())
+        surroundings.run(current_context.set, None)
+        around = surroundings.run(runs_around.get) if awaited else ()
+        surroundings.run(runs_around.set, (*around, RunAround(self, drive.run.id)))
         if takes_place:
             drive.place = self.places.enter(drive.run.id)
         if self.draining:
@@ -262,7 +272,7 @@ class ActiveRuns:
         """
         task = active.task
         try:
-            with self._waits.for_end_of(active.run.id):
+            with self.waits.for_end_of(active.run.id):
                 await asyncio.wait({task})
         except asyncio.CancelledError:
             task.cancel()
@@ -272,7 +282,7 @@ class ActiveRuns:
             raise _interrupted(active.run)
         task.result()
         if active.drive.drains and active.run.status in UNFINISHED:
-            if runs_around.get():
+            if _is_drained_around():
                 await asyncio.Event().wait()  # the run that waits here is drained as well, and is no witness of a failure
             raise _drained(active.run)
         return active.run
@@ -285,7 +295,7 @@ class ActiveRuns:
             RunInterruptedError: it was interrupted, and nobody has taken it up again; or the Symphony was closed.
             EntityOutOfStepError: the log could not append. Any error that its task has died of is raised, whenever it is asked for.
         """
-        with self._waits.for_end_of(run.id):
+        with self.waits.for_end_of(run.id):
             self.let_in(run)
             await self.watch(run, statuses)
 
@@ -309,7 +319,7 @@ class ActiveRuns:
                 return
             elif run.__dict__.get("_never_began") is not None and self.begins(run) is None:
                 raise run.__dict__["_never_began"]
-            elif run.id in self._died_of and not (self.draining and runs_around.get()) and not self._was_paused_since(run):
+            elif run.id in self._died_of and not (self.draining and _is_drained_around()) and not self._was_paused_since(run):
                 error, where = self._died_of[run.id]
                 raise error.with_traceback(where)  # as it was: each raising adds to it
             elif self._closings != closings:
@@ -335,17 +345,22 @@ class ActiveRuns:
         wanted = None if run_ids is None else set(run_ids)
         self._forget_ended_loops()
         stopped = {run_id: active.task for run_id, active in self._by_id.items() if wanted is None or run_id in wanted}
-        own = [run_id for run_id in stopped if run_id in runs_around.get()]
+        own = [run_id for run_id in stopped if self.is_around(run_id)]
         if own:
-            raise RunsInProgressError(own)
+            raise RunsInProgressError(own, PART_OF_RUN)
         for task in stopped.values():
             task.cancel()
         if stopped:
             _, alive = await asyncio.wait(stopped.values(), timeout=INTERRUPTION_TIMEOUT_S)
             if alive:
-                raise RunsInProgressError([run_id for run_id, task in stopped.items() if task in alive])
+                raise RunsInProgressError([run_id for run_id, task in stopped.items() if task in alive], DO_NOT_END)
             _log.info("workflow_runs_interrupted", run_ids=list(stopped))
         return list(stopped)
+
+
+def _is_drained_around() -> bool:
+    """Whether the running code is part of a run that is drained, in whichever Symphony: it stops with that run, and nobody sees it."""
+    return any(each.active.draining for each in runs_around.get())
 
 
 def _drained(run: Workflow) -> RunInterruptedError:

@@ -8,6 +8,7 @@ are waiting for is in the log.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypeVar
@@ -44,7 +45,7 @@ class RunControl:
         self.failure: Exception | None = None
         self._clock = clock
         self._requested = asyncio.Event()
-        self._news = asyncio.Event()
+        self._listening: dict[str, OrderedDict[asyncio.Event, None]] = {}
 
     def ask(self, request: Request) -> None:
         """Asks the run to stop at its next boundary between steps; a request to pause does not take back a cancellation.
@@ -69,10 +70,29 @@ class RunControl:
         self.failure = failure
         self._requested.set()
 
-    def tell_news(self) -> None:
-        """Something that a step may wait for has changed: a signal came, or a child run ended."""
-        self._news.set()
-        self._news = asyncio.Event()
+    def call(self, signal: str) -> None:
+        """Call the wait that has listened longest for a signal of a name, and no other: so n signals for n waits are n calls.
+
+        It is to be called with the change that brings the signal, before anything is awaited.
+        """
+        listening = self._listening.get(signal)
+        if listening is not None:
+            listening.popitem(last=False)[0].set()
+            if not listening:
+                del self._listening[signal]
+
+    def listen(self, signal: str, called: asyncio.Event) -> None:
+        """Have an event set when its wait is called for a signal of a name; to be called before each look whether there is one."""
+        called.clear()
+        self._listening.setdefault(signal, OrderedDict()).setdefault(called)
+
+    def leave(self, signal: str, called: asyncio.Event) -> None:
+        """Listen no longer. Where there is a signal of that name still, `call` another wait: this one may have been called for it."""
+        listening = self._listening.get(signal)
+        if listening is not None:
+            listening.pop(called, None)
+            if not listening:
+                del self._listening[signal]
 
     def check(self) -> None:
         """Does nothing while the run may go on.
@@ -91,10 +111,6 @@ class RunControl:
         """Whether the run is to end early."""
         return self.request in ("cancel", "deadline")
 
-    def news(self) -> asyncio.Event:
-        """What the next `tell_news` sets; get it before looking at what may have changed."""
-        return self._news
-
     async def sleep_until(self, moment: datetime) -> None:
         """Waits for a moment.
 
@@ -103,13 +119,13 @@ class RunControl:
         """
         await self.wait(self._clock.sleep_until(moment))
 
-    async def wait_for_news(self, news: asyncio.Event, until: datetime | None) -> None:
-        """Waits for news, or for a moment.
+    async def wait_for_call(self, called: asyncio.Event, until: datetime | None) -> None:
+        """Waits to be called, or for a moment.
 
         Raises:
             RunStopped: a request came first.
         """
-        awaited = [asyncio.ensure_future(news.wait())]
+        awaited = [asyncio.ensure_future(called.wait())]
         if until is not None:
             awaited.append(asyncio.ensure_future(self._clock.sleep_until(until)))  # type: ignore[arg-type]
         await self._race(awaited)

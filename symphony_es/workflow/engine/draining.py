@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import RunsInProgressError
-from symphony_es.workflow.engine.drive import runs_around
+from symphony_es.workflow.engine.active import PART_OF_RUN
 from symphony_es.workflow.engine.seconds import check_seconds
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, UNFINISHED, WorkflowStatus
@@ -70,9 +70,9 @@ class DrainReport:
 async def drain(active: ActiveRuns, threads: ThreadPool, timeout_s: float) -> DrainReport:
     """See `WorkflowEngine.drain`."""
     check_seconds("timeout_s", timeout_s)
-    own = [run_id for run_id in active.ids if run_id in runs_around.get()]
+    own = [run_id for run_id in active.ids if active.is_around(run_id)]
     if own:
-        raise RunsInProgressError(own)
+        raise RunsInProgressError(own, PART_OF_RUN)
     active.draining = True
     loop = asyncio.get_running_loop()
     ends = loop.time() + timeout_s

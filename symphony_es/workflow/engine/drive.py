@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -44,13 +43,10 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.clock import Clock
     from symphony_es.workflow.engine.turns import Turns
 
-__all__ = ["Drive", "runs_around"]
+__all__ = ["Drive"]
 
 EVENTS_OF_A_BEGINNING = 2
 """A new run's first events: it was created, and it has begun."""
-
-runs_around: ContextVar[tuple[str, ...]] = ContextVar("symphony_es_runs_around", default=())
-"""Ids of the runs that the running code is part of, and which therefore cannot end before it does."""
 
 _log = get_logger(__name__)
 
@@ -126,7 +122,6 @@ class Drive:
             NotRegisteredError, UnknownValueError, RunBlockedError: this process cannot go on with it; nothing is on record of that.
             asyncio.CancelledError: the step under way is lost, everything before is in the log.
         """
-        runs_around.set((*runs_around.get(), self.run.id))
         await self._turns.take()
         try:
             await self._drive(prepare)

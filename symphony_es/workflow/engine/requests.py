@@ -14,13 +14,13 @@ from symphony_es.events.values import copy_plain
 from symphony_es.shown import shown
 from symphony_es.threads import ThreadPool, current_pool
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
-from symphony_es.workflow.engine.active import INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
+from symphony_es.workflow.engine.active import DO_NOT_END, INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, policy_of
 from symphony_es.workflow.engine.children import GRACE_S, PAUSED, ChildRuns
 from symphony_es.workflow.engine.clock import Clock, SteadyClock, SystemClock
 from symphony_es.workflow.engine.control import Request
 from symphony_es.workflow.engine.creation import DefinitionLike, as_definition, check_error_classes
-from symphony_es.workflow.engine.drive import Drive, runs_around
+from symphony_es.workflow.engine.drive import Drive
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain, name_of
 from symphony_es.workflow.engine.missing import check_can_go_on
@@ -28,6 +28,7 @@ from symphony_es.workflow.engine.resting import Resting
 from symphony_es.workflow.engine.seconds import check_deadline, check_seconds, deadline_after
 from symphony_es.workflow.engine.stopping import pause_run, request_cancel
 from symphony_es.workflow.engine.turns import Turns
+from symphony_es.workflow.engine.waits import runs_around
 from symphony_es.workflow.engine.within import Beginnings, refuse_inside
 from symphony_es.workflow.record.redaction import current_redaction, records_inputs
 from symphony_es.workflow.runs.cleanup import is_of_cleanup
@@ -269,7 +270,7 @@ class RunRequests:
             if active is None:  # nothing drives it, or what did had looked at its status for the last time
                 await self.active.join(self.launch(run, self.chain(None, (), run)))
                 return
-            if run.id in runs_around.get():
+            if self.active.is_around(run.id):
                 return
             await asyncio.gather(
                 self.children.cancel_early(run, grace_s, cleanup=cleanup), self._stop_steps(active, grace_s, cleanup=not cleanup)
@@ -296,7 +297,7 @@ class RunRequests:
     @staticmethod
     async def _stop_steps(active: ActiveRun, grace_s: float, *, cleanup: bool) -> None:
         if not await active.drive.stop_steps(grace_s, INTERRUPTION_TIMEOUT_S, cleanup=cleanup):
-            raise RunsInProgressError([active.run.id])
+            raise RunsInProgressError([active.run.id], DO_NOT_END)
 
     async def signal(self, run: Workflow, name: str, payload: Any = None, *, signal_id: str | None = None) -> None:
         """Sends a signal; it is durable when this returns, and is kept until a step takes it, also before any step waits.
@@ -330,6 +331,9 @@ class RunRequests:
                 run.signals[name] = [kept]
             if signal_id is not None:
                 run.signal_ids[signal_id] = name
+            active = self.active.get(run)
+            if active is not None:
+                active.drive.control.call(name)
 
         said = {"name": name} if signal_id is None else {"name": name, "id": signal_id}
         if not is_new() or not await self.record(run, "WorkflowSignalReceived", receive, is_new, data=said):
@@ -567,7 +571,7 @@ class RunRequests:
         data: Any = None,
         ask: Request | None = None,
     ) -> bool:
-        """Makes a change of a run an event of its own, waits until it is durable, and tells whoever waits for news of the run.
+        """Makes a change of a run an event of its own, and waits until it is durable.
 
         Args:
             run: the run.
@@ -598,9 +602,7 @@ class RunRequests:
         if active is not None and ask is not None:
             active.drive.control.ask(ask)
         await world.flush(run)
-        if active is not None:
-            active.drive.control.tell_news()
-        elif run.status in ENDED:
+        if active is None and run.status in ENDED:
             self.resting.ended(run)
         return True
 

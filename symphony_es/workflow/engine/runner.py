@@ -462,12 +462,21 @@ class Runner:
 
     async def take_signal(self, address: str, name: str, until: datetime | None) -> Any:
         """See `StepExecution.take_signal`."""
+        called = asyncio.Event()
+        try:
+            return await self._take_signal(address, name, until, called)
+        finally:
+            self.control.leave(name, called)
+            if self.run.signals.get(name):
+                self.control.call(name)
+
+    async def _take_signal(self, address: str, name: str, until: datetime | None, called: asyncio.Event) -> Any:
         run = self.run
         while True:
             taken = run.progress.get(address)
             if isinstance(taken, Mapping) and "taken" in taken:
                 return thaw(taken["taken"])
-            news = self.control.news()
+            self.control.listen(name, called)
             await self._world.claim(run)
             if run.signals.get(name):
                 waiting = run.signals[name]
@@ -478,7 +487,7 @@ class Runner:
             if until is not None and self.clock.now() >= until:
                 raise TimeoutError(f"no signal {name!r} came before {until.isoformat()}")
             await self._world.flush(run)
-            await self.control.wait_for_news(news, until)
+            await self.control.wait_for_call(called, until)
 
     async def run_child(
         self, execution: StepExecution, definition: WorkflowDefinition, context: Mapping[str, Any], on_parent_end: str

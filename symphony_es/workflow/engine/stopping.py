@@ -61,10 +61,6 @@ async def pause_run(engine: RunRequests, symphony: Host, run: Workflow, with_par
         await world.flush(run)
     finally:
         reset_variable(token)
-    for each in (run, *below):
-        active = engine.active.get(each)
-        if active is not None:
-            active.drive.control.tell_news()
     return below
 
 

@@ -5,18 +5,43 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from symphony_es.errors import DeadlockError
-from symphony_es.workflow.engine.drive import runs_around
 
-__all__ = ["Waits"]
+if TYPE_CHECKING:
+    from symphony_es.workflow.engine.active import ActiveRuns
+
+__all__ = ["RunAround", "Waits", "runs_around"]
+
+
+class RunAround(NamedTuple):
+    """A run that the running code is part of. Its id alone would not do: code of a run may call another Symphony, which has ids of its own.
+
+    Attributes:
+        active: the runs among which it executes.
+        run_id: its id.
+    """
+
+    active: ActiveRuns
+    run_id: str
+
+
+runs_around: ContextVar[tuple[RunAround, ...]] = ContextVar("symphony_es_runs_around", default=())
+"""The runs that the running code is part of, the innermost last: they cannot end before it does."""
 
 
 class Waits:
-    """The waits for the end of runs that code of runs is in, by the ids of both."""
+    """The waits for the end of runs that code of the runs of one Symphony is in.
 
-    def __init__(self) -> None:
-        self._by_waiter: dict[str, Counter[str]] = {}
+    Args:
+        active: those runs.
+    """
+
+    def __init__(self, active: ActiveRuns) -> None:
+        self._active = active
+        self._by_waiter: dict[str, Counter[RunAround]] = {}
 
     @contextmanager
     def for_end_of(self, run_id: str) -> Iterator[None]:
@@ -32,36 +57,41 @@ class Waits:
         circle = self.circle(run_id)
         if circle is not None:
             raise DeadlockError(circle)
-        waits = self._by_waiter.setdefault(around[-1], Counter())
-        waits[run_id] += 1
+        with around[-1].active.waits._note(around[-1].run_id, RunAround(self._active, run_id)):
+            yield
+
+    @contextmanager
+    def _note(self, waiter: str, awaited: RunAround) -> Iterator[None]:
+        waits = self._by_waiter.setdefault(waiter, Counter())
+        waits[awaited] += 1
         try:
             yield
         finally:
-            waits[run_id] -= 1
-            if not waits[run_id]:
-                del waits[run_id]
+            waits[awaited] -= 1
+            if not waits[awaited]:
+                del waits[awaited]
             if not waits:
-                self._by_waiter.pop(around[-1], None)
+                self._by_waiter.pop(waiter, None)
 
     def circle(self, run_id: str) -> list[str] | None:
         """The circle that a wait of the running code for a run would close: ids from the code's run back to it; None where it would not."""
         around = runs_around.get()
         if not around:
             return None
-        me = around[-1]
-        came_from: dict[str, str] = {run_id: me}
-        following = [run_id]
+        me, first = around[-1], RunAround(self._active, run_id)
+        came_from = {first: me}
+        following = [first]
         while following and me not in came_from:
             waiter = following.pop()
-            for awaited in self._by_waiter.get(waiter, ()):
+            for awaited in list(waiter.active.waits._by_waiter.get(waiter.run_id, ())):  # of another thread's, it may be
                 if awaited not in came_from:
                     came_from[awaited] = waiter
                     following.append(awaited)
-        if run_id != me and me not in came_from:
+        if me not in came_from:
             return None
         path = [me]
         place = came_from[me]
         while place != me:
             path.append(place)
             place = came_from[place]
-        return [me, *reversed(path)]
+        return [each.run_id for each in (me, *reversed(path))]

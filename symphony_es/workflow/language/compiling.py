@@ -138,12 +138,14 @@ class Compiler:
 
     Attributes:
         nodes: names, constants and operations that have been compiled.
+        makes: whether a list, a tuple or a text may be made of values that were read.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._text = source.text
         self.nodes = 0
+        self.makes = False
 
     def compile(self, node: ast.expr, depth: int, *, looked_in: bool = False) -> Read:
         """What reads this node; `depth` is how many others it stands in. Where its value is `looked_in`, it may be `Parts`.
@@ -209,6 +211,7 @@ class Compiler:
     def sequence(self, node: ast.List | ast.Tuple, depth: int) -> Read:
         """A list or a tuple."""
         reads = [self.compile(element, depth + 1) for element in node.elts]
+        self.makes = self.makes or bool(reads)
         if isinstance(node, ast.List):
             return lambda scope: [read(scope) for read in reads]
         return lambda scope: tuple([read(scope) for read in reads])
@@ -218,6 +221,7 @@ class Compiler:
         sign = _SIGNS.get(type(node.op))
         if sign is None:
             raise self._fault(node, f"the operator {type(node.op).__name__} cannot be written here")
+        self.makes = True
         reads = [self.compile(node.left, depth), self.compile(node.right, depth + 1)]
         return _many(self._text, self._source.start(node), lambda left, right: arithmetic(sign, left, right), reads, Metered.copy)
 

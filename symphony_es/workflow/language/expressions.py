@@ -40,12 +40,16 @@ class Expression:
 
     Attributes:
         text: the expression as it was written.
+        path: the keys that it looks up one after the other, where it does nothing else.
+        makes: whether its value may be put together of several values of the scope, or hold one of them several times.
     """
 
-    __slots__ = ("_nodes", "_read", "text")
+    __slots__ = ("_nodes", "_read", "makes", "path", "text")
 
-    def __init__(self, text: str, read: Read, nodes: int) -> None:
+    def __init__(self, text: str, read: Read, nodes: int, *, path: tuple[str | int, ...] | None = None, makes: bool = False) -> None:
         self.text = text
+        self.path = path
+        self.makes = makes
         self._read = read
         self._nodes = nodes
 
@@ -58,7 +62,8 @@ class Expression:
         metered = Metered(scope)
         try:
             value = self.read(metered)
-            metered.hand_out(value)
+            if self.makes:
+                metered.hand_out(value)
         except RefusedError as refused:
             raise ExpressionError(self.text, 0, refused.why) from None
         return value
@@ -141,6 +146,7 @@ def _compiled(text: str) -> Expression:
     source = parse(text)
     try:
         compiler = Compiler(source)
-        return Expression(text, compiler.compile(source.tree, 1), compiler.nodes)
+        read = compiler.compile(source.tree, 1)
+        return Expression(text, read, compiler.nodes, makes=compiler.makes)
     except RecursionError as error:
         raise ExpressionError(text, 0, "the stack has no room left for it") from error

@@ -41,13 +41,14 @@ class Metered:
         reads: takes up what is read, where the scope wants to know.
     """
 
-    __slots__ = ("_output", "_work", "names", "reads")
+    __slots__ = ("_handed_on", "_output", "_work", "names", "reads")
 
     def __init__(self, names: Mapping[str, Any]) -> None:
         self.names = names
         self.reads: Any = getattr(names, "reads", None)
         self._work = MAX_WORK
         self._output = MAX_OUTPUT_BYTES
+        self._handed_on = set[tuple[str | int, ...]]()
 
     def evaluate(self, nodes: int) -> None:
         """Count parts of an expression that are about to be evaluated.
@@ -101,6 +102,17 @@ class Metered:
             self._write(8)
         else:
             self._walk(value, stored=True)
+        return value
+
+    def hand_on(self, value: Any, path: tuple[str | int, ...]) -> Any:
+        """Give a value of the run as it stands there: that makes nothing, however large it is. From the second time on, it is counted.
+
+        Raises:
+            RefusedError: as `hand_out`.
+        """
+        if path in self._handed_on:
+            return self.hand_out(value)
+        self._handed_on.add(path)
         return value
 
     def text_of(self, value: Any) -> str:

@@ -61,6 +61,10 @@ def render(template: Any, scope: Mapping[str, Any]) -> Any:
     Raises:
         TemplateError: an expression that cannot be read or evaluated, for example for a name that is not in `scope`.
     """
+    if isinstance(template, str):
+        parts = parse_template(template)
+        if len(parts) == 1 and isinstance(parts[0], Placeholder) and not parts[0].expression.makes:
+            return _read(parts[0], Metered(scope), _as_it_is)  # a value of the scope, or a part of one, once: that takes no memory
     return _render(template, Metered(scope), 0)
 
 
@@ -135,26 +139,28 @@ def _path(text: str) -> Expression | None:
     if name is None or len(text) > MAX_CHARS:
         return None
     read: Read = lookup(text, 0, "", whole, name[1])
-    position, elements = name.end(), 1
+    path: list[str | int] = [name[1]]
+    position = name.end()
     while position < len(text):
         found = _STEP.match(text, position)
-        elements += 1
-        if found is None or elements > MAX_NODES:
+        if found is None or len(path) == MAX_NODES:
             return None
         kind = found.lastgroup or ""
         key: str | int = found[kind]
         if kind == "index" or (kind == "key" and found[kind].isdecimal()):
             key = int(key)
         read = lookup(text, found.start(kind), text[:position].rstrip(), read, key)
+        path.append(key)
         position = found.end()
-    return Expression(text, whole_of(read), elements)
+    return Expression(text, whole_of(read), len(path), path=tuple(path))
 
 
 def _render(template: Any, scope: Metered, depth: int) -> Any:
     if isinstance(template, str):
         parts = parse_template(template)
         if len(parts) == 1 and isinstance(parts[0], Placeholder):
-            return _read(parts[0], scope, scope.hand_out)
+            path = parts[0].expression.path
+            return _read(parts[0], scope, scope.hand_out if path is None else lambda value: scope.hand_on(value, path))
         return "".join([part if isinstance(part, str) else _read(part, scope, scope.text_of) for part in parts])
     if depth >= MAX_DEPTH:
         raise TemplateError("", 0, f"the template is nested deeper than {MAX_DEPTH}")
@@ -165,6 +171,10 @@ def _render(template: Any, scope: Metered, depth: int) -> Any:
     if isinstance(template, tuple):
         return tuple(_render(value, scope, depth + 1) for value in template)
     return template
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _read(placeholder: Placeholder, scope: Metered, give: Callable[[Any], T]) -> T:

@@ -9,6 +9,7 @@ however long the list is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
 from operator import is_
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from symphony_es.workflow.runs.outputs import Frame
     from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["RunContext", "UndoneStep", "kept_arguments"]
+__all__ = ["RunContext", "UndoneStep", "current_context", "kept_arguments"]
 
 _log = get_logger(__name__)
 
@@ -402,3 +403,7 @@ def _merged(path: Path, now: Any, seen: Any, new: Any) -> list[Change]:
     if type(now) is type(seen) is type(new) is list and plain_equal(new[: len(seen)], seen):
         return _appended(path, len(now), new[len(seen) :])
     return [(SET, path, new)]
+
+
+current_context: ContextVar[RunContext | None] = ContextVar("symphony_es_step_context", default=None)
+"""That of the step of a code-first workflow that the running code is part of; runs that it begins are no part of it."""

@@ -18,7 +18,7 @@ from symphony_es.workflow.language.parts import NamedParts, NumberedParts, compl
 if TYPE_CHECKING:
     from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["PartOutputs", "RunOutputs", "described", "handed_on", "made_of_parts", "output_at", "outputs_in", "seen_at"]
+__all__ = ["PartOutputs", "RunOutputs", "described", "handed_on", "made_of_parts", "output_at", "outputs_in", "seen_at", "with_outputs"]
 
 _NAME = "symphony.PartOutputs"
 _SHORT = 60
@@ -140,6 +140,14 @@ def handed_on(run: Workflow, address: str, part: str) -> Any:
 def outputs_in(state: Mapping[str, Any]) -> dict[str, Any]:
     """The outputs of a run's plain state, by address."""
     return dict(RunOutputs(state.get("outputs") or {}, state.get("failures") or {}))
+
+
+def with_outputs(state: Any) -> Any:
+    """A run's plain state with its outputs as they are read; a state that has none of parts is given as it is."""
+    outputs = state.get("outputs") if isinstance(state, dict) else None
+    if not isinstance(outputs, dict) or all(_parts_in(output) is None for output in outputs.values()):
+        return state
+    return {**state, "outputs": outputs_in(state)}
 
 
 def described(output: Any, address: str) -> Any:

@@ -11,7 +11,7 @@ from symphony_es.core.state.past.forking import ForkReport, fork_log
 from symphony_es.core.state.past.moments import LATEST, Moment, position_of, position_since, read_moment
 from symphony_es.core.state.past.rewinding import Rewind, plan_rewind
 from symphony_es.core.state.past.versions import Blame, EntityVersion, blame, versions
-from symphony_es.core.state.past.view import StateView
+from symphony_es.core.state.past.view import StateView, as_recorded
 from symphony_es.core.state.past.walking import VersionState, walk
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, RunPrunedError
 from symphony_es.events.paths import parse_path
@@ -43,6 +43,7 @@ class TimeTravel:
 
     Attributes:
         names: tells which entity an argument means; a Symphony puts in one that knows its classes and live objects.
+        composed: puts the plain data of an entity, by its key, together as readers expect it; as the log has it without one.
     """
 
     def __init__(self, log: EventLog, history: StateHistory, checkpoints: CheckpointReader | None, directory: Path | None = None) -> None:
@@ -51,6 +52,7 @@ class TimeTravel:
         self._checkpoints = checkpoints
         self._directory = directory
         self.names = Names(log)
+        self.composed: Callable[[str, Any], Any] = as_recorded
 
     async def position(self, moment: Moment) -> int:
         """The position that a moment means: a position, a datetime, a checkpoint's id or name, or `"latest"`.
@@ -70,7 +72,7 @@ class TimeTravel:
             restore: makes live objects of the states.
         """
         position = await self.position(moment)
-        return StateView(await self._history.states_at(position), position, restore, self.names)
+        return StateView(await self._history.states_at(position), position, restore, self.names, self.composed)
 
     async def state_of(self, entity: Any, at: Moment = "latest") -> EntityState:
         """One entity's state then. Costs its own events since the nearest snapshot, however large the rest of the state.
@@ -87,6 +89,7 @@ class TimeTravel:
             why = "it did not exist yet" if state is None else "it had been deleted"
             with self.names.explaining(key):
                 raise EntityNotFoundError(key, f"{why} at position {position}")
+        state.data = self.composed(key, state.data)
         return state
 
     async def diff(self, before: Moment, after: Moment = "latest", entity: Any = None) -> StateDifference:

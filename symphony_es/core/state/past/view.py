@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -28,6 +29,11 @@ __all__ = ["PastObjects", "StateView"]
 _T = TypeVar("_T")
 
 
+def as_recorded(key: str, state: Any) -> Any:
+    """A state as the log has it."""
+    return state
+
+
 class StateView:
     """All entities as they were right after one event: `view["Invoice:1"]`, `view.get(Invoice, "1")`, `len(view)`, `"Invoice:1" in view`.
 
@@ -38,9 +44,15 @@ class StateView:
     """
 
     def __init__(
-        self, fold: Fold, position: int, restore: Callable[[Fold], Awaitable[PastObjects]] | None = None, names: Names | None = None
+        self,
+        fold: Fold,
+        position: int,
+        restore: Callable[[Fold], Awaitable[PastObjects]] | None = None,
+        names: Names | None = None,
+        composed: Callable[[str, Any], Any] | None = None,
     ) -> None:
         self.position = position
+        self._composed = composed or as_recorded
         self._names = names
         self._fold = fold
         self._restore = restore
@@ -56,7 +68,10 @@ class StateView:
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON encoders take: `{"position", "entities"}`, the data of each entity by its key."""
-        return {"position": self.position, "entities": {key: readable(state.data) for key, state in self._states.items()}}
+        return {"position": self.position, "entities": {key: readable(self._data(key, state)) for key, state in self._states.items()}}
+
+    def _data(self, key: str, state: EntityState) -> Any:
+        return self._composed(key, state.data)
 
     def _key(self, entity: Any, entity_id: str | None = None) -> str:
         if self._names is not None:
@@ -85,7 +100,10 @@ class StateView:
         Raises:
             EntityNotFoundError: it did not exist then; UnknownTypeError where nothing has such a type.
         """
-        return self._state(self._key(entity, entity_id)).copy()
+        found = self._state(self._key(entity, entity_id))
+        shown = copy(found)
+        shown.data = self._data(found.key, found)
+        return shown.copy()
 
     def _state(self, key: str) -> EntityState:
         found = self._states.get(key)
@@ -105,7 +123,8 @@ class StateView:
         Raises:
             EntityNotFoundError: it did not exist then; UnknownTypeError where nothing has such a type.
         """
-        copied: dict[str, Any] = copy_plain(self._state(self._key(entity, entity_id)).data)
+        key = self._key(entity, entity_id)
+        copied: dict[str, Any] = copy_plain(self._data(key, self._state(key)))
         return copied
 
     def find(self, entity: Any, entity_id: str | None = None) -> dict[str, Any] | None:
