@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.contexts import reset_variable
+from symphony_es.core.state.bringing import refuse_pruned
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, DefinitionChangedError, ReadOnlyError, RunInterruptedError, RunsInProgressError
+from symphony_es.events.identifiers import entity_key
 from symphony_es.events.values import copy_plain
 from symphony_es.shown import shown
 from symphony_es.threads import ThreadPool, current_pool
@@ -438,6 +440,7 @@ class RunRequests:
 
         Raises:
             ConfigurationError: the run has not begun such a step.
+            RunPrunedError: the run was pruned.
             PositionNotFoundError: the run did not exist at the position.
             PositionInsideTransactionError: the position is in the middle of a transaction. In all cases nothing has been appended.
         """
@@ -446,6 +449,7 @@ class RunRequests:
                 f"{at} is a clean-up step, and a fork begins in the main line: fork at a step of that, or go on with the clean-up of "
                 f"this run by retry_from(run, {shown(at)})"
             )
+        refuse_pruned(self._symphony, entity_key("Workflow", run.id))
         from symphony_es.workflow.engine.forking import fork_run
 
         with self.resting.use(run):
