@@ -1,4 +1,4 @@
-"""Which fields of a pydantic model were given a value, and which have their default, is part of it: what `exclude_unset` leaves out stays so."""
+"""Which fields of a pydantic model were given a value is part of it: what `exclude_unset` leaves out stays so."""
 
 from __future__ import annotations
 
@@ -152,7 +152,6 @@ async def test_what_was_given_a_value_stays_that(reopen: Opener, kind: str) -> N
     await symphony.workflows.recover(wait=False)
     for run_id in ("code", "declared"):
         await symphony.workflows.signal(run_id, "go")
-    runs = [run for run in await symphony.workflows.recover()]
     runs = [await symphony.workflows.handle(run_id).wait() for run_id in ("code", "declared")]
     seen += [(f"result of {run.id}", given(run.result)) for run in runs]
     wrong = [(where, got) for where, got in seen if got != want]
