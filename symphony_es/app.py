@@ -146,6 +146,7 @@ class Symphony:
         "state_dir",
         "memory_events",
         "force_network_fs",
+        "allow_shared_directory",
         "ignore_anchor",
         "skip_damaged",
         "resume",
@@ -245,6 +246,7 @@ class Symphony:
         resume: Literal["latest"] | None = None,
         memory_events: int | None = None,
         force_network_fs: bool | None = None,
+        allow_shared_directory: bool | None = None,
         ignore_anchor: bool | None = None,
         skip_damaged: bool | None = None,
         threads: int | None = None,
@@ -258,6 +260,8 @@ class Symphony:
             resume: `"latest"` brings all entities back at once, to the head of the log.
             memory_events: without persistence: how many events are kept, 100,000 by default; older ones become a base state.
             force_network_fs: open a log on a network file system, whose locks cannot be trusted.
+            allow_shared_directory: open a log that other users could change: its directory or a file of it belongs to another user, can be
+                written by others, or has a second name. Who can write a log can do what the application does.
             ignore_anchor: open a log that is shorter than its snapshots, or differs from them.
             skip_damaged: open a log of which events are damaged or missing: each marks its entity as damaged from that version on
                 (`last_resume.damaged`), for all that this Symphony reads, and nobody else; where nobody can tell whose it was, the key is
@@ -276,7 +280,7 @@ class Symphony:
             ConfigurationError: a directory without persistence, or another one than before; `recover` of what is open for reading.
             LogInUseError: another process writes this log.
             LogDamagedError, AnchorMismatchError: acknowledged events are missing or damaged; nothing was changed.
-            LogUnavailableError: the directory cannot be written, or is on a network file system.
+            LogUnavailableError: the directory cannot be written, is on a network file system, or others could change what is in it.
         """
         if self._lifetime is not None:
             self._lifetime.check()
@@ -293,7 +297,7 @@ class Symphony:
                 raise ConfigurationError("recover=True goes on with runs: open the Symphony for writing")
             if chosen is not None and not self.persistence_enabled:
                 raise ConfigurationError("state_dir needs persistence: create the Symphony with persistence_enabled=True")
-            opened = await self._open(chosen, memory_events, force_network_fs, ignore_anchor, skip_damaged)
+            opened = await self._open(chosen, memory_events, force_network_fs, allow_shared_directory, ignore_anchor, skip_damaged)
             self._opened, self._lifetime = opened, Lifetime(opened, self)
             try:
                 await self._populate(
@@ -340,6 +344,7 @@ class Symphony:
         chosen: str | Path | None,
         memory_events: int | None,
         force_network_fs: bool | None,
+        allow_shared_directory: bool | None,
         ignore_anchor: bool | None,
         skip_damaged: bool | None,
     ) -> OpenedLog:
@@ -347,14 +352,16 @@ class Symphony:
             return open_in_memory(self._setting("memory_events", memory_events, 100_000))
         directory = _absolute(chosen if chosen is not None else DEFAULT_STATE_DIR)
         skips = self._setting("skip_damaged", skip_damaged, False)
+        shared = self._setting("allow_shared_directory", allow_shared_directory, False)
         if self.read_only:
-            return await open_to_read(directory, skip_damaged=skips)
+            return await open_to_read(directory, skip_damaged=skips, allow_shared=shared)
         opening = partial(
             open_on_disk,
             directory,
             force_network_fs=self._setting("force_network_fs", force_network_fs, False),
             ignore_anchor=self._setting("ignore_anchor", ignore_anchor, False),
             skip_damaged=skips,
+            allow_shared=shared,
         )
         try:
             return await opening()

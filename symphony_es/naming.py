@@ -17,6 +17,7 @@ from typing import Any, Union, get_args, get_origin
 
 from symphony_es.errors import ConfigurationError
 from symphony_es.shown import shown
+from symphony_es.system import is_plain_file, present
 
 __all__ = [
     "AllowedModules", "defined_in_program", "defined_under", "is_generic", "name_parts", "origin_of", "stored_module",
@@ -119,7 +120,7 @@ def _name_of_program(program: ModuleType | None) -> str:
 
 @functools.cache
 def _is_another_file(script: str, file: str) -> bool:
-    return script.endswith(".py") and _real(script) != _real(file) and _real(script).is_file()
+    return script.endswith(".py") and _real(script) != _real(file) and is_plain_file(_real(script))
 
 
 @functools.cache
@@ -140,7 +141,7 @@ def _import_name(file: str) -> str:
         if folder in stem.parents:
             parts = stem.relative_to(folder).parts
             if all("." not in part and ":" not in part and part.isprintable() for part in parts):
-                names.append(((folder / "__init__.py").exists(), ".".join(parts)))
+                names.append((present(folder / "__init__.py"), ".".join(parts)))
     return min(names, key=lambda found: found[0])[1] if names else MAIN
 
 

@@ -12,6 +12,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import ClassVar
 
+from symphony_es.system import present
+
 __all__ = ["CachedTable"]
 
 _PROGRESS = ("CREATE TABLE progress (position INTEGER, event_id BLOB)", "INSERT INTO progress VALUES (0, x'')")
@@ -59,7 +61,7 @@ class CachedTable:
         if self.path is None:
             db = self._connected(_TEMPORARY)
             with suppress(sqlite3.Error, OSError):  # what cannot be copied is made of the log
-                if self._copy_of is not None and self._copy_of.exists():
+                if self._copy_of is not None and present(self._copy_of):
                     with closing(sqlite3.connect(f"{self._copy_of.as_uri()}?mode=ro", uri=True, timeout=5)) as there:
                         there.backup(db)
             if self._fits(db):

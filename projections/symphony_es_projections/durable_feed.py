@@ -18,6 +18,7 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ProjectionFailedError, ProjectionUnavailableError
 from symphony_es.events.event import Event
 from symphony_es.events.rows import Row, decode_row, event_id_of
+from symphony_es.system import present
 from symphony_es_projections.database import DamagedBuildError, ProjectionDatabase
 from symphony_es_projections.durable import Parameters, SQLiteProjection
 from symphony_es_projections.feed import Feed, FeedOptions, report_parked
@@ -123,7 +124,7 @@ class DurableFeed(Feed[Build]):
                 if gone is None:
                     return
                 self._current = None
-                if gone.database.path is not None and (gone.database.path.parent / f"{self.name}.current").exists():
+                if gone.database.path is not None and present(gone.database.path.parent / f"{self.name}.current"):
                     self._damaged.add(gone.database.path)  # not a deletion: nobody knows what has been written there
             logger.warning("projection_build_needed", projection=self.name, reason="its file has been deleted or replaced")
             await self.run(gone.database.close)

@@ -18,8 +18,9 @@ from types import TracebackType
 from typing import Self
 
 from symphony_es.errors import ProjectionUnavailableError
-from symphony_es.log.directory import prepare_file, sync_directory
+from symphony_es.log.directory import prepare_file
 from symphony_es.log.forks import Inherited, keep_for_ever, left_at_fork
+from symphony_es.system import present, sync, sync_directory
 from symphony_es_projections.durable import Parameters, check_projection_name
 
 __all__ = [
@@ -90,7 +91,7 @@ def point_at(build: Path, name: str) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, f"{build.name}\n".encode("ascii"))
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
     temporary.replace(directory / f"{name}.current")
@@ -114,7 +115,7 @@ def remove_orphans(directory: Path, name: str) -> None:
     for suffix in ("-wal", "-shm"):
         for path in directory.glob(f"{name}.*.db{suffix}"):
             build = path.with_name(path.name.removesuffix(suffix))
-            if _is_build(build.name, name) and not build.exists():
+            if _is_build(build.name, name) and not present(build):
                 path.unlink(missing_ok=True)
 
 
@@ -236,7 +237,7 @@ class ProjectionReader(Inherited):
 
 def _is_frozen(build: Path) -> bool:
     """Whether nobody writes the file, in a directory where SQLite cannot make the file that it keeps its locks in."""
-    return not os.access(build.parent, os.W_OK) and not build.with_name(f"{build.name}-wal").exists()
+    return not os.access(build.parent, os.W_OK) and not present(build.with_name(f"{build.name}-wal"))
 
 
 def _connect(build: Path, frozen: bool) -> sqlite3.Connection:

@@ -18,6 +18,7 @@ from typing import Any, Self
 from symphony_es.errors import ConfigurationError, NotReadyError, ProjectionFailedError, ProjectionUnavailableError, SymphonyError
 from symphony_es.log.directory import DirectoryLock, prepare_directory
 from symphony_es.log.log import EventLog
+from symphony_es.system import present
 from symphony_es_projections.durable import SQLiteProjection, check_projection_name
 from symphony_es_projections.durable_feed import DurableFeed
 from symphony_es_projections.feed import Feed, FeedOptions, OnProgress
@@ -174,13 +175,13 @@ class ProjectionRunner:
         """Take the directory for this runner."""
         self._check_open()
         async with self._opening:
-            if self._directory is not None and (self._directory_lock is None or not self._directory_lock.path.exists()):
+            if self._directory is not None and (self._directory_lock is None or not present(self._directory_lock.path)):
                 await asyncio.wrap_future(self._executor.submit(self._take, self._directory))
 
     def _take(self, directory: Path) -> None:
         """In a worker thread; a call that nobody waits for any more still ends, and may overlap with the next one."""
         with self._taking:
-            if self._directory_lock is not None and not self._directory_lock.path.exists():
+            if self._directory_lock is not None and not present(self._directory_lock.path):
                 self._directory_lock.release()  # somebody has deleted the directory: it is made anew, and what stood in it is built anew
                 self._directory_lock = None
             if self._directory_lock is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from symphony_es.core.state.bringing import is_in_log, refuse_pruned
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import ConfigurationError
+from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import get_entity, key_of
@@ -304,7 +304,7 @@ class RunRequests(RunPruning):
 
         Args:
             run: which.
-            children: with what its child runs have used, and theirs.
+            children: with what its child runs have used, and theirs, also of those that are pruned or removed.
 
         Raises:
             EntityNotFoundError: there is no such run.
@@ -312,14 +312,26 @@ class RunRequests(RunPruning):
             DamagedEventError: an event of it is damaged.
         """
         ids = [await self._known_id(run)]
-        waiting = [await self.get_run(run)] if children else []
+        waiting = list(ids) if children else []
         while waiting:
-            for child in waiting.pop().children.values():
-                ids.append(child.id if isinstance(child, Workflow) else child.entity_id)
-                waiting.append(await self.get_run(ids[-1]))
+            for child in await self._children_of(waiting.pop()):
+                if child not in ids:
+                    ids.append(child)
+                    waiting.append(child)
         from symphony_es.workflow.record.attempts import read_run_usage  # late: few programs ask
 
         return await read_run_usage(self._symphony, ids)
+
+    async def _children_of(self, run_id: str) -> list[str]:
+        """Ids of the child runs of a run; of one that is there no more, as its history has them."""
+        try:
+            found = (await self.get_run(run_id)).children
+        except EntityNotFoundError:
+            log, key = self._symphony.log, entity_key("Workflow", run_id)
+            last = await log.read_entity_rows(key, log.entity_status_now(key)[0] - 1, None, 1)
+            state = await self._symphony.state_history.entity_at(key, last[0][0] - 1)
+            found = (state.data or {}).get("children", {}) if state is not None else {}
+        return [child.id if isinstance(child, Workflow) else child.entity_id for child in found.values()]
 
     async def step_attempts(self, run: RunLike) -> list[StepAttempt]:
         """The attempts at a run's steps in the order of their starts: digests of input and code, what was read, used, and came of them.

@@ -3,66 +3,96 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import LogInUseError, LogUnavailableError
 from symphony_es.log.forks import Inherited, left_at_fork, open_ones
-
-__all__ = ["LOCK_NAME", "DirectoryLock", "file_system_of", "last_writer", "prepare_directory", "prepare_file", "sync_directory"]
-
-NETWORK_FILE_SYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "ncpfs", "fuse.sshfs", "fuse"}
+from symphony_es.system import (
+    file_system_of,
+    is_directory,
+    is_network_file_system,
+    lock,
+    present,
+    refuse_shared,
+    require_posix,
+    sync,
+    sync_directory,
+    unlock,
 )
+
+__all__ = ["LOCK_NAME", "DirectoryLock", "check_private", "last_writer", "prepare_directory", "prepare_file"]
+
+logger = get_logger(__name__)
+
 LOCK_NAME = "LOCK"
 _CLEAN = b"clean\n"
+_FILES = (LOCK_NAME, "events.db", "events.db-wal", "events.db-shm", "events.db-journal", "events.db-head")
+_DIRECTORIES = ("snapshots", "projections", "inbox")
 
 
-def file_system_of(path: Path) -> str | None:
-    """Type of the file system that holds a path, as the kernel names it; None where the kernel does not tell."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return None
-    real, best, kind = str(path.resolve()), "", None
-    for line in mounts.splitlines():
-        before, _, after = line.partition(" - ")
-        mount = before.split(" ")[4].replace("\\040", " ")
-        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(best):
-            best, kind = mount, after.split(" ")[0]
-    return kind
-
-
-def prepare_directory(path: Path, *, force_network_fs: bool = False) -> None:
+def prepare_directory(path: Path, *, force_network_fs: bool = False, allow_shared: bool = False) -> None:
     """Make the directory (mode 0700) if it is missing, and check that a log may live in it.
 
+    Args:
+        path: the directory.
+        force_network_fs: take one on a network file system.
+        allow_shared: take one that is another user's, or that others can write.
+
     Raises:
-        LogUnavailableError: it cannot be made, belongs to somebody else, or is on a network file system.
+        LogUnavailableError: it cannot be made, somebody else could change what is in it, or it is on a network file system.
     """
+    require_posix()
     try:
-        made = not path.exists()
-        if not made and not path.is_dir():
+        made = not present(path)
+        if not made and not is_directory(path):
             raise LogUnavailableError(f"{path} is not a directory: a log lives in a directory of its own")
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if made:
             sync_directory(path.parent)
-        info = path.stat()
+        if not allow_shared:
+            check_private(path, os.geteuid())
+    except LogUnavailableError:
+        raise
     except OSError as error:
         raise unavailable(path, error) from error
-    if info.st_uid != os.geteuid():
-        raise LogUnavailableError(
-            f"{path} belongs to user {info.st_uid}, and this process runs as {os.geteuid()}: use a directory of its own"
-        )
     kind = file_system_of(path)
-    if kind in NETWORK_FILE_SYSTEMS and not force_network_fs:
+    if kind is None:
+        logger.warning("file_system_unknown", directory=str(path))
+    elif is_network_file_system(kind) and not force_network_fs:
         raise LogUnavailableError(
             f"{path} is on a network file system ({kind}), whose locks cannot be trusted: use a local disk, or pass force_network_fs=True"
         )
+
+
+def check_private(path: Path, owner: int | None = None) -> None:
+    """Check that nobody else can change a log: its directory, its files, and the directories in it. Nothing is written.
+
+    Args:
+        path: the directory; it is there.
+        owner: the user to whom all is to belong; by default the user to whom the directory does.
+
+    Raises:
+        LogUnavailableError: something belongs to another user, can be written by others, is a link, or has a second name.
+        OSError: the system does not tell.
+    """
+    found = path.stat()
+    owner = owner if owner is not None else found.st_uid
+    refuse_shared(found, path, owner)
+    for name in _FILES:
+        with suppress(FileNotFoundError):
+            refuse_shared((path / name).lstat(), path / name, owner)
+    for name in _DIRECTORIES:
+        with suppress(FileNotFoundError):
+            inside = (path / name).lstat()
+            if not stat.S_ISDIR(inside.st_mode):
+                raise LogUnavailableError(f"{path / name} is not a directory: a log never follows links")
+            refuse_shared(inside, path / name, owner)
 
 
 def prepare_file(path: Path) -> bool:
@@ -75,21 +105,12 @@ def prepare_file(path: Path) -> bool:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise LogUnavailableError(f"{path} is no regular file: a log never follows links") from None
+            raise LogUnavailableError(f"{path} is not a regular file: a log never follows links") from None
         return False
     except OSError as error:
         raise unavailable(path, error) from error
     sync_directory(path.parent)
     return True
-
-
-def sync_directory(path: Path) -> None:
-    """Make names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def unavailable(path: Path, error: OSError) -> LogUnavailableError:
@@ -116,7 +137,7 @@ def last_writer(directory: Path) -> Literal["closed", "writing", "gone", "unknow
     try:
         if os.pread(descriptor, 100, 0) in (b"", _CLEAN):
             return "closed"
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given up at once: a writer that starts would find it in its way
+        lock(descriptor, shared=True)  # given up at once: a writer that starts would find it in its way
     except BlockingIOError:
         return "writing"
     except OSError:
@@ -147,7 +168,7 @@ class DirectoryLock(Inherited):
         except OSError as error:
             raise unavailable(self.path, error) from error
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._descriptor)
         except BlockingIOError:
             holder = os.pread(self._descriptor, 100, 0)
             file = _identity(os.fstat(self._descriptor))
@@ -174,7 +195,7 @@ class DirectoryLock(Inherited):
         try:
             os.pwrite(self._descriptor, content, 0)
             os.ftruncate(self._descriptor, len(content))
-            os.fsync(self._descriptor)
+            sync(self._descriptor)
         except OSError as error:
             raise unavailable(self.path, error) from error
 
@@ -182,7 +203,7 @@ class DirectoryLock(Inherited):
         """Give the lock up; idempotent."""
         descriptor, self._descriptor, self.file = self._descriptor, -1, None
         if descriptor >= 0:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a copy of the descriptor in a child process would keep it
+            unlock(descriptor)  # a copy of the descriptor in a child process would keep it
             os.close(descriptor)
             self.released.set()
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+from symphony_es.system import present
+
 __all__ = ["Inherited", "close_inherited", "keep_for_ever", "leave_connections", "left_at_fork", "open_ones"]
 
 QUIET_TIMEOUT_S = 2.0
@@ -71,7 +73,7 @@ def leave_connections(file: tuple[int, int], connections: list[Any], *, idle: bo
 
 def close_inherited(path: Path) -> None:
     """Before a file is opened: close connections to it that a parent process has left."""
-    if _idle and path.exists():
+    if _idle and present(path):
         info = path.stat()
         for connection in _idle.pop((info.st_dev, info.st_ino), ()):
             connection.close()
@@ -103,4 +105,5 @@ def _in_child() -> None:
         holder.leave_to_parent(parent)
 
 
-os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+if hasattr(os, "register_at_fork"):  # where processes can be copied
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

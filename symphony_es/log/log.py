@@ -83,6 +83,7 @@ class EventLog(LogReader):
         anchor: Anchor | None = None,
         ignore_anchor: bool = False,
         force_network_fs: bool = False,
+        allow_shared: bool = False,
         skip_damaged: bool = False,
         limits: Limits | None = None,
     ) -> EventLog:
@@ -95,6 +96,7 @@ class EventLog(LogReader):
             anchor: what the newest snapshot knows of the log.
             ignore_anchor: open a log that does not match it.
             force_network_fs: open a log on a network file system.
+            allow_shared: open a log that other users could change.
             skip_damaged: read damaged and missing events as events that damage their entity, and nobody else. The whole log is read once.
 
         Raises:
@@ -104,7 +106,7 @@ class EventLog(LogReader):
         """
 
         def start() -> EventLog:
-            prepare_directory(directory, force_network_fs=force_network_fs)
+            prepare_directory(directory, force_network_fs=force_network_fs, allow_shared=allow_shared)
             lock = DirectoryLock(directory)
             try:
                 recorder = open_recorder(directory, lock, anchor, ignore_anchor=ignore_anchor, skip_damaged=skip_damaged)
@@ -123,16 +125,16 @@ class EventLog(LogReader):
         return await _opened_in_thread(start)
 
     @classmethod
-    async def open_read_only(cls, directory: Path, *, skip_damaged: bool = False) -> EventLog:
+    async def open_read_only(cls, directory: Path, *, skip_damaged: bool = False, allow_shared: bool = False) -> EventLog:
         """Open a log for reading, also while another process writes it, and in a directory that cannot be written.
 
         Raises:
-            LogUnavailableError: there is none, or it cannot be read.
+            LogUnavailableError: there is none, it cannot be read, or others than its owner could change it.
             LogDamagedError: it is damaged, or a crashed writer's write-ahead file is.
         """
 
         def start() -> EventLog:
-            return cls(open_reader(directory, skip_damaged=skip_damaged), read_only=True)
+            return cls(open_reader(directory, skip_damaged=skip_damaged, allow_shared=allow_shared), read_only=True)
 
         return await _opened_in_thread(start)
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from uuid import UUID
 
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import AnchorMismatchError, LogDamagedError, SymphonyError
+from symphony_es.errors import AnchorMismatchError, LogDamagedError, LogUnavailableError, SymphonyError
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.rows import commitment, event_id_of
-from symphony_es.log.directory import DirectoryLock, last_writer, prepare_file
+from symphony_es.log.directory import DirectoryLock, check_private, last_writer, prepare_file, unavailable
 from symphony_es.log.head_note import HEAD_NAME, is_as_left, noted_head
 from symphony_es.log.recorder import Anchor, LogRecorder, missing
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.sqlite_connections import may_change
+from symphony_es.system import present
 
 __all__ = ["DATABASE_NAME", "check_anchor", "open_reader", "open_recorder"]
 
@@ -82,14 +83,21 @@ def open_recorder(
     return recorder
 
 
-def open_reader(directory: Path, *, skip_damaged: bool = False) -> SQLiteLogRecorder:
+def open_reader(directory: Path, *, skip_damaged: bool = False, allow_shared: bool = False) -> SQLiteLogRecorder:
     """Open the log's file for reading; another process may be writing it, or the directory not be writable.
 
     Raises:
         LogDamagedError: it is damaged, or a crashed writer's write-ahead file is.
-        LogUnavailableError: there is none, or it cannot be read.
+        LogUnavailableError: there is none, it cannot be read, or others than its owner could change it (and `allow_shared` is not given).
     """
     path = directory / DATABASE_NAME
+    if not allow_shared:
+        try:
+            check_private(directory)
+        except LogUnavailableError:
+            raise
+        except OSError as error:
+            raise unavailable(directory, error) from error
     from symphony_es.log.sqlite_raw import lost_commits  # late: who writes the log needs it after a crash only
 
     if lost_commits(path):
@@ -131,7 +139,7 @@ def _check_note(recorder: SQLiteLogRecorder, path: Path) -> None:
 def _begins_as_a_database(path: Path) -> bool:
     """Whether a file is more than an empty one; the log's tables may stand in its write-ahead file alone."""
     wal = path.with_name(f"{path.name}-wal")
-    return any(file.exists() and file.stat().st_size > 0 for file in (path, wal))
+    return any(present(file) and file.stat().st_size > 0 for file in (path, wal))
 
 
 def check_anchor(recorder: LogRecorder, anchor: Anchor) -> None:

@@ -21,6 +21,7 @@ from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteD
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import LogDamagedError, LogUnavailableError
 from symphony_es.log.forks import Inherited, close_inherited, keep_for_ever, leave_connections, left_at_fork
+from symphony_es.system import present
 
 __all__ = ["LogDatastore", "connect_reader", "failure_of", "is_damage", "may_change", "unavailable_for"]
 
@@ -126,7 +127,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def may_change(path: Path) -> bool:
     """Whether a database file can change while it is read; where not even SQLite can make its own files beside it, it cannot."""
-    return os.access(path.parent, os.W_OK) or path.with_name(f"{path.name}-wal").exists()
+    return os.access(path.parent, os.W_OK) or present(path.with_name(f"{path.name}-wal"))
 
 
 def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection:

@@ -26,7 +26,13 @@ SCHEMA = (
     "CREATE TABLE log_settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
 FORMAT = f"1 ({FORMAT_BYTE:#04x})"  # the number is told as long as format 1 may change
-TOLERATED = frozenset({"_litestream_lock", "_litestream_seq"})  # what a replicating tool adds to a log it copies
+_OF_SQLITE = (
+    ("table", "sqlite_sequence", "sqlite_sequence", "CREATE TABLE sqlite_sequence(name,seq)"),
+    ("table", "sqlite_stat1", "sqlite_stat1", "CREATE TABLE sqlite_stat1(tbl,idx,stat)"),
+    ("table", "sqlite_stat4", "sqlite_stat4", "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)"),
+)
+"""What SQLite keeps for itself in such a database: the newest position given out, and what ANALYZE has counted."""
+TOLERATED = frozenset({"_litestream_lock", "_litestream_seq"})  # tables that a replicating tool adds to a log it copies
 COLUMNS = "position, originator_id, originator_version, topic, state"
 
 
@@ -43,19 +49,29 @@ def create_schema(writer: sqlite3.Connection, log_id: UUID | None) -> None:
     writer.execute("COMMIT")
 
 
+def _row_of(statement: str) -> tuple[str, str, str, str]:
+    """What SQLite's own table of the schema says of a statement: kind, name, the table it belongs to, the text."""
+    words = statement.split()
+    kind = words[2] if words[1] == "UNIQUE" else words[1]
+    name = words[3] if words[1] == "UNIQUE" else words[2]
+    table = name if kind == "TABLE" else words[words.index("ON") + 1]
+    return kind.lower(), name, table, statement
+
+
 def check_schema(reader: sqlite3.Connection, path: Path) -> None:
     """Refuse a file whose schema is not the one above: a trigger or view in it would run on our queries.
 
     Raises:
         LogDamagedError: something is unknown, changed or missing, or the format is another one.
     """
-    found = {row[0]: row[1] for row in reader.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")}
-    expected = {statement.split()[3 if "UNIQUE" in statement else 2]: statement for statement in SCHEMA}
-    strange = sorted((name for name, sql in found.items() if expected.get(name) != sql and name not in TOLERATED), key=str)
-    missing = sorted(expected.keys() - found.keys())
+    found = set(reader.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))
+    ours = {_row_of(statement) for statement in SCHEMA}
+    tolerated = {row for row in found if row[0] == "table" and row[1] == row[2] and row[1] in TOLERATED}
+    strange = sorted(f"{kind!s:.40} {name!s:.200}" for kind, name, _, _ in found - ours - tolerated - set(_OF_SQLITE))
+    missing = sorted(f"{kind} {name}" for kind, name, _, _ in ours - found)
     if strange or missing:
         raise LogDamagedError(
-            f"{path} does not have the schema of a log: unknown or changed {strange}, missing {missing}; restore a backup"
+            f"{path} does not have the schema of a log: unknown or changed {strange[:10]}, missing {missing}; restore a backup"
         )
     (version,) = reader.execute("SELECT value FROM log_settings WHERE name = 'format'").fetchone() or ("none",)
     if version != FORMAT:

@@ -21,6 +21,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
+from symphony_es.system import present
+
 __all__ = ["Verdict", "scan_wal"]
 
 Verdict = Literal["absent", "clean", "torn", "damaged"]
@@ -167,7 +169,7 @@ def _taken_by_sqlite(file: BinaryIO, header: _Header, size: int, scratch: Path) 
             connection.execute(f"PRAGMA page_size={header.page_size:d}")
             connection.execute("PRAGMA synchronous=OFF")
             connection.execute("PRAGMA journal_mode=WAL")
-        if whole.exists():
+        if present(whole):
             os.truncate(database, max(database.stat().st_size, whole.stat().st_size))
         file.seek(0)
         with database.with_name("copy.db-wal").open("wb") as copy:

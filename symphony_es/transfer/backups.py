@@ -23,6 +23,7 @@ from symphony_es.log.opening import DATABASE_NAME, check_anchor
 from symphony_es.log.recorder import Anchor
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.sqlite_raw import RawLog, lost_commits
+from symphony_es.system import is_plain_file, sync
 from symphony_es.transfer.placing import absolute, building, check_free_directory, put_directory
 from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
 from symphony_es.transfer.snapshot_files import is_whole, read_hashed
@@ -118,7 +119,7 @@ def _backup(origin: Path, built: Path, target: Path, stop: Stop, on_progress: On
         _sync_file(built / DATABASE_NAME)
     copied = _copy_snapshots(origin / _SNAPSHOTS, built / _SNAPSHOTS, head, stop)
     sync_directory(built)
-    size = sum(path.stat().st_size for path in built.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in built.rglob("*") if is_plain_file(path))
     stop.look()
     put_directory(built, target)
     progress.end()
@@ -171,7 +172,7 @@ def _copy_file(source: Path, target: Path, size_bytes: int) -> bytes:
     with os.fdopen(descriptor, "wb") as writing:
         hashed = read_hashed(source, size_bytes, writing.write)
         writing.flush()
-        os.fsync(writing.fileno())
+        sync(writing.fileno())
     return hashed
 
 
@@ -179,6 +180,6 @@ def _sync_file(path: Path) -> None:
     """Make a file durable; nobody has it open, so opening it here drops nobody's locks."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)

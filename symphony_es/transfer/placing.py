@@ -7,7 +7,6 @@ for the same target removes those whose process is gone; so a kill leaves nothin
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -21,6 +20,7 @@ from symphony_es.log.directory import LOCK_NAME, DirectoryLock
 from symphony_es.log.head_note import HEAD_NAME
 from symphony_es.log.log import DATABASE_NAME
 from symphony_es.log.sqlite_raw import RawLog
+from symphony_es.system import is_directory, is_link, is_plain_file, lock, present
 from symphony_es.transfer.progress import in_thread
 
 __all__ = ["absolute", "building", "check_free_directory", "check_free_file", "put_directory", "put_file"]
@@ -68,7 +68,7 @@ def _make(target: Path) -> tuple[Path, int]:
         place.mkdir(mode=0o700)
         descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         with contextlib.suppress(BlockingIOError, FileNotFoundError):  # somebody took it for one that a kill has left: another one
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(descriptor)
             if place.stat().st_ino == os.fstat(descriptor).st_ino:
                 return place, descriptor
         os.close(descriptor)
@@ -82,12 +82,12 @@ def _shortened(name: str) -> str:
 def _remove_stale(target: Path) -> None:
     pattern = re.compile(rf"\.{re.escape(_shortened(target.name))}\.[0-9a-f]{{16}}\.part")
     for path in list(target.parent.iterdir()):
-        if pattern.fullmatch(path.name) is None or path.is_symlink():
+        if pattern.fullmatch(path.name) is None or is_link(path):
             continue
         with contextlib.suppress(OSError):  # somebody else's, or gone already
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(descriptor)
                 shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(descriptor)
@@ -99,10 +99,10 @@ def check_free_file(target: Path, *, overwrite: bool) -> None:
     Raises:
         TargetOccupiedError: something is there, and it is not to be overwritten or is no plain file.
     """
-    if target.is_symlink() or target.exists():
+    if is_link(target) or present(target):
         if not overwrite:
             raise TargetOccupiedError(target, "it exists already: choose another name, or pass overwrite=True")
-        if target.is_symlink() or not target.is_file():
+        if is_link(target) or not is_plain_file(target):
             raise TargetOccupiedError(target, "it is no plain file, and is never overwritten")
 
 
@@ -149,9 +149,9 @@ def put_directory(built: Path, target: Path) -> None:
 
 
 def _with_empty_log(target: Path, *, remove: bool) -> None:
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
+    if is_link(target) or (present(target) and not is_directory(target)):
         raise TargetOccupiedError(target, "it is no directory")
-    if not target.exists():
+    if not present(target):
         return
     with unavailable(f"{target} cannot be read"):
         names = {path.name for path in target.iterdir()}
@@ -179,5 +179,5 @@ def _empty(target: Path) -> None:
     with unavailable(f"{target} cannot be emptied"):
         for name in sorted(_OF_AN_EMPTY_LOG - {_SNAPSHOTS}):
             (target / name).unlink(missing_ok=True)
-        if (target / _SNAPSHOTS).is_dir():
+        if is_directory(target / _SNAPSHOTS):
             (target / _SNAPSHOTS).rmdir()

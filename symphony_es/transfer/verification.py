@@ -42,6 +42,7 @@ from symphony_es.log.head_note import HEAD_NAME, noted_head
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.sqlite_connections import is_damage
 from symphony_es.log.sqlite_raw import RawLog, Unreadable, lost_commits
+from symphony_es.system import present
 from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
 from symphony_es.transfer.snapshot_files import is_whole, read_hashed
 
@@ -171,7 +172,7 @@ def _verify(path: Path, snapshots: SnapshotStore | None, fold: bool, stop: Stop,
         problems=check.sorted_problems(),
         problem_count=check.count,
         snapshots=check.compared,
-        damaged_snapshots=tuple((name, why) for name, why in damaged if snapshots is not None and (snapshots.directory / name).exists()),
+        damaged_snapshots=tuple((name, why) for name, why in damaged if snapshots is not None and present(snapshots.directory / name)),
         duration_s=time.monotonic() - began,
         damaged=check.damaged,
         repaired=check.repaired,

@@ -28,7 +28,6 @@ from symphony_es.events.rows import commitment, event_id_of
 from symphony_es.log import directory as directory_module
 from symphony_es.log import sqlite as sqlite_module
 from symphony_es.log import sqlite_connections
-from symphony_es.log.directory import file_system_of
 from symphony_es.log.factory import SQLiteLogFactory
 from symphony_es.log.log import Anchor, EventLog
 from symphony_es.log.mapper import LogMapper
@@ -36,6 +35,7 @@ from symphony_es.log.memory import MemoryLogRecorder
 from symphony_es.log.recorder import Appended, PreparedEvent
 from symphony_es.log.sqlite import SQLiteLogRecorder, fitting
 from symphony_es.log.walscan import scan_wal
+from symphony_es.system import file_system_of
 from tests.log.test_contract import new
 
 ROOT = Path(__file__).parents[2]

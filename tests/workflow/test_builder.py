@@ -320,6 +320,18 @@ def test_nested_steps_are_given_in_many_ways() -> None:
     assert all(definition == made[0] for definition in made)
 
 
+def test_several_steps_are_given_one_after_the_other_or_as_a_list() -> None:
+    """What is a sequence takes steps and lists of them one after the other, as the clean-up does."""
+    first, second, third = ({**DRAFT, "name": name} for name in ("a", "b", "c"))
+    whole = [first, second, third]
+    ways: list[list[Any]] = [[whole], [first, second, third], [[first, second], third], [StepList().add_step(first), (second, third)]]
+    for way in ways:
+        made = WorkflowBuilder().create("x").add_sequence("s", *way).add_map("m", [1], *way, item_name="n").build().to_dict()["steps"]
+        assert [one["name"] for one in made[0]["steps"]] == ["a", "b", "c"]
+        assert [one["name"] for one in made[1]["step"]["steps"]] == ["a", "b", "c"]
+        assert made[1]["as"] == "n"
+
+
 @pytest.mark.parametrize(
     ("build", "path"),
     [

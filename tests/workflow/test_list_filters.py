@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
+import json
+import pickle
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -13,7 +16,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.errors import ConfigurationError, EntityNotFoundError, ReadOnlyError
+from symphony_es.errors import ConfigurationError, EntityNotFoundError, NotReadyError, ReadOnlyError
 from symphony_es.shown import so_many
 from tests.cli.document import answer
 
@@ -202,6 +205,52 @@ def test_the_command_names_near_misses(tmp_path: Path) -> None:
     assert (code, told.splitlines()[0]) == (0, "symphony-es: no changes; did you mean --field status?")
 
 
+def test_the_command_takes_what_the_call_takes(tmp_path: Path) -> None:
+    """Metadata, step, parent, and pages, each with the filters of the page before; what means nothing is said."""
+
+    async def fill() -> None:
+        async with Symphony({"state_dir": tmp_path / "state"}, persistence_enabled=True) as symphony:
+            inner = report(symphony, "inner", fails=True)
+            outer = symphony.build_workflow("outer").add_workflow("sub", inner).build()
+            await ran(symphony, report(symphony), 5, metadata={"customer": "ann", "tier": 2})
+            await ran(symphony, report(symphony), 2, metadata={"customer": "2", "tier": "2"})
+            await symphony.workflows.execute_workflow(outer, run_id="o", auto_checkpoint=False)
+
+    def asked(options: str) -> list[dict[str, Any]]:
+        told, code = answer(f"runs --json {options}", tmp_path)
+        assert code == 0, told
+        return [json.loads(line) for line in told.splitlines() if line.startswith("{")]
+
+    asyncio.run(fill())
+    counts = {
+        "--metadata customer=ann": 5, "--metadata customer=ann --metadata tier=2": 5, '--metadata tier="2"': 2, "--metadata tier=2": 5,
+        "--metadata customer=ann --metadata tier=3": 0, "--parent o": 1, "--step write": 1, "--step sub": 1,
+            "--step sub --status failed": 1,
+        "--metadata tier=2 --at latest": 5,
+    }  # fmt: skip
+    assert {options: len(asked(options)) for options in counts} == counts
+    seen: list[str] = []
+    after = ""
+    while True:
+        told = answer(f"runs --full --limit 2 --metadata customer=ann {after}", tmp_path)[0]
+        seen += re.findall(r"^(\S{26}) ", told, re.MULTILINE)
+        token = re.search(r"(--after \S+) the next ones", told)
+        if token is None:
+            break
+        after = token[1]
+    assert seen == [one["run"] for one in asked("--metadata customer=ann")]
+    said = {
+        f"runs {after} --status failed": ("is the next page of a list with other filters", 2),
+        "runs --metadata customer": ("'customer' is no KEY=VALUE", 2),
+        "runs --step wriet": ("no runs; did you mean write?", 0),
+        "runs --parent nobody": ("there is no such run", 3),
+        "runs --at 3 --step write": ("--step are for those of now", 2),
+    }
+    for command, (expected, code) in said.items():
+        told, ended = answer(command, tmp_path)
+        assert (expected in told, ended) == (True, code), (command, told)
+
+
 @pytest.mark.parametrize(
     ("count", "words", "text"),
     [
@@ -231,3 +280,35 @@ def test_one_of_each_in_the_words_of_the_command_line(tmp_path: Path) -> None:
         told += answer(command, tmp_path)[0]
     assert "1 run would be tried again" in told
     assert re.findall(r"(?<![\d,.])1 (?:runs|steps|events|entities|snapshots|changes|requests|problems|tasks|checkpoints)\b", told) == []
+
+
+@pytest.mark.parametrize("given", ["definition", "dict", "list", "function", "saved"])
+async def test_a_name_may_be_what_has_it(symphony: Symphony, given: str) -> None:
+    """A definition, the dict of one, several of these, a function under the decorator: whatever `start` takes names its runs."""
+
+    @symphony.workflow
+    async def flow() -> None: ...
+
+    definition = report(symphony)
+    await symphony.workflows.save_workflow(definition)
+    for one in (definition, report(symphony, "other"), flow):
+        await symphony.workflows.execute_workflow(one, auto_checkpoint=False)
+    saved = symphony.entities.get(f"WorkflowDefinition:{definition.id}")
+    names: dict[str, Any] = {
+        "definition": definition, "dict": definition.to_dict(), "list": [definition.to_dict(), flow], "function": flow, "saved": saved,
+    }  # fmt: skip
+    page = await symphony.workflows.list_runs(name=names[given], newest_first=False)
+    assert [one.name for one in page] == {"function": ["flow"], "list": ["report", "flow"]}.get(given, ["report"])
+    with pytest.raises(ConfigurationError, match="it is a text"):
+        await symphony.workflows.list_runs(name={"steps": []})
+
+
+async def test_pages_go_to_other_processes(symphony: Symphony) -> None:
+    """A page can be pickled and copied; what comes back is equal, and cannot bring its runs to life."""
+    await ran(symphony, report(symphony), 3, metadata={"of": "ann"})
+    page = await symphony.workflows.list_runs(limit=2)
+    for other in (pickle.loads(pickle.dumps(page)), copy.deepcopy(page)):
+        assert (list(other), other.next, other.near, type(other)) == (list(page), page.next, [], type(page))
+        with pytest.raises(NotReadyError, match="without a Symphony"):
+            await other[0].load()
+    assert (await symphony.workflows.list_runs(limit=2, after=other.next))[0].id

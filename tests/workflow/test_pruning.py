@@ -591,3 +591,27 @@ async def test_what_an_entity_comes_to_refer_to_meanwhile_stays(reopen: Opener, 
     parcel = await symphony.entities.load("PrunedParcel:p")
     assert parcel.what is await symphony.workflows.get_run("r1")
     assert symphony.world.reference_watches == ()
+
+
+async def test_a_run_whose_end_was_not_told_stays_and_says_why(symphony: Symphony) -> None:
+    """A rewind brings back the moment at which the checkpointer was still to be told of the end; `recover` tells it, and the run can go."""
+    await symphony.workflows.execute_workflow(small(symphony), run_id="r")
+    newest = (await symphony.list_checkpoints(run="r"))[0]
+    await symphony.resume_from_checkpoint(newest["id"], stop_runs=True)
+    report = await symphony.workflows.prune_runs(older_than=0)
+    assert (report.runs, report.kept) == (0, {pruning.UNTOLD: 1})
+    await symphony.workflows.recover()
+    assert (await symphony.workflows.prune_runs(older_than=0)).runs == 1
+
+
+@pytest.mark.parametrize("at", ["step", "position"])
+async def test_the_object_of_a_pruned_run_is_not_forked(symphony: Symphony, at: str) -> None:
+    """Who still has the object is told what who has the id is told, and nothing is appended."""
+    await ran(symphony, small(symphony), "r")
+    position, run = symphony.log.head - 1, await symphony.workflows.get_run("r")
+    await symphony.workflows.prune_runs(older_than=0)
+    head = symphony.log.head
+    for given in (run, "r"):
+        with pytest.raises(RunPrunedError):
+            await symphony.workflows.fork(given, "act" if at == "step" else position)
+    assert symphony.log.head == head

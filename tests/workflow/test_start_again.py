@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from symphony_es import Symphony
-from symphony_es.errors import ConfigurationError, EntityExistsError, RunExistsError
+from symphony_es.errors import ConfigurationError, EntityExistsError, ReadOnlyError, RunExistsError
 from symphony_es.workflow import step
 
 DEFINITION = {"name": "order", "steps": [{"kind": "wait", "name": "paid", "signal": "paid"}]}
@@ -266,3 +266,75 @@ async def test_a_step_that_starts_a_run_starts_one(symphony: Symphony) -> None:
     await symphony.registry.get("workflow_engine").interrupt(["first"])
     assert await symphony.workflows.resume(going.run) is going.run
     assert (going.run.result, calls) == ("r", ["r", "r"])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ({}, {"tax": 7}, True), ({"tax": 7}, {}, True), ({}, {"tax": 8}, False), ({"tax": 8}, {}, False), ({"notes": ["a"]}, {}, True),
+        ({"extra": 1}, {}, False),
+    ],
+)  # fmt: skip
+async def test_what_a_function_gives_by_default(symphony: Symphony, first: Any, second: Any, same: bool) -> None:
+    """A default that is given is the same input as one that is left out, whichever comes first."""
+
+    @symphony.workflow
+    async def bill(amount: int, tax: int = 7, notes: list[str] = ["a"], **more: int) -> int:  # noqa: B006  what a default may be
+        return amount + tax
+
+    handle = await again(symphony, bill, context={"amount": 1, **first})
+    expected = await handle.result()
+    if same:
+        assert await (await again(symphony, bill, context={"amount": 1, **second})).result() == expected
+        return
+    with pytest.raises(RunExistsError, match=r"differs at '(tax|extra)'"):
+        await again(symphony, bill, context={"amount": 1, **second})
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+async def test_the_input_of_a_fork(reopen: Any, depth: int) -> None:
+    """It is that of its original with what the fork has changed, whatever steps wrote; also of a fork of a fork, and later."""
+
+    async def write(context: Any) -> None:
+        context["seen"] = True
+        context["kept"] += 1
+
+    steps = [{"kind": "function", "name": "write", "function": "write"}, {"kind": "function", "name": "more", "function": "write"}]
+    definition = {"name": "w", "context": {"given": 5}, "steps": steps}
+    symphony = await reopen()
+    symphony.functions.register("write", write)
+    await symphony.workflows.execute_workflow(definition, {"kept": 1, "changed": 1}, run_id="o")
+    original = "o"
+    for number in range(depth):
+        fork = await symphony.workflows.fork(
+            original, "more", {"changed": 2 + number, f"new{number}": 1}, run_id="r" if number == depth - 1 else "f"
+        )
+        await symphony.workflows.resume(fork)
+        original = "f"
+    began_with = {"kept": 1, "changed": 1 + depth, **{f"new{number}": 1 for number in range(depth)}}
+    for process in range(2):
+        assert (await again(symphony, definition, context=began_with)).run.forked_from is not None
+        assert (await again(symphony, definition, context={**began_with, "given": 5})).run.id == "r"
+        for key in began_with:
+            with pytest.raises(RunExistsError, match=f"differs at '{key}'"):
+                await again(symphony, definition, context={**began_with, key: 77})
+        if process == 0:
+            symphony = await reopen()
+            symphony.functions.register("write", write)
+
+
+@pytest.mark.parametrize("call", ["start", "execute_workflow"])
+@pytest.mark.parametrize("what", ["dict", "code"])
+async def test_a_reader_starts_nothing_and_says_so(symphony: Symphony, call: str, what: str) -> None:
+    """That it only reads is why, and not that it has no functions; one that is there is given."""
+    await again(symphony)
+
+    async def flow() -> None: ...
+
+    async with Symphony(symphony.state_dir, read_only=True) as reader:
+        definition: Any = (
+            reader.workflow(flow) if what == "code" else {"name": "w", "steps": [{"kind": "function", "name": "a", "function": "none"}]}
+        )
+        with pytest.raises(ReadOnlyError, match="open for reading only"):
+            await getattr(reader.workflows, call)(definition)
+        assert (await again(reader)).run.id == "r"

@@ -453,6 +453,8 @@ async def test_code_that_makes_the_call_no_more_says_so(symphony: Symphony) -> N
     assert run.status == "cancelled"
     assert run.error is not None
     assert "r:charge:0" in run.error["message"]
+    assert "symphony.history('Workflow:r'), and is to be undone by hand" in run.error["message"]
+    assert "resume" not in run.error["message"]  # that would be refused: nothing is left that it could do
     assert code.refunded == []
 
 

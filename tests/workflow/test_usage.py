@@ -97,6 +97,29 @@ async def test_child_runs_are_added_where_asked(symphony: Symphony) -> None:
         await symphony.workflows.usage("nobody")
 
 
+@pytest.mark.parametrize("gone", ["pruned", "removed"])
+async def test_child_runs_that_are_gone_are_added(symphony: Symphony, gone: str) -> None:
+    """What was used was paid: the sum of a family is the same when it was pruned, or some of it removed."""
+
+    async def ask(context: Any) -> None:
+        context.used("m", input_tokens=1)
+
+    symphony.functions.register("ask", ask)
+    one: dict[str, Any] = {"name": "inner", "steps": [{"kind": "function", "name": "a", "function": "ask"}]}
+    for name in ("middle", "outer"):
+        steps = [{"kind": "function", "name": "a", "function": "ask"}, {"kind": "workflow", "name": "w", "definition": one}]
+        one = {"name": name, "steps": steps}
+    await symphony.workflows.execute_workflow(one, run_id="r", auto_checkpoint=False)
+    if gone == "pruned":
+        await symphony.workflows.prune_runs(older_than=0)
+    else:
+        for run in await symphony.workflows.get_all_runs():
+            if run.name == "middle":
+                symphony.entities.remove(run)
+    assert (await symphony.workflows.usage("r", children=True)).calls == 3
+    assert (await symphony.workflows.usage("r")).calls == 1
+
+
 async def test_usage_is_in_history_and_survives_another_world(symphony: Symphony, reopen: Any) -> None:
     """It stands on the event of the end, and is read from the log by who opens it next."""
 

@@ -154,14 +154,18 @@ Finding = tuple[bool, str, str]
 
 
 def _environment(directory: Path) -> list[Finding]:
-    from symphony_es.log.directory import NETWORK_FILE_SYSTEMS, file_system_of
+    from symphony_es.system import file_system_of, is_network_file_system
 
     version = sqlite3.sqlite_version
     here, kind = os.statvfs(directory), file_system_of(directory)
     free = here.f_bavail * here.f_frsize
     return [
         (True, f"symphony-es {__version__}, Python {sys.version.split()[0]}, SQLite {version}", ""),
-        (kind not in NETWORK_FILE_SYSTEMS, f"{directory} is on {kind}", "move it to a local disk: locks cannot be trusted here"),
+        (
+            kind is None or not is_network_file_system(kind),
+            f"{directory} is on {kind}",
+            "move it to a local disk: locks cannot be trusted here",
+        ),
         (free > 100 * 2**20, f"{free // 2**20:,} MiB free", "make room: a full disk stops the log"),
     ]
 
@@ -183,7 +187,9 @@ def _damages(skipped: list[Event]) -> list[Finding]:
 def _files(directory: Path, told: dict[str, Any]) -> list[Finding]:
     mode = directory.stat().st_mode & 0o777
     wal = directory / "events.db-wal"
-    wal_bytes = wal.stat().st_size if wal.exists() else 0
+    from symphony_es.system import present
+
+    wal_bytes = wal.stat().st_size if present(wal) else 0
     behind = told["events"] - told["newest_snapshot"]
     return [
         (not mode & 0o077, f"{directory} has mode {mode:o}", f"chmod 700 {directory}: others can read the log"),

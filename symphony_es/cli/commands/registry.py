@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from symphony_es.errors import (
     UnknownTypeError,
     near_misses,
 )
+from symphony_es.system import present
 
 if TYPE_CHECKING:
     from symphony_es.core.state.opening import OpenedLog
@@ -91,12 +93,23 @@ class Parsers:
         command.set_defaults(run=run, command=name)
         # Without a default of its own, so that it leaves what was given before the command.
         command.add_argument("--state-dir", default=argparse.SUPPRESS, **STATE_DIR)
+        command.add_argument(
+            "--allow-shared-directory", action="store_true", help="read or change a log that others than its owner can write"
+        )
         command.add_argument("--json", action="store_true", help="print JSON, an object on each line")
         command.add_argument("--full", action="store_true", help="cut nothing, however narrow the terminal")
         if writes:
-            command.add_argument("--actor", default=f"cli:{os.environ.get('USER', os.getuid())}", help="who does it, for the record")
+            command.add_argument("--actor", default=f"cli:{_user()}", help="who does it, for the record")
             command.add_argument("--reason", help="why, for the record")
         return command
+
+
+def _user() -> str:
+    """Who runs the command line, as the system names them; their number where they have no name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a user without an entry, as in a container
+        return str(os.getuid()) if hasattr(os, "getuid") else "unknown"
 
 
 def state_dir(given: argparse.Namespace) -> Path:
@@ -108,14 +121,14 @@ def state_dir(given: argparse.Namespace) -> Path:
     chosen = given.state_dir or os.environ.get("SYMPHONY_STATE_DIR")
     if chosen:
         directory = Path(chosen)
-        if not (directory / DATABASE).exists():
+        if not present(directory / DATABASE):
             raise LogUnavailableError(f"there is no log in {directory} (no {DATABASE})")
         return directory
     here = Path.cwd()
-    if (here / DATABASE).exists():
+    if present(here / DATABASE):
         return here
     for directory in (here, *here.parents):
-        if (directory / ".symphony" / DATABASE).exists():
+        if present(directory / ".symphony" / DATABASE):
             return directory / ".symphony"
     raise LogUnavailableError(f"there is no log in {here}, and no .symphony in it or above: name the log's directory with --state-dir")
 
@@ -126,7 +139,7 @@ async def reading(given: argparse.Namespace, *, skip_damaged: bool = False) -> A
     from symphony_es.core.state.opening import open_to_read
     from symphony_es.facades.composed import composed_state
 
-    opened = await open_to_read(state_dir(given), skip_damaged=skip_damaged)
+    opened = await open_to_read(state_dir(given), skip_damaged=skip_damaged, allow_shared=given.allow_shared_directory)
     opened.past.composed = composed_state
     try:
         yield opened
@@ -169,7 +182,7 @@ async def writing(given: argparse.Namespace) -> AsyncIterator[OpenedLog]:
     from symphony_es.core.state.attribution import attributed
     from symphony_es.core.state.opening import open_on_disk
 
-    opened = await open_on_disk(state_dir(given), force_network_fs=False, ignore_anchor=False)
+    opened = await open_on_disk(state_dir(given), force_network_fs=False, ignore_anchor=False, allow_shared=given.allow_shared_directory)
     try:
         with attributed(actor=given.actor, reason=given.reason):
             yield opened

@@ -101,8 +101,7 @@ async def retry(given: argparse.Namespace) -> int:
     if given.request_id is not None:
         raise ConfigurationError("--request-id names one request, and each run gets one of its own: name the run")
     async with reading(given) as opened:
-        runs, _ = await find_runs(opened, given)
-        found = [one for one in runs if one["parent"] is None]  # child runs go on with their parents
+        found = [one for one in (await find_runs(opened, given)).runs if one["parent"] is None]  # child runs go on with their parents
         found = found[: given.limit] if given.limit else found
         if given.dry_run or not found:
             return await _say_which(given, opened, found, arguments.get("step"))

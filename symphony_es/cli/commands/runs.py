@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
+import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.cli import output
 from symphony_es.cli.commands.looking import event_row
 from symphony_es.cli.commands.registry import MOMENT, PAST_TIME, Parsers, moment, past_time, reading, run_id, whole_number
 from symphony_es.cli.near import hint_of
+from symphony_es.errors import ConfigurationError
+from symphony_es.events.values import plain_equal
 
 if TYPE_CHECKING:
     from symphony_es.core.state.opening import OpenedLog
     from symphony_es.events.event import Event
     from symphony_es.events.fold import EntityState
+    from symphony_es.workflow.runs.filters import RunFilter
     from symphony_es.workflow.runs.summary import RunSummary
 
 __all__ = ["add_filters", "filtered", "find_run", "find_runs", "print_runs", "register", "why_none"]
@@ -29,6 +33,8 @@ def register(parsers: Parsers) -> None:
     """Add the commands of this module."""
     command = parsers.add("runs", runs, "workflow runs, the newest first, and how far each is")
     add_filters(command)
+    command.add_argument("--step", metavar="STEP", help="only those that failed at this step, or have it as the last one that began")
+    command.add_argument("--after", metavar="TOKEN", help="the page behind the one that ended with this token, with the same filters")
     command.add_argument("--blocked", action="store_true", help="only those that contradict the code, and wait for other code")
     command.add_argument("--at", type=moment, default="latest", metavar="MOMENT", help=f"as it was then: {MOMENT}")
     command = parsers.add("run", run, "what one run did, in order")
@@ -49,6 +55,14 @@ def add_filters(command: Any, only: str | None = None) -> None:
     command.add_argument("--since", type=past_time, metavar="TIME", help=f"only those created then or later: {PAST_TIME}")
     command.add_argument("--until", type=past_time, metavar="TIME", help="only those created then or earlier")
     command.add_argument("--error", metavar="TEXT", help="only those whose error has this text in its type or message")
+    command.add_argument(
+        "--metadata",
+        action="append",
+        type=_pair,
+        metavar="KEY=VALUE",
+        help="only those with this in their metadata (the value is JSON, or else a text); may be repeated",
+    )
+    command.add_argument("--parent", type=run_id, metavar="RUN", help="only the child runs of this one")
     default, told = (0, "all") if only else (LIMIT, f"{LIMIT}; 0 for all")
     command.add_argument("--limit", type=whole_number, default=default, metavar="N", help=f"at most so many, the newest ones ({told})")
     command.set_defaults(only=only, blocked=False)
@@ -56,34 +70,77 @@ def add_filters(command: Any, only: str | None = None) -> None:
 
 def filtered(given: argparse.Namespace) -> bool:
     """Whether a filter was given."""
-    return any((given.status, given.name, given.since, given.until, given.error))
+    return any((given.status, given.name, given.since, given.until, given.error, given.metadata, given.parent))
 
 
-async def find_runs(opened: OpenedLog, given: argparse.Namespace, limit: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """The runs that fit all filters, the newest first, at most so many (0 for all); and how many there are.
+def _pair(text: str) -> tuple[str, Any]:
+    """A key of the metadata and its value: a number, true, false or null, or else a text; of a number as a text, its JSON (`"7"`)."""
+    key, sign, written = text.partition("=")
+    if not sign or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is no KEY=VALUE")
+    try:
+        value = json.loads(written)
+    except (ValueError, RecursionError):
+        return key, written
+    return key, written if isinstance(value, (dict, list)) else value
+
+
+def _filter(given: argparse.Namespace) -> RunFilter:
+    """The filter that the options say.
+
+    Raises:
+        ConfigurationError: one means nothing.
+    """
+    from symphony_es.workflow.runs.filters import RunFilter, read_statuses
+
+    statuses = read_statuses([*(given.status or ()), *(["blocked"] if given.blocked else ())] or given.only)
+    return RunFilter(
+        status=statuses, name=given.name, error=given.error, since=given.since, until=given.until, parent_id=given.parent,
+        metadata=dict(given.metadata) if given.metadata else None, step=given.step if given.command == "runs" else None,
+    )  # fmt: skip
+
+
+class FoundRuns(NamedTuple):
+    """The runs that fit all filters, or a page of them.
+
+    Attributes:
+        runs: the newest first.
+        left: how many come behind them.
+        next: what `--after` takes for those; None where there are none, or they are of a moment of the past.
+    """
+
+    runs: list[dict[str, Any]]
+    left: int
+    next: str | None = None
+
+
+async def find_runs(opened: OpenedLog, given: argparse.Namespace, limit: int = 0) -> FoundRuns:
+    """The runs that fit all filters, the newest first, at most so many (0 for all).
 
     Today's come from the list that the application keeps, and cost what has happened since; those of a moment, the size of the state then.
     """
-    from symphony_es.workflow.runs.filters import RunFilter, read_statuses
     from symphony_es.workflow.runs.listing import RunListing
 
     assert opened.directory is not None
-    statuses = read_statuses([*(given.status or ()), *(["blocked"] if given.blocked else ())] or given.only)
-    at = getattr(given, "at", "latest")
+    at, after = getattr(given, "at", "latest"), getattr(given, "after", None)
+    wanted = _filter(given)
     if at != "latest":
+        unknown = [f"--{name}" for name in ("step", "after") if getattr(given, name)]
+        if unknown:
+            raise ConfigurationError(f"--at shows all runs of then: {' and '.join(unknown)} are for those of now")
         view = await opened.past.at(at)
         states = [view.state(reference) for reference in view.all("Workflow")]
-        found = [one for one in map(_summary, states) if _fits(one, given, statuses)]
+        found = [one for state in states if _fits(one := _summary(state), given, wanted.status, (state.data or {}).get("metadata") or {})]
         found.sort(key=lambda one: (one["created_at"] or _LONG_AGO, one["run"]), reverse=True)
-        return found[:limit] if limit else found, len(found)
+        shown = found[:limit] if limit else found
+        return FoundRuns(shown, len(found) - len(shown))
     listing = RunListing(opened.log, opened.history, opened.directory / "projections")
     try:
-        wanted = RunFilter(status=statuses, name=given.name, error=given.error, since=given.since, until=given.until)
-        page = await listing.page(wanted, limit=limit or MOST)
-        total = sum((await listing.count(wanted)).values()) if page.next is not None else len(page)
+        page = await listing.page(wanted, after=after, limit=limit or MOST)
+        left = len(await listing.page(wanted, after=page.next, limit=MOST)) if page.next is not None else 0
     finally:
         await listing.close()
-    return [_listed(summary) for summary in page], total
+    return FoundRuns([_listed(summary) for summary in page], left, page.next)
 
 
 def _listed(summary: RunSummary) -> dict[str, Any]:
@@ -101,13 +158,15 @@ def _listed(summary: RunSummary) -> dict[str, Any]:
     }
 
 
-def _fits(one: dict[str, Any], given: argparse.Namespace, statuses: Collection[str] | None) -> bool:
+def _fits(one: dict[str, Any], given: argparse.Namespace, statuses: Any, metadata: Mapping[str, Any]) -> bool:
     created = one["created_at"] or _LONG_AGO
     return (
         (statuses is None or one["status"] in statuses)
         and (not given.name or one["name"] in given.name)
         and (given.since is None or created >= given.since)
         and (given.until is None or created <= given.until)
+        and (given.parent is None or one["parent"] == given.parent)
+        and all(key in metadata and plain_equal(metadata[key], value) for key, value in given.metadata or ())
         and (given.error is None or given.error.casefold() in (one["error"] or "").casefold())
     )
 
@@ -115,25 +174,31 @@ def _fits(one: dict[str, Any], given: argparse.Namespace, statuses: Collection[s
 async def runs(given: argparse.Namespace) -> None:
     """`symphony-es runs`."""
     async with reading(given) as opened:
-        found, total = await find_runs(opened, given, given.limit)
-        hint = "" if found else await why_none(opened, given)
-    print_runs(found, as_json=given.json, hint=hint)
-    if len(found) < total and not given.json:
-        print(f"{total - len(found):,} more: --limit 0 shows all, --since and --status fewer")
+        found = await find_runs(opened, given, given.limit)
+        hint = "" if found.runs else await why_none(opened, given)
+    print_runs(found.runs, as_json=given.json, hint=hint)
+    if not found.left:
+        return
+    further = f"--after {found.next} the next ones, " if found.next is not None else ""
+    told = f"{found.left:,} more: --limit 0 shows all, {further}--since and --status fewer"
+    if given.json:
+        output.complain(told)  # beside the lines, each of which is a run
+    else:
+        print(told)
 
 
 async def why_none(opened: OpenedLog, given: argparse.Namespace) -> str:
-    """The end of a message that no run fits: names of definitions there are that are written like those that no run has."""
-    from symphony_es.workflow.runs.filters import RunFilter
+    """The end of a message that no run fits: names and steps there are that are written like those that no run has."""
     from symphony_es.workflow.runs.listing import RunListing
 
-    if not given.name:
+    wanted = _filter(given)
+    if not wanted.name and wanted.step is None:
         return ""
     assert opened.directory is not None
     listing = RunListing(opened.log, opened.history, opened.directory / "projections")
     try:
         await listing.catch_up()
-        return hint_of(await listing.near(RunFilter(name=given.name)))
+        return hint_of(await listing.near(wanted))
     finally:
         await listing.close()
 

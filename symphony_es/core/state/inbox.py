@@ -33,6 +33,7 @@ from symphony_es.core.state.files.watching import watch_directory
 from symphony_es.errors import ConfigurationError, LimitExceededError, StorageUnavailableError
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
 from symphony_es.shown import shown
+from symphony_es.system import sync
 
 __all__ = [
     "INBOX_NAME",
@@ -412,7 +413,7 @@ def leave_request(state_dir: Path, request: Request, crash: Callable[[str], None
                 file.write(content)
                 file.flush()
                 crash("written")
-                os.fsync(file.fileno())
+                sync(file.fileno())
                 if os.geteuid() == 0 != owner.st_uid:
                     os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             crash("synced")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.snapshots.snapshotter import Snapshotter
 from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.log.log import Anchor, EventLog
+from symphony_es.system import is_directory
 
 if TYPE_CHECKING:
     from symphony_es.core.state.past.time_travel import TimeTravel
@@ -71,13 +71,13 @@ def open_in_memory(memory_events: int) -> OpenedLog:
     return OpenedLog(log=log, history=StateHistory(log, None))
 
 
-async def open_to_read(directory: Path, *, skip_damaged: bool = False) -> OpenedLog:
+async def open_to_read(directory: Path, *, skip_damaged: bool = False, allow_shared: bool = False) -> OpenedLog:
     """The log in a directory for reading only: nothing is written, another process may be writing it, or the directory be read-only.
 
     Raises:
-        LogUnavailableError: there is none, or it cannot be read.
+        LogUnavailableError: there is none, it cannot be read, or others than its owner could change it (and `allow_shared` is not given).
     """
-    log = await EventLog.open_read_only(directory, skip_damaged=skip_damaged)
+    log = await EventLog.open_read_only(directory, skip_damaged=skip_damaged, allow_shared=allow_shared)
     try:
         history = StateHistory(log, await SnapshotStore(directory / "snapshots", read_only=True).open())
     except BaseException:
@@ -86,19 +86,26 @@ async def open_to_read(directory: Path, *, skip_damaged: bool = False) -> Opened
     return OpenedLog(log=log, history=history, directory=directory)
 
 
-async def open_on_disk(directory: Path, *, force_network_fs: bool, ignore_anchor: bool, skip_damaged: bool = False) -> OpenedLog:
+async def open_on_disk(
+    directory: Path, *, force_network_fs: bool, ignore_anchor: bool, skip_damaged: bool = False, allow_shared: bool = False
+) -> OpenedLog:
     """The log in a directory, created when it is missing. Errors are those of `EventLog.open`.
 
     The newest snapshot's anchor is read first, without touching anything: the log must match it. What a crash left in the snapshot
     directory is removed only when the log, and with it the directory, is this process's to write.
     """
     newest = None
-    if await asyncio.to_thread(os.path.isdir, directory):
+    if await asyncio.to_thread(is_directory, directory):
         looked_at = await SnapshotStore(directory / "snapshots", read_only=True).open()
         newest = next(iter(looked_at.list()), None)
     anchor = Anchor(position=newest.position, event_id=newest.event_id, commitment=newest.commitment) if newest is not None else None
     log = await EventLog.open(
-        directory, anchor=anchor, force_network_fs=force_network_fs, ignore_anchor=ignore_anchor, skip_damaged=skip_damaged
+        directory,
+        anchor=anchor,
+        force_network_fs=force_network_fs,
+        allow_shared=allow_shared,
+        ignore_anchor=ignore_anchor,
+        skip_damaged=skip_damaged,
     )
     try:
         store = await SnapshotStore(directory / "snapshots").open()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.inbox import INBOX_NAME, Request, leave_request, waiting_request
 from symphony_es.errors import ConfigurationError, RequestPendingError
 from symphony_es.log.directory import last_writer
+from symphony_es.system import present
 
 if TYPE_CHECKING:
     from symphony_es.events.event import Event
@@ -141,7 +142,7 @@ async def send_requests(
     until, pause_s = now() + timeout_s, FIRST_LOOK_S
     while True:
         owner = await asyncio.to_thread(last_writer, state_dir)
-        gone = await asyncio.to_thread(lambda: [name for name, path in waiting.items() if not path.exists()])
+        gone = await asyncio.to_thread(lambda: [name for name, path in waiting.items() if not present(path)])
         for name in gone:
             path = waiting.pop(name)
             found[name] = await answer_on_record(log, asked[name]) or RequestPendingError(

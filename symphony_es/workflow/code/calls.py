@@ -14,9 +14,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self, TypeAlias, TypeVar, overload
 
 from symphony_es.contexts import reset_variable
-from symphony_es.errors import ConfigurationError, StepFailedError
+from symphony_es.errors import ConfigurationError, HistoryMismatchError, StepFailedError
 from symphony_es.registry import invoke
 from symphony_es.shown import shown
+from symphony_es.workflow.code.cutting import catch_up, cut_off_outside
 from symphony_es.workflow.code.flow import note_beside, refused_inside
 from symphony_es.workflow.code.options import (
     NO_OPTIONS,
@@ -34,7 +35,7 @@ from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Made, Strand,
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import MAX_STEP_ID_CHARS, Step
-from symphony_es.workflow.engine.bodies import is_failure, run_body
+from symphony_es.workflow.engine.bodies import is_failure, is_interrupted, run_body
 from symphony_es.workflow.engine.branches import run_branches
 from symphony_es.workflow.engine.creation import as_definition
 from symphony_es.workflow.kinds.sleep import SleepStep
@@ -439,9 +440,11 @@ async def _gather_once(coroutines: Sequence[Awaitable[Any]], name: str, return_e
 
 
 async def _gather(coroutines: Sequence[Awaitable[Any]], name: str, return_exceptions: bool) -> list[Any]:
+    if is_interrupted():
+        raise asyncio.CancelledError  # as for a step: code that has caught it begins nothing any more
     around = _strand(name)
     group = around.group(name)
-    group.strands = strands = [Strand(around.flow, f"{group.address}/{place}", around) for place in range(len(coroutines))]
+    group.strands = strands = [Strand(around.flow, f"{group.address}/{place}", around, group) for place in range(len(coroutines))]
     results: list[Any] = [None] * len(coroutines)
     failed: list[Exception] = []
     cut_off: list[Strand] = []
@@ -449,6 +452,8 @@ async def _gather(coroutines: Sequence[Awaitable[Any]], name: str, return_except
 
     async def run(place: int) -> None:
         strand = strands[place]
+        if strand.begins_cut_off():
+            return
         strand.enter()
         current_strand.set(strand)
         task = asyncio.current_task()
@@ -456,7 +461,10 @@ async def _gather(coroutines: Sequence[Awaitable[Any]], name: str, return_except
             results[place] = await run_body(_awaited, coroutines[place])
         except Exception as error:
             strand.raised = True
+            if strand.was_cut_off and around.flow.stopped is None:
+                return  # it came after that, and what it was cut off by is the failure
             if not return_exceptions and not cuts_off:
+                await fail(strand)
                 raise
             results[place] = error
             if not return_exceptions:
@@ -469,21 +477,38 @@ async def _gather(coroutines: Sequence[Awaitable[Any]], name: str, return_except
                 return
             if not is_failure(error, task):
                 raise
+            if strand.called_off is not None and isinstance(error, asyncio.CancelledError):
+                return
             # It must not leave the strand's task as it is: a SystemExit would end the event loop, a CancelledError be taken for a request.
             told = describe_error(error, None)
             results[place] = StepFailedError(strand.name, told["type"], told["message"])
             if not return_exceptions:
+                await fail(strand)
                 raise results[place] from error
         strand.ended = True
 
+    async def fail(strand: Strand) -> None:
+        if group.failed is None:
+            group.failed = strand
+            await catch_up(group, strand)
+
     stopped = await run_branches({strand.name: place for place, strand in enumerate(strands)}, run, None)
+    group.is_over = True
     failure = stopped.failure or next(iter(failed), None)
     if failure is not None:
         note_beside(failure, group)
+        if isinstance(failure, Exception) and not isinstance(failure, HistoryMismatchError):
+            around.flow.has_failed(group, around)
         raise failure
     if cut_off:
         around.cut_off = True
         raise asyncio.CancelledError(f"run {around.flow.run.id} is being cancelled")
+    from_outside = cut_off_outside(group)
+    if from_outside is not None:
+        if not from_outside:
+            raise around.mismatch(f"{group.address} did not fail, and the code went on after its failure", None)
+        around.called_off = next(strand.called_off for strand in strands if strand.called_off is not None)
+        raise asyncio.CancelledError(f"{group.address} was cut off when another coroutine of the gather around it had failed")
     return results
 
 

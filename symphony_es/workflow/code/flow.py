@@ -17,10 +17,19 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.contexts import reset_variable
-from symphony_es.errors import CallNotAwaitedError, ConfigurationError, HistoryMismatchError, NotRegisteredError, StepFailedError
+from symphony_es.diagnostics import error_text, get_logger
+from symphony_es.errors import (
+    CallNotAwaitedError,
+    ConfigurationError,
+    EntityOutOfStepError,
+    HistoryMismatchError,
+    NotRegisteredError,
+    StepFailedError,
+)
+from symphony_es.workflow.code.cutting import CutOff, cut_off_in, note_cuts
 from symphony_es.workflow.code.forgiving import take_back_calls
 from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Group, Made, Strand, current_strand
-from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
+from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, is_interrupted, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunStopped
 from symphony_es.workflow.engine.timeline import generations_of
@@ -30,12 +39,15 @@ from symphony_es.workflow.runs.parts import output_at
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
+    from symphony_es.events.changes import Change
     from symphony_es.registry import NamedCallables
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.runner import Runner
     from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["Flow", "clean_up_flow", "note_beside", "refused_inside", "run_flow", "steps_behind"]
+
+_log = get_logger(__name__)
 
 REPLAYED_AT_ONCE = 32
 """So many calls are replayed before the loop is asked whether others wait for it; at about 10 µs each."""
@@ -62,6 +74,7 @@ class Flow:
         called: addresses of the calls that were awaited, where it only replays.
         unawaited: the coroutines of what has been made, and has not begun.
         forgotten: what was made to clean up by a function that has ended by an exception, and never awaited.
+        cuts: where strands were cut off by a `gather` that has failed, until the next call puts it on record.
     """
 
     def __init__(
@@ -80,6 +93,7 @@ class Flow:
         self.obsolete: list[tuple[str, int]] = []
         self.unawaited: dict[Made, Coroutine[Any, Any, Any]] = {}
         self.forgotten: list[Made] = []
+        self.cuts: list[CutOff] = []
         self.calls = 0
         self._since_turn = 0
         self._ended = False
@@ -128,6 +142,10 @@ class Flow:
         failure = run.failures.get(address)
         if failure is not None and "retry_at" not in failure and run.step_status(address) == "failed":
             raise StepFailedError(address, failure["type"], failure["message"])
+        strand = waits or call.strand
+        strand.called_off = strand.called_off or call.strand.mark_of(call.place)
+        if strand.called_off is not None:  # after it no other step begins, as after a cancellation
+            raise asyncio.CancelledError(f"{address} was cut off when another coroutine of its gather had failed")
         if self._only_replays or (self.cleans_up and not call.cleans_up):
             # The strand that waits is cut off: a call that was handed to `gather` as it is was made by the one around.
             (waits or call.strand).cut_off = True
@@ -142,6 +160,9 @@ class Flow:
         except (RunStopped, Lacking) as stopped:
             self.stopped = stopped
             raise
+        except asyncio.CancelledError:
+            strand.cancelled_at(call)
+            raise
         finally:
             del self._under_way[address]
         return thaw(output_at(run, address))
@@ -152,6 +173,19 @@ class Flow:
         while self.obsolete:
             await take_back_calls(symphony, self.run, *self.obsolete.pop())
         self.runner.generations = await generations_of(symphony, self.run)
+
+    def has_failed(self, group: Group, around: Strand) -> None:
+        """Keeps where the strands of a `gather` were cut off, for the code may go on after its failure."""
+        if self.stopped is None and not self.cleans_up:
+            self.cuts += cut_off_in(group, around.name)
+
+    def take_cuts(self, call: Call) -> list[Change]:
+        """What puts on record where strands were cut off before a call."""
+        taken = [cut for cut in self.cuts if cut.is_before(call)]
+        if not taken or self.cleans_up:
+            return []
+        self.cuts = [cut for cut in self.cuts if not cut.is_before(call)]
+        return note_cuts(self.run, taken, call)
 
     @property
     def is_idle(self) -> bool:
@@ -201,7 +235,10 @@ class Flow:
         Raises:
             HistoryMismatchError: calls on record were not made.
         """
+        cut_off = {cut.strand for cut in self.cuts}
         for name in self.run.calls:
+            if name in cut_off:
+                continue
             (self.strands.get(name) or Strand(self, name)).check_all_made()
 
 
@@ -349,17 +386,23 @@ async def _call(flow: Flow, functions: NamedCallables) -> Any:
     token = current_strand.set(strand)
     try:
         value = await function(**_arguments(run, function))
-    except BaseException:
+    except BaseException as error:
         await flow.end()
         flow.forgotten = [made for made in flow.take_unawaited(by_exception=True) if made.cleans_up]
         if flow.stopped is not None:
             raise flow.stopped from None  # whatever the code has made of it
+        if is_interrupted() and is_failure(error, asyncio.current_task()) and not isinstance(error, EntityOutOfStepError):
+            _log.warning("workflow_cut_off", run_id=run.id, workflow=run.name, error=error_text(error))
+            raise asyncio.CancelledError from error  # what the code makes of it is no failure: it runs once more
         raise
     finally:
         reset_variable(token)
     left = await flow.end()
     if flow.stopped is not None:
         raise flow.stopped
+    if is_interrupted():
+        flow.take_unawaited(by_exception=True)
+        raise asyncio.CancelledError  # the code has caught it: what it returned after that is not the run's result
     unawaited = flow.take_unawaited()
     if unawaited:
         raise flow.not_awaited(unawaited, left)

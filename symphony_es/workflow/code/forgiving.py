@@ -17,10 +17,18 @@ if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["AFTER_FAILURE", "forgive", "is_after_failure", "take_back_calls"]
+__all__ = ["AFTER_FAILURE", "CUT_OFF", "forget_cuts", "forgive", "is_after_failure", "is_cut_off", "is_marked", "take_back_calls"]
 
 AFTER_FAILURE = "after failure"
 """What a call on record ends with that was made after a failure which is forgiven by now: the code need not make it again."""
+
+CUT_OFF = "cut off"
+"""How the mark begins of a call on record at which its strand was cut off for good; see `cutting.py`."""
+
+
+def is_cut_off(call: Any) -> bool:
+    """Return whether a strand was cut off for good at a call on record."""
+    return len(call) > 2 and type(call[-1]) is str and call[-1].startswith(f"{CUT_OFF}\n")
 
 
 def is_after_failure(call: Any) -> bool:
@@ -42,14 +50,39 @@ def forgive(run: Workflow, failed: Iterable[str]) -> None:
         for name, calls in run.calls.items():
             if not _is_beside(strand, name):
                 _mark(calls, order, began)
+    forget_cuts(run)
 
 
 def _mark(calls: Any, order: dict[str, int], began: int) -> None:
     later = [int(place) for place, call in calls.items() if call[1] != PATCH and order.get(call[0], -1) > began]
     if later:
         first = min(later)
-        for place in [place for place, call in calls.items() if int(place) >= first and not is_marked(call)]:
-            calls[place] = [*calls[place], AFTER_FAILURE]
+        behind = [place for place, call in calls.items() if int(place) >= first and (not is_marked(call) or is_cut_off(call))]
+        for place in behind:
+            if calls[place][1] == CUT_OFF:
+                del calls[place]
+            else:
+                calls[place] = [*(calls[place][:-1] if is_cut_off(calls[place]) else calls[place]), AFTER_FAILURE]
+
+
+def forget_cuts(run: Workflow) -> None:
+    """Take marks off calls where a strand was cut off, whose `gather` is open again; called while the run is recorded.
+
+    That is so where the call which the code has made after it is not on record any more, or need not be made again.
+    """
+    cut = [(name, at) for name, calls in run.calls.items() for at, call in calls.items() if is_cut_off(call)]
+    for name, at in sorted(cut, key=lambda one: int(one[1])):
+        calls = run.calls[name]
+        _, _, strand, place = calls[at][-1].split("\n")
+        carrier = run.calls.get(strand, {}).get(place)
+        if carrier is not None and not is_after_failure(carrier):
+            continue
+        if calls[at][1] == CUT_OFF:
+            del calls[at]
+        else:
+            calls[at] = calls[at][:-1]
+        for later in [later for later, call in calls.items() if int(later) > int(at) and not is_marked(call)]:
+            calls[later] = [*calls[later], AFTER_FAILURE]
 
 
 def _is_beside(strand: str, other: str) -> bool:
@@ -77,4 +110,5 @@ async def take_back_calls(symphony: Host, run: Workflow, strand: str, place: int
         for address in dropped:
             for held in (run.attempts, run.recorded_outputs, run.failures, run.progress, run.children, run.scopes, run.appended):
                 held.pop(address, None)
+        forget_cuts(run)
     await world.flush(run)

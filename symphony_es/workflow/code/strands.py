@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.errors import ConfigurationError, HistoryMismatchError
 from symphony_es.events.changes import SET, Change
 from symphony_es.shown import shown
-from symphony_es.workflow.code.forgiving import is_after_failure
+from symphony_es.workflow.code.forgiving import CUT_OFF, is_after_failure, is_cut_off
 from symphony_es.workflow.definitions.definition import CLEANUP, UNDO
 from symphony_es.workflow.definitions.steps import id_from_name
 from symphony_es.workflow.engine.bodies import StepFailure
@@ -80,7 +80,7 @@ class Call(Made):
         calls: dict[int, list[Any]] = {place: [change_id, PATCH] for place, change_id in self.strand.take_patches(self.place)}
         check = [] if self.given is None else [self.given.check]
         calls[self.place] = [self.address, self.what, *check, *([CLEAN_UP_CALL] if self.cleans_up else [])]
-        changes = self.strand.noted(calls)
+        changes = [*self.strand.flow.take_cuts(self), *self.strand.noted(calls)]
         if self.undoable and not self.strand.flow.run.undoable:
             changes.append((SET, ("undoable",), True))
         return changes
@@ -93,14 +93,18 @@ class Group:
         address: what their names begin with.
         place: how many calls the strand around had made when it began.
         strands: those that have begun, in order.
+        failed: the first of them that has failed.
+        is_over: whether all have ended, by themselves or because one has failed.
     """
 
-    __slots__ = ("address", "place", "strands")
+    __slots__ = ("address", "failed", "is_over", "place", "strands")
 
     def __init__(self, address: str, place: int) -> None:
         self.address = address
         self.place = place
         self.strands: list[Strand] = []
+        self.failed: Strand | None = None
+        self.is_over = False
 
     def open_failures(self) -> list[str]:
         """Addresses of the steps that have failed for good in these strands, and that no code has gone on after."""
@@ -120,6 +124,8 @@ class Strand:
 
     Attributes:
         name: "" for the body, `gather/0` for the first coroutine of the first `gather`.
+        around: the strand that has called its `gather`; None of the body.
+        member_of: the strands of this `gather`; None of the body.
         made: how many calls it has made in this execution, decisions of `patched` included.
         found: how many of them are on record.
         last_step: address of the step that it called last.
@@ -127,11 +133,15 @@ class Strand:
         cut_off: whether it has been cancelled: what it calls now cleans up.
         ended: whether it has come to its end, by an exception that nobody raises again as well.
         raised: whether its coroutine has raised something.
+        cut_at: the call that was under way when a `gather` around it failed.
+        called_off: the mark of the call on record at which it was cut off for good, once it has come there; see `cutting.py`.
     """
 
-    def __init__(self, flow: Flow, name: str, around: Strand | None = None) -> None:
+    def __init__(self, flow: Flow, name: str, around: Strand | None = None, group: Group | None = None) -> None:
         self.flow = flow
         self.name = name
+        self.around = around
+        self.member_of = group
         self.made = 0
         self.found = 0
         self.last_step: str | None = None
@@ -139,6 +149,8 @@ class Strand:
         self.cut_off: bool = around is not None and around.cut_off
         self.ended = False
         self.raised = False
+        self.cut_at: Call | None = None
+        self.called_off: str | None = None
         self._task: asyncio.Task[Any] | None = None
         self._addresses = _Addresses(name)
         self._known: Mapping[str, Any] = {}
@@ -161,6 +173,40 @@ class Strand:
         """Whether it has not ended, and does not wait for a `gather` of its own."""
         within = self.last_group.strands if self.last_group is not None else ()
         return not self.ended and all(strand.ended for strand in within)
+
+    @property
+    def is_repeating(self) -> bool:
+        """Whether it has not made all calls yet that are on record of it, or one of those that it waits for has not."""
+        if self.ended or self.raised:
+            return False
+        within = self.last_group.strands if self.last_group is not None and not self.last_group.is_over else ()
+        return self.made < self._after_last or any(strand.is_repeating for strand in within)
+
+    def cancelled_at(self, call: Call) -> None:
+        """Keeps at which call it was cancelled, where that is because another strand has failed, and not a time limit of its own."""
+        strand: Strand | None = self
+        while self.cut_at is None and strand is not None:
+            if strand.member_of is not None and strand.member_of.failed not in (None, strand):
+                self.cut_at = call
+            strand = strand.around
+
+    @property
+    def was_cut_off(self) -> bool:
+        """Whether it was cut off for good, so that it ended in the middle of its code."""
+        return any(map(is_cut_off, self._recorded.values()))
+
+    def begins_cut_off(self) -> bool:
+        """Whether it was cut off for good before its first call; then its coroutine does not begin."""
+        first = self._recorded.get("0")
+        if first is None or first[1] != CUT_OFF:
+            return False
+        self.called_off, self.raised = first[-1], True
+        return True
+
+    def mark_of(self, place: int) -> str | None:
+        """The mark of the call at a place where a strand was cut off for good, or None."""
+        recorded = self._recorded.get(str(place)) if place < self._after_last else None
+        return recorded[-1] if recorded is not None and is_cut_off(recorded) else None
 
     def cut_off_now(self) -> None:
         """Cancels what its task waits for, which is none of its calls; what it calls from now on cleans up, and is not cancelled."""
@@ -191,7 +237,7 @@ class Strand:
         if recorded is None:
             self._unrecorded[place] = (address, what)
         elif self.flow.stopped is None:
-            is_other = recorded[0] != address or recorded[1] != what
+            is_other = (recorded[0] != address or recorded[1] != what) and recorded[1] != CUT_OFF
             is_same = not is_other and (given is None or len(recorded) < 3 or type(recorded[2]) is not int or recorded[2] == given.check)
             if not is_same:
                 if is_after_failure(recorded):
@@ -274,7 +320,7 @@ class Strand:
         Raises:
             HistoryMismatchError: calls on record were not made.
         """
-        if self.found < len(self._recorded) and not self._has_left_only_obsolete():
+        if self.found < len(self._recorded) and not self._has_left_only_obsolete() and not self.was_cut_off:
             raise self.mismatch("the function ended", None)
 
     def _has_left_only_obsolete(self) -> bool:
@@ -290,7 +336,7 @@ class Strand:
     def mismatch(self, why: str, called: tuple[str, str] | None) -> HistoryMismatchError:
         """The error for a history that the code contradicts; shows both, and fails the run whatever the code makes of it."""
         recorded = self._recorded
-        history = [_shown(*recorded[place][:2]) for place in sorted(recorded, key=int)]
+        history = [_shown(*recorded[place][:2]) for place in sorted(recorded, key=int) if recorded[place][1] != CUT_OFF]
         before = range(self.made if called is None else self.made - 1)
         made = [recorded.get(str(place)) or self._unrecorded.get(place) for place in before]
         code = [_shown(*call[:2]) for call in (*made, called) if call is not None]

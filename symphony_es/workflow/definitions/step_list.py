@@ -137,9 +137,9 @@ class StepList:
         """`add_function`, in the order of arguments that the original library has."""
         return self.add_function(name, processing_function, description, inputs=context_data, **common)
 
-    def add_sequence(self, name: str, steps: NestedSteps, **common: Any) -> Self:
-        """Adds several steps in the place of one, for example as a branch."""
-        return self._add("sequence", name, steps=as_dicts(steps), **common)
+    def add_sequence(self, name: str, steps: NestedSteps, *more: NestedSteps, **common: Any) -> Self:
+        """Adds several steps in the place of one, for example as a branch: in one list, or one after the other."""
+        return self._add("sequence", name, steps=_all_dicts(steps, *more), **common)
 
     def add_conditional(self, name: str, condition: str, then: NestedSteps, otherwise: NestedSteps = (), **common: Any) -> Self:
         """Adds a conditional step: `then` where the condition is true, `otherwise` where it is not."""
@@ -178,14 +178,14 @@ class StepList:
         name: str,
         over: Any,
         step: NestedSteps,
-        *,
+        *more: NestedSteps,
         item_name: str = "item",
         max_concurrency: int | None = None,
         on_error: str = "fail_fast",
         **common: Any,
     ) -> Self:
         """Adds one step that is run for each item of a list; several given steps become a sequence."""
-        inner = as_dicts(step)
+        inner = _all_dicts(step, *more)
         one = inner[0] if len(inner) == 1 else {"kind": "sequence", "name": f"{name} item", "steps": inner}
         given = {"over": over, "step": one, "as": item_name, "max_concurrency": max_concurrency, "on_error": on_error}
         return self._add("map", name, **given, **common)
@@ -276,6 +276,10 @@ def as_dicts(steps: NestedSteps) -> list[dict[str, Any]]:
         return steps.to_dicts()
     several: Any = steps if isinstance(steps, Iterable) and not isinstance(steps, (Step, Mapping, str)) else [steps]
     return list(written(list(several)))
+
+
+def _all_dicts(*several: NestedSteps) -> list[dict[str, Any]]:
+    return [step for steps in several for step in as_dicts(steps)]
 
 
 def _id_of(agent: Any) -> str:

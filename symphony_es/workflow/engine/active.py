@@ -15,7 +15,7 @@ from symphony_es.core.state.foreign import current_step
 from symphony_es.core.state.transactions import Transaction, current_scope
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import DrainingError, IllegalTransitionError, RunInterruptedError, RunsInProgressError, SymphonyError
-from symphony_es.workflow.engine.bodies import StepsTask
+from symphony_es.workflow.engine.bodies import StepsTask, is_interrupted
 from symphony_es.workflow.engine.drive import Drive
 from symphony_es.workflow.engine.hooks import HookChain
 from symphony_es.workflow.engine.places import Places
@@ -221,6 +221,26 @@ class ActiveRuns:
         self._tell_news()
         return active
 
+    async def hold_while_stopping(self) -> None:
+        """Keep code of a run, where all runs are being stopped, from being told that another run does not begin or go on.
+
+        Its own run is being stopped as well, so what it would be told is not a failure of it: it is cut off here. Does nothing for code
+        that is part of no run, or has been cut off by now, or where no run is being stopped.
+        """
+        if not self._are_stopping() or not _is_stopping_around() or is_interrupted():
+            return
+        closings = self._closings
+        while self._are_stopping() and self._closings == closings:
+            await self._news.wait()  # it is about to be cancelled; a task that nobody awaits is not, and goes on when all have stopped
+
+    def _are_stopping(self) -> bool:
+        return self.stopped_for is not None
+
+    def begin_again(self) -> None:
+        """All have stopped: others may begin."""
+        self.stopped_for = None
+        self._tell_news()
+
     def _tell_news(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
@@ -253,6 +273,7 @@ class ActiveRuns:
         """Waits for the end of a run's task. Errors are those of `join`; where the caller is cancelled, the run is not."""
         await asyncio.wait({active.task})
         if active.task.cancelled():
+            await self.hold_while_stopping()
             raise _interrupted(active.run)
         active.task.result()
 
@@ -279,6 +300,7 @@ class ActiveRuns:
             await asyncio.wait({task})
             raise
         if task.cancelled():
+            await self.hold_while_stopping()
             raise _interrupted(active.run)
         task.result()
         if active.drive.drains and active.run.status in UNFINISHED:
@@ -312,6 +334,7 @@ class ActiveRuns:
             if active is not None:
                 await asyncio.wait({active.task})
                 if active.task.cancelled() and run.status not in statuses:
+                    await self.hold_while_stopping()
                     raise _interrupted(run)
                 if not active.task.cancelled():
                     active.task.result()
@@ -321,6 +344,8 @@ class ActiveRuns:
                 raise run.__dict__["_never_began"]
             elif run.id in self._died_of and not (self.draining and _is_drained_around()) and not self._was_paused_since(run):
                 error, where = self._died_of[run.id]
+                if isinstance(error, RunInterruptedError):
+                    await self.hold_while_stopping()
                 raise error.with_traceback(where)  # as it was: each raising adds to it
             elif self._closings != closings:
                 raise _interrupted(run)
@@ -361,6 +386,11 @@ class ActiveRuns:
 def _is_drained_around() -> bool:
     """Whether the running code is part of a run that is drained, in whichever Symphony: it stops with that run, and nobody sees it."""
     return any(each.active.draining for each in runs_around.get())
+
+
+def _is_stopping_around() -> bool:
+    """Whether the running code is part of a run of a Symphony that stops all its runs."""
+    return any(each.active.stopped_for is not None for each in runs_around.get())
 
 
 def _drained(run: Workflow) -> RunInterruptedError:

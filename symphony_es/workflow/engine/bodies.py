@@ -20,7 +20,7 @@ from symphony_es.raised import asks_the_program_to_end
 from symphony_es.workflow.engine.control import RunStopped
 from symphony_es.workflow.runs.failures import describe_error
 
-__all__ = ["Body", "Lacking", "StepFailure", "StepsTask", "is_failure", "run_body", "unclosed"]
+__all__ = ["Body", "Lacking", "StepFailure", "StepsTask", "is_failure", "is_interrupted", "run_body", "unclosed"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -105,6 +105,13 @@ class StepsTask(asyncio.Task[Any]):
         if body is not None and body.task is self and body.own:
             body.own -= 1
         return super().uncancel()
+
+
+def is_interrupted() -> bool:
+    """Return whether somebody else than the code that runs in it has asked to cancel the running task, whatever the code made of that."""
+    task, body = asyncio.current_task(), _current.get()
+    own = 0 if body is None or body.task is not task else body.own
+    return task is not None and task.cancelling() > own
 
 
 async def run_body(code: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:

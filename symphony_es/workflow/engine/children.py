@@ -87,7 +87,7 @@ class ChildRuns:
                 await asyncio.wait({driven.task})
             over = child.status is WorkflowStatus.FAILED and await has_failed_in(self._symphony, execution, child)
             if not over and child.status not in _LEFT_ALONE and engine.active.get(child) is None:
-                engine.launch(child, around.hooks)
+                await engine.begin(child, around.hooks)
         try:
             await control.wait(engine.active.wait_until(child, (*ENDED, WorkflowStatus.BLOCKED)))
         except asyncio.CancelledError:
@@ -118,7 +118,7 @@ class ChildRuns:
             on_parent_end=on_parent_end,
         )
         await self._symphony.world.claim(parent)
-        self._engine.launch(child, hooks, lambda: self._add(parent, address, child))
+        await self._engine.begin(child, hooks, lambda: self._add(parent, address, child))
         return child
 
     async def _take_up(self, parent: Workflow, address: str) -> Workflow | None:

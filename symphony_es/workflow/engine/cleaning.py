@@ -69,7 +69,8 @@ class Cleaning:
         planned, unknown = await plan_undos(runner, undos)
         if unknown:
             left = f"not undone, since the code does not make these calls any more: {', '.join(unknown[:50])}"
-            self._code_error = self._code_error or describe_error(CleanupUnfinishedError(run.id, left), None)
+            what = f"what they did stays readable, as symphony.history('Workflow:{run.id}'), and is to be undone by hand"
+            self._code_error = self._code_error or describe_error(CleanupUnfinishedError(run.id, left, what), None)
         await self._name_taken_away(runner)
         for undo in planned:
             runner = await self._run_step(runner, undo.step, undo.address, undo.frame)

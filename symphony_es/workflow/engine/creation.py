@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 from symphony_es.core.state.boundary import taken_in
 from symphony_es.core.state.bringing import refuse_pruned
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.core.state.tracking.live import plain_of
-from symphony_es.errors import ConfigurationError, EntityExistsError, RunExistsError, UnknownValueError
+from symphony_es.errors import (
+    ConfigurationError,
+    EntityExistsError,
+    ReadOnlyError,
+    RunExistsError,
+    UnknownValueError,
+    UnstorableValueError,
+)
 from symphony_es.events.changes import SET
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.rows import decode_row
@@ -22,10 +30,12 @@ from symphony_es.workflow.definitions.error_rules import check_error_names
 from symphony_es.workflow.definitions.nesting import walk
 from symphony_es.workflow.engine.clock import Clock
 from symphony_es.workflow.engine.seconds import deadline_after
+from symphony_es.workflow.engine.timeline import FORK_EVENT, creation
 from symphony_es.workflow.runs.run import Workflow
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.events.event import Event
     from symphony_es.workflow.engine.active import ActiveRuns
 
 __all__ = ["DefinitionLike", "IfExists", "as_definition", "check_error_classes", "check_input", "existing_run", "new_run", "refuse_id"]
@@ -49,6 +59,10 @@ def new_run(
     **fields: Any,
 ) -> Workflow:
     """A run that has not been added yet; arguments and errors are those of `WorkflowEngine.execute_workflow`."""
+    if symphony.log.read_only:
+        raise ReadOnlyError(
+            "a run cannot be started: this Symphony is open for reading only, and the process that writes the log does that"
+        )
     if run_id and symphony.world.find(entity_key("Workflow", run_id)) is not None:
         refuse_id(run_id)
     chosen = as_definition(definition)
@@ -99,7 +113,8 @@ async def existing_run(
 async def check_input(symphony: Host, run: Workflow, context: Mapping[str, Any] | None) -> None:
     """Look whether a start that is made again has the input that a run was started with; who asks for another one means another run.
 
-    What the run's definition gives by default need not be given. The type counts: 1 is neither True nor 1.0.
+    What the run's definition or its function gives by default need not be given. The type counts: 1 is neither True nor 1.0. The input of
+    a fork is that of its original, with what the fork has changed.
 
     Raises:
         RunExistsError: the input is another one.
@@ -110,6 +125,10 @@ async def check_input(symphony: Host, run: Workflow, context: Mapping[str, Any] 
         return
     world = symphony.world
     given = plain_of(taken_in(world, {"context": {**run.definition.context, **(context or {})}})["context"], world.around(run))
+    left_out = given.keys() ^ began_with.keys()
+    if left_out:
+        defaults = _defaults_of(symphony, run, left_out)
+        given, began_with = {**defaults, **given}, {**defaults, **began_with}
     differs = [key for key in given.keys() | began_with.keys() if not _is_same(key, given, began_with)]
     if differs:
         raise RunExistsError(entity_key("Workflow", run.id), sorted(differs, key=str))
@@ -119,6 +138,22 @@ def _is_same(key: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool
     return key in one and key in other and plain_equal(one[key], other[key])
 
 
+def _defaults_of(symphony: Host, run: Workflow, names: Iterable[str]) -> dict[str, Any]:
+    """What the function of a code-first run gives by default for some parameters, as the context of a run has it."""
+    code, defaults = run.definition.code, dict[str, Any]()
+    if code is None or code not in symphony.flows:
+        return defaults
+    parameters = signature(symphony.flows.get(code)).parameters
+    for name in names:
+        if name in parameters and parameters[name].default is not Parameter.empty:
+            try:
+                taken = taken_in(symphony.world, {"context": {name: parameters[name].default}})["context"]
+                defaults.update(plain_of(taken, symphony.world.around(run)))
+            except UnstorableValueError:  # then no run has it on record
+                continue
+    return defaults
+
+
 async def _input_on_record(symphony: Host, run: Workflow) -> dict[str, Any] | None:
     """The context that a run began with; None where the log does not have its beginning any more.
 
@@ -126,20 +161,25 @@ async def _input_on_record(symphony: Host, run: Workflow) -> dict[str, Any] | No
     had, the last one's beginning counts.
     """
     record = symphony.world.record_of(run)
-    if not symphony.log.entity_status_now(entity_key("Workflow", run.id))[1]:
+    key = entity_key("Workflow", run.id)
+    if not symphony.log.entity_status_now(key)[1]:
         plain: dict[str, Any] = plain_of(run.context, symphony.world.around(run))
         return plain
-    first = await symphony.log.read_entity_rows(entity_key("Workflow", run.id), 0, None, 1)
-    begun = [decode_row(row) for row in first]
-    if record is None or record.generation:
-        begun = await symphony.log.read_entity(entity_key("Workflow", run.id))
-    for event in reversed(begun):
-        if event.name == "WorkflowCreated":
-            for change in event.changes:
-                if change[0] == SET and not change[1]:
-                    held: dict[str, Any] = change[2].get("context", {})
-                    return held
-    return None
+    changed: dict[str, Any] = {}
+    created = await creation(symphony, key, None, once=record is not None and not record.generation)
+    while created is not None and created[3] == FORK_EVENT:
+        fork = decode_row(created)
+        began_with = _context_of(fork)
+        changed = {**{name: began_with[name] for name in fork.data["changed"] if name in began_with}, **changed}
+        created = await creation(symphony, entity_key("Workflow", fork.data["run_id"]), fork.position, once=False)
+    return {**_context_of(decode_row(created)), **changed} if created is not None and created[3] == "WorkflowCreated" else None
+
+
+def _context_of(event: Event) -> dict[str, Any]:
+    """The context in a whole state that an event brings."""
+    state: dict[str, Any] = next((change[2] for change in event.changes if change[0] == SET and not change[1]), {})
+    held: dict[str, Any] = state.get("context", {})
+    return held
 
 
 def check_error_classes(definition: WorkflowDefinition) -> None:

@@ -112,7 +112,7 @@ class WorkflowEngine(RunRequests):
         run = new_run(self._symphony, self.clock, definition, context, run_id=run_id, deadline_s=deadline_s, metadata=metadata)
         chain = self.chain(auto_checkpoint, hooks)
         self._keep_options(run, auto_checkpoint, hooks)
-        return await self.active.join(self.launch(run, chain, lambda: self._add(run)))
+        return await self.active.join(await self.begin(run, chain, lambda: self._add(run)))
 
     async def start(
         self,
@@ -182,7 +182,7 @@ class WorkflowEngine(RunRequests):
             queued = takes_place and self.max_concurrent_runs is not None
             self.beginnings.begin(block.transaction, drive, prepare, launch, queued=queued)
         else:
-            await self._begun(self.launch(run, chain, prepare, awaited=False))
+            await self._begun(await self.begin(run, chain, prepare, awaited=False))
         return RunHandle(self, self._symphony, run)
 
     async def retry_in_background(self, run: Workflow, step: str | Sequence[str]) -> RunHandle:
@@ -272,7 +272,7 @@ class WorkflowEngine(RunRequests):
         for run in recovery.goes_on:
             await self._turns.take()
             if run.status in TAKEN_UP and not self.active.is_taken(run):  # nobody has taken it up meanwhile
-                going.append(self.launch(run, self.chain(auto_checkpoint, hooks, run), awaited=wait))
+                going.append(await self.begin(run, self.chain(auto_checkpoint, hooks, run), awaited=wait))
         self.on_recovered()
         if not wait:
             handles = [RunHandle(self, self._symphony, active.run) for active in going]

@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.contexts import reset_variable
+from symphony_es.core.state.bringing import refuse_pruned
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, DefinitionChangedError, ReadOnlyError, RunInterruptedError, RunsInProgressError
+from symphony_es.events.identifiers import entity_key
 from symphony_es.events.values import copy_plain
 from symphony_es.shown import shown
 from symphony_es.threads import ThreadPool, current_pool
@@ -171,7 +173,7 @@ class RunRequests:
             await self._change_definition(run, as_definition(definition), force=force)
         check_can_go_on(run, self._symphony)
         return await self.active.join(
-            self.launch(run, self.chain(auto_checkpoint, hooks, run), lambda: self._set_deadline(run, deadline_s))
+            await self.begin(run, self.chain(auto_checkpoint, hooks, run), lambda: self._set_deadline(run, deadline_s))
         )
 
     async def pause(self, run: Workflow) -> None:
@@ -268,7 +270,7 @@ class RunRequests:
             if self.active.draining and active is None:
                 raise RunInterruptedError(f"run {run.id} is to be cancelled, and its process is drained: recover() in the next one does it")
             if active is None:  # nothing drives it, or what did had looked at its status for the last time
-                await self.active.join(self.launch(run, self.chain(None, (), run)))
+                await self.active.join(await self.begin(run, self.chain(None, (), run)))
                 return
             if self.active.is_around(run.id):
                 return
@@ -399,7 +401,7 @@ class RunRequests:
         with self.active.hold(run), self.resting.use(run):
             await take_back(self._symphony, run, steps, self.clock.now(), self.children)
         chain = self.chain(auto_checkpoint, hooks, run)
-        return self.launch(run, chain, lambda: self._set_deadline(run, deadline_s), awaited=awaited)
+        return await self.begin(run, chain, lambda: self._set_deadline(run, deadline_s), awaited=awaited)
 
     async def _retry_cleanup(
         self, run: Workflow, steps: Sequence[str], auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any], *, awaited: bool
@@ -410,7 +412,7 @@ class RunRequests:
             run.check("retry")
         with self.active.hold(run), self.resting.use(run):
             await retry_cleanup(self._symphony, run, steps, self.clock.now())
-        return self.launch(run, self.chain(auto_checkpoint, hooks, run), awaited=awaited)
+        return await self.begin(run, self.chain(auto_checkpoint, hooks, run), awaited=awaited)
 
     async def fork(
         self,
@@ -438,6 +440,7 @@ class RunRequests:
 
         Raises:
             ConfigurationError: the run has not begun such a step.
+            RunPrunedError: the run was pruned.
             PositionNotFoundError: the run did not exist at the position.
             PositionInsideTransactionError: the position is in the middle of a transaction. In all cases nothing has been appended.
         """
@@ -446,6 +449,7 @@ class RunRequests:
                 f"{at} is a clean-up step, and a fork begins in the main line: fork at a step of that, or go on with the clean-up of "
                 f"this run by retry_from(run, {shown(at)})"
             )
+        refuse_pruned(self._symphony, entity_key("Workflow", run.id))
         from symphony_es.workflow.engine.forking import fork_run
 
         with self.resting.use(run):
@@ -468,7 +472,7 @@ class RunRequests:
             await self.interrupt()
         finally:
             if not for_good:
-                self.active.stopped_for = None
+                self.active.begin_again()
 
     async def interrupt(self, run_ids: Iterable[str] | None = None) -> list[str]:
         """Stops runs and waits until they have stopped; whoever awaits them gets RunInterruptedError.
@@ -514,6 +518,13 @@ class RunRequests:
         return self._launch(
             self._drive_for(run, hooks), hooks, prepare, awaited=awaited, takes_place=self._takes_place(run, awaited=awaited)
         )
+
+    async def begin(
+        self, run: Workflow, hooks: HookChain, prepare: Callable[[], None] = lambda: None, *, awaited: bool = True
+    ) -> ActiveRun:
+        """The same for code that may be part of a run: it is cut off where all runs are being stopped, and is not told an error."""
+        await self.active.hold_while_stopping()
+        return self.launch(run, hooks, prepare, awaited=awaited)
 
     @staticmethod
     def _takes_place(run: Workflow, *, awaited: bool) -> bool:

@@ -226,9 +226,14 @@ def _restore(run: Workflow, past: Past, around: Mapping[str, Mapping[str, Any]],
 
 def _forget_calls(run: Workflow, dropped: set[str]) -> None:
     """Takes calls of code off the record, and the patches that were decided after the first of them: the code may go another way."""
+    if not run.calls:
+        return
+    from symphony_es.workflow.code.forgiving import CUT_OFF, forget_cuts  # it stands above the engine, which only calls it
+
     for strand, calls in list(run.calls.items()):
         made = {int(place): call for place, call in thaw(calls).items()}
         first = min((place for place, call in made.items() if call[0] in dropped), default=None)
         if first is not None:
-            kept = {at: call for at, call in made.items() if call[0] not in dropped and (at < first or call[1] != PATCH)}
+            kept = {at: call for at, call in made.items() if call[0] not in dropped and (at < first or call[1] not in (PATCH, CUT_OFF))}
             run.calls[strand] = {str(place): call for place, call in kept.items()}
+    forget_cuts(run)

@@ -35,7 +35,7 @@ from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.identifiers import entity_key
 from symphony_es.threads import TimeLimit, current_limit, current_step
 from symphony_es.workflow.definitions.error_rules import related_errors
-from symphony_es.workflow.engine.bodies import Lacking, StepFailure, is_failure, run_body
+from symphony_es.workflow.engine.bodies import Lacking, StepFailure, is_failure, is_interrupted, run_body
 from symphony_es.workflow.engine.branches import AT_ONCE, run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
 from symphony_es.workflow.engine.generations import Generations
@@ -165,6 +165,10 @@ class Runner:
                     if isinstance(error, asyncio.CancelledError) and asyncio.current_task() is task:
                         self._keep_usage(address, started)
                     raise
+                if is_interrupted() and not self._world.outbox.broken:
+                    self._keep_usage(address, started)
+                    _log.warning("step_cut_off", run_id=self.run.id, step=address, attempt=started.attempt, error=error_text(error))
+                    raise asyncio.CancelledError from error  # what a step makes of being cut off is no failure: it begins once more
                 await self._fail(step, address, started, error)
                 continue
             if self.telling.wants(started.completed):

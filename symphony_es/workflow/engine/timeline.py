@@ -25,7 +25,18 @@ if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["COMPLETION", "FORK_EVENT", "RETRY_EVENT", "STARTS", "Execution", "TakenBack", "Timeline", "generations_of", "read_timeline"]
+__all__ = [
+    "COMPLETION",
+    "FORK_EVENT",
+    "RETRY_EVENT",
+    "STARTS",
+    "Execution",
+    "TakenBack",
+    "Timeline",
+    "creation",
+    "generations_of",
+    "read_timeline",
+]
 
 FORK_EVENT = "WorkflowForked"
 RETRY_EVENT = "WorkflowRetryRequested"
@@ -307,7 +318,7 @@ async def read_timeline(symphony: Host, run: Workflow) -> Timeline:
     seen: int | None = None  # where the log was when the run was forked of that one
     record = symphony.world.record_of(run)
     taken_back = record is None or record.generation > 0
-    while (created := await _creation(symphony, key, seen, once=not taken_back)) is not None and created[3] == FORK_EVENT:
+    while (created := await creation(symphony, key, seen, once=not taken_back)) is not None and created[3] == FORK_EVENT:
         event, taken_back = decode_row(created), True
         seen, said = event.position, event.data
         if shared and event.position > shared[0][1]:
@@ -334,7 +345,7 @@ def _apply(timeline: Timeline, page: list[Row]) -> None:
         timeline.apply(event)
 
 
-async def _creation(symphony: Host, key: str, until: int | None, *, once: bool) -> Row | None:
+async def creation(symphony: Host, key: str, until: int | None, *, once: bool) -> Row | None:
     """The creation of the run that had an id at a position; `once` where no other one had it before."""
     if once:
         return next(iter(await symphony.log.read_entity_rows(key, 0, until, 1)), None)

@@ -24,7 +24,7 @@ TimeLike: TypeAlias = datetime | str | timedelta | None
 """A moment, its ISO text (`"2026-11-27"`: the beginning of that day, UTC), or how long ago it was."""
 
 Named: TypeAlias = Any
-"""A name, what has one (a definition, a function under `@symphony.workflow`), or several of them."""
+"""A name, what has one (a definition, the dict of one, a function under `@symphony.workflow`), or several of them."""
 
 
 _TIMES = {"since": ">=", "until": "<=", "created_after": ">", "created_before": "<"}
@@ -51,7 +51,7 @@ class RunFilter:
         """The names of definitions that are meant, sorted; none where any is."""
         if self.name is None:
             return []
-        return sorted({_text("name", getattr(each, "name", each)) for each in _several(self.name)})
+        return sorted({_text("name", _name_of(each)) for each in _several(self.name)})
 
     def digest(self, *, newest_first: bool) -> str:
         """What is equal of two filters that mean the same, with the same order. An age stays one, whenever it is asked about.
@@ -134,6 +134,11 @@ def read_statuses(given: StatusLike) -> frozenset[WorkflowStatus] | None:
             raise ConfigurationError(f"{shown(status)} is not a valid WorkflowStatus: {hint}statuses are {', '.join(WorkflowStatus)}")
         found.add(WorkflowStatus(text))
     return frozenset(found)
+
+
+def _name_of(given: Any) -> Any:
+    """The name of a definition, of the dict of one, or of what has a name; a text is one."""
+    return given.get("name") if isinstance(given, Mapping) else getattr(given, "name", given)
 
 
 def _several(given: Any) -> list[Any]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.history import live_states
-from symphony_es.core.state.resting import RUN, TASK, waking
+from symphony_es.core.state.resting import RUN, TASK, has_ended, waking
 from symphony_es.errors import ConcurrencyError
 from symphony_es.events.changes import REMOVE
 from symphony_es.events.event import NewEvent
@@ -31,13 +31,14 @@ from symphony_es_projections.run_rows import ENDED
 
 if TYPE_CHECKING:
     from symphony_es.core.state.history import StateHistory
+    from symphony_es.events.fold import EntityState
     from symphony_es.log.log import EventLog
     from symphony_es.log.recorder import PreparedEvent
     from symphony_es.log.writer import Ticket
     from symphony_es.workflow.runs.filters import RunFilter
     from symphony_es.workflow.runs.listing import RunListing
 
-__all__ = ["Living", "PruneReport", "Pruning", "living_keys"]
+__all__ = ["Living", "PruneReport", "Pruning", "needed_keys"]
 
 PAGE = 200
 AT_ONCE = 400
@@ -50,6 +51,8 @@ PLANS = 5
 """How often a page is planned anew where what it would prune was changed meanwhile."""
 
 CHILD, FORK, REFERRED, LIVE = "a child run has not ended, or later", "a fork of it stays", "something living refers to it", "in use"
+UNTOLD = "hooks that must not miss its end have not been told of it: recover() tells them"
+DAMAGED = "an event of it is damaged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +148,7 @@ class Pruning:
         self._history = history
         self._listing = listing
         self._living = living
-        self._needed: set[str] = set()
+        self._needed: dict[str, str] = {}
         self._gone: set[str] = set()  # forks that have been pruned: their originals may follow
         self._ids: list[str] = []
         self._kept: dict[str, str] = {}
@@ -167,7 +170,7 @@ class Pruning:
             LogUnavailableError: the commit failed; what was pruned before is pruned.
         """
         await self._listing.catch_up()
-        self._needed = await living_keys(self._history, self._log.head)
+        self._needed = await needed_keys(self._history, self._log.head)
         cursor: int | None = None
         while True:
             query = wanted.query()
@@ -262,8 +265,9 @@ class Pruning:
             if any(fork not in going and fork not in own for fork in forks.get(one.row.id, ())):
                 return FORK
         keys = family.versions()
-        if not self._needed.isdisjoint(keys):
-            return REFERRED
+        why = [self._needed[key] for key in keys if key in self._needed]
+        if why:
+            return next((one for one in why if one is not REFERRED), REFERRED)
         return LIVE if self._living is not None and any(map(self._living.keeps, keys)) else None
 
     async def _append(self, families: Sequence[_Family]) -> None:
@@ -320,12 +324,19 @@ def _batches(families: Iterable[_Family]) -> Iterable[list[_Family]]:
         yield some
 
 
-async def living_keys(history: StateHistory, position: int) -> set[str]:
-    """Keys of the runs and tasks that a resume at a position would make live: those at work, and whatever living entities refer to."""
+async def needed_keys(history: StateHistory, position: int) -> dict[str, str]:
+    """Keys of the runs and tasks that a resume at a position would make live, and why: those at work, and what living entities refer to."""
     fold, more = await history.living_at(position)
     alive = await asyncio.to_thread(live_states, fold)
     woken = await asyncio.to_thread(waking, alive, None, partly=more is not None)
     while more is not None and (found := await more.find(woken.missing, woken.runs)):
         alive = {**alive, **found}
         woken = await asyncio.to_thread(waking, alive, None, partly=True)
-    return {key for key in woken.states if key.startswith((RUN, TASK))}
+    return {key: _why_needed(state) for key, state in woken.states.items() if key.startswith((RUN, TASK))}
+
+
+def _why_needed(state: EntityState) -> str:
+    """Why a run that has ended is live after a resume, or a task."""
+    if state.damage is not None:
+        return DAMAGED
+    return UNTOLD if state.key.startswith(RUN) and not has_ended(state) else REFERRED

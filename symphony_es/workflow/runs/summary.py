@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,9 @@ class RunSummary:
     parent_step: str | None
     metadata: dict[str, Any]
     _load: Load | None = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self) -> list[Any]:
+        return [None if each.name == "_load" else getattr(self, each.name) for each in fields(self)]  # other processes list for themselves
 
     @property
     def run_id(self) -> str:

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from symphony_es import system
 from symphony_es.core.state.files.values import TEMPORARY_NAME
 from symphony_es.errors import StorageUnavailableError, StoredValueDamagedError
 
@@ -34,17 +35,13 @@ def unavailable(what: str, outcome: str = "what was there before is untouched") 
 def sync_directory(directory: Path) -> None:
     """Make the names in a directory durable."""
     with unavailable(f"{directory} cannot be made durable", "the last changes of it may be lost with the power"):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        system.sync_directory(directory)
 
 
 def make_directory(directory: Path) -> None:
     """Make a directory and those above it, each durable in its parent."""
     with unavailable(f"{directory} cannot be looked at"):
-        if directory.is_dir():
+        if system.is_directory(directory):
             return
     make_directory(directory.parent)
     with unavailable(f"{directory} cannot be made"):

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import os
 import secrets
 import threading
@@ -53,6 +52,7 @@ from symphony_es.core.state.files.values import (
     value_file_bytes,
 )
 from symphony_es.errors import LimitExceededError, StorageUnavailableError
+from symphony_es.system import lock, present, sync
 
 __all__ = ["FileStorageProvider", "StorageTransaction", "write_file_atomically"]
 
@@ -106,7 +106,7 @@ async def _write_temporary(target: Path, chunks: Iterable[bytes] | AsyncIterable
                     view = memoryview(piece)
                     while view:  # a file system may take less than it was given
                         view = view[await file.write(view) :]
-                await asyncio.to_thread(os.fsync, file.fileno())
+                await asyncio.to_thread(sync, file.fileno())
     except BaseException:
         discard(temporary)
         raise
@@ -273,7 +273,7 @@ class FileStorageProvider:
 
     def _has_journal(self) -> bool:
         with unavailable(f"{self.path} cannot be looked at"):
-            return (self.path / _JOURNAL_NAME).exists()
+            return present(self.path / _JOURNAL_NAME)
 
     async def _put_in_order(self) -> None:
         """Complete what a crash has left, if there is anything."""
@@ -318,7 +318,7 @@ async def _take(descriptor: int, directory: Path) -> None:
     deadline = time.monotonic() + _LOCK_WAIT_S
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(descriptor)
         except BlockingIOError as error:
             if time.monotonic() > deadline:
                 raise StorageUnavailableError(errno.EAGAIN, f"another process has been writing in {directory} for too long") from error
@@ -330,7 +330,7 @@ async def _take(descriptor: int, directory: Path) -> None:
 def _list_keys(directory: Path) -> list[str]:
     keys = []
     with unavailable(f"{directory} cannot be read"):
-        for path in directory.iterdir() if directory.exists() else ():
+        for path in directory.iterdir() if present(directory) else ():
             name = path.name
             key = key_of_file_name(name)
             if key is None and is_hashed_name(name):

@@ -22,6 +22,7 @@ from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
 from symphony_es.events.rows import event_id_of
 from symphony_es.log.log import EventLog
+from symphony_es.system import is_directory, is_link, present
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,8 +100,8 @@ async def fork_log(
 
 def _check_target(into: Path) -> Path:
     with unavailable(f"{into} cannot be looked at"):
-        there = into.is_symlink() or into.exists()
-        usable = into.is_dir() and not into.is_symlink()
+        there = is_link(into) or present(into)
+        usable = is_directory(into) and not is_link(into)
         empty = usable and not any(into.iterdir())
     if there and not empty:
         raise TargetOccupiedError(into, f"it is {'not empty' if usable else 'no directory'}: fork into a directory that does not exist yet")

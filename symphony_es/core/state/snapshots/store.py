@@ -20,6 +20,7 @@ from symphony_es.core.state.snapshots.retention import superfluous_snapshots
 from symphony_es.core.state.snapshots.writing import snapshot_chunks
 from symphony_es.errors import SnapshotDamagedError, StorageUnavailableError
 from symphony_es.events.fold import EntityState
+from symphony_es.system import present
 
 __all__ = ["Anchor", "SnapshotInfo", "SnapshotStore"]
 
@@ -112,7 +113,7 @@ class SnapshotStore:
 
     def is_gone(self, info: SnapshotInfo) -> bool:
         """Whether a snapshot's file is not there any more; then the list is read anew when it is asked for."""
-        if (self.directory / info.name).exists():
+        if present(self.directory / info.name):
             return False
         with self._lock:
             self._infos = None

@@ -1,0 +1,237 @@
+"""What the library asks of the operating system, where Python's own shortcuts would hide an error or promise too little.
+
+* `Path.exists()` and its kin answer False where the system refuses to look (from Python 3.14 on for every error). What is decided by a
+  file's absence may then be thrown away, so this library asks `present` and its kin: absent is only what the system says is absent.
+* `os.fsync` does not reach the disk's own medium on macOS. `sync` does, wherever the system offers it.
+* Advisory locks are a matter of POSIX. On a system without them a state in memory works, and one on disk is refused by name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from symphony_es.errors import LogUnavailableError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    _POSIX = False
+else:
+    _POSIX = True
+
+__all__ = [
+    "file_system_of",
+    "is_directory",
+    "is_link",
+    "is_network_file_system",
+    "is_plain_file",
+    "lock",
+    "present",
+    "refuse_shared",
+    "require_posix",
+    "sync",
+    "sync_directory",
+    "unlock",
+]
+
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
+_NO_FULL_SYNC = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY})
+_NETWORK = frozenset(
+    """9p acfs afpfs afs beegfs ceph cifs coda gfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs panfs prl_fs pvfs2 smb smb2
+    smb3 smbfs sshfs vboxsf virtiofs vmhgfs webdav""".split()  # noqa: SIM905  words, read as words
+)
+_LOCAL_BY_FUSE = frozenset(
+    f"fuse.{kind}"
+    for kind in """bcachefs bindfs encfs ext2 ext3 ext4 exfat fuse-overlayfs gocryptfs mergerfs ntfs ntfs-3g overlayfs unionfs vfat
+    zfs""".split()  # noqa: SIM905
+)
+"""File systems of this machine's own disks that a process serves; any other of that kind is taken for one on the network."""
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
+_MOUNT_LINE = re.compile(r".+? on (?P<mount>/.*) \((?P<kind>[\w.-]+)(,.*)?\)")
+_MOUNT_S = 5.0
+
+
+# -- what is there --------------------------------------------------------------------------------------------------------
+
+
+def _mode(path: Path | str, *, follow: bool = True) -> int | None:
+    """The mode of what is under a path; None where nothing is.
+
+    Raises:
+        OSError: the system does not tell, as where a directory above may not be searched.
+    """
+    try:
+        return os.stat(path, follow_symlinks=follow).st_mode  # noqa: PTH116  what Path.stat calls, and a text may be given
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise
+    except ValueError:  # a null character: no file has such a name
+        return None
+
+
+def present(path: Path | str) -> bool:
+    """Whether there is something under a path; a link counts as what it points to. Raises OSError where nobody can tell."""
+    return _mode(path) is not None
+
+
+def is_directory(path: Path | str) -> bool:
+    """Whether a directory is under a path, or a link to one. Raises OSError where nobody can tell."""
+    mode = _mode(path)
+    return mode is not None and stat.S_ISDIR(mode)
+
+
+def is_plain_file(path: Path | str) -> bool:
+    """Whether a plain file is under a path, or a link to one. Raises OSError where nobody can tell."""
+    mode = _mode(path)
+    return mode is not None and stat.S_ISREG(mode)
+
+
+def is_link(path: Path | str) -> bool:
+    """Whether a symbolic link is under a path. Raises OSError where nobody can tell."""
+    mode = _mode(path, follow=False)
+    return mode is not None and stat.S_ISLNK(mode)
+
+
+# -- who may write it -----------------------------------------------------------------------------------------------------
+
+
+def refuse_shared(found: os.stat_result, path: Path, owner: int) -> None:
+    """Refuse a file or directory of a log that somebody else could change, as ssh does with its own.
+
+    Args:
+        found: what the system says of it, without following a link.
+        path: its path, for the message.
+        owner: the user to whom it is to belong.
+
+    Raises:
+        LogUnavailableError: it is a link, or neither a plain file nor a directory; it belongs to another user, others can write it, or it
+            has a second name.
+    """
+    directory = stat.S_ISDIR(found.st_mode)
+    if not directory and not stat.S_ISREG(found.st_mode):
+        raise LogUnavailableError(f"{path} is not a regular file: a log never follows links")
+    if found.st_uid != owner:
+        what = f"belongs to user {found.st_uid}, and the log to user {owner}"
+        way_out = f"chown {owner}"
+    elif found.st_mode & 0o022:
+        what = f"can be written by other users (mode {stat.S_IMODE(found.st_mode):03o}), who could change what the log says"
+        way_out = "chmod go-w"
+    elif not directory and found.st_nlink > 1:
+        what = f"has {found.st_nlink} names (hard links), and changes under each of them"
+        way_out = "copy it to a file of its own in place of"
+    else:
+        return
+    raise LogUnavailableError(f"{path} {what}: {way_out} {path}, or pass allow_shared_directory=True")
+
+
+# -- what is durable ------------------------------------------------------------------------------------------------------
+
+
+def sync(descriptor: int) -> None:
+    """Make an open file durable: on the medium, not only in a cache of the disk, wherever the system can do that (F_FULLFSYNC)."""
+    full = getattr(fcntl, "F_FULLFSYNC", None) if _POSIX else None
+    if full is not None:
+        try:
+            fcntl.fcntl(descriptor, full)
+        except OSError as error:
+            if error.errno not in _NO_FULL_SYNC:
+                raise
+        else:
+            return
+    os.fsync(descriptor)
+
+
+def sync_directory(path: Path | str) -> None:
+    """Make names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# -- one writer -----------------------------------------------------------------------------------------------------------
+
+
+def require_posix() -> None:
+    """Refuse a state on disk where the system has no such locks.
+
+    Raises:
+        LogUnavailableError: it has none. Nothing was made.
+    """
+    if not _POSIX:
+        raise LogUnavailableError(
+            "a state on disk needs a POSIX system (Linux, macOS): there are no file locks here that go with their process. "
+            "A state in memory works: leave persistence_enabled out"
+        )
+
+
+def lock(descriptor: int, *, shared: bool = False) -> None:
+    """Take the lock of an open file without waiting; the kernel gives it up with the process.
+
+    Raises:
+        BlockingIOError: somebody else has it.
+    """
+    require_posix()
+    fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+def unlock(descriptor: int) -> None:
+    """Give the lock of an open file up."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+# -- where it is ----------------------------------------------------------------------------------------------------------
+
+
+def file_system_of(path: Path) -> str | None:
+    """Type of the file system that holds a path, as the system names it; None where it does not tell. Blocks.
+
+    Linux tells it in `/proc/self/mountinfo`, the BSDs and macOS by the command `mount`.
+    """
+    try:
+        told = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return _innermost(path, _by_command())
+    return _innermost(path, [_of_mountinfo(line) for line in told.splitlines()])
+
+
+def is_network_file_system(kind: str) -> bool:
+    """Whether locks and durability of a file system of this type are another machine's, as far as its name tells."""
+    if kind == "fuse" or kind.startswith("fuse."):
+        return kind not in _LOCAL_BY_FUSE
+    return kind in _NETWORK
+
+
+def _innermost(path: Path, mounts: Iterable[tuple[str, str]]) -> str | None:
+    real, best, kind = str(path.resolve()), "", None
+    for mount, its_kind in mounts:
+        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):  # a later mount of the same place hides the one before
+            best, kind = mount, its_kind
+    return kind
+
+
+def _of_mountinfo(line: str) -> tuple[str, str]:
+    before, _, after = line.partition(" - ")
+    return _OCTAL.sub(lambda found: chr(int(found[1], 8)), before.split(" ")[4]), after.split(" ")[0]
+
+
+def _by_command() -> list[tuple[str, str]]:
+    command = next((place for place in ("/sbin/mount", "/bin/mount") if present(place)), None)
+    if command is None:
+        return []
+    import subprocess  # late: only where the kernel has no list of its own
+
+    try:
+        told = subprocess.run([command], capture_output=True, timeout=_MOUNT_S, check=True).stdout.decode(errors="surrogateescape")  # noqa: S603  a fixed path
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [(found["mount"], found["kind"]) for found in map(_MOUNT_LINE.fullmatch, told.splitlines()) if found is not None]
