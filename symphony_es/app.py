@@ -997,7 +997,7 @@ class Symphony:
     async def blame(
         self, entity: EntityLike, path: str | Sequence[str | int] = (), *, since: Moment | None = None, until: Moment = "latest"
     ) -> list[Blame]:
-        """Which events set a value, the last one first. Costs that entity's own events.
+        """Which events set a value, the last one first, each with what it found and left. Costs that entity's own events.
 
         Where an upcast has renamed the field, what happened under its old name is part of the answer.
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import partial
-from itertools import islice
 from types import TracebackType
 from weakref import WeakSet
 
@@ -25,6 +24,7 @@ from symphony_es.workflow.engine.waits import RunAround, Waits, runs_around
 from symphony_es.workflow.runs.context import current_context
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, UNFINISHED, WorkflowStatus
+from symphony_es.workflow.runs.under_way import steps_under_way
 
 __all__ = ["DO_NOT_END", "INTERRUPTION_TIMEOUT_S", "PART_OF_RUN", "ActiveRun", "ActiveRuns"]
 
@@ -261,7 +261,7 @@ class ActiveRuns:
         self._tell_news()
         if not active.task.cancelled() and error is not None:
             run = active.run
-            under_way = list(islice((step for step in run.attempts if run.step_status(step) == "running"), MAX_STEPS_NAMED))
+            under_way = steps_under_way(run)[:MAX_STEPS_NAMED]
             _log.warning("workflow_run_stopped", run_id=run.id, workflow=run.name, steps=under_way, error=error_text(error))
         if error is None and active.run.status in ENDED:
             self.on_end(active.run)
