@@ -93,6 +93,7 @@ LAST_WAIT_S = 0.1
 ENGINE = "workflow_engine"
 P = ParamSpec("P")
 T = TypeVar("T")
+Fn = TypeVar("Fn", bound=Callable[..., Any])
 
 for _module, _class, _entities, _values in (
     ("symphony_es.workflow.runs.run", "Workflow", ["Workflow"], []),
@@ -179,7 +180,7 @@ class Symphony:
         self.functions = NamedCallables("function", "register it with symphony.functions.register(name, function)")
         self.flows = NamedCallables("workflow function", "decorate it with @symphony.workflow")
         self.tools = NamedCallables("tool", "register it with symphony.tools.register(name, function)")
-        self.restore_manager = RestoreManager(parent=restore_manager)
+        self.restore_manager = RestoreManager(parent=restore_manager, allowed=self.functions.allowed)
         self.types.learn_from(self.functions.callables)
         self.types.learn_from(self.flows.callables)
         self.last_resume: ResumeReport | None = None
@@ -1079,6 +1080,30 @@ class Symphony:
     def build_task(self) -> TaskBuilder:
         """Return a fluent builder of a task."""
         return self.tasks.build()
+
+    @overload
+    def function(self, function: Fn, *, name: str | None = None, replace: bool = False) -> Fn: ...
+    @overload
+    def function(self, function: None = None, *, name: str | None = None, replace: bool = False) -> Callable[[Fn], Fn]: ...
+
+    def function(self, function: Any = None, *, name: str | None = None, replace: bool = False) -> Any:
+        """Decorator that registers a function for definitions: `@symphony.function`, or `@symphony.function(name="pay")`.
+
+        Args:
+            function: the function, which stays as it is.
+            name: what definitions call it by; the function's name by default. It is found by its `module:qualname` as well.
+            replace: take the place of another function of that name. One that was defined anew, as in a notebook, does so by itself.
+
+        Raises:
+            ConfigurationError: the name is taken, or what is decorated is no function; nothing has been changed.
+        """
+
+        def register(decorated: Any) -> Any:
+            if name is None:
+                return self.functions.register(decorated, replace=replace)
+            return self.functions.register(name, decorated, replace=replace)
+
+        return register if function is None else register(function)
 
     @overload
     def workflow(
