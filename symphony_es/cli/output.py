@@ -9,16 +9,25 @@ from __future__ import annotations
 import json
 import os
 import sys
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from itertools import chain
+from tempfile import TemporaryFile
+from typing import IO, Any
 from unicodedata import combining, east_asian_width
 
-__all__ = ["Bad", "brief", "change", "complain", "fitted", "json_line", "line", "pairs", "progress", "safe", "status", "table", "time"]
+__all__ = [
+    "Bad", "Kept", "Table", "brief", "change", "complain", "fitted",
+    "json_line", "json_text", "line", "pairs", "progress", "safe", "status", "table", "time",
+]  # fmt: skip
 
 WIDEST = 60
+KEPT_IN_MEMORY = 12 * 1024 * 1024
+"""Bytes of what waits to be printed before it goes to a temporary file."""
+CELL_BYTES = 60
 NARROWEST = 8
 """A column is not cut below this; a table that does not fit then is printed as one name and value below the other."""
 CUT_FIRST = frozenset({"changes", "error", "output or error", "before", "after", "state", "metadata", "reason"})
@@ -82,7 +91,7 @@ def brief(value: Any, widest: int = WIDEST) -> str:
     from symphony_es.events.people import text_of  # late, as all of the library: `--help` needs none of it
 
     most = sys.maxsize - 1 if _page.full else _page.columns or widest
-    text = safe(text_of(value[: most + 1] if isinstance(value, str) else value))
+    text = safe(text_of(value, None if _page.full else most))
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
@@ -95,29 +104,108 @@ def time(moment: datetime, *, milliseconds: bool = False) -> str:
 
 def json_line(value: Mapping[str, Any]) -> None:
     """One JSON object on a line of its own."""
-    print(json.dumps(value, ensure_ascii=True, allow_nan=False), flush=True)
+    print(json_text(value), flush=True)
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """One JSON object as a line."""
+    return json.dumps(value, ensure_ascii=True, allow_nan=False)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], nothing: str = "nothing") -> None:
     """Aligned columns below their names, as wide as the terminal; numbers stand at the right. A column without a value is left out."""
-    cells = [[safe(cell) for cell in row] for row in rows]
-    if not cells:
-        print(nothing)
-        return
-    used = [index for index in range(len(columns)) if any(row[index] for row in cells)]
-    columns, cells = [columns[index] for index in used], [[row[index] for index in used] for row in cells]
-    numbers = [all(row[index].isdigit() or row[index] in ("", "-") for row in cells) for index in range(len(columns))]
-    natural = [max(_width(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
-    widths = _fitted(columns, natural, numbers)
-    if widths is None:
-        for number, row in enumerate(cells):
-            if number:
-                print()
-            pairs({name: cell for name, cell in zip(columns, row, strict=True) if cell})
-        return
-    for row in [list(columns), *cells]:
-        shown = [_cell(cell, width, right=right) for cell, width, right in zip(row, widths, numbers, strict=True)]
-        print("  ".join(shown).rstrip())
+    collected = Table(columns, nothing)
+    for row in rows:
+        collected.add(row)
+    collected.print()
+
+
+class Table:
+    """A table whose rows come one by one, any number of them: see `table`. Rows wait in a temporary file where they are many."""
+
+    def __init__(self, columns: Sequence[str], nothing: str = "nothing") -> None:
+        self._columns = columns
+        self._nothing = nothing
+        self._rows = Kept()
+        self._natural = [_width(name) for name in columns]
+        self._used = [False] * len(columns)
+        self._numbers = [True] * len(columns)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, row: Sequence[object]) -> None:
+        """Take the next row."""
+        cells = [safe(cell) for cell in row]
+        for index, cell in enumerate(cells):
+            if cell:
+                self._used[index] = True
+                if 2 * len(cell) > self._natural[index]:  # else it is no wider: a character takes two columns at most
+                    self._natural[index] = max(self._natural[index], _width(cell))
+                self._numbers[index] = self._numbers[index] and (cell.isdigit() or cell == "-")
+        self._rows.add([[cell] if isinstance(cell, Bad) else cell for cell in cells], sum(map(len, cells)) + CELL_BYTES * len(cells))
+
+    def print(self, *, newest_first: bool = False) -> None:
+        """Print it, or what is said where there is nothing; the last row first where that is asked for."""
+        if not self._rows:
+            print(self._nothing)
+            return
+        used = [index for index, is_used in enumerate(self._used) if is_used]
+        columns, numbers = [self._columns[index] for index in used], [self._numbers[index] for index in used]
+        widths = _fitted(columns, [self._natural[index] for index in used], numbers)
+        kept = self._rows.each(newest_first=newest_first)
+        rows = ([Bad(row[index][0]) if isinstance(row[index], list) else row[index] for index in used] for row in kept)
+        if widths is None:
+            for number, row in enumerate(rows):
+                if number:
+                    print()
+                pairs({name: cell for name, cell in zip(columns, row, strict=True) if cell})
+            return
+        for row in chain([columns], rows):
+            shown = [_cell(cell, width, right=right) for cell, width, right in zip(row, widths, numbers, strict=True)]
+            print("  ".join(shown).rstrip())
+
+
+class Kept:
+    """What is to be printed later, or in the opposite order: in memory while it is little, then in a temporary file without a name."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._waiting: list[Any] = []
+        self._room = KEPT_IN_MEMORY
+        self._file: IO[bytes] | None = None
+        self._starts = array("q")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, value: Any, size: int) -> None:
+        """Keep a value that JSON has, and that takes about so many bytes."""
+        self._count += 1
+        self._room -= size
+        self._waiting.append(value)
+        if self._room < 0:
+            self._write()
+
+    def _write(self) -> None:
+        if self._file is None:
+            self._file = TemporaryFile()  # noqa: SIM115  it lives as long as what it keeps
+        at = self._file.seek(0, os.SEEK_END)
+        for value in self._waiting:
+            self._starts.append(at)
+            at += self._file.write(json.dumps(value).encode("ascii") + b"\n")
+        self._waiting.clear()
+        self._room = KEPT_IN_MEMORY
+
+    def each(self, *, newest_first: bool = False) -> Iterator[Any]:
+        """All of them, in the order they came or in the opposite one."""
+        if self._file is None:
+            yield from reversed(self._waiting) if newest_first else self._waiting
+            return
+        self._write()
+        for start in reversed(self._starts) if newest_first else self._starts:
+            self._file.seek(start)
+            yield json.loads(self._file.readline())
 
 
 def _fitted(columns: Sequence[str], natural: Sequence[int], numbers: Sequence[bool]) -> list[int] | None:
@@ -138,6 +226,8 @@ def _fitted(columns: Sequence[str], natural: Sequence[int], numbers: Sequence[bo
 
 
 def _cell(text: str, width: int, *, right: bool) -> str:
+    if len(text) <= width and text.isascii() and not isinstance(text, Bad):
+        return text.rjust(width) if right else text.ljust(width)
     shown = _cut(text, width)
     room = " " * (width - _width(shown))
     coloured = f"{RED}{shown}{PLAIN}" if isinstance(text, Bad) and _page.colours else shown
@@ -159,7 +249,7 @@ def _cut(text: str, columns: int) -> str:
 
 def _width(text: str) -> int:
     """How many columns of a terminal a text takes."""
-    if text.isascii():
+    if text.isascii() or text.replace("…", "").isascii():
         return len(text)
     return sum(0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1 for character in text)
 

@@ -13,20 +13,60 @@ from symphony_es.events.values import Tagged
 
 __all__ = ["for_people", "text_of", "time_text"]
 
+MOST_MEMBERS = 1000
+"""A set of more is shown by their number where it is cut: its first ones would be known only after a look at all of them."""
 LONG_BITS = 10_000
 """Integers beyond are shown in hexadecimal: Python refuses to write those of more than 4,300 digits out in decimal."""
 _READS_AS_ANOTHER = re.compile(r"""-?\d+(\.\d+)?([eE][+-]?\d+)?\Z|["\[{]|(-|null|true|false)?\Z""")
 """Texts that would be taken for a number, or for nothing; they are written in quotes, as no text and lists and dicts are."""
 
 
-def text_of(value: Any) -> str:
-    """A value as one text; values of different types look different, but for what is written as a text: enums, times, decimals."""
+def text_of(value: Any, most: int | None = None) -> str:
+    """A value as one text; values of different types look different, but for what is written as a text: enums, times, decimals.
+
+    Args:
+        value: plain data, or `ABSENT`.
+        most: only the first so many characters are of interest, and cost anything; there may be more of them, which need not be right.
+    """
+    if most is not None:
+        value = _beginning(value, most)[0]
     if value is ABSENT:
         return "-"
     if isinstance(value, str):
         return value if _READS_AS_ANOTHER.match(value) is None else json.dumps(value, ensure_ascii=False)
     shown = for_people(value)
     return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
+
+
+def _beginning(value: Any, room: int) -> tuple[Any, int]:
+    """As much of a value as so many characters can show, and how many it takes at least."""
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return (value if len(value) <= room else value[: room + 1]), min(len(value), room + 1)
+    if kind is Tagged and value.kind != "enum":
+        return _beginning(value.data, room)
+    if kind is set:
+        return (f"{len(value):,} members", room) if len(value) > MOST_MEMBERS else (value, room)
+    if kind is dict:
+        fields: dict[Any, Any] = {}
+        left = room
+        for key, item in value.items():
+            if left < 0:
+                break
+            fields[key], used = _beginning(item, left)
+            left -= used + 4
+        return fields, room - left
+    if kind is list or kind is tuple:
+        items = []
+        left = room
+        for item in value:
+            if left < 0:
+                break
+            part, used = _beginning(item, left)
+            items.append(part)
+            left -= used + 2
+        return items, room - left
+    return value, 1
 
 
 def for_people(value: Any) -> Any:

@@ -247,16 +247,15 @@ async def at(given: argparse.Namespace) -> None:
 async def history(given: argparse.Namespace) -> None:
     """`symphony-es history`."""
     async with reading(given) as opened:
-        versions = await opened.past.history(given.entity, after_version=given.after_version, limit=given.limit)
-    for version in versions:
-        if given.json:
-            told = {"damage": str(version.damage)} if version.damage is not None else {}
-            output.json_line({**_heading(version.event), "changes": [_change_as_json(change) for change in version.changes], **told})
-            continue
-        output.line(f"version {version.version}  {_line(version.event)}")
-        if version.damage is not None:
-            output.line(f"    not applied: {output.safe(str(version.damage))}")
-        _print_changes(version.changes)
+        async for version in opened.past.versions(given.entity, after_version=given.after_version, limit=given.limit):
+            if given.json:
+                told = {"damage": str(version.damage)} if version.damage is not None else {}
+                output.json_line({**_heading(version.event), "changes": [_change_as_json(change) for change in version.changes], **told})
+                continue
+            output.line(f"version {version.version}  {_line(version.event)}")
+            if version.damage is not None:
+                output.line(f"    not applied: {output.safe(str(version.damage))}")
+            _print_changes(version.changes)
 
 
 async def blame(given: argparse.Namespace) -> None:
@@ -264,22 +263,33 @@ async def blame(given: argparse.Namespace) -> None:
     from symphony_es.events.paths import ABSENT
     from symphony_es.transfer.text import plain_as_json
 
+    def seen(value: Any) -> Any:
+        if not given.json:
+            return output.brief(value, 40)
+        return {} if value is ABSENT else {"value": plain_as_json(value)}
+
+    lines = output.Kept()
+    rows = output.Table(("position", "time", "event", "actor", "reason", "run/step", "before", "after"))
     async with reading(given) as opened:
-        found = await opened.past.blame(given.entity, given.path, since=given.since, until=given.until)
-        found = [entry for entry in found if given.actor in (None, entry.event.metadata.actor)]
-        hint = "" if found else hint_of(await names_like(opened, actor=given.actor))
+        async for event, before, after in opened.past.settings(given.entity, given.path, since=given.since, until=given.until, seen=seen):
+            if given.actor not in (None, event.metadata.actor):
+                continue
+            if given.json:
+                sides = {name: side["value"] for name, side in (("before", before), ("after", after)) if side}
+                text = output.json_text({**_heading(event), **sides})
+                lines.add(text, len(text))
+                continue
+            why, time = event.metadata, output.time(event.recorded_at, milliseconds=True)
+            run = "/".join(part for part in (why.run_id, why.step) if part)
+            rows.add((event.position, time, event.name, why.actor or "", why.reason or "", run, before, after))
+        hint = "" if rows or given.json else hint_of(await names_like(opened, actor=given.actor))
     if given.json:
-        for entry in found:
-            sides = {name: value for name, value in (("before", entry.before), ("after", entry.after)) if value is not ABSENT}
-            output.json_line({**_heading(entry.event), **{name: plain_as_json(value) for name, value in sides.items()}})
-        return
-    rows = []
-    for entry in found:
-        at, time, _, name, actor, why, step, _ = event_row(entry.event)
-        run = "/".join(part for part in (entry.event.metadata.run_id, str(step)) if part)
-        rows.append((at, time, name, actor, why, run, output.brief(entry.before, 40), output.brief(entry.after, 40)))
-    columns = ("position", "time", "event", "actor", "reason", "run/step", "before", "after")
-    output.table(columns, rows, f"no event of those that are asked for has set it{hint}")
+        for text in lines.each(newest_first=True):
+            print(text, flush=True)
+    elif rows:
+        rows.print(newest_first=True)
+    else:
+        print(f"no event of those that are asked for has set it{hint}")
 
 
 async def diff(given: argparse.Namespace) -> None:

@@ -273,8 +273,8 @@ async def run(given: argparse.Namespace) -> None:
             output.json_line(event_as_json(event))
         return
     shown = {name.removesuffix("_at"): _shown(name, value) for name, value in {**summary, **links}.items() if value is not None}
-    under_way = _under_way(events)
-    if under_way and summary["ended_at"] is None:
+    under_way = _under_way(data, events) if data else {}
+    if under_way:
         shown["under way"] = ", ".join(f"{step} since {output.time(since)}" for step, since in under_way.items())
     output.pairs({**shown, "context": output.brief(data.get("context"), 200)})
     print()
@@ -286,16 +286,12 @@ async def run(given: argparse.Namespace) -> None:
     output.table(columns, rows)
 
 
-def _under_way(events: list[Event]) -> dict[str, datetime]:
-    """The steps that have begun last and have not come to an end since, and when that was."""
-    found: dict[str, datetime] = {}
-    for event in events:
-        step = event.metadata.step
-        if step is not None and event.name in ("WorkflowStepStarted", "WorkflowStepRetried"):
-            found[step] = event.recorded_at
-        elif step is not None:
-            found.pop(step, None)
-    return found
+def _under_way(data: Mapping[str, Any], events: list[Event]) -> dict[str, datetime]:
+    """The innermost steps that have begun and not come to an end, and when that was."""
+    from symphony_es.workflow.runs.under_way import innermost, under_way_in
+
+    began = {event.metadata.step: event.recorded_at for event in events if event.name in ("WorkflowStepStarted", "WorkflowStepRetried")}
+    return {step: began[step] for step in innermost(under_way_in(data)) if step in began}
 
 
 def _result(event: Event) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.errors import ConfigurationError, HistoryMismatchError
 from symphony_es.events.changes import SET, Change
 from symphony_es.shown import shown
-from symphony_es.workflow.code.forgiving import CUT_OFF, is_after_failure, is_cut_off
+from symphony_es.workflow.code.forgiving import is_after_failure
 from symphony_es.workflow.definitions.definition import CLEANUP, UNDO
 from symphony_es.workflow.definitions.steps import id_from_name
 from symphony_es.workflow.engine.bodies import StepFailure
@@ -22,6 +22,7 @@ from symphony_es.workflow.engine.retrying import PATCH
 from symphony_es.workflow.record.shown import other_arguments
 from symphony_es.workflow.runs.cleanup import CLEAN_UP_CALL, is_clean_up_call
 from symphony_es.workflow.runs.failures import describe_error
+from symphony_es.workflow.runs.under_way import CUT_OFF, is_cut_off
 
 if TYPE_CHECKING:
     from symphony_es.workflow.code.flow import Flow

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from symphony_es.core.state.history import StateHistory, is_system
-from symphony_es.core.state.past.versions import must_exist
+from symphony_es.core.state.past.entity_events import must_exist
 from symphony_es.events.comparison import ValueChange, compare_states
 from symphony_es.events.event import Event
 from symphony_es.events.fold import EntityState

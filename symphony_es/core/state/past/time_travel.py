@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from symphony_es.core.state.names import Names
 from symphony_es.core.state.past.differences import StateDifference, compare_positions
 from symphony_es.core.state.past.forking import ForkReport, fork_log
 from symphony_es.core.state.past.moments import LATEST, Moment, position_of, position_since, read_moment
 from symphony_es.core.state.past.rewinding import Rewind, plan_rewind
-from symphony_es.core.state.past.versions import Blame, EntityVersion, blame, versions
+from symphony_es.core.state.past.tracing import ValueTrace
+from symphony_es.core.state.past.versions import Blame, EntityVersion, blame, each_version, versions
 from symphony_es.core.state.past.view import StateView, as_recorded
 from symphony_es.core.state.past.walking import VersionState, walk
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, RunPrunedError
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
     from symphony_es.core.state.checkpoint_pages import CheckpointFilter
     from symphony_es.core.state.history import StateHistory
     from symphony_es.core.state.past.view import PastObjects
+    from symphony_es.events.event import Event
     from symphony_es.events.fold import EntityState, Fold
     from symphony_es.events.references import Path as ValuePath
     from symphony_es.log.log import EventLog
     from symphony_es_projections.checkpoints import CheckpointEntry
 
 __all__ = ["TimeTravel"]
+
+T = TypeVar("T")
 
 
 class TimeTravel:
@@ -128,6 +132,40 @@ class TimeTravel:
         after, last = await position_since(self.log, since, self._checkpoints), await self.position(until)
         with self.names.explaining(key):
             return await blame(self._history, self.names, key, where, since=after, until=last)
+
+    async def versions(
+        self, entity: Any, *, after_version: int = 0, until: Moment = "latest", limit: int | None = None
+    ) -> AsyncIterator[EntityVersion]:
+        """What `history` has, one version after another: a page of events is held at a time."""
+        key, last = self.names.key(entity), await self.position(until)
+        with self.names.explaining(key):
+            async for version in each_version(
+                self._history, self.names, key, after_version=after_version, until=last, limit=limit
+            ):  # fmt: skip
+                yield version
+
+    async def settings(
+        self, entity: Any, path: ValuePath | str = (), *, since: Moment | None = None, until: Moment = "latest", seen: Callable[[Any], T]
+    ) -> AsyncIterator[tuple[Event, T, T]]:
+        """What `blame` has, oldest first and one after another: an event, and what is made of the value before it and after it.
+
+        Args:
+            entity: whose value.
+            path: where it stands.
+            since: only events after a moment.
+            until: only events up to a moment.
+            seen: called with the value, or `ABSENT`, once after each event; it is not to be kept or changed.
+        """
+        key, where = self.names.key(entity), _path(path)
+        after, last = await position_since(self.log, since, self._checkpoints), await self.position(until)
+        with self.names.explaining(key):
+            trace = ValueTrace(self._history, self.names, key, where, last)
+            before = seen(await trace.begin())
+            async for setting in trace.settings():
+                value = seen(setting.value)
+                if setting.event.position > after:
+                    yield setting.event, before, value
+                before = value
 
     async def walk(
         self, entity: Any, *, newest_first: bool = False, since: Moment | None = None, until: Moment = "latest"

@@ -35,10 +35,16 @@ class Walk:
 
     def take(self, event: Event, *, tell: bool = False) -> list[ValueChange] | None:
         """Take an event; returns what it changed, where that is to be told, and None of one that is not applied."""
+        return self.apply(event, tell=tell) if self.fits(event) else None
+
+    def fits(self, event: Event) -> bool:
+        """Whether the next event is applied to the state; `apply` does it."""
         self._fold.apply_event(event)
         self.damage = self._fold.states[event.entity_key].damage
-        if self.damage is not None:
-            return None
+        return self.damage is None
+
+    def apply(self, event: Event, *, tell: bool = False) -> list[ValueChange]:
+        """Apply an event that fits; returns what it changed, where that is to be told."""
         if not tell:
             self.state = apply_changes(self.state, event.changes)
             return []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.past.versions import events_of, kept_from, must_exist
+from symphony_es.core.state.past.entity_events import events_of, kept_from, must_exist
 from symphony_es.core.state.past.walk import Walk
 from symphony_es.events.event import Event
 from symphony_es.events.fold import Damage, EntityState
