@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.active import ActiveRuns
 
 __all__ = [
-]
     "DefinitionLike",
     "IfExists",
     "as_definition",
