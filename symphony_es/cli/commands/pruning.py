@@ -42,7 +42,7 @@ async def prune_runs(given: argparse.Namespace) -> None:
         finally:
             await listing.close()
     if given.json:
-        output.json_line(report.as_dict())
+        output.json_line(report.to_dict())
         return
     for run_id in report.ids[:SHOWN]:
         print(output.safe(run_id))

@@ -87,7 +87,7 @@ class PruneReport:
         near = f"; did you mean {' or '.join(self.near)}?" if self.near else ""
         return f"{so_many(self.runs, 'run')}{tasks} {done}{kept}{near}"
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return what JSON encoders take; moments are ISO text."""
         return {
             "ended_before": self.ended_before.isoformat(),
