@@ -195,6 +195,7 @@ class Symphony:
         self.last_load: ResumeReport | None = None
         self.last_recover: RecoverReport | None = None
         self._opened: OpenedLog | None = None
+        self._ending: EventLog | None = None  # is being closed, by a call that may have been cancelled
         self._lifetime: Lifetime | None = None
         self._checks = False  # the debugging switch: objects are compared with what was recorded at each flush
         self._world: World | None = None
@@ -307,6 +308,8 @@ class Symphony:
             if self._opened is not None:
                 self._check_same_directory(chosen)
                 return self
+            if self._ending is not None:
+                await self._discard()
             if recovers and self.read_only:
                 raise ConfigurationError("recover=True goes on with runs: open the Symphony for writing")
             if chosen is not None and not self.persistence_enabled:
@@ -433,6 +436,8 @@ class Symphony:
 
     async def _discard(self, timeout_s: float | None = None) -> None:
         opened, self._opened, self._world, self._names = self._opened, None, None, None
+        if opened is not None:
+            self._ending = opened.log
         projections, self._projections = self._projections, None
         following, self._following = self._following, None
         inbox, self._inbox = self._inbox, None
@@ -452,8 +457,21 @@ class Symphony:
                 if opened is not None:
                     await opened.settle()
         finally:
-            if opened is not None:
-                await opened.log.close(timeout_s)
+            await self._end(timeout_s)
+
+    async def _end(self, timeout_s: float | None) -> None:
+        """Close the log. Where the call is cancelled, the log's thread goes on, and the next call waits for it."""
+        ending = self._ending
+        if ending is None:
+            return
+        try:
+            await ending.close(timeout_s)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self._ending = None
+            raise
+        self._ending = None
 
     def _setting(self, name: str, given: Any, default: Any) -> Any:
         return given if given is not None else self.config.get(name, default)
@@ -490,6 +508,8 @@ class Symphony:
             self._lifetime.check()
         opened, world = self._opened, self._world
         if opened is None or world is None:
+            if self._ending is not None:
+                await self._discard(timeout_s)
             return
         ends = None if timeout_s is None else time.monotonic() + timeout_s
         waiting = asyncio.timeout(timeout_s)
