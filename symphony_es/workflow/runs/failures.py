@@ -69,8 +69,9 @@ def message_on_record(message: str, rules: Redaction | None = None) -> str:
     rules = rules or current_redaction.get()
     if rules.error_details == "type":
         return ""
-    looked_at = message if len(message) <= MAX_LOOKED_AT_CHARS else shortened(message, MAX_MESSAGE_CHARS)
-    return shortened(writable(rules.text(looked_at)), MAX_MESSAGE_CHARS)
+    is_long = len(message) > MAX_LOOKED_AT_CHARS
+    text = writable(rules.text(shortened(message, MAX_MESSAGE_CHARS) if is_long else message))
+    return text if is_long and len(text) <= 2 * MAX_MESSAGE_CHARS else shortened(text, MAX_MESSAGE_CHARS)
 
 
 def error_on_record(error: BaseException, rules: Redaction) -> str:
