@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from symphony_es.workflow.runs.filters import RunFilter
     from symphony_es.workflow.runs.summary import RunSummary
 
-__all__ = ["add_filters", "filtered", "find_run", "find_runs", "print_runs", "register", "why_none"]
+__all__ = ["add_filters", "filtered", "find_run", "find_runs", "pair", "print_runs", "register", "why_none"]
 
 LIMIT = 50
 MOST = 10**9
@@ -58,7 +58,7 @@ def add_filters(command: Any, only: str | None = None) -> None:
     command.add_argument(
         "--metadata",
         action="append",
-        type=_pair,
+        type=pair,
         metavar="KEY=VALUE",
         help="only those with this in their metadata (the value is JSON, or else a text); may be repeated",
     )
@@ -73,7 +73,7 @@ def filtered(given: argparse.Namespace) -> bool:
     return any((given.status, given.name, given.since, given.until, given.error, given.metadata, given.parent))
 
 
-def _pair(text: str) -> tuple[str, Any]:
+def pair(text: str) -> tuple[str, Any]:
     """A key of the metadata and its value: a number, true, false or null, or else a text; of a number as a text, its JSON (`"7"`)."""
     key, sign, written = text.partition("=")
     if not sign or not key:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.contexts import reset_variable
@@ -349,7 +350,7 @@ async def undos_made(runner: Runner, functions: NamedCallables) -> tuple[dict[st
 
 async def _cleaned_up(flow: Flow, functions: NamedCallables) -> StepsTask:
     """The task of a clean-up that has ended; it ends with this call where that is cancelled."""
-    task = StepsTask(unclosed(_clean_up(flow, functions), None))
+    task = StepsTask(unclosed(partial(_clean_up, flow, functions), None))
     try:
         await _end_cut_off(flow, task)
     except asyncio.CancelledError:
