@@ -66,6 +66,10 @@ class Host(Protocol):
         """What arguments that name entities and types mean here."""
         ...
 
+    def error_on_record(self, error: BaseException) -> str:
+        """Class and message of an error, as the rules for redaction let them be put on record."""
+        ...
+
     @property
     def tools(self) -> NamedCallables:
         """Tools by name."""
