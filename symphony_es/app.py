@@ -577,6 +577,15 @@ class Symphony:
 
     # -- what the layers below stand on -------------------------------------------------------------------------------
 
+    def service(self, name: str) -> Any:
+        """A service of this Symphony, once it is open.
+
+        Raises:
+            NotReadyError: `setup` has not been awaited yet. NotRegisteredError: there is none of this name.
+        """
+        self._ready(self._opened)
+        return self.registry.get(name)
+
     def _ready(self, what: T | None) -> T:
         if self._lifetime is not None and self._lifetime.forked_from is not None:
             self._lifetime.check()

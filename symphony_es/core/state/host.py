@@ -36,6 +36,10 @@ class Host(Protocol):
         """Services by name."""
         ...
 
+    def service(self, name: str) -> Any:
+        """A service of an open Symphony."""
+        ...
+
     @property
     def models(self) -> NamedCallables:
         """Model clients by name."""
