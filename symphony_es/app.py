@@ -93,6 +93,7 @@ LAST_WAIT_S = 0.1
 ENGINE = "workflow_engine"
 P = ParamSpec("P")
 T = TypeVar("T")
+Fn = TypeVar("Fn", bound=Callable[..., Any])
 
 for _module, _class, _entities, _values in (
     ("symphony_es.workflow.runs.run", "Workflow", ["Workflow"], []),
@@ -179,13 +180,14 @@ class Symphony:
         self.functions = NamedCallables("function", "register it with symphony.functions.register(name, function)")
         self.flows = NamedCallables("workflow function", "decorate it with @symphony.workflow")
         self.tools = NamedCallables("tool", "register it with symphony.tools.register(name, function)")
-        self.restore_manager = RestoreManager(parent=restore_manager)
+        self.restore_manager = RestoreManager(parent=restore_manager, allowed=self.functions.allowed)
         self.types.learn_from(self.functions.callables)
         self.types.learn_from(self.flows.callables)
         self.last_resume: ResumeReport | None = None
         self.last_load: ResumeReport | None = None
         self.last_recover: RecoverReport | None = None
         self._opened: OpenedLog | None = None
+        self._ending: EventLog | None = None  # is being closed, by a call that may have been cancelled
         self._lifetime: Lifetime | None = None
         self._checks = False  # the debugging switch: objects are compared with what was recorded at each flush
         self._world: World | None = None
@@ -290,6 +292,8 @@ class Symphony:
             if self._opened is not None:
                 self._check_same_directory(chosen)
                 return self
+            if self._ending is not None:
+                await self._discard()
             if recovers and self.read_only:
                 raise ConfigurationError("recover=True goes on with runs: open the Symphony for writing")
             if chosen is not None and not self.persistence_enabled:
@@ -395,6 +399,8 @@ class Symphony:
 
     async def _discard(self, timeout_s: float | None = None) -> None:
         opened, self._opened, self._world, self._names = self._opened, None, None, None
+        if opened is not None:
+            self._ending = opened.log
         projections, self._projections = self._projections, None
         following, self._following = self._following, None
         inbox, self._inbox = self._inbox, None
@@ -414,8 +420,21 @@ class Symphony:
                 if opened is not None:
                     await opened.settle()
         finally:
-            if opened is not None:
-                await opened.log.close(timeout_s)
+            await self._end(timeout_s)
+
+    async def _end(self, timeout_s: float | None) -> None:
+        """Close the log. Where the call is cancelled, the log's thread goes on, and the next call waits for it."""
+        ending = self._ending
+        if ending is None:
+            return
+        try:
+            await ending.close(timeout_s)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self._ending = None
+            raise
+        self._ending = None
 
     def _setting(self, name: str, given: Any, default: Any) -> Any:
         return given if given is not None else self.config.get(name, default)
@@ -452,6 +471,8 @@ class Symphony:
             self._lifetime.check()
         opened, world = self._opened, self._world
         if opened is None or world is None:
+            if self._ending is not None:
+                await self._discard(timeout_s)
             return
         ends = None if timeout_s is None else time.monotonic() + timeout_s
         waiting = asyncio.timeout(timeout_s)
@@ -1059,6 +1080,30 @@ class Symphony:
     def build_task(self) -> TaskBuilder:
         """Return a fluent builder of a task."""
         return self.tasks.build()
+
+    @overload
+    def function(self, function: Fn, *, name: str | None = None, replace: bool = False) -> Fn: ...
+    @overload
+    def function(self, function: None = None, *, name: str | None = None, replace: bool = False) -> Callable[[Fn], Fn]: ...
+
+    def function(self, function: Any = None, *, name: str | None = None, replace: bool = False) -> Any:
+        """Decorator that registers a function for definitions: `@symphony.function`, or `@symphony.function(name="pay")`.
+
+        Args:
+            function: the function, which stays as it is.
+            name: what definitions call it by; the function's name by default. It is found by its `module:qualname` as well.
+            replace: take the place of another function of that name. One that was defined anew, as in a notebook, does so by itself.
+
+        Raises:
+            ConfigurationError: the name is taken, or what is decorated is no function; nothing has been changed.
+        """
+
+        def register(decorated: Any) -> Any:
+            if name is None:
+                return self.functions.register(decorated, replace=replace)
+            return self.functions.register(name, decorated, replace=replace)
+
+        return register if function is None else register(function)
 
     @overload
     def workflow(

@@ -990,7 +990,7 @@ class NotRegisteredError(WorkflowError, LookupError):
 
     def __init__(self, kind: str, name: str, known: Sequence[str], how: str) -> None:
         listed = ", ".join(sorted(known)) or "none"
-        super().__init__(f"no {kind} is registered under {name!r} (registered: {listed}); {how}")
+        super().__init__(f"no {kind} is registered under {shown(name, 200)} (registered: {listed}); {how}")
         self.kind = kind
         self.name = name
 

@@ -2,7 +2,8 @@
 
 A name is `module:qualname`. The module of a program that is run as a file is the one by which other programs import that file, so that
 a file means the same whether it is run or imported. Keeps the rule that data never chooses code: a name that a log holds is looked up
-among the modules that are loaded, and only in those that the application allows.
+among the modules that are loaded, and only in those that the application allows. What it finds there is a function or a class that the
+module itself defines: nothing that it has imported, no object and nothing of one.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import builtins
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType, NoneType, UnionType
+from types import FunctionType, ModuleType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from symphony_es.errors import ConfigurationError
@@ -20,7 +21,7 @@ from symphony_es.shown import shown
 from symphony_es.system import is_plain_file, present
 
 __all__ = [
-    "AllowedModules", "defined_in_program", "defined_under", "is_generic", "name_parts", "origin_of", "stored_module",
+    "AllowedModules", "defined_in_program", "defined_under", "is_generic", "name_parts", "names_in", "origin_of", "stored_module",
     "stored_name",
 ]  # fmt: skip
 
@@ -96,11 +97,12 @@ def stored_module(module: str) -> str:
     if module in _MAINS:
         return _name_of_program(loaded) if loaded is not None else MAIN
     program = sys.modules.get(MAIN)
-    file = getattr(program, "__file__", None)
-    other = getattr(loaded, "__file__", None)
-    if isinstance(file, str) and isinstance(other, str) and _real(file) == _real(other):
-        return _name_of_program(program)
-    return module
+    return _name_of_program(program) if _are_one_file(program, loaded) else module
+
+
+def _are_one_file(one: ModuleType | None, other: ModuleType | None) -> bool:
+    files = [names_in(module).get("__file__") for module in (one, other)]
+    return all(isinstance(file, str) for file in files) and _real(files[0]) == _real(files[1])
 
 
 def defined_in_program(module: str) -> bool:
@@ -113,9 +115,16 @@ def _name_of_program(program: ModuleType | None) -> str:
     name = getattr(spec, "name", None)
     file = getattr(program, "__file__", None)
     if isinstance(name, str) and name not in _MAINS:
-        script = sys.argv[0] if sys.argv else ""  # `python -m cProfile script.py`: what is run is the script
-        return _import_name(script) if isinstance(file, str) and _is_another_file(script, file) else name
+        return _import_name(sys.argv[0]) if _runs_a_script(program) else name
     return _import_name(file) if isinstance(file, str) and not file.startswith("<") else MAIN  # `python < script.py` has the file <stdin>
+
+
+def _runs_a_script(program: ModuleType | None) -> bool:
+    """Whether this is the module of a tool that runs another file, as cProfile is in `python -m cProfile script.py`."""
+    file, spec = getattr(program, "__file__", None), getattr(program, "__spec__", None)
+    if not isinstance(file, str) or not sys.argv or getattr(spec, "name", MAIN) in _MAINS:
+        return False
+    return _is_another_file(sys.argv[0], file)
 
 
 @functools.cache
@@ -145,34 +154,86 @@ def _import_name(file: str) -> str:
     return min(names, key=lambda found: found[0])[1] if names else MAIN
 
 
-def defined_under(name: str) -> Any | None:
-    """Return what a loaded module defines under a stored name, or None; nothing is imported.
-
-    Only what the module itself defines counts: a name that leads to something from elsewhere leads nowhere.
-    """
+def defined_under(name: str) -> type | FunctionType | None:
+    """Return the function or class that a loaded module defines under a stored name, or None; nothing is imported."""
     module, _, qualname = name.partition(":")
-    for loaded in _loaded(module):
-        found: Any = loaded
-        for attribute in qualname.split("."):
-            found = found.__dict__.get(attribute) if isinstance(found, (type, ModuleType)) else None
-            found = found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
-        if getattr(found, "__qualname__", None) == qualname and stored_name(found) == name:
-            return found
+    return _defined_in((*_programs(module), *_loaded(module)), module, qualname)
+
+
+def _defined_in(places: Iterable[ModuleType], module: str, qualname: str) -> type | FunctionType | None:
+    """The walk from modules of one name to what they define: through classes of their own, to a class or plain function of their own.
+
+    Only what stands in the dict of a module or class is looked at, so no code runs: no module's `__getattr__`, no descriptor, no
+    attribute of an object, no module that is loaded when it is touched. What Python itself calls (`__init__`, `__reduce__`) has no name
+    for data.
+    """
+    parts = qualname.split(".")
+    if not all(part.isidentifier() and not (part.startswith("__") and part.endswith("__")) for part in parts):
+        return None
+    for place in places:
+        found: Any = place
+        for depth, part in enumerate(parts, start=1):
+            found = names_in(found).get(part)
+            found = found.__func__ if type(found) is staticmethod else found
+            if not _is_own(found, module, ".".join(parts[:depth]), last=depth == len(parts)):
+                break
+        else:
+            own: type | FunctionType = found
+            return own
     return None
 
 
+def names_in(place: Any) -> Mapping[str, Any]:
+    """Return what a module or class itself defines, without running anything; nothing of all else."""
+    kind = type(place)
+    if issubclass(kind, type):
+        own: Mapping[str, Any] = type.__getattribute__(place, "__dict__")
+    else:  # not `vars`: a module may be loaded when one of its attributes is asked for
+        own = object.__getattribute__(place, "__dict__") if issubclass(kind, ModuleType) else {}
+    return own
+
+
+def _is_own(found: Any, module: str, qualname: str, *, last: bool) -> bool:
+    kind = type(found)
+    if issubclass(kind, type):  # not isinstance: an object can say of itself that it is a class
+        defined_in, called = (type.__getattribute__(found, name) for name in ("__module__", "__qualname__"))
+    elif kind is FunctionType and last:
+        defined_in, called = found.__module__, found.__qualname__
+    else:
+        return False
+    return called == qualname and type(defined_in) is str and stored_module(defined_in) == module
+
+
+def _programs(module: str) -> Iterator[ModuleType]:
+    """The modules in which the program's own file runs, if it has this name; not that of a tool, which has run the file elsewhere."""
+    for name in _MAINS:
+        program = sys.modules.get(name)
+        if program is not None and _name_of_program(program) == module and not _runs_a_script(program):
+            yield program
+
+
 def _loaded(module: str) -> Iterator[ModuleType]:
+    loaded = sys.modules.get(module)
+    if loaded is not None and issubclass(type(loaded), ModuleType):  # and not whatever else a program has put there
+        yield loaded
+
+
+def _imported_programs(module: str) -> Iterator[ModuleType]:
+    """The program's own file where it has been imported as well: a module that merely has its name is another one."""
     if defined_in_program(module):
-        yield from (sys.modules[name] for name in _MAINS if name in sys.modules)
-    if module in sys.modules:
-        yield sys.modules[module]
+        yield from (loaded for loaded in _loaded(module) if _are_one_file(sys.modules.get(MAIN), loaded))
 
 
 class AllowedModules:
-    """The modules whose functions or classes data may name; without a word of the application, the program's own file."""
+    """The modules whose functions or classes data may name; without a word of the application, the program's own file.
 
-    def __init__(self) -> None:
+    Args:
+        also: others that the application allows for more than this: what they cover is covered here.
+    """
+
+    def __init__(self, also: AllowedModules | None = None) -> None:
         self._prefixes: set[str] = set()
+        self._also = also
 
     def allow(self, prefix: str) -> None:
         """Allow a module and what lies in it: `shop.steps` allows `shop.steps` and `shop.steps.mail`.
@@ -180,14 +241,26 @@ class AllowedModules:
         Raises:
             ConfigurationError: this is not the name of a module. Nothing has been changed.
         """
-        if not prefix or not all(part.isidentifier() for part in prefix.split(".")):
+        named: object = prefix
+        if not isinstance(named, str) or not all(part.isidentifier() for part in named.split(".")):
             raise ConfigurationError(f"{shown(prefix)} is not the name of a module, such as 'shop.steps'")
         self._prefixes.add(prefix)
 
-    def covers(self, module: str) -> bool:
-        """Return whether data may name what this module defines."""
-        return defined_in_program(module) or any(module == prefix or module.startswith(f"{prefix}.") for prefix in self._prefixes)
+    @property
+    def count(self) -> int:
+        """How many have been allowed; none is ever taken back."""
+        return len(self._prefixes) + (self._also.count if self._also is not None else 0)
 
-    def find(self, name: str) -> Any | None:
-        """Return what an allowed module that is loaded defines under a stored name, or None."""
-        return defined_under(name) if ":" in name and self.covers(name.partition(":")[0]) else None
+    def covers(self, module: str) -> bool:
+        """Return whether data may name what this module defines, be it the program's own file or not."""
+        if any(module == prefix or module.startswith(f"{prefix}.") for prefix in self._prefixes):
+            return True
+        return self._also is not None and self._also.covers(module)
+
+    def find(self, name: str) -> type | FunctionType | None:
+        """Return the function or class that the program's file, or a loaded module that is allowed, defines under a name, or None."""
+        module, colon, qualname = name.partition(":")
+        if not colon:
+            return None
+        places = _loaded(module) if self.covers(module) else _imported_programs(module)
+        return _defined_in((*_programs(module), *places), module, qualname)

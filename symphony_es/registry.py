@@ -11,11 +11,11 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from threading import RLock
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, TypeVar, overload
 
 from symphony_es.errors import ConfigurationError, NotRegisteredError
-from symphony_es.naming import AllowedModules
+from symphony_es.naming import AllowedModules, stored_name
 from symphony_es.raised import raised_in_thread
 from symphony_es.shown import shown
 from symphony_es.threads import ThreadPool, current_pool
@@ -102,12 +102,14 @@ class NamedCallables:
         self.kind = kind
         self._how = how
         self._callables: dict[str, Callable[..., Any]] = {}
+        self._places: dict[str, Callable[..., Any]] = {}  # those that are functions, by `module:qualname`; the one registered last
         self.allowed = AllowedModules()
 
     def allow(self, prefix: str) -> None:
-        """Allow data to name functions by `module:qualname` that are defined in a module, or in what lies in it; it must be loaded by then.
+        """Allow data to name what a module, or one that lies in it, defines, by `module:qualname`: functions, and classes of data.
 
-        The program's own file is always allowed.
+        Any of its functions may be called then by whoever writes definitions or the log, so it is best a module of steps and nothing else.
+        It must be loaded by then: nothing is imported because data names it. The program's own file is always allowed.
 
         Raises:
             ConfigurationError: this is not the name of a module. Nothing has been changed.
@@ -151,6 +153,10 @@ class NamedCallables:
         except KeyError:
             raise NotRegisteredError(self.kind, name, self.names(), self._how) from None
 
+    def at(self, place: str) -> Callable[..., Any] | None:
+        """The registered function that is defined at `module:qualname`, whatever it is registered as, or None."""
+        return self._places.get(place)
+
     def name_of(self, fn: Callable[..., Any]) -> str | None:
         """The name that `fn` is registered under, or None."""
         return next((name for name, known in self._callables.items() if known is fn or (type(fn) is MethodType and known == fn)), None)
@@ -173,7 +179,12 @@ class NamedCallables:
         if not replace and known is not fn and not _defined_anew(known, fn):
             said = "already; pass replace=True to put another in its place"
             raise ConfigurationError(f"a {self.kind} is registered under {shown(name)} {said}")
+        replaced = self._callables.get(name)
         self._callables[name] = fn
+        if type(replaced) is FunctionType and not any(other is replaced for other in self._callables.values()):
+            self._places = {place: other for place, other in self._places.items() if other is not replaced}
+        if type(fn) is FunctionType and "<" not in fn.__qualname__:  # a lambda shares its place with others
+            self._places[stored_name(fn)] = fn
         return fn
 
 

@@ -216,6 +216,29 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.parametrize(
+    ("seen", "in_process"),
+    [*((seen, True) for seen in ("nobody has it", "held", "forked", "loaded", "task", "not resumed")), ("loaded", False)],
+)
+async def test_runs_that_have_ended_are_not_missing(seen: str, in_process: bool, tmp_path: Path) -> None:
+    """A run that has ended leaves memory, as a resume leaves it in the log: that is no difference. One that was loaded is compared."""
+    step = {"kind": "task", "name": "a", "template": "b"} if seen == "task" else {"kind": "sleep", "name": "a", "seconds": 0}
+    async with Symphony(tmp_path) as symphony:
+        run = await symphony.workflows.execute_workflow({"name": "ends", "steps": [step]}, run_id="r")
+        if seen == "forked":
+            await symphony.workflows.resume(await symphony.workflows.fork(run, at="a"))
+        if seen != "held":
+            del run
+        if seen == "loaded":
+            await symphony.entities.load("Workflow:r")
+        if seen != "not resumed":
+            await check_restores(symphony, in_process=in_process)
+    if seen == "not resumed":
+        async with Symphony(tmp_path) as symphony:
+            await symphony.workflows.start({"name": "another", "steps": [{"kind": "wait", "name": "w", "signal": "w"}]})
+            await check_restores(symphony, in_process=in_process)
+
+
 @pytest.mark.parametrize("form", ["a file", "text"])
 def test_the_program_s_own_classes(form: str, tmp_path: Path) -> None:
     """The program's file is imported like a module; a program without a file is told that it has none."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -56,6 +57,21 @@ class CachedTable:
         if self._db is None:
             raise sqlite3.ProgrammingError("the table is not open")
         return self._db
+
+    @contextmanager
+    def taking_in(self, position: int, event_id: bytes) -> Iterator[sqlite3.Connection]:
+        """A block that takes in what happened up to a position, whose event has an id: whole or not at all. It holds the lock."""
+        with self._lock:
+            db = self.connection
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("UPDATE progress SET position = ?, event_id = ?", (position, event_id))
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:  # SQLite may have ended it already; what failed is told
+                    db.execute("ROLLBACK")
+                raise
 
     def _opened(self) -> sqlite3.Connection:
         if self.path is None:

@@ -37,18 +37,9 @@ class CheckpointTable(CachedTable):
     def feed(self, rows: Sequence[Row], position: int, event_id: bytes) -> None:
         """Take in the events of checkpoints up to a position, whose event has an id: whole or not at all."""
         events = list(map(decode_row, rows))
-        with self._lock:
-            db = self.connection
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                for event in events:
-                    self._apply(db, event)
-                db.execute("UPDATE progress SET position = ?, event_id = ?", (position, event_id))
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:  # SQLite may have ended it already; what failed is told
-                    db.execute("ROLLBACK")
-                raise
+        with self.taking_in(position, event_id) as db:
+            for event in events:
+                self._apply(db, event)
 
     @staticmethod
     def _apply(db: sqlite3.Connection, event: Event) -> None:

@@ -129,20 +129,11 @@ class RunList(CachedTable):
 
     def write(self, step: Step) -> None:
         """Take a page in, whole or not at all."""
-        with self._lock:
-            db = self.connection
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                for run_id, run in step.runs.items():
-                    db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
-                    if run is not None:
-                        self._insert(*run)
-                db.execute("UPDATE progress SET position = ?, event_id = ?", (step.position, step.event_id))
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:  # SQLite may have ended it already; what failed is told
-                    db.execute("ROLLBACK")
-                raise
+        with self.taking_in(step.position, step.event_id) as db:
+            for run_id, run in step.runs.items():
+                db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
+                if run is not None:
+                    self._insert(*run)
 
     def _insert(self, number: int, errors: int, row: RunRow) -> None:
         values = dict(zip(_NAMES, astuple(row), strict=True)) | {"number": number, "errors": errors}

@@ -9,20 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.errors import ConfigurationError, ReadOnlyError, WorkflowError
 from symphony_es.shown import shown
-from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.engine.engine import WorkflowEngine
-    from symphony_es.workflow.runs.filters import Named, RunFilter, StatusLike
+    from symphony_es.workflow.runs.filters import Named, StatusLike
     from symphony_es.workflow.runs.pruning import PruneReport
 
-__all__ = ["Age", "RunPruning", "prune_filter"]
+__all__ = ["Age", "RunPruning"]
 
 Age: TypeAlias = timedelta | float | datetime | str
 """How long ago, as a timedelta or in seconds; or a moment: a datetime, or its ISO text (UTC where no zone is named)."""
-
-PRUNED_BY_DEFAULT = (WorkflowStatus.COMPLETED, WorkflowStatus.CANCELLED)
 
 
 class RunPruning:
@@ -71,69 +68,23 @@ class RunPruning:
             ReadOnlyError: this Symphony only reads, and it is no dry run. Nothing is pruned.
             LogUnavailableError: the commit failed; what was pruned before is pruned.
         """
-        from symphony_es.workflow.engine.leaving import LivingRuns  # late: few programs prune
-        from symphony_es.workflow.runs.filters import RunFilter, read_time
+        from symphony_es.workflow.engine.leaving import prune  # late: few programs prune
+        from symphony_es.workflow.runs.filters import RunFilter, moment_of_age, prune_filter, read_time
         from symphony_es.workflow.runs.pruning import Pruning
 
         symphony, engine = self._symphony, self._engine
-        before = read_time("older_than", _moment(older_than, engine.clock.now()))
+        before = read_time("older_than", moment_of_age(older_than, engine.clock.now()))
         assert before is not None, "an age or a moment was given"
         wanted = prune_filter(RunFilter(status=status, name=name, metadata=metadata))
         if type(dry_run) is not bool:
             raise ConfigurationError(f"dry_run={shown(dry_run)}: it is True or False")
         if symphony.log.read_only and not dry_run:
             raise ReadOnlyError(
-                "prune_runs would write the log, and this Symphony is open for reading only: the process that writes it does"
+                "prune_runs would write the log, and this Symphony is open for reading only: symphony.requests.prune_runs() asks who "
+                "writes it"
             )
         if symphony.log.read_only:
             return await Pruning(symphony.log, symphony.state_history, symphony.run_listing).run(wanted, before, dry_run=True)
         if open_scope_of(symphony.world) is not None:
             raise WorkflowError("runs cannot be pruned inside a transaction, whose changes are not in the log yet: end it first")
-        await symphony.world.outbox.flush([])
-        living = LivingRuns(symphony, engine.resting)
-        pruning = Pruning(symphony.log, symphony.state_history, symphony.run_listing, living)
-        with living.noting_references():
-            return await pruning.run(wanted, before, dry_run=dry_run)
-
-
-def prune_filter(given: RunFilter) -> RunFilter:
-    """A filter whose statuses are those that runs end with.
-
-    Raises:
-        ConfigurationError: another status is asked for, or a filter means nothing.
-    """
-    from dataclasses import replace
-
-    from symphony_es.workflow.runs.filters import read_statuses
-
-    statuses = read_statuses(given.status)
-    if statuses is not None and not statuses <= ENDED:
-        others = ", ".join(sorted(each.value for each in statuses - ENDED))
-        raise ConfigurationError(
-            f"status={others}: only runs that have ended are pruned: {', '.join(sorted(each.value for each in ENDED))}"
-        )
-    wanted = replace(given, status=PRUNED_BY_DEFAULT if statuses is None else statuses)
-    wanted.query()
-    return wanted
-
-
-def _moment(older_than: Any, now: datetime) -> datetime | str:
-    """The moment that an age means.
-
-    Raises:
-        ConfigurationError: it is neither an age nor a moment.
-    """
-    if isinstance(older_than, (datetime, str)):
-        return older_than
-    try:
-        if type(older_than) in (int, float):
-            older_than = timedelta(seconds=older_than)
-        if isinstance(older_than, timedelta) and older_than >= timedelta(0):
-            return now - older_than
-    except OverflowError:
-        return datetime.min.replace(tzinfo=now.tzinfo)
-    except ValueError:
-        pass  # not a number
-    raise ConfigurationError(
-        f"older_than={shown(older_than)}: it is a timedelta or seconds of 0 or more, or a datetime or its ISO text ('2026-11-27T08:00')"
-    )
+        return await prune(symphony, engine.resting, wanted, before, dry_run=dry_run)

@@ -5,19 +5,24 @@ What the command line does, for a program: each call leaves a request in the log
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
-from symphony_es.core.state.inbox import Request
+from symphony_es.core.state.inbox import PRUNE, Request
 from symphony_es.core.state.requesting import Answer, send_request
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, RequestRefusedError
+from symphony_es.events.identifiers import entity_key
 from symphony_es.facades.lookup import key_of
 
 if TYPE_CHECKING:
     from symphony_es.events.references import EntityReference
+    from symphony_es.facades.pruning import Age
     from symphony_es.log.log import EventLog
+    from symphony_es.workflow.runs.filters import Named, StatusLike
+    from symphony_es.workflow.runs.pruning import PruneReport
     from symphony_es.workflow.runs.run import Workflow
     from symphony_es.workflow.runs.summary import RunSummary
 
@@ -93,13 +98,42 @@ class Requests:
         steps = list(step) if isinstance(step, tuple) else step
         return await self._ask("retry", run, {} if steps is None else {"step": steps}, request_id, timeout_s)
 
+    async def prune_runs(
+        self,
+        *,
+        older_than: Age,
+        status: StatusLike = None,
+        name: Named = None,
+        metadata: Mapping[str, Any] | None = None,
+        request_id: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> PruneReport:
+        """Prune the runs that fit, see `workflows.prune_runs`; it is answered when all is done. The report names 100 ids at the most."""
+        from symphony_es.workflow.runs.filters import RunFilter, moment_of_age, prune_filter, read_statuses  # late: few programs prune
+        from symphony_es.workflow.runs.pruning import PruneReport
+
+        prune_filter(RunFilter(status=status, name=name, metadata=metadata))
+        moment = moment_of_age(older_than, datetime.now(UTC))
+        if isinstance(older_than, timedelta):
+            older_than = older_than.total_seconds()
+        given: dict[str, Any] = {"before": moment if isinstance(moment, str) else moment.isoformat()}
+        if isinstance(older_than, (int, float)):
+            given = {"older_than_s": older_than}
+        statuses, names = read_statuses(status), RunFilter(name=name).names
+        chosen = {"status": sorted(statuses) if statuses else None, "name": names or None, "metadata": dict(metadata) if metadata else None}
+        given |= {key: value for key, value in chosen.items() if value is not None}
+        answer = await self._send(PRUNE, "", given, request_id, timeout_s)
+        return PruneReport.from_dict(answer.pruned or {})
+
     async def _ask(self, verb: str, run: Any, arguments: dict[str, Any], request_id: str | None, timeout_s: float) -> Answer:
+        return await self._send(verb, key_of("Workflow", run).partition(":")[2], arguments, request_id, timeout_s)
+
+    async def _send(self, verb: str, run_id: str, arguments: dict[str, Any], request_id: str | None, timeout_s: float) -> Answer:
         said, chosen = current_attribution.get(), {} if request_id is None else {"id": request_id}
-        key = key_of("Workflow", run)
-        request = Request(verb=verb, run=key.partition(":")[2], arguments=arguments, actor=said.actor, reason=said.reason, **chosen)
+        request = Request(verb=verb, run=run_id, arguments=arguments, actor=said.actor, reason=said.reason, **chosen)
         answer = await send_request(self._log, self._state_dir, request, timeout_s=timeout_s)
         if answer.error_type == EntityNotFoundError.__name__:
-            raise EntityNotFoundError(key, "the process that writes the log has no such run")
+            raise EntityNotFoundError(entity_key("Workflow", run_id), "the process that writes the log has no such run")
         if not answer.done:
             raise RequestRefusedError(verb, request.id, answer.error_type, answer.message)
         return answer

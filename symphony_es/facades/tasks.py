@@ -211,7 +211,7 @@ class Tasks:
             return task
         if f"Workflow:{run_id}" in world.records:
             self.note(task)
-        elif is_in_log(self._symphony, f"Workflow:{run_id}") and record.key not in world.kept:
+        elif is_in_log(self._symphony, f"Workflow:{run_id}") and not world.is_kept(record.key):
             world.rest(record)
         return task
 

@@ -33,7 +33,7 @@ logger = get_logger(__name__)
 LOCK_NAME = "LOCK"
 _CLEAN = b"clean\n"
 _FILES = (LOCK_NAME, "events.db", "events.db-wal", "events.db-shm", "events.db-journal", "events.db-head")
-_DIRECTORIES = ("snapshots", "projections", "inbox")
+_DIRECTORIES = ("snapshots", "projections")  # the inbox is looked at by who takes requests from it
 
 
 def prepare_directory(path: Path, *, force_network_fs: bool = False, allow_shared: bool = False) -> None:

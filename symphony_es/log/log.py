@@ -54,8 +54,9 @@ class EventLog(LogReader):
         read_only: bool = False,
         limits: Limits | None = None,
         clock_ns: Callable[[], int] = steady_ns,
+        head: int | None = None,
     ) -> None:
-        super().__init__(recorder, read_only=read_only)
+        super().__init__(recorder, read_only=read_only, head=head)
         self._lock = lock
         self._note = note
         self._limits = limits or Limits()
@@ -112,9 +113,9 @@ class EventLog(LogReader):
                 recorder = open_recorder(directory, lock, anchor, ignore_anchor=ignore_anchor, skip_damaged=skip_damaged)
                 try:
                     lock.mark_open()
-                    log_id = recorder.log_id()
-                    note = HeadNote(directory / HEAD_NAME, log_id.bytes if log_id is not None else bytes(16), recorder.head())
-                    return cls(recorder, lock=lock, note=note, limits=limits)
+                    log_id, head = recorder.log_id(), recorder.head()
+                    note = HeadNote(directory / HEAD_NAME, log_id.bytes if log_id is not None else bytes(16), head)
+                    return cls(recorder, lock=lock, note=note, limits=limits, head=head)
                 except BaseException:
                     recorder.close()
                     raise

@@ -32,11 +32,11 @@ T = TypeVar("T")
 class LogReader(Inherited):
     """The reading half of an `EventLog`, in threads of its own; in memory, in the caller's."""
 
-    def __init__(self, recorder: LogRecorder, *, read_only: bool) -> None:
+    def __init__(self, recorder: LogRecorder, *, read_only: bool, head: int | None = None) -> None:
         self._recorder = recorder
         self._in_process = isinstance(recorder, MemoryLogRecorder)
         self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="symphony-es-reader")
-        self._head = recorder.head()
+        self._head = recorder.head() if head is None else head
         self._followers: set[asyncio.Event] = set()
         self._read_only = read_only
         self._closed = False

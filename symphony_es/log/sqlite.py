@@ -87,10 +87,10 @@ class SQLiteLogRecorder(SQLiteLogReader):
                 create_schema(self._writer, log_id)
                 self._inserts = fitting(self._writer)
             with self._store.reader() as reader:
-                check_schema(reader, path)
+                self._settings = check_schema(reader, path)
             self._head = self.head()
             if self._head:
-                self._time_ns = time_of(self.read(self._head - 1)[0][4])
+                self._time_ns = time_of(self.read(self._head - 1, until=self._head)[0][4])
         except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
             self._store.close()
             raise failure_of(error, path, "opening it") from error

@@ -58,8 +58,11 @@ def _row_of(statement: str) -> tuple[str, str, str, str]:
     return kind.lower(), name, table, statement
 
 
-def check_schema(reader: sqlite3.Connection, path: Path) -> None:
+def check_schema(reader: sqlite3.Connection, path: Path) -> dict[str, str]:
     """Refuse a file whose schema is not the one above: a trigger or view in it would run on our queries.
+
+    Returns:
+        the log's settings (`format`, `log_id`).
 
     Raises:
         LogDamagedError: something is unknown, changed or missing, or the format is another one.
@@ -73,9 +76,10 @@ def check_schema(reader: sqlite3.Connection, path: Path) -> None:
         raise LogDamagedError(
             f"{path} does not have the schema of a log: unknown or changed {strange[:10]}, missing {missing}; restore a backup"
         )
-    (version,) = reader.execute("SELECT value FROM log_settings WHERE name = 'format'").fetchone() or ("none",)
-    if version != FORMAT:
-        raise LogDamagedError(f"{path} has format {version}; this version of symphony_es reads format {FORMAT}")
+    settings: dict[str, str] = dict(reader.execute("SELECT name, value FROM log_settings").fetchall())
+    if settings.get("format") != FORMAT:
+        raise LogDamagedError(f"{path} has format {settings.get('format', 'none')}; this version of symphony_es reads format {FORMAT}")
+    return settings
 
 
 def ends(reader: sqlite3.Connection) -> tuple[object, object]:

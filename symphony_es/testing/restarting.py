@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,13 @@ __all__ = ["restart"]
 
 
 async def restart(
-    symphony: Symphony, modules: Iterable[str | ModuleType], prepare: Callable[[Symphony], object] | None, timeout_s: float
+    symphony: Symphony,
+    modules: Iterable[str | ModuleType],
+    prepare: Callable[[Symphony], object] | None,
+    timeout_s: float,
+    keys: Sequence[str],
 ) -> dict[str, Any]:
-    """Restore a flushed log in another process; returns what `restarted.restore` does.
+    """Restore a flushed log in another process, those that are live here (`keys`) as well; returns what `restarted.restore` does.
 
     Raises:
         AssertionError: a class cannot be found there by importing its module, or that process failed; the message says how.
@@ -39,6 +43,7 @@ async def restart(
         order = {
             "directory": str(directory),
             "modules": chosen,
+            "keys": list(keys),
             "prepare": None if prepare is None else _importable(prepare, "the function given as prepare="),
             "into": str(Path(scratch) / "found.json"),
         }

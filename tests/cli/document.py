@@ -53,7 +53,8 @@ Where a moment is due, a position or a time is taken as such, and `latest` is th
 | 6 | refused, and nothing was changed |
 | 130 | interrupted |
 
-`signal`, `cancel`, `pause`, `resume` and `retry` ask the process that has the log open, its owner: they leave a request in `DIR/inbox/` (a
+`signal`, `cancel`, `pause`, `resume` and `retry` ask the process that has the log open, its owner, and so does `prune-runs` where there is
+one: they leave a request in `DIR/inbox/` (a
 file whose name is the request's id), and wait for the answer, which is an event in the log (`symphony.Request:ID`). A live owner takes a
 request within milliseconds: on Linux the kernel wakes it, elsewhere it looks each second; nothing is done while nobody asks. It acts as the
 call of that name does in its process; the events of it have the actor, the reason, and the request's id as correlation id, so

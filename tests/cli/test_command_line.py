@@ -213,7 +213,7 @@ def log(tmp_path: Path) -> Path:
         ("log --after -5", 2, "no whole number"),
         ("audit --limit -1", 2, "no whole number"),
         ("export DIR/x.jsonl --until 999", 3, "its head is"),
-        ("types --import no.such.module", 2, "cannot be imported"),
+        ("types --app no.such.module", 2, "cannot be imported"),
         ("nonsense", 2, "invalid choice"),
         ("rnus", 2, "did you mean runs?"),
         ("runs --stauts failed", 2, "did you mean --status"),

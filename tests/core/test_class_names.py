@@ -281,7 +281,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     printed = run(folder / "second", {"shop": SECOND, "elsewhere": ELSEWHERE, "main": READ % as_dict(expected)}, str(folder / "log"))
     found: dict[str, Any] = json.loads(printed)
     for modules, code in (((), 0), (("shop", "elsewhere"), 1)):
-        imports = [word for module in modules for word in ("--import", module)]
+        imports = [word for module in modules for word in ("--app", module)]
         command = [sys.executable, "-m", "symphony_es.cli", "types", "--json", "--state-dir", str(folder / "log"), *imports]
         listed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=folder / "second", env=environment())
         assert listed.returncode == code, listed.stderr

@@ -25,6 +25,7 @@ from symphony_es.errors import (
     NotReadyError,
     SymphonyError,
 )
+from symphony_es.log.log import EventLog
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from tests.core.programs import HEAD, run
 
@@ -398,3 +399,35 @@ async def test_closing_beside_writers(tmp_path: Path) -> None:
     results = await asyncio.gather(*writers, return_exceptions=True)
     assert all(isinstance(result, SymphonyError) for result in results)
     assert await number(tmp_path / "log") >= done[0]
+
+
+@pytest.mark.parametrize("following", ["close", "close beside it", "setup"])
+async def test_closing_again_after_a_close_that_was_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, following: str) -> None:
+    """A call that finds the log being closed waits until it is: then the directory is free."""
+    ends, gate = asyncio.Event(), threading.Event()
+    loop, end = asyncio.get_running_loop(), EventLog.end
+
+    def slowly(log: EventLog, timeout_s: float | None = None) -> None:
+        loop.call_soon_threadsafe(ends.set)
+        gate.wait(10)
+        end(log, timeout_s)
+
+    symphony = on_disk(tmp_path / "log")
+    await symphony.setup()
+    monkeypatch.setattr(EventLog, "end", slowly)
+    closing = asyncio.ensure_future(symphony.close())
+    await ends.wait()
+    if following != "close beside it":
+        closing.cancel()
+        await asyncio.wait({closing})
+    again = asyncio.ensure_future(symphony.setup() if following == "setup" else symphony.close())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not again.done()
+    gate.set()
+    await asyncio.wait({again, closing})
+    if following != "setup":
+        assert again.exception() is None
+        await symphony.setup()
+    assert again.result() is (symphony if following == "setup" else None)
+    await symphony.close()

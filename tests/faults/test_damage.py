@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from symphony_es.errors import LogDamagedError
+from symphony_es.errors import LogDamagedError, LogUnavailableError
 from symphony_es.log.head_note import HEAD_NAME, HeadNote, noted_head
 from symphony_es.log.log import EventLog
 from symphony_es.log.sqlite_schema import SCHEMA
@@ -137,10 +137,17 @@ async def test_a_note_that_is_damaged_or_of_another_log_says_nothing(tmp_path: P
 
 
 async def test_where_no_note_can_be_written_the_log_goes_on(tmp_path: Path) -> None:
-    """A link in its place is not followed."""
+    """A directory is in its place; a link is refused, or not followed."""
     (tmp_path / "log").mkdir(mode=0o700)
     (tmp_path / "log" / HEAD_NAME).symlink_to(tmp_path / "elsewhere")
-    log = await EventLog.open(tmp_path / "log")
+    with pytest.raises(LogUnavailableError, match="never follows links"):
+        await EventLog.open(tmp_path / "log")
+    log = await EventLog.open(tmp_path / "log", allow_shared=True)
     await log.append([event(1)])
+    await log.close()
+    (tmp_path / "log" / HEAD_NAME).unlink()
+    (tmp_path / "log" / HEAD_NAME).mkdir(mode=0o700)
+    log = await EventLog.open(tmp_path / "log")
+    await log.append([event(2)])
     await log.close()
     assert not (tmp_path / "elsewhere").exists()

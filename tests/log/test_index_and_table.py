@@ -6,12 +6,13 @@ import os
 import shutil
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from symphony_es import Symphony, entity
 from symphony_es.errors import DamagedEventError, LogDamagedError
-from symphony_es.log import opening
+from symphony_es.log import head_note, opening
 from symphony_es.log.head_note import HEAD_NAME, HeadNote, is_as_left
 from symphony_es.log.log import EventLog
 from symphony_es.log.sqlite_reading import SQLiteLogReader
@@ -117,6 +118,34 @@ async def test_when_a_large_file_is_looked_through(tmp_path: Path, monkeypatch: 
         assert looked == []  # the close before has left a note
 
 
+@pytest.mark.parametrize("read_only", [True, False])
+@pytest.mark.parametrize("hidden", [0, 1, EVENTS])
+async def test_a_small_file_whose_times_tell_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool, hidden: int) -> None:
+    """Its index is counted at each opening: it is looked through where an entry is missing, and else not."""
+    directory = await written(tmp_path / "log")
+    if hidden:
+        hide(directory / "events.db", hidden)
+    monkeypatch.setattr(opening, "is_as_left", lambda path, database: True)
+    if hidden:
+        with pytest.raises(LogDamagedError, match="SQLite found damage"):
+            await opens(directory, read_only=read_only)
+        return
+    monkeypatch.setattr(SQLiteLogReader, "verify_pages", lambda self: pytest.fail("it costs what the file is large"))
+    await opens(directory, read_only=read_only)
+
+
+async def test_a_small_file_that_is_being_written(tmp_path: Path) -> None:
+    """A reader beside the writer looks through it, however it was when the writer opened it."""
+    directory = await written(tmp_path / "log")
+    writer = await EventLog.open(directory)
+    try:
+        hide(directory / "events.db", EVENTS // 2)
+        with pytest.raises(LogDamagedError, match="SQLite found damage"):
+            await opens(directory, read_only=True)
+    finally:
+        await writer.close()
+
+
 async def test_a_crashed_writer_leaves_no_note_to_rely_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers look through the file, too."""
     monkeypatch.setattr(opening, "SMALL_BYTES", 0)
@@ -149,6 +178,27 @@ def test_a_note_that_is_cut_or_damaged_tells_nothing(tmp_path: Path) -> None:
     path.write_bytes(whole)
     database.unlink()
     assert not is_as_left(path, database)
+
+
+@pytest.mark.parametrize("ticks", [0, 1, 3, 100])
+def test_no_note_rests_on_a_clock_that_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ticks: int) -> None:
+    """What is changed within the tick of the close has the same times: the note waits for the next one; where none comes, there is none."""
+    database, path = tmp_path / "events.db", tmp_path / HEAD_NAME
+    database.write_bytes(b"content")
+    looked: list[float] = []
+
+    def coarse(_: int) -> object:
+        looked.append(0)
+        return SimpleNamespace(st_mtime_ns=database.stat().st_ctime_ns + (len(looked) > ticks))
+
+    monkeypatch.setattr(head_note.time, "sleep", lambda _: None)
+    note = HeadNote(path, b"a" * 16, 7)
+    database.write_bytes(b"changed")
+    monkeypatch.setattr(head_note.os, "fstat", coarse)
+    note.leave(database)
+    note.close()
+    monkeypatch.undo()
+    assert is_as_left(path, database) == (ticks < head_note.TRIES)
 
 
 @pytest.mark.parametrize("hidden", ["own", "live"])

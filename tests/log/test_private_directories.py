@@ -16,7 +16,7 @@ from symphony_es import Symphony
 from symphony_es.errors import LogDamagedError, LogUnavailableError
 
 FILES = ("events.db", "LOCK", "events.db-head")
-DIRECTORIES = ("snapshots", "projections", "inbox")
+DIRECTORIES = ("snapshots", "projections")
 
 
 async def opened(directory: Path, *, read_only: bool = False, **settings: object) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from typing import Any
 
 import pytest
@@ -188,3 +190,24 @@ async def test_others_have_their_turns_while_many_items_are_looked_at(
     await asyncio.wait([ticking])
     assert run.status == "completed"
     assert 1 <= most <= 5
+
+
+async def test_what_is_cancelled_before_its_first_turn_leaves_nothing_unawaited() -> None:
+    """A program that cancels all its tasks cancels some that have not begun: no coroutine is left behind, which Python would warn of."""
+    begun: list[str] = []
+
+    async def run(branch: str) -> None:
+        begun.append(branch)
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        known = asyncio.all_tasks()
+        whole = asyncio.create_task(run_branches({"a": "a", "b": "b"}, run, None))
+        while not (tasks := asyncio.all_tasks() - known - {whole}):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        assert (await whole).failure is None
+        del task, tasks, whole
+        gc.collect()
+    assert (begun, [str(warning.message) for warning in told]) == ([], [])

@@ -531,3 +531,27 @@ async def test_a_child_run_that_is_paused_after_an_interruption_is_waited_for(sy
     await workflows.start(await workflows.get_run("r/kid"), auto_checkpoint=False)
     await workflows.signal("r/kid", "go")
     assert (await workflows.handle(await workflows.get_run("r")).wait()).status == "completed"
+
+
+@pytest.mark.parametrize("again", ["a retry", "a resume"])
+async def test_another_attempt_at_a_step_gives_its_child_run_all_of_its_time(symphony: Symphony, again: str) -> None:
+    """What has failed by its deadline would fail of it at once, as often as it is tried: the attempts would be for nothing."""
+    clock = symphony.registry.get("workflow_engine").clock = ManualClock()
+    begun: list[int] = []
+    symphony.functions.register("work", lambda context: begun.append(context.attempt))
+    work: dict[str, Any] = {"kind": "function", "name": "work", "function": "work"}
+    kid = {"name": "kid", "steps": [work, wait("go")], "deadline_s": 60}
+    retry = {"max_attempts": 2 if again == "a retry" else 1, "delay_s": 0}
+    parent = {"name": "parent", "steps": [{"kind": "workflow", "name": "sub", "definition": kid, "retry": retry}]}
+    handle = await symphony.workflows.start(parent, run_id="p", auto_checkpoint=False)
+    await waiting(symphony, "p/sub", "go")
+    child, first = handle.run.children["sub"], handle.run.children["sub"].deadline
+    clock.advance(61)
+    if again == "a resume":
+        assert (await handle.wait()).status == "failed"
+        handle = await symphony.workflows.start(handle.run)
+    await until(lambda: child.deadline != first and child.status == "running")
+    clock.advance(59)
+    await symphony.workflows.signal(child, "go")
+    run = await handle.wait()
+    assert (run.status, child.status, begun) == ("completed", "completed", [1])

@@ -264,6 +264,7 @@ def test_a_function_of_the_main_module_is_found_by_the_name_it_is_run_as(monkeyp
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "folder" / "script-1.py"))
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     assert name_function(importable, None) == "folder.script-1:importable"
+    monkeypatch.setattr(sys, "argv", ["-m"])
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", sys.modules[__name__].__spec__ or __spec__)
     assert name_function(importable, None) == f"{__name__}:importable"
 

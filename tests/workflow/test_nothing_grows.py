@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from symphony_es import Symphony, entity
+from symphony_es import EntityRestorer, Symphony, entity
+from symphony_es.core.state import membership
+from symphony_es.core.state.restore import RestorationContext
 from symphony_es.workflow import AutoCheckpoint, Workflow
 from symphony_es_projections.checkpoints import CheckpointEntry
 
@@ -136,6 +138,65 @@ async def test_runs_that_entities_have_referred_to_leave_memory(way: Any, *, end
 
         assert not await growth(symphony, act)
         assert len(symphony.entities.all(Workflow)) <= 3
+
+
+class LastingBasket:
+    """An object of a class that was not declared: what it keeps of its state is its own affair."""
+
+    def __init__(self, id: str, run: Workflow) -> None:
+        self.id = id
+        self.run = run
+
+
+class BasketRestorer(EntityRestorer):
+    entity_type = "LastingBasket"  # type: ignore[assignment]
+
+    async def restore(self, entity_id: str, data: dict[str, Any], context: RestorationContext) -> Any:
+        return LastingBasket(entity_id, data["run"])
+
+
+async def test_runs_that_foreign_objects_have_referred_to_leave_memory(tmp_path: Path) -> None:
+    """Entities that refer to runs are loaded and leave again: while one is live its run is, and afterwards nothing is left of either."""
+    count = 10
+
+    async with Symphony(tmp_path) as symphony:
+        symphony.functions.register("work", work)
+        definition = symphony.build_workflow("w").add_function("a", "work").build()
+        for number in range(count):
+            run = await symphony.workflows.execute_workflow(definition, run_id=f"r{number}", auto_checkpoint=False)
+            symphony.entities.add(LastingBasket(f"b{number}", run))
+    async with Symphony(tmp_path) as symphony:
+        symphony.restore_manager.register_restorer(BasketRestorer())
+        for number in range(count):
+            basket: Any = await symphony.entities.load(LastingBasket, f"b{number}")
+            assert symphony.world.is_kept(f"Workflow:r{number}")
+            await settled(symphony)
+            assert symphony.entities.get(f"Workflow:r{number}") is basket.run
+            if number % 2:
+                symphony.entities.remove(basket)
+                await symphony.flush()
+            else:
+                await symphony.entities.unload(basket)
+        assert not any(symphony.world.is_kept(f"Workflow:r{number}") for number in range(count))
+        assert not symphony.world.keepers
+
+
+@pytest.mark.parametrize("few", [4])
+async def test_what_foreign_objects_have_referred_to_is_looked_through_now_and_then(
+    tmp_path: Path, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody asks, what has left is forgotten as more comes: as many are known as are live, and as many again."""
+    monkeypatch.setattr(membership, "FEW_REFERRED", few)
+    async with Symphony(tmp_path) as symphony:
+        symphony.functions.register("work", work)
+        definition = symphony.build_workflow("w").add_function("a", "work").build()
+        for number in range(5 * few):
+            run = await symphony.workflows.execute_workflow(definition, run_id=f"r{number}", auto_checkpoint=False)
+            symphony.entities.add(LastingBasket(f"b{number}", run))
+    async with Symphony(tmp_path) as symphony:
+        for number in range(5 * few):
+            await symphony.entities.unload(await symphony.entities.load(LastingBasket, f"b{number}"))
+            assert len(symphony.world.keepers) <= few + 4
 
 
 async def test_what_is_known_of_a_run_that_is_listed_before_it_rests_is_let_go(tmp_path: Path) -> None:

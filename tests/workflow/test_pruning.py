@@ -13,6 +13,7 @@ import pytest
 
 from symphony_es import Symphony, entity
 from symphony_es.core.state.history import StateHistory, live_states
+from symphony_es.core.state.inbox import Request
 from symphony_es.errors import (
     ConfigurationError,
     DetachedEntityError,
@@ -20,6 +21,7 @@ from symphony_es.errors import (
     EntityNotFoundError,
     LogUnavailableError,
     ReadOnlyError,
+    RequestRefusedError,
     RunPrunedError,
     WorkflowError,
 )
@@ -615,3 +617,65 @@ async def test_the_object_of_a_pruned_run_is_not_forked(symphony: Symphony, at: 
         with pytest.raises(RunPrunedError):
             await symphony.workflows.fork(given, "act" if at == "step" else position)
     assert symphony.log.head == head
+
+
+@pytest.mark.parametrize("by", ["terminal", "reader"])
+async def test_a_live_process_is_asked(symphony: Symphony, by: str) -> None:
+    """It prunes what fits and is not in use, once, with who asked and the request's id on each event, and says what came of it."""
+    for run_id in ("a", "b", "c"):
+        await ran(symphony, small(symphony, f"small-{run_id}"), run_id, metadata={"of": 1 if run_id == "c" else 2})
+    in_use = symphony.entities.add(PrunedParcel(id="p", what=await symphony.workflows.get_run("b")))
+    await symphony.flush()
+
+    async def ask(older_than: Any = 0, **given: Any) -> PruneReport:
+        if by == "reader":
+            async with Symphony(symphony.state_dir, read_only=True) as reader:
+                with reader.acting_as("ann", reason="nightly"):
+                    return await reader.requests.prune_runs(older_than=older_than, request_id="once", timeout_s=60, **given)
+        options = f"--older-than {older_than}s --request-id once --actor ann --reason nightly --timeout-s 60 --json"
+        named = "".join(f" --name {name}" for name in given.get("name", ())) + "".join(
+            f" --metadata of={of}" for of in given.get("metadata", {}).values()
+        )
+        told, code = await asyncio.to_thread(answer, f"prune-runs {options}{named}", symphony.state_dir.parent)
+        if code:
+            raise RequestRefusedError("prune", "once", str(code), told)
+        return PruneReport.from_dict(json.loads(told))
+
+    report = await ask(metadata={"of": 2})
+    assert (report.runs, report.ids, report.kept, report.kept_ids, report.dry_run) == (1, ("a",), {REFERRED: 1}, ("b",), False)
+    pruned = (await symphony.log.read_entity("Workflow:a"))[-1]
+    assert (pruned.position, pruned.metadata.actor, pruned.metadata.reason) == (report.position, "ann", "nightly")
+    assert pruned.metadata.correlation_id == "once"
+    in_use.what = None
+    await symphony.flush()
+    assert await ask(metadata={"of": 2}) == report, "the same request has the first answer, and nothing more is done"
+    with pytest.raises(RequestRefusedError, match="with other arguments"):
+        await ask(name=["small-c"], metadata={"of": 2})
+    assert sorted(summary.id for summary in await symphony.workflows.list_runs()) == ["b", "c"]
+
+
+async def test_a_prune_that_nobody_takes_waits(reopen: Opener, tmp_path: Path) -> None:
+    """The next process that has the log open does it; what is refused there is said."""
+    symphony = await reopen()
+    await ran(symphony, small(symphony), "a")
+    await symphony.close()
+    told, code = await asyncio.to_thread(answer, "prune-runs --older-than 0s --request-id one", tmp_path)
+    assert (code, "nobody has this log open: the request stays" in told) == (3, True)
+    symphony = await reopen(resume="latest")
+    await symphony.workflows.recover()
+    told, code = await asyncio.to_thread(answer, "prune-runs --older-than 0s --request-id one --timeout-s 60", tmp_path)
+    assert (told, code) == ("a\n1 run pruned\n", 0)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"run": "r"}, {"arguments": {}}, {"arguments": {"older_than_s": 1, "before": "2020-01-01"}}, {"arguments": {"older_than_s": -1}},
+        {"arguments": {"older_than_s": "1"}}, {"arguments": {"older_than_s": 1, "status": "completed"}},
+        {"arguments": {"older_than_s": 1, "dry_run": True}}, {"arguments": {"older_than_s": 1, "metadata": [1]}},
+    ],
+)  # fmt: skip
+def test_what_is_no_prune_is_no_request(given: dict[str, Any]) -> None:
+    """It is refused where it is made, and in a file of the inbox."""
+    with pytest.raises(ConfigurationError):
+        Request(**{"verb": "prune", "run": "", "arguments": {"older_than_s": 1}, **given})

@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from symphony_es import Symphony
-from symphony_es.errors import ConfigurationError, EntityExistsError, ReadOnlyError, RunExistsError
+from symphony_es.errors import ConfigurationError, EntityExistsError, InvalidIdentifierError, ReadOnlyError, RunExistsError
 from symphony_es.workflow import step
 
 DEFINITION = {"name": "order", "steps": [{"kind": "wait", "name": "paid", "signal": "paid"}]}
@@ -338,3 +338,22 @@ async def test_a_reader_starts_nothing_and_says_so(symphony: Symphony, call: str
         with pytest.raises(ReadOnlyError, match="open for reading only"):
             await getattr(reader.workflows, call)(definition)
         assert (await again(reader)).run.id == "r"
+
+
+@pytest.mark.parametrize("call", ["start", "execute_workflow", "fork", "return"])
+async def test_no_new_run_has_an_id_that_reads_as_the_key_of_another(symphony: Symphony, call: str) -> None:
+    """Whoever asked for it by that id would be given the other one, and would signal or cancel that."""
+    handle = await again(symphony)
+    while "paid" not in handle.run.attempts:
+        await asyncio.sleep(0)
+    workflows = symphony.workflows
+    calls: dict[str, Callable[[], Any]] = {
+        "start": lambda: workflows.start(DEFINITION, run_id="Workflow:r"),
+        "execute_workflow": lambda: workflows.execute_workflow(DEFINITION, run_id="Workflow:r"),
+        "fork": lambda: workflows.fork(handle.run, at="paid", run_id="Workflow:r"),
+        "return": lambda: workflows.start(DEFINITION, run_id="Workflow:r", if_exists="return"),
+    }
+    async with asyncio.timeout(10):
+        with pytest.raises(InvalidIdentifierError, match="leave 'Workflow:' out"):
+            await calls[call]()
+    assert [run.id for run in await workflows.list_runs()] == ["r"]

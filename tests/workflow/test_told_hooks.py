@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -286,3 +287,34 @@ async def test_the_end_of_a_run_is_not_held_up(symphony: Symphony) -> None:
         assert await handle.result() == "done"
         await symphony.close()
     hook.release.set()
+
+
+@pytest.mark.parametrize("stages", [(), ("run_completed",), ("run_started", "step_failed")])
+async def test_a_hook_that_waits_for_other_moments_costs_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: tuple[str, ...]
+) -> None:
+    """Between a step's end and the next one's start no random bytes are asked for: that lets go of the interpreter's lock, and the writer
+    thread commits the end alone."""
+
+    class Waiting(Told):
+        def wants(self, moment: RunMoment) -> bool:
+            return moment.stage in stages
+
+    steps = 64
+    asked: list[int] = []
+
+    def counted(size: int) -> bytes:
+        asked.append(size)
+        return system(size)
+
+    system = os.urandom
+    async with Symphony(tmp_path) as symphony:
+        symphony.functions.register("work", lambda context: None)
+        names = [f"s{number}" for number in range(steps)]
+        definition = {"name": "long", "context": {}, "steps": [{"kind": "function", "name": name, "function": "work"} for name in names]}
+        monkeypatch.setattr("os.urandom", counted)
+        monkeypatch.setattr("random._urandom", counted)
+        run = await symphony.workflows.execute_workflow(definition, hooks=[Waiting()], auto_checkpoint=False)
+        monkeypatch.undo()
+    assert run.status == "completed"
+    assert len(asked) <= steps // 4

@@ -46,7 +46,7 @@ MOST = 10**15  # more than a log can have, and less than a database refuses
 MOST_NAMES = 5000
 """How many names are looked at for near misses."""
 _AGO = re.compile(r"(\d{1,9})([smhdw])\Z", re.ASCII)
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -212,12 +212,24 @@ def past_time(text: str) -> datetime:
     Raises:
         argparse.ArgumentTypeError: it is none.
     """
-    ago = _AGO.match(text)
+    found = age_or_time(text)
+    if isinstance(found, datetime):
+        return found
     try:
-        if ago is not None:
-            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        return datetime.now(UTC) - timedelta(seconds=found)
     except OverflowError:
         return datetime.min.replace(tzinfo=UTC)
+
+
+def age_or_time(text: str) -> int | datetime:
+    """The same as it was written: a time, or how many seconds ago.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    ago = _AGO.match(text)
+    if ago is not None:
+        return int(ago[1]) * _SECONDS[ago[2]]
     read = moment(text)
     if not isinstance(read, datetime):
         raise argparse.ArgumentTypeError(f"{text!r} is no time: write 2026-11-23, 2026-11-23T10:00, or how long ago as 2h")

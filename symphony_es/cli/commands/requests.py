@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.opening import OpenedLog
     from symphony_es.core.state.requesting import Answer
 
-__all__ = ["register"]
+__all__ = ["DONE", "NOT_THERE", "REFUSED", "add_request_options", "register"]
 
 DONE, NOT_THERE, REFUSED = 0, 3, 6
 TIMEOUT_S = 10.0
@@ -53,11 +53,16 @@ def register(parsers: Parsers) -> None:
 def _add(parsers: Parsers, name: str, run: Any, about: str, several: str | None = None) -> Any:
     command = parsers.add(name, run, about, writes=True)
     command.add_argument("run_id", metavar="RUN", type=run_id, nargs=several)
+    add_request_options(command)
+    return command
+
+
+def add_request_options(command: Any) -> None:
+    """Options of what asks the process that has the log open."""
     command.add_argument(
         "--timeout-s", type=seconds, default=TIMEOUT_S, metavar="S", help=f"how long to wait for the answer ({TIMEOUT_S:g})"
     )
     command.add_argument("--request-id", metavar="ID", help="the request's id; asking again under it changes nothing, and gives the answer")
-    return command
 
 
 async def signal(given: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from symphony_es.workflow.runs.filters import RunFilter
     from symphony_es.workflow.runs.summary import RunSummary
 
-__all__ = ["add_filters", "filtered", "find_run", "find_runs", "print_runs", "register", "why_none"]
+__all__ = ["add_filters", "filtered", "find_run", "find_runs", "pair", "print_runs", "register", "why_none"]
 
 LIMIT = 50
 MOST = 10**9
@@ -60,7 +60,7 @@ def add_filters(command: Any, only: str | None = None) -> None:
     command.add_argument(
         "--metadata",
         action="append",
-        type=_pair,
+        type=pair,
         metavar="KEY=VALUE",
         help="only those with this in their metadata (the value is JSON, or else a text); may be repeated",
     )
@@ -75,7 +75,7 @@ def filtered(given: argparse.Namespace) -> bool:
     return any((given.status, given.name, given.since, given.until, given.error, given.metadata, given.parent))
 
 
-def _pair(text: str) -> tuple[str, Any]:
+def pair(text: str) -> tuple[str, Any]:
     """A key of the metadata and its value: a number, true, false or null, or else a text; of a number as a text, its JSON (`"7"`)."""
     key, sign, written = text.partition("=")
     if not sign or not key:
@@ -273,13 +273,15 @@ async def run(given: argparse.Namespace) -> None:
                 output.json_line(event_as_json(event))
             return
         rows = output.Table(("position", "time", "event", "step", "attempt", "actor", "reason", "output or error"))
-        under_way: dict[str, datetime] = {}
+        began: dict[str | None, datetime] = {}
         async for event in _events(opened, state.key, position):
             at, time, _, name, actor, why, step, _ = event_row(event)
             rows.add((at, time, name, step, event.metadata.attempt or "", actor, why, _result(event)))
-            _note_under_way(event, under_way)
+            if event.name in ("WorkflowStepStarted", "WorkflowStepRetried"):
+                began[event.metadata.step] = event.recorded_at
     shown = {name.removesuffix("_at"): _shown(name, value) for name, value in {**summary, **links}.items() if value is not None}
-    if under_way and summary["ended_at"] is None:
+    under_way = _under_way(data, began) if data else {}
+    if under_way:
         shown["under way"] = ", ".join(f"{step} since {output.time(since)}" for step, since in under_way.items())
     output.pairs({**shown, "context": output.brief(data.get("context"), 200)})
     print()
@@ -301,13 +303,11 @@ def _print_exactly(data: dict[str, Any], summary: dict[str, Any], links: dict[st
     output.json_line({**told, **{name.replace(" ", "_"): str(link) if link is not None else None for name, link in links.items()}})
 
 
-def _note_under_way(event: Event, found: dict[str, datetime]) -> None:
-    """Take note of a step that has begun, as far as it has not come to an end since, and when that was."""
-    step = event.metadata.step
-    if step is not None and event.name in ("WorkflowStepStarted", "WorkflowStepRetried"):
-        found[step] = event.recorded_at
-    elif step is not None:
-        found.pop(step, None)
+def _under_way(data: Mapping[str, Any], began: Mapping[str | None, datetime]) -> dict[str, datetime]:
+    """The innermost steps that have begun and not come to an end, and when that was."""
+    from symphony_es.workflow.runs.under_way import innermost, under_way_in
+
+    return {step: began[step] for step in innermost(under_way_in(data)) if step in began}
 
 
 def _result(event: Event) -> str:

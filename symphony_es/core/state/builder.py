@@ -253,7 +253,7 @@ class WorldBuilder:
             if reference.key.startswith((RUN, TASK)) and not key.startswith((RUN, TASK)):
                 self.world.referred[reference.key] = None
                 if kind_of(context.entities[key]) != "entity":  # what a class of the application keeps of its state is its own affair
-                    self.world.kept.add(reference.key)
+                    self.world.keepers.setdefault(reference.key, set()).add(key)
             holder = context.entities[key]
             if not isinstance(holder, UnrestoredEntity) and (id(holder), path[0]) not in asked:
                 try:

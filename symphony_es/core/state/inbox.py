@@ -37,6 +37,7 @@ from symphony_es.system import sync
 
 __all__ = [
     "INBOX_NAME",
+    "PRUNE",
     "REQUEST_TYPE",
     "VERBS",
     "FaultyRequest",
@@ -56,9 +57,13 @@ VERBS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "pause": {},
     "resume": {},
     "retry": {"step": (str, list)},
+    "prune": {"older_than_s": (int, float), "before": (str,), "status": (list,), "name": (list,), "metadata": (dict,)},
 }
-"""What can be asked of a run from outside: its arguments and their types."""
-_KINDS: Mapping[type, str] = {str: "a text", bool: "true or false", list: "a list of at least one", object: "what JSON has"}
+"""What can be asked from outside, of a run or, by `PRUNE`, of all of them: its arguments and their types."""
+PRUNE = "prune"
+_KINDS: Mapping[type, str] = {
+    str: "a text", bool: "true or false", list: "a list of at least one", dict: "an object", object: "what JSON has"
+}  # fmt: skip
 MAX_REQUEST_BYTES = 1024 * 1024
 MAX_SECONDS = 1e300
 """More seconds than that are asked by mistake, and fit no float where they are an int."""
@@ -74,10 +79,10 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Something that is asked of one run.
+    """Something that is asked of one run, or of all that fit.
 
     Attributes:
-        verb: one of `VERBS`. run: id of the run. arguments: those of the verb.
+        verb: one of `VERBS`. run: id of the run; empty for `PRUNE`. arguments: those of the verb.
         actor: who asks. reason: why.
         id: made when left empty; asking again under the same id changes nothing.
     """
@@ -104,13 +109,18 @@ class Request:
             raise ConfigurationError(f"{shown(self.id)} is not an id of a request: up to 100 letters, digits, '.', '_' and '-'")
         if not isinstance(texts["run"], str):
             raise ConfigurationError(f"a request names a run by its id, not by {shown(self.run)}")
-        entity_key("Workflow", self.run)
+        if self.verb != PRUNE:
+            entity_key("Workflow", self.run)
+        elif self.run:
+            raise ConfigurationError(f"{PRUNE} is asked of all runs that fit, and not of one: run is empty, not {shown(self.run)}")
         if not isinstance(told, Mapping):
             raise ConfigurationError(f"arguments of a request are an object, not {shown(told)}")
         for name, value in told.items():
             _check_argument(self.verb, name, value)
         if self.verb == "signal" and not self.arguments.get("name"):
             raise ConfigurationError("a signal has a name that is not empty")
+        if self.verb == PRUNE and ("before" in told) is ("older_than_s" in told):
+            raise ConfigurationError(f"{PRUNE} takes older_than_s or before: how long ago the runs ended, or before which moment")
         _check_text("actor", self.actor)
         _check_text("reason", self.reason)
 

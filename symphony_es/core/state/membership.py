@@ -111,7 +111,8 @@ class Membership(Inherited):
         self.has_at_rest = False  # the log has ended runs that are not here
         self.referred: dict[str, None] = {}  # keys of runs and tasks that living entities have referred to; see `refer`
         self.reference_watches: tuple[Callable[[str], None], ...] = ()  # told of these keys; replaced as a whole
-        self.kept: set[str] = set()  # those of them whose objects the entity that refers to them may not have: they do not rest
+        self.keepers: dict[str, set[str]] = {}  # of those whose objects the entities that refer to them may not have: these entities
+        self._keepers_looked_through = 0
         self._looked_through = 0  # how many of these there were when those of which nobody has the object were left out last
         self.woken: list[EntityRecord] = []  # what was at rest and has been changed
         self._at_rest: WeakValueDictionary[str, Any] = WeakValueDictionary()  # objects that somebody has in hand
@@ -444,7 +445,17 @@ class Membership(Inherited):
 
     def is_referred(self, key: str) -> bool:
         """Whether a living entity may refer to a run or task; one that did counts as long as anybody has the object."""
-        return key in self.kept or (key in self.referred and (key in self._records or key in self._at_rest))
+        return self.is_kept(key) or (key in self.referred and (key in self._records or key in self._at_rest))
+
+    def is_kept(self, key: str) -> bool:
+        """Whether a living entity refers to a run or task, and may not have its object: then that does not rest."""
+        keepers = self.keepers.get(key)
+        if keepers is None:
+            return False
+        if self.restoring or not keepers.isdisjoint(self._records):
+            return True
+        del self.keepers[key]
+        return False
 
     def _referred_at_rest(self, key: str) -> EntityRecord | None:
         record = self.at_rest(key) if self.referred else None
@@ -643,7 +654,17 @@ class Membership(Inherited):
                 self.install(record)
             self.damaged.update(beside.damaged)
             self.referred.update(beside.referred)
-            self.kept |= beside.kept
+            self._add_keepers(beside.keepers)
+
+    def _add_keepers(self, keepers: Mapping[str, set[str]]) -> None:
+        """Take note of entities that refer to runs and tasks; those that have left are forgotten each time that the number has doubled."""
+        for key, holders in keepers.items():
+            self.keepers.setdefault(key, set()).update(holders)
+        if len(self.keepers) > 2 * self._keepers_looked_through + FEW_REFERRED:
+            for key in list(self.keepers):
+                if self.is_kept(key):
+                    self.keepers[key].intersection_update(self._records)
+            self._keepers_looked_through = len(self.keepers)
 
     def install(self, record: EntityRecord) -> None:
         """Make a record part of this world."""

@@ -12,6 +12,7 @@ from symphony_es.core.state.checkpoint import CheckpointManager, CheckpointReade
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.snapshots.snapshotter import Snapshotter
 from symphony_es.core.state.snapshots.store import SnapshotStore
+from symphony_es.log.directory import unavailable
 from symphony_es.log.log import Anchor, EventLog
 from symphony_es.system import is_directory
 
@@ -95,7 +96,11 @@ async def open_on_disk(
     directory is removed only when the log, and with it the directory, is this process's to write.
     """
     newest = None
-    if await asyncio.to_thread(is_directory, directory):
+    try:
+        there = await asyncio.to_thread(is_directory, directory)
+    except OSError as error:
+        raise unavailable(directory, error) from error
+    if there:
         looked_at = await SnapshotStore(directory / "snapshots", read_only=True).open()
         newest = next(iter(looked_at.list()), None)
     anchor = Anchor(position=newest.position, event_id=newest.event_id, commitment=newest.commitment) if newest is not None else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ class Answer:
         request: id of the request. done: whether it was carried out.
         status: the run's, right after it; empty where there is no such run.
         error_type, message: of a refusal: the class of the error, and what it says.
+        pruned: of a prune that was done, what came of it, as `PruneReport.as_dict` gives it, with fewer ids.
         position: of the answer in the log.
     """
 
@@ -51,6 +52,7 @@ class Answer:
     error_type: str = ""
     message: str = ""
     position: int = 0
+    pruned: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, event: Event) -> Answer:
@@ -64,6 +66,7 @@ class Answer:
             error_type=str(error.get("type", "")),
             message=str(error.get("message", "")),
             position=event.position,
+            pruned=data.get("pruned"),
         )
 
 

@@ -24,6 +24,7 @@ from symphony_es.naming import stored_name
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.naming import AllowedModules
     from symphony_es.registry import ServiceRegistry
 
 __all__ = [
@@ -221,11 +222,15 @@ class RestoreManager:
     """The restorers and named value types of a process or of one Symphony; a child asks its parent second.
 
     Explicitly registered restorers win over the ones that `@entity` registers.
+
+    Args:
+        parent: asked second.
+        allowed: modules whose classes of data the log may name, beside those that `types.allow` names.
     """
 
-    def __init__(self, parent: RestoreManager | None = None) -> None:
+    def __init__(self, parent: RestoreManager | None = None, allowed: AllowedModules | None = None) -> None:
         self.parent = parent
-        self.types: TypeTable = TypeTable(parent.types if parent is not None else None)
+        self.types: TypeTable = TypeTable(parent.types if parent is not None else None, allowed)
         self._explicit: dict[str, EntityRestorer] = {}
         self._default: dict[str, EntityRestorer] = {}
         self._late: dict[str, str] = {}

@@ -445,6 +445,7 @@ async def _gather(coroutines: Sequence[Awaitable[Any]], name: str, return_except
     around = _strand(name)
     group = around.group(name)
     group.strands = strands = [Strand(around.flow, f"{group.address}/{place}", around, group) for place in range(len(coroutines))]
+    around.check_place(group)
     results: list[Any] = [None] * len(coroutines)
     failed: list[Exception] = []
     cut_off: list[Strand] = []

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.events.changes import SET, Change
-from symphony_es.workflow.code.forgiving import CUT_OFF, is_cut_off, is_marked
+from symphony_es.workflow.code.forgiving import is_marked
+from symphony_es.workflow.runs.under_way import CUT_OFF, is_cut_off
 
 if TYPE_CHECKING:
     from symphony_es.workflow.code.strands import Call, Group, Strand

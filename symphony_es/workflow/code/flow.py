@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.contexts import reset_variable
@@ -97,6 +98,7 @@ class Flow:
         self.calls = 0
         self._since_turn = 0
         self._ended = False
+        self._order: dict[str, int] | None = None
         self._frame = Frame(runner.run)
         self._under_way: dict[str, asyncio.Task[Any] | None] = {}
 
@@ -151,6 +153,7 @@ class Flow:
             (waits or call.strand).cut_off = True
             self.cut_off_at.append(address)
             raise asyncio.CancelledError(f"run {run.id} is being cancelled")
+        strand.check_not_empty(address, call.what)
         self._under_way[address] = asyncio.current_task()
         try:
             await self.runner.run_step(make(), address, self._frame, on_first_start=call.noted)
@@ -173,6 +176,12 @@ class Flow:
         while self.obsolete:
             await take_back_calls(symphony, self.run, *self.obsolete.pop())
         self.runner.generations = await generations_of(symphony, self.run)
+
+    def order(self) -> dict[str, int]:
+        """In which order the steps of the run had begun for the first time when this was asked first."""
+        if self._order is None:
+            self._order = {address: number for number, address in enumerate(self.run.attempts)}
+        return self._order
 
     def has_failed(self, group: Group, around: Strand) -> None:
         """Keeps where the strands of a `gather` were cut off, for the code may go on after its failure."""
@@ -341,7 +350,7 @@ async def undos_made(runner: Runner, functions: NamedCallables) -> tuple[dict[st
 
 async def _cleaned_up(flow: Flow, functions: NamedCallables) -> StepsTask:
     """The task of a clean-up that has ended; it ends with this call where that is cancelled."""
-    task = StepsTask(unclosed(_clean_up(flow, functions), None))
+    task = StepsTask(unclosed(partial(_clean_up, flow, functions), None))
     try:
         await _end_cut_off(flow, task)
     except asyncio.CancelledError:

@@ -12,23 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.workflow.engine.retrying import PATCH
 from symphony_es.workflow.engine.timeline import RETRY_EVENT
+from symphony_es.workflow.runs.under_way import CUT_OFF, is_cut_off
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["AFTER_FAILURE", "CUT_OFF", "forget_cuts", "forgive", "is_after_failure", "is_cut_off", "is_marked", "take_back_calls"]
+__all__ = ["AFTER_FAILURE", "forget_cuts", "forgive", "is_after_failure", "is_marked", "take_back_calls"]
 
 AFTER_FAILURE = "after failure"
 """What a call on record ends with that was made after a failure which is forgiven by now: the code need not make it again."""
-
-CUT_OFF = "cut off"
-"""How the mark begins of a call on record at which its strand was cut off for good; see `cutting.py`."""
-
-
-def is_cut_off(call: Any) -> bool:
-    """Return whether a strand was cut off for good at a call on record."""
-    return len(call) > 2 and type(call[-1]) is str and call[-1].startswith(f"{CUT_OFF}\n")
 
 
 def is_after_failure(call: Any) -> bool:

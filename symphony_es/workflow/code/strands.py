@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.errors import ConfigurationError, HistoryMismatchError
 from symphony_es.events.changes import SET, Change
 from symphony_es.shown import shown
-from symphony_es.workflow.code.forgiving import CUT_OFF, is_after_failure, is_cut_off
+from symphony_es.workflow.code.forgiving import is_after_failure, is_marked
 from symphony_es.workflow.definitions.definition import CLEANUP, UNDO
 from symphony_es.workflow.definitions.steps import id_from_name
 from symphony_es.workflow.engine.bodies import StepFailure
@@ -22,6 +22,7 @@ from symphony_es.workflow.engine.retrying import PATCH
 from symphony_es.workflow.record.shown import other_arguments
 from symphony_es.workflow.runs.cleanup import CLEAN_UP_CALL, is_clean_up_call
 from symphony_es.workflow.runs.failures import describe_error
+from symphony_es.workflow.runs.under_way import CUT_OFF, is_cut_off
 
 if TYPE_CHECKING:
     from symphony_es.workflow.code.flow import Flow
@@ -95,9 +96,10 @@ class Group:
         strands: those that have begun, in order.
         failed: the first of them that has failed.
         is_over: whether all have ended, by themselves or because one has failed.
+        was_empty: whether the record goes on after it and has no call of its strands: then they make none.
     """
 
-    __slots__ = ("address", "failed", "is_over", "place", "strands")
+    __slots__ = ("address", "failed", "is_over", "place", "strands", "was_empty")
 
     def __init__(self, address: str, place: int) -> None:
         self.address = address
@@ -105,6 +107,7 @@ class Group:
         self.strands: list[Strand] = []
         self.failed: Strand | None = None
         self.is_over = False
+        self.was_empty = False
 
     def open_failures(self) -> list[str]:
         """Addresses of the steps that have failed for good in these strands, and that no code has gone on after."""
@@ -263,6 +266,33 @@ class Strand:
             )
         self.last_group = Group(self._addresses.next(id_from_name(name)), self.made)
         return self.last_group
+
+    def check_place(self, group: Group) -> None:
+        """Look whether the calls of a `gather` on record stand before what the code has called after it; before any of them is made again.
+
+        Raises:
+            HistoryMismatchError: they came after that.
+        """
+        if group.place >= self._after_last or self.flow.stopped is not None or self.flow.cleans_up:
+            return  # nothing is on record after it, as where it runs for the first time
+        order = self.flow.order()
+        behind = (self._recorded.get(str(place)) for place in range(group.place, self._after_last))
+        following = next((call for call in behind if call is not None and call[0] in order and not is_marked(call)), None)
+        if following is None:
+            return
+        first = [call[0] for strand in group.strands if (call := strand._recorded.get("0")) is not None]
+        group.was_empty = not first
+        if any(order.get(address, -1) > order[following[0]] for address in first):
+            raise self.mismatch(f"the function called {group.address} (gather)", None)
+
+    def check_not_empty(self, address: str, what: str) -> None:
+        """Look, before a call begins for the first time, whether its `gather` was to make none.
+
+        Raises:
+            HistoryMismatchError: the record goes on after the `gather`, which had made no call.
+        """
+        if self.member_of is not None and self.around is not None and self.member_of.was_empty and address not in self.flow.run.attempts:
+            raise self.around.mismatch(f"the function called {_shown(address, what)}", None)
 
     def patched(self, change_id: str) -> bool:
         """See `symphony_es.workflow.patched`."""

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from symphony_es.errors import DefinitionError
+from symphony_es.naming import names_in
 from symphony_es.raised import asks_the_program_to_end
 from symphony_es.workflow.definitions.reading import MAX_SECONDS
 
@@ -143,7 +144,7 @@ def _loaded(name: str) -> object:
         found: object = sys.modules.get(".".join(parts[:length]))
         if found is not None:
             for part in parts[length:]:
-                found = vars(found).get(part) if hasattr(found, "__dict__") else None
+                found = names_in(found).get(part)
             return found
     return None
 
@@ -154,5 +155,5 @@ def _can_be_told(name: str) -> bool:
     for length in range(len(parts) - 1, 0, -1):
         module = sys.modules.get(".".join(parts[:length]))
         if module is not None:
-            return length == len(parts) - 1 or not hasattr(module, "__path__")
+            return length == len(parts) - 1 or "__path__" not in names_in(module)
     return len(parts) == 1

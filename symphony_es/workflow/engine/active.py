@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, copy_context
-from itertools import islice
+from functools import partial
 from types import TracebackType
 from weakref import WeakSet
 
@@ -18,11 +18,13 @@ from symphony_es.errors import DrainingError, IllegalTransitionError, RunInterru
 from symphony_es.workflow.engine.bodies import StepsTask, is_interrupted
 from symphony_es.workflow.engine.drive import Drive
 from symphony_es.workflow.engine.hooks import HookChain
+from symphony_es.workflow.engine.loops import in_loop
 from symphony_es.workflow.engine.places import Places
 from symphony_es.workflow.engine.waits import RunAround, Waits, runs_around
 from symphony_es.workflow.runs.context import current_context
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, UNFINISHED, WorkflowStatus
+from symphony_es.workflow.runs.under_way import steps_under_way
 
 __all__ = ["DO_NOT_END", "INTERRUPTION_TIMEOUT_S", "PART_OF_RUN", "ActiveRun", "ActiveRuns"]
 
@@ -259,7 +261,7 @@ class ActiveRuns:
         self._tell_news()
         if not active.task.cancelled() and error is not None:
             run = active.run
-            under_way = list(islice((step for step in run.attempts if run.step_status(step) == "running"), MAX_STEPS_NAMED))
+            under_way = steps_under_way(run)[:MAX_STEPS_NAMED]
             _log.warning("workflow_run_stopped", run_id=run.id, workflow=run.name, steps=under_way, error=error_text(error))
         if error is None and active.run.status in ENDED:
             self.on_end(active.run)
@@ -373,14 +375,21 @@ class ActiveRuns:
         own = [run_id for run_id in stopped if self.is_around(run_id)]
         if own:
             raise RunsInProgressError(own, PART_OF_RUN)
-        for task in stopped.values():
-            task.cancel()
         if stopped:
-            _, alive = await asyncio.wait(stopped.values(), timeout=INTERRUPTION_TIMEOUT_S)
+            alive = set[asyncio.Task[None]]()
+            for loop in {task.get_loop() for task in stopped.values()}:
+                alive |= await in_loop(loop, partial(_stop, [task for task in stopped.values() if task.get_loop() is loop]))
             if alive:
                 raise RunsInProgressError([run_id for run_id, task in stopped.items() if task in alive], DO_NOT_END)
             _log.info("workflow_runs_interrupted", run_ids=list(stopped))
         return list(stopped)
+
+
+async def _stop(tasks: list[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+    """Cancel tasks of this loop; those that have not ended after a while are returned."""
+    for task in tasks:
+        task.cancel()
+    return (await asyncio.wait(tasks, timeout=INTERRUPTION_TIMEOUT_S))[1]
 
 
 def _is_drained_around() -> bool:

@@ -159,17 +159,18 @@ def _runs_now(task: asyncio.Task[Any]) -> bool:
     return frame is not None
 
 
-async def unclosed(work: Coroutine[Any, Any, None], step: str | None) -> None:
-    """Await the work of a task, as the outermost coroutine of it, and make a failure of the `GeneratorExit` of a future that code awaited.
+async def unclosed(work: Callable[[], Coroutine[Any, Any, None]], step: str | None) -> None:
+    """Do the work of a task, as the outermost coroutine of it, and make a failure of the `GeneratorExit` of a future that code awaited.
 
-    Such an error does not arrive as others do: it closes all coroutines of the task but this one.
+    Such an error does not arrive as others do: it closes all coroutines of the task but this one. The work is begun here, since a task
+    that is cancelled before its first turn begins nothing.
 
     Raises:
         StepFailure: that has happened.
     """
     task = asyncio.current_task()
     try:
-        await work
+        await work()
     except GeneratorExit as error:
         if task is None or not _is_current(task):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -75,7 +76,7 @@ async def run_branches(
         woken.set()
 
     def begin(address: str, branch: B) -> None:
-        task: asyncio.Future[None] = StepsTask(unclosed(run(branch), address))
+        task: asyncio.Future[None] = StepsTask(unclosed(partial(run, branch), address))
         running[task] = address
         task.add_done_callback(note_end)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.restore import UnrestoredEntity
@@ -20,6 +21,7 @@ from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 from symphony_es.workflow.engine.creation import new_run
 from symphony_es.workflow.engine.missing import left_alone
+from symphony_es.workflow.engine.seconds import deadline_after
 from symphony_es.workflow.engine.timeline import read_timeline
 from symphony_es.workflow.engine.unsaid import has_failed_in
 from symphony_es.workflow.runs.cleanup import cleaned_with, has_cleanup, has_undo, in_cleanup, is_open, own_children
@@ -87,7 +89,7 @@ class ChildRuns:
                 await asyncio.wait({driven.task})
             over = child.status is WorkflowStatus.FAILED and await has_failed_in(self._symphony, execution, child)
             if not over and child.status not in _LEFT_ALONE and engine.active.get(child) is None:
-                await engine.begin(child, around.hooks)
+                await engine.begin(child, around.hooks, partial(self._renew_deadline, child))
         try:
             await control.wait(engine.active.wait_until(child, (*ENDED, WorkflowStatus.BLOCKED)))
         except asyncio.CancelledError:
@@ -96,6 +98,13 @@ class ChildRuns:
                 await engine.active.interrupt([child.id])
             raise
         return child
+
+    def _renew_deadline(self, child: Workflow) -> None:
+        """Another attempt at the step of a child run that has passed its deadline has all of its time; called before it goes on."""
+        now, limit_s = self._engine.clock.now(), child.definition.deadline_s
+        if child.status is WorkflowStatus.FAILED and child.deadline is not None and limit_s is not None and child.deadline <= now:
+            with self._symphony.world.recording("WorkflowDeadlineSet", entity=child):
+                child.deadline = deadline_after(now, limit_s)
 
     async def _start(
         self,

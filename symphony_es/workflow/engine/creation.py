@@ -13,6 +13,7 @@ from symphony_es.core.state.tracking.live import plain_of
 from symphony_es.errors import (
     ConfigurationError,
     EntityExistsError,
+    InvalidIdentifierError,
     ReadOnlyError,
     RunExistsError,
     UnknownValueError,
@@ -38,7 +39,17 @@ if TYPE_CHECKING:
     from symphony_es.events.event import Event
     from symphony_es.workflow.engine.active import ActiveRuns
 
-__all__ = ["DefinitionLike", "IfExists", "as_definition", "check_error_classes", "check_input", "existing_run", "new_run", "refuse_id"]
+__all__ = [
+    "DefinitionLike",
+    "IfExists",
+    "as_definition",
+    "check_error_classes",
+    "check_input",
+    "check_new_id",
+    "existing_run",
+    "new_run",
+    "refuse_id",
+]
 
 IfExists: TypeAlias = Literal["fail", "return"]
 """What comes of an id that a run has."""
@@ -65,6 +76,7 @@ def new_run(
         )
     if run_id and symphony.world.find(entity_key("Workflow", run_id)) is not None:
         refuse_id(run_id)
+    check_new_id(run_id)
     chosen = as_definition(definition)
     chosen.check(symphony)
     check_error_classes(chosen)
@@ -75,6 +87,16 @@ def new_run(
     deadline = deadline_after(now, limit_s)
     given = {"id": run_id} if run_id else {}
     return Workflow.of(chosen, context or {}, now, symphony.world, deadline=deadline, metadata=dict(metadata or {}), **given, **fields)
+
+
+def check_new_id(run_id: str) -> None:
+    """Does nothing where a new run may have an id.
+
+    Raises:
+        InvalidIdentifierError: it reads as the key of another run, which whoever asks for it by this id would be given.
+    """
+    if run_id.startswith("Workflow:"):
+        raise InvalidIdentifierError("id of a new run", run_id, "it reads as the key of another run: leave 'Workflow:' out")
 
 
 def refuse_id(run_id: str) -> NoReturn:

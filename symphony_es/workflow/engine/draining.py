@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from symphony_es.diagnostics import get_logger
@@ -14,6 +13,7 @@ from symphony_es.workflow.engine.active import PART_OF_RUN
 from symphony_es.workflow.engine.seconds import check_seconds
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, UNFINISHED, WorkflowStatus
+from symphony_es.workflow.runs.under_way import steps_under_way
 
 if TYPE_CHECKING:
     from symphony_es.threads import ThreadPool
@@ -114,4 +114,4 @@ def _sort_in(report: DrainReport, each: ActiveRun, cut_off: Iterable[ActiveRun],
 
 
 def _under_way(run: Workflow) -> tuple[str, ...]:
-    return tuple(islice((address for address in run.attempts if run.step_status(address) == "running"), MAX_STEPS))
+    return tuple(steps_under_way(run)[:MAX_STEPS])

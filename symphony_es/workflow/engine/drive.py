@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import NOBODY, Attribution, current_attribution
@@ -147,7 +148,7 @@ class Drive:
         self.begun.set()
         goes_on = not cleans_up and not self._is_cancelling()
         while goes_on:
-            await self._go_through(self._run_definition(self._runner(self.control)))
+            await self._go_through(partial(self._run_definition, self._runner(self.control)))
             await self._world.flush(self.run)  # what a failing last hook left on record
             # Nothing is awaited after this look where it is the last one: what is asked from then on finds that the task has ended.
             goes_on = self.control.taken_back and self.run.status is WorkflowStatus.RUNNING
@@ -324,7 +325,7 @@ class Drive:
             self._failed_beside = steps_behind(error)
             raise StepFailure(describe_error(error, None), error) from error
 
-    async def _go_through(self, steps: Coroutine[Any, Any, None]) -> None:
+    async def _go_through(self, steps: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Runs the steps as a task of their own, which a cancellation or the deadline can end, and records what came of them."""
         failure: dict[str, Any] | None = None
         reason = "failure"
@@ -380,7 +381,7 @@ class Drive:
             said |= {"step": failure["step"], "attempt": self.run.attempts.get(failure["step"], 1)}
         return said | {"error": f"{failure['type']}: {failure['message']}"}
 
-    async def _watch(self, steps: Coroutine[Any, Any, None], deadline: datetime | None) -> BaseException | None:
+    async def _watch(self, steps: Callable[[], Coroutine[Any, Any, None]], deadline: datetime | None) -> BaseException | None:
         """Awaits the steps; gives what ended them early: a failure or a request. Other errors are raised."""
         self._steps = StepsTask(unclosed(steps, None), name=f"steps of run {self.run.id}")
         tasks: list[asyncio.Task[None]] = [self._steps]
@@ -458,7 +459,7 @@ class Drive:
         except StepFailure:
             _log.debug("clean_up_goes_on_without_hook", run_id=run.id)  # that is on record; the clean-up is no less due
         if not self._skips:
-            stopped = await self._watch(cleaning.perform(), None)
+            stopped = await self._watch(cleaning.perform, None)
             if self.drains and isinstance(stopped, RunStopped):
                 return
         if self._skips:

@@ -12,6 +12,7 @@ from symphony_es.errors import ConfigurationError, NotRegisteredError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.shown import shown
 from symphony_es.workflow.code.workflow import check_changes
+from symphony_es.workflow.engine.creation import check_new_id
 from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.engine.past import aside, past_at, past_before_step
 from symphony_es.workflow.engine.retrying import go_back_to
@@ -62,6 +63,7 @@ async def fork_run(
 
     # A removed run, or one that a rewind has taken away, had this id: what was done under its keys is not the fork's.
     is_used = bool(run_id and await symphony.log.read_entity_rows(entity_key("Workflow", run_id), 0, None, 1))
+    check_new_id(run_id)
 
     def add() -> Workflow:
         state = made_of(symphony.world.revived(past.state), symphony.world.types)

@@ -244,7 +244,7 @@ class RunHandle(Generic[R_co]):
     async def _news(self, head: int) -> None:
         """Returns when the log has grown beyond a position, or the run has ended."""
         grown = asyncio.ensure_future(self._symphony.log.wait_for(head + 1))
-        end = asyncio.ensure_future(self._engine.active.watch(self.run, _QUIET))
+        end = asyncio.ensure_future(self._engine.watch(self.run, _QUIET))
         try:
             await asyncio.wait({grown, end}, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -15,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from symphony_es.core.state.attribution import acting, current_attribution
-from symphony_es.core.state.inbox import REQUEST_TYPE, FaultyRequest, Inbox, Request
+from symphony_es.core.state.inbox import PRUNE, REQUEST_TYPE, FaultyRequest, Inbox, Request
 from symphony_es.core.state.requesting import ANSWERS, DONE_EVENT, REFUSED_EVENT, TAKEN_EVENT
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import (
@@ -60,6 +61,8 @@ LOOK_EVERY_S = 1.0
 COARSE_NS = 20_000_000
 """By so much a file system's clock may be behind."""
 MOST_MESSAGE = 2000
+MOST_IDS_SAID = 100
+"""So many ids of runs stand in the answer to a prune."""
 
 _log = get_logger(__name__)
 _MISSING_HERE = (NotRegisteredError, UnknownValueError)
@@ -225,15 +228,7 @@ class RequestTaker:
             return
         with acting(actor=request.actor, reason=request.reason, correlation_id=request.id):
             try:
-                run = await self._run(request.run)
-                if known:
-                    is_done = await self._is_on_record(request, known[0])
-                else:
-                    is_done = False
-                    await self._note_taken(request, run)
-                self._crash("taken")
-                if not is_done:
-                    await self._carry_out(request, run)
+                said = await (self._prune(request) if request.verb == PRUNE else self._do(request, known))
             except _MISSING_HERE as error:
                 raise NotReadyError(str(error)) from error  # it stays for a process that has it
             except _NOT_THE_REQUESTS_FAULT:
@@ -242,11 +237,40 @@ class RequestTaker:
                 await self._answer(request, error=error)
                 return
             self._crash("carried out")
-            await self._answer(request, status=run.status.value)
+            await self._answer(request, said)
 
-    async def _answer(self, request: Request | FaultyRequest, *, status: str = "", error: Exception | None = None) -> None:
+    async def _do(self, request: Request, known: Sequence[Event]) -> dict[str, Any]:
+        """Carry out what is asked of a run, unless an owner that did not live to answer has; return what the answer says."""
+        run = await self._run(request.run)
+        if known:
+            is_done = await self._is_on_record(request, known[0])
+        else:
+            is_done = False
+            await self._note_taken(request, run)
+        self._crash("taken")
+        if not is_done:
+            await self._carry_out(request, run)
+        return {"status": run.status.value}
+
+    async def _prune(self, request: Request) -> dict[str, Any]:
+        """Prune what fits; what an owner that did not live to answer has pruned is pruned. Return what the answer says."""
+        from symphony_es.workflow.engine.leaving import prune  # late: few are asked to
+        from symphony_es.workflow.runs.filters import RunFilter, moment_of_age, prune_filter, read_time
+
+        given = request.arguments
+        symphony: Any = self._symphony_now()
+        engine: WorkflowEngine = symphony.registry.get("workflow_engine")
+        before = read_time("before", moment_of_age(given.get("older_than_s", given.get("before")), engine.clock.now()))
+        assert before is not None, "a request has one of them"
+        wanted = prune_filter(RunFilter(status=given.get("status"), name=given.get("name"), metadata=given.get("metadata")))
+        report = (await prune(symphony, engine.resting, wanted, before)).as_dict()
+        return {"pruned": {**report, "ids": report["ids"][:MOST_IDS_SAID], "kept_ids": report["kept_ids"][:MOST_IDS_SAID]}}
+
+    async def _answer(
+        self, request: Request | FaultyRequest, said: Mapping[str, Any] = MappingProxyType({}), *, error: Exception | None = None
+    ) -> None:
         """Append the answer; one that is there already stays. Only what is taken has an event before it."""
-        told: dict[str, Any] = {"status": status}
+        told: dict[str, Any] = {"status": "", **said}
         if isinstance(request, Request):
             told |= {"verb": request.verb, "run": request.run, "asked": request.digest}
         if error is not None:

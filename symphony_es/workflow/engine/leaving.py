@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from symphony_es.errors import SymphonyError
+from symphony_es.workflow.runs.pruning import Pruning
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED
 
@@ -14,8 +15,26 @@ if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.log.writer import Ticket
     from symphony_es.workflow.engine.resting import Resting
+    from symphony_es.workflow.runs.filters import RunFilter
+    from symphony_es.workflow.runs.pruning import PruneReport
 
-__all__ = ["LivingRuns"]
+__all__ = ["LivingRuns", "prune"]
+
+
+async def prune(symphony: Host, resting: Resting, wanted: RunFilter, before: int, *, dry_run: bool = False) -> PruneReport:
+    """Prune the runs of a Symphony that writes, see `Workflows.prune_runs`.
+
+    Args:
+        symphony: whose. resting: brings runs to rest.
+        wanted: which; of a status that runs end with.
+        before: they ended then or earlier, microseconds since 1970.
+        dry_run: append nothing.
+    """
+    await symphony.world.outbox.flush([])
+    living = LivingRuns(symphony, resting)
+    pruning = Pruning(symphony.log, symphony.state_history, symphony.run_listing, living)
+    with living.noting_references():
+        return await pruning.run(wanted, before, dry_run=dry_run)
 
 
 class LivingRuns:

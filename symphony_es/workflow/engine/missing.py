@@ -16,6 +16,7 @@ from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.errors import DefinitionError, NotRegisteredError, RunBlockedError, SymphonyError, UnknownValueError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.values import Tagged
+from symphony_es.shown import shown
 from symphony_es.workflow.definitions.nesting import Paths, walk
 from symphony_es.workflow.definitions.steps import is_of_kind
 from symphony_es.workflow.runs.cleanup import CLEANUP, UNDO, main_line
@@ -98,7 +99,7 @@ def left_alone(run: Workflow, symphony: Host) -> tuple[RunLeft | None, RunLeft |
             reasons.append(looked_at.reason)
         else:
             for error in _lacks(looked_at, symphony):
-                missing.append(f"{error.kind} {error.name!r}" if isinstance(error, NotRegisteredError) else "definition")
+                missing.append(f"{error.kind} {shown(error.name, 200)}" if isinstance(error, NotRegisteredError) else "definition")
                 reasons.append(str(error))
     if missing:
         named = tuple(dict.fromkeys(missing))

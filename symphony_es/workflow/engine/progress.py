@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.workflow.definitions.nesting import step_at
-from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.kinds.loop import LoopStep
 from symphony_es.workflow.kinds.map import MapStep
 from symphony_es.workflow.kinds.parallel import ParallelStep
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import WorkflowStatus
+from symphony_es.workflow.runs.under_way import innermost, steps_under_way
 
 if TYPE_CHECKING:
     from symphony_es.workflow.definitions.steps import Step
@@ -75,8 +74,7 @@ def progress_of(run: Workflow, queue_position: int | None) -> RunProgress:
     """Return how far a run has come; costs what has begun in it."""
     plan = run.definition.plan
     code = run.definition.code is not None
-    under_way = [address for address in run.attempts if run.step_status(address) == "running"]
-    around = {prefix for address in under_way for prefix in prefixes(address)}
+    under_way = steps_under_way(run)
     parts = {}
     for address in under_way:
         part = _part(run, step_at(plan, address), address)
@@ -87,7 +85,7 @@ def progress_of(run: Workflow, queue_position: int | None) -> RunProgress:
         done=run.completed_steps if code else sum(run.is_completed(step.id) for step in plan),
         known=None if code else len(plan),
         completed_steps=run.completed_steps,
-        current=tuple(islice((address for address in under_way if address not in around), MAX_CURRENT)),
+        current=tuple(innermost(under_way)[:MAX_CURRENT]),
         parts=parts,
         queue_position=queue_position,
         notes=thaw(run.progress),

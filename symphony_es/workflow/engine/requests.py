@@ -25,6 +25,7 @@ from symphony_es.workflow.engine.creation import DefinitionLike, as_definition, 
 from symphony_es.workflow.engine.drive import Drive
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import HookChain, name_of
+from symphony_es.workflow.engine.loops import where_it_executes
 from symphony_es.workflow.engine.missing import check_can_go_on
 from symphony_es.workflow.engine.resting import Resting
 from symphony_es.workflow.engine.seconds import check_deadline, check_seconds, deadline_after
@@ -130,6 +131,7 @@ class RunRequests:
         """A handle of a run, or of the id of one that is at rest in the log: its status, its end, its events, and the requests to it."""
         return RunHandle(self, self._symphony, run)
 
+    @where_it_executes
     async def resume(
         self,
         run: Workflow,
@@ -176,6 +178,7 @@ class RunRequests:
             await self.begin(run, self.chain(auto_checkpoint, hooks, run), lambda: self._set_deadline(run, deadline_s))
         )
 
+    @where_it_executes
     async def pause(self, run: Workflow) -> None:
         """Pauses a run: steps under way come to their end, no other begins. The request is durable when this returns.
 
@@ -236,6 +239,7 @@ class RunRequests:
 
         return await self.record(run, "WorkflowResumed", lambda: run.move("resume", self.clock.now()), still, ask="go_on")
 
+    @where_it_executes
     async def cancel(self, run: Workflow, *, grace_s: float = GRACE_S, cleanup: bool = True) -> None:
         """Cancels a run and its child runs, then runs its clean-up steps. It is cancelled when this returns.
 
@@ -301,6 +305,7 @@ class RunRequests:
         if not await active.drive.stop_steps(grace_s, INTERRUPTION_TIMEOUT_S, cleanup=cleanup):
             raise RunsInProgressError([active.run.id], DO_NOT_END)
 
+    @where_it_executes
     async def signal(self, run: Workflow, name: str, payload: Any = None, *, signal_id: str | None = None) -> None:
         """Sends a signal; it is durable when this returns, and is kept until a step takes it, also before any step waits.
 
@@ -341,6 +346,7 @@ class RunRequests:
         if not is_new() or not await self.record(run, "WorkflowSignalReceived", receive, is_new, data=said):
             await self._symphony.world.flush(run)  # the first one may have been sent a moment ago
 
+    @where_it_executes
     async def retry_from(
         self,
         run: Workflow,
@@ -497,6 +503,7 @@ class RunRequests:
             await asyncio.wait(behind, timeout=INTERRUPTION_TIMEOUT_S)
         return await self.active.interrupt(run_ids)
 
+    @where_it_executes
     async def wait_until(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:
         """Waits until a run has one of some statuses, whoever brings it there.
 
@@ -508,6 +515,11 @@ class RunRequests:
         """
         self.beginnings.check_wait(run)
         await self.active.wait_until(run, statuses)
+
+    @where_it_executes
+    async def watch(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:
+        """The same for a caller that may do something else before the run's end."""
+        await self.active.watch(run, statuses)
 
     # -- what the requests stand on ------------------------------------------------------------------------------------
 

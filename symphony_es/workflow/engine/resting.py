@@ -155,11 +155,11 @@ class Resting:
     def _tasks_rest(self, world: World, run: Workflow) -> Iterator[bool]:
         for task in self._symphony.tasks.of_run(run.id):
             known = world.record_of(task)
-            yield known is None or known.key in world.kept or world.rest(known)
+            yield known is None or world.is_kept(known.key) or world.rest(known)
 
     def _is_needed(self, world: World, run: Workflow) -> bool:
         record = world.record_of(run)
-        if record is None or run.status not in ENDED or self._active.is_taken(run) or bool(run.untold) or record.key in world.kept:
+        if record is None or run.status not in ENDED or self._active.is_taken(run) or bool(run.untold) or world.is_kept(record.key):
             return True
         forks = self._needed_by.get(run.id)
         if forks is not None and not any(f"Workflow:{fork}" in world.records for fork in forks):

@@ -30,6 +30,7 @@ from symphony_es.workflow.runs.cleanup import (
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import WorkflowStatus
+from symphony_es.workflow.runs.under_way import CUT_OFF
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -228,7 +229,7 @@ def _forget_calls(run: Workflow, dropped: set[str]) -> None:
     """Takes calls of code off the record, and the patches that were decided after the first of them: the code may go another way."""
     if not run.calls:
         return
-    from symphony_es.workflow.code.forgiving import CUT_OFF, forget_cuts  # it stands above the engine, which only calls it
+    from symphony_es.workflow.code.forgiving import forget_cuts  # it stands above the engine, which only calls it
 
     for strand, calls in list(run.calls.items()):
         made = {int(place): call for place, call in thaw(calls).items()}

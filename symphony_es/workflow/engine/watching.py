@@ -73,7 +73,11 @@ class InboxWatch:
             self._beginning = loop.create_task(self._open(), name="symphony-es-inbox", context=Context())
 
     async def _open(self) -> None:  # holds no Symphony while it waits: one that nobody holds lets go
-        opened = await asyncio.to_thread(_open_inbox, self._state_dir)
+        try:
+            opening = asyncio.get_running_loop().run_in_executor(None, _open_inbox, self._state_dir)
+        except RuntimeError:  # the loop is ending, and its pool takes nothing more: the watch begins in the next one
+            return
+        opened = await opening
         symphony = self._symphony()
         if opened is not None and symphony is not None and not self._stopped:
             taking, inbox, newest_ns = opened

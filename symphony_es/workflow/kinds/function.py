@@ -8,6 +8,7 @@ not after a crash.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FunctionType
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from symphony_es.workflow.engine.execution import StepExecution
 
 __all__ = ["FunctionStep", "find_function", "name_function"]
+
+MAX_NAME_SHOWN = 200
+"""So many characters of a stored name are in a message: a definition may hold any text."""
 
 
 @register_step_kind
@@ -129,15 +133,25 @@ def find_function(name: str, functions: NamedCallables) -> Callable[..., Any]:
     """
     if name in functions or ":" not in name:
         return functions.get(name)
-    function = _handed.get(name) or functions.allowed.find(name)
-    if not isinstance(function, FunctionType):
-        module = name.partition(":")[0]
-        how = (
-            f"import the module that defines it and call symphony.functions.allow({module!r}), "
-            f"or symphony.functions.register({name!r}, fn); nothing is imported because a definition names it"
-        )
-        raise NotRegisteredError(functions.kind, name, functions.names(), how)
-    return function
+    given = [fn for fn in (_handed.get(name), functions.at(name)) if fn is not None]
+    if given:
+        now = defined_under(name) if len(given) > 1 else None  # the module may have been reloaded between the two
+        return now if now in given and now is not None else given[0]
+    found = functions.allowed.find(name)
+    if type(found) is not FunctionType:
+        raise NotRegisteredError(functions.kind, name, functions.names(), _ways_out(name))
+    return found
+
+
+def _ways_out(name: str) -> str:
+    module = name.partition(":")[0]
+    register = f"symphony.functions.register({shown(name, MAX_NAME_SHOWN)}, fn)"
+    allow = f"symphony.functions.allow({shown(module, MAX_NAME_SHOWN)})"
+    if module.partition(".")[0] in sys.stdlib_module_names:  # nobody shall be talked into it by a definition
+        how = f"call {register} with a function of your own, or {allow} if definitions may call all that this module of Python's defines"
+    else:
+        how = f"import the module that defines it and call {allow}, or {register}"
+    return f"{how}; nothing is imported because a definition names it"
 
 
 _handed: WeakValueDictionary[str, FunctionType] = WeakValueDictionary()

@@ -11,11 +11,11 @@ from typing import Any, TypeAlias
 from symphony_es.core.state.past.moments import read_moment
 from symphony_es.errors import ConfigurationError, near_misses
 from symphony_es.shown import shown
-from symphony_es.workflow.runs.transitions import WorkflowStatus
+from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 from symphony_es_projections.run_list import RunQuery
 from symphony_es_projections.run_rows import microseconds, pair_of
 
-__all__ = ["Named", "RunFilter", "StatusLike", "TimeLike", "read_statuses", "read_time"]
+__all__ = ["Named", "RunFilter", "StatusLike", "TimeLike", "moment_of_age", "prune_filter", "read_statuses", "read_time"]
 
 StatusLike: TypeAlias = WorkflowStatus | str | Collection[WorkflowStatus | str] | None
 """A status, its text, or several of them."""
@@ -26,6 +26,8 @@ TimeLike: TypeAlias = datetime | str | timedelta | None
 Named: TypeAlias = Any
 """A name, what has one (a definition, the dict of one, a function under `@symphony.workflow`), or several of them."""
 
+
+PRUNED_BY_DEFAULT = (WorkflowStatus.COMPLETED, WorkflowStatus.CANCELLED)
 
 _TIMES = {"since": ">=", "until": "<=", "created_after": ">", "created_before": "<"}
 
@@ -141,6 +143,23 @@ def _name_of(given: Any) -> Any:
     return given.get("name") if isinstance(given, Mapping) else getattr(given, "name", given)
 
 
+def prune_filter(given: RunFilter) -> RunFilter:
+    """A filter whose statuses are those that runs end with.
+
+    Raises:
+        ConfigurationError: another status is asked for, or a filter means nothing.
+    """
+    statuses = read_statuses(given.status)
+    if statuses is not None and not statuses <= ENDED:
+        others = ", ".join(sorted(each.value for each in statuses - ENDED))
+        raise ConfigurationError(
+            f"status={others}: only runs that have ended are pruned: {', '.join(sorted(each.value for each in ENDED))}"
+        )
+    wanted = replace(given, status=PRUNED_BY_DEFAULT if statuses is None else statuses)
+    wanted.query()
+    return wanted
+
+
 def _several(given: Any) -> list[Any]:
     return list(given) if isinstance(given, (list, tuple, set, frozenset)) else [given]
 
@@ -190,3 +209,25 @@ def read_time(name: str, given: TimeLike) -> int | None:
     if moment.tzinfo is None:
         raise ConfigurationError(f"{name}={shown(given)} has no time zone: datetime.now(UTC), or ISO text, which is taken as UTC")
     return microseconds(moment)
+
+
+def moment_of_age(older_than: Any, now: datetime) -> datetime | str:
+    """The moment that an age means.
+
+    Raises:
+        ConfigurationError: it is neither an age nor a moment.
+    """
+    if isinstance(older_than, (datetime, str)):
+        return older_than
+    try:
+        if type(older_than) in (int, float):
+            older_than = timedelta(seconds=older_than)
+        if isinstance(older_than, timedelta) and older_than >= timedelta(0):
+            return now - older_than
+    except OverflowError:
+        return datetime.min.replace(tzinfo=now.tzinfo)
+    except ValueError:
+        pass  # not a number
+    raise ConfigurationError(
+        f"older_than={shown(older_than)}: it is a timedelta or seconds of 0 or more, or a datetime or its ISO text ('2026-11-27T08:00')"
+    )

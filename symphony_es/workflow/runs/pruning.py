@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -86,6 +86,12 @@ class PruneReport:
         tasks = f" with {so_many(self.tasks, 'task')}" if self.tasks else ""
         near = f"; did you mean {' or '.join(self.near)}?" if self.near else ""
         return f"{so_many(self.runs, 'run')}{tasks} {done}{kept}{near}"
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> PruneReport:
+        """Return the report that `as_dict` has told."""
+        ids = {name: tuple(told[name]) for name in ("ids", "kept_ids", "near")}
+        return cls(**{**told, **ids, "ended_before": datetime.fromisoformat(told["ended_before"])})
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON encoders take; moments are ISO text."""

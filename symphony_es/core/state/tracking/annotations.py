@@ -18,6 +18,9 @@ from typing import Any
 
 __all__ = ["Findings", "holds_data", "local_classes", "look_into"]
 
+_OF_EVERY_MODEL = frozenset({"pydantic", "pydantic_settings"})
+"""Libraries whose own classes stand above the models of every other library: who annotates one of them means none of these."""
+
 CALLS_FOLLOWED = 3
 """How many calls deep the code of a workflow or restorer is followed to the functions that it names."""
 
@@ -153,7 +156,7 @@ def _in_class(cls: type, names: _Names) -> Iterator[Any]:
     if isinstance(fields, dict):
         yield from _classes_in([getattr(field, "annotation", None) for field in fields.values()], names)
     yield from (base for base in cls.__mro__[1:] if not _is_ordinary(base) and holds_data(base))
-    if holds_data(cls) and "_symphony_spec" not in cls.__dict__:
+    if holds_data(cls) and "_symphony_spec" not in cls.__dict__ and cls.__module__.partition(".")[0] not in _OF_EVERY_MODEL:
         yield from type.__subclasses__(cls)  # what stands where the base is annotated
 
 

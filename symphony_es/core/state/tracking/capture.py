@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
 
 __all__ = [
+    "GIVEN",
     "assign_attributes",
     "capture_object",
     "captured_fields",
     "field_names",
+    "given_fields",
     "is_frozen",
     "plain_state",
     "plain_value",
@@ -73,6 +75,22 @@ def capture_object(obj: Any) -> dict[str, Any]:
     return {name: getattr(obj, name) for name in held if hasattr(obj, name)}
 
 
+GIVEN = "model_fields_set"
+"""Stands among the fields of a pydantic model where not all of them were given a value: the names of those that were, in order.
+
+What the code makes of a model may depend on that (`model_dump(exclude_unset=True)`). It is what every model calls it.
+"""
+
+
+def given_fields(obj: Any) -> list[str] | None:
+    """The names of the declared fields of a pydantic model that were given a value; None where all were, and for any other object."""
+    declared = getattr(type(obj), "__pydantic_fields__", None)
+    given = getattr(obj, "__pydantic_fields_set__", None) if isinstance(declared, dict) else None
+    if declared is None or given is None or declared.keys() <= given or GIVEN in declared:
+        return None
+    return [name for name in declared if name in given]
+
+
 def captured_fields(obj: Any) -> dict[str, Any] | None:
     """The declared fields of an object, with the extras of an open pydantic model; None for any other class.
 
@@ -109,6 +127,10 @@ def _extras(obj: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """What an object has beside its declared fields, where that is part of it: the extras of an open pydantic model."""
     extras = getattr(obj, "__pydantic_extra__", None)
     if extras is not None:
+        if GIVEN in extras:
+            raise EntityTypeError(
+                f"an extra of a {type(obj).__qualname__} has the name {GIVEN!r}, which every model has: give it another one"
+            )
         return dict(extras)
     cls: Any = type(obj)
     own = {"__dataclass_fields__", "__attrs_attrs__", "__pydantic_fields__"}
@@ -131,19 +153,19 @@ def plain_state(captured: Any, world: Membership) -> dict[str, Any]:
     """
     if type(captured) is not dict or any(type(key) is not str for key in captured):
         raise EntityTypeError(f"capture must return a dict with str keys, not {captured!r:.80}")
-    return {name: _plain(item, world, (name,), 0) for name, item in captured.items()}
+    return {name: _plain(item, world, (name,), 0, whole=False) for name, item in captured.items()}
 
 
 def plain_value(value: Any, world: Membership) -> Any:
-    """The plain data of any value that a foreign object may hold.
+    """The plain data of any value that a foreign object may hold, and which fields of a pydantic model were given a value.
 
     Raises:
         UnstorableValueError: a value that is no plain data, with its path.
     """
-    return _plain(value, world, (), 0)
+    return _plain(value, world, (), 0, whole=True)
 
 
-def _plain(value: Any, world: Membership, path: tuple[Any, ...], depth: int) -> Any:
+def _plain(value: Any, world: Membership, path: tuple[Any, ...], depth: int, *, whole: bool) -> Any:
     cls = type(value)
     if cls in ATOMS:
         return value
@@ -153,13 +175,13 @@ def _plain(value: Any, world: Membership, path: tuple[Any, ...], depth: int) -> 
     if record is not None:
         return record.reference
     if cls in (list, tuple):
-        return cls(_plain(item, world, (*path, index), depth + 1) for index, item in enumerate(value))
+        return cls(_plain(item, world, (*path, index), depth + 1, whole=whole) for index, item in enumerate(value))
     if cls is dict:
         for key in value:
             check_plain({key: None}, path)
-        return {key: _plain(item, world, (*path, key), depth + 1) for key, item in value.items()}
+        return {key: _plain(item, world, (*path, key), depth + 1, whole=whole) for key, item in value.items()}
     if cls is set:
-        return {_member(item, world, path, depth + 1) for item in value}
+        return {_member(item, world, path, depth + 1, whole=whole) for item in value}
     if isinstance(value, enum.Enum):
         return plain_enum(value, world.types)
     if kind_of(value) is not None:
@@ -168,7 +190,7 @@ def _plain(value: Any, world: Membership, path: tuple[Any, ...], depth: int) -> 
     if names is None or is_mapped(cls):
         how = everyday_of(cls)
         if how is not None:
-            return _everyday(value, how, world, path, depth)
+            return _everyday(value, how, world, path, depth, whole=whole)
         if cls is not Tagged:
             _check(value, path, world)
         return value
@@ -176,21 +198,24 @@ def _plain(value: Any, world: Membership, path: tuple[Any, ...], depth: int) -> 
         held = captured_fields(value)
     except (AttributeError, EntityTypeError) as error:
         raise UnstorableValueError(path, str(error)) from error
-    fields = {name: _plain(item, world, (*path, name), depth + 1) for name, item in (held or {}).items()}
+    fields = {name: _plain(item, world, (*path, name), depth + 1, whole=whole) for name, item in (held or {}).items()}
+    given = given_fields(value) if whole else None
+    if given is not None:
+        fields[GIVEN] = given
     name = world.types.meet(cls)
     return Tagged("value" if is_frozen(cls) else "part", name, fields, state_version=world.types.version_of(cls))
 
 
-def _everyday(value: Any, how: Everyday, world: Membership, path: tuple[Any, ...], depth: int) -> Tagged:
+def _everyday(value: Any, how: Everyday, world: Membership, path: tuple[Any, ...], depth: int, *, whole: bool) -> Tagged:
     try:
         held = how.read(value)
     except ValueError as error:
         raise UnstorableValueError(path, str(error)) from error
-    return Tagged("value", how.name, {name: _plain(item, world, path, depth + 1) for name, item in held.items()})
+    return Tagged("value", how.name, {name: _plain(item, world, path, depth + 1, whole=whole) for name, item in held.items()})
 
 
-def _member(item: Any, world: Membership, path: tuple[Any, ...], depth: int) -> Any:
-    plain = _plain(item, world, path, depth)
+def _member(item: Any, world: Membership, path: tuple[Any, ...], depth: int, *, whole: bool) -> Any:
+    plain = _plain(item, world, path, depth, whole=whole)
     if type(plain) is Tagged and plain.kind == "part":
         cls = type(item)
         raise UnstorableValueError(

@@ -91,12 +91,16 @@ _BY_CLASS: dict[type, Everyday] = {
 _BY_NAME = {how.name: (cls, how) for cls, how in _BY_CLASS.items()}
 
 
+def _is_url(name: str) -> bool:
+    return name.isidentifier() and name.endswith(("Url", "Dsn"))
+
+
 def everyday_of(cls: type) -> Everyday | None:
     """Return how a class is stored, or None: only the class itself, not what derives from it."""
     found = _BY_CLASS.get(cls)
     if found is None and cls.__module__ == "fractions" and cls.__name__ == "Fraction":
         return _by_text(cls, _FRACTION)
-    if found is None and cls.__module__ in _URLS and cls.__name__.endswith(("Url", "Dsn")):
+    if found is None and cls.__module__ in _URLS and _is_url(cls.__name__):
         return _by_text(cls, f"{cls.__module__}:{cls.__qualname__}")
     return found
 
@@ -110,8 +114,10 @@ def everyday_class(name: str) -> type | None:
 
         return Fraction
     module, _, qualname = name.partition(":")
-    found = getattr(sys.modules.get(module), qualname, None) if module in _URLS and qualname.isidentifier() else None
-    return found if isinstance(found, type) else None
+    if module not in _URLS or not _is_url(qualname) or module not in sys.modules:
+        return None
+    found = vars(sys.modules[module]).get(qualname)
+    return found if isinstance(found, type) and (found.__module__, found.__qualname__) == (module, qualname) else None
 
 
 def everyday_named(name: str) -> Everyday | None:

@@ -165,7 +165,8 @@ def how_to_name(plain: Tagged) -> str:
     what = "enum" if plain.kind == "enum" else f"@{plain.kind}"
     return (
         f"no class is known for the {what} {plain.name!r}: import the module that defines it and call "
-        f"symphony.types.register({called}{given}), or, if it has moved, symphony.types.alias({plain.name!r}, {called}); then resume again"
+        f"symphony.types.register({called}{given}) or symphony.types.allow(module), or, if it has moved, "
+        f"symphony.types.alias({plain.name!r}, {called}); then resume again"
     )
 
 

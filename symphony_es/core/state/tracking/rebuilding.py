@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from symphony_es.core.state.tracking.capture import field_names
+from symphony_es.core.state.tracking.capture import GIVEN, field_names
 from symphony_es.core.state.tracking.everyday import Everyday, everyday_named
 from symphony_es.core.state.tracking.hooks import find_hook
 from symphony_es.core.state.tracking.live import ATOMS
@@ -179,6 +179,9 @@ def _set_all(made: Any, held: dict[str, Any]) -> None:
 def _model(cls: Any, fields: dict[str, Any]) -> Any:
     """A pydantic model: validated by the names of its fields, and without validation where what is stored would not pass it."""
     declared = cls.__pydantic_fields__
+    was_given = None if GIVEN in declared else fields.get(GIVEN)
+    if was_given is not None:
+        fields = {name: item for name, item in fields.items() if name != GIVEN}
     for name, field in declared.items():
         if name not in fields and field.is_required():
             raise _MissingFieldError(repr(name))
@@ -194,7 +197,7 @@ def _model(cls: Any, fields: dict[str, Any]) -> Any:
     if hook is not None:
         hook(made)
         made.__dict__.update({name: given[name] for name in declared if name in given})
-    object.__setattr__(made, "__pydantic_fields_set__", set(given))
+    object.__setattr__(made, "__pydantic_fields_set__", set(given) if was_given is None else {*was_given, *(given.keys() - declared)})
     return made
 
 

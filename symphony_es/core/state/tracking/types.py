@@ -47,14 +47,15 @@ _ARGUMENTS: dict[str, Any] = {
 class TypeTable:
     """Names and classes of tagged values, with a parent that is asked second. Safe to use from several threads."""
 
-    def __init__(self, parent: TypeTable | None = None) -> None:
+    def __init__(self, parent: TypeTable | None = None, allowed: AllowedModules | None = None) -> None:
         self.parent = parent
         self._by_name: dict[str, type] = {}
         self._by_class: dict[type, str] = {}
         self._members: dict[type, dict[str, Tagged]] = {}
         self._aliases: dict[str, str] = {}
         self._versions: dict[type, tuple[int, Upcast | None]] = {}  # of foreign classes; declared ones say it themselves
-        self._allowed = AllowedModules()
+        self._allowed = AllowedModules(also=allowed)
+        self._allowed_then = 0  # how many modules were allowed when names were missed
         self._lock = threading.RLock()
         self._sources: list[Callable[[], Iterable[Any]]] = []
         self._unread: list[Any] = []  # classes and functions whose annotations have not been evaluated completely
@@ -146,7 +147,7 @@ class TypeTable:
     def allow(self, prefix: str) -> None:
         """Allow the log to name data classes that are defined in a module, or in what lies in it; the module must be loaded by then.
 
-        The program's own file is always allowed.
+        The program's own file is always allowed, and so is what `symphony.functions.allow` names. This one allows no function.
 
         Raises:
             ConfigurationError: this is not the name of a module. Nothing has been changed.
@@ -203,11 +204,17 @@ class TypeTable:
         if self._outdated:
             self._study()
         cls = self._registered(name)
-        if cls is None and name not in self._missed:
+        if cls is None and not self._was_missed(name):
             cls = self._search(name)
             if cls is None:
                 self._missed.add(name)
         return cls
+
+    def _was_missed(self, name: str) -> bool:
+        if self._allowed.count != self._allowed_then:
+            self._allowed_then = self._allowed.count
+            self._missed.clear()
+        return name in self._missed
 
     def _registered(self, name: str) -> type | None:
         table: TypeTable | None = self

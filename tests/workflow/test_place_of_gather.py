@@ -1,0 +1,95 @@
+"""Code in which a `gather` stands in another place than on record contradicts it, and nothing of the contradiction is done."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from symphony_es import Symphony
+from symphony_es.workflow import gather, patched, step, wait_for_signal
+
+
+class Code:
+    """Old and new code of a workflow, whose steps note what they do."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    async def do(self, what: str) -> str:
+        self.done.append(what)
+        return what
+
+    async def call(self, what: str) -> str:
+        return await step(self.do, what, name=what)
+
+    async def ask(self) -> None:
+        await self.call("mail")
+        await wait_for_signal("answer")
+        await self.call("thank")
+
+    async def plain(self) -> None:
+        await self.call("a")
+        await gather(self.ask(), self.call("beside"))
+        await wait_for_signal("end")
+
+    async def with_a_call_before(self) -> None:
+        await self.call("a")
+        await self.call("check")
+        await gather(self.ask(), self.call("beside"))
+        await wait_for_signal("end")
+
+    async def with_a_patch_before(self) -> None:
+        await self.call("a")
+        if patched("checks"):
+            await self.call("check")
+        await gather(self.ask(), self.call("beside"))
+        await wait_for_signal("end")
+
+    async def without(self) -> None:
+        await self.call("a")
+        await self.call("check")
+        await wait_for_signal("end")
+
+    async def with_one_before_the_rest(self) -> None:
+        await self.call("a")
+        await gather(self.ask(), self.call("beside"))
+        await self.call("check")
+        await wait_for_signal("end")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "waits"),
+    [
+        ("with_a_call_before", "plain", "gather/0/wait answer"),
+        ("with_a_patch_before", "plain", "gather/0/wait answer"),
+        ("without", "with_one_before_the_rest", "wait end"),
+    ],
+)
+async def test_a_gather_in_another_place(tmp_path: Path, old: str, new: str, waits: str) -> None:
+    """The run is blocked before a coroutine of the `gather` does anything; the old code goes on with it."""
+    code = Code()
+
+    def declare(symphony: Symphony, name: str) -> Any:
+        return symphony.workflow(getattr(code, name), name="place")
+
+    async with Symphony(tmp_path) as symphony:
+        handle = await symphony.workflows.start(declare(symphony, old), run_id="r")
+        async for event in handle.events():
+            if event.name == "WorkflowStepStarted" and event.metadata.step == waits:
+                break
+        await handle.signal("answer")
+        if waits != "wait end":
+            await symphony.registry.get("workflow_engine").interrupt()
+    done = list(code.done)
+    async with Symphony(tmp_path) as symphony:
+        declare(symphony, new)
+        (run,) = await symphony.workflows.recover()
+        assert (run.status, run.error["type"]) == ("blocked", "HistoryMismatchError")
+        assert code.done == done
+    async with Symphony(tmp_path) as symphony:
+        declare(symphony, old)
+        await symphony.workflows.recover(wait=False)
+        handle = symphony.workflows.handle("r")
+        await handle.signal("end")
+        run = await handle.wait()
+        assert (run.status, run.error) == ("completed", None)
