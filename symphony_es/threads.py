@@ -124,6 +124,7 @@ class _Job:
     def _fail(self, error: BaseException) -> None:
         if not self.future.done():
             self.future.set_exception(error)
+        del self.future  # frames in the error's traceback hold this job: a circle
 
 
 class ThreadPool:

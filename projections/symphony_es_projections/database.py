@@ -14,10 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from symphony_es.diagnostics import message_of
 from symphony_es.errors import ProjectionFailedError
 from symphony_es.events.event import Event
 from symphony_es.events.rows import Row, decode_row, event_id_of, time_of
 from symphony_es.log.forks import Inherited, keep_for_ever, left_at_fork
+from symphony_es.shown import shown
 from symphony_es_projections.durable import Parameters, SQLiteProjection
 from symphony_es_projections.files import BUSY_TIMEOUT_S, is_trouble
 from symphony_es_projections.status import ParkedEvent, Stage
@@ -87,8 +89,10 @@ class ProjectionDatabase(Inherited):
         db = _connect(path)
         try:
             db.execute("BEGIN IMMEDIATE")
-            for statement in (*SCHEMA, *projection.schema):
+            for statement in SCHEMA:
                 db.execute(statement)
+            for number, statement in enumerate(projection.schema, 1):
+                _make_table(db, projection.name, number, statement)
             db.execute(
                 "INSERT INTO projection_progress VALUES (?, ?, 0, x'', 0, ?, 0, 0)", (projection.name, projection.version, _now())
             )  # fmt: skip
@@ -417,6 +421,16 @@ def _for_after_commit(parked: ParkedEvent) -> ParkedEvent:
         attempts=parked.attempts,
         stage="after_commit",
     )
+
+
+def _make_table(db: sqlite3.Connection, name: str, number: int, statement: str) -> None:
+    try:
+        db.execute(statement)
+    except (sqlite3.Error, ValueError) as error:
+        if is_trouble(error):
+            raise
+        why = f"statement {number} of its schema, {shown(statement)}: {message_of(error)}"
+        raise ProjectionFailedError(name, 0, f"{why}; each statement is a text of its own, with a comma behind it") from error
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:

@@ -66,8 +66,10 @@ class DurableFeed(Feed[Build]):
         directory: where its files are; None for a database in memory.
     """
 
-    def __init__(self, projection: SQLiteProjection, directory: Path | None, options: FeedOptions) -> None:
-        super().__init__(projection.name, projection.version, tuple(projection.event_names), options)
+    def __init__(
+        self, projection: SQLiteProjection, event_names: tuple[str, ...], directory: Path | None, options: FeedOptions
+    ) -> None:  # fmt: skip
+        super().__init__(projection.name, projection.version, event_names, options)
         self._projection = projection
         self._directory = directory
         self._current: Build | None = None

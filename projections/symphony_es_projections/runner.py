@@ -19,7 +19,8 @@ from symphony_es.errors import ConfigurationError, NotReadyError, ProjectionFail
 from symphony_es.log.directory import DirectoryLock, prepare_directory
 from symphony_es.log.log import EventLog
 from symphony_es.system import present
-from symphony_es_projections.durable import SQLiteProjection, check_projection_name
+from symphony_es_projections.declarations import check_declarations
+from symphony_es_projections.durable import SQLiteProjection
 from symphony_es_projections.durable_feed import DurableFeed
 from symphony_es_projections.feed import Feed, FeedOptions, OnProgress
 from symphony_es_projections.memory_feed import MemoryFeed
@@ -90,18 +91,18 @@ class ProjectionRunner:
             make: makes an empty object of a projection in memory, for `rebuild`; its class without arguments by default.
 
         Raises:
-            ConfigurationError: its name is taken, or none that a projection can have.
+            ConfigurationError: its name is taken, or what its class declares (name, version, event_names, schema, what is called) is not
+                what is due. Nothing has been added; the message says what to write.
             NotReadyError: the runner is closed.
         """
         self._check_open()
-        if check_projection_name(projection.name) in self._feeds:
+        event_names = check_declarations(projection, make)
+        if projection.name in self._feeds:
             raise ConfigurationError(f"there is a projection {projection.name!r} already: give one of them another name")
         if isinstance(projection, Projection):
-            self._feeds[projection.name] = MemoryFeed(projection, make or type(projection), self._options)
-        elif isinstance(projection, SQLiteProjection):
-            self._feeds[projection.name] = DurableFeed(projection, self._directory, self._options)
+            self._feeds[projection.name] = MemoryFeed(projection, event_names, make or type(projection), self._options)
         else:
-            raise ConfigurationError(f"{type(projection).__name__} is no projection: derive it from Projection or SQLiteProjection")
+            self._feeds[projection.name] = DurableFeed(projection, event_names, self._directory, self._options)
         if self._started:
             self._follow(projection.name)
 

@@ -10,7 +10,7 @@ import asyncio
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -362,20 +362,19 @@ def _make_here(calls: Iterable[Call]) -> None:
 
 def _make_in(loop: asyncio.AbstractEventLoop, calls: list[Call]) -> None:
     """Make calls in a loop with one wake-up, so many in one iteration; a loop that is closed meanwhile has nobody waiting in it."""
-    left = iter(calls)
-
-    def make_some() -> None:
-        some = list(islice(left, WOKEN_AT_ONCE))
-        for call in some:
-            if not isinstance(call, tuple):
-                loop.call_soon(call)  # by itself: one that fails is told to the loop, and the others are made
-            elif not call[0].done():
-                call[0].set_result(call[1])
-        if len(some) == WOKEN_AT_ONCE:
-            loop.call_soon(make_some)
-
     try:
-        loop.call_soon_threadsafe(make_some)
+        loop.call_soon_threadsafe(_make_some, loop, iter(calls))
     except RuntimeError:
         if not loop.is_closed():
             raise
+
+
+def _make_some(loop: asyncio.AbstractEventLoop, left: Iterator[Call]) -> None:
+    some = list(islice(left, WOKEN_AT_ONCE))
+    for call in some:
+        if not isinstance(call, tuple):
+            loop.call_soon(call)  # by itself: one that fails is told to the loop, and the others are made
+        elif not call[0].done():
+            call[0].set_result(call[1])
+    if len(some) == WOKEN_AT_ONCE:
+        loop.call_soon(_make_some, loop, left)

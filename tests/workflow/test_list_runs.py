@@ -221,7 +221,7 @@ async def test_a_summary_tells_of_its_run_and_loads_it(symphony: Symphony) -> No
     assert (summary.id, summary.status, summary.created_at, summary.ended_at) == (run.id, run.status, run.created_at, run.ended_at)
     assert (summary.begun_steps, summary.completed_steps, summary.errors, summary.step) == (2, 1, 1, "check")
     assert summary.error_type == "ValueError"
-    assert summary.as_dict()["error_message"] == "order 5 is odd (id 00000005)"
+    assert summary.to_dict()["error_message"] == "order 5 is odd (id 00000005)"
     assert summary.duration_s is not None
     with pytest.raises(AttributeError):
         summary.status = "completed"  # type: ignore[misc, assignment]

@@ -15,7 +15,7 @@ import pytest
 from symphony_es import EntityRestorer, Symphony, entity
 from symphony_es.core.state import membership
 from symphony_es.core.state.restore import RestorationContext
-from symphony_es.workflow import AutoCheckpoint, Workflow
+from symphony_es.workflow import AutoCheckpoint, RunContext, Workflow
 from symphony_es_projections.checkpoints import CheckpointEntry
 
 Act = Callable[[Symphony, int], Awaitable[object]]
@@ -273,3 +273,42 @@ async def test_a_name_that_looks_like_an_id_is_a_name(tmp_path: Path) -> None:
         assert await symphony.delete_checkpoint(gone)
         assert not await symphony.delete_checkpoint(gone)
         assert await symphony.list_checkpoints() == []
+
+
+@pytest.mark.parametrize("kind", ["plain", "reading", "failing", "failing in a thread"])
+async def test_a_step_that_is_over_is_freed_at_once(tmp_path: Path, kind: str) -> None:
+    """What a step worked with is in no circle: it waits for no pass of the collector, which would stop everybody for the longer the more
+    steps there were."""
+    attempts: list[str] = []
+
+    def body(context: RunContext) -> str:
+        attempts.append(context.step)
+        if kind == "reading":
+            return str(context.outputs.get("s0")) + str(context.get("messages"))
+        if kind.startswith("failing") and attempts.count(context.step) == 1:
+            raise OSError("down")
+        return "done"
+
+    async def in_the_loop(context: RunContext) -> str:
+        return body(context)
+
+    def definition(steps: int) -> dict[str, Any]:
+        retry = {"max_attempts": 2, "delay_s": 0}
+        parts = [{"kind": "function", "name": f"s{number}", "function": "work", "retry": retry} for number in range(steps)]
+        return {"name": f"long {steps}", "context": {"messages": []}, "steps": parts}
+
+    async with Symphony(tmp_path) as symphony:
+        symphony.functions.register("work", body if "thread" in kind else in_the_loop)
+        left = []
+        runs = []
+        gc.disable()
+        try:
+            for steps in (5, 65, 5, 65):  # what is made of a definition at its first run is not counted
+                attempts.clear()
+                gc.collect()
+                runs.append(await symphony.workflows.execute_workflow(definition(steps), auto_checkpoint=False))
+                left.append(gc.collect())
+        finally:
+            gc.enable()
+    assert {run.status for run in runs} == {"completed"}
+    assert left[3] - left[2] <= 60

@@ -243,7 +243,7 @@ async def test_a_name_that_no_run_has_had(symphony: Symphony) -> None:
     await ran(symphony, small(symphony, "order"), "1")
     report = await symphony.workflows.prune_runs(older_than=timedelta(0), name="ordr", dry_run=True)
     assert str(report) == "0 runs would be pruned; did you mean order?"
-    assert report.as_dict()["near"] == ["order"]
+    assert report.to_dict()["near"] == ["order"]
     for filters in ({"name": "order", "status": "failed"}, {"name": ["order", "ordr"]}, {"name": "quite another"}):
         assert (await symphony.workflows.prune_runs(older_than=timedelta(0), dry_run=True, **filters)).near == ()
 

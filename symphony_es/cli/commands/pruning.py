@@ -95,7 +95,7 @@ async def _ask_owner(given: argparse.Namespace, wanted: RunFilter) -> int:
 
 def _print(given: argparse.Namespace, report: PruneReport) -> None:
     if given.json:
-        output.json_line(report.as_dict())
+        output.json_line(report.to_dict())
         return
     for run_id in report.ids[:SHOWN]:
         print(output.safe(run_id))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import RunsInProgressError
+from symphony_es.events.readable import readable
 from symphony_es.workflow.engine.active import PART_OF_RUN
 from symphony_es.workflow.engine.seconds import check_seconds
 from symphony_es.workflow.runs.run import Workflow
@@ -65,6 +66,11 @@ class DrainReport:
     interrupted: list[DrainedRun] = field(default_factory=list)
     ended: list[DrainedRun] = field(default_factory=list)
     hung: list[DrainedRun] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take: lists of runs, each by its attributes."""
+        told: dict[str, Any] = readable(asdict(self))
+        return told
 
 
 async def drain(active: ActiveRuns, threads: ThreadPool, timeout_s: float) -> DrainReport:

@@ -263,7 +263,7 @@ class RequestTaker:
         before = read_time("before", moment_of_age(given.get("older_than_s", given.get("before")), engine.clock.now()))
         assert before is not None, "a request has one of them"
         wanted = prune_filter(RunFilter(status=given.get("status"), name=given.get("name"), metadata=given.get("metadata")))
-        report = (await prune(symphony, engine.resting, wanted, before)).as_dict()
+        report = (await prune(symphony, engine.resting, wanted, before)).to_dict()
         return {"pruned": {**report, "ids": report["ids"][:MOST_IDS_SAID], "kept_ids": report["kept_ids"][:MOST_IDS_SAID]}}
 
     async def _answer(

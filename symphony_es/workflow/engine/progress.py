@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.events.readable import readable
 from symphony_es.workflow.definitions.nesting import step_at
 from symphony_es.workflow.kinds.loop import LoopStep
 from symphony_es.workflow.kinds.map import MapStep
@@ -68,6 +69,23 @@ class RunProgress:
         if self.known is None:
             return None
         return self.done / self.known if self.known else 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take, by the names of the attributes, and `fraction`."""
+        told: dict[str, Any] = readable(
+            {
+                "status": self.status,
+                "done": self.done,
+                "known": self.known,
+                "fraction": self.fraction,
+                "completed_steps": self.completed_steps,
+                "current": self.current,
+                "parts": {address: {"done": each.done, "known": each.known, "limit": each.limit} for address, each in self.parts.items()},
+                "queue_position": self.queue_position,
+                "notes": self.notes,
+            }
+        )
+        return told
 
 
 def progress_of(run: Workflow, queue_position: int | None) -> RunProgress:

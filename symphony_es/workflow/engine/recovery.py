@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.history import live_states
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import RunsLeftAloneError
 from symphony_es.events.identifiers import entity_key
+from symphony_es.events.readable import readable
 from symphony_es.events.values import Tagged
 from symphony_es.workflow.definitions.nesting import walk
 from symphony_es.workflow.engine.missing import RunLeft, left_alone, unrestored_runs
@@ -41,6 +42,17 @@ class RecoverReport:
     handles: list[RunHandle] = field(default_factory=list)
     missing: list[RunLeft] = field(default_factory=list)
     blocked: list[RunLeft] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take: ids of the runs that go on; of the others their attributes."""
+        told: dict[str, Any] = readable(
+            {
+                "handles": [handle.id for handle in self.handles],
+                "missing": [asdict(left) for left in self.missing],
+                "blocked": [asdict(left) for left in self.blocked],
+            }
+        )
+        return told
 
 
 class Recovery:

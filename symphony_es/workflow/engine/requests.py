@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.contexts import reset_variable
 from symphony_es.core.state.bringing import refuse_pruned
 from symphony_es.core.state.transactions import current_scope
-from symphony_es.diagnostics import get_logger
+from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import ConfigurationError, DefinitionChangedError, ReadOnlyError, RunInterruptedError, RunsInProgressError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.values import copy_plain
@@ -87,6 +87,7 @@ class RunRequests:
         self.active.on_end = self.resting.ended
         self._turns = Turns()
         self._hooks_behind: set[asyncio.Task[Any]] = set()
+        self._cancelling: set[asyncio.Task[None]] = set()
         self.on_recovered: Callable[[], None] = lambda: None
 
     @property
@@ -244,7 +245,7 @@ class RunRequests:
         """Cancels a run and its child runs, then runs its clean-up steps. It is cancelled when this returns.
 
         Called from inside one of the run's steps, it returns at once, and the run is cancelled after the step. It is no part of a
-        transaction around the call.
+        transaction around the call. Where the caller is cancelled and the request is on record, it is carried out all the same.
 
         Args:
             run: pending, running, paused or failed; for one that is being cancelled already, its end is awaited.
@@ -261,14 +262,34 @@ class RunRequests:
             RunInterruptedError, EntityOutOfStepError: the run was interrupted meanwhile, or the log could not append.
         """
         check_seconds("grace_s", grace_s)
-        await self._cancel(run, grace_s, cleanup=cleanup)
+        try:
+            await request_cancel(self, run, cleanup=cleanup, with_parent=False)
+        except asyncio.CancelledError:
+            if run.status is WorkflowStatus.CANCELLING:
+                self._end_in_background(run, grace_s, cleanup=cleanup)
+            raise
+        await asyncio.shield(self._end_in_background(run, grace_s, cleanup=cleanup))
+
+    def _end_in_background(self, run: Workflow, grace_s: float, *, cleanup: bool) -> asyncio.Task[None]:
+        """Carry out a request to cancel that is on record: also where whoever has asked for it does not wait for it any more."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._cancelling.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                _log.debug("cancel_has_not_ended_the_run", run_id=run.id, error=error_text(error))
+
+        task = asyncio.get_running_loop().create_task(self._end(run, grace_s, cleanup=cleanup), name=f"cancel of run {run.id}")
+        self._cancelling.add(task)
+        task.add_done_callback(ended)
+        return task
 
     async def cancel_with_parent(self, run: Workflow, *, grace_s: float = GRACE_S, cleanup: bool = True) -> None:
         """Cancel a child run because its parent ends or is taken back. See `cancel`."""
-        await self._cancel(run, grace_s, cleanup=cleanup, with_parent=True)
+        await request_cancel(self, run, cleanup=cleanup, with_parent=True)
+        await self._end(run, grace_s, cleanup=cleanup)
 
-    async def _cancel(self, run: Workflow, grace_s: float, *, cleanup: bool, with_parent: bool = False) -> None:
-        await request_cancel(self, run, cleanup=cleanup, with_parent=with_parent)
+    async def _end(self, run: Workflow, grace_s: float, *, cleanup: bool) -> None:
         while run.status is WorkflowStatus.CANCELLING or self.active.get(run) is not None:
             active = self.active.get(run)
             if self.active.draining and active is None:
@@ -298,7 +319,7 @@ class RunRequests:
             run.cleanup = {"ends": WorkflowStatus.CANCELLED.value}
 
         await self.record(run, "WorkflowCleanupBegun", begin, lambda: run.check("clean_up"))
-        await self.cancel(run)
+        await self._end(run, GRACE_S, cleanup=True)
 
     @staticmethod
     async def _stop_steps(active: ActiveRun, grace_s: float, *, cleanup: bool) -> None:
@@ -501,7 +522,11 @@ class RunRequests:
             task.cancel()
         if behind:
             await asyncio.wait(behind, timeout=INTERRUPTION_TIMEOUT_S)
-        return await self.active.interrupt(run_ids)
+        interrupted = await self.active.interrupt(run_ids)
+        cancelling = [task for task in self._cancelling if run_ids is None and task.get_loop() is loop]
+        if cancelling:  # what they wait for has ended
+            await asyncio.wait(cancelling, timeout=INTERRUPTION_TIMEOUT_S)
+        return interrupted
 
     @where_it_executes
     async def wait_until(self, run: Workflow, statuses: Collection[WorkflowStatus] = ENDED) -> None:

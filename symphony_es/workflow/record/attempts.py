@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from symphony_es.core.state.constants import definition_key
 from symphony_es.events.event import Event
 from symphony_es.events.identifiers import entity_key
+from symphony_es.events.readable import readable
 from symphony_es.events.rows import decode_row
 from symphony_es.workflow.record.canonical import INPUT_DIGEST_BYTES
 from symphony_es.workflow.record.inputs import CUT_OFF
@@ -64,6 +65,15 @@ class StepAttempt:
     body_reads: tuple[Read, ...] = ()
     input: Any = None
     usage: tuple[ModelUsage, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take, by the names of the attributes; digests as hexadecimal digits, reads as text."""
+        told: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        told["input_digest"], told["code_digest"] = (None if one is None else one.hex() for one in (self.input_digest, self.code_digest))
+        told["reads"], told["body_reads"] = [str(read) for read in self.reads], [str(read) for read in self.body_reads]
+        told["usage"] = [used.to_dict() for used in self.usage]
+        plain: dict[str, Any] = readable(told)
+        return plain
 
 
 def said_of_step(name: str, data: Any, name_of: Callable[[bytes], str | None] | None = None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from symphony_es.workflow.record.canonical import (
     digest,
 )
 from symphony_es.workflow.record.functions import function_digest, parameters_of
-from symphony_es.workflow.record.reads import MAX_EDGES, MOST_OF_A_BODY, Reads, short_name
+from symphony_es.workflow.record.reads import MAX_EDGES, short_name
 from symphony_es.workflow.record.redaction import current_redaction, records_inputs
 from symphony_es.workflow.record.shown import shown_input
 
@@ -172,8 +172,7 @@ def describe_start(step: Step, execution: StepExecution) -> list[Any]:
             raise
         given, fn = StepInput(_NOTHING.digest, 0, (), {}, complete=False, size=0), None
     data: list[Any] = [given.digest if fn is None else given.digest + function_digest(fn)]
-    made_of = context.reads
-    context.reads = Reads(execution.run, MOST_OF_A_BODY)
+    made_of = context.take_reads()
     if made_of.entities and given.edges:
         for key in [key for key in made_of.entities if short_name(key) in given.edges]:
             del made_of.entities[key]

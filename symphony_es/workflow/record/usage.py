@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Any
 
@@ -43,6 +43,11 @@ class ModelUsage:
     cost: Decimal | None = None
     currency: str | None = None
     calls: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON encoders take; the cost as text, which loses nothing."""
+        told = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**told, "cost": None if self.cost is None else format(self.cost, "f")}
 
 
 class Used:
@@ -192,8 +197,8 @@ class RunUsage:
             "output_tokens": self.output_tokens,
             "cache_read_tokens": self.cache_read_tokens,
             "calls": self.calls,
-            "by_model": [_written(used) for used in self.by_model],
-            "by_step": {step: [_written(used) for used in several] for step, several in self.by_step.items()},
+            "by_model": [used.to_dict() for used in self.by_model],
+            "by_step": {step: [used.to_dict() for used in several] for step, several in self.by_step.items()},
         }
 
 
@@ -215,16 +220,3 @@ def _sum(one: ModelUsage, other: ModelUsage) -> ModelUsage:
         currency=one.currency,
         calls=one.calls + other.calls,
     )
-
-
-def _written(used: ModelUsage) -> dict[str, Any]:
-    cost = None if used.cost is None else format(used.cost, "f")
-    return {
-        "model": used.model,
-        "input_tokens": used.input_tokens,
-        "output_tokens": used.output_tokens,
-        "cache_read_tokens": used.cache_read_tokens,
-        "cost": cost,
-        "currency": used.currency,
-        "calls": used.calls,
-    }

@@ -98,7 +98,7 @@ class RunContext(MutableMapping[str, Any]):
     ) -> None:
         self.symphony = symphony
         self.reads = Reads(frame.run, MOST_OF_A_BODY)
-        self.outputs = StepOutputs(frame, noted=lambda address: self.reads.output(address))
+        self.outputs = StepOutputs(frame, noted=self.reads.output)  # not by way of this object: what nobody holds is freed at once
         self.inputs: dict[str, Any] = {}
         self.run_id = frame.run.id
         self.step = step
@@ -118,6 +118,12 @@ class RunContext(MutableMapping[str, Any]):
         off, and a function in a thread runs on all the same. What that one gives is dropped then.
         """
         return self.ended or self._stop_requested()
+
+    def take_reads(self) -> Reads:
+        """Give what has been read so far; what is read from now on is taken up apart."""
+        taken, self.reads = self.reads, Reads(self._frame.run, MOST_OF_A_BODY)
+        self.outputs.noted = self.reads.output
+        return taken
 
     def used(
         self,

@@ -123,19 +123,23 @@ class Frame:
 
 
 class StepOutputs(Mapping[str, Any]):
-    """Outputs of a run's completed steps: by the name or id of a step in a frame or around it, or by address."""
+    """Outputs of a run's completed steps: by the name or id of a step in a frame or around it, or by address.
+
+    Attributes:
+        noted: called with the address of each output that is read; None where nobody takes note.
+    """
 
     def __init__(self, frame: Frame, *, copies: bool = True, noted: Callable[[str], None] | None = None) -> None:
         self._frame = frame
         self._run = frame.seen
         self._copies = copies
-        self._noted = noted
+        self.noted = noted
 
     def __getitem__(self, name: str) -> Any:
         address = self.find(name)[0]
         output = output_at(self._run, address)
-        if self._noted is not None:
-            self._noted(address)
+        if self.noted is not None:
+            self.noted(address)
         return thaw(output) if self._copies else output
 
     def __iter__(self) -> Iterator[str]:

@@ -89,11 +89,11 @@ class PruneReport:
 
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> PruneReport:
-        """Return the report that `as_dict` has told."""
+        """Return the report that `to_dict` has told."""
         ids = {name: tuple(told[name]) for name in ("ids", "kept_ids", "near")}
         return cls(**{**told, **ids, "ended_before": datetime.fromisoformat(told["ended_before"])})
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return what JSON encoders take; moments are ISO text."""
         return {
             "ended_before": self.ended_before.isoformat(),

@@ -83,7 +83,7 @@ class RunSummary:
             raise NotReadyError(f"run {self.id} was listed without a Symphony: nothing can bring it to life here")
         return await self._load(self.id)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return what JSON encoders take; moments are ISO text."""
         return {
             "id": self.id,
