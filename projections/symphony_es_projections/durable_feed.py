@@ -434,7 +434,7 @@ def _close_result(future: Future[ProjectionDatabase]) -> None:
 _OTHER_VERSION = "another version of the projection has built it"
 
 
-def _advice(error: Exception) -> str:
+def _advice(error: BaseException) -> str:
     if is_damage(error):
         return "catch up again: it is built anew"
     return "mend that (room on the disk, permissions, another process that holds the file) and catch up again: it goes on where it was"
