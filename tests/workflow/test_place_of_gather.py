@@ -84,6 +84,7 @@ async def test_a_gather_in_another_place(tmp_path: Path, old: str, new: str, wai
     async with Symphony(tmp_path) as symphony:
         declare(symphony, new)
         (run,) = await symphony.workflows.recover()
+        assert run.error is not None
         assert (run.status, run.error["type"]) == ("blocked", "HistoryMismatchError")
         assert code.done == done
     async with Symphony(tmp_path) as symphony:
