@@ -117,6 +117,41 @@ async def test_setup_takes_the_settings_too(tmp_path: Path) -> None:
     await symphony.close()
 
 
+async def test_what_is_shown_of_runs_and_steps_holds_no_payload(symphony: Symphony, caplog: pytest.LogCaptureFixture) -> None:
+    """The run, its handle, attempts, moments and what the program's log says of a failure, by the same rules."""
+    engine = symphony.registry.get("workflow_engine")
+    engine.redaction, engine.record_inputs = Redaction(error_details="type"), True
+    shown: list[str] = []
+
+    class Seeing(Faulty):
+        async def on_step_failed(self, moment: Any) -> None:
+            shown.append(repr(moment))
+            await super().on_step_failed(moment)
+
+    def refuse(error: BaseException) -> bool:
+        raise ValueError(NEEDLE)
+
+    async def take(what: str) -> None:
+        raise ValueError(NEEDLE)
+
+    symphony.functions.register("refuse", refuse)
+
+    @symphony.workflow(retry={"max_attempts": 2, "when": "refuse"})
+    async def flow(what: str) -> None:
+        await step(take, what)
+
+    handle = await symphony.workflows.start(flow, {"what": NEEDLE}, hooks=[Seeing()])
+    with pytest.raises(Exception, match="take"):
+        await handle.result()
+    attempts = await symphony.workflows.step_attempts(handle.run)
+    assert NEEDLE in str(attempts[0].input)
+    page = await symphony.workflows.list_runs()
+    shown += [repr(each) for each in (handle, handle.run, *attempts, *page, handle.run.error)]
+    assert len(shown) >= 5
+    assert [text for text in shown if NEEDLE in text] == []
+    assert NEEDLE not in caplog.text
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"error_details": "all"}, {"error_details": ["type"]}, {"error_details": True}, {"redact": "secret"}, {"redact": asyncio.sleep}],

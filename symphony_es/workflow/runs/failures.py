@@ -74,8 +74,8 @@ def message_on_record(message: str, rules: Redaction | None = None) -> str:
     return text if is_long and len(text) <= 2 * MAX_MESSAGE_CHARS else shortened(text, MAX_MESSAGE_CHARS)
 
 
-def error_on_record(error: BaseException, rules: Redaction) -> str:
-    """Return an error in one text, as it is put on record: its class, and its message where the rules let it."""
+def error_on_record(error: BaseException, rules: Redaction | None = None) -> str:
+    """Return an error in one text, as it is put on record: its class, and its message where the rules let it; those of the run's task."""
     message = message_on_record(_made(_message, error, "message"), rules)
     return f"{_type_of(error)}: {message}" if message else _type_of(error)
 
