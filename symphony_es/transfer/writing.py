@@ -16,13 +16,14 @@ from symphony_es.core.state.files.storage import write_file_atomically
 from symphony_es.errors import ConfigurationError, PositionNotFoundError, StorageUnavailableError
 from symphony_es.events.rows import Row
 from symphony_es.log.log import EventLog
+from symphony_es.log.pages import PAGE_ROWS
 from symphony_es.log.targets import check_stream
 from symphony_es.transfer.placing import absolute, building, check_free_file, put_file
 from symphony_es.transfer.progress import OnProgress, Progress, in_thread
 
 __all__ = ["ByteStream", "Digest", "ExportReport", "Target", "bounds", "pages", "write_out"]
 
-PAGE = 1000
+PAGE = PAGE_ROWS
 
 
 class ByteStream(Protocol):
