@@ -77,6 +77,7 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.engine.engine import WorkflowEngine
     from symphony_es.workflow.engine.recovery import RecoverReport
+    from symphony_es.workflow.record.redaction import ErrorDetails, Redaction
     from symphony_es.workflow.runs.listing import RunListing
     from symphony_es_projections.audit_trail import AuditTrail
     from symphony_es_projections.runner import ProjectionRunner
@@ -125,6 +126,7 @@ class Symphony:
         read_only: read a log that another process may be writing. Objects are as of the last `resume()` or `refresh()`; changing one raises
             `ReadOnlyError`.
         follow: with `read_only`: keep the objects at the head of the log, from `setup()` on.
+        error_details, redact: what is put on record of errors; see `setup()`.
 
     Raises:
         ConfigurationError: the arguments contradict each other, or a setting is unknown.
@@ -154,6 +156,8 @@ class Symphony:
         "threads",
         "recover",
         "max_concurrent_runs",
+        "error_details",
+        "redact",
     )
 
     def __init__(
@@ -164,8 +168,12 @@ class Symphony:
         state_dir: str | os.PathLike[str] | None = None,
         read_only: bool = False,
         follow: bool = False,
+        error_details: ErrorDetails | None = None,
+        redact: Callable[[str], str] | None = None,
     ) -> None:
         self.config, implied = self._settings(config, state_dir)
+        said = {"error_details": error_details, "redact": redact}
+        self.config |= {name: value for name, value in said.items() if value is not None}
         if (implied or read_only) and persistence_enabled is False:
             raise ConfigurationError("a log in memory has no directory and no other reader: leave out persistence_enabled=False")
         if follow and not read_only:
@@ -198,6 +206,7 @@ class Symphony:
         self._flows_by_name: dict[str, CodeWorkflow] = {}
         self._names: Names | None = None
         self._run_listing: RunListing | None = None
+        self._rules: Redaction | None = None
         self._attach_facades()
 
     @classmethod
@@ -253,6 +262,8 @@ class Symphony:
         threads: int | None = None,
         recover: bool | None = None,
         max_concurrent_runs: int | None = None,
+        error_details: ErrorDetails | None = None,
+        redact: Callable[[str], str] | None = None,
     ) -> Self:
         """Open the log, creating what is missing; a log that has entities is opened, and nothing is restored yet.
 
@@ -270,9 +281,8 @@ class Symphony:
             threads: how many plain functions of steps run at once, each in a thread; 64 by default.
             recover: go on with the runs that a crash left unfinished, as `workflows.recover(wait=False)` does, whose report is
                 `last_recover` then; what they need is registered before. With `resume` or without.
-
-            max_concurrent_runs: how many runs execute at once, child runs not counted; further ones are `queued`. No limit by default; see
-                `workflows.max_concurrent_runs`.
+            max_concurrent_runs: how many runs execute at once, without limit by default; see `workflows.max_concurrent_runs`.
+            error_details, redact: what is put on record of errors of steps, tasks and hooks; those of `Redaction`, which the engine uses.
 
         Returns:
             this Symphony. Repeating the call with the same directory changes nothing.
@@ -287,6 +297,7 @@ class Symphony:
             self._lifetime.check()
         chosen = state_dir if state_dir is not None else self.config.get("state_dir")
         recovers = self._setting("recover", recover, False)
+        rules = self._read_rules(self._setting("error_details", error_details, None), self._setting("redact", redact, None))
         self._checks = os.environ.get("SYMPHONY_CHECK") == "1"
         async with self._setting_up("setup", restoring=False):
             if self._opened is not None:
@@ -300,6 +311,7 @@ class Symphony:
                 raise ConfigurationError("state_dir needs persistence: create the Symphony with persistence_enabled=True")
             opened = await self._open(chosen, memory_events, force_network_fs, allow_shared_directory, ignore_anchor, skip_damaged)
             self._opened, self._lifetime = opened, Lifetime(opened, self)
+            self._rules = rules
             try:
                 await self._populate(
                     self._setting("resume", resume, None),
@@ -338,7 +350,26 @@ class Symphony:
 
         engine = WorkflowEngine(self, clock=SystemClock(self.log.last_time_ns), threads=threads)
         engine.on_recovered = self._look_again
+        if self._rules is not None:
+            engine.redaction = self._rules
         return engine
+
+    @staticmethod
+    def _read_rules(error_details: Any, redact: Any) -> Redaction | None:
+        """The rules for what is put on record, where a setting says something of them."""
+        if error_details is None and redact is None:
+            return None
+        from symphony_es.workflow.record.redaction import Redaction  # late: few programs say it
+
+        return Redaction(error_details=error_details if error_details is not None else "traceback", redact=redact)
+
+    def error_on_record(self, error: BaseException) -> str:
+        """Return the class and message of an error as they are put on record, by the rules of the engine."""
+        from symphony_es.workflow.record.redaction import current_redaction  # late: most programs have no error
+        from symphony_es.workflow.runs.failures import error_on_record
+
+        engine = self._made_engine()
+        return error_on_record(error, engine.redaction if engine is not None else self._rules or current_redaction.get())
 
     async def _open(
         self,
@@ -378,6 +409,7 @@ class Symphony:
         engine = self._made_engine()
         if engine is not None:
             engine.active.stopped_for = None
+            engine.redaction = self._rules or engine.redaction
         else:
             pool = ThreadPool() if threads is None else ThreadPool(threads)
             self.registry.register_late(ENGINE, partial(self._make_engine, pool))
@@ -539,6 +571,15 @@ class Symphony:
         return found
 
     # -- what the layers below stand on -------------------------------------------------------------------------------
+
+    def service(self, name: str) -> Any:
+        """A service of this Symphony, once it is open.
+
+        Raises:
+            NotReadyError: `setup` has not been awaited yet. NotRegisteredError: there is none of this name.
+        """
+        self._ready(self._opened)
+        return self.registry.get(name)
 
     def _ready(self, what: T | None) -> T:
         if self._lifetime is not None and self._lifetime.forked_from is not None:

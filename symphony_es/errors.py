@@ -784,7 +784,7 @@ class StepFailedError(WorkflowError):
     """
 
     def __init__(self, step: str, error_type: str, message: str) -> None:
-        super().__init__(f"step {step} failed: {error_type}: {message}")
+        super().__init__(f"step {step} failed: {error_type}{': ' if message else ''}{message}")
         self.beside: tuple[str, ...] = ()
         self.step = step
         self.error_type = error_type

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["shown", "so_many"]
+__all__ = ["shown", "so_many", "type_shown"]
 
 LONGEST = 60
 """Characters of a value that a message shows; the type and the beginning say which one is meant."""
@@ -15,6 +15,16 @@ def shown(value: object, longest: int = LONGEST) -> str:
     except Exception as error:  # noqa: BLE001  __repr__ is the application's code, and the message is about something else
         text = f"an int of {value.bit_length():,} bits" if isinstance(value, int) else f"a {type(value).__name__} ({type(error).__name__})"
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def type_shown(value: object) -> str:
+    """Return what a value is, for a message that stays on record and shows no values: `a str`, `an int`, `None`, `an empty list`."""
+    if value is None:
+        return "None"
+    kind = type(value)
+    empty = kind in (str, bytes, list, tuple, dict, set, frozenset) and not value
+    name = f"empty {kind.__name__}" if empty else kind.__qualname__
+    return f"{'an' if name[:1] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def so_many(count: int, one: str, several: str = "") -> str:

@@ -14,10 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from symphony_es.diagnostics import message_of
 from symphony_es.errors import ProjectionFailedError
 from symphony_es.events.event import Event
 from symphony_es.events.rows import Row, decode_row, event_id_of, time_of
 from symphony_es.log.forks import Inherited, keep_for_ever, left_at_fork
+from symphony_es.shown import shown
+from symphony_es_projections.calling import called, message, type_of
 from symphony_es_projections.durable import Parameters, SQLiteProjection
 from symphony_es_projections.files import BUSY_TIMEOUT_S, is_trouble
 from symphony_es_projections.status import ParkedEvent, Stage
@@ -87,8 +90,10 @@ class ProjectionDatabase(Inherited):
         db = _connect(path)
         try:
             db.execute("BEGIN IMMEDIATE")
-            for statement in (*SCHEMA, *projection.schema):
+            for statement in SCHEMA:
                 db.execute(statement)
+            for number, statement in enumerate(projection.schema, 1):
+                _make_table(db, projection.name, number, statement)
             db.execute(
                 "INSERT INTO projection_progress VALUES (?, ?, 0, x'', 0, ?, 0, 0)", (projection.name, projection.version, _now())
             )  # fmt: skip
@@ -168,7 +173,7 @@ class ProjectionDatabase(Inherited):
     def _apply(self, projection: SQLiteProjection, events: Sequence[Event]) -> None:
         self._applying = True
         try:
-            projection.apply(self._db, events)
+            called(projection.apply, self._db, events)
         finally:
             self._applying = False
         if not self._db.in_transaction:  # the authorizer does not hear of this way: going on would commit statement by statement
@@ -307,7 +312,7 @@ class ProjectionDatabase(Inherited):
             due = [event for event in events if event.position > self.notified]
             try:
                 if due:
-                    projection.after_commit(due)
+                    called(projection.after_commit, due)
             except Exception as error:  # noqa: BLE001  the projection is the application's: the caller has it tried again, then parked
                 return error
             self._note_told(notified, [])
@@ -388,7 +393,7 @@ class ProjectionDatabase(Inherited):
 
 def _effects_of(projection: SQLiteProjection, event: Event) -> Exception | None:
     try:
-        projection.after_commit([event])
+        called(projection.after_commit, [event])
     except Exception as error:  # noqa: BLE001  the projection is the application's: what it raises is on record with the event
         return error
     return None
@@ -400,8 +405,8 @@ def park(event: Event, error: BaseException, attempts: int, stage: Stage) -> Par
         position=event.position,
         event_name=event.name,
         entity_key=event.entity_key,
-        error_type=type(error).__name__,
-        message=str(error)[:MESSAGE_CHARACTERS],
+        error_type=type_of(error),
+        message=message(error)[:MESSAGE_CHARACTERS],
         attempts=attempts,
         stage=stage,
     )
@@ -417,6 +422,16 @@ def _for_after_commit(parked: ParkedEvent) -> ParkedEvent:
         attempts=parked.attempts,
         stage="after_commit",
     )
+
+
+def _make_table(db: sqlite3.Connection, name: str, number: int, statement: str) -> None:
+    try:
+        db.execute(statement)
+    except (sqlite3.Error, ValueError) as error:
+        if is_trouble(error):
+            raise
+        why = f"statement {number} of its schema, {shown(statement)}: {message_of(error)}"
+        raise ProjectionFailedError(name, 0, f"{why}; each statement is a text of its own, with a comma behind it") from error
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:

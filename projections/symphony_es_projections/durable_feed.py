@@ -19,6 +19,7 @@ from symphony_es.errors import ProjectionFailedError, ProjectionUnavailableError
 from symphony_es.events.event import Event
 from symphony_es.events.rows import Row, decode_row, event_id_of
 from symphony_es.system import present
+from symphony_es_projections.calling import called, type_of
 from symphony_es_projections.database import DamagedBuildError, ProjectionDatabase
 from symphony_es_projections.durable import Parameters, SQLiteProjection
 from symphony_es_projections.feed import Feed, FeedOptions, report_parked
@@ -66,8 +67,10 @@ class DurableFeed(Feed[Build]):
         directory: where its files are; None for a database in memory.
     """
 
-    def __init__(self, projection: SQLiteProjection, directory: Path | None, options: FeedOptions) -> None:
-        super().__init__(projection.name, projection.version, tuple(projection.event_names), options)
+    def __init__(
+        self, projection: SQLiteProjection, event_names: tuple[str, ...], directory: Path | None, options: FeedOptions
+    ) -> None:  # fmt: skip
+        super().__init__(projection.name, projection.version, event_names, options)
         self._projection = projection
         self._directory = directory
         self._current: Build | None = None
@@ -205,7 +208,7 @@ class DurableFeed(Feed[Build]):
             raise
 
     def _build_of(self, database: ProjectionDatabase) -> Build:
-        projection = self._projection.for_rebuild()
+        projection = called(self._projection.for_rebuild)
         projection.rebuilding = True
         return Build(database, projection, live=False)
 
@@ -274,7 +277,7 @@ class DurableFeed(Feed[Build]):
                     projection=self.name,
                     position=build.position,
                     attempt=attempt,
-                    error_type=type(error).__name__,
+                    error_type=type_of(error),
                 )
             if attempt < self.options.attempts:
                 await self.pause(attempt)
@@ -312,7 +315,7 @@ class DurableFeed(Feed[Build]):
                 projection=self.name,
                 position=build.position,
                 attempt=attempt,
-                error_type=type(error).__name__,
+                error_type=type_of(error),
             )
             if attempt < self.options.attempts:
                 await self.pause(attempt)
@@ -352,7 +355,7 @@ class DurableFeed(Feed[Build]):
 
     # -- failing and closing ------------------------------------------------------------------------------------------
 
-    def failure(self, error: Exception, build: Build | None = None) -> ProjectionFailedError:
+    def failure(self, error: BaseException, build: Build | None = None) -> ProjectionFailedError:
         """What an error means; a damaged file is not used again."""
         at_fault = build or self._current
         if not is_trouble(error) or at_fault is None:
@@ -431,7 +434,7 @@ def _close_result(future: Future[ProjectionDatabase]) -> None:
 _OTHER_VERSION = "another version of the projection has built it"
 
 
-def _advice(error: Exception) -> str:
+def _advice(error: BaseException) -> str:
     if is_damage(error):
         return "catch up again: it is built anew"
     return "mend that (room on the disk, permissions, another process that holds the file) and catch up again: it goes on where it was"

@@ -20,6 +20,7 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import NotReadyError, PositionNotFoundError, ProjectionError, ProjectionFailedError
 from symphony_es.events.rows import Row
 from symphony_es.log.log import EventLog
+from symphony_es_projections.calling import message, why_of
 from symphony_es_projections.status import ParkedEvent, ProjectionState, ProjectionStatus
 
 __all__ = ["Feed", "FeedOptions", "OnProgress", "report_parked"]
@@ -202,7 +203,7 @@ class Feed(ABC, Generic[B]):
         """The rows it wants of the next batch, and the last row that this batch covers."""
         size = self.options.batch
         rows = await self.log.read_rows(after, until, size, self._event_names)
-        if rows and (len(rows) == size or not self._event_names):
+        if rows and (len(rows) == size or rows.cut or not self._event_names):
             return rows, rows[-1]
         return rows, await self.log.row_at(until)
 
@@ -222,24 +223,29 @@ class Feed(ABC, Generic[B]):
         try:
             yield
         except Exception as error:
-            failed = error if isinstance(error, ProjectionFailedError) else self.failure(error)
-            logger.error("projection_failed", projection=self.name, position=failed.position, error=str(failed))  # noqa: TRY400  told to callers
-            if lasting:
-                self.error = failed
-                for _, waiter in self._waiters:
-                    if not waiter.done():
-                        waiter.set_exception(failed)
+            failed = self.fail(error, lasting=lasting)
             if failed is error:
                 raise
             raise failed from error
 
-    def failure(self, error: Exception, build: B | None = None) -> ProjectionFailedError:
+    def fail(self, error: BaseException, *, lasting: bool = True) -> ProjectionFailedError:
+        """Note why it has failed, log it, and tell those who wait."""
+        failed = error if isinstance(error, ProjectionFailedError) else self.failure(error)
+        logger.error("projection_failed", projection=self.name, position=failed.position, error=str(failed))
+        if lasting:
+            self.error = failed
+            for _, waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_exception(failed)
+        return failed
+
+    def failure(self, error: BaseException, build: B | None = None) -> ProjectionFailedError:
         """What an error means for the projection, or for a build of it."""
-        why = str(error) or type(error).__name__
+        why = why_of(error)
         if isinstance(error, PositionNotFoundError):
-            why = f"{why}; a projection needs the whole log, or has to follow it from its beginning"
-        elif not isinstance(error, ProjectionError | NotReadyError):
-            why = f"{type(error).__name__}: {why}"
+            why = f"{message(error)}; a projection needs the whole log, or has to follow it from its beginning"
+        elif isinstance(error, ProjectionError | NotReadyError):
+            why = message(error) or why
         return ProjectionFailedError(self.name, self.position if build is None else build.position, why)
 
     def advanced(self) -> None:

@@ -6,9 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from symphony_es.errors import ProjectionFailedError
+from symphony_es.errors import ConfigurationError, ProjectionFailedError
 from symphony_es.events.event import Event
 from symphony_es.events.rows import Row, decode_row
+from symphony_es.shown import shown
+from symphony_es_projections.calling import called
 from symphony_es_projections.database import park
 from symphony_es_projections.feed import Feed, FeedOptions, report_parked
 from symphony_es_projections.projection import Projection
@@ -27,8 +29,10 @@ class MemoryFeed(Feed[Projection]):
         make: makes an empty one, for a rebuild.
     """
 
-    def __init__(self, projection: Projection, make: Callable[[], Projection], options: FeedOptions) -> None:
-        super().__init__(projection.name, projection.version, projection.event_names, options)
+    def __init__(
+        self, projection: Projection, event_names: tuple[str, ...], make: Callable[[], Projection], options: FeedOptions
+    ) -> None:  # fmt: skip
+        super().__init__(projection.name, projection.version, event_names, options)
         self._projection = projection
         self._make = make
         self._parked: dict[int, tuple[ParkedEvent, Event]] = {}
@@ -68,7 +72,7 @@ class MemoryFeed(Feed[Projection]):
         attempt = 1
         while True:
             try:
-                build.feed((event,))
+                called(build.feed, (event,))
                 return
             except Exception as error:  # noqa: BLE001  the projection is the application's: what it raises is on record with the event
                 if attempt == self.options.attempts:
@@ -90,7 +94,9 @@ class MemoryFeed(Feed[Projection]):
     async def begin(self) -> Projection:
         """Another object of the same class."""
         self._build_parked = {}
-        build = self._make()
+        build = called(self._make)
+        if not isinstance(build, type(self._projection)) or build is self._projection or build.position:
+            raise ConfigurationError(f"{shown(self._make)} makes an empty {type(self._projection).__name__} each time, not {shown(build)}")
         build.rebuilding = True
         return build
 
@@ -114,7 +120,7 @@ class MemoryFeed(Feed[Projection]):
         async with self._lock:
             for position, (parked, event) in sorted(self._parked.items()):
                 try:
-                    self._projection.apply(event)
+                    called(self._projection.apply, event)
                 except Exception as error:  # noqa: BLE001  as above
                     self._parked[position] = (park(event, error, parked.attempts + 1, "apply"), event)
                 else:

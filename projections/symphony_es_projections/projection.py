@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from symphony_es.errors import ConfigurationError
 from symphony_es.events.event import Event
 
 __all__ = ["Projection"]
@@ -30,10 +31,19 @@ class Projection(ABC):
         self.position = 0
 
     def feed(self, events: Sequence[Event]) -> None:
-        """Apply events in the order of their positions; those seen already change nothing."""
+        """Apply events in the order of their positions; those seen already change nothing.
+
+        Raises:
+            ConfigurationError: `event_names` is a text instead of a tuple of them; nothing has been applied.
+        """
+        wanted = self.event_names
+        if isinstance(wanted, str):  # each part of the text would be a name: "Pai" in "Paid"
+            raise ConfigurationError(
+                f"event_names of {type(self).__name__} is one text: write `event_names = ({wanted!r},)`, with the comma"
+            )
         for event in events:
             if event.position > self.position:
-                if not self.event_names or event.name in self.event_names:
+                if not wanted or event.name in wanted:
                     self.apply(event)
                 self.position = event.position
 

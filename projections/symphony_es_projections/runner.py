@@ -7,7 +7,6 @@ the log runs them; other processes read what it has built with `open_current`, o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from symphony_es.errors import ConfigurationError, NotReadyError, ProjectionFailedError, ProjectionUnavailableError, SymphonyError
+from symphony_es.errors import ConfigurationError, NotReadyError, ProjectionFailedError, ProjectionUnavailableError
 from symphony_es.log.directory import DirectoryLock, prepare_directory
 from symphony_es.log.log import EventLog
+from symphony_es.raised import asks_the_program_to_end
 from symphony_es.system import present
-from symphony_es_projections.durable import SQLiteProjection, check_projection_name
+from symphony_es_projections.declarations import check_declarations
+from symphony_es_projections.durable import SQLiteProjection
 from symphony_es_projections.durable_feed import DurableFeed
 from symphony_es_projections.feed import Feed, FeedOptions, OnProgress
 from symphony_es_projections.memory_feed import MemoryFeed
@@ -90,18 +91,18 @@ class ProjectionRunner:
             make: makes an empty object of a projection in memory, for `rebuild`; its class without arguments by default.
 
         Raises:
-            ConfigurationError: its name is taken, or none that a projection can have.
+            ConfigurationError: its name is taken, or what its class declares (name, version, event_names, schema, what is called) is not
+                what is due. Nothing has been added; the message says what to write.
             NotReadyError: the runner is closed.
         """
         self._check_open()
-        if check_projection_name(projection.name) in self._feeds:
+        event_names = check_declarations(projection, make)
+        if projection.name in self._feeds:
             raise ConfigurationError(f"there is a projection {projection.name!r} already: give one of them another name")
         if isinstance(projection, Projection):
-            self._feeds[projection.name] = MemoryFeed(projection, make or type(projection), self._options)
-        elif isinstance(projection, SQLiteProjection):
-            self._feeds[projection.name] = DurableFeed(projection, self._directory, self._options)
+            self._feeds[projection.name] = MemoryFeed(projection, event_names, make or type(projection), self._options)
         else:
-            raise ConfigurationError(f"{type(projection).__name__} is no projection: derive it from Projection or SQLiteProjection")
+            self._feeds[projection.name] = DurableFeed(projection, event_names, self._directory, self._options)
         if self._started:
             self._follow(projection.name)
 
@@ -215,16 +216,30 @@ class ProjectionRunner:
                     failures = 0
                     await feed.gather(GATHER_S)
                     await self._log.wait_for(feed.position + 1)
-                except SymphonyError as error:
+                    continue
+                except BaseException as error:
+                    if self._ends(error):
+                        raise
                     if not isinstance(error, ProjectionFailedError):
-                        with contextlib.suppress(ProjectionFailedError), feed.failing():
-                            raise
+                        feed.fail(error)
                     if isinstance(error, NotReadyError) or isinstance(error.__cause__, NotReadyError):
                         return  # the log has been closed
-                    failures += 1
-                    await asyncio.sleep(min(self._retry_s * 2 ** min(failures - 1, 16), LONGEST_RETRY_S))
+                failures += 1
+                await asyncio.sleep(min(self._retry_s * 2 ** min(failures - 1, 16), LONGEST_RETRY_S))
+        except asyncio.CancelledError:
+            if self._tasks.get(feed.name) is asyncio.current_task():  # not by `stop`, which forgets the task first
+                why = "the application has cancelled the task that feeds it; start() again"
+                feed.fail(ProjectionFailedError(feed.name, feed.position, why))
+            raise
         finally:
             feed.following = False
+
+    @staticmethod
+    def _ends(error: BaseException) -> bool:
+        """Whether an error is meant for the task: it is cancelled, or the program is to end. Any other is the projection's."""
+        task = asyncio.current_task()
+        cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+        return cancelled or asks_the_program_to_end(error)
 
     async def stop(self) -> None:
         """Follow the log no longer; idempotent. Batches that have begun are completed or taken back, never half done."""

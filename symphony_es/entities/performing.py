@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import attributed
-from symphony_es.diagnostics import error_text, get_logger, shortened
+from symphony_es.diagnostics import get_logger, shortened
 from symphony_es.entities.agent import Agent
 from symphony_es.entities.task import Task, TaskStatus
 from symphony_es.errors import NotRegisteredError
@@ -81,7 +81,7 @@ async def perform_task(host: Host, task: Task, agent: Agent | None, model: str |
         except BaseException as error:  # a client is the application's code: whatever it raises is put on record
             if isinstance(error, (asyncio.CancelledError, GeneratorExit)) or asks_the_program_to_end(error):
                 raise
-            told = shortened(error_text(error), MAX_ERROR_CHARS)
+            told = shortened(host.error_on_record(error), MAX_ERROR_CHARS)
             await _claim(world, task, None)
             with world.recording("TaskFailed"):
                 task.move_to(TaskStatus.FAILED, error=told)

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.references import EntityReference
-from symphony_es.shown import shown
+from symphony_es.shown import type_shown
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -190,7 +190,7 @@ def _check_list(value: list[Any], path: tuple[Any, ...], depth: int, hashed: boo
 def _check_dict(value: dict[Any, Any], path: tuple[Any, ...], depth: int, hashed: bool) -> None:
     for key, item in value.items():
         if type(key) is not str and type(key) is not int:
-            raise UnstorableValueError(path, f"the dict key {shown(key)} is a {type(key).__name__}; keys are str or int")
+            raise UnstorableValueError(path, f"one of its dict keys is {type_shown(key)}; keys are str or int")
         if type(key) is str:
             _check_str(key, (*path, key), depth, hashed)
         _check(item, (*path, key), depth, hashed=hashed)

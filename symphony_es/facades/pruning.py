@@ -30,7 +30,7 @@ class RunPruning:
 
     @property
     def _engine(self) -> WorkflowEngine:
-        engine: WorkflowEngine = self._symphony.registry.get("workflow_engine")
+        engine: WorkflowEngine = self._symphony.service("workflow_engine")
         return engine
 
     async def prune_runs(

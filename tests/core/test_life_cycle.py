@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import os
 import sys
 import threading
@@ -431,3 +432,27 @@ async def test_closing_again_after_a_close_that_was_cancelled(tmp_path: Path, mo
         await symphony.setup()
     assert again.result() is (symphony if following == "setup" else None)
     await symphony.close()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        ("start", ({"name": "w", "steps": []},)),
+        ("execute_workflow", ({"name": "w", "steps": []},)),
+        ("retry_from", ("x", "a")),
+        ("signal", ("x", "s", 1)),
+        *[(name, ("x",)) for name in ("get_run", "handle", "cancel", "pause", "resume", "step_attempts", "usage")],
+        *[(name, ()) for name in ("list_runs", "recover", "queue", "drain")],
+    ],
+)
+async def test_calls_of_what_is_not_open_say_so(call: str, arguments: tuple[Any, ...], closed: bool) -> None:
+    """Before setup and after close alike: what is to be done is to open it, not to register a service."""
+    symphony = Symphony()
+    if closed:
+        await symphony.setup()
+        await symphony.close()
+    with pytest.raises(NotReadyError, match="setup"):
+        answer = getattr(symphony.workflows, call)(*arguments)
+        if inspect.isawaitable(answer):
+            await answer

@@ -127,21 +127,13 @@ async def test_a_raised_version_is_built_beside_the_old_one(log: EventLog, run: 
 
 
 async def test_an_unfinished_first_build_goes_on(log: EventLog, run: RunnerMaker, directory: Path) -> None:
-    """A process that dies in it has not worked in vain, and nobody reads half of it."""
+    """One that failed in it has not worked in vain, and nobody reads half of it."""
     await fill(log, 1000)
     first = Tally()
 
-    class DiesError(BaseException):
-        pass
-
-    def die(event: Any) -> bool:
-        if event.position == 601:
-            raise DiesError
-        return False
-
-    first.poison = die
-    runner = run(log, first, batch=100)
-    with pytest.raises(DiesError):
+    first.poison = lambda event: event.position == 601
+    runner = run(log, first, batch=100, max_parked=0)
+    with pytest.raises(ProjectionFailedError):
         await runner.catch_up()
     assert current_build(directory, "tally") is None
     assert runner.status()[0].position == 0

@@ -36,7 +36,7 @@ async def test_what_is_told_of_runs_is_data(what: str) -> None:
     async with Symphony() as symphony:
 
         async def work(context: RunContext) -> str:
-            context.used("small", input_tokens=3, cost="0.01")
+            context.used("small", input_tokens=3, cost=0.01)
             return "done"
 
         symphony.functions.register("work", work)

@@ -10,7 +10,7 @@ import pytest
 
 from symphony_es import Symphony
 from symphony_es.cli.main import main
-from symphony_es.errors import StepFailedError
+from symphony_es.errors import IllegalTransitionError, StepFailedError
 from symphony_es.workflow import RunContext, gather, step, wait_for_signal
 
 Definition = dict[str, Any]
@@ -122,3 +122,18 @@ async def test_nothing_is_under_way_of_a_run_that_has_ended(end: str) -> None:
             await handle.cancel()
         run = await handle.wait()
         assert (run.status.value, asked.is_set(), handle.progress.current) == (end, True, ())
+
+
+async def test_what_a_refused_retry_says_works() -> None:
+    """A run that executes cannot be taken back to a step; the error says that it is paused first, and so it can."""
+    async with Symphony() as symphony:
+        steps = [{"kind": "sleep", "name": "nap", "seconds": 0}, {"kind": "wait", "name": "wait", "signal": "go"}]
+        handle = await symphony.workflows.start({"name": "refused", "steps": steps}, run_id="r")
+        await _until(handle, "wait")
+        with pytest.raises(IllegalTransitionError, match=r"running in this process .* pause it first, or wait for its end"):
+            await symphony.workflows.retry_from("r", "nap")
+        await handle.pause()
+        await handle.wait("paused")
+        again = asyncio.create_task(symphony.workflows.retry_from("r", "nap"))
+        await handle.signal("go", "done")
+        assert (await again).result == "done"

@@ -22,7 +22,7 @@ from uuid import UUID
 from symphony_es.core.state.tracking.capture import field_names
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
-from symphony_es.shown import shown
+from symphony_es.shown import type_shown
 
 __all__ = ["fit_arguments"]
 
@@ -84,7 +84,7 @@ def _fitted(value: Any, annotation: Any) -> Any:
         return _fitted_to_one(value, arguments)
     if origin is typing.Literal:
         if not any(type(value) is type(choice) and value == choice for choice in arguments):
-            raise _Misfit(f"{shown(value)} is none of {', '.join(map(repr, arguments))}")
+            raise _Misfit(f"{type_shown(value)} that is none of {', '.join(map(repr, arguments))}")
         return value
     if isinstance(annotation, typing.NewType):
         return _fitted(value, annotation.__supertype__)
@@ -116,7 +116,7 @@ def _fitted_to_one(value: Any, choices: tuple[Any, ...]) -> Any:
         with contextlib.suppress(Exception):  # another choice may fit, and the last word says where none does
             became.append(_fitted(value, choice))
     if not became:
-        raise _Misfit(f"{shown(value)} is a {type(value).__qualname__}")
+        raise _Misfit(f"it is {type_shown(value)}")
     return next((fitted for fitted in became if type(fitted) is type(value)), became[0])
 
 
@@ -179,10 +179,10 @@ def _fitted_to_class(value: Any, cls: type) -> Any:
                 try:
                     return made(value)
                 except InvalidOperation:
-                    raise _Misfit(f"{shown(value)} is not a number") from None
+                    raise _Misfit(f"{type_shown(value)} that is not a number") from None
     if isinstance(value, list) and cls in (tuple, set, frozenset):
         return cls(value)
-    raise _Misfit(f"{shown(value)} is a {type(value).__qualname__}")
+    raise _Misfit(f"it is {type_shown(value)}")
 
 
 def _is_instance(value: Any, cls: type) -> bool:
@@ -194,7 +194,7 @@ def _is_instance(value: Any, cls: type) -> bool:
 
 def _instance(value: Any, kinds: type | tuple[type, ...]) -> Any:
     if not isinstance(value, kinds):
-        raise _Misfit(f"{shown(value)} is a {type(value).__qualname__}")
+        raise _Misfit(f"it is {type_shown(value)}")
     return value
 
 

@@ -36,6 +36,10 @@ class Host(Protocol):
         """Services by name."""
         ...
 
+    def service(self, name: str) -> Any:
+        """A service of an open Symphony."""
+        ...
+
     @property
     def models(self) -> NamedCallables:
         """Model clients by name."""
@@ -64,6 +68,10 @@ class Host(Protocol):
     @property
     def names(self) -> Names:
         """What arguments that name entities and types mean here."""
+        ...
+
+    def error_on_record(self, error: BaseException) -> str:
+        """Class and message of an error, as the rules for redaction let them be put on record."""
         ...
 
     @property

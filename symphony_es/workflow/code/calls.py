@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self, TypeA
 from symphony_es.contexts import reset_variable
 from symphony_es.errors import ConfigurationError, HistoryMismatchError, StepFailedError
 from symphony_es.registry import invoke
-from symphony_es.shown import shown
+from symphony_es.shown import shown, type_shown
 from symphony_es.workflow.code.cutting import catch_up, cut_off_outside
 from symphony_es.workflow.code.flow import note_beside, refused_inside
 from symphony_es.workflow.code.options import (
@@ -363,7 +363,7 @@ def run_workflow(
     chosen = as_definition(definition)
     called = name or chosen.name
     if context is not None and not isinstance(context, Mapping):
-        raise ConfigurationError(f"run_workflow({shown(called)}, {shown(context)}): the context is a dict of values by their names")
+        raise ConfigurationError(f"run_workflow({shown(called)}, {type_shown(context)}): the context is a dict of values by their names")
     given = dict(context or {})
     strand = _strand(called)
     return _run(
@@ -424,7 +424,7 @@ def _check_awaitables(given: Sequence[Any]) -> None:
                 advice = f"call it, gather({getattr(one, '__name__', 'fn')}(…)), or gather(step({getattr(one, '__name__', 'fn')}, …))"
             else:
                 advice = "hand over coroutines one by one, gather(*coroutines)"
-            raise ConfigurationError(f"gather: its argument {place} is {shown(one)}, which cannot be awaited: {advice}")
+            raise ConfigurationError(f"gather: its argument {place} is {type_shown(one)}, which cannot be awaited: {advice}")
         if id(one) in seen:
             raise ConfigurationError(f"gather: its argument {place} stands there twice, and a coroutine runs once: make the call twice")
         seen.add(id(one))

@@ -135,8 +135,11 @@ class ActiveRuns:
         """
         self._forget_ended_loops()
         if run.id in self._by_id:
-            pausing = " with steps under way (await handle.wait('paused'))" if run.status is WorkflowStatus.PAUSED else " in this process"
-            raise IllegalTransitionError(run.id, f"{run.status}{pausing}", WorkflowStatus.RUNNING)
+            if run.status is WorkflowStatus.PAUSED:
+                where, why = " with steps under way (await handle.wait('paused'))", ""
+            else:
+                where, why = " in this process", "to take it back to a step, pause it first, or wait for its end"
+            raise IllegalTransitionError(run.id, f"{run.status}{where}", WorkflowStatus.RUNNING, why=why)
         if self.begins(run) is not None:
             raise IllegalTransitionError(run.id, f"{run.status} with a transaction that has not ended", WorkflowStatus.RUNNING)
         if run.id in self._held and run.status is not WorkflowStatus.CANCELLING:

@@ -32,6 +32,7 @@ from symphony_es.workflow.engine.telling import Telling
 from symphony_es.workflow.engine.timeline import generations_of
 from symphony_es.workflow.engine.unsaid import again_with_children, forgive_all, left_unsaid
 from symphony_es.workflow.runs.cleanup import has_cleanup
+from symphony_es.workflow.runs.failures import message_on_record
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.starter import keep_starter, starter_of
@@ -315,7 +316,10 @@ class Drive:
             raise
         except StepFailedError as error:
             self._failed_beside = steps_behind(error)
-            description = {**describe_error(error, error.step), "type": error.error_type, "message": error.message}
+            known = self.run.failures.get(error.step, {})
+            is_known = known.get("message") == error.message  # else code has made the error itself, or another step's of it
+            said = error.message if is_known else message_on_record(error.message)
+            description = {**describe_error(error, error.step), "type": error.error_type, "message": said}
             raise StepFailure(description, error) from error
         except EntityOutOfStepError:
             raise

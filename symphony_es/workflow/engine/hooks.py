@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from symphony_es.diagnostics import error_text, get_logger
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import HookFailedError
 from symphony_es.workflow.engine.bodies import StepsTask, is_failure, run_body
-from symphony_es.workflow.runs.failures import describe_error, shortened
+from symphony_es.workflow.runs.failures import describe_error, error_on_record, shortened
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -78,7 +78,7 @@ class RunMoment:
     run: Workflow
     step: str | None = None
     completed_steps: int
-    error: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = field(default=None, repr=False)
     retry_at: datetime | None = None
 
 
@@ -206,7 +206,7 @@ class HookChain:
 
     async def _record_failure(self, hook: Any, moment: RunMoment, error: BaseException) -> HookFailedError:
         name = shortened(type(hook).__qualname__, MAX_HOOK_NAME_CHARS)
-        _log.warning("workflow_hook_failed", run_id=moment.run.id, hook=name, stage=moment.stage, error=error_text(error))
+        _log.warning("workflow_hook_failed", run_id=moment.run.id, hook=name, stage=moment.stage, error=error_on_record(error))
         stops = bool(getattr(hook, "stops_run", False))
         data = {"hook": name, "stage": moment.stage, "stops_run": stops, **describe_error(error, moment.step)}
         await moment.symphony.world.claim(moment.run)  # a transaction may hold the run for a moment

@@ -24,7 +24,7 @@ from weakref import ref
 from symphony_es.core.state.attribution import acting, current_attribution
 from symphony_es.core.state.inbox import PRUNE, REQUEST_TYPE, FaultyRequest, Inbox, Request
 from symphony_es.core.state.requesting import ANSWERS, DONE_EVENT, REFUSED_EVENT, TAKEN_EVENT
-from symphony_es.diagnostics import error_text, get_logger
+from symphony_es.diagnostics import error_text, get_logger, message_of, shortened
 from symphony_es.errors import (
     ConcurrencyError,
     ConfigurationError,
@@ -45,6 +45,7 @@ from symphony_es.events.rows import decode_row
 from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.retriable import check_retry
 from symphony_es.workflow.engine.stopping import request_cancel
+from symphony_es.workflow.runs.failures import message_on_record
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 
@@ -215,6 +216,13 @@ class RequestTaker:
         self.left[request.id] = str(error)
         _log.warning("request_left", request_id=request.id, error=error_text(error))
 
+    def _said(self, error: Exception) -> str:
+        """What is put on record of an error, and so answered: of one of this library always why, of others what the rules let."""
+        engine: WorkflowEngine = self._symphony_now().registry.get("workflow_engine")
+        if isinstance(error, SymphonyError):
+            return engine.redaction.text(message_of(error))
+        return message_on_record(message_of(error), engine.redaction)
+
     def _symphony_now(self) -> Host:
         symphony = self._symphony()
         if symphony is None:
@@ -274,7 +282,7 @@ class RequestTaker:
         if isinstance(request, Request):
             told |= {"verb": request.verb, "run": request.run, "asked": request.digest}
         if error is not None:
-            told["error"] = {"type": type(error).__name__, "message": str(error)[:MOST_MESSAGE].encode(errors="replace").decode()}
+            told["error"] = {"type": type(error).__name__, "message": shortened(self._said(error), MOST_MESSAGE)}
         known = len(await self._symphony_now().log.read_entity(entity_key(REQUEST_TYPE, request.id)))
         try:
             await self._append(request, known + 1, DONE_EVENT if error is None else REFUSED_EVENT, told)

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.diagnostics import error_text, get_logger
+from symphony_es.diagnostics import get_logger
 from symphony_es.registry import NamedCallables, invoke
 from symphony_es.workflow.definitions.error_rules import retry_moment, unknown_names
 from symphony_es.workflow.engine.bodies import is_failure, run_body
 from symphony_es.workflow.kinds.function import find_function
+from symphony_es.workflow.runs.failures import error_on_record
 
 if TYPE_CHECKING:
     from symphony_es.workflow.definitions.retry import RetryPolicy
@@ -52,7 +53,7 @@ async def _agrees(when: str | Callable[[BaseException], Any], error: BaseExcepti
     except BaseException as failed:
         if not is_failure(failed, task):
             raise
-        said = error_text(failed)
+        said = error_on_record(failed)
         _log.warning("workflow_retry_predicate_failed", error=said)
         error.add_note(f"there is no other attempt, as the retry policy's `when` has failed: {said}")
         return False

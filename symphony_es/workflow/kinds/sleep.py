@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from symphony_es.shown import shown
+from symphony_es.shown import shown, type_shown
 from symphony_es.workflow.definitions.reading import MAX_SECONDS, DataReader
 from symphony_es.workflow.definitions.steps import Step, register_step_kind
 
@@ -48,7 +48,8 @@ class SleepStep(Step):
             elif until is not None and not _is_template(until):
                 _moment(until)
         except (TypeError, ValueError) as error:
-            raise reader.fault("seconds" if seconds is not None else "until", str(error)) from None
+            key, given = ("seconds", seconds) if seconds is not None else ("until", until)
+            raise reader.fault(key, f"{error}; it is {shown(given)}") from None
         return cls(**common, seconds=seconds, until=until)
 
     def works_with(self, execution: StepExecution) -> dict[str, Any]:
@@ -75,13 +76,13 @@ class SleepStep(Step):
 
 
 def as_seconds(given: Any) -> float:
-    """How long a step is to wait.
+    """How long a step is to wait; what is given may have been rendered, and is not shown.
 
     Raises:
         TypeError: it is no number from 0 to `MAX_SECONDS`.
     """
     if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given <= MAX_SECONDS:
-        raise TypeError(f"a wait takes a number of seconds between 0 and {MAX_SECONDS:,} (100 years), not {shown(given)}")
+        raise TypeError(f"a wait takes a number of seconds between 0 and {MAX_SECONDS:,} (100 years), not {type_shown(given)}")
     return given
 
 
@@ -94,12 +95,12 @@ def _moment(given: Any) -> datetime:
         try:
             given = datetime.fromisoformat(given)
         except ValueError:
-            raise ValueError(f"{shown(given)} is no moment in ISO 8601, for example 2030-01-31T12:00:00+00:00") from None
+            raise ValueError("a sleep takes a moment in ISO 8601, for example 2030-01-31T12:00:00+00:00, not another text") from None
     if not isinstance(given, datetime):
-        raise TypeError(f"a sleep takes a moment, not {shown(given)}")
+        raise TypeError(f"a sleep takes a moment, not {type_shown(given)}")
     if given.tzinfo is None:
-        raise ValueError(f"{given.isoformat()} has no time zone: write +00:00 for UTC")
+        raise ValueError("a sleep takes a moment with its time zone: write +00:00 for UTC")
     try:
         return given.astimezone(UTC)
     except OverflowError:
-        raise ValueError(f"{given.isoformat()} is beyond the moments that a clock can tell") from None
+        raise ValueError("a sleep takes a moment that a clock can tell: this one is beyond them") from None

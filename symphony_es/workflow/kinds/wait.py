@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from symphony_es.errors import SignalTimeoutError
-from symphony_es.shown import shown
+from symphony_es.shown import type_shown
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import NO_DEFAULT, Step, register_step_kind
 from symphony_es.workflow.kinds.sleep import as_seconds
@@ -73,7 +73,7 @@ class WaitStep(Step):
         """
         name = execution.render(self.signal)
         if name == "" or isinstance(name, bool) or not isinstance(name, (str, int)):
-            raise TypeError(f"a signal's name is a text that is not empty, and {self.signal!r} gives {shown(name)}")
+            raise TypeError(f"a signal's name is a text that is not empty, and {self.signal!r} gives {type_shown(name)}")
         name = str(name)
         noted, until = execution.progress, None
         if isinstance(noted, dict) and "until" in noted:

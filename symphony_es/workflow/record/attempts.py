@@ -63,7 +63,7 @@ class StepAttempt:
     input_complete: bool = True
     reads: tuple[Read, ...] = ()
     body_reads: tuple[Read, ...] = ()
-    input: Any = None
+    input: Any = field(default=None, repr=False)
     usage: tuple[ModelUsage, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:

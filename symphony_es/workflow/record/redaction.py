@@ -7,18 +7,21 @@ fields, contexts and outputs are its own: they are stored as they are.
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, get_args
 
 from symphony_es.errors import ConfigurationError
-from symphony_es.shown import shown
+from symphony_es.shown import shown, type_shown
 
-__all__ = ["REDACTED", "Redaction", "current_redaction", "records_inputs"]
+__all__ = ["REDACTED", "ErrorDetails", "Redaction", "current_redaction", "records_inputs"]
 
 REDACTED = "[redacted]"
+ErrorDetails = Literal["type", "message", "traceback"]
+_DETAILS = get_args(ErrorDetails)
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _ANYWHERE = frozenset({
@@ -49,7 +52,7 @@ _NAMED = r"""(?x)
     | <(?P<element>[A-Za-z_][\w.-]{0,80})(?:\s[^<>]{0,200})?>(?!\s{0,200}<)"""
 _VALUE = r"""(?x)
     (?:(?:Bearer|Basic|Digest|Token)\s+)?
-    (?:\\"[^"\\]{0,4000}(?:\\")?|b?"(?:[^"\\]|\\.){0,4000}"?|b?'(?:[^'\\]|\\.){0,4000}'?|[^\s,;&"')\]}<]{1,4000})"""
+    (?:\[redacted\]|\\"[^"\\]{0,4000}(?:\\")?|b?"(?:[^"\\]|\\.){0,4000}"?|b?'(?:[^'\\]|\\.){0,4000}'?|[^\s,;&"')\]}<]{1,4000})"""
 _PLAIN_WORD = r"[A-Za-z]{1,12}[.!?]?$"
 
 
@@ -60,16 +63,33 @@ class Redaction:
         names: further names whose values are secrets; compared by their words, so `patient-name` is `patientName`.
         keep: names that look like those of secrets and are none.
         patterns: further regular expressions; what they find in texts is taken out.
-        enabled: False to take out nothing.
+        enabled: False to take out nothing by these rules.
+        error_details: how much of an error is put on record: its class alone (`"type"`), with its message, or with both and its traceback.
+        redact: a function of the application that each such text passes through last, `(text) -> text`. Where it fails, nothing of the
+            text is put on record. It is called wherever an error is recorded, and must not wait for anything.
 
     Raises:
-        ConfigurationError: a name without letters, or a pattern that is none.
+        ConfigurationError: a name without letters, a pattern that is none, unknown details, or a `redact` that is no function.
     """
 
     def __init__(
-        self, *, names: Iterable[str] = (), keep: Iterable[str] = (), patterns: Iterable[str | re.Pattern[str]] = (), enabled: bool = True
+        self,
+        *,
+        names: Iterable[str] = (),
+        keep: Iterable[str] = (),
+        patterns: Iterable[str | re.Pattern[str]] = (),
+        enabled: bool = True,
+        error_details: ErrorDetails = "traceback",
+        redact: Callable[[str], str] | None = None,
     ) -> None:
+        if error_details not in _DETAILS:
+            raise ConfigurationError(f"error_details={shown(error_details)}: it is one of {', '.join(map(repr, _DETAILS))}")
+        given: object = redact
+        if given is not None and (not callable(given) or inspect.iscoroutinefunction(given)):
+            raise ConfigurationError(f"redact={shown(redact)}: it is a plain function that takes a text and returns one")
         self.enabled = enabled
+        self.error_details = error_details
+        self._redact = redact
         self._names = frozenset(_read_name(name) for name in _several(names))
         self._keep = frozenset(_read_name(name) for name in _several(keep))
         self._patterns = [_read_pattern(pattern) for pattern in _several(patterns)]
@@ -100,8 +120,17 @@ class Redaction:
 
     def text(self, text: str) -> str:
         """Return a text without what it hides."""
-        if not self.enabled:
+        if self.enabled:
+            text = self._by_rules(text)
+        if self._redact is None or not text:
             return text
+        try:
+            redacted: object = self._redact(text)
+        except Exception as error:  # noqa: BLE001  it is code of the application, and the text may be what it fails at
+            return f"[left out: redact raised {type(error).__name__}]"
+        return redacted if type(redacted) is str else f"[left out: redact returned {type_shown(redacted)}]"
+
+    def _by_rules(self, text: str) -> str:
         text = re.sub(_URL, rf"\1{REDACTED}@", text)  # compiled with the first text that is searched
         text = self._without_named(text)
         text = re.sub(_SCHEME, rf"\1\2{REDACTED}", text)

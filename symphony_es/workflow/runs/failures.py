@@ -15,9 +15,9 @@ from typing import Any
 
 from symphony_es.diagnostics import message_of, shortened, writable
 from symphony_es.raised import asks_the_program_to_end
-from symphony_es.workflow.record.redaction import current_redaction
+from symphony_es.workflow.record.redaction import Redaction, current_redaction
 
-__all__ = ["describe_error", "errors_inside", "shortened"]
+__all__ = ["describe_error", "error_on_record", "errors_inside", "message_on_record", "shortened"]
 
 MAX_MESSAGE_CHARS = 4_000
 MAX_LOOKED_AT_CHARS = 40_000
@@ -46,12 +46,13 @@ def describe_error(error: BaseException, step: str | None) -> dict[str, Any]:
 
     Returns:
         `{"type", "message", "traceback", "step"}`, all text; of a group also `types`, the names of the classes of the errors in it.
+        Message and traceback are empty where the rules say so (`error_details`).
     """
-    redacted = current_redaction.get().text
+    rules = current_redaction.get()
     described: dict[str, Any] = {
         "type": _type_of(error),
-        "message": _bounded(_made(_message, error, "message"), redacted),
-        "traceback": redacted(_made(_traceback, error, "traceback")),
+        "message": message_on_record(_made(_message, error, "message"), rules),
+        "traceback": _end(writable(rules.text(_made(_traceback, error, "traceback")))) if rules.error_details == "traceback" else "",
         "step": step,
     }
     if isinstance(error, BaseExceptionGroup):
@@ -59,11 +60,24 @@ def describe_error(error: BaseException, step: str | None) -> dict[str, Any]:
     return described
 
 
-def _bounded(message: str, redacted: Callable[[str], str]) -> str:
-    """A message without secrets, cut; searched before it is cut where that is affordable, since a half of a secret is not known for one."""
-    if len(message) > MAX_LOOKED_AT_CHARS:
-        return redacted(shortened(message, MAX_MESSAGE_CHARS))
-    return shortened(redacted(message), MAX_MESSAGE_CHARS)
+def message_on_record(message: str, rules: Redaction | None = None) -> str:
+    """Return a message as it is put on record: none where the rules want the class alone, else without secrets, and cut.
+
+    The rules are those of the run's task, if none are given. It is searched before it is cut where that is affordable, since a half of a
+    secret is not known for one.
+    """
+    rules = rules or current_redaction.get()
+    if rules.error_details == "type":
+        return ""
+    is_long = len(message) > MAX_LOOKED_AT_CHARS
+    text = writable(rules.text(shortened(message, MAX_MESSAGE_CHARS) if is_long else message))
+    return text if is_long and len(text) <= 2 * MAX_MESSAGE_CHARS else shortened(text, MAX_MESSAGE_CHARS)
+
+
+def error_on_record(error: BaseException, rules: Redaction | None = None) -> str:
+    """Return an error in one text, as it is put on record: its class, and its message where the rules let it; those of the run's task."""
+    message = message_on_record(_made(_message, error, "message"), rules)
+    return f"{_type_of(error)}: {message}" if message else _type_of(error)
 
 
 def _made(make: Callable[[BaseException], str], error: BaseException, what: str) -> str:
@@ -111,10 +125,13 @@ def _type_of(error: BaseException) -> str:
 
 def _traceback(error: BaseException) -> str:
     """The errors of a chain with their frames, the oldest first, as Python shows them; the newest end is kept where there is too much."""
-    text = "".join(_parts(error))
-    if len(text) > MAX_TRACEBACK_CHARS:
-        text = f"[{len(text) - MAX_TRACEBACK_CHARS:,} of {len(text):,} characters left out] …{text[-MAX_TRACEBACK_CHARS:]}"
-    return writable(text)
+    return _end(writable("".join(_parts(error))))
+
+
+def _end(text: str) -> str:
+    if len(text) <= MAX_TRACEBACK_CHARS:
+        return text
+    return f"[{len(text) - MAX_TRACEBACK_CHARS:,} of {len(text):,} characters left out] …{text[-MAX_TRACEBACK_CHARS:]}"
 
 
 def _parts(error: BaseException) -> Iterator[str]:

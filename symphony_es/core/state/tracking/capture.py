@@ -17,6 +17,7 @@ from symphony_es.core.state.tracking.live import ATOMS, MAX_DEPTH, kind_of, plai
 from symphony_es.core.state.tracking.mapped import is_mapped, mapped_names, read_mapped
 from symphony_es.errors import EntityTypeError, UnstorableValueError
 from symphony_es.events.values import Tagged, check_member, check_plain
+from symphony_es.shown import type_shown
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
@@ -152,7 +153,7 @@ def plain_state(captured: Any, world: Membership) -> dict[str, Any]:
         UnstorableValueError: a value that is no plain data, with its path.
     """
     if type(captured) is not dict or any(type(key) is not str for key in captured):
-        raise EntityTypeError(f"capture must return a dict with str keys, not {captured!r:.80}")
+        raise EntityTypeError(f"capture must return a dict with str keys, not {type_shown(captured)}")
     return {name: _plain(item, world, (name,), 0, whole=False) for name, item in captured.items()}
 
 

@@ -13,6 +13,7 @@ from symphony_es.core.state.tracking.capture import field_names, set_attribute
 from symphony_es.core.state.tracking.live import MISSING, kind_of
 from symphony_es.errors import SymphonyError
 from symphony_es.events.references import EntityReference, Path
+from symphony_es.shown import type_shown
 
 __all__ = ["UnhashableTargetError", "connect"]
 
@@ -57,7 +58,7 @@ def _in_set(live: Any, reference: Any, target: Any) -> Any:
             try:
                 hash(new)
             except TypeError as error:
-                raise UnhashableTargetError(f"{member!r:.80} stays as it is: {error}, and stands in a set") from error
+                raise UnhashableTargetError(f"{type_shown(member)} stays as it is: {error}, and stands in a set") from error
             set.discard(live, member)
             set.add(live, new)
     return live

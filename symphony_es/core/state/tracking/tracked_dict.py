@@ -16,7 +16,7 @@ from symphony_es.core.state.tracking.stored import stored
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.values import check_plain
-from symphony_es.shown import shown
+from symphony_es.shown import type_shown
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
@@ -35,7 +35,7 @@ def check_key(key: Any) -> None:
     if type(key) is str and key.isascii():
         return
     if type(key) is not str and type(key) is not int:
-        raise UnstorableValueError((), f"the dict key {shown(key)} is a {type(key).__name__}; keys are str or int")
+        raise UnstorableValueError((), f"one of its dict keys is {type_shown(key)}; keys are str or int")
     check_plain(key)
 
 

@@ -1,0 +1,62 @@
+"""Calls of the application's code: what a projection raises is its own error, whatever its class.
+
+A `SystemExit`, `KeyboardInterrupt` or `CancelledError` that `apply` raises asks nothing of the task that feeds it. It is handed on as an
+`Exception` that names it, and so is tried again and parked like any other. Only the main thread's `KeyboardInterrupt` ends the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from symphony_es.diagnostics import message_of, writable
+from symphony_es.raised import asks_the_program_to_end
+
+__all__ = ["RaisedError", "called", "message", "type_of", "why_of"]
+
+T = TypeVar("T")
+
+
+class RaisedError(Exception):
+    """What the application's code raised that is no `Exception`; it is chained.
+
+    Attributes:
+        raised: the error itself.
+    """
+
+    def __init__(self, raised: BaseException) -> None:
+        super().__init__(why_of(raised))
+        self.raised = raised
+
+
+def called(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function of the application's, in any thread.
+
+    Raises:
+        RaisedError: it raised something that would end the caller's task or program.
+        Exception: it raised that.
+    """
+    try:
+        return function(*arguments)
+    except Exception:
+        raise
+    except BaseException as error:
+        if asks_the_program_to_end(error):
+            raise
+        raise RaisedError(error) from error
+
+
+def type_of(error: BaseException) -> str:
+    """The name of an error's class, for a record."""
+    return writable(type(error.raised if isinstance(error, RaisedError) else error).__name__)
+
+
+def message(error: BaseException) -> str:
+    """An error's message, as text that can be written."""
+    return message_of(error.raised if isinstance(error, RaisedError) else error)
+
+
+def why_of(error: BaseException) -> str:
+    """An error's class and message, or its class alone where it says nothing."""
+    said = message(error)
+    return f"{type_of(error)}: {said}" if said else type_of(error)

@@ -1,0 +1,89 @@
+"""What the class of a projection says of it, looked at when it is added: a wrong word there would be an empty read model for ever."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from symphony_es.errors import ConfigurationError, InvalidIdentifierError
+from symphony_es.events.identifiers import check_event_name
+from symphony_es.shown import shown
+from symphony_es_projections.durable import SQLiteProjection, check_projection_name
+from symphony_es_projections.projection import Projection
+
+__all__ = ["check_declarations"]
+
+_LARGEST = 2**63 - 1  # what SQLite takes as a number
+_CALLED = ("apply", "after_commit", "for_rebuild", "feed")
+
+
+def check_declarations(projection: Projection | SQLiteProjection, make: Callable[[], Projection] | None = None) -> tuple[str, ...]:
+    """Look at what a projection says of itself.
+
+    Args:
+        projection: an object, to be added to a runner.
+        make: what `add` was given with it.
+
+    Returns:
+        the names of the events it wants; none for all.
+
+    Raises:
+        ConfigurationError: something is not what is due; the message says what to write.
+    """
+    if isinstance(projection, type):
+        raise ConfigurationError(f"{shown(projection)} is a class: add an object of it, `add({projection.__name__}())`")
+    if not isinstance(projection, Projection | SQLiteProjection):
+        raise ConfigurationError(f"{shown(projection)} is not a projection: derive its class from Projection or SQLiteProjection")
+    where = type(projection).__name__
+    if not hasattr(projection, "name"):
+        raise ConfigurationError(
+            f"{where} has no name: write `name = \"...\"` in the class, a small letter and then letters, digits and '_'"
+        )
+    check_projection_name(projection.name)
+    version = projection.version
+    if type(version) is not int or not 1 <= version <= _LARGEST:
+        raise ConfigurationError(f"version of {where} is a whole number from 1 on, not {shown(version)}: write `version = 1`")
+    for name in _CALLED:
+        _check_plain_function(where, name, getattr(projection, name, None))
+    names = _texts(where, "event_names", projection.event_names, "Paid", (tuple, list, set, frozenset))
+    for name in names:
+        try:
+            check_event_name(name)
+        except InvalidIdentifierError as error:
+            raise ConfigurationError(f"event_names of {where}: no event has such a name: {error}") from None
+    if isinstance(projection, SQLiteProjection):
+        for statement in _texts(where, "schema", projection.schema, "CREATE TABLE ...", (tuple, list)):
+            if not statement.strip():
+                raise ConfigurationError(f"schema of {where} has an empty statement: leave it out")
+    elif type(getattr(projection, "position", None)) is not int or projection.position < 0:
+        raise ConfigurationError(f"{where} does not say how far it is: call `super().__init__()` in its `__init__`")
+    if make is not None and not callable(make):
+        raise ConfigurationError(f"make is what makes an empty {where}, not {shown(make)}: a class or function without arguments")
+    return names
+
+
+def _texts(where: str, name: str, given: Any, example: str, kinds: tuple[type[Any], ...]) -> tuple[str, ...]:
+    """A declaration that is a sequence of texts, as a tuple."""
+    if isinstance(given, str):
+        inside = shown(given) if given else f'"{example}"'
+        raise ConfigurationError(f"{name} of {where} is one text, {shown(given)}: write `{name} = ({inside},)`, with the comma")
+    if not isinstance(given, kinds):
+        raise ConfigurationError(f'{name} of {where} is a tuple of texts, not {shown(given)}: write `{name} = ("{example}",)`')
+    for each in given:
+        if type(each) is not str:
+            raise ConfigurationError(f'{name} of {where} has {shown(each)} in it, which is not a text: write `{name} = ("{example}",)`')
+    return tuple(given)
+
+
+def _check_plain_function(where: str, name: str, function: Any) -> None:
+    """What is called, and not awaited or iterated, would do nothing as a coroutine or generator."""
+    kinds = {
+        "async def": inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
+        "a generator (it has a `yield`)": inspect.isgeneratorfunction(function),
+    }
+    for kind, it_is in kinds.items():
+        if it_is:
+            raise ConfigurationError(
+                f"{name} of {where} is {kind}: it would never run; write it as a plain `def` that does its work and returns"
+            )
