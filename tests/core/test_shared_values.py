@@ -1,4 +1,4 @@
-"""Comparing an object with what was recorded takes a short way where both hold the same values; it finds what the whole comparison finds."""
+"""Comparing an object with what was recorded takes a short way where both hold the same values; it finds what the whole way finds."""
 
 from __future__ import annotations
 
