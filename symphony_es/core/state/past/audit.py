@@ -7,16 +7,19 @@ event at a time. The events of one entity come from the log's own index in any c
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.names import Names
 from symphony_es.core.state.past.moments import LAST_NS, Time, nanoseconds
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, ProjectionUnavailableError
 from symphony_es.events.identifiers import id_of_text
 from symphony_es.events.rows import decode_row
 from symphony_es.shown import shown
+from symphony_es_projections.agreement import read_progress
 from symphony_es_projections.audit_trail import AuditFilter, AuditTrail
 
 if TYPE_CHECKING:
@@ -30,7 +33,8 @@ __all__ = ["Audit", "AuditFilter", "trail_on_disk"]
 
 PAGE = 1000
 Trail = tuple["ReadAccess", int]
-"""An audit trail, and the last position it has taken in."""
+"""An audit trail, and the last position that is asked of it."""
+_log = get_logger(__name__)
 
 
 class Audit:
@@ -153,12 +157,14 @@ class Audit:
         if self._settle is not None:
             await self._settle()
         root = decode_row(await self.log.row_at(position))
-        trail = await self._trail()
+        trail = await self._believed()
         found: list[Event] = []
         covered = 0
         if trail is not None and trail[1] >= position:
-            access, covered = trail
-            found = await self._load(await AuditTrail.consequences(access, position, limit))
+            try:
+                found, covered = await self._told_consequences(trail[0], root, limit), trail[1]
+            except _NOT_BELIEVED as error:
+                _not_used(error)
         known = {root.event_id, *(event.event_id for event in found)}
         async for page in self.log.read(max(covered, position), await self.log.refresh_head()):
             if len(found) >= limit:
@@ -180,14 +186,54 @@ class Audit:
             oldest = kept.version if kept is not None else 0
             first, last = [await self._version_at(wanted.entity, position, oldest) for position in (low, high)]
             return await self._of_entity(wanted, first, last, limit, newest_first=newest_first)
+        trail = await self._believed()
+        try:
+            return await self._of_trail(wanted, low, high, limit, trail, newest_first=newest_first)
+        except _NOT_BELIEVED as error:
+            _not_used(error)
+            return await self._scan(wanted, low, high, limit, newest_first=newest_first)
+
+    async def _believed(self) -> Trail | None:
+        """The trail, and up to where it is of this log's past, whoever has built it; None where the log has to answer."""
         trail = await self._trail()
+        if trail is None:
+            return None
+        try:
+            position, why = await read_progress(trail[0], AuditTrail.name, AuditTrail.version, self.log)
+        except ProjectionUnavailableError as error:
+            if error.__cause__ is not None:  # else there is none
+                _not_used(error)
+            return None
+        if why is not None:
+            _not_used(why)
+            return None
+        return trail[0], min(trail[1], position)
+
+    async def _told_consequences(self, access: ReadAccess, root: Event, limit: int) -> list[Event]:
+        """What the trail tells, where each event says so itself."""
+        found = await self._load(await AuditTrail.consequences(access, root.position, limit))
+        known = {root.event_id}
+        for event in found:
+            if event.metadata.cause not in known:
+                raise _UntrueError(event.position)
+            known.add(event.event_id)
+        return found
+
+    async def _of_trail(
+        self, wanted: AuditFilter, low: int, high: int, limit: int, trail: Trail | None, *, newest_first: bool
+    ) -> list[Event]:  # fmt: skip
+        """The events that the trail tells as far as it goes, and those of the log beyond it."""
         covered = min(trail[1], high) if trail is not None else low
         found: list[Event] = []
         if newest_first and covered < high:
             found = await self._scan(wanted, max(low, covered), high, limit, newest_first=True)
         if trail is not None and len(found) < limit and covered > low:
             inside = replace(wanted, after_position=low, before_position=covered + 1)
-            found += await self._load(await AuditTrail.find(trail[0], inside, limit - len(found), newest_first))
+            told = await self._load(await AuditTrail.find(trail[0], inside, limit - len(found), newest_first))
+            for event in told:
+                if not wanted.matches(event):
+                    raise _UntrueError(event.position)
+            found += told
         if not newest_first and covered < high and len(found) < limit:
             found += await self._scan(wanted, max(low, covered), high, limit - len(found), newest_first=False)
         return found
@@ -237,7 +283,24 @@ class Audit:
         for first, last in runs:
             async for rows in self.log.pages(first - 1, last, PAGE):
                 found.update((row[0], decode_row(row)) for row in rows)
+        for position in positions:
+            if position not in found:
+                raise _UntrueError(position)
         return [found[position] for position in positions]
+
+
+class _UntrueError(Exception):
+    """The trail says something of an event that the event does not."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"what it says of position {position} is not so")
+
+
+_NOT_BELIEVED = (ProjectionUnavailableError, sqlite3.Error, _UntrueError)
+
+
+def _not_used(why: object) -> None:
+    _log.warning("audit_trail_not_used", reason=str(why), way_out="the log has been read instead; the application builds the trail anew")
 
 
 _LARGEST = 2**63 - 1  # what a store takes as a number
@@ -287,10 +350,6 @@ def trail_on_disk(directory: Path) -> Callable[[], Awaitable[Trail | None]]:
     access = ProjectionReader(directory, AuditTrail.name)  # one for all questions: it follows when a trail is made or replaced
 
     async def find() -> Trail | None:
-        try:
-            (row,) = await access.read("SELECT position, version FROM projection_progress")
-        except ProjectionUnavailableError:
-            return None
-        return (access, row["position"]) if row["version"] == AuditTrail.version else None
+        return access, _LARGEST  # as far as it has come: `Audit` looks how far that is, and whether it is of its log
 
     return find
