@@ -203,7 +203,7 @@ class Feed(ABC, Generic[B]):
         """The rows it wants of the next batch, and the last row that this batch covers."""
         size = self.options.batch
         rows = await self.log.read_rows(after, until, size, self._event_names)
-        if rows and (len(rows) == size or not self._event_names):
+        if rows and (len(rows) == size or rows.cut or not self._event_names):
             return rows, rows[-1]
         return rows, await self.log.row_at(until)
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from symphony_es import __version__
 from symphony_es.cli import output
 from symphony_es.cli.advice import in_words_of_the_command_line
-from symphony_es.cli.commands import audit, caring, changing, checkpoints, looking, pruning, requests, runs, transfer, types
+from symphony_es.cli.commands import audit, caring, changing, checkpoints, events, looking, pruning, requests, runs, transfer, types
 from symphony_es.cli.commands.registry import CommandParser, Parsers
 from symphony_es.errors import (
     ConfigurationError,
@@ -45,7 +45,7 @@ def build_parser() -> CommandParser:
     )
     parser.add_argument("--version", action="version", version=f"symphony-es {__version__}")
     parsers = Parsers(parser)
-    for commands in (looking, types, runs, requests, checkpoints, audit, changing, transfer, caring, pruning):
+    for commands in (events, looking, types, runs, requests, checkpoints, audit, changing, transfer, caring, pruning):
         commands.register(parsers)
     return parser
 

@@ -15,7 +15,6 @@ __all__ = ["hint_of", "names_like"]
 
 NEWEST = 20_000
 """Events that are looked at for names, the newest ones: a hint is not worth a pass over the whole log."""
-PAGE = 1000
 
 
 def hint_of(near: list[str]) -> str:
@@ -37,7 +36,7 @@ async def names_like(opened: OpenedLog, **wanted: Any) -> list[str]:
     if not asked:
         return []
     known: dict[str, set[str]] = {name: set() for name in asked}
-    async for rows in opened.log.pages(max(0, opened.log.head - NEWEST), opened.log.head, PAGE):
+    async for rows in opened.log.pages(max(0, opened.log.head - NEWEST), opened.log.head):
         for row in rows:
             event = decode_row(row)
             for name, names in known.items():

@@ -145,10 +145,10 @@ class Table:
                 self._numbers[index] = self._numbers[index] and (cell.isdigit() or cell == "-")
         self._rows.add([[cell] if isinstance(cell, Bad) else cell for cell in cells], sum(map(len, cells)) + CELL_BYTES * len(cells))
 
-    def print(self, *, newest_first: bool = False) -> None:
+    def print(self, *, newest_first: bool = False, nothing: str | None = None) -> None:
         """Print it, or what is said where there is nothing; the last row first where that is asked for."""
         if not self._rows:
-            print(self._nothing)
+            print(self._nothing if nothing is None else nothing)
             return
         used = [index for index, is_used in enumerate(self._used) if is_used]
         columns, numbers = [self._columns[index] for index in used], [self._numbers[index] for index in used]

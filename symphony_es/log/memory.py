@@ -5,8 +5,10 @@ Events beyond the bound are folded into a base state and dropped, oldest first, 
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from eventsourcing.persistence import IntegrityError, Notification, ProcessRecorder, StoredEvent, Subscription, Tracking
@@ -15,6 +17,7 @@ from symphony_es.errors import ConcurrencyError, PositionNotFoundError, Symphony
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.identifiers import DEFINITION_PREFIX
 from symphony_es.events.rows import Row, check_rows, seal_state
+from symphony_es.log.pages import PAGE_ROWS, Page, take_page
 from symphony_es.log.placing import without_known
 from symphony_es.log.recorder import Appended, PreparedEvent
 
@@ -105,23 +108,18 @@ class MemoryLogRecorder(ProcessRecorder):
         after: int,
         *,
         until: int | None = None,
-        limit: int = 1000,
+        limit: int = PAGE_ROWS,
         names: Sequence[str] = (),
         key_range: tuple[str, str] | None = None,
-    ) -> list[Row]:
+    ) -> Page:
         """See `LogRecorder`."""
         with self._lock:
             self._check_kept(after)
-            end = None if until is None else max(until - self._dropped, 0)
-            rows = (
-                self._rows[after - self._dropped : end] if not names and key_range is None else self._filtered(after, end, names, key_range)
-            )
-            return rows[:limit]
-
-    def _filtered(self, after: int, end: int | None, names: Sequence[str], key_range: tuple[str, str] | None) -> list[Row]:
-        low, high = key_range or ("", "\U0010ffff")
-        rows = self._rows[after - self._dropped : end]
-        return [row for row in rows if (not names or row[3] in names) and low <= row[1] < high]
+            start, end = after - self._dropped, len(self._rows) if until is None else max(until - self._dropped, 0)
+            rows = islice(self._rows, start, end) if names or key_range is not None else self._rows[start : min(end, start + limit)]
+            low, high = key_range or ("", "\U0010ffff")
+            chosen = (row for row in rows if (not names or row[3] in names) and low <= row[1] < high)
+            return take_page(rows if key_range is None and not names else chosen, limit)
 
     def _check_kept(self, after: int) -> None:
         if after < self._dropped:
@@ -129,14 +127,36 @@ class MemoryLogRecorder(ProcessRecorder):
                 f"the events up to position {self._dropped} are no longer in memory: keep more with setup(memory_events=...)"
             )
 
-    def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = 1000) -> list[Row]:
+    def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = PAGE_ROWS) -> Page:
         """See `LogRecorder`."""
         with self._lock:
             base = self._base.states.get(key)
             if base is not None and after_version < base.version:
                 self._check_kept(base.position - 1)
-            rows = [row for row in self._by_key.get(key, ()) if row[2] > after_version]
-            return [row for row in rows if until_position is None or row[0] <= until_position][:limit]
+            last = self._head() if until_position is None else until_position
+            return take_page((row for row in self._by_key.get(key, ()) if row[2] > after_version and row[0] <= last), limit)
+
+    def read_back(self, before: int, *, after: int = 0, limit: int = PAGE_ROWS) -> Page:
+        """See `LogRecorder`."""
+        with self._lock:
+            self._check_kept(after)
+            start, end = after - self._dropped, max(min(before - 1, self._head()) - self._dropped, 0)
+            return take_page(reversed(self._rows[max(start, end - limit) : end]), limit)
+
+    def read_entity_back(
+        self,
+        key: str,
+        *,
+        before_version: int | None = None,
+        after_version: int = 0,
+        until_position: int | None = None,
+        limit: int = PAGE_ROWS,
+    ) -> Page:
+        """See `LogRecorder`."""
+        with self._lock:
+            last, before = self._head() if until_position is None else until_position, before_version or sys.maxsize
+            rows = reversed(self._by_key.get(key, []))
+            return take_page((row for row in rows if after_version < row[2] < before and row[0] <= last), limit)
 
     def last_row(self, key: str) -> Row | None:
         """See `LogRecorder`."""
@@ -149,16 +169,24 @@ class MemoryLogRecorder(ProcessRecorder):
         with self._lock:
             return sorted({key.partition(":")[0] for key in (*self._by_key, *self._base.states)})
 
-    def last_rows(self, entity_type: str) -> list[Row]:
+    def last_rows(self, entity_type: str, after_key: str = "", limit: int = PAGE_ROWS) -> Page:
         """See `LogRecorder`."""
         prefix = f"{entity_type}:"
         with self._lock:
-            return [self._by_key[key][-1] for key in sorted(self._by_key) if key.startswith(prefix)]
+            keys = sorted(key for key in self._by_key if key.startswith(prefix) and key > after_key)
+            return take_page((self._by_key[key][-1] for key in keys), limit)
 
     def head(self) -> int:
         """See `LogRecorder`."""
         with self._lock:
             return self._head()
+
+    def version_at(self, key: str, position: int) -> int:
+        """See `LogRecorder`."""
+        with self._lock:
+            base = self._base.states.get(key)
+            known = base.version if base is not None and base.position <= position else 0
+            return next((row[2] for row in reversed(self._by_key.get(key, [])) if row[0] <= position), known)
 
     def entity_version(self, key: str) -> int:
         """See `LogRecorder`."""

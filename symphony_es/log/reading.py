@@ -6,7 +6,7 @@ A page that is short, or empty, is the end of a reading only where the store say
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -18,11 +18,12 @@ from symphony_es.events.fold import PRUNED_EVENTS, PRUNED_TYPES, EntityState, Fo
 from symphony_es.events.rows import Row, decode_row, time_of
 from symphony_es.log.forks import Inherited
 from symphony_es.log.memory import MemoryLogRecorder
+from symphony_es.log.pages import PAGE_ROWS, Page
 from symphony_es.log.recorder import LogRecorder, missing
 
 __all__ = ["LogReader"]
 
-PAGE = 1000
+PAGE = PAGE_ROWS
 REPLAYED_PAGES = 16
 LOOK_UP_ROWS = 50  # what looking up an entity counts, so that some hundred make as long a call as some pages do
 T = TypeVar("T")
@@ -82,10 +83,10 @@ class LogReader(Inherited):
         self,
         after: int = 0,
         until: int | None = None,
-        limit: int = 1000,
+        limit: int = PAGE_ROWS,
         names: Sequence[str] = (),
         key_range: tuple[str, str] | None = None,
-    ) -> list[Row]:
+    ) -> Page:
         """A page of checked rows with positions above `after`; see `LogRecorder.read`."""
         return await self._call(self._recorder.read, after, until=until, limit=limit, names=tuple(names), key_range=key_range)
 
@@ -105,22 +106,29 @@ class LogReader(Inherited):
             if fold.position < until:
                 fold.apply_rows(self._some(fold.position, until, PAGE))
 
-    def _some(self, after: int, until: int, limit: int) -> list[Row]:
+    def _some(self, after: int, until: int, limit: int) -> Page:
         """The next rows of a reading that ends at `until`: at least one."""
         rows = self._recorder.read(after, until=until, limit=limit)
         if not rows:
             raise missing(after + 1, until)
         return rows
 
-    async def pages(self, after: int, until: int, page: int = PAGE) -> AsyncIterator[list[Row]]:
+    async def pages(self, after: int, until: int, page: int = PAGE, *, first: int | None = None) -> AsyncIterator[Page]:
         """All checked rows with positions above `after` up to `until`, page by page: it ends there, and nowhere before.
+
+        Args:
+            after: only later ones.
+            until: only those up to this position.
+            page: how many rows a page has at most.
+            first: how many the first one has, where the reader may stop soon; each one behind it has twice as many.
 
         Raises:
             DamagedEventError: an event is damaged or missing, or the log ends before `until`; the pages before it have been handed out.
             PositionNotFoundError: the history there is no longer kept.
         """
+        sizes = _sizes(page, first)
         while after < until:
-            rows = await self._call(self._some, after, until, page)
+            rows = await self._call(self._some, after, until, next(sizes))
             yield rows
             after = rows[-1][0]
 
@@ -144,7 +152,7 @@ class LogReader(Inherited):
             state = fold.states.get(key)
             rows = self._recorder.read_entity(key, after_version=state.version if state else 0, until_position=until, limit=PAGE)
             fold.apply_rows(sorted(rows))  # by position, as every fold is: they are in order, unless versions are not
-            if len(rows) < PAGE:  # versions have no gap: these are the last ones that the store knows of
+            if len(rows) < PAGE and not rows.cut:  # versions have no gap: these are the last ones that the store knows of
                 waiting.pop()
             room -= LOOK_UP_ROWS + len(rows)
 
@@ -175,13 +183,23 @@ class LogReader(Inherited):
         found: list[Row] = []
         async for rows in self.pages(after, stop):
             found += [row for row in rows if row[3] in names]
-            while len(found) >= page:
+            while len(found) >= page or (found and rows.cut):
                 yield [decode_row(row) for row in found[:page]]
                 del found[:page]
         if found:
             yield [decode_row(row) for row in found]
 
-    async def read_entity_rows(self, key: str, after_version: int = 0, until_position: int | None = None, limit: int = 1000) -> list[Row]:
+    async def pages_back(self, before: int, after: int = 0, *, first: int | None = None) -> AsyncIterator[Page]:
+        """All checked rows with positions below one and above another, the newest first. See `pages`."""
+        sizes = _sizes(PAGE, first)
+        while before > after + 1:
+            rows = await self._call(self._recorder.read_back, before, after=after, limit=next(sizes))
+            if not rows:
+                raise missing(before - 1, before - 1)
+            yield rows
+            before = rows[-1][0]
+
+    async def read_entity_rows(self, key: str, after_version: int = 0, until_position: int | None = None, limit: int = PAGE) -> Page:
         """A page of one entity's rows with versions above `after_version`."""
         return await self._call(self._recorder.read_entity, key, after_version=after_version, until_position=until_position, limit=limit)
 
@@ -190,8 +208,9 @@ class LogReader(Inherited):
         return [decode_row(row) async for rows in self.entity_pages(key, after_version, until_position) for row in rows]
 
     async def entity_pages(
-        self, key: str, after_version: int = 0, until_position: int | None = None, *, last_version: int | None = None, page: int = PAGE
-    ) -> AsyncIterator[list[Row]]:
+        self, key: str, after_version: int = 0, until_position: int | None = None, *, last_version: int | None = None, page: int = PAGE,
+        first: int | None = None,
+    ) -> AsyncIterator[Page]:  # fmt: skip
         """All checked rows of one entity with versions above `after_version`, page by page, in order and without a gap.
 
         Args:
@@ -200,21 +219,46 @@ class LogReader(Inherited):
             until_position: only those up to this position.
             last_version: the reading ends at this version, and nowhere before; None where nobody knows which one is the last.
             page: how many rows a page has at most.
+            first: see `pages`.
 
         Raises:
             DamagedEventError: an event is damaged or missing.
             PositionNotFoundError: the history there is no longer kept.
         """
+        sizes = _sizes(page, first)
         while last_version is None or after_version < last_version:
-            limit = page if last_version is None else min(page, last_version - after_version)
+            size = next(sizes)
+            limit = size if last_version is None else min(size, last_version - after_version)
             rows = await self.read_entity_rows(key, after_version, until_position, limit)
             if rows:
                 yield rows
                 after_version = rows[-1][2]
-            if len(rows) < limit:  # the store gives fewer only at the end
+            if len(rows) < limit and not rows.cut:  # the store gives fewer only at the end
                 if last_version is not None and after_version < last_version:
                     raise DamagedEventError(None, key, f"version {after_version + 1} is missing, and it goes up to version {last_version}")
                 return
+
+    async def entity_pages_back(
+        self, key: str, *, after_version: int = 0, until_position: int | None = None, first: int | None = None
+    ) -> AsyncIterator[Page]:
+        """All checked rows of one entity with versions above one, up to a position, the newest first. See `entity_pages`."""
+        before: int | None = None
+        sizes = _sizes(PAGE, first)
+        while before is None or before > after_version + 1:
+            limit = next(sizes)
+            rows = await self._call(
+                self._recorder.read_entity_back,
+                key, before_version=before, after_version=after_version, until_position=until_position, limit=limit,
+            )  # fmt: skip
+            if rows:
+                yield rows
+                before = rows[-1][2]
+            if len(rows) < limit and not rows.cut:
+                return
+
+    async def version_at(self, key: str, position: int) -> int:
+        """Version of an entity's last event up to a position; 0 when there is none. Costs a look-up in the index."""
+        return await self._call(self._recorder.version_at, key, position)
 
     async def entity_row(self, key: str, version: int) -> Row:
         """The row of one version of an entity, which there is.
@@ -270,9 +314,12 @@ class LogReader(Inherited):
     def _alive_keys(self, entity_type: str) -> list[str]:
         base = self._recorder.base()  # first: what becomes part of it meanwhile has a newer row still
         alive = {key: not state.deleted for key, state in base.states.items()} if base is not None else {}
-        for row in self._recorder.last_rows(entity_type):
-            changes = decode_row(row).changes
-            alive[row[1]] = not (changes and changes[-1][0] == REMOVE and not changes[-1][1])
+        last = ""
+        while rows := self._recorder.last_rows(entity_type, last):
+            for row in rows:
+                changes = decode_row(row).changes
+                alive[row[1]] = not (changes and changes[-1][0] == REMOVE and not changes[-1][1])
+            last = rows[-1][1]
         return sorted(key for key, lives in alive.items() if lives and key.startswith(f"{entity_type}:"))
 
     async def alive_keys_below(self, entity_type: str, prefix: str) -> list[str]:
@@ -408,6 +455,14 @@ class LogReader(Inherited):
                         await self._wait_for_change(changed, 0.1)
             finally:
                 self._followers.discard(changed)
+
+
+def _sizes(most: int, first: int | None) -> Iterator[int]:
+    """How many rows each page of a reading has at most."""
+    size = most if first is None else max(1, min(first, most))
+    while True:
+        yield size
+        size = min(2 * size, most)
 
 
 class _LoopEvent(asyncio.Event):

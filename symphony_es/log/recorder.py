@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from symphony_es.errors import DamagedEventError, SymphonyError
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.rows import Row
+from symphony_es.log.pages import PAGE_ROWS, Page
 
 __all__ = ["Anchor", "Appended", "LogRecorder", "PreparedEvent", "missing"]
 
@@ -95,17 +96,17 @@ class LogRecorder(Protocol):
         after: int,
         *,
         until: int | None = None,
-        limit: int = 1000,
+        limit: int = PAGE_ROWS,
         names: Sequence[str] = (),
         key_range: tuple[str, str] | None = None,
-    ) -> list[Row]:
+    ) -> Page:
         """All rows with positions above `after` and at most `until`, in order: the first `limit` of them, or as far as the log goes.
 
-        Whoever gets fewer rows than `limit` has been given all there are up to `until`, or up to the head where that comes first: a store
-        that does not find one of them raises.
+        Whoever gets fewer rows than `limit`, on a page that is not `cut`, has been given all there are up to `until`, or up to the head
+        where that comes first: a store that does not find one of them raises.
 
         Args:
-            names: only events of these names; the others are checked all the same.
+            names: only events of these names; the others are checked all the same, but for those of a range of keys.
             key_range: only entities whose key is at or above the first and below the second text.
 
         Raises:
@@ -114,8 +115,24 @@ class LogRecorder(Protocol):
         """
         ...
 
-    def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = 1000) -> list[Row]:
+    def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = PAGE_ROWS) -> Page:
         """Rows of one entity with versions above `after_version`, without a gap, up to a position, in order. Errors are those of `read`."""
+        ...
+
+    def read_back(self, before: int, *, after: int = 0, limit: int = PAGE_ROWS) -> Page:
+        """Rows with positions below one and above another, the newest first, from the head on where that is lower. See `read`."""
+        ...
+
+    def read_entity_back(
+        self,
+        key: str,
+        *,
+        before_version: int | None = None,
+        after_version: int = 0,
+        until_position: int | None = None,
+        limit: int = PAGE_ROWS,
+    ) -> Page:
+        """Rows of one entity between two versions, without a gap, up to a position, the newest first. Errors are those of `read`."""
         ...
 
     def last_row(self, key: str) -> Row | None:
@@ -126,12 +143,16 @@ class LogRecorder(Protocol):
         """The types that any event is of, sorted. Costs a look-up for each, however many events there are."""
         ...
 
-    def last_rows(self, entity_type: str) -> list[Row]:
-        """The newest row of each entity of a type, in the order of their keys."""
+    def last_rows(self, entity_type: str, after_key: str = "", limit: int = PAGE_ROWS) -> Page:
+        """The newest row of each entity of a type with a key above one, in the order of their keys. See `read`."""
         ...
 
     def head(self) -> int:
         """The newest position; 0 when the log is empty."""
+        ...
+
+    def version_at(self, key: str, position: int) -> int:
+        """Version of an entity's last event up to a position; 0 when there is none. No event is read."""
         ...
 
     def entity_version(self, key: str) -> int:

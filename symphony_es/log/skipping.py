@@ -8,13 +8,14 @@ log is read once when it is opened, and what an entity has been through is kept 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import DamagedEventError, InvalidIdentifierError
 from symphony_es.events.identifiers import split_key
 from symphony_es.events.rows import Row, check_row, substitute_row, time_of
+from symphony_es.log.pages import PAGE_ROWS, Page, take_page
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.sqlite_raw import RawLog, Unreadable
 
@@ -22,7 +23,6 @@ __all__ = ["UNKNOWN_TYPE", "SkippingLogRecorder"]
 
 UNKNOWN_TYPE = "symphony.Damaged"
 """Type of the entity that stands for a position of which nobody can tell whose event was there."""
-PAGE = 1000
 logger = get_logger(__name__)
 
 
@@ -60,8 +60,7 @@ class SkippingLogRecorder(SQLiteLogRecorder):
                 return
             with self._raw() as raw:
                 while self._learned_until < head:
-                    until = min(self._learned_until + PAGE, head)
-                    good, bad = self._fetch(raw, self._learned_until, until)
+                    good, bad, until = self._fetch(raw, self._learned_until, min(self._learned_until + PAGE_ROWS, head))
                     entries = raw.entries_of(bad.keys()) if bad else {}
                     for position in range(self._learned_until + 1, until + 1):
                         row = good.get(position) or self._substitute(position, bad[position], entries.get(position))
@@ -73,11 +72,13 @@ class SkippingLogRecorder(SQLiteLogRecorder):
         return RawLog(self.path, immutable=self._store.immutable)
 
     @staticmethod
-    def _fetch(raw: RawLog, after: int, until: int) -> tuple[dict[int, Row], dict[int, _Bad]]:
-        """The rows above a position up to another: those that check, and what is wrong with the others."""
+    def _fetch(raw: RawLog, after: int, until: int) -> tuple[dict[int, Row], dict[int, _Bad], int]:
+        """The rows above a position up to another, as far as a page goes: those that check, what is wrong with the others, and how far."""
         good: dict[int, Row] = {}
         bad: dict[int, _Bad] = {}
-        for item in [*raw.page(after, until, until - after)[0]]:
+        items, seen = raw.page(after, until, until - after)
+        until = seen if len(items) < until - after else until  # a page that ends because of its bytes
+        for item in items:
             _take(item, good, bad)
         for position in range(after + 1, until + 1):
             if position not in good:  # a damaged page may hide others from a query for many
@@ -88,7 +89,7 @@ class SkippingLogRecorder(SQLiteLogRecorder):
                     bad.setdefault(position, _Bad("it is missing", None))
                 else:
                     bad.pop(position, None)
-        return {position: good[position] for position in range(after + 1, until + 1) if position in good}, bad
+        return {position: good[position] for position in range(after + 1, until + 1) if position in good}, bad, until
 
     def _substitute(self, position: int, bad: _Bad, entry: tuple[str, int] | None) -> Row:
         key, version = self._owner(entry) or self._owner(bad.claimed) or (f"{UNKNOWN_TYPE}:{position}", 1)
@@ -113,67 +114,86 @@ class SkippingLogRecorder(SQLiteLogRecorder):
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def _rows(self, positions: Collection[int]) -> list[Row]:
-        """The rows at positions, in that order."""
+    def _rows(self, positions: Sequence[int]) -> Iterator[Row]:
+        """The rows at positions, in that order; about a page of them is held at a time."""
         found: dict[int, Row] = {}
         with self._raw() as raw:
-            wanted = [position for position in positions if position not in self._substitutes]
-            if wanted and max(wanted) - min(wanted) < 2 * len(wanted):
-                found, _ = self._fetch(raw, min(wanted) - 1, max(wanted))
-            else:
-                for position in wanted:
-                    found |= self._fetch(raw, position - 1, position)[0]
-        try:
-            return [self._substitutes.get(position) or found[position] for position in positions]
-        except KeyError as error:
-            raise DamagedEventError(error.args[0], None, "it was whole when the log was opened, and cannot be read any more") from error
+            for at, position in enumerate(positions):
+                row = self._substitutes.get(position) or found.get(position)
+                if row is None:
+                    last = positions[min(at + PAGE_ROWS, len(positions)) - 1]
+                    dense = 0 <= last - position < 2 * PAGE_ROWS
+                    found = self._fetch(raw, position - 1, last if dense else position)[0]
+                    row = found.get(position)
+                if row is None:
+                    raise DamagedEventError(position, None, "it was whole when the log was opened, and cannot be read any more")
+                yield row
 
     def read(
         self,
         after: int,
         *,
         until: int | None = None,
-        limit: int = 1000,
+        limit: int = PAGE_ROWS,
         names: Sequence[str] = (),
         key_range: tuple[str, str] | None = None,
-    ) -> list[Row]:
+    ) -> Page:
         """See `LogRecorder`."""
         self._learn()
         until = self._learned_until if until is None else min(until, self._learned_until)
-        found: list[Row] = []
-        while after < until and len(found) < limit:
-            last = min(after + PAGE, until)
-            rows = self._rows(range(after + 1, last + 1))
-            found += [
-                row for row in rows if (not names or row[3] in names) and (key_range is None or key_range[0] <= row[1] < key_range[1])
-            ]
-            after = last
-        return found[:limit]
+        low, high = key_range or ("", "\U0010ffff")
+        rows = self._rows(range(after + 1, until + 1))
+        return take_page((row for row in rows if (not names or row[3] in names) and low <= row[1] < high), limit)
 
-    def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = 1000) -> list[Row]:
+    def read_back(self, before: int, *, after: int = 0, limit: int = PAGE_ROWS) -> Page:
         """See `LogRecorder`."""
         self._learn()
+        return take_page(self._rows(range(min(before - 1, self._learned_until), after, -1)), limit)
+
+    def _positions(self, key: str, after_version: int, until_position: int | None) -> list[int]:
+        self._learn()
         places = sorted(self._places.get(key, {}).items())
-        wanted = [
+        return [
             position for version, position in places if version > after_version and (until_position is None or position <= until_position)
         ]
-        return self._rows(wanted[:limit])
+
+    def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = PAGE_ROWS) -> Page:
+        """See `LogRecorder`."""
+        return take_page(self._rows(self._positions(key, after_version, until_position)[:limit]), limit)
+
+    def read_entity_back(
+        self,
+        key: str,
+        *,
+        before_version: int | None = None,
+        after_version: int = 0,
+        until_position: int | None = None,
+        limit: int = PAGE_ROWS,
+    ) -> Page:
+        """See `LogRecorder`."""
+        rows = self._rows(self._positions(key, after_version, until_position)[::-1])
+        return take_page((row for row in rows if before_version is None or row[2] < before_version), limit)
 
     def last_row(self, key: str) -> Row | None:
         """See `LogRecorder`."""
         version = self.entity_version(key)
-        return self._rows([self._places[key][version]])[0] if version else None
+        return next(self._rows([self._places[key][version]])) if version else None
 
-    def last_rows(self, entity_type: str) -> list[Row]:
+    def last_rows(self, entity_type: str, after_key: str = "", limit: int = PAGE_ROWS) -> Page:
         """See `LogRecorder`."""
         self._learn()
-        keys = sorted(key for key in self._places if key.startswith(f"{entity_type}:"))
-        return [row for key in keys if (row := self.last_row(key)) is not None]
+        keys = sorted(key for key in self._places if key.startswith(f"{entity_type}:") and key > after_key)
+        return take_page((row for key in keys if (row := self.last_row(key)) is not None), limit)
 
     def entity_types(self) -> list[str]:
         """See `LogRecorder`."""
         self._learn()
         return sorted({key.partition(":")[0] for key in self._places})
+
+    def version_at(self, key: str, position: int) -> int:
+        """See `LogRecorder`."""
+        self._learn()
+        return max((version for version, place in self._places.get(key, {}).items() if place <= position), default=0)
 
     def entity_version(self, key: str) -> int:
         """See `LogRecorder`."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from symphony_es.errors import LogUnavailableError
 from symphony_es.events.rows import Row
 from symphony_es.log.directory import last_writer, unavailable
+from symphony_es.log.pages import PAGE_BYTES, take_page
 from symphony_es.log.sqlite_connections import connect_reader, is_damage, may_change, unavailable_for
 from symphony_es.log.sqlite_schema import COLUMNS, SCHEMA, check_schema
 from symphony_es.log.walscan import scan_wal
@@ -112,20 +114,33 @@ class RawLog:
         return [] if answers == ["ok"] else answers
 
     def page(self, after: int, until: int, limit: int) -> tuple[list[Row | Unreadable], int]:
-        """Rows above `after`, at most `until`, in order, and the last position that was looked at.
+        """Rows above `after`, at most `until`, in order, as far as a page goes, and the last position that was looked at.
 
         Raises:
             LogUnavailableError: the disk cannot be read.
         """
         sql = f"SELECT {COLUMNS} FROM stored_events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"  # noqa: S608
         try:
-            rows: list[Row | Unreadable] = self._reader.execute(sql, (after, until, limit)).fetchall()
+            with closing(self._reader.execute(sql, (after, until, limit))) as cursor:
+                rows = take_page(cursor, limit)
         except _FAILURES as error:
             if not is_damage(error):
                 raise unavailable_for(error, self.path, "reading it") from error
-            until = min(until, after + limit)
-            return [found for position in range(after + 1, until + 1) if (found := self._one(position)) is not None], until
-        return rows, rows[-1][0] if len(rows) == limit else until
+            return self._one_by_one(after, min(until, after + limit))
+        last = rows[-1][0] if len(rows) == limit or rows.cut else until
+        return [*rows], last if after < last <= until else until  # what is damaged may come in any order
+
+    def _one_by_one(self, after: int, until: int) -> tuple[list[Row | Unreadable], int]:
+        rows: list[Row | Unreadable] = []
+        room = PAGE_BYTES
+        for position in range(after + 1, until + 1):
+            found = self._one(position)
+            if found is not None:
+                rows.append(found)
+                room -= len(found[4]) if not isinstance(found, Unreadable) and type(found[4]) is bytes else 0
+            if room <= 0:
+                return rows, position
+        return rows, until
 
     def _one(self, position: int) -> Row | Unreadable | None:
         try:

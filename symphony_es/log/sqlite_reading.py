@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from eventsourcing.sqlite import SQLiteProcessRecorder
 from symphony_es.errors import WAYS_OUT, DamagedEventError, LogDamagedError
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.rows import Row, check_rows
+from symphony_es.log.pages import PAGE_ROWS, Page, take_page
 from symphony_es.log.recorder import missing
 from symphony_es.log.sqlite_connections import LogDatastore, is_damage, unavailable_for
 from symphony_es.log.sqlite_schema import COLUMNS, ends, last_position
@@ -31,7 +32,6 @@ def stored_version(connection: sqlite3.Connection, key: str) -> int:
 
 
 _position = itemgetter(0)
-PAGE = 1000
 _ENTRIES = (
     "SELECT (SELECT count(*) FROM stored_events INDEXED BY stored_events_by_entity), (SELECT coalesce(max(position), 0) FROM stored_events)"
 )
@@ -73,9 +73,10 @@ class SQLiteLogReader(SQLiteProcessRecorder):
                 raise DamagedEventError("unknown", "unknown", f"SQLite found damage in {self.path} ({error})") from error
             raise unavailable_for(error, self.path, "reading it") from error
 
-    def _select(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
-        with self._reading() as reader:
-            rows: list[Row] = reader.execute(sql, parameters).fetchall()
+    def _select(self, sql: str, parameters: Sequence[Any], limit: int) -> Page:
+        """The first rows that a query finds, as far as a page goes, checked; no later one is read."""
+        with self._reading() as reader, closing(reader.execute(sql, parameters)) as cursor:
+            rows = take_page(cursor, limit)
         check_rows(rows)
         return rows
 
@@ -107,19 +108,19 @@ class SQLiteLogReader(SQLiteProcessRecorder):
         after: int,
         *,
         until: int | None = None,
-        limit: int = 1000,
+        limit: int = PAGE_ROWS,
         names: Sequence[str] = (),
         key_range: tuple[str, str] | None = None,
-    ) -> list[Row]:
+    ) -> Page:
         """See `LogRecorder`."""
         until = self.head() if until is None else until
         if key_range is not None:
             return self._read_range(after, until, limit, names, key_range)
-        return self._read_named(after, until, limit, frozenset(names)) if names else self._read_all(after, until, limit)
+        return take_page(self._named(after, until, frozenset(names)), limit) if names else self._read_all(after, until, limit)
 
-    def _read_all(self, after: int, until: int, limit: int) -> list[Row]:
+    def _read_all(self, after: int, until: int, limit: int) -> Page:
         rows = self._page(after, until, limit)
-        if len(rows) == limit or after + len(rows) >= until:
+        if rows.cut or len(rows) == limit or after + len(rows) >= until:
             return rows
         # Fewer than asked for: the head may come before `until`. A page of the table that lost its row ends a query in silence, too.
         with self._reading() as reader:
@@ -127,60 +128,105 @@ class SQLiteLogReader(SQLiteProcessRecorder):
         until = min(until, max(number for number in (last, issued, 0) if type(number) is int))
         if after + len(rows) < until:  # appended meanwhile, or missing
             rows = self._page(after, until, limit)
-            if len(rows) < min(limit, until - after):
+            if len(rows) < min(limit, until - after) and not rows.cut:
                 raise missing(after + len(rows) + 1, until)
         return rows
 
-    def _page(self, after: int, until: int, limit: int) -> list[Row]:
+    def _page(self, after: int, until: int, limit: int) -> Page:
         """Rows as a query finds them, checked, and each next to the one before; whether there are more, the query does not tell."""
         sql = f"SELECT {COLUMNS} FROM stored_events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"  # noqa: S608
-        rows = self._select(sql, (after, until, limit))
+        rows = self._select(sql, (after, until, limit), limit)
         _check_order(rows, after)
         return rows
 
-    def _read_named(self, after: int, until: int, limit: int, names: frozenset[str]) -> list[Row]:
+    def _named(self, after: int, until: int, names: frozenset[str]) -> Iterator[Row]:
         """Rows of some names. All are read: a query for names would pass over a row whose name is damaged."""
-        found: list[Row] = []
-        while after < until and len(found) < limit:
-            rows = self._read_all(after, until, PAGE)
-            if not rows:  # the head comes before `until`
-                break
-            found += [row for row in rows if row[3] in names]
+        while after < until and (rows := self._read_all(after, until, PAGE_ROWS)):  # the head may come before `until`
+            yield from (row for row in rows if row[3] in names)
             after = rows[-1][0]
-        return found[:limit]
 
-    def _read_range(self, after: int, until: int, limit: int, names: Sequence[str], key_range: tuple[str, str]) -> list[Row]:
-        """Rows of a range of keys, by the index: the versions of each key follow each other."""
+    def _read_range(self, after: int, until: int, limit: int, names: Sequence[str], key_range: tuple[str, str]) -> Page:
+        """Rows of a range of keys, by the index: the versions of each key follow each other, unless only some names are asked for."""
+        chosen = f" AND topic IN ({', '.join('?' * len(names))})" if names else ""
         sql = (
-            f"SELECT {COLUMNS} FROM stored_events INDEXED BY stored_events_by_entity "  # noqa: S608  constant text; values are parameters
-            "WHERE position > ? AND position <= ? AND originator_id >= ? AND originator_id < ? ORDER BY position LIMIT ?"
+            f"SELECT {COLUMNS} FROM stored_events WHERE position IN "  # noqa: S608  constant text; values are parameters
+            "(SELECT position FROM stored_events INDEXED BY stored_events_by_entity "
+            f"WHERE position > ? AND position <= ? AND originator_id >= ? AND originator_id < ?{chosen} ORDER BY position LIMIT ?) "
+            "ORDER BY position"
         )
-        rows = self._select(sql, (after, until, *key_range, -1 if names else limit))
+        rows = self._select(sql, (after, until, *key_range, *names, limit), limit)
         versions: dict[str, int] = {}
-        for position, key, version, _, _ in rows:
+        for position, key, version, _, _ in () if names else rows:
             due = versions.get(key, version - 1 if after else 0) + 1
             if version != due and self._misses_one(position):
                 raise DamagedEventError(position, key, f"it has version {version} where {due} is due: an event before it is missing")
             versions[key] = max(version, versions.get(key, 0))
-        return [row for row in rows if row[3] in names][:limit] if names else rows
+        return rows
 
-    def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = 1000) -> list[Row]:
+    def read_back(self, before: int, *, after: int = 0, limit: int = PAGE_ROWS) -> Page:
         """See `LogRecorder`."""
-        least = self._least_version(key)  # before the head, and both before the query: what they say is durable by then
-        if until_position is not None and (self._store.writer is None or until_position < self._head):
-            least = 0
+        before = min(before, self.head() + 1)
+        sql = f"SELECT {COLUMNS} FROM stored_events WHERE position > ? AND position < ? ORDER BY position DESC LIMIT ?"  # noqa: S608
+        rows = self._select(sql, (after, before, limit), limit)
+        for expected, row in zip(range(before - 1, 0, -1), rows, strict=False):
+            if row[0] != expected:
+                raise DamagedEventError(expected, None, f"it is missing: the event before it that there is has position {row[0]}")
+        if len(rows) < min(limit, before - 1 - after) and not rows.cut:
+            raise missing(before - 1 - len(rows), before - 1)
+        return rows
+
+    def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = PAGE_ROWS) -> Page:
+        """See `LogRecorder`."""
+        least = self._least(key, until_position)
         rows = self._select(
             f"SELECT {COLUMNS} FROM stored_events WHERE originator_id = ? AND originator_version > ? AND position <= ? "  # noqa: S608
             "ORDER BY originator_version LIMIT ?",
             (key, after_version, 2**62 if until_position is None else until_position, limit),
+            limit,
         )
         for version, row in enumerate(rows, after_version + 1):
             if row[2] != version and self._misses_one(row[0]):
                 raise DamagedEventError(row[0], key, f"it has version {row[2]} where {version} is due: an event before it is missing")
         last = rows[-1][2] if rows else after_version
-        if last < least and len(rows) < limit:
+        if last < least and len(rows) < limit and not rows.cut:
             raise DamagedEventError(None, key, f"version {last + 1} is not found, and it goes up to version {least}: the index has lost it")
         return rows
+
+    def read_entity_back(
+        self,
+        key: str,
+        *,
+        before_version: int | None = None,
+        after_version: int = 0,
+        until_position: int | None = None,
+        limit: int = PAGE_ROWS,
+    ) -> Page:
+        """See `LogRecorder`."""
+        least = self._least(key, until_position)
+        rows = self._select(
+            f"SELECT {COLUMNS} FROM stored_events WHERE originator_id = ? AND originator_version > ? AND originator_version < ? "  # noqa: S608
+            "AND position <= ? ORDER BY originator_version DESC LIMIT ?",
+            (key, after_version, before_version or 2**62, 2**62 if until_position is None else until_position, limit),
+            limit,
+        )
+        if before_version is None and limit > 0 and least > max(rows[0][2] if rows else 0, after_version):
+            raise DamagedEventError(None, key, f"version {least} is not found: the index has lost it")
+        due, newer = before_version - 1 if before_version is not None else rows[0][2] if rows else 0, 2**62
+        for row in rows:
+            if row[2] != due and self._misses_one(min(newer, self.head())):
+                raise DamagedEventError(None, key, f"version {due} is missing: the one before it that there is has version {row[2]}")
+            newer, due = row[0], row[2] - 1
+        if due > after_version and len(rows) < limit and not rows.cut and self._misses_one(min(newer, self.head())):
+            raise DamagedEventError(None, key, f"version {due} is missing")
+        return rows
+
+    def _least(self, key: str, until_position: int | None) -> int:
+        """The version that the last event of an entity up to a position has at least; 0 where nobody knows.
+
+        It is asked before the head, and both before a query: what they say is durable by then.
+        """
+        least = self._least_version(key)
+        return 0 if until_position is not None and (self._store.writer is None or until_position < self._head) else least
 
     def _least_version(self, key: str) -> int:
         return max(self._versions.get(key, 0), self.least_of(key) if self.least_of is not None else 0)
@@ -196,6 +242,7 @@ class SQLiteLogReader(SQLiteProcessRecorder):
         rows = self._select(
             f"SELECT {COLUMNS} FROM stored_events WHERE originator_id = ? ORDER BY originator_version DESC LIMIT 1",  # noqa: S608
             (key,),
+            1,
         )
         return rows[0] if rows else None
 
@@ -210,20 +257,30 @@ class SQLiteLogReader(SQLiteProcessRecorder):
                 low = f"{entity_type};"  # the character after the colon: behind all keys of the type
         return sorted(found)
 
-    def last_rows(self, entity_type: str) -> list[Row]:
+    def last_rows(self, entity_type: str, after_key: str = "", limit: int = PAGE_ROWS) -> Page:
         """See `LogRecorder`."""
         # Beside max(), SQLite takes the other columns from the row that has the maximum.
-        rows = self._select(
+        return self._select(
             "SELECT position, originator_id, max(originator_version), topic, state FROM stored_events "
-            "WHERE originator_id >= ? AND originator_id < ? GROUP BY originator_id ORDER BY originator_id",
-            (f"{entity_type}:", f"{entity_type};"),
+            "WHERE originator_id >= ? AND originator_id > ? AND originator_id < ? GROUP BY originator_id ORDER BY originator_id LIMIT ?",
+            (f"{entity_type}:", after_key, f"{entity_type};", limit),
+            limit,
         )
-        return rows
 
     def head(self) -> int:
         """See `LogRecorder`."""
         with self._reading() as reader:
             return last_position(reader, self.path)
+
+    def version_at(self, key: str, position: int) -> int:
+        """See `LogRecorder`."""
+        sql = (
+            "SELECT originator_version FROM stored_events INDEXED BY stored_events_by_entity "
+            "WHERE originator_id = ? AND position <= ? ORDER BY originator_version DESC LIMIT 1"
+        )
+        with self._reading() as reader:
+            row = reader.execute(sql, (key, position)).fetchone()
+        return int(row[0]) if row is not None else 0
 
     def entity_version(self, key: str) -> int:
         """See `LogRecorder`."""

@@ -40,6 +40,7 @@ from symphony_es.events.rows import Row, commitment, decode_row
 from symphony_es.events.values import plain_equal
 from symphony_es.log.head_note import HEAD_NAME, noted_head
 from symphony_es.log.log import DATABASE_NAME, EventLog
+from symphony_es.log.pages import PAGE_ROWS
 from symphony_es.log.sqlite_connections import is_damage
 from symphony_es.log.sqlite_raw import RawLog, Unreadable, lost_commits
 from symphony_es.system import present
@@ -48,7 +49,7 @@ from symphony_es.transfer.snapshot_files import is_whole, read_hashed
 
 __all__ = ["Problem", "VerifyReport", "verify", "verify_log"]
 
-PAGE = 1000
+PAGE = PAGE_ROWS
 MAX_PROBLEMS = 1000  # listed ones: a log whose every event is bad must not fill the memory with saying so
 _SKIP = "or without it: setup(skip_damaged=True)"
 _BACKUP = "restore a backup"

@@ -70,11 +70,12 @@ not registered there stays for a process that has it. A file that cannot be take
 record and removed.
 
 What a command costs: `log`, `tail`, `run`, `show`, `history` and `blame` read the events that they show, of one entity where one is
-named; `log --event` and `tail --event` read on until there are enough of that name. `entities`, `at`, `diff`, `rewind` and `fork`
-cost the size of the state, through the nearest snapshot, however long the log. `runs` costs what has happened since the application last
-asked for its list of runs; with `--at`, the size of the state. `audit` costs what it finds where the application keeps an
-[audit trail](time-travel.md#audit-queries), and reads the log after the trail's end, all of it where there is no trail; `audit --entity`
-reads that entity's events. `export`, `verify` and `backup` read everything.
+named; `log --event` and `tail --event` read on until there are enough of that name. The log is read by pages of 1,000 events or 8 MiB,
+whichever is less, and what is printed in the end waits in a temporary file where it is much. `entities` and `stats` count what the
+nearest snapshot has, and the events since; `at`, `diff`, `rewind` and `fork` cost the size of the state, however long the log. `runs`
+costs what has happened since the application last asked for its list of runs; with `--at`, the size of the state. `audit` costs what it
+finds where the application keeps an [audit trail](time-travel.md#audit-queries), and reads the log after the trail's end, all of it where
+there is no trail; `audit --entity` reads that entity's events. `export`, `verify` and `backup` read everything.
 
 The examples below are answers for one small log: a customer who is renamed, and a run with a step that fails.
 """

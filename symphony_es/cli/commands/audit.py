@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from symphony_es.cli.commands.looking import print_events, why_none
+from symphony_es.cli.commands.events import EventPrinter, why_none
 from symphony_es.cli.commands.registry import PAST_TIME, Parsers, entity_key, event_name, past_time, reading, whole_number
 from symphony_es.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from symphony_es.core.state.past.audit import Audit
-    from symphony_es.events.event import Event
-
 __all__ = ["register"]
-
-BATCH = 200
 
 
 def register(parsers: Parsers) -> None:
@@ -50,21 +43,15 @@ async def audit(given: argparse.Namespace) -> None:
         if given.following is not None:
             if given.newest_first or any(value is not None for value in _conditions(given).values()):
                 raise ConfigurationError("--following is a question of its own: leave the other conditions out")
-            print_events(await asked.consequences(given.following, limit=given.limit or 10**9), as_json=given.json)
-            return
-        found: list[Event] = []
-        told = False
-        async for event in _events(asked, given):
-            found.append(event)
-            if given.json and len(found) == BATCH:
-                print_events(found, as_json=True)
-                found.clear()
-                told = True
-        hint = "" if found or told else await why_none(opened, given, actor=given.actor, run_id=given.run_id)
-        print_events(found, as_json=given.json, hint=hint)
-        if not given.json and given.limit and len(found) == given.limit:
-            last = found[-1].position
-            print(f"the next page: {'--before' if given.newest_first else '--after'} {last}")
+            found = asked.stream_consequences(given.following, limit=given.limit or None)
+        else:
+            found = asked.stream(**_conditions(given), newest_first=given.newest_first, limit=given.limit or None)
+        printed = EventPrinter(as_json=given.json)
+        await printed.take(found)
+        asks_more = given.following is None and not printed.count
+        printed.end(await why_none(opened, given, actor=given.actor, run_id=given.run_id) if asks_more else "")
+        if given.following is None and not given.json and printed.count == given.limit:
+            print(f"the next page: {'--before' if given.newest_first else '--after'} {printed.last}")
 
 
 def _conditions(given: argparse.Namespace) -> dict[str, Any]:
@@ -82,13 +69,3 @@ def _conditions(given: argparse.Namespace) -> dict[str, Any]:
         "after_position": given.after,
         "before_position": given.before,
     }
-
-
-async def _events(asked: Audit, given: argparse.Namespace) -> AsyncIterator[Event]:
-    conditions = _conditions(given)
-    if given.limit:
-        for event in await asked.find(**conditions, newest_first=given.newest_first, limit=given.limit):
-            yield event
-    else:
-        async for event in asked.stream(**conditions, newest_first=given.newest_first):
-            yield event

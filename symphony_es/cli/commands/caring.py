@@ -111,12 +111,12 @@ async def _count(opened: OpenedLog) -> dict[str, Any]:
     head = opened.log.head
     infos = opened.history.snapshots.list()
     edges = [decode_row(await opened.log.row_at(position)) for position in (1, head)] if head else []
-    view = await opened.past.at(head)
+    by_type = await opened.history.count_by_type(head)
     return {
         "directory": str(opened.directory),
         "events": head,
-        "entities": len(view),
-        "types": len({reference.entity_type for reference in view}),
+        "entities": sum(by_type.values()),
+        "types": len(by_type),
         "checkpoints": len(await opened.past.checkpoints()),
         "snapshots": len(infos),
         "newest_snapshot": infos[0].position if infos else 0,

@@ -160,7 +160,8 @@ async def _with_near_misses(opened: OpenedLog, error: EntityNotFoundError | Chec
         near = near_misses(error.checkpoint, [name for entry in entries for name in (entry.name, entry.id)])
     else:
         entity_type, _, wanted = error.entity.partition(":")
-        keys = [reference.key for reference in await opened.past.at("latest")]
+        kinds = [name for name in opened.log.entity_types_now() if name.casefold() == entity_type.casefold()]
+        keys = [key for name in kinds for key in await opened.log.alive_keys(name)]
         ids = [key.partition(":")[2] for key in keys if key.startswith(f"{entity_type}:")][:MOST_NAMES]
         others = [key for key in keys if key.casefold() == error.entity.casefold() and key != error.entity]
         near = [*others, *(f"{entity_type}:{found}" for found in near_misses(wanted, ids) if found != wanted)]

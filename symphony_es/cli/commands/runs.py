@@ -9,13 +9,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.cli import output
-from symphony_es.cli.commands.looking import event_row
+from symphony_es.cli.commands.events import event_row
 from symphony_es.cli.commands.registry import MOMENT, PAST_TIME, Parsers, moment, past_time, reading, run_id, whole_number
 from symphony_es.cli.near import hint_of
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.values import plain_equal
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from symphony_es.core.state.opening import OpenedLog
     from symphony_es.events.event import Event
     from symphony_es.events.fold import EntityState
@@ -257,40 +259,54 @@ def _status(data: dict[str, Any]) -> str:
 
 async def run(given: argparse.Namespace) -> None:
     """`symphony-es run`."""
-    from symphony_es.transfer.text import event_as_json, plain_as_json
+    from symphony_es.transfer.text import event_as_json
 
     async with reading(given) as opened:
         position = await opened.past.position(given.at)
         state = await opened.past.state_of(f"Workflow:{given.run_id}", position)
-        events = await opened.log.read_entity(state.key, until_position=position)
-    data = state.data or {}
-    summary = _summary(state)
-    links = {"forked from": (data.get("forked_from") or {}).get("run")}
-    if given.json:
-        told = {**_exact(summary), "context": plain_as_json(data.get("context")), "outputs": plain_as_json(data.get("outputs") or {})}
-        output.json_line({**told, **{name.replace(" ", "_"): str(link) if link is not None else None for name, link in links.items()}})
-        for event in events:
-            output.json_line(event_as_json(event))
-        return
+        data = state.data or {}
+        summary = _summary(state)
+        links = {"forked from": (data.get("forked_from") or {}).get("run")}
+        if given.json:
+            _print_exactly(data, summary, links)
+            async for event in _events(opened, state.key, position):
+                output.json_line(event_as_json(event))
+            return
+        rows = output.Table(("position", "time", "event", "step", "attempt", "actor", "reason", "output or error"))
+        began: dict[str | None, datetime] = {}
+        async for event in _events(opened, state.key, position):
+            at, time, _, name, actor, why, step, _ = event_row(event)
+            rows.add((at, time, name, step, event.metadata.attempt or "", actor, why, _result(event)))
+            if event.name in ("WorkflowStepStarted", "WorkflowStepRetried"):
+                began[event.metadata.step] = event.recorded_at
     shown = {name.removesuffix("_at"): _shown(name, value) for name, value in {**summary, **links}.items() if value is not None}
-    under_way = _under_way(data, events) if data else {}
+    under_way = _under_way(data, began) if data else {}
     if under_way:
         shown["under way"] = ", ".join(f"{step} since {output.time(since)}" for step, since in under_way.items())
     output.pairs({**shown, "context": output.brief(data.get("context"), 200)})
     print()
-    columns = ("position", "time", "event", "step", "attempt", "actor", "reason", "output or error")
-    rows = []
-    for event in events:
-        at, time, _, name, actor, why, step, _ = event_row(event)
-        rows.append((at, time, name, step, event.metadata.attempt or "", actor, why, _result(event)))
-    output.table(columns, rows)
+    rows.print()
 
 
-def _under_way(data: Mapping[str, Any], events: list[Event]) -> dict[str, datetime]:
+async def _events(opened: OpenedLog, key: str, until: int) -> AsyncIterator[Event]:
+    from symphony_es.events.rows import decode_row
+
+    async for rows in opened.log.entity_pages(key, until_position=until):
+        for row in rows:
+            yield decode_row(row)
+
+
+def _print_exactly(data: dict[str, Any], summary: dict[str, Any], links: dict[str, Any]) -> None:
+    from symphony_es.transfer.text import plain_as_json
+
+    told = {**_exact(summary), "context": plain_as_json(data.get("context")), "outputs": plain_as_json(data.get("outputs") or {})}
+    output.json_line({**told, **{name.replace(" ", "_"): str(link) if link is not None else None for name, link in links.items()}})
+
+
+def _under_way(data: Mapping[str, Any], began: Mapping[str | None, datetime]) -> dict[str, datetime]:
     """The innermost steps that have begun and not come to an end, and when that was."""
     from symphony_es.workflow.runs.under_way import innermost, under_way_in
 
-    began = {event.metadata.step: event.recorded_at for event in events if event.name in ("WorkflowStepStarted", "WorkflowStepRetried")}
     return {step: began[step] for step in innermost(under_way_in(data)) if step in began}
 
 

@@ -90,6 +90,7 @@ class CheckpointReader(CachedList):
             self._check_open()
             until = min(position + WINDOW, head)
             rows = await self.log.read_rows(position, until, WINDOW, key_range=(f"{CHECKPOINT_TYPE}:", f"{CHECKPOINT_TYPE};"))
+            until = rows[-1][0] if rows.cut else until
             last = rows[-1] if rows and rows[-1][0] == until else await self.log.row_at(until)
             await asyncio.to_thread(self._checkpoints.feed, rows, until, event_id_of(last[4]))
             position = until

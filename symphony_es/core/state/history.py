@@ -7,6 +7,7 @@ states then come from an earlier one, or from the whole log.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["More", "StateHistory", "is_system"]
 
-PAGE = 1000
 logger = get_logger(__name__)
 
 
@@ -176,7 +176,7 @@ class StateHistory:
     async def changed_keys(self, after: int, until: int) -> set[str]:
         """Keys of the entities with events after one position, up to another."""
         keys: set[str] = set()
-        async for rows in self.log.pages(after, until, PAGE):
+        async for rows in self.log.pages(after, until):
             keys.update(row[1] for row in rows)
         return keys
 
@@ -188,9 +188,30 @@ class StateHistory:
         else:
             kept = self._kept(position)
             count, after = len(live_states(kept)), kept.position
-        async for rows in self.log.pages(after, position, PAGE):
-            count += await asyncio.to_thread(_births, [row for row in rows if not is_system(row[1])])
-        return count
+        return count + sum((await self._births_since(after, position)).values())
+
+    async def count_by_type(self, position: int) -> dict[str, int]:
+        """How many of them are alive, by type, in the order of the types: the keys in the nearest snapshot, and the events since."""
+        self._check(position)
+        counted, after = await self._counted(position)
+        for name, births in (await self._births_since(after, position)).items():
+            counted[name] += births
+        return {name: counted[name] for name in sorted(counted) if counted[name] > 0}
+
+    async def _counted(self, position: int) -> tuple[Counter[str], int]:
+        for info in self._candidates(position):
+            try:
+                return await asyncio.to_thread(self._store.count_living, info), info.position
+            except SnapshotDamagedError as error:
+                self._report(info, error)
+        kept = self._kept(position)
+        return Counter(key.partition(":")[0] for key in live_states(kept)), kept.position
+
+    async def _births_since(self, after: int, position: int) -> Counter[str]:
+        births: Counter[str] = Counter()
+        async for rows in self.log.pages(after, position):
+            births.update(await asyncio.to_thread(_births, [row for row in rows if not is_system(row[1])]))
+        return births
 
 
 class More:
@@ -233,19 +254,24 @@ class More:
         return {key: state for key, state in found.items() if state.data is not None}
 
 
-def _births(rows: Sequence[Row]) -> int:
-    """How many entities are created by rows, less those that are deleted; what cannot be read creates none."""
-    births = done = 0
+def _births(rows: Sequence[Row]) -> Counter[str]:
+    """How many entities are created by rows, less those that are deleted, by type; what cannot be read creates none."""
+    births: Counter[str] = Counter()
+    done = 0
     bodies, mark = body_stream(rows)
     try:
         for row, body, end in zip(rows, bodies, bodies, strict=False):
             if end != mark or row[3] == REPAIR_EVENT:
                 break  # a body that ends elsewhere than its row; or one that is looked at as a whole
-            births += _births_by(body[1])
+            born = _births_by(body[1])
+            if born:
+                births[row[1].partition(":")[0]] += born
             done += 1
     except (*UNREADABLE, IndexError):
         pass  # by itself, the row says what can be read of it
-    return births + sum(_births_of(decode_row(row)) for row in rows[done:])
+    for row in rows[done:]:
+        births[row[1].partition(":")[0]] += _births_of(decode_row(row))
+    return births
 
 
 def _births_of(event: Event) -> int:

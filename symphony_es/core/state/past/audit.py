@@ -8,7 +8,7 @@ event at a time. The events of one entity come from the log's own index in any c
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, ProjectionUnavailableError
 from symphony_es.events.identifiers import id_of_text
 from symphony_es.events.rows import decode_row
+from symphony_es.log.pages import PAGE_ROWS
 from symphony_es.shown import shown
 from symphony_es_projections.agreement import read_progress
 from symphony_es_projections.audit_trail import AuditFilter, AuditTrail
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 
     from symphony_es.events.event import Event
     from symphony_es.log.log import EventLog
+    from symphony_es.log.pages import Page
     from symphony_es_projections.durable import ReadAccess
 
 __all__ = ["Audit", "AuditFilter", "trail_on_disk"]
 
-PAGE = 1000
+PAGE = PAGE_ROWS
 Trail = tuple["ReadAccess", int]
 """An audit trail, and the last position that is asked of it."""
 _log = get_logger(__name__)
@@ -106,6 +108,28 @@ class Audit:
             EntityOutOfStepError: changes of an entity could not be appended.
         """
         _check_limit(limit)
+        wanted = await self._filter(
+            entity=entity, entity_type=entity_type, event=event, actor=actor, run=run, transaction=transaction, correlation=correlation,
+            since=since, until=until, after_position=after_position, before_position=before_position,
+        )  # fmt: skip
+        return [found async for found in self._each(wanted, limit, newest_first=newest_first, page=limit)]
+
+    async def _filter(
+        self,
+        *,
+        entity: Any = None,
+        entity_type: str | type | None = None,
+        event: str | Collection[str] | None = None,
+        actor: str | None = None,
+        run: str | None = None,
+        transaction: str | bytes | None = None,
+        correlation: str | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
+        after_position: int | None = None,
+        before_position: int | None = None,
+    ) -> AuditFilter:
+        """The conditions of `find`, checked and by position; what has been changed so far is durable by then."""
         _check_conditions(event, after_position, before_position, actor=actor, run=run, correlation=correlation)
         if transaction is not None and not isinstance(transaction, str | bytes):
             raise ConfigurationError(f"transaction is an id as text or 16 bytes, not {type(transaction).__name__}")
@@ -127,21 +151,28 @@ class Audit:
             after_position=after_position,
             before_position=before_position,
         )
-        return await self._find(await wanted.by_position(self.log), limit, newest_first=newest_first)
+        return await wanted.by_position(self.log)
 
-    async def stream(self, *, newest_first: bool = False, page: int = PAGE, **conditions: Any) -> AsyncIterator[Event]:
-        """All events that meet the conditions of `find`, as far as the log goes at the call, without holding them all in memory."""
-        bound = conditions.pop("before_position", None)
-        head = await self.log.refresh_head()
-        before = head + 1 if bound is None else min(bound, head + 1)
-        after = conditions.pop("after_position", None)
-        while True:
-            events = await self.find(**conditions, after_position=after, before_position=before, newest_first=newest_first, limit=page)
-            for event in events:
-                yield event
-            if len(events) < page:
-                return
-            after, before = (after, events[-1].position) if newest_first else (events[-1].position, before)
+    async def stream(
+        self, *, newest_first: bool = False, limit: int | None = None, page: int = PAGE, **conditions: Any
+    ) -> AsyncIterator[Event]:
+        """All events that meet the conditions of `find`, as far as the log goes at the call; of the log, a page is held at a time.
+
+        Args:
+            newest_first: begin with the last one.
+            limit: at most so many.
+            page: how many are looked up at once.
+            conditions: those of `find`.
+
+        Raises:
+            ConfigurationError: as `find`. Its other errors may come after some events.
+        """
+        _check_limit(page)
+        if limit is not None:
+            _check_limit(limit)
+        wanted = await self._filter(**conditions)
+        async for event in self._each(wanted, limit, newest_first=newest_first, page=min(page, limit or page)):
+            yield event
 
     async def consequences(self, position: int, *, limit: int = 1000) -> list[Event]:
         """All events that the event at a position has led to, at once or through others, in order; the first ones.
@@ -156,42 +187,89 @@ class Audit:
             raise ConfigurationError("a position is a whole number, not None")
         if self._settle is not None:
             await self._settle()
+        return [found async for found in self._each_consequence(position, limit)]
+
+    async def stream_consequences(self, position: int, *, limit: int | None = None) -> AsyncIterator[Event]:
+        """What `consequences` has, all of it or so many: a page of the log is held at a time, and the ids of what was found."""
+        _check_conditions(None, position)
+        async for found in self._each_consequence(position, _LARGEST if limit is None else limit):
+            yield found
+
+    async def _each_consequence(self, position: int, limit: int) -> AsyncIterator[Event]:
         root = decode_row(await self.log.row_at(position))
+        known, count, covered = {root.event_id}, 0, position
         trail = await self._believed()
-        found: list[Event] = []
-        covered = 0
         if trail is not None and trail[1] >= position:
             try:
-                found, covered = await self._told_consequences(trail[0], root, limit), trail[1]
+                async for event in self._load(await AuditTrail.consequences(trail[0], position, limit)):
+                    if event.metadata.cause not in known:
+                        raise _UntrueError(event.position)
+                    known.add(event.event_id)
+                    yield event
+                    count, covered = count + 1, event.position
+                covered = trail[1]
             except _NOT_BELIEVED as error:
                 _not_used(error)
-        known = {root.event_id, *(event.event_id for event in found)}
-        async for page in self.log.read(max(covered, position), await self.log.refresh_head()):
-            if len(found) >= limit:
-                break
+        async for page in self.log.read(covered, await self.log.refresh_head()):
             for event in page:
+                if count >= limit:
+                    return
                 if event.metadata.cause in known:
                     known.add(event.event_id)
-                    found.append(event)
-        return found[:limit]
+                    yield event
+                    count += 1
 
     # -- how answers are found ----------------------------------------------------------------------------------------
 
-    async def _find(self, wanted: AuditFilter, limit: int, *, newest_first: bool) -> list[Event]:
+    async def _each(self, wanted: AuditFilter, limit: int | None, *, newest_first: bool, page: int) -> AsyncIterator[Event]:
+        """The events that meet the conditions, in order; what is read begins with so many rows."""
         head = await self.log.refresh_head()
         low = max(self.log.base_position, wanted.after_position or 0)
         high = head if wanted.before_position is None else min(head, wanted.before_position - 1)
+        count = 0
+        async for event in self._found(wanted, low, high, min(page, PAGE), newest_first=newest_first):
+            yield event
+            count += 1
+            if count == limit:
+                return
+
+    async def _found(self, wanted: AuditFilter, low: int, high: int, page: int, *, newest_first: bool) -> AsyncIterator[Event]:
         if wanted.entity is not None:
-            kept = self.log.base_state(wanted.entity)
-            oldest = kept.version if kept is not None else 0
-            first, last = [await self._version_at(wanted.entity, position, oldest) for position in (low, high)]
-            return await self._of_entity(wanted, first, last, limit, newest_first=newest_first)
+            async for event in self._of_entity(wanted, low, high, page, newest_first=newest_first):
+                yield event
+            return
         trail = await self._believed()
+        covered = max(low, min(trail[1], high)) if trail is not None else low
+        if newest_first and covered < high:
+            async for event in _matching(wanted, self.log.pages_back(high + 1, covered, first=page)):
+                yield event
+        if trail is not None and covered > low:
+            async for event in self._of_trail(trail[0], wanted, low, covered, page, newest_first=newest_first):
+                yield event
+        if not newest_first and covered < high:
+            async for event in _matching(wanted, self.log.pages(covered, high, first=page)):
+                yield event
+
+    async def _of_trail(
+        self, access: ReadAccess, wanted: AuditFilter, low: int, high: int, page: int, *, newest_first: bool
+    ) -> AsyncIterator[Event]:
+        """The events that the audit trail knows between two positions, by pages of their positions; else those of the log."""
         try:
-            return await self._of_trail(wanted, low, high, limit, trail, newest_first=newest_first)
+            while low < high:
+                inside = replace(wanted, after_position=low, before_position=high + 1)
+                positions = await AuditTrail.find(access, inside, page, newest_first)
+                async for event in self._load(positions):
+                    if not wanted.matches(event):
+                        raise _UntrueError(event.position)
+                    yield event
+                    low, high = (low, event.position - 1) if newest_first else (event.position, high)
+                if len(positions) < page:
+                    return
         except _NOT_BELIEVED as error:
             _not_used(error)
-            return await self._scan(wanted, low, high, limit, newest_first=newest_first)
+        rest = self.log.pages_back(high + 1, low, first=page) if newest_first else self.log.pages(low, high, first=page)
+        async for event in _matching(wanted, rest):
+            yield event
 
     async def _believed(self) -> Trail | None:
         """The trail, and up to where it is of this log's past, whoever has built it; None where the log has to answer."""
@@ -209,84 +287,47 @@ class Audit:
             return None
         return trail[0], min(trail[1], position)
 
-    async def _told_consequences(self, access: ReadAccess, root: Event, limit: int) -> list[Event]:
-        """What the trail tells, where each event says so itself."""
-        found = await self._load(await AuditTrail.consequences(access, root.position, limit))
-        known = {root.event_id}
-        for event in found:
-            if event.metadata.cause not in known:
-                raise _UntrueError(event.position)
-            known.add(event.event_id)
-        return found
+    async def _of_entity(self, wanted: AuditFilter, low: int, high: int, page: int, *, newest_first: bool) -> AsyncIterator[Event]:
+        """The events of one entity after one position, up to another, from one end."""
+        key = wanted.entity
+        assert key is not None
+        kept = self.log.base_state(key)
+        after = max(await self.log.version_at(key, low), kept.version if kept is not None else 0)
+        if newest_first:
+            pages = self.log.entity_pages_back(key, after_version=after, until_position=high, first=page)
+        else:
+            pages = self.log.entity_pages(key, after, high, first=page)
+        async for event in _matching(wanted, pages):
+            yield event
 
-    async def _of_trail(
-        self, wanted: AuditFilter, low: int, high: int, limit: int, trail: Trail | None, *, newest_first: bool
-    ) -> list[Event]:  # fmt: skip
-        """The events that the trail tells as far as it goes, and those of the log beyond it."""
-        covered = min(trail[1], high) if trail is not None else low
-        found: list[Event] = []
-        if newest_first and covered < high:
-            found = await self._scan(wanted, max(low, covered), high, limit, newest_first=True)
-        if trail is not None and len(found) < limit and covered > low:
-            inside = replace(wanted, after_position=low, before_position=covered + 1)
-            told = await self._load(await AuditTrail.find(trail[0], inside, limit - len(found), newest_first))
-            for event in told:
-                if not wanted.matches(event):
-                    raise _UntrueError(event.position)
-            found += told
-        if not newest_first and covered < high and len(found) < limit:
-            found += await self._scan(wanted, max(low, covered), high, limit - len(found), newest_first=False)
-        return found
+    async def _load(self, positions: Sequence[int]) -> AsyncIterator[Event]:
+        """The events at positions, in that order; those that stand side by side are read together."""
+        for run in _runs(positions):
+            pages = self.log.pages(run[0] - 1, run[-1]) if run[0] <= run[-1] else self.log.pages_back(run[0] + 1, run[-1] - 1)
+            async for rows in pages:
+                for row in rows:
+                    yield decode_row(row)
 
-    async def _version_at(self, key: str, position: int, low: int) -> int:
-        """The last version of an entity up to a position; a binary search from a version before it."""
-        high = self.log.entity_status_now(key)[0]
-        while low < high:
-            middle = (low + high + 1) // 2
-            row = await self.log.entity_row(key, middle)
-            low, high = (middle, high) if row[0] <= position else (low, middle - 1)
-        return low
 
-    async def _of_entity(self, wanted: AuditFilter, first: int, last: int, limit: int, *, newest_first: bool) -> list[Event]:
-        """The events of one entity with versions above `first` up to `last`, page by page from one end, until there are enough."""
-        assert wanted.entity is not None
-        found: list[Event] = []
-        page = min(PAGE, max(limit, 100))
-        while first < last and len(found) < limit:
-            after, until = (max(first, last - page), last) if newest_first else (first, min(last, first + page))
-            pages = self.log.entity_pages(wanted.entity, after, last_version=until)
-            met = [event async for rows in pages for event in map(decode_row, rows) if wanted.matches(event)]
-            found += reversed(met) if newest_first else met
-            first, last = (first, after) if newest_first else (until, last)
-        return found[:limit]
+async def _matching(wanted: AuditFilter, pages: AsyncIterator[Page]) -> AsyncIterator[Event]:
+    names = None if wanted.event is None else {wanted.event} if isinstance(wanted.event, str) else set(wanted.event)
+    async for rows in pages:
+        for row in rows:
+            if (names is None or row[3] in names) and wanted.matches(event := decode_row(row)):
+                yield event
 
-    async def _scan(self, wanted: AuditFilter, low: int, high: int, limit: int, *, newest_first: bool) -> list[Event]:
-        """The events of the log itself, page by page from one end, until there are enough."""
-        names = (wanted.event,) if isinstance(wanted.event, str) else wanted.event or ()
-        found: list[Event] = []
-        while low < high and len(found) < limit:
-            first, last = (max(low, high - PAGE), high) if newest_first else (low, min(high, low + PAGE))
-            page = [event async for events in self.log.read(first, last, names) for event in events if wanted.matches(event)]
-            found += reversed(page) if newest_first else page
-            low, high = (low, first) if newest_first else (last, high)
-        return found[:limit]
 
-    async def _load(self, positions: Sequence[int]) -> list[Event]:
-        """The events at positions; those that stand side by side are read together."""
-        runs: list[tuple[int, int]] = []
-        for position in sorted(positions):
-            if runs and position == runs[-1][1] + 1 and position - runs[-1][0] < PAGE:
-                runs[-1] = (runs[-1][0], position)
-            else:
-                runs.append((position, position))
-        found: dict[int, Event] = {}
-        for first, last in runs:
-            async for rows in self.log.pages(first - 1, last, PAGE):
-                found.update((row[0], decode_row(row)) for row in rows)
-        for position in positions:
-            if position not in found:
-                raise _UntrueError(position)
-        return [found[position] for position in positions]
+def _runs(positions: Sequence[int]) -> Iterator[list[int]]:
+    """Positions that stand side by side, going up or going down."""
+    run: list[int] = []
+    for position in positions:
+        step = run[1] - run[0] if len(run) > 1 else position - run[0] if run else 0
+        if run and (abs(step) != 1 or position != run[-1] + step):
+            yield run
+            run = []
+        run.append(position)
+    if run:
+        yield run
 
 
 class _UntrueError(Exception):

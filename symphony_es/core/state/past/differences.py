@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +12,7 @@ from symphony_es.events.comparison import ValueChange, compare_states
 from symphony_es.events.event import Event
 from symphony_es.events.fold import EntityState
 from symphony_es.events.references import EntityReference
+from symphony_es.events.rows import decode_row
 from symphony_es.events.showing import change_line, html_table
 
 if TYPE_CHECKING:
@@ -55,8 +56,14 @@ class EntityDifference:
 
     async def events(self) -> list[Event]:
         """The entity's events between the two positions, oldest first: those that did it. Costs just these events."""
+        return [event async for event in self.each_event()]
+
+    async def each_event(self) -> AsyncIterator[Event]:
+        """The same events, one after another: a page of them is held at a time."""
         first, last = self.versions
-        return [event for event in await self._history.log.read_entity(self.entity.key, first - 1) if event.version <= last]
+        async for rows in self._history.log.entity_pages(self.entity.key, first - 1, last_version=last):
+            for row in rows:
+                yield decode_row(row)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -25,9 +25,11 @@ MOST_BESIDE = 100
 """How many names of one place are looked at for near misses."""
 
 
-async def events_of(history: StateHistory, key: str, after_version: int, until: int | None) -> AsyncIterator[Event]:
-    """The events of one entity with later versions, up to a position, page by page."""
-    async for rows in history.log.entity_pages(key, after_version, until):
+async def events_of(
+    history: StateHistory, key: str, after_version: int, until: int | None, first: int | None = None
+) -> AsyncIterator[Event]:
+    """The events of one entity with later versions, up to a position, page by page; see `LogReader.pages`."""
+    async for rows in history.log.entity_pages(key, after_version, until, first=first):
         for row in rows:
             yield decode_row(row)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from symphony_es.core.state.attribution import attributed, current_attribution
-from symphony_es.core.state.history import PAGE, is_system
+from symphony_es.core.state.history import is_system
 from symphony_es.core.state.past.moments import check_boundary
 from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.diff import diff
@@ -88,7 +88,7 @@ async def plan_rewind(log: EventLog, fold: Fold, cause: bytes | None) -> Rewind:
 
 async def _heads(log: EventLog, fold: Fold) -> dict[str, EntityState]:
     present = Fold(position=fold.position, look_up=fold.look_up)
-    async for rows in log.pages(fold.position, log.head, PAGE):
+    async for rows in log.pages(fold.position, log.head):
         for row in rows:
             if is_system(row[1]):
                 continue

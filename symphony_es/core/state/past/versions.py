@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from symphony_es.core.state.history import StateHistory
     from symphony_es.core.state.names import Names
 
+LARGEST = 2**63 - 1  # what a store takes as a number
 __all__ = ["Blame", "EntityVersion", "blame", "each_version", "versions"]
 
 
@@ -97,12 +98,14 @@ async def each_version(
         ConfigurationError: a limit below 1, or a version that is not a whole number.
         DamagedEventError: an event is damaged.
     """
-    if limit is not None and (type(limit) is not int or limit < 1):
-        raise ConfigurationError(f"limit={shown(limit)}: a page has at least one version")
-    if type(after_version) is not int:
+    if limit is not None and (type(limit) is not int or not 1 <= limit <= LARGEST):
+        raise ConfigurationError(f"limit={shown(limit)}: a page has at least one version, and no more than a log")
+    if type(after_version) is not int or not -LARGEST <= after_version <= LARGEST:
         raise ConfigurationError(f"after_version is the number of a version, not {shown(after_version)}")
     count = 0
-    async for version in _versions_at(history, names, key, path, until) if path else _all_versions(history, key, after_version, until):
+    async for version in (
+        _versions_at(history, names, key, path, until) if path else _all_versions(history, key, after_version, until, limit)
+    ):
         if version.version > after_version and version.event.position > since:
             yield version
             count += 1
@@ -110,11 +113,13 @@ async def each_version(
                 return
 
 
-async def _all_versions(history: StateHistory, key: str, after_version: int, until: int | None) -> AsyncIterator[EntityVersion]:
+async def _all_versions(
+    history: StateHistory, key: str, after_version: int, until: int | None, limit: int | None
+) -> AsyncIterator[EntityVersion]:
     kept = kept_from(history, key)
     first = max(after_version, kept.version if kept is not None else 0)
     walk, seen = Walk(kept if kept is not None and kept.version == first else await state_after(history, key, first)), False
-    async for event in events_of(history, key, first, until):
+    async for event in events_of(history, key, first, until, limit):
         seen = True
         changes = walk.take(event, tell=True)
         yield EntityVersion(event=event, changes=tuple(changes or ()), damage=walk.damage)

@@ -232,13 +232,15 @@ class SnapshotReader:
 
     def live_keys(self) -> list[str]:
         """The keys of all entities that are alive; of the states nothing is decoded. Blocks and index are verified."""
-        keys: list[str] = []
+        return list(self.each_live_key())
+
+    def each_live_key(self) -> Iterator[str]:
+        """The same keys, one after another."""
         for group, data in self.ranges(list(self.index)):
             view, at = memoryview(data), 0
             for entry in group:
-                keys += [frame.key for frame in split_block(self.name, view[at : at + entry.length]) if not frame.deleted]
+                yield from (frame.key for frame in split_block(self.name, view[at : at + entry.length]) if not frame.deleted)
                 at += entry.length
-        return keys
 
     def read_some(self, keys: Iterable[str]) -> dict[str, EntityState]:
         """The states of those keys that the snapshot has, by way of the index; each block they are in is read once.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from symphony_es.core.state.snapshots.retention import superfluous_snapshots
 from symphony_es.core.state.snapshots.writing import snapshot_chunks
 from symphony_es.errors import SnapshotDamagedError, StorageUnavailableError
 from symphony_es.events.fold import EntityState
+from symphony_es.events.identifiers import SYSTEM_PREFIX
 from symphony_es.system import present
 
 __all__ = ["Anchor", "SnapshotInfo", "SnapshotStore"]
@@ -202,6 +204,19 @@ class SnapshotStore:
         """
         with self._open(info) as reader:
             return reader.live_keys()
+
+    def count_living(self, info: SnapshotInfo) -> Counter[str]:
+        """How many of the application's entities are alive in a snapshot, by type.
+
+        Raises:
+            SnapshotDamagedError: a block or the index is damaged.
+        """
+        counted: Counter[str] = Counter()
+        with self._open(info) as reader:
+            for key in reader.each_live_key():
+                if not key.startswith(SYSTEM_PREFIX):
+                    counted[key.partition(":")[0]] += 1
+        return counted
 
     def _open(self, info: SnapshotInfo) -> SnapshotReader:
         return SnapshotReader(self.directory / info.name)
