@@ -19,6 +19,7 @@ from symphony_es.shown import so_many
 if TYPE_CHECKING:
     from symphony_es.core.state.opening import OpenedLog
     from symphony_es.events.event import Event
+    from symphony_es.log.log import EventLog
     from symphony_es.transfer import VerifyReport
 
 __all__ = ["register"]
@@ -141,7 +142,8 @@ async def doctor(given: argparse.Namespace) -> int:
         store = opened.history.snapshots
         await in_thread(lambda stop: distrust_damaged(store, store.list(), stop))
         damaged = store.damaged
-    found = [*_environment(directory), *_files(directory, told), *_damages(skipped)]
+        models = await _read_models(directory, opened.log)
+    found = [*_environment(directory), *_files(directory, told), *_damages(skipped), *models]
     found += [
         (False, f"snapshot {name} cannot be trusted ({why})", "nothing: it is rebuilt from the log, and removed") for name, why in damaged
     ]
@@ -175,6 +177,25 @@ def _environment(directory: Path) -> list[Finding]:
         ),
         (free > 100 * 2**20, f"{free // 2**20:,} MiB free", "make room: a full disk stops the log"),
     ]
+
+
+async def _read_models(directory: Path, log: EventLog) -> list[Finding]:
+    """Those beside the log that are of another past, or cannot be read. Nobody believes them."""
+    from symphony_es_projections.agreement import doubt_of_build
+    from symphony_es_projections.files import pointed_at
+
+    found: list[Finding] = []
+    for name in await asyncio.to_thread(pointed_at, directory / "projections"):
+        why = await doubt_of_build(directory / "projections", name, log)
+        if why is not None:
+            found.append(
+                (
+                    False,
+                    f"the read model {name} cannot be believed: {why}",
+                    "nothing: the application builds it anew, and until then the log answers",
+                )
+            )
+    return found
 
 
 def _damages(skipped: list[Event]) -> list[Finding]:
