@@ -281,13 +281,8 @@ class Symphony:
             threads: how many plain functions of steps run at once, each in a thread; 64 by default.
             recover: go on with the runs that a crash left unfinished, as `workflows.recover(wait=False)` does, whose report is
                 `last_recover` then; what they need is registered before. With `resume` or without.
-
-            max_concurrent_runs: how many runs execute at once, child runs not counted; further ones are `queued`. No limit by default; see
-                `workflows.max_concurrent_runs`.
-            error_details: how much of the errors of steps, tasks and hooks is put on record, for good: `"type"`, their class alone,
-                `"message"`, or `"traceback"`, which is the default and has all three.
-            redact: a function that each text of an error or input passes through before it is put on record, after the library's own
-                rules; see `Redaction`, which the engine's `redaction` is.
+            max_concurrent_runs: how many runs execute at once, without limit by default; see `workflows.max_concurrent_runs`.
+            error_details, redact: what is put on record of errors of steps, tasks and hooks; those of `Redaction`, which the engine uses.
 
         Returns:
             this Symphony. Repeating the call with the same directory changes nothing.

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from symphony_es.diagnostics import message_of
 from symphony_es.errors import ProjectionFailedError
 from symphony_es.events.event import Event
-from symphony_es.events.rows import Row, decode_row, event_id_of, time_of
+from symphony_es.events.rows import Row, commitment, decode_row, event_id_of, time_of
 from symphony_es.log.forks import Inherited, keep_for_ever, left_at_fork
 from symphony_es.shown import shown
+from symphony_es_projections.agreement import PROGRESS, Progress
 from symphony_es_projections.calling import called, message, type_of
 from symphony_es_projections.durable import Parameters, SQLiteProjection
 from symphony_es_projections.files import BUSY_TIMEOUT_S, is_trouble
@@ -40,7 +41,7 @@ CHECKPOINT_PAGES = 8000
 SCHEMA = (
     """CREATE TABLE projection_progress (
         name TEXT PRIMARY KEY, version INTEGER NOT NULL, position INTEGER NOT NULL, event_id BLOB NOT NULL, time_ns INTEGER NOT NULL,
-        updated TEXT NOT NULL, notified INTEGER NOT NULL, live_after INTEGER NOT NULL
+        updated TEXT NOT NULL, notified INTEGER NOT NULL, live_after INTEGER NOT NULL, commitment BLOB NOT NULL, log_id BLOB NOT NULL
     )""",
     """CREATE TABLE projection_parked (
         position INTEGER NOT NULL, stage TEXT NOT NULL, event_name TEXT NOT NULL, entity_key TEXT NOT NULL, error_type TEXT NOT NULL,
@@ -60,6 +61,7 @@ class ProjectionDatabase(Inherited):
         path: its file; None in memory.
         version: of the projection that built it.
         position: the last position it holds. event_id: of the event there. time_ns: when that was committed.
+        progress: what it held when it was opened, and of which log.
         notified: up to where `after_commit` has been told. live_after: events after it are live, and not a build's.
         parked: events passed over, by position and stage.
     """
@@ -85,8 +87,8 @@ class ProjectionDatabase(Inherited):
     # -- opening and closing ------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, projection: SQLiteProjection, path: Path | None) -> Self:
-        """Make the tables of a new build, in a file that is empty, or in memory."""
+    def create(cls, projection: SQLiteProjection, path: Path | None, log_id: bytes = b"") -> Self:
+        """Make the tables of a new build of a log, in a file that is empty, or in memory."""
         db = _connect(path)
         try:
             db.execute("BEGIN IMMEDIATE")
@@ -95,7 +97,8 @@ class ProjectionDatabase(Inherited):
             for number, statement in enumerate(projection.schema, 1):
                 _make_table(db, projection.name, number, statement)
             db.execute(
-                "INSERT INTO projection_progress VALUES (?, ?, 0, x'', 0, ?, 0, 0)", (projection.name, projection.version, _now())
+                "INSERT INTO projection_progress VALUES (?, ?, 0, x'', 0, ?, 0, 0, x'', ?)",
+                (projection.name, projection.version, _now(), log_id),
             )  # fmt: skip
             db.execute("COMMIT")
             return cls(projection.name, path, db)._ready()
@@ -129,12 +132,13 @@ class ProjectionDatabase(Inherited):
             raise
 
     def _ready(self) -> Self:
-        found = self._db.execute(
-            "SELECT version, position, event_id, time_ns, notified, live_after FROM projection_progress WHERE name = ?", (self.name,)
-        ).fetchone()
-        if found is None:
+        sql = f"SELECT {PROGRESS}, time_ns, notified, live_after FROM projection_progress WHERE name = ?"  # noqa: S608  constant text
+        found = self._db.execute(sql, (self.name,)).fetchone()
+        progress = Progress.of(found[:5]) if found is not None else None
+        if progress is None:
             raise DamagedBuildError("it does not say how far it is")
-        self.version, self.position, self.event_id, self.time_ns, self.notified, self.live_after = found
+        self.progress, self.version, self.position = progress, progress.version, progress.position
+        self.event_id, (self.time_ns, self.notified, self.live_after) = progress.event_id, found[5:]
         for row in self._db.execute("SELECT position, event_name, entity_key, error_type, message, attempts, stage FROM projection_parked"):
             parked = ParkedEvent(**dict(row))
             self.parked[parked.position, parked.stage] = parked
@@ -187,8 +191,8 @@ class ProjectionDatabase(Inherited):
         position, event_id, time_ns = through[0], event_id_of(through[4]), time_of(through[4])
         notified = self.notified if notifies else position
         self._db.execute(
-            "UPDATE projection_progress SET position = ?, event_id = ?, time_ns = ?, notified = ?, updated = ?",
-            (position, event_id, time_ns, notified, _now()),
+            "UPDATE projection_progress SET position = ?, event_id = ?, commitment = ?, time_ns = ?, notified = ?, updated = ?",
+            (position, event_id, commitment(through[4]), time_ns, notified, _now()),
         )
         return position, event_id, time_ns, notified
 

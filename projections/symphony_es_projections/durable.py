@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self, TypeAlias
 from symphony_es.errors import ConfigurationError, ProjectionUnavailableError
 from symphony_es.events.event import Event
 
-__all__ = ["Parameters", "ReadAccess", "SQLiteProjection", "check_projection_name"]
+__all__ = ["Parameters", "ReadAccess", "SQLiteProjection", "check_projection_name", "is_projection_name"]
 
 Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
@@ -84,12 +84,17 @@ class SQLiteProjection(ABC):
         self._access = access
 
 
+def is_projection_name(name: object) -> bool:
+    """Whether files could have a name."""
+    return type(name) is str and _NAME.fullmatch(name) is not None
+
+
 def check_projection_name(name: str) -> str:
     """A name as it is.
 
     Raises:
         ConfigurationError: it is none that files could have.
     """
-    if type(name) is not str or _NAME.fullmatch(name) is None:
+    if not is_projection_name(name):
         raise ConfigurationError(f"{name!r} cannot name a projection: a small letter, then at most 63 small letters, digits and '_'")
     return name

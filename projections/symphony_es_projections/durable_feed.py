@@ -17,8 +17,9 @@ from typing import Any
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ProjectionFailedError, ProjectionUnavailableError
 from symphony_es.events.event import Event
-from symphony_es.events.rows import Row, decode_row, event_id_of
+from symphony_es.events.rows import Row, decode_row
 from symphony_es.system import present
+from symphony_es_projections.agreement import disagreement, log_id_of
 from symphony_es_projections.calling import called, type_of
 from symphony_es_projections.database import DamagedBuildError, ProjectionDatabase
 from symphony_es_projections.durable import Parameters, SQLiteProjection
@@ -179,14 +180,7 @@ class DurableFeed(Feed[Build]):
     async def _disagreement(self, database: ProjectionDatabase) -> str | None:
         if database.version != self.version:
             return _OTHER_VERSION
-        head = await self.log.refresh_head()
-        if database.position > head:
-            return f"it is at position {database.position}, and the log ends at {head}"
-        if database.position:
-            row = await self.log.row_at(database.position)
-            if event_id_of(row[4]) != database.event_id:
-                return f"the log has another event at position {database.position}"
-        return None
+        return await disagreement(self.log, database.progress)
 
     def _remove(self, build: ProjectionDatabase | Path) -> None:
         if isinstance(build, ProjectionDatabase):
@@ -215,8 +209,11 @@ class DurableFeed(Feed[Build]):
     async def begin(self) -> Build:
         """An empty database, and an object that knows that it builds."""
 
+        log_id = await log_id_of(self.log)
+
         def create() -> ProjectionDatabase:
-            return ProjectionDatabase.create(self._projection, None if self._directory is None else new_build(self._directory, self.name))
+            path = None if self._directory is None else new_build(self._directory, self.name)
+            return ProjectionDatabase.create(self._projection, path, log_id)
 
         return self._build_of(await self._obtain(create))
 

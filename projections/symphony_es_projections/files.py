@@ -21,7 +21,7 @@ from symphony_es.errors import ProjectionUnavailableError
 from symphony_es.log.directory import prepare_file
 from symphony_es.log.forks import Inherited, keep_for_ever, left_at_fork
 from symphony_es.system import present, sync, sync_directory
-from symphony_es_projections.durable import Parameters, check_projection_name
+from symphony_es_projections.durable import Parameters, check_projection_name, is_projection_name
 
 __all__ = [
     "ProjectionReader",
@@ -33,6 +33,7 @@ __all__ = [
     "new_build",
     "open_current",
     "point_at",
+    "pointed_at",
     "remove_build",
     "remove_orphans",
     "remove_pointer",
@@ -55,6 +56,12 @@ def new_build(directory: Path, name: str) -> Path:
 def builds_of(directory: Path, name: str) -> list[Path]:
     """The files of all builds of a projection, pointed at or not."""
     return [path for path in sorted(directory.glob(f"{name}.*.db")) if _is_build(path.name, name)]
+
+
+def pointed_at(directory: Path) -> list[str]:
+    """The names of all projections that have a build for readers; none where there is no such directory."""
+    names = [path.name.removesuffix(".current") for path in sorted(directory.glob("*.current"))]
+    return [name for name in names if is_projection_name(name)]
 
 
 def _is_build(file: str, name: str) -> bool:

@@ -134,7 +134,7 @@ async def export_changes(
             progress.tell(rows[-1][0] - after)
         progress.end()
 
-    await write_out(target, chunks, overwrite=overwrite)
+    await write_out(log, target, chunks, overwrite=overwrite)
     return ExportReport(
         first=after + 1, last=last, events=counted["events"], size_bytes=digest.size_bytes, sha256=digest.hexdigest(), rows=counted["rows"]
     )

@@ -94,7 +94,7 @@ async def export_jsonl(
             yield digest.add(page)
         yield digest.add(json_line({"end": FORMAT, "count": last - after, "sha256": digest.hexdigest()}))
 
-    await write_out(target, chunks, overwrite=overwrite)
+    await write_out(log, target, chunks, overwrite=overwrite)
     return ExportReport(first=after + 1, last=last, events=last - after, size_bytes=digest.size_bytes, sha256=digest.hexdigest())
 
 

@@ -20,6 +20,7 @@ from symphony_es.log.directory import LOCK_NAME, DirectoryLock
 from symphony_es.log.head_note import HEAD_NAME
 from symphony_es.log.log import DATABASE_NAME
 from symphony_es.log.sqlite_raw import RawLog
+from symphony_es.log.targets import check_replaceable, check_target
 from symphony_es.system import is_directory, is_link, is_plain_file, lock, present
 from symphony_es.transfer.progress import in_thread
 
@@ -97,13 +98,16 @@ def check_free_file(target: Path, *, overwrite: bool) -> None:
     """Refuse a file's place that is taken. Blocking.
 
     Raises:
-        TargetOccupiedError: something is there, and it is not to be overwritten or is no plain file.
+        TargetOccupiedError: something is there, and it is not to be overwritten, or is no plain file, or one that is never overwritten:
+            a log, a snapshot, a read model. Or the place is the log's own.
     """
+    check_target(target)
     if is_link(target) or present(target):
         if not overwrite:
             raise TargetOccupiedError(target, "it exists already: choose another name, or pass overwrite=True")
         if is_link(target) or not is_plain_file(target):
             raise TargetOccupiedError(target, "it is no plain file, and is never overwritten")
+        check_replaceable(target)
 
 
 def put_file(built: Path, target: Path, *, overwrite: bool) -> None:
@@ -131,7 +135,7 @@ def check_free_directory(target: Path) -> None:
     """Refuse a state directory's place that is taken. An empty directory is free, and one whose log has no events. Blocking.
 
     Raises:
-        TargetOccupiedError: there are events, or files that are no log's.
+        TargetOccupiedError: there are events, or files that are no log's; or the place is another log's own.
         LogInUseError: another process writes a log there.
     """
     _with_empty_log(target, remove=False)
@@ -151,6 +155,7 @@ def put_directory(built: Path, target: Path) -> None:
 def _with_empty_log(target: Path, *, remove: bool) -> None:
     if is_link(target) or (present(target) and not is_directory(target)):
         raise TargetOccupiedError(target, "it is no directory")
+    check_target(target)
     if not present(target):
         return
     with unavailable(f"{target} cannot be read"):

@@ -171,5 +171,5 @@ async def _export(
         async for page in pages(log, after, last, render, on_progress):
             yield digest.add(page)
 
-    await write_out(target, chunks, overwrite=overwrite)
+    await write_out(log, target, chunks, overwrite=overwrite)
     return ExportReport(first=after + 1, last=last, events=last - after, size_bytes=digest.size_bytes, sha256=digest.hexdigest())

@@ -17,6 +17,7 @@ from symphony_es.errors import ConfigurationError, PositionNotFoundError, Storag
 from symphony_es.events.rows import Row
 from symphony_es.log.log import EventLog
 from symphony_es.log.pages import PAGE_ROWS
+from symphony_es.log.targets import check_stream
 from symphony_es.transfer.placing import absolute, building, check_free_file, put_file
 from symphony_es.transfer.progress import OnProgress, Progress, in_thread
 
@@ -105,14 +106,16 @@ async def pages(
     progress.end()
 
 
-async def write_out(target: Target, chunks: Callable[[], AsyncIterator[bytes]], *, overwrite: bool) -> None:
+async def write_out(log: EventLog, target: Target, chunks: Callable[[], AsyncIterator[bytes]], *, overwrite: bool) -> None:
     """Write chunks to a file that is there as a whole or not at all, or to a stream, as they come.
 
     Raises:
-        TargetOccupiedError: the file exists, and `overwrite` is not given.
+        TargetOccupiedError: the file exists, and `overwrite` is not given; or it is one that is never replaced (`placing.check_free_file`).
         StorageUnavailableError: disk full, read-only or I/O error; or a stream that does not block takes no more.
     """
     if not isinstance(target, Path | str):
+        if log.path is not None:
+            await asyncio.to_thread(check_stream, target, log.path.parent)
         async for chunk in chunks():
             await _write_all(target, chunk)
         return

@@ -9,7 +9,7 @@ import pytest
 
 from symphony_es import Symphony
 from symphony_es.errors import ConfigurationError, IllegalTransitionError, PositionInsideTransactionError, PositionNotFoundError
-from symphony_es.workflow import RunContext, StepList, Workflow, WorkflowDefinition
+from symphony_es.workflow import RunContext, StepList, Workflow, WorkflowDefinition, step, step_context
 
 STEPS = 10
 
@@ -327,3 +327,43 @@ async def test_a_large_run_is_forked_and_taken_back_without_holding_the_loop(sym
     assert turns >= 2 * size / 200
     counting.cancel()
     assert state_of(run) == before
+
+
+@pytest.mark.parametrize("shape", ["step", "map", "parallel", "child", "beside what was collected", "code"])
+async def test_a_fork_of_a_failed_run_tries_again_what_that_failed_of(symphony: Symphony, shape: str) -> None:
+    """Right behind the failure, with all attempts that the step is allowed; a failure that was collected stays what it was."""
+    calls: list[str] = []
+    works = False
+
+    async def act(context: RunContext) -> str:
+        calls.append(context.step)
+        if not works and (context.step.endswith("a") or context.get("item") == 1):
+            raise ValueError("no")
+        return "done"
+
+    symphony.functions.register("act", act)
+    one: dict[str, Any] = {"kind": "function", "name": "a", "function": "act", "retry": {"max_attempts": 2, "delay_s": 0}}
+    other = {**one, "name": "b"}
+    steps: dict[str, list[dict[str, Any]]] = {
+        "step": [other, one],
+        "map": [{"kind": "map", "name": "m", "over": [0, 1], "max_concurrency": 1, "step": other}],
+        "parallel": [{"kind": "parallel", "name": "p", "branches": [one, {**other, "name": "c"}], "max_concurrency": 1}],
+        "child": [{"kind": "workflow", "name": "w", "definition": {"name": "inner", "steps": [other, one]}}],
+        "beside what was collected": [{"kind": "map", "name": "m", "over": [0, 1], "on_error": "collect", "step": other}, one],
+    }
+
+    @symphony.workflow
+    async def code() -> None:
+        await step(lambda: act(step_context()), name="a")
+
+    definition: Any = code if shape == "code" else {"name": "w", "steps": steps[shape]}
+    run = await symphony.workflows.execute_workflow(definition, run_id="r")
+    assert run.status == "failed"
+    failed = len(calls)
+    works = True
+    fork = await symphony.workflows.resume(await symphony.workflows.fork("r", symphony.log.head, run_id="f"))
+    assert (fork.status, fork.error, run.status) == ("completed", None, "failed")
+    assert len(calls) > failed
+    if shape == "beside what was collected":
+        assert fork.outputs["m"] == ["done", {"error": {"type": "ValueError", "message": "no"}}]
+        assert calls[failed:] == ["a"]

@@ -1,5 +1,6 @@
 """Code in which a `gather` stands in another place than on record contradicts it, and nothing of the contradiction is done."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,49 @@ async def test_a_gather_in_another_place(tmp_path: Path, old: str, new: str, wai
         await handle.signal("end")
         run = await handle.wait()
         assert (run.status, run.error) == ("completed", None)
+
+
+async def test_a_gather_whose_calls_were_taken_back(tmp_path: Path) -> None:
+    """Clean-up has undone its calls, and not one behind it: `retry_from` makes them again, and they hold in the next process too."""
+    done: list[str] = []
+    broken = True
+
+    async def do(what: str) -> None:
+        done.append(what)
+        if what == "fails" and broken:
+            raise OSError("down")
+
+    async def undo(what: str) -> None:
+        done.append(f"undo {what}")
+
+    def declare(symphony: Symphony) -> Any:
+        async def call(what: str) -> None:
+            await step(do, what, name=what, undo=undo)
+
+        @symphony.workflow(name="taken back", cleanup_on="failure")
+        async def flow() -> None:
+            await gather(call("l"), call("m"))
+            await step(do, "plain", name="plain")
+            await call("fails")
+            await wait_for_signal("end")
+
+        return flow
+
+    async with Symphony(tmp_path) as symphony:
+        assert (await symphony.workflows.execute_workflow(declare(symphony), run_id="r")).status == "failed"
+        broken = False
+        retrying = asyncio.ensure_future(symphony.workflows.retry_from("r", "fails"))
+        handle = symphony.workflows.handle("r")
+        while "wait end" not in handle.run.attempts:
+            await asyncio.sleep(0)
+        await symphony.registry.get("workflow_engine").interrupt()
+        await asyncio.gather(retrying, return_exceptions=True)
+    assert done.count("l") == 2
+    async with Symphony(tmp_path) as symphony:
+        declare(symphony)
+        await symphony.workflows.recover(wait=False)
+        handle = symphony.workflows.handle("r")
+        await handle.signal("end")
+        run = await handle.wait()
+        assert (run.status, run.error) == ("completed", None)
+    assert (done.count("l"), done.count("plain")) == (2, 1)

@@ -131,6 +131,11 @@ ARGUMENTS: dict[str, set[str]] = {
     "cancel.grace_s": {"zero", "one", "two", "fraction"},
     "cancel.cleanup": {"true", "false"},
     "retry.step": {"text", "empty"},
+    "prune.older_than_s": {"zero", "one", "two", "fraction"},
+    "prune.before": {"text", "empty"},  # whether it is a time, the one who prunes says
+    "prune.status": set(),
+    "prune.name": set(),
+    "prune.metadata": {"dict"},
 }
 
 
@@ -155,6 +160,7 @@ def test_each_argument_of_a_request_file(argument: str) -> None:
     """The same of each argument that a verb takes; the table knows all of them."""
     assert set(ARGUMENTS) == {f"{verb}.{name}" for verb, names in VERBS.items() for name in names}
     verb, name = argument.split(".")
-    given = {"name": "x"} if verb == "signal" else {}
-    told = {"verb": verb, "run": "r"}
+    age = {} if name in ("older_than_s", "before") else {"older_than_s": 1}
+    given = {"name": "x"} if verb == "signal" else age if verb == "prune" else {}
+    told = {"verb": verb, "run": "" if verb == "prune" else "r"}
     assert {kind for kind, value in OF_JSON.items() if taken({**told, "arguments": {**given, name: value}})} == ARGUMENTS[argument]

@@ -96,7 +96,7 @@ class Group:
         strands: those that have begun, in order.
         failed: the first of them that has failed.
         is_over: whether all have ended, by themselves or because one has failed.
-        was_empty: whether the record goes on after it and has no call of its strands: then they make none.
+        was_empty: whether the record goes on after it and never had a call of its strands: then they make none.
     """
 
     __slots__ = ("address", "failed", "is_over", "place", "strands", "was_empty")
@@ -281,8 +281,9 @@ class Strand:
         if following is None:
             return
         first = [call[0] for strand in group.strands if (call := strand._recorded.get("0")) is not None]
-        group.was_empty = not first
-        if any(order.get(address, -1) > order[following[0]] for address in first):
+        group.was_empty = not any(strand.name in self.flow.run.calls for strand in group.strands)  # else its calls have been taken back
+        times = self.flow.runner.generations.of  # what was taken back more often has begun again since, wherever it stood
+        if any(order.get(address, -1) > order[following[0]] and times(address) <= times(following[0]) for address in first):
             raise self.mismatch(f"the function called {group.address} (gather)", None)
 
     def check_not_empty(self, address: str, what: str) -> None:

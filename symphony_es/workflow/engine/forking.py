@@ -17,9 +17,11 @@ from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.engine.past import aside, past_at, past_before_step
 from symphony_es.workflow.engine.retrying import go_back_to
 from symphony_es.workflow.engine.timeline import FORK_EVENT
+from symphony_es.workflow.engine.unsaid import forgive_all
 from symphony_es.workflow.runs.cleanup import called_in_cleanup, in_cleanup, is_clean_up_call, is_of_cleanup, undone
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
+from symphony_es.workflow.runs.transitions import WorkflowStatus
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -90,6 +92,8 @@ async def fork_run(
                 del calls[place]
         if changes:
             _forget_checks(made)
+        if state["status"] is WorkflowStatus.FAILED and made.definition.code is None:
+            forgive_all(made)  # what it had failed of is tried again, as by a resume
         go_back_to(made, again)
         with symphony.world.recording(FORK_EVENT):
             symphony.world.add(made, event_name=FORK_EVENT, data=said)

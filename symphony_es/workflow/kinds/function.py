@@ -133,12 +133,14 @@ def find_function(name: str, functions: NamedCallables) -> Callable[..., Any]:
     """
     if name in functions or ":" not in name:
         return functions.get(name)
-    given = [fn for fn in (_handed.get(name), functions.at(name)) if fn is not None]
-    if given:
-        now = defined_under(name) if len(given) > 1 else None  # the module may have been reloaded between the two
-        return now if now in given and now is not None else given[0]
+    handed, registered = _handed.get(name), functions.at(name)
+    known = registered if handed is None else handed
+    if known is not registered and registered is not None and defined_under(name) is registered:
+        known = registered  # the module was reloaded between the two
+    if known is not None:
+        return known
     found = functions.allowed.find(name)
-    if type(found) is not FunctionType:
+    if not isinstance(found, FunctionType):
         raise NotRegisteredError(functions.kind, name, functions.names(), _ways_out(name))
     return found
 

@@ -7,17 +7,20 @@ event at a time. The events of one entity come from the log's own index in any c
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.names import Names
 from symphony_es.core.state.past.moments import LAST_NS, Time, nanoseconds
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, ProjectionUnavailableError
 from symphony_es.events.identifiers import id_of_text
 from symphony_es.events.rows import decode_row
 from symphony_es.log.pages import PAGE_ROWS
 from symphony_es.shown import shown
+from symphony_es_projections.agreement import read_progress
 from symphony_es_projections.audit_trail import AuditFilter, AuditTrail
 
 if TYPE_CHECKING:
@@ -32,7 +35,8 @@ __all__ = ["Audit", "AuditFilter", "trail_on_disk"]
 
 PAGE = PAGE_ROWS
 Trail = tuple["ReadAccess", int]
-"""An audit trail, and the last position it has taken in."""
+"""An audit trail, and the last position that is asked of it."""
+_log = get_logger(__name__)
 
 
 class Audit:
@@ -194,13 +198,18 @@ class Audit:
     async def _each_consequence(self, position: int, limit: int) -> AsyncIterator[Event]:
         root = decode_row(await self.log.row_at(position))
         known, count, covered = {root.event_id}, 0, position
-        trail = await self._trail()
+        trail = await self._believed()
         if trail is not None and trail[1] >= position:
-            access, covered = trail
-            async for event in self._load(await AuditTrail.consequences(access, position, limit)):
-                known.add(event.event_id)
-                yield event
-                count += 1
+            try:
+                async for event in self._load(await AuditTrail.consequences(trail[0], position, limit)):
+                    if event.metadata.cause not in known:
+                        raise _UntrueError(event.position)
+                    known.add(event.event_id)
+                    yield event
+                    count, covered = count + 1, event.position
+                covered = trail[1]
+            except _NOT_BELIEVED as error:
+                _not_used(error)
         async for page in self.log.read(covered, await self.log.refresh_head()):
             for event in page:
                 if count >= limit:
@@ -229,7 +238,7 @@ class Audit:
             async for event in self._of_entity(wanted, low, high, page, newest_first=newest_first):
                 yield event
             return
-        trail = await self._trail()
+        trail = await self._believed()
         covered = max(low, min(trail[1], high)) if trail is not None else low
         if newest_first and covered < high:
             async for event in _matching(wanted, self.log.pages_back(high + 1, covered, first=page)):
@@ -244,15 +253,39 @@ class Audit:
     async def _of_trail(
         self, access: ReadAccess, wanted: AuditFilter, low: int, high: int, page: int, *, newest_first: bool
     ) -> AsyncIterator[Event]:
-        """The events that the audit trail knows between two positions, by pages of their positions."""
-        while low < high:
-            inside = replace(wanted, after_position=low, before_position=high + 1)
-            positions = await AuditTrail.find(access, inside, page, newest_first)
-            async for event in self._load(positions):
-                yield event
-            if len(positions) < page:
-                return
-            low, high = (low, positions[-1] - 1) if newest_first else (positions[-1], high)
+        """The events that the audit trail knows between two positions, by pages of their positions; else those of the log."""
+        try:
+            while low < high:
+                inside = replace(wanted, after_position=low, before_position=high + 1)
+                positions = await AuditTrail.find(access, inside, page, newest_first)
+                async for event in self._load(positions):
+                    if not wanted.matches(event):
+                        raise _UntrueError(event.position)
+                    yield event
+                    low, high = (low, event.position - 1) if newest_first else (event.position, high)
+                if len(positions) < page:
+                    return
+        except _NOT_BELIEVED as error:
+            _not_used(error)
+        rest = self.log.pages_back(high + 1, low, first=page) if newest_first else self.log.pages(low, high, first=page)
+        async for event in _matching(wanted, rest):
+            yield event
+
+    async def _believed(self) -> Trail | None:
+        """The trail, and up to where it is of this log's past, whoever has built it; None where the log has to answer."""
+        trail = await self._trail()
+        if trail is None:
+            return None
+        try:
+            position, why = await read_progress(trail[0], AuditTrail.name, AuditTrail.version, self.log)
+        except ProjectionUnavailableError as error:
+            if error.__cause__ is not None:  # else there is none
+                _not_used(error)
+            return None
+        if why is not None:
+            _not_used(why)
+            return None
+        return trail[0], min(trail[1], position)
 
     async def _of_entity(self, wanted: AuditFilter, low: int, high: int, page: int, *, newest_first: bool) -> AsyncIterator[Event]:
         """The events of one entity after one position, up to another, from one end."""
@@ -295,6 +328,20 @@ def _runs(positions: Sequence[int]) -> Iterator[list[int]]:
         run.append(position)
     if run:
         yield run
+
+
+class _UntrueError(Exception):
+    """The trail says something of an event that the event does not."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"what it says of position {position} is not so")
+
+
+_NOT_BELIEVED = (ProjectionUnavailableError, sqlite3.Error, _UntrueError)
+
+
+def _not_used(why: object) -> None:
+    _log.warning("audit_trail_not_used", reason=str(why), way_out="the log has been read instead; the application builds the trail anew")
 
 
 _LARGEST = 2**63 - 1  # what a store takes as a number
@@ -344,10 +391,6 @@ def trail_on_disk(directory: Path) -> Callable[[], Awaitable[Trail | None]]:
     access = ProjectionReader(directory, AuditTrail.name)  # one for all questions: it follows when a trail is made or replaced
 
     async def find() -> Trail | None:
-        try:
-            (row,) = await access.read("SELECT position, version FROM projection_progress")
-        except ProjectionUnavailableError:
-            return None
-        return (access, row["position"]) if row["version"] == AuditTrail.version else None
+        return access, _LARGEST  # as far as it has come: `Audit` looks how far that is, and whether it is of its log
 
     return find

@@ -22,6 +22,7 @@ from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
 from symphony_es.events.rows import event_id_of
 from symphony_es.log.log import EventLog
+from symphony_es.log.targets import check_target
 from symphony_es.system import is_directory, is_link, present
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def _check_target(into: Path) -> Path:
         empty = usable and not any(into.iterdir())
     if there and not empty:
         raise TargetOccupiedError(into, f"it is {'not empty' if usable else 'no directory'}: fork into a directory that does not exist yet")
+    check_target(into)
     return into.absolute()
 
 
