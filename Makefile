@@ -6,7 +6,7 @@ COVERING := $(addprefix tests/,core entities events facades log test_app.py $(ad
 	$(addprefix --ignore=tests/core/test_,forks.py process_end.py)
 COVERED := $(addprefix symphony_es.,events log core)
 
-.PHONY: demo test lint bench bench-peers coverage fuzz fuzz-workflows model damage soak clean
+.PHONY: demo test lint bench bench-peers coverage fuzz fuzz-workflows model damage soak matrix clean
 
 demo: $(VENV)/.installed  ## a workflow is killed in the middle, resumed, and looked at
 	$(BIN)/python examples/crash_and_resume.py
@@ -42,6 +42,9 @@ damage: $(VENV)/.test  ## minutes; random damages of databases, write-ahead file
 soak: $(VENV)/.test  ## ten minutes; a web service that is killed every 20 s: no order, charge or mail is lost or doubled
 	$(BIN)/python -m tests.soak --minutes 10 --orders-per-s 30 --kill-every 20
 
+matrix: $(VENV)/.test  ## an hour or more; the tests on each Python that is here, 3.11 to 3.14, and with the oldest dependencies
+	$(BIN)/python -m tests.matrix
+
 bench: $(VENV)/.installed  ## minutes; prints ratios to what the disk and the codec allow
 	$(BIN)/python -m benchmarks --out docs/benchmarks
 
@@ -49,7 +52,7 @@ bench-peers: $(VENV)/.peers  ## half an hour; the same with the peers in turns, 
 	$(BIN)/python -m benchmarks --peers --full --out docs/benchmarks
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-matrix
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "symphony_es needs Python 3.11 or later: make PYTHON=python3.12 ...")'

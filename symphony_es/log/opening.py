@@ -68,7 +68,8 @@ def open_recorder(
     log_id = UUID(bytes=uuid7(time.time_ns(), os.urandom(16))) if made else None
     recorder = _kind(skip_damaged)(path, log_id=log_id)
     try:
-        _look_through(recorder, suspect=suspect)
+        if not made:
+            _look_through(recorder, suspect=suspect)
         skipped = recorder.skipped
         if not ignore_anchor and anchor is not None and anchor.position not in skipped:
             check_anchor(recorder, anchor)

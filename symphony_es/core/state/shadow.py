@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.tracking.live import kind_of, plain_at
+from symphony_es.core.state.tracking.live import MISSING, UNOWNED, kind_of, plain_at
 from symphony_es.core.state.tracking.mending import mend
 from symphony_es.core.state.tracking.tracked_dict import TrackedDict
 from symphony_es.errors import (
@@ -169,8 +169,32 @@ def compare_with_shadow(record: EntityRecord, but: Collection[str] = ()) -> list
 
     Called with the world's lock held. Some fields may be left out.
     """
-    if record.shadow is None or record.closed not in (None, AT_REST):
+    if record.shadow is None or record.closed not in (None, AT_REST) or _shares_all(record):
         return []
+    return _compare_all(record, but)
+
+
+def _shares_all(record: EntityRecord) -> bool:
+    """Whether each field of an object holds the very value that its shadow holds, of a type whose values cannot change.
+
+    It assumes that a value was looked at when it was put into the shadow, so that the same object there is the same value, and one that can
+    be stored; `_compare_all` assumes nothing, and finds nothing then.
+    """
+    shadow, obj = record.shadow, record.obj
+    if shadow is None or kind_of(obj) != "entity":
+        return False
+    held, fields = obj.__dict__, type(obj)._symphony_spec.fields
+    if len(fields) != len(shadow):
+        return False
+    for name in fields:
+        value = held.get(name, MISSING)
+        if type(value) not in UNOWNED or shadow.get(name, ABSENT) is not value:
+            return False
+    return True
+
+
+def _compare_all(record: EntityRecord, but: Collection[str]) -> list[Path]:
+    assert record.shadow is not None
     try:
         captured = record.world.capture(record.obj, record.reference, but)
     except UnstorableValueError as error:
