@@ -15,7 +15,6 @@ Who rewrites the log together with all check values, versions, times and snapsho
 from __future__ import annotations
 
 import asyncio
-import errno
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +29,6 @@ from symphony_es.errors import (
     LogDamagedError,
     LogUnavailableError,
     SnapshotDamagedError,
-    StorageUnavailableError,
     repair_call,
 )
 from symphony_es.events.event import Event
@@ -45,7 +43,7 @@ from symphony_es.log.sqlite_connections import is_damage
 from symphony_es.log.sqlite_raw import RawLog, Unreadable, lost_commits
 from symphony_es.system import present
 from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
-from symphony_es.transfer.snapshot_files import is_whole, read_hashed
+from symphony_es.transfer.snapshot_files import distrust_damaged
 
 __all__ = ["Problem", "VerifyReport", "verify", "verify_log"]
 
@@ -53,7 +51,6 @@ PAGE = PAGE_ROWS
 MAX_PROBLEMS = 1000  # listed ones: a log whose every event is bad must not fill the memory with saying so
 _SKIP = "or without it: setup(skip_damaged=True)"
 _BACKUP = "restore a backup"
-_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # says nothing about the file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +81,7 @@ class VerifyReport:
         head: the last position that was looked at.
         problems: in the order of their positions, those of no position last; at most 1,000.
         problem_count: how many there are, listed or not.
-        snapshots: how many snapshots were compared with the log.
+        snapshots: how many snapshots are good: of an event of the log, and whole.
         damaged: entities that an event does not fit, and that have not been repaired since, by key; each is a problem.
         repaired: those that have been repaired since, by key, with the last damage of each.
         damaged_snapshots: files of snapshots that cannot be trusted, as (name, why). They are no problems: the log rebuilds them.
@@ -165,15 +162,16 @@ def _verify(path: Path, snapshots: SnapshotStore | None, fold: bool, stop: Stop,
             raise
         check.report(None, None, str(error), _BACKUP)
     if snapshots is not None:
-        _check_files(snapshots, infos, stop)
-    damaged = snapshots.damaged if snapshots is not None else ()
+        distrust_damaged(snapshots, infos, stop)
+    found = snapshots.damaged if snapshots is not None else ()
+    damaged = tuple((name, why) for name, why in found if snapshots is not None and present(snapshots.directory / name))
     return VerifyReport(
         events=check.good,
         head=check.head,
         problems=check.sorted_problems(),
         problem_count=check.count,
-        snapshots=check.compared,
-        damaged_snapshots=tuple((name, why) for name, why in damaged if snapshots is not None and present(snapshots.directory / name)),
+        snapshots=len(check.compared.difference(name for name, _ in found)),
+        damaged_snapshots=damaged,
         duration_s=time.monotonic() - began,
         damaged=check.damaged,
         repaired=check.repaired,
@@ -229,31 +227,13 @@ def _check_identity(log_id: str | None, check: _Check) -> None:
         check.report(None, None, f"the identity of the log is missing or altered: {log_id!r:.80}", _BACKUP)
 
 
-def _check_files(snapshots: SnapshotStore, infos: Sequence[SnapshotInfo], stop: Stop) -> None:
-    """Distrust the snapshots whose files are not what they were; those that have been thinned out meanwhile are not missed."""
-    for info in infos:
-        stop.look()
-        path = snapshots.directory / info.name
-        try:
-            hashed = read_hashed(path, info.size_bytes, lambda _: stop.look())
-            if not is_whole(path, hashed):
-                snapshots.distrust(info, "the hash of the whole file is wrong")
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            if error.errno in _OUT_OF_RESOURCES:
-                raise StorageUnavailableError(error.errno, f"{path} cannot be read: {error.strerror}") from error
-            snapshots.distrust(info, f"it cannot be read ({error.strerror})")
-        except SnapshotDamagedError as error:
-            snapshots.distrust(info, error.why)
-
-
 class _Check:
     """Takes the rows of a log in order, and notes what is wrong."""
 
     def __init__(self, infos: Sequence[SnapshotInfo], store: SnapshotStore | None, fold: bool) -> None:
         self.problems: list[Problem] = []
-        self.count = self.good = self.head = self.compared = 0
+        self.count = self.good = self.head = 0
+        self.compared: set[str] = set()
         self._versions: dict[str, int] = {}
         self._time_ns = 0
         self._transaction: bytes | None = b""
@@ -293,10 +273,11 @@ class _Check:
             return
         faults = self._faults(event)
         if anchor is not None:
-            self.compared += 1
             faults += _faults_of_anchor(item, event, anchor)
         if self._fold is not None:
             faults += self._faults_of_fold(self._fold, event, anchor)
+        if anchor is not None and not faults:
+            self.compared.add(anchor.name)
         if faults:
             self._bad(position, event.entity_key, "; ".join(faults), known=True)
         else:

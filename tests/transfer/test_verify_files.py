@@ -11,7 +11,7 @@ from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.errors import LogDamagedError, StorageUnavailableError
 from symphony_es.log.log import EventLog
 from symphony_es.transfer import backup, verify
-from symphony_es.transfer import verification as module
+from symphony_es.transfer import snapshot_files as module
 from tests.transfer.logs import make_log, rows_of, snapshot_at, tamper
 
 ROWS = rows_of(60)

@@ -85,7 +85,9 @@ def _problem(problem: Any) -> dict[str, Any]:
 
 def _verdict(report: VerifyReport) -> str:
     if report.ok:
-        return f"{so_many(report.events, 'event')} and {so_many(report.snapshots, 'snapshot')} are good; the head is {report.head}"
+        bad = len(report.damaged_snapshots)
+        damaged = f", {so_many(bad, 'snapshot')} {'is' if bad == 1 else 'are'} damaged" if bad else ""
+        return f"{so_many(report.events, 'event')} and {so_many(report.snapshots, 'snapshot')} are good{damaged}; the head is {report.head}"
     first = f"the first at position {report.first_bad_position}" if report.first_bad_position is not None else "none at a position"
     good = f"{so_many(report.events, 'event')} {'is' if report.events == 1 else 'are'} good"
     return f"{so_many(report.problem_count, 'problem')}, {first}; {good}"
@@ -129,12 +131,17 @@ async def _count(opened: OpenedLog) -> dict[str, Any]:
 
 async def doctor(given: argparse.Namespace) -> int:
     """`symphony-es doctor`."""
+    from symphony_es.transfer.progress import in_thread
+    from symphony_es.transfer.snapshot_files import distrust_damaged
+
     directory = state_dir(given)
     async with reading(given, skip_damaged=True) as opened:
         skipped = await asyncio.to_thread(opened.log.skipped)
         told = await _count(opened)
         assert opened.history.snapshots is not None
-        damaged = opened.history.snapshots.damaged
+        store = opened.history.snapshots
+        await in_thread(lambda stop: distrust_damaged(store, store.list(), stop))
+        damaged = store.damaged
         models = await _read_models(directory, opened.log)
     found = [*_environment(directory), *_files(directory, told), *_damages(skipped), *models]
     found += [
@@ -249,22 +256,22 @@ def _requests(directory: Path) -> list[Finding]:
 
 async def prune(given: argparse.Namespace) -> None:
     """`symphony-es prune`."""
+    from symphony_es.transfer.snapshot_pruning import plan_pruning
+
     async with reading(given) if given.dry_run else writing(given) as opened:
         store = opened.history.snapshots
         assert store is not None
-        needed = {entry.position for entry in await opened.past.checkpoints()}
-        kept = {info.name for position in needed if (info := store.nearest(position)) is not None}
-        infos = store.list()
-        kept |= {infos[0].name} if infos else set()
-        going = [info for info in infos if info.name not in kept]
+        plan = await plan_pruning(store, opened.log, {entry.position for entry in await opened.past.checkpoints()})
         if not given.dry_run:
-            for info in going:
-                store.delete(info)
-            for position in sorted(needed):
-                await opened.history.states_at(position)  # every checkpoint still loads
-    size = sum(info.size_bytes for info in going)
+            for info in plan.going:
+                await asyncio.to_thread(store.delete, info)
+    size = sum(info.size_bytes for info in plan.going)
     if given.json:
-        output.json_line({"removed": [info.name for info in going], "bytes": size, "dry_run": given.dry_run})
+        removed, damaged = [info.name for info in plan.going], [name for name, _ in plan.damaged]
+        output.json_line({"removed": removed, "bytes": size, "damaged": damaged, "dry_run": given.dry_run})
     else:
-        done = "would be" if given.dry_run else "was" if len(going) == 1 else "were"
-        print(f"{so_many(len(going), 'snapshot')} of {size:,} bytes {done} removed; {len(kept)} stay{'s' * (len(kept) == 1)}")
+        done = "would be" if given.dry_run else "was" if len(plan.going) == 1 else "were"
+        stay = f"{len(plan.kept)} stay{'s' * (len(plan.kept) == 1)}"
+        print(f"{so_many(len(plan.going), 'snapshot')} of {size:,} bytes {done} removed; {stay}")
+        for name, why in plan.damaged:
+            print(f"snapshot {output.safe(name)} cannot be trusted, counts for nothing, and is left as it is: {output.safe(why)}")
