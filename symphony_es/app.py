@@ -919,7 +919,7 @@ class Symphony:
         On disk, the audit trail is among them.
         """
         self._ready(self._opened)
-        if self._projections is None:
+        if self._projections is None or self._projections.closed:  # who leaves `async with` of it has closed his own
             from symphony_es_projections.runner import ProjectionRunner
 
             writes = self.state_dir is not None and not self.read_only

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,7 @@ from symphony_es.errors import ConfigurationError, NotReadyError, ProjectionFail
 from symphony_es.log.directory import DirectoryLock, prepare_directory
 from symphony_es.log.log import EventLog
 from symphony_es.raised import asks_the_program_to_end
+from symphony_es.shown import shown
 from symphony_es.system import present
 from symphony_es_projections.declarations import check_declarations
 from symphony_es_projections.durable import SQLiteProjection
@@ -30,6 +32,9 @@ from symphony_es_projections.status import ParkedEvent, ProjectionStatus
 __all__ = ["ProjectionRunner"]
 
 WORKERS = 4
+"""Threads of one projection at most: one that is slow holds up itself. They begin when they are needed."""
+WAIT_S = 60.0
+"""How long `wait_for` waits where nobody says otherwise, in seconds."""
 LONGEST_RETRY_S = 60.0
 GATHER_S = 0.05
 """How long a projection that follows a log which others write all the time leaves between its batches, in seconds."""
@@ -70,7 +75,7 @@ class ProjectionRunner:
             raise ConfigurationError("batch and attempts must be at least 1, retry_s more than 0, delay_s and max_parked not negative")
         self._log = log
         self._directory = None if directory is None else Path(directory)
-        self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="symphony-es-projection")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="symphony-es-projections")
         self._options = FeedOptions(
             log=log, executor=self._executor, batch=batch, attempts=attempts, delay_s=delay_s, max_parked=max_parked
         )  # fmt: skip
@@ -100,11 +105,14 @@ class ProjectionRunner:
         if projection.name in self._feeds:
             raise ConfigurationError(f"there is a projection {projection.name!r} already: give one of them another name")
         if isinstance(projection, Projection):
-            self._feeds[projection.name] = MemoryFeed(projection, event_names, make or type(projection), self._options)
+            self._feeds[projection.name] = MemoryFeed(projection, event_names, make or type(projection), self._own_threads(projection.name))
         else:
-            self._feeds[projection.name] = DurableFeed(projection, event_names, self._directory, self._options)
+            self._feeds[projection.name] = DurableFeed(projection, event_names, self._directory, self._own_threads(projection.name))
         if self._started:
             self._follow(projection.name)
+
+    def _own_threads(self, name: str) -> FeedOptions:
+        return replace(self._options, executor=ThreadPoolExecutor(WORKERS, thread_name_prefix=f"symphony-es-projection-{name}"))
 
     def status(self) -> list[ProjectionStatus]:
         """How far each projection is, in the order they were added."""
@@ -139,17 +147,34 @@ class ProjectionRunner:
         await self._open()
         await _each(feed.catch_up(until) for feed in self._chosen(name))
 
-    async def wait_for(self, position: int, name: str | None = None, timeout_s: float | None = None) -> None:
+    async def wait_for(self, position: int, name: str | None = None, timeout_s: float | None = WAIT_S) -> None:
         """Wait until one projection, or all, have taken in a position. It waits for what `start` or `catch_up` do.
 
+        Args:
+            timeout_s: how long at most, in seconds; None for as long as it takes.
+
         Raises:
-            TimeoutError: they have not after `timeout_s` seconds.
+            TimeoutError: they have not after `timeout_s` seconds; the message says how far they are.
+            ConfigurationError: a position or time that is no number of its kind.
             ProjectionFailedError: one has failed.
             NotReadyError: the runner was closed.
         """
         self._check_open()
-        async with asyncio.timeout(timeout_s):
-            await _each(feed.wait_for(position) for feed in self._chosen(name))
+        if type(position) is not int:
+            raise ConfigurationError(f"a position is a whole number, not {shown(position)}")
+        if timeout_s is not None and (type(timeout_s) not in (int, float) or not timeout_s >= 0):
+            raise ConfigurationError(f"timeout_s is a number of seconds, or None for as long as it takes, not {shown(timeout_s)}")
+        feeds = self._chosen(name)
+        try:
+            async with asyncio.timeout(timeout_s) as limit:
+                await _each(feed.wait_for(position) for feed in feeds)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            behind = [feed.status() for feed in feeds if feed.position < position]
+            told = ", ".join(f"{status.name} is at {status.position} ({status.state})" for status in behind)
+            way_out = "start() the runner, or await catch_up()" if any(status.state == "idle" for status in behind) else "give it more time"
+            raise TimeoutError(f"position {position} has not been taken in after {timeout_s:g} s: {told}; {way_out}") from None
 
     async def rebuild(self, name: str, on_progress: OnProgress | None = None) -> None:
         """Build a projection anew from the beginning of the log; the one there is serves readers and goes on until then.
@@ -256,7 +281,10 @@ class ProjectionRunner:
         self._closed = True
         await self.stop()
         for feed in self._feeds.values():
+            feed.give_up()  # all of them hear of it before one of them is slow to end
+        for feed in self._feeds.values():
             await feed.shut()
+            await asyncio.to_thread(feed.options.executor.shutdown)
         await asyncio.to_thread(self._executor.shutdown)
         if self._directory_lock is not None:
             self._directory_lock.release()
@@ -266,6 +294,11 @@ class ProjectionRunner:
 
     async def __aexit__(self, cls: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         await self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed."""
+        return self._closed
 
     def _check_open(self) -> None:
         if self._closed:
