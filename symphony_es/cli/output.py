@@ -18,6 +18,7 @@ from itertools import chain
 from tempfile import TemporaryFile
 from typing import IO, Any
 from unicodedata import combining, east_asian_width
+from weakref import finalize
 
 __all__ = [
     "Bad", "Kept", "Table", "brief", "change", "complain", "fitted",
@@ -198,6 +199,7 @@ class Kept:
 
     def __init__(self) -> None:
         self._count = 0
+        self._texts = False
         self._waiting: list[Any] = []
         self._room = KEPT_IN_MEMORY
         self._file: IO[bytes] | None = None
@@ -207,7 +209,8 @@ class Kept:
         return self._count
 
     def add(self, value: Any, size: int) -> None:
-        """Keep a value that JSON has, and that takes about so many bytes."""
+        """Keep a value that JSON has, or a line of text where all are, that takes about so many bytes."""
+        self._texts = isinstance(value, str)
         self._count += 1
         self._room -= size
         self._waiting.append(value)
@@ -216,11 +219,12 @@ class Kept:
 
     def _write(self) -> None:
         if self._file is None:
-            self._file = TemporaryFile()  # noqa: SIM115  it lives as long as what it keeps
+            self._file = TemporaryFile()  # noqa: SIM115  it lives as long as this object
+            finalize(self, self._file.close)
         at = self._file.seek(0, os.SEEK_END)
         for value in self._waiting:
             self._starts.append(at)
-            at += self._file.write(json.dumps(value).encode("ascii") + b"\n")
+            at += self._file.write((value if self._texts else json.dumps(value)).encode()) + self._file.write(b"\n")
         self._waiting.clear()
         self._room = KEPT_IN_MEMORY
 
@@ -232,7 +236,8 @@ class Kept:
         self._write()
         for start in reversed(self._starts) if newest_first else self._starts:
             self._file.seek(start)
-            yield json.loads(self._file.readline())
+            line = self._file.readline()[:-1].decode()
+            yield line if self._texts else json.loads(line)
 
 
 def _fitted(columns: Sequence[str], natural: Sequence[int], numbers: Sequence[bool]) -> list[int] | None:
