@@ -919,12 +919,13 @@ class Symphony:
         On disk, the audit trail is among them.
         """
         self._ready(self._opened)
-        if self._projections is None:
+        if self._projections is None or self._projections.closed:  # who leaves `async with` of it has closed his own
             from symphony_es_projections.runner import ProjectionRunner
 
             writes = self.state_dir is not None and not self.read_only
             self._projections = ProjectionRunner(self.log, self.state_dir / "projections" if writes and self.state_dir else None)
             if self.persistence_enabled and not self.read_only:
+                self._projections.gives_way = True
                 self._projections.add(self._audit_trail)
         return self._projections
 
@@ -952,8 +953,12 @@ class Symphony:
         if not self.persistence_enabled:
             return None  # a log in memory is bounded, and is looked through; it forgets what a trail would have to begin with
         head = self.log.head
-        await self.projections.catch_up(self._audit_trail.name, head)
-        return self._audit_trail, head
+        from symphony_es_projections.audit_trail import AuditTrail
+        from symphony_es_projections.runner import RUNNERS
+        from symphony_es_projections.sharing import current_trail
+
+        trail = await current_trail(lambda: self.projections, RUNNERS, AuditTrail, head)
+        return (trail, head) if trail is not None else None
 
     @property
     def requests(self) -> Requests:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -57,6 +58,22 @@ async def main():
 
 asyncio.run(main())
 """
+RECOVERING = """
+import asyncio, sys
+from symphony_es import Symphony
+
+async def main():
+    async with Symphony(sys.argv[1]) as symphony:
+        symphony.functions.register("one", lambda context: 1)
+        (run,) = await symphony.workflows.recover()
+        assert run.status == "completed", run.error
+    engine = "symphony_es.workflow.engine."
+    others = {engine + name for name in ("retrying", "retriable", "dropping", "past", "forking", "undoing", "reopening")}
+    others |= {f"symphony_es.workflow.kinds.{name}" for name in ("sub_workflow", "task")}
+    assert not others & set(sys.modules), others & set(sys.modules)
+
+asyncio.run(main())
+"""
 TAKEN = """
 import symphony_es.app
 from symphony_es import entity
@@ -101,6 +118,21 @@ async def test_what_runs_have_left_is_read_without_asking_for_the_engine_first(t
         symphony.entities.add(Kept(id="k", value=WorkflowStatus.PAUSED))
     read = [json.loads(_ended(READING, str(tmp_path / "log"), key)) for key in ("Workflow:r", f"WorkflowDefinition:{saved.id}", "Kept:k")]
     assert read == [[True, "Workflow", repr(run.status)], [True, "StoredDefinition", "None"], [True, "Kept", repr(WorkflowStatus.PAUSED)]]
+
+
+async def test_taking_up_a_run_of_functions_imports_no_way_back(tmp_path: Path) -> None:
+    """What goes back in a run, and the kinds of steps that it has not, are not waited for by the first step after a crash."""
+    async with Symphony(tmp_path / "log") as symphony:
+        begun = asyncio.Event()
+
+        async def waits(context: object) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        symphony.functions.register("one", waits)
+        await symphony.workflows.start(symphony.build_workflow("w").add_function("f", "one").build())
+        await begun.wait()
+    _ended(RECOVERING, str(tmp_path / "log"))
 
 
 @pytest.mark.parametrize("name", ["Workflow", "WorkflowDefinition", "Task"])

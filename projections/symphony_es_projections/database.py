@@ -50,6 +50,12 @@ SCHEMA = (
 )
 
 
+_OWN = frozenset({"projection_event", "projection_progress", "projection_parked"})
+"""The names of the runner's own savepoint and tables."""
+_CHANGES = frozenset({sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_DROP_TABLE})
+_NAMED_SECOND = frozenset({sqlite3.SQLITE_SAVEPOINT, sqlite3.SQLITE_ALTER_TABLE})
+
+
 class DamagedBuildError(Exception):
     """A file that is no build of this projection: it is removed, and another one built."""
 
@@ -145,9 +151,13 @@ class ProjectionDatabase(Inherited):
         self._db.set_authorizer(self._authorize)
         return self
 
-    def _authorize(self, action: int, *_: object) -> int:
-        """While a projection applies, BEGIN, COMMIT and ROLLBACK are not its to say."""
-        return sqlite3.SQLITE_DENY if self._applying and action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
+    def _authorize(self, action: int, first: str | None, second: str | None, *_: object) -> int:
+        """While a projection applies, BEGIN, COMMIT and ROLLBACK are not its to say, nor is what belongs to the runner."""
+        if not self._applying:
+            return sqlite3.SQLITE_OK
+        named = second if action in _NAMED_SECOND else first if action in _CHANGES else None
+        refused = action == sqlite3.SQLITE_TRANSACTION or (named is not None and named.lower() in _OWN)
+        return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
 
     def close(self) -> None:
         """Copy what no reader holds back into the file, and close it; idempotent. Side effects that go on are noted before."""
@@ -246,16 +256,16 @@ class ProjectionDatabase(Inherited):
             return newly
 
     def _behind_savepoint(self, projection: SQLiteProjection, event: Event) -> Exception | None:
-        self._db.execute("SAVEPOINT projection_event")
+        self._db.execute("SAVEPOINT projection_event -- by the runner")
         try:
             self._apply(projection, [event])
         except Exception as error:  # the projection is the application's: whatever it raises is on record with the event
             if is_trouble(error) or not self._db.in_transaction:
                 raise
-            self._db.execute("ROLLBACK TO projection_event")
-            self._db.execute("RELEASE projection_event")
+            self._db.execute("ROLLBACK TO projection_event -- by the runner")
+            self._db.execute("RELEASE projection_event -- by the runner")
             return error
-        self._db.execute("RELEASE projection_event")
+        self._db.execute("RELEASE projection_event -- by the runner")
         return None
 
     def _write_parked(self, parked: ParkedEvent) -> None:

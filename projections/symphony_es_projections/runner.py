@@ -7,29 +7,38 @@ the log runs them; other processes read what it has built with `open_current`, o
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from symphony_es.errors import ConfigurationError, NotReadyError, ProjectionFailedError, ProjectionUnavailableError
+from symphony_es.errors import ConfigurationError, LogInUseError, NotReadyError, ProjectionFailedError, ProjectionUnavailableError
 from symphony_es.log.directory import DirectoryLock, prepare_directory
 from symphony_es.log.log import EventLog
 from symphony_es.raised import asks_the_program_to_end
+from symphony_es.shown import shown
 from symphony_es.system import present
+from symphony_es_projections.audit_trail import AuditTrail
 from symphony_es_projections.declarations import check_declarations
 from symphony_es_projections.durable import SQLiteProjection
 from symphony_es_projections.durable_feed import DurableFeed
 from symphony_es_projections.feed import Feed, FeedOptions, OnProgress
 from symphony_es_projections.memory_feed import MemoryFeed
 from symphony_es_projections.projection import Projection
+from symphony_es_projections.sharing import Runners
 from symphony_es_projections.status import ParkedEvent, ProjectionStatus
 
 __all__ = ["ProjectionRunner"]
 
+RUNNERS = Runners()
 WORKERS = 4
+"""Threads of one projection at most: one that is slow holds up itself. They begin when they are needed."""
+WAIT_S = 60.0
+"""How long `wait_for` waits where nobody says otherwise, in seconds."""
 LONGEST_RETRY_S = 60.0
 GATHER_S = 0.05
 """How long a projection that follows a log which others write all the time leaves between its batches, in seconds."""
@@ -46,6 +55,11 @@ class ProjectionRunner:
         delay_s: how long to wait before the second attempt, in seconds; twice as long before each further one.
         retry_s: how long a projection that follows the log waits after a failure, in seconds; twice as long after each further one.
         max_parked: how many events of a projection may be passed over before it is held to be wrong itself, and fails.
+
+    Attributes:
+        log: where events come from. directory: where durable projections live.
+        gives_way: whether it is a Symphony's own: as long as it has the audit trail alone and does not follow the log, another runner of
+            the same log may have the directory; it is closed then.
 
     Raises:
         ConfigurationError: a directory, for a log that is open for reading only: another process writes it, and builds there.
@@ -68,9 +82,10 @@ class ProjectionRunner:
             )
         if batch < 1 or attempts < 1 or delay_s < 0 or retry_s <= 0 or max_parked < 0:
             raise ConfigurationError("batch and attempts must be at least 1, retry_s more than 0, delay_s and max_parked not negative")
-        self._log = log
-        self._directory = None if directory is None else Path(directory)
-        self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="symphony-es-projection")
+        self.log = self._log = log
+        self.directory = self._directory = None if directory is None else Path(directory)
+        self.gives_way = False
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="symphony-es-projections")
         self._options = FeedOptions(
             log=log, executor=self._executor, batch=batch, attempts=attempts, delay_s=delay_s, max_parked=max_parked
         )  # fmt: skip
@@ -81,6 +96,9 @@ class ProjectionRunner:
         self._opening = asyncio.Lock()
         self._taking = threading.Lock()
         self._started = self._closed = False
+        self._ended = asyncio.Event()
+        self._added: dict[str, Projection | SQLiteProjection] = {}
+        RUNNERS.note(self)
 
     # -- what there is ------------------------------------------------------------------------------------------------
 
@@ -100,11 +118,29 @@ class ProjectionRunner:
         if projection.name in self._feeds:
             raise ConfigurationError(f"there is a projection {projection.name!r} already: give one of them another name")
         if isinstance(projection, Projection):
-            self._feeds[projection.name] = MemoryFeed(projection, event_names, make or type(projection), self._options)
+            self._feeds[projection.name] = MemoryFeed(projection, event_names, make or type(projection), self._own_threads(projection.name))
         else:
-            self._feeds[projection.name] = DurableFeed(projection, event_names, self._directory, self._options)
+            self._feeds[projection.name] = DurableFeed(projection, event_names, self._directory, self._own_threads(projection.name))
+        self._added[projection.name] = projection
         if self._started:
             self._follow(projection.name)
+
+    def fed(self, name: str) -> Projection | SQLiteProjection | None:
+        """The object that was added under a name; None where none was."""
+        return self._added.get(name)
+
+    def holds(self, directory: Path) -> bool:
+        """Whether it has a directory, and no other runner can have it."""
+        lock = self._directory_lock
+        return (
+            lock is not None
+            and lock.file is not None
+            and self._directory is not None
+            and self._directory.absolute() == directory.absolute()
+        )
+
+    def _own_threads(self, name: str) -> FeedOptions:
+        return replace(self._options, executor=ThreadPoolExecutor(WORKERS, thread_name_prefix=f"symphony-es-projection-{name}"))
 
     def status(self) -> list[ProjectionStatus]:
         """How far each projection is, in the order they were added."""
@@ -139,17 +175,34 @@ class ProjectionRunner:
         await self._open()
         await _each(feed.catch_up(until) for feed in self._chosen(name))
 
-    async def wait_for(self, position: int, name: str | None = None, timeout_s: float | None = None) -> None:
+    async def wait_for(self, position: int, name: str | None = None, timeout_s: float | None = WAIT_S) -> None:
         """Wait until one projection, or all, have taken in a position. It waits for what `start` or `catch_up` do.
 
+        Args:
+            timeout_s: how long at most, in seconds; None for as long as it takes.
+
         Raises:
-            TimeoutError: they have not after `timeout_s` seconds.
+            TimeoutError: they have not after `timeout_s` seconds; the message says how far they are.
+            ConfigurationError: a position or time that is no number of its kind.
             ProjectionFailedError: one has failed.
             NotReadyError: the runner was closed.
         """
         self._check_open()
-        async with asyncio.timeout(timeout_s):
-            await _each(feed.wait_for(position) for feed in self._chosen(name))
+        if type(position) is not int:
+            raise ConfigurationError(f"a position is a whole number, not {shown(position)}")
+        if timeout_s is not None and (type(timeout_s) not in (int, float) or not timeout_s >= 0):
+            raise ConfigurationError(f"timeout_s is a number of seconds, or None for as long as it takes, not {shown(timeout_s)}")
+        feeds = self._chosen(name)
+        try:
+            async with asyncio.timeout(timeout_s) as limit:
+                await _each(feed.wait_for(position) for feed in feeds)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            behind = [feed.status() for feed in feeds if feed.position < position]
+            told = ", ".join(f"{status.name} is at {status.position} ({status.state})" for status in behind)
+            way_out = "start() the runner, or await catch_up()" if any(status.state == "idle" for status in behind) else "give it more time"
+            raise TimeoutError(f"position {position} has not been taken in after {timeout_s:g} s: {told}; {way_out}") from None
 
     async def rebuild(self, name: str, on_progress: OnProgress | None = None) -> None:
         """Build a projection anew from the beginning of the log; the one there is serves readers and goes on until then.
@@ -177,7 +230,26 @@ class ProjectionRunner:
         self._check_open()
         async with self._opening:
             if self._directory is not None and (self._directory_lock is None or not present(self._directory_lock.path)):
-                await asyncio.wrap_future(self._executor.submit(self._take, self._directory))
+                async with RUNNERS.turn(self._log):
+                    await self._have_way_made(self._directory)
+                    self._check_open()
+                    await asyncio.wrap_future(self._executor.submit(self._take, self._directory))
+
+    async def _have_way_made(self, directory: Path) -> None:
+        """Close a Symphony's own runner that has the directory for its audit trail alone."""
+        holder = RUNNERS.holder(self._log, directory)
+        if holder is None or holder is self:
+            return
+        if holder.closed or (
+            holder.gives_way and not holder._started and all(isinstance(one, AuditTrail) for one in holder._added.values())
+        ):
+            await asyncio.shield(holder.close())
+            return
+        raise LogInUseError(
+            f"{directory} has another runner in this process, which feeds {', '.join(sorted(holder._added)) or 'nothing yet'}: add these "
+            "projections to that one (it is `symphony.projections` where the application has made none), or close it first",
+            os.getpid(),
+        )
 
     def _take(self, directory: Path) -> None:
         """In a worker thread; a call that nobody waits for any more still ends, and may overlap with the next one."""
@@ -252,11 +324,21 @@ class ProjectionRunner:
     async def close(self) -> None:
         """Stop, and close all databases; idempotent. Projections cannot be read through this runner any more."""
         if self._closed:
+            await self._ended.wait()
             return
         self._closed = True
+        try:
+            await self._end()
+        finally:
+            self._ended.set()
+
+    async def _end(self) -> None:
         await self.stop()
         for feed in self._feeds.values():
+            feed.give_up()  # all of them hear of it before one of them is slow to end
+        for feed in self._feeds.values():
             await feed.shut()
+            await asyncio.to_thread(feed.options.executor.shutdown)
         await asyncio.to_thread(self._executor.shutdown)
         if self._directory_lock is not None:
             self._directory_lock.release()
@@ -266,6 +348,16 @@ class ProjectionRunner:
 
     async def __aexit__(self, cls: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         await self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed."""
+        return self._closed
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has been closed, and has let go of everything."""
+        return self._ended.is_set()
 
     def _check_open(self) -> None:
         if self._closed:

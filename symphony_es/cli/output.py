@@ -18,10 +18,11 @@ from itertools import chain
 from tempfile import TemporaryFile
 from typing import IO, Any
 from unicodedata import combining, east_asian_width
+from weakref import finalize
 
 __all__ = [
     "Bad", "Kept", "Table", "brief", "change", "complain", "fitted",
-    "json_line", "json_text", "line", "pairs", "progress", "safe", "status", "table", "time",
+    "json_line", "json_text", "line", "pairs", "progress", "safe", "say", "status", "table", "time",
 ]  # fmt: skip
 
 WIDEST = 60
@@ -86,6 +87,20 @@ def safe(text: object) -> str:
     return Bad(given) if isinstance(text, Bad) else given
 
 
+def say(text: object = "", *, flush: bool = False) -> None:
+    """Print a line for people, whatever is in it: nothing that commands print goes another way."""
+    print(safe(text), flush=flush)
+
+
+class Screen:
+    """A terminal that an export goes to: its lines, without what would move the cursor."""
+
+    def write(self, data: bytes) -> None:
+        """Print whole lines."""
+        for text in data.decode("utf-8", "backslashreplace").splitlines() if data else ():
+            say(text)
+
+
 def brief(value: Any, widest: int = WIDEST) -> str:
     """A value of a state on one line, cut where it is long: where the terminal ends, else after so many characters."""
     from symphony_es.events.people import text_of  # late, as all of the library: `--help` needs none of it
@@ -108,8 +123,21 @@ def json_line(value: Mapping[str, Any]) -> None:
 
 
 def json_text(value: Mapping[str, Any]) -> str:
-    """One JSON object as a line."""
-    return json.dumps(value, ensure_ascii=True, allow_nan=False)
+    """One JSON object as a line of visible ASCII. What JSON has not is written as everywhere (`transfer.text`)."""
+    return json.dumps(_exact(value), ensure_ascii=True, allow_nan=False).replace("\x7f", "\\u007f")
+
+
+def _exact(value: Any) -> Any:
+    """A value as what JSON has. Lists and dicts are what they are; what has been converted already stays as it is."""
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, list | tuple):
+        return [_exact(item) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _exact(item) for key, item in value.items()}
+    from symphony_es.transfer.text import plain_as_json
+
+    return plain_as_json(value)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], nothing: str = "nothing") -> None:
@@ -124,10 +152,10 @@ class Table:
     """A table whose rows come one by one, any number of them: see `table`. Rows wait in a temporary file where they are many."""
 
     def __init__(self, columns: Sequence[str], nothing: str = "nothing") -> None:
-        self._columns = columns
+        self._columns = [safe(name) for name in columns]
         self._nothing = nothing
         self._rows = Kept()
-        self._natural = [_width(name) for name in columns]
+        self._natural = [_width(name) for name in self._columns]
         self._used = [False] * len(columns)
         self._numbers = [True] * len(columns)
 
@@ -148,7 +176,7 @@ class Table:
     def print(self, *, newest_first: bool = False, nothing: str | None = None) -> None:
         """Print it, or what is said where there is nothing; the last row first where that is asked for."""
         if not self._rows:
-            print(self._nothing if nothing is None else nothing)
+            say(self._nothing if nothing is None else nothing)
             return
         used = [index for index, is_used in enumerate(self._used) if is_used]
         columns, numbers = [self._columns[index] for index in used], [self._numbers[index] for index in used]
@@ -171,6 +199,7 @@ class Kept:
 
     def __init__(self) -> None:
         self._count = 0
+        self._texts = False
         self._waiting: list[Any] = []
         self._room = KEPT_IN_MEMORY
         self._file: IO[bytes] | None = None
@@ -180,7 +209,8 @@ class Kept:
         return self._count
 
     def add(self, value: Any, size: int) -> None:
-        """Keep a value that JSON has, and that takes about so many bytes."""
+        """Keep a value that JSON has, or a line of text where all are, that takes about so many bytes."""
+        self._texts = isinstance(value, str)
         self._count += 1
         self._room -= size
         self._waiting.append(value)
@@ -189,11 +219,12 @@ class Kept:
 
     def _write(self) -> None:
         if self._file is None:
-            self._file = TemporaryFile()  # noqa: SIM115  it lives as long as what it keeps
+            self._file = TemporaryFile()  # noqa: SIM115  it lives as long as this object
+            finalize(self, self._file.close)
         at = self._file.seek(0, os.SEEK_END)
         for value in self._waiting:
             self._starts.append(at)
-            at += self._file.write(json.dumps(value).encode("ascii") + b"\n")
+            at += self._file.write((value if self._texts else json.dumps(value)).encode()) + self._file.write(b"\n")
         self._waiting.clear()
         self._room = KEPT_IN_MEMORY
 
@@ -205,7 +236,8 @@ class Kept:
         self._write()
         for start in reversed(self._starts) if newest_first else self._starts:
             self._file.seek(start)
-            yield json.loads(self._file.readline())
+            line = self._file.readline()[:-1].decode()
+            yield line if self._texts else json.loads(line)
 
 
 def _fitted(columns: Sequence[str], natural: Sequence[int], numbers: Sequence[bool]) -> list[int] | None:
@@ -255,7 +287,8 @@ def _width(text: str) -> int:
 
 
 def line(text: str) -> None:
-    """A line that is cut where the terminal ends; what it is made of is safe already."""
+    """A line that is cut where the terminal ends."""
+    text = safe(text)
     print(text if _page.full or _page.columns is None else _cut(text, _page.columns))
 
 

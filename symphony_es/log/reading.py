@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from symphony_es.errors import DamagedEventError, ForkedProcessError, NotReadyError, PositionNotFoundError
+from symphony_es.errors import ConfigurationError, DamagedEventError, ForkedProcessError, NotReadyError, PositionNotFoundError
 from symphony_es.events.changes import REMOVE
 from symphony_es.events.event import Event
 from symphony_es.events.fold import PRUNED_EVENTS, PRUNED_TYPES, EntityState, Fold
@@ -20,10 +20,12 @@ from symphony_es.log.forks import Inherited
 from symphony_es.log.memory import MemoryLogRecorder
 from symphony_es.log.pages import PAGE_ROWS, Page
 from symphony_es.log.recorder import LogRecorder, missing
+from symphony_es.shown import shown
 
 __all__ = ["LogReader"]
 
 PAGE = PAGE_ROWS
+LARGEST = 2**63 - 1  # what a store takes as a number
 REPLAYED_PAGES = 16
 LOOK_UP_ROWS = 50  # what looking up an entity counts, so that some hundred make as long a call as some pages do
 T = TypeVar("T")
@@ -87,7 +89,12 @@ class LogReader(Inherited):
         names: Sequence[str] = (),
         key_range: tuple[str, str] | None = None,
     ) -> Page:
-        """A page of checked rows with positions above `after`; see `LogRecorder.read`."""
+        """A page of checked rows with positions above `after`; see `LogRecorder.read`.
+
+        Raises:
+            ConfigurationError: a number that no store takes, or a text with a lone surrogate.
+        """
+        _check_numbers(after, until, limit)
         return await self._call(self._recorder.read, after, until=until, limit=limit, names=tuple(names), key_range=key_range)
 
     async def replay(self, fold: Fold, until: int) -> None:
@@ -200,7 +207,8 @@ class LogReader(Inherited):
             before = rows[-1][0]
 
     async def read_entity_rows(self, key: str, after_version: int = 0, until_position: int | None = None, limit: int = PAGE) -> Page:
-        """A page of one entity's rows with versions above `after_version`."""
+        """A page of one entity's rows with versions above `after_version`. Errors are those of `read_rows`."""
+        _check_numbers(after_version, until_position, limit)
         return await self._call(self._recorder.read_entity, key, after_version=after_version, until_position=until_position, limit=limit)
 
     async def read_entity(self, key: str, after_version: int = 0, until_position: int | None = None) -> list[Event]:
@@ -276,9 +284,9 @@ class LogReader(Inherited):
         Raises:
             PositionNotFoundError: there is none.
         """
-        rows = await self.read_rows(position - 1, position, 1) if position > 0 else []
+        rows = await self.read_rows(position - 1, position, 1) if 0 < position <= LARGEST else []
         if not rows:
-            raise PositionNotFoundError(f"position {position} is not in the log: its head is {self._head}")
+            raise PositionNotFoundError(f"position {shown(position)} is not in the log: its head is {self._head}")
         return rows[0]
 
     def entity_status_now(self, key: str) -> tuple[int, bool]:
@@ -455,6 +463,13 @@ class LogReader(Inherited):
                         await self._wait_for_change(changed, 0.1)
             finally:
                 self._followers.discard(changed)
+
+
+def _check_numbers(*numbers: int | None) -> None:
+    """Refuse what no store takes as a number, before it takes that for damage."""
+    for number in numbers:
+        if number is not None and (type(number) is not int or not -LARGEST <= number <= LARGEST):
+            raise ConfigurationError(f"positions, versions and limits are whole numbers of at most 63 bits, not {shown(number)}")
 
 
 def _sizes(most: int, first: int | None) -> Iterator[int]:

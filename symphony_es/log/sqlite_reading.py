@@ -13,13 +13,14 @@ from uuid import UUID
 from eventsourcing.persistence import Notification
 from eventsourcing.sqlite import SQLiteProcessRecorder
 
-from symphony_es.errors import WAYS_OUT, DamagedEventError, LogDamagedError
+from symphony_es.errors import WAYS_OUT, ConfigurationError, DamagedEventError, LogDamagedError
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.rows import Row, check_rows
 from symphony_es.log.pages import PAGE_ROWS, Page, take_page
 from symphony_es.log.recorder import missing
 from symphony_es.log.sqlite_connections import LogDatastore, is_damage, unavailable_for
 from symphony_es.log.sqlite_schema import COLUMNS, ends, last_position
+from symphony_es.shown import shown
 
 __all__ = ["SQLiteLogReader", "stored_version"]
 
@@ -68,6 +69,8 @@ class SQLiteLogReader(SQLiteProcessRecorder):
         try:
             with self._store.reader() as reader:
                 yield reader
+        except UnicodeEncodeError as error:
+            raise ConfigurationError(f"{shown(error.object)} holds a lone surrogate: no event has such a text") from error
         except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
             if is_damage(error):
                 raise DamagedEventError("unknown", "unknown", f"SQLite found damage in {self.path} ({error})") from error

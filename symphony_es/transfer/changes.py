@@ -22,7 +22,7 @@ from symphony_es.events.people import text_of
 from symphony_es.events.rows import Row, decode_row
 from symphony_es.events.values import plain_equal
 from symphony_es.transfer.progress import OnProgress, Progress
-from symphony_es.transfer.tables import guarded, table_bytes
+from symphony_es.transfer.tables import guarded, table_bytes, table_end
 from symphony_es.transfer.text import time_as_text
 from symphony_es.transfer.writing import PAGE, Digest, ExportReport, Target, bounds, write_out
 
@@ -132,6 +132,7 @@ async def export_changes(
             walks.update({key: Walk(states.get(key)) for key in new})
             yield digest.add(await asyncio.to_thread(render, rows))
             progress.tell(rows[-1][0] - after)
+        yield digest.add(table_end(CHANGES_COLUMNS, digest, counted["rows"]))
         progress.end()
 
     await write_out(log, target, chunks, overwrite=overwrite)

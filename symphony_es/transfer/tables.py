@@ -1,5 +1,8 @@
 """Events for spreadsheets and for other systems: CSV, and CloudEvents. One way: what is exact is `export_jsonl`.
 
+The last line tells how many rows there were and the hash of what is before it, as that of `export_jsonl` does: a file that ends without it
+was cut.
+
 CSV is RFC 4180 in UTF-8, every cell in quotes. A cell that begins with `=`, `+`, `-`, `@` (also in full width), a tab, a line end or NUL
 would be a formula to a spreadsheet; such a cell, and one that begins with `'`, gets one `'` in front. Who reads the file as data takes
 one leading `'` off, and has the cell as it was.
@@ -14,6 +17,7 @@ import csv
 import io
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -27,12 +31,13 @@ from symphony_es.transfer.progress import OnProgress
 from symphony_es.transfer.text import changes_as_json, event_as_json, json_line, metadata_as_json, plain_as_json, time_as_text
 from symphony_es.transfer.writing import Digest, ExportReport, Target, bounds, pages, write_out
 
-__all__ = ["CSV_COLUMNS", "export_cloudevents", "export_csv", "guarded", "table_bytes"]
+__all__ = ["CSV_COLUMNS", "END_TYPE", "export_cloudevents", "export_csv", "guarded", "table_bytes", "table_end"]
 
 CSV_COLUMNS = (
     "position", "time", "entity_type", "entity_id", "version", "name", "event_id", "transaction_id", "actor", "reason", "run_id", "step",
     "attempt", "cause", "correlation_id", "changes", "data",
 )  # fmt: skip
+END_TYPE = "symphony_es.end-of-export"
 SEQUENCE_DIGITS = 19  # of the largest position, so that the texts are in the order of the positions, as the extension demands
 
 _DANGEROUS = frozenset("=+-@\t\r\n\0'＝＋－＠")
@@ -52,7 +57,11 @@ async def export_csv(
 ) -> ExportReport:
     """Write events as a table, one a row. Arguments and errors are those of `export_jsonl`."""
     header = table_bytes([CSV_COLUMNS])
-    return await _export(log, target, header, lambda rows: table_bytes(map(_cells, rows)), after, until, overwrite, on_progress)
+
+    def end(digest: Digest, count: int) -> bytes:
+        return table_end(CSV_COLUMNS, digest, count)
+
+    return await _export(log, target, header, lambda rows: table_bytes(map(_cells, rows)), end, after, until, overwrite, on_progress)
 
 
 async def export_cloudevents(
@@ -86,7 +95,12 @@ async def export_cloudevents(
     def lines(rows: Sequence[Row]) -> bytes:
         return b"".join([json_line(cloudevent(decode_row(row), named)) for row in rows])
 
-    return await _export(log, target, b"", lines, after, until, overwrite, on_progress)
+    def end(digest: Digest, count: int) -> bytes:
+        told = {"specversion": "1.0", "id": f"end-{digest.hexdigest()}", "source": named, "type": END_TYPE}
+        told |= {"time": time_as_text(time.time_ns()), "datacontenttype": "application/json"}
+        return json_line({**told, "data": {"count": count, "sha256": digest.hexdigest()}})
+
+    return await _export(log, target, b"", lines, end, after, until, overwrite, on_progress)
 
 
 def cloudevent(event: Event, source: str) -> dict[str, Any]:
@@ -145,6 +159,11 @@ def guarded(cell: str) -> str:
     return f"'{cell}" if cell[:1] in _DANGEROUS else cell
 
 
+def table_end(columns: Sequence[str], digest: Digest, count: int) -> bytes:
+    """The last row of a table: `end`, how many rows there are, and the hash of all bytes before it; its other cells are empty."""
+    return table_bytes([["end", f"{count} rows", f"sha256 {digest.hexdigest()}", *[""] * (len(columns) - 3)]])
+
+
 def table_bytes(rows: Any) -> bytes:
     """Rows as CSV."""
     text = io.StringIO(newline="")
@@ -157,6 +176,7 @@ async def _export(
     target: Target,
     header: bytes,
     render: Callable[[Sequence[Row]], bytes],
+    end: Callable[[Digest, int], bytes],
     after: int,
     until: int | None,
     overwrite: bool,
@@ -170,6 +190,7 @@ async def _export(
             yield digest.add(header)
         async for page in pages(log, after, last, render, on_progress):
             yield digest.add(page)
+        yield digest.add(end(digest, last - after))
 
     await write_out(log, target, chunks, overwrite=overwrite)
     return ExportReport(first=after + 1, last=last, events=last - after, size_bytes=digest.size_bytes, sha256=digest.hexdigest())

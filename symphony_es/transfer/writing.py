@@ -9,6 +9,7 @@ import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from symphony_es.core.state.files.storage import write_file_atomically
 from symphony_es.errors import ConfigurationError, PositionNotFoundError, StorageUnavailableError
 from symphony_es.events.rows import Row
 from symphony_es.log.log import EventLog
-from symphony_es.log.pages import PAGE_ROWS
+from symphony_es.log.pages import PAGE_ROWS, take_page
 from symphony_es.log.targets import check_stream
 from symphony_es.transfer.placing import absolute, building, check_free_file, put_file
 from symphony_es.transfer.progress import OnProgress, Progress, in_thread
@@ -24,6 +25,8 @@ from symphony_es.transfer.progress import OnProgress, Progress, in_thread
 __all__ = ["ByteStream", "Digest", "ExportReport", "Target", "bounds", "pages", "write_out"]
 
 PAGE = PAGE_ROWS
+RENDERED_BYTES = 1024 * 1024
+"""Bytes of the events that are rendered at once: as text they take several times as many."""
 
 
 class ByteStream(Protocol):
@@ -101,8 +104,12 @@ async def pages(
     """
     progress = Progress(on_progress, until - after)
     async for rows in log.pages(after, until, PAGE):
-        yield await asyncio.to_thread(render, rows)
-        progress.tell(rows[-1][0] - after)
+        at = 0
+        while at < len(rows):
+            some = take_page(islice(rows, at, None), PAGE, RENDERED_BYTES)
+            yield await asyncio.to_thread(render, some)
+            at += len(some)
+            progress.tell(some[-1][0] - after)
     progress.end()
 
 

@@ -180,6 +180,7 @@ def steady(text: str, directory: Path) -> str:
         (r"\d{4}-\d\d-\d\d([ T])\d\d:\d\d:\d\d\.\d{3}(?!\d)", r"2026-11-23\g<1>10:00:00.000"),
         (r"\d{4}-\d\d-\d\d([ T])\d\d:\d\d:\d\d(?!\.)", r"2026-11-23\g<1>10:00:00"),
         (r"\b0[0-9a-v]{25}\b|(?<=_)0[0-9a-v]{25}\b", "01k85g1jq2f62b9uvald6sr2j3"),
+        (r"sha256 [0-9a-f]{64}", "sha256 6b1f…"),
         (r"\d[\d,]* MiB free", "80,000 MiB free"),
         (r"is on \S+", "is on ext4"),
         (r"Python [\d.]+\S*, SQLite [\d.]+", "Python 3.11.7, SQLite 3.40.1"),

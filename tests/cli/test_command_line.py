@@ -472,7 +472,8 @@ def test_changes_are_exported_for_spreadsheets(products: Path) -> None:
     """A row for each value, with what was there before, who, and why; no cell is a formula, and numbers stay numbers."""
     assert answer("export DIR/c.csv --format changes --type Product", products)[0].startswith("11 changes of 3 events")
     with (products / "c.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        *rows, end = csv.DictReader(file)
+    assert (end["time"], end["who"]) == ("end", "11 rows")
     assert {name: rows[0][name] for name in ("who", "why", "entity", "field", "from", "to", "position")} == {
         "who": "", "why": "", "entity": "Product:p", "field": "id", "from": "", "to": "p", "position": "1"
     }  # fmt: skip
@@ -501,8 +502,8 @@ def test_changes_are_exported_for_spreadsheets(products: Path) -> None:
 def test_changes_that_are_asked_for(products: Path, conditions: str, fields: list[str]) -> None:
     """Each condition holds for the changes that are written; what was there before is right wherever the export begins."""
     text, code = answer(f"export - --format changes {conditions}", products)
-    rows = list(csv.DictReader(text.splitlines()))
-    assert (code, [row["field"] for row in rows]) == (0, fields)
+    *rows, end = csv.DictReader(text.splitlines())
+    assert (code, [row["field"] for row in rows], end["who"]) == (0, fields, f"{len(fields)} rows")
     if fields == ["text"]:
         assert rows[0]["from"] == "'+1+1"
 

@@ -559,7 +559,7 @@ async def test_a_batch_that_nobody_waits_for_any_more_is_not_taken_in_twice(log:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     again = asyncio.ensure_future(runner.catch_up())
-    while len(runner._executor._threads) < 2 and not again.done():
+    while len(runner._feeds["tally"].options.executor._threads) < 2 and not again.done():
         await asyncio.sleep(0.001)  # the second call waits behind the first one
     released.set()
     await again
@@ -684,7 +684,7 @@ async def test_what_is_being_told_is_not_told_a_second_time(log: EventLog, run: 
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     again = asyncio.ensure_future(runner.catch_up())
-    while len(runner._executor._threads) < 2 and not again.done():
+    while len(runner._feeds["tally"].options.executor._threads) < 2 and not again.done():
         await asyncio.sleep(0.001)
     released.set()
     await again

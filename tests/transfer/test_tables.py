@@ -8,6 +8,7 @@ import io
 import json
 import re
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -22,7 +23,7 @@ from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.rows import Row
 from symphony_es.log.log import EventLog
 from symphony_es.transfer import export_cloudevents, export_csv
-from symphony_es.transfer.tables import CSV_COLUMNS
+from symphony_es.transfer.tables import CSV_COLUMNS, END_TYPE
 from tests.events import plain_data
 from tests.transfer.logs import LOG_ID, make_log, rows_of, sealed
 
@@ -49,7 +50,10 @@ async def as_csv(directory: Path, **options: Any) -> list[dict[str, str]]:
     log = await EventLog.open_read_only(directory)
     await export_csv(log, stream, **options)
     await log.close()
-    return list(csv.DictReader(io.StringIO(stream.getvalue().decode(), newline=""), strict=True))
+    *rows, end = csv.DictReader(io.StringIO(stream.getvalue().decode(), newline=""), strict=True)
+    hashed = sha256(stream.getvalue()[: stream.getvalue().rindex(b'"end",')]).hexdigest()
+    assert [*end.values()][:3] == ["end", f"{len(rows)} rows", f"sha256 {hashed}"]
+    return rows
 
 
 async def as_cloudevents(directory: Path, **options: Any) -> list[dict[str, Any]]:
@@ -58,7 +62,11 @@ async def as_cloudevents(directory: Path, **options: Any) -> list[dict[str, Any]
     log = await EventLog.open_read_only(directory)
     await export_cloudevents(log, stream, **options)
     await log.close()
-    return [json.loads(line, parse_constant=pytest.fail) for line in stream.getvalue().splitlines()]
+    *events, end = [json.loads(line, parse_constant=pytest.fail) for line in stream.getvalue().splitlines()]
+    hashed = sha256(b"".join(stream.getvalue().splitlines(keepends=True)[:-1])).hexdigest()
+    assert (end["type"], end["data"]) == (END_TYPE, {"count": len(events), "sha256": hashed})
+    check_cloudevent(end)
+    return events
 
 
 async def test_a_table_of_events(tmp_path: Path) -> None:

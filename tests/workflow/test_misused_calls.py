@@ -70,7 +70,7 @@ MISUSES: list[tuple[Callable[[], Any], str]] = [
     (lambda: a_signal("go", 5), "takes signal by position, and 2 were given"),
     *((lambda given=given: a_gather(given), "cannot be awaited") for given in (7, None, [1], "x", (each for each in ()))),
     (lambda: a_gather(work), r"call it, gather\(work\(…\)\)"),
-    (lambda: a_gather(step(work), 7), "its argument 1 is 7"),
+    (lambda: a_gather(step(work), 7), "its argument 1 is an int"),
     (lambda: (lambda made: a_gather(made, made))(step(work)), "stands there twice"),
     (lambda: (lambda made: a_gather(made, made))(work()), "stands there twice"),
     (lambda: a_gather(nme="x"), "did you mean the keyword name"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from symphony_es.cli import output
 from symphony_es.cli.commands.events import EventPrinter, why_none
 from symphony_es.cli.commands.registry import PAST_TIME, Parsers, entity_key, event_name, past_time, reading, whole_number
 from symphony_es.errors import ConfigurationError
@@ -51,7 +52,7 @@ async def audit(given: argparse.Namespace) -> None:
         asks_more = given.following is None and not printed.count
         printed.end(await why_none(opened, given, actor=given.actor, run_id=given.run_id) if asks_more else "")
         if given.following is None and not given.json and printed.count == given.limit:
-            print(f"the next page: {'--before' if given.newest_first else '--after'} {printed.last}")
+            output.say(f"the next page: {'--before' if given.newest_first else '--after'} {printed.last}")
 
 
 def _conditions(given: argparse.Namespace) -> dict[str, Any]:

@@ -54,13 +54,13 @@ async def verify(given: argparse.Namespace) -> int:
     else:
         for problem in report.problems:
             where = f"position {problem.position}" if problem.position is not None else "the file"
-            print(f"{where}{f' ({output.safe(problem.entity)})' if problem.entity else ''}: {output.safe(problem.what)}")
-            print(f"    {output.safe(problem.way_out)}")
+            output.say(f"{where}{f' ({output.safe(problem.entity)})' if problem.entity else ''}: {output.safe(problem.what)}")
+            output.say(f"    {output.safe(problem.way_out)}")
         for entity, damage in report.repaired.items():
-            print(f"{output.safe(entity)} was {output.safe(str(damage))}; it has been repaired")
+            output.say(f"{output.safe(entity)} was {output.safe(str(damage))}; it has been repaired")
         for name, why in report.damaged_snapshots:
-            print(f"snapshot {output.safe(name)} cannot be trusted, and is rebuilt from the log: {output.safe(why)}")
-        print(_verdict(report))
+            output.say(f"snapshot {output.safe(name)} cannot be trusted, and is rebuilt from the log: {output.safe(why)}")
+        output.say(_verdict(report))
     return GOOD if report.ok else FOUND_WRONG
 
 
@@ -152,9 +152,9 @@ async def doctor(given: argparse.Namespace) -> int:
             output.json_line({"ok": good, "what": what, "way_out": way_out})
     else:
         for good, what, way_out in found:
-            print(f"{'ok  ' if good else 'look'}  {output.safe(what)}")
+            output.say(f"{'ok  ' if good else 'look'}  {output.safe(what)}")
             if not good:
-                print(f"      {output.safe(way_out)}")
+                output.say(f"      {output.safe(way_out)}")
     return GOOD if all(good for good, _, _ in found) else FOUND_WRONG
 
 
@@ -272,6 +272,6 @@ async def prune(given: argparse.Namespace) -> None:
     else:
         done = "would be" if given.dry_run else "was" if len(plan.going) == 1 else "were"
         stay = f"{len(plan.kept)} stay{'s' * (len(plan.kept) == 1)}"
-        print(f"{so_many(len(plan.going), 'snapshot')} of {size:,} bytes {done} removed; {stay}")
+        output.say(f"{so_many(len(plan.going), 'snapshot')} of {size:,} bytes {done} removed; {stay}")
         for name, why in plan.damaged:
-            print(f"snapshot {output.safe(name)} cannot be trusted, counts for nothing, and is left as it is: {output.safe(why)}")
+            output.say(f"snapshot {output.safe(name)} cannot be trusted, counts for nothing, and is left as it is: {output.safe(why)}")

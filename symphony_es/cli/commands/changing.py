@@ -33,9 +33,9 @@ async def rewind(given: argparse.Namespace) -> None:
         output.json_line({"to": plan.position, "entities": plan.keys, "head": head, "dry_run": given.dry_run})
         return
     for key in plan.keys:
-        print(output.safe(key))
+        output.say(output.safe(key))
     done = "would be taken" if given.dry_run else "was taken" if len(plan.keys) == 1 else "were taken"
-    print(f"{so_many(len(plan.keys), 'entity', 'entities')} {done} back to position {plan.position}; the head is {head}")
+    output.say(f"{so_many(len(plan.keys), 'entity', 'entities')} {done} back to position {plan.position}; the head is {head}")
 
 
 async def fork(given: argparse.Namespace) -> None:
@@ -48,4 +48,4 @@ async def fork(given: argparse.Namespace) -> None:
     if given.json:
         output.json_line({"directory": str(report.directory), "position": report.position, "entities": report.entities})
     else:
-        print(f"{report.directory} begins with the {so_many(report.entities, 'entity', 'entities')} of position {report.position}")
+        output.say(f"{report.directory} begins with the {so_many(report.entities, 'entity', 'entities')} of position {report.position}")

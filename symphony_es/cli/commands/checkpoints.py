@@ -70,7 +70,7 @@ async def _list(given: argparse.Namespace) -> None:
     rows = [(e.id, e.name, e.position, output.time(e.created_at), e.entity_count, output.brief(e.metadata)) for e in shown]
     output.table(("id", "name", "position", "created", "entities", "metadata"), rows, nothing)
     if len(shown) < len(found):
-        print(f"the next page: --before {shown[-1].id}")
+        output.say(f"the next page: --before {shown[-1].id}")
 
 
 async def _create(given: argparse.Namespace) -> None:
@@ -87,7 +87,7 @@ async def _create(given: argparse.Namespace) -> None:
         made = await opened.checkpoints.name_position(position, count, given.name, metadata)
         name = (await opened.checkpoints.find(made)).name
     told = {"id": made, "name": name, "position": position}
-    output.json_line(told) if given.json else print(f"checkpoint {made} names position {position}")
+    output.json_line(told) if given.json else output.say(f"checkpoint {made} names position {position}")
 
 
 def _check_name(name: str) -> None:
@@ -117,4 +117,6 @@ async def _delete(given: argparse.Namespace) -> None:
         assert opened.checkpoints is not None
         if not await opened.checkpoints.delete(given.name):
             raise CheckpointNotFoundError(given.name)
-    output.json_line({"deleted": given.name}) if given.json else print(f"checkpoint {output.safe(given.name)} is gone; its events stay")
+    output.json_line({"deleted": given.name}) if given.json else output.say(
+        f"checkpoint {output.safe(given.name)} is gone; its events stay"
+    )

@@ -155,7 +155,7 @@ class EventPrinter:
 
     def _say(self, text: str) -> None:
         if self._as_json:
-            print(text, flush=True)
+            output.say(text, flush=True)
         else:
             output.line(text)
             print(end="", flush=True)  # whoever follows sees each at once

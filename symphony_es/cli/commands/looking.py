@@ -95,7 +95,7 @@ async def show(given: argparse.Namespace) -> None:
         return
     output.line(f"{output.safe(state.key)}  version {state.version}, of the event at position {state.position}; as of position {position}")
     if state.damage is not None:
-        print(f"  {output.safe(str(state.damage))}; this is the last good state. In the application, {repair_call(state.key)}")
+        output.say(f"  {output.safe(str(state.damage))}; this is the last good state. In the application, {repair_call(state.key)}")
     output.pairs({name: output.brief(value, 200) for name, value in (state.data or {}).items()}, "  ")
     for reference in references:
         output.line(f"  {output.safe(reference['path'])} -> {output.safe(reference['target'])}")
@@ -113,7 +113,7 @@ async def at(given: argparse.Namespace) -> None:
             output.json_line({"entity": state.key, "version": state.version, "state": plain_as_json(state.data)})
         return
     rows = [(state.key, state.version, output.brief(state.data, 100)) for state in states]
-    print(f"position {view.position}")
+    output.say(f"position {view.position}")
     output.table(("entity", "version", "state"), rows, "no entities")
 
 
@@ -161,11 +161,11 @@ async def blame(given: argparse.Namespace) -> None:
         hint = "" if rows or given.json else hint_of(await names_like(opened, actor=given.actor))
     if given.json:
         for text in lines.each(newest_first=True):
-            print(text, flush=True)
+            output.say(text, flush=True)
     elif rows:
         rows.print(newest_first=True)
     else:
-        print(f"no event of those that are asked for has set it{hint}")
+        output.say(f"no event of those that are asked for has set it{hint}")
 
 
 async def diff(given: argparse.Namespace) -> None:

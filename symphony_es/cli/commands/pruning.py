@@ -98,7 +98,7 @@ def _print(given: argparse.Namespace, report: PruneReport) -> None:
         output.json_line(report.to_dict())
         return
     for run_id in report.ids[:SHOWN]:
-        print(output.safe(run_id))
+        output.say(output.safe(run_id))
     if len(report.ids) > SHOWN:
-        print("…")
-    print(output.safe(str(report)))
+        output.say("…")
+    output.say(output.safe(str(report)))

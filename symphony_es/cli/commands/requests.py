@@ -129,7 +129,7 @@ async def _say_which(given: argparse.Namespace, opened: OpenedLog, found: list[d
     print_runs([one for one in found if one["run"] not in refused], as_json=False, hint="" if found else await why_none(opened, given))
     for run, why in refused.items():
         output.complain(f"retry {run}: would be refused: {why}")
-    print(f"{so_many(len(found) - len(refused), 'run')} would be tried again" + (f", {len(refused)} refused" if refused else ""))
+    output.say(f"{so_many(len(found) - len(refused), 'run')} would be tried again" + (f", {len(refused)} refused" if refused else ""))
     return REFUSED if refused else DONE
 
 
@@ -159,12 +159,12 @@ async def _send(given: argparse.Namespace, opened: OpenedLog, requests: Sequence
         elif isinstance(answer, RequestPendingError):
             output.complain(f"{request.verb} {request.run}: {answer}")
         elif answer.done:
-            print(f"{request.verb} {output.safe(request.run)}: done, and it is {answer.status} now (request {request.id})")
+            output.say(f"{request.verb} {output.safe(request.run)}: done, and it is {answer.status} now (request {request.id})")
         else:
             output.complain(f"{request.verb} {request.run}: refused: {answer.message}")
         codes.append(_code(answer))
     if len(codes) > 1 and not given.json:
-        print(
+        output.say(
             f"of {so_many(len(codes), 'run')}, tried again: {codes.count(DONE)}, refused: {codes.count(REFUSED)}, "
             f"waiting: {codes.count(NOT_THERE)}"
         )

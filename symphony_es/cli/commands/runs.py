@@ -186,7 +186,7 @@ async def runs(given: argparse.Namespace) -> None:
     if given.json:
         output.complain(told)  # beside the lines, each of which is a run
     else:
-        print(told)
+        output.say(told)
 
 
 async def why_none(opened: OpenedLog, given: argparse.Namespace) -> str:
@@ -284,7 +284,7 @@ async def run(given: argparse.Namespace) -> None:
     if under_way:
         shown["under way"] = ", ".join(f"{step} since {output.time(since)}" for step, since in under_way.items())
     output.pairs({**shown, "context": output.brief(data.get("context"), 200)})
-    print()
+    output.say()
     rows.print()
 
 

@@ -83,7 +83,7 @@ async def export(given: argparse.Namespace) -> None:
         raise ConfigurationError("--json is for the report, and - for the events: choose one of them")
     if given.file == "-" and sys.stdout is None:
         raise ConfigurationError("there is no standard output to write to: name a file")
-    target = sys.stdout.buffer if given.file == "-" else Path(given.file)
+    target = Path(given.file) if given.file != "-" else output.Screen() if sys.stdout.isatty() else sys.stdout.buffer
     async with reading(given) as opened:
         after = await position_since(opened.log, given.since, None) if given.after is None else await opened.past.position(given.after)
         until = None if given.until is None else await opened.past.position(given.until)
@@ -107,7 +107,7 @@ async def export(given: argparse.Namespace) -> None:
         output.json_line({"file": given.file, "format": name, "events": report.events, **rows})
     elif given.file != "-":
         changes = f"{so_many(report.rows, 'change')} of " if rows else ""
-        print(f"{changes}{so_many(report.events, 'event')} in {output.safe(given.file)}")
+        output.say(f"{changes}{so_many(report.events, 'event')} in {output.safe(given.file)}")
 
 
 async def import_(given: argparse.Namespace) -> None:
@@ -118,7 +118,7 @@ async def import_(given: argparse.Namespace) -> None:
     if given.json:
         output.json_line({"directory": os.fspath(given.into), "events": report.events, "sha256": report.sha256})
     else:
-        print(f"{so_many(report.events, 'event')} in {output.safe(given.into)}")
+        output.say(f"{so_many(report.events, 'event')} in {output.safe(given.into)}")
 
 
 async def backup(given: argparse.Namespace) -> None:
@@ -129,7 +129,7 @@ async def backup(given: argparse.Namespace) -> None:
     if given.json:
         output.json_line({"directory": os.fspath(given.target), "head": report.head, "snapshots": report.snapshots})
     else:
-        print(f"{output.safe(given.target)} has everything up to position {report.head}, and {so_many(report.snapshots, 'snapshot')}")
+        output.say(f"{output.safe(given.target)} has everything up to position {report.head}, and {so_many(report.snapshots, 'snapshot')}")
 
 
 async def restore(given: argparse.Namespace) -> None:
@@ -140,4 +140,4 @@ async def restore(given: argparse.Namespace) -> None:
     if given.json:
         output.json_line({"directory": os.fspath(given.into), "head": report.head, "snapshots": report.snapshots})
     else:
-        print(f"{output.safe(given.into)} has everything up to position {report.head}, and {so_many(report.snapshots, 'snapshot')}")
+        output.say(f"{output.safe(given.into)} has everything up to position {report.head}, and {so_many(report.snapshots, 'snapshot')}")

@@ -43,7 +43,6 @@ from symphony_es.events.event import Event, NewEvent
 from symphony_es.events.identifiers import entity_key, uuid7
 from symphony_es.events.rows import decode_row
 from symphony_es.workflow.engine.children import GRACE_S
-from symphony_es.workflow.engine.retriable import check_retry
 from symphony_es.workflow.engine.stopping import request_cancel
 from symphony_es.workflow.runs.failures import message_on_record
 from symphony_es.workflow.runs.run import Workflow
@@ -343,6 +342,8 @@ class RequestTaker:
         if step is not None:
             await engine.retry_in_background(run, step)
         else:
+            from symphony_es.workflow.engine.retriable import check_retry  # late: few requests ask for it
+
             check_retry(run)
             await engine.start(run)
 

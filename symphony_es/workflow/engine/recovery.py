@@ -14,8 +14,7 @@ from symphony_es.events.readable import readable
 from symphony_es.events.values import Tagged
 from symphony_es.workflow.definitions.nesting import walk
 from symphony_es.workflow.engine.missing import RunLeft, left_alone, unrestored_runs
-from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep
-from symphony_es.workflow.kinds.task import TaskStep
+from symphony_es.workflow.kinds.function import FunctionStep
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import TAKEN_UP
 
@@ -131,8 +130,14 @@ def _named_by(run: Workflow) -> list[str]:
         definition = run.definition
     except ValueError:  # it cannot be read here: the run is left alone, and said to be
         return []
-    keys = []
-    for _, step in walk((*definition.plan, *definition.cleanup_plan)):
+    keys: list[str] = []
+    steps = [step for _, step in walk((*definition.plan, *definition.cleanup_plan)) if type(step) is not FunctionStep]
+    if not steps:
+        return keys
+    from symphony_es.workflow.kinds.sub_workflow import SubWorkflowStep  # late: where a definition has none, nothing else needs it
+    from symphony_es.workflow.kinds.task import TaskStep
+
+    for step in steps:
         named = step.workflow_id if isinstance(step, SubWorkflowStep) else step.agent_id if isinstance(step, TaskStep) else None
         if named and "{" not in named and ":" not in named:
             keys.append(entity_key("WorkflowDefinition" if isinstance(step, SubWorkflowStep) else "Agent", named))
