@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.errors import RunCancelledError
+from symphony_es.errors import RunCancelledError, RunInterruptedError
 from symphony_es.workflow import RunHandle
+from symphony_es.workflow.engine.loops import in_loop
 
 RUN = {"name": "waiting", "steps": [{"kind": "wait", "name": "word", "signal": "word"}]}
 PATIENCE_S = 10
@@ -91,3 +92,36 @@ async def test_all_runs_are_stopped(symphony: Symphony, how: str) -> None:
     await stopped
     assert [type(each.exception()).__name__ for each in done] == ["RunInterruptedError"]
     assert engine.active.ids == []
+
+
+async def test_a_loop_that_ends_in_the_middle_of_a_call_leaves_nobody_waiting() -> None:
+    """What is left in it comes to no end of its own; whoever has asked for it is told."""
+    other = asyncio.new_event_loop()
+    never = other.create_future()
+
+    async def ends_its_loop() -> None:
+        other.stop()
+        await never
+
+    def live() -> None:
+        other.run_forever()
+        other.close()
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    while not other.is_running():
+        await asyncio.sleep(0)
+    with pytest.raises(RunInterruptedError, match="event loop that executes the run has ended"):
+        await asyncio.wait_for(in_loop(other, ends_its_loop), PATIENCE_S)
+    await asyncio.to_thread(thread.join)
+
+
+async def test_a_run_that_is_stopped_before_it_has_begun_is_told_as_such(symphony: Symphony) -> None:
+    """Whoever starts it is not cancelled with it."""
+    starting = asyncio.create_task(symphony.workflows.start(RUN, run_id="early"))
+    engine = symphony.service("workflow_engine")
+    while engine.active.of_id("early") is None:
+        await asyncio.sleep(0)
+    assert await engine.interrupt() == ["early"]
+    with pytest.raises(RunInterruptedError, match="early was interrupted"):
+        await starting

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from functools import partial
 from types import TracebackType
@@ -381,7 +381,8 @@ class ActiveRuns:
         if stopped:
             alive = set[asyncio.Task[None]]()
             for loop in {task.get_loop() for task in stopped.values()}:
-                alive |= await in_loop(loop, partial(_stop, [task for task in stopped.values() if task.get_loop() is loop]))
+                with suppress(RunInterruptedError):  # its loop has ended meanwhile, and so have they
+                    alive |= await in_loop(loop, partial(_stop, [task for task in stopped.values() if task.get_loop() is loop]))
             if alive:
                 raise RunsInProgressError([run_id for run_id, task in stopped.items() if task in alive], DO_NOT_END)
             _log.info("workflow_runs_interrupted", run_ids=list(stopped))

@@ -222,7 +222,7 @@ class WorkflowEngine(RunRequests):
         finally:
             begun.cancel()
         if not active.drive.begun.is_set():
-            active.task.result()
+            await self.active.ended(active)
 
     @overload
     async def recover(

@@ -23,6 +23,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 E = TypeVar("E", bound="RunRequests")
 
+LOOK_S = 0.1
+"""How often whoever waits for another loop looks whether it still runs."""
+
 
 async def in_loop(loop: asyncio.AbstractEventLoop | None, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Make a call and await it, in the event loop of another thread where that runs, else in the caller's own.
@@ -32,14 +35,27 @@ async def in_loop(loop: asyncio.AbstractEventLoop | None, call: Callable[[], Cor
     """
     if loop is None or loop is asyncio.get_running_loop() or not loop.is_running():
         return await call()
-    there = asyncio.run_coroutine_threadsafe(call(), loop)
+    coroutine = call()
     try:
-        return await asyncio.wrap_future(there)
+        there = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    except RuntimeError:  # it has been closed since
+        coroutine.close()
+        raise _has_ended() from None
+    here = asyncio.wrap_future(there)
+    try:
+        while not (await asyncio.wait({here}, timeout=LOOK_S))[0]:
+            if not loop.is_running():  # what is left in it tells nobody of its end
+                raise _has_ended()
     except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if there.cancelled() and task is not None and not task.cancelling():
-            raise RunInterruptedError("the event loop that executes the run has ended; recover() goes on with it") from None
+        here.cancel()
         raise
+    if there.cancelled():
+        raise _has_ended()
+    return here.result()
+
+
+def _has_ended() -> RunInterruptedError:
+    return RunInterruptedError("the event loop that executes the run has ended; recover() goes on with it")
 
 
 def where_it_executes(
