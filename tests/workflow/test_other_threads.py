@@ -94,6 +94,32 @@ async def test_all_runs_are_stopped(symphony: Symphony, how: str) -> None:
     assert engine.active.ids == []
 
 
+@pytest.mark.parametrize("first", ["the program", "a thread"])
+async def test_runs_of_several_loops_are_drained(symphony: Symphony, first: str) -> None:
+    """Each is stopped in its own loop, whoever asks and whichever began first: none is cut off, and none waited for in vain."""
+    begun, over = threading.Event(), threading.Event()
+
+    def live() -> None:
+        with symphony.portal() as portal:
+            portal.call(symphony.workflows.start, {**RUN, "name": "beside"})
+            begun.set()
+            over.wait(6 * PATIENCE_S)
+
+    thread = threading.Thread(target=live)
+    if first == "the program":
+        await waiting(symphony)
+    thread.start()
+    await asyncio.to_thread(begun.wait)
+    if first == "a thread":
+        await waiting(symphony)
+    report = await asyncio.wait_for(symphony.workflows.drain(timeout_s=6 * PATIENCE_S), PATIENCE_S)
+    over.set()
+    await asyncio.to_thread(thread.join)
+    assert sorted(run.name for run in report.stopped) == ["beside", "waiting"]
+    assert not report.interrupted
+    assert not report.hung
+
+
 async def test_a_loop_that_ends_in_the_middle_of_a_call_leaves_nobody_waiting() -> None:
     """What is left in it comes to no end of its own; whoever has asked for it is told."""
     other = asyncio.new_event_loop()

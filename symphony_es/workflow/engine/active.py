@@ -133,7 +133,7 @@ class ActiveRuns:
         Raises:
             IllegalTransitionError: it does.
         """
-        self._forget_ended_loops()
+        self.forget_ended_loops()
         if run.id in self._by_id:
             if run.status is WorkflowStatus.PAUSED:
                 where, why = " with steps under way (await handle.wait('paused'))", ""
@@ -361,7 +361,7 @@ class ActiveRuns:
         """Whether a run was interrupted, and is paused: it goes on when somebody resumes it, so who waits for it waits on."""
         return run.status is WorkflowStatus.PAUSED and isinstance(self._died_of[run.id][0], RunInterruptedError)
 
-    def _forget_ended_loops(self) -> None:
+    def forget_ended_loops(self) -> None:
         """A run whose event loop has ended does not go on in this process."""
         ended = [loop for loop in self._loops if not loop.is_running()]
         for loop in ended:
@@ -373,7 +373,7 @@ class ActiveRuns:
     async def interrupt(self, run_ids: Iterable[str] | None) -> list[str]:
         """See `WorkflowEngine.interrupt`."""
         wanted = None if run_ids is None else set(run_ids)
-        self._forget_ended_loops()
+        self.forget_ended_loops()
         stopped = {run_id: active.task for run_id, active in self._by_id.items() if wanted is None or run_id in wanted}
         own = [run_id for run_id in stopped if self.is_around(run_id)]
         if own:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import RunsInProgressError
+from symphony_es.errors import RunInterruptedError, RunsInProgressError
 from symphony_es.events.readable import readable
 from symphony_es.workflow.engine.active import PART_OF_RUN
+from symphony_es.workflow.engine.loops import in_loop
 from symphony_es.workflow.engine.seconds import check_seconds
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED, UNFINISHED, WorkflowStatus
@@ -80,21 +84,16 @@ async def drain(active: ActiveRuns, threads: ThreadPool, timeout_s: float) -> Dr
     if own:
         raise RunsInProgressError(own, PART_OF_RUN)
     active.draining = True
-    loop = asyncio.get_running_loop()
-    ends = loop.time() + timeout_s
+    ends = time.monotonic() + timeout_s
     while going := active.all():
-        for each in going:
-            each.drive.stop_at_boundary()
-        left_s = ends - loop.time()
+        left_s = ends - time.monotonic()
+        await _in_their_loops(going, partial(_stop, left_s=left_s))
         if left_s <= 0:
             break
-        await asyncio.wait({each.task for each in going}, timeout=left_s)
+        active.forget_ended_loops()
     cut_off = active.all()
-    for each in cut_off:
-        each.task.cancel()
-    if cut_off:
-        await asyncio.wait({each.task for each in cut_off}, timeout=CUT_OFF_S)
-        await asyncio.sleep(0)  # what their ends call
+    await _in_their_loops(cut_off, _cut_off)
+    await asyncio.sleep(0)  # what their ends call
     report = DrainReport()
     ended, active.drained = active.drained, []
     running_on = {hung.step for hung in threads.hung}
@@ -102,6 +101,33 @@ async def drain(active: ActiveRuns, threads: ThreadPool, timeout_s: float) -> Dr
         _sort_in(report, each, cut_off, running_on)
     _log.info("workflows_drained", stopped=len(report.stopped), interrupted=len(report.interrupted), hung=len(report.hung))
     return report
+
+
+async def _in_their_loops(runs: Iterable[ActiveRun], call: Callable[[list[ActiveRun]], Coroutine[Any, Any, None]]) -> None:
+    """Do something with runs in the event loops that they execute in, each with its own; nobody hears of a task of another thread."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[ActiveRun]] = {}
+    for each in runs:
+        by_loop.setdefault(each.task.get_loop(), []).append(each)
+
+    async def there(loop: asyncio.AbstractEventLoop, its: list[ActiveRun]) -> None:
+        with suppress(RunInterruptedError):  # the loop has ended meanwhile, and so have they
+            await in_loop(loop, partial(call, its))
+
+    await asyncio.gather(*(there(loop, its) for loop, its in by_loop.items()))
+
+
+async def _stop(runs: list[ActiveRun], left_s: float) -> None:
+    for each in runs:
+        each.drive.stop_at_boundary()
+    if left_s > 0:
+        await asyncio.wait({each.task for each in runs}, timeout=left_s)
+
+
+async def _cut_off(runs: list[ActiveRun]) -> None:
+    for each in runs:
+        each.task.cancel()
+    await asyncio.wait({each.task for each in runs}, timeout=CUT_OFF_S)
+    await asyncio.sleep(0)
 
 
 def _sort_in(report: DrainReport, each: ActiveRun, cut_off: Iterable[ActiveRun], running_on: set[str]) -> None:

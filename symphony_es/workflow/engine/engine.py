@@ -22,7 +22,6 @@ from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, numbers_
 from symphony_es.workflow.engine.creation import DefinitionLike, IfExists, check_input, existing_run, new_run, refuse_id
 from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.engine.hooks import names_of_durable
-from symphony_es.workflow.engine.loops import in_loop
 from symphony_es.workflow.engine.missing import check_can_go_on, is_waiting_for_classes
 from symphony_es.workflow.engine.requests import RunRequests
 from symphony_es.workflow.engine.seconds import check_deadline
@@ -302,8 +301,7 @@ class WorkflowEngine(RunRequests):
         """
         from symphony_es.workflow.engine.draining import drain  # late: at the end of a service
 
-        executing = next((active.task.get_loop() for active in self.active.all()), None)
-        return await in_loop(executing, partial(drain, self.active, self.threads, timeout_s))
+        return await drain(self.active, self.threads, timeout_s)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
