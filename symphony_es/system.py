@@ -14,15 +14,16 @@ import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from symphony_es.errors import LogUnavailableError
 
 try:
-    import fcntl
+    import fcntl as _locks
 except ModuleNotFoundError:  # Windows
-    _POSIX = False
+    _posix: Any = None
 else:
-    _POSIX = True
+    _posix = _locks
 
 __all__ = [
     "file_system_of",
@@ -136,10 +137,10 @@ def refuse_shared(found: os.stat_result, path: Path, owner: int) -> None:
 
 def sync(descriptor: int) -> None:
     """Make an open file durable: on the medium, not only in a cache of the disk, wherever the system can do that (F_FULLFSYNC)."""
-    full = getattr(fcntl, "F_FULLFSYNC", None) if _POSIX else None
+    full = getattr(_posix, "F_FULLFSYNC", None)
     if full is not None:
         try:
-            fcntl.fcntl(descriptor, full)
+            _posix.fcntl(descriptor, full)
         except OSError as error:
             if error.errno not in _NO_FULL_SYNC:
                 raise
@@ -166,7 +167,7 @@ def require_posix() -> None:
     Raises:
         LogUnavailableError: it has none. Nothing was made.
     """
-    if not _POSIX:
+    if _posix is None:
         raise LogUnavailableError(
             "a state on disk needs a POSIX system (Linux, macOS): there are no file locks here that go with their process. "
             "A state in memory works: leave persistence_enabled out"
@@ -180,12 +181,12 @@ def lock(descriptor: int, *, shared: bool = False) -> None:
         BlockingIOError: somebody else has it.
     """
     require_posix()
-    fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    _posix.flock(descriptor, (_posix.LOCK_SH if shared else _posix.LOCK_EX) | _posix.LOCK_NB)
 
 
 def unlock(descriptor: int) -> None:
     """Give the lock of an open file up."""
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    _posix.flock(descriptor, _posix.LOCK_UN)
 
 
 # -- where it is ----------------------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ class TestWhatIsDurable:
             if refuses:
                 raise OSError(number, "simulated")
 
-        monkeypatch.setattr(system, "fcntl", SimpleNamespace(F_FULLFSYNC="full", fcntl=control))
+        monkeypatch.setattr(system, "_posix", SimpleNamespace(F_FULLFSYNC="full", fcntl=control))
         monkeypatch.setattr(os, "fsync", lambda descriptor: asked.append("fsync"))
         sync(0)
         assert asked == ["full"]
@@ -121,7 +121,7 @@ class TestWhatIsDurable:
         def control(_: int, command: object) -> None:
             raise OSError(errno.EIO, "simulated")
 
-        monkeypatch.setattr(system, "fcntl", SimpleNamespace(F_FULLFSYNC="full", fcntl=control))
+        monkeypatch.setattr(system, "_posix", SimpleNamespace(F_FULLFSYNC="full", fcntl=control))
         with pytest.raises(OSError, match="simulated"):
             sync(0)
 

@@ -141,7 +141,7 @@ class ProjectionDatabase(Inherited):
         sql = f"SELECT {PROGRESS}, time_ns, notified, live_after FROM projection_progress WHERE name = ?"  # noqa: S608  constant text
         found = self._db.execute(sql, (self.name,)).fetchone()
         progress = Progress.of(found[:5]) if found is not None else None
-        if progress is None:
+        if found is None or progress is None:
             raise DamagedBuildError("it does not say how far it is")
         self.progress, self.version, self.position = progress, progress.version, progress.position
         self.event_id, (self.time_ns, self.notified, self.live_after) = progress.event_id, found[5:]

@@ -193,8 +193,9 @@ class ProjectionRunner:
         if timeout_s is not None and (type(timeout_s) not in (int, float) or not timeout_s >= 0):
             raise ConfigurationError(f"timeout_s is a number of seconds, or None for as long as it takes, not {shown(timeout_s)}")
         feeds = self._chosen(name)
+        limit = asyncio.timeout(timeout_s)
         try:
-            async with asyncio.timeout(timeout_s) as limit:
+            async with limit:
                 await _each(feed.wait_for(position) for feed in feeds)
         except TimeoutError:
             if not limit.expired():
