@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.errors import StepFailedError
+from symphony_es.errors import ConfigurationError, StepFailedError
 from symphony_es.workflow import CodeWorkflow, gather, step, wait_for_signal
 
 Coroutine = Callable[[], Awaitable[Any]]
@@ -214,3 +214,42 @@ async def test_a_gather_that_is_open_catches_up_first(tmp_path: Path) -> None:
         (run,) = await symphony.workflows.recover()
         assert (run.status, run.result, run.error) == ("completed", "end", None)
     assert work.done == [*map(str, range(40)), "slow", "end"]
+
+
+async def test_a_retry_from_a_step_that_stays_cut_off_is_refused(symphony: Symphony) -> None:
+    """The failure that has cut it off would do so again; a retry from the step that failed does both again, as the error says."""
+    done: list[str] = []
+
+    async def slow(what: str) -> str:
+        done.append(what)
+        if done.count(what) == 1:
+            await asyncio.Event().wait()
+        return what
+
+    async def bad(what: str) -> str:
+        done.append(what)
+        if done.count(what) == 1:
+            while "slow" not in done:
+                await asyncio.sleep(0)
+            raise ValueError(what)
+        return what
+
+    async def first() -> str:
+        await step(named, "before", name="before")
+        return await step(slow, "slow", name="slow")
+
+    async def named(what: str) -> str:
+        return what
+
+    @symphony.workflow
+    async def flow() -> str:
+        try:
+            return "".join(await gather(first(), step(bad, "bad", name="bad")))
+        except StepFailedError:
+            return await step(named, "caught", name="after")
+
+    run = await symphony.workflows.execute_workflow(flow, run_id="r")
+    assert run.result == "caught"
+    with pytest.raises(ConfigurationError, match=r"retry from 'gather/1/bad'"):
+        await symphony.workflows.retry_from("r", "gather/0/slow")
+    assert (await symphony.workflows.retry_from("r", "gather/1/bad")).result == "slowbad"

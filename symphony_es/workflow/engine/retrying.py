@@ -30,7 +30,7 @@ from symphony_es.workflow.runs.cleanup import (
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import WorkflowStatus
-from symphony_es.workflow.runs.under_way import CUT_OFF
+from symphony_es.workflow.runs.under_way import CUT_OFF, is_cut_off
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -74,6 +74,7 @@ async def take_back(symphony: Host, run: Workflow, steps: Sequence[str], now: da
     """
     status = run.status
     past, timeline = await past_before_steps(symphony, run, steps)
+    _refuse_cut_off(run, past)
     size = len(past.begun)
     dropped, again = await aside(lambda: _dropped(run, past), size)
     beside = past.begun.keys() - set(dropped)
@@ -129,6 +130,23 @@ def _forgive(run: Workflow, beside: Iterable[str]) -> None:
     failed = [address for address in beside if address in run.failures and run.step_status(address) == "failed"]
     forgive(run, list(dict.fromkeys([*ended, *failed])))
     again_with_children(run)
+
+
+def _refuse_cut_off(run: Workflow, past: Past) -> None:
+    """Refuse a step that a failure beside it has cut off for good, where that failure would stay on record: it would cut it off again."""
+    if run.definition.code is None:
+        return
+    for address in past.ended:
+        mark = next((call[-1] for calls in run.calls.values() for call in calls.values() if call[0] == address and is_cut_off(call)), None)
+        if mark is None:
+            continue
+        group = mark.split("\n")[1]
+        failed = [other for other in run.failures if other.startswith(f"{group}/") and run.step_status(other) == "failed"]
+        if failed and not any(other in past.begun for other in failed):
+            raise ConfigurationError(
+                f"run {run.id}: {shown(address)} was cut off when {shown(failed[0])} failed, and would be again: "
+                f"retry from {shown(failed[0])}, which does both again"
+            )
 
 
 def _said(past: Past) -> dict[str, Any]:
