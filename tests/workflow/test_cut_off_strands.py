@@ -216,7 +216,8 @@ async def test_a_gather_that_is_open_catches_up_first(tmp_path: Path) -> None:
     assert work.done == [*map(str, range(40)), "slow", "end"]
 
 
-async def test_a_retry_from_a_step_that_stays_cut_off_is_refused(symphony: Symphony) -> None:
+@pytest.mark.parametrize("failing", ["gather/1/bad", "bad"])
+async def test_a_retry_from_a_step_that_stays_cut_off_is_refused(symphony: Symphony, failing: str) -> None:
     """The failure that has cut it off would do so again; a retry from the step that failed does both again, as the error says."""
     done: list[str] = []
 
@@ -238,18 +239,21 @@ async def test_a_retry_from_a_step_that_stays_cut_off_is_refused(symphony: Symph
         await step(named, "before", name="before")
         return await step(slow, "slow", name="slow")
 
+    async def second() -> str:
+        return await step(bad, "bad", name="bad")
+
     async def named(what: str) -> str:
         return what
 
     @symphony.workflow
     async def flow() -> str:
         try:
-            return "".join(await gather(first(), step(bad, "bad", name="bad")))
+            return "".join(await gather(first(), second() if "/" in failing else step(bad, "bad", name="bad")))
         except StepFailedError:
             return await step(named, "caught", name="after")
 
     run = await symphony.workflows.execute_workflow(flow, run_id="r")
     assert run.result == "caught"
-    with pytest.raises(ConfigurationError, match=r"retry from 'gather/1/bad'"):
+    with pytest.raises(ConfigurationError, match=f"retry from '{failing}'"):
         await symphony.workflows.retry_from("r", "gather/0/slow")
-    assert (await symphony.workflows.retry_from("r", "gather/1/bad")).result == "slowbad"
+    assert (await symphony.workflows.retry_from("r", failing)).result == "slowbad"

@@ -141,11 +141,16 @@ def _refuse_cut_off(run: Workflow, past: Past) -> None:
         if mark is None:
             continue
         group = mark.split("\n")[1]
-        failed = [other for other in run.failures if other.startswith(f"{group}/") and run.step_status(other) == "failed"]
+        beside = {
+            call[0] for call in run.calls.get(group.rpartition("/")[0], {}).values()
+        }  # `gather(step(…))` is a call of the code around
+        failed = [
+            other for other in run.failures if (other.startswith(f"{group}/") or other in beside) and run.step_status(other) == "failed"
+        ]
         if failed and not any(other in past.begun for other in failed):
+            cause = " or ".join(map(shown, failed))
             raise ConfigurationError(
-                f"run {run.id}: {shown(address)} was cut off when {shown(failed[0])} failed, and would be again: "
-                f"retry from {shown(failed[0])}, which does both again"
+                f"run {run.id}: {shown(address)} was cut off when {cause} failed, and would be again: retry from {cause}, which does both"
             )
 
 
