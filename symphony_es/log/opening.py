@@ -58,7 +58,9 @@ def open_recorder(
             f"{path} {'is missing' if made else 'does not begin as a database does'}, and a log was written there: restore a backup, "
             f"or remove {lock.path} to begin a new one"
         )
-    unclean = not lock.was_clean or not (lock.was_used or made)  # a database without a lock: nobody knows how its last writer ended
+    # A database without a lock: nobody knows how its last writer ended. A write-ahead file with something in it: a reader that was open
+    # kept an orderly close from taking it all into the database.
+    unclean = not lock.was_clean or not (lock.was_used or made) or _holds_anything(directory / f"{DATABASE_NAME}-wal")
     if unclean and not ignore_anchor and _wal_is_damaged(directory):
         raise LogDamagedError(
             f"{path}-wal holds acknowledged commits that are damaged, and opening the log would drop them and all later ones: "
@@ -137,10 +139,14 @@ def _check_note(recorder: SQLiteLogRecorder, path: Path) -> None:
         )
 
 
+def _holds_anything(file: Path) -> bool:
+    return present(file) and file.stat().st_size > 0
+
+
 def _begins_as_a_database(path: Path) -> bool:
     """Whether a file is more than an empty one; the log's tables may stand in its write-ahead file alone."""
     wal = path.with_name(f"{path.name}-wal")
-    return any(present(file) and file.stat().st_size > 0 for file in (path, wal))
+    return any(map(_holds_anything, (path, wal)))
 
 
 def check_anchor(recorder: LogRecorder, anchor: Anchor) -> None:

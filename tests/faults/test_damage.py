@@ -47,6 +47,23 @@ async def test_a_write_ahead_file_that_was_cut(tmp_path: Path, crashed: Path, sh
         await opened(directory).setup()
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+async def test_a_write_ahead_file_that_an_orderly_close_has_left(tmp_path: Path, crashed: Path, share: float) -> None:
+    """As where a reader was open meanwhile: it is looked at as after a crash, and damaged commits in it are not dropped in silence."""
+    directory = shutil.copytree(crashed, tmp_path / "log")
+    (directory / "LOCK").write_bytes(b"clean\n")
+    shutil.copytree(directory, tmp_path / "whole")
+    wal = directory / "events.db-wal"
+    content = bytearray(wal.read_bytes())
+    frames = (len(content) - 32) // 4120
+    content[32 + int(frames * share) * 4120 + 2000] ^= 4
+    wal.write_bytes(content)
+    with pytest.raises(LogDamagedError):
+        await opened(directory).setup()
+    async with opened(tmp_path / "whole") as symphony:
+        assert symphony.log.head > 0
+
+
 async def test_a_last_commit_that_is_missing_is_reported(tmp_path: Path, crashed: Path) -> None:
     """It may be damaged, which looks like a commit that was being written: the log opens without it, and says which positions are gone."""
     directory = shutil.copytree(crashed, tmp_path / "log")
