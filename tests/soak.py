@@ -28,6 +28,8 @@ SOLD_OUT_EVERY = 50
 """Each so-manieth order wants more than there is, and is to fail with a reason."""
 GROWTH_BYTES_PER_ORDER = 6000
 """What an order may hold in memory for good: itself, a live object of the shop, and its line in the list of runs."""
+AT_ONCE = 150
+"""So many customers are under way at most, fewer than the client has connections: who waits for an answer waits for the service."""
 GROWTH_BYTES = 40_000_000
 """What else a process may grow by between its start and its end."""
 
@@ -52,6 +54,7 @@ class Soak:
         wanted: how many of them want what there is.
         kills: how often the server was killed.
         down_s: for how long it did not answer after each kill.
+        behind_s: how long after its time the order that waited longest was placed, since `AT_ONCE` others were under way.
         memory: resident bytes of the server with the orders placed by then, one list for each process.
         wrong: what is not as it should be.
     """
@@ -63,12 +66,14 @@ class Soak:
     repeated: int = 0
     placing: bool = True
     down_s: list[float] = field(default_factory=list)
+    behind_s: float = 0.0
     memory: list[list[tuple[int, int]]] = field(default_factory=list)
     states: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.module = service()
+        self.customers = asyncio.Semaphore(AT_ONCE)
         self.server = self.module.Server(self.directory, stock=self.stock)
 
     def wants(self, number: int) -> int:
@@ -96,6 +101,10 @@ class Soak:
 
     async def order(self, client: httpx.AsyncClient, number: int) -> None:
         """One customer: orders, and the parcel is reported twice."""
+        async with self.customers:
+            await self._order(client, number)
+
+    async def _order(self, client: httpx.AsyncClient, number: int) -> None:
         order_id = f"o{number}"
         body = {"id": order_id, "customer": f"c{number % 7}", "quantity": self.wants(number)}
         if await self.ask(client, "POST", "/orders", body) is None:
@@ -118,6 +127,9 @@ class Soak:
                     self.placing = False
                     return
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
+                async with self.customers:
+                    pass  # there is room for one more
+                self.behind_s = max(self.behind_s, time.monotonic() - due)
                 group.create_task(self.order(client, number))
 
     async def kill(self, every_s: float) -> None:
@@ -192,7 +204,7 @@ class Soak:
         size = sum(file.stat().st_size for file in (self.directory / "state").rglob("*") if file.is_file()) / 1e6
         return (
             f"{len(self.placed):,} orders ({dict(self.states)}), {self.kills} kills, {self.repeated:,} requests repeated, "
-            f"longest start {max(self.down_s, default=0.0):.1f} s, "
+            f"longest start {max(self.down_s, default=0.0):.1f} s, up to {self.behind_s:.1f} s behind, "
             f"memory {first:.0f} MB at the end of the first process and {last:.0f} MB at that of the last, "
             f"state {size:.1f} MB: {len(self.wrong)} wrong"
         )
