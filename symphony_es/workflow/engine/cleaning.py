@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import CleanupUnfinishedError, HistoryMismatchError
-from symphony_es.events.changes import REMOVE
+from symphony_es.events.changes import REMOVE, SET
 from symphony_es.workflow.engine.bodies import StepFailure
 from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.engine.unsaid import left_unsaid
-from symphony_es.workflow.runs.cleanup import CLEANUP, called_in_cleanup, cleaned_with, failed_for_good, is_open, is_root, unfinished
+from symphony_es.workflow.runs.cleanup import CLEANUP, cleaned_with, failed_for_good, is_open, is_root, unfinished
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.run import Workflow
@@ -38,17 +38,15 @@ class Cleaning:
         run: the run, which is cancelling.
         children: the child runs of the engine.
         runner: gives a runner that no earlier request or failure stops.
-        asked: whether somebody has asked for it, so that what the code's clean-up had failed of is tried again.
 
     Attributes:
         contradicted: whether the code contradicts the record, so that nobody knows what undoes its calls: the rest is left for later.
     """
 
-    def __init__(self, run: Workflow, children: ChildRuns, runner: Callable[[], Runner], *, asked: bool) -> None:
+    def __init__(self, run: Workflow, children: ChildRuns, runner: Callable[[], Runner]) -> None:
         self._run = run
         self._children = children
         self._new_runner = runner
-        self._asked = asked
         self._errors: dict[str, dict[str, Any]] = {}
         self._code_error: dict[str, Any] | None = None
         self._finished = False
@@ -101,22 +99,21 @@ class Cleaning:
         """Let the `except` and `finally` of a run's function do what they have to, and collect what undoes its calls."""
         from symphony_es.workflow.code.flow import clean_up_flow  # it stands above the engine, which only calls it
 
-        again = left_unsaid(self._run) if self._asked else frozenset()
+        run = self._run
         while True:
             undos.clear()
             runner = self._new_runner()
             try:
                 return await clean_up_flow(runner, runner.symphony.flows, undos)
             except StepFailure as error:
-                step = error.description["step"]
-                if step not in again or step not in called_in_cleanup(self._run):
+                step, again = error.description["step"], list((run.cleanup or {}).get("again", ()))
+                if step not in again:
                     self._code_error = error.description
                     self.contradicted = isinstance(error.error, HistoryMismatchError)
                     return
-            # Only the code knows which of the failures on record its clean-up has failed of: it has dealt with the others.
-            again -= {step}
-            await runner.symphony.world.claim(self._run)
-            self._run.record("WorkflowResumed", [(REMOVE, ("failures", step))], step=step)
+            again.remove(step)
+            await runner.symphony.world.claim(run)
+            run.record("WorkflowResumed", [(REMOVE, ("failures", step)), (SET, ("cleanup", "again"), again)], step=step)
 
     @property
     def skipped(self) -> bool:

@@ -460,7 +460,7 @@ class Drive:
         from symphony_es.workflow.engine.cleaning import Cleaning  # few runs are cleaned up
 
         run = self.run
-        cleaning = Cleaning(run, self._children, self._anew, asked=self.asked)
+        cleaning = Cleaning(run, self._children, self._anew)
         self._steps, self._cleaning = None, True
         try:
             await self._runner(RunControl(self._clock)).tell_again(None)
