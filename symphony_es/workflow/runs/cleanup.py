@@ -1,10 +1,10 @@
 """The second phase of a run's life: its clean-up, which begins when the run is cancelled. Pure.
 
 The addresses of clean-up steps begin with `cleanup/`, those of steps that undo others with `undo/`: what undoes an execution of a step that
-was taken back stands at `undo/@<generation>/<address of the step>`. `Workflow.cleanup` says that the phase
-has begun: `{"ends": status}`, with `"skipped": True` where the rest of it is left for later, and `"again": addresses` of failed steps of the
-code's clean-up, of which those are tried again that the code does not deal with. Nothing but `retry_from` at a step of the main
-line leads out of the phase: whatever else goes on with such a run goes on with its clean-up.
+was taken back stands at `undo/@<generation>/<address of the step>`. `Workflow.cleanup` says that the phase has begun: `{"ends": status}`,
+with `"skipped": True` where the rest of it is left for later, and with `"again": addresses` of steps that the code's clean-up has called and
+that have failed, of which those are tried again that the code has not dealt with. Nothing but `retry_from` at a step of the main line leads
+out of the phase: whatever else goes on with such a run goes on with its clean-up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.events.changes import REMOVE, SET, Change
+from symphony_es.events.changes import SET, Change
 from symphony_es.workflow.definitions.definition import CLEANUP, UNDO
 from symphony_es.workflow.definitions.nesting import Paths
 from symphony_es.workflow.runs.transitions import WorkflowStatus
