@@ -2,9 +2,9 @@
 
 The addresses of clean-up steps begin with `cleanup/`, those of steps that undo others with `undo/`: what undoes an execution of a step that
 was taken back stands at `undo/@<generation>/<address of the step>`. `Workflow.cleanup` says that the phase has begun: `{"ends": status}`,
-with `"skipped": True` where the rest of it is left for later, and with `"again": addresses` of steps that the code's clean-up has called and
-that have failed, of which those are tried again that the code has not dealt with. Nothing but `retry_from` at a step of the main line leads
-out of the phase: whatever else goes on with such a run goes on with its clean-up.
+with `"skipped": True` where the rest of it is left for later, and with `"again": addresses` of failed steps that the code has called to
+clean up, of which those are tried again that it has not dealt with. Nothing but `retry_from` at a step of the main line leads out of the
+phase: whatever else goes on with such a run goes on with its clean-up.
 """
 
 from __future__ import annotations
