@@ -351,9 +351,9 @@ async def test_the_run_that_a_rewind_brings_back_has_the_past_that_it_had(
     context, attempts = states[brought_back]
     assert (dict(run.context), list(run.attempts)) == (context, attempts)
     assert (await workflows.start(LETTERS, {"n": context["n"]}, run_id="f", if_exists="return")).run is run
-    for step in attempts:
-        fork = await workflows.fork(run, step)
-        assert (dict(fork.context), list(fork.attempts)) == (context, attempts[: attempts.index(step)])
+    for number, address in enumerate(attempts):
+        fork = await workflows.fork(run, address)
+        assert (dict(fork.context), list(fork.attempts)) == (context, attempts[:number])
         again = await workflows.fork(fork, attempts[0]) if fork.attempts else fork
         assert (dict(again.context), list(again.attempts)) == (context, [])
     await workflows.resume(run, auto_checkpoint=False) if run.status == "pending" else None
