@@ -162,7 +162,7 @@ def _dict(value: dict[Any, Any], convert: Convert) -> dict[str, Any]:
 
 
 def _moment(kind: str) -> Callable[[Any, Convert], dict[str, Any]]:
-    def moment(value: Any, _: Convert) -> dict[str, Any]:
+    def moment(value: Any, _convert: Convert) -> dict[str, Any]:
         told: dict[str, Any] = {f"${kind}": value.isoformat()}
         _, zone, *name = zone_parts(value)
         if zone is not None:
