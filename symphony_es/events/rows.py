@@ -297,13 +297,18 @@ def decode_changes(row: Row, body: Any = None) -> tuple[list[Change], int | None
     return changes, None, None
 
 
-def decode_row(row: Row) -> Event:
+def decode_row(row: Row, *, checked: bool = False) -> Event:
     """The event of a row. One whose check value holds, and whose changes or key cannot be read, has a `fault` and no changes.
+
+    Args:
+        row: the row.
+        checked: it comes from a log's reader, which has checked it.
 
     Raises:
         DamagedEventError: the row is damaged.
     """
-    check_row(row)
+    if not checked:
+        check_row(row)
     position, key, version, name, state = row
     fault: str | None = None
     try:
@@ -320,8 +325,10 @@ def decode_row(row: Row) -> Event:
         raise DamagedEventError(position, key, "the transaction id has another shape")
     try:
         _check_name(name)
-        check_types(data, ("data",))
-        check_types(metadata, ("metadata",), max_depth=MAX_DEPTH + 1)
+        if data is not None:
+            check_types(data, ("data",))
+        if len(metadata) == len(_METADATA_FIELDS):  # the last one alone consists of others, and of these the types are right
+            check_types(metadata, ("metadata",), max_depth=MAX_DEPTH + 1)
     except (InvalidIdentifierError, UnstorableValueError, RecursionError) as error:
         raise DamagedEventError(position, key, str(error)) from error
     _, _, event_id, time_ns = _HEADER.unpack_from(state)
