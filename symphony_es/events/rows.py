@@ -312,7 +312,7 @@ def decode_row(row: Row, *, checked: bool = False) -> Event:
     position, key, version, name, state = row
     fault: str | None = None
     try:
-        split_key(key)
+        _check_key(key)
         transaction_id, changes, metadata, data = _decode_body(row)
         if len(metadata) > _STATE_VERSION:
             _check_metadata(row, metadata)
@@ -324,7 +324,7 @@ def decode_row(row: Row, *, checked: bool = False) -> Event:
     if transaction_id is not None and (type(transaction_id) is not bytes or len(transaction_id) != ID_BYTES):
         raise DamagedEventError(position, key, "the transaction id has another shape")
     try:
-        _check_name(name)
+        _check_known_name(name)
         if data is not None:
             check_types(data, ("data",))
         if len(metadata) == len(_METADATA_FIELDS):  # the last one alone consists of others, and of these the types are right
@@ -340,11 +340,23 @@ def decode_row(row: Row, *, checked: bool = False) -> Event:
         event_id=event_id,
         time_ns=time_ns,
         transaction_id=transaction_id or event_id,
-        changes=tuple((change[0], tuple(change[1]), *change[2:]) for change in changes),
-        metadata=EventMetadata(**dict(zip(_METADATA_FIELDS, metadata, strict=False))),
+        changes=tuple([(change[0], tuple(change[1]), *change[2:]) for change in changes]),
+        metadata=_known_metadata(tuple(metadata))
+        if len(metadata) <= PLAIN_METADATA and len(state) <= SMALL_STATE_BYTES
+        else _metadata(metadata),
         data=data,
         fault=fault,
     )
+
+
+def _metadata(metadata: Sequence[Any]) -> EventMetadata:
+    return EventMetadata(**dict(zip(_METADATA_FIELDS, metadata, strict=False)))
+
+
+# What the events of a log have in common is looked at once. What is refused is not kept, and what is kept is short.
+_check_key = lru_cache(1024)(split_key)
+_check_known_name = lru_cache(1024)(_check_name)
+_known_metadata = lru_cache(64)(_metadata)
 
 
 def time_of(state: bytes) -> int:
