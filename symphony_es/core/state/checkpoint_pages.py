@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from symphony_es.core.state.past.moments import LATEST, Moment, nanoseconds, read_moment
 from symphony_es.errors import CheckpointNotFoundError, ConfigurationError, InvalidIdentifierError
 from symphony_es.events.identifiers import id_of_text
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
 
 __all__ = ["PREFIX", "CheckpointFilter", "bounded"]
