@@ -6,11 +6,12 @@ import argparse
 import getpass
 import os
 import re
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from symphony_es.cli import output
 from symphony_es.errors import (
@@ -57,6 +58,17 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     commands: Mapping[str, CommandParser] = {}
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.color = False  # what it prints is made safe, and colours are control characters
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage, and what is wrong: on one line, whatever is in the arguments that it names."""
+        super().error(output.safe(message))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        output.help_text(message, error=file is not None and file is sys.stderr)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

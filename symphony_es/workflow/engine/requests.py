@@ -12,7 +12,6 @@ from symphony_es.core.state.transactions import current_scope
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import ConfigurationError, DefinitionChangedError, ReadOnlyError, RunInterruptedError, RunsInProgressError
 from symphony_es.events.identifiers import entity_key
-from symphony_es.events.values import copy_plain
 from symphony_es.shown import shown
 from symphony_es.threads import ThreadPool, current_pool
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
@@ -36,6 +35,7 @@ from symphony_es.workflow.engine.within import Beginnings, refuse_inside
 from symphony_es.workflow.record.redaction import current_redaction, records_inputs
 from symphony_es.workflow.runs.cleanup import is_of_cleanup
 from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -344,7 +344,7 @@ class RunRequests:
         for what, text in (("name", name), ("id", signal_id)):
             if not (isinstance(text, str) and text) and not (what == "id" and text is None):
                 raise ConfigurationError(f"a signal's {what} is a text that is not empty, not {shown(text)}")
-        kept = copy_plain(payload) if isinstance(payload, (list, dict, set)) else payload
+        kept = thaw(payload)
 
         def is_new() -> bool:
             if signal_id is not None and signal_id in run.signal_ids:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from symphony_es.core.state.tracking.frozen import copied
 from symphony_es.errors import SignalTimeoutError
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import type_shown
@@ -86,4 +87,4 @@ class WaitStep(Step):
         except TimeoutError:
             if self.default is NO_DEFAULT:
                 raise SignalTimeoutError(name, until) from None
-            return self.default
+            return copied(self.default)
