@@ -17,7 +17,7 @@ from symphony_es_projections.run_rows import ATTEMPT_FAILED, RUN_PREFIX, RunRow,
 
 __all__ = ["ListedRun", "RunList", "RunQuery", "Step"]
 
-VERSION = 2
+VERSION = 3
 _NAMES = tuple(each.name for each in fields(RunRow))
 _OWN = ("number", "errors", "id", "version", "definition", "status", "created", "started", "ended", "begun", "completed", "failure",
         "error_message", "step", "parent", "parent_step", "metadata", "original")  # fmt: skip
