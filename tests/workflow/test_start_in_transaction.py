@@ -368,8 +368,8 @@ async def test_a_place_that_is_taken_before_the_commit(symphony: Symphony, charg
         inside.set()
         await outside.wait()
     other = await task
-    while handle.queue_position is None:
+    while handle.status == "running":
         await asyncio.sleep(0)
-    assert (handle.queue_position, charged) == (1, [])
+    assert (handle.status, handle.queue_position, charged) == ("queued", 1, [])
     await other.signal("go")
     assert await handle.result() == "receipt"
