@@ -89,7 +89,7 @@ async def work(symphony: Symphony, begin: int, end: int) -> None:
 
 async def ask(symphony: Symphony) -> Answers:
     """Everything that what stands beside a log may answer."""
-    audit, answers = symphony.audit, {}
+    audit, answers = symphony.audit, Answers()
     for actor in (*ACTORS, "nobody"):
         answers[actor] = [event.position for event in await audit.find(actor=actor, limit=1000)]
     answers["newest"] = [event.position for event in await audit.find(actor="bob", limit=20, newest_first=True)]
