@@ -1,9 +1,9 @@
 """kill -9 in the middle of all that builds or removes something: `python -m tests.faults.kills --kills 50`.
 
 Backup, restore, export (also over a file that is there), import, fork, rebuild, `prune` of snapshots and `prune-runs` are killed: half of
-the times right before one of their calls of the system (those of Python on files, and what makes a file durable; all of them in turn where
-there are fewer), the other half at a random moment. Each time the target is there as a whole or not at all, and what it is made of is untouched;
-a second call ends as one that was never killed, and leaves nothing beside it. It ends with status 1 where that is not so.
+the times right before one of their calls of the system (those of Python on files, and what makes a file durable; all of them in turn
+where there are fewer), the other half at a random moment. Each time the target is there as a whole or not at all, and what it is made of
+is untouched; a second call ends as one that was never killed, and leaves nothing beside it. It ends with status 1 where that is not so.
 
 Each life is a fork of a process in which everything is loaded and nothing runs.
 """
@@ -316,11 +316,11 @@ def digests(work: Path) -> dict[str, str]:
     return found
 
 
-def series(name: str, of: Path, kills: int, chance: random.Random, every: int | None = None) -> str:
+def series(name: str, of: Path, kills: int, chance: random.Random, every: int | None = None, first: int = 1) -> str:
     """Kill an operation so many times; a line that tells how it went.
 
     Args:
-        every: only at each so-manieth call of the system, and at no random moment.
+        every: only at each so-manieth call of the system from `first` on, and at no random moment.
 
     Raises:
         AssertionError: something is not as it should be; a life has told what.
@@ -339,7 +339,7 @@ def series(name: str, of: Path, kills: int, chance: random.Random, every: int | 
         began = time.monotonic()
         assert life(count) == DONE, name
         lasts_s, calls = time.monotonic() - began, int(told.read_text())
-    points: list[int | float] = list(range(1, calls + 1, every or 1))
+    points: list[int | float] = list(range(first, calls + 1, every or 1))
     if every is None:
         step = max(1.0, calls / (kills / 2))
         points = [points[int(number * step)] for number in range(min(calls, kills // 2))]
@@ -371,6 +371,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.kills", description=__doc__)
     parser.add_argument("--kills", type=int, default=50, help="of each operation (50)")
     parser.add_argument("--every", type=int, default=None, help="only right before each so-manieth call of the system, in its order")
+    parser.add_argument("--first", type=int, default=1, help="the first of these calls (1)")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="of the random moments")
     parser.add_argument("--only", choices=list(OPERATIONS), action="append", help="only this one; may be repeated")
     given = parser.parse_args()
@@ -381,7 +382,7 @@ def main() -> int:
         assert life(lambda: (asyncio.run(make(prepared)), DONE)[1]) == DONE, "what is needed could not be made"
         for name in given.only or OPERATIONS:
             try:
-                print(series(name, prepared, given.kills, chance, given.every), flush=True)
+                print(series(name, prepared, given.kills, chance, given.every, given.first), flush=True)
             except AssertionError as error:
                 wrong += 1
                 print(f"WRONG, seed {given.seed}: {error}", flush=True)
