@@ -212,6 +212,9 @@ class Model:
         return made
 
     def resume(self, run: ModelRun) -> None:
+        if run.status == "paused" and run.active:  # its work is under way: the request to pause is taken back
+            run.status, run.with_parent = "running", False
+            return
         held = (run.going_back or run.giving_up) and run.status != "cancelling"
         if run.active or run.status == "completed" or (run.status == "cancelled" and not self._is_open(run)) or held:
             raise Illegal(run, "running")
