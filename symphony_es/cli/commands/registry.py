@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
-import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -35,7 +33,9 @@ __all__ = [
     "state_dir", "whole_number", "writing",
 ]  # fmt: skip
 
-MOMENT = "a position, a time (2026-11-23T10:00, UTC unless it says otherwise), the id or name of a checkpoint, or `latest`"
+MOMENT = (
+    "'#42' a position, @2026-11-23T10:00 a time (UTC unless it says otherwise), @2h two hours ago, id:… or name:… a checkpoint, `latest`"
+)
 PAST_TIME = "a time (2026-11-23T10:00, UTC unless it says otherwise), or how long ago: 90s, 30m, 2h, 7d"
 DATABASE = "events.db"
 STATE_DIR: dict[str, Any] = {
@@ -46,8 +46,6 @@ STATE_DIR: dict[str, Any] = {
 MOST = 10**15  # more than a log can have, and less than a database refuses
 MOST_NAMES = 5000
 """How many names are looked at for near misses."""
-_AGO = re.compile(r"(\d{1,9})([smhdw])\Z", re.ASCII)
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -203,49 +201,39 @@ async def writing(given: argparse.Namespace) -> AsyncIterator[OpenedLog]:
         await opened.close()
 
 
-def moment(text: str) -> int | datetime | str:
-    """What a moment written on the command line means.
+def moment(text: str) -> str:
+    """A moment written on the command line, as the API takes it; which one it is says the log.
 
     Raises:
-        argparse.ArgumentTypeError: it looks like a time and is none.
+        argparse.ArgumentTypeError: it can mean none.
     """
-    from symphony_es.core.state.past.moments import read_moment  # late: not every command asks for a moment
+    from symphony_es.core.state.past.moment_texts import read_moment  # late: not every command asks for a moment
 
+    with _as_argument():
+        read_moment(text)
+    return text
+
+
+def past_time(text: str) -> str:
+    """A time written on the command line that has passed, or so long ago, as the API takes it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    from symphony_es.core.state.past.moment_texts import read_age_or_time
+
+    with _as_argument():
+        read_age_or_time(text)
+    return text
+
+
+@contextmanager
+def _as_argument() -> Iterator[None]:
+    """What the library refuses is refused as an argument."""
     try:
-        read = read_moment(text)
+        yield
     except ConfigurationError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text if read is None else read
-
-
-def past_time(text: str) -> datetime:
-    """What a time written on the command line means that has passed: itself, or so long ago.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    found = age_or_time(text)
-    if isinstance(found, datetime):
-        return found
-    try:
-        return datetime.now(UTC) - timedelta(seconds=found)
-    except OverflowError:
-        return datetime.min.replace(tzinfo=UTC)
-
-
-def age_or_time(text: str) -> int | datetime:
-    """The same as it was written: a time, or how many seconds ago.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    ago = _AGO.match(text)
-    if ago is not None:
-        return int(ago[1]) * _SECONDS[ago[2]]
-    read = moment(text)
-    if not isinstance(read, datetime):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 2026-11-23, 2026-11-23T10:00, or how long ago as 2h")
-    return read
+        raise argparse.ArgumentTypeError(output.safe(error)) from error
 
 
 def run_id(text: str) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from symphony_es.errors import ConfigurationError
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
 from symphony_es.workflow.engine.hooks import RunMoment, WorkflowHook
 from symphony_es.workflow.engine.seconds import MOST
@@ -122,7 +123,7 @@ class AutoCheckpoint(WorkflowHook):
         if taken not in kept:
             kept.append(taken)
         while len(kept) > self.keep_last:
-            await moment.symphony.delete_checkpoint(kept.pop(0))
+            await moment.symphony.delete_checkpoint(f"id:{kept.pop(0)}")
 
     async def run_failed(self, moment: RunMoment) -> None:
         """`workflow_<run id>_error`."""
