@@ -300,7 +300,7 @@ def survived(operation: Operation, work: Path, before: dict[str, str]) -> int:
     there = asyncio.run(look())
     if operation.again or not there:
         assert operation.run(work) == DONE
-        assert asyncio.run(operation.whole(work))
+        assert asyncio.run(_awaited(operation.whole(work)))
     left = sorted(path.name for path in work.rglob("*") if path.name.endswith((".part", ".new", ".tmp")))
     assert not left or (there and not operation.again), f"left behind: {left}"
     return DONE
