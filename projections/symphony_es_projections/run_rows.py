@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from symphony_es.events.changes import SET, Change
 from symphony_es.events.readable import readable
 from symphony_es.events.references import EntityReference
+from symphony_es.late_dataclasses import dataclass
 
 __all__ = ["ATTEMPT_FAILED", "ENDED", "RUN_PREFIX", "RunRow", "advance", "microseconds", "pair_of", "row_of"]
 
