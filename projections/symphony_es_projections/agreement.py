@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from symphony_es.errors import DamagedEventError, PositionNotFoundError, ProjectionUnavailableError
 from symphony_es.events.rows import commitment, event_id_of
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.log import EventLog
 from symphony_es_projections.durable import ReadAccess
 

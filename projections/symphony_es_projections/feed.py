@@ -12,13 +12,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import NotReadyError, PositionNotFoundError, ProjectionError, ProjectionFailedError
 from symphony_es.events.rows import Row
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.log import EventLog
 from symphony_es_projections.calling import message, why_of
 from symphony_es_projections.status import ParkedEvent, ProjectionState, ProjectionStatus

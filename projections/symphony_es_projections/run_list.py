@@ -7,11 +7,12 @@ common (names, errors) stands once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, field, fields
 from typing import Any, NamedTuple
 
 from symphony_es.events.changes import SET
 from symphony_es.events.rows import Row, decode_changes
+from symphony_es.late_dataclasses import dataclass
 from symphony_es_projections.cached import CachedTable
 from symphony_es_projections.run_rows import ATTEMPT_FAILED, RUN_PREFIX, RunRow, advance, row_of
 

@@ -15,11 +15,12 @@ import struct
 import threading
 from array import array
 from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.system import sync, sync_directory
 
 __all__ = ["FILES", "SUMS", "HeldFile", "Stat", "Sums", "UntrueFileError"]

@@ -7,7 +7,6 @@ UUID, an `EntityReference`, or one of the classes below. Exact types only: a sub
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from math import copysign
@@ -17,6 +16,7 @@ from uuid import UUID
 
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.references import EntityReference
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import type_shown
 
 if TYPE_CHECKING:

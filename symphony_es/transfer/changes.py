@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.past.walk import Walk
@@ -21,6 +20,7 @@ from symphony_es.events.paths import ABSENT
 from symphony_es.events.people import text_of
 from symphony_es.events.rows import Row, decode_row
 from symphony_es.events.values import plain_equal
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.transfer.pieces import LARGE_BYTES, PIECE, row_pieces, taken
 from symphony_es.transfer.progress import OnProgress, Progress
 from symphony_es.transfer.tables import guarded, guarded_pieces, table_bytes, table_end

@@ -11,7 +11,6 @@ import json
 import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import UUID
@@ -20,6 +19,7 @@ from symphony_es.core.state.files.directory import sync_directory
 from symphony_es.errors import DamagedEventError, ExportDamagedError, StorageUnavailableError
 from symphony_es.events.identifiers import text_id
 from symphony_es.events.rows import Row, decode_row, event_id_of
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.directory import prepare_file
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.sqlite import SQLiteLogRecorder

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -37,6 +37,7 @@ from symphony_es.events.fold import Damage, EntityState, Fold
 from symphony_es.events.identifiers import text_id
 from symphony_es.events.rows import Row, commitment, decode_row
 from symphony_es.events.values import plain_equal
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.head_note import HEAD_NAME, noted_head
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.pages import PAGE_ROWS

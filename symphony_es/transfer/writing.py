@@ -7,7 +7,6 @@ import errno
 import inspect
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from symphony_es.core.state.files.storage import write_file_atomically
 from symphony_es.errors import ConfigurationError, PositionNotFoundError, StorageUnavailableError
 from symphony_es.events.rows import Row
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.log import EventLog
 from symphony_es.log.pages import PAGE_ROWS
 from symphony_es.log.targets import check_stream
