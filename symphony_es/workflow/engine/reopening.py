@@ -35,13 +35,13 @@ async def retry_cleanup(symphony: Host, run: Workflow, steps: Sequence[str], now
     await world.claim(run)
     if run.status is not WorkflowStatus.CANCELLING:
         run.check("clean_up")
-        if run.cleanup is None:
-            # What is left of the clean-up of before a `retry_from` is done with the next one: alone it would undo all of the run.
-            why = "it has gone on since its clean-up, and what that has left is tried again when the run is cleaned up once more"
-            raise IllegalTransitionError(run.id, run.status, WorkflowStatus.CANCELLING, why=why)
     for address in steps:
         if address not in run.attempts:
             raise not_begun(run.id, address, [other for other in run.attempts if in_cleanup(other)], CLEANUP_STEP)
+    if run.status is not WorkflowStatus.CANCELLING and run.cleanup is None:
+        # What is left of the clean-up of before a `retry_from` is done with the next one: alone it would undo all of the run.
+        why = "it has gone on since its clean-up, and what that has left is tried again when the run is cleaned up once more"
+        raise IllegalTransitionError(run.id, run.status, WorkflowStatus.CANCELLING, why=why)
     asked = set(steps)
     dropped = [other for other in run.attempts if other in asked or not asked.isdisjoint(prefixes(other))]
     several = {"steps": list(steps)} if len(steps) > 1 else {}
