@@ -32,11 +32,20 @@ class OpenedLog:
         snapshotter, checkpoints: None in memory, and where the log is open for reading only.
     """
 
-    log: EventLog
-    history: StateHistory
-    directory: Path | None = None
-    snapshotter: Snapshotter | None = None
-    checkpoints: CheckpointManager | None = None
+    def __init__(
+        self,
+        *,
+        log: EventLog,
+        history: StateHistory,
+        directory: Path | None = None,
+        snapshotter: Snapshotter | None = None,
+        checkpoints: CheckpointManager | None = None,
+    ) -> None:
+        self.log = log
+        self.history = history
+        self.directory = directory
+        self.snapshotter = snapshotter
+        self.checkpoints = checkpoints
 
     @cached_property
     def past(self) -> TimeTravel:
