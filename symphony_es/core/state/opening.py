@@ -11,7 +11,6 @@ from symphony_es.core.state.checkpoint import CheckpointManager, CheckpointReade
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.snapshots.snapshotter import Snapshotter
 from symphony_es.core.state.snapshots.store import SnapshotStore
-from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.directory import unavailable
 from symphony_es.log.log import Anchor, EventLog
 from symphony_es.system import is_directory
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["OpenedLog", "open_in_memory", "open_on_disk", "open_to_read"]
 
 
-@dataclass(frozen=True, kw_only=True)  # without slots, since what is made late is kept
 class OpenedLog:
     """A log that is open.
 
