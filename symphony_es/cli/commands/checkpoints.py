@@ -9,6 +9,7 @@ from typing import Any
 from symphony_es.cli import output
 from symphony_es.cli.commands.registry import MOMENT, MOST_NAMES, Parsers, moment, reading, run_id, whole_number, writing
 from symphony_es.errors import CheckpointNotFoundError, ConfigurationError, near_misses
+from symphony_es.shown import quoted
 
 __all__ = ["register"]
 
@@ -97,7 +98,7 @@ def _check_name(name: str) -> None:
     except argparse.ArgumentTypeError:
         read = None
     if read != name or name == "latest":
-        raise ConfigurationError(f"{name!r} reads as a position, a time or the head where a checkpoint is meant: choose another name")
+        raise ConfigurationError(f"{quoted(name)} reads as a position, a time or the head where a checkpoint is meant: choose another name")
 
 
 def _metadata(text: str | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from symphony_es.cli import output
 from symphony_es.errors import (
@@ -24,6 +24,7 @@ from symphony_es.errors import (
     UnknownTypeError,
     near_misses,
 )
+from symphony_es.shown import message, quoted
 from symphony_es.system import present
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class CommandParser(argparse.ArgumentParser):
             choices = [str(choice) for choice in action.choices]
             near = near_misses(str(value), choices)
             hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(choices)}"
-            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {hint}")
+            raise argparse.ArgumentError(action, f"invalid choice: {quoted(value)}; {hint}")
 
     def read(self, arguments: Sequence[str] | None) -> argparse.Namespace:
         """Return what is given; of an option that a command has not, end with those of that command that are written like it."""
@@ -71,6 +72,10 @@ class CommandParser(argparse.ArgumentParser):
         if unknown:
             self.commands.get(getattr(given, "command", ""), self).refuse(unknown)
         return given
+
+    def error(self, text: str) -> NoReturn:
+        """End with the usage, and what is wrong: arguments may be anything."""
+        super().error(message(text))
 
     def refuse(self, unknown: Sequence[str]) -> None:
         """End with the usage, and what is not known."""
@@ -169,7 +174,7 @@ async def _with_near_misses(opened: OpenedLog, error: EntityNotFoundError | Chec
         return error
     made = SymphonyError.__new__(type(error))
     made.__dict__.update(error.__dict__)
-    made.args = (f"{error}; did you mean {' or '.join(dict.fromkeys(near))}?",)
+    made.args = (message(f"{error}; did you mean {' or '.join(dict.fromkeys(near))}?"),)
     return made
 
 
@@ -232,7 +237,7 @@ def age_or_time(text: str) -> int | datetime:
         return int(ago[1]) * _SECONDS[ago[2]]
     read = moment(text)
     if not isinstance(read, datetime):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 2026-11-23, 2026-11-23T10:00, or how long ago as 2h")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no time: write 2026-11-23, 2026-11-23T10:00, or how long ago as 2h")
     return read
 
 
@@ -251,9 +256,11 @@ def whole_number(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: it is none.
     """
+    from symphony_es.events.bounds import read_digits
+
     if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
-    return min(int(text), MOST)
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no whole number of 0 or more")
+    return min(read_digits(text), MOST)
 
 
 def seconds(text: str) -> float:
@@ -267,7 +274,7 @@ def seconds(text: str) -> float:
     except ValueError:
         read = -1.0
     if not 0 <= read < MOST:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds of 0 or more")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no number of seconds of 0 or more")
     return read
 
 

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from symphony_es.errors import ConfigurationError, PersistenceDisabledError, PositionInsideTransactionError, PositionNotFoundError
+from symphony_es.events.bounds import read_digits
 from symphony_es.events.rows import decode_row
-from symphony_es.shown import shown
+from symphony_es.shown import quoted, shown
 
 if TYPE_CHECKING:
     from symphony_es.core.state.checkpoint import CheckpointReader
@@ -69,13 +70,13 @@ def read_moment(text: str) -> int | datetime | None:
         ConfigurationError: it looks like a time and is none.
     """
     if text.isascii() and text.isdigit():
-        return int(text)
+        return read_digits(text)
     if _ISO_DATE.match(text) is None:
         return None
     try:
         read = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ConfigurationError(f"{text!r} is no time: {error}") from error
+        raise ConfigurationError(f"{quoted(text)} is no time: {error}") from error
     return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
 
 
