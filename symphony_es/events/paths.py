@@ -15,7 +15,7 @@ from symphony_es.shown import quoted
 __all__ = ["ABSENT", "Absent", "parse_path", "value_at"]
 
 _PART = re.compile(
-    r"""(?P<dot>\.)?(?P<name>[^\W\d]\w*) | \[(?P<index>\d{1,18})\] | \[(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\]""",
+    r"""(?P<dot>\.)?(?P<name>[^\W\d]\w*) | \[(?P<index>\d{1,18})\] | \[(?P<text>'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*")\]""",
     re.VERBOSE,
 )
 

@@ -205,7 +205,7 @@ class _Lines:
         if header.get("version") != VERSION:
             raise self._wrong(f"its version is {quoted(header.get('version'), 40)}; this version of symphony_es reads version {VERSION}")
         last = header.get("last")
-        if header.get("first") != 1 or type(last) is not int or last < 0:
+        if header.get("first") != 1 or type(last) is not int or not 0 <= last < 2**63:
             raise self._wrong("it does not begin with the first event of its log: only an export of everything can be imported")
         try:
             log_id = UUID(header["log_id"]) if "log_id" in header else None
@@ -244,6 +244,8 @@ class _Lines:
         """The row of an event's line; what the line says for people is what the row says."""
         try:
             entity = told["entity"]
+            if type(entity["type"]) is not str or type(entity["id"]) is not str:
+                raise self._wrong("the type or id of its entity is no text")
             key = f"{entity['type']}:{entity['id']}"
             state = b64decode(told["state"], validate=True)
             row: Row = (told["position"], key, told["version"], told["name"], state)
