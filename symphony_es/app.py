@@ -29,7 +29,7 @@ from symphony_es.core.state.loading import Loading
 from symphony_es.core.state.names import Names
 from symphony_es.core.state.one_at_a_time import OneAtATime
 from symphony_es.core.state.opening import OpenedLog, open_in_memory, open_on_disk, open_to_read
-from symphony_es.core.state.past.moments import Moment, read_moment
+from symphony_es.core.state.past.moment_texts import Moment, is_head, read_moment
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import RestoreManager, restore_manager
 from symphony_es.core.state.tracking.types import TypeTable
@@ -55,6 +55,7 @@ from symphony_es.registry import NamedCallables, ServiceRegistry
 from symphony_es.shown import quoted, shown
 from symphony_es.threads import ThreadPool
 from symphony_es.workflow.engine.watching import InboxWatch
+from symphony_es_projections.checkpoints import CheckpointEntry
 
 if TYPE_CHECKING:  # what many programs never ask for is imported where it is handed out
     from symphony_es.core.state.following import Following
@@ -724,8 +725,8 @@ class Symphony:
 
         Args:
             limit: at most so many; None for all. `before=page[-1]["id"]` gives the next page, also where that one is deleted meanwhile.
-            before: only older ones than this checkpoint (its id, or the newest of its name); those made before a datetime or its ISO
-                text; or those that name a position below a number.
+            before: a moment, as for `at`: only older ones than this checkpoint (its id, or the newest of its name); those made before
+                this time; or those that name a position below this one.
             run: only those of a run: what a policy has taken, and those whose metadata have its id as `run_id`.
             name: only those of this name.
 
@@ -737,7 +738,12 @@ class Symphony:
         return [entry.as_dict() for entry in await self._checkpoints("list_checkpoints").entries(wanted)]
 
     async def delete_checkpoint(self, checkpoint: str) -> bool:
-        """Remove a checkpoint, by id or name; the events stay. False when there is none."""
+        """Remove a checkpoint, by id or name (`id:` and `name:` say which); the events stay. False when there is none.
+
+        Raises:
+            AmbiguousMomentError: one has this id, and another one this name.
+            ConfigurationError: what is given is a position or a time.
+        """
         return await self._on_disk("delete_checkpoint").delete(checkpoint)
 
     # -- resuming -----------------------------------------------------------------------------------------------------
@@ -748,8 +754,8 @@ class Symphony:
         """Go back: the state exactly as at a checkpoint. What happened since is undone by events, and stays on record.
 
         Args:
-            checkpoint: its id, or its name (the newest of that name).
-            replay_until: where to stop instead: "latest", a position, or a moment.
+            checkpoint: its id, or its name (the newest of that name); `id:` and `name:` say which.
+            replay_until: where to stop instead: a moment, as for `at`.
             stop_runs: interrupt runs that execute in this process; without it they refuse the call.
             strict: raise when an object cannot be made, or a reference has no target.
 
@@ -766,7 +772,7 @@ class Symphony:
         return entry.id
 
     async def resume_latest_checkpoint(
-        self, *, replay_until: ReplayUntil = "latest", stop_runs: bool = False, strict: bool = False
+        self, *, replay_until: ReplayUntil | None = None, stop_runs: bool = False, strict: bool = False
     ) -> str | None:
         """Recover: the newest checkpoint, and every event after it, so that nothing acknowledged is lost.
 
@@ -786,7 +792,7 @@ class Symphony:
     async def resume(
         self,
         *,
-        replay_until: ReplayUntil = "latest",
+        replay_until: ReplayUntil | None = None,
         stop_runs: bool = False,
         strict: bool = False,
         types: Iterable[str | type] | None = None,
@@ -798,7 +804,7 @@ class Symphony:
         by a call of `workflows` that takes a run's id. What a living entity refers to comes to life with it.
 
         Args:
-            replay_until: where to stop: "latest", a position, or a time.
+            replay_until: where to stop: a moment, as for `at`; at the head when left out.
             stop_runs: interrupt runs that execute in this process; without it they refuse the call.
             strict: raise when an object cannot be made, or a reference has no target.
             types: classes or names of types: only their entities come to life, and what these refer to; the others stay in the log.
@@ -812,7 +818,7 @@ class Symphony:
         return await self._resume(replay_until, None, stop_runs=stop_runs, strict=strict, types=chosen)
 
     async def _resume(
-        self, until: ReplayUntil, entry: Any, *, stop_runs: bool, strict: bool, types: frozenset[str] | None = None
+        self, until: ReplayUntil | None, entry: Any, *, stop_runs: bool, strict: bool, types: frozenset[str] | None = None
     ) -> ResumeReport:
         from symphony_es.core.state.resume import Resumption, target_position  # late: a new log has nothing to restore
 
@@ -825,7 +831,7 @@ class Symphony:
             await self.log.refresh_head()
             resumption = Resumption(self, self.state_history, self.shell, self._install)
             self.last_resume = await resumption.run(
-                lambda: target_position(self.log, until, entry),
+                lambda: target_position(self.past, until, entry),
                 checkpoint=entry,
                 strict=strict,
                 new_world=self.world_under_construction,
@@ -977,21 +983,24 @@ class Symphony:
         """All states as they were; nothing is changed. Costs the size of the state, however long the log.
 
         Args:
-            moment: a position, a datetime, its ISO text (`"2026-11-27"`: the beginning of that day, in UTC), the id or name of a
-                checkpoint, or `"latest"`.
+            moment: a position, a datetime, or a text: `"#42"` a position, `"@2026-11-27"` and `"@2h"` times (the beginning of that day, in
+                UTC; two hours ago), `"id:…"` and `"name:…"` checkpoints, `"latest"` the head. Without a prefix, digits, dates and ages
+                mean the same, and any other text the id or name of a checkpoint.
 
         Raises:
             PositionNotFoundError: the log does not have that position.
             CheckpointNotFoundError: there is no such checkpoint.
+            AmbiguousMomentError: a text without a prefix means two things in this log.
             ConfigurationError: it means nothing, or is a datetime without a time zone.
             EntityOutOfStepError: changes of an entity could not be appended, so there is no latest state.
         """
+        read_moment(moment)  # what means nothing is refused before anything is flushed
         await self._settle(moment)
         return await self.past.at(moment, self._restore_past)
 
-    async def _settle(self, moment: Moment) -> None:
+    async def _settle(self, moment: Moment | None) -> None:
         """What has been changed so far is part of the latest state."""
-        if isinstance(moment, str) and moment == "latest":
+        if is_head(moment):
             await self.world.flush()
 
     async def _restore_past(self, fold: Fold) -> PastObjects:
@@ -1003,12 +1012,13 @@ class Symphony:
 
         return PastObjects(world, report, self.names)
 
-    async def diff(self, before: Moment, after: Moment = "latest", entity: EntityLike | None = None) -> StateDifference:
+    async def diff(self, before: Moment, after: Moment | None = None, entity: EntityLike | None = None) -> StateDifference:
         """What is different between two moments: entities added, removed and changed, value by value, and the events that did it.
 
         Costs the size of the state twice, or with `entity`, that entity's own events. Errors are those of `at`, and
         `EntityNotFoundError` where there never was such an entity.
         """
+        read_moment(before)
         for moment in (before, after):
             await self._settle(moment)
         return await self.past.diff(before, after, entity)
@@ -1020,7 +1030,7 @@ class Symphony:
         *,
         after_version: int = 0,
         since: Moment | None = None,
-        until: Moment = "latest",
+        until: Moment | None = None,
         limit: int | None = None,
     ) -> list[EntityVersion]:
         """Every version of an entity, oldest first: its event, metadata, and each value it set with what was there before.
@@ -1044,7 +1054,7 @@ class Symphony:
         return await self.past.history(entity, _path(path), after_version=after_version, since=since, until=until, limit=limit)
 
     async def blame(
-        self, entity: EntityLike, path: str | Sequence[str | int] = (), *, since: Moment | None = None, until: Moment = "latest"
+        self, entity: EntityLike, path: str | Sequence[str | int] = (), *, since: Moment | None = None, until: Moment | None = None
     ) -> list[Blame]:
         """Which events set a value, the last one first, each with what it found and left. Costs that entity's own events.
 
@@ -1065,7 +1075,7 @@ class Symphony:
         return await self.past.blame(entity, _path(path), since=since, until=until)
 
     async def walk(
-        self, entity: EntityLike, *, newest_first: bool = False, since: Moment | None = None, until: Moment = "latest"
+        self, entity: EntityLike, *, newest_first: bool = False, since: Moment | None = None, until: Moment | None = None
     ) -> AsyncIterator[VersionState]:
         """`async for version in symphony.walk(entity):` every version of an entity with its whole state, in one pass.
 
@@ -1084,7 +1094,9 @@ class Symphony:
         async for version in self.past.walk(entity, newest_first=newest_first, since=since, until=until):
             yield version
 
-    async def fork(self, *, into: str | Path, at: Moment = "latest", on_progress: Callable[[int, int], None] | None = None) -> ForkReport:
+    async def fork(
+        self, *, into: str | Path, at: Moment | None = None, on_progress: Callable[[int, int], None] | None = None
+    ) -> ForkReport:
         """A new log that begins with the states at a moment, and names where they come from. This log does not change.
 
         Args:
@@ -1103,7 +1115,7 @@ class Symphony:
         """Go back: every entity as it was then. What happened since is undone by events named `Rewound`, and stays on record.
 
         Args:
-            to: a position, a datetime, its ISO text, or the id or name of a checkpoint.
+            to: a moment, as for `at`.
             stop_runs: interrupt runs that execute in this process; without it they refuse the call.
             strict: raise when an object cannot be made, or a reference has no target.
 
@@ -1113,10 +1125,9 @@ class Symphony:
             RestorationError: `strict`, and a restorer failed; the old world is in place and nothing was appended.
         """
         self._check_writable("rewind", "at() looks at the past, and resume(replay_until=...) has objects as they were")
-        if isinstance(to, str) and to != "latest" and (read := read_moment(to)) is not None:
-            to = read
-        if isinstance(to, str) and to != "latest":
-            return await self._resume("checkpoint", await self._on_disk("rewind").find(to), stop_runs=stop_runs, strict=strict)
+        meant = await self.past.resolve(to)
+        if isinstance(meant, CheckpointEntry):
+            return await self._resume("checkpoint", meant, stop_runs=stop_runs, strict=strict)
         return await self._resume(to, None, stop_runs=stop_runs, strict=strict)
 
     # -- building -----------------------------------------------------------------------------------------------------

@@ -92,7 +92,10 @@ def _shown(value: Any) -> str:
         text = f"{text[:MAX_SHOWN]}..."
     import json  # with the first line, as structlog
 
-    return text if text.isprintable() and text and not any(mark in text for mark in " =\"'") else json.dumps(text, ensure_ascii=False)
+    if text.isprintable() and text and not any(mark in text for mark in " =\"'"):
+        return text
+    quoted = json.dumps(text, ensure_ascii=False)
+    return quoted if quoted.isprintable() else "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in quoted)
 
 
 def get_logger(name: str) -> _Logger:

@@ -7,6 +7,7 @@ otherwise, nothing has been appended to the log when one of these is raised.
 ```
 SymphonyError
 ├── ConfigurationError (ValueError)             a call's arguments contradict each other or make no sense
+│   └── AmbiguousMomentError                    a text that means a checkpoint of this log and a position, a time or another one
 ├── GuessedNameError (AttributeError)           a call of other libraries': which one it is here
 ├── PersistenceDisabledError (RuntimeError)     the call needs persistence_enabled=True
 ├── NotReadyError (RuntimeError)                setup() has not been awaited, or close() has been
@@ -131,6 +132,21 @@ def _again(cls: type[SymphonyError], arguments: tuple[Any, ...], attributes: dic
 
 class ConfigurationError(SymphonyError, ValueError):
     """Arguments that contradict each other or make no sense."""
+
+
+class AmbiguousMomentError(ConfigurationError):
+    """A text means several moments of a log, as a checkpoint there has a name that is a number or a time; nothing has been done.
+
+    Attributes:
+        moment: the text.
+        readings: what it can mean, by the text that means this alone.
+    """
+
+    def __init__(self, moment: str, readings: Mapping[str, str]) -> None:
+        told = ", ".join(f"{shown(text)} is {what}" for text, what in readings.items())
+        super().__init__(f"{shown(moment)} has more than one meaning here: {told}. Write the one that you mean")
+        self.moment = moment
+        self.readings = dict(readings)
 
 
 class GuessedNameError(SymphonyError, AttributeError):

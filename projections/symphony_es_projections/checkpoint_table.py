@@ -88,9 +88,7 @@ class CheckpointTable(CachedTable):
             for checkpoint_id, name, position, count, metadata, time_ns, event_id in rows
         ]
 
-    def number_of(self, checkpoint: str) -> int | None:
-        """The number of the checkpoint with an id, or else of the newest one with a name; None where there is none."""
-        sql = "SELECT coalesce((SELECT number FROM checkpoints WHERE id = ?), (SELECT max(number) FROM checkpoints WHERE name = ?))"
-        with self._lock:
-            number: int | None = self.connection.execute(sql, (checkpoint, checkpoint)).fetchone()[0]
-        return number
+    def called(self, checkpoint_id: str | None, name: str | None) -> list[CheckpointEntry]:
+        """The checkpoint with an id and the newest one with a name, as far as there are any; once where that is the same."""
+        condition = "number IN ((SELECT number FROM checkpoints WHERE id = ?), (SELECT max(number) FROM checkpoints WHERE name = ?))"
+        return self.find(condition, (checkpoint_id, name))

@@ -33,6 +33,10 @@ from symphony_es.shown import quoted
 
 __all__ = ["build_parser", "main"]
 
+LOOKING = frozenset(
+    ("", "log", "tail", "entities", "show", "at", "history", "blame", "diff", "audit", "checkpoints", "runs", "run", "types", "stats")
+)
+"""Who reads what these print may stop when they have seen enough; the others check or change something."""
 FOUND_WRONG, USAGE, NOT_THERE, UNAVAILABLE, DAMAGED, REFUSED, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
 
 
@@ -56,25 +60,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has not every character is no reason to say nothing
     parser = build_parser()
-    given = parser.read(arguments)
-    if given.run is None:
-        parser.print_help()
-        return USAGE
+    command, code = "", None
     try:
-        with output.fitted(full=given.full):
-            code = asyncio.run(given.run(given))
+        given = parser.read(arguments)
+        if given.run is None:
+            parser.print_help()
+            return USAGE
+        command = given.command
+        with output.fitted(full=given.full), output.logged():
+            code = int(asyncio.run(given.run(given)) or 0)
         print(end="", flush=True)  # not sys.stdout.flush(): a process may have been given no standard output
     except SymphonyError as error:
         output.complain(in_words_of_the_command_line(error))
         return exit_code(error)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError as error:  # the reader, `head` for example, has seen enough; an export has none that does
-        _end_output()
-        if given.command != "export":
-            return 0
-        output.complain(f"the export is not whole: {error.strerror}")
-        return UNAVAILABLE
+    except BrokenPipeError as error:
+        return _unread(command, code, error)
     except OSError as error:  # standard output on a full disk, or a path that the system does not take
         output.complain(error)
         _end_output()
@@ -82,7 +84,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnicodeEncodeError as error:  # what is printed is escaped, so it is an argument
         output.complain(f"{quoted(error.object, 80)} is no text in UTF-8")
         return USAGE
-    return int(code or 0)
+    return code
+
+
+def _unread(command: str, code: int | None, error: BrokenPipeError) -> int:
+    """What a shell is told where nobody reads standard output any more: `head`, for example, has seen enough; nobody has of an export.
+
+    Args:
+        command: its name; empty for help.
+        code: what it came to; None where it was not at its end.
+    """
+    _end_output()
+    if command == "export":
+        output.complain(f"the export is not whole: {error.strerror}")
+        return UNAVAILABLE
+    if code is not None:
+        return code
+    if command in LOOKING:
+        return 0
+    output.complain(f"what {command} has to tell was not read to its end: {error.strerror}")
+    return UNAVAILABLE
 
 
 def _end_output() -> None:

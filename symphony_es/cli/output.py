@@ -7,11 +7,12 @@ nothing is cut. `--json` is exact, whatever the terminal.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -21,8 +22,8 @@ from unicodedata import combining, east_asian_width
 from weakref import finalize
 
 __all__ = [
-    "Bad", "Kept", "Table", "brief", "change", "complain", "fitted",
-    "json_line", "json_text", "line", "pairs", "progress", "safe", "say", "status", "table", "time",
+    "Bad", "Kept", "Table", "brief", "change", "complain", "fitted", "help_text",
+    "json_line", "json_text", "line", "logged", "pairs", "progress", "safe", "say", "status", "table", "time",
 ]  # fmt: skip
 
 WIDEST = 60
@@ -315,8 +316,44 @@ def pairs(values: Mapping[str, object], indent: str = "") -> None:
 
 def complain(error: object) -> None:
     """Say what went wrong, on standard error."""
+    _on_standard_error(f"symphony-es: {safe(error)}")
+
+
+def _on_standard_error(text: str) -> None:
     if sys.stderr is not None:
-        print(f"symphony-es: {safe(error)}", file=sys.stderr)
+        with suppress(OSError):  # nobody reads it: there is nobody to tell
+            print(text, file=sys.stderr)
+
+
+def help_text(text: str, *, error: bool) -> None:
+    """Print lines that a parser of arguments has made, on standard error where they say what is wrong with the arguments."""
+    lines = "\n".join(map(safe, text.removesuffix("\n").split("\n")))
+    if error:
+        _on_standard_error(lines)
+    elif sys.stdout is not None:
+        print(lines, flush=True)
+
+
+class _LogLines(logging.Handler):
+    """Log lines on standard error, without what would move the cursor."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one, with its traceback where it has one."""
+        _on_standard_error("\n".join(map(safe, self.format(record).split("\n"))))
+
+
+@contextmanager
+def logged() -> Iterator[None]:
+    """What is logged in the block, from a warning on, is printed as everything is, unless the program has a handler of its own."""
+    root, lines = logging.getLogger(), _LogLines(logging.WARNING)
+    if root.handlers:
+        yield
+        return
+    root.addHandler(lines)
+    try:
+        yield
+    finally:
+        root.removeHandler(lines)
 
 
 def progress(what: str) -> Any:

@@ -26,7 +26,7 @@ __all__ = ["FORMAT", "FORMAT_BYTE", "UNREADABLE", "decode", "decode_stream", "de
 Packed: Any = msgpack  # it ships no types: the one untyped name of this module
 
 FORMAT = 1
-FORMAT_BYTE = 0xD3
+FORMAT_BYTE = 0xD4
 """What stands for format 1 until it is released: each change of it takes another value, so that what an earlier build wrote is refused."""
 BUFFER_BYTES = 1024
 KEPT_BUFFER_BYTES = 64 * 1024
@@ -310,25 +310,31 @@ def _read_set(decoder: _Decoder, payload: bytes) -> set[Any]:
     return made
 
 
-def _moment(decoder: _Decoder, payload: bytes) -> tuple[datetime, int | None, str | None]:
-    wall, fold, offset, name = decoder.array(payload, 4)
-    if type(wall) is not int or type(fold) is not int or type(offset) not in (int, type(None)) or type(name) not in (str, type(None)):
+def _moment(decoder: _Decoder, payload: bytes) -> tuple[datetime, int | None, str | None, str | None]:
+    """The naive moment, its offset, the name of its zone, and the name of its fixed offset, which is there only where it has one."""
+    parts = decoder.array(payload)
+    if len(parts) not in (4, 5):
         raise DecodeError("a date or time has another shape")
-    return (_EPOCH + wall * _MICROSECOND).replace(fold=fold), offset, name
+    wall, fold, offset, key, *name = parts
+    if type(wall) is not int or type(fold) is not int or type(offset) not in (int, type(None)) or type(key) not in (str, type(None)):
+        raise DecodeError("a date or time has another shape")
+    if name and (type(name[0]) is not str or key is not None or offset is None):
+        raise DecodeError("the name of a date's or time's offset stands without one, or beside a zone")
+    return (_EPOCH + wall * _MICROSECOND).replace(fold=fold), offset, key, name[0] if name else None
 
 
 def _read_datetime(decoder: _Decoder, payload: bytes) -> datetime:
-    moment, offset, name = _moment(decoder, payload)
-    if offset is None and name is not None:
+    moment, offset, key, name = _moment(decoder, payload)
+    if offset is None and key is not None:
         raise DecodeError("a datetime has a zone without an offset")
-    return moment.replace(tzinfo=zone_from(offset, name, moment))
+    return moment.replace(tzinfo=zone_from(offset, key, name, moment))
 
 
 def _read_time(decoder: _Decoder, payload: bytes) -> time:
-    moment, offset, name = _moment(decoder, payload)
+    moment, offset, key, name = _moment(decoder, payload)
     if moment - _EPOCH >= _DAY:
         raise DecodeError("a time is later than its day")
-    return moment.time().replace(tzinfo=zone_from(offset, name, None))
+    return moment.time().replace(tzinfo=zone_from(offset, key, name, None))
 
 
 def _read_decimal(decoder: _Decoder, payload: bytes) -> Decimal:

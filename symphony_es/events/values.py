@@ -21,7 +21,7 @@ from uuid import UUID
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.bounds import MOST_ALIKE, TOO_ALIKE, is_crowded
 from symphony_es.events.references import EntityReference
-from symphony_es.shown import type_shown
+from symphony_es.shown import quoted, type_shown
 from symphony_es.system import present
 
 if TYPE_CHECKING:
@@ -228,11 +228,13 @@ def _check_moment(value: datetime | time, path: tuple[Any, ...], depth: int, has
         if zone.utcoffset(None) is not None:
             return  # a fixed offset, as pydantic, dateutil and others have: it is stored as one
         raise UnstorableValueError(path, f"its time zone is a {type(zone).__name__}; use datetime.timezone or a named zoneinfo.ZoneInfo")
-    name = zone_parts(value)[1]
-    if name is not None:
-        _check_text(name, path, "the name of a time zone")
-    elif not known:
+    offset, key, *name = zone_parts(value)
+    for text in (*name, *(() if key is None else (key,))):
+        _check_text(text, path, "the name of a time zone")
+    if key is None and not known:
         raise UnstorableValueError(path, "its time zone has no name; use a named zoneinfo.ZoneInfo")
+    if offset is None and type(value) is datetime:
+        raise UnstorableValueError(path, f"the data of its time zone {quoted(key)} are not installed, so nobody knows its offset from UTC")
 
 
 def _check_tagged(value: Tagged, path: tuple[Any, ...], depth: int, hashed: bool) -> None:
@@ -315,18 +317,24 @@ def copy_plain(value: Any) -> Any:
 
 
 class UnknownZone(tzinfo):
-    """A named zone whose data are not installed here, of a `time` whose offset depends on the day: the name is all that is known.
+    """A named zone whose data are not installed here, or say another offset than what is on record.
 
     Attributes:
         key: the zone's name.
+        offset: what is on record for the one moment that this stands in; None of a `time` whose offset depends on the day.
     """
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, offset: timedelta | None = None) -> None:
         self.key = key
+        self.offset = offset
 
     def utcoffset(self, moment: datetime | None, /) -> timedelta | None:
-        """None: nobody knows."""
-        return None
+        """The offset on record; None where nobody knows it."""
+        return self.offset
+
+    def fromutc(self, moment: datetime, /) -> datetime:
+        """The moment with the offset on record."""
+        return super().fromutc(moment) if self.offset is None else moment + self.offset
 
     def dst(self, moment: datetime | None, /) -> timedelta | None:
         """None: nobody knows."""
@@ -337,26 +345,25 @@ class UnknownZone(tzinfo):
         return self.key
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is UnknownZone and self.key == other.key
+        return type(other) is UnknownZone and (self.key, self.offset) == (other.key, other.offset)
 
     def __hash__(self) -> int:
         return hash(self.key)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return UnknownZone, (self.key,)
+        return UnknownZone, (self.key, self.offset)
 
     def __repr__(self) -> str:
-        return f"UnknownZone({self.key!r})"
+        return f"UnknownZone({self.key!r})" if self.offset is None else f"UnknownZone({self.key!r}, {self.offset!r})"
 
 
 _given = methodcaller("__getinitargs__")  # of a timezone: its offset, and its name only if it was given one
 
 
-def zone_parts(value: datetime | time) -> tuple[int | None, str | None]:
+def zone_parts(value: datetime | time) -> tuple[int | None, str | None] | tuple[int | None, None, str]:
     """A moment's offset in microseconds and its zone's name; (None, None) when it is naive.
 
-    A `timezone` made without a name has none; one made with a name keeps it, so that what was decoded without the zone's data
-    encodes as it was.
+    The name that a fixed offset was given is no zone's: it comes third, and is there only where there is one.
     """
     zone = value.tzinfo
     if zone is None:
@@ -365,31 +372,34 @@ def zone_parts(value: datetime | time) -> tuple[int | None, str | None]:
     microseconds = None if offset is None else offset // _MICROSECOND
     if type(zone) is timezone:
         arguments = _given(zone)
-        return microseconds, arguments[1] if len(arguments) > 1 else None
+        return (microseconds, None, arguments[1]) if len(arguments) > 1 else (microseconds, None)
     named: Any = zone  # a ZoneInfo, an UnknownZone, or another library's fixed offset
     return microseconds, getattr(named, "key", None) if type(named) is UnknownZone or _is_zone_info(named) else None
 
 
-def zone_from(offset_us: int | None, name: str | None, moment: datetime | None) -> tzinfo | None:
-    """The time zone of stored parts: the named zone where it is known and agrees, else a fixed offset of that name.
+def zone_from(offset_us: int | None, key: str | None, name: str | None, moment: datetime | None) -> tzinfo | None:
+    """The time zone of stored parts: the named zone where it is known and agrees, else what says its name and offset; or a fixed offset.
 
     Args:
         offset_us: the offset in microseconds.
-        name: the zone's name, if it has one.
+        key: the zone's name, if it is a named one.
+        name: what a fixed offset is called, if it was given a name.
         moment: the naive moment the offset is of; None for a `time`, whose offset depends on no day.
+
+    Raises:
+        ValueError: there is no such offset.
     """
-    if name is not None:
-        zone = _known_zone(name)
+    if key is None and offset_us is None:
+        return None
+    fixed = None if offset_us is None else timezone(timedelta(microseconds=offset_us))  # refuses what is none
+    if key is not None:
+        zone = _known_zone(key)
         if zone is not None:
             actual = zone.utcoffset(moment)
             if (None if actual is None else actual // _MICROSECOND) == offset_us:
                 return zone
-        if offset_us is None:
-            return UnknownZone(name)
-    if offset_us is None:
-        return None
-    offset = timedelta(microseconds=offset_us)
-    return timezone(offset) if name is None else timezone(offset, name)
+        return UnknownZone(key, None if fixed is None else fixed.utcoffset(None))
+    return fixed if fixed is None or name is None else timezone(fixed.utcoffset(None), name)
 
 
 def _is_zone_info(zone: tzinfo) -> bool:

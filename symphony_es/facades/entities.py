@@ -18,7 +18,7 @@ from symphony_es.guesses import pointing_out
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
-    from symphony_es.core.state.past.moments import Moment
+    from symphony_es.core.state.past.moment_texts import Moment
 
 __all__ = ["Entities"]
 
@@ -188,7 +188,8 @@ class Entities:
         Args:
             entity: object, reference or `"Type:id"`.
             state: the state it is to have: plain data. Left out: its last good state.
-            to: the state it had then: a version of the entity as a whole number, or a datetime, or a checkpoint's id or name.
+            to: the state it had then: a version of the entity as a whole number; or a datetime or a text, as for `Symphony.at` (`"#42"` is
+                a position, and `"42"` is refused, as it could be either).
 
         Raises:
             EntityNotFoundError: there is no such entity, or it has no such state.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Age", "RunPruning"]
 
 Age: TypeAlias = timedelta | float | datetime | str
-"""How long ago, as a timedelta or in seconds; or a moment: a datetime, or its ISO text (UTC where no zone is named)."""
+"""How long ago, as a timedelta, in seconds, or as text (`"7d"`); or a moment: a datetime, or its ISO text (UTC where no zone is named)."""
 
 
 class RunPruning:

@@ -6,7 +6,6 @@ What the command line does, for a program: each call leaves a request in the log
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,16 +108,11 @@ class Requests:
         timeout_s: float = TIMEOUT_S,
     ) -> PruneReport:
         """Prune the runs that fit, see `workflows.prune_runs`; it is answered when all is done. The report names 100 ids at the most."""
-        from symphony_es.workflow.runs.filters import RunFilter, moment_of_age, prune_filter, read_statuses  # late: few programs prune
+        from symphony_es.workflow.runs.filters import RunFilter, age_arguments, prune_filter, read_statuses  # late: few programs prune
         from symphony_es.workflow.runs.pruning import PruneReport
 
         prune_filter(RunFilter(status=status, name=name, metadata=metadata))
-        moment = moment_of_age(older_than, datetime.now(UTC))
-        if isinstance(older_than, timedelta):
-            older_than = older_than.total_seconds()
-        given: dict[str, Any] = {"before": moment if isinstance(moment, str) else moment.isoformat()}
-        if isinstance(older_than, (int, float)):
-            given = {"older_than_s": older_than}
+        given = age_arguments(older_than)
         statuses, names = read_statuses(status), RunFilter(name=name).names
         chosen = {"status": sorted(statuses) if statuses else None, "name": names or None, "metadata": dict(metadata) if metadata else None}
         given |= {key: value for key, value in chosen.items() if value is not None}

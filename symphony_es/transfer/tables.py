@@ -3,9 +3,7 @@
 The last line tells how many rows there were and the hash of what is before it, as that of `export_jsonl` does: a file that ends without it
 was cut.
 
-CSV is RFC 4180 in UTF-8, every cell in quotes. A cell that begins with `=`, `+`, `-`, `@` (also in full width), a tab, a line end or NUL
-would be a formula to a spreadsheet; such a cell, and one that begins with `'`, gets one `'` in front. Who reads the file as data takes
-one leading `'` off, and has the cell as it was.
+CSV is RFC 4180 in UTF-8, every cell in quotes. `guarded` says what is done to a cell that a spreadsheet would take for a formula.
 
 Sources: CloudEvents 1.0.2 (attributes and their types, the JSON format) and its extensions `sequence`, `partitioning` and
 `correlation`; the "CSV Injection" page of OWASP.
@@ -41,7 +39,15 @@ CSV_COLUMNS = (
 END_TYPE = "symphony_es.end-of-export"
 SEQUENCE_DIGITS = 19  # of the largest position, so that the texts are in the order of the positions, as the extension demands
 
-_DANGEROUS = frozenset("=+-@\t\r\n\0'＝＋－＠")
+_SPLITS = "\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029;|；｜"
+_SIGNS = "=+\\-@\0＝＋－＠﹦﹢﹣﹫⁼₌⁺₊⁻₋⩵⩶﬩−"
+_PASSED_OVER = (
+    ' "\xa0\u1680\u2000-\u200a\u202f\u205f\u3000'
+    "\x01-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
+)
+# No character is in two of these, so a text of any length is gone through once.
+_AT_START = re.compile(f"'|[{_PASSED_OVER}]*[{_SIGNS}\t\r\n]")
+_INSIDE = re.compile(f"[{_SPLITS}](?='*[{_PASSED_OVER}]*[{_SIGNS}])")
 _NONCHARACTERS = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
 _NO_ATTRIBUTE_TEXT = re.compile(f"[\\x00-\\x1f\\x7f-\\x9f%\\ufdd0-\\ufdef{_NONCHARACTERS}]")
 _NAMES = {"run_id": "runid", "step": "step", "actor": "actor", "reason": "reason", "correlation_id": "correlationid", "trace_id": "traceid"}
@@ -156,8 +162,15 @@ def _json(value: Any) -> str:
 
 
 def guarded(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell[:1] in _DANGEROUS else cell
+    """A cell that no spreadsheet takes for a formula, or splits into one.
+
+    Programs differ in where they split a line: one that splits at `;`, tab or `|` begins a cell in the middle of this one, and does not
+    mind the quotes. So wherever a cell may begin, here or behind such a sign or an end of line, one `'` is put before what begins a
+    formula: `=`, `+`, `-`, `@`, signs that are taken for them and NUL, also behind apostrophes, and then behind blanks, quotes and what is
+    not seen; here, before a tab, an end of line or any apostrophe as well. docs/exporting.md says how a cell is read back.
+    """
+    inside = _INSIDE.sub(r"\g<0>'", cell)
+    return f"'{inside}" if _AT_START.match(cell) else inside
 
 
 def table_end(columns: Sequence[str], digest: Digest, count: int) -> bytes:

@@ -133,9 +133,11 @@ def _dict(value: dict[Any, Any]) -> dict[str, Any]:
 def _moment(kind: str) -> Callable[[Any], dict[str, Any]]:
     def convert(value: Any) -> dict[str, Any]:
         told: dict[str, Any] = {f"${kind}": value.isoformat()}
-        zone = zone_parts(value)[1]
+        _, zone, *name = zone_parts(value)
         if zone is not None:
             told["zone"] = zone
+        if name:
+            told["offset_name"] = name[0]
         if value.fold:
             told["fold"] = value.fold
         return told

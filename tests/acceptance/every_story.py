@@ -18,6 +18,7 @@ from tests.acceptance.every_workflow import (
     Bodies,
     Counter,
     JumpClock,
+    coded_resumed,
     coded_small,
     coded_undone,
     declared_all,
@@ -85,6 +86,12 @@ class Asking:
         run = await self.workflows.get_run(run_id)
         if run.status not in ("completed", "cancelled"):
             await self.workflows.signal(run, name, payload, signal_id=f"{name} of {run_id}")
+
+    async def mend(self, *names: str) -> None:
+        """From now on these steps do not fail any more; that is on record."""
+        mended = self.symphony.entities.get("EveryEventCounter:c").mended
+        mended += [name for name in names if name not in mended]
+        await self.symphony.flush()
 
     async def recover(self) -> None:
         """Go on with what is unfinished; what executes already is left alone."""
@@ -180,6 +187,50 @@ async def cleans_up_again(asking: Asking) -> None:
     run = await asking.ended()
     if run.error is not None:
         await asking.workflows.retry_from(run, "cleanup/refund", False)
+
+
+def declared_resumed(*_: Any) -> WorkflowDefinition:
+    """A run whose undo and clean-up fail until somebody has mended what they call."""
+    return WorkflowDefinition(
+        id="resumed",
+        name="resumed",
+        steps=StepList()
+        .add_step(function("pay", "echo", undo="mended"))
+        .add_step(undoable("pack"))
+        .add_map("each", [1], {"kind": "sequence", "name": "both", "steps": [function("one", "item", undo="mended")]})
+        .add_wait("hold", "never")
+        .to_dicts(),
+        cleanup=[
+            function("refund", "mended"),
+            {"kind": "wait", "name": "agree", "signal": "agree"},
+            function("tell", "mended"),
+            function("tidy", "echo"),
+        ],
+    )
+
+
+async def resumes(asking: Asking) -> None:
+    """Cancels the run; resumes its clean-up in the middle, when one half of it is mended, and after its end, when the other half is."""
+    workflows, cancelled = asking.workflows, "WorkflowCancelRequested"
+    if not await asking.has(cancelled):
+        await asking.begun("hold")
+        going = asyncio.ensure_future(workflows.cancel(RUN, grace_s=0))
+    else:
+        going = asyncio.ensure_future(asking.ended())
+    try:
+        await asking.begun("cleanup/agree")
+        if not await asking.has("WorkflowResumed", since=cancelled):
+            await asking.mend("pay", "refund")
+            await asking.symphony.registry.get("workflow_engine").interrupt([RUN])
+            await workflows.start(await workflows.get_run(RUN), auto_checkpoint=False)
+        await asking.signal("agree")
+        await asking.ended()
+    finally:
+        going.cancel()
+        await asyncio.wait([going])
+    if (await workflows.get_run(RUN)).error is not None:
+        await asking.mend("one", "tell")
+        await workflows.resume(await workflows.get_run(RUN), False)
 
 
 def declared_retaken(*_: Any) -> WorkflowDefinition:
@@ -465,6 +516,8 @@ STORIES = {
     "undone-code": Story(coded_undone),
     "cancelled": Story(declared_cancelled, cancels),
     "refunded": Story(declared_refunded, cleans_up_again),
+    "resumed": Story(declared_resumed, resumes),
+    "resumed-code": Story(coded_resumed, resumes),
     "retaken": Story(declared_retaken, takes_back("fan/left", "again/1/charge")),
     "retaken-code": Story(coded_retaken, takes_back("gather/0/left", "charge#2")),
     "rewound": Story(declared_rewound, rewinds),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self
 
@@ -34,6 +34,7 @@ RUN = "main"
 class Counter:
     id: str = ""
     total: int = 0
+    mended: list[str] = field(default_factory=list)
 
 
 @register_step_kind
@@ -256,6 +257,11 @@ class Bodies:
             raise ConnectionError("the first generation fails")
         return "done again"
 
+    async def do_mended(self, context: Any) -> Any:
+        if context.step.rpartition("/")[2] not in self.symphony.entities.get("EveryEventCounter:c").mended:
+            raise ConnectionError(f"nobody has mended {context.step}")
+        return context.step
+
     async def do_number(self, context: Any) -> Any:
         return 21
 
@@ -338,3 +344,28 @@ def coded_undone(symphony: Symphony, bodies: Bodies) -> Any:
             await step(noted, "late", name="late", undo=back)
 
     return undone
+
+
+def coded_resumed(symphony: Symphony, bodies: Bodies) -> Any:
+    """A function whose clean-up fails until somebody has mended what it calls, as that of `declared_resumed` does."""
+
+    async def noted(_name: str) -> Any:
+        context = step_context()
+        bodies.note(context)
+        return await bodies.do_mended(context) if context.step in ("refund", "undo/pay", "undo/one") else context.step
+
+    async def strand(name: str) -> None:
+        try:
+            await wait_for_signal("never", name="hold")
+        finally:
+            await step(noted, name, name=name)
+
+    @symphony.workflow(
+        cleanup=[{"kind": "wait", "name": "agree", "signal": "agree"}, function("tell", "mended"), function("tidy", "echo")],
+    )
+    async def resumed() -> Any:
+        for name in ("pay", "pack", "one"):
+            await step(noted, name, name=name, undo=noted)
+        await strand("refund")
+
+    return resumed

@@ -235,7 +235,8 @@ class Model:
         self._give_up_going_back(run)
         if run.status != "cancelling":
             run.with_parent = with_parent
-        run.status, run.active, run.entered = "cancelling", True, False
+        if run.status != "cancelling" or not run.active:  # else its end is awaited
+            run.status, run.active, run.entered = "cancelling", True, False
         run.hanging = run.hanging and patient
 
     def signal(self, run: ModelRun, name: str, payload: int) -> None:

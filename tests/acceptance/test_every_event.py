@@ -425,6 +425,20 @@ async def test_a_clean_up_that_has_failed_is_tried_again_under_every_death(tmp_p
     assert (RUN, "ship") not in keys
 
 
+@pytest.mark.parametrize("story", ["resumed", "resumed-code"])
+async def test_a_clean_up_that_is_resumed_in_its_middle_and_at_its_end_under_every_death(story: str, tmp_path: Path) -> None:
+    """What has failed is done when it is asked for and mended, under its key; who goes on after a death alone does not try it again."""
+    expected = await Enumeration(story, tmp_path, SAMPLED).run()
+    assert statuses(expected, RUN) == ["cancelled"]
+    assert expected.run()["error"] is None
+    one, refund = ("undo/each/0/one", "cleanup/refund") if story == "resumed" else ("undo/one", "refund")
+    failed = Counter(event.metadata.step for event in expected.events[RUN] if event.name == "WorkflowStepFailed")
+    assert failed == {one: 2, "undo/pay": 1, refund: 1, "cleanup/tell": 1}
+    done = Counter(expected.completed())
+    assert {done[step] for step in (one, "undo/pay", "undo/pack", refund, "cleanup/agree", "cleanup/tell", "cleanup/tidy")} == {1}
+    assert {len(keys) for keys in expected.keys().values()} == {1}
+
+
 @pytest.mark.parametrize(
     ("story", "again", "once"),
     [

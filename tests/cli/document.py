@@ -40,7 +40,9 @@ whatever the terminal. Where standard output is a terminal, `failed` and `blocke
 Times are UTC and end in `Z`, those that are shown and those that are given without a zone. `--since` and `--until` take `30m`, `2h` or `7d`
 (so long ago) as well.
 
-Where a moment is due, a position or a time is taken as such, and `latest` is the head: no checkpoint can have such a name.
+A `MOMENT` is `'#42'` (a position), `@2026-11-23T10:00` or `@2h` (a time), `id:…` or `name:…` (a checkpoint), or `latest` (the head), as
+[time travel](time-travel.md) says. `#`, `@`, `id:` and `name:` may be left out where a text means one thing in the log; else it is refused,
+and the message says what it can mean. In a shell, `#42` needs its quotes.
 
 | exit code | meaning |
 | --- | --- |

@@ -25,7 +25,7 @@ from symphony_es import Symphony, entity
 from symphony_es.cli import output
 from symphony_es.cli.advice import in_words_of_the_command_line
 from symphony_es.cli.main import build_parser
-from symphony_es.core.state.past.moments import read_moment
+from symphony_es.core.state.past.moment_texts import read_moment
 from symphony_es.errors import (
     AnchorMismatchError,
     CheckpointNotFoundError,
@@ -203,14 +203,14 @@ def log(tmp_path: Path) -> Path:
         (f"blame Customer:ada notes[{'9' * 5000}]", 2, "is no path"),
         (f"stats --state-dir {'n' * 300}", 4, "File name too long"),
         ("fork DIR/state", 6, "is not empty"),
-        ("checkpoints create 2", 2, "reads as a position"),
-        ("checkpoints create latest", 2, "reads as a position"),
-        ("checkpoints create 2026-13-13", 2, "reads as a position"),
+        ("checkpoints create 2", 2, "could never be meant"),
+        ("checkpoints create latest", 2, "could never be meant"),
+        ("checkpoints create 2026-13-13", 2, "could never be meant"),
         ("checkpoints named", 2, "invalid choice"),
         ("checkpoints list named", 2, "--name NAME"),
         ("checkpoints delete named --at 1", 2, "a new checkpoint"),
         ("log --limit x", 2, "no whole number"),
-        ("log --after -5", 2, "no whole number"),
+        ("log --after -5", 3, "no checkpoint"),
         ("audit --limit -1", 2, "no whole number"),
         ("export DIR/x.jsonl --until 999", 3, "its head is"),
         ("types --app no.such.module", 2, "cannot be imported"),
@@ -615,7 +615,7 @@ def test_times_for_people_say_that_they_are_utc(log: Path) -> None:
         found = re.findall(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[^\s|,\"]*", answer(command, log)[0])
         assert found, command
         for text in found:
-            read = read_moment(text)
+            read = read_moment(text).place
             assert text.endswith("Z"), command
             assert isinstance(read, datetime)
             assert abs(datetime.now(UTC) - read) < timedelta(hours=1)

@@ -39,6 +39,10 @@ MOMENTS: dict[str, Any] = {
     "named utc": dt.datetime(2025, 3, 1, tzinfo=ZoneInfo("UTC")),
     "offset": dt.datetime(2025, 3, 1, tzinfo=dt.timezone(dt.timedelta(hours=-3, minutes=-30))),
     "named offset": dt.datetime(2025, 3, 1, tzinfo=dt.timezone(dt.timedelta(hours=3), "Mars/Base")),
+    "offset called like a zone": [
+        dt.datetime(2025, 3, 1, tzinfo=zone) for zone in (dt.timezone(dt.timedelta(hours=1), "CET"), ZoneInfo("CET"))
+    ],
+    "unknown zone": dt.datetime(2025, 3, 1, tzinfo=UnknownZone("Mars/Base", dt.timedelta(hours=3))),
     "summer": dt.datetime(2025, 7, 1, tzinfo=BERLIN),
     "twice": [dt.datetime(2025, 10, 26, 2, 30, fold=fold, tzinfo=BERLIN) for fold in (0, 1)],
     "gap": dt.datetime(2025, 3, 30, 2, 30, tzinfo=BERLIN),

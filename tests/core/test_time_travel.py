@@ -426,6 +426,21 @@ class TestRewinding:
             await symphony.fork(into=tmp_path / "fork")
         assert list(tmp_path.iterdir()) == []
 
+    async def test_what_a_killed_fork_leaves_goes_with_the_next_one(
+        self, symphony: Symphony, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is where it was built, under a name that nobody takes for a log, and that the next fork to the same place knows."""
+        await a_history(symphony)
+        left: list[Path] = []
+        with monkeypatch.context() as killed:
+            killed.setattr("symphony_es.core.state.past.forking._put_in_place", lambda built, *_: (left.append(built), 1 / 0))
+            with pytest.raises(ZeroDivisionError):
+                await symphony.fork(into=tmp_path / "fork")
+        left[0].mkdir()
+        (left[0] / "events.db").touch()
+        await symphony.fork(into=tmp_path / "fork")
+        assert [path.name for path in tmp_path.iterdir()] == ["fork"]
+
     async def test_a_fork_of_many_entities_keeps_versions_of_shape_and_generations(self, reopen: Opener, tmp_path: Path) -> None:
         """All states are what they were, byte for byte, and what is rewound later has another generation than before."""
         symphony = await reopen()

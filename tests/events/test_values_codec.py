@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import itertools
 import pickle
 import struct
 from collections import OrderedDict, namedtuple
@@ -112,8 +113,8 @@ def test_moments_survive_a_reader_without_time_zone_data(moment: dt.datetime, ti
     ["Mars/Base", "America", "../../etc/passwd", "/etc/passwd", "a\0b", "x" * 5000, "zone.tab", "", ".", "Europe/", "žluť", "CON", " "],
 )
 def test_any_zone_name_decodes(name: str) -> None:
-    """A zone name that is unknown, a folder, a path, or no zone at all becomes a name with a fixed offset, or without one."""
-    moment = dt.datetime(2025, 7, 1, tzinfo=dt.timezone(dt.timedelta(hours=3), name))
+    """A zone name that is unknown, a folder, a path, or no zone at all becomes a name with the offset on record, or without one."""
+    moment = dt.datetime(2025, 7, 1, tzinfo=UnknownZone(name, dt.timedelta(hours=3)))
     time = dt.time(12, tzinfo=UnknownZone(name))
     data = encode_value([moment, time])
     back = decode_value(data)
@@ -124,14 +125,68 @@ def test_any_zone_name_decodes(name: str) -> None:
 
 def test_a_known_zone_whose_rules_have_changed_keeps_the_stored_offset() -> None:
     """A stored offset that the installed zone data contradict is not silently replaced."""
-    moment = dt.datetime(2025, 7, 1, 12, tzinfo=dt.timezone(dt.timedelta(hours=5), "Europe/Berlin"))
+    moment = dt.datetime(2025, 7, 1, 12, tzinfo=UnknownZone("Europe/Berlin", dt.timedelta(hours=5)))
     back = decode_value(encode_value(moment))
     assert back.utcoffset() == dt.timedelta(hours=5)
     assert back.tzname() == "Europe/Berlin"
+    assert encode_value(back) == encode_value(moment)
+
+
+_HOUR = dt.timedelta(hours=1)
+_AS_GIVEN = [
+    ZoneInfo("CET"),
+    ZoneInfo("UTC"),
+    ZoneInfo("Europe/Berlin"),
+    dt.UTC,
+    dt.timezone(_HOUR),
+    *(dt.timezone(_HOUR, name) for name in ("CET", "MET", "Europe/Berlin", "UTC+01:00", "", "+01:00", "Mars/Base")),
+    *(dt.timezone(dt.timedelta(0), name) for name in ("UTC", "GMT", "Etc/UTC", "")),
+    dt.timezone(-_HOUR / 7, "odd"),
+    UnknownZone("Mars/Base", _HOUR),
+]
+
+
+@pytest.mark.parametrize("zone", _AS_GIVEN, ids=repr)
+@pytest.mark.parametrize("month", [1, 7])
+def test_each_kind_of_time_zone_comes_back_as_it_was(zone: dt.tzinfo, month: int) -> None:
+    """A fixed offset that is called like a zone is none: it has no summer time. So in lists, sets, dicts, values, and of times."""
+    moment = dt.datetime(2025, month, 1, 12, tzinfo=zone)
+    held = [moment, (moment,), {moment}, {"k": {"k": moment}}, Tagged("value", "shop:Order", {"at": moment}), moment.timetz()]
+    for read in (decode_value(encode_value(held)), decode_value(encode_canonical(held)), copy_plain(held)):
+        assert plain_equal(read, held)
+        back = [read[0], read[1][0], *read[2], read[3]["k"]["k"], read[4].data["at"], read[5]]
+        assert [(type(one.tzinfo), repr(one.tzinfo)) for one in back] == [(type(zone), repr(zone))] * 6
+        assert all(one.tzinfo == zone for one in back)
+        assert back[0] + dt.timedelta(days=180) == moment + dt.timedelta(days=180)
+
+
+def test_moments_of_equal_offset_and_name_in_zones_of_two_kinds_differ() -> None:
+    """`ZoneInfo("CET")`, an offset called "CET" and one without a name are three values, and have three encodings."""
+    kinds = [ZoneInfo("CET"), dt.timezone(_HOUR, "CET"), dt.timezone(_HOUR)]
+    moments = [dt.datetime(2025, 1, 1, tzinfo=zone) for zone in kinds]
+    assert len({encode_value(moment) for moment in moments}) == len({encode_canonical(moment) for moment in moments}) == 3
+    for one, other in itertools.combinations(moments, 2):
+        assert not plain_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "parts", [[0, 0, None, None, "n"], [0, 0, 0, "UTC", "n"], [0, 0, 0, None, None], [0, 0, 0, None, b"n"], [0] * 6, []]
+)
+@pytest.mark.parametrize("code", [codec.DATETIME, codec.TIME])
+def test_a_name_without_a_fixed_offset_is_refused(code: int, parts: list[Any]) -> None:
+    """The name of an offset stands beside an offset, never beside a zone; each other shape is a `DecodeError`."""
+    with pytest.raises(DecodeError):
+        decode_value(codec.pack(msgpack.ExtType(code, codec.pack(parts))))
+
+
+def test_a_moment_in_a_zone_of_unknown_offset_is_refused() -> None:
+    """A time may have such a zone; a moment that had it could not be read again."""
+    with pytest.raises(UnstorableValueError, match="nobody knows its offset"):
+        encode_value(dt.datetime.combine(dt.date(2025, 1, 1), dt.time(12, tzinfo=UnknownZone("Mars/Base"))))
 
 
 def test_unknown_zones_are_values() -> None:
-    """They compare and hash by name, can be pickled, and know nothing but the name."""
+    """They compare and hash by name and offset, can be pickled, and know nothing else."""
     zone = UnknownZone("Mars/Base")
     assert zone == pickle.loads(pickle.dumps(zone))
     assert zone != UnknownZone("Mars/Camp")
@@ -139,6 +194,11 @@ def test_unknown_zones_are_values() -> None:
     assert {zone: 1}[UnknownZone("Mars/Base")] == 1
     assert (zone.utcoffset(None), zone.dst(None), zone.tzname(None)) == (None, None, "Mars/Base")
     assert repr(zone) == "UnknownZone('Mars/Base')"
+    moment = dt.datetime(2025, 1, 1, 12, tzinfo=UnknownZone("Mars/Base", _HOUR))
+    assert pickle.loads(pickle.dumps(moment)) == moment == moment.astimezone(dt.UTC).astimezone(moment.tzinfo)
+    assert repr(moment.tzinfo) == "UnknownZone('Mars/Base', datetime.timedelta(seconds=3600))"
+    with pytest.raises(ValueError, match="utcoffset"):
+        moment.astimezone(zone)
 
 
 def test_a_set_with_a_moment_that_never_was_equals_its_decoded_self() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from symphony_es.cli.commands.registry import entity_key, event_name, moment, past_time, run_id, seconds, whole_number
 from symphony_es.core.state.inbox import Request
-from symphony_es.core.state.past.moments import nanoseconds, read_moment
+from symphony_es.core.state.past.moment_texts import read_age_or_time, read_checkpoint, read_moment, read_time
 from symphony_es.errors import SymphonyError, format_path
 from symphony_es.events import codec
 from symphony_es.events.identifiers import check_class_name, id_of_text
@@ -51,7 +51,7 @@ REQUEST_NAMES = (
 DEFINITION_NAMES = (
     "id", "name", "kind", "steps", "template", "inputs", "function", "condition", "then", "else", "over", "as", "step", "until", "seconds",
     "signal", "retry", "timeout_s", "undo", "workflow_id", "max_attempts", "delay_s", "factor", "on", "never_on", "metadata", "branches",
-    "while", "max_iterations", "max_concurrency", "default", "output", "output_key", "model", "description", "context", "deadline_s", "cleanup",
+    "while", "max_iterations", "max_concurrency", "default", "output", "output_key", "model", "description", "context", "cleanup",
     "cleanup_on", "on_error", "on_limit", "atomic", "within_s", "definition", "record_inputs", "agent_type",
 )  # fmt: skip
 
@@ -172,7 +172,8 @@ def _typed(call: Callable[[], object]) -> None:
 
 
 READERS: tuple[Callable[[str], object], ...] = (
-    parse_path, read_moment, nanoseconds, moment, past_time, seconds, whole_number, entity_key, event_name, run_id, id_of_text,
+    parse_path, read_moment, read_time, read_age_or_time, read_checkpoint, moment, past_time, seconds, whole_number, entity_key,
+    event_name, run_id, id_of_text,
     EntityReference.parse, check_class_name,
 )  # fmt: skip
 

@@ -141,6 +141,80 @@ async def test_a_failed_cleanup_can_be_tried_again(symphony: Symphony, work: Wor
     assert "ship" not in work.done
 
 
+WHERE_IT_FAILED = ["undo/book", "cleanup/first", "cleanup/gate/then/cancel booking", "cleanup/fan/left"]
+HANGING_LAST = [*BRANCHING[:-1], {"kind": "wait", "name": "last", "signal": "never"}]
+
+
+async def left_in_its_cleanup(symphony: Symphony, reopen: Reopen, work: Work, failing: str, main: str) -> tuple[Symphony, Workflow]:
+    """A process dies in a clean-up of which one step has failed for good; the next one finds that step mended."""
+    work.failing = {failing, "ship"}
+    steps = [function("book", undo="work"), *([WAIT] if main == "waits" else []), function("ship")]
+    run = await begun(symphony, {"name": "w", "steps": steps, "cleanup": HANGING_LAST})
+    cancelling = asyncio.ensure_future(symphony.workflows.cancel(run))
+    await until(lambda: "cleanup/last" in run.attempts)
+    assert run.step_status(failing) == "failed"
+    symphony = await reopen(resume="latest")
+    await asyncio.gather(cancelling, return_exceptions=True)
+    work.serve(symphony)
+    work.failing.clear()
+    return symphony, await symphony.workflows.get_run("r")
+
+
+@pytest.mark.parametrize(
+    ("asked", "failing", "main"),
+    [
+        *(("resume", failing, main) for failing, main in zip(WHERE_IT_FAILED, ["waits", "has failed"] * 2, strict=True)),
+        *(("start", failing, "has failed") for failing in WHERE_IT_FAILED[:2]),
+        *(("start in a transaction", failing, "waits") for failing in WHERE_IT_FAILED[2:]),
+        *(("retry_from", failing, "has failed") for failing in WHERE_IT_FAILED[::2]),
+    ],
+)
+async def test_a_cleanup_that_a_crash_has_left_is_tried_again_where_somebody_asks(
+    symphony: Symphony, reopen: Reopen, work: Work, failing: str, main: str, asked: str
+) -> None:
+    """As one that has ended: what has failed is done, with what the call says, what has completed is not, the main line keeps its error."""
+    symphony, run = await left_in_its_cleanup(symphony, reopen, work, failing, main)
+    error, workflows = run.error and run.error["message"], symphony.workflows
+    if asked == "resume":
+        going: asyncio.Future[Any] = asyncio.ensure_future(workflows.resume(run, auto_checkpoint=False, deadline_s=60))
+    elif asked == "retry_from":
+        going = asyncio.ensure_future(workflows.retry_from(run, failing, auto_checkpoint=False))
+    elif asked == "start":
+        going = asyncio.ensure_future((await workflows.start(run, auto_checkpoint=False, deadline_s=60)).wait())
+    else:
+        async with symphony.transaction("GoingOn", claim=[run]):
+            handle = await workflows.start(run, auto_checkpoint=False, deadline_s=60)
+        going = asyncio.ensure_future(handle.wait())
+    await until(lambda: failing in work.done)
+    assert (run.status, run.error and run.error["message"]) == ("cancelling", error)
+    await workflows.signal(run, "never")
+    await going
+    assert (run.status, run.error and run.error["message"]) == ("cancelled", error)
+    assert error == (None if main == "waits" else "ship is down")
+    assert (run.deadline is not None) == (asked != "retry_from")
+    assert len(work.done) == len(set(work.done)), "nothing is done twice"
+    assert {"undo/book", "cleanup/fan/right"} <= set(work.done)
+
+
+@pytest.mark.parametrize(("asked", "failing"), [("recover", "undo/book"), ("cancel", "cleanup/fan/left")])
+async def test_a_cleanup_that_a_crash_has_left_goes_on_where_nobody_asks_for_more(
+    symphony: Symphony, reopen: Reopen, work: Work, failing: str, asked: str
+) -> None:
+    """What has failed for good stays failed, and is the run's error, until somebody asks that it be tried again."""
+    symphony, run = await left_in_its_cleanup(symphony, reopen, work, failing, "waits")
+    workflows = symphony.workflows
+    if asked == "recover":
+        await workflows.recover(auto_checkpoint=False, wait=False)
+        going: asyncio.Future[Any] = asyncio.ensure_future(workflows.handle("r").wait())
+    else:
+        going = asyncio.ensure_future(workflows.cancel(run))
+    await workflows.signal(run, "never")
+    await going
+    assert (run.status, failing in work.done) == ("cancelled", False)
+    assert run.error is not None
+    assert run.error["message"] == f"{failing} is down"
+
+
 async def test_a_cleanup_step_that_has_completed_is_done_again_with_another_key(symphony: Symphony, work: Work) -> None:
     """Where somebody asks for it by its address; the others keep what they gave, and the main line is left alone."""
     definition = {"name": "w", "steps": [WAIT, function("ship")], "cleanup": [function("a"), function("b")]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -292,6 +293,66 @@ async def test_a_clean_up_that_has_failed_can_be_tried_again(symphony: Symphony)
     broken = False
     run = await symphony.workflows.resume(run, auto_checkpoint=False)
     assert (run.status, run.error, calls) == ("cancelled", None, ["reserve", "undo", "undo", "last"])
+
+
+@pytest.mark.parametrize("strands", [1, 3])
+@pytest.mark.parametrize("asked", ["resume", "recover"])
+async def test_a_clean_up_that_a_crash_has_left_is_tried_again_where_somebody_asks(
+    symphony: Symphony, reopen: Any, strands: int, asked: str
+) -> None:
+    """What the code's clean-up has failed of is done then, and what comes after it; what the code has dealt with is replayed as it was."""
+    calls: Calls = []
+    hanging = asyncio.Event()
+    broken = True
+
+    def fails(name: str) -> Callable[[], str]:
+        def call() -> str:
+            calls.append(name)
+            if broken:
+                raise ValueError(f"{name} is down")
+            return name
+
+        return call
+
+    async def release() -> None:
+        hanging.set()
+        if broken:
+            await asyncio.Event().wait()
+
+    def define_it(where: Symphony) -> CodeWorkflow:
+        @where.workflow(name="flow")
+        async def flow() -> None:
+            async def strand(number: int) -> None:
+                try:
+                    await wait_for_signal("go")
+                finally:
+                    with suppress(StepFailedError):
+                        await step(fails(f"tolerated {number}"), name="tolerated")
+                    await step(fails(f"undo {number}"), name="undo")
+                    await step(noting(calls, f"last {number}"), name="last")
+
+            await step(noting(calls, "reserve"), name="reserve", undo=release)
+            await gather(*(strand(number) for number in range(strands)))
+
+        assert isinstance(flow, CodeWorkflow)
+        return flow
+
+    handle = await symphony.workflows.start(define_it(symphony), run_id="r", auto_checkpoint=False)
+    await until_it_waits(handle.run)
+    cancelling = asyncio.ensure_future(handle.cancel())
+    async with asyncio.timeout(20):
+        await hanging.wait()
+    again = await reopen(resume="latest")
+    await asyncio.gather(cancelling, return_exceptions=True)
+    define_it(again)
+    broken = False
+    before = len(calls)
+    run = await again.workflows.get_run("r")
+    await (again.workflows.resume(run, auto_checkpoint=False) if asked == "resume" else again.workflows.recover(auto_checkpoint=False))
+    done = [f"{name} {number}" for name in ("last", "undo") for number in range(strands)]
+    assert sorted(calls[before:]) == (done if asked == "resume" else [])
+    assert run.status == "cancelled"
+    assert (run.error and run.error["message"]) == (None if asked == "resume" else "undo 0 is down")
 
 
 async def test_a_failure_that_code_has_dealt_with_is_replayed_in_the_clean_up(symphony: Symphony) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -314,6 +315,51 @@ async def test_a_rewind_forwards_is_a_rewind_like_any_other(symphony: Symphony, 
     await symphony.workflows.signal("r", "go")
     await symphony.workflows.recover(auto_checkpoint=False)
     assert shop.keys == ["r:b:1", "r:c:1"]
+
+
+LIVES: dict[str, Callable[[Symphony], Any]] = {
+    "forked of one": lambda symphony: symphony.workflows.fork("one", "b", run_id="f"),
+    "forked of two": lambda symphony: symphony.workflows.fork("two", "c", run_id="f"),
+    "started": lambda symphony: symphony.workflows.execute_workflow(LETTERS, {"n": 3}, run_id="f"),
+    "forked of a fork": lambda symphony: symphony.workflows.fork("between", "b", run_id="f"),
+}
+LETTERS = WorkflowDefinition(id="letters", name="letters", steps=[act("a"), act("b"), act("c")])
+
+
+@pytest.mark.parametrize("brought_back", [0, 1])
+@pytest.mark.parametrize("lives", [*itertools.pairwise([*LIVES, "forked of one"]), ("forked of one", "forked of two", "started")])
+async def test_the_run_that_a_rewind_brings_back_has_the_past_that_it_had(
+    symphony: Symphony, shop: Shop, lives: tuple[str, ...], brought_back: int
+) -> None:
+    """However many runs have had its id since: it is forked, taken back and asked for as before, and so is what was forked of it."""
+    shop.register(symphony)
+    workflows = symphony.workflows
+    for number, name in enumerate(["one", "two"], 1):
+        await workflows.execute_workflow(LETTERS, {"n": number}, run_id=name, auto_checkpoint=False)
+    between = await workflows.fork("two", "c", {"n": 4}, run_id="between")
+    before, positions, states = symphony.log.head, [], []
+    for life in lives:
+        if positions:
+            await symphony.rewind(before)
+        await LIVES[life](symphony)
+        run = await workflows.get_run("f")
+        await symphony.flush()
+        positions.append(symphony.log.head)
+        states.append((dict(run.context), list(run.attempts)))
+    await symphony.rewind(positions[brought_back])
+    run = await workflows.get_run("f")
+    context, attempts = states[brought_back]
+    assert (dict(run.context), list(run.attempts)) == (context, attempts)
+    assert (await workflows.start(LETTERS, {"n": context["n"]}, run_id="f", if_exists="return")).run is run
+    for number, address in enumerate(attempts):
+        fork = await workflows.fork(run, address)
+        assert (dict(fork.context), list(fork.attempts)) == (context, attempts[:number])
+        again = await workflows.fork(fork, attempts[0]) if fork.attempts else fork
+        assert (dict(again.context), list(again.attempts)) == (context, [])
+    await workflows.resume(run, auto_checkpoint=False) if run.status == "pending" else None
+    await workflows.retry_from(run, "a", auto_checkpoint=False)
+    assert (run.status, sorted(run.outputs), between.status) == ("completed", ["a", "b", "c"], "pending")
+    assert max(Counter(shop.keys).values()) == 1
 
 
 @pytest.mark.parametrize("how", ["rewound", "removed"])

@@ -271,7 +271,7 @@ async def test_ages_that_no_run_has(symphony: Symphony, older_than: Any) -> None
 @pytest.mark.parametrize(
     "given",
     [
-        {"older_than": -1}, {"older_than": float("nan")}, {"older_than": True}, {"older_than": None}, {"older_than": "30d"},
+        {"older_than": -1}, {"older_than": float("nan")}, {"older_than": True}, {"older_than": None}, {"older_than": "30 days"},
         {"older_than": "yesterday"}, {"older_than": datetime(2020, 1, 1)}, {"older_than": timedelta(-1)}, {"older_than": []},
         {"older_than": 1, "status": "running"}, {"older_than": 1, "status": "compleated"}, {"older_than": 1, "name": 3},
         {"older_than": 1, "metadata": 3}, {"older_than": 1, "dry_run": "yes"},

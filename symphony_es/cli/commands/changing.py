@@ -19,7 +19,7 @@ def register(parsers: Parsers) -> None:
     command.add_argument("--dry-run", action="store_true", help="say what would be taken back, and append nothing")
     command = parsers.add("fork", fork, "make a new log that begins with the states of a moment", writes=True)
     command.add_argument("into", type=Path, metavar="DIR", help="the new log's directory; it must not exist, or be empty")
-    command.add_argument("--at", type=moment, default="latest", metavar="MOMENT", help=MOMENT)
+    command.add_argument("--at", type=moment, metavar="MOMENT", help=MOMENT)
 
 
 async def rewind(given: argparse.Namespace) -> None:

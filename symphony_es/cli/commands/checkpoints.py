@@ -9,7 +9,6 @@ from typing import Any
 from symphony_es.cli import output
 from symphony_es.cli.commands.registry import MOMENT, MOST_NAMES, Parsers, moment, reading, run_id, whole_number, writing
 from symphony_es.errors import CheckpointNotFoundError, ConfigurationError, near_misses
-from symphony_es.shown import quoted
 
 __all__ = ["register"]
 
@@ -19,7 +18,7 @@ def register(parsers: Parsers) -> None:
     command = parsers.add("checkpoints", checkpoints, "all checkpoints, newest first; or `create` and `delete` one", writes=True)
     command.add_argument("action", nargs="?", choices=["list", "create", "delete"], default="list")
     command.add_argument("name", nargs="?", metavar="NAME", help="name of the new one; name or id of the one to delete")
-    command.add_argument("--at", type=moment, default="latest", metavar="MOMENT", help=f"what the new one names: {MOMENT}")
+    command.add_argument("--at", type=moment, metavar="MOMENT", help=f"what the new one names: {MOMENT}")
     command.add_argument("--metadata", metavar="JSON", help="an object of your own, kept with the new one")
     command.add_argument("--limit", type=whole_number, default=0, metavar="N", help="list at most so many, the newest ones (0: all)")
     command.add_argument(
@@ -31,7 +30,7 @@ def register(parsers: Parsers) -> None:
 
 async def checkpoints(given: argparse.Namespace) -> None:
     """`symphony-es checkpoints`."""
-    if given.action != "create" and (given.at != "latest" or given.metadata is not None):
+    if given.action != "create" and (given.at is not None or given.metadata is not None):
         raise ConfigurationError("--at and --metadata say what a new checkpoint is: symphony-es checkpoints create NAME --at MOMENT")
     if given.action == "list" and given.name is not None:
         raise ConfigurationError("a name is for `create` and `delete`: `checkpoints --name NAME` lists those of a name")
@@ -75,11 +74,11 @@ async def _list(given: argparse.Namespace) -> None:
 
 
 async def _create(given: argparse.Namespace) -> None:
+    from symphony_es.core.state.checkpoint import check_name
     from symphony_es.core.state.past.moments import check_boundary
 
     metadata = _metadata(given.metadata)
-    if given.name is not None:
-        _check_name(given.name)
+    check_name(given.name)
     async with writing(given) as opened:
         assert opened.checkpoints is not None
         position = await opened.past.position(given.at)
@@ -89,16 +88,6 @@ async def _create(given: argparse.Namespace) -> None:
         name = (await opened.checkpoints.find(made)).name
     told = {"id": made, "name": name, "position": position}
     output.json_line(told) if given.json else output.say(f"checkpoint {made} names position {position}")
-
-
-def _check_name(name: str) -> None:
-    """Refuse a name that would mean something else on the command line."""
-    try:
-        read = moment(name)
-    except argparse.ArgumentTypeError:
-        read = None
-    if read != name or name == "latest":
-        raise ConfigurationError(f"{quoted(name)} reads as a position, a time or the head where a checkpoint is meant: choose another name")
 
 
 def _metadata(text: str | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli import output
-from symphony_es.cli.commands.registry import Parsers, entity_key, event_name, reading, whole_number
+from symphony_es.cli.commands.registry import MOMENT, Parsers, entity_key, event_name, moment, reading, whole_number
 from symphony_es.cli.near import hint_of, names_like
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def register(parsers: Parsers) -> None:
     """Add the commands of this module."""
     command = parsers.add("log", log, "events in the order of their positions")
     _event_filters(command)
-    command.add_argument("--after", type=whole_number, default=None, metavar="POSITION", help="only later ones")
-    command.add_argument("--until", type=whole_number, default=None, metavar="POSITION", help="only those up to it")
+    command.add_argument("--after", type=moment, metavar="MOMENT", help=f"only those after {MOMENT}")
+    command.add_argument("--until", type=moment, metavar="MOMENT", help="only those up to a moment, as for --after")
     command.add_argument(
         "--limit", type=whole_number, default=50, metavar="N", help="at most so many (50): the last ones; with --after the first ones"
     )
@@ -48,10 +48,11 @@ def _event_filters(command: Any) -> None:
 async def log(given: argparse.Namespace) -> None:
     """`symphony-es log`."""
     async with reading(given) as opened:
-        until = opened.log.head if given.until is None else min(given.until, opened.log.head)
-        printed = EventPrinter(as_json=given.json, newest_first=given.after is None)
+        until = await opened.past.position(given.until)
+        after = None if given.after is None else await opened.past.position(given.after)
+        printed = EventPrinter(as_json=given.json, newest_first=after is None)
         newest = _newest(opened.log, given, until, given.limit)
-        await printed.take(newest if given.after is None else _first(opened.log, given, given.after, until, given.limit))
+        await printed.take(newest if after is None else _first(opened.log, given, after, until, given.limit))
         printed.end("" if printed.count else await why_none(opened, given))
 
 

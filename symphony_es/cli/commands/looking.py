@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli import output
 from symphony_es.cli.commands.events import event_row
-from symphony_es.cli.commands.registry import MOMENT, PAST_TIME, Parsers, entity_key, moment, past_time, reading, whole_number
+from symphony_es.cli.commands.registry import MOMENT, Parsers, entity_key, moment, reading, whole_number
 from symphony_es.cli.near import hint_of, names_like
 from symphony_es.shown import so_many
 
@@ -22,11 +22,11 @@ def register(parsers: Parsers) -> None:
     """Add the commands of this module."""
     command = parsers.add("entities", entities, "which entities there are: types and their numbers, or those of one type")
     command.add_argument("type", nargs="?", metavar="TYPE")
-    command.add_argument("--at", type=moment, default="latest", metavar="MOMENT", help=f"as it was then: {MOMENT}")
+    command.add_argument("--at", type=moment, metavar="MOMENT", help=f"as it was then: {MOMENT}")
 
     command = parsers.add("show", show, "the state of one entity, and what refers to what")
     command.add_argument("entity", type=entity_key, metavar="TYPE:ID")
-    command.add_argument("--at", type=moment, default="latest", metavar="MOMENT", help=f"as it was then: {MOMENT}")
+    command.add_argument("--at", type=moment, metavar="MOMENT", help=f"as it was then: {MOMENT}")
 
     command = parsers.add("at", at, "all entities as they were at a moment")
     command.add_argument("moment", type=moment, metavar="MOMENT", help=MOMENT)
@@ -40,13 +40,15 @@ def register(parsers: Parsers) -> None:
     command = parsers.add("blame", blame, "which events set a value, the last one first")
     command.add_argument("entity", type=entity_key, metavar="TYPE:ID")
     command.add_argument("path", metavar="PATH", nargs="?", default="", help="lines[0].amount; the whole entity when it is left out")
-    command.add_argument("--until", type=moment, default="latest", metavar="MOMENT", help=f"only events up to: {MOMENT}")
-    command.add_argument("--since", type=past_time, metavar="TIME", help=f"only events committed then or later: {PAST_TIME}")
+    command.add_argument("--until", type=moment, metavar="MOMENT", help=f"only events up to: {MOMENT}")
+    command.add_argument(
+        "--since", type=moment, metavar="MOMENT", help="only events after a position or checkpoint, or from a time on, as for --until"
+    )
     command.add_argument("--actor", metavar="ACTOR", help="only events that this actor caused")
 
     command = parsers.add("diff", diff, "what is different between two moments")
     command.add_argument("before", type=moment, metavar="BEFORE", help=MOMENT)
-    command.add_argument("after", type=moment, nargs="?", default="latest", metavar="AFTER", help="`latest` when it is left out")
+    command.add_argument("after", type=moment, nargs="?", metavar="AFTER", help="`latest` when it is left out")
     command.add_argument("--entity", type=entity_key, metavar="TYPE:ID", help="only this one; costs its own events only")
     command.add_argument("--events", action="store_true", help="with the events that did it")
 

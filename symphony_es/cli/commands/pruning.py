@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli import output
-from symphony_es.cli.commands.registry import PAST_TIME, Parsers, age_or_time, reading, state_dir, writing
+from symphony_es.cli.commands.registry import PAST_TIME, Parsers, past_time, reading, state_dir, writing
 from symphony_es.cli.commands.requests import DONE, NOT_THERE, REFUSED, add_request_options
 from symphony_es.cli.commands.runs import pair
 from symphony_es.errors import RequestPendingError
@@ -28,7 +28,7 @@ def register(parsers: Parsers) -> None:
     """Add the command of this module."""
     about = "take runs that ended long ago out of lists and snapshots, with child runs and tasks; the log keeps their events"
     command = parsers.add("prune-runs", prune_runs, about, writes=True)
-    command.add_argument("--older-than", type=age_or_time, required=True, metavar="TIME", help=f"they ended before {PAST_TIME}")
+    command.add_argument("--older-than", type=past_time, required=True, metavar="TIME", help=f"they ended before {PAST_TIME}")
     command.add_argument(
         "--status", action="append", metavar="STATUS", help="completed, failed or cancelled; may be repeated (completed and cancelled ones)"
     )
@@ -67,10 +67,10 @@ async def _ask_owner(given: argparse.Namespace, wanted: RunFilter) -> int:
     """Leave it to the process that has the log open, which knows what is in use, and wait for what it says."""
     from symphony_es.core.state.inbox import PRUNE, Request
     from symphony_es.core.state.requesting import send_request
+    from symphony_es.workflow.runs.filters import age_arguments
     from symphony_es.workflow.runs.pruning import PruneReport
 
-    age = given.older_than
-    arguments: dict[str, Any] = {"before": age.isoformat()} if isinstance(age, datetime) else {"older_than_s": age}
+    arguments: dict[str, Any] = age_arguments(given.older_than)
     if given.status:
         arguments["status"] = given.status
     if given.name:

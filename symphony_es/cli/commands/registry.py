@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,7 +23,8 @@ from symphony_es.errors import (
     UnknownTypeError,
     near_misses,
 )
-from symphony_es.shown import message, quoted
+from symphony_es.shown import message as one_message
+from symphony_es.shown import quoted
 from symphony_es.system import present
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ __all__ = [
     "state_dir", "whole_number", "writing",
 ]  # fmt: skip
 
-MOMENT = "a position, a time (2026-11-23T10:00, UTC unless it says otherwise), the id or name of a checkpoint, or `latest`"
+MOMENT = (
+    "'#42' a position, @2026-11-23T10:00 a time (UTC unless it says otherwise), @2h two hours ago, id:… or name:… a checkpoint, `latest`"
+)
 PAST_TIME = "a time (2026-11-23T10:00, UTC unless it says otherwise), or how long ago: 90s, 30m, 2h, 7d"
 DATABASE = "events.db"
 STATE_DIR: dict[str, Any] = {
@@ -46,8 +48,6 @@ STATE_DIR: dict[str, Any] = {
 MOST = 10**15  # more than a log can have, and less than a database refuses
 MOST_NAMES = 5000
 """How many names are looked at for near misses."""
-_AGO = re.compile(r"(\d{1,9})([smhdw])\Z", re.ASCII)
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -58,6 +58,17 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     commands: Mapping[str, CommandParser] = {}
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.color = False  # what it prints is made safe, and colours are control characters
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage, and what is wrong: on one line, whatever is in the arguments that it names."""
+        super().error(one_message(message))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        output.help_text(message, error=file is not None and file is sys.stderr)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -72,10 +83,6 @@ class CommandParser(argparse.ArgumentParser):
         if unknown:
             self.commands.get(getattr(given, "command", ""), self).refuse(unknown)
         return given
-
-    def error(self, text: str) -> NoReturn:
-        """End with the usage, and what is wrong: arguments may be anything."""
-        super().error(message(text))
 
     def refuse(self, unknown: Sequence[str]) -> None:
         """End with the usage, and what is not known."""
@@ -174,7 +181,7 @@ async def _with_near_misses(opened: OpenedLog, error: EntityNotFoundError | Chec
         return error
     made = SymphonyError.__new__(type(error))
     made.__dict__.update(error.__dict__)
-    made.args = (message(f"{error}; did you mean {' or '.join(dict.fromkeys(near))}?"),)
+    made.args = (one_message(f"{error}; did you mean {' or '.join(dict.fromkeys(near))}?"),)
     return made
 
 
@@ -196,49 +203,39 @@ async def writing(given: argparse.Namespace) -> AsyncIterator[OpenedLog]:
         await opened.close()
 
 
-def moment(text: str) -> int | datetime | str:
-    """What a moment written on the command line means.
+def moment(text: str) -> str:
+    """A moment written on the command line, as the API takes it; which one it is says the log.
 
     Raises:
-        argparse.ArgumentTypeError: it looks like a time and is none.
+        argparse.ArgumentTypeError: it can mean none.
     """
-    from symphony_es.core.state.past.moments import read_moment  # late: not every command asks for a moment
+    from symphony_es.core.state.past.moment_texts import read_moment  # late: not every command asks for a moment
 
+    with _as_argument():
+        read_moment(text)
+    return text
+
+
+def past_time(text: str) -> str:
+    """A time written on the command line that has passed, or so long ago, as the API takes it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    from symphony_es.core.state.past.moment_texts import read_age_or_time
+
+    with _as_argument():
+        read_age_or_time(text)
+    return text
+
+
+@contextmanager
+def _as_argument() -> Iterator[None]:
+    """What the library refuses is refused as an argument."""
     try:
-        read = read_moment(text)
+        yield
     except ConfigurationError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text if read is None else read
-
-
-def past_time(text: str) -> datetime:
-    """What a time written on the command line means that has passed: itself, or so long ago.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    found = age_or_time(text)
-    if isinstance(found, datetime):
-        return found
-    try:
-        return datetime.now(UTC) - timedelta(seconds=found)
-    except OverflowError:
-        return datetime.min.replace(tzinfo=UTC)
-
-
-def age_or_time(text: str) -> int | datetime:
-    """The same as it was written: a time, or how many seconds ago.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    ago = _AGO.match(text)
-    if ago is not None:
-        return int(ago[1]) * _SECONDS[ago[2]]
-    read = moment(text)
-    if not isinstance(read, datetime):
-        raise argparse.ArgumentTypeError(f"{quoted(text)} is no time: write 2026-11-23, 2026-11-23T10:00, or how long ago as 2h")
-    return read
+        raise argparse.ArgumentTypeError(output.safe(error)) from error
 
 
 def run_id(text: str) -> str:

@@ -39,10 +39,10 @@ def register(parsers: Parsers) -> None:
     command.add_argument("--step", metavar="STEP", help="only those that failed at this step, or have it as the last one that began")
     command.add_argument("--after", metavar="TOKEN", help="the page behind the one that ended with this token, with the same filters")
     command.add_argument("--blocked", action="store_true", help="only those that contradict the code, and wait for other code")
-    command.add_argument("--at", type=moment, default="latest", metavar="MOMENT", help=f"as it was then: {MOMENT}")
+    command.add_argument("--at", type=moment, metavar="MOMENT", help=f"as it was then: {MOMENT}")
     command = parsers.add("run", run, "what one run did, in order")
     command.add_argument("run_id", type=run_id, metavar="RUN")
-    command.add_argument("--at", type=moment, default="latest", metavar="MOMENT", help=f"as it was then: {MOMENT}")
+    command.add_argument("--at", type=moment, metavar="MOMENT", help=f"as it was then: {MOMENT}")
 
 
 def add_filters(command: Any, only: str | None = None) -> None:
@@ -122,18 +122,24 @@ async def find_runs(opened: OpenedLog, given: argparse.Namespace, limit: int = 0
 
     Today's come from the list that the application keeps, and cost what has happened since; those of a moment, the size of the state then.
     """
+    from symphony_es.core.state.past.moment_texts import read_time
     from symphony_es.workflow.runs.listing import RunListing
 
     assert opened.directory is not None
-    at, after = getattr(given, "at", "latest"), getattr(given, "after", None)
+    at, after = getattr(given, "at", None), getattr(given, "after", None)
     wanted = _filter(given)
-    if at != "latest":
+    if at is not None:
         unknown = [f"--{name}" for name in ("step", "after") if getattr(given, name)]
         if unknown:
             raise ConfigurationError(f"--at shows all runs of then: {' and '.join(unknown)} are for those of now")
         view = await opened.past.at(at)
         states = [view.state(reference) for reference in view.all("Workflow")]
-        found = [one for state in states if _fits(one := _summary(state), given, wanted.status, (state.data or {}).get("metadata") or {})]
+        times = [None if text is None else read_time(text) for text in (given.since, given.until)]
+        found = [
+            one
+            for state in states
+            if _fits(one := _summary(state), given, wanted.status, (state.data or {}).get("metadata") or {}) and _is_between(one, *times)
+        ]
         found.sort(key=lambda one: (one["created_at"] or _LONG_AGO, one["run"]), reverse=True)
         shown = found[:limit] if limit else found
         return FoundRuns(shown, len(found) - len(shown))
@@ -162,16 +168,18 @@ def _listed(summary: RunSummary) -> dict[str, Any]:
 
 
 def _fits(one: dict[str, Any], given: argparse.Namespace, statuses: Any, metadata: Mapping[str, Any]) -> bool:
-    created = one["created_at"] or _LONG_AGO
     return (
         (statuses is None or one["status"] in statuses)
         and (not given.name or one["name"] in given.name)
-        and (given.since is None or created >= given.since)
-        and (given.until is None or created <= given.until)
         and (given.parent is None or one["parent"] == given.parent)
         and all(key in metadata and plain_equal(metadata[key], value) for key, value in given.metadata or ())
         and (given.error is None or given.error.casefold() in (one["error"] or "").casefold())
     )
+
+
+def _is_between(one: dict[str, Any], since: datetime | None, until: datetime | None) -> bool:
+    created = one["created_at"] or _LONG_AGO
+    return (since is None or created >= since) and (until is None or created <= until)
 
 
 async def runs(given: argparse.Namespace) -> None:

@@ -11,12 +11,10 @@ from typing import Any
 from symphony_es.cli import output
 from symphony_es.cli.commands.registry import (
     MOMENT,
-    PAST_TIME,
     Parsers,
     entity_key,
     event_name,
     moment,
-    past_time,
     reading,
     run_id,
     state_dir,
@@ -41,7 +39,7 @@ def register(parsers: Parsers) -> None:
     )
     command.add_argument("--after", type=moment, metavar="MOMENT", help=f"only later ones than {MOMENT}")
     command.add_argument("--until", type=moment, metavar="MOMENT", help="only those up to a moment, as for --after")
-    command.add_argument("--since", type=past_time, metavar="TIME", help=f"only those committed then or later: {PAST_TIME}")
+    command.add_argument("--since", type=moment, metavar="MOMENT", help="only those after a position or checkpoint, or from a time on")
     command.add_argument("--overwrite", action="store_true", help="replace the file")
     changes = command.add_argument_group("of --format changes")
     changes.add_argument("--entity", type=entity_key, metavar="TYPE:ID", help="only of this entity; costs its own events only")
@@ -67,7 +65,6 @@ def register(parsers: Parsers) -> None:
 
 async def export(given: argparse.Namespace) -> None:
     """`symphony-es export`."""
-    from symphony_es.core.state.past.moments import position_since
     from symphony_es.transfer import export_changes, export_cloudevents, export_csv, export_jsonl
     from symphony_es.transfer.changes import ChangeFilter
 
@@ -85,7 +82,7 @@ async def export(given: argparse.Namespace) -> None:
         raise ConfigurationError("there is no standard output to write to: name a file")
     target = Path(given.file) if given.file != "-" else output.Screen() if sys.stdout.isatty() else sys.stdout.buffer
     async with reading(given) as opened:
-        after = await position_since(opened.log, given.since, None) if given.after is None else await opened.past.position(given.after)
+        after = await opened.past.since(given.since) if given.after is None else await opened.past.position(given.after)
         until = None if given.until is None else await opened.past.position(given.until)
         common: dict[str, Any] = {"after": after, "until": until, "overwrite": given.overwrite, "on_progress": output.progress("events")}
         if given.entity is not None:

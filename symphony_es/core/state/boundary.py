@@ -69,7 +69,9 @@ class Boundary:
 
 
 class _Entrance(Boundary):
-    """The boundary of a run that is being made: nothing of a live entity becomes part of it."""
+    """The boundary of a run that is being made: nothing becomes part of it that its caller or a live entity has."""
+
+    copies_parts = True
 
     def may_take(self, record: EntityRecord) -> bool:
         """No: the run gets a copy."""

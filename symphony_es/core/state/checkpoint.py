@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.cached_lists import CachedList
-from symphony_es.core.state.checkpoint_pages import PREFIX, CheckpointFilter, bounded
+from symphony_es.core.state.checkpoint_pages import CheckpointFilter, bounded
 from symphony_es.core.state.foreign import raise_first
-from symphony_es.core.state.past.moments import LATEST, read_moment
+from symphony_es.core.state.past.moment_texts import CHECKPOINT_PREFIX, looks_like_a_moment, read_checkpoint
+from symphony_es.core.state.past.moments import resolve
 from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import CheckpointError, CheckpointNotFoundError, ConcurrencyError, ConfigurationError, InvalidIdentifierError
+from symphony_es.errors import CheckpointError, CheckpointNotFoundError, ConcurrencyError, ConfigurationError
 from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.event import NewEvent
-from symphony_es.events.identifiers import entity_key, id_of_text, text_id, uuid7
+from symphony_es.events.identifiers import entity_key, text_id, uuid7
 from symphony_es.events.rows import event_id_of
 from symphony_es.events.values import check_plain, copy_plain
 from symphony_es.shown import shown
@@ -52,23 +53,16 @@ def check_name(name: str | None) -> None:
     """Refuse a checkpoint's name that means something else wherever a checkpoint is asked for.
 
     Raises:
-        ConfigurationError: it is empty or no text, `latest`, `checkpoint`, a number, or an ISO date or time.
+        ConfigurationError: it is empty or no text, `checkpoint`, or what reads as a moment: `latest`, a number, a time, an age (`2h`), an
+            id, or a text with the prefix of one (`#`, `@`, `id:`, `name:`).
     """
     if name is None:
         return
     if type(name) is not str or not name:
         raise ConfigurationError(f"a checkpoint's name is a text that is not empty, not {shown(name)}")
-    if name in (LATEST, "checkpoint") or read_moment(name) is not None:
+    if name == "checkpoint" or looks_like_a_moment(name):
         raise ConfigurationError(
             f"a checkpoint named {shown(name)} could never be meant: that text is a moment of its own; name it for example 'before-{name}'"
-        )
-
-
-def _check_means_one(checkpoint: Any) -> None:
-    if not isinstance(checkpoint, str):
-        raise ConfigurationError(
-            f"a checkpoint is given by its id or its name, not by {type(checkpoint).__name__} {shown(checkpoint)}"
-            + ("; give its ['id']" if isinstance(checkpoint, Mapping) else "")
         )
 
 
@@ -99,28 +93,28 @@ class CheckpointReader(CachedList):
         """The checkpoints that are meant, newest first. Errors are those of `CheckpointFilter.query`."""
         await self.catch_up()
         wanted = wanted or CheckpointFilter()
-        condition, parameters = await wanted.query(self._number_of)
+        condition, parameters = await wanted.query(self)
         limit = None if wanted.limit is None else bounded(wanted.limit)
         found: list[CheckpointEntry] = await self._asked(self._checkpoints.find, condition, parameters, limit)
         return found
 
     async def find(self, checkpoint: str) -> CheckpointEntry:
-        """The checkpoint with an id, or else the newest one with a name.
+        """The checkpoint with an id, or the newest one with a name: `id:` and `name:` say which; without them, either.
 
         Raises:
             CheckpointNotFoundError: there is none.
+            AmbiguousMomentError: one has this id, and another one this name.
+            ConfigurationError: it is no text, or a position or time.
         """
-        _check_means_one(checkpoint)
-        await self.catch_up()
-        number = await self._number_of(checkpoint)
-        found: list[CheckpointEntry] = [] if number is None else await self._asked(self._checkpoints.find, "number = ?", [number])
-        if not found:
-            raise CheckpointNotFoundError(checkpoint)
-        return found[0]
+        found = await resolve(read_checkpoint(checkpoint), self)
+        assert isinstance(found, CheckpointEntry), "nothing else was asked for"
+        return found
 
-    async def _number_of(self, checkpoint: str) -> int | None:
-        number: int | None = await self._asked(self._checkpoints.number_of, checkpoint)
-        return number
+    async def called(self, checkpoint_id: str | None, name: str | None) -> list[CheckpointEntry]:
+        """The checkpoint with an id and the newest one with a name, as far as there are any; once where that is the same."""
+        await self.catch_up()
+        found: list[CheckpointEntry] = await self._asked(self._checkpoints.called, checkpoint_id, name)
+        return found
 
 
 class CheckpointManager(CheckpointReader):
@@ -196,7 +190,7 @@ class CheckpointManager(CheckpointReader):
         """
         check_name(name)
         event_id = uuid7(time.time_ns(), os.urandom(16))
-        checkpoint_id = f"{PREFIX}{text_id(event_id)}"
+        checkpoint_id = f"{CHECKPOINT_PREFIX}{text_id(event_id)}"
         state = {
             "name": name if name is not None else f"checkpoint_at_{position}",
             "position": position,
@@ -224,10 +218,13 @@ class CheckpointManager(CheckpointReader):
         await self.log.submit([prepared]).wait()
 
     async def delete(self, checkpoint: str) -> bool:
-        """Remove the name; the events stay. False when there is no such checkpoint, or another call removes it at this moment."""
-        _check_means_one(checkpoint)
-        if _is_id(checkpoint) and await self._delete(checkpoint):
-            return True  # the log knows by itself which ids there are: no list is needed
+        """Remove the name; the events stay. False when there is no such checkpoint, or another call removes it at this moment.
+
+        Errors are those of `find`, but for a checkpoint that there is not.
+        """
+        read = read_checkpoint(checkpoint)
+        if read.checkpoint_id is not None and read.checkpoint_name is None:
+            return await self._delete(read.checkpoint_id)  # the log knows by itself which ids there are: no list is needed
         try:
             found = await self.find(checkpoint)
         except CheckpointNotFoundError:
@@ -240,11 +237,3 @@ class CheckpointManager(CheckpointReader):
         except ConcurrencyError:
             return False
         return True
-
-
-def _is_id(checkpoint: str) -> bool:
-    try:
-        id_of_text(checkpoint.removeprefix(PREFIX))
-    except InvalidIdentifierError:
-        return False
-    return checkpoint.startswith(PREFIX)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from symphony_es.core.state.past.moments import LATEST, Moment, nanoseconds, read_moment
+from symphony_es.core.state.past.moment_texts import CHECKPOINT_PREFIX, Moment, read_moment
+from symphony_es.core.state.past.moments import nanoseconds, resolve
 from symphony_es.errors import CheckpointNotFoundError, ConfigurationError, InvalidIdentifierError
 from symphony_es.events.identifiers import id_of_text
 from symphony_es.shown import shown
 
-__all__ = ["PREFIX", "CheckpointFilter", "bounded"]
+if TYPE_CHECKING:
+    from symphony_es.core.state.checkpoint import CheckpointReader
 
-PREFIX = "ckpt_"
-"""How all ids of checkpoints begin."""
+__all__ = ["CheckpointFilter", "bounded"]
 
 _MOST = (1 << 63) - 1
 
@@ -39,38 +40,45 @@ class CheckpointFilter:
         if self.name is not None and not isinstance(self.name, str):
             raise ConfigurationError(f"name={shown(self.name)}: a checkpoint's name is a text")
 
-    async def query(self, number_of: Callable[[str], Awaitable[int | None]]) -> tuple[str, list[Any]]:
+    async def query(self, checkpoints: CheckpointReader) -> tuple[str, list[Any]]:
         """The condition and its parameters, for `CheckpointTable.find`.
 
         Args:
-            number_of: gives the number of the checkpoint with an id, or else of the newest one with a name.
+            checkpoints: finds the one that `before` names.
 
         Raises:
             CheckpointNotFoundError: `before` names none.
+            AmbiguousMomentError: it means a checkpoint and something else.
             ConfigurationError: `before` is no moment.
         """
-        conditions = {"name = ?": self.name, "run = ?": self.run_id, **await self._older(number_of)}
+        conditions = {"name = ?": self.name, "run = ?": self.run_id, **await self._older(checkpoints)}
         given = {condition: value for condition, value in conditions.items() if value is not None}
         return " AND ".join(given) or "1", list(given.values())
 
-    async def _older(self, number_of: Callable[[str], Awaitable[int | None]]) -> dict[str, Any]:
-        before: Any = self.before
-        read = read_moment(before) if isinstance(before, str) else before
-        if before is None or before == LATEST:
+    async def _older(self, checkpoints: CheckpointReader) -> dict[str, Any]:
+        if self.before is None:
             return {}
-        if isinstance(read, datetime):
-            return {"time_ns < ?": bounded(nanoseconds(read))}
-        if type(read) is int:
-            return {"position < ?": bounded(read)}
-        if not isinstance(before, str):
-            raise ConfigurationError(
-                f"before={shown(before)}: it is a checkpoint's id or name, a position, or a datetime or its ISO text"
-                + ("; of an entry of this list, give its ['id']" if isinstance(before, dict) else "")
-            )
-        number = await number_of(before)
-        if number is not None:
-            return {"number < ?": number}
-        return {"event_id < ?": _made(before)}  # a page's last one may have been deleted since: its id says when it was made
+        if isinstance(self.before, Mapping):
+            raise ConfigurationError(f"before={shown(self.before)}: of an entry of this list, give its ['id']")
+        try:
+            read = read_moment(self.before)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"before={shown(self.before)}: {error}") from None
+        try:
+            meant = await resolve(read, checkpoints)
+        except CheckpointNotFoundError:
+            if read.checkpoint_id is None:
+                raise
+            return {
+                "event_id < ?": _made(read.checkpoint_id)
+            }  # a page's last one may have been deleted since: its id says when it was made
+        if isinstance(meant, datetime):
+            return {"time_ns < ?": bounded(nanoseconds(meant))}
+        if isinstance(meant, int):
+            return {"position < ?": bounded(meant)}
+        if isinstance(meant, str):
+            return {}  # older than the head
+        return {"number < (SELECT number FROM checkpoints WHERE id = ?)": meant.id}
 
 
 def bounded(number: int) -> int:
@@ -79,9 +87,8 @@ def bounded(number: int) -> int:
 
 
 def _made(checkpoint: str) -> bytes:
+    """The id of the event that made a checkpoint of this id, whether it is there or not."""
     try:
-        if checkpoint.startswith(PREFIX):
-            return id_of_text(checkpoint.removeprefix(PREFIX))
+        return id_of_text(checkpoint.removeprefix(CHECKPOINT_PREFIX))
     except InvalidIdentifierError:
-        pass
-    raise CheckpointNotFoundError(checkpoint)
+        raise CheckpointNotFoundError(checkpoint) from None

@@ -132,6 +132,9 @@ class Membership(Inherited):
     takes_objects: ClassVar[bool] = False
     """Whether values may be objects of foreign classes; see `Boundary`."""
 
+    copies_parts: ClassVar[bool] = False
+    """Whether parts and containers that nothing holds are copied like all others; so is what a run begins with."""
+
     @cached_property
     def boundary(self) -> Boundary:
         """This world as the values of a run see it."""

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.past.dividing import append_divided
-from symphony_es.core.state.past.moments import Moment
+from symphony_es.core.state.past.moment_texts import Moment, read_moment
 from symphony_es.core.state.refresh import refresh
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.transactions import open_scope_of
-from symphony_es.errors import ConfigurationError, EntityNotFoundError, RestorationError
+from symphony_es.errors import AmbiguousMomentError, ConfigurationError, EntityNotFoundError, RestorationError
 from symphony_es.events.changes import SET
 from symphony_es.events.event import NewEvent
 from symphony_es.events.fold import REPAIR_EVENT, EntityState, repair_data
@@ -87,6 +87,10 @@ async def _chosen(host: Host, now: EntityState, state: dict[str, Any] | None, to
 
 
 async def _position(host: Host, key: str, to: Moment) -> int:
+    if isinstance(to, str):
+        read = read_moment(to)
+        if isinstance(read.place, int) and read.checkpoint_name is not None:  # a number is a version here, and a position elsewhere
+            raise AmbiguousMomentError(to, {str(read.place): f"version {to} of {key}", f"#{to}": f"position {to}"})
     if type(to) is not int:
         return await host.past.position(to)
     rows = await host.log.read_entity_rows(key, to - 1, None, 1) if to > 0 else []

@@ -12,54 +12,42 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import StateHistory
-from symphony_es.core.state.past.moments import position_at_time, read_moment
+from symphony_es.core.state.past.moment_texts import Moment
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.core.state.world import World
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import REPLACED, ConfigurationError, PositionNotFoundError, RestorationError
-from symphony_es.shown import shown
+from symphony_es.errors import REPLACED, ConfigurationError, RestorationError
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.core.state.past.rewinding import Rewind
-    from symphony_es.log.log import EventLog
+    from symphony_es.core.state.past.time_travel import TimeTravel
     from symphony_es_projections.checkpoints import CheckpointEntry
 
 __all__ = ["ReplayUntil", "Resumption", "target_position"]
 
-ReplayUntil = str | int | datetime
-"""`"checkpoint"`, `"latest"`, a position, or a time: a datetime with a time zone, or ISO text."""
+ReplayUntil = Moment
+"""`"checkpoint"`, for that of the call, or any moment."""
 
 logger = get_logger(__name__)
 
 
-async def target_position(log: EventLog, until: ReplayUntil, checkpoint: CheckpointEntry | None) -> int:
-    """The position that a `replay_until` means.
+async def target_position(past: TimeTravel, until: ReplayUntil | None, checkpoint: CheckpointEntry | None) -> int:
+    """The position that a `replay_until` means; the head where none is given.
 
-    Raises:
-        ConfigurationError: it means nothing, or a moment without a time zone.
-        PositionNotFoundError: a position the log does not have.
+    Errors are those of `TimeTravel.position`, and `ConfigurationError` for `"checkpoint"` where the call has none.
     """
-    if until == "latest":
-        return log.head
-    if until == "checkpoint" and checkpoint is not None:
-        return checkpoint.position
-    if isinstance(until, str) and (read := read_moment(until)) is not None:
-        until = read
-    if isinstance(until, datetime):
-        return await position_at_time(log, until)
-    if isinstance(until, int) and not isinstance(until, bool):
-        if not 0 <= until <= log.head:
-            raise PositionNotFoundError(f"position {until} is not in the log: its head is {log.head}")
-        return until
-    raise ConfigurationError(f"replay_until is 'checkpoint', 'latest', a position, a datetime or its ISO text, not {shown(until)}")
+    if until != "checkpoint":
+        return await past.position(until)
+    if checkpoint is None:
+        raise ConfigurationError("replay_until='checkpoint' is for a call that takes a checkpoint: name one here, as name:before")
+    return checkpoint.position
 
 
 class Resumption:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from symphony_es.core.state.tracking.frozen import copied
 from symphony_es.errors import ConfigurationError, DefinitionError
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.retry import RetryPolicy
@@ -57,17 +58,17 @@ class WorkflowBuilder(StepList):
     def create(self, name: str, description: str = "", metadata: Mapping[str, Any] | None = None, *, definition_id: str = "") -> Self:
         """Names the definition; `definition_id` is made when left empty."""
         self._name, self._description, self._id = name, description, definition_id
-        self._metadata.update(metadata or {})
+        self._metadata.update(copied(dict(metadata or {})))
         return self
 
     def with_context(self, context: Mapping[str, Any]) -> Self:
         """Adds values that a run's context holds at its start; the ones given at execution win."""
-        self._context.update(context)
+        self._context.update(copied(dict(context)))
         return self
 
     def with_metadata(self, metadata: Mapping[str, Any]) -> Self:
         """Adds metadata of the application's own."""
-        self._metadata.update(metadata)
+        self._metadata.update(copied(dict(metadata)))
         return self
 
     def with_retry(self, policy: RetryPolicy | Mapping[str, Any] | int | None = None, **fields: Any) -> Self:
@@ -79,7 +80,7 @@ class WorkflowBuilder(StepList):
         """
         if policy is not None and fields:
             raise DefinitionError("retry", "give a policy or the fields of one, not both")
-        self._options["retry"] = fields if policy is None else policy
+        self._options["retry"] = fields if policy is None else copied(policy)
         return self
 
     def with_timeout(self, seconds: float) -> Self:
@@ -94,12 +95,12 @@ class WorkflowBuilder(StepList):
 
     def with_output(self, template: Any) -> Self:
         """Says what the result of a run is: a template, or a value whose texts may be templates."""
-        self._options["output"] = template
+        self._options["output"] = copied(template)
         return self
 
     def add_cleanup(self, *steps: NestedSteps) -> Self:
         """Adds steps that run when a run is cancelled."""
-        self._cleanup.extend(step for given in steps for step in as_dicts(given))
+        self._cleanup.extend(copied(step) for given in steps for step in as_dicts(given))
         return self
 
     def cleanup_on(self, *reasons: str) -> Self:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.constants import Constant
 from symphony_es.core.state.tracking.entity import new_id
+from symphony_es.core.state.tracking.frozen import copied, freeze
 from symphony_es.errors import DefinitionError
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.identifiers import DEFINITION_PREFIX
-from symphony_es.events.values import copy_plain
 from symphony_es.shown import quoted, shown
 from symphony_es.workflow.definitions.json_text import check_json, read_json
 from symphony_es.workflow.definitions.nesting import check_depth, check_extent, walk
@@ -45,7 +45,8 @@ REASONS = ("failure", "deadline")
 class WorkflowDefinition:
     """An immutable definition; methods that change something return a new one with the same id.
 
-    Two definitions are equal when their content is, whatever their ids.
+    What it is made of is copied, and its lists, dicts and sets refuse to be changed, those of its steps as well. Two definitions are equal
+    when their content is, whatever their ids.
 
     Attributes:
         id: made when left empty.
@@ -117,7 +118,7 @@ class WorkflowDefinition:
                 raise DefinitionError(f"cleanup ({path}).undo", "a clean-up step is not undone itself")
         object.__setattr__(self, "_id_is_made", not self.id)
         for name, value in checked.items():
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, freeze(value))
 
     @cached_property
     def version(self) -> str:
@@ -167,8 +168,8 @@ class WorkflowDefinition:
             "name": self.name,
             "description": self.description,
             "steps": [step.to_dict() for step in self.plan],
-            "context": dict(self.context),
-            "metadata": dict(self.metadata),
+            "context": copied(self.context),
+            "metadata": copied(self.metadata),
         }
         if self.retry_policy is not None:
             written["retry"] = self.retry_policy.to_dict()
@@ -178,8 +179,8 @@ class WorkflowDefinition:
             written["cleanup_on"] = list(self.cleanup_on)
         for name in ("timeout_s", "deadline_s", "output", "code", "record_inputs"):
             if getattr(self, name) is not None:
-                written[name] = getattr(self, name)
-        return dict(copy_plain(written))
+                written[name] = copied(getattr(self, name))
+        return written
 
     def to_nested_dict(self) -> dict[str, Any]:
         """`to_dict`, as a part of another definition: a made id gives way to the name.
@@ -268,11 +269,24 @@ class WorkflowDefinition:
             if policy is not None:
                 policy.check(symphony.functions)
 
+    def __deepcopy__(self, memo: Any) -> WorkflowDefinition:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kinds = {type(step) for _, step in walk((*self.plan, *self.cleanup_plan))}
+        return _read_again, (self.to_dict(), self.__dict__["_id_is_made"], kinds)  # to find the classes is to have the kinds registered
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WorkflowDefinition) and self.version == other.version
 
     def __hash__(self) -> int:
         return hash(self.version)
+
+
+def _read_again(data: dict[str, Any], id_is_made: bool, kinds: object) -> WorkflowDefinition:
+    definition = WorkflowDefinition.from_dict(data)
+    object.__setattr__(definition, "_id_is_made", id_is_made)
+    return definition
 
 
 def _read_reasons(given: Any) -> tuple[str, ...]:

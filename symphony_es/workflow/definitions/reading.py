@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from symphony_es.core.state.tracking.frozen import copied
 from symphony_es.errors import DefinitionError, ExpressionError, UnstorableValueError, format_path
-from symphony_es.events.values import check_plain, copy_plain
+from symphony_es.events.values import check_plain
 from symphony_es.shown import shown
 
 __all__ = ["MAX_SECONDS", "DataReader"]
@@ -140,10 +141,10 @@ class DataReader:
         return list(value)
 
     def plain(self, key: str) -> Any:
-        """A copy of a value that can be part of a state, or None."""
-        value = self.value(key)
+        """A copy of a value that can be part of a state, or None; its containers are plain, also where a definition holds them."""
+        value = copied(self.value(key))
         self._check(key, value)
-        return copy_plain(value)
+        return value
 
     def has(self, key: str) -> bool:
         """Whether the key is there, be its value None."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from symphony_es.core.state.tracking.frozen import copied
 from symphony_es.errors import ConfigurationError, DefinitionError
 from symphony_es.shown import quoted, shown
 from symphony_es.workflow.definitions.retry import RetryPolicy
@@ -24,6 +25,8 @@ NestedSteps: TypeAlias = "StepList | Sequence[StepLike] | Step | Mapping[str, An
 
 class StepList:
     """Steps in the making, in order; every method returns the list. Nothing is checked before a definition is made of it.
+
+    What is given is copied: it is there as it was when it was given.
 
     All `add_…` take `description`, `output_key`, `retry` (a policy, its dict, or a number of attempts), `timeout_s` and `id` as well.
 
@@ -50,7 +53,7 @@ class StepList:
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """The steps as plain dicts."""
-        return list(self._steps)
+        return list(map(copied, self._steps))
 
     def add_task(
         self,
@@ -204,7 +207,7 @@ class StepList:
             )
         self._add("wait", name, signal=signal or name, within_s=within_s, **common)
         if default is not NO_DEFAULT:
-            self._steps[-1]["default"] = default
+            self._steps[-1]["default"] = copied(default)
         return self
 
     def add_sleep(self, name: str, seconds: float | str | None = None, until: datetime | str | None = None, **common: Any) -> Self:
@@ -228,7 +231,7 @@ class StepList:
 
     def add_step(self, step: Step | Mapping[str, Any]) -> Self:
         """Adds a step of any kind, as an object or as the dict of one."""
-        self._steps.extend(written([step]))
+        self._steps.extend(map(copied, written([step])))
         return self
 
     def _add(self, kind: str, name: str, *, retry: Any = None, **data: Any) -> Self:
@@ -248,7 +251,7 @@ class StepList:
             step["undo"] = name_function(undo, functions, f"steps[{len(self._steps)}].undo")
         if retry is not None:
             step["retry"] = retry.to_dict() if isinstance(retry, RetryPolicy) else retry
-        self._steps.append(step)
+        self._steps.append(copied(step))
         return self
 
 

@@ -1,8 +1,8 @@
 """Steps as data: what every kind of step has, and the kinds there are.
 
-A step is immutable and can be written as a plain dict and read back (`to_dict`, `Step.from_dict`): that is how definitions
-are stored, copied into runs and hashed. Each kind is a class in a module of its own; a class registers its `kind`, so that
-an application can add kinds without touching this package. Keeps the rule that stored data names things and never holds code.
+A step is immutable, with all that it holds, and can be written as a plain dict and read back (`to_dict`, `Step.from_dict`): that is how
+definitions are stored, copied into runs and hashed. Each kind is a class in a module of its own; a class registers its `kind`, so that an
+application can add kinds without touching this package. Keeps the rule that stored data names things and never holds code.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
 
+from symphony_es.core.state.tracking.frozen import CONTAINERS, copied, freeze
 from symphony_es.errors import ConfigurationError, DefinitionError
 from symphony_es.shown import quoted, shown
 from symphony_es.workflow.definitions.nesting import Extent, extent_of
@@ -201,7 +202,7 @@ class Step(ABC):
             common["undo"] = self.undo.to_dict()
         if self.record_inputs is not None:
             common["record_inputs"] = self.record_inputs
-        return common | self.data()
+        return {**common, **copied(self.data())}
 
     @staticmethod
     def from_dict(data: Mapping[str, Any], path: str = "step") -> Step:
@@ -241,8 +242,15 @@ class Step(ABC):
             record_inputs=None if reader.value("record_inputs") is None else reader.flag("record_inputs"),
         )
         reader.finish()
+        for name, value in list(vars(step).items()):
+            if isinstance(value, CONTAINERS):
+                object.__setattr__(step, name, freeze(value))
         object.__setattr__(step, "_extent", extent_of(step))
         return step
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: they have not been checked, and their containers may be plain ones."""
+        return {key: value for key, value in self.__dict__.items() if key != "_extent"}
 
     def renamed(self, name: str) -> Self:
         """The same step under another name; its id, and so its address, stays."""

@@ -122,7 +122,7 @@ class AutoCheckpoint(WorkflowHook):
         if taken not in kept:
             kept.append(taken)
         while len(kept) > self.keep_last:
-            await moment.symphony.delete_checkpoint(kept.pop(0))
+            await moment.symphony.delete_checkpoint(f"id:{kept.pop(0)}")
 
     async def run_failed(self, moment: RunMoment) -> None:
         """`workflow_<run id>_error`."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import CleanupUnfinishedError, HistoryMismatchError
+from symphony_es.events.changes import REMOVE, SET
 from symphony_es.workflow.engine.bodies import StepFailure
 from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.engine.unsaid import left_unsaid
@@ -98,12 +99,21 @@ class Cleaning:
         """Let the `except` and `finally` of a run's function do what they have to, and collect what undoes its calls."""
         from symphony_es.workflow.code.flow import clean_up_flow  # it stands above the engine, which only calls it
 
-        runner = self._new_runner()
-        try:
-            await clean_up_flow(runner, runner.symphony.flows, undos)
-        except StepFailure as error:
-            self._code_error = error.description
-            self.contradicted = isinstance(error.error, HistoryMismatchError)
+        run = self._run
+        while True:
+            undos.clear()
+            runner = self._new_runner()
+            try:
+                return await clean_up_flow(runner, runner.symphony.flows, undos)
+            except StepFailure as error:
+                step, again = error.description["step"], list((run.cleanup or {}).get("again", ()))
+                if step not in again:
+                    self._code_error = error.description
+                    self.contradicted = isinstance(error.error, HistoryMismatchError)
+                    return
+            again.remove(step)
+            await runner.symphony.world.claim(run)
+            run.record("WorkflowResumed", [(REMOVE, ("failures", step)), (SET, ("cleanup", "again"), again)], step=step)
 
     @property
     def skipped(self) -> bool:

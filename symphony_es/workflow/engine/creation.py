@@ -33,6 +33,7 @@ from symphony_es.workflow.engine.clock import Clock
 from symphony_es.workflow.engine.seconds import deadline_after
 from symphony_es.workflow.engine.timeline import FORK_EVENT, creation
 from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -86,7 +87,7 @@ def new_run(
     limit_s = deadline_s if deadline_s is not None else chosen.deadline_s
     deadline = deadline_after(now, limit_s)
     given = {"id": run_id} if run_id else {}
-    return Workflow.of(chosen, context or {}, now, symphony.world, deadline=deadline, metadata=dict(metadata or {}), **given, **fields)
+    return Workflow.of(chosen, context or {}, now, symphony.world, deadline=deadline, metadata=thaw(metadata or {}), **given, **fields)
 
 
 def check_new_id(run_id: str) -> None:
@@ -180,7 +181,7 @@ async def _input_on_record(symphony: Host, run: Workflow) -> dict[str, Any] | No
     """The context that a run began with; None where the log does not have its beginning any more.
 
     One that begins with the transaction around this call is not in the log, and has not changed it yet. Of an id that several runs have
-    had, the last one's beginning counts.
+    had, that one's beginning counts which has it now.
     """
     record = symphony.world.record_of(run)
     key = entity_key("Workflow", run.id)
@@ -188,11 +189,14 @@ async def _input_on_record(symphony: Host, run: Workflow) -> dict[str, Any] | No
         plain: dict[str, Any] = plain_of(run.context, symphony.world.around(run))
         return plain
     changed: dict[str, Any] = {}
+    cut: int | None = None
     created = await creation(symphony, key, None, once=record is not None and not record.generation)
     while created is not None and created[3] == FORK_EVENT:
         fork = decode_row(created)
-        began_with = _context_of(fork)
-        changed = {**{name: began_with[name] for name in fork.data["changed"] if name in began_with}, **changed}
+        if cut is None or fork.position <= cut:  # a fork of a fork can begin before that one did, with none of its changes
+            began_with = _context_of(fork)
+            changed = {**{name: began_with[name] for name in fork.data["changed"] if name in began_with}, **changed}
+        cut = fork.data["position"] if cut is None else min(cut, fork.data["position"])
         created = await creation(symphony, entity_key("Workflow", fork.data["run_id"]), fork.position, once=False)
     return {**_context_of(decode_row(created)), **changed} if created is not None and created[3] == "WorkflowCreated" else None
 

@@ -62,10 +62,14 @@ class Drive:
         begun: set when the run's beginning is durable.
         first_version: of a new run, the version of its first event; more than 1 where another run had its id.
         place: done when there is a place for it; None where it needs to wait for none.
+        asked: whether somebody has asked by name that the run goes on, so that what has failed in its clean-up is tried again.
     """
 
-    def __init__(self, symphony: Host, run: Workflow, hooks: HookChain, turns: Turns, clock: Clock, children: ChildRuns) -> None:
+    def __init__(
+        self, symphony: Host, run: Workflow, hooks: HookChain, turns: Turns, clock: Clock, children: ChildRuns, *, asked: bool = False
+    ) -> None:
         self.run = run
+        self.asked = asked
         self.control = RunControl(clock)
         self.begun = asyncio.Event()
         self._symphony = symphony
@@ -133,7 +137,7 @@ class Drive:
     async def _drive(self, prepare: Callable[[], None]) -> None:
         # What is left of a clean-up begins too, though the main line has ended.
         cleans_up = self.run.check("resume") is WorkflowStatus.CANCELLING
-        if self.run.status is not WorkflowStatus.CANCELLING and not self._began_within:
+        if (self.asked or self.run.status is not WorkflowStatus.CANCELLING) and not self._began_within:
             if self.place is None:
                 await self._begin(prepare)
             elif not await self._wait_for_place(self.place, prepare):

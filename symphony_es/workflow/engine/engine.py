@@ -176,13 +176,13 @@ class WorkflowEngine(RunRequests):
         if block is not None:
             if world.record_of(run) is not None:
                 await world.claim(run)
-            drive = self._drive_for(run, chain)
+            drive = self._drive_for(run, chain, asked=True)
             takes_place = self._takes_place(run, awaited=False)
             launch = partial(self._launch, drive, chain, _NOTHING, awaited=False, takes_place=takes_place)
             queued = takes_place and self.max_concurrent_runs is not None
             self.beginnings.begin(block.transaction, drive, prepare, launch, queued=queued)
         else:
-            await self._begun(await self.begin(run, chain, prepare, awaited=False))
+            await self._begun(await self.begin(run, chain, prepare, awaited=False, asked=True))
         return RunHandle(self, self._symphony, run)
 
     async def retry_in_background(self, run: Workflow, step: str | Sequence[str]) -> RunHandle:

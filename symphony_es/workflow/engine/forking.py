@@ -82,7 +82,7 @@ async def fork_run(
             forked_from={"run": run, "position": past.position, "step": step},
             created_at=now,
             deadline=None if limit_s is None else now + timedelta(seconds=limit_s),
-            metadata=dict(metadata),
+            metadata=thaw(metadata),
             **taken_in(symphony.world, values),
         )
         made.follow(run.definition)

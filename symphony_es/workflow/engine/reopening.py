@@ -46,9 +46,10 @@ async def retry_cleanup(symphony: Host, run: Workflow, steps: Sequence[str], now
         for around in dict.fromkeys(above for address in steps for above in prefixes(address)):
             run.recorded_outputs.pop(around, None)
             run.failures.pop(around, None)
+        again = run.cleanup_reopened()
         if run.status is not WorkflowStatus.CANCELLING:
             run.move("clean_up", now)
-        assign(run, run.cleanup_reopened())
+        assign(run, again)
     await world.flush(run)
 
 

@@ -12,7 +12,6 @@ from symphony_es.core.state.transactions import current_scope
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import ConfigurationError, DefinitionChangedError, ReadOnlyError, RunInterruptedError, RunsInProgressError
 from symphony_es.events.identifiers import entity_key
-from symphony_es.events.values import copy_plain
 from symphony_es.shown import shown
 from symphony_es.threads import ThreadPool, current_pool
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
@@ -36,6 +35,7 @@ from symphony_es.workflow.engine.within import Beginnings, refuse_inside
 from symphony_es.workflow.record.redaction import current_redaction, records_inputs
 from symphony_es.workflow.runs.cleanup import is_of_cleanup
 from symphony_es.workflow.runs.run import Workflow
+from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ class RunRequests:
         """Goes on with a run that was interrupted, is paused or pending, or has failed, and waits as `execute_workflow` does.
 
         Completed steps are skipped, their outputs are there; the step that was under way, or failed, runs again. Where the run has been
-        asked to pause and its steps under way have not ended yet, the request is taken back: they come to their end once.
+        asked to pause and its steps under way have not ended yet, the request is taken back: they come to their end once. Where a clean-up
+        was interrupted or has failed, that goes on, and what has failed of it is tried again.
 
         Args:
             run: the run.
@@ -176,7 +177,7 @@ class RunRequests:
             await self._change_definition(run, as_definition(definition), force=force)
         check_can_go_on(run, self._symphony)
         return await self.active.join(
-            await self.begin(run, self.chain(auto_checkpoint, hooks, run), lambda: self._set_deadline(run, deadline_s))
+            await self.begin(run, self.chain(auto_checkpoint, hooks, run), lambda: self._set_deadline(run, deadline_s), asked=True)
         )
 
     @where_it_executes
@@ -344,7 +345,7 @@ class RunRequests:
         for what, text in (("name", name), ("id", signal_id)):
             if not (isinstance(text, str) and text) and not (what == "id" and text is None):
                 raise ConfigurationError(f"a signal's {what} is a text that is not empty, not {shown(text)}")
-        kept = copy_plain(payload) if isinstance(payload, (list, dict, set)) else payload
+        kept = thaw(payload)
 
         def is_new() -> bool:
             if signal_id is not None and signal_id in run.signal_ids:
@@ -548,29 +549,30 @@ class RunRequests:
 
     # -- what the requests stand on ------------------------------------------------------------------------------------
 
-    def launch(self, run: Workflow, hooks: HookChain, prepare: Callable[[], None] = lambda: None, *, awaited: bool = True) -> ActiveRun:
-        """Begins to drive a run; see `ActiveRuns.launch`."""
+    def launch(
+        self, run: Workflow, hooks: HookChain, prepare: Callable[[], None] = lambda: None, *, awaited: bool = True, asked: bool = False
+    ) -> ActiveRun:
+        """Begins to drive a run; see `ActiveRuns.launch`, and for `asked` the attribute of `Drive`."""
         if awaited:
             refuse_inside(self._symphony.world, run, "resume")
-        return self._launch(
-            self._drive_for(run, hooks), hooks, prepare, awaited=awaited, takes_place=self._takes_place(run, awaited=awaited)
-        )
+        drive = self._drive_for(run, hooks, asked=asked)
+        return self._launch(drive, hooks, prepare, awaited=awaited, takes_place=self._takes_place(run, awaited=awaited))
 
     async def begin(
-        self, run: Workflow, hooks: HookChain, prepare: Callable[[], None] = lambda: None, *, awaited: bool = True
+        self, run: Workflow, hooks: HookChain, prepare: Callable[[], None] = lambda: None, *, awaited: bool = True, asked: bool = False
     ) -> ActiveRun:
         """The same for code that may be part of a run: it is cut off where all runs are being stopped, and is not told an error."""
         await self.active.hold_while_stopping()
-        return self.launch(run, hooks, prepare, awaited=awaited)
+        return self.launch(run, hooks, prepare, awaited=awaited, asked=asked)
 
     @staticmethod
     def _takes_place(run: Workflow, *, awaited: bool) -> bool:
         """Whether a run counts among those that execute at once: not where another one waits for it, nor to be cleaned up."""
         return run.parent is None and not (awaited and runs_around.get()) and run.check("resume") is not WorkflowStatus.CANCELLING
 
-    def _drive_for(self, run: Workflow, hooks: HookChain) -> Drive:
+    def _drive_for(self, run: Workflow, hooks: HookChain, *, asked: bool) -> Drive:
         self.resting.begins(run)
-        return Drive(self._symphony, run, hooks, self._turns, self.clock, self.children)
+        return Drive(self._symphony, run, hooks, self._turns, self.clock, self.children, asked=asked)
 
     def _launch(self, drive: Drive, hooks: HookChain, prepare: Callable[[], None], *, awaited: bool, takes_place: bool) -> ActiveRun:
         # The run's task takes these along.

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.errors import PositionNotFoundError
@@ -346,14 +348,24 @@ def _apply(timeline: Timeline, page: list[Row]) -> None:
 
 
 async def creation(symphony: Host, key: str, until: int | None, *, once: bool) -> Row | None:
-    """The creation of the run that had an id at a position; `once` where no other one had it before."""
+    """The creation of the run that had an id at a position; `once` where no other one had it before.
+
+    A rewind brings back the run that had the id where it goes to, whoever had it in between.
+    """
     if once:
         return next(iter(await symphony.log.read_entity_rows(key, 0, until, 1)), None)
-    newest: Row | None = None
+    held: list[tuple[int, Row | None]] = []
     async for page in symphony.log.entity_pages(key, until_position=until, page=PAGE):
-        newest = next((row for row in reversed(page) if row[3] in CREATIONS), newest)
+        for row in page:
+            if row[3] in CREATIONS:
+                held.append((row[0], row))
+            elif row[3] in (REWIND_EVENT, REPAIR_EVENT):
+                event = decode_row(row)
+                if isinstance(event.data, dict) and "to" in event.data:
+                    before = bisect_right(held, event.data["to"], key=itemgetter(0))
+                    held.append((row[0], held[before - 1][1] if before else None))
         await asyncio.sleep(0)
-    return newest
+    return held[-1][1] if held else None
 
 
 def _told(page: list[Row]) -> Iterable[Event]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from symphony_es.core.state.tracking.frozen import copied
 from symphony_es.errors import SignalTimeoutError
 from symphony_es.shown import quoted, type_shown
 from symphony_es.workflow.definitions.reading import DataReader
@@ -86,4 +87,4 @@ class WaitStep(Step):
         except TimeoutError:
             if self.default is NO_DEFAULT:
                 raise SignalTimeoutError(name, until) from None
-            return self.default
+            return copied(self.default)

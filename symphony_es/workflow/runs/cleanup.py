@@ -1,9 +1,10 @@
 """The second phase of a run's life: its clean-up, which begins when the run is cancelled. Pure.
 
 The addresses of clean-up steps begin with `cleanup/`, those of steps that undo others with `undo/`: what undoes an execution of a step that
-was taken back stands at `undo/@<generation>/<address of the step>`. `Workflow.cleanup` says that the phase
-has begun: `{"ends": status}`, with `"skipped": True` where the rest of it is left for later. Nothing but `retry_from` at a step of the main
-line leads out of the phase: whatever else goes on with such a run goes on with its clean-up.
+was taken back stands at `undo/@<generation>/<address of the step>`. `Workflow.cleanup` says that the phase has begun: `{"ends": status}`,
+with `"skipped": True` where the rest of it is left for later, and with `"again": addresses` of failed steps that the code has called to
+clean up, of which those are tried again that it has not dealt with. Nothing but `retry_from` at a step of the main line leads out of the
+phase: whatever else goes on with such a run goes on with its clean-up.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from symphony_es.events.changes import REMOVE, SET, Change
+from symphony_es.events.changes import SET, Change
 from symphony_es.workflow.definitions.definition import CLEANUP, UNDO
 from symphony_es.workflow.definitions.nesting import Paths
 from symphony_es.workflow.runs.transitions import WorkflowStatus
@@ -158,11 +159,11 @@ def cleaned_with(run: Workflow) -> list[Workflow]:
 
 def reopened(run: Workflow) -> list[Change]:
     """Return what it changes that what failed in the clean-up is tried again, with all attempts that it is allowed."""
-    in_code = _failed_in_code(run)
-    changes: list[Change] = [] if in_code is None else [(REMOVE, ("failures", in_code))]
-    again = [address for address in run.failures if in_cleanup(address) and address != in_code]
-    changes += [(SET, ("failures", address, "count"), 0) for address in again]
+    again = [address for address in run.failures if in_cleanup(address)]
+    changes: list[Change] = [(SET, ("failures", address, "count"), 0) for address in again]
     held: dict[str, Any] = run.cleanup or {}
-    if held.get("skipped"):
-        changes.append((SET, ("cleanup",), {"ends": held["ends"]}))
+    # Only the code knows which of them it has failed of, and which it has dealt with: its clean-up is replayed.
+    called = [address for address in called_in_cleanup(run) if not in_cleanup(address) and failed_for_good(run, address)]
+    if held and (called or held.keys() - {"ends"}):
+        changes.append((SET, ("cleanup",), {"ends": held["ends"], **({"again": called} if called else {})}))
     return changes

@@ -8,20 +8,21 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
-from symphony_es.core.state.past.moments import read_moment
+from symphony_es.core.state.past.moment_texts import TIMES_ARE, read_age_or_time
 from symphony_es.errors import ConfigurationError, near_misses
 from symphony_es.shown import shown
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 from symphony_es_projections.run_list import RunQuery
 from symphony_es_projections.run_rows import microseconds, pair_of
 
-__all__ = ["Named", "RunFilter", "StatusLike", "TimeLike", "moment_of_age", "prune_filter", "read_statuses", "read_time"]
+__all__ = ["Named", "RunFilter", "StatusLike", "TimeLike", "age_arguments", "moment_of_age", "prune_filter", "read_statuses", "read_time"]
 
 StatusLike: TypeAlias = WorkflowStatus | str | Collection[WorkflowStatus | str] | None
 """A status, its text, or several of them."""
 
 TimeLike: TypeAlias = datetime | str | timedelta | None
-"""A moment, its ISO text (`"2026-11-27"`: the beginning of that day, UTC), or how long ago it was."""
+"""A moment, its text as for `Symphony.at` (`"2026-11-27"`: the beginning of that day, UTC; `"2h"`: two hours ago), or how
+long ago it was."""
 
 Named: TypeAlias = Any
 """A name, what has one (a definition, the dict of one, a function under `@symphony.workflow`), or several of them."""
@@ -60,7 +61,7 @@ class RunFilter:
 
         Errors are those of `query`.
         """
-        ages = {name: age for name in _TIMES if isinstance(age := getattr(self, name), timedelta)}
+        ages = {name: age for name in _TIMES if isinstance(age := _read(name, getattr(self, name)), timedelta)}
         query = replace(self, **dict.fromkeys(ages)).query()
         return blake2b(repr((query.conditions, query.parameters, sorted(ages.items()), newest_first)).encode(), digest_size=4).hexdigest()
 
@@ -191,6 +192,20 @@ def _ago(age: timedelta) -> datetime:
         return (datetime.min if age > timedelta(0) else datetime.max).replace(tzinfo=UTC)
 
 
+def _read(name: str, given: TimeLike) -> datetime | timedelta | None:
+    """What is given, as a text says it.
+
+    Raises:
+        ConfigurationError: the text is no time.
+    """
+    if not isinstance(given, str):
+        return given
+    try:
+        return read_age_or_time(given)
+    except ConfigurationError:
+        raise ConfigurationError(f"{name}={shown(given)}: {shown(given)} is no time: {TIMES_ARE}") from None
+
+
 def read_time(name: str, given: TimeLike) -> int | None:
     """Microseconds since 1970; None of what is left out.
 
@@ -199,9 +214,8 @@ def read_time(name: str, given: TimeLike) -> int | None:
     """
     if given is None:
         return None
-    moment = _ago(given) if isinstance(given, timedelta) else given
-    if isinstance(moment, str):
-        moment = read_moment(moment)  # type: ignore[assignment]  # looked at below
+    read = _read(name, given)
+    moment = _ago(read) if isinstance(read, timedelta) else read
     if not isinstance(moment, datetime):
         raise ConfigurationError(
             f"{name}={shown(given)}: it is a datetime, its ISO text ('2026-11-27T08:00'), or a timedelta (so long ago)"
@@ -211,13 +225,27 @@ def read_time(name: str, given: TimeLike) -> int | None:
     return microseconds(moment)
 
 
-def moment_of_age(older_than: Any, now: datetime) -> datetime | str:
+def age_arguments(older_than: Any) -> dict[str, Any]:
+    """How an age or a moment stands in a request: whoever carries it out counts an age from then.
+
+    Errors are those of `moment_of_age`.
+    """
+    moment = moment_of_age(older_than, datetime.now(UTC))
+    age = _read("older_than", older_than)
+    if isinstance(age, timedelta):
+        return {"older_than_s": age.total_seconds()}
+    return {"before": moment.isoformat()} if isinstance(age, datetime) else {"older_than_s": older_than}
+
+
+def moment_of_age(older_than: Any, now: datetime) -> datetime:
     """The moment that an age means.
 
     Raises:
         ConfigurationError: it is neither an age nor a moment.
     """
-    if isinstance(older_than, (datetime, str)):
+    if isinstance(older_than, str):
+        older_than = _read("older_than", older_than)
+    if isinstance(older_than, datetime):
         return older_than
     try:
         if type(older_than) in (int, float):

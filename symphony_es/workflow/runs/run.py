@@ -302,9 +302,13 @@ class Workflow:
         return changes + [(SET, (name,), None) for name in given_up]
 
     def cleanup_reopened(self) -> list[Change]:
-        """What it changes that what failed in the clean-up, or was left out of it, is tried again."""
+        """What it changes that what failed in the clean-up, or was left out of it, is tried again; asked before its status changes.
+
+        The error of a run that has ended is that of its clean-up. While that is under way, it is what the main line failed of: it stays.
+        """
         changes = reopened(self)
-        if self.error is not None and self.cleanup is not None and self.cleanup["ends"] != WorkflowStatus.FAILED:
+        of_cleanup = self.status in ENDED and self.cleanup is not None and self.cleanup["ends"] != WorkflowStatus.FAILED
+        if self.error is not None and of_cleanup:
             changes.append((SET, ("error",), None))
         return changes
 

@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.names import Names
-from symphony_es.core.state.past.moments import LAST_NS, Time, nanoseconds
+from symphony_es.core.state.past.moment_texts import Time
+from symphony_es.core.state.past.moments import LAST_NS, nanoseconds
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, ProjectionUnavailableError
 from symphony_es.events.identifiers import id_of_text
@@ -92,7 +93,7 @@ class Audit:
             run: id of the workflow run on whose behalf it happened.
             transaction: id of the transaction, as text or 16 bytes.
             correlation: the application's own thread of events.
-            since: committed then or later: a datetime with a time zone, or ISO text, `"2026-11-27"` or `"2026-11-27T17:22:42+01:00"`.
+            since: committed then or later: a datetime with a time zone, or its text, as for `Symphony.at`: `"2026-11-27"`, `"@2h"`.
             until: committed then, to the microsecond, or earlier; given likewise. A date is its beginning, in UTC.
             after_position: later ones only.
             before_position: earlier ones only.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.constants import definition_key
 from symphony_es.core.state.files.directory import sync_directory, unavailable
+from symphony_es.core.state.files.working import in_thread
+from symphony_es.core.state.files.workplace import building
 from symphony_es.core.state.history import StateHistory, live_states
 from symphony_es.core.state.past.dividing import append_divided
 from symphony_es.core.state.past.moments import check_boundary
@@ -28,6 +29,7 @@ from symphony_es.system import is_directory, is_link, present
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from symphony_es.core.state.files.working import Stop
     from symphony_es.events.fold import Damage, EntityState
 
 __all__ = ["FORK_TYPE", "ForkReport", "fork_log"]
@@ -61,7 +63,8 @@ async def fork_log(
     """Make a new log that begins with the states at a position.
 
     Its first event names the origin; then comes one event per entity with its whole state. Deleted entities, checkpoints and earlier
-    events stay behind. The log is built beside and put in place when it is whole: a crash leaves no half of one.
+    events stay behind. The log is built beside its place and put there when it is whole: a crash leaves no half of one, and what it was
+    building is removed by the next fork into that directory.
 
     Args:
         history: the origin's past states.
@@ -81,8 +84,7 @@ async def fork_log(
     fold = await history.states_at(position)
     states = live_states(fold)
     named = {key for state in states.values() if (key := definition_key(state)) is not None}
-    built = into.with_name(f".{os.fsencode(into.name)[:200].decode(errors='ignore')}.{os.getpid()}-{os.urandom(4).hex()}.part")
-    try:
+    async with building(into) as built:
         log = await EventLog.open(built)
         try:
             await log.append([await _origin(history, position, origin)])
@@ -91,10 +93,7 @@ async def fork_log(
             events = log.head
         finally:
             await log.close()
-        await asyncio.to_thread(_put_in_place, built, into)
-    except BaseException:
-        await asyncio.to_thread(shutil.rmtree, built, ignore_errors=True)
-        raise
+        await in_thread(lambda stop: _put_in_place(built, into, stop))
     damaged = {key: state.damage for key, state in states.items() if state.damage is not None}
     return ForkReport(directory=into, position=position, entities=len(states), events=events, damaged=damaged)
 
@@ -110,8 +109,10 @@ def _check_target(into: Path) -> Path:
     return into.absolute()
 
 
-def _put_in_place(built: Path, into: Path) -> None:
+def _put_in_place(built: Path, into: Path, stop: Stop) -> None:
+    sync_directory(built)
     _check_target(into)  # once more: the states may have taken a while
+    stop.look()
     with unavailable(f"{into} cannot be put in place"):
         built.rename(into)
     sync_directory(into.parent)

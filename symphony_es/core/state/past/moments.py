@@ -2,82 +2,95 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from symphony_es.errors import ConfigurationError, PersistenceDisabledError, PositionInsideTransactionError, PositionNotFoundError
-from symphony_es.events.bounds import read_digits
+from symphony_es.core.state.past.moment_texts import LATEST, TIMES_ARE, Moment, ReadMoment, Time, begins_with_a_date, read_moment, read_time
+from symphony_es.errors import (
+    AmbiguousMomentError,
+    CheckpointNotFoundError,
+    ConfigurationError,
+    PersistenceDisabledError,
+    PositionInsideTransactionError,
+    PositionNotFoundError,
+)
 from symphony_es.events.rows import decode_row
-from symphony_es.shown import quoted, shown
+from symphony_es.shown import shown
 
 if TYPE_CHECKING:
     from symphony_es.core.state.checkpoint import CheckpointReader
     from symphony_es.log.log import EventLog
+    from symphony_es_projections.checkpoints import CheckpointEntry
 
-__all__ = [
-    "LAST_NS", "LATEST", "Moment", "Time", "check_boundary", "nanoseconds", "position_at_time", "position_of", "position_since",
-    "read_moment",
-]  # fmt: skip
-
-Moment = int | datetime | str
-"""A position, a point in time with a time zone, or a text: `"latest"` is the head, `"2026-11-27"` or `"2026-11-27T17:22:42+01:00"` a
-point in time (UTC where no zone is named; a date is its beginning), digits are a position, any other text is the id or name of a
-checkpoint."""
-
-Time = datetime | str
-"""A point in time: a datetime with a time zone, or the same as ISO 8601 text, in UTC where no zone is named; a date is its beginning."""
-
-LATEST = "latest"
-_ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]|$)", re.ASCII)
+__all__ = ["LAST_NS", "check_boundary", "nanoseconds", "position_at_time", "position_of", "position_since", "resolve"]
 
 LAST_NS = 999
 """Events are stamped in nanoseconds and show their time in microseconds; a time as an upper end means all of its microsecond."""
 
 
-async def position_of(log: EventLog, moment: Moment, checkpoints: CheckpointReader | None) -> int:
-    """The position that a moment means.
+async def resolve(moment: Moment | ReadMoment, checkpoints: CheckpointReader | None) -> int | datetime | str | CheckpointEntry:
+    """Return the position, the time, `LATEST` or the checkpoint that is meant.
+
+    Raises:
+        AmbiguousMomentError: the log has a checkpoint of that name, and the text means something else, too.
+        CheckpointNotFoundError: there is no such checkpoint.
+        PersistenceDisabledError: a log in memory has no checkpoints.
+        ConfigurationError: it means nothing.
+    """
+    read = moment if isinstance(moment, ReadMoment) else read_moment(moment)
+    found: list[CheckpointEntry] = []
+    if checkpoints is not None and (read.checkpoint_id is not None or read.checkpoint_name is not None):
+        found = await checkpoints.called(read.checkpoint_id, read.checkpoint_name)
+    if (read.place is not None) + len(found) > 1:
+        raise _ambiguous(read, found)
+    if read.place is not None:
+        return read.place
+    if found:
+        return found[0]
+    called = read.checkpoint_name if read.checkpoint_name is not None else read.checkpoint_id
+    assert called is not None, "else it has a place"
+    if begins_with_a_date(called):
+        raise ConfigurationError(f"{shown(called)} is no time, and no checkpoint has this name: {TIMES_ARE}")
+    if checkpoints is None:
+        raise PersistenceDisabledError("finding a checkpoint")
+    raise CheckpointNotFoundError(called)
+
+
+def _ambiguous(read: ReadMoment, found: list[CheckpointEntry]) -> AmbiguousMomentError:
+    """All that a text means in a log, each as what says it alone."""
+    text = read.checkpoint_name
+    assert text is not None, "nothing else means two things"
+    readings = {}
+    if isinstance(read.place, datetime):
+        readings[f"@{text}"] = f"the time {read.place.isoformat()}"
+    elif read.place is not None:
+        readings[f"#{text}"] = "the head" if read.place == LATEST else f"position {read.place}"
+    for entry in found:
+        readings[f"id:{text}" if entry.id == text else f"name:{text}"] = f"the checkpoint {entry.id} of position {entry.position}"
+    return AmbiguousMomentError(text, readings)
+
+
+async def position_of(log: EventLog, moment: Moment | None, checkpoints: CheckpointReader | None) -> int:
+    """The position that a moment means; the head where none is given.
 
     Raises:
         PositionNotFoundError: the log does not have that position.
-        CheckpointNotFoundError: there is no such checkpoint.
-        PersistenceDisabledError: a log in memory has no checkpoints.
-        ConfigurationError: it means nothing, or is a point in time without a time zone.
+        ConfigurationError: it is a point in time without a time zone. Further errors are those of `resolve`.
     """
+    return await _position(log, LATEST if moment is None else await resolve(moment, checkpoints))
+
+
+async def _position(log: EventLog, meant: int | datetime | str | CheckpointEntry) -> int:
     head = await log.refresh_head()
-    if isinstance(moment, str) and moment != LATEST:
-        read = read_moment(moment)
-        moment = moment if read is None else read
-    if isinstance(moment, str):
-        if moment == LATEST:
-            return head
-        if checkpoints is None:
-            raise PersistenceDisabledError("finding a checkpoint")
-        return (await checkpoints.find(moment)).position
-    if isinstance(moment, datetime):
-        return await position_at_time(log, moment)
-    if type(moment) is int:  # not a bool
-        if not 0 <= moment <= head:
-            raise PositionNotFoundError(f"position {shown(moment)} is not in the log: its head is {head}")
-        return moment
-    raise ConfigurationError(f"a moment is a position, a datetime or its ISO text, or the id or name of a checkpoint, not {shown(moment)}")
-
-
-def read_moment(text: str) -> int | datetime | None:
-    """What a text means that is a number or a time; None where it may be the name of a checkpoint.
-
-    Raises:
-        ConfigurationError: it looks like a time and is none.
-    """
-    if text.isascii() and text.isdigit():
-        return read_digits(text)
-    if _ISO_DATE.match(text) is None:
-        return None
-    try:
-        read = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigurationError(f"{quoted(text)} is no time: {error}") from error
-    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
+    if isinstance(meant, str):
+        return head
+    if isinstance(meant, datetime):
+        return await position_at_time(log, meant)
+    if not isinstance(meant, int):
+        return meant.position
+    if not 0 <= meant <= head:
+        raise PositionNotFoundError(f"position {shown(meant)} is not in the log: its head is {head}")
+    return meant
 
 
 async def position_since(log: EventLog, since: Moment | None, checkpoints: CheckpointReader | None) -> int:
@@ -87,13 +100,11 @@ async def position_since(log: EventLog, since: Moment | None, checkpoints: Check
     """
     if since is None:
         return 0
-    if isinstance(since, str) and since != LATEST:
-        read = read_moment(since)
-        since = since if read is None else read
-    if isinstance(since, datetime):
-        await log.refresh_head()
-        return await log.position_at(nanoseconds(since) - 1)
-    return await position_of(log, since, checkpoints)
+    meant = await resolve(since, checkpoints)
+    if not isinstance(meant, datetime):
+        return await _position(log, meant)
+    await log.refresh_head()
+    return await log.position_at(nanoseconds(meant) - 1)
 
 
 async def position_at_time(log: EventLog, moment: datetime) -> int:
@@ -118,17 +129,7 @@ def nanoseconds(moment: Time) -> int:
     Raises:
         ConfigurationError: it is none, or a datetime without a time zone.
     """
-    if isinstance(moment, str):
-        read = read_moment(moment)
-        if not isinstance(read, datetime):
-            raise ConfigurationError(
-                f"a time is a datetime with a time zone, or ISO text as '2026-11-27T17:22:42+01:00', not {shown(moment)}"
-            )
-        moment = read
-    if not isinstance(moment, datetime):
-        raise ConfigurationError(f"a time is a datetime with a time zone, or its ISO text, not {shown(moment)}")
-    if moment.utcoffset() is None:
-        raise ConfigurationError(f"{shown(moment)} has no time zone: give one, for example datetime.now(UTC)")
+    moment = read_time(moment)
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
 

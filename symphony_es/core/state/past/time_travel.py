@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from symphony_es.core.state.names import Names
 from symphony_es.core.state.past.differences import StateDifference, compare_positions
 from symphony_es.core.state.past.forking import ForkReport, fork_log
-from symphony_es.core.state.past.moments import LATEST, Moment, position_of, position_since, read_moment
+from symphony_es.core.state.past.moment_texts import Moment
+from symphony_es.core.state.past.moments import position_of, position_since, resolve
 from symphony_es.core.state.past.rewinding import Rewind, plan_rewind
 from symphony_es.core.state.past.tracing import ValueTrace
 from symphony_es.core.state.past.versions import Blame, EntityVersion, blame, each_version, versions
@@ -17,9 +18,11 @@ from symphony_es.core.state.past.walking import VersionState, walk
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, RunPrunedError
 from symphony_es.events.paths import parse_path
 from symphony_es.shown import shown
+from symphony_es_projections.checkpoints import CheckpointEntry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from datetime import datetime
 
     from symphony_es.core.state.checkpoint import CheckpointReader
     from symphony_es.core.state.checkpoint_pages import CheckpointFilter
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from symphony_es.events.fold import EntityState, Fold
     from symphony_es.events.references import Path as ValuePath
     from symphony_es.log.log import EventLog
-    from symphony_es_projections.checkpoints import CheckpointEntry
 
 __all__ = ["TimeTravel"]
 
@@ -58,17 +60,26 @@ class TimeTravel:
         self.names = Names(log)
         self.composed: Callable[[str, Any], Any] = as_recorded
 
-    async def position(self, moment: Moment) -> int:
-        """The position that a moment means: a position, a datetime, a checkpoint's id or name, or `"latest"`.
+    async def position(self, moment: Moment | None) -> int:
+        """The position that a moment means; the head where none is given.
 
         Raises:
             PositionNotFoundError: the log does not have that position.
             CheckpointNotFoundError: there is no such checkpoint.
+            AmbiguousMomentError: it means two things in this log.
             ConfigurationError: it means nothing, or is a datetime without a time zone.
         """
         return await position_of(self.log, moment, self._checkpoints)
 
-    async def at(self, moment: Moment, restore: Callable[[Fold], Awaitable[PastObjects]] | None = None) -> StateView:
+    async def since(self, moment: Moment | None) -> int:
+        """The position that what happened since a moment comes after; see `moments.position_since`."""
+        return await position_since(self.log, moment, self._checkpoints)
+
+    async def resolve(self, moment: Moment) -> int | datetime | str | CheckpointEntry:
+        """The position, the time, `"latest"` or the checkpoint that a moment means; see `moments.resolve`."""
+        return await resolve(moment, self._checkpoints)
+
+    async def at(self, moment: Moment | None, restore: Callable[[Fold], Awaitable[PastObjects]] | None = None) -> StateView:
         """All states then. Costs the size of the state, however long the log. Errors are those of `position`.
 
         Args:
@@ -78,7 +89,7 @@ class TimeTravel:
         position = await self.position(moment)
         return StateView(await self._history.states_at(position), position, restore, self.names, self.composed)
 
-    async def state_of(self, entity: Any, at: Moment = "latest") -> EntityState:
+    async def state_of(self, entity: Any, at: Moment | None = None) -> EntityState:
         """One entity's state then. Costs its own events since the nearest snapshot, however large the rest of the state.
 
         Raises:
@@ -96,7 +107,7 @@ class TimeTravel:
         state.data = self.composed(key, state.data)
         return state
 
-    async def diff(self, before: Moment, after: Moment = "latest", entity: Any = None) -> StateDifference:
+    async def diff(self, before: Moment, after: Moment | None = None, entity: Any = None) -> StateDifference:
         """What is different between two moments. Costs the size of the state twice, or one entity's own events.
 
         Errors are those of `position`.
@@ -115,26 +126,28 @@ class TimeTravel:
         *,
         after_version: int = 0,
         since: Moment | None = None,
-        until: Moment = "latest",
+        until: Moment | None = None,
         limit: int | None = None,
     ) -> list[EntityVersion]:
         """The versions of one entity, oldest first; see `Symphony.history`."""
         key, where = self.names.key(entity), _path(path)
-        after, last = await position_since(self.log, since, self._checkpoints), await self.position(until)
+        after, last = await self.since(since), await self.position(until)
         with self.names.explaining(key):
             return await versions(
                 self._history, self.names, key, where, after_version=after_version, since=after, until=last, limit=limit
             )  # fmt: skip
 
-    async def blame(self, entity: Any, path: ValuePath | str = (), *, since: Moment | None = None, until: Moment = "latest") -> list[Blame]:
+    async def blame(
+        self, entity: Any, path: ValuePath | str = (), *, since: Moment | None = None, until: Moment | None = None
+    ) -> list[Blame]:
         """The events that set a value, the last one first; see `Symphony.blame`."""
         key, where = self.names.key(entity), _path(path)
-        after, last = await position_since(self.log, since, self._checkpoints), await self.position(until)
+        after, last = await self.since(since), await self.position(until)
         with self.names.explaining(key):
             return await blame(self._history, self.names, key, where, since=after, until=last)
 
     async def versions(
-        self, entity: Any, *, after_version: int = 0, until: Moment = "latest", limit: int | None = None
+        self, entity: Any, *, after_version: int = 0, until: Moment | None = None, limit: int | None = None
     ) -> AsyncIterator[EntityVersion]:
         """What `history` has, one version after another: a page of events is held at a time."""
         key, last = self.names.key(entity), await self.position(until)
@@ -145,7 +158,7 @@ class TimeTravel:
                 yield version
 
     async def settings(
-        self, entity: Any, path: ValuePath | str = (), *, since: Moment | None = None, until: Moment = "latest", seen: Callable[[Any], T]
+        self, entity: Any, path: ValuePath | str = (), *, since: Moment | None = None, until: Moment | None = None, seen: Callable[[Any], T]
     ) -> AsyncIterator[tuple[Event, T, T]]:
         """What `blame` has, oldest first and one after another: an event, and what is made of the value before it and after it.
 
@@ -157,7 +170,7 @@ class TimeTravel:
             seen: called with the value, or `ABSENT`, once after each event; it is not to be kept or changed.
         """
         key, where = self.names.key(entity), _path(path)
-        after, last = await position_since(self.log, since, self._checkpoints), await self.position(until)
+        after, last = await self.since(since), await self.position(until)
         with self.names.explaining(key):
             trace = ValueTrace(self._history, self.names, key, where, last)
             before = seen(await trace.begin())
@@ -168,16 +181,16 @@ class TimeTravel:
                 before = value
 
     async def walk(
-        self, entity: Any, *, newest_first: bool = False, since: Moment | None = None, until: Moment = "latest"
+        self, entity: Any, *, newest_first: bool = False, since: Moment | None = None, until: Moment | None = None
     ) -> AsyncIterator[VersionState]:
         """Every version of one entity with its state, in one pass; see `Symphony.walk`."""
         key = self.names.key(entity)
-        after, last = await position_since(self.log, since, self._checkpoints), await self.position(until)
+        after, last = await self.since(since), await self.position(until)
         with self.names.explaining(key):
             async for item in walk(self._history, key, since=after, until=last, newest_first=newest_first):
                 yield item
 
-    async def fork(self, into: str | Path, at: Moment = "latest", on_progress: Callable[[int, int], None] | None = None) -> ForkReport:
+    async def fork(self, into: str | Path, at: Moment | None = None, on_progress: Callable[[int, int], None] | None = None) -> ForkReport:
         """A new log that begins with the states then; see `Symphony.fork`."""
         origin = str(self._directory) if self._directory is not None else None
         return await fork_log(self._history, await self.position(at), Path(into), origin=origin, on_progress=on_progress)
@@ -188,9 +201,8 @@ class TimeTravel:
         Raises:
             PositionInsideTransactionError: it is in the middle of a transaction.
         """
-        cause = None
-        if isinstance(to, str) and to != LATEST and read_moment(to) is None and self._checkpoints is not None:
-            cause = (await self._checkpoints.find(to)).event_id
+        meant = await self.resolve(to)
+        cause = meant.event_id if isinstance(meant, CheckpointEntry) else None
         return await plan_rewind(self.log, await self._history.states_at(await self.position(to)), cause)
 
     async def checkpoints(self, wanted: CheckpointFilter | None = None) -> list[CheckpointEntry]:

@@ -111,15 +111,17 @@ def admit(value: Any, world: Membership | None, depth: int = 0) -> Any:
 def _admit_node(value: Any, world: Membership | None) -> Any:
     """A part or a tracked container: itself, or a copy where it belongs to an entity and cannot be taken from it.
 
-    That is so for what is outside of the Symphony, and while the entity is another transaction's.
+    That is so for what is outside of the Symphony, and while the entity is another transaction's. What a run begins with is copied always.
     """
     _declared(type(value))
     from symphony_es.core.state.tracking.places import clone  # it needs this module
 
     if value._symphony_owner is None:
         track(value)
-        return value
+        return clone(value) if world is not None and world.copies_parts else value
     record = record_above(value)
+    if world is not None and world.copies_parts:
+        return clone(value)
     return value if record is None or (world is not None and world.may_take(record)) else clone(value)
 
 
