@@ -49,7 +49,7 @@ class _Logger:
                     _as_line,
                 ],
             )
-        told = {key: message(value, lines=True) if isinstance(value, str) else value for key, value in values.items()}
+        told = {key: message(value, lines=True, names=False) if isinstance(value, str) else value for key, value in values.items()}
         getattr(self._structured if structlog.is_configured() else self._standard, level)(event, **told)
 
     def debug(self, event: str, **values: Any) -> None:

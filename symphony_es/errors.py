@@ -97,7 +97,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
-from symphony_es.shown import message, one_line, quoted, shown
+from symphony_es.shown import message, quoted, shown
 
 MOST_PLAIN_BITS = 2000
 """A longer whole number in a path is written in hexadecimal: Python may refuse so many digits."""
@@ -801,7 +801,7 @@ class DefinitionChangedError(WorkflowError, ValueError):
     _lines = True
 
     def __init__(self, run_id: str, changes: Any) -> None:
-        super().__init__(f"run {one_line(run_id)} cannot go on with this definition:\n{changes.report()}\nforce=True takes it all the same")
+        super().__init__(f"run {message(run_id)} cannot go on with this definition:\n{changes.report()}\nforce=True takes it all the same")
         self.run_id = run_id
         self.changes = changes
 
@@ -841,9 +841,9 @@ class HistoryMismatchError(WorkflowError, RuntimeError):
     def __init__(self, run_id: str, strand: str, history: Sequence[str], code: Sequence[str], why: str) -> None:
         where = f" in {strand}" if strand else ""
         super().__init__(
-            f"run {one_line(run_id)}: its history contradicts the code{one_line(where)}: {one_line(why)}.\n"
-            f"  on record: {one_line(', '.join(history)) or '(nothing)'}\n"
-            f"  the code:  {one_line(', '.join(code)) or '(nothing)'}\n"
+            f"run {message(run_id)}: its history contradicts the code{message(where)}: {message(why)}.\n"
+            f"  on record: {message(', '.join(history)) or '(nothing)'}\n"
+            f"  the code:  {message(', '.join(code)) or '(nothing)'}\n"
             'Bring the old code back for this run, or keep both behind `if patched("a-change-id"):` '
             "(docs/living-with-code-changes.md)"
         )
@@ -1005,7 +1005,7 @@ class RunsLeftAloneError(WorkflowError, RuntimeError):
     _lines = True
 
     def __init__(self, reasons: Mapping[str, str]) -> None:
-        shown = "\n".join(f"  {one_line(run_id)}: {one_line(reason)}" for run_id, reason in list(reasons.items())[:10])
+        shown = "\n".join(f"  {message(run_id)}: {message(reason)}" for run_id, reason in list(reasons.items())[:10])
         more = f"\n  and {len(reasons) - 10:,} more" if len(reasons) > 10 else ""
         super().__init__(f"this process cannot go on with {len(reasons):,} run{'s' * (len(reasons) != 1)}:\n{shown}{more}")
         self.reasons = dict(reasons)

@@ -78,14 +78,18 @@ def one_line(text: str) -> str:
     return "".join([sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text])
 
 
-def message(text: str, *, lines: bool = False) -> str:
+def message(text: str, *, lines: bool = False, names: bool = True) -> str:
     """Return a whole message as it may be shown.
 
     Args:
         text: the message.
         lines: it is a report of several lines.
+        names: cut what is longer than a name may be, too.
     """
-    text = _LONG_WORD.sub(lambda found: f"{found[0][: MOST_NAME - 70]}…{found[0][-60:]}", text)
+    if len(text) > 4 * MOST_MESSAGE:  # what is looked at below is as long as what is shown
+        text = f"{text[: 2 * MOST_MESSAGE]}{text[-2 * MOST_MESSAGE :]}"
+    if names:
+        text = _LONG_WORD.sub(lambda found: f"{found[0][: MOST_NAME - 70]}…{found[0][-60:]}", text)
     if len(text) > MOST_MESSAGE:
         end = MOST_MESSAGE // 4
         text = f"{text[: MOST_MESSAGE - end - 20]} … {text[-end:]}"

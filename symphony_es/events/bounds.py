@@ -63,7 +63,7 @@ def is_crowded(members: Collection[Any]) -> bool:
 
 def has_room(holder: Collection[Any], value: Any) -> bool:
     """Whether a set or dict may take one more member or key, by the same rule. It costs a look for it."""
-    if len(holder) <= MOST_ALIKE or type(value) not in _CHOSEN or (type(value) is int and not is_wide(value)) or value in holder:
+    if len(holder) < MOST_ALIKE or type(value) not in _CHOSEN or (type(value) is int and not is_wide(value)) or value in holder:
         return True
     asked = _Asked(hash(value))
     return asked not in holder and asked.compared < MOST_ALIKE

@@ -75,7 +75,7 @@ class CommandParser(argparse.ArgumentParser):
             choices = [str(choice) for choice in action.choices]
             near = near_misses(str(value), choices)
             hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(choices)}"
-            raise argparse.ArgumentError(action, f"invalid choice: {quoted(value)}; {hint}")
+            raise argparse.ArgumentError(action, one_message(f"invalid choice: {quoted(value)}; {hint}"))
 
     def read(self, arguments: Sequence[str] | None) -> argparse.Namespace:
         """Return what is given; of an option that a command has not, end with those of that command that are written like it."""

@@ -254,7 +254,7 @@ class _Places:
                 prefix = f"{address}/{parts[0]}/" if part else f"{address}/"
                 rest = parts[1:] if part else parts
                 return await self._among(nested, prefix, rest, Frame(self._run, prefix, nested, frame, names=names))
-        raise LookupError(f"no step of {quoted(step.id)} executes at {address}/{'/'.join(parts)}")
+        raise LookupError(f"no step of {quoted(step.id)} executes at {quoted('/'.join((address, *parts)))}")
 
     async def _notes_of(self, address: str) -> Any:
         """What a composite had noted of its progress; that of one that has completed stands in the run's history."""

@@ -296,7 +296,7 @@ def _set_id(node: Any, new: Any) -> None:
     if record is not None:
         if type(new) is str and new == attributes_of(node).get("id"):
             return  # it is what it was
-        raise AttributeError(f"the id of {record.key} cannot change: remove the entity and add a new one")
+        raise AttributeError(f"the id of {quoted(record.key)} cannot change: remove the entity and add a new one")
     if new != "":
         check_entity_id(new)
     _set_node_field(node, "id", new)
@@ -313,7 +313,7 @@ def _set_other(node: Any, name: str, new: Any) -> None:
         if declared and not (hasattr(found, "__get__") or hasattr(found, "__set__")):
             raise AttributeError(
                 f"{quoted(name)} is an attribute of the class {type(node).__name__}, not a field: annotate it to have it stored, "
-                f"or assign {type(node).__name__}.{name} for all objects"
+                f"or assign {type(node).__name__}.{name:.200} for all objects"
             )
     object.__setattr__(node, name, new)
 
