@@ -34,10 +34,11 @@ fuzz-workflows: $(VENV)/.test  ## half an hour; random workflows, whose processe
 model: $(VENV)/.test  ## half an hour; random programs over tracked and plain objects
 	$(BIN)/python -m tests.model --programs 20000 --operations 50
 
-damage: $(VENV)/.test  ## minutes; random damages of databases, write-ahead files and snapshots
+damage: $(VENV)/.test  ## minutes; random damages of databases, write-ahead files, snapshots, and all that stands beside a log
 	$(BIN)/python -m tests.faults.damage --count 2000 --what database
 	$(BIN)/python -m tests.faults.damage --count 2000 --what wal
 	$(BIN)/python -m tests.faults.damage --count 2000 --what snapshots
+	$(BIN)/python -m tests.faults.side_files --count 2000
 
 soak: $(VENV)/.test  ## ten minutes; a web service that is killed every 20 s: no order, charge or mail is lost or doubled
 	$(BIN)/python -m tests.soak --minutes 10 --orders-per-s 30 --kill-every 20

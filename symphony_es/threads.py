@@ -16,12 +16,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeVar
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, ThreadsExhaustedError
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
 
 __all__ = ["HungThread", "ThreadPool", "TimeLimit", "current_limit", "current_pool", "current_step"]

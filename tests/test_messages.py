@@ -134,7 +134,9 @@ def test_no_message_writes_a_value_out() -> None:
 
 
 def _is_a_path(name: str, node: ast.FormattedValue) -> bool:
-    """The one place that writes keys so that they can be read back: how paths are written, of messages and of data."""
+    """What writes keys so that they can be read back, the paths of messages and of data; and what says the same as Python's dataclasses."""
+    if name == "symphony_es/late_dataclasses.py":
+        return True
     return name == "symphony_es/errors.py" and isinstance(node.value, ast.Name) and node.value.id == "element"
 
 

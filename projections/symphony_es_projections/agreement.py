@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from symphony_es.errors import DamagedEventError, PositionNotFoundError, ProjectionUnavailableError
 from symphony_es.events.rows import commitment, event_id_of
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.log import EventLog
 from symphony_es_projections.durable import ReadAccess
 
-__all__ = ["PROGRESS", "Progress", "disagreement", "doubt_of_build", "log_id_of", "read_progress"]
+__all__ = ["PROGRESS", "Progress", "disagreement", "log_id_of", "read_progress"]
 
 PROGRESS = "version, position, event_id, commitment, log_id"
 
@@ -71,22 +70,6 @@ async def disagreement(log: EventLog, progress: Progress) -> str | None:
     if event_id_of(state) != progress.event_id or commitment(state) != progress.commitment:
         return f"the log has another event at position {progress.position}"
     return None
-
-
-async def doubt_of_build(directory: Path, name: str, log: EventLog) -> str | None:
-    """Why what stands in a directory for readers cannot be believed; None when it can.
-
-    Args:
-        name: of the projection.
-        log: that it has to belong to.
-    """
-    from symphony_es_projections.files import ProjectionReader
-
-    with ProjectionReader(directory, name) as reader:
-        try:
-            return (await read_progress(reader, name, None, log))[1]
-        except ProjectionUnavailableError as error:
-            return error.why
 
 
 async def read_progress(access: ReadAccess, name: str, version: int | None, log: EventLog) -> tuple[int, str | None]:

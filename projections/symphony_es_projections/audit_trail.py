@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.event import Event
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.log import EventLog
 from symphony_es_projections.durable import ReadAccess, SQLiteProjection
 from symphony_es_projections.runs import RUN_TYPE

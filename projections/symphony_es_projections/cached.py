@@ -1,7 +1,7 @@
 """A table of a log that is kept beside it: in a SQLite database of its own, or in a temporary one.
 
-Blocking: the callers run it in a worker thread, one call at a time. The database is a cache of the log: it names the event that it stands
-for, and one that belongs to another log, or cannot be read, is thrown away and made anew.
+Blocking: the callers run it in a worker thread, one call at a time. The database is a cache of the log: it names the log and the event
+that it stands for, and one that is of another past, or is not what has been written, is thrown away and made anew.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
+from symphony_es.events.rows import commitment, event_id_of
 from symphony_es.system import present
+from symphony_es_projections.agreement import PROGRESS, Progress
+from symphony_es_projections.image import Image
+from symphony_es_projections.sums import FILES, UntrueFileError
+from symphony_es_projections.written import WrittenFile, checked
 
 __all__ = ["CachedTable"]
 
-_PROGRESS = ("CREATE TABLE progress (position INTEGER, event_id BLOB)", "INSERT INTO progress VALUES (0, x'')")
+_PROGRESS = "CREATE TABLE progress (version INTEGER, position INTEGER, event_id BLOB, commitment BLOB, log_id BLOB, commits INTEGER)"
+_COPIED_PAGES = 1000
 _TEMPORARY = ""
 """SQLite's name for a file of the connection's own, which is gone with it: of a large table only some pages are in memory."""
 
@@ -38,14 +44,23 @@ class CachedTable:
         self._copy_of = copy_of
         self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
+        self._file: WrittenFile | None = None
+        self._log_id = b""
 
-    def open(self) -> tuple[int, bytes]:
-        """Up to which position it goes, and the id of the event there; opened, or made, at the first call."""
+    def open(self, log_id: bytes) -> Progress:
+        """Up to where it goes, and of which log; opened, or made for the log that is given, at the first call.
+
+        Raises:
+            sqlite3.Error: the file cannot be opened, or made.
+        """
         with self._lock:
+            self._log_id = log_id
             if self._db is None:
                 self._db = self._opened()
-            position, event_id = self._db.execute("SELECT position, event_id FROM progress").fetchone()
-            return position, event_id
+            progress = Progress.of(self._db.execute(f"SELECT {PROGRESS} FROM progress").fetchone() or ())  # noqa: S608  constant text
+            if progress is None:
+                raise UntrueFileError("it does not say how far it is")
+            return progress
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -59,15 +74,38 @@ class CachedTable:
         return self._db
 
     @contextmanager
-    def taking_in(self, position: int, event_id: bytes) -> Iterator[sqlite3.Connection]:
-        """A block that takes in what happened up to a position, whose event has an id: whole or not at all. It holds the lock."""
+    def asking(self) -> Iterator[sqlite3.Connection]:
+        """A block that reads what has been written. It holds the lock.
+
+        Raises:
+            UntrueFileError: somebody else has written the file since, or it is damaged.
+        """
         with self._lock:
             db = self.connection
-            db.execute("BEGIN IMMEDIATE")
+            if self._file is not None:
+                self._file.check()
+            yield db
+
+    @contextmanager
+    def taking_in(self, position: int, state: bytes) -> Iterator[sqlite3.Connection]:
+        """A block that takes in what happened up to a position: whole or not at all. It holds the lock.
+
+        Args:
+            position: of the last event. state: of its row in the log; empty where there is none.
+        """
+        told = (event_id_of(state), commitment(state)) if state else (b"", b"")
+        with self._lock:
+            db = self.connection
+            if self._file is not None:
+                self._file.begin()
+            else:
+                db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
-                db.execute("UPDATE progress SET position = ?, event_id = ?", (position, event_id))
+                db.execute("UPDATE progress SET position = ?, event_id = ?, commitment = ?", (position, *told))
                 db.execute("COMMIT")
+                if self._file is not None:
+                    self._file.committed()
             except BaseException:
                 if db.in_transaction:  # SQLite may have ended it already; what failed is told
                     db.execute("ROLLBACK")
@@ -78,8 +116,7 @@ class CachedTable:
             db = self._connected(_TEMPORARY)
             with suppress(sqlite3.Error, OSError):  # what cannot be copied is made of the log
                 if self._copy_of is not None and present(self._copy_of):
-                    with closing(sqlite3.connect(f"{self._copy_of.as_uri()}?mode=ro", uri=True, timeout=5)) as there:
-                        there.backup(db)
+                    _copy(self._copy_of, db)
             if self._fits(db):
                 return db
             db.close()
@@ -93,13 +130,16 @@ class CachedTable:
             try:
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = NORMAL")
-                if self._fits(db):
+                db.execute("PRAGMA wal_autocheckpoint = 0")  # each copy of the write-ahead file is noted, see `WrittenFile`
+                fits = self._fits(db)
+                if fits or not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    db = db if fits else self._made(db)
+                    self._file = WrittenFile(self.path, db, self, table="progress", pages=_COPIED_PAGES, durable=False)
+                    self._file.check()
                     return db
-                if not db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                    return self._made(db)
             except sqlite3.DatabaseError:
                 pass  # damaged, or no database: it is a cache, and made anew
-            db.close()
+            self._let_go(db)
             self._remove()
         raise sqlite3.OperationalError(f"{self.path} cannot be made anew")
 
@@ -112,8 +152,9 @@ class CachedTable:
 
     def _made(self, db: sqlite3.Connection) -> sqlite3.Connection:
         db.execute("BEGIN")
-        for statement in (*self.schema, *_PROGRESS, f"PRAGMA user_version = {self.version}"):
+        for statement in (*self.schema, _PROGRESS, f"PRAGMA user_version = {self.version}"):
             db.execute(statement)
+        db.execute("INSERT INTO progress VALUES (?, 0, x'', x'', ?, 1)", (self.version, self._log_id))
         db.execute("COMMIT")
         return db
 
@@ -121,8 +162,8 @@ class CachedTable:
         if self.path is None:
             return
         try:
-            for name in (self.path.name, f"{self.path.name}-wal", f"{self.path.name}-shm"):
-                self.path.with_name(name).unlink(missing_ok=True)
+            for ending in FILES:
+                self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
         except OSError as error:
             raise sqlite3.OperationalError(f"{self.path} cannot be removed: {error}") from error
 
@@ -131,11 +172,28 @@ class CachedTable:
         self.close()
         self._copy_of = None
         self._remove()
-        self.open()
+        self.open(self._log_id)
 
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:
             if self._db is not None:
-                self._db.close()
+                self._let_go(self._db)
                 self._db = None
+
+    def _let_go(self, db: sqlite3.Connection) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+        db.close()
+
+
+def _copy(path: Path, db: sqlite3.Connection) -> None:
+    """Copy a file that another process writes, if it is what has been written."""
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5, isolation_level=None)) as there:
+        image = Image(path)
+        try:
+            checked(there, image, "progress", lambda: there.backup(db))
+        finally:
+            there.close()
+            image.release()

@@ -42,12 +42,12 @@ class CheckpointTable(CachedTable):
         "CREATE INDEX checkpoints_name ON checkpoints (name)",
         "CREATE INDEX checkpoints_run ON checkpoints (run) WHERE run IS NOT NULL",
     )
-    version = 1
+    version = 2
 
-    def feed(self, rows: Sequence[Row], position: int, event_id: bytes) -> None:
-        """Take in the events of checkpoints up to a position, whose event has an id: whole or not at all."""
+    def feed(self, rows: Sequence[Row], position: int, state: bytes) -> None:
+        """Take in the events of checkpoints up to a position, whole or not at all; see `taking_in`."""
         events = list(map(decode_row, rows))
-        with self.taking_in(position, event_id) as db:
+        with self.taking_in(position, state) as db:
             for event in events:
                 self._apply(db, event)
 
@@ -76,8 +76,8 @@ class CheckpointTable(CachedTable):
             limit: None for all.
         """
         sql = f"SELECT {_COLUMNS} FROM checkpoints WHERE {condition} ORDER BY number DESC LIMIT ?"  # noqa: S608  values are parameters
-        with self._lock:
-            rows = self.connection.execute(sql, (*parameters, -1 if limit is None else limit)).fetchall()
+        with self.asking() as db:
+            rows = db.execute(sql, (*parameters, -1 if limit is None else limit)).fetchall()
         return [
             entry_of(
                 checkpoint_id,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from symphony_es.events.changes import REMOVE, Change
 from symphony_es.events.event import Event
 from symphony_es.events.values import copy_plain
+from symphony_es.late_dataclasses import dataclass
 from symphony_es_projections.projection import Projection
 
 __all__ = ["CHECKPOINT_TYPE", "CheckpointEntry", "CheckpointList", "entry_of"]

@@ -25,6 +25,7 @@ from symphony_es_projections.calling import called, message, type_of
 from symphony_es_projections.durable import Parameters, SQLiteProjection
 from symphony_es_projections.files import BUSY_TIMEOUT_S, is_trouble
 from symphony_es_projections.status import ParkedEvent, Stage
+from symphony_es_projections.written import WrittenFile
 
 if TYPE_CHECKING:
     from typing import Self
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["DamagedBuildError", "ProjectionDatabase", "park"]
 
 MESSAGE_CHARACTERS = 2000
-CHECKED_BYTES = 64 * 1024 * 1024
-"""Files up to this size are checked as a whole when they are opened; damage in larger ones shows when it is touched."""
 CACHE_KIB = 32 * 1024
 CHECKPOINT_PAGES = 8000
 """About 32 MB: with indexes all over the file, each copy of the write-ahead file writes most pages, so fewer copies are faster."""
@@ -41,7 +40,8 @@ CHECKPOINT_PAGES = 8000
 SCHEMA = (
     """CREATE TABLE projection_progress (
         name TEXT PRIMARY KEY, version INTEGER NOT NULL, position INTEGER NOT NULL, event_id BLOB NOT NULL, time_ns INTEGER NOT NULL,
-        updated TEXT NOT NULL, notified INTEGER NOT NULL, live_after INTEGER NOT NULL, commitment BLOB NOT NULL, log_id BLOB NOT NULL
+        updated TEXT NOT NULL, notified INTEGER NOT NULL, live_after INTEGER NOT NULL, commitment BLOB NOT NULL, log_id BLOB NOT NULL,
+        commits INTEGER NOT NULL
     )""",
     """CREATE TABLE projection_parked (
         position INTEGER NOT NULL, stage TEXT NOT NULL, event_name TEXT NOT NULL, entity_key TEXT NOT NULL, error_type TEXT NOT NULL,
@@ -80,6 +80,7 @@ class ProjectionDatabase(Inherited):
         self._telling = threading.Lock()
         self._applying = False
         self._closed = False
+        self._file: WrittenFile | None = None
         self.version = self.position = self.time_ns = self.notified = self.live_after = 0
         self.event_id = b""
         self.parked: dict[tuple[int, str], ParkedEvent] = {}
@@ -89,6 +90,8 @@ class ProjectionDatabase(Inherited):
         """See `Inherited`."""
         self._closed = True
         keep_for_ever(self._db)
+        if self._file is not None:
+            self._file.leave()
 
     # -- opening and closing ------------------------------------------------------------------------------------------
 
@@ -103,7 +106,7 @@ class ProjectionDatabase(Inherited):
             for number, statement in enumerate(projection.schema, 1):
                 _make_table(db, projection.name, number, statement)
             db.execute(
-                "INSERT INTO projection_progress VALUES (?, ?, 0, x'', 0, ?, 0, 0, x'', ?)",
+                "INSERT INTO projection_progress VALUES (?, ?, 0, x'', 0, ?, 0, 0, x'', ?, 1)",
                 (projection.name, projection.version, _now(), log_id),
             )  # fmt: skip
             db.execute("COMMIT")
@@ -125,10 +128,6 @@ class ProjectionDatabase(Inherited):
         except sqlite3.Error as error:
             raise _judged(error) from error
         try:
-            if path.stat().st_size <= CHECKED_BYTES:
-                found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-                if found != "ok":
-                    raise DamagedBuildError(found)
             return cls(name, path, db)._ready()
         except sqlite3.Error as error:
             db.close()
@@ -138,6 +137,9 @@ class ProjectionDatabase(Inherited):
             raise
 
     def _ready(self) -> Self:
+        if self.path is not None:
+            self._file = WrittenFile(self.path, self._db, self, table="projection_progress", pages=CHECKPOINT_PAGES, durable=True)
+            self._file.check()
         sql = f"SELECT {PROGRESS}, time_ns, notified, live_after FROM projection_progress WHERE name = ?"  # noqa: S608  constant text
         found = self._db.execute(sql, (self.name,)).fetchone()
         progress = Progress.of(found[:5]) if found is not None else None
@@ -164,8 +166,8 @@ class ProjectionDatabase(Inherited):
         with self._telling, self._lock:
             if not self._closed:
                 self._closed = True
-                with contextlib.suppress(sqlite3.Error):  # nothing is lost: the commits are in the write-ahead file
-                    self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                if self._file is not None:
+                    self._file.close()
                 self._db.close()
 
     # -- writing ------------------------------------------------------------------------------------------------------
@@ -175,9 +177,14 @@ class ProjectionDatabase(Inherited):
         """The comments in the statements keep them apart from what a projection might say, which the authorizer has to see."""
         self._check_open()
         try:
-            self._db.execute("BEGIN IMMEDIATE -- by the runner")
+            if self._file is not None:
+                self._file.begin(" -- by the runner")
+            else:
+                self._db.execute("BEGIN IMMEDIATE -- by the runner")
             yield
             self._db.execute("COMMIT -- by the runner")
+            if self._file is not None:
+                self._file.committed()
         except BaseException:
             if self._db.in_transaction:
                 with contextlib.suppress(sqlite3.Error):  # what failed is told; a rollback that fails too has been made by SQLite
@@ -455,7 +462,7 @@ def _connect(path: Path | None) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")  # a power failure may take the last batches: they are in the log
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        db.execute("PRAGMA wal_autocheckpoint = 0")  # each copy of the write-ahead file is noted, see `WrittenFile`
     except BaseException:
         db.close()
         raise

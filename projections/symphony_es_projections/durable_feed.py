@@ -365,17 +365,35 @@ class DurableFeed(Feed[Build]):
                 self.options.executor.submit(at_fault.database.close)
         return ProjectionFailedError(self.name, at_fault.position, f"{path or 'its database in memory'}: {error}; {_advice(error)}")
 
-    async def replace_damaged(self) -> None:
-        """Build anew what a reader has found damaged."""
+    async def recovers(self, error: Exception) -> bool:
+        """Let go of a file that is damaged, or that somebody else has written: it is built anew."""
+        if not is_damage(error) or self._directory is None or self._current is None:
+            return False
         async with self._lock:
-            with self._files:
-                damaged, self._current = self._current, None
-            if damaged is not None:
-                assert damaged.database.path is not None
-                self._damaged.add(damaged.database.path)
-                logger.warning("projection_build_needed", projection=self.name, reason="its file is damaged")
-                await self.run(damaged.database.close)
+            await self._let_go(self._current, error)
+        return True
+
+    async def replace_damaged(self, build: Build | None, error: BaseException | None) -> None:
+        """Build anew what a reader has found damaged, if nobody has done so meanwhile."""
+        if build is not None:
+            async with self._lock:
+                await self._let_go(build, error)
         await self.catch_up()
+
+    async def _let_go(self, build: Build, why: object) -> None:
+        with self._files:
+            if self._current is not build:
+                return
+            self._current = None
+        assert build.database.path is not None
+        self._damaged.add(build.database.path)
+        logger.warning("projection_build_needed", projection=self.name, reason=f"its file is damaged: {why}")
+        await self.run(build.database.close)
+
+    @property
+    def serving(self) -> Build | None:
+        """What serves readers; None where there is nothing."""
+        return self._current
 
     async def close(self) -> None:
         """Close the database and its readers."""
@@ -403,12 +421,13 @@ class _FileAccess:
 
     async def read(self, sql: str, parameters: Parameters = ()) -> list[SQLiteRow]:
         """The rows of one SELECT."""
+        build = self._feed.serving
         try:
             return await self.reader.read(sql, parameters)
         except ProjectionUnavailableError as error:
             if not is_damage(error.__cause__):
                 raise
-            await self._feed.replace_damaged()
+            await self._feed.replace_damaged(build, error.__cause__)
             return await self.reader.read(sql, parameters)
 
 

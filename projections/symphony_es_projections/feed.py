@@ -12,15 +12,15 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import NotReadyError, PositionNotFoundError, ProjectionError, ProjectionFailedError
 from symphony_es.events.rows import Row
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.log import EventLog
-from symphony_es.shown import message
+from symphony_es.shown import message as one_message
 from symphony_es_projections.calling import message, why_of
 from symphony_es_projections.status import ParkedEvent, ProjectionState, ProjectionStatus
 
@@ -119,6 +119,10 @@ class Feed(ABC, Generic[B]):
     async def retry_parked(self) -> int:
         """Try them again; how many went through."""
 
+    async def recovers(self, error: Exception) -> bool:
+        """Whether it can be gone on with after an error, by a build of its own; never by default."""
+        return False
+
     async def settle(self) -> None:
         """Do what an earlier process left over; nothing by default."""
 
@@ -141,19 +145,27 @@ class Feed(ABC, Generic[B]):
                 head = await self.log.refresh_head()
                 self._behind_s()
                 target = head if until is None else min(until, head)
-                await self.prepare(target)
-                async with self._lock:
-                    self._check_going()
-                    await self.settle()
-                while self.position < target:
-                    async with self._lock:
-                        self._check_going()
-                        await self.advance(self.current(), target)
-                    self.advanced()
+                try:
+                    await self._catch_up(target)
+                except Exception as error:
+                    if not await self.recovers(error):
+                        raise
+                    await self._catch_up(target)
                 self.error = None
                 self.advanced()
         finally:
             self._active -= 1
+
+    async def _catch_up(self, target: int) -> None:
+        await self.prepare(target)
+        async with self._lock:
+            self._check_going()
+            await self.settle()
+        while self.position < target:
+            async with self._lock:
+                self._check_going()
+                await self.advance(self.current(), target)
+            self.advanced()
 
     async def rebuild(self, on_progress: OnProgress | None = None) -> None:
         """Build anew beside what serves readers, and put it in its place."""
@@ -330,7 +342,7 @@ def _called(function: Callable[[], T]) -> T:
     try:
         return function()
     except StopIteration as error:  # a future cannot hold one: whoever awaits it would wait for ever
-        raise RuntimeError(message(f"StopIteration: {error}", lines=True)) from error
+        raise RuntimeError(one_message(f"StopIteration: {error}", lines=True)) from error
 
 
 def report_parked(name: str, parked: list[ParkedEvent]) -> None:

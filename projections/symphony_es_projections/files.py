@@ -22,12 +22,16 @@ from symphony_es.log.directory import prepare_file
 from symphony_es.log.forks import Inherited, keep_for_ever, left_at_fork
 from symphony_es.system import present, sync, sync_directory
 from symphony_es_projections.durable import Parameters, check_projection_name, is_projection_name
+from symphony_es_projections.image import Image
+from symphony_es_projections.sums import FILES
+from symphony_es_projections.written import checked
 
 __all__ = [
     "ProjectionReader",
     "builds_of",
     "current_build",
     "identity_of",
+    "is_build",
     "is_damage",
     "is_trouble",
     "new_build",
@@ -55,7 +59,7 @@ def new_build(directory: Path, name: str) -> Path:
 
 def builds_of(directory: Path, name: str) -> list[Path]:
     """The files of all builds of a projection, pointed at or not."""
-    return [path for path in sorted(directory.glob(f"{name}.*.db")) if _is_build(path.name, name)]
+    return [path for path in sorted(directory.glob(f"{name}.*.db")) if is_build(path.name, name)]
 
 
 def pointed_at(directory: Path) -> list[str]:
@@ -64,8 +68,9 @@ def pointed_at(directory: Path) -> list[str]:
     return [name for name in names if is_projection_name(name)]
 
 
-def _is_build(file: str, name: str) -> bool:
-    return re.fullmatch(re.escape(name) + r"\.[0-9a-f]{12}\.db", file) is not None
+def is_build(file: str, name: str | None = None) -> bool:
+    """Whether a build could have this name: of one projection, or of any."""
+    return re.fullmatch(("[a-z0-9_]+" if name is None else re.escape(name)) + r"\.[0-9a-f]{12}\.db", file) is not None
 
 
 def current_build(directory: Path, name: str) -> Path | None:
@@ -78,7 +83,7 @@ def current_build(directory: Path, name: str) -> Path | None:
         file = os.read(descriptor, POINTER_BYTES).decode("ascii", "replace").rstrip("\n")
     finally:
         os.close(descriptor)
-    return directory / file if _is_build(file, name) else None
+    return directory / file if is_build(file, name) else None
 
 
 def identity_of(path: Path) -> tuple[int, int] | None:
@@ -113,21 +118,40 @@ def remove_pointer(directory: Path, name: str) -> None:
 
 def remove_build(build: Path) -> None:
     """Remove a build's files; readers that have them open go on reading them."""
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in FILES:
         build.with_name(build.name + suffix).unlink(missing_ok=True)
 
 
 def remove_orphans(directory: Path, name: str) -> None:
     """Remove what a reader may have made that opened a build while it was removed."""
-    for suffix in ("-wal", "-shm"):
+    for suffix in FILES[1:]:
         for path in directory.glob(f"{name}.*.db{suffix}"):
             build = path.with_name(path.name.removesuffix(suffix))
-            if _is_build(build.name, name) and not present(build):
+            if is_build(build.name, name) and not present(build):
                 path.unlink(missing_ok=True)
 
 
 class _SwappedError(Exception):
     """The pointer was replaced while its build was being opened."""
+
+
+class _Opened:
+    """A connection to a build, and what looks whether that is true."""
+
+    def __init__(self, build: Path, connection: sqlite3.Connection) -> None:
+        self.build = build
+        self.connection = connection
+        self._image = Image(build)
+
+    def read(self, sql: str, parameters: Parameters, *, whole: bool) -> list[sqlite3.Row]:
+        """The rows of one SELECT."""
+        db = self.connection
+        return checked(db, self._image, "projection_progress", lambda: db.execute(sql, parameters).fetchall(), whole=whole)
+
+    def close(self) -> None:
+        """Close it; idempotent."""
+        self.connection.close()
+        self._image.release()
 
 
 class ProjectionReader(Inherited):
@@ -142,14 +166,14 @@ class ProjectionReader(Inherited):
         self.directory = directory
         self.name = check_projection_name(name)
         self._lock = threading.Lock()
-        self._idle: list[tuple[Path, sqlite3.Connection]] = []
+        self._idle: list[_Opened] = []
         self._closed = False
         left_at_fork(self)
 
     def leave_to_parent(self, parent: int) -> None:
         """See `Inherited`."""
         self._closed = True
-        keep_for_ever(self, *(connection for _, connection in self._idle))
+        keep_for_ever(self, *self._idle)
 
     async def read(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
         """The rows of one SELECT, read in a worker thread.
@@ -162,13 +186,18 @@ class ProjectionReader(Inherited):
 
         return await asyncio.to_thread(self.read_now, sql, parameters)
 
-    def read_now(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
-        """The same, blocking."""
+    def read_now(self, sql: str, parameters: Parameters = (), *, whole: bool = False) -> list[sqlite3.Row]:
+        """The same, blocking.
+
+        Args:
+            sql: the statement. parameters: its values.
+            whole: look at the whole file first, whether anything has touched it since it was written or not.
+        """
         for _ in range(SWAPS_FOLLOWED):
             build = self._build()
             try:
-                with self._connection(build) as connection:
-                    return connection.execute(sql, parameters).fetchall()
+                with self._connection(build) as opened:
+                    return opened.read(sql, parameters, whole=whole)
             except _SwappedError:
                 continue
             except sqlite3.DatabaseError as error:
@@ -191,31 +220,31 @@ class ProjectionReader(Inherited):
         return build
 
     @contextlib.contextmanager
-    def _connection(self, build: Path) -> Iterator[sqlite3.Connection]:
+    def _connection(self, build: Path) -> Iterator[_Opened]:
         """One that nobody else uses meanwhile; those of earlier builds are closed."""
         with self._lock:
-            stale = [connection for path, connection in self._idle if path != build]
-            self._idle = [(path, connection) for path, connection in self._idle if path == build]
-            found = self._idle.pop()[1] if self._idle else None
-        for connection in stale:
-            connection.close()
+            stale = [opened for opened in self._idle if opened.build != build]
+            self._idle = [opened for opened in self._idle if opened.build == build]
+            found = self._idle.pop() if self._idle else None
+        for opened in stale:
+            opened.close()
         frozen = found is None and _is_frozen(build)
-        connection = self._open(build, frozen) if found is None else found
+        opened = self._open(build, frozen) if found is None else found
         try:
-            yield connection
+            yield opened
         except BaseException:
-            connection.close()
+            opened.close()
             raise
         with self._lock:
             keep = not self._closed and not frozen and len(self._idle) < IDLE_CONNECTIONS
             if keep:
-                self._idle.append((build, connection))
+                self._idle.append(opened)
         if not keep:
-            connection.close()
+            opened.close()
         if frozen and not _is_frozen(build):  # a writer has begun meanwhile: what was read without locks is not to be trusted
             raise _SwappedError
 
-    def _open(self, build: Path, frozen: bool) -> sqlite3.Connection:
+    def _open(self, build: Path, frozen: bool) -> _Opened:
         try:
             connection = _connect(build, frozen)
         except sqlite3.OperationalError:
@@ -225,15 +254,22 @@ class ProjectionReader(Inherited):
         if self._build() != build:  # its files may have gone while they were being opened: what was opened may lack its last part
             connection.close()
             raise _SwappedError
-        return connection
+        try:
+            return _Opened(build, connection)
+        except FileNotFoundError:
+            connection.close()
+            raise _SwappedError from None
+        except BaseException:
+            connection.close()
+            raise
 
     def close(self) -> None:
         """Close all connections; idempotent."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-        for _, connection in idle:
-            connection.close()
+        for opened in idle:
+            opened.close()
 
     def __enter__(self) -> Self:
         return self

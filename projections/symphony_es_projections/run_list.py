@@ -7,18 +7,19 @@ common (names, errors) stands once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, field, fields
 from typing import Any, NamedTuple
 
 from symphony_es.errors import DamagedEventError
 from symphony_es.events.changes import SET
 from symphony_es.events.rows import Row, decode_changes
+from symphony_es.late_dataclasses import dataclass
 from symphony_es_projections.cached import CachedTable
 from symphony_es_projections.run_rows import ATTEMPT_FAILED, RUN_PREFIX, RunRow, advance, row_of
 
 __all__ = ["ListedRun", "RunList", "RunQuery", "Step"]
 
-VERSION = 2
+VERSION = 3
 _NAMES = tuple(each.name for each in fields(RunRow))
 _OWN = ("number", "errors", "id", "version", "definition", "status", "created", "started", "ended", "begun", "completed", "failure",
         "error_message", "step", "parent", "parent_step", "metadata", "original")  # fmt: skip
@@ -79,13 +80,13 @@ class Step:
     """What a page of the log does to the list, before it is written.
 
     Attributes:
-        position: up to where the page goes. event_id: of the event there.
+        position: up to where the page goes. state: of the row there; empty where there is none.
         runs: the new rows by id, with the first event's position and the failed attempts; None of a run that is not there any more.
         unknown: keys of runs whose state has to be read at `position`, with the same two numbers.
     """
 
     position: int
-    event_id: bytes
+    state: bytes
     runs: dict[str, tuple[int, int, RunRow] | None] = field(default_factory=dict)
     unknown: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -98,20 +99,20 @@ class RunList(CachedTable):
 
     # -- feeding ------------------------------------------------------------------------------------------------------
 
-    def plan(self, rows: Sequence[Row], position: int, event_id: bytes, known: Mapping[str, RunRow]) -> Step:
+    def plan(self, rows: Sequence[Row], position: int, state: bytes, known: Mapping[str, RunRow]) -> Step:
         """What a page of the log does.
 
         Args:
             rows: all events of the page, of whatever entity.
-            position: up to where it goes. event_id: of the event there.
+            position: up to where it goes. state: of the row there.
             known: rows of runs, by key, that may be ahead of the page: what they know need not be read.
         """
-        step = Step(position, event_id)
+        step = Step(position, state)
         by_key: dict[str, list[Row]] = {}
         for row in rows:
             if row[1].startswith(RUN_PREFIX):
                 by_key.setdefault(row[1], []).append(row)
-        with self._lock:
+        with self.asking():
             for key, events in by_key.items():
                 run_id = key[len(RUN_PREFIX) :]
                 listed = self._select(RunQuery(["runs.id = ?"], [run_id]), 1)
@@ -130,7 +131,7 @@ class RunList(CachedTable):
 
     def write(self, step: Step) -> None:
         """Take a page in, whole or not at all."""
-        with self.taking_in(step.position, step.event_id) as db:
+        with self.taking_in(step.position, step.state) as db:
             for run_id, run in step.runs.items():
                 db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
                 if run is not None:
@@ -159,7 +160,7 @@ class RunList(CachedTable):
 
     def find(self, query: RunQuery, limit: int, *, newest_first: bool = True) -> list[ListedRun]:
         """At most so many runs that are meant, in the order of their first events."""
-        with self._lock:
+        with self.asking():
             return self._select(query, limit, newest_first=newest_first)
 
     def _select(self, query: RunQuery, limit: int, *, newest_first: bool = True) -> list[ListedRun]:
@@ -169,12 +170,12 @@ class RunList(CachedTable):
 
     def names(self) -> list[str]:
         """The names of all definitions that a run has had."""
-        with self._lock:
+        with self.asking():
             return [name for (name,) in self.connection.execute("SELECT DISTINCT name FROM definitions")]
 
     def steps(self, limit: int) -> list[str]:
         """At most so many steps that runs have failed at, or that have begun last."""
-        with self._lock:
+        with self.asking():
             found = self.connection.execute("SELECT DISTINCT step FROM runs WHERE step IS NOT NULL LIMIT ?", (limit,))
             return [step for (step,) in found]
 
@@ -184,7 +185,7 @@ class RunList(CachedTable):
             SELECT {_GROUPS[by]} AS what, COUNT(*) FROM runs JOIN definitions ON definitions.number = runs.definition
             LEFT JOIN failures ON failures.number = runs.failure WHERE {query.where} GROUP BY what ORDER BY 2 DESC, 1
         """  # noqa: S608  constant text; values are parameters
-        with self._lock:
+        with self.asking():
             return {what: count for what, count in self.connection.execute(sql, query.parameters) if what is not None}
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from symphony_es.events.changes import SET, Change
 from symphony_es.events.readable import readable
 from symphony_es.events.references import EntityReference
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
 
 __all__ = ["ATTEMPT_FAILED", "ENDED", "RUN_PREFIX", "RunRow", "advance", "microseconds", "pair_of", "row_of"]
@@ -183,4 +184,18 @@ def _as_text(metadata: Any) -> str | None:
 
 
 def _dumped(data: Mapping[str, Any]) -> str:
-    return json.dumps(readable(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(readable(_in_utc(data)), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _in_utc(value: Any) -> Any:
+    """The same value, with moments in UTC, however deep they are: of two zones, the same moment has the same text."""
+    if isinstance(value, datetime):
+        try:
+            return value if value.utcoffset() is None else value.astimezone(UTC)
+        except OverflowError:  # the first or last day that there is
+            return value
+    if isinstance(value, Mapping):
+        return {key: _in_utc(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return type(value)(map(_in_utc, value)) if type(value) in (list, tuple, set, frozenset) else [_in_utc(item) for item in value]
+    return value

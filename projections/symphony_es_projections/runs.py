@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from symphony_es.events.event import Event
 from symphony_es.events.fold import Fold
+from symphony_es.late_dataclasses import dataclass
 from symphony_es_projections.projection import Projection
 
 __all__ = ["RunEntry", "Runs"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from symphony_es.late_dataclasses import dataclass
 
 __all__ = ["ParkedEvent", "ProjectionState", "ProjectionStatus", "Stage"]
 

@@ -13,13 +13,14 @@ import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from tempfile import TemporaryFile
 from typing import IO, Any
 from unicodedata import combining, east_asian_width
 from weakref import finalize
+
+from symphony_es.late_dataclasses import dataclass
 
 __all__ = [
     "Bad", "Kept", "Table", "brief", "change", "complain", "fitted", "help_text",

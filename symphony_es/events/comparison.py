@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from symphony_es.errors import format_path
@@ -17,6 +16,7 @@ from symphony_es.events.readable import readable
 from symphony_es.events.references import Path
 from symphony_es.events.showing import change_line
 from symphony_es.events.values import copy_plain
+from symphony_es.late_dataclasses import dataclass
 
 __all__ = ["ValueChange", "compare_states", "trace_changes"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +10,7 @@ from symphony_es.events.changes import Change
 from symphony_es.events.identifiers import check_event_name, split_key, text_id
 from symphony_es.events.readable import readable
 from symphony_es.events.references import EntityReference
+from symphony_es.late_dataclasses import dataclass
 
 __all__ = ["ADOPTION_EVENT", "Event", "EventMetadata", "NewEvent", "check_event_name"]
 

@@ -8,7 +8,6 @@ is a fold, or begins with what a fold has made, so all of them agree on what is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -21,6 +20,7 @@ from symphony_es.events.references import EntityReference
 from symphony_es.events.rows import PLAIN_METADATA, Row, body_stream, decode_changes
 from symphony_es.events.undo import ABSENT, Undo, put_back, revert
 from symphony_es.events.values import copy_plain
+from symphony_es.late_dataclasses import dataclass
 
 __all__ = ["PRUNED_EVENTS", "PRUNED_TYPES", "REPAIR_EVENT", "REWIND_EVENT", "Damage", "EntityState", "Fold", "repair_data"]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from symphony_es.events.identifiers import check_entity_id, check_entity_type, split_key
+from symphony_es.late_dataclasses import dataclass
 
 __all__ = ["EntityReference", "Path", "find_references"]
 

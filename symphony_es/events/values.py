@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from functools import cache, lru_cache
@@ -21,6 +20,7 @@ from uuid import UUID
 from symphony_es.errors import UnstorableValueError
 from symphony_es.events.bounds import MOST_ALIKE, TOO_ALIKE, is_crowded
 from symphony_es.events.references import EntityReference
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted, type_shown
 from symphony_es.system import present
 

@@ -136,8 +136,8 @@ class LogReader(Inherited):
         sizes = _sizes(page, first)
         while after < until:
             rows = await self._call(self._some, after, until, next(sizes))
+            after = rows[-1][0]  # before: who gets the page may take it apart
             yield rows
-            after = rows[-1][0]
 
     async def replay_entities(self, folds: Mapping[str, Fold], until: int) -> None:
         """Feed folds of one entity each, by key, with that entity's later events, up to `until`, as `replay` does with all events.

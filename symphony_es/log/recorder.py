@@ -7,12 +7,12 @@ called from the writer thread (`append_groups`, `maintain`) or from reading thre
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from symphony_es.errors import DamagedEventError, SymphonyError
 from symphony_es.events.fold import EntityState, Fold
 from symphony_es.events.rows import Row
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.pages import PAGE_ROWS, Page
 
 __all__ = ["Anchor", "Appended", "LogRecorder", "PreparedEvent", "missing"]

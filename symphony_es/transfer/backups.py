@@ -13,13 +13,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
 from symphony_es.core.state.files.directory import discard, sync_directory, unavailable
 from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
 from symphony_es.errors import BackupDamagedError, LogDamagedError, SnapshotDamagedError
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.head_note import HEAD_NAME, lost_at_the_end, noted_head
 from symphony_es.log.opening import DATABASE_NAME, check_anchor
 from symphony_es.log.recorder import Anchor

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.past.walk import Walk
@@ -21,10 +20,12 @@ from symphony_es.events.paths import ABSENT
 from symphony_es.events.people import text_of
 from symphony_es.events.rows import Row, decode_row
 from symphony_es.events.values import plain_equal
+from symphony_es.late_dataclasses import dataclass
+from symphony_es.transfer.pieces import LARGE_BYTES, PIECE, row_pieces, taken
 from symphony_es.transfer.progress import OnProgress, Progress
-from symphony_es.transfer.tables import guarded, table_bytes, table_end
+from symphony_es.transfer.tables import guarded, guarded_pieces, table_bytes, table_end
 from symphony_es.transfer.text import time_as_text
-from symphony_es.transfer.writing import PAGE, Digest, ExportReport, Target, bounds, write_out
+from symphony_es.transfer.writing import PAGE, RENDERED_BYTES, Digest, ExportReport, Target, bounds, write_out
 
 if TYPE_CHECKING:
     from symphony_es.core.state.history import StateHistory
@@ -112,17 +113,22 @@ async def export_changes(
     walks: dict[str, Walk] = {}
     counted = {"events": 0, "rows": 0}
 
-    def render(rows: Sequence[Row]) -> bytes:
-        cells: list[list[str]] = []
-        for row in rows:
-            if (walk := walks.get(row[1])) is not None:
-                event = decode_row(row)
-                told = walk.take(event, tell=True) or ()
-                found = list(_rows(event, told, chosen)) if chosen.takes(event) else []
-                counted["events"] += bool(found)
-                counted["rows"] += len(found)
-                cells += found
-        return table_bytes(cells)
+    def render(rows: list[Row]) -> Iterator[str]:
+        rows.reverse()
+        while rows:  # what is written is not held
+            if (walk := walks.get(rows[-1][1])) is not None:
+                yield from changed(decode_row(rows.pop()), walk)
+            else:
+                rows.pop()
+
+    def changed(event: Event, walk: Walk) -> Iterator[str]:
+        told, found = walk.take(event, tell=True) or (), 0
+        if chosen.takes(event):
+            for cells in _rows(event, told, chosen):
+                found += 1
+                yield from row_pieces(map(_written, cells))
+        counted["events"] += bool(found)
+        counted["rows"] += found
 
     async def chunks() -> AsyncIterator[bytes]:
         yield digest.add(table_bytes([CHANGES_COLUMNS]))
@@ -130,8 +136,10 @@ async def export_changes(
             new = sorted({row[1] for row in rows if row[1] not in walks and chosen.wants(row[1])})
             states = await history.entities_at(new, after) if after and new else {}
             walks.update({key: Walk(states.get(key)) for key in new})
-            yield digest.add(await asyncio.to_thread(render, rows))
-            progress.tell(rows[-1][0] - after)
+            done, pieces = rows[-1][0] - after, render(rows)
+            while chunk := await asyncio.to_thread(taken, pieces, RENDERED_BYTES):
+                yield digest.add(chunk)
+            progress.tell(done)
         yield digest.add(table_end(CHANGES_COLUMNS, digest, counted["rows"]))
         progress.end()
 
@@ -158,7 +166,14 @@ def _rows(event: Event, changes: Sequence[ValueChange], chosen: ChangeFilter) ->
         if chosen.field is None or re.split(r"[.\[]", field, maxsplit=1)[0] == chosen.field:
             cells = [time_as_text(event.time_ns), metadata.actor or "", metadata.reason or "", ":".join(split_key(event.entity_key)), field]
             cells += [_cell(before), _cell(after), event.name, metadata.run_id or "", metadata.step or "", str(event.position)]
-            yield [cell if _NUMBER.match(cell) else guarded(cell) for cell in cells]
+            yield cells
+
+
+def _written(cell: str) -> Iterable[str]:
+    """A cell as it is written, guarded unless it is a number; a long one in pieces."""
+    if len(cell) < LARGE_BYTES:
+        return [cell if _NUMBER.match(cell) else guarded(cell)]
+    return guarded_pieces(cell[at : at + PIECE] for at in range(0, len(cell), PIECE))
 
 
 def _values(changes: Sequence[ValueChange]) -> Iterator[tuple[str, Any, Any]]:

@@ -11,7 +11,6 @@ import json
 import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import UUID
@@ -20,14 +19,16 @@ from symphony_es.core.state.files.directory import sync_directory
 from symphony_es.errors import DamagedEventError, ExportDamagedError, StorageUnavailableError
 from symphony_es.events.identifiers import text_id
 from symphony_es.events.rows import Row, decode_row, event_id_of
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.directory import prepare_file
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.shown import quoted
+from symphony_es.transfer.pieces import Later, json_pieces
 from symphony_es.transfer.placing import absolute, building, check_free_directory, put_directory
 from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
 from symphony_es.transfer.text import event_as_json, json_line, time_as_text
-from symphony_es.transfer.writing import Digest, ExportReport, Target, bounds, pages, write_out
+from symphony_es.transfer.writing import Digest, ExportReport, Rendering, Target, bounds, pages, write_out
 
 __all__ = ["ImportReport", "export_jsonl", "import_jsonl"]
 
@@ -91,7 +92,7 @@ async def export_jsonl(
             header["log_id"] = str(log_id)
         header |= {"first": after + 1, "last": last, "exported_at": time_as_text(time.time_ns())}
         yield digest.add(json_line(header))
-        async for page in pages(log, after, last, _lines, on_progress):
+        async for page in pages(log, after, last, Rendering(_lines, _pieces), on_progress):
             yield digest.add(page)
         yield digest.add(json_line({"end": FORMAT, "count": last - after, "sha256": digest.hexdigest()}))
 
@@ -101,6 +102,11 @@ async def export_jsonl(
 
 def _lines(rows: Sequence[Row]) -> bytes:
     return b"".join([json_line(event_as_json(decode_row(row), row)) for row in rows])
+
+
+def _pieces(row: Row) -> Iterator[str]:
+    yield from json_pieces(event_as_json(decode_row(row), row, convert=Later))
+    yield "\n"
 
 
 async def import_jsonl(path: Path | str, directory: Path | str, *, on_progress: OnProgress | None = None) -> ImportReport:

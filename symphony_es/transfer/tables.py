@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -26,9 +25,19 @@ from symphony_es.events.identifiers import text_id
 from symphony_es.events.rows import Row, decode_row
 from symphony_es.log.log import EventLog
 from symphony_es.shown import quoted
+from symphony_es.transfer.pieces import Later, json_pieces, row_pieces
 from symphony_es.transfer.progress import OnProgress
-from symphony_es.transfer.text import changes_as_json, event_as_json, json_line, metadata_as_json, plain_as_json, time_as_text
-from symphony_es.transfer.writing import Digest, ExportReport, Target, bounds, pages, write_out
+from symphony_es.transfer.text import (
+    Convert,
+    changes_as_json,
+    event_as_json,
+    json_line,
+    json_text,
+    metadata_as_json,
+    plain_as_json,
+    time_as_text,
+)
+from symphony_es.transfer.writing import Digest, ExportReport, Rendering, Target, bounds, pages, write_out
 
 __all__ = ["CSV_COLUMNS", "END_TYPE", "export_cloudevents", "export_csv", "guarded", "table_bytes", "table_end"]
 
@@ -48,6 +57,8 @@ _PASSED_OVER = (
 # No character is in two of these, so a text of any length is gone through once.
 _AT_START = re.compile(f"'|[{_PASSED_OVER}]*[{_SIGNS}\t\r\n]")
 _INSIDE = re.compile(f"[{_SPLITS}](?='*[{_PASSED_OVER}]*[{_SIGNS}])")
+_OPEN_END = re.compile(f"[{_SPLITS}]'*[{_PASSED_OVER}]*\\Z")
+_PASSED = re.compile(f"'*[{_PASSED_OVER}]*")
 _NONCHARACTERS = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
 _NO_ATTRIBUTE_TEXT = re.compile(f"[\\x00-\\x1f\\x7f-\\x9f%\\ufdd0-\\ufdef{_NONCHARACTERS}]")
 _NAMES = {"run_id": "runid", "step": "step", "actor": "actor", "reason": "reason", "correlation_id": "correlationid", "trace_id": "traceid"}
@@ -68,7 +79,8 @@ async def export_csv(
     def end(digest: Digest, count: int) -> bytes:
         return table_end(CSV_COLUMNS, digest, count)
 
-    return await _export(log, target, header, lambda rows: table_bytes(map(_cells, rows)), end, after, until, overwrite, on_progress)
+    rendering = Rendering(lambda rows: table_bytes(map(_cells, rows)), _row_pieces)
+    return await _export(log, target, header, rendering, end, after, until, overwrite, on_progress)
 
 
 async def export_cloudevents(
@@ -107,11 +119,18 @@ async def export_cloudevents(
         told |= {"time": time_as_text(time.time_ns()), "datacontenttype": "application/json"}
         return json_line({**told, "data": {"count": count, "sha256": digest.hexdigest()}})
 
-    return await _export(log, target, b"", lines, end, after, until, overwrite, on_progress)
+    def line_pieces(row: Row) -> Iterator[str]:
+        yield from json_pieces(cloudevent(decode_row(row), named, convert=Later))
+        yield "\n"
+
+    return await _export(log, target, b"", Rendering(lines, line_pieces), end, after, until, overwrite, on_progress)
 
 
-def cloudevent(event: Event, source: str) -> dict[str, Any]:
-    """An event as a CloudEvent. Control characters and `%` in attributes are written as `%XX`, since attributes may not have them."""
+def cloudevent(event: Event, source: str, *, convert: Convert | None = None) -> dict[str, Any]:
+    """An event as a CloudEvent, `convert` as for `event_as_json`.
+
+    Control characters and `%` in attributes are written as `%XX`, since attributes may not have them.
+    """
     told: dict[str, Any] = {
         "specversion": "1.0",
         "id": event.id,
@@ -134,7 +153,7 @@ def cloudevent(event: Event, source: str) -> dict[str, Any]:
         told["attempt"] = str(event.metadata.attempt)
     if event.metadata.cause is not None:
         told["causationid"] = text_id(event.metadata.cause)
-    readable = event_as_json(event)
+    readable = event_as_json(event, convert=convert)
     told["data"] = {name: readable[name] for name in ("changes", "data", "metadata") if name in readable}
     return told
 
@@ -146,19 +165,25 @@ def _attribute(text: str) -> str:
 
 def _cells(row: Row) -> list[str]:
     event = decode_row(row)
+    told = [*_named_cells(event), json_text(changes_as_json(event.changes))]
+    told.append("" if event.data is None else json_text(plain_as_json(event.data)))
+    return [guarded(cell) for cell in told]
+
+
+def _row_pieces(row: Row) -> Iterator[str]:
+    event = decode_row(row)
+    data: Iterator[str] = iter(()) if event.data is None else json_pieces(Later(event.data))
+    cells = [*([cell] for cell in _named_cells(event)), json_pieces(changes_as_json(event.changes, Later)), data]
+    return row_pieces(map(guarded_pieces, cells))
+
+
+def _named_cells(event: Event) -> list[str]:
     metadata = metadata_as_json(event.metadata)
     told = [
         str(event.position), time_as_text(event.time_ns), event.entity_type, event.entity_id, str(event.version), event.name, event.id,
         text_id(event.transaction_id),
     ]  # fmt: skip
-    told += [str(metadata.get(name, "")) for name in ("actor", "reason", "run_id", "step", "attempt", "cause", "correlation_id")]
-    told.append(_json(changes_as_json(event.changes)))
-    told.append("" if event.data is None else _json(plain_as_json(event.data)))
-    return [guarded(cell) for cell in told]
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return told + [str(metadata.get(name, "")) for name in ("actor", "reason", "run_id", "step", "attempt", "cause", "correlation_id")]
 
 
 def guarded(cell: str) -> str:
@@ -171,6 +196,26 @@ def guarded(cell: str) -> str:
     """
     inside = _INSIDE.sub(r"\g<0>'", cell)
     return f"'{inside}" if _AT_START.match(cell) else inside
+
+
+def guarded_pieces(pieces: Iterable[str]) -> Iterator[str]:
+    """The same of a cell that comes in pieces: what may stand before a formula is held until it is seen what follows."""
+    held: list[str] = []
+    at_start = True
+    for piece in pieces:
+        if (held or at_start) and _PASSED.fullmatch(piece):
+            held.append(piece)
+            continue
+        text = "".join((*held, piece))
+        if at_start and _AT_START.match(text):
+            yield "'"
+        at_start = False
+        open_end = _OPEN_END.search(text)
+        end = len(text) if open_end is None else open_end.start()
+        held = [text[end:]] if end < len(text) else []
+        yield _INSIDE.sub(r"\g<0>'", text[:end])
+    rest = "".join(held)
+    yield guarded(rest) if at_start else rest
 
 
 def table_end(columns: Sequence[str], digest: Digest, count: int) -> bytes:
@@ -189,7 +234,7 @@ async def _export(
     log: EventLog,
     target: Target,
     header: bytes,
-    render: Callable[[Sequence[Row]], bytes],
+    rendering: Rendering,
     end: Callable[[Digest, int], bytes],
     after: int,
     until: int | None,
@@ -202,7 +247,7 @@ async def _export(
     async def chunks() -> AsyncIterator[bytes]:
         if header:
             yield digest.add(header)
-        async for page in pages(log, after, last, render, on_progress):
+        async for page in pages(log, after, last, rendering, on_progress):
             yield digest.add(page)
         yield digest.add(end(digest, last - after))
 

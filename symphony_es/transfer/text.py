@@ -26,7 +26,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from symphony_es.events.changes import INSERT, OPERATION_NAMES, REMOVE, SPLICE, Change
@@ -37,18 +37,33 @@ from symphony_es.events.references import EntityReference
 from symphony_es.events.rows import Row
 from symphony_es.events.values import Encrypted, Redacted, Tagged, zone_parts
 
-__all__ = ["changes_as_json", "event_as_json", "json_line", "metadata_as_json", "plain_as_json", "time_as_text"]
+__all__ = [
+    "Base64", "changes_as_json", "event_as_json", "is_object", "json_line", "json_text", "metadata_as_json", "one_level", "plain_as_json",
+    "time_as_text",
+]  # fmt: skip
 
 MAX_INT_BITS = 2000  # 603 digits: Python itself may be told to refuse more than 640
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def event_as_json(event: Event, row: Row | None = None) -> dict[str, Any]:
+class Base64(NamedTuple):
+    """Bytes that are written as base64."""
+
+    data: bytes
+
+
+Convert = Callable[[Any], Any]
+"""Makes plain data what JSON has: at once, or when its turn comes."""
+
+
+def event_as_json(event: Event, row: Row | None = None, *, convert: Convert | None = None) -> dict[str, Any]:
     """An event as a dict for `json.dumps`, all of it readable; `data` and `metadata` only where there are any.
 
     Args:
         row: the event's row; with it the dict also has its stored bytes, as base64 under `state`.
+        convert: makes plain data what JSON has; `plain_as_json` when it is left out.
     """
+    convert = convert or plain_as_json
     told: dict[str, Any] = {
         "position": event.position,
         "time": time_as_text(event.time_ns),
@@ -57,22 +72,28 @@ def event_as_json(event: Event, row: Row | None = None) -> dict[str, Any]:
         "name": event.name,
         "id": event.id,
         "transaction": text_id(event.transaction_id),
-        "changes": changes_as_json(event.changes),
+        "changes": changes_as_json(event.changes, convert),
     }
     if event.data is not None:
-        told["data"] = plain_as_json(event.data)
+        told["data"] = convert(event.data)
     metadata = metadata_as_json(event.metadata)
     if metadata:
         told["metadata"] = metadata
     if row is not None:
-        told["state"] = _base64(row[4])
+        told["state"] = convert(Base64(row[4]))
     return told
 
 
 def plain_as_json(value: Any) -> Any:
     """Plain data as what `json.dumps(..., allow_nan=False)` takes; the module says how what JSON has not is written."""
     convert = _CONVERT.get(type(value))
-    return value if convert is None else convert(value)
+    return value if convert is None else convert(value, plain_as_json)
+
+
+def one_level(value: Any, convert: Convert) -> Any:
+    """The same, with a function of your own for what the value consists of."""
+    one = _CONVERT.get(type(value))
+    return value if one is None else one(value, convert)
 
 
 def time_as_text(time_ns: int) -> str:
@@ -94,44 +115,54 @@ def metadata_as_json(metadata: EventMetadata) -> dict[str, Any]:
     return found
 
 
-def changes_as_json(changes: tuple[Change, ...]) -> list[dict[str, Any]]:
-    """Changes as dicts: `op`, `path` (a list of keys and indexes), then what the operation brings."""
-    return [_change(change) for change in changes]
+def changes_as_json(changes: tuple[Change, ...], convert: Convert | None = None) -> list[dict[str, Any]]:
+    """Changes as dicts: `op`, `path` (a list of keys and indexes), then what the operation brings; `convert` as for `event_as_json`."""
+    return [_change(change, convert or plain_as_json) for change in changes]
+
+
+def json_text(value: Any) -> str:
+    """A value that JSON has, without a blank, and without escapes where none is needed."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def json_line(value: Any) -> bytes:
     """A value that JSON has as one line of UTF-8, with its end of line."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    return json_text(value).encode() + b"\n"
 
 
-def _change(change: Change) -> dict[str, Any]:
+def _change(change: Change, convert: Convert) -> dict[str, Any]:
     operation = change[0]
-    told: dict[str, Any] = {"op": OPERATION_NAMES[operation], "path": [plain_as_json(key) for key in change[1]]}
+    told: dict[str, Any] = {"op": OPERATION_NAMES[operation], "path": [convert(key) for key in change[1]]}
     if operation == INSERT:
-        told |= {"index": plain_as_json(change[2]), "value": plain_as_json(change[3])}
+        told |= {"index": convert(change[2]), "value": convert(change[3])}
     elif operation == SPLICE:
-        told |= {"start": plain_as_json(change[2]), "stop": plain_as_json(change[3]), "values": plain_as_json(change[4])}
+        told |= {"start": convert(change[2]), "stop": convert(change[3]), "values": convert(change[4])}
     elif operation != REMOVE:
-        told["value"] = plain_as_json(change[2])
+        told["value"] = convert(change[2])
     return told
 
 
-def _int(value: int) -> Any:
+def is_object(value: dict[Any, Any]) -> bool:
+    """Whether a dict is one in JSON as it stands."""
+    return all(type(key) is str and not key.startswith("$") for key in value)
+
+
+def _int(value: int, _: Convert) -> Any:
     return value if value.bit_length() <= MAX_INT_BITS else {"$int": hex(value)}
 
 
-def _float(value: float) -> Any:
+def _float(value: float, _: Convert) -> Any:
     return value if math.isfinite(value) else {"$float": str(value)}
 
 
-def _dict(value: dict[Any, Any]) -> dict[str, Any]:
-    if all(type(key) is str and not key.startswith("$") for key in value):
-        return {key: plain_as_json(item) for key, item in value.items()}
-    return {"$dict": [[plain_as_json(key), plain_as_json(item)] for key, item in value.items()]}
+def _dict(value: dict[Any, Any], convert: Convert) -> dict[str, Any]:
+    if is_object(value):
+        return {key: convert(item) for key, item in value.items()}
+    return {"$dict": [[convert(key), convert(item)] for key, item in value.items()]}
 
 
-def _moment(kind: str) -> Callable[[Any], dict[str, Any]]:
-    def convert(value: Any) -> dict[str, Any]:
+def _moment(kind: str) -> Callable[[Any, Convert], dict[str, Any]]:
+    def moment(value: Any, _convert: Convert) -> dict[str, Any]:
         told: dict[str, Any] = {f"${kind}": value.isoformat()}
         _, zone, *name = zone_parts(value)
         if zone is not None:
@@ -142,37 +173,34 @@ def _moment(kind: str) -> Callable[[Any], dict[str, Any]]:
             told["fold"] = value.fold
         return told
 
-    return convert
+    return moment
 
 
-def _tagged(value: Tagged) -> dict[str, Any]:
+def _tagged(value: Tagged, convert: Convert) -> dict[str, Any]:
     if value.kind == "enum":
-        told = {"$enum": value.name, "member": plain_as_json(value.data)}
-        return told if value.value is ... else {**told, "value": plain_as_json(value.value)}
-    told = {f"${value.kind}": value.name, "fields": _dict(value.data)}
+        told = {"$enum": value.name, "member": convert(value.data)}
+        return told if value.value is ... else {**told, "value": convert(value.value)}
+    told = {f"${value.kind}": value.name, "fields": convert(value.data)}
     return told if value.state_version == 1 else {**told, "state_version": value.state_version}
 
 
-def _named(name: str, text: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
-    return lambda value: {f"${name}": text(value)}
+def _named(name: str, text: Callable[[Any], Any]) -> Callable[[Any, Convert], dict[str, Any]]:
+    return lambda value, _: {f"${name}": text(value)}
 
 
-def _base64(value: bytes) -> str:
-    return b64encode(value).decode("ascii")
+def _list(value: Any, convert: Convert) -> list[Any]:
+    return [convert(item) for item in value]
 
 
-def _list(value: Any) -> list[Any]:
-    return [plain_as_json(item) for item in value]
-
-
-_CONVERT: dict[type, Callable[[Any], Any]] = {
+_CONVERT: dict[type, Callable[[Any, Convert], Any]] = {
     int: _int,
     float: _float,
     list: _list,
     dict: _dict,
-    tuple: _named("tuple", _list),
-    set: _named("set", lambda value: _list(sorted(value, key=encode_canonical))),
-    bytes: _named("bytes", _base64),
+    tuple: lambda value, convert: {"$tuple": convert(list(value))},
+    set: lambda value, convert: {"$set": convert(sorted(value, key=encode_canonical))},
+    bytes: lambda value, convert: {"$bytes": convert(Base64(value))},
+    Base64: lambda value, _: b64encode(value.data).decode("ascii"),
     Decimal: _named("decimal", str),
     UUID: _named("uuid", str),
     EntityReference: _named("ref", lambda value: value.key),
@@ -182,5 +210,5 @@ _CONVERT: dict[type, Callable[[Any], Any]] = {
     timedelta: _named("timedelta", lambda value: value // _MICROSECOND),
     Tagged: _tagged,
     Redacted: _named("redacted", lambda value: value.reason),
-    Encrypted: lambda value: {"$encrypted": value.key_id, "data": _base64(value.data)},
+    Encrypted: lambda value, convert: {"$encrypted": value.key_id, "data": convert(Base64(value.data))},
 }

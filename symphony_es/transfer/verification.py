@@ -3,8 +3,9 @@
 Nothing is written, another process may go on writing the log, and a bad event does not hide the ones behind it. Checked are, of every
 event, its check value, its content, that its position and version are the next ones, that its time is not before the last one's, that
 its transaction is its own or the one going on, and that its changes fit its entity; of every snapshot, that the log has its event, that
-its file is whole, and that its states are what the events come to; of the log's file, what SQLite finds, the schema, the identity, and
-that the positions given out are those there are.
+its file is whole, and that its states are what the events come to; of every read model, that its pages are what was written there, and
+that it is of the log's past; of the log's file, what SQLite finds, the schema, the identity, and that the positions given out are those
+there are.
 
 There are two kinds of damage (docs/backup.md): bytes that are not what was written, and events that are, and do not fit their entity. The
 latter harm that entity alone, and only until it is repaired: what has been repaired since is no problem of the log.
@@ -17,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -36,6 +37,7 @@ from symphony_es.events.fold import Damage, EntityState, Fold
 from symphony_es.events.identifiers import text_id
 from symphony_es.events.rows import Row, commitment, decode_row
 from symphony_es.events.values import plain_equal
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.head_note import HEAD_NAME, noted_head
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.pages import PAGE_ROWS
@@ -86,6 +88,8 @@ class VerifyReport:
         damaged: entities that an event does not fit, and that have not been repaired since, by key; each is a problem.
         repaired: those that have been repaired since, by key, with the last damage of each.
         damaged_snapshots: files of snapshots that cannot be trusted, as (name, why). They are no problems: the log rebuilds them.
+        read_models: how many read models beside the log are what was written, and of the log's past.
+        damaged_read_models: those that are not, as (name, why). They are no problems: the log answers until they are built anew.
         duration_s: how long it took, in seconds.
     """
 
@@ -98,6 +102,8 @@ class VerifyReport:
     duration_s: float
     damaged: Mapping[str, Damage] = field(default_factory=dict)
     repaired: Mapping[str, Damage] = field(default_factory=dict)
+    read_models: int = 0
+    damaged_read_models: tuple[tuple[str, str], ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -130,7 +136,17 @@ async def verify(directory: Path | str, *, fold: bool = True, on_progress: OnPro
     """
     path = Path(directory)
     snapshots = await SnapshotStore(path / "snapshots", read_only=True).open()
-    return await in_thread(lambda stop: _verify(path / DATABASE_NAME, snapshots, fold, stop, on_progress))
+    report = await in_thread(lambda stop: _verify(path / DATABASE_NAME, snapshots, fold, stop, on_progress))
+    if not present(path / "projections"):
+        return report
+    try:
+        log = await EventLog.open_read_only(path)
+    except (LogDamagedError, LogUnavailableError, DamagedEventError):  # that is in the report
+        return await _with_read_models(report, path, None)
+    try:
+        return await _with_read_models(report, path, log)
+    finally:
+        await log.close()
 
 
 async def verify_log(
@@ -147,7 +163,17 @@ async def verify_log(
         raise ConfigurationError("only a log on disk can be verified")
     if snapshots is not None:
         await asyncio.to_thread(snapshots.list)
-    return await in_thread(lambda stop: _verify(path, snapshots, fold, stop, on_progress))
+    report = await in_thread(lambda stop: _verify(path, snapshots, fold, stop, on_progress))
+    return await _with_read_models(report, path.parent, log)
+
+
+async def _with_read_models(report: VerifyReport, directory: Path, log: EventLog | None) -> VerifyReport:
+    """The report, with what every page of the read models says."""
+    from symphony_es_projections.doubts import read_models  # late: most logs have none
+
+    found = await read_models(directory / "projections", log, whole=True)
+    damaged = tuple((name, why) for name, why in found.items() if why is not None)
+    return replace(report, read_models=len(found) - len(damaged), damaged_read_models=damaged)
 
 
 def _verify(path: Path, snapshots: SnapshotStore | None, fold: bool, stop: Stop, on_progress: OnProgress | None) -> VerifyReport:

@@ -6,23 +6,23 @@ import asyncio
 import errno
 import inspect
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from symphony_es.core.state.files.storage import write_file_atomically
 from symphony_es.errors import ConfigurationError, PositionNotFoundError, StorageUnavailableError
 from symphony_es.events.rows import Row
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.log import EventLog
-from symphony_es.log.pages import PAGE_ROWS, take_page
+from symphony_es.log.pages import PAGE_ROWS
 from symphony_es.log.targets import check_stream
+from symphony_es.transfer.pieces import LARGE_BYTES, taken
 from symphony_es.transfer.placing import absolute, building, check_free_file, put_file
 from symphony_es.transfer.progress import OnProgress, Progress, in_thread
 
-__all__ = ["ByteStream", "Digest", "ExportReport", "Target", "bounds", "pages", "write_out"]
+__all__ = ["ByteStream", "Digest", "ExportReport", "Rendering", "Target", "bounds", "pages", "write_out"]
 
 PAGE = PAGE_ROWS
 RENDERED_BYTES = 1024 * 1024
@@ -94,23 +94,47 @@ async def bounds(log: EventLog, after: int, until: int | None) -> int:
     return last
 
 
-async def pages(
-    log: EventLog, after: int, until: int, render: Callable[[Sequence[Row]], bytes], on_progress: OnProgress | None
-) -> AsyncIterator[bytes]:
-    """The events of a range as bytes, a page at a time; rendered in a worker thread.
+class Rendering(NamedTuple):
+    """How events become text.
+
+    Attributes:
+        whole: makes bytes of some events.
+        pieces: makes the same of a large one, piece by piece.
+    """
+
+    whole: Callable[[Sequence[Row]], bytes]
+    pieces: Callable[[Row], Iterator[str]]
+
+
+async def pages(log: EventLog, after: int, until: int, rendering: Rendering, on_progress: OnProgress | None) -> AsyncIterator[bytes]:
+    """The events of a range as bytes, about `RENDERED_BYTES` at a time; rendered in a worker thread.
 
     Raises:
         DamagedEventError: an event is damaged.
     """
     progress = Progress(on_progress, until - after)
     async for rows in log.pages(after, until, PAGE):
-        at = 0
-        while at < len(rows):
-            some = take_page(islice(rows, at, None), PAGE, RENDERED_BYTES)
-            yield await asyncio.to_thread(render, some)
-            at += len(some)
+        rows.reverse()
+        while rows:  # what is written is not held
+            some = _next(rows)
+            if len(some[0][4]) < LARGE_BYTES:
+                yield await asyncio.to_thread(rendering.whole, some)
+            else:
+                pieces = rendering.pieces(some[0])
+                while chunk := await asyncio.to_thread(taken, pieces, RENDERED_BYTES):
+                    yield chunk
             progress.tell(some[-1][0] - after)
     progress.end()
+
+
+def _next(waiting: list[Row]) -> list[Row]:
+    """Take the next events from the end of a list: a large one, or some small ones."""
+    found, room = [waiting.pop()], RENDERED_BYTES
+    room -= len(found[0][4])
+    while room > 0 and waiting and len(found[0][4]) < LARGE_BYTES > len(waiting[-1][4]):
+        found.append(waiting.pop())
+        room -= len(found[-1][4])
+    return found
 
 
 async def write_out(log: EventLog, target: Target, chunks: Callable[[], AsyncIterator[bytes]], *, overwrite: bool) -> None:

@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import re
+import runpy
 import sqlite3
 import subprocess
 import sys
@@ -76,6 +77,16 @@ def run(command: str, state_dir: Path | None, *, cwd: Path | None = None, timeou
         [sys.executable, "-P", "-m", "symphony_es.cli", *command.split(), *given],
         capture_output=True, text=True, timeout=timeout, cwd=cwd, env=environment, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("module", ["symphony_es", "symphony_es.cli"])
+def test_the_command_line_is_what_the_package_does_as_a_program(module: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """`python -m symphony_es` is `symphony-es`."""
+    monkeypatch.setattr(sys, "argv", [module, "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__")
+    assert ended.value.code in (0, None)
+    assert capsys.readouterr().out.startswith("symphony-es ")
 
 
 @pytest.fixture(scope="module")

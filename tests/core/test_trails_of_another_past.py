@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from symphony_es import Symphony
 from symphony_es.cli.main import main
 from symphony_es.core.state.opening import open_to_read
 from symphony_es.core.state.past.audit import Audit, trail_on_disk
-from symphony_es.transfer import backup
+from symphony_es.transfer import backup, verify
 from tests.application import Customer
 
 
@@ -110,6 +112,11 @@ UNTRUE: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     "another run": (change("UPDATE audit SET run_id = 'r' WHERE position = 3"), {"run": "r"}),
     "another name": (change("UPDATE audit SET name = 'Odd' WHERE position = 3"), {"event": ["Odd", "CustomerCreated"]}),
     "another cause": (change("UPDATE audit SET cause = (SELECT event_id FROM audit WHERE position = 1) WHERE position > 1"), {}),
+    "no rows of an actor": (change("DELETE FROM audit WHERE actor = 'eve'"), {"actor": "eve"}),
+    "rows left out": (change("DELETE FROM audit WHERE position % 3 = 1"), {"entity_type": "Customer"}),
+    "another actor, of whom nobody asks": (change("UPDATE audit SET actor = 'bob' WHERE actor = 'eve'"), {"actor": "eve"}),
+    "other positions": (change("UPDATE audit SET position = position + 100"), {"actor": "eve"}),
+    "an index of other columns": (change("DROP INDEX audit_actor", "CREATE INDEX audit_actor ON audit (name, actor)"), {"actor": "eve"}),
     "no table of rows": (change("DROP TABLE audit"), {"actor": "ann"}),
     "a table of other columns": (change("ALTER TABLE audit RENAME COLUMN actor TO who"), {"actor": "ann"}),
 }
@@ -149,6 +156,63 @@ async def test_an_event_has_to_say_itself_what_the_trail_says_of_it(state: Path,
         damage(state)
         assert await ask(symphony.audit) == expected
         assert await ask(Audit(symphony.log, trail_on_disk(state / "projections"))) == expected
+
+
+@pytest.mark.parametrize("case", UNTRUE)
+@pytest.mark.parametrize("open_meanwhile", [False, True])
+async def test_rows_that_are_not_so_are_made_anew(
+    state: Path, case: str, open_meanwhile: bool, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    """Until then the log answers who reads; `verify` and `doctor` say it of the trail, and then no more."""
+    damage, before = UNTRUE[case][0], trail_of(state)
+    expected = await by_reader(state)
+    assert json.loads(await _said(capsys, 0, "verify", state, "--json"))["read_models"] == 1
+    async with contextlib.AsyncExitStack() as stack:
+        if open_meanwhile:
+            symphony = await stack.enter_async_context(opened(state))
+            assert await asked(symphony.audit) == expected
+        damage(state)
+        assert await by_reader(state) == expected
+        assert "1 read model cannot be believed" in await _said(capsys, 0, "verify", state)
+        (told,) = json.loads(await _said(capsys, 0, "verify", state, "--json"))["damaged_read_models"]
+        assert told["name"] == "audit"
+        assert "the read model audit cannot be believed" in await _said(capsys, 1, "doctor", state)
+        if not open_meanwhile:
+            symphony = await stack.enter_async_context(opened(state))
+        assert await asked(symphony.audit) == expected
+        assert trail_of(state) != before
+    assert await by_reader(state) == expected
+    assert "cannot be believed" not in await _said(capsys, 0, "verify", state)
+
+
+async def test_a_list_of_another_log_is_made_anew(tmp_path: Path) -> None:
+    """Its checkpoints and runs are none of this one."""
+    lists = ("checkpoint_list.db", "checkpoint_list.db-sums", "run_list.db", "run_list.db-sums")
+    async with opened(tmp_path / "one") as symphony:
+        await write(symphony, "ann", 3)
+        await symphony.create_checkpoint("here")
+        await write(symphony, "eve", 3)
+        await symphony.fork(into=tmp_path / "other", at="latest")
+    for name, expected in (("one", ["here"]), ("other", [])):
+        async with opened(tmp_path / name) as symphony:
+            await symphony.resume()
+            assert [entry["name"] for entry in await symphony.list_checkpoints()] == expected
+            assert await symphony.workflows.list_runs() == []
+    for name in lists:
+        shutil.copy(tmp_path / "one" / "projections" / name, tmp_path / "other" / "projections" / name)
+    report = await verify(tmp_path / "other")
+    assert sorted(report.damaged_read_models) == [(name, "it is of another log") for name in ("checkpoint_list", "run_list")]
+    async with opened(tmp_path / "other") as symphony:
+        await symphony.resume()
+        assert await symphony.list_checkpoints() == await symphony.workflows.list_runs() == []
+    report = await verify(tmp_path / "other")
+    assert (report.read_models, report.damaged_read_models) == (2, ())
+
+
+async def _said(capsys: pytest.CaptureFixture[str], code: int, command: str, state: Path, *options: str) -> str:
+    capsys.readouterr()
+    assert await asyncio.to_thread(main, [command, "--state-dir", str(state), *options]) == code
+    return capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -194,6 +258,4 @@ async def test_a_log_that_went_another_way(tmp_path: Path, further: int, capsys:
 
 
 async def _doctor(state: Path, code: int) -> None:
-    import asyncio
-
     assert await asyncio.to_thread(main, ["doctor", "--state-dir", str(state)]) == code

@@ -9,9 +9,10 @@ import json
 import pickle
 import re
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -312,3 +313,18 @@ async def test_pages_go_to_other_processes(symphony: Symphony) -> None:
         with pytest.raises(NotReadyError, match="without a Symphony"):
             await other[0].load()
     assert (await symphony.workflows.list_runs(limit=2, after=other.next))[0].id
+
+
+BERLIN = datetime(2025, 7, 1, 12, 30, tzinfo=ZoneInfo("Europe/Berlin"))
+SAME = [BERLIN, BERLIN.astimezone(UTC), BERLIN.astimezone(timezone(timedelta(hours=-3), "n")), BERLIN.astimezone(ZoneInfo("Asia/Tokyo"))]
+
+
+@pytest.mark.parametrize("place", ["itself", "in a list", "in a dict"])
+@pytest.mark.parametrize("given", range(len(SAME)))
+async def test_a_moment_is_the_same_in_every_zone(symphony: Symphony, given: int, place: str) -> None:
+    """Metadata are found by the moment that they hold, in whatever zone it was given and is asked for."""
+    put = {"itself": lambda moment: moment, "in a list": lambda moment: [1, moment], "in a dict": lambda moment: {"at": moment}}[place]
+    await ran(symphony, report(symphony), 1, metadata={"due": put(SAME[given])})
+    await ran(symphony, report(symphony), 1, metadata={"due": put(BERLIN + timedelta(hours=1))})
+    for asked in SAME:
+        assert len(await symphony.workflows.list_runs(metadata={"due": put(asked)})) == 1

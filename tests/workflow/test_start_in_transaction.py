@@ -335,3 +335,41 @@ async def test_a_task_that_outlives_the_block(symphony: Symphony, charged: list[
     with pytest.raises(TransactionEndedError):
         await task
     assert charged == []
+
+
+async def test_what_finds_a_place_is_not_queued(symphony: Symphony, charged: list[str]) -> None:
+    """Of several runs that begin with one transaction, those are queued for which there is no place: the places are counted once each."""
+    symphony.workflows.max_concurrent_runs = 2
+    async with symphony.transaction("Placed"):
+        handles = [await plain(symphony, f"o{number}") for number in range(4)]
+        assert [handle.status for handle in handles] == ["running", "running", "queued", "queued"]
+    assert [await handle.result() for handle in handles] == ["receipt"] * 4
+    named = [[event.name for event in await symphony.log.read_entity(f"Workflow:o{number}")] for number in range(4)]
+    assert ["WorkflowQueued" in names for names in named] == [False, False, True, True]
+    assert charged == ["o0", "o1", "o2", "o3"]
+
+
+async def test_a_place_that_is_taken_before_the_commit(symphony: Symphony, charged: list[str]) -> None:
+    """Whoever began meanwhile has it: the run of the transaction waits for the next one, and there are never more than the limit."""
+    symphony.workflows.max_concurrent_runs = 1
+    waits = {"name": "waits", "steps": [{"kind": "wait", "name": "go", "signal": "go"}]}
+    inside, outside = asyncio.Event(), asyncio.Event()
+
+    async def another() -> RunHandle:  # a task of its own, made before: it is no part of the transaction
+        await inside.wait()
+        handle = await symphony.workflows.start(waits, run_id="beside")
+        outside.set()
+        return handle
+
+    task = asyncio.create_task(another())
+    async with symphony.transaction("Placed"):
+        handle = await plain(symphony, "o1")
+        assert handle.status == "running"
+        inside.set()
+        await outside.wait()
+    other = await task
+    while handle.status == "running":
+        await asyncio.sleep(0)
+    assert (handle.status, handle.queue_position, charged) == ("queued", 1, [])
+    await other.signal("go")
+    assert await handle.result() == "receipt"

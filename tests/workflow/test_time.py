@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symphony_es import Symphony, steady
+from symphony_es.errors import ConfigurationError
 from symphony_es.testing import ManualClock
 from symphony_es.workflow import SystemClock
 from symphony_es.workflow.engine.clock import SteadyClock
@@ -130,3 +132,32 @@ async def test_a_forward_jump_while_nothing_runs_is_time_that_has_passed(
     async with asyncio.timeout(60):
         [run] = await again.workflows.recover()
     assert run.status == "completed"
+
+
+class NaiveClock(ManualClock):
+    """Tells a moment that nobody can compare with another."""
+
+    def now(self) -> datetime:
+        return super().now().replace(tzinfo=None)
+
+
+class AsyncClock:
+    """Whose moment has to be awaited."""
+
+    async def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    async def sleep_until(self, moment: datetime) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    "clock", [None, 3, "now", object(), datetime, ManualClock, time, NaiveClock(), AsyncClock(), lambda: datetime.now(UTC)]
+)
+async def test_what_is_no_clock_is_refused_when_it_is_assigned(symphony: Symphony, clock: Any) -> None:
+    """The error says what a clock has, and the clock that was there stays; later a run would fail at its first moment."""
+    engine = symphony.registry.get("workflow_engine")
+    before = engine.clock
+    with pytest.raises(ConfigurationError, match=r"now\(\), which gives the present moment with its time zone"):
+        engine.clock = clock
+    assert engine.clock is before

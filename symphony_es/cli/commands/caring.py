@@ -60,6 +60,8 @@ async def verify(given: argparse.Namespace) -> int:
             output.say(f"{output.safe(entity)} was {output.safe(str(damage))}; it has been repaired")
         for name, why in report.damaged_snapshots:
             output.say(f"snapshot {output.safe(name)} cannot be trusted, and is rebuilt from the log: {output.safe(why)}")
+        for name, why in report.damaged_read_models:
+            output.say(f"the read model {output.safe(name)} cannot be believed, and is built anew from the log: {output.safe(why)}")
         output.say(_verdict(report))
     return GOOD if report.ok else FOUND_WRONG
 
@@ -76,6 +78,8 @@ def _summary(report: VerifyReport) -> dict[str, Any]:
         "damaged_entities": sorted(report.damaged),
         "repaired_entities": sorted(report.repaired),
         "damaged_snapshots": damaged,
+        "read_models": report.read_models,
+        "damaged_read_models": [{"name": name, "why": why} for name, why in report.damaged_read_models],
     }
 
 
@@ -87,6 +91,8 @@ def _verdict(report: VerifyReport) -> str:
     if report.ok:
         bad = len(report.damaged_snapshots)
         damaged = f", {so_many(bad, 'snapshot')} {'is' if bad == 1 else 'are'} damaged" if bad else ""
+        bad = len(report.damaged_read_models)
+        damaged += f", {so_many(bad, 'read model')} cannot be believed" if bad else ""
         return f"{so_many(report.events, 'event')} and {so_many(report.snapshots, 'snapshot')} are good{damaged}; the head is {report.head}"
     first = f"the first at position {report.first_bad_position}" if report.first_bad_position is not None else "none at a position"
     good = f"{so_many(report.events, 'event')} {'is' if report.events == 1 else 'are'} good"
@@ -181,12 +187,10 @@ def _environment(directory: Path) -> list[Finding]:
 
 async def _read_models(directory: Path, log: EventLog) -> list[Finding]:
     """Those beside the log that are of another past, or cannot be read. Nobody believes them."""
-    from symphony_es_projections.agreement import doubt_of_build
-    from symphony_es_projections.files import pointed_at
+    from symphony_es_projections.doubts import read_models
 
     found: list[Finding] = []
-    for name in await asyncio.to_thread(pointed_at, directory / "projections"):
-        why = await doubt_of_build(directory / "projections", name, log)
+    for name, why in (await read_models(directory / "projections", log)).items():
         if why is not None:
             found.append(
                 (

@@ -6,13 +6,14 @@ import argparse
 import importlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from symphony_es.cli import output
 from symphony_es.cli.commands.registry import MOMENT, Parsers, moment, reading
 from symphony_es.errors import ConfigurationError
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted
 
 __all__ = ["register"]

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import ConfigurationError, NotReadyError, PositionNotFoundError, StorageUnavailableError
-from symphony_es.events.rows import event_id_of
 from symphony_es.shown import shown
 from symphony_es.turns import TaskLock
+from symphony_es_projections.agreement import Progress, disagreement, log_id_of
 
 if TYPE_CHECKING:
     from symphony_es.log.log import EventLog
@@ -34,6 +34,7 @@ class CachedList(ABC):
         self._turn = TaskLock()
         self._checked = False
         self._closed = False
+        self._log_id: bytes | None = None
         self._mended = 0
 
     async def catch_up(self) -> None:
@@ -60,10 +61,12 @@ class CachedList(ABC):
             raise StorageUnavailableError(None, f"{self._title} cannot be kept: {error}") from error
 
     async def _catch_up(self) -> None:
-        position, event_id = await asyncio.to_thread(self._table.open)
-        head = await self.log.refresh_head()
+        if self._log_id is None:
+            self._log_id = await log_id_of(self.log)
+        progress = await asyncio.to_thread(self._table.open, self._log_id)
+        position, head = progress.position, await self.log.refresh_head()
         if not self._checked:
-            if position and not await self._is_of_this_log(position, event_id, head):
+            if not await self._is_of_this_log(progress):
                 await asyncio.to_thread(self._table.clear)
                 position = 0
             self._checked = True
@@ -73,11 +76,9 @@ class CachedList(ABC):
     async def _take_in(self, position: int, head: int) -> None:
         """Take in the events behind a position, up to the head."""
 
-    async def _is_of_this_log(self, position: int, event_id: bytes, head: int) -> bool:
-        if position > head:
-            return False
+    async def _is_of_this_log(self, progress: Progress) -> bool:
         try:
-            return event_id_of((await self.log.row_at(position))[4]) == event_id
+            return await disagreement(self.log, progress) is None
         except PositionNotFoundError:  # in memory, what is older than the history that is kept
             return True
 

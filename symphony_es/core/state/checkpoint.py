@@ -26,7 +26,6 @@ from symphony_es.errors import CheckpointError, CheckpointNotFoundError, Concurr
 from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
-from symphony_es.events.rows import event_id_of
 from symphony_es.events.values import check_plain, copy_plain
 from symphony_es.shown import shown
 from symphony_es.turns import TaskLock
@@ -86,7 +85,7 @@ class CheckpointReader(CachedList):
             rows = await self.log.read_rows(position, until, WINDOW, key_range=(f"{CHECKPOINT_TYPE}:", f"{CHECKPOINT_TYPE};"))
             until = rows[-1][0] if rows.cut else until
             last = rows[-1] if rows and rows[-1][0] == until else await self.log.row_at(until)
-            await asyncio.to_thread(self._checkpoints.feed, rows, until, event_id_of(last[4]))
+            await asyncio.to_thread(self._checkpoints.feed, rows, until, last[4])
             position = until
 
     async def entries(self, wanted: CheckpointFilter | None = None) -> list[CheckpointEntry]:

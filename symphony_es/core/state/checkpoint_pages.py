@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from symphony_es.core.state.past.moment_texts import CHECKPOINT_PREFIX, Moment, 
 from symphony_es.core.state.past.moments import nanoseconds, resolve
 from symphony_es.errors import CheckpointNotFoundError, ConfigurationError, InvalidIdentifierError
 from symphony_es.events.identifiers import id_of_text
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ from symphony_es.core.state.files.directory import discard, make_directory, sync
 from symphony_es.core.state.files.watching import watch_directory
 from symphony_es.errors import ConfigurationError, LimitExceededError, StorageUnavailableError
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
 from symphony_es.system import sync
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from symphony_es.core.state.checkpoint import CheckpointManager, CheckpointReade
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.snapshots.snapshotter import Snapshotter
 from symphony_es.core.state.snapshots.store import SnapshotStore
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.directory import unavailable
 from symphony_es.log.log import Anchor, EventLog
 from symphony_es.system import is_directory

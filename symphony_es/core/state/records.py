@@ -7,7 +7,7 @@ event loop. A record also says whether the entity may be changed right now, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony_es.core.state.attribution import SYSTEM_ACTOR, Attribution, current_attribution
@@ -20,6 +20,7 @@ from symphony_es.events.event import ADOPTION_EVENT
 from symphony_es.events.identifiers import split_key
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import copy_plain
+from symphony_es.late_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from symphony_es.core.state.constants import Constant

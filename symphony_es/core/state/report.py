@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
 
 from symphony_es.events.changes import Change
@@ -10,6 +10,7 @@ from symphony_es.events.fold import Damage
 from symphony_es.events.readable import readable
 from symphony_es.events.references import EntityReference, Path
 from symphony_es.events.showing import html_table, show
+from symphony_es.late_dataclasses import dataclass
 
 __all__ = ["Difference", "ResumeReport", "UnresolvedReference"]
 

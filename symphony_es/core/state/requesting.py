@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.inbox import INBOX_NAME, Request, leave_request, waiting_request
 from symphony_es.errors import ConfigurationError, RequestPendingError
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.directory import last_writer
 from symphony_es.system import present
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self, TypeAlias, TypeVar, overload
 
 from symphony_es.contexts import reset_variable
 from symphony_es.errors import ConfigurationError, HistoryMismatchError, StepFailedError
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.registry import invoke
 from symphony_es.shown import quoted, shown, type_shown
 from symphony_es.workflow.code.cutting import catch_up, cut_off_outside

@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import FunctionType, MethodType
 from typing import Any, TypeVar, cast
 
 from symphony_es.errors import ConfigurationError, DefinitionError, near_misses
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted, shown
 from symphony_es.workflow.definitions.reading import MAX_SECONDS
 from symphony_es.workflow.definitions.retry import RetryPolicy

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from symphony_es.events.values import plain_equal
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.nesting import Paths, inner_prefix, walk

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from symphony_es.core.state.tracking.frozen import copied, freeze
 from symphony_es.errors import DefinitionError
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.identifiers import DEFINITION_PREFIX
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted, shown
 from symphony_es.workflow.definitions.json_text import check_json, read_json
 from symphony_es.workflow.definitions.nesting import check_depth, check_extent, walk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from symphony_es.errors import (
@@ -14,6 +14,7 @@ from symphony_es.errors import (
     NotRegisteredError,
     UnstorableValueError,
 )
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
 from symphony_es.workflow.definitions.error_rules import matches, name_of_class, related_errors
 from symphony_es.workflow.definitions.reading import MAX_SECONDS, DataReader

@@ -11,12 +11,13 @@ import importlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
 
 from symphony_es.core.state.tracking.frozen import CONTAINERS, copied, freeze
 from symphony_es.errors import ConfigurationError, DefinitionError
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted, shown
 from symphony_es.workflow.definitions.nesting import Extent, extent_of
 from symphony_es.workflow.definitions.reading import DataReader

@@ -149,6 +149,10 @@ class ActiveRuns:
         """Note that a run begins when a transaction has ended."""
         self._begin_with[run.id] = (run, transaction)
 
+    def has_room(self) -> bool:
+        """Whether a run that begins when a transaction has ended finds a place then, as things are: others begin before it."""
+        return self.places.is_free_after(sum(run.parent is None for run, _ in self._begin_with.values()))
+
     def begins(self, run: Workflow) -> Transaction | None:
         """The transaction that a run begins with, while that has not ended."""
         noted, transaction = self._begin_with.get(run.id, (None, None))

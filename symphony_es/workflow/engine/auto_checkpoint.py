@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from symphony_es.errors import ConfigurationError
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
 from symphony_es.workflow.engine.hooks import RunMoment, WorkflowHook
 from symphony_es.workflow.engine.seconds import MOST

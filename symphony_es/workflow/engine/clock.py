@@ -12,9 +12,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+from symphony_es.errors import ConfigurationError
+from symphony_es.shown import shown
 from symphony_es.steady import steady_ns
 
-__all__ = ["Clock", "SteadyClock", "SystemClock"]
+__all__ = ["Clock", "SteadyClock", "SystemClock", "checked_clock"]
 
 LONGEST_NAP_S = 30.0
 """A wait looks at the clock again after so many seconds: it may have been set, and a suspended machine sleeps on."""
@@ -30,6 +32,24 @@ class Clock(Protocol):
     async def sleep_until(self, moment: datetime) -> None:
         """Returns when the moment has come; at once when it is past."""
         ...
+
+
+def checked_clock(clock: Any) -> Clock:
+    """Return a clock of the application's, which tells a moment that timers can go by.
+
+    Raises:
+        ConfigurationError: it is no clock, or tells something else.
+    """
+    how = "a clock has now(), which gives the present moment with its time zone, and an async sleep_until(moment)"
+    if isinstance(clock, type) or not all(callable(getattr(clock, name, None)) for name in ("now", "sleep_until")):
+        raise ConfigurationError(f"clock={shown(clock)} is no clock: {how}, as symphony_es.testing.ManualClock does")
+    now = clock.now()
+    if not isinstance(now, datetime) or now.utcoffset() is None:
+        if asyncio.iscoroutine(now):
+            now.close()
+        raise ConfigurationError(f"clock={shown(clock)}: its now() gives {shown(now)}: {how}")
+    found: Clock = clock
+    return found
 
 
 class SystemClock:

@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import RunInterruptedError, RunsInProgressError
 from symphony_es.events.readable import readable
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.workflow.engine.active import PART_OF_RUN
 from symphony_es.workflow.engine.loops import in_loop
 from symphony_es.workflow.engine.seconds import check_seconds

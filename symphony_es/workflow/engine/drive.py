@@ -137,7 +137,9 @@ class Drive:
     async def _drive(self, prepare: Callable[[], None]) -> None:
         # What is left of a clean-up begins too, though the main line has ended.
         cleans_up = self.run.check("resume") is WorkflowStatus.CANCELLING
-        if (self.asked or self.run.status is not WorkflowStatus.CANCELLING) and not self._began_within:
+        # Others may have taken the place that it had when it began with its transaction.
+        begins = not self._began_within or self.place is not None
+        if begins and (self.asked or self.run.status is not WorkflowStatus.CANCELLING):
             if self.place is None:
                 await self._begin(prepare)
             elif not await self._wait_for_place(self.place, prepare):

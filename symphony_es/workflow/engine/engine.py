@@ -179,7 +179,7 @@ class WorkflowEngine(RunRequests):
             drive = self._drive_for(run, chain, asked=True)
             takes_place = self._takes_place(run, awaited=False)
             launch = partial(self._launch, drive, chain, _NOTHING, awaited=False, takes_place=takes_place)
-            queued = takes_place and self.max_concurrent_runs is not None
+            queued = takes_place and not self.active.has_room()
             self.beginnings.begin(block.transaction, drive, prepare, launch, queued=queued)
         else:
             await self._begun(await self.begin(run, chain, prepare, awaited=False, asked=True))

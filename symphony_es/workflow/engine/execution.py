@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.workflow.definitions.definition import UNDO
 from symphony_es.workflow.engine.bodies import is_failure
 from symphony_es.workflow.runs.cleanup import undoes_taken_back

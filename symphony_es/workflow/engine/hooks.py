@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import HookFailedError
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.workflow.engine.bodies import StepsTask, is_failure, run_body
 from symphony_es.workflow.runs.failures import describe_error, error_on_record, shortened
 

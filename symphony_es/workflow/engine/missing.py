@@ -8,7 +8,6 @@ contradicts, and is tried again where the code is another. Whoever asks for such
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -16,6 +15,7 @@ from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.errors import DefinitionError, NotRegisteredError, RunBlockedError, SymphonyError, UnknownValueError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.values import Tagged
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
 from symphony_es.workflow.definitions.nesting import Paths, walk
 from symphony_es.workflow.definitions.steps import is_of_kind

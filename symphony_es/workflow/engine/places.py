@@ -34,9 +34,13 @@ class Places:
         """Ids of the runs that wait, the next one first."""
         return [run_id for run_id, place in self._waiting.items() if not place.done()]
 
+    def is_free_after(self, others: int) -> bool:
+        """Whether there is a place for one more, behind so many that have not come yet."""
+        return self._limit is None or (len(self._taken) + others < self._limit and not self.queue)
+
     def enter(self, run_id: str) -> asyncio.Future[None] | None:
         """Take a place; where none is free, return what is done when there is one."""
-        if self._limit is None or (len(self._taken) < self._limit and not self.queue):
+        if self.is_free_after(0):
             self._taken.add(run_id)
             return None
         place = self._waiting[run_id] = asyncio.get_running_loop().create_future()

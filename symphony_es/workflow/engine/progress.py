@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.events.readable import readable
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.workflow.definitions.nesting import step_at
 from symphony_es.workflow.kinds.loop import LoopStep
 from symphony_es.workflow.kinds.map import MapStep

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.history import live_states
@@ -12,6 +12,7 @@ from symphony_es.errors import RunsLeftAloneError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.readable import readable
 from symphony_es.events.values import Tagged
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.workflow.definitions.nesting import walk
 from symphony_es.workflow.engine.missing import RunLeft, left_alone, unrestored_runs
 from symphony_es.workflow.kinds.function import FunctionStep

@@ -18,7 +18,7 @@ from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.engine.active import DO_NOT_END, INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, policy_of
 from symphony_es.workflow.engine.children import GRACE_S, PAUSED, ChildRuns
-from symphony_es.workflow.engine.clock import Clock, SteadyClock, SystemClock
+from symphony_es.workflow.engine.clock import Clock, SteadyClock, SystemClock, checked_clock
 from symphony_es.workflow.engine.control import Request
 from symphony_es.workflow.engine.creation import DefinitionLike, as_definition, check_error_classes
 from symphony_es.workflow.engine.drive import Drive
@@ -74,7 +74,7 @@ class RunRequests:
     ) -> None:
         self.auto_checkpoint = auto_checkpoint or AutoCheckpoint()
         self.hooks: list[Any] = list(hooks)
-        self.clock = clock or SystemClock()
+        self.clock = SystemClock() if clock is None else clock
         self.threads = threads or ThreadPool()
         self.active = ActiveRuns()
         self.max_concurrent_runs = max_concurrent_runs
@@ -97,7 +97,7 @@ class RunRequests:
 
     @clock.setter
     def clock(self, clock: Clock) -> None:
-        self._clock = clock if isinstance(clock, SystemClock | SteadyClock) else SteadyClock(clock)
+        self._clock = clock if isinstance(clock, SystemClock | SteadyClock) else SteadyClock(checked_clock(clock))
 
     @property
     def max_concurrent_runs(self) -> int | None:

@@ -1,7 +1,7 @@
 """When a process begins to take requests from others: soon after the opening, so that a short program pays nothing for it.
 
-What is needed for it (modules, a watch of the kernel's, a look into the directory) is loaded in a thread, `BEGIN_S` after the opening, or
-when the application has recovered or resumed. What came meanwhile is taken at once, what lay there before the opening as
+What is needed for it (modules, a watch of the kernel's, a look into the directory) is loaded in a thread, `BEGIN_S` after the opening: the
+runs that a process goes on with after a crash come first. What came meanwhile is taken at once, what lay there before the opening as
 `symphony_es.workflow.engine.inbox` says.
 """
 
@@ -26,7 +26,7 @@ __all__ = ["InboxWatch"]
 
 _log = get_logger(__name__)
 
-BEGIN_S = 0.05
+BEGIN_S = 0.2
 """How long after the opening a process begins to watch its inbox: a program that loads something and ends is over by then."""
 
 
@@ -49,11 +49,12 @@ class InboxWatch:
         self.taker: RequestTaker | None = None
 
     def look(self, *, all_again: bool = False) -> None:
-        """Look at what waits, soon, and begin to watch in the running loop where that has not happened; see `RequestTaker.look`."""
+        """Look at what waits, soon: as soon as the watch has begun, which does in the running loop; see `RequestTaker.look`."""
         if self.taker is not None:
             self.taker.look(all_again=all_again)
-        else:
-            self._again = True
+            return
+        self._again = True
+        if self._timer is None or self._loop is not asyncio.get_running_loop():
             self._begin()
 
     async def begun(self) -> RequestTaker | None:

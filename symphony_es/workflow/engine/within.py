@@ -83,7 +83,7 @@ class Beginnings:
             drive: its life.
             prepare: see `Drive.drive`.
             launch: begins to drive it.
-            queued: the run may have to wait for a place then.
+            queued: the run has to wait for a place then.
 
         Raises:
             IllegalTransitionError: it executes already, or cannot go on. Nothing has been recorded.

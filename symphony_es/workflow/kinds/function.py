@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 from weakref import WeakValueDictionary
 
 from symphony_es.errors import DefinitionError, NotRegisteredError
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.naming import defined_under, stored_name
 from symphony_es.registry import NamedCallables, invoke
 from symphony_es.shown import shown

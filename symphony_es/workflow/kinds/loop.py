@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from symphony_es.errors import LimitExceededError
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import Step, StepLike, read_steps, register_step_kind, written
 from symphony_es.workflow.runs.parts import PartOutputs

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from symphony_es.errors import ExpressionError, LimitExceededError
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import Step, StepLike, as_step, register_step_kind, written

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import Step, StepLike, read_steps, register_step_kind, written
 from symphony_es.workflow.engine.execution import Branch

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown, type_shown
 from symphony_es.workflow.definitions.reading import MAX_SECONDS, DataReader
 from symphony_es.workflow.definitions.steps import Step, register_step_kind

@@ -7,9 +7,10 @@ task it made, and a result that was already on record is not asked for twice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import Step, register_step_kind
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from symphony_es.core.state.tracking.frozen import copied
 from symphony_es.errors import SignalTimeoutError
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted, type_shown
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import NO_DEFAULT, Step, register_step_kind

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from symphony_es.errors import ExpressionError, TemplateError
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.workflow.language.compiling import Read, lookup, whole, whole_of
 from symphony_es.workflow.language.expressions import MAX_CHARS, MAX_NODES, Expression, compile_expression
 from symphony_es.workflow.language.metering import Metered

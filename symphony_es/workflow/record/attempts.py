@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,7 @@ from symphony_es.events.event import Event
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.readable import readable
 from symphony_es.events.rows import decode_row
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.workflow.record.canonical import INPUT_DIGEST_BYTES
 from symphony_es.workflow.record.inputs import CUT_OFF
 from symphony_es.workflow.record.reads import Read, read_edges, short_name

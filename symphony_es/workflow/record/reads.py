@@ -9,13 +9,13 @@ are written as a digest of 7: who reads them knows the addresses of the run and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
 from symphony_es.core.state.tracking.live import kind_of
+from symphony_es.late_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from symphony_es.core.state.records import EntityRecord

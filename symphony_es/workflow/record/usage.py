@@ -5,11 +5,12 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Any
 
 from symphony_es.errors import ConfigurationError
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
 
 __all__ = ["ModelUsage", "RunUsage", "Used", "read_usage"]

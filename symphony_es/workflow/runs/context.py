@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from decimal import Decimal
 from operator import is_
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from symphony_es.events.changes import ADD, APPEND, DISCARD, REMOVE, SET, SPLICE
 from symphony_es.events.diff import diff
 from symphony_es.events.references import Path
 from symphony_es.events.values import check_plain, plain_equal
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted
 from symphony_es.workflow.record.reads import MOST_OF_A_BODY, Reads
 from symphony_es.workflow.runs.outputs import StepOutputs

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
 from symphony_es.core.state.past.moment_texts import TIMES_ARE, read_age_or_time
 from symphony_es.errors import ConfigurationError, near_misses
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
 from symphony_es.workflow.runs.transitions import ENDED, WorkflowStatus
 from symphony_es_projections.run_list import RunQuery

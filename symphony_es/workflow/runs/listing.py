@@ -18,7 +18,6 @@ from symphony_es.core.state.cached_lists import CachedList
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, SymphonyError, near_misses
 from symphony_es.events.references import EntityReference
-from symphony_es.events.rows import event_id_of
 from symphony_es.shown import shown
 from symphony_es.workflow.runs.filters import RunFilter
 from symphony_es.workflow.runs.run import Workflow
@@ -104,7 +103,7 @@ class RunListing(CachedList):
             self._check_open()
             rows = await self.log.read_rows(position, head, PAGE)
             position = rows[-1][0]
-            step = await asyncio.to_thread(self._list.plan, rows, position, event_id_of(rows[-1][4]), self._known({row[1] for row in rows}))
+            step = await asyncio.to_thread(self._list.plan, rows, position, rows[-1][4], self._known({row[1] for row in rows}))
             await self._look_up(step)
             await asyncio.to_thread(self._list.write, step)
         for key, row in noted.items():

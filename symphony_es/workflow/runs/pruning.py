@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +25,7 @@ from symphony_es.events.changes import REMOVE
 from symphony_es.events.event import NewEvent
 from symphony_es.events.fold import PRUNED_EVENTS
 from symphony_es.events.identifiers import uuid7
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import so_many
 from symphony_es_projections.run_list import ListedRun, RunQuery
 from symphony_es_projections.run_rows import ENDED

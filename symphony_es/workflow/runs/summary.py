@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import NotReadyError
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.workflow.runs.transitions import WorkflowStatus
 
 if TYPE_CHECKING:

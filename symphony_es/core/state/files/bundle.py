@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
 from symphony_es.errors import DecodeError, InvalidIdentifierError
 from symphony_es.events.codec import decode_value, encode_value
 from symphony_es.events.identifiers import check_entity_id, check_entity_type
+from symphony_es.late_dataclasses import dataclass
 
 __all__ = ["StateBundle"]
 

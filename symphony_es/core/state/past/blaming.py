@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.past.lines import COLUMNS, VersionLines, event_cells
@@ -11,6 +10,7 @@ from symphony_es.events.comparison import ValueChange
 from symphony_es.events.event import Event
 from symphony_es.events.references import Path
 from symphony_es.events.showing import event_line, html_table
+from symphony_es.late_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from symphony_es.core.state.history import StateHistory

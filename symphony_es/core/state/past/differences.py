@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from symphony_es.core.state.history import StateHistory, is_system
@@ -14,6 +13,7 @@ from symphony_es.events.fold import EntityState
 from symphony_es.events.references import EntityReference
 from symphony_es.events.rows import decode_row
 from symphony_es.events.showing import change_line, html_table
+from symphony_es.late_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from symphony_es.events.changes import SET
 from symphony_es.events.event import NewEvent
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
 from symphony_es.events.rows import event_id_of
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.log import EventLog
 from symphony_es.log.targets import check_target
 from symphony_es.system import is_directory, is_link, present

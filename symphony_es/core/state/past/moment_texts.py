@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from symphony_es.errors import ConfigurationError, InvalidIdentifierError
 from symphony_es.events.identifiers import id_of_text
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
 
 __all__ = [

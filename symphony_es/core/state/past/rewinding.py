@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from symphony_es.core.state.attribution import attributed, current_attribution
@@ -19,6 +18,7 @@ from symphony_es.events.diff import diff
 from symphony_es.events.event import NewEvent
 from symphony_es.events.fold import REPAIR_EVENT, REWIND_EVENT, EntityState, Fold, repair_data
 from symphony_es.events.identifiers import uuid7
+from symphony_es.late_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from symphony_es.log.log import EventLog

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.past.blaming import Blame, blame
@@ -18,6 +18,7 @@ from symphony_es.events.fold import Damage
 from symphony_es.events.references import Path
 from symphony_es.events.showing import event_line, html_table
 from symphony_es.events.values import copy_plain
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ is folded once more, the last one first: two passes in all, and room for about t
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from math import isqrt
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from symphony_es.events.event import Event
 from symphony_es.events.fold import Damage, EntityState
 from symphony_es.events.readable import readable
 from symphony_es.events.values import copy_plain
+from symphony_es.late_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from symphony_es.core.state.history import StateHistory

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 from zlib import crc32
 
 from symphony_es.errors import SnapshotDamagedError
+from symphony_es.late_dataclasses import dataclass
 
 __all__ = [
     "ALIVE",

@@ -31,6 +31,7 @@ from symphony_es.errors import EntityTypeError, UnstorableValueError
 from symphony_es.events.changes import SET
 from symphony_es.events.identifiers import check_entity_id, check_own_type, text_id, uuid7
 from symphony_es.events.showing import keep_secret
+from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted, shown
 
 __all__ = ["ClassSpec", "entity", "new_id", "part", "value"]
@@ -44,7 +45,7 @@ def new_id() -> str:
     return text_id(uuid7(time.time_ns(), os.urandom(16)))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClassSpec:
     """What the decorators know of a class.
 

@@ -1,0 +1,7 @@
+"""`python -m symphony_es`: the command line, as `symphony-es`."""
+
+import sys
+
+from symphony_es.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,171 @@
+"""Dataclasses whose `__init__` comes late: they are what the standard library makes of the same declaration."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import itertools
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+
+from symphony_es.late_dataclasses import dataclass as late
+
+OPTIONS = [
+    {"frozen": frozen, "slots": slots, "kw_only": kw_only, **rest}
+    for frozen, slots, kw_only in itertools.product((True, False), repeat=3)
+    for rest in ({}, {"repr": False}, {"eq": False})
+]
+
+
+def _declared(dataclass: Callable[..., Any], options: dict[str, Any]) -> type[Any]:
+    class LatelyMade:
+        """Fields of every kind."""
+
+        kind: ClassVar[str] = "kind"
+        a: int
+        b: str = "b"
+        c: list[int] = dataclasses.field(default_factory=list, repr=False, compare=not options["frozen"])
+        d: int = dataclasses.field(default=1, hash=False)
+        e: int = dataclasses.field(default=0, kw_only=True)
+        f: int = dataclasses.field(init=False, default=7)
+
+        def __post_init__(self) -> None:
+            if self.a < 0:
+                raise ValueError("a")
+
+    LatelyMade.__qualname__ = "LatelyMade"
+    made: type[Any] = dataclass(**options)(LatelyMade)
+    return made
+
+
+def _told(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except (AttributeError, TypeError, ValueError) as error:
+        return type(error), str(error).partition("(")[0]
+
+
+def _assign(instance: Any, name: str) -> Any:
+    setattr(instance, name, 5)
+    return getattr(instance, name)
+
+
+def _facts(cls: type[Any]) -> list[Any]:
+    """What a program can see of a class and of its objects."""
+    one, same, other = cls(a=1), cls(a=1), cls(a=2, b="x", e=3)
+    again = pickle.loads(pickle.dumps(other))
+    return [
+        [(field.name, field.type, field.init, field.kw_only, field.repr, field.compare) for field in dataclasses.fields(cls)],
+        cls.__match_args__,
+        cls.__doc__,
+        str(inspect.signature(cls)),
+        _told(lambda: dataclasses.astuple(cls(1, "2"))),
+        _told(lambda: cls()),
+        _told(lambda: cls(a=-1)),
+        one == same,
+        one == other,
+        one.__eq__(5),
+        _told(lambda: hash(one) == hash(same)),
+        _told(lambda: hash(one) == hash(other)),
+        repr(one).partition(" at ")[0],
+        dataclasses.asdict(one),
+        dataclasses.asdict(dataclasses.replace(one, a=4)),
+        _told(lambda: dataclasses.replace(one, a=-4)),
+        _told(lambda: _assign(cls(a=1), "a")),
+        _told(lambda: cls(a=1).__delattr__("a")),
+        hasattr(one, "__dict__"),
+        dataclasses.asdict(again),
+        dataclasses.asdict(copy.copy(one)),
+        dataclasses.asdict(copy.deepcopy(one)),
+        cls.__init__.__qualname__,
+        cls.__init__.__module__,
+        {name: getattr(cls.__dataclass_params__, name) for name in ("init", "repr", "eq", "order", "unsafe_hash", "frozen")},
+    ]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_it_is_what_the_standard_library_makes(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """For every set of arguments in use a program sees the same of a class, and of its objects, as of the standard library's."""
+    told = []
+    for dataclass in (dataclasses.dataclass, late):
+        cls = _declared(dataclass, options)
+        monkeypatch.setattr(sys.modules[__name__], "LatelyMade", cls, raising=False)  # where pickle looks for it
+        told.append(_facts(cls))
+
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("of", [dataclasses.dataclass, late])
+def test_a_frozen_subclass_is_made_of_either_kind(of: Callable[..., Any]) -> None:
+    """A class of one kind can be derived from a class of the other, with the fields of both, and is frozen as they are."""
+
+    @late(frozen=True, kw_only=True)
+    class Base:
+        a: int
+
+        def __post_init__(self) -> None:
+            assert self.a
+
+    @of(frozen=True, kw_only=True)
+    class Derived(Base):
+        b: int = 2
+
+    made = Derived(a=1)
+    assert (made, repr(made).rpartition(".")[2]) == (Derived(a=1, b=2), "Derived(a=1, b=2)")
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'a'"):
+        made.a = 2
+    with pytest.raises(TypeError, match="cannot inherit non-frozen dataclass from a frozen one"):
+        of()(type("Other", (Base,), {"__annotations__": {}}))
+
+
+def test_a_subclass_that_is_none_may_have_attributes_of_its_own() -> None:
+    """What derives from a frozen class without being a dataclass assigns what is not a field, as with the standard library."""
+
+    @late(frozen=True)
+    class Base:
+        a: int
+
+    class Derived(Base):
+        pass
+
+    made = Derived(1)
+    made.more = 3  # type: ignore[attr-defined]
+    assert made.more == 3  # type: ignore[attr-defined]
+    del made.more  # type: ignore[attr-defined]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.a = 2
+
+
+def test_own_methods_stay() -> None:
+    """Methods that the class has written itself are not replaced, and its hash is that of its `__eq__`'s fields as before."""
+
+    @late(frozen=True, slots=True)
+    class Own:
+        a: int = 1
+
+        def __repr__(self) -> str:
+            return "own"
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __getstate__(self) -> object:
+            return [5]
+
+    assert (repr(Own()), Own() == 5, hash(Own()), copy.copy(Own()).a) == ("own", True, hash((1,)), 5)
+
+
+def test_nothing_is_compiled_before_it_is_asked_for() -> None:
+    """The declaration compiles no `__init__`; the first object, or whoever asks for the signature, has it made once and for all."""
+    for ask in (lambda cls: cls(a=1), inspect.signature):
+        cls = _declared(late, {"frozen": True, "slots": True})
+        assert not inspect.isfunction(vars(cls)["__init__"])
+        ask(cls)
+        made = vars(cls)["__init__"]
+        assert inspect.isfunction(made)
+        assert cls.__init__ is made
