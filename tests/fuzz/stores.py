@@ -274,7 +274,7 @@ def check_lists(rng: random.Random) -> None:
     """Events of checkpoints and runs that say something else than such events do: the lists leave them out, or name the event."""
     if rng.random() < 0.5:
         table = CheckpointTable(None)
-        table.open()
+        table.open(bytes(16))
         try:
             table.feed(_rows_of(rng, "symphony.Checkpoint:ckpt_1", CHECKPOINT), 4, bytes(16))
             table.find()
@@ -282,7 +282,7 @@ def check_lists(rng: random.Random) -> None:
             table.close()
         return
     runs = RunList(None)
-    runs.open()
+    runs.open(bytes(16))
     try:
         runs.write(runs.plan(_rows_of(rng, "Workflow:r", RUN), 4, bytes(16), {}))
         for listed in runs.find(RunQuery(), 10):
