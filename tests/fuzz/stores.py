@@ -276,7 +276,8 @@ def check_lists(rng: random.Random) -> None:
         table = CheckpointTable(None)
         table.open(bytes(16))
         try:
-            table.feed(_rows_of(rng, "symphony.Checkpoint:ckpt_1", CHECKPOINT), 4, bytes(16))
+            rows = _rows_of(rng, "symphony.Checkpoint:ckpt_1", CHECKPOINT)
+            table.feed(rows, 4, rows[-1][4])
             table.find()
         finally:
             table.close()
@@ -284,7 +285,8 @@ def check_lists(rng: random.Random) -> None:
     runs = RunList(None)
     runs.open(bytes(16))
     try:
-        runs.write(runs.plan(_rows_of(rng, "Workflow:r", RUN), 4, bytes(16), {}))
+        rows = _rows_of(rng, "Workflow:r", RUN)
+        runs.write(runs.plan(rows, 4, rows[-1][4], {}))
         for listed in runs.find(RunQuery(), 10):
             assert listed.row.id == "r"
         for by in ("status", "name", "error", "step"):
