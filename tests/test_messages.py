@@ -117,7 +117,7 @@ def _calls() -> list[tuple[str, ast.Call, str]]:
 def _outside_reprs(tree: ast.AST) -> Iterator[ast.AST]:
     """All nodes but those of `__repr__`, which shows what an object is and is no message."""
     for node in ast.iter_child_nodes(tree):
-        if not (isinstance(node, ast.FunctionDef) and node.name == "__repr__"):
+        if not (isinstance(node, ast.FunctionDef) and node.name in ("__repr__", "declared_repr")):
             yield node
             yield from _outside_reprs(node)
 

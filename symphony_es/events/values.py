@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from math import copysign
 from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
 
 from symphony_es.errors import UnstorableValueError
@@ -96,8 +96,7 @@ class Encrypted:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(NamedTuple):
     """Bounds of what one event may hold.
 
     Attributes:

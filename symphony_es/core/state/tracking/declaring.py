@@ -15,7 +15,6 @@ from typing import Any
 
 from symphony_es.core.state.tracking.live import MISSING, kind_of
 from symphony_es.errors import EntityTypeError
-from symphony_es.events.references import EntityReference
 from symphony_es.shown import quoted
 
 __all__ = ["as_dataclass", "complete_init", "declared_repr"]
@@ -33,7 +32,8 @@ _FOREIGN = {
 """What gives away a class whose attributes another library manages -> what it is."""
 
 
-_GENERATED_FILE = EntityReference.__eq__.__code__.co_filename
+_GENERATED_FILE = "<string>"
+"""Where the code of the methods that `dataclasses` writes says that it comes from."""
 
 
 def as_dataclass(cls: Any, kind: str) -> Any:
@@ -185,5 +185,5 @@ def declared_repr(self: Any) -> str:
         elif kind_of(item) == "entity":
             shown.append(f"{field.name}=<{type(item)._symphony_spec.name}:{item.id}>")
         elif field.repr:
-            shown.append(f"{field.name}={quoted(item)}")
+            shown.append(f"{field.name}={item!r}")
     return f"{cls.__name__ if cls._symphony_spec.kind == 'entity' else cls.__qualname__}({', '.join(shown)})"
