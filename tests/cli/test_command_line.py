@@ -25,7 +25,7 @@ import pytest
 from symphony_es import Symphony, entity
 from symphony_es.cli import output
 from symphony_es.cli.advice import in_words_of_the_command_line
-from symphony_es.cli.main import build_parser
+from symphony_es.cli.main import build_parser, main
 from symphony_es.core.state.past.moment_texts import read_moment
 from symphony_es.errors import (
     AnchorMismatchError,
@@ -87,6 +87,25 @@ def test_the_command_line_is_what_the_package_does_as_a_program(module: str, mon
         runpy.run_module(module, run_name="__main__")
     assert ended.value.code in (0, None)
     assert capsys.readouterr().out.startswith("symphony-es ")
+
+
+@pytest.mark.parametrize("command", ["checkpoints", "runs", "doctor", "stats", "prune --dry-run", "rewind named --dry-run"])
+def test_a_directory_may_be_named_by_a_relative_path(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What stands beside the log is found by whatever way leads to it from the working directory."""
+
+    async def make() -> None:
+        async with Symphony(tmp_path / "state") as symphony:
+            symphony.entities.add(Customer(id="ada"))
+            await symphony.create_checkpoint("named")
+            await symphony.list_checkpoints()
+            await symphony.workflows.list_runs()
+
+    asyncio.run(make())
+    monkeypatch.chdir(tmp_path)
+    assert main([*command.split(), "--state-dir", "state"]) == 0
+    assert not capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
