@@ -1,7 +1,9 @@
 """What each command, and each question about the past, takes in time and memory: `python -m benchmarks.commands`.
 
 Three logs are made: one whose events replace the one value of an entity by a large one, and two of small events, one ten times as long as
-the other. Each command runs in a process of its own, whose peak memory and time are printed; the last column compares the two lengths.
+the other. Each command runs in a process of its own, whose peak memory and CPU time are measured; the last column compares the two lengths.
+`--logs DIR` keeps the logs for the next time, `--columns large` measures one kind of log, `--write docs/benchmarks/commands.md` writes the
+page. It ends with status 1 where a command takes more memory than it may.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +31,13 @@ COMMANDS = (
     f"tail -n 1 --entity {KEY}", "tail --event Nothing", "entities", f"show {KEY}", f"history {KEY}", f"history {KEY} --limit 5",
     f"blame {KEY}", f"blame {KEY} value", "at 10", "at latest", "diff 1 latest --events", "audit --limit 1",
     "audit --limit 1 --newest-first", "audit --limit 0", "audit --actor nobody", "checkpoints", "runs", "stats", "doctor",
-    "prune --dry-run", "verify", "verify --fold", "export -", "export - --format csv", "export - --format cloudevents",
+    "prune --dry-run", "verify", "verify --no-fold", "export -", "export - --format csv", "export - --format cloudevents",
+    "export - --format changes",
 )  # fmt: skip
 QUESTIONS = ("walk", "stream", "settings", "versions")
+
+
+MOST_MEGABYTES = {"large": 150, "n": 80, "10 n": 80}
 
 
 class Taken(NamedTuple):
@@ -113,18 +119,19 @@ def apart(making: Coroutine[Any, Any, None]) -> None:
 
 def measure(arguments: list[str]) -> Taken:
     """Run a Python process with its output thrown away."""
-    began = time.monotonic()
     pid = os.fork()
     if pid == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.execv(sys.executable, [sys.executable, "-m", *arguments])
     _, status, usage = os.wait4(pid, 0)
-    return Taken(time.monotonic() - began, usage.ru_maxrss / 1024, os.waitstatus_to_exitcode(status))
+    return Taken(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, os.waitstatus_to_exitcode(status))
 
 
-def cell(taken: Taken) -> str:
+def cell(taken: Taken | None) -> str:
     """A cell of the table."""
-    return f"{taken.seconds:8.1f} s{taken.megabytes:4.0f} MB" if not taken.code else f"exit {taken.code}".rjust(16)
+    if taken is None:
+        return ""
+    return f"{taken.seconds:.1f} s, {taken.megabytes:.0f} MB" if not taken.code else f"exit {taken.code}"
 
 
 def run(arguments: list[str], directory: Path, question: str | None = None) -> Taken:
@@ -134,32 +141,78 @@ def run(arguments: list[str], directory: Path, question: str | None = None) -> T
     return measure(["symphony_es.cli", arguments[0], "--state-dir", str(directory), *arguments[1:]])
 
 
-def main() -> None:
-    """Make the logs and measure."""
+def make(directory: Path, heavy: int, size: int, small: int) -> dict[str, Path]:
+    """The logs by the names of their columns; those that are there are taken as they are."""
+    found = {name: directory / name.replace(" ", "") for name in MOST_MEGABYTES}
+    for name, made in zip(
+        found, (make_heavy(found["large"], heavy, size), make_small(found["n"], small // 10), make_small(found["10 n"], small)), strict=True
+    ):
+        if (found[name] / "events.db").is_file():
+            made.close()
+        else:
+            apart(made)
+    return found
+
+
+def measured(logs: dict[str, Path]) -> Iterator[tuple[str, dict[str, Taken]]]:
+    """Each command and question, and what it took of each log."""
+    for text in (*COMMANDS, *(f"({question})" for question in QUESTIONS)):
+        question = text.strip("()") if text.startswith("(") else None
+        yield text, {name: run(text.split(), directory, question) for name, directory in logs.items()}
+
+
+def row(text: str, taken: dict[str, Taken]) -> list[str]:
+    """A row of the table."""
+    times = f"{taken['10 n'].seconds / taken['n'].seconds:.1f}" if {"n", "10 n"} <= taken.keys() else ""
+    return [f"`{text}`" if not text.startswith("(") else text, *(cell(taken.get(name)) for name in MOST_MEGABYTES), times]
+
+
+def page(about: str, rows: list[list[str]]) -> str:
+    """The page of the documentation."""
+    lines = [
+        "# What the commands take",
+        "",
+        "Written by `python -m benchmarks.commands --write docs/benchmarks/commands.md`.",
+        "",
+        about,
+        "",
+    ]
+    lines += ["| command, or (question of the API) | large events | n | 10 n | times |", "| --- | --- | --- | --- | --- |"]
+    return "\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in rows), ""])
+
+
+def main() -> int:
+    """Make the logs and measure; 1 where a command takes too much memory, or fails."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.commands", description=__doc__)
     parser.add_argument("--heavy", type=int, default=300, help="large events (300)")
     parser.add_argument("--size", type=int, default=8_000_000, help="bytes of each (8,000,000)")
     parser.add_argument("--small", type=int, default=1_000_000, help="small events of the longer log (1,000,000)")
-    parser.add_argument("--work", type=Path, default=None, help="where the logs are made")
+    parser.add_argument("--logs", type=Path, default=None, help="where the logs are, or are made and kept; else they are temporary")
+    parser.add_argument("--columns", nargs="+", choices=list(MOST_MEGABYTES), default=list(MOST_MEGABYTES), help="only these logs")
+    parser.add_argument("--write", type=Path, default=None, metavar="FILE", help="write the page of the documentation")
     parser.add_argument("--ask", choices=QUESTIONS, help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.ask:
         print(asyncio.run(ask(given.ask, given.directory)))
-        return
-    with tempfile.TemporaryDirectory(dir=given.work) as work:
-        heavy, short, long = (Path(work, name) for name in ("heavy", "short", "long"))
-        apart(make_heavy(heavy, given.heavy, given.size))
-        apart(make_small(short, given.small // 10))
-        apart(make_small(long, given.small))
-        print(f"{given.heavy:,} events of {given.size:,} bytes; {given.small // 10:,} and {given.small:,} small events")
-        print(f"{'command or question':45}{'large':>16}{'n':>16}{'10 n':>16}{'times':>8}")
-        for text in (*COMMANDS, *(f"({question})" for question in QUESTIONS)):
-            question = text.strip("()") if text.startswith("(") else None
-            taken = [run(text.split(), directory, question) for directory in (heavy, short, long)]
-            cells = "".join(map(cell, taken))
-            print(f"{text:45}{cells}{taken[2].seconds / taken[1].seconds:8.1f}", flush=True)
+        return 0
+    large = f"{given.heavy:,} events of {given.size:,} bytes that replace one value"
+    about = f"Large: {large}; n = {given.small // 10:,} small events. CPU time and peak memory."
+    rows, wrong = [], []
+    with tempfile.TemporaryDirectory() as work:
+        logs = make(given.logs or Path(work), given.heavy, given.size, given.small)
+        print(about)
+        for text, taken in measured({name: path for name, path in logs.items() if name in given.columns}):
+            rows.append(row(text, taken))
+            print(f"{text:45}" + "".join(f"{each:>18}" for each in rows[-1][1:]), flush=True)
+            wrong += [
+                f"{text}: {cell(each)} of {name}" for name, each in taken.items() if each.code or each.megabytes > MOST_MEGABYTES[name]
+            ]
+    if given.write is not None:
+        given.write.write_text(page(about, rows))
+    print(*wrong, sep="\n")
+    return bool(wrong)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

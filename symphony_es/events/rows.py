@@ -297,17 +297,22 @@ def decode_changes(row: Row, body: Any = None) -> tuple[list[Change], int | None
     return changes, None, None
 
 
-def decode_row(row: Row) -> Event:
+def decode_row(row: Row, *, checked: bool = False) -> Event:
     """The event of a row. One whose check value holds, and whose changes or key cannot be read, has a `fault` and no changes.
+
+    Args:
+        row: the row.
+        checked: it comes from a log's reader, which has checked it.
 
     Raises:
         DamagedEventError: the row is damaged.
     """
-    check_row(row)
+    if not checked:
+        check_row(row)
     position, key, version, name, state = row
     fault: str | None = None
     try:
-        split_key(key)
+        _check_key(key)
         transaction_id, changes, metadata, data = _decode_body(row)
         if len(metadata) > _STATE_VERSION:
             _check_metadata(row, metadata)
@@ -319,9 +324,11 @@ def decode_row(row: Row) -> Event:
     if transaction_id is not None and (type(transaction_id) is not bytes or len(transaction_id) != ID_BYTES):
         raise DamagedEventError(position, key, "the transaction id has another shape")
     try:
-        _check_name(name)
-        check_types(data, ("data",))
-        check_types(metadata, ("metadata",), max_depth=MAX_DEPTH + 1)
+        _check_known_name(name)
+        if data is not None:
+            check_types(data, ("data",))
+        if len(metadata) == len(_METADATA_FIELDS):  # the last one alone consists of others, and of these the types are right
+            check_types(metadata, ("metadata",), max_depth=MAX_DEPTH + 1)
     except (InvalidIdentifierError, UnstorableValueError, RecursionError) as error:
         raise DamagedEventError(position, key, str(error)) from error
     _, _, event_id, time_ns = _HEADER.unpack_from(state)
@@ -333,11 +340,23 @@ def decode_row(row: Row) -> Event:
         event_id=event_id,
         time_ns=time_ns,
         transaction_id=transaction_id or event_id,
-        changes=tuple((change[0], tuple(change[1]), *change[2:]) for change in changes),
-        metadata=EventMetadata(**dict(zip(_METADATA_FIELDS, metadata, strict=False))),
+        changes=tuple([(change[0], tuple(change[1]), *change[2:]) for change in changes]),
+        metadata=_known_metadata(tuple(metadata))
+        if len(metadata) <= PLAIN_METADATA and len(state) <= SMALL_STATE_BYTES
+        else _metadata(metadata),
         data=data,
         fault=fault,
     )
+
+
+def _metadata(metadata: Sequence[Any]) -> EventMetadata:
+    return EventMetadata(**dict(zip(_METADATA_FIELDS, metadata, strict=False)))
+
+
+# What the events of a log have in common is looked at once. What is refused is not kept, and what is kept is short.
+_check_key = lru_cache(1024)(split_key)
+_check_known_name = lru_cache(1024)(_check_name)
+_known_metadata = lru_cache(64)(_metadata)
 
 
 def time_of(state: bytes) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 from symphony_es import Symphony
 from symphony_es.testing import ManualClock
 from symphony_es.workflow import RunContext
+from tests.acceptance.run_model import FAILING
 
 __all__ = ["Elsewhere", "fails"]
 
@@ -27,8 +28,8 @@ QUIET = 20
 
 
 def fails(step: str, mode: str) -> bool:
-    """Whether a body fails: work, labour, and what undoes them, where they are told to."""
-    return mode == "fails" and step.rpartition("/")[2] in ("work", "labour")
+    """Whether a body fails: work, labour, what undoes them, and sweeping, where they are told to."""
+    return mode == "fails" and step.rpartition("/")[2] in FAILING
 
 
 class Elsewhere:

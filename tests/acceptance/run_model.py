@@ -2,7 +2,7 @@
 
 The workflow: wait for the signal `go`; work, which works, fails or hangs as it is told to; sleep; wait for the signals `x` and `y`
 beside each other; a child run, which waits for `go` and labours; done. Who is cancelled undoes work, labour and what was done, tidies up,
-rests and sweeps. Undoing work and labour fails where these would.
+rests and sweeps. Undoing work and labour, and sweeping, fails where work and labour would.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["ADDRESSES", "CLEANUP", "NAP_S", "OF_CLEANUP", "PLANS", "REST_S", "Illegal", "Mode", "Model", "ModelRun", "NotBegun"]
+__all__ = ["ADDRESSES", "CLEANUP", "FAILING", "NAP_S", "OF_CLEANUP", "PLANS", "REST_S", "Illegal", "Mode", "Model", "ModelRun", "NotBegun"]
 
 Mode = Literal["works", "fails", "hangs"]
 PLANS = {"whole": ("ask", "work", "nap", "both", "kid", "done"), "child": ("ask", "labour")}
@@ -27,6 +27,8 @@ SHARED = ("outputs", "attempts", "signals", "timers", "children", "completed")
 UNDONE = ("work", "done", "labour")
 """The steps that have an undo."""
 OF_CLEANUP = ("undo/", "cleanup/")
+FAILING = ("work", "labour", "sweep")
+"""The names of the steps that fail where work is told to."""
 
 
 class Illegal(Exception):
@@ -210,6 +212,9 @@ class Model:
         return made
 
     def resume(self, run: ModelRun) -> None:
+        if run.status == "paused" and run.active:  # its work is under way: the request to pause is taken back
+            run.status, run.with_parent = "running", False
+            return
         held = (run.going_back or run.giving_up) and run.status != "cancelling"
         if run.active or run.status == "completed" or (run.status == "cancelled" and not self._is_open(run)) or held:
             raise Illegal(run, "running")
@@ -254,6 +259,19 @@ class Model:
             run.going = [child.name for child in self._children(run) if child.status not in ENDED]
             for name in run.going:
                 self.cancel(self.runs[name], with_parent=True)
+
+    def retry_cleanup(self, run: ModelRun, address: str) -> None:
+        """That step of a clean-up is done once more, under another key, and what has failed of the clean-up is tried again."""
+        if run.active or run.going_back or run.giving_up or run.status == "pending":
+            raise Illegal(run, "running")
+        if address not in run.attempts:
+            raise NotBegun
+        run.raised[address] = run.generation(address) + 1
+        run.taken_back += 1
+        for held in (run.outputs, run.attempts, run.timers, run.before, run.begun, run.completed):
+            held.pop(address, None)
+        run.gave_up = set()
+        run.status, run.active = "cancelling", True
 
     def _dropped(self, run: ModelRun, step: str) -> list[str]:
         """What came after a step, and what has been undone; what is to undo an earlier execution stays until it has."""
@@ -418,7 +436,7 @@ class Model:
         if address == "work" and self.mode == "hangs":
             run.hanging = True
         else:
-            self._end_body(run, address, works=address.rpartition("/")[2] not in ("work", "labour") or self.mode != "fails")
+            self._end_body(run, address, works=address.rpartition("/")[2] not in FAILING or self.mode != "fails")
 
     def _end_body(self, run: ModelRun, address: str, *, works: bool) -> None:
         if works:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -182,3 +183,24 @@ async def test_what_grows_costs_what_is_added(growth: str, path: tuple[str, ...]
     monkeypatch.undo()
     assert same(entries[0].after, value_at((await past.state_of(KEY)).data, path))
     assert same(entries[100].before, entries[101].after)
+
+
+async def test_an_entry_costs_few_calls() -> None:
+    """Reading an event, applying it and telling what it did: counted in calls of functions, whatever the machine does beside it."""
+    events = [an_event(1, [(SET, (), {"items": []})])]
+    events += [an_event(version, [(APPEND, ("items",), version)]) for version in range(2, 502)]
+    past = await past_of(events)
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    await past.blame("Blamed:1", "items")  # what is made once is made
+    sys.setprofile(count)
+    try:
+        found = await past.blame("Blamed:1", "items")
+    finally:
+        sys.setprofile(None)
+    assert len(found) == 501
+    assert calls < 56 * len(found)

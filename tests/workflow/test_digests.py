@@ -8,6 +8,7 @@ import datetime as dt
 import decimal
 import enum
 import functools
+import itertools
 import json
 import os
 import pathlib
@@ -825,3 +826,32 @@ async def test_listing_attempts_costs_what_there_are(symphony: Symphony) -> None
             f"items/{at}//a_long_name" for at in range(number)
         ]
     assert made[1] <= 5 * made[0]
+
+
+FLAG: Any = True
+
+
+async def flagged() -> Any:
+    """Reads a flag of its module, in a function inside of it."""
+    return [FLAG for _ in range(1)]
+
+
+def reading(flag: Any, **more: Any) -> types.FunctionType:
+    """The function in a module with another value of the flag."""
+    return types.FunctionType(flagged.__code__, {"__name__": __name__, "FLAG": flag, **more}, "flagged")
+
+
+FLAGS = [True, False, None, 1, 2.5, "on", b"on", (1, ("a", 2)), ()]
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(FLAGS, 2)))
+def test_a_flag_in_a_module_is_part_of_the_code(one: Any, other: Any) -> None:
+    """What blocked a run may have been a flag: with another value of it the code is tried again, with the same one it is not."""
+    assert code_digest(reading(one)) == code_digest(reading(one))
+    assert code_digest(reading(one)) != code_digest(reading(other))
+
+
+def test_what_a_module_holds_beside_that_is_no_part_of_the_code() -> None:
+    """Other names, what Python gives a module, and lists, dicts and objects, which change while a program runs."""
+    assert code_digest(reading(True)) == code_digest(reading(True, OTHER=1, __file__="elsewhere"))
+    assert len({code_digest(reading(value)) for value in ([1], [2], {}, {"a": 1}, object())}) == 1

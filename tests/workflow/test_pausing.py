@@ -211,6 +211,38 @@ async def test_what_needs_the_run_to_stand_still_waits_for_that(symphony: Sympho
         assert (await asked).status == "completed"
 
 
+@pytest.mark.parametrize("other", ["resume", "cancel", "resume, then pause"])
+@pytest.mark.parametrize("request_", ["retry_from", "resume with a hook"])
+async def test_what_waits_for_a_stop_that_no_longer_comes_is_refused(symphony: Symphony, request_: str, other: str) -> None:
+    """At once, and is not carried out when the run has ended, on its own or by the cancellation: what was asked last counts."""
+    gate = Gate(symphony)
+    handle = await symphony.workflows.start(PLAIN, run_id="r", auto_checkpoint=False)
+    await gate.entered.wait()
+    await handle.pause()
+    if request_ == "retry_from":
+        asked = asyncio.create_task(symphony.workflows.retry_from(handle.run, "gate", auto_checkpoint=False))
+    else:
+        asked = asyncio.create_task(symphony.workflows.resume(handle.run, hooks=[WorkflowHook()]))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not asked.done()
+    going = asyncio.create_task(handle.cancel() if other == "cancel" else handle.resume())
+    async with asyncio.timeout(5):
+        with pytest.raises(IllegalTransitionError, match="another request came"):
+            await asked
+    if other == "resume, then pause":
+        await handle.pause()
+        asked = asyncio.create_task(symphony.workflows.resume(handle.run, hooks=[WorkflowHook()]))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not asked.done(), "this one waits for the second pause"
+    gate.open.set()
+    await asyncio.gather(going, *([asked] if other == "resume, then pause" else []))
+    await handle.wait()
+    assert handle.status == ("cancelled" if other == "cancel" else "completed")
+    assert gate.called.count("gate") == 1
+
+
 async def test_statuses_that_there_are_not_are_refused(symphony: Symphony) -> None:
     """`wait` names those that there are; a run that has ended is not waited for."""
     gate = Gate(symphony)

@@ -57,6 +57,57 @@ class Code:
         await self.call("check")
         await wait_for_signal("end")
 
+    async def with_a_call_behind(self) -> None:
+        await self.call("a")
+        await gather(self.ask(), self.call("beside"))
+        await wait_for_signal("end")
+        await self.call("late")
+
+    async def removed_and_a_call_behind(self) -> None:
+        await self.call("a")
+        await wait_for_signal("end")
+        await self.call("late")
+
+    async def another_one_instead(self) -> None:
+        await self.call("a")
+        await gather(self.call("other"), name="others")
+        await wait_for_signal("end")
+
+    async def one_coroutine(self) -> None:
+        await self.call("a")
+        await self.call("beside")
+        await gather(self.call("new"))
+        await wait_for_signal("end")
+
+    async def deep(self) -> None:
+        async def inner() -> None:
+            await gather(self.ask(), name="inner")
+            await self.call("after inner")
+
+        await self.call("a")
+        await gather(inner(), self.call("beside"))
+        await wait_for_signal("end")
+
+    async def deep_removed(self) -> None:
+        async def inner() -> None:
+            await self.call("after inner")
+
+        await self.call("a")
+        await gather(inner(), self.call("beside"))
+        await wait_for_signal("end")
+
+    async def two(self) -> None:
+        await self.call("a")
+        await gather(self.ask(), self.ask())
+        await wait_for_signal("end")
+        await self.call("late")
+
+    async def one_of_two(self) -> None:
+        await self.call("a")
+        await gather(self.ask())
+        await wait_for_signal("end")
+        await self.call("late")
+
 
 @pytest.mark.parametrize(
     ("old", "new", "waits"),
@@ -141,3 +192,42 @@ async def test_a_gather_whose_calls_were_taken_back(tmp_path: Path) -> None:
         run = await handle.wait()
         assert (run.status, run.error) == ("completed", None)
     assert (done.count("l"), done.count("plain")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "answers"),
+    [
+        ("with_a_call_behind", "removed_and_a_call_behind", 1),
+        ("plain", "another_one_instead", 1),
+        ("plain", "one_coroutine", 1),
+        ("deep", "deep_removed", 1),
+        ("two", "one_of_two", 2),
+    ],
+)
+async def test_a_gather_that_is_not_made_any_more(tmp_path: Path, old: str, new: str, answers: int) -> None:
+    """The run is blocked before the new code does anything that is not on record, and the old code goes on with it."""
+    code = Code()
+
+    def declare(symphony: Symphony, name: str) -> Any:
+        return symphony.workflow(getattr(code, name), name="place")
+
+    async with Symphony(tmp_path) as symphony:
+        handle = await symphony.workflows.start(declare(symphony, old), run_id="r")
+        for _ in range(answers):
+            await handle.signal("answer")
+        while "wait end" not in handle.run.attempts:
+            await asyncio.sleep(0)
+    done = list(code.done)
+    async with Symphony(tmp_path) as symphony:
+        declare(symphony, new)
+        await symphony.workflows.signal("r", "end")
+        (run,) = await symphony.workflows.recover()
+        assert run.error is not None
+        assert (run.status, run.error["type"]) == ("blocked", "HistoryMismatchError")
+        assert code.done == done
+    async with Symphony(tmp_path) as symphony:
+        declare(symphony, old)
+        (run,) = await symphony.workflows.recover()
+        assert (run.status, run.error) == ("completed", None)
+        assert code.done[: len(done)] == done
+        assert set(code.done[len(done) :]) <= {"late"}

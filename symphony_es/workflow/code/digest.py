@@ -17,6 +17,9 @@ __all__ = ["code_digest"]
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 _WORD = re.compile(r"[^\W\d]\w*")
+_FLAGS = frozenset({bool, int, float, str, bytes, type(None), tuple})
+"""Types of globals that count by their value: what a module has for constants."""
+
 MAX_LOOKED_AT = 2_000
 """So many functions and classes are looked at; a change in others is found where somebody resumes the run by name."""
 
@@ -26,7 +29,8 @@ def code_digest(function: Callable[..., Any]) -> str:
 
     What counts is the function, and the functions and classes that it and they name, as far as the same package defines them: what a
     developer changes to mend a workflow may be a function that it calls, or the class of an argument. Of values that they close over, those
-    count that cannot change; of lists, dicts and other objects, the class.
+    count that cannot change; of lists, dicts and other objects, the class. So it is with values that they read as globals of their modules,
+    as a feature flag: texts, numbers and the like count.
     """
     digest = hashlib.blake2b(digest_size=8)
     package = _package(function)
@@ -48,6 +52,7 @@ def code_digest(function: Callable[..., Any]) -> str:
             digest.update(_text((item.__defaults__, sorted((item.__kwdefaults__ or {}).items()))))
             for content in closed_over(item):
                 digest.update(_text(constant_of(content)))
+            digest.update(_text([(name, constant_of(value)) for name, value in _globals_of(item) if type(value) in _FLAGS]))
             named = list(_named_by(item))
         # Not by the order in which a set gives them: the digest is the same in each process.
         waiting.extend(inner for inner in map(_plain, named) if inner is not None and _package(inner) == package)
@@ -67,15 +72,21 @@ def _plain(item: Any) -> Any | None:
     return item if isinstance(item, (FunctionType, type)) else None
 
 
-def _named_by(function: FunctionType) -> Iterator[Any]:
-    """What the code of a function names: globals, and what it closes over."""
+def _globals_of(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """The globals that the code of a function names, but for those that Python gives a module, as `__file__`."""
     names: dict[str, None] = {}
     codes = [function.__code__]
     while codes:
         code = codes.pop()
         names.update(dict.fromkeys(code.co_names))
         codes.extend(constant for constant in code.co_consts if isinstance(constant, CodeType))
-    yield from (function.__globals__[name] for name in names if name in function.__globals__)
+    held = function.__globals__
+    yield from ((name, held[name]) for name in names if name in held and not name.startswith("__"))
+
+
+def _named_by(function: FunctionType) -> Iterator[Any]:
+    """What the code of a function names: globals, and what it closes over."""
+    yield from (value for _, value in _globals_of(function))
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents

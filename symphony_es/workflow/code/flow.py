@@ -29,7 +29,7 @@ from symphony_es.errors import (
 )
 from symphony_es.workflow.code.cutting import CutOff, cut_off_in, note_cuts
 from symphony_es.workflow.code.forgiving import take_back_calls
-from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Group, Made, Strand, current_strand
+from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Group, Made, Strand, current_strand, strand_around
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, is_interrupted, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunStopped
@@ -67,6 +67,7 @@ class Flow:
         runner: runs its steps.
         run: the run.
         strands: by name.
+        unmade: names of the strands on record that it has not made yet, by the strand around them.
         cleans_up: whether it runs once more because its run is being cancelled.
         stopped: the request, or what this process lacks, that has taken the run out of a call; every later call is given the same.
         error: what the function of a run that is being cancelled has raised.
@@ -89,6 +90,9 @@ class Flow:
         self.undos = undos
         self.stopped: RunStopped | Lacking | None = None
         self.strands: dict[str, Strand] = {}
+        self.unmade: dict[str, set[str]] = {}
+        for name in filter(None, self.run.calls):
+            self.unmade.setdefault(strand_around(name), set()).add(name)
         self.cut_off_at: list[str] = []
         self.error: BaseException | None = None
         self.obsolete: list[tuple[str, int]] = []
@@ -154,6 +158,7 @@ class Flow:
             self.cut_off_at.append(address)
             raise asyncio.CancelledError(f"run {run.id} is being cancelled")
         strand.check_not_empty(address, call.what)
+        strand.check_none_left_out(address, call.what)
         self._under_way[address] = asyncio.current_task()
         try:
             await self.runner.run_step(make(), address, self._frame, on_first_start=call.noted)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from symphony_es.workflow.code.flow import Flow
     from symphony_es.workflow.record.inputs import StepInput
 
-__all__ = ["INSIDE_A_STEP", "Call", "Group", "Made", "Strand", "current_strand"]
+__all__ = ["INSIDE_A_STEP", "Call", "Group", "Made", "Strand", "current_strand", "strand_around"]
 
 INSIDE_A_STEP: Any = object()
 """Stands where the strand would, for code that runs as part of a step: its body, its retries, the hooks that are told of it."""
@@ -166,6 +166,8 @@ class Strand:
             marked = (int(place) for place, call in self._recorded.items() if is_clean_up_call(call))
             self._clean_up_from = min(marked, default=self._clean_up_from)
         flow.strands[name] = self
+        if name and (left := flow.unmade.get(strand_around(name))) is not None:
+            left.discard(name)
 
     def enter(self) -> None:
         """The strand belongs to the running task from now on."""
@@ -295,6 +297,23 @@ class Strand:
         if self.member_of is not None and self.around is not None and self.member_of.was_empty and address not in self.flow.run.attempts:
             raise self.around.mismatch(f"the function called {_shown(address, what)}", None)
 
+    def check_none_left_out(self, address: str, what: str) -> None:
+        """Look, before a call begins for the first time, whether each `gather` on record has been made that stands before it.
+
+        Raises:
+            HistoryMismatchError: one has not, or has fewer coroutines than it had.
+        """
+        strand: Strand | None = self
+        while strand is not None and not self.flow.cleans_up:
+            left = self.flow.unmade.get(strand.name, ())
+            # What was called after a failure that is forgiven, to clean up, or up to a failure beside it, need not be called again.
+            names = [name for name in left if any(not is_marked(call) for call in self.flow.run.calls.get(name, {}).values())]
+            if names:
+                raise strand.mismatch(
+                    f"the function called {_shown(address, what)}, and nothing of {min(names)}, which was before it", None
+                )
+            strand = strand.around
+
     def patched(self, change_id: str) -> bool:
         """See `symphony_es.workflow.patched`."""
         self._check_task(change_id)
@@ -381,6 +400,11 @@ class Strand:
                 f"{what!r} is called from a task that is no part of the workflow: start coroutines that call steps with "
                 "symphony_es.workflow.gather, whose order is the same whenever the function runs again"
             )
+
+
+def strand_around(name: str) -> str:
+    """The name of the strand that has called the `gather` of another one."""
+    return name.rpartition("/")[0].rpartition("/")[0]
 
 
 class _Addresses:

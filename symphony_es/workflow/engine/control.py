@@ -37,12 +37,14 @@ class RunControl:
         request: what was asked last, or None; a later request replaces a weaker one.
         taken_back: whether the run is to go on after it has come to the stop that a request to pause has asked for.
         failure: what has failed the run whatever its steps make of it: a hook that declares to stop it.
+        replaced: set when the last request to pause was taken back, or a cancellation came after it.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.request: StopRequest | None = None
         self.taken_back = False
         self.failure: Exception | None = None
+        self.replaced = asyncio.Event()
         self._clock = clock
         self._requested = asyncio.Event()
         self._listening: dict[str, OrderedDict[asyncio.Event, None]] = {}
@@ -54,6 +56,10 @@ class RunControl:
         run goes on.
         """
         self.taken_back = request == "go_on" and self.request == "pause"
+        if request == "pause" and self.replaced.is_set():
+            self.replaced = asyncio.Event()
+        elif request in ("go_on", "cancel"):
+            self.replaced.set()
         if request == "go_on":
             return
         if self.request is None or request not in ("pause", "drain") or (request, self.request) == ("drain", "pause"):

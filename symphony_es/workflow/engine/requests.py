@@ -10,7 +10,14 @@ from symphony_es.contexts import reset_variable
 from symphony_es.core.state.bringing import refuse_pruned
 from symphony_es.core.state.transactions import current_scope
 from symphony_es.diagnostics import error_text, get_logger
-from symphony_es.errors import ConfigurationError, DefinitionChangedError, ReadOnlyError, RunInterruptedError, RunsInProgressError
+from symphony_es.errors import (
+    ConfigurationError,
+    DefinitionChangedError,
+    IllegalTransitionError,
+    ReadOnlyError,
+    RunInterruptedError,
+    RunsInProgressError,
+)
 from symphony_es.events.identifiers import entity_key
 from symphony_es.shown import shown
 from symphony_es.threads import ThreadPool, current_pool
@@ -223,10 +230,23 @@ class RunRequests:
         return False
 
     async def _stopped(self, run: Workflow) -> None:
-        """Waits until a run that has been asked to pause has stopped; not from inside of it."""
+        """Waits until a run that has been asked to pause has stopped; not from inside of it.
+
+        Raises:
+            IllegalTransitionError: it was asked to go on, or cancelled, meanwhile: what was asked last counts.
+        """
         active = self.active.get(run)
-        if active is not None and run.status is WorkflowStatus.PAUSED and not self.active.is_part_of(run):
-            await self.active.ended(active)
+        if active is None or run.status is not WorkflowStatus.PAUSED or self.active.is_part_of(run):
+            return
+        other = active.drive.control.replaced
+        replaced = asyncio.ensure_future(other.wait())
+        try:
+            await asyncio.wait({active.task, replaced}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            replaced.cancel()
+        if other.is_set():
+            raise IllegalTransitionError(run.id, run.status, WorkflowStatus.RUNNING, why="another request came while it was to stop")
+        await self.active.ended(active)
 
     async def go_on(self, run: Workflow, active: ActiveRun) -> bool:
         """Takes a request to pause back; False where the run has stopped meanwhile, or something else was asked of it.

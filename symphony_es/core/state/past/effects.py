@@ -91,6 +91,9 @@ class Comparison:
     def __init__(self, value: Any, inside: Sequence[Change]) -> None:
         self._differs = False
         self._before: list[tuple[Path, Any]] = []
+        if len(inside) == 1:
+            self._differs = _has_effect(value, inside[0])
+            return
         places = [_place(value, change) for change in inside]
         roots = _roots(places)
         groups: dict[Place, list[tuple[Place, Change]]] = {}

@@ -31,7 +31,7 @@ async def events_of(
     """The events of one entity with later versions, up to a position, page by page; see `LogReader.pages`."""
     async for rows in history.log.entity_pages(key, after_version, until, first=first):
         for row in rows:
-            yield decode_row(row)
+            yield decode_row(row, checked=True)
 
 
 def kept_from(history: StateHistory, key: str) -> EntityState | None:

@@ -42,7 +42,7 @@ class PathInTime:
 
     def at(self, version: int) -> Path:
         """Where the value stands right after a version."""
-        return next(path for first, path in self._spans if version >= first)
+        return self._spans[0][1] if version >= self._spans[0][0] else next(path for first, path in self._spans if version >= first)
 
     @property
     def paths(self) -> list[Path]:
