@@ -125,7 +125,9 @@ def test_a_day_and_the_next_one_are_a_day(counted: Path, capsys: pytest.CaptureF
     assert len(capsys.readouterr().out.splitlines()) == 13
 
 
-@pytest.mark.parametrize(("day", "told"), [("9999-12-31", "until 9999-12-31T23:59:59"), ("2026-13-45", "2026-13-45"), ("@2026-11-28", "no time at all")])
+@pytest.mark.parametrize(
+    ("day", "told"), [("9999-12-31", "until 9999-12-31T23:59:59"), ("2026-13-45", "2026-13-45"), ("@2026-11-28", "no time at all")]
+)
 async def test_any_day_and_itself(day: str, told: str, counted: Path) -> None:
     """The last day that there is, one that there is not, and one with the sign of a time: refused in so many words."""
     async with Symphony(counted, read_only=True) as symphony:
