@@ -6,7 +6,7 @@ COVERING := $(addprefix tests/,core entities events facades log test_app.py $(ad
 	$(addprefix --ignore=tests/core/test_,forks.py process_end.py)
 COVERED := $(addprefix symphony_es.,events log core)
 
-.PHONY: demo test lint bench bench-peers coverage fuzz fuzz-workflows model damage soak matrix clean
+.PHONY: demo test lint bench bench-peers coverage fuzz fuzz-workflows model damage kills soak matrix clean
 
 demo: $(VENV)/.installed  ## a workflow is killed in the middle, resumed, and looked at
 	$(BIN)/python examples/crash_and_resume.py
@@ -39,6 +39,9 @@ damage: $(VENV)/.test  ## minutes; random damages of databases, write-ahead file
 	$(BIN)/python -m tests.faults.damage --count 2000 --what wal
 	$(BIN)/python -m tests.faults.damage --count 2000 --what snapshots
 	$(BIN)/python -m tests.faults.side_files --count 2000
+
+kills: $(VENV)/.test  ## minutes; kill -9 in the middle of backups, exports, forks, rebuilds and the like: the target is whole or absent
+	$(BIN)/python -m tests.faults.kills --kills 50
 
 soak: $(VENV)/.test  ## ten minutes; a web service that is killed every 20 s: no order, charge or mail is lost or doubled
 	$(BIN)/python -m tests.soak --minutes 10 --orders-per-s 30 --kill-every 20

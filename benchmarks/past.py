@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from symphony_es.core.state.opening import OpenedLog, open_on_disk, open_to_read
-from symphony_es.core.state.past.audit import Audit, trail_on_disk
+from symphony_es.core.state.past.audit import Audit
 from symphony_es.events.changes import SET
 from symphony_es.events.event import EventMetadata, NewEvent
 from symphony_es.events.identifiers import uuid7
@@ -138,7 +138,7 @@ async def ask(question: str, directory: Path) -> dict[str, Any]:
 
 def _questions(opened: OpenedLog, chance: random.Random, directory: Path) -> dict[str, tuple[int, Callable[[], Awaitable[Any]]]]:
     past, head = opened.past, opened.log.head
-    audit = Audit(opened.log, trail_on_disk(directory / "projections"))
+    audit = Audit(opened.log, opened.audit_trail)
 
     def position() -> int:
         return chance.randrange(head // 100, head) + 1

@@ -36,7 +36,7 @@ class Invoice:
 
     id: str = ""
     customer: Customer | None = None
-    lines: list[Line] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list[Line])
     paid: bool = False
 
 

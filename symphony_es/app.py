@@ -68,7 +68,6 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.core.state.past.walking import VersionState
     from symphony_es.core.state.portal import Portal
     from symphony_es.core.state.resume import ReplayUntil
-    from symphony_es.facades.builders import AgentBuilder, TaskBuilder
     from symphony_es.facades.requests import Requests
     from symphony_es.facades.runs import RunLike
     from symphony_es.facades.workflows import Workflows
@@ -943,10 +942,10 @@ class Symphony:
         An application that never asks pays nothing; one that asks often keeps it up to date with `projections.start()`. A log in memory
         needs none: the events that are kept are looked through.
         """
-        from symphony_es.core.state.past.audit import Audit, trail_on_disk
+        from symphony_es.core.state.past.audit import Audit
 
         if self.read_only and self.state_dir is not None:  # as far as the writing process has built it; the rest is looked through
-            return Audit(self.log, trail_on_disk(self.state_dir / "projections"), self.flush, self.names)
+            return Audit(self.log, self._ready(self._opened).audit_trail, self.flush, self.names)
         return Audit(self.log, self._audited, self.flush, self.names)
 
     @cached_property
@@ -1130,14 +1129,6 @@ class Symphony:
 
     # -- building -----------------------------------------------------------------------------------------------------
 
-    def build_agent(self) -> AgentBuilder:
-        """Return a fluent builder of an agent."""
-        return self.agents.build()
-
-    def build_task(self) -> TaskBuilder:
-        """Return a fluent builder of a task."""
-        return self.tasks.build()
-
     @overload
     def function(self, function: Fn, *, name: str | None = None, replace: bool = False) -> Fn: ...
     @overload
@@ -1264,6 +1255,8 @@ class Symphony:
                 "run": "await symphony.workflows.execute_workflow(workflow, context)",
                 "start": "await symphony.setup(), or await symphony.workflows.start(workflow, context)",
                 "open": "async with Symphony(state_dir) as symphony, or await symphony.setup() of this one",
+                "build_agent": "await symphony.agents.create_agent({'name': ..., 'role': ...})",
+                "build_task": "await symphony.tasks.create_task(name, description)",
                 "step": "await symphony_es.workflow.step(function, ...) inside of a function under @symphony.workflow",
             }
         )

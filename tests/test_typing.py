@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,12 @@ from symphony_es.workflow import StepLsit
 
 CALLS = """
 import asyncio
-from symphony_es import Symphony, gather, run_workflow, step
+from symphony_es import Symphony, entity, gather, run_workflow, step
+from symphony_es.workflow import RunContext, Workflow
+
+@entity
+class Thing:
+    id: str = ""
 
 async def price(sku: str, count: int = 1) -> int:
     return count
@@ -61,6 +67,9 @@ async def order(sku: str, count: int = 1) -> float:
     reveal_type(await step(price, sku, name="price", atomic=True))
     reveal_type(await gather(step(price, sku), step(price, sku)))
     reveal_type(await gather(step(price, sku), step(label, sku)))
+    reveal_type(await gather(step(price, sku), step(label, sku), step(price, sku)))
+    reveal_type(await gather(step(price, sku), step(price, sku), step(price, sku), *[price(sku)]))
+    reveal_type(await gather(step(label, sku)))
     reveal_type(await gather(*[step(price, sku) for _ in range(3)]))
     reveal_type(await gather(step(price, sku), return_exceptions=True))
     await step(price, 5)
@@ -85,9 +94,27 @@ async def main() -> None:
     reveal_type(await (await symphony.workflows.start(other, "a")).result())
     reveal_type(await (await symphony.workflows.start("other", "a")).result())
     await order(5)
+    run = await symphony.workflows.execute_workflow(order, {"sku": "a"})
+    reveal_type(run.result)
+    also: Workflow = run
+    reveal_type((await symphony.workflows.execute_workflow("other", sku="a")).result)
+    reveal_type(symphony.build_workflow("w"))
+    reveal_type(symphony.entities.get(Thing, "1"))
+    reveal_type(symphony.entities.find(Thing, "1"))
+    reveal_type(symphony.entities.all(Thing))
+    reveal_type(await symphony.entities.load(Thing, "1"))
+    run.result.nothing
+    symphony.build_workflow("w").add_fonction("w", price)
+
+def plain(context: RunContext) -> None:
+    reveal_type(context.symphony)
+    reveal_type(context.symphony.entities.get(Thing, "1"))
+    context.symphony.entites
 """
-REVEALED = ["int", "int", "str", "str", "int", "list[int]", "Any", "list[int]", "list[int | Exception]", "float", "float",
-            "float", "float", "bool", "Any"]  # fmt: skip
+REVEALED = ["int", "int", "str", "str", "int", "list[int]", "list[int | str]", "list[int | str]",
+            "list[int]", "list[str]", "list[int]", "list[int | Exception]", "float", "float",
+            "float", "float", "bool", "Any", "float | None", "Any", "WorkflowBuilder", "Thing", "Thing | None", "list[Thing]", "Thing",
+            "Symphony", "Thing"]  # fmt: skip
 
 
 def test_arguments_and_results_of_steps_and_workflows_are_known(tmp_path: Path) -> None:
@@ -96,7 +123,7 @@ def test_arguments_and_results_of_steps_and_workflows_are_known(tmp_path: Path) 
     wrong = [number for number, line in enumerate(CALLS.splitlines(), 1) if line.strip() in _WRONG]
     found = sorted({int(line.split(":")[1]) for line in lines if ": error:" in line})
     assert found == wrong, lines
-    revealed = [line.split('"')[1].replace("builtins.", "") for line in lines if "Revealed" in line]
+    revealed = [re.sub(r"[a-z_]+\.", "", line.split('"')[1]) for line in lines if "Revealed" in line]
     assert revealed == REVEALED
 
 
@@ -109,6 +136,9 @@ _WRONG = {
     'await step(price, sku, retry="3")',
     'await step(price, sku, timeout_s="1")',
     "await order(5)",
+    "run.result.nothing",
+    'symphony.build_workflow("w").add_fonction("w", price)',
+    "context.symphony.entites",
 }
 
 

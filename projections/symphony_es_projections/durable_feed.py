@@ -202,7 +202,11 @@ class DurableFeed(Feed[Build]):
             raise
 
     def _build_of(self, database: ProjectionDatabase) -> Build:
-        projection = called(self._projection.for_rebuild)
+        try:
+            projection = called(self._projection.for_rebuild)  # the application's own
+        except BaseException:
+            self.options.executor.submit(database.close)
+            raise
         projection.rebuilding = True
         return Build(database, projection, live=False)
 

@@ -26,7 +26,8 @@ from symphony_es.system import sync, sync_directory
 __all__ = ["FILES", "SUMS", "HeldFile", "Stat", "Sums", "UntrueFileError"]
 
 SUMS = "-sums"
-FILES = ("", "-wal", "-shm", SUMS)
+_UNFINISHED = f"{SUMS}.new"
+FILES = ("", "-wal", "-shm", SUMS, _UNFINISHED)
 """What the names of a read model's files end with."""
 
 _MAGIC = b"symSUMS1"
@@ -105,7 +106,7 @@ class Sums:
         head = _HEAD.pack(_MAGIC, self.commits, self.page_size, len(self.values), self.salt, self.frames, *self.stat)
         body = head + self.values.tobytes()
         target = path.with_name(path.name + SUMS)
-        temporary = path.with_name(f"{path.name}{SUMS}.new")
+        temporary = path.with_name(path.name + _UNFINISHED)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             with open(descriptor, "wb", closefd=False) as file:

@@ -9,7 +9,6 @@ from symphony_es.entities.agent import Agent, complete_config
 from symphony_es.entities.memory import Memory
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
-from symphony_es.facades.builders import AgentBuilder
 from symphony_es.facades.lookup import entity_to_hold, find_entity, flush_added, get_entity
 
 if TYPE_CHECKING:
@@ -28,10 +27,6 @@ class Agents:
 
     def __init__(self, symphony: Host) -> None:
         self._symphony = symphony
-
-    def build(self) -> AgentBuilder:
-        """A fluent builder of an agent."""
-        return AgentBuilder(self._symphony)
 
     async def create_agent(self, config: Mapping[str, Any] | None = None, **fields: Any) -> Agent:
         """Creates an agent and saves it: one `AgentCreated` event.

@@ -12,7 +12,6 @@ from symphony_es.entities.performing import echo, perform_task
 from symphony_es.entities.task import Task, TaskPriority, TaskStatus
 from symphony_es.errors import IllegalTransitionError, NotRegisteredError
 from symphony_es.events.references import EntityReference
-from symphony_es.facades.builders import TaskBuilder
 from symphony_es.facades.lookup import entity_to_hold, find_entity, flush_added, get_entity, key_of
 
 if TYPE_CHECKING:
@@ -36,10 +35,6 @@ class Tasks:
         )  # of the world at hand: the tasks that steps of live runs have made
         if "echo" not in symphony.models:
             symphony.models.register("echo", echo)
-
-    def build(self) -> TaskBuilder:
-        """A fluent builder of a task."""
-        return TaskBuilder(self._symphony)
 
     async def create_task(
         self,

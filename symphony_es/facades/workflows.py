@@ -25,15 +25,26 @@ from symphony_es.workflow.engine.handle import RunHandle
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 
+T = TypeVar("T")
+
 if TYPE_CHECKING:
+    from typing import Generic
+
     from symphony_es.core.state.host import Host
+
+    class RunOf(Workflow, Generic[T]):
+        """A run of a function that gives T. For type checkers alone: what there is, is a `Workflow`."""
+
+        @property
+        def result(self) -> T | None:
+            """What the function gave; None while the run has not completed."""
+
 
 __all__ = ["Workflows"]
 
 _OPTIONS = ("auto_checkpoint", "hooks", "run_id", "deadline_s", "metadata")
 
 _TYPE = "WorkflowDefinition"
-T = TypeVar("T")
 DefinitionLike: TypeAlias = WorkflowDefinition | CodeWorkflow | StoredDefinition | EntityReference | Mapping[str, Any] | str
 """A definition, its dict, or a saved one by reference, key or id."""
 
@@ -124,6 +135,32 @@ class Workflows(RunRequests):
         """All saved definitions, in the order of `entities.all`."""
         return [stored.definition for stored in self._symphony.world.all(_TYPE) if isinstance(stored, StoredDefinition)]
 
+    @overload
+    async def execute_workflow(
+        self,
+        definition: CodeWorkflow[..., T],
+        context: Any = None,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
+        *,
+        hooks: Sequence[Any] = (),
+        run_id: str = "",
+        deadline_s: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> RunOf[T]: ...
+    @overload
+    async def execute_workflow(
+        self,
+        definition: DefinitionLike,
+        context: Any = None,
+        auto_checkpoint: bool | AutoCheckpoint | None = None,
+        *,
+        hooks: Sequence[Any] = (),
+        run_id: str = "",
+        deadline_s: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> Workflow: ...
     async def execute_workflow(
         self,
         definition: DefinitionLike,

@@ -363,6 +363,8 @@ class Model:
             run.undone = known[name].undone
             run.taken_back = known[name].taken_back
         self.gone = {name: run for name, run in known.items() if name not in self.runs}
+        for run in self.gone.values():  # it has begun nothing that could be taken back once more
+            run.begun, run.completed, run.executions = {}, {}, {}
 
     def recover(self) -> list[str]:
         taken_up = [run for run in self.runs.values() if self._is_left(run)]

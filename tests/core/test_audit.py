@@ -13,7 +13,7 @@ import pytest
 
 from symphony_es import Symphony
 from symphony_es.core.state.opening import open_to_read
-from symphony_es.core.state.past.audit import Audit, trail_on_disk
+from symphony_es.core.state.past.audit import Audit
 from symphony_es.errors import ConfigurationError, InvalidIdentifierError, PositionNotFoundError
 from symphony_es.events.event import Event
 from symphony_es.events.identifiers import text_id
@@ -194,7 +194,7 @@ async def test_another_process_reads_the_trail_and_what_came_after_it(reopen: Op
     await fill(symphony, 10)
     looking = await open_to_read(tmp_path / "state")
     try:
-        audit = Audit(looking.log, trail_on_disk(tmp_path / "state" / "projections"))
+        audit = Audit(looking.log, looking.audit_trail)
         expected = [event for event in await all_events(symphony) if event.metadata.actor == "bob"]
         assert await audit.find(actor="bob") == expected
         assert not (tmp_path / "state" / "projections").exists()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import json
 import os
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
+
+from symphony_es.core.state.tracking import annotations
 
 HEAD = """
 import enum, json, sys
@@ -62,3 +67,20 @@ async def test_an_annotation_that_names_itself_is_looked_into(tmp_path: Path, ho
     command = [sys.executable, str(file), told]
     result = await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert result.stdout.splitlines() == [f"{name} ['Color']" for name in ALIASES], result.stderr
+
+
+def test_annotations_of_plain_values_are_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What consists of the words of plain values names no class; a word that stands for another thing here is looked at."""
+
+    class Shade(enum.Enum):
+        DARK = 1
+
+    evaluated = []
+    evaluate = annotations._evaluated
+    monkeypatch.setattr(annotations, "_evaluated", lambda text, names: evaluated.append(text) or evaluate(text, names))
+    texts = {"a": "str", "b": "dict[str, Any] | None", "c": "list[datetime]", "d": "Shade", "e": "Literal['int']", "f": "timedelta"}
+    cls: Any = type("Annotated", (), {"__annotations__": texts, "__module__": __name__, "__dataclass_fields__": {}})
+    cls._symphony_names = {"Any": Any, "datetime": datetime, "Shade": Shade, "Literal": Literal, "timedelta": Shade}
+
+    assert set(annotations.look_into(cls, set()).classes) == {cls, Shade}
+    assert sorted(evaluated) == ["Literal['int']", "Shade", "timedelta"]

@@ -16,7 +16,7 @@ import pytest
 from symphony_es import Symphony
 from symphony_es.cli.main import main
 from symphony_es.core.state.opening import open_to_read
-from symphony_es.core.state.past.audit import Audit, trail_on_disk
+from symphony_es.core.state.past.audit import Audit, TrailOnDisk
 from symphony_es.transfer import backup, verify
 from tests.application import Customer
 
@@ -46,7 +46,7 @@ async def asked(audit: Audit) -> dict[str, list[str]]:
 async def by_reader(state: Path) -> dict[str, list[str]]:
     looking = await open_to_read(state)
     try:
-        return await asked(Audit(looking.log, trail_on_disk(state / "projections")))
+        return await asked(Audit(looking.log, looking.audit_trail))
     finally:
         await looking.close()
 
@@ -155,7 +155,8 @@ async def test_an_event_has_to_say_itself_what_the_trail_says_of_it(state: Path,
         assert await ask(symphony.audit) == expected
         damage(state)
         assert await ask(symphony.audit) == expected
-        assert await ask(Audit(symphony.log, trail_on_disk(state / "projections"))) == expected
+        with contextlib.closing(TrailOnDisk(state / "projections")) as trail:
+            assert await ask(Audit(symphony.log, trail)) == expected
 
 
 @pytest.mark.parametrize("case", UNTRUE)

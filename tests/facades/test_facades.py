@@ -120,63 +120,6 @@ async def test_tasks_are_created_found_and_moved(symphony: Symphony) -> None:
     assert symphony.log.head == before
 
 
-async def test_builders_make_what_the_calls_make(symphony: Symphony) -> None:
-    """Every call of a chain ends up in the object; nothing is saved before save() or execute()."""
-    builder = (
-        symphony.build_agent()
-        .create("Ada", "planner", "Be brief")
-        .description("plans")
-        .with_capability("planning")
-        .with_capabilities({"tools": ["search"], "expertise": ["maths"]})
-        .with_model("echo")
-        .with_agent_type("p")
-        .with_metadata({"team": "sky"})
-        .with_config(colour="red")
-        .with_tools(["search"])
-        .with_memory_type("facts")
-    )
-    assert symphony.log.head == 0
-    agent = await builder.save()
-    assert agent.config == {
-        "name": "Ada",
-        "role": "planner",
-        "description": "plans",
-        "instruction_template": "Be brief",
-        "capabilities": {"expertise": ["planning", "maths"], "tools": ["search"]},
-        "model": "echo",
-        "agent_type": "p",
-        "metadata": {"team": "sky"},
-        "colour": "red",
-    }
-    assert agent.memory is not None
-    assert await symphony.agents.get_memory(agent.memory.id) is agent.memory
-    assert symphony.build_agent().name("Bob").with_memory(agent.memory).build().memory is agent.memory
-
-    deadline = datetime(2030, 1, 1, tzinfo=UTC)
-    parent = await symphony.build_task().create("parent").save()
-    task = await (
-        symphony.build_task()
-        .create("greet", "Say hello")
-        .with_query("Hello?")
-        .with_input("n", 1)
-        .for_agent(agent.id)
-        .with_priority("high")
-        .with_deadline(deadline)
-        .with_tags(["x"])
-        .in_workflow("Workflow:run-1")
-        .as_subtask_of(parent)
-        .with_metadata({"m": 1})
-        .execute()
-    )
-    assert (task.result, task.agent, task.priority, task.deadline, task.tags) == ("Hello?", agent, "high", deadline, ["x"])
-    assert (task.input_data, task.workflow_id, task.parent_task_id, task.metadata) == (
-        {"query": "Hello?", "n": 1},
-        "run-1",
-        parent.id,
-        {"m": 1},
-    )
-
-
 async def test_entities_are_plain_calls(symphony: Symphony) -> None:
     """Added, found, listed, recorded and removed without an await; durable after a flush."""
     box = symphony.entities.add(Box(id="b", label="x"))

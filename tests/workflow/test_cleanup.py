@@ -215,6 +215,38 @@ async def test_a_cleanup_that_a_crash_has_left_goes_on_where_nobody_asks_for_mor
     assert run.error["message"] == f"{failing} is down"
 
 
+@pytest.mark.parametrize("then", ["completed", "failed", "waits", "is cancelled again"])
+async def test_an_undo_that_a_retry_has_left_is_not_asked_for_alone(symphony: Symphony, reopen: Reopen, work: Work, then: str) -> None:
+    """That would undo all of a run that has gone on since: it is refused, and the undo is tried again with the next clean-up."""
+    steps = [function("order", undo="work"), function("pay", undo="work"), WAIT, function("ship")]
+    run = await begun(symphony, {"name": "w", "steps": steps})
+    work.failing = {"undo/pay"}
+    await symphony.workflows.cancel(run)
+    work.failing = {"ship"} if then == "failed" else set()
+    going = asyncio.ensure_future(symphony.workflows.retry_from(run, "order", auto_checkpoint=False))
+    await until(lambda: run.status == "running" and "wait" in run.attempts)
+    if then in ("completed", "failed"):
+        await symphony.workflows.signal(run, "go")
+        await going
+    elif then == "waits":
+        symphony = await reopen(resume="latest")
+        await asyncio.gather(going, return_exceptions=True)
+        work.serve(symphony)
+        run = await symphony.workflows.get_run("r")
+    else:
+        await symphony.workflows.cancel(run)
+        await going
+    before, head = list(work.done), symphony.log.head
+    if then == "is cancelled again":
+        assert before == ["order", "pay", "undo/order", "order", "pay", "undo/pay", "undo/order", "undo/@0/pay"]
+        await symphony.workflows.retry_from(run, "undo/@0/pay", auto_checkpoint=False)
+        assert work.done == [*before, "undo/@0/pay"]
+        return
+    with pytest.raises(IllegalTransitionError, match="gone on since its clean-up"):
+        await symphony.workflows.retry_from(run, "undo/@0/pay", auto_checkpoint=False)
+    assert (work.done, symphony.log.head) == (before, head)
+
+
 async def test_a_cleanup_step_that_has_completed_is_done_again_with_another_key(symphony: Symphony, work: Work) -> None:
     """Where somebody asks for it by its address; the others keep what they gave, and the main line is left alone."""
     definition = {"name": "w", "steps": [WAIT, function("ship")], "cleanup": [function("a"), function("b")]}

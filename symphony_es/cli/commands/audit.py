@@ -36,11 +36,10 @@ def register(parsers: Parsers) -> None:
 
 async def audit(given: argparse.Namespace) -> None:
     """`symphony-es audit`."""
-    from symphony_es.core.state.past.audit import Audit, trail_on_disk
+    from symphony_es.core.state.past.audit import Audit
 
     async with reading(given) as opened:
-        assert opened.directory is not None
-        asked = Audit(opened.log, trail_on_disk(opened.directory / "projections"))
+        asked = Audit(opened.log, opened.audit_trail)
         if given.following is not None:
             if given.newest_first or any(value is not None for value in _conditions(given).values()):
                 raise ConfigurationError("--following is a question of its own: leave the other conditions out")

@@ -11,18 +11,17 @@ from symphony_es.core.state.checkpoint import CheckpointManager, CheckpointReade
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.snapshots.snapshotter import Snapshotter
 from symphony_es.core.state.snapshots.store import SnapshotStore
-from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.directory import unavailable
 from symphony_es.log.log import Anchor, EventLog
 from symphony_es.system import is_directory
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.past.audit import TrailOnDisk
     from symphony_es.core.state.past.time_travel import TimeTravel
 
 __all__ = ["OpenedLog", "open_in_memory", "open_on_disk", "open_to_read"]
 
 
-@dataclass(frozen=True, kw_only=True)  # without slots, since `past` is kept
 class OpenedLog:
     """A log that is open.
 
@@ -31,11 +30,20 @@ class OpenedLog:
         snapshotter, checkpoints: None in memory, and where the log is open for reading only.
     """
 
-    log: EventLog
-    history: StateHistory
-    directory: Path | None = None
-    snapshotter: Snapshotter | None = None
-    checkpoints: CheckpointManager | None = None
+    def __init__(
+        self,
+        *,
+        log: EventLog,
+        history: StateHistory,
+        directory: Path | None = None,
+        snapshotter: Snapshotter | None = None,
+        checkpoints: CheckpointManager | None = None,
+    ) -> None:
+        self.log = log
+        self.history = history
+        self.directory = directory
+        self.snapshotter = snapshotter
+        self.checkpoints = checkpoints
 
     @cached_property
     def past(self) -> TimeTravel:
@@ -51,8 +59,18 @@ class OpenedLog:
             return CheckpointReader(self.log, self.directory / "projections")
         return self.checkpoints
 
+    @cached_property
+    def audit_trail(self) -> TrailOnDisk:
+        """The audit trail that the process which writes the log has built."""
+        from symphony_es.core.state.past.audit import TrailOnDisk
+
+        assert self.directory is not None, "a log in memory has none"
+        return TrailOnDisk(self.directory / "projections")
+
     async def settle(self) -> None:
-        """Wait for the snapshot being written, and let go of the list of checkpoints."""
+        """Wait for the snapshot being written, and let go of the list of checkpoints and of the audit trail."""
+        if "audit_trail" in self.__dict__:
+            self.audit_trail.close()
         if self.checkpoint_list is not None:
             await self.checkpoint_list.close()
         if self.snapshotter is not None:

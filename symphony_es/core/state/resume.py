@@ -103,17 +103,16 @@ class Resumption:
             report.dropped = {record.key: record.lost_changes() for record in old.outbox.broken}
             wholly = types is not None or target != self.log.head  # going back compares all that there is
             fold, more = (await self.history.states_at(target), None) if wholly else await self.history.living_at(target)
-            from symphony_es.core.state.past.rewinding import Rewind, plan_rewind  # late: only a resume needs it
+            rewind = None
+            if fold.position < self.log.head and not self.log.read_only:  # who only reads sees objects as they were, and appends nothing
+                from symphony_es.core.state.past.rewinding import plan_rewind  # late: seldom does a program go back
 
-            if self.log.read_only:
-                rewind = Rewind(position=target, heads={}, events=[])  # objects as they were, and no event
-            else:
                 rewind = await plan_rewind(self.log, fold, checkpoint.event_id if checkpoint is not None else None)
-            rewind.heal(fold)
+                rewind.heal(fold)
             world = new_world()
             await build_world(self.shell(world), world, fold, report, strict=strict, everything=False, types=types, more=more)
             await _to_the_end(self._replace(old, world, rewind))
-            report.rewound = rewind.keys
+            report.rewound = rewind.keys if rewind is not None else []
         finally:
             old.sealed = None
         if report.damaged:
@@ -125,13 +124,13 @@ class Resumption:
         logger.info("world_resumed", position=target, checkpoint_id=report.checkpoint, duration_ms=round(report.duration_s * 1000, 1))
         return report
 
-    async def _replace(self, old: World, world: World, rewind: Rewind) -> None:
-        if rewind.events:
+    async def _replace(self, old: World, world: World, rewind: Rewind | None) -> None:
+        if rewind is not None and rewind.events:
             from symphony_es.core.state.past.dividing import append_divided
 
             rewind = dataclasses.replace(rewind, events=list(await append_divided(self.log, rewind.events)))
         # The new world's entities have the states of the target, and the versions that the log has now.
-        for key, (version, generation) in rewind.versions().items():
+        for key, (version, generation) in (rewind.versions() if rewind is not None else {}).items():
             record = world.records.get(key)
             if record is not None:
                 record.version, record.generation = version, generation

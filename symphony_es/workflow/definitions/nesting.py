@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.errors import DefinitionError
-from symphony_es.events.values import Limits
+from symphony_es.events.values import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     from symphony_es.workflow.definitions.steps import Step
@@ -195,7 +195,7 @@ def check_depth(steps: object, path: str) -> None:
     Raises:
         DefinitionError: it is deeper.
     """
-    limit = Limits().max_depth
+    limit = DEFAULT_LIMITS.max_depth
     level: dict[int, Any] = {id(steps): steps}
     for _ in range(limit):
         level = {id(inner): inner for item in level.values() for inner in _inside(item) if not isinstance(inner, (str, bytes))}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from symphony_es.errors import IllegalTransitionError
 from symphony_es.workflow.engine.generations import prefixes
 from symphony_es.workflow.engine.past import CLEANUP_STEP, not_begun
 from symphony_es.workflow.engine.timeline import RETRY_EVENT
@@ -28,7 +29,7 @@ async def retry_cleanup(symphony: Host, run: Workflow, steps: Sequence[str], now
 
     Raises:
         ConfigurationError: the run has not begun one of the steps. Nothing has been appended.
-        IllegalTransitionError: the run is not in a status in which it can clean up. Nothing has been appended.
+        IllegalTransitionError: no clean-up of the run is under way, nor has ended since its main line went on. Nothing has been appended.
     """
     world = symphony.world
     await world.claim(run)
@@ -37,6 +38,10 @@ async def retry_cleanup(symphony: Host, run: Workflow, steps: Sequence[str], now
     for address in steps:
         if address not in run.attempts:
             raise not_begun(run.id, address, [other for other in run.attempts if in_cleanup(other)], CLEANUP_STEP)
+    if run.status is not WorkflowStatus.CANCELLING and run.cleanup is None:
+        # What is left of the clean-up of before a `retry_from` is done with the next one: alone it would undo all of the run.
+        why = "it has gone on since its clean-up, and what that has left is tried again when the run is cleaned up once more"
+        raise IllegalTransitionError(run.id, run.status, WorkflowStatus.CANCELLING, why=why)
     asked = set(steps)
     dropped = [other for other in run.attempts if other in asked or not asked.isdisjoint(prefixes(other))]
     several = {"steps": list(steps)} if len(steps) > 1 else {}

@@ -267,10 +267,16 @@ FUNCTIONS: dict[str, tuple[int, int | None, Callable[..., Any]]] = {
 """The calls there are: name -> fewest and most arguments, and what it does."""
 
 
+_SAID: dict[type[Exception], str] = {ZeroDivisionError: "division by zero", OverflowError: "the number is too large"}
+"""What goes on record of errors whose texts differ from one Python to the next."""
+
+
 def describe(error: Exception) -> str:
     """What an exception of a value's own methods says, in one line; never raises."""
     if isinstance(error, DecimalException):
         return f"Decimal: {type(error).__name__}"
+    if type(error) in _SAID:
+        return _SAID[type(error)]
     try:
         text = " ".join(str(error).split())[:200]
     except Exception:  # noqa: BLE001 - the text of a foreign exception may fail too

@@ -29,6 +29,7 @@ from symphony_es.workflow.runs.spaces import Space, list_around, space_at
 from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
+    from symphony_es import Symphony
     from symphony_es.core.state.host import Host
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.world import World
@@ -96,7 +97,7 @@ class RunContext(MutableMapping[str, Any]):
         idempotency_key: str,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.symphony = symphony
+        self.symphony: Symphony = symphony  # type: ignore[assignment]  # a function is handed what the application has made
         self.reads = Reads(frame.run, MOST_OF_A_BODY)
         self.outputs = StepOutputs(frame, noted=self.reads.output)  # not by way of this object: what nobody holds is freed at once
         self.inputs: dict[str, Any] = {}

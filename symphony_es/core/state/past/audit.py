@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from symphony_es.log.pages import Page
     from symphony_es_projections.durable import ReadAccess
 
-__all__ = ["Audit", "AuditFilter", "trail_on_disk"]
+__all__ = ["Audit", "AuditFilter", "TrailOnDisk"]
 
 PAGE = PAGE_ROWS
 Trail = tuple["ReadAccess", int]
@@ -386,17 +386,22 @@ def _is_storable(text: str) -> bool:
     return True
 
 
-def trail_on_disk(directory: Path) -> Callable[[], Awaitable[Trail | None]]:
-    """The audit trail that the writing process has built beside its log, for reading only.
+class TrailOnDisk:
+    """The audit trail that the writing process has built beside its log, for reading only. Close it.
 
     Args:
         directory: where durable projections live.
     """
-    from symphony_es_projections.files import ProjectionReader
 
-    access = ProjectionReader(directory, AuditTrail.name)  # one for all questions: it follows when a trail is made or replaced
+    def __init__(self, directory: Path) -> None:
+        from symphony_es_projections.files import ProjectionReader
 
-    async def find() -> Trail | None:
-        return access, _LARGEST  # as far as it has come: `Audit` looks how far that is, and whether it is of its log
+        self._access = ProjectionReader(directory, AuditTrail.name)  # one for all questions: it follows when a trail is made or replaced
 
-    return find
+    async def __call__(self) -> Trail | None:
+        """The trail, as far as it has come: `Audit` looks how far that is, and whether it is of its log."""
+        return self._access, _LARGEST
+
+    def close(self) -> None:
+        """Close its files; idempotent."""
+        self._access.close()

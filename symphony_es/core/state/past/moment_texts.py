@@ -56,8 +56,8 @@ _LIKE_A_TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[T ][\d:.,+Z-]*)?\Z", re.ASCII)
 _DAY = re.compile(r"@?(\d{4}-\d\d-\d\d)\Z", re.ASCII)
 _AGE = re.compile(r"(\d{1,9})([smhdw])\Z", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_MOST_DIGITS = 18
-"""No log has positions of more digits, and a longer number costs time to read."""
+_MOST_DIGITS = 640
+"""Python reads so many, whatever its limit; of a longer number the first ones are read: no log has such a position, and messages cut it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ def _is_number(text: str) -> bool:
 
 
 def _number(text: str) -> int:
-    return int(text) if len(text) <= _MOST_DIGITS else int(text.lstrip("0")[:_MOST_DIGITS] or "0")
+    return int(text.lstrip("0")[:_MOST_DIGITS] or "0")
 
 
 def _bare_place(text: str) -> int | datetime | str | None:

@@ -64,7 +64,7 @@ def _ambiguous(read: ReadMoment, found: list[CheckpointEntry]) -> AmbiguousMomen
     if isinstance(read.place, datetime):
         readings[f"@{text}"] = f"the time {read.place.isoformat()}"
     elif read.place is not None:
-        readings[f"#{text}"] = "the head" if read.place == LATEST else f"position {read.place}"
+        readings[f"#{text}"] = "the head" if read.place == LATEST else f"position {shown(read.place)}"
     for entry in found:
         readings[f"id:{text}" if entry.id == text else f"name:{text}"] = f"the checkpoint {entry.id} of position {entry.position}"
     return AmbiguousMomentError(text, readings)

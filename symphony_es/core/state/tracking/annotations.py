@@ -10,9 +10,11 @@ import dataclasses
 import enum
 import functools
 import inspect
+import re
 import sys
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -132,10 +134,23 @@ class _Names(dict[str, Any]):
     def __contains__(self, name: object) -> bool:
         return True  # Python 3.14 asks before it takes
 
+    def are_plain(self, text: str) -> bool:
+        """Return whether all words of an annotation stand for what is no class of data."""
+        module = self.module
+        return all(
+            word == "None" or id(self.get(word, module.get(word, _BUILTINS.get(word, self)))) in _PLAIN_IDS for word in _WORD.findall(text)
+        )
+
 
 _BUILTINS: Mapping[str, Any] = vars(sys.modules["builtins"])
 _UNREADABLE = (NameError, AttributeError, TypeError, ValueError, SyntaxError, LookupError, ImportError, ArithmeticError, RecursionError)
 """What the evaluation of an annotation may raise: it is an expression of the application."""
+_WORD = re.compile(r"\w+")
+_PLAIN: tuple[Any, ...] = (
+    str, int, float, bool, bytes, None, Any, dict, list, tuple, set, frozenset, object, Mapping, Sequence, datetime, timedelta,
+)  # fmt: skip
+"""Most annotations consist of these alone, and name no class of data: they need no evaluation."""
+_PLAIN_IDS = frozenset(map(id, _PLAIN))
 
 
 # -- what classes and functions name ----------------------------------------------------------------------------------
@@ -211,7 +226,7 @@ def _classes_in(annotations: Iterable[Any], names: _Names) -> Iterator[type]:
                 continue
             named.add(hint)
         if isinstance(hint, str):
-            stack += _evaluated(hint, names)
+            stack += () if names.are_plain(hint) else _evaluated(hint, names)
         elif isinstance(hint, typing.ForwardRef):
             stack.append(hint.__forward_arg__)
         elif origin is typing.Literal:

@@ -15,7 +15,6 @@ from typing import Any
 
 from symphony_es.core.state.tracking.live import MISSING, kind_of
 from symphony_es.errors import EntityTypeError
-from symphony_es.events.references import EntityReference
 
 __all__ = ["as_dataclass", "complete_init", "declared_repr"]
 
@@ -32,7 +31,8 @@ _FOREIGN = {
 """What gives away a class whose attributes another library manages -> what it is."""
 
 
-_GENERATED_FILE = EntityReference.__eq__.__code__.co_filename
+_GENERATED_FILE = "<string>"
+"""Where the code of the methods that `dataclasses` writes says that it comes from."""
 
 
 def as_dataclass(cls: Any, kind: str) -> Any:

@@ -31,7 +31,6 @@ from symphony_es.errors import EntityTypeError, UnstorableValueError
 from symphony_es.events.changes import SET
 from symphony_es.events.identifiers import check_entity_id, check_own_type, text_id, uuid7
 from symphony_es.events.showing import keep_secret
-from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
 
 __all__ = ["ClassSpec", "entity", "new_id", "part", "value"]
@@ -45,7 +44,6 @@ def new_id() -> str:
     return text_id(uuid7(time.time_ns(), os.urandom(16)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ClassSpec:
     """What the decorators know of a class.
 
@@ -60,14 +58,27 @@ class ClassSpec:
         hook: what is called on an object that has been restored, or None; see `hooks`.
     """
 
-    kind: str
-    name: str
-    fields: tuple[str, ...]
-    field_set: frozenset[str] = frozenset()
-    state_version: int = 1
-    upcast: Upcast | None = None
-    hook: Callable[[Any], None] | None = None
-    secret: frozenset[str] = frozenset()
+    __slots__ = ("field_set", "fields", "hook", "kind", "name", "secret", "state_version", "upcast")
+
+    def __init__(
+        self,
+        *,
+        kind: str,
+        name: str,
+        fields: tuple[str, ...],
+        state_version: int,
+        upcast: Upcast | None,
+        hook: Callable[[Any], None] | None,
+        secret: frozenset[str],
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.fields = fields
+        self.field_set = frozenset(fields)
+        self.state_version = state_version
+        self.upcast = upcast
+        self.hook = hook
+        self.secret = secret
 
 
 @overload
@@ -181,10 +192,7 @@ def _spec_of(cls: type, kind: str, name: str, state_version: int, upcast: Upcast
     fields = tuple(field.name for field in dataclasses.fields(declared))
     secret = frozenset(field.name for field in dataclasses.fields(declared) if field.metadata.get("secret"))
     keep_secret(secret)
-    return ClassSpec(
-        kind=kind, name=name, fields=fields, field_set=frozenset(fields), state_version=state_version, upcast=upcast,
-        hook=find_hook(cls), secret=secret,
-    )  # fmt: skip
+    return ClassSpec(kind=kind, name=name, fields=fields, state_version=state_version, upcast=upcast, hook=find_hook(cls), secret=secret)
 
 
 def _install(cls: Any, spec: ClassSpec, setter: Any) -> None:
