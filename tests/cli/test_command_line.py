@@ -133,7 +133,8 @@ def test_reading_commands_work_beside_a_writer(written: Path, command: str) -> N
     """At full speed, as tables and as JSON, in a process that cannot import the application."""
     for form in ("", " --json"):
         ended = run(command + form, written / "state")
-        assert (ended.returncode, ended.stderr) == (0, "")
+        beside = [line for line in ended.stderr.splitlines() if not (form and line.startswith("symphony-es: the next page: "))]
+        assert (ended.returncode, beside) == (0, [])
         lines = ended.stdout.splitlines()
         assert lines or form
         if form:
@@ -309,7 +310,8 @@ def test_the_first_and_the_last_events_up_to_a_position(log: Path) -> None:
     """With --after the first ones after it, else the last ones."""
 
     def positions(command: str) -> list[int]:
-        return [json.loads(line)["position"] for line in answer(f"{command} --json", log)[0].splitlines()]
+        lines = answer(f"{command} --json", log)[0].splitlines()
+        return [json.loads(line)["position"] for line in lines if not line.startswith("symphony-es: the next page: ")]
 
     assert positions("log --until 6 --limit 2") == [5, 6]
     assert positions("log --until 3 --limit 2 --entity Customer:ada") == [1, 2]
