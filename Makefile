@@ -6,7 +6,7 @@ COVERING := $(addprefix tests/,core entities events facades log test_app.py $(ad
 	$(addprefix --ignore=tests/core/test_,forks.py process_end.py)
 COVERED := $(addprefix symphony_es.,events log core)
 
-.PHONY: demo test lint bench bench-peers coverage fuzz fuzz-workflows model damage kills soak matrix clean
+.PHONY: demo test lint bench bench-peers coverage fuzz fuzz-decoders fuzz-workflows model damage kills soak matrix clean
 
 demo: $(VENV)/.installed  ## a workflow is killed in the middle, resumed, and looked at
 	$(BIN)/python examples/crash_and_resume.py
@@ -27,6 +27,9 @@ coverage: $(VENV)/.test  ## branch coverage of the layers that keep the data, by
 
 fuzz: $(VENV)/.test  ## minutes; a million random expressions: nothing but the declared error and plain values comes out
 	$(BIN)/python -m tests.workflow.fuzz_expressions --inputs 1000000
+
+fuzz-decoders: $(VENV)/.test  ## some minutes; a million hostile values, events, snapshots, databases, exports and texts: refused with a declared error, or read as they are
+	$(BIN)/python -m tests.fuzz decoders --executions 1000000
 
 fuzz-workflows: $(VENV)/.test  ## half an hour; random workflows, whose processes die or are killed, against a plain interpreter of the same programs
 	$(BIN)/python -m tests.fuzz --programs 2000

@@ -52,7 +52,7 @@ from symphony_es.facades.tasks import Tasks
 from symphony_es.guesses import Guess, pointing_out
 from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
-from symphony_es.shown import shown
+from symphony_es.shown import quoted, shown
 from symphony_es.threads import ThreadPool
 from symphony_es.workflow.engine.watching import InboxWatch
 from symphony_es_projections.checkpoints import CheckpointEntry
@@ -225,7 +225,9 @@ class Symphony:
         if state_dir is None:
             return settings, False
         if settings.get("state_dir", state_dir) != state_dir:
-            raise ConfigurationError(f"two directories are given: {settings['state_dir']!r} in config and state_dir={shown(state_dir)}")
+            raise ConfigurationError(
+                f"two directories are given: {quoted(settings['state_dir'])} in config and state_dir={shown(state_dir)}"
+            )
         _absolute(state_dir)
         return settings | {"state_dir": state_dir}, True
 

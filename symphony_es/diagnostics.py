@@ -15,6 +15,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from symphony_es.raised import asks_the_program_to_end
+from symphony_es.shown import message
 
 __all__ = ["error_text", "get_logger", "message_of", "shortened", "writable"]
 
@@ -48,7 +49,8 @@ class _Logger:
                     _as_line,
                 ],
             )
-        getattr(self._structured if structlog.is_configured() else self._standard, level)(event, **values)
+        told = {key: message(value, lines=True, names=False) if isinstance(value, str) else value for key, value in values.items()}
+        getattr(self._structured if structlog.is_configured() else self._standard, level)(event, **told)
 
     def debug(self, event: str, **values: Any) -> None:
         """Something of interest to those who look closely."""
@@ -68,7 +70,7 @@ class _Logger:
 
 
 MAX_SHOWN = 500
-"""How many characters of a value a line shows; the record's attribute has all of it."""
+"""How many characters of a value a line shows; the record's attribute has as much as any message (`shown.message`)."""
 
 
 def _as_line(_: Any, __: str, values: MutableMapping[str, Any]) -> Mapping[str, Any]:

@@ -97,14 +97,26 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
-from symphony_es.shown import shown
+from symphony_es.shown import message, quoted, shown
 
+MOST_PLAIN_BITS = 2000
+"""A longer whole number in a path is written in hexadecimal: Python may refuse so many digits."""
 MADE_AND_SHOWN = 10
 """So many calls that were never awaited are listed in an error."""
 
 
 class SymphonyError(Exception):
-    """The root of all errors that this library raises on purpose. They can be pickled, so that pools of processes hand them on."""
+    """The root of all errors that this library raises on purpose. They can be pickled, so that pools of processes hand them on.
+
+    Whatever names and texts a message is made of, it is cut where it is long, and has no control characters (`shown.message`); the
+    attributes hold them as they are.
+    """
+
+    _lines = False
+    """Whether the message has several lines: a report, or the message of an error of the application."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*[message(each, lines=self._lines) if isinstance(each, str) else each for each in arguments])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (type(self), self.args, dict(self.__dict__))
@@ -146,7 +158,7 @@ class GuessedNameError(SymphonyError, AttributeError):
     """
 
     def __init__(self, owner: str, name: str, advice: str) -> None:
-        super().__init__(f"{owner} has no {name!r}: use {advice}")
+        super().__init__(f"{owner} has no {quoted(name)}: use {advice}")
         self.name = name
         self.advice = advice
 
@@ -211,7 +223,7 @@ class UnstorableValueError(SymphonyError, TypeError):
     def __str__(self) -> str:
         where = format_path(self.path) or "the whole state"
         owner = f"{self.entity}: " if self.entity else ""
-        return f"{owner}the value at {where} cannot be stored: {self.why}"
+        return message(f"{owner}the value at {where} cannot be stored: {self.why}")
 
     def within(self, entity: str | None, prefix: Sequence[Any] = ()) -> UnstorableValueError:
         """The same error with the entity named and the path prefixed."""
@@ -241,7 +253,8 @@ class DamagedEventError(DecodeError):
 
     def __init__(self, position: object, entity: object, why: str) -> None:
         super().__init__(
-            f"the event at position {position!r} (entity {entity!r}) is damaged: {why}; {WAYS_OUT}, or read up to the position before it"
+            f"the event at position {quoted(position)} (entity {quoted(entity)}) is damaged: {why}; {WAYS_OUT}, "
+            "or read up to the position before it"
         )
         self.position = position
         self.entity = entity
@@ -346,7 +359,7 @@ class StoredValueDamagedError(StorageError, ValueError):
     """What stands under `key` in a storage is not what was stored there. Nothing of it is handed out."""
 
     def __init__(self, key: str, why: str) -> None:
-        super().__init__(f"the stored value of {key!r} is damaged: {why}; store it again, or restore the directory from a backup")
+        super().__init__(f"the stored value of {quoted(key)} is damaged: {why}; store it again, or restore the directory from a backup")
         self.key = key
         self.why = why
 
@@ -395,7 +408,7 @@ class UnknownTypeError(EntityNotFoundError):
         shown = ", ".join(sorted(known)[:SHOWN]) + (", …" if len(known) > SHOWN else "")
         hint = f"did you mean {' or '.join(self.near)}?" if self.near else f"there are {shown or 'none'}"
         asked = f" (asked for {entity})" if entity else ""
-        SymphonyError.__init__(self, f"there is no type {entity_type!r}{asked}: no class, restorer or event has it; {hint}")
+        SymphonyError.__init__(self, f"there is no type {quoted(entity_type)}{asked}: no class, restorer or event has it; {hint}")
         self.entity = entity or entity_type
 
 
@@ -469,8 +482,8 @@ class RunPrunedError(EntityNotFoundError, EntityExistsError):
     def __init__(self, entity: str, position: int) -> None:
         EntityError.__init__(
             self,
-            f"{entity} was pruned at position {position}: its history stays readable with symphony.history({entity!r}), its state with "
-            f"symphony.at({position - 1}); a new run takes another id",
+            f"{entity} was pruned at position {position}: its history stays readable with symphony.history({quoted(entity)}), "
+            f"its state with symphony.at({position - 1}); a new run takes another id",
         )
         self.entity = entity
         self.position = position
@@ -492,7 +505,7 @@ class EntityBusyError(EntityError, RuntimeError):
     def __init__(self, entity: str, holder: str, claimant: str, message: str = "") -> None:
         super().__init__(
             message
-            or f"{entity} is claimed by the transaction {holder!r} and cannot be changed by {claimant} until it ends; "
+            or f"{entity} is claimed by the transaction {quoted(holder)} and cannot be changed by {claimant} until it ends; "
             "wait for it with `async with symphony.transaction(..., claim=[entity])`"
         )
         self.entity = entity
@@ -519,14 +532,14 @@ class EntityOutOfStepError(EntityError, RuntimeError):
     def __init__(self, entity: str, why: str) -> None:
         super().__init__(
             f"{entity} is out of step with the log: {why}. "
-            f"`await symphony.refresh({entity!r})` puts it back and returns the changes it drops"
+            f"`await symphony.refresh({quoted(entity)})` puts it back and returns the changes it drops"
         )
         self.entity = entity
 
 
 def repair_call(entity: str) -> str:
     """What to do about a damaged entity, in words."""
-    return f"`await symphony.entities.repair({entity!r})` goes on with the last good state, `state=` or `to=` with another one"
+    return f"`await symphony.entities.repair({quoted(entity)})` goes on with the last good state, `state=` or `to=` with another one"
 
 
 class EntityDamagedError(EntityError, RuntimeError):
@@ -605,7 +618,7 @@ class UnrecordedChangeError(EntityError, RuntimeError):
         super().__init__(
             f"{entity}: {format_path(path)} differs from what was recorded: {why} past the container's methods "
             "(heapq, list.append(x.items, …) and exec do that); assign the container to its place to record it as it is "
-            f"(heap = x.items; …; x.items = heap), or await symphony.refresh({entity!r}) to have it back as it was"
+            f"(heap = x.items; …; x.items = heap), or await symphony.refresh({quoted(entity)}) to have it back as it was"
         )
         self.entity = entity
         self.path = tuple(path)
@@ -661,7 +674,7 @@ class CheckpointNotFoundError(CheckpointError, LookupError):
     """No checkpoint has this id or name; `checkpoint` is what was asked for."""
 
     def __init__(self, checkpoint: str) -> None:
-        super().__init__(f"there is no checkpoint {checkpoint!r}: `await symphony.list_checkpoints()` lists those there are")
+        super().__init__(f"there is no checkpoint {quoted(checkpoint)}: `await symphony.list_checkpoints()` lists those there are")
         self.checkpoint = checkpoint
 
 
@@ -717,8 +730,10 @@ class ProjectionFailedError(ProjectionError, RuntimeError):
         why: what is wrong, and what to do.
     """
 
+    _lines = True
+
     def __init__(self, name: str, position: int, why: str) -> None:
-        super().__init__(f"the projection {name!r} cannot go on after position {position}: {why}")
+        super().__init__(f"the projection {quoted(name)} cannot go on after position {position}: {why}")
         self.name = name
         self.position = position
         self.why = why
@@ -728,7 +743,7 @@ class ProjectionUnavailableError(ProjectionError, LookupError):
     """There is no projection of this name here, or it has not been built yet, or it cannot be read."""
 
     def __init__(self, name: str, why: str) -> None:
-        super().__init__(f"the projection {name!r} cannot be read: {why}")
+        super().__init__(f"the projection {quoted(name)} cannot be read: {why}")
         self.name = name
         self.why = why
 
@@ -783,8 +798,10 @@ class DefinitionChangedError(WorkflowError, ValueError):
         changes: what was added, removed and changed, and the contradictions (`DefinitionChanges`).
     """
 
+    _lines = True
+
     def __init__(self, run_id: str, changes: Any) -> None:
-        super().__init__(f"run {run_id} cannot go on with this definition:\n{changes.report()}\nforce=True takes it all the same")
+        super().__init__(f"run {message(run_id)} cannot go on with this definition:\n{changes.report()}\nforce=True takes it all the same")
         self.run_id = run_id
         self.changes = changes
 
@@ -798,6 +815,8 @@ class StepFailedError(WorkflowError):
         message: its message.
         beside: where `gather` raises it, addresses of the steps that have ended its other coroutines by failing.
     """
+
+    _lines = True
 
     def __init__(self, step: str, error_type: str, message: str) -> None:
         super().__init__(f"step {step} failed: {error_type}{': ' if message else ''}{message}")
@@ -817,12 +836,14 @@ class HistoryMismatchError(WorkflowError, RuntimeError):
         code: the calls that the code has made so far, in order.
     """
 
+    _lines = True
+
     def __init__(self, run_id: str, strand: str, history: Sequence[str], code: Sequence[str], why: str) -> None:
         where = f" in {strand}" if strand else ""
         super().__init__(
-            f"run {run_id}: its history contradicts the code{where}: {why}.\n"
-            f"  on record: {', '.join(history) or '(nothing)'}\n"
-            f"  the code:  {', '.join(code) or '(nothing)'}\n"
+            f"run {message(run_id)}: its history contradicts the code{message(where)}: {message(why)}.\n"
+            f"  on record: {message(', '.join(history)) or '(nothing)'}\n"
+            f"  the code:  {message(', '.join(code)) or '(nothing)'}\n"
             'Bring the old code back for this run, or keep both behind `if patched("a-change-id"):` '
             "(docs/living-with-code-changes.md)"
         )
@@ -903,7 +924,7 @@ class SignalTimeoutError(WorkflowError, TimeoutError):
     """A step waited for a signal that did not come in time, and has no default."""
 
     def __init__(self, signal: str, until: object) -> None:
-        super().__init__(f"no signal {signal!r} came before {until}; give the step a default, or more time")
+        super().__init__(f"no signal {quoted(signal)} came before {until}; give the step a default, or more time")
         self.signal = signal
 
 
@@ -924,6 +945,8 @@ class HookFailedError(WorkflowError):
         error: what is on record of it: type, message, traceback and step, among others.
     """
 
+    _lines = True
+
     def __init__(self, hook: str, stage: str, error: Mapping[str, Any]) -> None:
         super().__init__(f"the hook {hook} failed at {stage}: {error['type']}: {error['message']}")
         self.hook = hook
@@ -938,6 +961,8 @@ class RunFailedError(WorkflowError):
         run_id: which run.
         error: its error as its state holds it: type, message, traceback and step, all text.
     """
+
+    _lines = True
 
     def __init__(self, run_id: str, error: Mapping[str, Any]) -> None:
         where = f" at step {error['step']}" if error.get("step") else ""
@@ -962,6 +987,8 @@ class RunBlockedError(WorkflowError, RuntimeError):
         error: the contradiction as the run's state holds it: type, message, traceback and step, and the digest of the code.
     """
 
+    _lines = True
+
     def __init__(self, run_id: str, error: Mapping[str, Any]) -> None:
         super().__init__(f"run {run_id} is blocked: {error.get('message')}; recover() tries it again with other code, resume(run) at once")
         self.run_id = run_id
@@ -975,8 +1002,10 @@ class RunsLeftAloneError(WorkflowError, RuntimeError):
         reasons: why, by the id of the run.
     """
 
+    _lines = True
+
     def __init__(self, reasons: Mapping[str, str]) -> None:
-        shown = "\n".join(f"  {run_id}: {reason}" for run_id, reason in list(reasons.items())[:10])
+        shown = "\n".join(f"  {message(run_id)}: {message(reason)}" for run_id, reason in list(reasons.items())[:10])
         more = f"\n  and {len(reasons) - 10:,} more" if len(reasons) > 10 else ""
         super().__init__(f"this process cannot go on with {len(reasons):,} run{'s' * (len(reasons) != 1)}:\n{shown}{more}")
         self.reasons = dict(reasons)
@@ -1031,6 +1060,8 @@ class RequestRefusedError(WorkflowError, RuntimeError):
         error_type: the class of the error that the call has raised there.
     """
 
+    _lines = True
+
     def __init__(self, verb: str, request: str, error_type: str, message: str) -> None:
         super().__init__(f"{verb} (request {request}) was refused: {error_type}: {message}")
         self.request = request
@@ -1063,7 +1094,7 @@ def format_path(path: Sequence[Any]) -> str:
     text = ""
     for element in path:
         if isinstance(element, int):
-            text += f"[{element}]"
+            text += f"[{element if element.bit_length() <= MOST_PLAIN_BITS else hex(element)}]"
         elif isinstance(element, str) and element.isidentifier():
             text += f".{element}" if text else element
         else:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from symphony_es.errors import GuessedNameError
+from symphony_es.shown import quoted
 
 __all__ = ["Guess", "pointing_out"]
 
@@ -25,7 +26,7 @@ def pointing_out(calls: Mapping[str, str]) -> Callable[[object, str], object]:
         owner = type(self).__name__
         advice = calls.get(name)
         if advice is None:
-            raise AttributeError(f"{owner} has no {name!r}", name=name, obj=self)
+            raise AttributeError(f"{type(self).__name__} has no {quoted(name)}", name=name, obj=self)
         raise GuessedNameError(owner, name, advice)
 
     return missing

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from symphony_es.shown import quoted
+
 __all__ = ["lazy_names"]
 
 
@@ -20,7 +22,7 @@ def lazy_names(package: str, homes: Mapping[str, str], namespace: dict[str, Any]
 
     def find(name: str) -> Any:
         if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            raise AttributeError(f"module {quoted(package)} has no attribute {quoted(name)}")
         namespace[name] = found = getattr(import_module(homes[name]), name)
         return found
 

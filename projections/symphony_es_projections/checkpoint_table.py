@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from symphony_es.events.changes import REMOVE
+from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.codec import decode_value, encode_value
 from symphony_es.events.event import Event
 from symphony_es.events.rows import Row, decode_row
@@ -18,7 +18,17 @@ from symphony_es_projections.checkpoints import CheckpointEntry, entry_of
 
 __all__ = ["CheckpointTable"]
 
+_FIELDS = {"name": str, "position": int, "entity_count": int, "metadata": dict}
 _COLUMNS = "id, name, position, entity_count, metadata, time_ns, event_id"
+
+
+def _is_checkpoint(state: Any) -> bool:
+    """Whether a state is a checkpoint's, with numbers that a database takes."""
+    return (
+        type(state) is dict
+        and all(type(state.get(name)) is kind for name, kind in _FIELDS.items())
+        and all(0 <= state[name] < 2**63 for name in ("position", "entity_count"))
+    )
 
 
 class CheckpointTable(CachedTable):
@@ -43,11 +53,12 @@ class CheckpointTable(CachedTable):
 
     @staticmethod
     def _apply(db: sqlite3.Connection, event: Event) -> None:
-        change = event.changes[0]
-        if change[0] == REMOVE:
+        operation, path, *values = event.changes[0] if len(event.changes) == 1 else (None, None)
+        if operation == REMOVE and not path:
             db.execute("DELETE FROM checkpoints WHERE id = ?", (event.entity_id,))
-            return
-        state = change[2]
+        if operation != SET or path or not _is_checkpoint(values[0]):
+            return  # no event of a checkpoint: whoever wrote the log means something else, or harm
+        state = values[0]
         run_id = state["metadata"].get("run_id")
         db.execute(
             f"INSERT OR REPLACE INTO checkpoints (number, run, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  constant text

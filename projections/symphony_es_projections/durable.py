@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self, TypeAlias
 
 from symphony_es.errors import ConfigurationError, ProjectionUnavailableError
 from symphony_es.events.event import Event
+from symphony_es.shown import quoted
 
 __all__ = ["Parameters", "ReadAccess", "SQLiteProjection", "check_projection_name", "is_projection_name"]
 
@@ -96,5 +97,5 @@ def check_projection_name(name: str) -> str:
         ConfigurationError: it is none that files could have.
     """
     if not is_projection_name(name):
-        raise ConfigurationError(f"{name!r} cannot name a projection: a small letter, then at most 63 small letters, digits and '_'")
+        raise ConfigurationError(f"{quoted(name)} cannot name a projection: a small letter, then at most 63 small letters, digits and '_'")
     return name

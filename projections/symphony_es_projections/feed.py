@@ -20,6 +20,7 @@ from symphony_es.errors import NotReadyError, PositionNotFoundError, ProjectionE
 from symphony_es.events.rows import Row
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.log import EventLog
+from symphony_es.shown import message as one_message
 from symphony_es_projections.calling import message, why_of
 from symphony_es_projections.status import ParkedEvent, ProjectionState, ProjectionStatus
 
@@ -341,7 +342,7 @@ def _called(function: Callable[[], T]) -> T:
     try:
         return function()
     except StopIteration as error:  # a future cannot hold one: whoever awaits it would wait for ever
-        raise RuntimeError(f"StopIteration: {error}") from error
+        raise RuntimeError(one_message(f"StopIteration: {error}", lines=True)) from error
 
 
 def report_parked(name: str, parked: list[ParkedEvent]) -> None:

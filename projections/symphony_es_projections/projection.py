@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.event import Event
+from symphony_es.shown import quoted
 
 __all__ = ["Projection"]
 
@@ -39,7 +40,7 @@ class Projection(ABC):
         wanted = self.event_names
         if isinstance(wanted, str):  # each part of the text would be a name: "Pai" in "Paid"
             raise ConfigurationError(
-                f"event_names of {type(self).__name__} is one text: write `event_names = ({wanted!r},)`, with the comma"
+                f"event_names of {type(self).__name__} is one text: write `event_names = ({quoted(wanted)},)`, with the comma"
             )
         for event in events:
             if event.position > self.position:

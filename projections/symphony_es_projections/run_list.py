@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, field, fields
 from typing import Any, NamedTuple
 
+from symphony_es.errors import DamagedEventError
 from symphony_es.events.changes import SET
 from symphony_es.events.rows import Row, decode_changes
 from symphony_es.late_dataclasses import dataclass
@@ -194,8 +195,13 @@ def _brought_on(run_id: str, row: RunRow | None, events: Sequence[Row]) -> tuple
         version = event[2]
         if row is not None and version <= row.version:
             continue  # it knew that before
-        changes, _, _ = decode_changes(event)
+        try:
+            changes, _, _ = decode_changes(event)
+        except DamagedEventError:
+            return False, None  # it damages this run, and no other
         if len(changes) == 1 and not changes[0][1]:
+            if changes[0][0] == SET and type(changes[0][2]) is not dict:
+                return False, None
             row = row_of(run_id, version, changes[0][2]) if changes[0][0] == SET else None
             if row is None and event is not events[-1]:
                 return False, None  # it was made again

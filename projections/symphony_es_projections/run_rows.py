@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +17,7 @@ from symphony_es.events.changes import SET, Change
 from symphony_es.events.readable import readable
 from symphony_es.events.references import EntityReference
 from symphony_es.late_dataclasses import dataclass
+from symphony_es.shown import shown
 
 __all__ = ["ATTEMPT_FAILED", "ENDED", "RUN_PREFIX", "RunRow", "advance", "microseconds", "pair_of", "row_of"]
 
@@ -79,27 +80,28 @@ def row_of(run_id: str, version: int, state: Mapping[str, Any]) -> RunRow:
     """The row of a run's state, in plain data or with the values of a live run."""
     error = state.get("error")
     parent = state.get("parent")
-    attempts = state.get("attempts") or {}
+    attempts, outputs = state.get("attempts"), state.get("outputs")
+    attempts = attempts if isinstance(attempts, Mapping) else {}
     status = _status(state.get("status"))
     row = RunRow(
         id=run_id,
         version=version,
-        name=str(state.get("name") or ""),
-        definition_id=str(state.get("definition_id") or ""),
+        name=_text(state.get("name")) or "",
+        definition_id=_text(state.get("definition_id")) or "",
         status=status,
         created=microseconds(state.get("created_at")),
         started=microseconds(state.get("started_at")),
         ended=microseconds(state.get("ended_at")),
         begun=len(attempts),
-        completed=len(state.get("outputs") or ()),
+        completed=len(outputs) if isinstance(outputs, Sized) else 0,
         parent=parent.entity_id if isinstance(parent, EntityReference) else None,
-        parent_step=state.get("parent_step"),
+        parent_step=_text(state.get("parent_step")),
         metadata=_as_text(state.get("metadata")),
         original=_original(state.get("forked_from")),
     )
     if isinstance(error, Mapping):
         return replace(row, **_told(error))
-    return row if status == "completed" or not attempts else replace(row, step=str(next(reversed(attempts))))
+    return row if status == "completed" or not attempts else replace(row, step=_text(next(reversed(attempts))))
 
 
 def advance(row: RunRow, version: int, name: str, changes: Sequence[Change]) -> RunRow | None:
@@ -123,9 +125,9 @@ def advance(row: RunRow, version: int, name: str, changes: Sequence[Change]) -> 
                 if name != "WorkflowStepCompleted":
                     return None
                 values["completed"] = values.get("completed", row.completed) + 1
-            elif change[2] == 1:
+            elif type(change[2]) is int and change[2] == 1:
                 values["begun"] = values.get("begun", row.begun) + 1
-                values["step"] = str(path[1])
+                values["step"] = _text(path[1])
         elif field in _SINGLE:
             if change[0] != SET or len(path) != 1:
                 return None
@@ -143,9 +145,9 @@ def advance(row: RunRow, version: int, name: str, changes: Sequence[Change]) -> 
 
 def _told(error: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "error_type": str(error.get("type")),
-        "error_message": str(error.get("message") or "")[:MESSAGE_CHARACTERS],
-        "step": None if error.get("step") is None else str(error["step"]),
+        "error_type": _text(error.get("type")) or "None",
+        "error_message": (_text(error.get("message")) or "")[:MESSAGE_CHARACTERS],
+        "step": _text(error.get("step")),
     }
 
 
@@ -169,7 +171,12 @@ def _original(forked_from: Any) -> str | None:
 
 
 def _status(stored: Any) -> str:
-    return str(getattr(stored, "data", stored)).lower()
+    return (_text(getattr(stored, "data", stored)) or "none").lower()
+
+
+def _text(stored: Any) -> str | None:
+    """What is to be a text, as one: a log of somebody else may say anything there."""
+    return None if stored is None else str(stored) if isinstance(stored, str) else shown(stored)
 
 
 def _as_text(metadata: Any) -> str | None:

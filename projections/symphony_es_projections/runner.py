@@ -20,7 +20,7 @@ from symphony_es.errors import ConfigurationError, LogInUseError, NotReadyError,
 from symphony_es.log.directory import DirectoryLock, prepare_directory
 from symphony_es.log.log import EventLog
 from symphony_es.raised import asks_the_program_to_end
-from symphony_es.shown import shown
+from symphony_es.shown import message, quoted, shown
 from symphony_es.system import present
 from symphony_es_projections.audit_trail import AuditTrail
 from symphony_es_projections.declarations import check_declarations
@@ -116,7 +116,7 @@ class ProjectionRunner:
         self._check_open()
         event_names = check_declarations(projection, make)
         if projection.name in self._feeds:
-            raise ConfigurationError(f"there is a projection {projection.name!r} already: give one of them another name")
+            raise ConfigurationError(f"there is a projection {quoted(projection.name)} already: give one of them another name")
         if isinstance(projection, Projection):
             self._feeds[projection.name] = MemoryFeed(projection, event_names, make or type(projection), self._own_threads(projection.name))
         else:
@@ -203,7 +203,8 @@ class ProjectionRunner:
             behind = [feed.status() for feed in feeds if feed.position < position]
             told = ", ".join(f"{status.name} is at {status.position} ({status.state})" for status in behind)
             way_out = "start() the runner, or await catch_up()" if any(status.state == "idle" for status in behind) else "give it more time"
-            raise TimeoutError(f"position {position} has not been taken in after {timeout_s:g} s: {told}; {way_out}") from None
+            text = f"position {position} has not been taken in after {timeout_s:g} s: {told}; {way_out}"
+            raise TimeoutError(message(text)) from None
 
     async def rebuild(self, name: str, on_progress: OnProgress | None = None) -> None:
         """Build a projection anew from the beginning of the log; the one there is serves readers and goes on until then.

@@ -29,6 +29,7 @@ from symphony_es.errors import (
     StorageUnavailableError,
     SymphonyError,
 )
+from symphony_es.shown import quoted
 
 __all__ = ["build_parser", "main"]
 
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _end_output()
         return UNAVAILABLE
     except UnicodeEncodeError as error:  # what is printed is escaped, so it is an argument
-        output.complain(f"{error.object!r:.80} is no text in UTF-8")
+        output.complain(f"{quoted(error.object, 80)} is no text in UTF-8")
         return USAGE
     return code
 

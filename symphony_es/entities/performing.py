@@ -19,6 +19,7 @@ from symphony_es.entities.task import Task, TaskStatus
 from symphony_es.errors import NotRegisteredError
 from symphony_es.raised import asks_the_program_to_end
 from symphony_es.registry import invoke
+from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -96,7 +97,7 @@ def _client(host: Host, name: str, agent: Agent | None) -> Callable[..., Any]:
     try:
         return host.models.get(name)
     except NotRegisteredError as error:
-        who = f"agent {agent.name or agent.id!r} performs tasks through it; " if agent is not None else ""
+        who = f"agent {quoted(agent.name or agent.id)} performs tasks through it; " if agent is not None else ""
         raise NotRegisteredError("model client", name, host.models.names(), who + MODELS_HOW) from error
 
 

@@ -11,14 +11,16 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
-from symphony_es.errors import ChangeError, format_path
+from symphony_es.errors import ChangeError, UnstorableValueError, format_path
+from symphony_es.events.bounds import TOO_ALIKE, has_room, is_wide
 from symphony_es.events.references import Path
-from symphony_es.events.undo import ABSENT, Undo, forget_added, put_back, put_back_member
+from symphony_es.events.undo import ABSENT, Undo, cut_back, forget_added, put_back, put_back_member
 from symphony_es.events.values import DEFAULT_LIMITS, Tagged, check_member, copy_plain, plain_equal
+from symphony_es.shown import quoted
 
 __all__ = [
     "ADD", "APPEND", "DISCARD", "EXTEND", "INSERT", "LONG",
-    "OPERATION_NAMES", "REMOVE", "SET", "SPLICE", "Change", "apply_changes", "as_extension",
+    "OPERATION_NAMES", "REMOVE", "SET", "SPLICE", "Change", "apply_changes", "as_extension", "check_room",
 ]  # fmt: skip
 
 Change = tuple[Any, ...]
@@ -73,7 +75,7 @@ def apply_changes(
                 if state is None:
                     raise ChangeError("the entity does not exist")
                 if type(operation) is not int or operation < 0:
-                    raise ChangeError(f"{operation!r} is no operation")
+                    raise ChangeError(f"{quoted(operation)} is no operation")
                 values = change if own_values else (*change[:2], *map(copy_plain, change[2:]))
                 back = _way_back(state, *values) if undo is not None else None
                 _OPERATIONS[operation](state, path, *values[2:])
@@ -95,14 +97,14 @@ def check_change(change: Any) -> None:
     """
     cls = type(change)
     if (cls is not tuple and cls is not list) or len(change) < 2:
-        raise ChangeError(f"this is no change: {change!r:.80}")
+        raise ChangeError(f"this is no change: {quoted(change, 80)}")
     operation, path = change[0], change[1]
     if type(operation) is not int or not 0 <= operation < len(_ARITY) or len(change) != _ARITY[operation]:
-        raise ChangeError(f"this is no change, or has the wrong number of elements: {change!r:.80}")
+        raise ChangeError(f"this is no change, or has the wrong number of elements: {quoted(change, 80)}")
     if (type(path) is not tuple and type(path) is not list) or not (
         type(path[0]) in KEY_TYPES if len(path) == 1 else KEY_TYPES.issuperset(map(type, path))
     ):
-        raise ChangeError(f"the path of a change consists of text and whole numbers: {path!r:.80}")
+        raise ChangeError(f"the path of a change consists of text and whole numbers: {quoted(path, 80)}")
     if len(path) > MAX_DEPTH:
         raise ChangeError(f"the path of a change is longer than {MAX_DEPTH}")
     if operation == SPLICE and type(change[4]) is not list:
@@ -111,6 +113,30 @@ def check_change(change: Any) -> None:
         check_member(change[2], path)
     if operation == EXTEND and (type(change[2]) not in TEXTS or not path):
         raise ChangeError("what extends a text is text, and what extends bytes is bytes, below the whole state")
+
+
+def check_room(state: Any, change: Change) -> None:
+    """Check that a set or dict may take what a change brings into it (`bounds.MOST_ALIKE`), before it is applied.
+
+    Raises:
+        UnstorableValueError: it may not.
+    """
+    operation, path = change[0], change[1]
+    if operation == ADD:
+        holder, key = _found(state, path), change[2]
+    elif operation == SET and path and is_wide(path[-1]):
+        holder, key = _found(state, path[:-1]), path[-1]
+    else:
+        return
+    if type(holder) in (set, dict) and not has_room(holder, key):
+        raise UnstorableValueError(tuple(path), TOO_ALIKE)
+
+
+def _found(state: Any, path: Path) -> Any:
+    try:
+        return _container(state, path)
+    except (ChangeError, LookupError, TypeError):
+        return None
 
 
 def as_extension(old: Any, change: Change) -> Change:
@@ -124,9 +150,10 @@ def as_extension(old: Any, change: Change) -> Change:
 
 def _describe(index: int, change: Any, error: Exception) -> str:
     try:
-        return f"change {index} ({OPERATION_NAMES[change[0]]} at {format_path(change[1]) or 'the root'}) does not fit the state: {error!r}"
+        where = format_path(change[1]) or "the root"
+        return f"change {index} ({OPERATION_NAMES[change[0]]} at {where}) does not fit the state: {quoted(error)}"
     except (IndexError, TypeError, KeyError):
-        return f"change {index} is none: {change!r:.80}"
+        return f"change {index} is none: {quoted(change, 80)}"
 
 
 def _whole(operation: int, change: Change, own_values: bool) -> dict[str, Any] | None:
@@ -144,17 +171,17 @@ def _descend(state: Any, path: Path) -> Any:
     for key in path:
         cls = type(state)
         if type(key) not in KEY_TYPES:
-            raise ChangeError(f"{key!r} is no key")
+            raise ChangeError(f"{quoted(key)} is no key")
         if cls is Tagged and state.kind == "part":
             state = state.data[key]
         elif cls is list or cls is tuple:
             if type(key) is not int or key < 0:
-                raise ChangeError(f"{key!r} is no index")
+                raise ChangeError(f"{quoted(key)} is no index")
             state = state[key]
         elif cls is dict:
             state = state[key]
         else:
-            raise ChangeError(f"a {cls.__name__} has nothing under {key!r}")
+            raise ChangeError(f"a {cls.__name__} has nothing under {quoted(key)}")
     return state
 
 
@@ -179,7 +206,7 @@ def _set_of(state: Any, path: Path) -> set[Any]:
 
 def _index(items: list[Any], index: Any, bound: int) -> int:
     if type(index) is not int or not 0 <= index <= bound:
-        raise ChangeError(f"{index!r} is no index of a list of {len(items)}")
+        raise ChangeError(f"{quoted(index)} is no index of a list of {len(items)}")
     return index
 
 
@@ -188,9 +215,11 @@ def _apply_set(state: Any, path: Path, value: Any) -> None:
     if type(holder) is list:
         holder[_index(holder, key, len(holder) - 1)] = value
     elif type(holder) is dict and type(key) in KEY_TYPES:
+        if is_wide(key) and not has_room(holder, key):
+            raise ChangeError(TOO_ALIKE)
         holder[key] = value
     else:
-        raise ChangeError(f"nothing can be set under {key!r} in a {type(holder).__name__}")
+        raise ChangeError(f"nothing can be set under {quoted(key)} in a {type(holder).__name__}")
 
 
 def _apply_insert(state: Any, path: Path, index: Any, value: Any) -> None:
@@ -201,7 +230,7 @@ def _apply_insert(state: Any, path: Path, index: Any, value: Any) -> None:
 def _apply_splice(state: Any, path: Path, start: Any, stop: Any, values: Any) -> None:
     items = _list(state, path)
     if type(values) is not list or _index(items, start, len(items)) > _index(items, stop, len(items)):
-        raise ChangeError(f"[{start!r}:{stop!r}] is no slice of a list of {len(items)}")
+        raise ChangeError(f"[{quoted(start)}:{quoted(stop)}] is no slice of a list of {len(items)}")
     items[start:stop] = values
 
 
@@ -216,7 +245,7 @@ def _apply_remove(state: Any, path: Path) -> None:
     elif type(holder) is dict and type(key) in KEY_TYPES:
         del holder[key]
     else:
-        raise ChangeError(f"nothing can be removed under {key!r} from a {type(holder).__name__}")
+        raise ChangeError(f"nothing can be removed under {quoted(key)} from a {type(holder).__name__}")
 
 
 def _apply_extend(state: Any, path: Path, tail: Any) -> None:
@@ -225,7 +254,7 @@ def _apply_extend(state: Any, path: Path, tail: Any) -> None:
     if type(holder) is list:
         _index(holder, key, len(holder) - 1)
     elif type(holder) is not dict:
-        raise ChangeError(f"nothing can be extended under {key!r} in a {type(holder).__name__}")
+        raise ChangeError(f"nothing can be extended under {quoted(key)} in a {type(holder).__name__}")
     items: Any = holder
     old = items[key]
     if type(old) not in TEXTS or type(old) is not type(tail):
@@ -234,7 +263,10 @@ def _apply_extend(state: Any, path: Path, tail: Any) -> None:
 
 
 def _apply_add(state: Any, path: Path, value: Any) -> None:
-    _set_of(state, path).add(value)
+    members = _set_of(state, path)
+    if not has_room(members, value):
+        raise ChangeError(TOO_ALIKE)
+    members.add(value)
 
 
 def _apply_discard(state: Any, path: Path, value: Any) -> None:
@@ -251,6 +283,8 @@ def _way_back(state: Any, operation: int, path: Path, *values: Any) -> tuple[Any
     """What takes a change back, worked out before it is applied; None where it changes nothing, or will not fit."""
     if operation in (SET, REMOVE, EXTEND):
         holder, key = _container(state, path[:-1]), path[-1]
+        if operation == EXTEND and type(holder) in (dict, list):
+            return (cut_back, holder, key, len(holder[key]))  # the texts before each of many extensions would add up
         if type(holder) is dict:
             return (put_back, holder, key, holder.get(key, ABSENT))
         if type(holder) is list:

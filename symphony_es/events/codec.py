@@ -15,9 +15,11 @@ from uuid import UUID
 import msgpack
 
 from symphony_es.errors import DecodeError, UnstorableValueError
+from symphony_es.events.bounds import MOST_ALIKE, MOST_PARTS, TOO_ALIKE, TOO_MANY_PARTS, is_crowded, may_have_too_many_parts
 from symphony_es.events.changes import KEY_TYPES, MAX_DEPTH
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import Encrypted, Redacted, Tagged, check_plain, check_types, zone_from, zone_parts
+from symphony_es.shown import quoted
 
 __all__ = ["FORMAT", "FORMAT_BYTE", "UNREADABLE", "decode", "decode_stream", "decode_value", "encode_canonical", "encode_value", "pack"]
 
@@ -180,15 +182,6 @@ def _pack_canonical_set(value: _CanonicalSet) -> Any:
 _PACKERS[_CanonicalSet] = _pack_canonical_set
 
 
-def _pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise DecodeError("a map has a key twice")
-    if not KEY_TYPES.issuperset(map(type, made)):  # True would pass for 1 otherwise
-        raise DecodeError("a map has a key that is neither text nor a whole number")
-    return made
-
-
 def decode_value(data: bytes) -> Any:
     """The plain value of its bytes.
 
@@ -199,17 +192,20 @@ def decode_value(data: bytes) -> Any:
     try:
         check_types(value)
     except (UnstorableValueError, RecursionError) as error:
-        raise DecodeError(f"the bytes are no value of format {FORMAT}: {error!r:.200}") from error
+        raise DecodeError(f"the bytes are no value of format {FORMAT}: {quoted(error, 200)}") from error
     return value
 
 
-def decode(data: bytes) -> Any:
+def decode(data: bytes, *, bounded: bool = False) -> Any:
     """What bytes say, with its types unchecked.
 
+    Args:
+        bounded: they are those of one event: `MOST_PARTS` holds. A state may have grown by many.
+
     Raises:
-        DecodeError: they cannot be read.
+        DecodeError: they cannot be read, or hold too much.
     """
-    return _Decoder().decode(data)
+    return _Decoder(counts=bounded and may_have_too_many_parts(data)).decode(data)
 
 
 def decode_stream(pieces: Sequence[bytes]) -> tuple[Iterator[Any], int]:
@@ -220,7 +216,8 @@ def decode_stream(pieces: Sequence[bytes]) -> tuple[Iterator[Any], int]:
         Something else in its place says that the value before it ends elsewhere than its piece. It is random, so that no piece contains it.
     """
     mark = os.urandom(8)
-    stream = Packed.Unpacker(ext_hook=_Decoder().hook, object_pairs_hook=_pairs, strict_map_key=False, raw=False, max_buffer_size=0)
+    decoder = _Decoder()
+    stream = Packed.Unpacker(ext_hook=decoder.hook, object_pairs_hook=decoder.pairs, strict_map_key=False, raw=False, max_buffer_size=0)
     stream.feed((_UINT64 + mark).join([*pieces, b""]))
     return stream, int.from_bytes(mark, "big")
 
@@ -229,12 +226,19 @@ UNREADABLE = (DecodeError, ValueError, TypeError, KeyError, OverflowError, Recur
 
 
 class _Decoder:
-    """Decodes one value; counts how deep extension types are nested, which msgpack's own limit does not see."""
+    """Decodes one value; counts how deep extension types are nested, which msgpack's own limit does not see.
 
-    __slots__ = ("depth",)
+    Args:
+        counts: count lists, dicts and extension values, too.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_list_hook", "depth", "left", "wide")
+
+    def __init__(self, *, counts: bool = False) -> None:
         self.depth = 0
+        self.wide = False
+        self.left = MOST_PARTS
+        self._list_hook = self._count if counts else None
 
     def decode(self, data: bytes) -> Any:
         try:
@@ -242,10 +246,31 @@ class _Decoder:
         except DecodeError:
             raise
         except UNREADABLE as error:
-            raise DecodeError(f"the bytes are no value of format {FORMAT}: {error!r:.200}") from error
+            raise DecodeError(f"the bytes are no value of format {FORMAT}: {quoted(error, 200)}") from error
 
     def _unpack(self, data: bytes) -> Any:
-        return Packed.unpackb(data, ext_hook=self.hook, object_pairs_hook=_pairs, strict_map_key=False, raw=False)
+        return Packed.unpackb(
+            data, ext_hook=self.hook, object_pairs_hook=self.pairs, list_hook=self._list_hook, strict_map_key=False, raw=False
+        )
+
+    def _count(self, made: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise DecodeError(TOO_MANY_PARTS)
+        return made
+
+    def pairs(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+        """A map of msgpack."""
+        if self._list_hook is not None:
+            self._count(None)
+        if self.wide and len(pairs) > MOST_ALIKE and is_crowded([key for key, _ in pairs]):
+            raise DecodeError(TOO_ALIKE)
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            raise DecodeError("a map has a key twice")
+        if not KEY_TYPES.issuperset(map(type, made)):  # True would pass for 1 otherwise
+            raise DecodeError("a map has a key that is neither text nor a whole number")
+        return made
 
     def hook(self, code: int, payload: bytes) -> Any:
         """What an extension value of msgpack means."""
@@ -253,6 +278,9 @@ class _Decoder:
         if reader is None:
             raise DecodeError(f"extension type {code} is unknown")
         self.depth += 1
+        self.wide = True
+        if self._list_hook is not None:
+            self._count(None)
         if self.depth > MOST_EXTENSIONS:
             raise DecodeError(f"values are nested deeper than {MAX_DEPTH} levels")
         made = reader(self, payload)
@@ -274,6 +302,8 @@ class _Decoder:
 
 def _read_set(decoder: _Decoder, payload: bytes) -> set[Any]:
     items = decoder.array(payload)
+    if is_crowded(items):
+        raise DecodeError(TOO_ALIKE)
     made = set(items)
     if len(made) != len(items):
         raise DecodeError("a set has a member twice")

@@ -7,6 +7,7 @@ import struct
 from typing import NewType
 
 from symphony_es.errors import InvalidIdentifierError
+from symphony_es.shown import quoted
 
 __all__ = [
     "DEFINITION_PREFIX", "SYSTEM_PREFIX", "Position", "Version", "check_class_name", "check_entity_id", "check_entity_type",
@@ -47,7 +48,7 @@ def check_own_type(name: str) -> str:
         InvalidIdentifierError: it is no name of a type, or one of the library's own, which resumes and rewinds leave out.
     """
     if check_entity_type(name).startswith(SYSTEM_PREFIX):
-        raise InvalidIdentifierError("entity type", name, f"names that begin with {SYSTEM_PREFIX!r} are the library's own")
+        raise InvalidIdentifierError("entity type", name, f"names that begin with {quoted(SYSTEM_PREFIX)} are the library's own")
     return name
 
 

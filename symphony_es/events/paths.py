@@ -10,11 +10,12 @@ from typing import Any
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import Path
 from symphony_es.events.values import Tagged
+from symphony_es.shown import quoted
 
 __all__ = ["ABSENT", "Absent", "parse_path", "value_at"]
 
 _PART = re.compile(
-    r"""(?P<dot>\.)?(?P<name>[^\W\d]\w*) | \[(?P<index>\d{1,18})\] | \[(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\]""",
+    r"""(?P<dot>\.)?(?P<name>[^\W\d]\w*) | \[(?P<index>\d{1,18})\] | \[(?P<text>'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*")\]""",
     re.VERBOSE,
 )
 
@@ -60,7 +61,9 @@ def parse_path(text: str) -> Path:
     while at < len(text):
         match = _PART.match(text, at)
         if match is None or (match["name"] is not None and bool(match["dot"]) != (at > 0)):
-            raise ConfigurationError(f"{text!r} is no path: a name, [index] or ['key'] is due at column {at + 1}, as in lines[0].amount")
+            raise ConfigurationError(
+                f"{quoted(text)} is no path: a name, [index] or ['key'] is due at column {at + 1}, as in lines[0].amount"
+            )
         if match["name"] is not None:
             path.append(match["name"])
         elif match["index"] is not None:
@@ -71,10 +74,10 @@ def parse_path(text: str) -> Path:
     return tuple(path)
 
 
-def _unquote(quoted: str, text: str) -> str:
+def _unquote(literal: str, text: str) -> str:
     try:
-        key = ast.literal_eval(quoted)
+        key = ast.literal_eval(literal)
     except (ValueError, SyntaxError) as error:
-        raise ConfigurationError(f"{text!r} is no path: {quoted} is no key in quotes") from error
+        raise ConfigurationError(f"{quoted(text)} is no path: {literal} is no key in quotes") from error
     assert isinstance(key, str)
     return key

@@ -15,8 +15,6 @@ __all__ = ["for_people", "text_of", "time_text"]
 
 MOST_MEMBERS = 1000
 """A set of more is shown by their number where it is cut: its first ones would be known only after a look at all of them."""
-LONG_BITS = 10_000
-"""Integers beyond are shown in hexadecimal: Python refuses to write those of more than 4,300 digits out in decimal."""
 _READS_AS_ANOTHER = re.compile(r"""-?\d+(\.\d+)?([eE][+-]?\d+)?\Z|["\[{]|(-|null|true|false)?\Z""")
 """Texts that would be taken for a number, or for nothing; they are written in quotes, as no text and lists and dicts are."""
 
@@ -73,7 +71,7 @@ def for_people(value: Any) -> Any:
     """A value as what JSON has: an enum's member is its name, a part or value its fields, a time ends in its zone."""
     kind = type(value)
     if kind is Tagged:
-        return str(value.data) if value.kind == "enum" else for_people(value.data)
+        return str(readable(value.data)) if value.kind == "enum" else for_people(value.data)
     if kind is dict:
         return {key if isinstance(key, str) else text_of(key): for_people(item) for key, item in value.items()}
     if kind in (list, tuple):
@@ -82,8 +80,6 @@ def for_people(value: Any) -> Any:
         return sorted((for_people(item) for item in value), key=repr)
     if kind is datetime and value.tzinfo is not None:
         return time_text(value, milliseconds=bool(value.microsecond)) if not value.utcoffset() else value.isoformat(" ")
-    if kind is int and value.bit_length() > LONG_BITS:
-        return hex(value)
     return readable(value)
 
 

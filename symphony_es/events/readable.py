@@ -21,13 +21,15 @@ from symphony_es.events.values import Encrypted, Redacted, Tagged
 __all__ = ["readable"]
 
 _AS_THEY_ARE = frozenset({str, int, bool, type(None)})
+LONG_BITS = 10_000
+"""Integers beyond are written in hexadecimal, as text: Python refuses to write those of more than 4,300 digits out in decimal."""
 
 
 def readable(value: Any) -> Any:
     """A value as dicts with text keys, lists, text, numbers, booleans and None; nothing of it is the value's own."""
     cls = type(value)
     if cls in _AS_THEY_ARE:
-        return value
+        return value if cls is not int or value.bit_length() <= LONG_BITS else hex(value)
     if cls is float:
         return value if math.isfinite(value) else str(value)
     if value is ABSENT:
@@ -49,7 +51,7 @@ def _tagged(value: Tagged) -> Any:
     if value.kind != "enum":
         return readable(value.data)
     stored = getattr(value, "value", ...)  # the member's value, where the log has it
-    return value.data if stored is ... else readable(stored)
+    return readable(value.data if stored is ... else stored)
 
 
 def _key(key: Any) -> str:
@@ -78,7 +80,7 @@ def _leaf(value: Any) -> Any:
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
-        return int(value)
+        return readable(int(value))
     if isinstance(value, float):
         return readable(float(value))
     return str(value)

@@ -16,11 +16,13 @@ from typing import Any
 from zlib import crc32
 
 from symphony_es.errors import ChangeError, DamagedEventError, DecodeError, InvalidIdentifierError, LimitExceededError, UnstorableValueError
+from symphony_es.events.bounds import may_have_too_many_parts
 from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, MAX_DEPTH, SCALARS, Change, check_change
 from symphony_es.events.codec import FORMAT_BYTE, decode, decode_stream, pack
 from symphony_es.events.event import Event, EventMetadata, NewEvent
 from symphony_es.events.identifiers import check_event_name, split_key
 from symphony_es.events.values import DEFAULT_LIMITS, Limits, check_plain, check_types
+from symphony_es.shown import shown
 
 __all__ = [
     "Row", "body_stream", "check_row", "check_rows", "commitment", "decode_changes", "decode_row", "encode_body", "event_id_of",
@@ -77,7 +79,7 @@ def _fault_of_metadata(fields: list[Any]) -> str | None:
         if cls is not wanted:
             return f"{name} is a {cls.__name__}, not {wanted.__name__}"
         if wanted is int and not _LEAST[name] <= value < 2**63:
-            return f"{name} is {value:.20g}"
+            return f"{name} is {shown(value)}"
         if name == "cause" and len(value) != ID_BYTES:
             return f"cause has {len(value)} bytes, not {ID_BYTES}"
         if name == "user" and not all(type(key) is str for key in value):
@@ -124,6 +126,11 @@ def encode_body(event: NewEvent, salt: bytes, limits: Limits = DEFAULT_LIMITS) -
         raise LimitExceededError(
             f"the event {event.name} of {event.entity_key} takes {len(packed):,} bytes; {limits.max_body_bytes:,} are allowed"
         )
+    if may_have_too_many_parts(packed):
+        try:
+            decode(packed, bounded=True)
+        except DecodeError as error:
+            raise LimitExceededError(f"the event {event.name} of {event.entity_key}: {error}; make it several changes") from error
     return salt + packed
 
 
@@ -243,7 +250,7 @@ def body_stream(rows: Sequence[Row]) -> tuple[Iterator[Any], int]:
     Many large bodies are not worth their copies: the stream is empty then.
     """
     contents = [row[4][CONTENT_START:-CHECK_BYTES] for row in rows]
-    if sum(map(len, contents)) > STREAM_BYTES:
+    if sum(map(len, contents)) > STREAM_BYTES or any(map(may_have_too_many_parts, contents)):
         return iter(()), 0
     return decode_stream(contents)
 
@@ -251,7 +258,7 @@ def body_stream(rows: Sequence[Row]) -> tuple[Iterator[Any], int]:
 def _decode_body(row: Row) -> list[Any]:
     """The body's four parts. Of them, the changes are checked: whoever applies them meets plain data only."""
     try:
-        body = decode(row[4][CONTENT_START:-CHECK_BYTES])
+        body = decode(row[4][CONTENT_START:-CHECK_BYTES], bounded=True)
     except DecodeError as error:
         raise DamagedEventError(row[0], row[1], str(error)) from error
     return _checked_body(row, body)
@@ -289,7 +296,12 @@ def decode_changes(row: Row, body: Any = None) -> tuple[list[Change], int | None
     Raises:
         DamagedEventError: what the row says is no event.
     """
-    _, changes, metadata, _ = _decode_body(row) if body is None else _checked_body(row, body)
+    try:
+        _, changes, metadata, _ = _decode_body(row) if body is None else _checked_body(row, body)
+    except DamagedEventError:
+        if body is None:
+            raise
+        _, changes, metadata, _ = _decode_body(row)  # among others it may seem another one; what is wrong with it, it says alone
     size = len(metadata)
     if size > _STATE_VERSION:
         _check_metadata(row, metadata)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from symphony_es.events.paths import ABSENT
+from symphony_es.events.readable import LONG_BITS
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import Tagged
 
@@ -18,8 +19,6 @@ __all__ = ["Lines", "change_line", "event_line", "html_table", "keep_secret", "s
 _T = TypeVar("_T")
 LONGEST = 60
 """How many characters of one value are shown."""
-LONG_BITS = 10_000
-"""Integers beyond are shown in hexadecimal: Python refuses to write those of more than 4,300 digits out in decimal."""
 MOST_CHANGES = 4
 HIDDEN = "***"
 
@@ -60,7 +59,7 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value if value and value == value.strip() else repr(value)
     if type(value) is Tagged:
-        return str(value.data) if value.kind == "enum" else f"{_short(value.name)}({_inside(value.data)})"
+        return _text(value.data) if value.kind == "enum" else f"{_short(value.name)}({_inside(value.data)})"
     if isinstance(value, EntityReference):
         return value.key
     if isinstance(value, Mapping):
@@ -82,7 +81,7 @@ def _inside(data: Any) -> str:
     if not isinstance(data, Mapping):
         return str(data)
     few = [item for item, _ in zip(data.items(), range(LONGEST), strict=False)]
-    return ", ".join(f"{name}: {HIDDEN if name in _secret else _text(item)}" for name, item in few)
+    return ", ".join(f"{_text(name)}: {HIDDEN if name in _secret else _text(item)}" for name, item in few)
 
 
 def change_line(change: ValueChange) -> str:

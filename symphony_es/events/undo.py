@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["ABSENT", "Undo", "forget_added", "put_back", "put_back_member", "revert"]
+__all__ = ["ABSENT", "Undo", "cut_back", "forget_added", "put_back", "put_back_member", "revert"]
 
 Undo = list[tuple[Any, ...]]
 """What takes changes back, in the order they were made: `(function, *arguments)`."""
@@ -31,6 +31,11 @@ def put_back(holder: dict[Any, Any], key: Any, old: Any) -> None:
         holder.pop(key, None)
     else:
         holder[key] = old
+
+
+def cut_back(holder: Any, key: Any, length: int) -> None:
+    """Give a text or bytes in a dict or list the length back that it had before it was extended."""
+    holder[key] = holder[key][:length]
 
 
 def put_back_member(members: set[Any], value: Any) -> tuple[Callable[..., Any], Any, Any] | None:

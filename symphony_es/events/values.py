@@ -6,18 +6,23 @@ UUID, an `EntityReference`, or one of the classes below. Exact types only: a sub
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
+from functools import cache, lru_cache
 from math import copysign
 from operator import methodcaller
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
 
 from symphony_es.errors import UnstorableValueError
+from symphony_es.events.bounds import MOST_ALIKE, TOO_ALIKE, is_crowded
 from symphony_es.events.references import EntityReference
 from symphony_es.late_dataclasses import dataclass
-from symphony_es.shown import type_shown
+from symphony_es.shown import quoted, type_shown
+from symphony_es.system import present
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -28,6 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 _MICROSECOND = timedelta(microseconds=1)
+_ZONE_NAME = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_+-][A-Za-z0-9_+.-]*(?:/[A-Za-z0-9_+-][A-Za-z0-9_+.-]*){0,4}", re.ASCII)
 
 TaggedKind = Literal["enum", "value", "part"]
 
@@ -58,7 +64,11 @@ class Tagged:
     def __hash__(self) -> int:
         if self.kind == "part":
             raise TypeError("a part changes in place and cannot be hashed")
-        return hash((self.kind, self.name, self.data if self.kind == "enum" else tuple(sorted(self.data))))
+        if self.kind == "enum" and type(self.data) is str:
+            return hash((self.kind, self.name, self.data))
+        from symphony_es.events.codec import encode_canonical  # late: it stands on this module, and few sets hold values
+
+        return hash(encode_canonical(self))  # of its fields' values, too: members of a set are compared where their hashes are equal
 
     def __repr__(self) -> str:
         value = "" if self.value is ... else f", value={self.value!r}"
@@ -132,7 +142,7 @@ def check_types(value: Any, path: Sequence[str | int] = (), *, max_depth: int = 
         for item in level:
             cls = type(item)
             if cls is dict:
-                if not _KEYS.issuperset(map(type, item)):
+                if not _KEYS.issuperset(map(type, item)) or (len(item) > MOST_ALIKE and _has_crowded_keys(item)):
                     break
                 items = item.values()
             elif cls is list or cls is tuple:
@@ -150,6 +160,10 @@ def check_types(value: Any, path: Sequence[str | int] = (), *, max_depth: int = 
             continue
         break
     check_plain(value, path, max_depth=max_depth)
+
+
+def _has_crowded_keys(value: dict[Any, Any]) -> bool:
+    return len(value) > MOST_ALIKE and int in map(type, value) and is_crowded(value)
 
 
 def _is_text(value: Any) -> bool:
@@ -187,6 +201,8 @@ def _check_list(value: list[Any], path: tuple[Any, ...], depth: int, hashed: boo
 
 
 def _check_dict(value: dict[Any, Any], path: tuple[Any, ...], depth: int, hashed: bool) -> None:
+    if _has_crowded_keys(value):
+        raise UnstorableValueError(path, TOO_ALIKE)
     for key, item in value.items():
         if type(key) is not str and type(key) is not int:
             raise UnstorableValueError(path, f"one of its dict keys is {type_shown(key)}; keys are str or int")
@@ -198,6 +214,8 @@ def _check_dict(value: dict[Any, Any], path: tuple[Any, ...], depth: int, hashed
 def _check_set(value: set[Any], path: tuple[Any, ...], depth: int, hashed: bool) -> None:
     for item in value:
         _check(item, path, depth, hashed=True)
+    if is_crowded(value):
+        raise UnstorableValueError(path, TOO_ALIKE)
 
 
 def _check_moment(value: datetime | time, path: tuple[Any, ...], depth: int, hashed: bool) -> None:
@@ -215,7 +233,7 @@ def _check_moment(value: datetime | time, path: tuple[Any, ...], depth: int, has
     if key is None and not known:
         raise UnstorableValueError(path, "its time zone has no name; use a named zoneinfo.ZoneInfo")
     if offset is None and type(value) is datetime:
-        raise UnstorableValueError(path, f"the data of its time zone {key!r} are not installed, so nobody knows its offset from UTC")
+        raise UnstorableValueError(path, f"the data of its time zone {quoted(key)} are not installed, so nobody knows its offset from UTC")
 
 
 def _check_tagged(value: Tagged, path: tuple[Any, ...], depth: int, hashed: bool) -> None:
@@ -390,12 +408,37 @@ def _is_zone_info(zone: tzinfo) -> bool:
 
 
 def _known_zone(name: str) -> ZoneInfo | None:
-    from zoneinfo import ZoneInfo
-
     try:
-        return ZoneInfo(name)
+        return _zone(name)
     except (OSError, ValueError, LookupError, ImportError, EOFError):  # unknown (a KeyError), a folder, no path, no zone file
         return None
+
+
+@lru_cache(maxsize=1024)
+def _zone(name: str) -> ZoneInfo:
+    """The zone of a name; what is not found is not kept in mind. There are some six hundred zones.
+
+    Looking for a zone that there is not takes the time of thousands of values, so whether there is a file of its name is looked at first.
+    """
+    from zoneinfo import TZPATH, ZoneInfo
+
+    if _ZONE_NAME.fullmatch(name) is None:
+        raise ValueError("no zone has such a name")
+    package = _zones_package()
+    if package is not None and not any(present(f"{folder}/{name}") for folder in (*TZPATH, package) if folder):
+        raise LookupError("there is no file of its name")
+    return ZoneInfo(name)
+
+
+@cache
+def _zones_package() -> str | None:
+    """The directory of the package `tzdata`, "" where it is not installed; None where it is, and has no directory."""
+    from importlib.util import find_spec
+
+    found = find_spec("tzdata")
+    if found is None:
+        return ""
+    return str(Path(found.origin).parent / "zoneinfo") if found.origin is not None and found.has_location else None
 
 
 def plain_equal(one: Any, other: Any) -> bool:

@@ -11,7 +11,7 @@ from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.references import EntityReference
 from symphony_es.facades.lookup import find_entity, flush_added, get_entity, key_of
 from symphony_es.facades.runs import RunRequests
-from symphony_es.shown import shown
+from symphony_es.shown import quoted, shown
 from symphony_es.workflow.code.workflow import CodeWorkflow
 from symphony_es.workflow.definitions.builder import WorkflowBuilder
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
@@ -333,10 +333,10 @@ class Workflows(RunRequests):
         elif parameters:
             values = {parameters[0]: context}
         else:
-            raise ConfigurationError(f"the workflow {definition.name!r} takes no arguments, and {shown(context)} is one")
+            raise ConfigurationError(f"the workflow {quoted(definition.name)} takes no arguments, and {shown(context)} is one")
         twice = sorted(values.keys() & arguments.keys())
         if twice:
-            raise ConfigurationError(f"{', '.join(twice)} of the workflow {definition.name!r} are given twice")
+            raise ConfigurationError(f"{', '.join(twice)} of the workflow {quoted(definition.name)} are given twice")
         return {**values, **arguments}
 
     def _definition(self, given: Any) -> WorkflowDefinition:
@@ -369,7 +369,9 @@ class Workflows(RunRequests):
         found = [stored.definition for stored in self._symphony.world.all(_TYPE) if isinstance(stored, StoredDefinition)]
         called = [definition for definition in found if definition.name == name]
         if len(called) > 1:
-            raise ConfigurationError(f"{len(called)} saved definitions are called {shown(name)}: give the id of one, as {called[0].id!r}")
+            raise ConfigurationError(
+                f"{len(called)} saved definitions are called {shown(name)}: give the id of one, as {quoted(called[0].id)}"
+            )
         return called[0] if called else None
 
     def _stored(self, definition_id: str) -> StoredDefinition | None:

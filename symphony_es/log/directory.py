@@ -13,6 +13,7 @@ from typing import Literal
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import LogInUseError, LogUnavailableError
 from symphony_es.log.forks import Inherited, left_at_fork, open_ones
+from symphony_es.shown import quoted
 from symphony_es.system import (
     file_system_of,
     is_directory,
@@ -230,8 +231,8 @@ def _in_use(directory: Path, holder: bytes, *, here: bool) -> LogInUseError:
     """What stands in the way, and what to do about it."""
     if here:
         return LogInUseError(
-            f"{directory} is open in this process (process {os.getpid()}) already: Symphony.opened({str(directory)!r}) is the Symphony "
-            "that has it; use that one, or await its close()",
+            f"{directory} is open in this process (process {os.getpid()}) already: Symphony.opened({quoted(str(directory), 4096)}) is "
+            "the Symphony that has it; use that one, or await its close()",
             os.getpid(),
         )
     number = holder.decode(errors="replace").strip().removeprefix("open by process ").strip()
@@ -239,6 +240,6 @@ def _in_use(directory: Path, holder: bytes, *, here: bool) -> LogInUseError:
     named = f"process {process}" if process is not None else "it is just opening or closing it"
     return LogInUseError(
         f"{directory} is in use by another writer ({named}): one process writes a log; close the other one, "
-        f"or read beside it with Symphony({str(directory)!r}, read_only=True)",
+        f"or read beside it with Symphony({quoted(str(directory))}, read_only=True)",
         process,
     )

@@ -20,8 +20,9 @@ from pathlib import Path
 from zlib import crc32
 
 from symphony_es.diagnostics import get_logger
+from symphony_es.errors import LogDamagedError
 
-__all__ = ["HEAD_NAME", "HeadNote", "is_as_left", "noted_head"]
+__all__ = ["HEAD_NAME", "HeadNote", "is_as_left", "lost_at_the_end", "noted_head"]
 
 HEAD_NAME = "events.db-head"
 _NOTE = struct.Struct(">8s16sQQ")
@@ -101,6 +102,29 @@ def noted_head(path: Path, log_id: bytes) -> tuple[int, int]:
         return 0, 0
     whole = magic == _MAGIC and of_log == log_id and check == crc32(content[: _NOTE.size])
     return (int(before), int(head)) if whole else (0, 0)
+
+
+def lost_at_the_end(noted: tuple[int, int], head: int, directory: Path) -> tuple[int, int] | None:
+    """The positions of the last commit, where a log lacks it and nothing else.
+
+    Args:
+        noted: what `noted_head` told before the head was asked for: somebody may be writing the log.
+        head: up to where the log goes.
+        directory: its directory, for messages.
+
+    Raises:
+        LogDamagedError: more is missing.
+    """
+    before, acknowledged = noted
+    if before <= head < acknowledged:
+        logger.warning("last_commit_missing", first=head + 1, last=acknowledged, log=str(directory))
+        return head + 1, acknowledged
+    if acknowledged > head:
+        raise LogDamagedError(
+            f"the log of {directory} was acknowledged up to position {acknowledged}, and ends at {head}: its write-ahead file was cut or "
+            "damaged; restore a backup, or open with ignore_anchor=True to go on with what is there"
+        )
+    return None
 
 
 def is_as_left(path: Path, database: Path) -> bool:

@@ -12,7 +12,7 @@ from symphony_es.errors import AnchorMismatchError, LogDamagedError, LogUnavaila
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.rows import commitment, event_id_of
 from symphony_es.log.directory import DirectoryLock, check_private, last_writer, prepare_file, unavailable
-from symphony_es.log.head_note import HEAD_NAME, is_as_left, noted_head
+from symphony_es.log.head_note import HEAD_NAME, is_as_left, lost_at_the_end, noted_head
 from symphony_es.log.recorder import Anchor, LogRecorder, missing
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.sqlite_connections import may_change
@@ -89,7 +89,8 @@ def open_reader(directory: Path, *, skip_damaged: bool = False, allow_shared: bo
     """Open the log's file for reading; another process may be writing it, or the directory not be writable.
 
     Raises:
-        LogDamagedError: it is damaged, or a crashed writer's write-ahead file is.
+        LogDamagedError: it is damaged, or the write-ahead file that its last writer has left is. The last commit alone may be missing,
+            and `lost_at_the_end` of the recorder says so.
         LogUnavailableError: there is none, it cannot be read, or others than its owner could change it (and `allow_shared` is not given).
     """
     path = directory / DATABASE_NAME
@@ -110,6 +111,8 @@ def open_reader(directory: Path, *, skip_damaged: bool = False, allow_shared: bo
     try:
         # One that is writing has looked at the file when it opened it; nobody else may change it, and where it is small, this is seen to.
         _look_through(recorder, suspect=suspect or (writer == "writing" and recorder.size_bytes() <= SMALL_BYTES))
+        if writer != "writing":
+            _check_note(recorder, directory / HEAD_NAME)
     except SymphonyError:
         recorder.close()
         raise
@@ -127,16 +130,9 @@ def _look_through(recorder: SQLiteLogRecorder, *, suspect: bool) -> None:
 
 
 def _check_note(recorder: SQLiteLogRecorder, path: Path) -> None:
-    log_id, head = recorder.log_id(), recorder.head()
-    before, noted = noted_head(path, log_id.bytes if log_id is not None else bytes(16))
-    if before <= head < noted:
-        recorder.lost_at_the_end = (head + 1, noted)
-        logger.warning("last_commit_missing", first=head + 1, last=noted, log=str(path.parent))
-    elif noted > head:
-        raise LogDamagedError(
-            f"the log of {path.parent} was acknowledged up to position {noted}, and ends at {head}: its write-ahead file was cut or "
-            "damaged; restore a backup, or open with ignore_anchor=True to go on with what is there"
-        )
+    log_id = recorder.log_id()
+    noted = noted_head(path, log_id.bytes if log_id is not None else bytes(16))
+    recorder.lost_at_the_end = lost_at_the_end(noted, recorder.head(), path.parent)
 
 
 def _holds_anything(file: Path) -> bool:

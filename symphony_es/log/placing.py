@@ -14,6 +14,7 @@ from symphony_es.events.fold import PRUNED_EVENTS, EntityState
 from symphony_es.events.identifiers import DEFINITION_PREFIX
 from symphony_es.events.rows import with_transaction
 from symphony_es.log.recorder import LogRecorder, PreparedEvent
+from symphony_es.shown import quoted
 
 __all__ = ["RUN_ID_TAKEN", "Placing", "without_known"]
 
@@ -90,7 +91,8 @@ class Placing:
         if state is not None and state.damage is not None:
             self._refused[key] = EntityDamagedError(key, state.damage)
         elif state is not None and not state.deleted:
-            hint = f"it is in the log and has not been restored: await symphony.entities.load({key!r}); what was added is not live any more"
+            call = f"await symphony.entities.load({quoted(key)})"
+            hint = f"it is in the log and has not been restored: {call}; what was added is not live any more"
             self._refused[key] = EntityExistsError(key, RUN_ID_TAKEN if key.startswith(_RUN) else hint)
         elif (row := self._recorder.last_row(key)) is not None and row[3] in PRUNED_EVENTS:
             self._refused[key] = RunPrunedError(key, row[0])

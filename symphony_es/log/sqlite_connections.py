@@ -27,6 +27,8 @@ __all__ = ["LogDatastore", "connect_reader", "failure_of", "is_damage", "may_cha
 
 BUSY_TIMEOUT_MS = 5000
 READERS = 4
+MOST_ROW_BYTES = 64 * 1024 * 1024
+"""What one row of a file is read for at most: an event has 16 MiB, unless its log was told otherwise. What is longer is damage."""
 logger = get_logger(__name__)
 
 WRITER_SETTINGS: tuple[tuple[str, object, object], ...] = (
@@ -60,7 +62,8 @@ def is_damage(error: Exception) -> bool:
     if not isinstance(error, sqlite3.Error):
         return True
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT) or "decode" in str(error)
+    damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_TOOBIG)
+    return code in damage or "decode" in str(error)
 
 
 def failure_of(error: Exception, path: Path | str, doing: str) -> LogUnavailableError | LogDamagedError:
@@ -142,6 +145,7 @@ def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection
             database_uri(path, immutable=immutable), uri=True, check_same_thread=False, isolation_level=None, cached_statements=128
         )
         apply_settings(connection, READER_SETTINGS)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_ROW_BYTES)
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
         if connection is not None:

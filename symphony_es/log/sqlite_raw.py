@@ -27,12 +27,13 @@ _FAILURES = (sqlite3.Error, UnicodeDecodeError, OverflowError)
 
 
 def lost_commits(path: Path) -> bool:
-    """Whether the write-ahead file that a crashed writer has left holds acknowledged commits that are damaged; readers do not see them.
+    """Whether the write-ahead file that the last writer has left holds acknowledged commits that are damaged; readers do not see them.
 
-    While somebody writes the log it is not looked at: it changes then.
+    It is what a crash leaves, and an orderly close beside a reader that stays open. While somebody writes the log it is not looked at: it
+    changes then.
     """
     wal = path.with_name(f"{path.name}-wal")
-    if last_writer(path.parent) != "gone":
+    if last_writer(path.parent) == "writing":
         return False
     try:
         before = wal.stat()
@@ -41,7 +42,7 @@ def lost_commits(path: Path) -> bool:
     except OSError:
         return False
     same = (before.st_ino, before.st_size, before.st_mtime_ns) == (after.st_ino, after.st_size, after.st_mtime_ns)
-    return damaged and same and last_writer(path.parent) == "gone"
+    return damaged and same and last_writer(path.parent) != "writing"
 
 
 class Unreadable(NamedTuple):

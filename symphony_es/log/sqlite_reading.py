@@ -20,7 +20,7 @@ from symphony_es.log.pages import PAGE_ROWS, Page, take_page
 from symphony_es.log.recorder import missing
 from symphony_es.log.sqlite_connections import LogDatastore, is_damage, unavailable_for
 from symphony_es.log.sqlite_schema import COLUMNS, ends, last_position
-from symphony_es.shown import shown
+from symphony_es.shown import quoted, shown, type_shown
 
 __all__ = ["SQLiteLogReader", "stored_version"]
 
@@ -28,8 +28,18 @@ __all__ = ["SQLiteLogReader", "stored_version"]
 def stored_version(connection: sqlite3.Connection, key: str) -> int:
     """Version of an entity's last event; 0 when there is none."""
     row = connection.execute("SELECT max(originator_version) FROM stored_events WHERE originator_id = ?", (key,)).fetchone()
-    version: int = row[0] or 0
-    return version
+    return _version(row[0] or 0, key)
+
+
+def _version(found: object, key: str) -> int:
+    """A version as a file has it, where anything may stand in its place.
+
+    Raises:
+        DamagedEventError: it is none.
+    """
+    if type(found) is not int or not 0 <= found < 2**63:
+        raise DamagedEventError(None, key, f"one of its versions is {type_shown(found)}")
+    return found
 
 
 _position = itemgetter(0)
@@ -255,6 +265,8 @@ class SQLiteLogReader(SQLiteProcessRecorder):
         low = ""
         with self._reading() as reader:
             while row := reader.execute(_NEXT_KEY, (low,)).fetchone():
+                if type(row[0]) is not str:
+                    raise DamagedEventError(None, None, f"the key of an entity is {type_shown(row[0])}")
                 entity_type = row[0].partition(":")[0]
                 found.append(entity_type)
                 low = f"{entity_type};"  # the character after the colon: behind all keys of the type
@@ -283,7 +295,7 @@ class SQLiteLogReader(SQLiteProcessRecorder):
         )
         with self._reading() as reader:
             row = reader.execute(sql, (key, position)).fetchone()
-        return int(row[0]) if row is not None else 0
+        return _version(row[0], key) if row is not None else 0
 
     def entity_version(self, key: str) -> int:
         """See `LogRecorder`."""
@@ -309,8 +321,8 @@ class SQLiteLogReader(SQLiteProcessRecorder):
         value = self._settings.get("log_id")
         try:
             return UUID(value) if value else None
-        except (ValueError, AttributeError) as error:
-            raise LogDamagedError(f"{self.path} has no valid identity: {value!r:.80}; restore a backup") from error
+        except (ValueError, AttributeError, TypeError) as error:
+            raise LogDamagedError(f"{self.path} has no valid identity: {quoted(value, 80)}; restore a backup") from error
 
     def base(self) -> Fold | None:
         """Everything is kept."""

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from symphony_es.errors import WAYS_OUT, LogDamagedError
 from symphony_es.events.codec import FORMAT_BYTE
+from symphony_es.shown import quoted
 
 __all__ = ["COLUMNS", "SCHEMA", "check_schema", "create_schema", "ends", "last_position"]
 
@@ -101,6 +102,7 @@ def last_position(reader: sqlite3.Connection, path: Path | str) -> int:
     last, issued = ends(reader)
     if issued != last or type(last) is not int:
         raise LogDamagedError(
-            f"{path} has given out position {issued!r:.80}, and its last event is at {last!r:.80}: events are missing; {WAYS_OUT}"
+            f"{path} has given out position {quoted(issued, 80)}, and its last event is at {quoted(last, 80)}: "
+            f"events are missing; {WAYS_OUT}"
         )
     return last

@@ -17,6 +17,7 @@ import os
 import sqlite3
 import struct
 from contextlib import closing
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -77,27 +78,34 @@ def _without_header(file: BinaryIO) -> Verdict:
     """Whether a file whose header does not check holds commits that the database lacks; a reset that was not finished lacks none."""
     database = Path(file.name.removesuffix("-wal"))
     try:
-        with database.open("rb") as content:
-            kept = content.read()
+        kept: BinaryIO = database.open("rb")
     except OSError:
-        kept = b""
-    page_size = int.from_bytes(kept[16:18], "big") if kept else 4096
+        kept = BytesIO()
+    with kept:
+        return _left_of_a_reset(file, kept)
+
+
+def _left_of_a_reset(file: BinaryIO, kept: BinaryIO) -> Verdict:
+    start = kept.read(18)
+    page_size = int.from_bytes(start[16:18], "big") if start else 4096
     page_size = 65536 if page_size == 1 else page_size
     if page_size not in (512 << shift for shift in range(8)):
         return "torn"
     for order in ("<", ">"):
         header = _Header(page_size, order, (0, 0), (0, 0))
         heads = _heads(file, header)
-        pages: dict[int, bytes] = {}
+        pages: dict[int, int] = {}  # where the newest one of each number stands: the file may be as large as the database
         for index in range(1, len(heads)):
             number, commit, *salt, first, second = heads[index]
             frame = _Frame(_offset(index, header), commit != 0, (salt[0], salt[1]), (first, second))
             if heads[index - 1][2:4] != frame.salt or not _consistent(file, header, frame, heads[index - 1][4:6]):
                 break
-            file.seek(frame.offset + _FRAME.size)
-            pages[number] = file.read(page_size)
-        if any(kept[(number - 1) * page_size : number * page_size] != page for number, page in pages.items()):
-            return "damaged"
+            pages[number] = frame.offset + _FRAME.size
+        for number, offset in pages.items():
+            file.seek(offset)
+            kept.seek(max(0, number - 1) * page_size)
+            if not number or file.read(page_size) != kept.read(page_size):
+                return "damaged"
     return "torn"
 
 

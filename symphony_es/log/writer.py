@@ -19,6 +19,7 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityError, ForkedProcessError, LogUnavailableError, NotReadyError, SymphonyError
 from symphony_es.log.placing import Placing
 from symphony_es.log.recorder import Appended, LogRecorder, PreparedEvent
+from symphony_es.shown import quoted
 from symphony_es.steady import steady_ns
 
 __all__ = ["Ticket", "Writer"]
@@ -268,7 +269,9 @@ class Writer:
                 logger.error("commit_failed", error=str(error), outcome_unknown=error.outcome_unknown)  # noqa: TRY400  told to callers
                 outcomes = [error] * len(batch)
             except Exception as error:  # noqa: BLE001  a dead writer thread would leave everybody waiting: stop writing, and say why
-                self._poison = LogUnavailableError(f"the log stopped writing after an unexpected error: {error!r}", outcome_unknown=True)
+                self._poison = LogUnavailableError(
+                    f"the log stopped writing after an unexpected error: {quoted(error)}", outcome_unknown=True
+                )
                 self._poison.__cause__ = error
                 outcomes = [self._poison] * len(batch)
         last = next((outcome for outcome in reversed(outcomes) if isinstance(outcome, Appended)), None)

@@ -14,11 +14,13 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import UUID
 
 from symphony_es.core.state.files.directory import discard, sync_directory, unavailable
 from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
 from symphony_es.errors import BackupDamagedError, LogDamagedError, SnapshotDamagedError
 from symphony_es.late_dataclasses import dataclass
+from symphony_es.log.head_note import HEAD_NAME, lost_at_the_end, noted_head
 from symphony_es.log.opening import DATABASE_NAME, check_anchor
 from symphony_es.log.recorder import Anchor
 from symphony_es.log.sqlite import SQLiteLogRecorder
@@ -113,8 +115,10 @@ def _backup(origin: Path, built: Path, target: Path, stop: Stop, on_progress: On
     with RawLog(origin / DATABASE_NAME) as log:
         if lost_commits(log.path):
             raise LogDamagedError(f"the write-ahead file of {log.path} holds acknowledged commits that are damaged: restore a backup")
+        noted = _noted(log)
         log.copy_to(built / DATABASE_NAME, step)
     head = _check_copy(built / DATABASE_NAME, before)
+    lost_at_the_end(noted, head, origin)
     with unavailable(f"{target} cannot be made durable"):
         _sync_file(built / DATABASE_NAME)
     copied = _copy_snapshots(origin / _SNAPSHOTS, built / _SNAPSHOTS, head, stop)
@@ -124,6 +128,14 @@ def _backup(origin: Path, built: Path, target: Path, stop: Stop, on_progress: On
     put_directory(built, target)
     progress.end()
     return BackupReport(directory=target, head=head, snapshots=copied, size_bytes=size, duration_s=time.monotonic() - began)
+
+
+def _noted(log: RawLog) -> tuple[int, int]:
+    try:
+        log_id = UUID(log.setting("log_id") or "").bytes
+    except (ValueError, AttributeError, TypeError):  # it has none, or a damaged one, which the look at the copy finds
+        return 0, 0
+    return noted_head(log.path.with_name(HEAD_NAME), log_id)
 
 
 def _check_copy(path: Path, before: Sequence[SnapshotInfo]) -> int:

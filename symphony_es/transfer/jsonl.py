@@ -23,6 +23,7 @@ from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.directory import prepare_file
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.sqlite import SQLiteLogRecorder
+from symphony_es.shown import quoted
 from symphony_es.transfer.pieces import Later, json_pieces
 from symphony_es.transfer.placing import absolute, building, check_free_directory, put_directory
 from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
@@ -197,7 +198,7 @@ class _Lines:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise self._wrong(f"it is no JSON ({error!r:.100})") from error
+            raise self._wrong(f"it is no JSON ({quoted(error, 100)})") from error
         if type(value) is not dict:
             raise self._wrong("it is no JSON object")
         return line, value
@@ -208,9 +209,9 @@ class _Lines:
         if header.get("format") != FORMAT:
             raise self._wrong("it is no header of an export of this library")
         if header.get("version") != VERSION:
-            raise self._wrong(f"its version is {header.get('version')!r:.40}; this version of symphony_es reads version {VERSION}")
+            raise self._wrong(f"its version is {quoted(header.get('version'), 40)}; this version of symphony_es reads version {VERSION}")
         last = header.get("last")
-        if header.get("first") != 1 or type(last) is not int or last < 0:
+        if header.get("first") != 1 or type(last) is not int or not 0 <= last < 2**63:
             raise self._wrong("it does not begin with the first event of its log: only an export of everything can be imported")
         try:
             log_id = UUID(header["log_id"]) if "log_id" in header else None
@@ -249,6 +250,8 @@ class _Lines:
         """The row of an event's line; what the line says for people is what the row says."""
         try:
             entity = told["entity"]
+            if type(entity["type"]) is not str or type(entity["id"]) is not str:
+                raise self._wrong("the type or id of its entity is no text")
             key = f"{entity['type']}:{entity['id']}"
             state = b64decode(told["state"], validate=True)
             row: Row = (told["position"], key, told["version"], told["name"], state)
@@ -258,7 +261,7 @@ class _Lines:
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, DamagedEventError):
                 raise self._wrong(error.why) from error
-            raise self._wrong(f"it is no event ({error!r:.100})") from error
+            raise self._wrong(f"it is no event ({quoted(error, 100)})") from error
         if not same:
             raise self._wrong(f"its readable fields are not those of the event {text_id(event_id_of(state))}")
         return row

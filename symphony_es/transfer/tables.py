@@ -24,6 +24,7 @@ from symphony_es.events.event import Event
 from symphony_es.events.identifiers import text_id
 from symphony_es.events.rows import Row, decode_row
 from symphony_es.log.log import EventLog
+from symphony_es.shown import quoted
 from symphony_es.transfer.pieces import Later, json_pieces, row_pieces
 from symphony_es.transfer.progress import OnProgress
 from symphony_es.transfer.text import (
@@ -107,7 +108,7 @@ async def export_cloudevents(
             raise ConfigurationError("this log has no identity to name as the source of its events: pass source='...'")
         source = f"urn:uuid:{log_id}"
     if not source or quote(source, safe="!#$%&'()*+,/:;=?@[]~") != source:
-        raise ConfigurationError(f"{source!r:.100} is no URI reference")
+        raise ConfigurationError(f"{quoted(source, 100)} is no URI reference")
     named = source
 
     def lines(rows: Sequence[Row]) -> bytes:

@@ -43,6 +43,7 @@ from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.pages import PAGE_ROWS
 from symphony_es.log.sqlite_connections import is_damage
 from symphony_es.log.sqlite_raw import RawLog, Unreadable, lost_commits
+from symphony_es.shown import quoted
 from symphony_es.system import present
 from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
 from symphony_es.transfer.snapshot_files import distrust_damaged
@@ -250,7 +251,7 @@ def _check_identity(log_id: str | None, check: _Check) -> None:
         if log_id != "":  # one that was made without
             UUID(log_id)
     except (ValueError, AttributeError, TypeError):
-        check.report(None, None, f"the identity of the log is missing or altered: {log_id!r:.80}", _BACKUP)
+        check.report(None, None, f"the identity of the log is missing or altered: {quoted(log_id, 80)}", _BACKUP)
 
 
 class _Check:

@@ -1,7 +1,7 @@
 """Run many random workflows: `python -m tests.fuzz --programs 2000`. A seed that diverges is printed and makes the exit code 1.
 
 Of all programs the processes die at commits, which is simulated in this process; of a share of them they are killed besides, kill -9.
-`--what declared --first 4711 --programs 1 --kill-every 1` shows one again.
+`--what declared --first 4711 --programs 1 --kill-every 1` shows one again. `python -m tests.fuzz decoders` feeds data to decoders.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 
+from tests.fuzz import decoders
 from tests.fuzz.chaos import Requests
 from tests.fuzz.declared import ENDING, FAILING
 from tests.fuzz.dying import check_dying
@@ -71,4 +72,4 @@ def _run(forks: Forks, name: str, seeds: range, kill_every: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(decoders.main(sys.argv[2:]) if sys.argv[1:2] == ["decoders"] else main())

@@ -257,7 +257,8 @@ def test_an_error_tells_what_is_wrong_and_where(text: str, offset: int, told: li
         evaluate(text, SCOPE)
     assert raised.value.expression == text
     assert raised.value.offset == offset, str(raised.value)
-    assert str(raised.value).startswith(f"{text}: at character {offset}: {raised.value.why}")
+    shown = text.replace("\n", "\\n")
+    assert str(raised.value).startswith(f"{shown}: at character {offset}: {raised.value.why}")
     for words in told:
         assert words in str(raised.value)
 

@@ -106,7 +106,7 @@ def test_numbers_of_a_policy(name: str, given: Any) -> None:
 def test_what_is_shown() -> None:
     """A value as Python writes it, cut; an int without a text by its size, an object that fails by its class."""
     assert (shown("a"), shown("a" * 100), shown(HUGE)) == ("'a'", f"'{'a' * 58}…", f"an int of {HUGE.bit_length():,} bits")
-    assert (shown(Silent()), shown([HUGE])) == ("a Silent (RuntimeError)", "a list (ValueError)")
+    assert (shown(Silent()), shown([HUGE])) == ("a Silent (RuntimeError)", f"[an int of {HUGE.bit_length():,} bits]")
 
 
 # -- files of requests --------------------------------------------------------------------------------------------------

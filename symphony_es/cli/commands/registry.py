@@ -23,6 +23,8 @@ from symphony_es.errors import (
     UnknownTypeError,
     near_misses,
 )
+from symphony_es.shown import message as one_message
+from symphony_es.shown import quoted
 from symphony_es.system import present
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with the usage, and what is wrong: on one line, whatever is in the arguments that it names."""
-        super().error(output.safe(message))
+        super().error(one_message(message))
 
     def _print_message(self, message: str, file: Any = None) -> None:
         output.help_text(message, error=file is not None and file is sys.stderr)
@@ -73,7 +75,7 @@ class CommandParser(argparse.ArgumentParser):
             choices = [str(choice) for choice in action.choices]
             near = near_misses(str(value), choices)
             hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(choices)}"
-            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {hint}")
+            raise argparse.ArgumentError(action, one_message(f"invalid choice: {quoted(value)}; {hint}"))
 
     def read(self, arguments: Sequence[str] | None) -> argparse.Namespace:
         """Return what is given; of an option that a command has not, end with those of that command that are written like it."""
@@ -179,7 +181,7 @@ async def _with_near_misses(opened: OpenedLog, error: EntityNotFoundError | Chec
         return error
     made = SymphonyError.__new__(type(error))
     made.__dict__.update(error.__dict__)
-    made.args = (f"{error}; did you mean {' or '.join(dict.fromkeys(near))}?",)
+    made.args = (one_message(f"{error}; did you mean {' or '.join(dict.fromkeys(near))}?"),)
     return made
 
 
@@ -251,9 +253,11 @@ def whole_number(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: it is none.
     """
+    from symphony_es.events.bounds import read_digits
+
     if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
-    return min(int(text), MOST)
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no whole number of 0 or more")
+    return min(read_digits(text), MOST)
 
 
 def seconds(text: str) -> float:
@@ -267,7 +271,7 @@ def seconds(text: str) -> float:
     except ValueError:
         read = -1.0
     if not 0 <= read < MOST:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds of 0 or more")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no number of seconds of 0 or more")
     return read
 
 

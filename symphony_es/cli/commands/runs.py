@@ -14,6 +14,7 @@ from symphony_es.cli.commands.registry import MOMENT, PAST_TIME, Parsers, moment
 from symphony_es.cli.near import hint_of
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.values import plain_equal
+from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -79,7 +80,7 @@ def pair(text: str) -> tuple[str, Any]:
     """A key of the metadata and its value: a number, true, false or null, or else a text; of a number as a text, its JSON (`"7"`)."""
     key, sign, written = text.partition("=")
     if not sign or not key:
-        raise argparse.ArgumentTypeError(f"{text!r} is no KEY=VALUE")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no KEY=VALUE")
     try:
         value = json.loads(written)
     except (ValueError, RecursionError):

@@ -14,6 +14,7 @@ from symphony_es.cli import output
 from symphony_es.cli.commands.registry import MOMENT, Parsers, moment, reading
 from symphony_es.errors import ConfigurationError
 from symphony_es.late_dataclasses import dataclass
+from symphony_es.shown import quoted
 
 __all__ = ["register"]
 
@@ -75,7 +76,7 @@ def _import(modules: list[str]) -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise ConfigurationError(f"the module {name!r} cannot be imported: {error}") from error
+            raise ConfigurationError(f"the module {quoted(name)} cannot be imported: {error}") from error
 
 
 def _tagged_in(plain: Any) -> Iterator[Any]:

@@ -22,7 +22,7 @@ from uuid import UUID
 from symphony_es.core.state.tracking.capture import field_names
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
-from symphony_es.shown import type_shown
+from symphony_es.shown import quoted, type_shown
 
 __all__ = ["fit_arguments"]
 
@@ -67,7 +67,7 @@ def fit_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> dic
         try:
             fitted[name] = value if value is None and _is_none_by_default(function, name) else _fitted(value, annotation)
         except Exception as error:  # the class's own code says what does not fit
-            raise ConfigurationError(f"the argument {name!r} is not a {_shown(annotation)}: {error}") from error
+            raise ConfigurationError(f"the argument {quoted(name)} is not a {_shown(annotation)}: {error}") from error
     return fitted
 
 
@@ -147,7 +147,7 @@ def _fitted_to_container(value: Any, container: type, arguments: tuple[Any, ...]
         return frozenset(made) if issubclass(container, frozenset) else made
     if issubclass(container, Mapping) and len(arguments) == 2:
         _instance(value, dict)
-        return {_within(" key", key, arguments[0]): _within(f"[{key!r}]", item, arguments[1]) for key, item in value.items()}
+        return {_within(" key", key, arguments[0]): _within(f"[{quoted(key)}]", item, arguments[1]) for key, item in value.items()}
     return _fitted_to_class(value, container)
 
 

@@ -19,6 +19,7 @@ from symphony_es.core.state.transactions import Scope, Transaction, current_scop
 from symphony_es.errors import ConfigurationError, SymphonyError, TransactionEndedError
 from symphony_es.events.event import check_event_name
 from symphony_es.events.values import check_plain, copy_plain
+from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
     from symphony_es.core.state.records import EntityRecord
@@ -83,7 +84,9 @@ class _Block:
             TransactionEndedError: that has been rolled back meanwhile, and this block with it.
         """
         if self.scope.undone:
-            raise TransactionEndedError(f"the block {self.scope.title!r} was rolled back with the one around it: nothing of it is stored")
+            raise TransactionEndedError(
+                f"the block {quoted(self.scope.title)} was rolled back with the one around it: nothing of it is stored"
+            )
         self.scope.merge()
 
 
@@ -183,7 +186,7 @@ class TransactionBlock(_Block):
         self._claim = [] if claim is None else named_entities(claim, world)
 
     def __enter__(self) -> NoReturn:
-        raise ConfigurationError(f"a transaction awaits its commit: write `async with symphony.transaction({self.name!r}):`")
+        raise ConfigurationError(f"a transaction awaits its commit: write `async with symphony.transaction({quoted(self.name)}):`")
 
     def __exit__(self, *_: object) -> None:
         """Never reached: there is no beginning without await."""
@@ -262,7 +265,8 @@ class TransactionBlock(_Block):
         """
         if self.scope.data is not None:
             raise ConfigurationError(
-                f"nothing changed in the transaction {self.name!r}, so no event can say its data: use entities.record(entity, name, data)"
+                f"nothing changed in the transaction {quoted(self.name)}, so no event can say its data: "
+                "use entities.record(entity, name, data)"
             )
 
     async def _settle(self, ticket: Any) -> None:

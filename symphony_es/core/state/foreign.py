@@ -25,6 +25,7 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import RestorationError, SymphonyError
 from symphony_es.events.diff import diff
 from symphony_es.events.values import copy_plain
+from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
     from symphony_es.core.state.records import EntityRecord
@@ -357,7 +358,7 @@ class ForeignObjects:
                 else:
                     put_back(shape, known, self.world.types, self.world.revived)
             except Exception as error:  # noqa: BLE001  the object's own code refuses: it is named, and the others are put back
-                failure = RestorationError(f"a rollback could not put {record.key} back: {error!r}")
+                failure = RestorationError(f"a rollback could not put {record.key} back: {quoted(error)}")
                 failure.__cause__ = error
                 self.world.outbox.mark_broken(record, failure)
         return left

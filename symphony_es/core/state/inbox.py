@@ -218,7 +218,7 @@ def _finite(text: str) -> float:
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is not a number of JSON")
+    raise ValueError(f"{name:.40} is not a number of JSON")
 
 
 def _is_storable(text: str) -> bool:

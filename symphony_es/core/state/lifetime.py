@@ -24,7 +24,7 @@ from symphony_es.errors import CloseTimeoutError, ForkedProcessError, NotReadyEr
 from symphony_es.log.directory import LOCK_NAME, DirectoryLock
 from symphony_es.log.forks import Inherited, left_at_fork, open_ones
 from symphony_es.log.log import EventLog
-from symphony_es.shown import so_many
+from symphony_es.shown import message, so_many
 
 if TYPE_CHECKING:
     from symphony_es.core.state.opening import OpenedLog
@@ -133,9 +133,9 @@ def _report(world: World, directory: Path | None, failures: list[SymphonyError])
     if undone or failures:
         cause = next((f" ({record.broken})" for record in world.outbox.broken), "")
         told = "; ".join(([counted(undone) + cause] if undone else []) + [str(failure) for failure in failures])
-        message = f"symphony_es: {directory}: never written: {told}"
-        sys.stderr.write(" ".join(message.split()) + "\n")
-        warnings.warn(message, ResourceWarning, stacklevel=1, source=world)
+        text = message(f"symphony_es: {directory}: never written: {told}")
+        sys.stderr.write(f"{text}\n")
+        warnings.warn(text, ResourceWarning, stacklevel=1, source=world)
 
 
 async def make_way(directory: Path) -> bool:

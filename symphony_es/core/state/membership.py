@@ -52,6 +52,7 @@ from symphony_es.events.identifiers import check_entity_id, check_own_type
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import check_plain, check_types, copy_plain
 from symphony_es.log.forks import Inherited, left_at_fork
+from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
     from symphony_es.core.state.waking import Watch
@@ -201,8 +202,8 @@ class Membership(Inherited):
         if not self.log.entity_status_now(key)[1]:
             return ""
         if self.has_at_rest and key.startswith(RUNS):
-            return f"it has ended and is at rest in the log: await symphony.entities.load({key!r})"
-        return f"it waits in the log: await symphony.entities.load({key!r}), or symphony.resume() for all entities"
+            return f"it has ended and is at rest in the log: await symphony.entities.load({quoted(key)})"
+        return f"it waits in the log: await symphony.entities.load({quoted(key)}), or symphony.resume() for all entities"
 
     def get(self, entity: EntityLike) -> Any:
         """The live object of an entity.
@@ -560,7 +561,7 @@ class Membership(Inherited):
                 held = obj.__dict__
                 missing = [name for name in type(obj)._symphony_spec.fields if name not in held]
                 if missing:
-                    raise EntityTypeError(f"{reference.key} has no {missing[0]!r} yet: set every field before the object is added")
+                    raise EntityTypeError(f"{reference.key} has no {quoted(missing[0])} yet: set every field before the object is added")
                 world = self.around(obj)
                 names = [name for name in type(obj)._symphony_spec.fields if name not in but] if but else type(obj)._symphony_spec.fields
                 for name in names:
@@ -578,7 +579,7 @@ class Membership(Inherited):
         except SymphonyError:
             raise
         except Exception as error:  # the application's code may raise anything
-            raise UnstorableValueError((), f"{type(restorer).__name__}.capture could not read it: {error!r}") from error
+            raise UnstorableValueError((), f"{type(restorer).__name__}.capture could not read it: {quoted(error)}") from error
 
     def restorer_of(self, entity_type: str) -> EntityRestorer:
         """The restorer of a type; one that can only capture where none is registered."""
@@ -606,7 +607,7 @@ class Membership(Inherited):
                 raise EntityOutOfStepError(key, str(removed.broken)) from removed.broken
         elif self._may_be_taken(key):
             if self.log.entity_status_now(key)[1]:
-                raise EntityExistsError(key, f"it is in the log and has not been restored: await symphony.entities.load({key!r})")
+                raise EntityExistsError(key, f"it is in the log and has not been restored: await symphony.entities.load({quoted(key)})")
             pruned = self.log.pruned_at(key)
             if pruned is not None:
                 raise RunPrunedError(key, pruned)

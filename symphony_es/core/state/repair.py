@@ -24,6 +24,7 @@ from symphony_es.events.fold import REPAIR_EVENT, EntityState, repair_data
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.references import find_references
 from symphony_es.events.values import copy_plain
+from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -80,7 +81,7 @@ async def _chosen(host: Host, now: EntityState, state: dict[str, Any] | None, to
     if to is not None:
         chosen = await host.state_history.entity_at(now.key, await _position(host, now.key, to))
     if chosen is None or chosen.data is None:
-        when = "there is no good state of it" if to is None else f"it had no state at {to!r}"
+        when = "there is no good state of it" if to is None else f"it had no state at {quoted(to)}"
         raise EntityNotFoundError(now.key, f"{when}: give one, with state=")
     return chosen.data, chosen.state_version
 

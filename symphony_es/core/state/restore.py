@@ -21,6 +21,7 @@ from symphony_es.errors import EntityExistsError, EntityTypeError, RestorationEr
 from symphony_es.events.identifiers import check_own_type, entity_key
 from symphony_es.events.references import EntityReference
 from symphony_es.naming import stored_name
+from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -122,7 +123,7 @@ def upcast_state(restorer: EntityRestorer, data: dict[str, Any], version: int, t
         raise
     except Exception as error:
         raise RestorationError(
-            f"the upcast of {restorer.entity_type} from version {version} to {restorer.state_version} failed: {error!r}"
+            f"the upcast of {restorer.entity_type} from version {version} to {restorer.state_version} failed: {quoted(error)}"
         ) from error
     if not isinstance(made, dict):
         raise RestorationError(
@@ -284,7 +285,7 @@ class RestoreManager:
         other = known.restored_class if known is not None else None
         if other is not None and stored_name(other) != stored_name(cls):
             raise EntityTypeError(
-                f"{stored_name(cls)} cannot be the entity type {restorer.entity_type!r}: {stored_name(other)} has that name; "
+                f"{stored_name(cls)} cannot be the entity type {quoted(restorer.entity_type)}: {stored_name(other)} has that name; "
                 "give one of them another: @entity(type=...)"
             )
         self._default[restorer.entity_type] = restorer
@@ -352,7 +353,7 @@ class RestoreManager:
         except RestorationError:
             raise
         except Exception as error:
-            raise RestorationError(f"{type(restorer).__name__} could not restore {reference.key}: {error!r}") from error
+            raise RestorationError(f"{type(restorer).__name__} could not restore {reference.key}: {quoted(error)}") from error
         if made is None:
             raise RestorationError(f"{type(restorer).__name__}.restore returned None for {reference.key}: it must return the object")
         context.register_entity(reference.entity_type, reference.entity_id, made)

@@ -20,6 +20,7 @@ from symphony_es.events.changes import LONG, SCALARS, SET, TEXTS, Change, as_ext
 from symphony_es.events.undo import ABSENT, put_back, revert
 from symphony_es.events.undo import Undo as Inverse
 from symphony_es.events.values import copy_plain
+from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
@@ -219,7 +220,9 @@ class Scope:
             return self
         around = self.enclosing
         if self.undone or around is None:
-            raise TransactionEndedError(f"the block {self.title!r} has been rolled back; a task or thread of it cannot change anything")
+            raise TransactionEndedError(
+                f"the block {quoted(self.title)} has been rolled back; a task or thread of it cannot change anything"
+            )
         return around
 
     def sink(self, record: EntityRecord) -> Sink:
@@ -238,7 +241,7 @@ class Scope:
         if owner is not None and owner.open:
             if not self.within(owner):
                 relation = "around it" if owner.within(self) else "that runs beside it"
-                raise EntityBusyError(record.key, owner.title, f"the block {self.title!r} {relation}")
+                raise EntityBusyError(record.key, owner.title, f"the block {quoted(self.title)} {relation}")
         else:
             owner = None
         self.owned[record] = owner

@@ -25,6 +25,7 @@ from symphony_es.errors import (
     UnstorableValueError,
     format_path,
 )
+from symphony_es.events.bounds import is_wide
 from symphony_es.events.changes import (
     ADD,
     APPEND,
@@ -41,6 +42,7 @@ from symphony_es.events.changes import (
     apply_changes,
     as_extension,
     check_change,
+    check_room,
 )
 from symphony_es.events.diff import diff
 from symphony_es.events.paths import value_at
@@ -86,6 +88,7 @@ def advance(record: EntityRecord, change: Change, back: tuple[Any, ...], scope: 
     """
     try:
         check_form(change)
+        check_room(record.shadow, change)
         record.world.check_references(record.key, change[2:], scope)
         if change[0] == SET and type(change[2]) in TEXTS and len(change[2]) >= LONG and change[1]:
             change = as_extension(value_at(record.shadow, change[1]), change)
@@ -121,7 +124,7 @@ def put_plain(shadow: dict[str, Any], change: Change) -> tuple[Any, ...] | None:
     if operation is APPEND and len(path) == 1 and type(holder) is list:
         holder.append(value)
         return (list.pop, holder)
-    if operation is SET and len(path) == 2 and type(holder) is dict and type(path[1]) in KEY_TYPES:
+    if operation is SET and len(path) == 2 and type(holder) is dict and type(path[1]) in KEY_TYPES and not is_wide(path[1]):
         key = path[1]
         back = (put_key_back, holder, key, holder.get(key, ABSENT))
         holder[key] = value

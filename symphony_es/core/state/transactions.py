@@ -14,6 +14,7 @@ from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.scopes import Draft, Handed, Scope, current_scope, open_scope_of, scope_of
 from symphony_es.errors import EntityBusyError, EntityOutOfStepError, TransactionEndedError
 from symphony_es.events.identifiers import SYSTEM_PREFIX
+from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
     from symphony_es.core.state.records import EntityRecord, Segment
@@ -73,7 +74,7 @@ class Transaction:
             return
         self.world.check_open(record)
         if record.holder is not None:
-            raise EntityBusyError(record.key, record.holder.name, f"the transaction {self.name!r}")
+            raise EntityBusyError(record.key, record.holder.name, f"the transaction {quoted(self.name)}")
         if record.pending:
             self.world.outbox.submit_pending()
         if record.broken is not None:
@@ -91,7 +92,7 @@ class Transaction:
         """
         if self.ended:
             raise TransactionEndedError(
-                f"the transaction {self.name!r} has ended; {what} cannot be changed by a task or thread that belongs to it"
+                f"the transaction {quoted(self.name)} has ended; {what} cannot be changed by a task or thread that belongs to it"
             )
 
     def draft(self, record: EntityRecord, scope: Scope, *, new: bool = False, name: str | None = None) -> Draft:

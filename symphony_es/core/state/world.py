@@ -25,6 +25,7 @@ from symphony_es.errors import EntityBusyError, UnrecordedChangeError
 from symphony_es.events.changes import EXTEND
 from symphony_es.events.references import Path, find_references
 from symphony_es.events.values import check_plain, copy_plain
+from symphony_es.shown import quoted
 
 __all__ = ["EntityLike", "World"]
 
@@ -103,7 +104,7 @@ class World(Membership):
         holder = record.holder
         if holder is None:
             return
-        claimant = f"the transaction {mine.name!r}" if mine is not None else "a call outside it"
+        claimant = f"the transaction {quoted(mine.name)}" if mine is not None else "a call outside it"
         if mine is not None and mine.would_wait_for(holder):
             raise EntityBusyError(record.key, holder.name, f"{claimant}, which it waits for itself")
         future = asyncio.get_running_loop().create_future()

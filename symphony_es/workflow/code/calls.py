@@ -17,7 +17,7 @@ from symphony_es.contexts import reset_variable
 from symphony_es.errors import ConfigurationError, HistoryMismatchError, StepFailedError
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.registry import invoke
-from symphony_es.shown import shown, type_shown
+from symphony_es.shown import quoted, shown, type_shown
 from symphony_es.workflow.code.cutting import catch_up, cut_off_outside
 from symphony_es.workflow.code.flow import note_beside, refused_inside
 from symphony_es.workflow.code.options import (
@@ -633,4 +633,4 @@ def _strand(what: str) -> Strand:
         return strand
     if strand is INSIDE_A_STEP:
         raise refused_inside(what)
-    raise ConfigurationError(f"{what!r} is called outside of a code-first workflow: call it in a function under @symphony.workflow")
+    raise ConfigurationError(f"{quoted(what)} is called outside of a code-first workflow: call it in a function under @symphony.workflow")

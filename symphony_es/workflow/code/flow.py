@@ -27,6 +27,7 @@ from symphony_es.errors import (
     NotRegisteredError,
     StepFailedError,
 )
+from symphony_es.shown import quoted
 from symphony_es.workflow.code.cutting import CutOff, cut_off_in, note_cuts
 from symphony_es.workflow.code.forgiving import take_back_calls
 from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Group, Made, Strand, current_strand, strand_around
@@ -435,7 +436,7 @@ def _tasks() -> set[asyncio.Task[Any]]:
 def refused_inside(name: str) -> ConfigurationError:
     """The error for a call that is made where a step runs already."""
     return ConfigurationError(
-        f"{name!r} is called inside a step, or in a hook: a step is one unit, which is on record as a whole. "
+        f"{quoted(name)} is called inside a step, or in a hook: a step is one unit, which is on record as a whole. "
         "Call the function itself there (await fn(…)), or call the step in the workflow's function"
     )
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from symphony_es.errors import ConfigurationError, DefinitionError, near_misses
 from symphony_es.late_dataclasses import dataclass
-from symphony_es.shown import shown
+from symphony_es.shown import quoted, shown
 from symphony_es.workflow.definitions.reading import MAX_SECONDS
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import MAX_STEP_ID_CHARS
@@ -170,7 +170,9 @@ def check_function(fn: Any, kwargs: Mapping[str, Any]) -> None:
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     for key in kwargs:
         if key not in names:
-            raise ConfigurationError(f"step({fn.__name__}, {key}=…): {fn.__name__} takes no {key!r}{_meant(key, _OPTIONS, 'the option')}")
+            raise ConfigurationError(
+                f"step({fn.__name__}, {key}=…): {fn.__name__} takes no {quoted(key)}{_meant(key, _OPTIONS, 'the option')}"
+            )
 
 
 def _meant(key: str, known: Sequence[str], what: str) -> str:
@@ -197,7 +199,7 @@ def advising(fn: F) -> F:
             if key not in known:
                 elsewhere = "within_s" if key in ("timeout", "timeout_seconds") and "within_s" in known else None
                 meant = f"; that is called {elsewhere}" if elsewhere else _meant(key, names, "the keyword")
-                raise ConfigurationError(f"{fn.__name__}(…, {key}=…) takes no {key!r}{meant}")
+                raise ConfigurationError(f"{fn.__name__}(…, {key}=…) takes no {quoted(key)}{meant}")
         if most is not None and len(args) > most:
             by_name = ", ".join(f"{name}=…" for name in names if name not in positional)
             said = f"{fn.__name__} takes {' and '.join(positional) or 'nothing'} by position, and {len(args)} were given"

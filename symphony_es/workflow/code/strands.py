@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import ConfigurationError, HistoryMismatchError
 from symphony_es.events.changes import SET, Change
-from symphony_es.shown import shown
+from symphony_es.shown import quoted, shown
 from symphony_es.workflow.code.forgiving import is_after_failure, is_marked
 from symphony_es.workflow.definitions.definition import CLEANUP, UNDO
 from symphony_es.workflow.definitions.steps import id_from_name
@@ -55,7 +55,7 @@ class Made:
 
     def __str__(self) -> str:
         if self.what == "gather":
-            return "gather" if self.address == "gather" else f"gather(name={self.address!r})"
+            return "gather" if self.address == "gather" else f"gather(name={quoted(self.address)})"
         return _shown(self.address, self.what)
 
 
@@ -397,7 +397,7 @@ class Strand:
     def _check_task(self, what: str) -> None:
         if _running_task() is not self._task:
             raise ConfigurationError(
-                f"{what!r} is called from a task that is no part of the workflow: start coroutines that call steps with "
+                f"{quoted(what)} is called from a task that is no part of the workflow: start coroutines that call steps with "
                 "symphony_es.workflow.gather, whose order is the same whenever the function runs again"
             )
 
@@ -451,4 +451,4 @@ def _running_task() -> asyncio.Task[Any] | None:
 
 
 def _shown(address: str, what: str) -> str:
-    return f"patched({address!r})" if what == PATCH else address if what == "step" else f"{address} ({what})"
+    return f"patched({quoted(address)})" if what == PATCH else address if what == "step" else f"{address} ({what})"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
 from symphony_es.errors import ConfigurationError, near_misses
+from symphony_es.shown import quoted
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 
 if TYPE_CHECKING:  # so that `CodeWorkflow` alone may be written; `typing` has defaults from 3.13 on
@@ -63,7 +64,7 @@ def check_arguments(function: Callable[..., Any], name: str, context: Mapping[st
         inspect.signature(function).bind(**context)
     except TypeError as error:
         raise ConfigurationError(
-            f"the context of the workflow {name!r} becomes its arguments: {error}{_unknown(function, context)}"
+            f"the context of the workflow {quoted(name)} becomes its arguments: {error}{_unknown(function, context)}"
         ) from None
     from symphony_es.core.state.arguments import fit_arguments  # late: runs of definitions have none
 
@@ -79,7 +80,7 @@ def check_changes(function: Callable[..., Any], name: str, changes: Mapping[str,
     try:
         inspect.signature(function).bind_partial(**changes)
     except TypeError:
-        raise ConfigurationError(f"changes become arguments of the workflow {name!r}{_unknown(function, changes)}") from None
+        raise ConfigurationError(f"changes become arguments of the workflow {quoted(name)}{_unknown(function, changes)}") from None
     from symphony_es.core.state.arguments import fit_arguments
 
     fit_arguments(function, changes)

@@ -14,6 +14,7 @@ from typing import Any
 
 from symphony_es.events.values import plain_equal
 from symphony_es.late_dataclasses import dataclass
+from symphony_es.shown import quoted
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.nesting import Paths, inner_prefix, walk
 from symphony_es.workflow.definitions.steps import Step
@@ -225,7 +226,7 @@ def _nested(path: str, children: dict[str, tuple[Step, ...]]) -> Iterator[str]:
 
 
 def _doer(definition: WorkflowDefinition) -> str:
-    return "steps" if definition.code is None else f"the function {definition.code!r}"
+    return "steps" if definition.code is None else f"the function {quoted(definition.code)}"
 
 
 def _settings(definition: WorkflowDefinition) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from symphony_es.errors import DefinitionError
 from symphony_es.events.codec import encode_canonical
 from symphony_es.events.identifiers import DEFINITION_PREFIX
 from symphony_es.late_dataclasses import dataclass
-from symphony_es.shown import shown
+from symphony_es.shown import quoted, shown
 from symphony_es.workflow.definitions.json_text import check_json, read_json
 from symphony_es.workflow.definitions.nesting import check_depth, check_extent, walk
 from symphony_es.workflow.definitions.reading import DataReader
@@ -113,7 +113,7 @@ class WorkflowDefinition:
                 raise DefinitionError("steps", "a definition has steps or code, not both")
             for prefix, taken in ((CLEANUP, checked["cleanup"]), (UNDO, undone)):
                 if taken and prefix in (step.id, step.name):
-                    raise DefinitionError(f"steps[{index}].id", f"{prefix!r} is what the addresses of clean-up steps begin with")
+                    raise DefinitionError(f"steps[{index}].id", f"{quoted(prefix)} is what the addresses of clean-up steps begin with")
         for path, step in walk(checked["cleanup"]):
             if step.undo is not None:
                 raise DefinitionError(f"cleanup ({path}).undo", "a clean-up step is not undone itself")

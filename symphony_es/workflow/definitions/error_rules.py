@@ -16,6 +16,7 @@ from typing import Any
 from symphony_es.errors import DefinitionError
 from symphony_es.naming import names_in
 from symphony_es.raised import asks_the_program_to_end
+from symphony_es.shown import quoted
 from symphony_es.workflow.definitions.reading import MAX_SECONDS
 
 __all__ = ["check_error_names", "matches", "name_of_class", "related_errors", "retry_moment", "unknown_names"]
@@ -117,8 +118,8 @@ def check_error_names(names: Iterable[str], path: str) -> None:
         meant = f"; near: {', '.join(near)}" if near else ""
         raise DefinitionError(
             path,
-            f"no error class that is loaded is called {name!r}{meant}; give the class itself, or its name with a module that is loaded "
-            "later, as 'package.module.Error'",
+            f"no error class that is loaded is called {quoted(name)}{meant}; give the class itself, or its name with a module that is "
+            "loaded later, as 'package.module.Error'",
         )
 
 

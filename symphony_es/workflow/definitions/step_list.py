@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from symphony_es.core.state.tracking.frozen import copied
 from symphony_es.errors import ConfigurationError, DefinitionError
-from symphony_es.shown import shown
+from symphony_es.shown import quoted, shown
 from symphony_es.workflow.definitions.retry import RetryPolicy
 from symphony_es.workflow.definitions.steps import NO_DEFAULT, Step, StepLike, written
 from symphony_es.workflow.kinds.function import name_function
@@ -202,7 +202,7 @@ class StepList:
         if default is not NO_DEFAULT and within_s is None and common.get("timeout_s") is not None:
             raise DefinitionError(
                 f"steps[{len(self._steps)}].default",
-                f"is for within_s, how long to wait: add_wait({shown(name)}, within_s={common['timeout_s']!r}, default=...); "
+                f"is for within_s, how long to wait: add_wait({shown(name)}, within_s={quoted(common['timeout_s'])}, default=...); "
                 "timeout_s ends an attempt as a failure",
             )
         self._add("wait", name, signal=signal or name, within_s=within_s, **common)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
 from symphony_es.core.state.tracking.frozen import CONTAINERS, copied, freeze
 from symphony_es.errors import ConfigurationError, DefinitionError
 from symphony_es.late_dataclasses import dataclass
-from symphony_es.shown import shown
+from symphony_es.shown import quoted, shown
 from symphony_es.workflow.definitions.nesting import Extent, extent_of
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.retry import RetryPolicy
@@ -266,7 +266,7 @@ def register_step_kind(cls: _StepClass) -> _StepClass:
     """
     other = _kind_named(cls.kind)
     if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise ConfigurationError(f"{cls.__qualname__} and {other.__qualname__} both claim the step kind {cls.kind!r}")
+        raise ConfigurationError(f"{cls.__qualname__} and {other.__qualname__} both claim the step kind {quoted(cls.kind)}")
     _kinds[cls.kind] = cls
     return cls
 
@@ -344,7 +344,7 @@ def _read_undo(reader: DataReader, name: str, settings: Mapping[str, Any]) -> St
 
 def _fault_of_id(step_id: str) -> str | None:
     if _NOT_IN_AN_ID.search(step_id):
-        return f"{step_id!r} cannot be an id: it has '/' or a control character, or is '@' and a number; addresses join ids with '/'"
+        return f"{quoted(step_id)} cannot be an id: it has '/' or a control character, or is '@' and a number; addresses join ids with '/'"
     if len(step_id) > MAX_STEP_ID_CHARS:
         return f"an id has at most {MAX_STEP_ID_CHARS} characters, this one {len(step_id)}: give the step a shorter id"
     return None
@@ -377,7 +377,7 @@ def read_steps(steps: Sequence[StepLike], path: str, *, least: int = 0) -> tuple
         for what, text in (("id", step.id), ("name", step.name)):
             other = owners.get(text, index)
             if other != index:
-                raise DefinitionError(f"{path}[{index}].{what}", f"{text!r} is taken by {path}[{other}]: ids and names are unique")
+                raise DefinitionError(f"{path}[{index}].{what}", f"{quoted(text)} is taken by {path}[{other}]: ids and names are unique")
         owners[step.id] = owners[step.name] = index
         made.append(step)
     return tuple(made)

@@ -24,7 +24,7 @@ from symphony_es.events.identifiers import entity_key
 from symphony_es.events.rows import decode_row
 from symphony_es.events.values import plain_equal
 from symphony_es.log.placing import RUN_ID_TAKEN
-from symphony_es.shown import shown
+from symphony_es.shown import quoted, shown
 from symphony_es.workflow.code.workflow import CodeWorkflow, check_arguments
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.error_rules import check_error_names
@@ -129,7 +129,7 @@ async def existing_run(
         return None
     name = as_definition(definition).name
     if found.name != name:
-        raise EntityExistsError(key, f"that run is of the definition {found.name!r}, and this start is of {name!r}")
+        raise EntityExistsError(key, f"that run is of the definition {quoted(found.name)}, and this start is of {quoted(name)}")
     return found
 
 

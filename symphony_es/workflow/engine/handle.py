@@ -16,7 +16,7 @@ from symphony_es.errors import (
 )
 from symphony_es.events.event import Event
 from symphony_es.events.showing import html_table
-from symphony_es.shown import shown, so_many
+from symphony_es.shown import quoted, shown, so_many
 from symphony_es.workflow.engine.children import GRACE_S
 from symphony_es.workflow.engine.seconds import check_seconds
 from symphony_es.workflow.engine.telling import TOLD_EVENT
@@ -65,7 +65,8 @@ class RunHandle(Generic[R_co]):
         if self._run is None:
             raise EntityNotFoundError(
                 f"Workflow:{self._id}",
-                f"it is at rest in the log, and its handle has not loaded it yet: await handle.load(), or workflows.get_run({self._id!r})",
+                "it is at rest in the log, and its handle has not loaded it yet: "
+                f"await handle.load(), or workflows.get_run({quoted(self._id)})",
             )
         return self._run
 

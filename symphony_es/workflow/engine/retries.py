@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.registry import NamedCallables, invoke
+from symphony_es.shown import quoted
 from symphony_es.workflow.definitions.error_rules import retry_moment, unknown_names
 from symphony_es.workflow.engine.bodies import is_failure, run_body
 from symphony_es.workflow.kinds.function import find_function
@@ -35,7 +36,7 @@ async def next_attempt_at(
     if not policy.allows(error, failed_attempts):
         if failed_attempts < policy.max_attempts:
             for name in unknown_names((*policy.on, *policy.never_on)):
-                error.add_note(f"no error class that is loaded is called {name!r}, which the retry policy names")
+                error.add_note(f"no error class that is loaded is called {quoted(name)}, which the retry policy names")
         return None
     if policy.when is not None and not await _agrees(policy.when, error, functions):
         return None

@@ -33,6 +33,7 @@ from symphony_es.errors import (
 )
 from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.identifiers import entity_key
+from symphony_es.shown import quoted
 from symphony_es.threads import TimeLimit, current_limit, current_step
 from symphony_es.workflow.definitions.error_rules import related_errors
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, is_failure, is_interrupted, run_body
@@ -489,7 +490,7 @@ class Runner:
                 run.record("WorkflowSignalTaken", (gone, took), step=address, data={"name": name})
                 continue
             if until is not None and self.clock.now() >= until:
-                raise TimeoutError(f"no signal {name!r} came before {until.isoformat()}")
+                raise TimeoutError(f"no signal {quoted(name)} came before {until.isoformat()}")
             await self._world.flush(run)
             await self.control.wait_for_call(called, until)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.core.state.tracking.making import made_of
 from symphony_es.events.identifiers import entity_key
+from symphony_es.shown import quoted
 from symphony_es.workflow.definitions.nesting import Paths, step_at
 from symphony_es.workflow.engine.execution import idempotency_key
 from symphony_es.workflow.engine.generations import Generations
@@ -253,7 +254,7 @@ class _Places:
                 prefix = f"{address}/{parts[0]}/" if part else f"{address}/"
                 rest = parts[1:] if part else parts
                 return await self._among(nested, prefix, rest, Frame(self._run, prefix, nested, frame, names=names))
-        raise LookupError(f"no step of {step.id!r} executes at {address}/{'/'.join(parts)}")
+        raise LookupError(f"no step of {quoted(step.id)} executes at {quoted('/'.join((address, *parts)))}")
 
     async def _notes_of(self, address: str) -> Any:
         """What a composite had noted of its progress; that of one that has completed stands in the run's history."""

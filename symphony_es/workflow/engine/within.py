@@ -15,6 +15,7 @@ from symphony_es.core.state.left import runner
 from symphony_es.core.state.transactions import Scope, Transaction, scope_of
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import DeadlockError, IllegalTransitionError, RunInterruptedError, SymphonyError, TransactionEndedError
+from symphony_es.shown import quoted
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import UNFINISHED
 
@@ -47,7 +48,7 @@ def refuse_inside(world: World, run: Workflow, request: str) -> None:
     """
     transaction = _own(world, run)
     if transaction is not None:
-        state = f"part of the transaction {transaction.name!r} around this call"
+        state = f"part of the transaction {quoted(transaction.name)} around this call"
         raise IllegalTransitionError(run.id, state, request, why="ask for it after the block")
 
 
@@ -131,7 +132,7 @@ class Beginnings:
         world = self._symphony.world
         record = world.record_of(run)
         if transaction.position is None or record is None or run.status not in UNFINISHED:
-            within = f"run {run.id} was part of the transaction {transaction.name!r}"
+            within = f"run {run.id} was part of the transaction {quoted(transaction.name)}"
             return TransactionEndedError(f"{within}, and was rolled back with it, or with a block in it: it never began")
         if world.sealed is not None:
             return RunInterruptedError(f"run {run.id} is on record, and the Symphony closes: recover() goes on with it")
@@ -145,5 +146,5 @@ class Beginnings:
         """
         transaction = _own(self._symphony.world, run)
         if transaction is not None and self._active.begins(run) is transaction:
-            block = f"the transaction {transaction.name!r}"
+            block = f"the transaction {quoted(transaction.name)}"
             raise DeadlockError([block, f"run {run.id}", block], advice="The run begins when the block has ended: wait for it after that")

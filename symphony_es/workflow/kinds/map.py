@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from symphony_es.errors import ExpressionError, LimitExceededError
 from symphony_es.late_dataclasses import dataclass
+from symphony_es.shown import quoted
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import Step, StepLike, as_step, register_step_kind, written
 from symphony_es.workflow.engine.branches import AT_ONCE
@@ -80,7 +81,9 @@ class MapStep(Step):
             raise reader.fault("over", f"a map goes over at most {MAX_ITEMS:,} items, not {len(over):,}")
         name = reader.text("as", default="item")
         if name in ("index", "step", "context") or not _can_be_read(name):
-            raise reader.fault("as", f"{name!r} is no name that expressions can read; 'index', 'step' and 'context' have other meanings")
+            raise reader.fault(
+                "as", f"{quoted(name)} is no name that expressions can read; 'index', 'step' and 'context' have other meanings"
+            )
         if reader.value("step") is None:
             raise reader.fault("step", "is missing")
         return cls(
@@ -107,9 +110,9 @@ class MapStep(Step):
         if fixed is None:
             items = execution.render(self.over)
             if not isinstance(items, (list, tuple)):
-                raise TypeError(f"a map goes over a list, and {self.over!r} gives a {type(items).__name__}")
+                raise TypeError(f"a map goes over a list, and {quoted(self.over)} gives a {type(items).__name__}")
             if len(items) > MAX_ITEMS:
-                raise LimitExceededError(f"a map goes over at most {MAX_ITEMS:,} items, and {self.over!r} gives {len(items):,}")
+                raise LimitExceededError(f"a map goes over at most {MAX_ITEMS:,} items, and {quoted(self.over)} gives {len(items):,}")
             fixed = {"items": list(items)}
             await execution.note("WorkflowItemsFixed", fixed)
         (step,) = self.children()["*"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from symphony_es.core.state.tracking.frozen import copied
 from symphony_es.errors import SignalTimeoutError
 from symphony_es.late_dataclasses import dataclass
-from symphony_es.shown import type_shown
+from symphony_es.shown import quoted, type_shown
 from symphony_es.workflow.definitions.reading import DataReader
 from symphony_es.workflow.definitions.steps import NO_DEFAULT, Step, register_step_kind
 from symphony_es.workflow.kinds.sleep import as_seconds
@@ -56,7 +56,7 @@ class WaitStep(Step):
         within_s = reader.template("within_s") if is_template else reader.seconds("within_s")
         default = reader.plain("default") if reader.has("default") else NO_DEFAULT
         if default is not NO_DEFAULT and within_s is None and reader.value("timeout_s") is not None:
-            instead = f'"within_s": {reader.value("timeout_s")!r}'
+            instead = f'"within_s": {quoted(reader.value("timeout_s"))}'
             raise reader.fault("default", f"is for within_s, how long to wait: {instead}; timeout_s ends an attempt as a failure")
         return cls(**common, signal=signal, within_s=within_s, default=default)
 
@@ -74,7 +74,7 @@ class WaitStep(Step):
         """
         name = execution.render(self.signal)
         if name == "" or isinstance(name, bool) or not isinstance(name, (str, int)):
-            raise TypeError(f"a signal's name is a text that is not empty, and {self.signal!r} gives {type_shown(name)}")
+            raise TypeError(f"a signal's name is a text that is not empty, and {quoted(self.signal)} gives {type_shown(name)}")
         name = str(name)
         noted, until = execution.progress, None
         if isinstance(noted, dict) and "until" in noted:

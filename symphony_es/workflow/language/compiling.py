@@ -12,6 +12,7 @@ from math import isinf
 from typing import Any, Final
 
 from symphony_es.errors import ExpressionError
+from symphony_es.shown import quoted
 from symphony_es.workflow.language.metering import Metered
 from symphony_es.workflow.language.operations import (
     COMPARISONS,
@@ -129,7 +130,7 @@ def _hint(text: str, offset: int, seen: str, refused: RefusedError) -> str:
         return ""
     names = [name for name in refused.available if len(name) > len(refused.missing) and text.startswith(name, offset)]
     if names:  # `step.my-step` was read as a subtraction
-        return f"; write {seen or 'context'}[{max(names, key=len)!r}]"
+        return f"; write {seen or 'context'}[{quoted(max(names, key=len))}]"
     return suggestion(refused.missing, refused.available, seen)
 
 

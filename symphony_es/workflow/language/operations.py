@@ -14,6 +14,7 @@ from itertools import islice
 from math import isinf
 from typing import Any
 
+from symphony_es.shown import quoted
 from symphony_es.workflow.language.parts import NumberedParts, Parts
 
 __all__ = [
@@ -80,12 +81,12 @@ def look_up(value: Any, key: Any, seen: str = "") -> Any:
         except KeyError as error:
             reason = error.args[0] if error.args and error.args[0] != key else None
         names = [str(name) for name in islice(value, _MAX_NAMES) if isinstance(name, str) or type(name) is int]
-        why = reason if isinstance(reason, str) else f"there is no {key!r} in {seen or _RUN}"
+        why = reason if isinstance(reason, str) else f"there is no {quoted(key)} in {seen or _RUN}"
         raise RefusedError(why, names, key)
     if not isinstance(value, (str, Sequence)) or isinstance(value, (bytes, bytearray)):
-        raise RefusedError(f"{seen} is {_kind(value)}: it has no {key!r} inside")
+        raise RefusedError(f"{seen} is {_kind(value)}: it has no {quoted(key)} inside")
     if type(key) is not int:
-        raise RefusedError(f"{seen} is a {_kind(value)}: it has indexes, and no {key!r}")
+        raise RefusedError(f"{seen} is a {_kind(value)}: it has indexes, and no {quoted(key)}")
     try:
         return value[key]
     except IndexError:
@@ -99,7 +100,7 @@ def suggestion(key: str, names: Sequence[str], seen: str) -> str:
     from difflib import get_close_matches  # late: only a message needs it
 
     close = get_close_matches(key[:_MAX_NAME_CHARS], [name for name in names if len(name) <= _MAX_NAME_CHARS], 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {quoted(close[0])}?" if close else ""
 
 
 def cut(value: Any, low: Any, high: Any, seen: str) -> Any:

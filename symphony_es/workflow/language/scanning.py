@@ -1,7 +1,7 @@
 """From the text of an expression to Python's syntax tree: what may be written at all, before any meaning.
 
 Pure; below `compiling`, which allows a part of the tree that comes out. Every token is looked at before Python's parser sees the
-text: what is no part of the language (`**`, `lambda`, prefixed and triple-quoted texts, comments, odd characters) never reaches it,
+text: what is no part of the language (`**`, `lambda`, prefixed and triple-literal texts, comments, odd characters) never reaches it,
 so it neither warns nor meets brackets nested deeper than the limit, and a name in the tree is spelled as it stands in the text.
 White space of any kind separates, also line breaks outside brackets.
 """
@@ -14,6 +14,7 @@ from keyword import iskeyword
 from unicodedata import normalize
 
 from symphony_es.errors import ExpressionError
+from symphony_es.shown import quoted
 
 __all__ = ["MAX_CHARS", "MAX_DEPTH", "Source", "parse"]
 
@@ -113,7 +114,7 @@ def _scan(text: str) -> None:
         if token is None:
             found = next((sign for sign in (text[position : position + 2], text[position]) if sign in _INSTEAD), text[position])
             why = _INSTEAD.get(found, "it is no part of an expression")
-            raise ExpressionError(text, position, f"{found!r}: {why}" if found not in "'\"" else why)
+            raise ExpressionError(text, position, f"{quoted(found)}: {why}" if found not in "'\"" else why)
         kind, end = token.lastgroup, token.end()
         following = text[end : end + 1]
         if kind == "name":
@@ -131,30 +132,30 @@ def _scan(text: str) -> None:
 
 def _check_name(text: str, position: int, name: str, following: str) -> None:
     if following in ("'", '"'):
-        raise ExpressionError(text, position, f"{name!r} before a quote: texts have no prefixes")
+        raise ExpressionError(text, position, f"{quoted(name)} before a quote: texts have no prefixes")
     if not name.isidentifier():
-        raise ExpressionError(text, position, f"{name!r} is no name; a key with such characters is read as ['…']")
+        raise ExpressionError(text, position, f"{quoted(name)} is no name; a key with such characters is read as ['…']")
     if normalize("NFKC", name) != name:
         raise ExpressionError(
-            text, position, f"{name!r} is written with characters that stand for others; a key like this is read as ['…']"
+            text, position, f"{quoted(name)} is written with characters that stand for others; a key like this is read as ['…']"
         )
     if iskeyword(name) and name not in _WORDS:
-        raise ExpressionError(text, position, f"{name!r} has no meaning in expressions; a key of this name is read as ['{name}']")
+        raise ExpressionError(text, position, f"{quoted(name)} has no meaning in expressions; a key of this name is read as ['{name}']")
 
 
 def _check_number(text: str, position: int, number: str, following: str) -> None:
     if following.isalnum() or following == "_" or not following.isascii():
-        raise ExpressionError(text, position, f"a number ends where {following!r} begins; put a space between them")
+        raise ExpressionError(text, position, f"a number ends where {quoted(following)} begins; put a space between them")
     if number[0] == "." and position and (text[position - 1].isalnum() or text[position - 1] in "_])"):
         raise ExpressionError(text, position, f"an element of a list is read as [{number[1:]}]")
 
 
-def _check_text(text: str, position: int, quoted: str, following: str) -> None:
+def _check_text(text: str, position: int, literal: str, following: str) -> None:
     if following in ("'", '"'):
         raise ExpressionError(text, position, "there are no triple quotes; put a space between two texts")
-    at = quoted.find("\\")
+    at = literal.find("\\")
     while at >= 0:
-        escape = _ESCAPE.match(quoted, at)
+        escape = _ESCAPE.match(literal, at)
         if escape is None:
-            raise ExpressionError(text, position + at, f"{quoted[at : at + 2]!r} has no meaning; write \\\\ for a backslash")
-        at = quoted.find("\\", escape.end())
+            raise ExpressionError(text, position + at, f"{quoted(literal[at : at + 2])} has no meaning; write \\\\ for a backslash")
+        at = literal.find("\\", escape.end())

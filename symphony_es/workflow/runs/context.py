@@ -23,6 +23,7 @@ from symphony_es.events.diff import diff
 from symphony_es.events.references import Path
 from symphony_es.events.values import check_plain, plain_equal
 from symphony_es.late_dataclasses import dataclass
+from symphony_es.shown import quoted
 from symphony_es.workflow.record.reads import MOST_OF_A_BODY, Reads
 from symphony_es.workflow.runs.outputs import StepOutputs
 from symphony_es.workflow.runs.spaces import Space, list_around, space_at
@@ -212,7 +213,7 @@ class RunContext(MutableMapping[str, Any]):
         own = self._own()
         mine = key in self._appended or (own is not None and key in own and key not in self._held)
         if self._held.get(key, _REMOVED) is _REMOVED and not mine:
-            raise KeyError(f"{key!r} belongs to what lies around this branch: a branch can only remove what it has written itself")
+            raise KeyError(f"{quoted(key)} belongs to what lies around this branch: a branch can only remove what it has written itself")
         self[key] = _REMOVED
 
     def __contains__(self, key: object) -> bool:
@@ -239,7 +240,7 @@ class RunContext(MutableMapping[str, Any]):
         if key in self._held or not (self._has_list(key) or self._size_around(key) is not None):
             held = self.setdefault(key, [])
             if not isinstance(held, list):
-                raise TypeError(f"context[{key!r}] is {type(held).__name__}, not a list: nothing can be appended to it")
+                raise TypeError(f"context[{quoted(key)}] is {type(held).__name__}, not a list: nothing can be appended to it")
             held.append(value)
         else:
             self._appended.setdefault(key, []).append(value)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.shown import message, quoted
 from symphony_es.workflow.language.parts import NamedParts, NumberedParts, Parts, complete
 from symphony_es.workflow.runs.parts import output_at, seen_at
 from symphony_es.workflow.runs.spaces import space_at
@@ -164,7 +165,8 @@ class StepOutputs(Mapping[str, Any]):
         if name in self._run.recorded_outputs:
             return name, None
         done = ", ".join(list(self._run.recorded_outputs)[:50]) or "none"
-        raise KeyError(f"step {name!r} has not completed yet" if known else f"there is no step {name!r} (completed: {done})")
+        why = f"step {quoted(name)} has not completed yet" if known else f"there is no step {quoted(name)} (completed: {done})"
+        raise KeyError(message(why))
 
 
 class TemplateScope(Mapping[str, Any]):

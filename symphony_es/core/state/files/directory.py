@@ -16,6 +16,7 @@ from pathlib import Path
 from symphony_es import system
 from symphony_es.core.state.files.values import TEMPORARY_NAME
 from symphony_es.errors import StorageUnavailableError, StoredValueDamagedError
+from symphony_es.shown import quoted
 
 __all__ = ["discard", "make_directory", "read_file", "remove_files", "remove_leftovers", "sync_directory", "unavailable"]
 
@@ -96,8 +97,8 @@ def read_file(path: Path, key: str, max_bytes: int, first_bytes: int | None = No
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise StoredValueDamagedError(key, "its file is a symbolic link") from error
-        raise StorageUnavailableError(error.errno, f"{key!r} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb", buffering=0) as file, unavailable(f"{key!r} cannot be read"):
+        raise StorageUnavailableError(error.errno, f"{quoted(key)} cannot be read: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb", buffering=0) as file, unavailable(f"{quoted(key)} cannot be read"):
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
             raise StoredValueDamagedError(key, "its file is no plain file, or too large")

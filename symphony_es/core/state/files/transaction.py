@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from symphony_es.core.state.files.values import MAX_VALUE_BYTES, check_storage_key
 from symphony_es.errors import LimitExceededError, StorageTransactionError, UnstorableValueError
+from symphony_es.shown import quoted
 
 __all__ = ["Appliable", "StorageTransaction", "check_value"]
 
@@ -94,7 +95,7 @@ def check_value(key: str, value: bytes) -> None:
     """
     check_storage_key(key)
     if not isinstance(value, bytes):
-        why = f"{key!r} has a {type(value).__name__}; a storage takes bytes, e.g. of StateBundle.serialize()"
+        why = f"{quoted(key)} has a {type(value).__name__}; a storage takes bytes, e.g. of StateBundle.serialize()"
         raise UnstorableValueError((), why)
     if len(value) > MAX_VALUE_BYTES:
-        raise LimitExceededError(f"the value of {key!r} has {len(value)} bytes; at most {MAX_VALUE_BYTES} are allowed")
+        raise LimitExceededError(f"the value of {quoted(key)} has {len(value)} bytes; at most {MAX_VALUE_BYTES} are allowed")

@@ -227,8 +227,13 @@ class SnapshotReader:
             entry = self.index[number]
             if entry.first_key[:1] == RESTING:
                 chosen = tuple(asked)
-                found += [frame.key for frame in split_block(self.name, self.read_block(entry)) if frame.key.startswith(chosen)]
+                frames = self.frames(entry, self.read_block(entry), self._begins_after(number))
+                found += [frame.key for frame in frames if frame.key.startswith(chosen)]
         return found
+
+    def _begins_after(self, number: int) -> bytes | None:
+        """The first key of the block after one; None after the last. No key of a block comes behind it, so none is read twice."""
+        return self.index[number + 1].first_key if number + 1 < len(self.index) else None
 
     def live_keys(self) -> list[str]:
         """The keys of all entities that are alive; of the states nothing is decoded. Blocks and index are verified."""
@@ -257,8 +262,7 @@ class SnapshotReader:
         for number in sorted(wanted):
             entry = self.index[number]
             block = self.read_block(entry)
-            before = self.index[number + 1].first_key if number + 1 < len(self.index) else None
-            for frame in self.frames(entry, block, before):
+            for frame in self.frames(entry, block, self._begins_after(number)):
                 if frame.key in wanted[number]:
                     states[frame.key] = decode_frame(self.name, block, frame)
         return states

@@ -25,6 +25,7 @@ from symphony_es.core.state.snapshots.format import (
 from symphony_es.core.state.snapshots.frames import encode_frame
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.fold import EntityState
+from symphony_es.shown import quoted
 
 __all__ = ["BLOCK_BYTES", "SnapshotAssembler", "is_left_out", "part_of", "snapshot_chunks"]
 
@@ -74,7 +75,7 @@ class SnapshotAssembler:
         placed = part + key.encode()
         if placed <= self._last_key:
             before = self._last_key[1:].decode()
-            raise ConfigurationError(f"{key!r} comes after {before!r}: the states of a snapshot are sorted by key")
+            raise ConfigurationError(f"{quoted(key)} comes after {quoted(before)}: the states of a snapshot are sorted by key")
         begun = self.begin_resting() if part == RESTING else b""
         self._last_key = placed
         return begun + self._take(placed, frame)
@@ -156,7 +157,7 @@ def snapshot_chunks(position: int, anchor: Anchor, states: Iterable[EntityState]
     last_key = ""
     for state in states:
         if state.key <= last_key:
-            raise ConfigurationError(f"{state.key!r} comes after {last_key!r}: the states of a snapshot are sorted by key")
+            raise ConfigurationError(f"{quoted(state.key)} comes after {quoted(last_key)}: the states of a snapshot are sorted by key")
         last_key = state.key
         if is_left_out(state):
             continue

@@ -17,7 +17,7 @@ from symphony_es.core.state.tracking.live import ATOMS, MAX_DEPTH, kind_of, plai
 from symphony_es.core.state.tracking.mapped import is_mapped, mapped_names, read_mapped
 from symphony_es.errors import EntityTypeError, UnstorableValueError
 from symphony_es.events.values import Tagged, check_member, check_plain
-from symphony_es.shown import type_shown
+from symphony_es.shown import quoted, type_shown
 
 if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
@@ -130,7 +130,7 @@ def _extras(obj: Any, names: tuple[str, ...]) -> dict[str, Any]:
     if extras is not None:
         if GIVEN in extras:
             raise EntityTypeError(
-                f"an extra of a {type(obj).__qualname__} has the name {GIVEN!r}, which every model has: give it another one"
+                f"an extra of a {type(obj).__qualname__} has the name {quoted(GIVEN)}, which every model has: give it another one"
             )
         return dict(extras)
     cls: Any = type(obj)
@@ -140,7 +140,7 @@ def _extras(obj: Any, names: tuple[str, ...]) -> dict[str, Any]:
         if beside:
             raise EntityTypeError(
                 f"{cls.__module__}.{cls.__qualname__} derives from a class with declared fields and is not declared itself: "
-                f"its {beside[0]!r} would be lost; decorate it as its base is (@dataclass, @attrs.define)"
+                f"its {quoted(beside[0])} would be lost; decorate it as its base is (@dataclass, @attrs.define)"
             )
     return {}
 

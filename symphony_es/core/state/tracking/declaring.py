@@ -15,6 +15,7 @@ from typing import Any
 
 from symphony_es.core.state.tracking.live import MISSING, kind_of
 from symphony_es.errors import EntityTypeError
+from symphony_es.shown import quoted
 
 __all__ = ["as_dataclass", "complete_init", "declared_repr"]
 
@@ -141,7 +142,7 @@ def _check_fields(cls: Any, entity: bool) -> None:
                 f"or leave out the annotation of the {type(held).__name__}"
             )
         if entity and field.name == "id" and field.default is not dataclasses.MISSING and not isinstance(field.default, str):
-            raise EntityTypeError(f"{cls.__qualname__}.id is text, not {field.default!r}: declare `id: str = ''`")
+            raise EntityTypeError(f"{cls.__qualname__}.id is text, not {quoted(field.default)}: declare `id: str = ''`")
 
 
 def complete_init(cls: Any, *, own_init: bool) -> Callable[..., None]:

@@ -31,7 +31,7 @@ from symphony_es.errors import EntityTypeError, UnstorableValueError
 from symphony_es.events.changes import SET
 from symphony_es.events.identifiers import check_entity_id, check_own_type, text_id, uuid7
 from symphony_es.events.showing import keep_secret
-from symphony_es.shown import shown
+from symphony_es.shown import quoted, shown
 
 __all__ = ["ClassSpec", "entity", "new_id", "part", "value"]
 
@@ -305,7 +305,7 @@ def _set_id(node: Any, new: Any) -> None:
     if record is not None:
         if type(new) is str and new == attributes_of(node).get("id"):
             return  # it is what it was
-        raise AttributeError(f"the id of {record.key} cannot change: remove the entity and add a new one")
+        raise AttributeError(f"the id of {quoted(record.key)} cannot change: remove the entity and add a new one")
     if new != "":
         check_entity_id(new)
     _set_node_field(node, "id", new)
@@ -316,13 +316,13 @@ def _set_other(node: Any, name: str, new: Any) -> None:
         found = inspect.getattr_static(type(node), name, MISSING)
         if found is MISSING:
             raise AttributeError(
-                f"{type(node).__name__} has no field {name!r}: declare it, or start its name with '_' if it is no part of the state"
+                f"{type(node).__name__} has no field {quoted(name)}: declare it, or start its name with '_' if it is no part of the state"
             )
         declared = "_symphony_kind" in type(node).__dict__  # objects of other classes are refused when they are added
         if declared and not (hasattr(found, "__get__") or hasattr(found, "__set__")):
             raise AttributeError(
-                f"{name!r} is an attribute of the class {type(node).__name__}, not a field: annotate it to have it stored, "
-                f"or assign {type(node).__name__}.{name} for all objects"
+                f"{quoted(name)} is an attribute of the class {type(node).__name__}, not a field: annotate it to have it stored, "
+                f"or assign {type(node).__name__}.{name:.200} for all objects"
             )
     object.__setattr__(node, name, new)
 
@@ -349,5 +349,5 @@ def _key_of(self: Any, child: Any) -> Any:
 
 def _refuse_delete(self: Any, name: str) -> None:
     if name in type(self)._symphony_spec.fields:
-        raise AttributeError(f"the field {name!r} of {type(self).__name__} cannot be deleted; set it to None")
+        raise AttributeError(f"the field {quoted(name)} of {type(self).__name__} cannot be deleted; set it to None")
     object.__delattr__(self, name)

@@ -13,6 +13,7 @@ from symphony_es.core.state.tracking.places import detach
 from symphony_es.core.state.tracking.rebuilding import rebuilt
 from symphony_es.errors import RestorationError, UnknownValueError
 from symphony_es.events.references import EntityReference
+from symphony_es.shown import quoted
 
 __all__ = ["FLAT", "DeclaredEntityRestorer"]
 
@@ -109,7 +110,7 @@ class DeclaredEntityRestorer(EntityRestorer):
         live = default_of(field)
         if live is dataclasses.MISSING:
             raise RestorationError(
-                f"a stored {self.entity_type} has no {field.name!r}: give the field of {self.restored_class.__qualname__} a default, "
+                f"a stored {self.entity_type} has no {quoted(field.name)}: give the field of {self.restored_class.__qualname__} a default, "
                 "or raise state_version and write an upcast"
             )
         return live

@@ -18,6 +18,7 @@ from symphony_es.core.state.tracking.tracked_set import TrackedSet
 from symphony_es.core.state.tracking.types import TypeTable, member_of
 from symphony_es.errors import UnknownValueError, UnstorableValueError
 from symphony_es.events.values import Tagged, plain_equal
+from symphony_es.shown import quoted
 
 __all__ = ["MAKERS", "Making", "default_of", "enliven", "hook_failed", "how_to_name", "left_out", "loosen", "made_of", "new_object"]
 
@@ -63,8 +64,8 @@ class Making:
         """The enum member of a tagged value."""
         member = member_of(cls, plain)
         if member is None:
-            value = "" if plain.value is ... else f" (value {plain.value!r:.40})"
-            return self.cannot(plain, f"{plain.name} has no member {plain.data!r:.40}{value}: add it, or an alias of that name")
+            value = "" if plain.value is ... else f" (value {quoted(plain.value, 40)})"
+            return self.cannot(plain, f"{plain.name} has no member {quoted(plain.data, 40)}{value}: add it, or an alias of that name")
         now = self.types.tagged_member(member)
         if plain_equal(now, plain):
             self._members[plain.name, plain.data] = (member, plain.value)
@@ -161,12 +162,12 @@ def how_to_name(plain: Tagged) -> str:
     """What to do about a class that is not known."""
     name = plain.name.rpartition(":")[2].rpartition(".")[2]
     called = name if name.isidentifier() else "the_class"
-    given = "" if ":" in plain.name else f", {plain.name!r}"
+    given = "" if ":" in plain.name else f", {quoted(plain.name)}"
     what = "enum" if plain.kind == "enum" else f"@{plain.kind}"
     return (
-        f"no class is known for the {what} {plain.name!r}: import the module that defines it and call "
+        f"no class is known for the {what} {quoted(plain.name)}: import the module that defines it and call "
         f"symphony.types.register({called}{given}) or symphony.types.allow(module), or, if it has moved, "
-        f"symphony.types.alias({plain.name!r}, {called}); then resume again"
+        f"symphony.types.alias({quoted(plain.name)}, {called}); then resume again"
     )
 
 
@@ -219,7 +220,7 @@ def _awake(plain: Tagged, made: Any, spec: Any, making: Making, stored: dict[str
 
 def hook_failed(made: Any, error: Exception) -> str:
     """What to say of a hook that raised."""
-    return f"the hook of {type(made).__qualname__} raised {error!r:.200}: mend its __restored__ or __post_init__, and resume again"
+    return f"the hook of {type(made).__qualname__} raised {quoted(error, 200)}: mend its __restored__ or __post_init__, and resume again"
 
 
 def left_out(plain: Any, types: TypeTable, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -250,7 +251,7 @@ def _fields_of(plain: Tagged, cls: Any, spec: Any, data: dict[str, Any], making:
             if live is dataclasses.MISSING:
                 making.cannot(
                     plain,
-                    f"a stored {plain.name} has no {name!r}: give the field a default, or raise state_version and write an upcast",
+                    f"a stored {plain.name} has no {quoted(name)}: give the field a default, or raise state_version and write an upcast",
                 )
                 return None
         held[name] = live

@@ -21,6 +21,7 @@ from symphony_es.core.state.tracking.making import Making, how_to_name, loosen
 from symphony_es.core.state.tracking.types import TypeTable
 from symphony_es.errors import UnknownValueError
 from symphony_es.events.values import Tagged
+from symphony_es.shown import quoted
 
 __all__ = ["rebuilt", "revive", "revive_with"]
 
@@ -66,7 +67,7 @@ def _everyday(plain: Tagged, how: Everyday, making: Making) -> Any:
     try:
         return how.make(fields)
     except Exception as error:  # noqa: BLE001  whatever the class says of what is stored
-        return making.cannot(plain, f"no {plain.name} can be made of what is stored: {error!r:.200}")
+        return making.cannot(plain, f"no {plain.name} can be made of what is stored: {quoted(error, 200)}")
 
 
 def rebuilt(plain: Tagged, cls: Any, making: Making) -> Any:
@@ -76,7 +77,7 @@ def rebuilt(plain: Tagged, cls: Any, making: Making) -> Any:
         return _everyday(plain, how, making)
     if field_names(cls) is None:
         return making.cannot(
-            plain, f"{cls.__qualname__} has no declared fields any more: give {plain.name!r} an alias, or upcast the entity"
+            plain, f"{cls.__qualname__} has no declared fields any more: give {quoted(plain.name)} an alias, or upcast the entity"
         )
     making.changed = True  # code of the application makes it: whether it is what is stored is seen when it is compared
     data, version = plain.data, making.types.version_of(cls)
@@ -103,7 +104,7 @@ def rebuilt(plain: Tagged, cls: Any, making: Making) -> Any:
         )
     except Exception as error:  # noqa: BLE001  it is code of the application: its entity is kept as it is stored, and says why
         return making.cannot(
-            plain, f"a {cls.__qualname__} could not be made ({error!r:.300}): mend the class, or register it with an upcast"
+            plain, f"a {cls.__qualname__} could not be made ({quoted(error, 300)}): mend the class, or register it with an upcast"
         )
 
 

@@ -27,7 +27,7 @@ from symphony_es.errors import ConfigurationError, EntityTypeError, UnstorableVa
 from symphony_es.events.identifiers import check_class_name
 from symphony_es.events.values import Tagged, check_plain, copy_plain
 from symphony_es.naming import AllowedModules, is_generic, name_parts, origin_of, stored_name
-from symphony_es.shown import shown
+from symphony_es.shown import quoted, shown
 
 __all__ = ["TypeTable", "member_of"]
 
@@ -111,7 +111,7 @@ class TypeTable:
             other = self._registered(chosen)
             if chosen != own and other is not None and other is not cls and stored_name(other) != own:
                 raise EntityTypeError(
-                    f"{own} cannot be registered as {chosen!r}: {stored_name(other)} has that name; "
+                    f"{own} cannot be registered as {quoted(chosen)}: {stored_name(other)} has that name; "
                     "give one of them another: @part(name=...), @value(name=...), types.register(cls, name)"
                 )
             self._by_name[own] = self._by_name[chosen] = cls
@@ -139,7 +139,7 @@ class TypeTable:
             step: str | None = target
             while step is not None:
                 if step == old:
-                    raise ConfigurationError(f"{old!r} cannot stand for {target!r}: that name leads back to it")
+                    raise ConfigurationError(f"{quoted(old)} cannot stand for {quoted(target)}: that name leads back to it")
                 step = self._alias_of(step)
             self._aliases[old] = target
             self._missed.clear()
