@@ -6,7 +6,7 @@ COVERING := $(addprefix tests/,core entities events facades log test_app.py $(ad
 	$(addprefix --ignore=tests/core/test_,forks.py process_end.py)
 COVERED := $(addprefix symphony_es.,events log core)
 
-.PHONY: demo test lint bench bench-peers coverage fuzz fuzz-decoders fuzz-workflows model damage kills soak matrix clean
+.PHONY: demo test lint bench bench-peers coverage fuzz fuzz-decoders fuzz-workflows model past damage kills soak matrix clean
 
 demo: $(VENV)/.installed  ## a workflow is killed in the middle, resumed, and looked at
 	$(BIN)/python examples/crash_and_resume.py
@@ -36,6 +36,9 @@ fuzz-workflows: $(VENV)/.test  ## half an hour; random workflows, whose processe
 
 model: $(VENV)/.test  ## half an hour; random programs over tracked and plain objects
 	$(BIN)/python -m tests.model --programs 20000 --operations 50
+
+past: $(VENV)/.test  ## half an hour; random logs are asked of their past, by the API and the command line, against brute force
+	$(BIN)/python -m tests.past --logs 2000
 
 damage: $(VENV)/.test  ## minutes; random damages of databases, write-ahead files, snapshots, and all that stands beside a log
 	$(BIN)/python -m tests.faults.damage --count 2000 --what database

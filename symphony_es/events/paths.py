@@ -15,7 +15,7 @@ from symphony_es.shown import quoted
 __all__ = ["ABSENT", "Absent", "parse_path", "value_at"]
 
 _PART = re.compile(
-    r"""(?P<dot>\.)?(?P<name>[^\W\d]\w*) | \[(?P<index>\d{1,18})\] | \[(?P<text>'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*")\]""",
+    r"""(?P<dot>\.)?(?P<name>[^.\[\]]+) | \[(?P<index>-?\d{1,4000})\] | \[(?P<text>'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*")\]""",
     re.VERBOSE,
 )
 
@@ -53,6 +53,8 @@ def value_at(state: Any, path: Path) -> Any:
 def parse_path(text: str) -> Path:
     """`lines[0].amount` as `('lines', 0, 'amount')`; `['a b']` for keys that are no names. The empty text is the whole state.
 
+    It reads whatever `format_path` writes.
+
     Raises:
         ConfigurationError: the text is no path; the message says where it stops to be one.
     """
@@ -60,12 +62,13 @@ def parse_path(text: str) -> Path:
     at = 0
     while at < len(text):
         match = _PART.match(text, at)
-        if match is None or (match["name"] is not None and bool(match["dot"]) != (at > 0)):
+        name = match["name"] if match is not None else None
+        if match is None or (name is not None and (bool(match["dot"]) != (at > 0) or not name.isidentifier())):
             raise ConfigurationError(
                 f"{quoted(text)} is no path: a name, [index] or ['key'] is due at column {at + 1}, as in lines[0].amount"
             )
-        if match["name"] is not None:
-            path.append(match["name"])
+        if name is not None:
+            path.append(name)
         elif match["index"] is not None:
             path.append(int(match["index"]))
         else:

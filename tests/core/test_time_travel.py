@@ -315,7 +315,7 @@ class TestPaths:
         """Names, indexes, and keys in quotes."""
         assert parse_path(text) == path
 
-    @pytest.mark.parametrize("text", [".a", "a..b", "a.", "a[", "a[x]", "a b", "a[-1]", "a['x", "[0]x", "a.0"])
+    @pytest.mark.parametrize("text", [".a", "a..b", "a.", "a[", "a[x]", "a b", "a[1.5]", "a['x", "[0]x", "a.0"])
     def test_what_is_no_path_is_refused(self, text: str) -> None:
         """The message says where it stops to be one."""
         with pytest.raises(ConfigurationError, match=r"is no path.*column"):

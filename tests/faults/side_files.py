@@ -89,7 +89,7 @@ async def work(symphony: Symphony, begin: int, end: int) -> None:
 
 async def ask(symphony: Symphony) -> Answers:
     """Everything that what stands beside a log may answer."""
-    audit, answers = symphony.audit, {}
+    audit, answers = symphony.audit, Answers()
     for actor in (*ACTORS, "nobody"):
         answers[actor] = [event.position for event in await audit.find(actor=actor, limit=1000)]
     answers["newest"] = [event.position for event in await audit.find(actor="bob", limit=20, newest_first=True)]
@@ -308,7 +308,7 @@ async def outcome(directory: Path, old: Path, truth: Answers, exported: bytes, r
     return f"{'live ' if live else ''}{file.parent.name}/{name if file.parent.name == 'projections' else 'snap'} {done[0]}", found
 
 
-async def damage_all(count: int, seed: int, base: Path) -> tuple[Counter[str], Counter[str], list[str]]:
+async def damage_all(numbers: range, seed: int, base: Path) -> tuple[Counter[str], Counter[str], list[str]]:
     """Do random damages: how often each was done, how often each outcome was, and what is needed to do each wrong one again."""
     sources, truth = await make(base)
     exported = (sources["closed"] / "export.jsonl").read_bytes()
@@ -316,7 +316,7 @@ async def damage_all(count: int, seed: int, base: Path) -> tuple[Counter[str], C
     kinds: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
     wrong: list[str] = []
-    for number in range(count):
+    for number in numbers:
         rng = random.Random(f"{seed} {number}")
         source = sources[rng.choice(["crashed", "closed"])]
         work_in = base / f"work{number}"
@@ -347,21 +347,22 @@ async def _earlier(base: Path, sources: dict[str, Path]) -> list[Any]:
     return [[[*key, counted[key]] for key in sorted(counted)] for counted in found]
 
 
-def run(count: int, seed: int) -> tuple[Counter[str], Counter[str], list[str]]:
+def run(numbers: range, seed: int) -> tuple[Counter[str], Counter[str], list[str]]:
     """Do random damages in a directory of its own, in memory where there is one."""
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="symphony-beside-", dir=shared if shared.is_dir() else None) as base:
-        return asyncio.run(damage_all(count, seed, Path(base)))
+        return asyncio.run(damage_all(numbers, seed, Path(base)))
 
 
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.side_files", description=__doc__)
     parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first one")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    kinds, outcomes, wrong = run(given.count, given.seed)
+    kinds, outcomes, wrong = run(range(given.first, given.first + given.count), given.seed)
     print(json.dumps({"count": given.count, "seed": given.seed, "kinds": dict(kinds.most_common()), "outcomes": dict(outcomes)}, indent=1))
     for line in wrong:
         print(line)

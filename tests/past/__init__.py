@@ -1,0 +1,1 @@
+"""Questions about the past of random logs, against brute force."""
