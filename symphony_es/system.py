@@ -3,6 +3,7 @@
 * `Path.exists()` and its kin answer False where the system refuses to look (from Python 3.14 on for every error). What is decided by a
   file's absence may then be thrown away, so this library asks `present` and its kin: absent is only what the system says is absent.
 * `os.fsync` does not reach the disk's own medium on macOS. `sync` does, wherever the system offers it.
+* `Path.as_uri()` takes absolute paths only, and a state directory may be named by a relative one: `database_uri` takes both.
 * Advisory locks are a matter of POSIX. On a system without them a state in memory works, and one on disk is refused by name.
 """
 
@@ -26,6 +27,7 @@ else:
     _posix = _locks
 
 __all__ = [
+    "database_uri",
     "file_system_of",
     "is_directory",
     "is_link",
@@ -130,6 +132,11 @@ def refuse_shared(found: os.stat_result, path: Path, owner: int) -> None:
     else:
         return
     raise LogUnavailableError(f"{path} {what}: {way_out} {path}, or pass allow_shared_directory=True")
+
+
+def database_uri(path: Path, *, immutable: bool = False) -> str:
+    """How SQLite is told to open a file for reading only, or as one that nobody changes."""
+    return f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}"
 
 
 # -- what is durable ------------------------------------------------------------------------------------------------------

@@ -69,6 +69,11 @@ class TestWhatIsThere:
         ]
         assert not found
 
+    def test_databases_are_named_in_one_place(self) -> None:
+        """No module makes the address of a database itself: a path that is relative has none, until it is made absolute."""
+        makers = [path.name for folder in SOURCES for path in sorted(folder.rglob("*.py")) if "as_uri(" in path.read_text(encoding="utf-8")]
+        assert makers == ["system.py"]
+
     async def test_a_decided_transaction_is_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where an fsync fails after the journal stands, and the system then refuses to look, the values are there at the next use."""
         storage = FileStorageProvider(tmp_path / "storage")

@@ -13,8 +13,10 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
+from symphony_es.errors import LogUnavailableError
 from symphony_es.events.rows import commitment, event_id_of
-from symphony_es.system import present
+from symphony_es.log.directory import prepare_file
+from symphony_es.system import database_uri, present
 from symphony_es_projections.agreement import PROGRESS, Progress
 from symphony_es_projections.image import Image
 from symphony_es_projections.sums import FILES, UntrueFileError
@@ -126,6 +128,10 @@ class CachedTable:
         except OSError as error:
             raise sqlite3.OperationalError(f"{self.path.parent} cannot be made: {error}") from error
         for _ in range(2):
+            try:
+                prepare_file(self.path)  # SQLite would make it as the umask says
+            except (LogUnavailableError, OSError) as error:
+                raise sqlite3.OperationalError(f"{self.path} cannot be made: {error}") from error
             db = self._connected(self.path)
             try:
                 db.execute("PRAGMA journal_mode = WAL")
@@ -190,7 +196,7 @@ class CachedTable:
 
 def _copy(path: Path, db: sqlite3.Connection) -> None:
     """Copy a file that another process writes, if it is what has been written."""
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5, isolation_level=None)) as there:
+    with closing(sqlite3.connect(database_uri(path), uri=True, timeout=5, isolation_level=None)) as there:
         image = Image(path)
         try:
             checked(there, image, "progress", lambda: there.backup(db))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from symphony_es.errors import DamagedEventError, PositionNotFoundError, ProjectionUnavailableError
 from symphony_es.log.log import EventLog
+from symphony_es.system import database_uri
 from symphony_es_projections.agreement import PROGRESS, Progress, disagreement, read_progress
 from symphony_es_projections.files import BUSY_TIMEOUT_S, ProjectionReader, is_build, pointed_at
 from symphony_es_projections.image import Image
@@ -54,7 +55,7 @@ async def _doubt_of_list(path: Path, log: EventLog | None, whole: bool) -> str |
 
 
 def _progress_of(path: Path, whole: bool) -> Progress | None:
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
+    with closing(sqlite3.connect(database_uri(path), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
         db.execute("PRAGMA schema_version").fetchone()
         image = Image(path)
         try:

@@ -20,7 +20,7 @@ from typing import Self
 from symphony_es.errors import ProjectionUnavailableError
 from symphony_es.log.directory import prepare_file
 from symphony_es.log.forks import Inherited, keep_for_ever, left_at_fork
-from symphony_es.system import present, sync, sync_directory
+from symphony_es.system import database_uri, present, sync, sync_directory
 from symphony_es_projections.durable import Parameters, check_projection_name, is_projection_name
 from symphony_es_projections.image import Image
 from symphony_es_projections.sums import FILES
@@ -285,7 +285,7 @@ def _is_frozen(build: Path) -> bool:
 
 def _connect(build: Path, frozen: bool) -> sqlite3.Connection:
     """A connection that cannot write, and has read once: from then on it does not matter when the files' names go."""
-    uri = f"{build.absolute().as_uri()}?mode=ro{'&immutable=1' if frozen else ''}"
+    uri = database_uri(build, immutable=frozen)
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
         connection.row_factory = sqlite3.Row

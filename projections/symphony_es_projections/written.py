@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from symphony_es.log.forks import keep_for_ever
+from symphony_es.system import database_uri
 from symphony_es_projections.image import Image
 from symphony_es_projections.sums import UntrueFileError
 
@@ -179,9 +180,8 @@ class WrittenFile:
 
     def _close_uncopied(self) -> None:
         """Close, while another connection sees to it that SQLite does not copy what nobody could note any more."""
-        uri = f"{self.path.absolute().as_uri()}?mode=ro"
         try:
-            with closing(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)) as guard:
+            with closing(sqlite3.connect(database_uri(self.path), uri=True, isolation_level=None, check_same_thread=False)) as guard:
                 guard.execute("PRAGMA schema_version").fetchone()
                 self._db.close()
         except sqlite3.Error:

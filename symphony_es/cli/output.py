@@ -23,7 +23,7 @@ from weakref import finalize
 from symphony_es.late_dataclasses import dataclass
 
 __all__ = [
-    "Bad", "Kept", "Table", "brief", "change", "complain", "fitted", "help_text",
+    "Bad", "Kept", "Table", "brief", "change", "complain", "cut", "fitted", "help_text",
     "json_line", "json_text", "line", "logged", "pairs", "progress", "safe", "say", "status", "table", "time",
 ]  # fmt: skip
 
@@ -313,6 +313,11 @@ def pairs(values: Mapping[str, object], indent: str = "") -> None:
         room = None if _page.full or _page.columns is None else max(NARROWEST, _page.columns - _width(start))
         shown = safe(value)
         print(f"{start}{_cell(shown, _width(shown) if room is None else min(room, _width(shown)), right=False)}".rstrip())
+
+
+def cut(text: str, *, as_json: bool) -> None:
+    """Say that there is more than was printed, and how to see it: below a table, or beside JSON, each line of which is an answer."""
+    complain(text) if as_json else say(text)
 
 
 def complain(error: object) -> None:

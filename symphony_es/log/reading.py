@@ -203,8 +203,8 @@ class LogReader(Inherited):
             rows = await self._call(self._recorder.read_back, before, after=after, limit=next(sizes))
             if not rows:
                 raise missing(before - 1, before - 1)
-            yield rows
             before = rows[-1][0]
+            yield rows
 
     async def read_entity_rows(self, key: str, after_version: int = 0, until_position: int | None = None, limit: int = PAGE) -> Page:
         """A page of one entity's rows with versions above `after_version`. Errors are those of `read_rows`."""
@@ -238,10 +238,11 @@ class LogReader(Inherited):
             size = next(sizes)
             limit = size if last_version is None else min(size, last_version - after_version)
             rows = await self.read_entity_rows(key, after_version, until_position, limit)
+            at_its_end = len(rows) < limit and not rows.cut  # the store gives fewer only at the end
             if rows:
-                yield rows
                 after_version = rows[-1][2]
-            if len(rows) < limit and not rows.cut:  # the store gives fewer only at the end
+                yield rows
+            if at_its_end:
                 if last_version is not None and after_version < last_version:
                     raise DamagedEventError(None, key, f"version {after_version + 1} is missing, and it goes up to version {last_version}")
                 return
@@ -258,10 +259,11 @@ class LogReader(Inherited):
                 self._recorder.read_entity_back,
                 key, before_version=before, after_version=after_version, until_position=until_position, limit=limit,
             )  # fmt: skip
+            at_its_end = len(rows) < limit and not rows.cut
             if rows:
-                yield rows
                 before = rows[-1][2]
-            if len(rows) < limit and not rows.cut:
+                yield rows
+            if at_its_end:
                 return
 
     async def version_at(self, key: str, position: int) -> int:

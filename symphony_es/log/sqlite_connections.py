@@ -21,7 +21,7 @@ from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteD
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import LogDamagedError, LogUnavailableError
 from symphony_es.log.forks import Inherited, close_inherited, keep_for_ever, leave_connections, left_at_fork
-from symphony_es.system import present
+from symphony_es.system import database_uri, present
 
 __all__ = ["LogDatastore", "connect_reader", "failure_of", "is_damage", "may_change", "unavailable_for"]
 
@@ -139,10 +139,11 @@ def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection
     Raises:
         LogUnavailableError: the file cannot be opened.
     """
-    uri = f"{path.absolute().as_uri()}?{'immutable=1' if immutable else 'mode=ro'}"
     connection = None
     try:
-        connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, cached_statements=128)
+        connection = sqlite3.connect(
+            database_uri(path, immutable=immutable), uri=True, check_same_thread=False, isolation_level=None, cached_statements=128
+        )
         apply_settings(connection, READER_SETTINGS)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_ROW_BYTES)
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()

@@ -32,6 +32,8 @@ The log is that of `--state-dir DIR`, before or after the command, else of `SYMP
 log lies in it, else the nearest `.symphony` in the working directory or above it.
 Every command that lists something has `--json`, an object on each line; plain data that JSON has not are written as
 [exporting](exporting.md) says. In tables, a text that reads as a number, as nothing or as a list stands in quotes.
+Where an answer was cut, its last line says how to see the rest; with `--json` it stands on standard error. A range that can hold nothing
+(`--since` later than `--until`, a day and itself) is refused with 2.
 
 What is printed for people fits the terminal (or `COLUMNS`): columns are cut where they would wrap, and stand below each other where there
 is no room beside each other; `--full` cuts nothing. A member of an enum stands by its name, a decimal as a number. `--json` is exact,

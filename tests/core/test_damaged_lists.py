@@ -6,6 +6,7 @@ What is asked of them may be anything: there is an answer, or an error that says
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
@@ -127,3 +128,17 @@ async def test_a_bound_may_be_any_number(tmp_path: Path, most: int) -> None:
         assert await symphony.list_checkpoints(before=datetime.min.replace(tzinfo=UTC)) == []
         assert len(await symphony.workflows.list_runs(since=timedelta.max)) == 3
         assert len(await symphony.workflows.list_runs(created_after=timedelta.min)) == 0
+
+
+async def test_lists_are_for_their_owner_alone(tmp_path: Path) -> None:
+    """Whatever the umask: what a list says of runs and checkpoints is as private as the log that it is made of."""
+    before = os.umask(0o022)
+    try:
+        await _filled(tmp_path / "state")
+    finally:
+        os.umask(before)
+    assert {
+        path.name: oct(path.stat().st_mode & 0o777)
+        for path in (tmp_path / "state" / "projections").iterdir()
+        if path.stat().st_mode & 0o077
+    } == {}

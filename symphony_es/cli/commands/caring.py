@@ -130,8 +130,8 @@ async def _count(opened: OpenedLog) -> dict[str, Any]:
         "newest_snapshot": infos[0].position if infos else 0,
         "log_bytes": await opened.log.size_bytes(),
         "snapshot_bytes": sum(info.size_bytes for info in infos),
-        "first_event": str(edges[0].recorded_at) if edges else "",
-        "last_event": str(edges[1].recorded_at) if edges else "",
+        "first_event": edges[0].recorded_at.isoformat(timespec="microseconds") if edges else "",
+        "last_event": edges[1].recorded_at.isoformat(timespec="microseconds") if edges else "",
     }
 
 

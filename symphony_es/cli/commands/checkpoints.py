@@ -66,11 +66,11 @@ async def _list(given: argparse.Namespace) -> None:
 
         for entry in shown:
             output.json_line({**entry.as_dict(), "metadata": plain_as_json(entry.metadata)})
-        return
-    rows = [(e.id, e.name, e.position, output.time(e.created_at), e.entity_count, output.brief(e.metadata)) for e in shown]
-    output.table(("id", "name", "position", "created", "entities", "metadata"), rows, nothing)
+    else:
+        rows = [(e.id, e.name, e.position, output.time(e.created_at), e.entity_count, output.brief(e.metadata)) for e in shown]
+        output.table(("id", "name", "position", "created", "entities", "metadata"), rows, nothing)
     if len(shown) < len(found):
-        output.say(f"the next page: --before {shown[-1].id}")
+        output.cut(f"the next page: --before {shown[-1].id}", as_json=given.json)
 
 
 async def _create(given: argparse.Namespace) -> None:
@@ -103,10 +103,16 @@ def _metadata(text: str | None) -> dict[str, Any]:
 async def _delete(given: argparse.Namespace) -> None:
     if not given.name:
         raise ConfigurationError("name the checkpoint to delete: symphony-es checkpoints delete NAME")
+    from symphony_es.core.state.checkpoint_pages import CheckpointFilter
+
     async with writing(given) as opened:
         assert opened.checkpoints is not None
-        if not await opened.checkpoints.delete(given.name):
+        gone = await opened.checkpoints.find(given.name)
+        if not await opened.checkpoints.delete(f"id:{gone.id}"):
             raise CheckpointNotFoundError(given.name)
-    output.json_line({"deleted": given.name}) if given.json else output.say(
-        f"checkpoint {output.safe(given.name)} is gone; its events stay"
-    )
+        others = len(await opened.checkpoints.entries(CheckpointFilter(name=gone.name)))
+    if given.json:
+        output.json_line({"deleted": given.name, "id": gone.id, "name": gone.name, "position": gone.position, "others": others})
+        return
+    more = f"; {others:,} older {'one' if others == 1 else 'ones'} of its name {'stays' if others == 1 else 'stay'}" if others else ""
+    output.say(f"checkpoint {gone.name} ({gone.id}) of position {gone.position} is gone; its events stay{more}")

@@ -29,7 +29,11 @@ def register(parsers: Parsers) -> None:
     command.add_argument("--after", type=moment, metavar="MOMENT", help=f"only those after {MOMENT}")
     command.add_argument("--until", type=moment, metavar="MOMENT", help="only those up to a moment, as for --after")
     command.add_argument(
-        "--limit", type=whole_number, default=50, metavar="N", help="at most so many (50): the last ones; with --after the first ones"
+        "--limit",
+        type=whole_number,
+        default=50,
+        metavar="N",
+        help="at most so many (50; 0 for all): the last ones; with --after the first ones",
     )
 
     command = parsers.add("tail", tail, "the newest events")
@@ -47,13 +51,24 @@ def _event_filters(command: Any) -> None:
 
 async def log(given: argparse.Namespace) -> None:
     """`symphony-es log`."""
+    from symphony_es.core.state.past.moment_texts import check_order
+    from symphony_es.core.state.past.moments import check_range
+
     async with reading(given) as opened:
+        check_order(given.after, given.until)
         until = await opened.past.position(given.until)
         after = None if given.after is None else await opened.past.position(given.after)
+        if after is not None:
+            check_range(after, until)
         printed = EventPrinter(as_json=given.json, newest_first=after is None)
-        newest = _newest(opened.log, given, until, given.limit)
-        await printed.take(newest if after is None else _first(opened.log, given, after, until, given.limit))
+        limit = given.limit or None
+        newest = _newest(opened.log, given, until, limit)
+        await printed.take(newest if after is None else _first(opened.log, given, after, until, limit))
         printed.end("" if printed.count else await why_none(opened, given))
+        if printed.count == limit and printed.last != (1 if after is None else until):
+            output.cut(
+                f"the next page: {f'--until {printed.last - 1}' if after is None else f'--after {printed.last}'}", as_json=given.json
+            )
 
 
 async def tail(given: argparse.Namespace) -> None:
@@ -82,8 +97,8 @@ async def why_none(opened: OpenedLog, given: argparse.Namespace, **wanted: Any) 
     return "" if given.json else hint_of(await names_like(opened, event=given.event, **wanted))
 
 
-async def _first(log: EventLog, given: argparse.Namespace, after: int, until: int, limit: int) -> AsyncIterator[Event]:
-    """The first events after a position that match. The first page that is read has as many rows as are asked for."""
+async def _first(log: EventLog, given: argparse.Namespace, after: int, until: int, limit: int | None) -> AsyncIterator[Event]:
+    """The first events after a position that match, all or some. The first page that is read has as many rows as are asked for."""
     if given.entity is not None:
         pages = log.entity_pages(given.entity, await log.version_at(given.entity, after), until, first=limit)
     else:
@@ -92,7 +107,7 @@ async def _first(log: EventLog, given: argparse.Namespace, after: int, until: in
         yield event
 
 
-async def _newest(log: EventLog, given: argparse.Namespace, until: int, limit: int) -> AsyncIterator[Event]:
+async def _newest(log: EventLog, given: argparse.Namespace, until: int, limit: int | None) -> AsyncIterator[Event]:
     """The last events up to a position that match, the newest first. The first page that is read has as many rows as are asked for."""
     if given.entity is not None:
         pages = log.entity_pages_back(given.entity, until_position=until, first=limit)
@@ -102,17 +117,18 @@ async def _newest(log: EventLog, given: argparse.Namespace, until: int, limit: i
         yield event
 
 
-async def _matching(pages: AsyncIterator[list[Row]], names: list[str], limit: int) -> AsyncIterator[Event]:
+async def _matching(pages: AsyncIterator[list[Row]], names: list[str], limit: int | None) -> AsyncIterator[Event]:
     from symphony_es.events.rows import decode_row
 
-    if limit <= 0:
+    if limit == 0:
         return
+    count = 0
     async for rows in pages:
         for row in rows:
             if not names or row[3] in names:
                 yield decode_row(row)
-                limit -= 1
-                if limit == 0:
+                count += 1
+                if count == limit:
                     return
 
 

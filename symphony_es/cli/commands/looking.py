@@ -35,7 +35,7 @@ def register(parsers: Parsers) -> None:
     command = parsers.add("history", history, "every version of one entity: who set what, from which value to which")
     command.add_argument("entity", type=entity_key, metavar="TYPE:ID")
     command.add_argument("--after-version", type=whole_number, default=0, metavar="N", help="only later ones")
-    command.add_argument("--limit", type=whole_number, default=None, metavar="N", help="at most so many")
+    command.add_argument("--limit", type=whole_number, default=None, metavar="N", help="at most so many (0: all)")
 
     command = parsers.add("blame", blame, "which events set a value, the last one first")
     command.add_argument("entity", type=entity_key, metavar="TYPE:ID")
@@ -125,7 +125,9 @@ async def at(given: argparse.Namespace) -> None:
 async def history(given: argparse.Namespace) -> None:
     """`symphony-es history`."""
     async with reading(given) as opened:
-        async for version in opened.past.versions(given.entity, after_version=given.after_version, limit=given.limit):
+        count = 0
+        async for version in opened.past.versions(given.entity, after_version=given.after_version, limit=given.limit or None):
+            count += 1
             if given.json:
                 told = {"damage": str(version.damage)} if version.damage is not None else {}
                 output.json_line({**_heading(version.event), "changes": [_change_as_json(change) for change in version.changes], **told})
@@ -134,6 +136,8 @@ async def history(given: argparse.Namespace) -> None:
             if version.damage is not None:
                 output.line(f"    not applied: {output.safe(str(version.damage))}")
             _print_changes(version.changes)
+        if count and count == given.limit:
+            output.cut(f"the next page: --after-version {version.version}", as_json=given.json)
 
 
 async def blame(given: argparse.Namespace) -> None:

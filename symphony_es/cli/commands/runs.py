@@ -122,7 +122,7 @@ async def find_runs(opened: OpenedLog, given: argparse.Namespace, limit: int = 0
 
     Today's come from the list that the application keeps, and cost what has happened since; those of a moment, the size of the state then.
     """
-    from symphony_es.core.state.past.moment_texts import read_time
+    from symphony_es.core.state.past.moment_texts import check_order, read_time
     from symphony_es.workflow.runs.listing import RunListing
 
     assert opened.directory is not None
@@ -135,6 +135,8 @@ async def find_runs(opened: OpenedLog, given: argparse.Namespace, limit: int = 0
         view = await opened.past.at(at)
         states = [view.state(reference) for reference in view.all("Workflow")]
         times = [None if text is None else read_time(text) for text in (given.since, given.until)]
+        check_order(given.since, given.until)
+        check_order(*times)
         found = [
             one
             for state in states
@@ -191,11 +193,7 @@ async def runs(given: argparse.Namespace) -> None:
     if not found.left:
         return
     further = f"--after {found.next} the next ones, " if found.next is not None else ""
-    told = f"{found.left:,} more: --limit 0 shows all, {further}--since and --status fewer"
-    if given.json:
-        output.complain(told)  # beside the lines, each of which is a run
-    else:
-        output.say(told)
+    output.cut(f"{found.left:,} more: --limit 0 shows all, {further}--since and --status fewer", as_json=given.json)
 
 
 async def why_none(opened: OpenedLog, given: argparse.Namespace) -> str:

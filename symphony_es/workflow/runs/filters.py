@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
-from symphony_es.core.state.past.moment_texts import TIMES_ARE, read_age_or_time
+from symphony_es.core.state.past.moment_texts import TIMES_ARE, check_order, read_age_or_time
 from symphony_es.errors import ConfigurationError, near_misses
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
@@ -32,6 +32,7 @@ Named: TypeAlias = Any
 PRUNED_BY_DEFAULT = (WorkflowStatus.COMPLETED, WorkflowStatus.CANCELLED)
 
 _TIMES = {"since": ">=", "until": "<=", "created_after": ">", "created_before": "<"}
+_RANGES = tuple((first, last) for first in ("since", "created_after") for last in ("until", "created_before"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +90,21 @@ class RunFilter:
             step = _text("step", self.step)
             query.add("(runs.step = ? OR (runs.step > ? AND runs.step < ?) OR runs.step LIKE ? ESCAPE '\\')", step, f"{step}/", f"{step}0",
                       f"%/{_like(step)}")  # fmt: skip
-        for name, comparison in _TIMES.items():
-            moment = read_time(name, getattr(self, name))
-            if moment is not None:
-                query.add(f"runs.created {comparison} ?", moment)
+        self._add_times(query)
         return query
+
+    def _add_times(self, query: RunQuery) -> None:
+        check_order(self.since, self.until)
+        times = {name: read_time(name, getattr(self, name)) for name in _TIMES}
+        for name, comparison in _TIMES.items():
+            if times[name] is not None:
+                query.add(f"runs.created {comparison} ?", times[name])
+        for first, last in _RANGES:
+            low, high = times[first], times[last]
+            if low is not None and high is not None and low > high:
+                raise ConfigurationError(
+                    f"no run fits {first}={shown(getattr(self, first))} and {last}={shown(getattr(self, last))}, which is earlier"
+                )
 
     def _add_metadata(self, query: RunQuery) -> None:
         if self.metadata is None:

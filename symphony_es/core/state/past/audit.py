@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.names import Names
-from symphony_es.core.state.past.moment_texts import Time
+from symphony_es.core.state.past.moment_texts import Time, check_order, read_time
 from symphony_es.core.state.past.moments import LAST_NS, nanoseconds
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, ProjectionUnavailableError
@@ -136,6 +136,11 @@ class Audit:
             raise ConfigurationError(f"transaction is an id as text or 16 bytes, not {type(transaction).__name__}")
         if self._settle is not None:
             await self._settle()
+        check_order(since, until)
+        times = [None if time is None else read_time(time) for time in (since, until)]
+        check_order(*times)
+        if after_position is not None and before_position is not None and before_position <= after_position:
+            raise ConfigurationError(f"nothing is after position {after_position} and before {before_position}")
         key = self._names.key(entity) if entity is not None else None
         if key is not None and not self.log.entity_status_now(key)[0]:
             self._names.check_known(key.partition(":")[0], key)
@@ -147,8 +152,8 @@ class Audit:
             run=run,
             transaction=id_of_text(transaction) if isinstance(transaction, str) else transaction,
             correlation=correlation,
-            since_ns=nanoseconds(since) if since is not None else None,
-            until_ns=nanoseconds(until) + LAST_NS if until is not None else None,
+            since_ns=nanoseconds(times[0]) if times[0] is not None else None,
+            until_ns=nanoseconds(times[1]) + LAST_NS if times[1] is not None else None,
             after_position=after_position,
             before_position=before_position,
         )

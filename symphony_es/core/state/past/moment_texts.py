@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from typing import TypeAlias
 
 from symphony_es.errors import ConfigurationError, InvalidIdentifierError
@@ -24,6 +24,7 @@ __all__ = [
     "ReadMoment",
     "Time",
     "begins_with_a_date",
+    "check_order",
     "is_head",
     "looks_like_a_moment",
     "read_age_or_time",
@@ -52,6 +53,7 @@ TIMES_ARE = "a time is 2026-11-27, 2026-11-27T17:22:42+01:00 (UTC where no zone 
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]|$)", re.ASCII)
 _LIKE_A_TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[T ][\d:.,+Z-]*)?\Z", re.ASCII)
+_DAY = re.compile(r"@?(\d{4}-\d\d-\d\d)\Z", re.ASCII)
 _AGE = re.compile(r"(\d{1,9})([smhdw])\Z", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _MOST_DIGITS = 640
@@ -146,6 +148,22 @@ def read_time(time: Time) -> datetime:
     if time.utcoffset() is None:
         raise ConfigurationError(f"{shown(time)} has no time zone: give one, for example datetime.now(UTC)")
     return time
+
+
+def check_order(since: object, until: object) -> None:
+    """Refuse two ends as they were given between which nothing can lie: a day and itself, or a later time and an earlier one.
+
+    Raises:
+        ConfigurationError: nothing can lie between them.
+    """
+    days = [match[1] for each in (since, until) if isinstance(each, str) and (match := _DAY.match(each)) is not None]
+    if len(days) == 2 and days[0] == days[1] and isinstance(day := _age_or_iso(days[0]), datetime):
+        following = f"{day + timedelta(days=1):%Y-%m-%d}" if day.year < MAXYEAR else f"{days[0]}T23:59:59"
+        raise ConfigurationError(
+            f"since {days[0]} and until {days[1]} is no time at all: a day is its beginning; until {following} has all of it"
+        )
+    if isinstance(since, datetime) and isinstance(until, datetime) and since > until:
+        raise ConfigurationError(f"nothing is since {since.isoformat()} and until {until.isoformat()}, which is earlier")
 
 
 def looks_like_a_moment(name: str) -> bool:

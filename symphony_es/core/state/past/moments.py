@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from symphony_es.log.log import EventLog
     from symphony_es_projections.checkpoints import CheckpointEntry
 
-__all__ = ["LAST_NS", "check_boundary", "nanoseconds", "position_at_time", "position_of", "position_since", "resolve"]
+__all__ = ["LAST_NS", "check_boundary", "check_range", "nanoseconds", "position_at_time", "position_of", "position_since", "resolve"]
 
 LAST_NS = 999
 """Events are stamped in nanoseconds and show their time in microseconds; a time as an upper end means all of its microsecond."""
@@ -105,6 +105,16 @@ async def position_since(log: EventLog, since: Moment | None, checkpoints: Check
         return await _position(log, meant)
     await log.refresh_head()
     return await log.position_at(nanoseconds(meant) - 1)
+
+
+def check_range(after: int, last: int) -> None:
+    """Refuse a range of positions that is asked for and can hold nothing.
+
+    Raises:
+        ConfigurationError: it begins after its end.
+    """
+    if after > last:
+        raise ConfigurationError(f"there is nothing after position {after} and up to {last}")
 
 
 async def position_at_time(log: EventLog, moment: datetime) -> int:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from symphony_es.core.state.names import Names
 from symphony_es.core.state.past.differences import StateDifference, compare_positions
 from symphony_es.core.state.past.forking import ForkReport, fork_log
-from symphony_es.core.state.past.moment_texts import Moment
-from symphony_es.core.state.past.moments import position_of, position_since, resolve
+from symphony_es.core.state.past.moment_texts import Moment, check_order
+from symphony_es.core.state.past.moments import check_range, position_of, position_since, resolve
 from symphony_es.core.state.past.rewinding import Rewind, plan_rewind
 from symphony_es.core.state.past.tracing import ValueTrace
 from symphony_es.core.state.past.versions import Blame, EntityVersion, blame, each_version, versions
@@ -75,6 +75,17 @@ class TimeTravel:
         """The position that what happened since a moment comes after; see `moments.position_since`."""
         return await position_since(self.log, moment, self._checkpoints)
 
+    async def between(self, since: Moment | None, until: Moment | None) -> tuple[int, int]:
+        """The positions that a range comes after, and ends with.
+
+        Raises:
+            ConfigurationError: nothing can lie between the two.
+        """
+        check_order(since, until)
+        after, last = await self.since(since), await self.position(until)
+        check_range(after, last)
+        return after, last
+
     async def resolve(self, moment: Moment) -> int | datetime | str | CheckpointEntry:
         """The position, the time, `"latest"` or the checkpoint that a moment means; see `moments.resolve`."""
         return await resolve(moment, self._checkpoints)
@@ -131,7 +142,7 @@ class TimeTravel:
     ) -> list[EntityVersion]:
         """The versions of one entity, oldest first; see `Symphony.history`."""
         key, where = self.names.key(entity), _path(path)
-        after, last = await self.since(since), await self.position(until)
+        after, last = await self.between(since, until)
         with self.names.explaining(key):
             return await versions(
                 self._history, self.names, key, where, after_version=after_version, since=after, until=last, limit=limit
@@ -142,7 +153,7 @@ class TimeTravel:
     ) -> list[Blame]:
         """The events that set a value, the last one first; see `Symphony.blame`."""
         key, where = self.names.key(entity), _path(path)
-        after, last = await self.since(since), await self.position(until)
+        after, last = await self.between(since, until)
         with self.names.explaining(key):
             return await blame(self._history, self.names, key, where, since=after, until=last)
 
@@ -170,7 +181,7 @@ class TimeTravel:
             seen: called with the value, or `ABSENT`, once after each event; it is not to be kept or changed.
         """
         key, where = self.names.key(entity), _path(path)
-        after, last = await self.since(since), await self.position(until)
+        after, last = await self.between(since, until)
         with self.names.explaining(key):
             trace = ValueTrace(self._history, self.names, key, where, last)
             before = seen(await trace.begin())
@@ -185,7 +196,7 @@ class TimeTravel:
     ) -> AsyncIterator[VersionState]:
         """Every version of one entity with its state, in one pass; see `Symphony.walk`."""
         key = self.names.key(entity)
-        after, last = await self.since(since), await self.position(until)
+        after, last = await self.between(since, until)
         with self.names.explaining(key):
             async for item in walk(self._history, key, since=after, until=last, newest_first=newest_first):
                 yield item
