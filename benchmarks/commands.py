@@ -172,7 +172,7 @@ def page(about: str, rows: list[list[str]]) -> str:
     lines = [
         "# What the commands take",
         "",
-        "Written by `python -m benchmarks.commands --write docs/benchmarks/commands.md`.",
+        "Figures of `python -m benchmarks.commands`; `--write docs/benchmarks/commands.md` writes this page anew.",
         "",
         about,
         "",

@@ -830,7 +830,7 @@ class Symphony:
             await self.log.refresh_head()
             resumption = Resumption(self, self.state_history, self.shell, self._install)
             self.last_resume = await resumption.run(
-                lambda: target_position(self.past, until, entry),
+                lambda: target_position(self._ready(self._opened), until, entry),
                 checkpoint=entry,
                 strict=strict,
                 new_world=self.world_under_construction,

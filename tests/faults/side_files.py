@@ -249,7 +249,7 @@ async def _imported(export: Path, target: Path, truth: bytes) -> str:
         return "refused"
     async with opened(target, read_only=True) as symphony:
         await export_jsonl(symphony.log, target.with_suffix(".again"))
-    same = target.with_suffix(".again").read_bytes() == truth
+    same = target.with_suffix(".again").read_bytes().splitlines()[1:-1] == truth.splitlines()[1:-1]  # but for the time of the export
     target.with_suffix(".again").unlink()
     return "right" if same else "WRONG: what was imported is another log"
 

@@ -125,9 +125,9 @@ async def at(given: argparse.Namespace) -> None:
 async def history(given: argparse.Namespace) -> None:
     """`symphony-es history`."""
     async with reading(given) as opened:
-        count = 0
+        count, last = 0, given.after_version
         async for version in opened.past.versions(given.entity, after_version=given.after_version, limit=given.limit or None):
-            count += 1
+            count, last = count + 1, version.version
             if given.json:
                 told = {"damage": str(version.damage)} if version.damage is not None else {}
                 output.json_line({**_heading(version.event), "changes": [_change_as_json(change) for change in version.changes], **told})
@@ -137,7 +137,7 @@ async def history(given: argparse.Namespace) -> None:
                 output.line(f"    not applied: {output.safe(str(version.damage))}")
             _print_changes(version.changes)
         if count and count == given.limit:
-            output.cut(f"the next page: --after-version {version.version}", as_json=given.json)
+            output.cut(f"the next page: --after-version {last}", as_json=given.json)
 
 
 async def blame(given: argparse.Namespace) -> None:

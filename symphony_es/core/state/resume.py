@@ -18,6 +18,7 @@ from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.past.moment_texts import Moment
+from symphony_es.core.state.past.moments import position_of
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.transactions import open_scope_of
 from symphony_es.core.state.world import World
@@ -26,8 +27,8 @@ from symphony_es.errors import REPLACED, ConfigurationError, RestorationError
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
+    from symphony_es.core.state.opening import OpenedLog
     from symphony_es.core.state.past.rewinding import Rewind
-    from symphony_es.core.state.past.time_travel import TimeTravel
     from symphony_es_projections.checkpoints import CheckpointEntry
 
 __all__ = ["ReplayUntil", "Resumption", "target_position"]
@@ -38,13 +39,13 @@ ReplayUntil = Moment
 logger = get_logger(__name__)
 
 
-async def target_position(past: TimeTravel, until: ReplayUntil | None, checkpoint: CheckpointEntry | None) -> int:
+async def target_position(opened: OpenedLog, until: ReplayUntil | None, checkpoint: CheckpointEntry | None) -> int:
     """The position that a `replay_until` means; the head where none is given.
 
-    Errors are those of `TimeTravel.position`, and `ConfigurationError` for `"checkpoint"` where the call has none.
+    Errors are those of `moments.position_of`, and `ConfigurationError` for `"checkpoint"` where the call has none.
     """
     if until != "checkpoint":
-        return await past.position(until)
+        return await position_of(opened.log, until, opened.checkpoint_list)
     if checkpoint is None:
         raise ConfigurationError("replay_until='checkpoint' is for a call that takes a checkpoint: name one here, as name:before")
     return checkpoint.position
