@@ -16,6 +16,8 @@ from reprlib import recursive_repr
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.shown import message
+
 __all__ = ["dataclass"]
 
 
@@ -75,14 +77,14 @@ def _check(cls: type[Any], made: Any, fields: tuple[dataclasses.Field[Any], ...]
     kinds: dict[str, Any] = made.__dataclass_fields__
     for name, field in kinds.items():
         if field._field_type.name == "_FIELD_INITVAR":
-            raise TypeError(f"the field {name!r} of {cls.__qualname__} is an InitVar: declare the class with dataclasses.dataclass")
+            raise TypeError(message(f"the field {name!r} of {cls.__qualname__} is an InitVar: use dataclasses.dataclass"))
     optional = False
     for field in fields:
         if field.init and not field.kw_only:
             if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING:
                 optional = True
             elif optional:
-                raise TypeError(f"non-default argument {field.name!r} follows default argument")
+                raise TypeError(message(f"non-default argument {field.name!r} follows default argument"))
 
 
 def _give(made: Any, name: str, method: Any) -> None:
