@@ -24,7 +24,7 @@ __all__ = ["Elsewhere", "fails"]
 
 ROOT = Path(__file__).parents[2]
 QUIET = 20
-"""So many turns without anything new, each with a commit and a look at threads: nothing moves any more."""
+"""So many turns without anything new, and with nothing under way in a thread: nothing moves any more."""
 
 
 def fails(step: str, mode: str) -> bool:
@@ -65,10 +65,26 @@ class Elsewhere:
         self._process.stdout.close()
 
 
+def _noted_threads(loop: asyncio.AbstractEventLoop) -> set[asyncio.Future[Any]]:
+    """What the loop waits for in threads, from now on: a history that is being read may take longer than any number of turns."""
+    under_way: set[asyncio.Future[Any]] = set()
+    run = loop.run_in_executor
+
+    def run_noted(*arguments: Any) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = run(*arguments)
+        under_way.add(future)
+        future.add_done_callback(under_way.discard)
+        return future
+
+    loop.run_in_executor = run_noted  # type: ignore[method-assign, assignment]
+    return under_way
+
+
 async def live(directory: str, seconds: int, mode: str) -> None:
     """One process, from its opening of the log to its death."""
     effects = os.open(f"{directory}.effects", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     begun = 0
+    under_way = _noted_threads(asyncio.get_running_loop())
 
     async def body(context: RunContext) -> str:
         nonlocal begun
@@ -92,7 +108,10 @@ async def live(directory: str, seconds: int, mode: str) -> None:
     quiet, last = 0, None
     while quiet < QUIET:
         await symphony.flush()
-        await asyncio.to_thread(int)
+        if under_way:
+            await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            quiet = 0
+        await asyncio.sleep(0)
         seen = (symphony.log.head, engine.active_runs, begun, recovering.done())
         quiet, last = (quiet + 1, last) if seen == last else (0, seen)
     if recovering.done():

@@ -124,14 +124,17 @@ class ModelRun:
     def is_now(self, then: ModelRun | None) -> None:
         """It is taken back to what it was; what has begun or completed since is of another generation.
 
-        A step with steps inside, which had begun before, is not: what was under way in it then keeps its generation.
+        What it shares with another run is not: it has used none of its keys for that. A step with steps inside, which had begun before, is
+        not: what was under way in it then keeps its generation.
         """
         begun, completed = ({}, {}) if then is None else (then.begun, then.completed)
         around = {address.rpartition("/")[0] for address in self.begun}
+        ours = {address for address in self.begun if address in self.executions or address.startswith(OF_CLEANUP)}
+        ours |= {address for address, moment in self.begun.items() if begun.get(address) == moment}
         lost = {address for address, moment in self.begun.items() if begun.get(address) != moment}
         lost |= {address for address, moment in self.completed.items() if completed.get(address) != moment and address not in around}
         undone = {address[5:] for address in lost if address.startswith("undo/")}
-        lost = {address for address in lost if not address.startswith("undo/")}
+        lost = {address for address in lost & ours if not address.startswith("undo/")}
         lost |= {address for address in undone if address in begun and address not in completed}
         self.take_back(lost)
         self.raised |= {address: self.generation(address) + 1 for address in sorted(lost)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -360,6 +360,72 @@ async def test_the_run_that_a_rewind_brings_back_has_the_past_that_it_had(
     await workflows.retry_from(run, "a", auto_checkpoint=False)
     assert (run.status, sorted(run.outputs), between.status) == ("completed", ["a", "b", "c"], "pending")
     assert max(Counter(shop.keys).values()) == 1
+
+
+SHARES = {"a": "a", "b": "b", "c": "c", "all": "go"}
+"""The step that a fork begins with; it shares those before."""
+
+OWN = {"a": "abc", "b": "bc", "c": "c", "all": ""}
+"""What it does itself."""
+
+
+@pytest.mark.parametrize("brought_back", [False, True])
+@pytest.mark.parametrize("goes", [False, True])
+@pytest.mark.parametrize("lives", ["aa", "ba", "cb", "ab", "cca", "bac", ["all", "a"], ["c", "all"]])
+async def test_what_forks_of_one_id_share_is_not_raised(
+    symphony: Symphony, shop: Shop, lives: Sequence[str], goes: bool, brought_back: bool
+) -> None:
+    """A step is of the generation after the one in which a run of that id has done it last; of the first one where none of them has."""
+    shop.register(symphony)
+    workflows = symphony.workflows
+    definition = WorkflowDefinition(id="w", name="w", steps=[act("a"), act("b"), act("c"), wait("go")])
+    attempts: Callable[[str], Any] = lambda run_id: symphony.world.get(f"Workflow:{run_id}").attempts  # noqa: E731
+    await workflows.start(definition, run_id="one", auto_checkpoint=False)
+    await until(lambda: "go" in attempts("one"))
+    await symphony.flush()
+    before, made = symphony.log.head, 0
+    expected = dict.fromkeys("abc", 1)  # the second run of an id begins with it
+    for life in lives:
+        run = await workflows.fork("one", SHARES[life], run_id="f")
+        await symphony.flush()
+        made = made or symphony.log.head
+        if goes:
+            shop.keys.clear()
+            await workflows.start(run, auto_checkpoint=False)
+            await until(lambda: "go" in attempts("f"))
+            for key in shop.keys:
+                expected[key.split(":")[1]] = int(key.split(":")[2]) + 1
+        await symphony.rewind(before, stop_runs=True)
+    if brought_back:
+        await symphony.rewind(made)
+    run = await workflows.get_run("f") if brought_back else await workflows.fork("one", SHARES[lives[0]], run_id="f")
+    shop.keys.clear()
+    await workflows.start(run, auto_checkpoint=False)
+    await until(lambda: "go" in attempts("f"))
+    assert shop.keys == [f"f:{name}:{expected[name]}" for name in "abc" if name in OWN[lives[0]]]
+
+
+@pytest.mark.parametrize("place", ["b", "go"])
+async def test_what_a_fork_does_anew_since_it_was_undone_is_its_first_execution(symphony: Symphony, shop: Shop, place: str) -> None:
+    """The fork does not share that, and has used no key for it: taken back once, it is of the generation after the first."""
+    shop.register(symphony)
+    workflows = symphony.workflows
+    undo = {"undo": "act"}
+    steps = [{**act("a"), **undo}, {**act("b"), **undo}, wait("go"), act("c")]
+    handle = await workflows.start({"name": "w", "steps": steps}, run_id="one", auto_checkpoint=False)
+    await until(lambda: "go" in handle.run.attempts)
+    await handle.cancel()
+    fork = await workflows.fork(handle.run, place, run_id="f")
+    assert list(fork.outputs) == [], "all of it is undone"
+    shop.keys.clear()
+    going = (await workflows.start(fork, auto_checkpoint=False)).run
+    await until(lambda: "go" in going.attempts)
+    await symphony.registry.get("workflow_engine").interrupt()
+    await symphony.workflows.signal(going, "go")
+    await workflows.retry_from(going, "b", auto_checkpoint=False)
+    assert shop.keys == ["f:a:0", "f:b:0", "f:b:1", "f:c:0"]
+    history = await read_timeline(symphony, going)
+    assert (history.execution("a").generation, history.execution("b").generation) == (0, 1)
 
 
 @pytest.mark.parametrize("how", ["rewound", "removed"])

@@ -8,7 +8,6 @@ read once, when a run that was taken back goes on, or is forked or retried; page
 from __future__ import annotations
 
 import asyncio
-import itertools
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
@@ -122,7 +121,9 @@ class Timeline:
         self._undone_at: list[tuple[int, tuple[str, int]]] = []
         # At a position: in which of the four, the address, and what stood there before.
         self._replaced: list[tuple[int, int, str, Any]] = []
-        self._of_its_own = 0  # from there on it is about the run whose events it is fed, and not about what that shares
+        # What was shared with the run that was created at a position, and that goes on with it.
+        self._taken_over: tuple[dict[str, Any], ...] = ({}, {}, {}, {})
+        self._created: int | None = None
 
     def apply(self, event: Event) -> None:
         """Go on with the next event of the run."""
@@ -140,18 +141,21 @@ class Timeline:
         elif name in (REWIND_EVENT, REPAIR_EVENT) and isinstance(event.data, dict) and "to" in event.data:
             self._rewind(position, event.data["to"])
         elif name in CREATIONS or name == REPAIR_EVENT:
-            if name == FORK_EVENT and self._of_its_own < len(self._replaced):
-                self._rewind(event.position, 0)  # another run had the id: what that had begun is none of this one's
             self._begin_with(event)
             if name in CREATIONS:
                 self._forget_executions()
 
-    def begin_fork(self) -> None:
-        """What comes is the history of a fork: its keys are its own, and none of them has been used."""
-        self.raised = {}
+    def begin_history(self, created: int | None) -> None:
+        """What comes is another history: its keys are its own, and none of them has been used.
+
+        Args:
+            created: where the run was created that goes on with the steps so far. Others that have had its id share nothing of them.
+        """
+        self._taken_over = (self.begun, self.completed, self.failed, {})
+        self._created = created
+        self.begun, self.completed, self.failed, self._executions = {}, {}, {}, {}
+        self.raised, self._replaced = {}, []
         self._forget_executions()
-        self._executions = {address: Execution(0, 0, False) for address in self.begun}
-        self._of_its_own = len(self._replaced)
 
     def execution(self, address: str) -> Execution:
         """The execution of a step that holds now."""
@@ -254,7 +258,7 @@ class Timeline:
         """The steps are what they were at a position, whatever came in between; rewinds of before count as what they did."""
         self.undone.update((known, True) for at, known in self._undone_at if at > to and known in self.undone)
         then: list[dict[str, Any]] = [{}, {}, {}, {}]
-        for at, which, address, before in itertools.islice(reversed(self._replaced), len(self._replaced) - self._of_its_own):
+        for at, which, address, before in reversed(self._replaced):
             if at <= to:
                 break
             then[which][address] = before
@@ -266,27 +270,41 @@ class Timeline:
         if not isinstance(state, dict):
             return
         then: list[dict[str, Any]] = []
-        for of, field in zip(self._kept, ("attempts", "outputs", "failures"), strict=False):
+        for of, known, field in zip(self._kept, self._held_before(event), ("attempts", "outputs", "failures"), strict=False):
             held = state.get(field) or {}
             gone: dict[str, Any] = {address: None for address in of if address not in held}
-            then.append({**gone, **{address: event.position for address in held if address not in of}})
-        self._take_back(event.position, [*then, {}])
+            then.append({**gone, **{address: known.get(address, event.position) for address in held}})
+        begun = [address for address, at in then[_BEGUN].items() if at is not None]
+        executions: dict[str, Any] = {}
+        if event.name in CREATIONS:
+            executions = dict.fromkeys(self._executions)
+            if event.name == FORK_EVENT or event.metadata.generation:
+                of_all = event.metadata.generation or 0
+                executions.update(dict.fromkeys(begun, Execution(of_all, of_all, event.name != FORK_EVENT)))
+        self._take_back(event.position, [*then, executions])
         if event.metadata.generation:
             self.raised[""] = event.metadata.generation  # as often as the run was taken back in the other log, so no address more often
-            execution = self._next_execution("")._replace(is_own=event.name != FORK_EVENT)
-            self._executions.update(dict.fromkeys(self.begun, execution))
+
+    def _held_before(self, event: Event) -> tuple[dict[str, Any], ...]:
+        """Where the steps that a whole state has were begun, completed and failed."""
+        if event.name not in CREATIONS:
+            return self._kept
+        return self._taken_over if event.position == self._created else ({}, {}, {}, {})
 
     def _take_back(self, position: int, then: Sequence[Mapping[str, Any]]) -> None:
         """Put what is given in place; the steps that have begun or completed since are of another generation from now on.
 
-        A composite that had begun before is not, though it has completed since: what was under way in it then keeps its generation. An
+        What is shared with another run is not: none of the run's keys was used for it. A composite that had begun before is not, though it
+        has completed since: what was under way in it then keeps its generation. An
         undo keeps its key, since it is done once for an execution, whatever a rewind takes back; a step that goes on and whose undo has
         begun is another execution.
         """
         composites = {around for address in self.begun for around in prefixes(address)}
         begun_since = {address for address, at in then[_BEGUN].items() if self.begun.get(address, at) != at}
-        lost = begun_since | {
-            address for address, at in then[_COMPLETED].items() if self.completed.get(address, at) != at and address not in composites
+        lost = {address for address in begun_since if self.execution(address).is_own} | {
+            address
+            for address, at in then[_COMPLETED].items()
+            if self.completed.get(address, at) != at and address not in composites and address not in begun_since
         }
         lost = {address for address in lost if not address.startswith(_UNDO_OF)}
         for undone in (address[len(_UNDO_OF) :] for address in begun_since if address.startswith(_UNDO_OF)):
@@ -315,6 +333,7 @@ async def read_timeline(symphony: Host, run: Workflow) -> Timeline:
         DamagedEventError: an event of it is damaged.
     """
     shared: list[tuple[str, int]] = []
+    created_at: list[int | None] = []  # of the runs whose histories are read, the last one first
     own = key = entity_key("Workflow", run.id)
     cut: int | None = None
     seen: int | None = None  # where the log was when the run was forked of that one
@@ -323,16 +342,18 @@ async def read_timeline(symphony: Host, run: Workflow) -> Timeline:
     while (created := await creation(symphony, key, seen, once=not taken_back)) is not None and created[3] == FORK_EVENT:
         event, taken_back = decode_row(created), True
         seen, said = event.position, event.data
+        created_at.insert(0, seen)
         if shared and event.position > shared[0][1]:
-            del shared[0]  # what is shared ends before it began
+            del shared[0], created_at[0]  # what is shared ends before it began
         # A fork of a fork can begin before the fork that it was made of: what that one shares counts too.
         forked_at: int = said["position"]
         cut = forked_at if cut is None else min(cut, forked_at)
         key = entity_key("Workflow", said["run_id"])
         shared.insert(0, (key, cut))
+    created_at.insert(0, None if created is None else created[0])
     timeline = Timeline(shared, own)
-    for part, last in [*shared, (own, None)]:
-        timeline.begin_fork()
+    for (part, last), begins in zip([*shared, (own, None)], created_at, strict=True):
+        timeline.begin_history(begins)
         async for page in symphony.log.entity_pages(part, until_position=last, page=PAGE):
             if sum(len(row[4]) for row in page) > HEAVY_BYTES:
                 await asyncio.to_thread(_apply, timeline, page)
