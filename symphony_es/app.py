@@ -367,11 +367,20 @@ class Symphony:
 
     def error_on_record(self, error: BaseException) -> str:
         """Return the class and message of an error as they are put on record, by the rules of the engine."""
-        from symphony_es.workflow.record.redaction import current_redaction  # late: most programs have no error
-        from symphony_es.workflow.runs.failures import error_on_record
+        from symphony_es.workflow.runs.failures import error_on_record  # late: most programs have no error
+
+        return error_on_record(error, self._rules_that_hold())
+
+    def _message_on_record(self, text: str) -> str:
+        from symphony_es.workflow.runs.failures import message_on_record
+
+        return message_on_record(text, self._rules_that_hold())
+
+    def _rules_that_hold(self) -> Redaction:
+        from symphony_es.workflow.record.redaction import current_redaction
 
         engine = self._made_engine()
-        return error_on_record(error, engine.redaction if engine is not None else self._rules or current_redaction.get())
+        return engine.redaction if engine is not None else self._rules or current_redaction.get()
 
     async def _open(
         self,
@@ -930,7 +939,8 @@ class Symphony:
             from symphony_es_projections.runner import ProjectionRunner
 
             writes = self.state_dir is not None and not self.read_only
-            self._projections = ProjectionRunner(self.log, self.state_dir / "projections" if writes and self.state_dir else None)
+            directory = self.state_dir / "projections" if writes and self.state_dir else None
+            self._projections = ProjectionRunner(self.log, directory, redact=self._message_on_record)
             if self.persistence_enabled and not self.read_only:
                 self._projections.gives_way = True
                 self._projections.add(self._audit_trail)

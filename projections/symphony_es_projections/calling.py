@@ -7,14 +7,17 @@ A `SystemExit`, `KeyboardInterrupt` or `CancelledError` that `apply` raises asks
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from symphony_es.diagnostics import message_of, writable
 from symphony_es.raised import asks_the_program_to_end
+from symphony_es.shown import type_shown
 
-__all__ = ["RaisedError", "called", "message", "type_of", "why_of"]
+__all__ = ["RaisedError", "Redact", "called", "message", "type_of", "why_of"]
 
 T = TypeVar("T")
+Redact: TypeAlias = Callable[[str], str]
+"""Takes out of a message what is not to be put on record."""
 
 
 class RaisedError(Exception):
@@ -51,12 +54,19 @@ def type_of(error: BaseException) -> str:
     return writable(type(error.raised if isinstance(error, RaisedError) else error).__name__)
 
 
-def message(error: BaseException) -> str:
-    """An error's message, as text that can be written."""
-    return message_of(error.raised if isinstance(error, RaisedError) else error)
+def message(error: BaseException, redact: Redact | None = None) -> str:
+    """An error's message, as text that can be written; nothing of it where `redact` fails."""
+    said = message_of(error.raised if isinstance(error, RaisedError) else error)
+    if redact is None or not said:
+        return said
+    try:
+        redacted: object = called(redact, said)
+    except Exception as failed:  # noqa: BLE001  it is code of the application, and the message may be what it fails at
+        return f"[left out: redact raised {type_of(failed)}]"
+    return writable(redacted) if type(redacted) is str else f"[left out: redact returned {type_shown(redacted)}]"
 
 
-def why_of(error: BaseException) -> str:
+def why_of(error: BaseException, redact: Redact | None = None) -> str:
     """An error's class and message, or its class alone where it says nothing."""
-    said = message(error)
+    said = message(error, redact)
     return f"{type_of(error)}: {said}" if said else type_of(error)

@@ -21,7 +21,7 @@ from symphony_es.events.rows import Row, commitment, decode_row, event_id_of, ti
 from symphony_es.log.forks import Inherited, keep_for_ever, left_at_fork
 from symphony_es.shown import shown
 from symphony_es_projections.agreement import PROGRESS, Progress
-from symphony_es_projections.calling import called, message, type_of
+from symphony_es_projections.calling import Redact, called, message, type_of
 from symphony_es_projections.durable import Parameters, SQLiteProjection
 from symphony_es_projections.files import BUSY_TIMEOUT_S, is_trouble
 from symphony_es_projections.status import ParkedEvent, Stage
@@ -30,7 +30,7 @@ from symphony_es_projections.written import WrittenFile
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["DamagedBuildError", "ProjectionDatabase", "park"]
+__all__ = ["DamagedBuildError", "ProjectionDatabase", "park", "too_many_parked"]
 
 MESSAGE_CHARACTERS = 2000
 CACHE_KIB = 32 * 1024
@@ -69,12 +69,13 @@ class ProjectionDatabase(Inherited):
         position: the last position it holds. event_id: of the event there. time_ns: when that was committed.
         progress: what it held when it was opened, and of which log.
         notified: up to where `after_commit` has been told. live_after: events after it are live, and not a build's.
-        parked: events passed over, by position and stage.
+        parked: events passed over, by position and stage. redact: what their messages pass through.
     """
 
-    def __init__(self, name: str, path: Path | None, db: sqlite3.Connection) -> None:
+    def __init__(self, name: str, path: Path | None, db: sqlite3.Connection, redact: Redact | None) -> None:
         self.name = name
         self.path = path
+        self.redact = redact
         self._db = db
         self._lock = threading.Lock()
         self._telling = threading.Lock()
@@ -96,7 +97,7 @@ class ProjectionDatabase(Inherited):
     # -- opening and closing ------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, projection: SQLiteProjection, path: Path | None, log_id: bytes = b"") -> Self:
+    def create(cls, projection: SQLiteProjection, path: Path | None, log_id: bytes = b"", redact: Redact | None = None) -> Self:
         """Make the tables of a new build of a log, in a file that is empty, or in memory."""
         db = _connect(path)
         try:
@@ -110,13 +111,13 @@ class ProjectionDatabase(Inherited):
                 (projection.name, projection.version, _now(), log_id),
             )  # fmt: skip
             db.execute("COMMIT")
-            return cls(projection.name, path, db)._ready()
+            return cls(projection.name, path, db, redact)._ready()
         except BaseException:
             db.close()
             raise
 
     @classmethod
-    def open(cls, name: str, path: Path) -> Self:
+    def open(cls, name: str, path: Path, redact: Redact | None = None) -> Self:
         """Open a build that was left by an earlier process.
 
         Raises:
@@ -128,7 +129,7 @@ class ProjectionDatabase(Inherited):
         except sqlite3.Error as error:
             raise _judged(error) from error
         try:
-            return cls(name, path, db)._ready()
+            return cls(name, path, db, redact)._ready()
         except sqlite3.Error as error:
             db.close()
             raise _judged(error) from error
@@ -248,14 +249,13 @@ class ProjectionDatabase(Inherited):
                     error = self._behind_savepoint(projection, event)
                     if error is None:
                         continue
-                    newly.append(park(event, error, attempts, "apply"))
+                    newly.append(park(event, error, attempts, "apply", self.redact))
                     self._write_parked(newly[-1])
                     if len(self.parked) + len(newly) > max_parked:
                         raise ProjectionFailedError(
                             self.name,
                             self.position,
-                            f"more than {max_parked} events could not be applied, the last one with {newly[-1].error_type}: "
-                            f"{newly[-1].message}; correct the projection's apply, raise its version, and start again",
+                            f"{too_many_parked(max_parked, newly[-1])}; correct the projection's apply, raise its version, and start again",
                         )
                 progress = self._advance(through, notifies)
             self.position, self.event_id, self.time_ns, self.notified = progress
@@ -306,7 +306,7 @@ class ProjectionDatabase(Inherited):
                 self._delete_parked(parked)
                 left = None
                 if error is not None:
-                    left = park(event, error, parked.attempts + 1, "apply")
+                    left = park(event, error, parked.attempts + 1, "apply", self.redact)
                 elif owes:
                     left = park(event, RuntimeError("it has not been told yet"), 0, "after_commit")
                 if left is not None:
@@ -347,7 +347,7 @@ class ProjectionDatabase(Inherited):
             for event in events:
                 error = _effects_of(projection, event) if event.position > self.notified else None
                 if error is not None:
-                    failed.append(park(event, error, attempts, "after_commit"))
+                    failed.append(park(event, error, attempts, "after_commit", self.redact))
             self._note_told(notified, failed)
             return failed
 
@@ -367,7 +367,7 @@ class ProjectionDatabase(Inherited):
         with self._telling:
             self._check_open()
             error = _effects_of(projection, event)
-            left = None if error is None else park(event, error, parked.attempts + 1, "after_commit")
+            left = None if error is None else park(event, error, parked.attempts + 1, "after_commit", self.redact)
             with self._lock:
                 with self._transaction():
                     self._delete_parked(parked)
@@ -420,17 +420,23 @@ def _effects_of(projection: SQLiteProjection, event: Event) -> Exception | None:
     return None
 
 
-def park(event: Event, error: BaseException, attempts: int, stage: Stage) -> ParkedEvent:
+def park(event: Event, error: BaseException, attempts: int, stage: Stage, redact: Redact | None = None) -> ParkedEvent:
     """What is kept of an event that failed."""
     return ParkedEvent(
         position=event.position,
         event_name=event.name,
         entity_key=event.entity_key,
         error_type=type_of(error),
-        message=message(error)[:MESSAGE_CHARACTERS],
+        message=message(error, redact)[:MESSAGE_CHARACTERS],
         attempts=attempts,
         stage=stage,
     )
+
+
+def too_many_parked(most: int, last: ParkedEvent) -> str:
+    """Why a projection fails that cannot take in more than so many events; of the last one there may be no message."""
+    said = f"{last.error_type}: {last.message}" if last.message else last.error_type
+    return f"more than {most} events could not be applied, the last one with {said}"
 
 
 def _for_after_commit(parked: ParkedEvent) -> ParkedEvent:

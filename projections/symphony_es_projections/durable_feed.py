@@ -20,7 +20,7 @@ from symphony_es.events.event import Event
 from symphony_es.events.rows import Row, decode_row
 from symphony_es.system import present
 from symphony_es_projections.agreement import disagreement, log_id_of
-from symphony_es_projections.calling import called, type_of
+from symphony_es_projections.calling import called, message, type_of
 from symphony_es_projections.database import DamagedBuildError, ProjectionDatabase
 from symphony_es_projections.durable import Parameters, SQLiteProjection
 from symphony_es_projections.feed import Feed, FeedOptions, report_parked
@@ -170,7 +170,7 @@ class DurableFeed(Feed[Build]):
         """What a file holds, and why it cannot be gone on with; None when it can."""
         if path in self._damaged:
             return None, "its file is damaged"
-        database = await self._obtain(ProjectionDatabase.open, self.name, path)
+        database = await self._obtain(ProjectionDatabase.open, self.name, path, self.options.redact)
         try:
             return database, await self._disagreement(database)
         except BaseException:
@@ -217,7 +217,7 @@ class DurableFeed(Feed[Build]):
 
         def create() -> ProjectionDatabase:
             path = None if self._directory is None else new_build(self._directory, self.name)
-            return ProjectionDatabase.create(self._projection, path, log_id)
+            return ProjectionDatabase.create(self._projection, path, log_id, self.options.redact)
 
         return self._build_of(await self._obtain(create))
 
@@ -367,7 +367,8 @@ class DurableFeed(Feed[Build]):
             if at_fault is self._current:
                 self._current = None
                 self.options.executor.submit(at_fault.database.close)
-        return ProjectionFailedError(self.name, at_fault.position, f"{path or 'its database in memory'}: {error}; {_advice(error)}")
+        why = message(error, self.options.redact) or type_of(error)
+        return ProjectionFailedError(self.name, at_fault.position, f"{path or 'its database in memory'}: {why}; {_advice(error)}")
 
     async def recovers(self, error: Exception) -> bool:
         """Let go of a file that is damaged, or that somebody else has written: it is built anew."""

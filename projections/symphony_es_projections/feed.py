@@ -21,7 +21,7 @@ from symphony_es.events.rows import Row
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.log import EventLog
 from symphony_es.shown import message as one_message
-from symphony_es_projections.calling import message, why_of
+from symphony_es_projections.calling import Redact, message, why_of
 from symphony_es_projections.status import ParkedEvent, ProjectionState, ProjectionStatus
 
 __all__ = ["Feed", "FeedOptions", "OnProgress", "report_parked"]
@@ -41,6 +41,7 @@ class FeedOptions:
     attempts: int
     delay_s: float
     max_parked: int
+    redact: Redact | None
 
 
 class Positioned(Protocol):
@@ -254,7 +255,7 @@ class Feed(ABC, Generic[B]):
 
     def failure(self, error: BaseException, build: B | None = None) -> ProjectionFailedError:
         """What an error means for the projection, or for a build of it."""
-        why = why_of(error)
+        why = why_of(error, self.options.redact)
         if isinstance(error, PositionNotFoundError):
             why = f"{message(error)}; a projection needs the whole log, or has to follow it from its beginning"
         elif isinstance(error, ProjectionError | NotReadyError):
@@ -346,7 +347,7 @@ def _called(function: Callable[[], T]) -> T:
 
 
 def report_parked(name: str, parked: list[ParkedEvent]) -> None:
-    """Log what has been passed over; messages are the application's, and payloads may stand in them: they are in the database only."""
+    """Log what has been passed over. Messages are the application's, and payloads may stand in them: they are with the parked events."""
     for entry in parked:
         logger.warning(
             "projection_event_parked",

@@ -11,7 +11,7 @@ from symphony_es.events.event import Event
 from symphony_es.events.rows import Row, decode_row
 from symphony_es.shown import shown
 from symphony_es_projections.calling import called
-from symphony_es_projections.database import park
+from symphony_es_projections.database import park, too_many_parked
 from symphony_es_projections.feed import Feed, FeedOptions, report_parked
 from symphony_es_projections.projection import Projection
 from symphony_es_projections.status import ParkedEvent
@@ -76,17 +76,13 @@ class MemoryFeed(Feed[Projection]):
                 return
             except Exception as error:  # noqa: BLE001  the projection is the application's: what it raises is on record with the event
                 if attempt == self.options.attempts:
-                    parked = park(event, error, attempt, "apply")
+                    parked = park(event, error, attempt, "apply", self.options.redact)
                     break
             await self.pause(attempt)
             attempt += 1
         there = self._parked if build is self._projection else self._build_parked
         if len(there) >= self.options.max_parked:
-            raise ProjectionFailedError(
-                self.name,
-                build.position,
-                f"more than {self.options.max_parked} events could not be applied, the last one with {parked.error_type}: {parked.message}",
-            )
+            raise ProjectionFailedError(self.name, build.position, too_many_parked(self.options.max_parked, parked))
         there[event.position] = (parked, event)
         build.position = event.position
         report_parked(self.name, [parked])
@@ -122,7 +118,7 @@ class MemoryFeed(Feed[Projection]):
                 try:
                     called(self._projection.apply, event)
                 except Exception as error:  # noqa: BLE001  as above
-                    self._parked[position] = (park(event, error, parked.attempts + 1, "apply"), event)
+                    self._parked[position] = (park(event, error, parked.attempts + 1, "apply", self.options.redact), event)
                 else:
                     del self._parked[position]
                     through += 1

@@ -7,6 +7,7 @@ the log runs them; other processes read what it has built with `open_current`, o
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -23,6 +24,7 @@ from symphony_es.raised import asks_the_program_to_end
 from symphony_es.shown import message, quoted, shown
 from symphony_es.system import present
 from symphony_es_projections.audit_trail import AuditTrail
+from symphony_es_projections.calling import Redact
 from symphony_es_projections.declarations import check_declarations
 from symphony_es_projections.durable import SQLiteProjection
 from symphony_es_projections.durable_feed import DurableFeed
@@ -55,6 +57,9 @@ class ProjectionRunner:
         delay_s: how long to wait before the second attempt, in seconds; twice as long before each further one.
         retry_s: how long a projection that follows the log waits after a failure, in seconds; twice as long after each further one.
         max_parked: how many events of a projection may be passed over before it is held to be wrong itself, and fails.
+        redact: what the messages of errors pass through before they are put on record with a parked event, logged or told by `status`:
+            `(text) -> text`, as `Redaction().text`; where it fails, nothing of the message is. None leaves them as they are. It is called
+            in worker threads. A Symphony's own runner has the rules of that Symphony.
 
     Attributes:
         log: where events come from. directory: where durable projections live.
@@ -62,7 +67,8 @@ class ProjectionRunner:
             the same log may have the directory; it is closed then.
 
     Raises:
-        ConfigurationError: a directory, for a log that is open for reading only: another process writes it, and builds there.
+        ConfigurationError: a directory, for a log that is open for reading only: another process writes it, and builds there; numbers that
+            are too small; a `redact` that is not a plain function.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class ProjectionRunner:
         delay_s: float = 0.05,
         retry_s: float = 1.0,
         max_parked: int = 1000,
+        redact: Redact | None = None,
     ) -> None:
         if directory is not None and log.read_only:
             raise ConfigurationError(
@@ -82,12 +89,15 @@ class ProjectionRunner:
             )
         if batch < 1 or attempts < 1 or delay_s < 0 or retry_s <= 0 or max_parked < 0:
             raise ConfigurationError("batch and attempts must be at least 1, retry_s more than 0, delay_s and max_parked not negative")
+        given: object = redact
+        if given is not None and (not callable(given) or inspect.iscoroutinefunction(given)):
+            raise ConfigurationError(f"redact={shown(given)}: it is a plain function that takes a text and returns one")
         self.log = self._log = log
         self.directory = self._directory = None if directory is None else Path(directory)
         self.gives_way = False
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="symphony-es-projections")
         self._options = FeedOptions(
-            log=log, executor=self._executor, batch=batch, attempts=attempts, delay_s=delay_s, max_parked=max_parked
+            log=log, executor=self._executor, batch=batch, attempts=attempts, delay_s=delay_s, max_parked=max_parked, redact=redact
         )  # fmt: skip
         self._retry_s = retry_s
         self._feeds: dict[str, Feed[Any]] = {}
