@@ -7,7 +7,9 @@ import dataclasses
 import inspect
 import itertools
 import pickle
+import pprint
 import sys
+import typing
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -18,7 +20,7 @@ from symphony_es.late_dataclasses import dataclass as late
 OPTIONS = [
     {"frozen": frozen, "slots": slots, "kw_only": kw_only, **rest}
     for frozen, slots, kw_only in itertools.product((True, False), repeat=3)
-    for rest in ({}, {"repr": False}, {"eq": False})
+    for rest in ({}, {"repr": False}, {"eq": False}, {"repr": False, "eq": False})
 ]
 
 
@@ -84,6 +86,10 @@ def _facts(cls: type[Any]) -> list[Any]:
         dataclasses.asdict(copy.deepcopy(one)),
         cls.__init__.__qualname__,
         cls.__init__.__module__,
+        typing.get_type_hints(cls.__init__),
+        pprint.pformat(cls(a=1, b="b" * 90)).rpartition(" at ")[2] if "__repr__" in vars(cls) else None,
+        [getattr(vars(cls).get(name), "__qualname__", None) for name in ("__repr__", "__eq__", "__hash__")],
+        getattr(getattr(cls.__eq__, "__code__", None), "co_filename", None),  # by that pytest knows it
         {name: getattr(cls.__dataclass_params__, name) for name in ("init", "repr", "eq", "order", "unsafe_hash", "frozen")},
     ]
 
@@ -169,3 +175,66 @@ def test_nothing_is_compiled_before_it_is_asked_for() -> None:
         made = vars(cls)["__init__"]
         assert inspect.isfunction(made)
         assert cls.__init__ is made
+
+
+def _undocumented(dataclass: Callable[..., Any]) -> type[Any]:
+    @dataclass(frozen=True, slots=True)
+    class Undocumented:
+        a: int
+        b: str = "b"
+
+    return Undocumented
+
+
+def test_the_doc_of_a_class_without_one_is_its_signature() -> None:
+    """A class that says nothing has the doc that the standard library gives it, and its objects too."""
+    late_class, other = _undocumented(late), _undocumented(dataclasses.dataclass)
+
+    assert (late_class.__doc__, late_class(1).__doc__) == (other.__doc__, other(1).__doc__)
+
+
+def _not_frozen_base(dataclass: Callable[..., Any]) -> None:
+    base = dataclass()(type("Base", (), {"__annotations__": {"a": "int"}}))
+    dataclass(frozen=True)(type("Derived", (base,), {"__annotations__": {}}))
+
+
+def _default_before_none(dataclass: Callable[..., Any]) -> None:
+    dataclass()(type("Wrong", (), {"__annotations__": {"a": "int", "b": "int"}, "a": 1}))
+
+
+def _default_that_changes(dataclass: Callable[..., Any]) -> None:
+    dataclass()(type("Wrong", (), {"__annotations__": {"a": "list"}, "a": []}))
+
+
+def _own_slots(dataclass: Callable[..., Any]) -> None:
+    dataclass(slots=True)(type("Wrong", (), {"__annotations__": {"a": "int"}, "__slots__": ("a",)}))
+
+
+@pytest.mark.parametrize("declare", [_not_frozen_base, _default_before_none, _default_that_changes, _own_slots])
+def test_what_the_standard_library_refuses_is_refused_alike(declare: Callable[[Callable[..., Any]], None]) -> None:
+    """A declaration that the standard library refuses is refused with the same words, and not when the first object is made."""
+    said = []
+    for dataclass in (dataclasses.dataclass, late):
+        with pytest.raises((TypeError, ValueError)) as raised:
+            declare(dataclass)
+        said.append((raised.type, str(raised.value).removesuffix(" 'a'")))  # since Python 3.12 the default is named, too
+
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("given", ["init", "order", "unsafe_hash", "match_args", "weakref_slot"])
+def test_other_arguments_are_refused(given: str) -> None:
+    """An argument that late dataclasses do not know is an error at the declaration."""
+    with pytest.raises(TypeError, match=given):
+        late(**{given: True})
+
+
+@pytest.mark.parametrize("annotation", [dataclasses.InitVar[int], "dataclasses.InitVar[int]"])
+def test_init_vars_are_refused(annotation: Any) -> None:
+    """A class with an InitVar is refused at the declaration, also where a base has it."""
+    namespace = {"__annotations__": {"a": annotation}, "__module__": __name__}
+    with pytest.raises(TypeError, match="'a' of Wrong is an InitVar"):
+        late()(type("Wrong", (), namespace))
+    base: Any = dataclasses.dataclass()(type("Base", (), namespace))
+    with pytest.raises(TypeError, match="'a' of Wrong is an InitVar"):
+        late()(type("Wrong", (base,), {}))

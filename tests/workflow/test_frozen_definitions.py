@@ -366,3 +366,13 @@ def test_a_policy_is_made_of_copies() -> None:
     policy = RetryPolicy(on=names)  # type: ignore[arg-type]
     names.append("KeyError")
     assert policy.on == ("ValueError",)
+
+
+@pytest.mark.parametrize("frozen", [freeze([1, [2]]), freeze({"a": [1]}), freeze({1, 2})], ids=["list", "dict", "set"])
+def test_its_type_called_makes_a_plain_one(frozen: Any) -> None:
+    """`type(x)(...)` takes what the builtin type takes, and what it makes can be changed."""
+    plain = type(frozen).__mro__[1]
+    assert (type(type(frozen)()), type(type(frozen)(frozen))) == (plain, plain)
+    assert type(frozen)(frozen) == frozen
+    if plain is dict:
+        assert type(frozen)(frozen, b=2, items=3) == {"a": [1], "b": 2, "items": 3}

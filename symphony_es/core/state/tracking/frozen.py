@@ -52,9 +52,9 @@ class FrozenDict(dict[Any, Any]):
     __slots__ = ()
     _symphony_kind = "container"
 
-    def __new__(cls, items: Mapping[Any, Any] | Iterable[Any] = ()) -> dict[Any, Any]:  # type: ignore[misc]
+    def __new__(cls, items: Mapping[Any, Any] | Iterable[Any] = (), /, **more: Any) -> dict[Any, Any]:  # type: ignore[misc]
         """A plain dict, as with `FrozenList`."""
-        return dict(items)
+        return dict(items, **more)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         return dict, (dict(self),)
