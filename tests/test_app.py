@@ -90,7 +90,7 @@ async def test_what_is_not_there_is_named(symphony: Symphony) -> None:
         (await symphony.at(0)).get("Customer:c")
     with pytest.raises(PositionNotFoundError):
         await symphony.at(99)
-    with pytest.raises(ConfigurationError, match="replay_until"):
+    with pytest.raises(CheckpointNotFoundError, match="'yesterday'"):
         await symphony.resume(replay_until="yesterday")
 
 

@@ -18,7 +18,7 @@ from symphony_es.errors import ConfigurationError
 
 
 @entity
-class Counted:
+class CountedInRanges:
     """An entity that changes twelve times."""
 
     id: str = ""
@@ -29,7 +29,7 @@ async def make(directory: Path) -> None:
     """Twelve changes of one entity by one actor, and three checkpoints, two of one name."""
     async with Symphony(directory) as symphony:
         with symphony.acting_as("ann"):
-            one = symphony.entities.add(Counted(id="one"))
+            one = symphony.entities.add(CountedInRanges(id="one"))
             await symphony.flush()
             for _ in range(12):
                 one.count += 1
@@ -54,8 +54,8 @@ CUT = {
     "audit --actor ann --limit 5 --newest-first": "--before 9",
     "log --limit 5 --until 13": "--until 8",
     "log --limit 5 --after 2": "--after 7",
-    "log --limit 5 --entity Counted:one": "--until 8",
-    "history Counted:one --limit 5": "--after-version 5",
+    "log --limit 5 --entity CountedInRanges:one": "--until 8",
+    "history CountedInRanges:one --limit 5": "--after-version 5",
     "checkpoints --limit 2": "--before ckpt_",
     "runs --limit 2": "--after @",
 }
@@ -86,7 +86,7 @@ def pages(command: str, directory: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(
-    "command", ["audit --actor ann --limit 5", "log --limit 5 --after 0", "log --limit 5", "history Counted:one --limit 4"]
+    "command", ["audit --actor ann --limit 5", "log --limit 5 --after 0", "log --limit 5", "history CountedInRanges:one --limit 4"]
 )
 def test_what_is_said_leads_to_all_the_rest(command: str, counted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The pages together have each event once, and the last one says nothing."""
@@ -101,7 +101,7 @@ REFUSED = [
     "audit --since 2026-11-29 --until 2026-11-28", "audit --since 2026-11-28 --until 2026-11-28", "audit --after 7 --before 7",
     "log --after 7 --until 3", "log --after 2026-11-28 --until 2026-11-28", "runs --since 2026-11-29 --until 2026-11-28",
     "runs --since 2026-11-28 --until 2026-11-28", "runs --since 2026-11-29 --until 2026-11-28 --at latest",
-    "blame Counted:one count --since 9 --until 3", "blame Counted:one count --since 2026-11-28 --until 2026-11-28",
+    "blame CountedInRanges:one count --since 9 --until 3", "blame CountedInRanges:one count --since 2026-11-28 --until 2026-11-28",
     "export - --since 9 --until 3", "export - --format changes --since 2026-11-28 --until 2026-11-28",
 ]  # fmt: skip
 
@@ -162,12 +162,12 @@ async def test_the_api_refuses_the_same(since: Any, until: Any, counted: Path) -
             await symphony.workflows.list_runs(since=since, until=until)
         if until != "2h":  # as positions: all of it is later
             with refused():
-                await symphony.history("Counted:one", since=since, until=until)
+                await symphony.history("CountedInRanges:one", since=since, until=until)
             with refused():
-                await symphony.blame("Counted:one", "count", since=since, until=until)
+                await symphony.blame("CountedInRanges:one", "count", since=since, until=until)
         with refused():
-            await symphony.history("Counted:one", since=9, until=3)
-        assert [version.version for version in await symphony.history("Counted:one", since=3, until=3)] == []
+            await symphony.history("CountedInRanges:one", since=9, until=3)
+        assert [version.version for version in await symphony.history("CountedInRanges:one", since=3, until=3)] == []
 
 
 def test_deleting_by_a_name_says_which_is_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,7 +122,7 @@ def test_the_command_pages(tmp_path: Path) -> None:
     def listed(options: str) -> list[str]:
         told, code = answer(f"checkpoints --json {options}", tmp_path)
         assert code == 0
-        return [json.loads(line)["id"] for line in told.splitlines()]
+        return [json.loads(line)["id"] for line in told.splitlines() if line.startswith("{")]
 
     assert listed("") == listed("--limit 0") == made
     assert listed("--limit 3") == made[:3]

@@ -138,7 +138,8 @@ class Asking:
     async def blame(self) -> None:
         """Which events set a value, each with what it found and left; the newest one has left what stands there."""
         key = self.entity()
-        path, until, since = self._path(key), self.position(), self.chance.choice([None, None, self.position()])
+        path, (since, until) = self._path(key), sorted([self.position(), self.position()])
+        since = self.chance.choice([None, None, since])
         due = self.brute.blame(key, path, since or 0, until)
         entries = await self.symphony.blame(key, path, since=since, until=until)
         found = [(entry.event.position, entry.before, entry.after) for entry in entries]

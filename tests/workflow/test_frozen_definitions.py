@@ -35,7 +35,7 @@ def echo(context: RunContext) -> Any:
 class PayloadStep(Step):
     """A kind of the application's whose reader copies nothing, and whose output is what it holds."""
 
-    kind: ClassVar[str] = "payload_of_frozen"
+    kind: ClassVar[str] = "test-payload"
 
     payload: dict[str, Any] = field(default_factory=dict)
 
@@ -75,7 +75,7 @@ def _all_kinds() -> dict[str, Any]:
             {"kind": "loop", "name": "loop", "steps": [_fn("again")], "max_iterations": 2},
             {"kind": "wait", "name": "wait", "signal": "go", "within_s": 5, "default": {"d": [1]}},
             {"kind": "workflow", "name": "child", "definition": inner, "context": {"c": [2]}},
-            {"kind": "payload_of_frozen", "name": "own", "payload": {"held": {"p": [1, {"s": {2}}]}}},
+            {"kind": "test-payload", "name": "own", "payload": {"held": {"p": [1, {"s": {2}}]}}},
         ],
     }
 

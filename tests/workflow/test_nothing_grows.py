@@ -15,6 +15,7 @@ import pytest
 from symphony_es import EntityRestorer, Symphony, entity
 from symphony_es.core.state import membership
 from symphony_es.core.state.restore import RestorationContext
+from symphony_es.errors import ConfigurationError
 from symphony_es.workflow import AutoCheckpoint, RunContext, Workflow
 from symphony_es_projections.checkpoints import CheckpointEntry
 
@@ -264,13 +265,13 @@ async def test_a_list_that_is_damaged_or_of_another_log_is_made_anew(tmp_path: P
                 assert [entry["name"] for entry in await symphony.list_checkpoints()] == ["of-a"]
 
 
-async def test_a_name_that_looks_like_an_id_is_a_name(tmp_path: Path) -> None:
-    """A checkpoint that is called as another's id would be is deleted by that name."""
+async def test_no_checkpoint_is_called_as_an_id(tmp_path: Path) -> None:
+    """An id means the checkpoint that has it, also once that is gone: none is made that is called so."""
     async with Symphony(tmp_path) as symphony:
         gone = await symphony.create_checkpoint()
         assert await symphony.delete_checkpoint(gone)
-        await symphony.create_checkpoint(gone)
-        assert await symphony.delete_checkpoint(gone)
+        with pytest.raises(ConfigurationError, match="moment of its own"):
+            await symphony.create_checkpoint(gone)
         assert not await symphony.delete_checkpoint(gone)
         assert await symphony.list_checkpoints() == []
 

@@ -222,8 +222,11 @@ class CheckpointManager(CheckpointReader):
         Errors are those of `find`, but for a checkpoint that there is not.
         """
         read = read_checkpoint(checkpoint)
-        if read.checkpoint_id is not None and read.checkpoint_name is None:
-            return await self._delete(read.checkpoint_id)  # the log knows by itself which ids there are: no list is needed
+        if read.checkpoint_id is not None:  # the log knows by itself which ids there are: no list is needed
+            if await self._delete(read.checkpoint_id):
+                return True
+            if read.checkpoint_name is None:
+                return False
         try:
             found = await self.find(checkpoint)
         except CheckpointNotFoundError:
