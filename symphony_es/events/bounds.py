@@ -27,8 +27,8 @@ __all__ = [
 MOST_ALIKE = 100
 """So many members of a set, or keys of a dict, may have one hash. Of values that nobody has chosen for it, two rarely have."""
 TOO_ALIKE = (
-    f"more than {MOST_ALIKE} of its members or keys have one hash, as few have that nobody made for it (hash(-1) == hash(-2) is one): store "
-    "them as text"
+    f"more than {MOST_ALIKE} of its members or keys have one hash, as few have that nobody made for it (hash(-1) == hash(-2) is one): "
+    "store them as text"
 )
 MOST_PARTS = 1_000_000
 """So many lists, dicts and values of other types than text and numbers may stand in one event: they take 250 MB in memory."""
