@@ -281,7 +281,8 @@ def load_everything() -> None:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
-    for name in ("difflib", "zoneinfo", "traceback", "annotationlib" if sys.version_info >= (3, 14) else "inspect", "fractions", "csv"):
+    late = ("difflib", "zoneinfo", "traceback", "annotationlib" if sys.version_info >= (3, 14) else "inspect", "fractions", "csv", "ctypes")
+    for name in late:
         importlib.import_module(name)
 
 
