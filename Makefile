@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-COVERING := $(addprefix tests/,core entities events facades log test_app.py $(addprefix workflow/test_,arguments.py at_rest.py auto_checkpoint.py boundary.py definitions_once.py direct_recording.py inbox.py nothing_grows.py pruning.py start_in_transaction.py)) \
+COVERING := $(addprefix tests/,core entities events facades log test_app.py transfer/test_targets.py $(addprefix workflow/test_,arguments.py at_rest.py auto_checkpoint.py boundary.py definitions_once.py direct_recording.py frozen_definitions.py inbox.py nothing_grows.py pruning.py start_in_transaction.py)) \
 	$(addprefix --ignore=tests/core/test_,forks.py process_end.py)
 COVERED := $(addprefix symphony_es.,events log core)
 
