@@ -53,8 +53,11 @@ def _make(target: Path) -> tuple[Path, int]:
     while True:
         place = target.with_name(f".{_shortened(target.name)}.{secrets.token_hex(8)}.part")
         place.mkdir(mode=0o700)
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with contextlib.suppress(BlockingIOError, FileNotFoundError):  # somebody took it for one that a kill has left: another one
+        try:
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:  # somebody took it for one that a kill has left: another one
+            continue
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):  # the same, a moment later
             lock(descriptor)
             if place.stat().st_ino == os.fstat(descriptor).st_ino:
                 return place, descriptor
