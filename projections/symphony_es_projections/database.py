@@ -22,6 +22,7 @@ from symphony_es.log.forks import Inherited, keep_for_ever, left_at_fork
 from symphony_es.shown import shown
 from symphony_es_projections.agreement import PROGRESS, Progress
 from symphony_es_projections.calling import Redact, called, message, type_of
+from symphony_es_projections.declarations import declaration_of
 from symphony_es_projections.durable import Parameters, SQLiteProjection
 from symphony_es_projections.files import BUSY_TIMEOUT_S, is_trouble
 from symphony_es_projections.status import ParkedEvent, Stage
@@ -41,7 +42,7 @@ SCHEMA = (
     """CREATE TABLE projection_progress (
         name TEXT PRIMARY KEY, version INTEGER NOT NULL, position INTEGER NOT NULL, event_id BLOB NOT NULL, time_ns INTEGER NOT NULL,
         updated TEXT NOT NULL, notified INTEGER NOT NULL, live_after INTEGER NOT NULL, commitment BLOB NOT NULL, log_id BLOB NOT NULL,
-        commits INTEGER NOT NULL
+        commits INTEGER NOT NULL, declaration BLOB NOT NULL
     )""",
     """CREATE TABLE projection_parked (
         position INTEGER NOT NULL, stage TEXT NOT NULL, event_name TEXT NOT NULL, entity_key TEXT NOT NULL, error_type TEXT NOT NULL,
@@ -65,7 +66,7 @@ class ProjectionDatabase(Inherited):
 
     Attributes:
         path: its file; None in memory.
-        version: of the projection that built it.
+        version: of the projection that built it. declaration: a digest of what that one's class said (`declaration_of`).
         position: the last position it holds. event_id: of the event there. time_ns: when that was committed.
         progress: what it held when it was opened, and of which log.
         notified: up to where `after_commit` has been told. live_after: events after it are live, and not a build's.
@@ -83,7 +84,7 @@ class ProjectionDatabase(Inherited):
         self._closed = False
         self._file: WrittenFile | None = None
         self.version = self.position = self.time_ns = self.notified = self.live_after = 0
-        self.event_id = b""
+        self.event_id = self.declaration = b""
         self.parked: dict[tuple[int, str], ParkedEvent] = {}
         left_at_fork(self)
 
@@ -107,8 +108,8 @@ class ProjectionDatabase(Inherited):
             for number, statement in enumerate(projection.schema, 1):
                 _make_table(db, projection.name, number, statement)
             db.execute(
-                "INSERT INTO projection_progress VALUES (?, ?, 0, x'', 0, ?, 0, 0, x'', ?, 1)",
-                (projection.name, projection.version, _now(), log_id),
+                "INSERT INTO projection_progress VALUES (?, ?, 0, x'', 0, ?, 0, 0, x'', ?, 1, ?)",
+                (projection.name, projection.version, _now(), log_id, declaration_of(projection)),
             )  # fmt: skip
             db.execute("COMMIT")
             return cls(projection.name, path, db, redact)._ready()
@@ -141,13 +142,13 @@ class ProjectionDatabase(Inherited):
         if self.path is not None:
             self._file = WrittenFile(self.path, self._db, self, table="projection_progress", pages=CHECKPOINT_PAGES, durable=True)
             self._file.check()
-        sql = f"SELECT {PROGRESS}, time_ns, notified, live_after FROM projection_progress WHERE name = ?"  # noqa: S608  constant text
+        sql = f"SELECT {PROGRESS}, time_ns, notified, live_after, declaration FROM projection_progress WHERE name = ?"  # noqa: S608  constant text
         found = self._db.execute(sql, (self.name,)).fetchone()
         progress = Progress.of(found[:5]) if found is not None else None
         if found is None or progress is None:
             raise DamagedBuildError("it does not say how far it is")
         self.progress, self.version, self.position = progress, progress.version, progress.position
-        self.event_id, (self.time_ns, self.notified, self.live_after) = progress.event_id, found[5:]
+        self.event_id, (self.time_ns, self.notified, self.live_after, self.declaration) = progress.event_id, found[5:]
         for row in self._db.execute("SELECT position, event_name, entity_key, error_type, message, attempts, stage FROM projection_parked"):
             parked = ParkedEvent(**dict(row))
             self.parked[parked.position, parked.stage] = parked

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +14,7 @@ from symphony_es.shown import shown
 from symphony_es_projections.durable import SQLiteProjection, check_projection_name
 from symphony_es_projections.projection import Projection
 
-__all__ = ["check_declarations"]
+__all__ = ["check_declarations", "declaration_of"]
 
 _LARGEST = 2**63 - 1  # what SQLite takes as a number
 _CALLED = ("apply", "after_commit", "for_rebuild", "feed")
@@ -61,6 +63,12 @@ def check_declarations(projection: Projection | SQLiteProjection, make: Callable
     if make is not None and not callable(make):
         raise ConfigurationError(f"make is what makes an empty {where}, not {shown(make)}: a class or function without arguments")
     return names
+
+
+def declaration_of(projection: SQLiteProjection) -> bytes:
+    """A digest (BLAKE2b, 16 bytes) of what a build stands on beside its version: the statements of its schema, and the events it wants."""
+    said = json.dumps([list(projection.schema), sorted(set(projection.event_names))])
+    return hashlib.blake2b(said.encode(), digest_size=16).digest()
 
 
 def _texts(where: str, name: str, given: Any, example: str, kinds: tuple[type[Any], ...]) -> tuple[str, ...]:

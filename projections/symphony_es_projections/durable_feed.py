@@ -22,6 +22,7 @@ from symphony_es.system import present
 from symphony_es_projections.agreement import disagreement, log_id_of
 from symphony_es_projections.calling import called, message, type_of
 from symphony_es_projections.database import DamagedBuildError, ProjectionDatabase
+from symphony_es_projections.declarations import declaration_of
 from symphony_es_projections.durable import Parameters, SQLiteProjection
 from symphony_es_projections.feed import Feed, FeedOptions, report_parked
 from symphony_es_projections.files import (
@@ -149,8 +150,9 @@ class DurableFeed(Feed[Build]):
                 database, why = None, f"its file is damaged: {error}"
             if database is not None and why is None and path == pointed:
                 self._current = Build(database, self._projection, live=True)
-            elif database is not None and path == pointed and database.version != self.version and why == _OTHER_VERSION:
-                logger.info("projection_build_needed", projection=self.name, reason=f"version {database.version} is now {self.version}")
+            elif database is not None and path == pointed and why in (_OTHER_VERSION, _OTHER_DECLARATION):
+                reason = f"version {database.version} is now {self.version}" if why == _OTHER_VERSION else why
+                logger.info("projection_build_needed", projection=self.name, reason=reason)
                 self._predecessor = database  # readers go on using it until the other one is complete
             elif database is not None and why is None and (begun is None or database.position > begun.position):
                 if begun is not None:
@@ -180,6 +182,8 @@ class DurableFeed(Feed[Build]):
     async def _disagreement(self, database: ProjectionDatabase) -> str | None:
         if database.version != self.version:
             return _OTHER_VERSION
+        if database.declaration != declaration_of(self._projection):
+            return _OTHER_DECLARATION
         return await disagreement(self.log, database.progress)
 
     def _remove(self, build: ProjectionDatabase | Path) -> None:
@@ -453,6 +457,7 @@ def _close_result(future: Future[ProjectionDatabase]) -> None:
 
 
 _OTHER_VERSION = "another version of the projection has built it"
+_OTHER_DECLARATION = "its class has another schema or other event_names than the one that built it"
 
 
 def _advice(error: BaseException) -> str:

@@ -126,6 +126,32 @@ async def test_a_raised_version_is_built_beside_the_old_one(log: EventLog, run: 
     assert builds(directory) != before
 
 
+@pytest.mark.parametrize(
+    ("now", "anew"),
+    [
+        ({"schema": (*Tally.schema, "CREATE INDEX tally_last ON tally (last)")}, True),
+        ({"event_names": ("Changed", "Other")}, True),
+        ({"event_names": ()}, True),
+        ({"event_names": ["Changed", "Changed"], "schema": list(Tally.schema)}, False),
+    ],
+)
+async def test_another_declaration_is_built_anew(log: EventLog, run: RunnerMaker, now: dict[str, Any], *, anew: bool) -> None:
+    """A class that wants other events, or has other tables, does not go on with rows that stand for less; the same ones in other words do."""
+    await fill(log, 30)
+    await fill(log, 10, "Thing:other", "Other")
+
+    class Before(Tally):
+        event_names = ("Changed",)
+
+    runner = run(log, Before())
+    await runner.catch_up()
+    await runner.close()
+    after = type("After", (Tally,), now)()
+    await run(log, after).catch_up()
+    assert bool(after.batches) == anew
+    assert await after.content() == {"Thing:1": 30} | ({} if "Other" not in after.event_names and after.event_names else {"Thing:other": 10})
+
+
 async def test_an_unfinished_first_build_goes_on(log: EventLog, run: RunnerMaker, directory: Path) -> None:
     """One that failed in it has not worked in vain, and nobody reads half of it."""
     await fill(log, 1000)
