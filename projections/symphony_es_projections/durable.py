@@ -37,7 +37,7 @@ class SQLiteProjection(ABC):
 
     Attributes:
         name: what it and its files are called: a small letter, then up to 63 small letters, digits and underscores.
-        version: raised when `apply` changes, so that what was built before is built anew; another `schema` or other `event_names` are noticed.
+        version: raised when `apply` changes, so that what was built before is built anew; other `schema` or `event_names` are noticed.
         event_names: the events it wants; empty for all.
         schema: the statements that make its tables and indexes. Names that begin with `projection_` are the runner's.
         rebuilding: whether this object builds (for the first time, or anew) instead of following.

@@ -136,7 +136,7 @@ async def test_a_raised_version_is_built_beside_the_old_one(log: EventLog, run: 
     ],
 )
 async def test_another_declaration_is_built_anew(log: EventLog, run: RunnerMaker, now: dict[str, Any], *, anew: bool) -> None:
-    """A class that wants other events, or has other tables, does not go on with rows that stand for less; the same ones in other words do."""
+    """A class that wants other events, or has other tables, does not go on with what is there; one that says the same does."""
     await fill(log, 30)
     await fill(log, 10, "Thing:other", "Other")
 
@@ -149,7 +149,8 @@ async def test_another_declaration_is_built_anew(log: EventLog, run: RunnerMaker
     after = type("After", (Tally,), now)()
     await run(log, after).catch_up()
     assert bool(after.batches) == anew
-    assert await after.content() == {"Thing:1": 30} | ({} if "Other" not in after.event_names and after.event_names else {"Thing:other": 10})
+    others = {} if "Other" not in after.event_names and after.event_names else {"Thing:other": 10}
+    assert await after.content() == {"Thing:1": 30} | others
 
 
 async def test_an_unfinished_first_build_goes_on(log: EventLog, run: RunnerMaker, directory: Path) -> None:
