@@ -133,13 +133,23 @@ def may_change(path: Path) -> bool:
     return os.access(path.parent, os.W_OK) or present(path.with_name(f"{path.name}-wal"))
 
 
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.stat().st_size == 0
+    except OSError:
+        return False
+
+
 def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
     """A private connection that cannot write, in autocommit mode.
 
     Raises:
         LogUnavailableError: the file cannot be opened.
+        LogDamagedError: it is empty. SQLite is not shown it: it would remove the write-ahead file beside it, for a reader as well.
     """
     connection = None
+    if _is_empty(path):
+        raise LogDamagedError(f"{path} is empty: put back what was there, or restore a backup; nothing was changed")
     try:
         connection = sqlite3.connect(
             database_uri(path, immutable=immutable), uri=True, check_same_thread=False, isolation_level=None, cached_statements=128
