@@ -87,9 +87,9 @@ def check_private(path: Path, owner: int | None = None) -> None:
     """
     found = path.stat()
     owner = owner if owner is not None else found.st_uid
-    refuse_shared(found, path, owner)
+    refuse_shared(found, path, owner, path)
     for part, inside in _parts(path):
-        refuse_shared(inside, part, owner)
+        refuse_shared(inside, part, owner, path)
 
 
 def check_kinds(path: Path, *, follow: bool = False) -> None:
