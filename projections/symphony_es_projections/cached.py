@@ -184,6 +184,14 @@ class CachedTable:
         self._remove()
         self.open(self._log_id)
 
+    def do_without_file(self) -> bool:
+        """Go on as a temporary table, which begins anew; False for one that is temporary already."""
+        if self.path is None:
+            return False
+        self.close()
+        self.path = self._copy_of = None
+        return True
+
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:
