@@ -105,13 +105,14 @@ def is_link(path: Path | str) -> bool:
 # -- who may write it -----------------------------------------------------------------------------------------------------
 
 
-def refuse_shared(found: os.stat_result, path: Path, owner: int) -> None:
+def refuse_shared(found: os.stat_result, path: Path, owner: int, root: Path) -> None:
     """Refuse a file or directory of a log that somebody else could change, as ssh does with its own.
 
     Args:
         found: what the system says of it, without following a link.
         path: its path, for the message.
         owner: the user to whom it is to belong.
+        root: the directory in which all is to be so, which the message says how to make so.
 
     Raises:
         LogUnavailableError: it is a link, or neither a plain file nor a directory; it belongs to another user, others can write it, or it
@@ -122,16 +123,16 @@ def refuse_shared(found: os.stat_result, path: Path, owner: int) -> None:
         raise LogUnavailableError(f"{path} is not a regular file: a log never follows links")
     if found.st_uid != owner:
         what = f"belongs to user {found.st_uid}, and the log to user {owner}"
-        way_out = f"chown {owner}"
+        way_out = f"chown -R {owner} {root}"
     elif found.st_mode & 0o022:
         what = f"can be written by other users (mode {stat.S_IMODE(found.st_mode):03o}), who could change what the log says"
-        way_out = "chmod go-w"
+        way_out = f"chmod -R go-w {root}"
     elif not directory and found.st_nlink > 1:
         what = f"has {found.st_nlink} names (hard links), and changes under each of them"
-        way_out = "copy it to a file of its own in place of"
+        way_out = f"copy it to a file of its own in place of {path}"
     else:
         return
-    raise LogUnavailableError(f"{path} {what}: {way_out} {path}, or pass allow_shared_directory=True")
+    raise LogUnavailableError(f"{path} {what}: {way_out}, or open it with setup(allow_shared_directory=True)")
 
 
 def database_uri(path: Path, *, immutable: bool = False) -> str:

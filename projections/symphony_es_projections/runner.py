@@ -270,7 +270,7 @@ class ProjectionRunner:
                 self._directory_lock.release()  # somebody has deleted the directory: it is made anew, and what stood in it is built anew
                 self._directory_lock = None
             if self._directory_lock is None:
-                prepare_directory(directory, force_network_fs=True)  # where the log may live, they may
+                prepare_directory(directory, force_network_fs=True, allow_shared=self._log.allow_shared)  # where the log may live, they may
                 self._directory_lock = DirectoryLock(directory)
 
     # -- following ----------------------------------------------------------------------------------------------------

@@ -84,16 +84,16 @@ def check_private(path: Path, owner: int | None = None) -> None:
     """
     found = path.stat()
     owner = owner if owner is not None else found.st_uid
-    refuse_shared(found, path, owner)
+    refuse_shared(found, path, owner, path)
     for name in _FILES:
         with suppress(FileNotFoundError):
-            refuse_shared((path / name).lstat(), path / name, owner)
+            refuse_shared((path / name).lstat(), path / name, owner, path)
     for name in _DIRECTORIES:
         with suppress(FileNotFoundError):
             inside = (path / name).lstat()
             if not stat.S_ISDIR(inside.st_mode):
                 raise LogUnavailableError(f"{path / name} is not a directory: a log never follows links")
-            refuse_shared(inside, path / name, owner)
+            refuse_shared(inside, path / name, owner, path)
 
 
 def prepare_file(path: Path) -> bool:
