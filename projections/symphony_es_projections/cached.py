@@ -119,8 +119,8 @@ class CachedTable:
             with suppress(sqlite3.Error, OSError):  # what cannot be copied is made of the log
                 if self._copy_of is not None and present(self._copy_of):
                     _copy(self._copy_of, db)
-            if self._fits(db):
-                return db
+                if self._fits(db):
+                    return db
             db.close()
             return self._made(self._connected(_TEMPORARY))
         try:
