@@ -19,7 +19,7 @@ from symphony_es.log.directory import prepare_file
 from symphony_es.system import database_uri, present
 from symphony_es_projections.agreement import PROGRESS, Progress
 from symphony_es_projections.image import Image
-from symphony_es_projections.sums import FILES, UntrueFileError
+from symphony_es_projections.sums import FILES, UntrueFileError, check_kinds
 from symphony_es_projections.written import WrittenFile, checked
 
 __all__ = ["CachedTable"]
@@ -119,8 +119,8 @@ class CachedTable:
             with suppress(sqlite3.Error, OSError):  # what cannot be copied is made of the log
                 if self._copy_of is not None and present(self._copy_of):
                     _copy(self._copy_of, db)
-                if self._fits(db):
-                    return db
+            if self._fits(db):
+                return db
             db.close()
             return self._made(self._connected(_TEMPORARY))
         try:
@@ -128,6 +128,10 @@ class CachedTable:
         except OSError as error:
             raise sqlite3.OperationalError(f"{self.path.parent} cannot be made: {error}") from error
         for _ in range(2):
+            try:
+                check_kinds(self.path)
+            except UntrueFileError:
+                self._remove()
             try:
                 prepare_file(self.path)  # SQLite would make it as the umask says
             except (LogUnavailableError, OSError) as error:
@@ -196,6 +200,7 @@ class CachedTable:
 
 def _copy(path: Path, db: sqlite3.Connection) -> None:
     """Copy a file that another process writes, if it is what has been written."""
+    check_kinds(path)
     with closing(sqlite3.connect(database_uri(path), uri=True, timeout=5, isolation_level=None)) as there:
         image = Image(path)
         try:
