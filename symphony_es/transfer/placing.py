@@ -7,7 +7,7 @@ from pathlib import Path
 from symphony_es.core.state.files.directory import sync_directory, unavailable
 from symphony_es.core.state.files.workplace import building
 from symphony_es.errors import TargetOccupiedError
-from symphony_es.log.directory import LOCK_NAME, DirectoryLock
+from symphony_es.log.directory import LOCK_NAME, DirectoryLock, check_kinds
 from symphony_es.log.head_note import HEAD_NAME
 from symphony_es.log.log import DATABASE_NAME
 from symphony_es.log.sqlite_raw import RawLog
@@ -98,6 +98,7 @@ def _with_empty_log(target: Path, *, remove: bool) -> None:
     if strange or snapshots:
         found = [*strange, *(f"{_SNAPSHOTS}/{name}" for name in snapshots)]
         raise TargetOccupiedError(target, f"there is something in it ({', '.join(found[:5])}): choose an empty directory")
+    check_kinds(target)
     lock = DirectoryLock(target)
     try:
         if DATABASE_NAME in names:
