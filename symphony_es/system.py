@@ -27,10 +27,12 @@ else:
     _posix = _locks
 
 __all__ = [
+    "absolute",
     "database_uri",
     "file_system_of",
     "is_directory",
     "is_link",
+    "is_mount_point",
     "is_network_file_system",
     "is_plain_file",
     "lock",
@@ -205,11 +207,34 @@ def file_system_of(path: Path) -> str | None:
 
     Linux tells it in `/proc/self/mountinfo`, the BSDs and macOS by the command `mount`.
     """
+    told = _mountinfo()
+    return _innermost(path, _by_command() if told is None else [_of_mountinfo(line) for line in told])
+
+
+def _mountinfo() -> list[str] | None:
     try:
         told = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
-        return _innermost(path, _by_command())
-    return _innermost(path, [_of_mountinfo(line) for line in told.splitlines()])
+        return None
+    return [line for line in told.split("\n") if line]  # what ends a line elsewhere may stand in a name
+
+
+def is_mount_point(real: Path) -> bool:
+    """Whether a file system, or a file or directory of one, is mounted at a path without links: nothing can be put in its place. Blocks."""
+    told = _mountinfo()
+    return os.path.ismount(real) if told is None else any(mount == str(real) for mount, _ in map(_of_mountinfo, told))
+
+
+def absolute(path: Path | str) -> Path:
+    """A path that goes on meaning the same when the working directory changes.
+
+    Raises:
+        LogUnavailableError: it is a relative one, and the working directory has been removed.
+    """
+    try:
+        return Path(path).absolute()
+    except FileNotFoundError as error:
+        raise LogUnavailableError(f"the working directory has been removed, and {path} is a path from there: give a whole path") from error
 
 
 def is_network_file_system(kind: str) -> bool:

@@ -22,7 +22,7 @@ from symphony_es.log.directory import DirectoryLock, prepare_directory
 from symphony_es.log.log import EventLog
 from symphony_es.raised import asks_the_program_to_end
 from symphony_es.shown import message, quoted, shown
-from symphony_es.system import present
+from symphony_es.system import absolute, present
 from symphony_es_projections.audit_trail import AuditTrail
 from symphony_es_projections.calling import Redact
 from symphony_es_projections.declarations import check_declarations
@@ -143,10 +143,7 @@ class ProjectionRunner:
         """Whether it has a directory, and no other runner can have it."""
         lock = self._directory_lock
         return (
-            lock is not None
-            and lock.file is not None
-            and self._directory is not None
-            and self._directory.absolute() == directory.absolute()
+            lock is not None and lock.file is not None and self._directory is not None and absolute(self._directory) == absolute(directory)
         )
 
     def _own_threads(self, name: str) -> FeedOptions:

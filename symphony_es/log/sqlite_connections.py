@@ -21,7 +21,7 @@ from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteD
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import LogDamagedError, LogUnavailableError
 from symphony_es.log.forks import Inherited, close_inherited, keep_for_ever, leave_connections, left_at_fork
-from symphony_es.system import database_uri, present
+from symphony_es.system import absolute, database_uri, present
 
 __all__ = ["LogDatastore", "connect_reader", "failure_of", "is_damage", "may_change", "unavailable_for"]
 
@@ -180,7 +180,7 @@ class LogDatastore(SQLiteDatastore, Inherited):
     def __init__(self, path: Path, *, read_only: bool = False, immutable: bool = False) -> None:
         close_inherited(path)
         super().__init__(str(path), originator_id_type="text")
-        self.path = path.absolute()  # a program may go to another directory
+        self.path = absolute(path)  # a program may go to another directory
         self.immutable = immutable
         self.pool.close()
         self.pool = LogPool(db_name=str(path))
