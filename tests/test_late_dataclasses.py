@@ -169,7 +169,7 @@ def test_own_methods_stay() -> None:
 
 @pytest.mark.parametrize("ask", [lambda cls: [cls(a=1) for _ in range(FILLED + 1)], inspect.signature, lambda cls: _told(lambda: cls(b=1))])
 def test_nothing_is_compiled_for_few_objects(ask: Callable[[type[Any]], Any]) -> None:
-    """The first objects compile no `__init__`; it is made, once and for all, for more, for who asks for it, and to say what does not fit."""
+    """The first objects compile no `__init__`; it is made once and for all for more, for who asks, and to say what does not fit."""
     cls = _declared(late, {"frozen": True, "slots": True})
     cls(a=1)
     assert not inspect.isfunction(vars(cls)["__init__"])
