@@ -26,6 +26,7 @@ SymphonyError
 │   ├── LogDamagedError                         the log lost acknowledged events, or is not the log it was
 │   │   └── AnchorMismatchError                 the log is shorter than its snapshot, or differs there
 │   ├── LogUnavailableError (OSError)           disk full, read-only, I/O error, unsafe file system
+│   │   └── LogFormatError                      another version of the library has written it
 │   ├── PositionNotFoundError (LookupError)     before the kept history, or after the head
 │   └── PositionInsideTransactionError (ValueError)
 ├── StorageError
@@ -327,6 +328,10 @@ class LogUnavailableError(LogError, OSError):
     def __init__(self, why: str, *, outcome_unknown: bool = False) -> None:
         super().__init__(why)
         self.outcome_unknown = outcome_unknown
+
+
+class LogFormatError(LogUnavailableError):
+    """The log is of another format: another version of the library has written it. It is whole, and nothing of it has been changed."""
 
 
 class PositionNotFoundError(LogError, LookupError):

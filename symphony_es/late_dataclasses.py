@@ -9,7 +9,6 @@ matching, copying and inheritance, is as the standard library has it; what is no
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
@@ -17,6 +16,7 @@ from reprlib import recursive_repr
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.annotated import signature
 from symphony_es.shown import message
 
 __all__ = ["dataclass"]
@@ -101,7 +101,7 @@ class _Doc:
     """The doc of a class that has none: its signature, as the standard library says it, once somebody asks."""
 
     def __get__(self, instance: object, owner: type[Any]) -> str | None:
-        return owner.__name__ + str(inspect.signature(owner)).replace(" -> None", "") if vars(owner).get("__doc__") is self else None
+        return owner.__name__ + str(signature(owner)).replace(" -> None", "") if vars(owner).get("__doc__") is self else None
 
 
 class _Init:

@@ -44,7 +44,9 @@ from symphony_es.workflow import StepLsit
 CALLS = """
 import asyncio
 from symphony_es import Symphony, entity, gather, run_workflow, step
-from symphony_es.workflow import RunContext, Workflow
+from symphony_es.events.changes import EXTEND, INSERT, REMOVE, SET
+from symphony_es.events.event import Event
+from symphony_es.workflow import RunContext, RunMoment, Workflow
 
 @entity
 class Thing:
@@ -110,11 +112,27 @@ def plain(context: RunContext) -> None:
     reveal_type(context.symphony)
     reveal_type(context.symphony.entities.get(Thing, "1"))
     context.symphony.entites
+
+def hook(moment: RunMoment) -> None:
+    reveal_type(moment.symphony.entities.get(Thing, "1"))
+    moment.symphony.entites
+
+def told(event: Event) -> None:
+    for change in event.changes:
+        reveal_type(change[1])
+        if change[0] == SET:
+            reveal_type(change[2])
+        elif change[0] == INSERT:
+            reveal_type(change[2])
+        elif change[0] == EXTEND:
+            reveal_type(change[2])
+        elif change[0] == REMOVE:
+            change[2]
 """
 REVEALED = ["int", "int", "str", "str", "int", "list[int]", "list[int | str]", "list[int | str]",
             "list[int]", "list[str]", "list[int]", "list[int | Exception]", "float", "float",
             "float", "float", "bool", "Any", "float | None", "Any", "WorkflowBuilder", "Thing", "Thing | None", "list[Thing]", "Thing",
-            "Symphony", "Thing"]  # fmt: skip
+            "Symphony", "Thing", "Thing", "tuple[str | int, ...]", "Any", "int", "str | bytes"]  # fmt: skip
 
 
 def test_arguments_and_results_of_steps_and_workflows_are_known(tmp_path: Path) -> None:
@@ -139,6 +157,8 @@ _WRONG = {
     "run.result.nothing",
     'symphony.build_workflow("w").add_fonction("w", price)',
     "context.symphony.entites",
+    "moment.symphony.entites",
+    "change[2]",
 }
 
 

@@ -53,12 +53,12 @@ class CheckpointTable(CachedTable):
 
     @staticmethod
     def _apply(db: sqlite3.Connection, event: Event) -> None:
-        operation, path, *values = event.changes[0] if len(event.changes) == 1 else (None, None)
-        if operation == REMOVE and not path:
+        change = event.changes[0] if len(event.changes) == 1 else None
+        if change is not None and change[0] == REMOVE and not change[1]:
             db.execute("DELETE FROM checkpoints WHERE id = ?", (event.entity_id,))
-        if operation != SET or path or not _is_checkpoint(values[0]):
+        if change is None or change[0] != SET or change[1] or not _is_checkpoint(change[2]):
             return  # no event of a checkpoint: whoever wrote the log means something else, or harm
-        state = values[0]
+        state = change[2]
         run_id = state["metadata"].get("run_id")
         db.execute(
             f"INSERT OR REPLACE INTO checkpoints (number, run, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  constant text

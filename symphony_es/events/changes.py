@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias
 
 from symphony_es.errors import ChangeError, UnstorableValueError, format_path
 from symphony_es.events.bounds import TOO_ALIKE, has_room, is_wide
@@ -20,19 +20,29 @@ from symphony_es.shown import quoted
 
 __all__ = [
     "ADD", "APPEND", "DISCARD", "EXTEND", "INSERT", "LONG",
-    "OPERATION_NAMES", "REMOVE", "SET", "SPLICE", "Change", "apply_changes", "as_extension", "check_room",
+    "OPERATION_NAMES", "REMOVE", "SET", "SPLICE", "Change", "EventChange", "apply_changes", "as_extension", "check_room",
 ]  # fmt: skip
 
-Change = tuple[Any, ...]
+SET: Final = 0  # (SET, path, value)
+INSERT: Final = 1  # (INSERT, path of the list, index, value)
+SPLICE: Final = 2  # (SPLICE, path of the list, start, stop, values)
+APPEND: Final = 3  # (APPEND, path of the list, value)
+REMOVE: Final = 4  # (REMOVE, path to a key or index)
+ADD: Final = 5  # (ADD, path of the set, value)
+DISCARD: Final = 6  # (DISCARD, path of the set, value)
+EXTEND: Final = 7  # (EXTEND, path to a text or bytes, what is put at its end)
 
-SET = 0  # (SET, path, value)
-INSERT = 1  # (INSERT, path of the list, index, value)
-SPLICE = 2  # (SPLICE, path of the list, start, stop, values)
-APPEND = 3  # (APPEND, path of the list, value)
-REMOVE = 4  # (REMOVE, path to a key or index)
-ADD = 5  # (ADD, path of the set, value)
-DISCARD = 6  # (DISCARD, path of the set, value)
-EXTEND = 7  # (EXTEND, path to a text or bytes, what is put at its end)
+Change: TypeAlias = tuple[Any, ...]
+"""A change as the fold takes it, operation first: looked at by position, where its shape is checked as it is applied."""
+
+EventChange: TypeAlias = (
+    tuple[Literal[0, 3, 5, 6], Path, Any]
+    | tuple[Literal[1], Path, int, Any]
+    | tuple[Literal[2], Path, int, int, Sequence[Any]]
+    | tuple[Literal[4], Path]
+    | tuple[Literal[7], Path, str | bytes]
+)
+"""A change as an event tells it: what stands behind the operation and the path is known once `change[0]` has been compared."""
 
 OPERATION_NAMES = ("set", "insert", "splice", "append", "remove", "add", "discard", "extend")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from symphony_es.events.changes import Change
+from symphony_es.events.changes import Change, EventChange
 from symphony_es.events.identifiers import check_event_name, split_key, text_id
 from symphony_es.events.readable import readable
 from symphony_es.events.references import EntityReference
@@ -87,7 +87,7 @@ class Event:
     event_id: bytes
     time_ns: int
     transaction_id: bytes
-    changes: tuple[Change, ...]
+    changes: tuple[EventChange, ...]
     metadata: EventMetadata
     data: Any = None
     fault: str | None = None

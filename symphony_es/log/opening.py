@@ -11,7 +11,7 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import AnchorMismatchError, LogDamagedError, LogUnavailableError, SymphonyError
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.rows import commitment, event_id_of
-from symphony_es.log.directory import DirectoryLock, check_private, last_writer, prepare_file, unavailable
+from symphony_es.log.directory import DirectoryLock, check_kinds, check_private, last_writer, prepare_file, unavailable
 from symphony_es.log.head_note import HEAD_NAME, is_as_left, lost_at_the_end, noted_head
 from symphony_es.log.recorder import Anchor, LogRecorder, missing
 from symphony_es.log.sqlite import SQLiteLogRecorder
@@ -52,12 +52,13 @@ def open_recorder(
         LogUnavailableError: the file cannot be used.
     """
     path = directory / DATABASE_NAME
-    made = prepare_file(path)
-    if lock.was_used and not _begins_as_a_database(path) and not ignore_anchor:
+    if lock.was_used and not _holds_anything(path) and not ignore_anchor:
+        # Whatever stands in the write-ahead file: SQLite removes it where the database is empty.
         raise LogDamagedError(
-            f"{path} {'is missing' if made else 'does not begin as a database does'}, and a log was written there: restore a backup, "
+            f"{path} is {'empty' if present(path) else 'missing'}, and a log was written there: put it back, restore a backup, "
             f"or remove {lock.path} to begin a new one"
         )
+    made = prepare_file(path)
     # A database without a lock: nobody knows how its last writer ended. A write-ahead file with something in it: a reader that was open
     # kept an orderly close from taking it all into the database.
     unclean = not lock.was_clean or not (lock.was_used or made) or _holds_anything(directory / f"{DATABASE_NAME}-wal")
@@ -77,8 +78,8 @@ def open_recorder(
             check_anchor(recorder, anchor)
         if unclean:
             verify_tail(recorder, anchor.position if anchor is not None and not ignore_anchor else 0)
-            if not ignore_anchor:
-                _check_note(recorder, directory / HEAD_NAME)
+        if suspect and not ignore_anchor:  # after an orderly close as well: another file may have been put in its place
+            _check_note(recorder, directory / HEAD_NAME)
     except SymphonyError:
         recorder.close()
         raise
@@ -94,7 +95,9 @@ def open_reader(directory: Path, *, skip_damaged: bool = False, allow_shared: bo
         LogUnavailableError: there is none, it cannot be read, or others than its owner could change it (and `allow_shared` is not given).
     """
     path = directory / DATABASE_NAME
-    if not allow_shared:
+    if allow_shared:
+        check_kinds(directory, follow=True)
+    else:
         try:
             check_private(directory)
         except LogUnavailableError:
@@ -137,12 +140,6 @@ def _check_note(recorder: SQLiteLogRecorder, path: Path) -> None:
 
 def _holds_anything(file: Path) -> bool:
     return present(file) and file.stat().st_size > 0
-
-
-def _begins_as_a_database(path: Path) -> bool:
-    """Whether a file is more than an empty one; the log's tables may stand in its write-ahead file alone."""
-    wal = path.with_name(f"{path.name}-wal")
-    return any(map(_holds_anything, (path, wal)))
 
 
 def check_anchor(recorder: LogRecorder, anchor: Anchor) -> None:

@@ -5,11 +5,12 @@ The table is this library's own: `eventsourcing`'s lets SQLite give a deleted ev
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 from uuid import UUID
 
-from symphony_es.errors import WAYS_OUT, LogDamagedError
+from symphony_es.errors import WAYS_OUT, LogDamagedError, LogFormatError
 from symphony_es.events.codec import FORMAT_BYTE
 from symphony_es.shown import quoted
 
@@ -26,6 +27,8 @@ SCHEMA = (
     "CREATE TABLE tracking (application_name TEXT, notification_id INTEGER, PRIMARY KEY (application_name)) WITHOUT ROWID",
     "CREATE TABLE log_settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
+_A_FORMAT = re.compile(r"[1-9][0-9]{0,3}( \(0x[0-9a-f]{2}\))?")
+"""What a version of the library says of its format."""
 FORMAT = f"1 ({FORMAT_BYTE:#04x})"  # the number is told as long as format 1 may change
 _OF_SQLITE = (
     ("table", "sqlite_sequence", "sqlite_sequence", "CREATE TABLE sqlite_sequence(name,seq)"),
@@ -59,6 +62,9 @@ def _row_of(statement: str) -> tuple[str, str, str, str]:
     return kind.lower(), name, table, statement
 
 
+_SETTINGS = _row_of(SCHEMA[-1])
+
+
 def check_schema(reader: sqlite3.Connection, path: Path) -> dict[str, str]:
     """Refuse a file whose schema is not the one above: a trigger or view in it would run on our queries.
 
@@ -66,10 +72,20 @@ def check_schema(reader: sqlite3.Connection, path: Path) -> dict[str, str]:
         the log's settings (`format`, `log_id`).
 
     Raises:
-        LogDamagedError: something is unknown, changed or missing, or the format is another one.
+        LogDamagedError: something is unknown, changed or missing.
+        LogFormatError: another version of the library has written it.
     """
     found = set(reader.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))
     ours = {_row_of(statement) for statement in SCHEMA}
+    settings: dict[str, str] = {}
+    if _SETTINGS in found:  # exactly ours: a view would run. Another version's log may have other tables beside it.
+        settings = dict(reader.execute("SELECT name, value FROM log_settings").fetchall())
+    says = settings.get("format")
+    if says != FORMAT and type(says) is str and _A_FORMAT.fullmatch(says):
+        raise LogFormatError(
+            f"{path} has format {says}, and this version of symphony_es reads format {FORMAT}; nothing was changed: "
+            "export the log with the version that wrote it, and import that file here"
+        )
     tolerated = {row for row in found if row[0] == "table" and row[1] == row[2] and row[1] in TOLERATED}
     strange = sorted(f"{kind!s:.40} {name!s:.200}" for kind, name, _, _ in found - ours - tolerated - set(_OF_SQLITE))
     missing = sorted(f"{kind} {name}" for kind, name, _, _ in ours - found)
@@ -77,9 +93,8 @@ def check_schema(reader: sqlite3.Connection, path: Path) -> dict[str, str]:
         raise LogDamagedError(
             f"{path} does not have the schema of a log: unknown or changed {strange[:10]}, missing {missing}; restore a backup"
         )
-    settings: dict[str, str] = dict(reader.execute("SELECT name, value FROM log_settings").fetchall())
-    if settings.get("format") != FORMAT:
-        raise LogDamagedError(f"{path} has format {settings.get('format', 'none')}; this version of symphony_es reads format {FORMAT}")
+    if says != FORMAT:
+        raise LogDamagedError(f"{path} does not say its format, but {quoted(says, 80)}; {WAYS_OUT}")
     return settings
 
 

@@ -118,18 +118,51 @@ async def test_a_write_ahead_file_with_a_damaged_header(tmp_path: Path, crashed:
         await EventLog.open_read_only(directory)
 
 
-async def test_a_log_whose_files_are_gone(tmp_path: Path) -> None:
-    """A directory in which a log was written does not become a new, empty log in silence."""
+@pytest.mark.parametrize("left", ["closed", "killed"])
+@pytest.mark.parametrize("what", ["missing", "empty"])
+async def test_a_log_whose_files_are_gone(tmp_path: Path, crashed: Path, what: str, left: str) -> None:
+    """A directory in which a log was written does not become a new, empty log in silence; its write-ahead file stays as it is."""
     directory = tmp_path / "log"
-    log = await EventLog.open(directory)
-    await log.append([event(1)])
-    await log.close()
-    (directory / "events.db").write_bytes(b"")
-    with pytest.raises(LogDamagedError, match="a log was written there"):
-        await EventLog.open(directory)
+    if left == "closed":
+        log = await EventLog.open(directory)
+        await log.append([event(1)])
+        await log.close()
+    else:
+        shutil.copytree(crashed, directory)
+    database, wal = directory / "events.db", directory / "events.db-wal"
+    before = wal.read_bytes() if left == "killed" else b""
+    database.unlink() if what == "missing" else database.write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(LogUnavailableError if what == "missing" else LogDamagedError):
+            await EventLog.open_read_only(directory)
+        with pytest.raises(LogDamagedError, match=f"is {what}, and a log was written there"):
+            await EventLog.open(directory)
+        assert database.exists() == (what == "empty")
+        assert (wal.read_bytes() if wal.exists() else b"") == before
     (directory / "LOCK").unlink()
     log = await EventLog.open(directory)
     assert log.head == 0
+    await log.close()
+
+
+async def test_an_older_file_in_the_place_of_the_log(tmp_path: Path) -> None:
+    """A backup's file is put in place after an orderly close: writers and readers say that events are missing, and go on when told so."""
+    directory = tmp_path / "log"
+    for number in (1, 2, 3):
+        log = await EventLog.open(directory)
+        await log.append([event(number)])
+        await log.close()
+        if number == 1:
+            shutil.copy2(directory / "events.db", tmp_path / "older")
+    shutil.copy2(tmp_path / "older", directory / "events.db")
+    for opens in (EventLog.open_read_only, EventLog.open, EventLog.open):
+        with pytest.raises(LogDamagedError, match="acknowledged up to position 3, and ends at 1"):
+            await opens(directory)
+    log = await EventLog.open(directory, ignore_anchor=True)
+    assert log.head == 1
+    await log.close()
+    log = await EventLog.open(directory)
+    assert log.lost_at_the_end is None
     await log.close()
 
 

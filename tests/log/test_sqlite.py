@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sqlite3
 import stat
 import subprocess
@@ -20,6 +21,7 @@ from symphony_es.errors import (
     ConcurrencyError,
     DamagedEventError,
     LogDamagedError,
+    LogFormatError,
     LogInUseError,
     LogUnavailableError,
     NotReadyError,
@@ -36,6 +38,7 @@ from symphony_es.log.recorder import Appended, PreparedEvent
 from symphony_es.log.sqlite import SQLiteLogRecorder, fitting
 from symphony_es.log.walscan import scan_wal
 from symphony_es.system import file_system_of
+from symphony_es.transfer.verification import verify
 from tests.log.test_contract import new
 
 ROOT = Path(__file__).parents[2]
@@ -148,7 +151,7 @@ class TestSchema:
             "CREATE TABLE evil (x)",
             "DROP TRIGGER stored_events_no_delete",
             "ALTER TABLE stored_events ADD COLUMN more",
-            "UPDATE log_settings SET value = '99' WHERE name = 'format'",
+            "UPDATE log_settings SET value = 'x' WHERE name = 'format'",
             "DROP TABLE log_settings",
         ],
     )
@@ -161,6 +164,22 @@ class TestSchema:
         database.close()
         with pytest.raises((LogDamagedError, LogUnavailableError)):
             await EventLog.open(tmp_path / "log")
+
+    @pytest.mark.parametrize("says", ["1 (0xd3)", "2", "1"])
+    @pytest.mark.parametrize("more", ["SELECT 1", "CREATE TABLE another_versions (x)"])
+    async def test_a_log_of_another_format_is_not_called_damaged(self, tmp_path: Path, says: str, more: str) -> None:
+        """Opening, reading and verifying say which format it has, and what to do; the file stays as it is."""
+        await (await filled(tmp_path / "log", 1)).close()
+        database = sqlite3.connect(tmp_path / "log" / "events.db")
+        database.execute("UPDATE log_settings SET value = ? WHERE name = 'format'", (says,))
+        database.execute(more)
+        database.commit()
+        database.close()
+        before = (tmp_path / "log" / "events.db").read_bytes()
+        for use in (EventLog.open, EventLog.open_read_only, verify):
+            with pytest.raises(LogFormatError, match=re.escape(f"has format {says}, and this version")):
+                await use(tmp_path / "log")
+        assert (tmp_path / "log" / "events.db").read_bytes() == before
 
     async def test_what_a_replicating_tool_adds_is_tolerated(self, tmp_path: Path) -> None:
         """Its lock table is no change of the log."""

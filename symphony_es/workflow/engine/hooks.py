@@ -21,7 +21,7 @@ from symphony_es.workflow.engine.bodies import StepsTask, is_failure, run_body
 from symphony_es.workflow.runs.failures import describe_error, error_on_record, shortened
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
+    from symphony_es import Symphony
     from symphony_es.workflow.runs.run import Workflow
 
 __all__ = ["HookChain", "RunMoment", "Stage", "WorkflowHook", "name_of", "names_of_durable"]
@@ -75,7 +75,7 @@ class RunMoment:
     after_position: int = 0
     again: bool = False
     stage: Stage
-    symphony: Host
+    symphony: Symphony
     run: Workflow
     step: str | None = None
     completed_steps: int

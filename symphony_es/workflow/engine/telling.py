@@ -74,7 +74,7 @@ class Telling:
         moment = RunMoment(
             id=f"{self._run.id}:{key}",
             stage=stage,
-            symphony=self._symphony,
+            symphony=self._symphony,  # type: ignore[arg-type]  # a hook is handed what the application has made
             run=self._run,
             step=step,
             completed_steps=self._run.completed_steps + (stage == "step_completed"),
@@ -143,7 +143,7 @@ class Telling:
             moment = RunMoment(
                 id=f"{self._run.id}:{key}",
                 stage=held["stage"],
-                symphony=self._symphony,
+                symphony=self._symphony,  # type: ignore[arg-type]  # a hook is handed what the application has made
                 run=self._run,
                 step=held.get("step"),
                 completed_steps=held["completed"],
