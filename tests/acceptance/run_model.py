@@ -54,6 +54,7 @@ class ModelRun:
         entered: whether it has taken up its child run, or is cancelling those that had not ended, since it became active.
         going: the child runs whose cancellation it waits for.
         failed: whether the last attempt at its step `kid` has failed; the next one is another.
+        life: which run of its id it is: a rewind may take one away and bring it back, with others in between.
         taken_back: how often it was.
         going_back: the step that it is to be taken back to, once the child run that is dropped with it has ended.
         giving_up: the child runs that a request to take it back waits for, which was given up.
@@ -79,6 +80,7 @@ class ModelRun:
     entered: bool = False
     going: list[str] = field(default_factory=list)
     failed: bool = False
+    life: int = 0
     taken_back: int = 0
     going_back: str | None = None
     giving_up: list[str] = field(default_factory=list)
@@ -138,11 +140,18 @@ class ModelRun:
         lost |= {address for address in undone if address in begun and address not in completed}
         self.take_back(lost)
         self.raised |= {address: self.generation(address) + 1 for address in sorted(lost)}
-        for address in lost & begun.keys():
-            assert then is not None
-            if address not in completed and not address.startswith(OF_CLEANUP):
-                then.executions[address] = self.generation(address)
-            self.dropped.pop((address, then.executions.get(address, -1)), None)
+
+    def leave(self) -> None:
+        """It is gone, and has begun nothing that could be taken back once more."""
+        self.begun, self.completed, self.executions = {}, {}, {}
+
+    def holds_again(self, then: ModelRun) -> None:
+        """What it was holds: what was under way goes on under the key of now, which is another execution, once it begins."""
+        for address, generation in list(then.executions.items()):
+            if address in then.begun and address not in then.completed and generation != self.generation(address):
+                del then.executions[address]
+            else:
+                self.dropped.pop((address, generation), None)
 
     def begin(self, address: str, *, again: bool = False) -> None:
         """A step begins; one without a body only once, however often it is entered."""
@@ -192,6 +201,7 @@ class Model:
         mode: what becomes of work that begins now.
         finished: by idempotency key, how often a body has come to its end.
         gone: runs that a rewind has taken away: another one of that id does not do its work under the keys of these.
+        lives: by life, runs that others have taken the id of: what they have begun is theirs to undo, if a rewind brings them back.
         given_up: runs that were to be taken back, and were paused or cancelled before; the requests to take them back fail.
     """
 
@@ -202,6 +212,7 @@ class Model:
         self.finished: Counter[str] = Counter()
         self.given_up: list[str] = []
         self.gone: dict[str, ModelRun] = {}
+        self.lives: dict[int, ModelRun] = {}
 
     # -- requests: each is legal, or raises with nothing changed ------------------------------------------------------
 
@@ -211,7 +222,9 @@ class Model:
     def _make(self, name: str, kind: str = "whole", **more: Any) -> ModelRun:
         before = self.gone.pop(name, None)
         again: dict[str, Any] = {} if before is None else {"raised": dict(before.raised), "taken_back": 1}
-        made = self.runs[name] = ModelRun(name, kind, **more, **again)
+        if before is not None:
+            self.lives[before.life] = before
+        made = self.runs[name] = ModelRun(name, kind, life=next(_moments), **more, **again)
         return made
 
     def resume(self, run: ModelRun) -> None:
@@ -357,7 +370,14 @@ class Model:
         known = {**self.gone, **self.runs}
         self.runs = {name: copy.deepcopy(run) if name in taken_back else known[name] for name, run in then.items()}
         for name in taken_back:
-            known[name].is_now(self.runs.get(name))
+            run, left = self.runs.get(name), known[name]
+            left.is_now(run)
+            if run is not None and run.life != left.life:
+                left.leave()
+                self.lives[left.life], known[name] = left, self.lives[run.life]
+                known[name].raised, known[name].taken_back = left.raised, left.taken_back
+            if run is not None:
+                known[name].holds_again(run)
             known[name].taken_back += 1
         for name, run in self.runs.items():
             run.stop()
@@ -366,8 +386,8 @@ class Model:
             run.undone = known[name].undone
             run.taken_back = known[name].taken_back
         self.gone = {name: run for name, run in known.items() if name not in self.runs}
-        for run in self.gone.values():  # it has begun nothing that could be taken back once more
-            run.begun, run.completed, run.executions = {}, {}, {}
+        for run in self.gone.values():
+            run.leave()
 
     def recover(self) -> list[str]:
         taken_up = [run for run in self.runs.values() if self._is_left(run)]
@@ -459,6 +479,7 @@ class Model:
             self._fail(run)
 
     def _do_child(self, run: ModelRun) -> None:
+        goes_on = "kid" in run.attempts and not run.failed  # a child run that has failed since has failed this attempt
         run.begin("kid", again=run.failed)
         run.failed = False
         if not run.entered:
@@ -474,7 +495,8 @@ class Model:
             if child.status == "cancelled" and child.with_parent:
                 child.status = "running"
             paused_by_itself = child.status == "paused" and not child.with_parent
-            if child.status not in ("completed", "cancelled") and not child.active and not paused_by_itself:
+            over = ENDED if goes_on else ("completed", "cancelled")
+            if child.status not in over and not child.active and not paused_by_itself:
                 self._take_up(child)
         child = self.runs[run.children["kid"]]
         if child.active or child.status == "paused":

@@ -330,6 +330,110 @@ async def test_a_fork_under_a_used_id_owes_what_it_has_begun_itself(symphony: Sy
     assert len(provider.undone) == 1
 
 
+OTHERS: dict[str, Callable[[Symphony], Any]] = {
+    "the same": lambda symphony: waiting(symphony, WorkflowDefinition(name="w", steps=[do("a"), do("b"), WAIT])),
+    "a longer one": lambda symphony: waiting(symphony, WorkflowDefinition(name="v", steps=[mapped(do("a")), do("b"), do("c"), WAIT])),
+    "a fork": lambda symphony: forked(symphony),
+}
+
+
+async def forked(symphony: Symphony) -> Workflow:
+    fork = await symphony.workflows.fork("model", "b", run_id="r")
+    await symphony.workflows.start(fork, auto_checkpoint=False)
+    await until(lambda: waits(fork))
+    return fork
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize(
+    ("back", "how"),
+    [("to the first", "rewound"), ("to before its second execution", "removed"), ("to the first and to the other again", "rewound")],
+)
+async def test_runs_of_one_id_owe_each_their_own(symphony: Symphony, provider: Provider, other: str, back: str, how: str) -> None:
+    """A rewind may bring each of them back: what it has begun is undone then, taken back or not, and what the others did is none of it."""
+    await waiting(symphony, WorkflowDefinition(name="w", steps=[do("a"), do("b"), WAIT]), "model")
+    before = symphony.log.head
+    run = await waiting(symphony, WorkflowDefinition(name="w", steps=[do("a"), do("b"), WAIT]))
+    await symphony.flush()
+    early = symphony.log.head
+    await again(symphony, run, "b")
+    await symphony.flush()
+    late = symphony.log.head
+    if how == "removed":
+        await symphony.workflows.signal(run, "go")
+        await symphony.workflows.handle("r").result()
+        symphony.entities.remove(await symphony.entities.load("Workflow:r"))
+    else:
+        await symphony.rewind(before, stop_runs=True)
+    first = [key for key in provider.done if key.startswith("r:")]
+    await OTHERS[other](symphony)
+    await symphony.flush()
+    there = symphony.log.head
+    second = [key for key in provider.done if key.startswith("r:") and key not in first]
+    await symphony.rewind(early if back == "to before its second execution" else late, stop_runs=True)
+    if back == "to the first and to the other again":
+        await symphony.rewind(there, stop_runs=True)
+    run = await symphony.workflows.cancel("r")
+    assert (run.status, run.error) == ("cancelled", None)
+    assert sorted(provider.undone) == sorted(second if back == "to the first and to the other again" else first)
+
+
+async def test_what_a_removed_run_did_after_the_place_of_a_rewind_is_undone(symphony: Symphony, provider: Provider) -> None:
+    """The rewind brings the run back as it was before; its undo sees what the run was before its removal."""
+    run = await waiting(symphony, WorkflowDefinition(name="w", steps=[WAIT, do("b")]))
+    await symphony.flush()
+    before = symphony.log.head
+    await symphony.workflows.signal(run, "go")
+    await symphony.workflows.handle("r").result()
+    symphony.entities.remove(await symphony.entities.load("Workflow:r"))
+    await symphony.rewind(before, stop_runs=True)
+    run = await symphony.workflows.cancel("r")
+    assert (run.status, provider.undone) == ("cancelled", ["r:b:0"])
+    assert provider.seen["r:b:0"][0] == "r:b:0 None None"
+
+
+async def under_way(symphony: Symphony, provider: Provider, run_id: str = "r") -> tuple[Workflow, asyncio.Event]:
+    """A run at its second step, which ends when it is let."""
+    let = asyncio.Event()
+
+    async def hold(context: RunContext) -> str:
+        done = await provider.do(context)
+        await let.wait()
+        return done
+
+    symphony.functions.register("hold", hold, replace=True)
+    definition = WorkflowDefinition(name="w", steps=[do("a"), {**do("b"), "function": "hold"}, WAIT])
+    run = (await symphony.workflows.start(definition, run_id=run_id, auto_checkpoint=False)).run
+    await until(lambda: [key for key in provider.done if key.startswith(f"{run_id}:b:")])
+    await symphony.flush()
+    return run, let
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+@pytest.mark.parametrize("away", ["its creation", "a", "b", "nothing"])
+async def test_a_step_that_was_under_way_where_a_rewind_leads(symphony: Symphony, provider: Provider, away: str, goes_on: bool) -> None:
+    """It was begun under one key, and goes on under another: each that has begun is undone, and none that has not."""
+    position = symphony.log.head
+    run, let = await under_way(symphony, provider)
+    there = symphony.log.head
+    if away == "nothing":
+        let.set()
+        await until(lambda: waits(run))
+    else:
+        starts = [event for event in await symphony.log.read_entity("Workflow:r") if event.metadata.step == away]
+        await symphony.rewind(starts[0].position - 1 if starts else position, stop_runs=True)
+    await symphony.rewind(there, stop_runs=True)
+    run = await symphony.workflows.get_run("r")
+    if goes_on:
+        let.set()
+        await symphony.workflows.start(run, auto_checkpoint=False)
+        await until(lambda: waits(run))
+    assert provider.done == ["r:a:0", "r:b:0", *(["r:b:1"] if goes_on else [])]
+    await symphony.workflows.cancel(run)
+    assert (run.status, run.error) == ("cancelled", None)
+    provider.is_settled()
+
+
 async def test_another_process_undoes_it(symphony: Symphony, provider: Provider, reopen: Any) -> None:
     """All that it goes by is in the log."""
     definition = WorkflowDefinition(name="w", steps=[do("a"), mapped(do("b")), child("k", do("c")), WAIT])

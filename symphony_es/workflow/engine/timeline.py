@@ -11,7 +11,7 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import PositionNotFoundError
 from symphony_es.events.changes import SET
@@ -20,6 +20,7 @@ from symphony_es.events.fold import REPAIR_EVENT, REWIND_EVENT
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.rows import Row, decode_row
 from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK, Generations, prefixes
+from symphony_es.workflow.engine.owing import Execution, Owing, RunsOfId, TakenBack
 from symphony_es.workflow.runs.cleanup import UNDO, in_cleanup, undoes_taken_back
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ __all__ = [
     "FORK_EVENT",
     "RETRY_EVENT",
     "STARTS",
-    "Execution",
-    "TakenBack",
     "Timeline",
     "creation",
     "generations_of",
@@ -55,41 +54,7 @@ HEAVY_BYTES = 100_000
 """Rows that take more are read in a thread: a fork's state, or steps that were taken back by the thousand, stand in one event."""
 
 
-class Execution(NamedTuple):
-    """One execution of a step, from its first start to its completion.
-
-    Attributes:
-        generation: of the step.
-        undone_as: generation of its undo; with the address, it names the execution.
-        is_own: whether the run has begun it, and not a run that it was forked from.
-    """
-
-    generation: int
-    undone_as: int
-    is_own: bool
-
-
-class TakenBack(NamedTuple):
-    """An execution of a step that `retry_from` or a rewind has taken back.
-
-    Attributes:
-        address: of the step.
-        execution: which one.
-        position: the last one at which it held.
-        ended: where it had completed; where it had begun, if it had not.
-        completed: where the steps around it had completed by then.
-        by_rewind: whether a rewind has taken it back, and with it what it had changed in entities.
-    """
-
-    address: str
-    execution: Execution
-    position: int
-    ended: int
-    completed: Mapping[str, int]
-    by_rewind: bool
-
-
-_FIRST = Execution(0, 0, True)
+_FIRST = Execution(0, 0)
 
 
 class Timeline:
@@ -104,8 +69,6 @@ class Timeline:
         completed: by address of a step that has completed, the position of its completion.
         failed: by address of a step an attempt at which has failed, the position of the last failure.
         raised: by address that was taken back, its generation; what is under an address is of that generation, too.
-        taken_back: executions that the run has begun and that hold no longer, by address and generation of their undo.
-        undone: executions whose undo has completed, in the same way; True where a rewind has taken that back since.
     """
 
     def __init__(self, shared: Sequence[tuple[str, int]] = (), key: str = "") -> None:
@@ -115,15 +78,31 @@ class Timeline:
         self.completed: dict[str, int] = {}
         self.failed: dict[str, int] = {}
         self.raised: dict[str, int] = {}
-        self.taken_back: dict[tuple[str, int], TakenBack] = {}
-        self.undone: dict[tuple[str, int], bool] = {}
+        self._runs = RunsOfId()
+        self._last = 0
         self._executions: dict[str, Execution] = {}  # of steps that have begun; the first one of its own where there is none
-        self._undone_at: list[tuple[int, tuple[str, int]]] = []
         # At a position: in which of the four, the address, and what stood there before.
         self._replaced: list[tuple[int, int, str, Any]] = []
         # What was shared with the run that was created at a position, and that goes on with it.
         self._taken_over: tuple[dict[str, Any], ...] = ({}, {}, {}, {})
         self._created: int | None = None
+
+    @property
+    def taken_back(self) -> dict[tuple[str, int], TakenBack]:
+        """Executions that the run has begun and that hold no longer, by address and generation of their undo."""
+        return self._runs.owing.taken_back
+
+    @property
+    def undone(self) -> dict[tuple[str, int], bool]:
+        """Executions whose undo has completed, in the same way; True where a rewind has taken that back since."""
+        return self._runs.owing.undone
+
+    def read(self, rows: Iterable[Row]) -> None:
+        """Go on with the next rows of the run."""
+        for row in rows:
+            if row[3] in TOLD_BY_NAME:
+                self.apply(decode_row(row))
+            self._last = row[0]
 
     def apply(self, event: Event) -> None:
         """Go on with the next event of the run."""
@@ -133,17 +112,21 @@ class Timeline:
                 self._begin(position, event.metadata.step)
         elif name in (COMPLETION, FAILURE):
             if event.metadata.step is not None:
+                self._go_on(position, event.metadata.step)
                 self._put(position, _COMPLETED if name == COMPLETION else _FAILED, event.metadata.step, position)
                 if name == COMPLETION and event.metadata.step.startswith(_UNDO_OF):
                     self._undo(position, event.metadata.step)
         elif name == RETRY_EVENT:
             self._retry(position, event.data)
         elif name in (REWIND_EVENT, REPAIR_EVENT) and isinstance(event.data, dict) and "to" in event.data:
-            self._rewind(position, event.data["to"])
+            left = self._runs.owing
+            self._runs.rewind(position, event.data["to"])
+            self._rewind(event, event.data["to"], left)
         elif name in CREATIONS or name == REPAIR_EVENT:
-            self._begin_with(event)
+            left = self._runs.owing
             if name in CREATIONS:
-                self._forget_executions()
+                self._runs.create(position)
+            self._begin_with(event, left)
 
     def begin_history(self, created: int | None) -> None:
         """What comes is another history: its keys are its own, and none of them has been used.
@@ -154,38 +137,37 @@ class Timeline:
         self._taken_over = (self.begun, self.completed, self.failed, {})
         self._created = created
         self.begun, self.completed, self.failed, self._executions = {}, {}, {}, {}
-        self.raised, self._replaced = {}, []
-        self._forget_executions()
+        self.raised, self._replaced, self._runs, self._last = {}, [], RunsOfId(), 0
 
     def execution(self, address: str) -> Execution:
         """The execution of a step that holds now."""
         return self._executions.get(address, _FIRST)
 
-    def _forget_executions(self) -> None:
-        """Another run did them: they are none of what follows."""
-        self.taken_back, self.undone, self._undone_at = {}, {}, []
-
     def _next_execution(self, address: str) -> Execution:
         if not self.raised:
             return _FIRST
         generations = Generations(self.raised)
-        return Execution(generations.of(address), generations.of(_UNDO_OF + address), True)
+        return Execution(generations.of(address), generations.of(_UNDO_OF + address))
 
     def _begin(self, position: int, address: str) -> None:
         if address not in self.begun:
             self._put(position, _BEGUN, address, position)
             execution = self._next_execution(address)
-            if execution != _FIRST:
+            if execution != self.execution(address):
                 self._put(position, _EXECUTIONS, address, execution)
-        elif not self.execution(address).is_own:
-            self._put(position, _EXECUTIONS, address, self._next_execution(address))  # the original had begun it: it goes on here
+        else:
+            self._go_on(position, address)
+
+    def _go_on(self, position: int, address: str) -> None:
+        """A step goes on that the original had begun, or that a rewind has brought back while it was under way."""
+        if address in self._executions and not self._executions[address].is_of_run:
+            self._put(position, _EXECUTIONS, address, self._next_execution(address))
 
     def _undo(self, position: int, address: str) -> None:
         """An undo has completed; a rewind does not take that back, but for what it has changed in entities."""
         undone = address[len(_UNDO_OF) :]
         known = undoes_taken_back(address) or (undone, self.execution(undone).undone_as)
-        self.undone[known] = False
-        self._undone_at.append((position, known))
+        self._runs.owing.note_undone(position, known)
 
     def since(self, address: str) -> list[str]:
         """Addresses of the steps that began with a step or after it, in that order."""
@@ -222,7 +204,7 @@ class Timeline:
     def _retry(self, position: int, said: Any) -> None:
         dropped: list[str] = said["dropped"]
         asked = {said["step"], *said.get("steps", ())}
-        self._note_taken_back(position, dropped)
+        self._note_taken_back(position, dropped, self._runs.owing)
         self._raise(address for address in dropped if address in asked or undoes_taken_back(address) is None)
         for address in dropped:
             for which in range(len(self._kept)):
@@ -243,30 +225,29 @@ class Timeline:
             again = self.execution(undone)._replace(undone_as=Generations(self.raised).of(address))
             self._put(position, _EXECUTIONS, undone, again)
 
-    def _note_taken_back(self, position: int, addresses: Iterable[str], *, by_rewind: bool = False) -> None:
-        """Called before they are: these executions hold no longer."""
+    def _note_taken_back(self, position: int, addresses: Iterable[str], left: Owing, *, by_rewind: bool = False) -> None:
+        """Called before they are: these executions of a run hold no longer, from a position on."""
         for address in addresses:
             execution = self.execution(address)
-            if address not in self.begun or not execution.is_own or in_cleanup(address):
+            if address not in self.begun or not execution.is_of_run or in_cleanup(address):
                 continue
             ended = self.completed.get(address, self.begun[address])
             around = {above: self.completed[above] for above in prefixes(address) if above in self.completed}
             known = address, execution.undone_as
-            self.taken_back[known] = TakenBack(address, execution, position - 1, ended, around, by_rewind)
+            left.taken_back[known] = TakenBack(address, execution, position - 1, ended, around, by_rewind)
 
-    def _rewind(self, position: int, to: int) -> None:
+    def _rewind(self, event: Event, to: int, left: Owing) -> None:
         """The steps are what they were at a position, whatever came in between; rewinds of before count as what they did."""
-        self.undone.update((known, True) for at, known in self._undone_at if at > to and known in self.undone)
         then: list[dict[str, Any]] = [{}, {}, {}, {}]
         for at, which, address, before in reversed(self._replaced):
             if at <= to:
                 break
             then[which][address] = before
-        self._take_back(position, then)
+        self._take_back(event, then, left)
 
-    def _begin_with(self, event: Event) -> None:
+    def _begin_with(self, event: Event, left: Owing) -> None:
         """The state as a whole: of a new run, also under an id that was used before, of a fork, a repair, or another log's."""
-        state = next((change[2] for change in event.changes if change[0] == SET and not change[1]), None)
+        state = _whole_state(event)
         if not isinstance(state, dict):
             return
         then: list[dict[str, Any]] = []
@@ -281,7 +262,7 @@ class Timeline:
             if event.name == FORK_EVENT or event.metadata.generation:
                 of_all = event.metadata.generation or 0
                 executions.update(dict.fromkeys(begun, Execution(of_all, of_all, event.name != FORK_EVENT)))
-        self._take_back(event.position, [*then, executions])
+        self._take_back(event, [*then, executions], left)
         if event.metadata.generation:
             self.raised[""] = event.metadata.generation  # as often as the run was taken back in the other log, so no address more often
 
@@ -291,14 +272,17 @@ class Timeline:
             return self._kept
         return self._taken_over if event.position == self._created else ({}, {}, {}, {})
 
-    def _take_back(self, position: int, then: Sequence[Mapping[str, Any]]) -> None:
+    def _take_back(self, event: Event, then: Sequence[Mapping[str, Any]], left: Owing) -> None:
         """Put what is given in place; the steps that have begun or completed since are of another generation from now on.
 
         What is shared with another run is not: none of the run's keys was used for it. A composite that had begun before is not, though it
         has completed since: what was under way in it then keeps its generation. An
         undo keeps its key, since it is done once for an execution, whatever a rewind takes back; a step that goes on and whose undo has
-        begun is another execution.
+        begun is another execution. What is lost is owed by the run that had the id before the event, which `left` belongs to.
         """
+        position = event.position
+        # A state as a whole follows the removal of the one before, up to which what is lost has held.
+        gone = position if _whole_state(event) is None else self._last or position
         composites = {around for address in self.begun for around in prefixes(address)}
         begun_since = {address for address, at in then[_BEGUN].items() if self.begun.get(address, at) != at}
         lost = {address for address in begun_since if self.execution(address).is_own} | {
@@ -311,16 +295,19 @@ class Timeline:
             goes_on = then[_BEGUN].get(undone, self.begun.get(undone)) is not None
             if goes_on and then[_COMPLETED].get(undone, self.completed.get(undone)) is None:
                 lost.add(undone)
-        self._note_taken_back(position, lost, by_rewind=True)
+        self._note_taken_back(gone, lost, left, by_rewind=True)
         self._raise(lost)
         for which, of in enumerate(self._kept):
             for address, at in then[which].items():
                 if of.get(address) != at:
                     self._put(position, which, address, at)
-        for address in lost:
-            if address in self.begun and address not in self.completed:
-                self._put(position, _EXECUTIONS, address, self._next_execution(address))
-        for address in {*lost, *then[_EXECUTIONS]}:
+        for address in {*lost, *then[_BEGUN]}:
+            held = self.execution(address)
+            if address in self.begun and address not in self.completed and held.is_own:
+                following = self._next_execution(address)
+                if following.generation != held.generation:  # it goes on under another key
+                    self._put(position, _EXECUTIONS, address, following._replace(has_begun=False))
+        for address in {*lost, *then[_BEGUN], *then[_EXECUTIONS]}:
             if address in self.begun:
                 self.taken_back.pop((address, self.execution(address).undone_as), None)
 
@@ -356,16 +343,11 @@ async def read_timeline(symphony: Host, run: Workflow) -> Timeline:
         timeline.begin_history(begins)
         async for page in symphony.log.entity_pages(part, until_position=last, page=PAGE):
             if sum(len(row[4]) for row in page) > HEAVY_BYTES:
-                await asyncio.to_thread(_apply, timeline, page)
+                await asyncio.to_thread(timeline.read, page)
             else:
-                _apply(timeline, page)
+                timeline.read(page)
             await asyncio.sleep(0)
     return timeline
-
-
-def _apply(timeline: Timeline, page: list[Row]) -> None:
-    for event in _told(page):
-        timeline.apply(event)
 
 
 async def creation(symphony: Host, key: str, until: int | None, *, once: bool) -> Row | None:
@@ -389,8 +371,9 @@ async def creation(symphony: Host, key: str, until: int | None, *, once: bool) -
     return held[-1][1] if held else None
 
 
-def _told(page: list[Row]) -> Iterable[Event]:
-    return (decode_row(row) for row in page if row[3] in TOLD_BY_NAME)
+def _whole_state(event: Event) -> Any:
+    """The state that an event brings as a whole, or None."""
+    return next((change[2] for change in event.changes if change[0] == SET and not change[1]), None)
 
 
 async def generations_of(symphony: Host, run: Workflow) -> Generations:

@@ -17,8 +17,9 @@ from symphony_es.shown import quoted
 from symphony_es.workflow.definitions.nesting import Paths, step_at
 from symphony_es.workflow.engine.execution import idempotency_key
 from symphony_es.workflow.engine.generations import Generations
+from symphony_es.workflow.engine.owing import TakenBack
 from symphony_es.workflow.engine.past import aside
-from symphony_es.workflow.engine.timeline import TakenBack, Timeline, read_timeline
+from symphony_es.workflow.engine.timeline import Timeline, read_timeline
 from symphony_es.workflow.runs.cleanup import UNDO, in_cleanup, undo_address
 from symphony_es.workflow.runs.context import UndoneStep
 from symphony_es.workflow.runs.outputs import Frame
@@ -72,7 +73,7 @@ async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -
     for address, step in held.items():
         execution = timeline.execution(address)
         # What a fork shares with its original was done by that one, which it holds for.
-        if not execution.is_own or (
+        if not execution.is_of_run or (
             undos.is_undone(timeline, address, execution.undone_as) and f"{UNDO}/{address}" not in run.recorded_outputs
         ):
             continue
