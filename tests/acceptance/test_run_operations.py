@@ -581,7 +581,7 @@ class ElsewhereOperations(RunOperations):
         self.model.recover()
         self.model.settle()
         self.model.crash()
-        for what, key, attempt in await asyncio.to_thread(self.server.recover, directory, self.model.now, self.model.mode):
+        for what, key, attempt in await asyncio.to_thread(self.server.recover, directory, self.model.now, self.model.mode, self.model.runs):
             if what == "began":
                 self.bodies[key, int(attempt)] += 1
             else:
