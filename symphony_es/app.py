@@ -53,6 +53,7 @@ from symphony_es.guesses import Guess, pointing_out
 from symphony_es.log.log import EventLog
 from symphony_es.registry import NamedCallables, ServiceRegistry
 from symphony_es.shown import quoted, shown
+from symphony_es.system import absolute
 from symphony_es.threads import ThreadPool
 from symphony_es.workflow.engine.watching import InboxWatch
 from symphony_es_projections.checkpoints import CheckpointEntry
@@ -1291,4 +1292,4 @@ def _several(types: Iterable[str | type] | str | type) -> Iterable[str | type]:
 def _absolute(path: object) -> Path:
     if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in os.fspath(path):
         raise ConfigurationError(f"state_dir is the path of a directory, not {shown(path)}")
-    return Path(path).absolute()
+    return absolute(os.fspath(path))

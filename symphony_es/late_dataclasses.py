@@ -9,13 +9,13 @@ matching, copying and inheritance, is as the standard library has it; what is no
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from operator import attrgetter
 from reprlib import recursive_repr
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.annotated import signature
 from symphony_es.shown import message
 
 __all__ = ["dataclass"]
@@ -97,7 +97,7 @@ class _Doc:
     """The doc of a class that has none: its signature, as the standard library says it, once somebody asks."""
 
     def __get__(self, instance: object, owner: type[Any]) -> str | None:
-        return owner.__name__ + str(inspect.signature(owner)).replace(" -> None", "") if vars(owner).get("__doc__") is self else None
+        return owner.__name__ + str(signature(owner)).replace(" -> None", "") if vars(owner).get("__doc__") is self else None
 
 
 class _Init:

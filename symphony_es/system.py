@@ -27,10 +27,12 @@ else:
     _posix = _locks
 
 __all__ = [
+    "absolute",
     "database_uri",
     "file_system_of",
     "is_directory",
     "is_link",
+    "is_mount_point",
     "is_network_file_system",
     "is_plain_file",
     "lock",
@@ -105,13 +107,14 @@ def is_link(path: Path | str) -> bool:
 # -- who may write it -----------------------------------------------------------------------------------------------------
 
 
-def refuse_shared(found: os.stat_result, path: Path, owner: int) -> None:
+def refuse_shared(found: os.stat_result, path: Path, owner: int, root: Path) -> None:
     """Refuse a file or directory of a log that somebody else could change, as ssh does with its own.
 
     Args:
         found: what the system says of it, without following a link.
         path: its path, for the message.
         owner: the user to whom it is to belong.
+        root: the directory in which all is to be so, which the message says how to make so.
 
     Raises:
         LogUnavailableError: it is a link, or neither a plain file nor a directory; it belongs to another user, others can write it, or it
@@ -122,16 +125,16 @@ def refuse_shared(found: os.stat_result, path: Path, owner: int) -> None:
         raise LogUnavailableError(f"{path} is not a regular file: a log never follows links")
     if found.st_uid != owner:
         what = f"belongs to user {found.st_uid}, and the log to user {owner}"
-        way_out = f"chown {owner}"
+        way_out = f"chown -R {owner} {root}"
     elif found.st_mode & 0o022:
         what = f"can be written by other users (mode {stat.S_IMODE(found.st_mode):03o}), who could change what the log says"
-        way_out = "chmod go-w"
+        way_out = f"chmod -R go-w {root}"
     elif not directory and found.st_nlink > 1:
         what = f"has {found.st_nlink} names (hard links), and changes under each of them"
-        way_out = "copy it to a file of its own in place of"
+        way_out = f"copy it to a file of its own in place of {path}"
     else:
         return
-    raise LogUnavailableError(f"{path} {what}: {way_out} {path}, or pass allow_shared_directory=True")
+    raise LogUnavailableError(f"{path} {what}: {way_out}, or open it with setup(allow_shared_directory=True)")
 
 
 def database_uri(path: Path, *, immutable: bool = False) -> str:
@@ -204,11 +207,34 @@ def file_system_of(path: Path) -> str | None:
 
     Linux tells it in `/proc/self/mountinfo`, the BSDs and macOS by the command `mount`.
     """
+    told = _mountinfo()
+    return _innermost(path, _by_command() if told is None else [_of_mountinfo(line) for line in told])
+
+
+def _mountinfo() -> list[str] | None:
     try:
         told = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
-        return _innermost(path, _by_command())
-    return _innermost(path, [_of_mountinfo(line) for line in told.splitlines()])
+        return None
+    return [line for line in told.split("\n") if line]  # what ends a line elsewhere may stand in a name
+
+
+def is_mount_point(real: Path) -> bool:
+    """Whether a file system, or a file or directory of one, is mounted at a path without links: nothing can be put in its place. Blocks."""
+    told = _mountinfo()
+    return os.path.ismount(real) if told is None else any(mount == str(real) for mount, _ in map(_of_mountinfo, told))
+
+
+def absolute(path: Path | str) -> Path:
+    """A path that goes on meaning the same when the working directory changes.
+
+    Raises:
+        LogUnavailableError: it is a relative one, and the working directory has been removed.
+    """
+    try:
+        return Path(path).absolute()
+    except FileNotFoundError as error:
+        raise LogUnavailableError(f"the working directory has been removed, and {path} is a path from there: give a whole path") from error
 
 
 def is_network_file_system(kind: str) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from symphony_es import system
 from symphony_es.core.state.files.storage import FileStorageProvider
 from symphony_es.errors import LogUnavailableError, StorageUnavailableError
-from symphony_es.system import file_system_of, is_directory, is_link, is_network_file_system, is_plain_file, present, sync
+from symphony_es.system import absolute, file_system_of, is_directory, is_link, is_network_file_system, is_plain_file, present, sync
 
 SOURCES = [Path(system.__file__).parent, Path(system.__file__).parents[1] / "projections" / "symphony_es_projections"]
 HIDING = {"exists", "is_dir", "is_file", "is_symlink", "isdir", "isfile", "islink", "lexists", "is_mount"}
@@ -68,6 +68,26 @@ class TestWhatIsThere:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in HIDING
         ]
         assert not found
+
+    def test_the_working_directory_is_asked_for_in_one_place(self) -> None:
+        """It may have been removed, which is an error of this library there."""
+        askers = {".absolute()", ".cwd()", ".getcwd()", ".abspath("}
+        found = [
+            path.name
+            for folder in SOURCES
+            for path in sorted(folder.rglob("*.py"))
+            if any(asker in path.read_text(encoding="utf-8") for asker in askers)
+        ]
+        assert found == ["system.py"]
+
+    def test_a_working_directory_that_has_been_removed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A path from there is refused with a way out; a whole one is what it is."""
+        (tmp_path / "gone").mkdir()
+        monkeypatch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        with pytest.raises(LogUnavailableError, match="the working directory has been removed, and state is a path from there"):
+            absolute("state")
+        assert absolute(tmp_path) == tmp_path
 
     def test_databases_are_named_in_one_place(self) -> None:
         """No module makes the address of a database itself: a path that is relative has none, until it is made absolute."""

@@ -46,7 +46,7 @@ async def prepare(place: Place) -> None:
 
 
 async def ours(place: Place) -> Sample:
-    """Open the log, resume, recover, and ask for pages of the list."""
+    """Open a copy of the log, and the log as a service has left it: resume, recover, and ask for pages of the list."""
     from symphony_es import Symphony
 
     async def started(directory: Path) -> tuple[Symphony, float]:
@@ -62,8 +62,10 @@ async def ours(place: Place) -> Sample:
     before = peak_mb()
     shutil.copytree(place.shared / "log", place.own / "log")
     log_bytes = (place.own / "log" / "events.db").stat().st_size
-    symphony, start_s = await started(place.own / "log")
+    symphony, copied_s = await started(place.own / "log")
     more_mb = peak_mb() - before
+    await symphony.close()
+    symphony, start_s = await started(place.own / "log")
     began = time.perf_counter()
     await symphony.workflows.list_runs()
     first_list_s = time.perf_counter() - began
@@ -85,8 +87,9 @@ async def ours(place: Place) -> Sample:
             taken.append((time.perf_counter() - began) * 1000)
         list_ms[f"list_{name}_ms"] = statistics.median(taken)
     await symphony.close()
-    figures = {"start_s": start_s, "more_mb": more_mb, "list_ms": max(list_ms.values()), "first_list_s": first_list_s, **list_ms}
-    return Sample(figures={**figures, "kb_per_run": log_bytes / place.sizes["runs"] / 1000})
+    starts = {"start_s": start_s, "copied_s": copied_s, "more_mb": more_mb}
+    lists = {"list_ms": max(list_ms.values()), "first_list_s": first_list_s, **list_ms}
+    return Sample(figures={**starts, **lists, "kb_per_run": log_bytes / place.sizes["runs"] / 1000})
 
 
 ROWS = (
@@ -97,6 +100,7 @@ ROWS = (
         contenders=(Contender(name="ours", target=f"{HERE}:ours", what="setup(), resume(), recover(wait=False), pages of list_runs"),),
         goals=(
             Goal(text="start, s", of="ours.start_s", at_most=1),
+            Goal(text="start on a copy, or after a kill: its index is compared with its rows, s", of="ours.copied_s"),
             Goal(text="more memory than an empty log, MB", of="ours.more_mb", at_most=60),
             Goal(text="list_runs(limit=100), the slowest filter, ms", of="ours.list_ms", at_most=60),
             Goal(text="first list_runs of a process, s", of="ours.first_list_s"),

@@ -19,7 +19,7 @@ from symphony_es.log.directory import prepare_file
 from symphony_es.system import database_uri, present
 from symphony_es_projections.agreement import PROGRESS, Progress
 from symphony_es_projections.image import Image
-from symphony_es_projections.sums import FILES, UntrueFileError
+from symphony_es_projections.sums import FILES, UntrueFileError, check_kinds
 from symphony_es_projections.written import WrittenFile, checked
 
 __all__ = ["CachedTable"]
@@ -129,6 +129,10 @@ class CachedTable:
             raise sqlite3.OperationalError(f"{self.path.parent} cannot be made: {error}") from error
         for _ in range(2):
             try:
+                check_kinds(self.path)
+            except UntrueFileError:
+                self._remove()
+            try:
                 prepare_file(self.path)  # SQLite would make it as the umask says
             except (LogUnavailableError, OSError) as error:
                 raise sqlite3.OperationalError(f"{self.path} cannot be made: {error}") from error
@@ -180,6 +184,14 @@ class CachedTable:
         self._remove()
         self.open(self._log_id)
 
+    def do_without_file(self) -> bool:
+        """Go on as a temporary table, which begins anew; False for one that is temporary already."""
+        if self.path is None:
+            return False
+        self.close()
+        self.path = self._copy_of = None
+        return True
+
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:
@@ -196,6 +208,7 @@ class CachedTable:
 
 def _copy(path: Path, db: sqlite3.Connection) -> None:
     """Copy a file that another process writes, if it is what has been written."""
+    check_kinds(path)
     with closing(sqlite3.connect(database_uri(path), uri=True, timeout=5, isolation_level=None)) as there:
         image = Image(path)
         try:

@@ -26,6 +26,7 @@ from symphony_es_projections.declarations import declaration_of
 from symphony_es_projections.durable import Parameters, SQLiteProjection
 from symphony_es_projections.files import BUSY_TIMEOUT_S, is_trouble
 from symphony_es_projections.status import ParkedEvent, Stage
+from symphony_es_projections.sums import check_kinds
 from symphony_es_projections.written import WrittenFile
 
 if TYPE_CHECKING:
@@ -463,6 +464,8 @@ def _make_table(db: sqlite3.Connection, name: str, number: int, statement: str) 
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
+    if path is not None:
+        check_kinds(path)
     db = sqlite3.connect(path or ":memory:", timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
         db.row_factory = sqlite3.Row

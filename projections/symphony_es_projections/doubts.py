@@ -13,6 +13,7 @@ from symphony_es.system import database_uri
 from symphony_es_projections.agreement import PROGRESS, Progress, disagreement, read_progress
 from symphony_es_projections.files import BUSY_TIMEOUT_S, ProjectionReader, is_build, pointed_at
 from symphony_es_projections.image import Image
+from symphony_es_projections.sums import check_kinds
 from symphony_es_projections.written import checked
 
 __all__ = ["read_models"]
@@ -55,6 +56,7 @@ async def _doubt_of_list(path: Path, log: EventLog | None, whole: bool) -> str |
 
 
 def _progress_of(path: Path, whole: bool) -> Progress | None:
+    check_kinds(path)
     with closing(sqlite3.connect(database_uri(path), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
         db.execute("PRAGMA schema_version").fetchone()
         image = Image(path)

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from symphony_es.log.forks import Inherited, keep_for_ever, left_at_fork
 from symphony_es.system import database_uri, present, sync, sync_directory
 from symphony_es_projections.durable import Parameters, check_projection_name, is_projection_name
 from symphony_es_projections.image import Image
-from symphony_es_projections.sums import FILES
+from symphony_es_projections.sums import FILES, UntrueFileError, check_kinds
 from symphony_es_projections.written import checked
 
 __all__ = [
@@ -75,8 +76,11 @@ def is_build(file: str, name: str | None = None) -> bool:
 
 def current_build(directory: Path, name: str) -> Path | None:
     """The file that the pointer names; None when there is no pointer, or none that makes sense."""
+    pointer = directory / f"{name}.current"
     try:
-        descriptor = os.open(directory / f"{name}.current", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if not stat.S_ISREG(pointer.lstat().st_mode):
+            return None
+        descriptor = os.open(pointer, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     try:
@@ -285,14 +289,17 @@ def _is_frozen(build: Path) -> bool:
 
 def _connect(build: Path, frozen: bool) -> sqlite3.Connection:
     """A connection that cannot write, and has read once: from then on it does not matter when the files' names go."""
+    check_kinds(build)
     uri = database_uri(build, immutable=frozen)
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA query_only = 1")
         connection.execute("SELECT position FROM projection_progress").fetchone()
-    except BaseException:
+    except BaseException as error:
         connection.close()
+        if isinstance(error, sqlite3.OperationalError) and not is_trouble(error):
+            raise UntrueFileError(f"it is not a read model's ({error})") from error
         raise
     return connection
 

@@ -22,7 +22,7 @@ from symphony_es.log.directory import DirectoryLock, prepare_directory
 from symphony_es.log.log import EventLog
 from symphony_es.raised import asks_the_program_to_end
 from symphony_es.shown import message, quoted, shown
-from symphony_es.system import present
+from symphony_es.system import absolute, present
 from symphony_es_projections.audit_trail import AuditTrail
 from symphony_es_projections.calling import Redact
 from symphony_es_projections.declarations import check_declarations
@@ -143,10 +143,7 @@ class ProjectionRunner:
         """Whether it has a directory, and no other runner can have it."""
         lock = self._directory_lock
         return (
-            lock is not None
-            and lock.file is not None
-            and self._directory is not None
-            and self._directory.absolute() == directory.absolute()
+            lock is not None and lock.file is not None and self._directory is not None and absolute(self._directory) == absolute(directory)
         )
 
     def _own_threads(self, name: str) -> FeedOptions:
@@ -270,7 +267,7 @@ class ProjectionRunner:
                 self._directory_lock.release()  # somebody has deleted the directory: it is made anew, and what stood in it is built anew
                 self._directory_lock = None
             if self._directory_lock is None:
-                prepare_directory(directory, force_network_fs=True)  # where the log may live, they may
+                prepare_directory(directory, force_network_fs=True, allow_shared=self._log.allow_shared)  # where the log may live, they may
                 self._directory_lock = DirectoryLock(directory)
 
     # -- following ----------------------------------------------------------------------------------------------------

@@ -17,13 +17,14 @@ from array import array
 from collections.abc import Container
 from dataclasses import field
 from pathlib import Path
+from stat import S_ISREG
 from typing import NamedTuple
 from zlib import crc32
 
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.system import sync, sync_directory
 
-__all__ = ["FILES", "SUMS", "HeldFile", "Stat", "Sums", "UntrueFileError"]
+__all__ = ["FILES", "SUMS", "HeldFile", "Stat", "Sums", "UntrueFileError", "check_kinds"]
 
 SUMS = "-sums"
 _UNFINISHED = f"{SUMS}.new"
@@ -34,6 +35,7 @@ _MAGIC = b"symSUMS1"
 _HEAD = struct.Struct("<8sQII8sI4q")
 _DIGEST_BYTES = 16
 _PIECE_BYTES = 1 << 20
+_SMALLEST_PAGE_BYTES = 512
 
 
 class UntrueFileError(sqlite3.DatabaseError):
@@ -43,6 +45,19 @@ class UntrueFileError(sqlite3.DatabaseError):
         super().__init__(why)
         self.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         self.sqlite_errorname = "SQLITE_CORRUPT"
+
+
+def check_kinds(path: Path) -> None:
+    """Check that a read model's files are plain ones: to open a named pipe would wait for who writes it, and a link leads elsewhere.
+
+    Raises:
+        UntrueFileError: one is not.
+    """
+    for ending in FILES:
+        file = path.with_name(path.name + ending)
+        with contextlib.suppress(FileNotFoundError):
+            if not S_ISREG(file.lstat().st_mode):
+                raise UntrueFileError(f"{file.name} is not a plain file")
 
 
 class Stat(NamedTuple):
@@ -87,8 +102,12 @@ class Sums:
         Raises:
             UntrueFileError: they are damaged.
         """
+        file = path.with_name(path.name + SUMS)
         try:
-            content = path.with_name(path.name + SUMS).read_bytes()
+            found = file.lstat()
+            if not S_ISREG(found.st_mode) or found.st_size > _most_bytes(path):
+                raise UntrueFileError(f"{file.name} is damaged")
+            content = file.read_bytes()
         except FileNotFoundError:
             return cls()
         body, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
@@ -136,6 +155,14 @@ class Sums:
                 if len(page) != size or crc32(page, number) != values[number - 1]:
                     return number
         return None
+
+
+def _most_bytes(path: Path) -> int:
+    """How many bytes the check values of a file can have: SQLite has no smaller pages, and each stands in the file or behind it."""
+    size = path.stat().st_size
+    with contextlib.suppress(FileNotFoundError):
+        size += path.with_name(f"{path.name}-wal").stat().st_size
+    return _HEAD.size + _DIGEST_BYTES + array("I").itemsize * (size // _SMALLEST_PAGE_BYTES + 1)
 
 
 def _digest(body: bytes) -> bytes:

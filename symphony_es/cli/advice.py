@@ -18,7 +18,7 @@ _INSTEAD: tuple[tuple[str, str], ...] = (
     (r"read the log with read_only=True", "commands that only read work there"),
     (r"or read beside it with Symphony\([^)]*, read_only=True\)", "commands that only read work beside it"),
     (r"or pass overwrite=True", "or give --overwrite"),
-    (r"or pass allow_shared_directory=True", "or pass --allow-shared-directory"),
+    (r"or open it with setup\(allow_shared_directory=True\)", "or pass --allow-shared-directory"),
     (r"or pass force_network_fs=True", "or have the application open it with force_network_fs=True"),
     (r"or open with ignore_anchor=True", "or have the application open it with setup(ignore_anchor=True)"),
     (r"or without it: setup\(skip_damaged=True\)", "or have the application go on without it: setup(skip_damaged=True)"),

@@ -8,10 +8,10 @@ name the first as their cause. The order of these durable steps is that of docs/
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.annotated import signature
 from symphony_es.core.state.attribution import attributed
 from symphony_es.diagnostics import get_logger, shortened
 from symphony_es.entities.agent import Agent
@@ -114,7 +114,7 @@ async def _ask(client: Callable[..., Any], prompt: str, agent: Agent | None, tas
 def _accepted(client: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the offered keywords that the client declares, so that `async def client(prompt)` is a client."""
     try:
-        parameters = list(inspect.signature(client).parameters.values())
+        parameters = list(signature(client).parameters.values())
     except (TypeError, ValueError):  # a callable of C that does not tell
         return {}
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):

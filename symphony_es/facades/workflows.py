@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
+from symphony_es.annotated import signature
 from symphony_es.core.state.bringing import is_in_log, refuse_pruned
 from symphony_es.errors import ConfigurationError, EntityNotFoundError
 from symphony_es.events.references import EntityReference
@@ -327,7 +328,7 @@ class Workflows(RunRequests):
             if context is not None and not isinstance(context, Mapping):
                 raise ConfigurationError(f"context is a mapping of names to values, not {type(context).__name__}")
             return context
-        parameters = list(inspect.signature(function).parameters)
+        parameters = list(signature(function).parameters)
         if isinstance(context, Mapping) or context is None:
             values = dict(context or {})
         elif parameters:

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,7 @@ from symphony_es.system import (
     unlock,
 )
 
-__all__ = ["LOCK_NAME", "DirectoryLock", "check_private", "last_writer", "prepare_directory", "prepare_file"]
+__all__ = ["LOCK_NAME", "DirectoryLock", "check_kinds", "check_private", "last_writer", "prepare_directory", "prepare_file"]
 
 logger = get_logger(__name__)
 
@@ -56,7 +57,9 @@ def prepare_directory(path: Path, *, force_network_fs: bool = False, allow_share
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if made:
             sync_directory(path.parent)
-        if not allow_shared:
+        if allow_shared:
+            check_kinds(path, follow=True)
+        else:
             check_private(path, os.geteuid())
     except LogUnavailableError:
         raise
@@ -84,16 +87,39 @@ def check_private(path: Path, owner: int | None = None) -> None:
     """
     found = path.stat()
     owner = owner if owner is not None else found.st_uid
-    refuse_shared(found, path, owner)
-    for name in _FILES:
-        with suppress(FileNotFoundError):
-            refuse_shared((path / name).lstat(), path / name, owner)
-    for name in _DIRECTORIES:
-        with suppress(FileNotFoundError):
-            inside = (path / name).lstat()
-            if not stat.S_ISDIR(inside.st_mode):
-                raise LogUnavailableError(f"{path / name} is not a directory: a log never follows links")
-            refuse_shared(inside, path / name, owner)
+    refuse_shared(found, path, owner, path)
+    for part, inside in _parts(path):
+        refuse_shared(inside, part, owner, path)
+
+
+def check_kinds(path: Path, *, follow: bool = False) -> None:
+    """Check that a log is made of plain files and directories. Nothing is opened: to open a named pipe would wait for who writes it.
+
+    Args:
+        path: its directory.
+        follow: take a link for what it leads to.
+
+    Raises:
+        LogUnavailableError: something else stands under one of their names, or the system does not tell.
+    """
+    try:
+        for _ in _parts(path, follow=follow):
+            pass
+    except LogUnavailableError:
+        raise
+    except OSError as error:
+        raise unavailable(path, error) from error
+
+
+def _parts(path: Path, *, follow: bool = False) -> Iterator[tuple[Path, os.stat_result]]:
+    """The files and directories of a log that are there, and what the system says of them; each is of its kind."""
+    for names, is_one, kind in ((_FILES, stat.S_ISREG, "a regular file"), (_DIRECTORIES, stat.S_ISDIR, "a directory")):
+        for name in names:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                found = (path / name).stat(follow_symlinks=follow)
+                if not is_one(found.st_mode):
+                    raise LogUnavailableError(f"{path / name} is not {kind}: a log never follows links")
+                yield path / name, found
 
 
 def prepare_file(path: Path) -> bool:
@@ -132,7 +158,7 @@ def last_writer(directory: Path) -> Literal["closed", "writing", "gone", "unknow
     Where there is no lock, as beside a database that was copied by itself, or it cannot be read, nobody knows.
     """
     try:
-        descriptor = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return "unknown"
     try:

@@ -95,7 +95,7 @@ class HeadNote:
 def noted_head(path: Path, log_id: bytes) -> tuple[int, int]:
     """The positions up to which a log went before its last commit, and after it; 0 where no note of it is there, or none that checks."""
     try:
-        content = path.read_bytes()
+        content = _content(path)
         magic, of_log, before, head = _NOTE.unpack_from(content)
         (check,) = _CHECK.unpack_from(content, _NOTE.size)
     except (OSError, struct.error):
@@ -130,12 +130,21 @@ def lost_at_the_end(noted: tuple[int, int], head: int, directory: Path) -> tuple
 def is_as_left(path: Path, database: Path) -> bool:
     """Whether a database file is as the last orderly close has left it; False where no note tells. The file is not opened."""
     try:
-        content = path.read_bytes()
+        content = _content(path)
         magic, *left = _LEFT.unpack_from(content, _LEFT_AT)
         (check,) = _CHECK.unpack_from(content, _LEFT_AT + _LEFT.size)
         return magic == _LEFT_MAGIC and check == crc32(content[_LEFT_AT : _LEFT_AT + _LEFT.size]) and tuple(left) == _identity(database)
     except (OSError, struct.error):
         return False
+
+
+def _content(path: Path) -> bytes:
+    """What stands in a note's file, which is no longer than a note, whatever is there instead."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return os.pread(descriptor, _LEFT_AT + _LEFT.size + _CHECK.size, 0)
+    finally:
+        os.close(descriptor)
 
 
 def _identity(path: Path) -> tuple[int, int, int]:

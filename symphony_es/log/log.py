@@ -63,6 +63,7 @@ class EventLog(LogReader):
         self._salts: Iterator[bytes] = iter(())
         self._ended = False
         self._written: set[str] = set()
+        self.allow_shared = False  # whether who opened it takes what other users could change, in its directory and beside it
         self.report: Callable[[], None] = _nothing  # what tells of changes that nobody else can tell of
         self._ending_failed: LogError | None = None
         placing = None if self._in_process else Placing(recorder, self.state_before)
@@ -115,7 +116,9 @@ class EventLog(LogReader):
                     lock.mark_open()
                     log_id, head = recorder.log_id(), recorder.head()
                     note = HeadNote(directory / HEAD_NAME, log_id.bytes if log_id is not None else bytes(16), head)
-                    return cls(recorder, lock=lock, note=note, limits=limits, head=head)
+                    log = cls(recorder, lock=lock, note=note, limits=limits, head=head)
+                    log.allow_shared = allow_shared
+                    return log
                 except BaseException:
                     recorder.close()
                     raise
@@ -135,7 +138,9 @@ class EventLog(LogReader):
         """
 
         def start() -> EventLog:
-            return cls(open_reader(directory, skip_damaged=skip_damaged, allow_shared=allow_shared), read_only=True)
+            log = cls(open_reader(directory, skip_damaged=skip_damaged, allow_shared=allow_shared), read_only=True)
+            log.allow_shared = allow_shared
+            return log
 
         return await _opened_in_thread(start)
 

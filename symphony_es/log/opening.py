@@ -11,7 +11,7 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import AnchorMismatchError, LogDamagedError, LogUnavailableError, SymphonyError
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.rows import commitment, event_id_of
-from symphony_es.log.directory import DirectoryLock, check_private, last_writer, prepare_file, unavailable
+from symphony_es.log.directory import DirectoryLock, check_kinds, check_private, last_writer, prepare_file, unavailable
 from symphony_es.log.head_note import HEAD_NAME, is_as_left, lost_at_the_end, noted_head
 from symphony_es.log.recorder import Anchor, LogRecorder, missing
 from symphony_es.log.sqlite import SQLiteLogRecorder
@@ -95,7 +95,9 @@ def open_reader(directory: Path, *, skip_damaged: bool = False, allow_shared: bo
         LogUnavailableError: there is none, it cannot be read, or others than its owner could change it (and `allow_shared` is not given).
     """
     path = directory / DATABASE_NAME
-    if not allow_shared:
+    if allow_shared:
+        check_kinds(directory, follow=True)
+    else:
         try:
             check_private(directory)
         except LogUnavailableError:

@@ -21,7 +21,7 @@ from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteD
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import LogDamagedError, LogUnavailableError
 from symphony_es.log.forks import Inherited, close_inherited, keep_for_ever, leave_connections, left_at_fork
-from symphony_es.system import database_uri, present
+from symphony_es.system import absolute, database_uri, present
 
 __all__ = ["LogDatastore", "connect_reader", "failure_of", "is_damage", "may_change", "unavailable_for"]
 
@@ -180,7 +180,7 @@ class LogDatastore(SQLiteDatastore, Inherited):
     def __init__(self, path: Path, *, read_only: bool = False, immutable: bool = False) -> None:
         close_inherited(path)
         super().__init__(str(path), originator_id_type="text")
-        self.path = path
+        self.path = absolute(path)  # a program may go to another directory
         self.immutable = immutable
         self.pool.close()
         self.pool = LogPool(db_name=str(path))
@@ -228,7 +228,13 @@ class LogDatastore(SQLiteDatastore, Inherited):
 
     @contextmanager
     def reader(self) -> Iterator[sqlite3.Connection]:
-        """A private reading connection, used by one thread at a time; at most four, a fifth thread waits."""
+        """A private reading connection, used by one thread at a time; at most four, a fifth thread waits.
+
+        Raises:
+            LogUnavailableError: it cannot be opened; or, of a log that another process writes, the file is not the one under its name.
+        """
+        if self.writer is None:
+            self.check_place()
         connection = self._take()
         try:
             yield connection
@@ -252,12 +258,18 @@ class LogDatastore(SQLiteDatastore, Inherited):
     def check_place(self) -> None:
         """The file that was opened still stands under its name.
 
-        SQLite goes on writing what nobody can open any more, and a connection opened later reads another file than those before it.
+        SQLite goes on writing what nobody can open any more, and reading what nobody writes any more; a connection opened later reads
+        another file than those before it.
 
         Raises:
             LogUnavailableError: it does not; nothing was read or written.
         """
         if _identity(self.path) != self.file:
+            if self.writer is None:
+                raise LogUnavailableError(
+                    f"{self.path} has been deleted, moved or replaced since it was opened for reading, and nobody goes on with it: "
+                    "close this Symphony or log, and open what stands there now"
+                )
             raise LogUnavailableError(
                 f"{self.path} has been deleted, moved or replaced since it was opened: nothing can be written to it or read "
                 "from it any more, and what was written until then is in the file that it was; close this Symphony, put that file or a "

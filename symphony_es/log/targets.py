@@ -13,7 +13,7 @@ from pathlib import Path
 
 from symphony_es.errors import StorageUnavailableError, TargetOccupiedError
 from symphony_es.log.directory import LOCK_NAME
-from symphony_es.system import is_directory, is_link, is_plain_file, present
+from symphony_es.system import is_directory, is_link, is_mount_point, is_plain_file, present
 
 __all__ = ["check_replaceable", "check_stream", "check_target"]
 
@@ -33,9 +33,10 @@ _MARK_BYTES = 16
 
 
 def check_target(target: Path) -> None:
-    """Refuse a target that is one of a state directory's own files or directories, or lies in one of them. Blocking.
+    """Refuse a target that is one of a state directory's own files or directories, or lies in one of them, or is a mount point. Blocking.
 
-    Names count also where nothing is there yet: a log would find there what it has not written.
+    Names count also where nothing is there yet: a log would find there what it has not written. What is mounted is found before anything
+    is built that could not be put in its place.
 
     Raises:
         TargetOccupiedError: it is.
@@ -43,6 +44,9 @@ def check_target(target: Path) -> None:
     """
     real = Path(os.path.realpath(target))
     try:
+        if is_mount_point(real):
+            within = f"{target}/state" if is_directory(real) else "another place"
+            raise TargetOccupiedError(target, f"it is a mount point, and nothing can be put in the place of one: choose {within}, say")
         below = real
         for directory in real.parents:
             if _is_own(below.name) and any(is_link(directory / name) or present(directory / name) for name in _LOG_FILES):

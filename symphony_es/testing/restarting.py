@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.naming import stored_module
+from symphony_es.system import absolute
 
 if TYPE_CHECKING:
     from symphony_es.app import Symphony
@@ -52,7 +53,7 @@ async def restart(
 
 def _run(order: dict[str, Any], timeout_s: float) -> dict[str, Any]:
     command = [sys.executable, "-m", "symphony_es.testing.restarted"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or str(absolute(Path())) for entry in sys.path)}
     try:
         done = subprocess.run(  # noqa: S603  this interpreter, and a module of this package
             command, input=json.dumps(order), capture_output=True, text=True, env=environment, timeout=timeout_s, check=False

@@ -20,6 +20,7 @@ from symphony_es.core.state.files.directory import discard, sync_directory, unav
 from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
 from symphony_es.errors import BackupDamagedError, LogDamagedError, SnapshotDamagedError
 from symphony_es.late_dataclasses import dataclass
+from symphony_es.log.directory import check_kinds
 from symphony_es.log.head_note import HEAD_NAME, lost_at_the_end, noted_head
 from symphony_es.log.opening import DATABASE_NAME, check_anchor
 from symphony_es.log.recorder import Anchor
@@ -101,6 +102,7 @@ async def restore(backup_directory: Path | str, directory: Path | str, *, on_pro
 
 def _backup(origin: Path, built: Path, target: Path, stop: Stop, on_progress: OnProgress | None) -> BackupReport:
     began = time.monotonic()
+    check_kinds(origin)
     # These are listed before the log is read: what they were taken of is in it, or has been removed.
     before = SnapshotStore(origin / _SNAPSHOTS, read_only=True).list()
     progress = Progress(on_progress, 0)

@@ -7,22 +7,17 @@ from pathlib import Path
 from symphony_es.core.state.files.directory import sync_directory, unavailable
 from symphony_es.core.state.files.workplace import building
 from symphony_es.errors import TargetOccupiedError
-from symphony_es.log.directory import LOCK_NAME, DirectoryLock
+from symphony_es.log.directory import LOCK_NAME, DirectoryLock, check_kinds
 from symphony_es.log.head_note import HEAD_NAME
 from symphony_es.log.log import DATABASE_NAME
 from symphony_es.log.sqlite_raw import RawLog
 from symphony_es.log.targets import check_replaceable, check_target
-from symphony_es.system import is_directory, is_link, is_plain_file, present
+from symphony_es.system import absolute, is_directory, is_link, is_plain_file, present
 
 __all__ = ["absolute", "building", "check_free_directory", "check_free_file", "put_directory", "put_file"]
 
 _SNAPSHOTS = "snapshots"
 _OF_AN_EMPTY_LOG = frozenset({DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", HEAD_NAME, LOCK_NAME, _SNAPSHOTS})
-
-
-def absolute(path: Path | str) -> Path:
-    """A path that goes on meaning the same when the working directory changes."""
-    return Path(path).absolute()
 
 
 def check_free_file(target: Path, *, overwrite: bool) -> None:
@@ -98,9 +93,13 @@ def _with_empty_log(target: Path, *, remove: bool) -> None:
     if strange or snapshots:
         found = [*strange, *(f"{_SNAPSHOTS}/{name}" for name in snapshots)]
         raise TargetOccupiedError(target, f"there is something in it ({', '.join(found[:5])}): choose an empty directory")
+    check_kinds(target)
     lock = DirectoryLock(target)
     try:
-        if DATABASE_NAME in names:
+        begun = DATABASE_NAME in names and (target / DATABASE_NAME).stat().st_size > 0
+        if not begun and f"{DATABASE_NAME}-wal" in names and (target / f"{DATABASE_NAME}-wal").stat().st_size:
+            raise TargetOccupiedError(target, f"{DATABASE_NAME}-wal has commits of a database that is gone: choose an empty directory")
+        if begun:
             with RawLog(target / DATABASE_NAME, immutable=False) as log:
                 head, issued = log.ends()
             if head != 0 or issued != 0:

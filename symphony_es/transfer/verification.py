@@ -38,6 +38,7 @@ from symphony_es.events.identifiers import text_id
 from symphony_es.events.rows import Row, commitment, decode_row
 from symphony_es.events.values import plain_equal
 from symphony_es.late_dataclasses import dataclass
+from symphony_es.log.directory import check_kinds
 from symphony_es.log.head_note import HEAD_NAME, noted_head
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.pages import PAGE_ROWS
@@ -135,6 +136,7 @@ async def verify(directory: Path | str, *, fold: bool = True, on_progress: OnPro
         LogUnavailableError: there is no log, or it cannot be read. (Damage is no error: it is in the report.)
     """
     path = Path(directory)
+    await in_thread(lambda _: check_kinds(path))
     snapshots = await SnapshotStore(path / "snapshots", read_only=True).open()
     report = await in_thread(lambda stop: _verify(path / DATABASE_NAME, snapshots, fold, stop, on_progress))
     if not present(path / "projections"):

@@ -6,6 +6,7 @@ A body notes its run, step, attempt and key beside the log when it begins, as a 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -188,7 +189,7 @@ class Bodies:
                 self.symphony.functions.register(name.removeprefix("do_"), self._noted(body))
 
     def _noted(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        if asyncio.iscoroutinefunction(body):
+        if inspect.iscoroutinefunction(body):
 
             async def run(context: Any) -> Any:
                 self.note(context)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity
-from symphony_es.errors import EntityOutOfStepError, LogError
+from symphony_es.errors import EntityOutOfStepError, LogError, LogUnavailableError
+from symphony_es.log.log import EventLog
 
 
 @entity
@@ -82,3 +83,36 @@ async def test_putting_it_back_is_enough(tmp_path: Path) -> None:
     async with Symphony(tmp_path / "log") as symphony:
         await symphony.resume()
         assert symphony.entities.get("KeptNote:a").n == 6
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_readers_do_not_answer_from_what_is_gone(tmp_path: Path, way: str) -> None:
+    """A reader of a log that was deleted, moved or replaced says so at each question, and so does who follows it: it never answers from
+    what nobody writes any more. Opened again, it reads what stands there."""
+    async with Symphony(tmp_path / "log") as symphony:
+        symphony.entities.add(KeptNote(id="a"))
+    async with Symphony(tmp_path / "log", read_only=True, follow=True) as reader:
+        assert (await reader.at("latest")).get("KeptNote:a")["n"] == 0
+        WAYS[way](tmp_path / "log")
+        for ask in (
+            lambda: reader.at("latest"),
+            lambda: reader.history("KeptNote:a"),
+            lambda: reader.audit.find(),
+            lambda: reader.log.refresh_head(),
+        ):
+            with pytest.raises(LogUnavailableError, match="deleted, moved or replaced since it was opened for reading"):
+                await ask()
+    if way == "a copy takes its place":
+        async with Symphony(tmp_path / "log", read_only=True) as reader:
+            assert (await reader.at("latest")).get("KeptNote:a")["n"] == 0
+
+
+async def test_a_program_may_go_to_another_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that was opened by a relative path is the same one after a change of the working directory."""
+    async with Symphony(tmp_path / "log") as symphony:
+        symphony.entities.add(KeptNote(id="a"))
+    monkeypatch.chdir(tmp_path)
+    log = await EventLog.open_read_only(Path("log"))
+    monkeypatch.chdir("/")
+    assert await log.refresh_head() == 1
+    await log.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from symphony_es import Symphony
+from symphony_es.core.state.inbox import FileInbox, Request, leave_request
 from symphony_es.errors import LogDamagedError, LogUnavailableError
 
 FILES = ("events.db", "LOCK", "events.db-head")
@@ -80,6 +81,8 @@ class TestWhatOthersCouldChange:
         with pytest.raises(LogUnavailableError, match=said) as caught:
             await opened(log, read_only=read_only)
         assert str(log / name if name else log) in str(caught.value)
+        if "by other users" in said:  # one command for all of it
+            assert f"chmod -R go-w {log}, or open it with setup(allow_shared_directory=True)" in str(caught.value)
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
     @pytest.mark.parametrize("name", [*FILES, *DIRECTORIES])
@@ -99,6 +102,23 @@ class TestWhatOthersCouldChange:
         symphony = Symphony(persistence_enabled=True)
         await symphony.setup(log, allow_shared_directory=True)
         await symphony.close()
+
+    async def test_all_that_stands_beside_the_log_can_be_allowed(self, log: Path) -> None:
+        """A volume whose group may write all that is in it: the audit trail is built there, and requests are taken."""
+        for path in (log, *log.rglob("*")):
+            writable(path, 0o020)
+        (log / "inbox").mkdir(exist_ok=True)
+        writable(log / "inbox", 0o020)
+        writable(leave_request(log, Request(verb="cancel", run="nothing")), 0o020)
+        inbox = FileInbox(log, allow_shared=True)
+        (found,) = inbox.waiting()
+        inbox.close()
+        assert isinstance(found, Request)
+        async with Symphony({"state_dir": str(log), "allow_shared_directory": True}, persistence_enabled=True) as symphony:
+            assert await symphony.audit.find(event="AgentCreated")
+            watch = symphony._inbox
+            assert watch is not None
+            assert await watch.begun() is not None
 
     async def test_links_are_not_allowed_by_it(self, log: Path, tmp_path: Path) -> None:
         """A link is followed never, whatever is allowed."""

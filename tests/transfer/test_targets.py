@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from symphony_es import system
 from symphony_es.core.state.opening import OpenedLog, open_to_read
 from symphony_es.core.state.past.forking import fork_log
 from symphony_es.errors import TargetOccupiedError
@@ -84,6 +85,50 @@ async def test_no_directory_is_made_in_what_is_the_logs_own(directory: Path, ope
         assert await refuses(restore(kept, into)), name
         assert await refuses(import_jsonl(tmp_path / "kept.jsonl", into)), name
         assert await refuses(fork_log(opened.history, 30, into, origin=None)), name
+
+
+async def test_nothing_is_put_in_the_place_of_a_mount_point(
+    directory: Path, opened: OpenedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume, or a file that is mounted by itself: refused before anything is built, with a place that does."""
+    kept, volume, mounted = tmp_path / "kept", tmp_path / "a volume", tmp_path / "out.csv"
+    await backup(directory, kept)
+    await export_jsonl(opened.log, tmp_path / "kept.jsonl")
+    volume.mkdir()
+    mounted.touch()
+    told = [f"36 35 8:1 / {str(path).replace(' ', chr(92) + '040')} rw - ext4 /dev/sda1 rw" for path in (volume, mounted)]
+    monkeypatch.setattr(system, "_mountinfo", lambda: told)
+    (tmp_path / "alias").symlink_to(volume.parent)
+    before = sorted(tmp_path.iterdir())
+    for into in (volume, tmp_path / "alias" / volume.name):
+        for called in (
+            backup(directory, into),
+            restore(kept, into),
+            import_jsonl(tmp_path / "kept.jsonl", into),
+            fork_log(opened.history, 30, into, origin=None),
+        ):
+            with pytest.raises(TargetOccupiedError, match=r"it is a mount point, .*: choose .*/state"):
+                await called
+    assert await refuses(export_csv(opened.log, mounted, overwrite=True))
+    assert sorted(tmp_path.iterdir()) == before
+    await restore(kept, volume / "state")
+
+
+@pytest.mark.parametrize("database", ["missing", "empty"])
+async def test_commits_whose_database_is_gone_are_not_removed(directory: Path, tmp_path: Path, database: str) -> None:
+    """A directory with a write-ahead file alone is no empty log; without one it is."""
+    kept, into = tmp_path / "kept", tmp_path / "into"
+    await backup(directory, kept)
+    into.mkdir()
+    (into / "LOCK").touch()
+    if database == "empty":
+        (into / "events.db").touch()
+    (into / "events.db-wal").write_bytes(b"commits")
+    with pytest.raises(TargetOccupiedError, match="commits of a database that is gone"):
+        await restore(kept, into)
+    assert (into / "events.db-wal").read_bytes() == b"commits"
+    (into / "events.db-wal").write_bytes(b"")
+    assert (await restore(kept, into)).head == 30
 
 
 @pytest.mark.parametrize("kind", ["log", "snapshot", "note", "database", "in use", "lock", "beside", "journal"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 from datetime import timedelta
 from typing import Any, get_args
 
@@ -174,7 +175,7 @@ def completed(symphony: Symphony, run: Workflow) -> RunMoment:
 def test_every_stage_is_a_method() -> None:
     """The base class has an async method for each stage, which does nothing and which nobody waits for; `stops_run` is off."""
     for stage in get_args(Stage):
-        assert asyncio.iscoroutinefunction(getattr(WorkflowHook, stage))
+        assert inspect.iscoroutinefunction(getattr(WorkflowHook, stage))
         assert not WorkflowHook().wants(RunMoment(stage=stage, symphony=None, run=None, completed_steps=0))  # type: ignore[arg-type]
     assert WorkflowHook.stops_run is False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,21 @@ async def some_runs(symphony: Symphony) -> list[Workflow]:
     return [*runs, waiting.run, stopped.run]
 
 
+MADE: list[RunListing] = []
+
+
+@pytest.fixture(autouse=True)
+async def close_lists() -> AsyncIterator[None]:
+    """Newer Pythons warn of a database that nobody has closed."""
+    yield
+    while MADE:
+        await MADE.pop().close()
+
+
 def listing_of(symphony: Symphony, path: Path | None = None, *, writes: bool = False) -> RunListing:
     """A list made of the events alone: it knows nothing of what is live."""
-    return RunListing(symphony.log, symphony.state_history, path, writes=writes)
+    MADE.append(RunListing(symphony.log, symphony.state_history, path, writes=writes))
+    return MADE[-1]
 
 
 async def rows_of(runs: RunListing) -> list[Any]:

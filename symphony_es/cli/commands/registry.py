@@ -25,7 +25,7 @@ from symphony_es.errors import (
 )
 from symphony_es.shown import message as one_message
 from symphony_es.shown import quoted
-from symphony_es.system import present
+from symphony_es.system import absolute, present
 
 if TYPE_CHECKING:
     from symphony_es.core.state.opening import OpenedLog
@@ -136,7 +136,7 @@ def state_dir(given: argparse.Namespace) -> Path:
         if not present(directory / DATABASE):
             raise LogUnavailableError(f"there is no log in {directory} (no {DATABASE})")
         return directory
-    here = Path.cwd()
+    here = absolute(Path())
     if present(here / DATABASE):
         return here
     for directory in (here, *here.parents):

@@ -15,6 +15,7 @@ from symphony_es.cli.commands.registry import MOMENT, Parsers, moment, reading
 from symphony_es.errors import ConfigurationError
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted
+from symphony_es.system import absolute
 
 __all__ = ["register"]
 
@@ -71,7 +72,7 @@ async def types(given: argparse.Namespace) -> int:
 
 def _import(modules: list[str]) -> None:
     if modules:
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.insert(0, str(absolute(Path())))
     for name in modules:
         try:
             importlib.import_module(name)

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import datetime as dt
 import enum
-import inspect
 import types as python_types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
@@ -19,6 +18,7 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
+from symphony_es.annotated import hints_of, signature
 from symphony_es.core.state.tracking.capture import field_names
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
@@ -57,10 +57,7 @@ def fit_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> dic
     Raises:
         ConfigurationError: one does not fit; the parameter is named, and the place in it.
     """
-    try:
-        annotations = typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError, AttributeError):
-        annotations = {name: item for name, item in inspect.get_annotations(function).items() if not isinstance(item, str)}
+    annotations = hints_of(function)
     fitted = {}
     for name, value in given.items():
         annotation = annotations.get(name)
@@ -72,7 +69,7 @@ def fit_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> dic
 
 
 def _is_none_by_default(function: Callable[..., Any], name: str) -> bool:
-    parameter = inspect.signature(function).parameters.get(name)
+    parameter = signature(function).parameters.get(name)
     return parameter is not None and parameter.default is None
 
 
@@ -125,10 +122,7 @@ def _fitted_to_typed_dict(value: Any, annotation: Any) -> Any:
     absent = sorted(annotation.__required_keys__ - value.keys())
     if absent:
         raise _Misfit(f"{', '.join(absent)} is missing")
-    try:
-        hints = typing.get_type_hints(annotation)
-    except (NameError, TypeError, AttributeError):
-        hints = {}
+    hints = hints_of(annotation)
     return {key: _within(f".{key}", item, hints.get(key)) for key, item in value.items()}
 
 
@@ -210,10 +204,7 @@ def _within(place: str, value: Any, annotation: Any) -> Any:
 def _made(value: dict[str, Any], cls: Any) -> Any:
     if hasattr(cls, "model_validate"):
         return cls.model_validate(value)
-    try:
-        annotations = typing.get_type_hints(cls)
-    except (NameError, TypeError, AttributeError):
-        annotations = {}
+    annotations = hints_of(cls)
     names = {field.name for field in dataclasses.fields(cls) if field.init} if hasattr(cls, "__dataclass_fields__") else value.keys()
     return cls(**{name: _within(f".{name}", item, annotations.get(name)) if name in names else item for name, item in value.items()})
 

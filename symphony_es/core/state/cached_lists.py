@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.diagnostics import get_logger
 from symphony_es.errors import ConfigurationError, NotReadyError, PositionNotFoundError, StorageUnavailableError
 from symphony_es.shown import shown
 from symphony_es.turns import TaskLock
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from symphony_es_projections.cached import CachedTable
 
 __all__ = ["CachedList"]
+
+logger = get_logger(__name__)
 
 
 class CachedList(ABC):
@@ -52,13 +55,19 @@ class CachedList(ABC):
                 await self._mend()
 
     async def _mend(self) -> None:
-        """Make the table anew, whatever is wrong with it: it is a cache."""
+        """Make the table anew, whatever is wrong with it: it is a cache. Where no file can be kept, this process does without one."""
         self._mended += 1
         try:
-            await asyncio.to_thread(self._table.clear)
-            await self._catch_up()
+            try:
+                await asyncio.to_thread(self._table.clear)
+                await self._catch_up()
+            except sqlite3.Error as error:
+                if not await asyncio.to_thread(self._table.do_without_file):
+                    raise
+                logger.warning("list_not_kept", what=self._title, error=str(error))
+                await self._catch_up()
         except sqlite3.Error as error:
-            raise StorageUnavailableError(None, f"{self._title} cannot be kept: {error}") from error
+            raise StorageUnavailableError(f"{self._title} cannot be kept: {error}") from error
 
     async def _catch_up(self) -> None:
         if self._log_id is None:
@@ -105,13 +114,13 @@ class CachedList(ABC):
                 self._check_open()  # closed meanwhile
                 if self._mended == mended:  # else another question has met it as well
                     if not _is_damage(error):
-                        raise StorageUnavailableError(None, f"{self._title} cannot be read: {error}") from error
+                        raise StorageUnavailableError(f"{self._title} cannot be read: {error}") from error
                     await self._mend()
         try:
             return await asyncio.to_thread(question, *arguments, **named)
         except sqlite3.Error as error:
             self._check_open()
-            raise StorageUnavailableError(None, f"{self._title} cannot be read: {error}") from error
+            raise StorageUnavailableError(f"{self._title} cannot be read: {error}") from error
 
     async def close(self) -> None:
         """Let go of the file; what is not in the list yet, the next process makes of the log."""

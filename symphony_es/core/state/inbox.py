@@ -261,13 +261,18 @@ class Inbox(Protocol):
 class FileInbox:
     """The inbox of a log on disk, for its owner. Opening it blocks.
 
+    Args:
+        state_dir: the log's directory.
+        allow_shared: take requests that other users could write, as who opened the log takes a log that they could.
+
     Raises:
         StorageUnavailableError: the directory cannot be used, or others can write to it.
     """
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, *, allow_shared: bool = False) -> None:
         self.directory = state_dir / INBOX_NAME
-        _prepare(self.directory)
+        self._allow_shared = allow_shared
+        _prepare(self.directory, allow_shared=allow_shared)
         self._watch = watch_directory(self.directory)
         self._remove_leftovers()
 
@@ -280,7 +285,7 @@ class FileInbox:
         arrived = []
         for _, name in sorted((found.st_mtime_ns, name) for name, found in self._files())[:MOST_AT_ONCE]:
             with contextlib.suppress(FileNotFoundError):  # it was taken back
-                arrived.append(_read(self.directory / name))
+                arrived.append(_read(self.directory / name, allow_shared=self._allow_shared))
         return arrived
 
     def newest_ns(self) -> int:
@@ -340,18 +345,19 @@ class FileInbox:
                             Path(entry.path).unlink()
 
 
-def _prepare(directory: Path) -> None:
+def _prepare(directory: Path, *, allow_shared: bool) -> None:
     """Make the directory, or look whether the one that is there is this user's alone."""
     make_directory(directory)
     with unavailable(f"{directory} cannot be looked at"):
         found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+    others = not allow_shared and (found.st_uid != os.geteuid() or found.st_mode & 0o022)
+    if not stat.S_ISDIR(found.st_mode) or others:
         raise StorageUnavailableError(
             errno.EPERM, f"{directory} is not a directory that this user alone writes to: no request is taken from it (chmod 700)"
         )
 
 
-def _read(path: Path) -> Request | FaultyRequest:
+def _read(path: Path, *, allow_shared: bool) -> Request | FaultyRequest:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -363,7 +369,7 @@ def _read(path: Path) -> Request | FaultyRequest:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             return FaultyRequest(id=path.name, why="it is not a plain file")
-        if found.st_uid not in (os.geteuid(), 0) or found.st_mode & 0o022:
+        if not allow_shared and (found.st_uid not in (os.geteuid(), 0) or found.st_mode & 0o022):
             return FaultyRequest(id=path.name, why=f"others can write it: user {found.st_uid}, mode {found.st_mode & 0o777:o}")
         if found.st_size > MAX_REQUEST_BYTES:
             return FaultyRequest(id=path.name, why=f"it has {found.st_size:,} bytes; at most {MAX_REQUEST_BYTES:,} are read")
@@ -377,7 +383,7 @@ def _read(path: Path) -> Request | FaultyRequest:
 def waiting_request(state_dir: Path, request_id: str) -> Request | None:
     """The request that waits under an id; None where none does that can be taken. Blocks."""
     try:
-        found = _read(state_dir / INBOX_NAME / request_id)
+        found = _read(state_dir / INBOX_NAME / request_id, allow_shared=True)  # it would be replaced, whoever left it
     except OSError:
         return None
     return found if isinstance(found, Request) else None

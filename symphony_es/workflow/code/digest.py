@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FunctionType
 from typing import Any
 
+from symphony_es.annotated import annotations_of, written_annotations_of
 from symphony_es.workflow.record.functions import closed_over, constant_of
 
 __all__ = ["code_digest"]
@@ -43,9 +44,9 @@ def code_digest(function: Callable[..., Any]) -> str:
         seen.add(id(item))
         digest.update(_text(f"{item.__module__}:{item.__qualname__}"))
         if isinstance(item, type):
-            digest.update(_text(sorted(inspect.get_annotations(item).items(), key=str)))
+            digest.update(_text(sorted(written_annotations_of(item).items(), key=str)))
             names = vars(sys.modules[item.__module__]) if item.__module__ in sys.modules else {}
-            fields = [inner for field in inspect.get_annotations(item).values() for inner in _named_in(field, names)]
+            fields = [inner for field in annotations_of(item).values() for inner in _named_in(field, names)]
             named: list[Any] = [*vars(item).values(), *fields]
         else:
             _take(digest, item.__code__)
@@ -92,12 +93,14 @@ def _named_by(function: FunctionType) -> Iterator[Any]:
             yield cell.cell_contents
         except ValueError:  # empty as yet
             continue
-    for annotation in function.__annotations__.values():
+    for annotation in annotations_of(function).values():
         yield from _named_in(annotation, function.__globals__)
 
 
 def _named_in(annotation: Any, names: Mapping[str, Any]) -> Iterator[Any]:
     """The classes that an annotation names, also where it is a text."""
+    if isinstance(annotation, typing.ForwardRef):
+        annotation = annotation.__forward_arg__
     if isinstance(annotation, str):
         yield from (names[word] for word in _WORD.findall(annotation) if word in names)
     elif typing.get_args(annotation):

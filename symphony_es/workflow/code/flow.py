@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.annotated import signature, signature_shown
 from symphony_es.contexts import reset_variable
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import (
@@ -291,10 +292,10 @@ def _arguments(run: Workflow, function: Callable[..., Any]) -> dict[str, Any]:
         from symphony_es.core.state.arguments import fit_arguments  # late: runs of definitions have none
 
         arguments = fit_arguments(function, recorded)
-        inspect.signature(function).bind(**arguments)
+        signature(function).bind(**arguments)
     except (ConfigurationError, TypeError) as error:
         shown = [f"argument {name}" for name in recorded]
-        raise HistoryMismatchError(run.id, "", shown, [f"{function.__name__}{inspect.signature(function)}"], str(error)) from error
+        raise HistoryMismatchError(run.id, "", shown, [f"{function.__name__}{signature_shown(function)}"], str(error)) from error
     return arguments
 
 

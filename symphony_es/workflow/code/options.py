@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from types import FunctionType, MethodType
 from typing import Any, TypeVar, cast
 
+from symphony_es.annotated import signature
 from symphony_es.errors import ConfigurationError, DefinitionError, near_misses
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted, shown
@@ -136,7 +137,7 @@ def _own_parameters(fn: Callable[..., Any], args: Sequence[Any], names: Mapping[
         if not code.co_flags & inspect.CO_VARKEYWORDS and not any(name in code.co_varnames for name in names):
             return [], False  # the usual case, without the cost of a signature
     try:
-        parameters = inspect.signature(fn).parameters.values()
+        parameters = signature(fn).parameters.values()
     except (TypeError, ValueError):
         return [], False  # a function in C that does not say what it takes
     filled = {parameter.name for parameter in list(parameters)[: len(args)] if parameter.kind is parameter.POSITIONAL_OR_KEYWORD}
@@ -187,7 +188,7 @@ def _meant(key: str, known: Sequence[str], what: str) -> str:
 
 def advising(fn: F) -> F:
     """The same call, whose error names the keyword that was meant where another one is given."""
-    parameters = inspect.signature(fn).parameters.values()
+    parameters = signature(fn).parameters.values()
     names = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     known = frozenset(names)
     positional = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]

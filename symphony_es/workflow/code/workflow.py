@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
+from symphony_es.annotated import signature, signature_shown
 from symphony_es.errors import ConfigurationError, near_misses
 from symphony_es.shown import quoted
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
@@ -47,7 +48,7 @@ class CodeWorkflow(Generic[P, R]):
         return self.definition.name
 
     def __repr__(self) -> str:
-        return f"<CodeWorkflow {self.name}{inspect.signature(self.function)}>"
+        return f"<CodeWorkflow {self.name}{signature_shown(self.function)}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """The function itself, for tests and for calls inside another workflow: its steps become steps of that run."""
@@ -61,7 +62,7 @@ def check_arguments(function: Callable[..., Any], name: str, context: Mapping[st
         ConfigurationError: it does not, or a value does not fit the annotation of its parameter.
     """
     try:
-        inspect.signature(function).bind(**context)
+        signature(function).bind(**context)
     except TypeError as error:
         raise ConfigurationError(
             f"the context of the workflow {quoted(name)} becomes its arguments: {error}{_unknown(function, context)}"
@@ -78,7 +79,7 @@ def check_changes(function: Callable[..., Any], name: str, changes: Mapping[str,
         ConfigurationError: a key is no parameter, or a value does not fit its annotation.
     """
     try:
-        inspect.signature(function).bind_partial(**changes)
+        signature(function).bind_partial(**changes)
     except TypeError:
         raise ConfigurationError(f"changes become arguments of the workflow {quoted(name)}{_unknown(function, changes)}") from None
     from symphony_es.core.state.arguments import fit_arguments
@@ -88,7 +89,7 @@ def check_changes(function: Callable[..., Any], name: str, changes: Mapping[str,
 
 def _unknown(function: Callable[..., Any], context: Mapping[str, Any]) -> str:
     """The keys that no parameter has; `bind` may have told of a missing one alone."""
-    parameters = inspect.signature(function).parameters
+    parameters = signature(function).parameters
     unknown = [key for key in context if key not in parameters]
     near = [name for key in unknown for name in near_misses(key, parameters)]
     said = f"; the context has {', '.join(map(repr, unknown))}, which is none of its parameters" if unknown else ""

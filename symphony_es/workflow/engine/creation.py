@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from inspect import Parameter, signature
+from inspect import Parameter
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
+from symphony_es.annotated import signature
 from symphony_es.core.state.boundary import taken_in
 from symphony_es.core.state.bringing import refuse_pruned
 from symphony_es.core.state.restore import UnrestoredEntity

@@ -40,6 +40,7 @@ class InboxWatch:
     def __init__(self, symphony: Host, state_dir: Path) -> None:
         self._symphony = ref(symphony)
         self._state_dir = state_dir
+        self._allow_shared = symphony.log.allow_shared
         self._opened_ns = time.time_ns()
         self._beginning: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -75,7 +76,7 @@ class InboxWatch:
 
     async def _open(self) -> None:  # holds no Symphony while it waits: one that nobody holds lets go
         try:
-            opening = asyncio.get_running_loop().run_in_executor(None, _open_inbox, self._state_dir)
+            opening = asyncio.get_running_loop().run_in_executor(None, _open_inbox, self._state_dir, self._allow_shared)
         except RuntimeError:  # the loop is ending, and its pool takes nothing more: the watch begins in the next one
             return
         opened = await opening
@@ -101,13 +102,13 @@ class InboxWatch:
             await self.taker.stop()
 
 
-def _open_inbox(state_dir: Path) -> tuple[type[RequestTaker], FileInbox, int] | None:
+def _open_inbox(state_dir: Path, allow_shared: bool) -> tuple[type[RequestTaker], FileInbox, int] | None:
     """Who takes requests, the inbox, when the newest of what waits there came; None, with a warning, where it cannot be used. Blocks."""
     from symphony_es.core.state.inbox import FileInbox  # late, and in a thread: much that a short program needs nothing of
     from symphony_es.workflow.engine.inbox import RequestTaker
 
     try:
-        inbox = FileInbox(state_dir)
+        inbox = FileInbox(state_dir, allow_shared=allow_shared)
         return RequestTaker, inbox, inbox.newest_ns()
     except StorageUnavailableError as error:
         _log.warning("inbox_unavailable", error=str(error))

@@ -25,7 +25,7 @@ from symphony_es.events.rows import event_id_of
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.log import EventLog
 from symphony_es.log.targets import check_target
-from symphony_es.system import is_directory, is_link, present
+from symphony_es.system import absolute, is_directory, is_link, present
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,14 +100,14 @@ async def fork_log(
 
 
 def _check_target(into: Path) -> Path:
+    check_target(into)
     with unavailable(f"{into} cannot be looked at"):
         there = is_link(into) or present(into)
         usable = is_directory(into) and not is_link(into)
         empty = usable and not any(into.iterdir())
     if there and not empty:
         raise TargetOccupiedError(into, f"it is {'not empty' if usable else 'no directory'}: fork into a directory that does not exist yet")
-    check_target(into)
-    return into.absolute()
+    return absolute(into)
 
 
 def _put_in_place(built: Path, into: Path, stop: Stop) -> None:

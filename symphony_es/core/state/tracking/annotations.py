@@ -18,6 +18,8 @@ from datetime import datetime, timedelta
 from types import CodeType, FunctionType
 from typing import Any
 
+from symphony_es.annotated import annotations_of
+
 __all__ = ["Findings", "holds_data", "local_classes", "look_into"]
 
 _OF_EVERY_MODEL = frozenset({"pydantic", "pydantic_settings"})
@@ -165,7 +167,7 @@ def _in_class(cls: type, names: _Names) -> Iterator[Any]:
         names.update(base.__dict__.get("_symphony_names", {}))
         names.update((parameter.__name__, parameter) for parameter in getattr(base, "__type_params__", ()))
         names[base.__name__] = base
-        yield from _classes_in(_annotations_of(base).values(), names)
+        yield from _classes_in(annotations_of(base).values(), names)
         yield from _classes_in(getattr(base, "__orig_bases__", ()), names)
     fields = cls.__dict__.get("__pydantic_fields__")
     if isinstance(fields, dict):
@@ -173,14 +175,6 @@ def _in_class(cls: type, names: _Names) -> Iterator[Any]:
     yield from (base for base in cls.__mro__[1:] if not _is_ordinary(base) and holds_data(base))
     if holds_data(cls) and "_symphony_spec" not in cls.__dict__ and cls.__module__.partition(".")[0] not in _OF_EVERY_MODEL:
         yield from type.__subclasses__(cls)  # what stands where the base is annotated
-
-
-def _annotations_of(cls: type) -> Mapping[str, Any]:
-    if sys.version_info >= (3, 14):
-        import annotationlib
-
-        return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
-    return inspect.get_annotations(cls)
 
 
 def _function_of(item: Any) -> FunctionType | None:
@@ -199,7 +193,7 @@ def _in_function(function: FunctionType, names: _Names) -> Iterator[Any]:
             names[name] = cell.cell_contents
         except ValueError:  # it is assigned later
             names.complete = False
-    yield from _classes_in(function.__annotations__.values(), names)
+    yield from _classes_in(annotations_of(function).values(), names)
     for name in dict.fromkeys(_names_in(function.__code__)):
         found = names.get(name, function.__globals__.get(name))
         if isinstance(found, (FunctionType, functools.partial)) or (isinstance(found, type) and holds_data(found)):

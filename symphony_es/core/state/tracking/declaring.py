@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from symphony_es.annotated import add_annotation, annotations_of
 from symphony_es.core.state.tracking.live import MISSING, kind_of
 from symphony_es.errors import EntityTypeError
 from symphony_es.shown import quoted
@@ -45,8 +46,8 @@ def as_dataclass(cls: Any, kind: str) -> Any:
     for why in _hindrances(cls, kind):
         raise EntityTypeError(f"{getattr(cls, '__qualname__', cls)} cannot be declared with @{kind}: {why}")
     entity = kind == "entity"
-    if entity and not any("id" in getattr(base, "__annotations__", {}) for base in cls.__mro__):
-        cls.__annotations__ = {**inspect.get_annotations(cls), "id": "str"}
+    if entity and not any("id" in annotations_of(base) for base in cls.__mro__):
+        add_annotation(cls, "id", "str")
         cls.id = dataclasses.field(default="", kw_only=True)
     keeps_repr = cls.__repr__ not in (object.__repr__, declared_repr) and not _is_generated(cls, "__repr__")
     by_identity = entity and _is_generated(cls, "__eq__")
