@@ -201,12 +201,12 @@ async def _read_with_originals(symphony: Host, key: str, fork: Event) -> Kept:
         shared.insert(0, (part, cut))
         event = await _created(symphony, part, seen, once=False)
     created_at.insert(0, None if event is None else event.position)
-    timeline, size = Timeline(shared, key), 0
+    timeline, version, size = Timeline(shared, key), 0, 0
     for (part, last), begins in zip([*shared, (key, None)], created_at, strict=True):
         timeline.begin_history(begins)
         kept = await _feed_all(symphony, timeline, part, last)
-        size += kept.bytes
-    return kept._replace(bytes=size)
+        version, size = kept.version, size + kept.bytes
+    return Kept(timeline, version, size)
 
 
 async def _feed_all(symphony: Host, timeline: Timeline, key: str, until: int | None) -> Kept:
