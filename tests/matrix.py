@@ -1,7 +1,9 @@
 """The tests on each Python that is here, from 3.11 to 3.14, and once more with the oldest dependencies that the package allows.
 
-`python -m tests.matrix`, or `make matrix`: an hour or more. Each Python gets an environment of its own below `.venv-matrix`. A version that
-is not here is said to be missing; `--python 3.14=/path/to/python` names one. It ends with status 1 where a test failed.
+`python -m tests.matrix`, or `make matrix`: an hour or more. Each Python gets an environment of its own below `.venv-matrix`. A version is
+looked for as `python3.14` on the path, then where pyenv and uv put theirs; `--python 3.14=/path/to/python` names another. One that is
+nowhere is said to be missing. One that only another system has, in a container or below a changed root, is tested in there:
+`python3.14 -m tests.matrix --only 3.14`. It ends with status 1 where a test failed, or where a version that `--only` names is missing.
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--python", action="append", default=[], metavar="VERSION=PATH", help="a Python that is not found by itself")
     parser.add_argument("--only", action="append", choices=[*VERSIONS, "oldest"], help="this one alone; may be repeated")
+    parser.add_argument("--oldest-on", choices=VERSIONS, help="the Python with the oldest dependencies; by default the first that is here")
     parser.add_argument("arguments", nargs="*", help="for pytest, after --: the tests to run, and the like")
     given = parser.parse_args()
     named = dict(pair.split("=", 1) for pair in given.python)
@@ -78,13 +81,17 @@ def main() -> int:
     for version in VERSIONS:
         python = pythons[version]
         if version in wanted and python is None:
+            passed &= not given.only
             table.append(f"{version:8} not here")
         elif version in wanted and python is not None:
             fine, said = run(python, version, [], given.arguments)
             passed &= fine
             table.append(f"{version:8} {said}")
-    first = next((python for python in pythons.values() if python is not None), None)
-    if "oldest" in wanted and first is not None:
+    first = pythons[given.oldest_on] if given.oldest_on else next((python for python in pythons.values() if python is not None), None)
+    if "oldest" in wanted and first is None:
+        passed = False
+        table.append(f"{'oldest':8} not here: Python {given.oldest_on or ' or '.join(VERSIONS)}")
+    elif "oldest" in wanted and first is not None:
         fine, said = run(first, "oldest", oldest(), given.arguments)
         passed &= fine
         table.append(f"{'oldest':8} {said} ({', '.join(oldest())})")

@@ -66,6 +66,19 @@ TEXTS = [
     "Command ['mysql', '--password', '{}'] failed",
     "Command ['mysql', '--password={}'] failed",
     "<password>{}</password>",
+    "<wsse:Password Type='text'>{}</wsse:Password>",
+    '<user name="ann" password="{}"/>',
+    '<a href="x" title="y" api-key="{}">text</a>',
+    "Cookie: theme=dark; session={}\nAccept: */*",
+    "Set-Cookie: theme=dark; sid={}; Path=/",
+    "fatal: unable to access 'https://{}@git.example.org/a/b.git/'",
+    "403 for https://bucket/x?X-Amz-Expires=60&X-Amz-Signature={}",
+    "403 for https://blob/x?sv=2020&sig={}%3D&se=1",
+    "1 validation error for Login\nuser.password\n  Input should be valid [type=string_type, input_value='{}', input_type=str]",
+    "[SQL: ALTER USER ann WITH PASSWORD '{}']",
+    "CREATE USER ann IDENTIFIED BY '{}'",
+    "machine h login ann password {}",
+    "\x1b[36mpassword\x1b[0m=\x1b[35m{}\x1b[0m",
 ]
 
 
@@ -109,6 +122,13 @@ def test_tokens_of_well_known_shapes_are_found_anywhere(secret: str) -> None:
         "--token is missing",
         "<password></password>",
         "run with --max-tokens 300 -v",
+        "https://ann@host/x, ssh://git@github.com/a/b.git",
+        "x?page=3&signed=no&design=blue",
+        "1 validation error for Login\nname\n  Input should be valid [type=string_type, input_value='ann', input_type=str]",
+        "the password was not found",
+        "login failed: password expired",
+        "<a title='x'>text</a>",
+        "\x1b[31mred\x1b[0m: it failed",
     ],
 )  # fmt: skip
 def test_texts_without_secrets_stay_as_they_are(text: str) -> None:
@@ -116,9 +136,29 @@ def test_texts_without_secrets_stay_as_they_are(text: str) -> None:
     assert Redaction().text(text) == text
 
 
+FURTHER = (
+    "<a " * 13_000,
+    "<a b=c>" * 6_000,
+    "x\n" * 20_000,
+    "login a password " * 2_500,
+    "?sig=" * 8_000,
+    "Cookie: a" * 4_000,
+    "\x1b[1m" * 8_000,
+)
+
+
 def test_searching_takes_time_in_proportion() -> None:
     """Texts that are made to mislead the search are searched in linear time: the steps of none of the expressions multiply."""
-    for text in ("a" * 40_000, "://" * 13_000, "password" * 5_000, "x:" * 20_000, "'" * 40_000, "Bearer " * 6_000, "sk-" * 13_000):
+    for text in (
+        "a" * 40_000,
+        "://" * 13_000,
+        "password" * 5_000,
+        "x:" * 20_000,
+        "'" * 40_000,
+        "Bearer " * 6_000,
+        "sk-" * 13_000,
+        *FURTHER,
+    ):
         assert Redaction().text(text)
 
 

@@ -39,6 +39,13 @@ _KEY_OF = frozenset(
 _MAX_KNOWN = 10_000
 
 _URL = r"(\b[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s/:@'\"]{0,200}:)[^\s/'\"]{1,500}@"
+_USER_OF_URL = r"(\b[A-Za-z][A-Za-z0-9+.-]{0,30}://)(?=[^\s/:@'\"]{0,200}[0-9])[^\s/:@'\"]{12,500}@"
+_SIGNED_URL = r"(?i)([?&](?:x-(?:amz|goog)-)?sig(?:nature)?=)[^\s&#'\"<>]{1,4000}"
+_STATEMENT = r"(?i)(\b(?:password|passphrase|identified\s{1,5}by)\s{1,5})(?:'[^']{1,4000}'|\"[^\"]{1,4000}\")"
+_NETRC = r"(?i)(\blogin\s{1,9}\S{1,200}\s{1,9}password\s{1,9})(?=\S{0,200}[0-9])\S{1,4000}"
+_INVALID = r"(?m)^([\w.\[\]-]{1,200})(\n\s{1,8}[^\n]{0,1000}?\[type=[\w.]{1,80}, input_value=)[^\n]{1,4000}?(?=, input_type=)"
+"""A field that did not validate, and what was given for it, as pydantic says it."""
+_COLOURS = r"\x1b\[[0-9;]{0,40}m"
 _SCHEME = r"\b(Bearer|Basic|Digest|Token)(\s+)(?=[^\s\"']{0,200}[0-9=_.])[A-Za-z0-9._~+/=-]{8,}"
 _SHAPES = (
     r"(?s)\b(?:sk|pk|rk)[-_][A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bxox[abeoprs]-[A-Za-z0-9-]{10,}"
@@ -49,10 +56,12 @@ _NAMED = r"""(?x)
     (?P<quote>\\?["']?)-{0,2}(?P<name>[A-Za-z_][\w.-]{0,80})(?P=quote)\s{0,3}
     (?P<sign>=>|=(?!=)|:(?!/)|,(?=\s?b?["']))\s{0,3}
     | (?<![\w-])--?(?P<option>[A-Za-z][\w.-]{0,80})\s{1,3}(?![-\s])
-    | <(?P<element>[A-Za-z_][\w.-]{0,80})(?:\s[^<>]{0,200})?>(?!\s{0,200}<)"""
+    | <(?P<element>[A-Za-z_][\w.:-]{0,80})(?:\s[^<>]{0,200})?>(?!\s{0,200}<)"""
 _VALUE = r"""(?x)
     (?:(?:Bearer|Basic|Digest|Token)\s+)?
     (?:\[redacted\]|\\"[^"\\]{0,4000}(?:\\")?|b?"(?:[^"\\]|\\.){0,4000}"?|b?'(?:[^'\\]|\\.){0,4000}'?|[^\s,;&"')\]}<]{1,4000})"""
+_PAIRS = r"[^\r\n\"'\]})>]{1,4000}"
+"""All that stands behind `Cookie:`, not its first pair alone."""
 _PLAIN_WORD = r"[A-Za-z]{1,12}[.!?]?$"
 
 
@@ -131,7 +140,18 @@ class Redaction:
         return redacted if type(redacted) is str else f"[left out: redact returned {type_shown(redacted)}]"
 
     def _by_rules(self, text: str) -> str:
+        if "\x1b[" in text:  # colours stand between a name and its value; where nothing is found, they stay
+            plain = re.sub(_COLOURS, "", text)
+            return text if (found := self._without_hidden(plain)) == plain else found
+        return self._without_hidden(text)
+
+    def _without_hidden(self, text: str) -> str:
         text = re.sub(_URL, rf"\1{REDACTED}@", text)  # compiled with the first text that is searched
+        text = re.sub(_USER_OF_URL, rf"\1{REDACTED}@", text)
+        text = re.sub(_SIGNED_URL, rf"\1{REDACTED}", text)
+        text = re.sub(_STATEMENT, rf"\1{REDACTED}", text)
+        text = re.sub(_NETRC, rf"\1{REDACTED}", text)
+        text = re.sub(_INVALID, lambda found: f"{found[1]}{found[2]}{REDACTED}" if self.is_secret(found[1]) else found[0], text)
         text = self._without_named(text)
         text = re.sub(_SCHEME, rf"\1\2{REDACTED}", text)
         text = re.sub(_SHAPES, REDACTED, text)
@@ -141,13 +161,18 @@ class Redaction:
 
     def _without_named(self, text: str) -> str:
         """Take out what stands behind the name of a secret. Behind another name the search goes on: `error: password=x` has two."""
-        named, behind = re.compile(_NAMED), re.compile(_VALUE)
+        named, one, pairs = re.compile(_NAMED), re.compile(_VALUE), re.compile(_PAIRS)
         kept: list[str] = []
         begin = 0
         position = 0
         while (found := named.search(text, position)) is not None:
+            name = found["name"] or found["option"] or found["element"]
+            if not self.is_secret(name):
+                position = found.end("element") if found["element"] else found.end()  # its attributes have names of their own
+                continue
             position = found.end()
-            value = behind.match(text, position) if self.is_secret(found["name"] or found["option"] or found["element"]) else None
+            behind = pairs if found["sign"] == ":" and "cookie" in name.lower() and text[position : position + 1] not in ("'", '"') else one
+            value = behind.match(text, position)
             if value is not None and not _tells_nothing(found, value[0]):
                 kept += text[begin:position], _in_its_quotes(value[0])
                 begin = position = value.end()
