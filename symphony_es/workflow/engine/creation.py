@@ -31,8 +31,9 @@ from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.error_rules import check_error_names
 from symphony_es.workflow.definitions.nesting import walk
 from symphony_es.workflow.engine.clock import Clock
+from symphony_es.workflow.engine.histories import creation
 from symphony_es.workflow.engine.seconds import deadline_after
-from symphony_es.workflow.engine.timeline import FORK_EVENT, creation
+from symphony_es.workflow.engine.timeline import FORK_EVENT
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
 
