@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import sys
@@ -78,15 +77,6 @@ def logging_as_it_was() -> Iterator[None]:
     structlog = sys.modules.get("structlog")
     if structlog is not None and structlog.is_configured():
         structlog.reset_defaults()
-
-
-@pytest.fixture(scope="module")
-def others_objects_set_aside() -> Iterator[None]:
-    """For tests that collect garbage, or count objects, often: what all tests are made of, and have left, is not looked through each time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

@@ -22,8 +22,6 @@ from symphony_es.events.values import Tagged
 from symphony_es.workflow import RunHandle, StepList, Workflow
 from symphony_es.workflow.engine.resting import Resting
 
-pytestmark = pytest.mark.usefixtures("others_objects_set_aside")
-
 
 @entity
 class Order:

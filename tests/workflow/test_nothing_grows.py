@@ -19,7 +19,6 @@ from symphony_es.errors import ConfigurationError
 from symphony_es.workflow import AutoCheckpoint, RunContext, Workflow
 from symphony_es_projections.checkpoints import CheckpointEntry
 
-pytestmark = pytest.mark.usefixtures("others_objects_set_aside")
 Act = Callable[[Symphony, int], Awaitable[object]]
 
 
