@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import symphony_es.facades.workflows  # noqa: F401  what runs need is imported before any clock starts; Symphony brings it late
 from symphony_es import Symphony, entity
 from symphony_es.events.changes import SET
 from symphony_es.events.event import EventMetadata, NewEvent

@@ -163,7 +163,7 @@ def test_nobody_asks_in_the_ordinary_way() -> None:
     assert not found
 
 
-@pytest.mark.parametrize("of", [len, int, "a text".upper, print], ids=str)
+@pytest.mark.parametrize("of", [len, int, "a text".upper, print], ids=["len", "int", "upper", "print"])
 def test_what_is_written_in_c_has_no_hints(of: Callable[..., Any]) -> None:
     """And is no error."""
     assert hints_of(of) == {}

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from symphony_es.late_dataclasses import FILLED
 from symphony_es.late_dataclasses import dataclass as late
 
 OPTIONS = [
@@ -166,15 +167,65 @@ def test_own_methods_stay() -> None:
     assert (repr(Own()), Own() == 5, hash(Own()), copy.copy(Own()).a) == ("own", True, hash((1,)), 5)
 
 
-def test_nothing_is_compiled_before_it_is_asked_for() -> None:
-    """The declaration compiles no `__init__`; the first object, or whoever asks for the signature, has it made once and for all."""
-    for ask in (lambda cls: cls(a=1), inspect.signature):
-        cls = _declared(late, {"frozen": True, "slots": True})
-        assert not inspect.isfunction(vars(cls)["__init__"])
-        ask(cls)
-        made = vars(cls)["__init__"]
-        assert inspect.isfunction(made)
-        assert cls.__init__ is made
+@pytest.mark.parametrize("ask", [lambda cls: [cls(a=1) for _ in range(FILLED + 1)], inspect.signature, lambda cls: _told(lambda: cls(b=1))])
+def test_nothing_is_compiled_for_few_objects(ask: Callable[[type[Any]], Any]) -> None:
+    """The first objects compile no `__init__`; it is made once and for all for more, for who asks, and to say what does not fit."""
+    cls = _declared(late, {"frozen": True, "slots": True})
+    cls(a=1)
+    assert not inspect.isfunction(vars(cls)["__init__"])
+    ask(cls)
+    made = vars(cls)["__init__"]
+    assert inspect.isfunction(made)
+    assert cls.__init__ is made
+
+
+CALLS: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+    ((1,), {}), ((1, "x"), {}), ((1, "x", [2]), {}), ((1, "x", [2], 3), {}), ((1, "x", [2], 3, 4), {}), ((), {}), ((1,), {"a": 1}),
+    ((), {"a": 1, "b": "x", "c": [3], "d": 4, "e": 5}), ((), {"b": "x"}), ((1,), {"f": 1}), ((1,), {"kind": 1}), ((1,), {"other": 1}),
+    ((-1,), {}), ((1,), {"e": 1}), ((1,), {"c": None}), ((1, "x"), {"b": "y"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [options for options in OPTIONS if len(options) == 3], ids=str)
+def test_the_first_objects_are_what_later_ones_are(options: dict[str, Any]) -> None:
+    """An object that is filled has the fields of one that a compiled `__init__` made, and the same error where the arguments do not fit."""
+    other = _declared(dataclasses.dataclass, options)
+    for args, given in CALLS:
+        cls = _declared(late, options)
+        told = [_called(kind, args, given) for kind in (cls, other)]
+        assert told[0] == told[1]
+        assert inspect.isfunction(vars(cls)["__init__"]) == (told[1][0] is TypeError)
+
+
+def _called(cls: type[Any], args: tuple[Any, ...], given: dict[str, Any]) -> tuple[Any, Any]:
+    try:
+        made = cls(*args, **given)
+    except (TypeError, ValueError) as error:
+        return type(error), str(error)
+    return dataclasses.asdict(made), None if "__slots__" in vars(cls) else sorted(vars(made))
+
+
+def test_factories_are_called_for_each_object() -> None:
+    """Two objects that are filled share no list that a factory makes."""
+    cls = _declared(late, {"frozen": False, "slots": False})
+    first, second = cls(1), cls(1)
+    first.c.append(5)
+
+    assert (first.c, second.c) == ([5], [])
+
+
+@pytest.mark.parametrize("of", [dataclasses.dataclass, late])
+def test_an_own_assignment_is_asked(of: Callable[..., Any]) -> None:
+    """A class that is not frozen and has a `__setattr__` of its own gets all that is set by it, as with the standard library."""
+
+    @of()
+    class Doubled:
+        a: int = 1
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            object.__setattr__(self, name, value * 2)
+
+    assert (Doubled().a, Doubled(3).a) == (2, 6)
 
 
 def _undocumented(dataclass: Callable[..., Any]) -> type[Any]:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import symphony_es.facades.workflows  # noqa: F401  what runs need is imported before any clock starts; Symphony brings it late
 from benchmarks.measuring import Contender, Goal, Place, Row, Sample
 from benchmarks.rows.appending import OURS
 from benchmarks.workload import opened

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import symphony_es.facades.workflows  # noqa: F401  what runs need is imported before any clock starts; Symphony brings it late
 from benchmarks.floors import rows_of, settings_of
 from benchmarks.measuring import Contender, Goal, Place, Row, Sample, peak_mb
 from benchmarks.rows.appending import DATABASE, OURS, rate_behind_hop, synchronous_rate

@@ -29,6 +29,7 @@ from symphony_es.core.state.resting import may_rest
 from symphony_es.errors import ConfigurationError, IllegalTransitionError, RunsInProgressError, SymphonyError
 from symphony_es.testing import ManualClock, states_of
 from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition
+from symphony_es.workflow.engine.histories import Timelines, read_timeline
 from tests.acceptance.recover_elsewhere import Elsewhere, fails
 from tests.acceptance.run_model import ADDRESSES, CLEANUP, NAP_S, OF_CLEANUP, REST_S, Illegal, Mode, Model, ModelRun, NotBegun
 
@@ -114,6 +115,8 @@ class RunOperations(RuleBasedStateMachine):
         self.symphony.functions.register("body", self._body)
 
     async def _end(self) -> None:
+        for run in self.known.values():
+            await self._check_history(run)
         await self.engine.interrupt()
         for _, task in self.pending:
             task.cancel()  # a request that still waits for the end of its run, which no longer comes
@@ -121,6 +124,17 @@ class RunOperations(RuleBasedStateMachine):
         self.pending.clear()
         self.hanging.clear()
         await self.symphony.close()
+
+    async def _check_history(self, run: Workflow) -> None:
+        """What was kept of its history, and went on with the events since, is what the whole of it says."""
+        engine, found = self.engine, []
+        for _ in range(2):
+            timeline = await read_timeline(self.symphony, run)
+            executions = {address: timeline.execution(address) for address in timeline.begun}
+            found.append((timeline.begun, timeline.completed, timeline.raised, executions, timeline.taken_back, timeline.undone))
+            kept, engine.timelines = engine.timelines, Timelines()
+        engine.timelines = kept
+        assert found[0] == found[1]
 
     async def _crash(self) -> None:
         """A copy of the directory is what a dead process leaves: nothing of it is closed, its lock is free."""
@@ -581,7 +595,7 @@ class ElsewhereOperations(RunOperations):
         self.model.recover()
         self.model.settle()
         self.model.crash()
-        for what, key, attempt in await asyncio.to_thread(self.server.recover, directory, self.model.now, self.model.mode):
+        for what, key, attempt in await asyncio.to_thread(self.server.recover, directory, self.model.now, self.model.mode, self.model.runs):
             if what == "began":
                 self.bodies[key, int(attempt)] += 1
             else:

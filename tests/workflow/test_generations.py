@@ -18,7 +18,8 @@ from symphony_es.events.event import Event, EventMetadata
 from symphony_es.events.fold import REWIND_EVENT
 from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition, gather, run_workflow, step
 from symphony_es.workflow.engine.generations import Generations
-from symphony_es.workflow.engine.timeline import COMPLETION, RETRY_EVENT, Timeline, read_timeline
+from symphony_es.workflow.engine.histories import read_timeline
+from symphony_es.workflow.engine.timeline import COMPLETION, RETRY_EVENT, Timeline
 
 addresses = st.sampled_from(["a", "b", "fan", "fan/x", "fan/y", "fan/y/in", "loop", "loop/0/a", "loop/1/a"])
 

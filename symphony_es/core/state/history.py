@@ -134,6 +134,13 @@ class StateHistory:
         """
         return (await self.entities_at([key], position)).get(key)
 
+    async def entity_after(self, base: EntityState, position: int) -> EntityState:
+        """One entity's state right after a position, from what it was earlier; costs its events in between. See `entity_at`."""
+        self._check(position)
+        fold = Fold({base.key: base.copy()}, base.position)
+        await self.log.replay_entities({base.key: fold}, position)
+        return fold.states[base.key]
+
     async def entities_at(self, keys: Collection[str], position: int) -> dict[str, EntityState]:
         """Some entities' states right after a position, by key, without those that did not exist. Costs these entities' own events.
 

@@ -35,7 +35,7 @@ from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Group, Made, 
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, is_interrupted, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunStopped
-from symphony_es.workflow.engine.timeline import generations_of
+from symphony_es.workflow.engine.histories import generations_of
 from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.parts import output_at

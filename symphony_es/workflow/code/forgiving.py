@@ -50,6 +50,8 @@ def _mark(calls: Any, order: dict[str, int], began: int) -> None:
     later = [int(place) for place, call in calls.items() if call[1] != PATCH and order.get(call[0], -1) > began]
     if later:
         first = min(later)
+        while (before := calls.get(str(first - 1))) is not None and before[1] == PATCH:
+            first -= 1  # it came on record with the call
         behind = [place for place, call in calls.items() if int(place) >= first and (not is_marked(call) or is_cut_off(call))]
         for place in behind:
             if calls[place][1] == CUT_OFF:

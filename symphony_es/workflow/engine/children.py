@@ -20,9 +20,9 @@ from symphony_es.errors import (
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 from symphony_es.workflow.engine.creation import new_run
+from symphony_es.workflow.engine.histories import read_timeline, state_at
 from symphony_es.workflow.engine.missing import left_alone
 from symphony_es.workflow.engine.seconds import deadline_after
-from symphony_es.workflow.engine.timeline import read_timeline
 from symphony_es.workflow.engine.unsaid import has_failed_in
 from symphony_es.workflow.runs.cleanup import cleaned_with, has_cleanup, has_undo, in_cleanup, is_open, own_children
 from symphony_es.workflow.runs.run import ABANDONED, ON_PARENT_END, Workflow
@@ -286,8 +286,8 @@ class ChildRuns:
         for taken in timeline.taken_back.values():
             at.setdefault(taken.position, []).append(taken.address)
         links: list[EntityReference] = []
-        for position, addresses in at.items():
-            state = await symphony.state_history.entity_at(timeline.key_at(position), position)
+        for position, addresses in sorted(at.items()):  # each goes on from the one before
+            state = await state_at(symphony, timeline.key_at(position), position)
             held = {} if state is None or state.data is None else state.data.get("children", {})
             links += [held[address] for address in addresses if address in held]
         return links

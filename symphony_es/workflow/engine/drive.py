@@ -25,11 +25,11 @@ from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, 
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunControl, RunStopped
 from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK
+from symphony_es.workflow.engine.histories import generations_of
 from symphony_es.workflow.engine.hooks import HookChain, RunMoment
 from symphony_es.workflow.engine.missing import digest_here
 from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.engine.telling import Telling
-from symphony_es.workflow.engine.timeline import generations_of
 from symphony_es.workflow.engine.unsaid import again_with_children, forgive_all, left_unsaid
 from symphony_es.workflow.runs.cleanup import has_cleanup
 from symphony_es.workflow.runs.failures import message_on_record

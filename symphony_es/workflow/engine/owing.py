@@ -92,6 +92,13 @@ class RunsOfId:
         self.created: int | None = None
         self.owing = self._owing[None] = Owing()
 
+    def now(self) -> RunsOfId:
+        """A copy of what is known of the run that has the id now; it stays as it is."""
+        made = RunsOfId()
+        made.created = self.created
+        made.owing.taken_back, made.owing.undone = dict(self.owing.taken_back), dict(self.owing.undone)
+        return made
+
     def create(self, position: int) -> None:
         """Another run has the id from now on."""
         self._turn_to(position, position)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from symphony_es.errors import SHOWN, ConfigurationError, PositionInsideTransactionError, PositionNotFoundError, near_misses
 from symphony_es.shown import shown
-from symphony_es.workflow.engine.timeline import Timeline, read_timeline
+from symphony_es.workflow.engine.histories import read_timeline, state_at
+from symphony_es.workflow.engine.timeline import Timeline
 from symphony_es.workflow.runs.run import Workflow
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ async def past_at(symphony: Host, run: Workflow, position: int) -> Past:
 
 
 async def _state(symphony: Host, key: str, position: int) -> dict[str, Any]:
-    state = await symphony.state_history.entity_at(key, position)
+    state = await state_at(symphony, key, position)
     if state is None or state.data is None:
         raise PositionNotFoundError(f"{key} did not exist at position {position}")
     return state.data

@@ -30,6 +30,7 @@ from symphony_es.workflow.engine.control import Request
 from symphony_es.workflow.engine.creation import DefinitionLike, as_definition, check_error_classes
 from symphony_es.workflow.engine.drive import Drive
 from symphony_es.workflow.engine.handle import RunHandle
+from symphony_es.workflow.engine.histories import Timelines
 from symphony_es.workflow.engine.hooks import HookChain, name_of
 from symphony_es.workflow.engine.loops import where_it_executes
 from symphony_es.workflow.engine.missing import check_can_go_on
@@ -89,6 +90,7 @@ class RunRequests:
         self.redaction = current_redaction.get()
         self.record_inputs = False
         self.beginnings = Beginnings(symphony, self.active)
+        self.timelines = Timelines()
         self._symphony = symphony
         self.resting = Resting(symphony, self.active)
         self.active.on_end = self.resting.ended

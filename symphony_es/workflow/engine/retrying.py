@@ -249,15 +249,20 @@ def _restore(run: Workflow, past: Past, around: Mapping[str, Mapping[str, Any]],
 
 
 def _forget_calls(run: Workflow, dropped: set[str]) -> None:
-    """Takes calls of code off the record, and the patches that were decided after the first of them: the code may go another way."""
+    """Takes calls of code off the record, and the patches that were decided for them or after the first: the code may go another way.
+
+    A patch came on record with the call behind it. Where that one goes, nothing stands behind the patch, so asked again it is decided anew.
+    """
     if not run.calls:
         return
     from symphony_es.workflow.code.forgiving import forget_cuts  # it stands above the engine, which only calls it
 
     for strand, calls in list(run.calls.items()):
         made = {int(place): call for place, call in thaw(calls).items()}
-        first = min((place for place, call in made.items() if call[0] in dropped), default=None)
-        if first is not None:
-            kept = {at: call for at, call in made.items() if call[0] not in dropped and (at < first or call[1] not in (PATCH, CUT_OFF))}
+        gone = [place for place, call in made.items() if call[1] != PATCH and call[0] in dropped]
+        if gone:
+            last = max((place for place, call in made.items() if call[1] not in (PATCH, CUT_OFF) and place not in gone), default=-1)
+            ends = {PATCH: min(*gone, last), CUT_OFF: min(gone)}  # of other kinds all stay that are not gone
+            kept = {place: call for place, call in made.items() if place not in gone and place < ends.get(call[1], place + 1)}
             run.calls[strand] = {str(place): call for place, call in kept.items()}
     forget_cuts(run)

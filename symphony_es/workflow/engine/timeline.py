@@ -1,42 +1,25 @@
 """What a run's whole history says of its steps: which have begun and completed as things stand, and in which generation each is.
 
 A run's state is taken back by rewinds, and its history is not: it has every rewind and every `retry_from`. So it is the history that says
-how often a step has been taken back, where the step began that holds now, and which executions of a step are still to be undone. It is
-read once, when a run that was taken back goes on, or is forked or retried; page by page, so that the event loop goes on in between.
+how often a step has been taken back, where the step began that holds now, and which executions of a step are still to be undone. Pure:
+`histories` reads it.
 """
 
 from __future__ import annotations
 
-import asyncio
-from bisect import bisect_right
+import copy
 from collections.abc import Iterable, Mapping, Sequence
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from symphony_es.errors import PositionNotFoundError
 from symphony_es.events.changes import SET
 from symphony_es.events.event import Event
 from symphony_es.events.fold import REPAIR_EVENT, REWIND_EVENT
-from symphony_es.events.identifiers import entity_key
 from symphony_es.events.rows import Row, decode_row
-from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK, Generations, prefixes
+from symphony_es.workflow.engine.generations import Generations, prefixes
 from symphony_es.workflow.engine.owing import Execution, Owing, RunsOfId, TakenBack
 from symphony_es.workflow.runs.cleanup import UNDO, in_cleanup, undoes_taken_back
 
-if TYPE_CHECKING:
-    from symphony_es.core.state.host import Host
-    from symphony_es.workflow.runs.run import Workflow
-
-__all__ = [
-    "COMPLETION",
-    "FORK_EVENT",
-    "RETRY_EVENT",
-    "STARTS",
-    "Timeline",
-    "creation",
-    "generations_of",
-    "read_timeline",
-]
+__all__ = ["COMPLETION", "CREATIONS", "FORK_EVENT", "RETRY_EVENT", "STARTS", "Timeline"]
 
 FORK_EVENT = "WorkflowForked"
 RETRY_EVENT = "WorkflowRetryRequested"
@@ -47,11 +30,6 @@ CREATIONS = ("WorkflowCreated", FORK_EVENT, "Forked")  # the last one in a log t
 TOLD_BY_NAME = frozenset({*STARTS, COMPLETION, FAILURE, RETRY_EVENT, REWIND_EVENT, REPAIR_EVENT, *CREATIONS})
 _BEGUN, _COMPLETED, _FAILED, _EXECUTIONS = range(4)
 _UNDO_OF = f"{UNDO}/"
-PAGE = 200
-"""Rows between two turns of the event loop."""
-
-HEAVY_BYTES = 100_000
-"""Rows that take more are read in a thread: a fork's state, or steps that were taken back by the thousand, stand in one event."""
 
 
 _FIRST = Execution(0, 0)
@@ -79,6 +57,7 @@ class Timeline:
         self.failed: dict[str, int] = {}
         self.raised: dict[str, int] = {}
         self._runs = RunsOfId()
+        self._forks: dict[int, Event] = {}
         self._last = 0
         self._executions: dict[str, Execution] = {}  # of steps that have begun; the first one of its own where there is none
         # At a position: in which of the four, the address, and what stood there before.
@@ -86,6 +65,54 @@ class Timeline:
         # What was shared with the run that was created at a position, and that goes on with it.
         self._taken_over: tuple[dict[str, Any], ...] = ({}, {}, {}, {})
         self._created: int | None = None
+
+    def copy(self) -> Timeline:
+        """A copy that stays as it is, whatever this one is fed with; it cannot go on itself."""
+        made = copy.copy(self)
+        for name in ("begun", "completed", "failed", "raised", "_executions"):
+            setattr(made, name, dict(getattr(self, name)))
+        made._runs, made._replaced = self._runs.now(), []
+        return made
+
+    def of_fork(self, key: str, created: Event) -> Timeline | None:
+        """The timeline that a fork of this run begins with, before its creation; None where it shares less than all that came before it.
+
+        Args:
+            key: the fork's entity key.
+            created: its creation.
+        """
+        forked_at: int = created.data["position"]
+        if self.created is None or self._runs.held_at(created.position) != self.created or forked_at < self.created:
+            return None
+        made = Timeline([*self._shared, (self._key, forked_at)], key)
+        made.begun, made.completed, made.failed = dict(self.begun), dict(self.completed), dict(self.failed)
+        for which, was in enumerate(self._since(forked_at)[:_EXECUTIONS]):
+            for address, at in was.items():
+                if at is None:
+                    made._kept[which].pop(address, None)
+                else:
+                    made._kept[which][address] = at
+        made.begin_history(created.position)
+        return made
+
+    def _since(self, position: int) -> list[dict[str, Any]]:
+        """Of all that has changed since a position, what it was then."""
+        then: list[dict[str, Any]] = [{}, {}, {}, {}]
+        for at, which, address, before in reversed(self._replaced):
+            if at <= position:
+                break
+            then[which][address] = before
+        return then
+
+    @property
+    def created(self) -> int | None:
+        """Where the run was created that has the id now; None where its creation was not among the events."""
+        return self._runs.created
+
+    @property
+    def fork(self) -> Event | None:
+        """The creation of the run that has the id now, where it is a fork."""
+        return None if self.created is None else self._forks.get(self.created)
 
     @property
     def taken_back(self) -> dict[tuple[str, int], TakenBack]:
@@ -126,6 +153,8 @@ class Timeline:
             left = self._runs.owing
             if name in CREATIONS:
                 self._runs.create(position)
+                if name == FORK_EVENT:
+                    self._forks[position] = event
             self._begin_with(event, left)
 
     def begin_history(self, created: int | None) -> None:
@@ -238,12 +267,7 @@ class Timeline:
 
     def _rewind(self, event: Event, to: int, left: Owing) -> None:
         """The steps are what they were at a position, whatever came in between; rewinds of before count as what they did."""
-        then: list[dict[str, Any]] = [{}, {}, {}, {}]
-        for at, which, address, before in reversed(self._replaced):
-            if at <= to:
-                break
-            then[which][address] = before
-        self._take_back(event, then, left)
+        self._take_back(event, self._since(to), left)
 
     def _begin_with(self, event: Event, left: Owing) -> None:
         """The state as a whole: of a new run, also under an id that was used before, of a fork, a repair, or another log's."""
@@ -312,79 +336,6 @@ class Timeline:
                 self.taken_back.pop((address, self.execution(address).undone_as), None)
 
 
-async def read_timeline(symphony: Host, run: Workflow) -> Timeline:
-    """Read a run's history; that of a fork begins with what it shares with the run that it was forked from.
-
-    Raises:
-        PositionNotFoundError: a part of the history is not kept.
-        DamagedEventError: an event of it is damaged.
-    """
-    shared: list[tuple[str, int]] = []
-    created_at: list[int | None] = []  # of the runs whose histories are read, the last one first
-    own = key = entity_key("Workflow", run.id)
-    cut: int | None = None
-    seen: int | None = None  # where the log was when the run was forked of that one
-    record = symphony.world.record_of(run)
-    taken_back = record is None or record.generation > 0
-    while (created := await creation(symphony, key, seen, once=not taken_back)) is not None and created[3] == FORK_EVENT:
-        event, taken_back = decode_row(created), True
-        seen, said = event.position, event.data
-        created_at.insert(0, seen)
-        if shared and event.position > shared[0][1]:
-            del shared[0], created_at[0]  # what is shared ends before it began
-        # A fork of a fork can begin before the fork that it was made of: what that one shares counts too.
-        forked_at: int = said["position"]
-        cut = forked_at if cut is None else min(cut, forked_at)
-        key = entity_key("Workflow", said["run_id"])
-        shared.insert(0, (key, cut))
-    created_at.insert(0, None if created is None else created[0])
-    timeline = Timeline(shared, own)
-    for (part, last), begins in zip([*shared, (own, None)], created_at, strict=True):
-        timeline.begin_history(begins)
-        async for page in symphony.log.entity_pages(part, until_position=last, page=PAGE):
-            if sum(len(row[4]) for row in page) > HEAVY_BYTES:
-                await asyncio.to_thread(timeline.read, page)
-            else:
-                timeline.read(page)
-            await asyncio.sleep(0)
-    return timeline
-
-
-async def creation(symphony: Host, key: str, until: int | None, *, once: bool) -> Row | None:
-    """The creation of the run that had an id at a position; `once` where no other one had it before.
-
-    A rewind brings back the run that had the id where it goes to, whoever had it in between.
-    """
-    if once:
-        return next(iter(await symphony.log.read_entity_rows(key, 0, until, 1)), None)
-    held: list[tuple[int, Row | None]] = []
-    async for page in symphony.log.entity_pages(key, until_position=until, page=PAGE):
-        for row in page:
-            if row[3] in CREATIONS:
-                held.append((row[0], row))
-            elif row[3] in (REWIND_EVENT, REPAIR_EVENT):
-                event = decode_row(row)
-                if isinstance(event.data, dict) and "to" in event.data:
-                    before = bisect_right(held, event.data["to"], key=itemgetter(0))
-                    held.append((row[0], held[before - 1][1] if before else None))
-        await asyncio.sleep(0)
-    return held[-1][1] if held else None
-
-
 def _whole_state(event: Event) -> Any:
     """The state that an event brings as a whole, or None."""
     return next((change[2] for change in event.changes if change[0] == SET and not change[1]), None)
-
-
-async def generations_of(symphony: Host, run: Workflow) -> Generations:
-    """The generations of a run's addresses; nothing is read where the run was never taken back."""
-    record = symphony.world.record_of(run)
-    if record is None or record.generation == 0:
-        return NEVER_TAKEN_BACK
-    await symphony.world.flush(run)
-    try:
-        timeline = await read_timeline(symphony, run)
-        owed = {taken.address: taken.position for known, taken in timeline.taken_back.items() if known not in timeline.undone}
-        return Generations(timeline.raised, owed)
-    except PositionNotFoundError:  # in memory, a history may be cut: then all of the run counts as taken back so often
-        return Generations({"": record.generation})

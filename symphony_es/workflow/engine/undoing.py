@@ -17,9 +17,10 @@ from symphony_es.shown import quoted
 from symphony_es.workflow.definitions.nesting import Paths, step_at
 from symphony_es.workflow.engine.execution import idempotency_key
 from symphony_es.workflow.engine.generations import Generations
+from symphony_es.workflow.engine.histories import read_timeline, state_at
 from symphony_es.workflow.engine.owing import TakenBack
 from symphony_es.workflow.engine.past import aside
-from symphony_es.workflow.engine.timeline import Timeline, read_timeline
+from symphony_es.workflow.engine.timeline import Timeline
 from symphony_es.workflow.runs.cleanup import UNDO, in_cleanup, undo_address
 from symphony_es.workflow.runs.context import UndoneStep
 from symphony_es.workflow.runs.outputs import Frame
@@ -86,7 +87,7 @@ async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -
         planned.append((order, Undo(at, step, frame)))
     unknown: list[str] = []
     taken_back = timeline.taken_back.values()
-    for position in dict.fromkeys(taken.position for taken in taken_back):
+    for position in sorted({taken.position for taken in taken_back}):  # each goes on from the one before
         then = await _plan_taken_back(runner, timeline, undos, [taken for taken in taken_back if taken.position == position])
         planned += [((False, taken.ended), undo) for taken, undo in then[0]]
         unknown += then[1]
@@ -102,7 +103,7 @@ async def _plan_taken_back(
     left = [taken for taken in together if timeline.undone.get((taken.address, taken.execution.undone_as)) is not False]
     if not by_code:
         left = [taken for taken in left if undos.is_owed(timeline, taken)]
-    state = await symphony.state_history.entity_at(timeline.key_at(position), position) if left else None
+    state = await state_at(symphony, timeline.key_at(position), position) if left else None
     if state is None or state.data is None or (by_code and not state.data.get("undoable")):
         return [], []
     data = state.data
