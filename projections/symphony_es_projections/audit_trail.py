@@ -21,6 +21,7 @@ from symphony_es_projections.runs import RUN_TYPE
 
 __all__ = ["AuditFilter", "AuditTrail"]
 
+_MOST = 2**63 - 2  # with one more, what SQLite takes as a number
 _INSERT = f"INSERT INTO audit VALUES ({', '.join('?' * 14)})"  # noqa: S608  constant text
 
 
@@ -170,7 +171,7 @@ class AuditTrail(SQLiteProjection):
 def _checked(limit: int) -> int:
     if limit < 1:
         raise ConfigurationError(f"limit is {limit}, and must be at least 1")
-    return limit
+    return min(limit, _MOST)
 
 
 def _run_of(event: Event) -> str | None:

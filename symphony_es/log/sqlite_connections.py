@@ -133,6 +133,17 @@ def may_change(path: Path) -> bool:
     return os.access(path.parent, os.W_OK) or present(path.with_name(f"{path.name}-wal"))
 
 
+def _no_index(error: Exception, path: Path) -> LogUnavailableError | None:
+    """Why a copy of what a crashed writer has left cannot be read where nothing can be written: SQLite makes an index of such commits."""
+    wal, index = path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+    if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_CANTOPEN or not present(wal) or os.access(path.parent, os.W_OK):
+        return None
+    return LogUnavailableError(
+        f"{wal} has commits that its writer has not moved into {path.name}, and to read them SQLite makes {index.name} beside it, in a "
+        "directory that cannot be written: copy the whole directory to where it can be, and read it there"
+    )
+
+
 def _is_empty(path: Path) -> bool:
     try:
         return path.stat().st_size == 0
@@ -160,7 +171,7 @@ def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection
     except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
         if connection is not None:
             connection.close()
-        raise failure_of(error, path, "opening it for reading") from error
+        raise _no_index(error, path) or failure_of(error, path, "opening it for reading") from error
     except LogUnavailableError:
         if connection is not None:
             connection.close()

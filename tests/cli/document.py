@@ -26,7 +26,8 @@ INTRODUCTION = """# The command line
 
 `symphony-es` asks a log from a terminal: what is, what was, who changed it, and why. It needs none of the application's classes. Reading
 commands work on a log that another process is writing and in a directory that cannot be written, and they never write to the log
-(SQLite puts its own `-wal` and `-shm` files beside a database that is read).
+(SQLite puts its own `-wal` and `-shm` files beside a database that is read. Where it cannot, on a volume that is mounted for reading say,
+a log whose writer has crashed is read from a copy.)
 
 The log is that of `--state-dir DIR`, before or after the command, else of `SYMPHONY_STATE_DIR`, else the working directory itself, where a
 log lies in it, else the nearest `.symphony` in the working directory or above it.

@@ -128,14 +128,39 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         writer.stdout.close()  # type: ignore[union-attr]
 
 
+ANSWERS = """
+import contextlib, io, json, sys
+from symphony_es.cli.main import main
+
+for line in sys.stdin:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(json.loads(line))
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def answering() -> Iterator[subprocess.Popen[str]]:
+    """A process that answers one command after another, and cannot import the application."""
+    process = subprocess.Popen([sys.executable, "-P", "-c", ANSWERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
 @pytest.mark.parametrize("command", READING)
-def test_reading_commands_work_beside_a_writer(written: Path, command: str) -> None:
+def test_reading_commands_work_beside_a_writer(written: Path, answering: subprocess.Popen[str], command: str) -> None:
     """At full speed, as tables and as JSON, in a process that cannot import the application."""
-    for form in ("", " --json"):
-        ended = run(command + form, written / "state")
-        beside = [line for line in ended.stderr.splitlines() if not (form and line.startswith("symphony-es: the next page: "))]
-        assert (ended.returncode, beside) == (0, [])
-        lines = ended.stdout.splitlines()
+    assert answering.stdin is not None
+    assert answering.stdout is not None
+    for form in ([], ["--json"]):
+        print(json.dumps([*command.split(), *form, "--state-dir", str(written / "state")]), file=answering.stdin, flush=True)
+        code, out, err = json.loads(answering.stdout.readline())
+        beside = [line for line in err.splitlines() if not (form and line.startswith("symphony-es: the next page: "))]
+        assert (code, beside) == (0, [])
+        lines = out.splitlines()
         assert lines or form
         if form:
             assert all(isinstance(json.loads(line), dict) for line in lines)

@@ -189,3 +189,18 @@ def test_times_of_stats_are_written_as_everywhere(counted: Path, capsys: pytest.
     assert main(["stats", "--json", "--state-dir", str(counted)]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["first_event"][10] == told["last_event"][10] == "T"
+
+
+def test_nothing_is_said_to_be_left_of_nothing(counted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All was asked for, and there is nothing."""
+    assert main(["audit", "--following", "13", "--limit", "0", "--state-dir", str(counted)]) == 0
+    assert capsys.readouterr().out.strip() == "no events"
+
+
+@pytest.mark.parametrize("command", ["backup", "fork", "export", "import x", "restore x", "log --state-dir", "rewind #1 --state-dir"])
+def test_an_empty_name_is_no_directory(command: str, counted: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """A variable of the shell that is not set means neither the working directory nor the log that lies there."""
+    monkeypatch.chdir(counted)
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), ""])
+    assert (ended.value.code, "is not set" in capsys.readouterr().err) == (2, True)

@@ -165,6 +165,9 @@ async def test_what_followed_from_an_event(filled: Symphony) -> None:
         return None
 
     assert await Audit(filled.log, none).consequences(started.position) == followed
+    for asked in (filled.audit, Audit(filled.log, none)):
+        assert [event async for event in asked.stream_consequences(started.position)] == followed
+        assert [event async for event in asked.stream_consequences(started.position, limit=1)] == followed[:1]
     assert [event.name for event in await filled.audit.find(run=run.id)][:4] == [
         "DefinitionCreated",
         "WorkflowCreated",
@@ -186,6 +189,8 @@ async def test_questions_that_make_no_sense(filled: Symphony) -> None:
     for limit in (0, -1):
         with pytest.raises(ConfigurationError, match="at least one"):
             await filled.audit.consequences(1, limit=limit)
+        with pytest.raises(ConfigurationError, match="at least one"):
+            await anext(filled.audit.stream_consequences(1, limit=limit))
 
 
 async def test_another_process_reads_the_trail_and_what_came_after_it(reopen: Opener, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from symphony_es.errors import LogDamagedError, LogUnavailableError
 from symphony_es.log.head_note import HEAD_NAME, HeadNote, noted_head
 from symphony_es.log.log import EventLog
+from symphony_es.log.sqlite_connections import connect_reader
 from symphony_es.log.sqlite_schema import SCHEMA
 from symphony_es.transfer import verify
 from tests.faults.damage import WHAT, make, opened, run
@@ -164,6 +166,20 @@ async def test_an_older_file_in_the_place_of_the_log(tmp_path: Path) -> None:
     log = await EventLog.open(directory)
     assert log.lost_at_the_end is None
     await log.close()
+
+
+def test_a_crashed_log_where_nothing_can_be_written(tmp_path: Path, crashed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite cannot make its index of the commits in the write-ahead file there: the message says what to do."""
+    directory = shutil.copytree(crashed, tmp_path / "log")
+    (directory / "events.db-shm").unlink(missing_ok=True)
+    (directory / "events.db-shm").symlink_to("nowhere")  # it is not followed, so none can be made
+    with pytest.raises(LogUnavailableError, match="check that it exists"):
+        connect_reader(directory / "events.db")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(LogUnavailableError, match="copy the whole directory to where it can be"):
+        connect_reader(directory / "events.db")
+    (directory / "events.db-shm").unlink()
+    connect_reader(shutil.copytree(directory, tmp_path / "copy") / "events.db").close()
 
 
 async def test_a_note_that_is_damaged_or_of_another_log_says_nothing(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from symphony_es.log.walscan import scan_wal
 from tests.faults.log_workload import ENTITIES, event
 
 EVENTS = 12
-WAL_EVENTS = 6
+WAL_EVENTS = 3
 WAL_HEADER_BYTES = 32
 WAL_FRAME_BYTES = 24 + 512
 

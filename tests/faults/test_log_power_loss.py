@@ -56,10 +56,14 @@ async def violation(directory: Path, acknowledged: int) -> str | None:
 
 
 async def violations(recording: Recording, scratch: Path, *, until: str | None = None) -> tuple[list[str], int]:
-    """The violations in all states that differ, and how many states there were; stops at the first one that says `until`."""
+    """The violations in all states that differ, and how many states there were.
+
+    With `until` it begins with the states of the whole log, and ends at the first violation that says it.
+    """
     rng, found, states = random.Random(1), list[str](), 0
     seen: set[tuple[object, ...]] = set()
-    for end in range(len(recording.operations) + 1):
+    ends = range(len(recording.operations) + 1)
+    for end in ends if until is None else reversed(ends):
         acknowledged = max((int(mark.text.split()[1]) for mark in recording.marks if mark.number <= end), default=0)
         durable, pending = recording.split(end)
         for kept in variants(pending, rng, 2):

@@ -120,9 +120,13 @@ def children(node: Any) -> list[tuple[Any, Any]]:
     return []
 
 
+NODES = (list, dict, set, Line, PlainLine)
+"""What changes in place and belongs to one place."""
+
+
 def is_node(item: Any) -> bool:
     """Whether a value changes in place and belongs to one place."""
-    return isinstance(item, (list, dict, set, Line, PlainLine))
+    return isinstance(item, NODES)
 
 
 def nodes_below(node: Any) -> Iterator[Any]:
@@ -131,6 +135,25 @@ def nodes_below(node: Any) -> Iterator[Any]:
         yield node
         for _, child in children(node):
             yield from nodes_below(child)
+
+
+def _walk(live: Any, plain: Any, holder: Any, key: Any, found: list[Place]) -> None:
+    """Add a node and all that it holds."""
+    if not isinstance(plain, NODES):
+        return
+    found.append(Place(Pair(live, plain), holder, key))
+    if isinstance(plain, list):
+        for at, (one, other) in enumerate(zip(live, plain, strict=True)):
+            if isinstance(other, NODES):
+                _walk(one, other, plain, at, found)
+    elif isinstance(plain, dict):
+        assert len(live) == len(plain)
+        for name, other in plain.items():
+            if isinstance(other, NODES):
+                _walk(live[name], other, plain, name, found)
+    elif isinstance(plain, PlainLine):
+        for name in LINE_FIELDS:
+            _walk(getattr(live, name), getattr(plain, name), plain, name, found)
 
 
 class Program:
@@ -168,9 +191,9 @@ class Program:
         operation = self.rng.choices(_OPERATIONS, _WEIGHTS)[0]
         self.journal.append(operation.__name__)
         await operation(self)
-        self.compare(operation.__name__)
+        places = self.compare(operation.__name__)
         if self.rng.random() < 0.3:
-            self.hold()
+            self.hold(places)
 
     # -- choosing -----------------------------------------------------------------------------------------------------
 
@@ -215,19 +238,8 @@ class Program:
         for name in sorted(self.boxes):
             pair = self.boxes[name]
             for attribute in ("items", "table", "members", "line"):
-                self._walk(getattr(pair.live, attribute), getattr(pair.plain, attribute), pair.plain, attribute, found)
+                _walk(getattr(pair.live, attribute), getattr(pair.plain, attribute), pair.plain, attribute, found)
         return found
-
-    def _walk(self, live: Any, plain: Any, holder: Any, key: Any, found: list[Place]) -> None:
-        if not is_node(plain):
-            return
-        found.append(Place(Pair(live, plain), holder, key))
-        for (_, one), (name, other) in zip(children(live), children(plain), strict=True):
-            if not isinstance(plain, dict):
-                self._walk(one, other, plain, name, found)
-        if isinstance(plain, dict):
-            for name, other in plain.items():
-                self._walk(live[name], other, plain, name, found)
 
     def node(self, *classes: type) -> Pair | None:
         """Some node of these classes, in a box; now and then one that stands nowhere."""
@@ -238,9 +250,8 @@ class Program:
         fitting = [place.node for place in self.places() if isinstance(place.node.plain, classes)]
         return self.rng.choice(fitting) if fitting else None
 
-    def hold(self) -> None:
+    def hold(self, places: list[Place]) -> None:
         """Take some node into the hand."""
-        places = self.places()
         if places:
             self.held.append(self.rng.choice(places).node)
             del self.held[:-HELD]
@@ -279,13 +290,14 @@ class Program:
     def refuse(self, error: SymphonyError) -> None:
         self.outcome.refused[f"{self.journal[-1]}: {type(error).__name__}: {error}"] += 1
 
-    def compare(self, after: str) -> None:
-        """Compare values, and the identity of what is in the hand."""
+    def compare(self, after: str) -> list[Place]:
+        """Compare values, and the identity of what is in the hand; gives every node of all boxes."""
         for name, pair in self.boxes.items():
             live, plain = form(pair.live, top=True), form(pair.plain, top=True)
             if live != plain:
                 raise Failed(f"{after}: Box:{name}\n tracked {live}\n plain   {plain}")
-        places = {id(place.node.plain): place.node for place in self.places()}
+        found = self.places()
+        places = {id(place.node.plain): place.node for place in found}
         stay: list[Pair] = []
         for pair in self.held:
             now = places.get(id(pair.plain))
@@ -297,6 +309,7 @@ class Program:
             else:
                 stay.append(pair)
         self.held = stay
+        return found
 
     async def check(self) -> None:
         """Compare with the fold of the log."""
@@ -465,9 +478,9 @@ class Program:
 
     def _let_go(self, before: tuple[list[Any], list[Any]]) -> None:
         """What was taken out is in the hand now."""
-        for plain, live in zip(*before, strict=True):
-            if is_node(plain) and not any(plain is place.node.plain for place in self.places()):
-                self.free.append(Pair(live, plain))
+        nodes = [Pair(live, plain) for plain, live in zip(*before, strict=True) if is_node(plain)]
+        placed = {id(place.node.plain) for place in self.places()} if nodes else set()
+        self.free += [pair for pair in nodes if id(pair.plain) not in placed]
         del self.free[:-HELD]
 
     # -- operations: dicts and sets -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from tests.model.__main__ import run_one
 
-PROGRAMS, OPERATIONS, SHARES = 1000, 50, 10
+PROGRAMS, OPERATIONS, SHARES = 400, 50, 4
 
 
 @pytest.mark.parametrize("share", range(SHARES))

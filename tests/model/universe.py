@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from symphony_es import entity, part, value
@@ -104,11 +106,14 @@ class PlainBox:
 LINE_FIELDS = ("text", "price", "tags", "notes", "inner")
 BOX_FIELDS = ("number", "text", "colour", "price", "items", "table", "members", "line", "other")
 GAUGE_FIELDS = ("number", "items", "table")
+ATOMIC = frozenset((type(None), bool, int, float, str, bytes, Decimal, datetime))
 
 
 def form(item: Any, top: bool = False) -> Any:
     """A value of any universe, or of a folded state, in one form: equal forms are equal by type and value."""
     cls = type(item)
+    if cls in ATOMIC:
+        return (cls.__name__, repr(item))
     if cls in (Line, PlainLine):
         return ("Line", tuple((name, form(getattr(item, name))) for name in LINE_FIELDS))
     if cls in (Box, PlainBox, Gauge) and not top:

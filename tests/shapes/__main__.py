@@ -13,6 +13,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from symphony_es.events.values import Tagged
 from tests.shapes.releases import Shape, shapes, write_release
 
 EQUAL, REPORTED, REFUSED, WRONG = "equal", "reported", "refused", "wrong"
+TOGETHER = 25
+"""So many shapes are added before a flush, which compares all that there are."""
 
 
 def parts_of(item: Any) -> list[Any]:
@@ -74,17 +77,19 @@ def _fields_of(item: Any) -> dict[str, Any]:
 
 
 async def store(folder: Path) -> dict[str, str]:
-    """Add an object of each shape; what is refused is told."""
+    """Add an object of each shape; what is refused is told of all that are added with it."""
     import program  # type: ignore[import-not-found]
 
     outcome = {}
     async with Symphony({"state_dir": str(folder / "state")}, persistence_enabled=True) as symphony:
-        for shape in shapes():
+        some = iter(shapes())
+        while together := list(islice(some, TOGETHER)):
             try:
-                symphony.entities.add(program.MADE[shape.kind, shape.place, shape.change](), entity_type=shape.holder)
+                for shape in together:
+                    symphony.entities.add(program.MADE[shape.kind, shape.place, shape.change](), entity_type=shape.holder)
                 await symphony.flush()
             except SymphonyError as error:
-                outcome[shape.holder] = f"{type(error).__name__}: {error}"
+                outcome |= {shape.holder: f"{type(error).__name__}: {error}" for shape in together}
     return outcome
 
 

@@ -310,7 +310,7 @@ asyncio.run(main())
 
 async def test_a_kill_leaves_nothing_half(tmp_path: Path) -> None:
     """Killed at several moments: there is nothing at the target, or all; the next attempt removes what was being built."""
-    rows = rows_of(60_000)
+    rows = rows_of(30_000)
     directory = make_log(tmp_path / "log", rows)
     await backup(directory, tmp_path / "whole")
     left = 0

@@ -461,11 +461,11 @@ asyncio.run(main())
 
 async def test_a_kill_leaves_nothing_half(tmp_path: Path) -> None:
     """Killed at several moments: the target is not there, and the next attempt removes what was being built."""
-    rows = rows_of(30_000)
+    rows = rows_of(15_000)
     directory = make_log(tmp_path / "log", rows)
     await exported(directory, tmp_path / "whole.jsonl")
     left = 0
-    for after_s in (0.0, 0.05, 0.15, 0.3):
+    for after_s in (0.0, 0.025, 0.075, 0.15):
         killed(EXPORT, "export", str(directory), str(tmp_path / "events.jsonl"), after_s=after_s)
         killed(EXPORT, "import", str(tmp_path / "whole.jsonl"), str(tmp_path / "copy"), after_s=after_s)
         assert not (tmp_path / "events.jsonl").exists()

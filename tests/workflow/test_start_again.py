@@ -357,3 +357,14 @@ async def test_no_new_run_has_an_id_that_reads_as_the_key_of_another(symphony: S
         with pytest.raises(InvalidIdentifierError, match="leave 'Workflow:' out"):
             await calls[call]()
     assert [run.id for run in await workflows.list_runs()] == ["r"]
+
+
+@pytest.mark.parametrize("given", [None, 0, [], b""])
+async def test_the_id_of_a_new_run_is_text(symphony: Symphony, given: Any) -> None:
+    """An id that is none is refused with what to write; nothing is made of it."""
+    run = await symphony.workflows.execute_workflow({"name": "w", "steps": [{"kind": "sleep", "name": "s", "seconds": 0}]}, run_id="r")
+    with pytest.raises(InvalidIdentifierError, match="left out, one is made"):
+        await symphony.workflows.start(DEFINITION, run_id=given)
+    with pytest.raises(InvalidIdentifierError, match="left out, one is made"):
+        await symphony.workflows.fork(run, at="s", run_id=given)
+    assert [run.id for run in await symphony.workflows.list_runs()] == ["r"]

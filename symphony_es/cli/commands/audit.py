@@ -50,7 +50,7 @@ async def audit(given: argparse.Namespace) -> None:
         await printed.take(found)
         asks_more = given.following is None and not printed.count
         printed.end(await why_none(opened, given, actor=given.actor, run_id=given.run_id) if asks_more else "")
-        if printed.count == given.limit:
+        if printed.count and printed.count == given.limit:
             page = f"the next page: {'--before' if given.newest_first else '--after'} {printed.last}"
             output.cut(page if given.following is None else "there may be more: --limit 0 shows all", as_json=given.json)
 

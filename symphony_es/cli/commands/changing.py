@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from symphony_es.cli import output
-from symphony_es.cli.commands.registry import MOMENT, Parsers, moment, reading, writing
+from symphony_es.cli.commands.registry import MOMENT, Parsers, file_path, moment, reading, writing
 from symphony_es.shown import so_many
 
 __all__ = ["register"]
@@ -18,7 +17,7 @@ def register(parsers: Parsers) -> None:
     command.add_argument("to", type=moment, metavar="MOMENT", help=MOMENT)
     command.add_argument("--dry-run", action="store_true", help="say what would be taken back, and append nothing")
     command = parsers.add("fork", fork, "make a new log that begins with the states of a moment", writes=True)
-    command.add_argument("into", type=Path, metavar="DIR", help="the new log's directory; it must not exist, or be empty")
+    command.add_argument("into", type=file_path, metavar="DIR", help="the new log's directory; it must not exist, or be empty")
     command.add_argument("--at", type=moment, metavar="MOMENT", help=MOMENT)
 
 

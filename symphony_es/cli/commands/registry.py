@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from symphony_es.core.state.opening import OpenedLog
 
 __all__ = [
-    "MOMENT", "PAST_TIME", "CommandParser", "Parsers", "entity_key", "event_name", "moment", "past_time", "reading", "run_id", "seconds",
-    "state_dir", "whole_number", "writing",
+    "MOMENT", "PAST_TIME", "CommandParser", "Parsers", "entity_key", "event_name", "file_name", "file_path", "moment", "past_time",
+    "reading", "run_id", "seconds", "state_dir", "whole_number", "writing",
 ]  # fmt: skip
 
 MOMENT = (
@@ -40,8 +40,30 @@ MOMENT = (
 )
 PAST_TIME = "a time (2026-11-23T10:00, UTC unless it says otherwise), or how long ago: 90s, 30m, 2h, 7d"
 DATABASE = "events.db"
+
+
+def file_name(text: str) -> str:
+    """The name of a file or directory on the command line; an empty one would be the working directory.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty, as a variable is that is not set: name a file or directory, . for the working one")
+    return text
+
+
+def file_path(text: str) -> Path:
+    """`file_name`, as a path.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty.
+    """
+    return Path(file_name(text))
+
+
 STATE_DIR: dict[str, Any] = {
-    "type": Path,
+    "type": file_path,
     "metavar": "DIR",
     "help": "the log's directory; else SYMPHONY_STATE_DIR, else the working directory, or the nearest .symphony in it or above",
 }

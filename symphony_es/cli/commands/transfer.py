@@ -14,6 +14,8 @@ from symphony_es.cli.commands.registry import (
     Parsers,
     entity_key,
     event_name,
+    file_name,
+    file_path,
     moment,
     reading,
     run_id,
@@ -33,7 +35,7 @@ def register(parsers: Parsers) -> None:
     command = parsers.add(
         "export", export, "write events to a file: JSON lines (which can be imported), CSV or CloudEvents; or changes, a value a row"
     )
-    command.add_argument("file", metavar="FILE", help="where to; - for standard output")
+    command.add_argument("file", type=file_name, metavar="FILE", help="where to; - for standard output")
     command.add_argument(
         "--format", choices=FORMATS, default=None, help="by the file's name when left out, else jsonl; changes is a table for people"
     )
@@ -52,15 +54,15 @@ def register(parsers: Parsers) -> None:
     changes.add_argument("--run-id", type=run_id, metavar="RUN", help="only those on behalf of this run, its own included")
 
     command = parsers.add("import", import_, "make a log of a whole export as JSON lines: the same positions, ids and bytes")
-    command.add_argument("file", type=Path, metavar="FILE")
-    command.add_argument("into", type=Path, metavar="DIR", help="the new log's directory; it must not exist, or be empty")
+    command.add_argument("file", type=file_path, metavar="FILE")
+    command.add_argument("into", type=file_path, metavar="DIR", help="the new log's directory; it must not exist, or be empty")
 
     command = parsers.add("backup", backup, "copy the log and its snapshots, also while another process writes")
-    command.add_argument("target", type=Path, metavar="DIR", help="the copy's directory; it must not exist, or be empty")
+    command.add_argument("target", type=file_path, metavar="DIR", help="the copy's directory; it must not exist, or be empty")
 
     command = parsers.add("restore", restore, "put a backup in place, after verifying it")
-    command.add_argument("backup", type=Path, metavar="BACKUP", help="the backup's directory")
-    command.add_argument("into", type=Path, metavar="DIR", help="where to; it must not exist, or be empty")
+    command.add_argument("backup", type=file_path, metavar="BACKUP", help="the backup's directory")
+    command.add_argument("into", type=file_path, metavar="DIR", help="where to; it must not exist, or be empty")
 
 
 async def export(given: argparse.Namespace) -> None:

@@ -96,8 +96,10 @@ def check_new_id(run_id: str) -> None:
     """Does nothing where a new run may have an id.
 
     Raises:
-        InvalidIdentifierError: it reads as the key of another run, which whoever asks for it by this id would be given.
+        InvalidIdentifierError: it is no text, or reads as the key of another run, which whoever asks for it by this id would be given.
     """
+    if not isinstance(run_id, str):
+        raise InvalidIdentifierError("id of a new run", run_id, f"it must be text, not {type(run_id).__name__}; left out, one is made")
     if run_id.startswith("Workflow:"):
         raise InvalidIdentifierError("id of a new run", run_id, "it reads as the key of another run: leave 'Workflow:' out")
 

@@ -188,16 +188,21 @@ class Audit:
             ConfigurationError: a limit below 1, or a position that is not a whole number.
         """
         _check_limit(limit)
+        return [found async for found in self.stream_consequences(position, limit=limit)]
+
+    async def stream_consequences(self, position: int, *, limit: int | None = None) -> AsyncIterator[Event]:
+        """What `consequences` has, all of it or so many: a page of the log is held at a time, and the ids of what was found.
+
+        Raises:
+            PositionNotFoundError, ConfigurationError: as `consequences`.
+        """
+        if limit is not None:
+            _check_limit(limit)
         _check_conditions(None, position)
         if position is None:
             raise ConfigurationError("a position is a whole number, not None")
         if self._settle is not None:
             await self._settle()
-        return [found async for found in self._each_consequence(position, limit)]
-
-    async def stream_consequences(self, position: int, *, limit: int | None = None) -> AsyncIterator[Event]:
-        """What `consequences` has, all of it or so many: a page of the log is held at a time, and the ids of what was found."""
-        _check_conditions(None, position)
         async for found in self._each_consequence(position, _LARGEST if limit is None else limit):
             yield found
 
