@@ -8,7 +8,10 @@ log is read once when it is opened, and what an entity has been through is kept 
 from __future__ import annotations
 
 import threading
+from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from symphony_es.diagnostics import get_logger
@@ -33,6 +36,45 @@ class _Bad(NamedTuple):
     claimed: tuple[str, int] | None
 
 
+class _Places:
+    """Where the events of one entity stand: 16 bytes for each, and a look for one costs the logarithm of their number."""
+
+    __slots__ = ("_positions", "_versions")
+
+    def __init__(self) -> None:
+        self._versions = array("q")  # in their order
+        self._positions = array("q")
+
+    def note(self, version: int, position: int) -> None:
+        """Take an event in; of two of one version the first one counts."""
+        at = bisect_left(self._versions, version) if version <= self.last_version() else len(self._versions)
+        if self._versions[at : at + 1] != array("q", [version]):
+            self._versions.insert(at, version)
+            self._positions.insert(at, position)
+
+    def last_version(self) -> int:
+        """The newest version; 0 where there is none."""
+        return self._versions[-1] if self._versions else 0
+
+    def last_position(self) -> int:
+        """Where that one stands."""
+        return self._positions[-1]
+
+    def between(self, after: int, before: int | None, until_position: int | None, *, newest_first: bool = False) -> Iterator[int]:
+        """Positions of the versions after one and before another, as far as they stand up to a position."""
+        places = range(bisect_right(self._versions, after), len(self._versions) if before is None else bisect_left(self._versions, before))
+        for at in reversed(places) if newest_first else places:
+            if until_position is None or self._positions[at] <= until_position:
+                yield self._positions[at]
+
+    def version_at(self, position: int) -> int:
+        """The newest version that stands up to a position; 0 where there is none."""
+        return next((self._versions[at] for at in reversed(range(len(self._versions))) if self._positions[at] <= position), 0)
+
+
+_NOWHERE = _Places()
+
+
 class SkippingLogRecorder(SQLiteLogRecorder):
     """See the module; the arguments are those of `SQLiteLogRecorder`."""
 
@@ -53,7 +95,7 @@ class SkippingLogRecorder(SQLiteLogRecorder):
         if "_guard" not in self.__dict__:  # asked for while the recorder is being made
             self._guard = threading.RLock()
             self._substitutes: dict[int, Row] = {}
-            self._places: dict[str, dict[int, int]] = {}  # positions by key and version
+            self._places: dict[str, _Places] = {}
         with self._guard:
             head = self.head()
             if head <= self._learned_until:
@@ -64,7 +106,10 @@ class SkippingLogRecorder(SQLiteLogRecorder):
                     entries = raw.entries_of(bad.keys()) if bad else {}
                     for position in range(self._learned_until + 1, until + 1):
                         row = good.get(position) or self._substitute(position, bad[position], entries.get(position))
-                        self._places.setdefault(row[1], {}).setdefault(row[2], position)
+                        places = self._places.get(row[1])
+                        if places is None:
+                            places = self._places[row[1]] = _Places()
+                        places.note(row[2], position)
                         self._last_time_ns = time_of(row[4])
                     self._learned_until = until
 
@@ -109,7 +154,7 @@ class SkippingLogRecorder(SQLiteLogRecorder):
             split_key(claimed[0])
         except InvalidIdentifierError:
             return None
-        before = max(self._places.get(claimed[0], {0: 0}))
+        before = self._places.get(claimed[0], _NOWHERE).last_version()
         return claimed if before < claimed[1] <= before + 1 + self._unknown else None
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -150,16 +195,14 @@ class SkippingLogRecorder(SQLiteLogRecorder):
         self._learn()
         return take_page(self._rows(range(min(before - 1, self._learned_until), after, -1)), limit)
 
-    def _positions(self, key: str, after_version: int, until_position: int | None) -> list[int]:
+    def _places_of(self, key: str) -> _Places:
         self._learn()
-        places = sorted(self._places.get(key, {}).items())
-        return [
-            position for version, position in places if version > after_version and (until_position is None or position <= until_position)
-        ]
+        return self._places.get(key, _NOWHERE)
 
     def read_entity(self, key: str, *, after_version: int = 0, until_position: int | None = None, limit: int = PAGE_ROWS) -> Page:
         """See `LogRecorder`."""
-        return take_page(self._rows(self._positions(key, after_version, until_position)[:limit]), limit)
+        positions = self._places_of(key).between(after_version, None, until_position)
+        return take_page(self._rows(list(islice(positions, limit))), limit)
 
     def read_entity_back(
         self,
@@ -171,13 +214,13 @@ class SkippingLogRecorder(SQLiteLogRecorder):
         limit: int = PAGE_ROWS,
     ) -> Page:
         """See `LogRecorder`."""
-        rows = self._rows(self._positions(key, after_version, until_position)[::-1])
-        return take_page((row for row in rows if before_version is None or row[2] < before_version), limit)
+        positions = self._places_of(key).between(after_version, before_version, until_position, newest_first=True)
+        return take_page(self._rows(list(islice(positions, limit))), limit)
 
     def last_row(self, key: str) -> Row | None:
         """See `LogRecorder`."""
-        version = self.entity_version(key)
-        return next(self._rows([self._places[key][version]])) if version else None
+        places = self._places_of(key)
+        return next(self._rows([places.last_position()])) if places.last_version() else None
 
     def last_rows(self, entity_type: str, after_key: str = "", limit: int = PAGE_ROWS) -> Page:
         """See `LogRecorder`."""
@@ -192,13 +235,11 @@ class SkippingLogRecorder(SQLiteLogRecorder):
 
     def version_at(self, key: str, position: int) -> int:
         """See `LogRecorder`."""
-        self._learn()
-        return max((version for version, place in self._places.get(key, {}).items() if place <= position), default=0)
+        return self._places_of(key).version_at(position)
 
     def entity_version(self, key: str) -> int:
         """See `LogRecorder`."""
-        self._learn()
-        return max(self._places.get(key, {0: 0}))
+        return self._places_of(key).last_version()
 
     def _known_version(self, key: str) -> int:
         return self._versions.get(key) or self.entity_version(key)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from symphony_es import Symphony, entity
 from symphony_es.cli.main import main
 from symphony_es.errors import DamagedEventError, EntityDamagedError, LogDamagedError, SymphonyError
+from symphony_es.log.skipping import _Places
 from symphony_es.log.sqlite_schema import SCHEMA
 from symphony_es.transfer import verify
 from tests.faults.damage import DAMAGES
@@ -212,3 +216,34 @@ async def test_a_whole_log_with_the_setting(tmp_path: Path) -> None:
     finally:
         await symphony.close()
     assert (await verify(directory)).ok
+
+
+@given(
+    noted=st.lists(st.tuples(st.integers(1, 12), st.integers(1, 40)), max_size=20),
+    after=st.integers(0, 12),
+    before=st.none() | st.integers(0, 14),
+    until=st.none() | st.integers(0, 40),
+)
+def test_places_are_those_of_a_plain_table(noted: list[tuple[int, int]], after: int, before: int | None, until: int | None) -> None:
+    """Versions in any order, and twice, as damage may claim them: the first place of each counts."""
+    places, plain = _Places(), dict[int, int]()
+    for version, position in noted:
+        places.note(version, position)
+        plain.setdefault(version, position)
+    asked = [
+        plain[version]
+        for version in sorted(plain)
+        if after < version and (before is None or version < before) and (until is None or plain[version] <= until)
+    ]
+    assert list(places.between(after, before, until)) == asked
+    assert list(places.between(after, before, until, newest_first=True)) == asked[::-1]
+    assert places.last_version() == max(plain, default=0)
+    assert places.version_at(20) == max((version for version, position in plain.items() if position <= 20), default=0)
+
+
+def test_what_is_kept_of_an_event_is_two_numbers() -> None:
+    """A long log whose damaged events are read over is kept by its versions and positions, and by nothing else."""
+    places = _Places()
+    for version in range(1, 20_001):
+        places.note(version, 3 * version)
+    assert sum(sys.getsizeof(kept) for kept in (places._versions, places._positions)) < 20 * 20_000
