@@ -36,6 +36,8 @@ Call = tuple[asyncio.Future[Any], Any] | Callable[[], Any]
 Calls = dict[asyncio.AbstractEventLoop | None, list[Call]]
 """By event loop what to do in it: futures to resolve, each with its result; functions to call. Without a loop: in the writer thread."""
 
+AHEAD_NS = 60 * 10**9
+"""How far the last event may be ahead of the clock before it is said."""
 logger = get_logger(__name__)
 
 
@@ -168,6 +170,8 @@ class Writer:
         self._clock_ns = clock_ns
         # A clock that was set back since the last event goes on from that.
         self._ahead_ns = max(0, recorder.last_time_ns - clock_ns())
+        if self._ahead_ns > AHEAD_NS:  # the times of what is appended now are not those of the clock either
+            logger.warning("log_ahead_of_clock", ahead_s=self._ahead_ns // 10**9)
         self._queue: queue.SimpleQueue[Submission | Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._pending_events = 0

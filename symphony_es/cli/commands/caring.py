@@ -7,7 +7,7 @@ import asyncio
 import os
 import sqlite3
 import sys
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +149,7 @@ async def doctor(given: argparse.Namespace) -> int:
         await in_thread(lambda stop: distrust_damaged(store, store.list(), stop))
         damaged = store.damaged
         models = await _read_models(directory, opened.log)
-    found = [*_environment(directory), *_files(directory, told), *_damages(skipped), *models]
+    found = [*_environment(directory), *_files(directory, told), *_clock(told["last_event"]), *_damages(skipped), *models]
     found += [
         (False, f"snapshot {name} cannot be trusted ({why})", "nothing: it is rebuilt from the log, and removed") for name, why in damaged
     ]
@@ -182,6 +182,22 @@ def _environment(directory: Path) -> list[Finding]:
             "move it to a local disk: locks cannot be trusted here",
         ),
         (free > 100 * 2**20, f"{free // 2**20:,} MiB free", "make room: a full disk stops the log"),
+    ]
+
+
+def _clock(last_event: str) -> list[Finding]:
+    """Whether the clock has been ahead of what it is now: times of a log never go back."""
+    from symphony_es.log.writer import AHEAD_NS
+
+    last, now = datetime.fromisoformat(last_event) if last_event else None, datetime.now(UTC)
+    if last is None or last - now <= timedelta(microseconds=AHEAD_NS // 1000):
+        return []
+    return [
+        (
+            False,
+            f"the newest event is of {output.time(last)}, and the clock says {output.time(now)}",
+            "set the clock, if it is wrong; else it was then, and new events go on from that time: a fork begins with the time of now",
+        )
     ]
 
 

@@ -142,7 +142,10 @@ class DataReader:
 
     def plain(self, key: str) -> Any:
         """A copy of a value that can be part of a state, or None; its containers are plain, also where a definition holds them."""
-        value = copied(self.value(key))
+        given = self.value(key)
+        if given is None:
+            return None
+        value = copied(given)
         self._check(key, value)
         return value
 

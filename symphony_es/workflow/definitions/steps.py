@@ -239,7 +239,7 @@ class Step(ABC):
             retry=retry,
             timeout_s=timeout_s,
             atomic=atomic,
-            undo=_read_undo(reader, name, {"retry": retry, "timeout_s": timeout_s}),
+            undo=None if reader.value("undo") is None else _read_undo(reader, name, {"retry": retry, "timeout_s": timeout_s}),
             record_inputs=None if reader.value("record_inputs") is None else reader.flag("record_inputs"),
         )
         reader.finish()
@@ -325,11 +325,9 @@ def _how_it_is_written(given: Any) -> str:
     return ""
 
 
-def _read_undo(reader: DataReader, name: str, settings: Mapping[str, Any]) -> Step | None:
+def _read_undo(reader: DataReader, name: str, settings: Mapping[str, Any]) -> Step:
     """The undo of a step: a step, the dict of one, or a function or its name, which has the settings of the step that it undoes."""
     given, path = reader.value("undo"), reader.at("undo")
-    if given is None:
-        return None
     if isinstance(given, str) or (callable(given) and not isinstance(given, Step)):
         given = {"kind": "function", "function": given, **{key: value for key, value in settings.items() if value is not None}}
     if isinstance(given, Mapping):

@@ -155,7 +155,7 @@ class Workflow:
         self.name = definition.name
         self.definition_hash = definition.content_hash
         self.definition_id = definition.id
-        self._definition = definition
+        self._definition = (self.definition_hash, self.definition_id, definition)
         self._symphony_constant = definition.stored
 
     @property
@@ -165,10 +165,10 @@ class Workflow:
         Raises:
             DefinitionError: it has a kind of step that this process does not know, or the log has lost it.
         """
-        cached: WorkflowDefinition | None = self.__dict__.get("_definition")
-        if cached is None or cached.content_hash != self.definition_hash or cached.id != self.definition_id:
-            cached = self._definition = self._read_definition()
-        return cached
+        read: tuple[str, str, WorkflowDefinition] | None = self.__dict__.get("_definition")
+        if read is None or read[0] != self.definition_hash or read[1] != self.definition_id:
+            read = self._definition = (self.definition_hash, self.definition_id, self._read_definition())
+        return read[2]
 
     def _read_definition(self) -> WorkflowDefinition:
         key = f"{DEFINITION_PREFIX}{self.definition_hash}"
