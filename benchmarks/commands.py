@@ -39,7 +39,7 @@ QUESTIONS = ("walk", "stream", "settings", "versions")
 
 MOST_MEGABYTES = {"large": 150, "n": 80, "10 n": 80}
 HELD_ANSWERS = {"diff 1 latest --events": 60}
-"""What a command may take beside that for the answer itself, which it holds: here half of all events have each put an item into one list."""
+"""What a command may take beside that for the answer itself, which it holds: half of all events have each put an item into one list."""
 
 
 class Taken(NamedTuple):

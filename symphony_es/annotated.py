@@ -12,9 +12,18 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["add_annotation", "annotations_of", "hints_of", "signature", "signature_shown", "written_annotations_of"]
+__all__ = [
+    "UNREADABLE",
+    "add_annotation",
+    "annotations_of",
+    "evaluated",
+    "hints_of",
+    "signature",
+    "signature_shown",
+    "written_annotations_of",
+]
 
-_UNREADABLE = (NameError, AttributeError, TypeError, ValueError, SyntaxError, LookupError, ImportError, ArithmeticError, RecursionError)
+UNREADABLE = (NameError, AttributeError, TypeError, ValueError, SyntaxError, LookupError, ImportError, ArithmeticError, RecursionError)
 """What the evaluation of an annotation may raise: it is an expression of the application."""
 
 if sys.version_info >= (3, 14):
@@ -54,6 +63,15 @@ if sys.version_info >= (3, 14):
 
         cls.__annotate__ = annotate
 
+    def evaluated(text: str, names: dict[str, Any]) -> Any:
+        """Return what the text of an annotation means where names are taken from a dict, which may make those that it lacks.
+
+        Raises:
+            Exception: one of `UNREADABLE`.
+        """
+        # `typing` copies the dict, and what it lacks is not made any more.
+        return annotationlib.ForwardRef(text, is_class=True).evaluate(globals={}, locals=names)
+
 else:
 
     def signature(function: Callable[..., Any]) -> inspect.Signature:
@@ -81,12 +99,21 @@ else:
         """Give a class one annotation more."""
         cls.__annotations__ = {**inspect.get_annotations(cls), name: annotation}
 
+    def evaluated(text: str, names: dict[str, Any]) -> Any:
+        """Return what the text of an annotation means where names are taken from a dict, which may make those that it lacks.
+
+        Raises:
+            Exception: one of `UNREADABLE`.
+        """
+        holder = type("Holder", (), {"__annotations__": {"it": text}})
+        return typing.get_type_hints(holder, {}, names, include_extras=True)["it"]
+
 
 def hints_of(item: Any) -> dict[str, Any]:
     """Return what the annotations of a class, with its bases, or of a callable mean; those that cannot be evaluated are left out."""
     try:
         return typing.get_type_hints(item, include_extras=True)
-    except _UNREADABLE:
+    except UNREADABLE:
         return _each_hint(item)
 
 
@@ -98,7 +125,7 @@ def _each_hint(item: Any) -> dict[str, Any]:
             holder = type("Holder", (), {"__annotations__": {name: annotation}})
             try:
                 found[name] = typing.get_type_hints(holder, names, include_extras=True)[name]
-            except _UNREADABLE:
+            except UNREADABLE:
                 found.pop(name, None)  # a base's, which this class has declared anew
     return found
 

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -26,6 +27,24 @@ settings.register_profile(
 settings.load_profile("project")
 
 Opener = Callable[..., Awaitable[Symphony]]
+COUNTED, UNCOUNTED = (tuple(os.environ.get(name, "").split()) for name in ("COUNTED", "UNCOUNTED"))
+"""Paths of the tests that coverage is counted by, and of those among them that it is not: see the Makefile."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where all tests run, those that coverage is not counted by are not traced: they would take longer, and some count calls."""
+    tracer, of_threads = sys.gettrace(), threading.gettrace()
+    counted = item.nodeid.startswith(COUNTED) and not item.nodeid.startswith(UNCOUNTED) and item.get_closest_marker("exhaustive") is None
+    if not COUNTED or counted or tracer is None:
+        return (yield)
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]
+    try:
+        return (yield)
+    finally:
+        threading.settrace(of_threads)  # type: ignore[arg-type]
+        sys.settrace(tracer)
 
 
 @pytest.fixture(autouse=True)

@@ -38,6 +38,7 @@ async def test_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(restore_manager, "_default", own)  # a reader's program has no classes but its own
     names: dict[str, Any] = module.__dict__
     names["directory"] = tmp_path
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore:This process:DeprecationWarning")  # Python 3.12 and later say it of a fork beside threads
     programs = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", (DOCS / page).read_text(), re.DOTALL)
     assert programs
     for program, shown in programs:

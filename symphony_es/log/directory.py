@@ -28,7 +28,7 @@ from symphony_es.system import (
     unlock,
 )
 
-__all__ = ["LOCK_NAME", "DirectoryLock", "check_kinds", "check_private", "last_writer", "prepare_directory", "prepare_file"]
+__all__ = ["LOCK_NAME", "DirectoryLock", "check_kinds", "check_private", "is_unmade", "last_writer", "prepare_directory", "prepare_file"]
 
 logger = get_logger(__name__)
 
@@ -172,6 +172,14 @@ def last_writer(directory: Path) -> Literal["closed", "writing", "gone", "unknow
     finally:
         os.close(descriptor)
     return "gone"
+
+
+def is_unmade(directory: Path) -> bool:
+    """Whether no writer has had a log open yet, so that its tables need not be there; False where the lock does not tell."""
+    try:
+        return (directory / LOCK_NAME).lstat().st_size == 0
+    except OSError:
+        return False
 
 
 class DirectoryLock(Inherited):

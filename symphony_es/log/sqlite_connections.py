@@ -20,6 +20,7 @@ from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteD
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import LogDamagedError, LogUnavailableError
+from symphony_es.log.directory import is_unmade
 from symphony_es.log.forks import Inherited, close_inherited, keep_for_ever, leave_connections, left_at_fork
 from symphony_es.system import absolute, database_uri, present
 
@@ -144,6 +145,13 @@ def _no_index(error: Exception, path: Path) -> LogUnavailableError | None:
     )
 
 
+def _not_yet(path: Path) -> LogUnavailableError:
+    return LogUnavailableError(
+        f"there is no log in {path.parent} yet: who writes it is just making it, or was stopped before it was made; "
+        "try again when there is a writer, which makes it or goes on with that"
+    )
+
+
 def _is_empty(path: Path) -> bool:
     try:
         return path.stat().st_size == 0
@@ -155,11 +163,14 @@ def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection
     """A private connection that cannot write, in autocommit mode.
 
     Raises:
-        LogUnavailableError: the file cannot be opened.
+        LogUnavailableError: the file cannot be opened, or is being made.
         LogDamagedError: it is empty. SQLite is not shown it: it would remove the write-ahead file beside it, for a reader as well.
     """
     connection = None
+    unmade = is_unmade(path.parent)  # looked at first: its writer notes that the tables are there when they are
     if _is_empty(path):
+        if unmade:
+            raise _not_yet(path)
         raise LogDamagedError(f"{path} is empty: put back what was there, or restore a backup; nothing was changed")
     try:
         connection = sqlite3.connect(
@@ -167,7 +178,8 @@ def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection
         )
         apply_settings(connection, READER_SETTINGS)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_ROW_BYTES)
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] and unmade:
+            raise _not_yet(path)
     except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
         if connection is not None:
             connection.close()

@@ -63,6 +63,9 @@ class ModelRun:
         dropped: by address and generation, executions that were taken back: when they had ended, and their child run.
         undone: executions that have been undone; no rewind takes that back.
         gave_up: what has failed in its clean-up, until it is tried again.
+        asked: whether somebody has asked by name that its clean-up goes on, since it became active.
+        tried: child runs, cancelled before it was, the clean-ups of which went on with its own.
+        opened: child runs that had something left to clean up when its clean-up began or went on.
         phase: how far it has come with its child runs while it is cancelling.
         ended: when it has completed.
         with_parent: whether it was paused or cancelled because its parent was.
@@ -89,6 +92,9 @@ class ModelRun:
     dropped: dict[tuple[str, int], tuple[int, str | None]] = field(default_factory=dict)
     undone: set[tuple[str, int]] = field(default_factory=set)
     gave_up: set[str] = field(default_factory=set)
+    asked: bool = False
+    tried: set[str] = field(default_factory=set)
+    opened: list[str] = field(default_factory=list)
     phase: int = 0
     ended: tuple[int, int] = (0, 0)
     with_parent: bool = False
@@ -187,7 +193,7 @@ class ModelRun:
 
     def stop(self) -> None:
         """It executes no longer."""
-        self.active = self.hanging = self.entered = False
+        self.active = self.hanging = self.entered = self.asked = False
         self.going = []
         self.phase = 0
         self.going_back = None
@@ -236,7 +242,7 @@ class Model:
             raise Illegal(run, "running")
         if run.status == "cancelled":
             run.status = "cancelling"
-        run.gave_up = set()
+        run.gave_up, run.tried, run.asked = set(), set(), True
         self._take_up(run)
 
     def _is_open(self, run: ModelRun) -> bool:
@@ -256,6 +262,7 @@ class Model:
         self._give_up_going_back(run)
         if run.status != "cancelling":
             run.with_parent = with_parent
+            run.tried = set()
         if run.status != "cancelling" or not run.active:  # else its end is awaited
             run.status, run.active, run.entered = "cancelling", True, False
         run.hanging = run.hanging and patient
@@ -286,7 +293,7 @@ class Model:
         run.taken_back += 1
         for held in (run.outputs, run.attempts, run.timers, run.before, run.begun, run.completed):
             held.pop(address, None)
-        run.gave_up = set()
+        run.gave_up, run.tried, run.asked = set(), set(), True
         run.status, run.active = "cancelling", True
 
     def _dropped(self, run: ModelRun, step: str) -> list[str]:
@@ -511,6 +518,8 @@ class Model:
     def _clean_up(self, run: ModelRun) -> None:
         if not run.entered:
             run.entered, run.phase = True, 0
+            tried = [] if run.asked else [child for child in self._all_children(run) if child.with_parent or child.name in run.tried]
+            run.opened = [child.name for child in self._all_children(run) if child.is_open and child not in tried]
             run.going = self._ends_with(run)
         while run.going or run.phase < 3:
             run.going = [name for name in run.going if self.runs[name].status not in ENDED]
@@ -549,7 +558,8 @@ class Model:
         return [child.name for child in children]
 
     def _opens_with(self, run: ModelRun) -> list[str]:
-        found = [child for child in self._all_children(run) if child.is_open]
+        run.tried.update(name for name in run.opened if not self.runs[name].with_parent)
+        found = [self.runs[name] for name in run.opened if self.runs[name].is_open]
         for child in found:
             self.resume(child)
         return [child.name for child in found]
@@ -559,7 +569,7 @@ class Model:
         completed = [child for child in self._all_children(run) if child.status == "completed"]
         last = sorted(completed, key=lambda child: child.ended, reverse=True)[:1]
         for child in last:
-            child.status, child.active, child.entered = "cancelling", True, False
+            child.status, child.active, child.entered, child.with_parent = "cancelling", True, False, True
         return [child.name for child in last]
 
     def _undos(self, run: ModelRun) -> list[str]:

@@ -11,7 +11,6 @@ import runpy
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import field
 from datetime import UTC, datetime, timedelta
@@ -776,7 +775,6 @@ def test_a_command_starts_in_a_moment(log: Path) -> None:
         "heavy = {'symphony_es.app', 'symphony_es.workflow', 'structlog'} & set(sys.modules)\n"
         "sys.exit(f'{code} {heavy}' if heavy or code else 0)"
     )
-    began = time.monotonic()
     ended = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "SYMPHONY_STATE_DIR": str(log / "state")},
@@ -785,4 +783,3 @@ def test_a_command_starts_in_a_moment(log: Path) -> None:
         check=False,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert time.monotonic() - began < 10

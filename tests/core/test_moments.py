@@ -441,6 +441,6 @@ def test_both_read_a_text_alike(log: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 TEXTS = [
-    *NAMES, *PREFIXED, *(f"name:{name}" for name in (*NAMES, *PREFIXED)), "#3", "3", "#latest", "@2026-01-01", "2026-01-02", "@1s", "1s",
+    *NAMES, *PREFIXED, *(f"name:{name}" for name in (*NAMES, *PREFIXED)), "#3", "3", "#latest", "@2026-01-01", "2026-01-02", "@1h", "1h",
     "@", "#", "id:", "#-1", "nothing", "id:nothing", "2026-02-30", "2026-01-01 before import",
 ]  # fmt: skip

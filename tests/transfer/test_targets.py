@@ -114,6 +114,15 @@ async def test_nothing_is_put_in_the_place_of_a_mount_point(
     await restore(kept, volume / "state")
 
 
+async def test_a_fork_of_a_directory_whose_name_is_no_text(opened: OpenedLog, tmp_path: Path) -> None:
+    """It is on record with escapes."""
+    await fork_log(opened.history, 30, tmp_path / "fork", origin="/srv/a\udcffb")
+    forked = await EventLog.open_read_only(tmp_path / "fork")
+    (first,) = [event async for page in forked.read(until=1) for event in page]
+    await forked.close()
+    assert first.changes[0][2]["directory"] == "/srv/a\\xffb"
+
+
 @pytest.mark.parametrize("database", ["missing", "empty"])
 async def test_commits_whose_database_is_gone_are_not_removed(directory: Path, tmp_path: Path, database: str) -> None:
     """A directory with a write-ahead file alone is no empty log; without one it is."""

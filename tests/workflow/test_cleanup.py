@@ -403,6 +403,44 @@ async def test_a_child_run_whose_cleanup_fails_leaves_that_of_its_parent_open(sy
     assert work.done == ["cleanup/own", "cleanup/tidy"]
 
 
+@pytest.mark.parametrize("kid", ["waits", "has completed", "has failed", "was cancelled before"])
+async def test_a_cleanup_of_a_child_run_that_has_failed_stays_so_until_somebody_asks(symphony: Symphony, work: Work, kid: str) -> None:
+    """Its parent's clean-up goes on after each interruption, and does not try that of the child run again; a resume does."""
+    main = {"waits": WAIT, "has failed": function("ship"), "was cancelled before": WAIT, "has completed": function("pack")}[kid]
+    rests = [{"kind": "wait", "name": name, "signal": name} for name in "012"]
+    steps = [child("kid", function("book", undo="work"), main), WAIT]
+    work.failing = {"ship", "undo/book"}
+    workflows = symphony.workflows
+    run = (await workflows.start({"name": "w", "steps": steps, "cleanup": rests}, run_id="r", auto_checkpoint=False)).run
+    await until(lambda: {"waits": 1, "was cancelled before": 1}.get(kid, 0) <= len(waiting_in(run)) and (waiting_in(run) or run.error))
+    if kid == "was cancelled before":
+        await workflows.cancel(run.children["kid"])
+        await until(lambda: run.status == "failed")
+    tries = [work.begun.count("undo/book")]
+    cancelling = [asyncio.ensure_future(workflows.cancel(run))]
+    for name in "012":
+        if name != "0":
+            await symphony.registry.get("workflow_engine").interrupt()
+            await workflows.recover(auto_checkpoint=False, wait=False)
+            await workflows.signal(run, str(int(name) - 1))
+        await until(lambda: f"cleanup/{name}" in run.attempts)  # noqa: B023
+        tries.append(work.begun.count("undo/book"))
+    assert tries == [tries[0], *[tries[0] + 1] * 3]
+    work.failing.clear()
+    await symphony.registry.get("workflow_engine").interrupt()
+    going = asyncio.ensure_future(workflows.resume(run, auto_checkpoint=False))
+    await until(lambda: "undo/book" in work.done)
+    await workflows.signal(run, "2")
+    await asyncio.gather(going, *cancelling, return_exceptions=True)
+    assert (run.status, work.begun.count("undo/book")) == ("cancelled", tries[0] + 2)
+
+
+def waiting_in(run: Workflow) -> list[str]:
+    """The waits of a run and of its child runs that have begun and not ended."""
+    own = [address for address in run.attempts if address == "wait" and address not in run.outputs]
+    return [*own, *(address for below in run.children.values() for address in waiting_in(below))]
+
+
 async def test_a_second_cancel_waits_and_stops_nothing_of_the_cleanup(symphony: Symphony, work: Work) -> None:
     """Neither its steps nor the child runs of its steps, however short the time it gives."""
     run = await begun(symphony, {"name": "w", "steps": [WAIT], "cleanup": [child("kid", {**WAIT, "name": "inner"}, function("tidy"))]})

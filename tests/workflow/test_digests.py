@@ -855,3 +855,33 @@ def test_what_a_module_holds_beside_that_is_no_part_of_the_code() -> None:
     """Other names, what Python gives a module, and lists, dicts and objects, which change while a program runs."""
     assert code_digest(reading(True)) == code_digest(reading(True, OTHER=1, __file__="elsewhere"))
     assert len({code_digest(reading(value)) for value in ([1], [2], {}, {"a": 1}, object())}) == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda work: work,
+        lambda work: functools.partial(work, 1),
+        lambda work: [{"deep": work}],
+        lambda work: type("WithMethod", (), {"__module__": __name__, "__qualname__": "WithMethod", "method": work}),
+    ],
+    ids=["function", "partial", "inside", "class"],
+)
+def test_the_code_of_a_function_among_the_arguments_is_no_contradiction(given: Callable[[Any], Any]) -> None:
+    """Another version of Python compiles it to other code, and a run goes on there; the digest of the input still tells them apart."""
+
+    def compiled(otherwise: bool) -> Any:
+        if otherwise:
+
+            def work(value: int) -> int:
+                return value * 2
+        else:
+
+            def work(value: int) -> int:
+                return value << 1
+
+        return work
+
+    one, other = (input_of_values({"work": given(compiled(otherwise))}, None, arguments=True) for otherwise in (False, True))
+    assert one.digest != other.digest
+    assert one.check == other.check

@@ -196,7 +196,7 @@ def _clock(last_event: str) -> list[Finding]:
         (
             False,
             f"the newest event is of {output.time(last)}, and the clock says {output.time(now)}",
-            "set the clock, if it is wrong; else it was wrong then, and new events go on from that time: a fork begins with the time of now",
+            "set the clock, if it is wrong; else it was then, and new events go on from that time: a fork begins with the time of now",
         )
     ]
 

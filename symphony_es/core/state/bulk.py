@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 __all__ = ["kept_objects"]
 
-FEW = 1000  # objects that the collector may well look at
+FEW = 1000  # objects that the collector may well look at; so many may be frozen by Python itself, as 3.12 does while it starts
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def kept_objects() -> Iterator[None]:
     try:
         yield
     finally:
-        if gc.get_count()[0] > FEW and not gc.get_freeze_count():
+        if gc.get_count()[0] > FEW and gc.get_freeze_count() < FEW:
             gc.freeze()  # both move whole lists of objects, whatever their length:
             gc.unfreeze()  # from all generations to the oldest one
         gc.enable()

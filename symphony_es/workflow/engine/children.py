@@ -17,6 +17,7 @@ from symphony_es.errors import (
     RunsInProgressError,
     UnknownValueError,
 )
+from symphony_es.events.changes import SET
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
 from symphony_es.workflow.engine.creation import new_run
@@ -24,7 +25,16 @@ from symphony_es.workflow.engine.histories import read_timeline, state_at
 from symphony_es.workflow.engine.missing import left_alone
 from symphony_es.workflow.engine.seconds import deadline_after
 from symphony_es.workflow.engine.unsaid import has_failed_in
-from symphony_es.workflow.runs.cleanup import cleaned_with, has_cleanup, has_undo, in_cleanup, is_open, own_children
+from symphony_es.workflow.runs.cleanup import (
+    TRIED,
+    cleaned_with,
+    has_cleanup,
+    has_undo,
+    in_cleanup,
+    is_left_out,
+    is_open,
+    own_children,
+)
 from symphony_es.workflow.runs.run import ABANDONED, ON_PARENT_END, Workflow
 from symphony_es.workflow.runs.transitions import ENDED, TAKEN_UP, WorkflowStatus
 
@@ -246,21 +256,35 @@ class ChildRuns:
         children = own_children(parent) if cleanup else self._of(parent)
         await self._end([child for child in children if child.status not in ENDED], grace_s, RunInterruptedError, cleanup=cleanup)
 
-    async def clean_up_all(self, parent: Workflow) -> None:
+    async def clean_up_all(self, parent: Workflow, *, asked: bool = False) -> None:
         """Ends the child runs that have not ended, and those that have failed with something to clean up, and waits for their clean-up.
 
         Those that have completed are undone where they have begun a step with an undo, one after the other, the last one first. One that
-        ended without all of its clean-up goes on with it. Those of steps that were taken back are among them.
+        had ended before without all of its clean-up goes on with it, once. Those of steps that were taken back are among them.
+
+        Args:
+            parent: their parent.
+            asked: whether somebody has asked by name that the clean-up goes on: then what has failed in theirs is tried again.
         """
-        await self.cancel_all(parent)
         taken_back = await self._taken_back(parent)
         cleaned = [*cleaned_with(parent), *(child for child in taken_back if child.on_parent_end in (None, "cancel"))]
+        left = [child for child in cleaned if is_open(child) and (asked or not _was_tried(parent, child))]
+        await self.cancel_all(parent)
         await self._cancel([child for child in cleaned if child.status is WorkflowStatus.FAILED and has_cleanup(child)])
-        await asyncio.gather(*(self._go_on(child) for child in cleaned if is_open(child)))
+        await self._note_tried(parent, left)
+        await asyncio.gather(*(self._go_on(child) for child in left if is_open(child)))
         children = [*own_children(parent), *taken_back]
         completed = [child for child in children if child.status is WorkflowStatus.COMPLETED and has_undo(child)]
         for child in sorted(completed, key=lambda child: (child.ended_at is not None, child.ended_at), reverse=True):
             await self._engine.undo(child)
+
+    async def _note_tried(self, parent: Workflow, children: Sequence[Workflow]) -> None:
+        """Put on record which clean-ups go on, where nothing else says so: what fails in them now stays failed after a crash."""
+        new = [child.id for child in children if not _was_tried(parent, child)]
+        if new:
+            held = dict(parent.cleanup or {})
+            await self._symphony.world.claim(parent)
+            parent.record("WorkflowResumed", [(SET, ("cleanup", TRIED), [*held.get(TRIED, ()), *new])])
 
     async def _taken_back(self, parent: Workflow) -> list[Workflow]:
         """The child runs of a run whose steps were taken back: they are known from its history alone."""
@@ -345,6 +369,12 @@ class ChildRuns:
 def is_paused_by_itself(child: Workflow) -> bool:
     """Whether somebody has paused it, and not only its parent: then somebody resumes it."""
     return child.status is WorkflowStatus.PAUSED and child.with_parent != PAUSED
+
+
+def _was_tried(parent: Workflow, child: Workflow) -> bool:
+    """Whether the clean-up that a child run has not completed was part of its parent's before, and has failed there."""
+    with_parent = child.with_parent in (CANCELLED, CANCELLED_WHILE_PAUSED) and not is_left_out(child)
+    return with_parent or child.id in (parent.cleanup or {}).get(TRIED, ())
 
 
 def _was_cleaned_up(run: Workflow) -> bool:

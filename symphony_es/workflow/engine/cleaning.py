@@ -38,13 +38,15 @@ class Cleaning:
         run: the run, which is cancelling.
         children: the child runs of the engine.
         runner: gives a runner that no earlier request or failure stops.
+        asked: whether somebody has asked by name that the clean-up goes on: that of its child runs is tried again then, too.
 
     Attributes:
         contradicted: whether the code contradicts the record, so that nobody knows what undoes its calls: the rest is left for later.
     """
 
-    def __init__(self, run: Workflow, children: ChildRuns, runner: Callable[[], Runner]) -> None:
+    def __init__(self, run: Workflow, children: ChildRuns, runner: Callable[[], Runner], *, asked: bool = False) -> None:
         self._run = run
+        self._asked = asked
         self._children = children
         self._new_runner = runner
         self._errors: dict[str, dict[str, Any]] = {}
@@ -56,7 +58,7 @@ class Cleaning:
     async def perform(self) -> None:
         """Run what has not completed and has not failed for good; returns when nothing of the clean-up is left to do."""
         run = self._run
-        await self._children.clean_up_all(run)
+        await self._children.clean_up_all(run, asked=self._asked)
         undos: dict[str, tuple[Step, bool]] = {}
         if run.definition.code is not None and run.attempts:
             await self._run_code(undos)

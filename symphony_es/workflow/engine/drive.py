@@ -63,6 +63,7 @@ class Drive:
         first_version: of a new run, the version of its first event; more than 1 where another run had its id.
         place: done when there is a place for it; None where it needs to wait for none.
         asked: whether somebody has asked by name that the run goes on, so that what has failed in its clean-up is tried again.
+        reopened: whether somebody has had a step of its clean-up done again, and has put that on record.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Drive:
     ) -> None:
         self.run = run
         self.asked = asked
+        self.reopened = False
         self.control = RunControl(clock)
         self.begun = asyncio.Event()
         self._symphony = symphony
@@ -462,7 +464,7 @@ class Drive:
         from symphony_es.workflow.engine.cleaning import Cleaning  # few runs are cleaned up
 
         run = self.run
-        cleaning = Cleaning(run, self._children, self._anew)
+        cleaning = Cleaning(run, self._children, self._anew, asked=self.asked or self.reopened)
         self._steps, self._cleaning = None, True
         try:
             await self._runner(RunControl(self._clock)).tell_again(None)

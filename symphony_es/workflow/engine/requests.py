@@ -24,7 +24,7 @@ from symphony_es.threads import ThreadPool, current_pool
 from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.engine.active import DO_NOT_END, INTERRUPTION_TIMEOUT_S, ActiveRun, ActiveRuns
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, policy_of
-from symphony_es.workflow.engine.children import GRACE_S, PAUSED, ChildRuns
+from symphony_es.workflow.engine.children import CANCELLED, GRACE_S, PAUSED, ChildRuns
 from symphony_es.workflow.engine.clock import Clock, SteadyClock, SystemClock, checked_clock
 from symphony_es.workflow.engine.control import Request
 from symphony_es.workflow.engine.creation import DefinitionLike, as_definition, check_error_classes
@@ -340,6 +340,8 @@ class RunRequests:
         def begin() -> None:
             run.move("clean_up", self.clock.now())
             run.cleanup = {"ends": WorkflowStatus.CANCELLED.value}
+            if run.with_parent is None:
+                run.with_parent = CANCELLED
 
         await self.record(run, "WorkflowCleanupBegun", begin, lambda: run.check("clean_up"))
         await self._end(run, GRACE_S, cleanup=True)
@@ -462,7 +464,9 @@ class RunRequests:
             run.check("retry")
         with self.active.hold(run), self.resting.use(run):
             await retry_cleanup(self._symphony, run, steps, self.clock.now())
-        return await self.begin(run, self.chain(auto_checkpoint, hooks, run), awaited=awaited)
+        active = await self.begin(run, self.chain(auto_checkpoint, hooks, run), awaited=awaited)
+        active.drive.reopened = True
+        return active
 
     async def fork(
         self,

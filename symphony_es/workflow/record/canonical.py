@@ -246,7 +246,10 @@ class Canonical:
             return _tagged("partial", [self.of(value.func), self._items(list(value.args)), self.fields(value.keywords)])
         if isinstance(value, MethodType):
             return _tagged("method", [self.of(value.__func__), self.of(value.__self__)])
-        code = function_digest(value) if self._with_state and isinstance(value, (FunctionType, type)) else None
+        code = None
+        if isinstance(value, (FunctionType, type)):
+            self.has_objects = True  # the code of one differs from version to version of Python, and a run outlives them
+            code = function_digest(value) if self._with_state else None
         return _tagged("name", [_name_of(value), code])
 
     def _object(self, value: Any, cls: type) -> Any:

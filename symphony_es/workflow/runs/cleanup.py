@@ -2,8 +2,9 @@
 
 The addresses of clean-up steps begin with `cleanup/`, those of steps that undo others with `undo/`: what undoes an execution of a step that
 was taken back stands at `undo/@<generation>/<address of the step>`. `Workflow.cleanup` says that the phase has begun: `{"ends": status}`,
-with `"skipped": True` where the rest of it is left for later, and with `"again": addresses` of failed steps that the code has called to
-clean up, of which those are tried again that it has not dealt with. Nothing but `retry_from` at a step of the main line leads out of the
+with `"skipped": True` where the rest of it is left for later, with `"tried": ids` of child runs the own clean-ups of which went on with it,
+and with `"again": addresses` of failed steps that the code has called to clean up, of which those are tried again that it has not dealt
+with. Nothing but `retry_from` at a step of the main line leads out of the
 phase: whatever else goes on with such a run goes on with its clean-up.
 """
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLEANUP",
     "CLEAN_UP_CALL",
+    "TRIED",
     "UNDO",
     "called_in_cleanup",
     "cleaned_with",
@@ -31,6 +33,7 @@ __all__ = [
     "has_undo",
     "in_cleanup",
     "is_clean_up_call",
+    "is_left_out",
     "is_of_cleanup",
     "is_open",
     "is_root",
@@ -86,6 +89,9 @@ def _failed_in_code(run: Workflow) -> str | None:
     return step if any(call[0] == step and is_clean_up_call(call) for call in calls.values()) else None
 
 
+TRIED = "tried"
+"""In `Workflow.cleanup`: child runs with clean-ups of their own that went on with the run's; what has failed in them stays failed."""
+
 CLEAN_UP_CALL = "clean-up"
 """What a call on record ends with that the code of a run has made to clean up."""
 
@@ -115,6 +121,11 @@ def is_open(run: Workflow) -> bool:
     if run.cleanup is None or run.status not in _OVER:
         return False
     return bool(run.cleanup.get("skipped")) or bool(unfinished(run)) or any(is_open(child) for child in cleaned_with(run))
+
+
+def is_left_out(run: Workflow) -> bool:
+    """Return whether the clean-up of a run, or of a child run of it, was left out because somebody asked for that: nobody has tried it."""
+    return bool((run.cleanup or {}).get("skipped")) or any(is_left_out(child) for child in cleaned_with(run))
 
 
 def has_undo(run: Workflow) -> bool:

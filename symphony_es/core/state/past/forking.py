@@ -122,7 +122,9 @@ def _put_in_place(built: Path, into: Path, stop: Stop) -> None:
 async def _origin(history: StateHistory, position: int, origin: str | None) -> NewEvent:
     event_id = uuid7(time.time_ns(), os.urandom(16))
     anchor = event_id_of((await history.log.row_at(position))[4]) if position else None
-    state = {"directory": origin, "position": position, "event_id": text_id(anchor) if anchor is not None else None}
+    # What of a path is no UTF-8 is no text: it stands as escapes.
+    told = None if origin is None else os.fsencode(origin).decode("utf-8", "backslashreplace")
+    state = {"directory": told, "position": position, "event_id": text_id(anchor) if anchor is not None else None}
     return NewEvent(
         entity_key=entity_key(FORK_TYPE, f"fork_{text_id(event_id)}"),
         version=1,

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from types import CodeType, FunctionType
 from typing import Any
 
-from symphony_es.annotated import annotations_of
+from symphony_es.annotated import UNREADABLE, annotations_of, evaluated
 
 __all__ = ["Findings", "holds_data", "local_classes", "look_into"]
 
@@ -145,8 +145,6 @@ class _Names(dict[str, Any]):
 
 
 _BUILTINS: Mapping[str, Any] = vars(sys.modules["builtins"])
-_UNREADABLE = (NameError, AttributeError, TypeError, ValueError, SyntaxError, LookupError, ImportError, ArithmeticError, RecursionError)
-"""What the evaluation of an annotation may raise: it is an expression of the application."""
 _WORD = re.compile(r"\w+")
 _PLAIN: tuple[Any, ...] = (
     str, int, float, bool, bytes, None, Any, dict, list, tuple, set, frozenset, object, Mapping, Sequence, datetime, timedelta,
@@ -242,16 +240,14 @@ def _classes_in(annotations: Iterable[Any], names: _Names) -> Iterator[type]:
         elif type(hint).__name__ == "TypeAliasType":
             try:
                 stack.append(hint.__value__)
-            except _UNREADABLE:  # it is evaluated when it is asked for
+            except UNREADABLE:  # it is evaluated when it is asked for
                 names.complete = False
 
 
 def _evaluated(text: str, names: _Names) -> list[Any]:
-    # `typing` evaluates the annotations of a class; it takes the names from here, so that none that is missing ends the whole.
-    holder = type("Holder", (), {"__annotations__": {"it": text}})
     try:
-        return [typing.get_type_hints(holder, {}, names, include_extras=True)["it"]]
-    except _UNREADABLE:
+        return [evaluated(text, names)]
+    except UNREADABLE:
         names.complete = False
         return []
 
