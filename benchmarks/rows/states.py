@@ -15,6 +15,8 @@ from typing import Any
 import msgpack
 import structlog
 
+import symphony_es.core.state.resume
+import symphony_es.facades.workflows  # noqa: F401  what a resume needs is imported before any clock starts; Symphony brings it late
 from benchmarks.measuring import Contender, Goal, Place, Row, Sample
 from benchmarks.past import Past, generate
 from benchmarks.rows.appending import OURS

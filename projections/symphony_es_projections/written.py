@@ -130,19 +130,19 @@ class WrittenFile:
         Raises:
             UntrueFileError: somebody else has written the file.
         """
-        if self._wal.stat().st_size < self._due_bytes:
-            return
         try:
-            noted = self._note()
-        except UntrueFileError:
-            raise
-        except sqlite3.Error:  # the next transaction says so; this one is there
-            return
-        if noted:
+            if self._wal.stat().st_size < self._due_bytes or not self._note():
+                return
             (wait_ms,) = self._db.execute("PRAGMA busy_timeout").fetchone()
             self._db.execute("PRAGMA busy_timeout = 0")
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # readers may hold that up: it begins anew with a later commit
-            self._db.execute(f"PRAGMA busy_timeout = {wait_ms:d}")
+            try:
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # readers may hold that up, to a later commit
+            finally:
+                self._db.execute(f"PRAGMA busy_timeout = {wait_ms:d}")
+        except UntrueFileError:
+            raise
+        except (OSError, sqlite3.Error):  # the next transaction says so; this one is there, and would be taken in twice
+            return
 
     def _note(self) -> bool:
         """Copy and note; once copied, SQLite may begin the write-ahead file anew with any commit, so noting is owed before that."""

@@ -528,8 +528,8 @@ class RunOperations(RuleBasedStateMachine):
         child = self.model.runs.get(run.children.get("kid", ""))
         if run.hanging:
             self._end_work(run, works=True)
-        elif run.active and run.timers:
-            self.time_passes(min(run.timers.values()) - self.model.now)
+        elif run.active and (to_come := [until for until in run.timers.values() if until > self.model.now]):
+            self.time_passes(min(to_come) - self.model.now)  # a sleep that a cancellation has cut off may be over
         elif child is not None and child.active:
             self._push(child)
         elif run.status == "running":

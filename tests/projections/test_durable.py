@@ -540,6 +540,24 @@ async def test_a_cancelled_catch_up_does_no_harm(open_log: Opener, run: RunnerMa
     assert runner.parked("tally") == []
 
 
+async def test_what_fails_after_a_commit_takes_nothing_in_twice(log: EventLog, run: RunnerMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write-ahead file cannot be looked at once the rows are there: they are there once, and nothing is parked."""
+    from symphony_es_projections.written import WrittenFile
+
+    begin = WrittenFile.begin
+
+    def begun(self: WrittenFile, comment: str = "") -> None:
+        begin(self, comment)
+        self._wal = self.path.with_name("gone")
+
+    monkeypatch.setattr(WrittenFile, "begin", begun)
+    await fill(log, 10)
+    tally = Tally()
+    runner = run(log, tally)
+    await runner.catch_up()
+    assert (await position_and_rows(tally), runner.parked("tally")) == ((10, 10), [])
+
+
 async def test_a_batch_that_nobody_waits_for_any_more_is_not_taken_in_twice(log: EventLog, run: RunnerMaker) -> None:
     """The one who asked was cancelled while the worker thread applied; the next one hands in the same rows."""
     await fill(log, 10)

@@ -29,12 +29,24 @@ QUESTION = "SELECT count(*), coalesce(sum(number), 0), (SELECT count(*) FROM tol
 Row = tuple[Any, ...]
 
 
+OPENED: list[sqlite3.Connection] = []
+
+
+@pytest.fixture(autouse=True)
+def close_databases() -> Iterator[None]:
+    """Newer Pythons warn of a database that nobody has closed."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
 class Writer:
     """A file that is written, and how what was asked has been answered after each commit."""
 
     def __init__(self, path: Path, *, pages: int = 12) -> None:
         self.path = path
         self.db = sqlite3.connect(path, isolation_level=None)
+        OPENED.append(self.db)
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA wal_autocheckpoint = 0")
         if not self.db.execute("SELECT 1 FROM sqlite_master").fetchone():
