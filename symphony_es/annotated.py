@@ -39,9 +39,12 @@ if sys.version_info >= (3, 14):
         return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
 
     def signature_shown(function: Callable[..., Any]) -> str:
-        """Return the signature as it is written, for a message."""
-        written = inspect.signature(function, annotation_format=annotationlib.Format.STRING)
-        return written.format(quote_annotation_strings=False)
+        """Return the signature, for a message; as it is written where an annotation cannot be evaluated."""
+        try:
+            return str(inspect.signature(function))
+        except UNREADABLE:
+            written = inspect.signature(function, annotation_format=annotationlib.Format.STRING)
+            return written.format(quote_annotation_strings=False)
 
     def annotations_of(item: Any) -> dict[str, Any]:
         """Return the annotations of a class itself, or of a callable: objects, texts and, for names that are not there, `ForwardRef`."""

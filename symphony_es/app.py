@@ -1254,6 +1254,7 @@ class Symphony:
     if not TYPE_CHECKING:  # a checker would take any misspelt name for one of them
         open = Guess("async with Symphony(state_dir) as symphony, or Symphony(state_dir) and await symphony.setup()")
         __enter__ = Guess("async with Symphony(...) as symphony; without an event loop, with symphony.portal() as portal")
+        __exit__ = Guess("async with Symphony(...) as symphony; without an event loop, with symphony.portal() as portal")
         __getattr__ = pointing_out(
             {
                 "checkpoint": "await symphony.create_checkpoint(name)",

@@ -118,7 +118,8 @@ class _Init:
         self._left = FILLED
 
     def __get__(self, instance: object, owner: type[Any]) -> Any:
-        if instance is None or not self._left:
+        # For a signature, `inspect` of Python 3.13 and later asks with the class in the place of the object.
+        if instance is None or not self._left or isinstance(instance, type):
             return self._compiled().__get__(instance, owner)
         self._left -= 1
         return partial(self._fill, instance)
