@@ -107,7 +107,7 @@ class _Doc:
 class _Init:
     """The place of an `__init__` until it has been compiled.
 
-    The first objects of a class are filled field by field: that costs a hundredth of what compiling does, and a process makes one or two
+    The first objects of a class are filled field by field: that costs a seventieth of what compiling does, and a process makes one or two
     objects of most classes. It is compiled for more objects, for arguments that do not fit, and for those who ask for the function.
     """
 
