@@ -26,7 +26,7 @@ from symphony_es.events.identifiers import uuid7
 
 KEY = "Thing:0"
 SMALL_KEY = "Thing:1"
-"""What `walk` goes through in logs of small events: each version of it is a whole state of the caller's own, and that of `KEY` is a long list."""
+"""What `walk` goes through in logs of small events: it gives the whole state at each version, and that of `KEY` is a long list there."""
 AT_ONCE = 500
 COMMANDS = (
     "log", "log --limit 5", f"log --limit 1 --after 0 --entity {KEY}", "log --after 0 --limit 1000000000", "tail",
