@@ -133,12 +133,14 @@ class ModelRun:
         """It is taken back to what it was; what has begun or completed since is of another generation.
 
         What it shares with another run is not: it has used none of its keys for that. A step with steps inside, which had begun before, is
-        not: what was under way in it then keeps its generation.
+        not: what was under way in it then keeps its generation. What was under way where an earlier rewind led, and has not begun again
+        since, is on record as begun, and is raised once more.
         """
         begun, completed = ({}, {}) if then is None else (then.begun, then.completed)
         around = {address.rpartition("/")[0] for address in self.begun}
         ours = {address for address in self.begun if address in self.executions or address.startswith(OF_CLEANUP)}
         ours |= {address for address, moment in self.begun.items() if begun.get(address) == moment}
+        ours |= {address for address, _ in self.dropped if address in self.begun}
         lost = {address for address, moment in self.begun.items() if begun.get(address) != moment}
         lost |= {address for address, moment in self.completed.items() if completed.get(address) != moment and address not in around}
         undone = {address[5:] for address in lost if address.startswith("undo/")}

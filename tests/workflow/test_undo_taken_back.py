@@ -260,6 +260,22 @@ async def test_a_rewind_takes_no_undo_back(symphony: Symphony, provider: Provide
     assert provider.done == (["r:a:0", "r:b:0", "r:b:1"] if there == "before it" else ["r:a:0", "r:b:0"])
 
 
+@pytest.mark.parametrize("of", ["a", "b"])
+async def test_an_undo_that_a_rewind_brings_back_is_not_done_again(symphony: Symphony, provider: Provider, of: str) -> None:
+    """A clean-up was over, the run taken back, and a rewind leads into that clean-up: what it had undone by then is undone."""
+    run = await waiting(symphony, WorkflowDefinition(name="w", steps=[do("a"), do("b"), WAIT]))
+    await symphony.workflows.cancel(run)
+    undone = [event for event in await symphony.log.read_entity("Workflow:r") if event.metadata.step == f"undo/{of}"]
+    going = asyncio.ensure_future(symphony.workflows.retry_from(run, "a", auto_checkpoint=False))
+    await until(lambda: going.done() or (run.status == "running" and waits(run)))
+    going.add_done_callback(lambda task: task.exception())
+    await symphony.rewind(undone[-1].position, stop_runs=True)
+    run = await symphony.workflows.resume(await symphony.workflows.get_run("r"), auto_checkpoint=False)
+    assert (run.status, run.error) == ("cancelled", None)
+    assert provider.done == ["r:a:0", "r:b:0", "r:a:1", "r:b:1"]
+    provider.is_settled()
+
+
 @pytest.mark.parametrize("how", ["retry_from", "rewind"])
 async def test_what_an_atomic_step_has_done_is_taken_back_by_a_rewind(symphony: Symphony, provider: Provider, how: str) -> None:
     """It has changed entities, which a rewind has put back: undoing them once more would be wrong. `retry_from` puts nothing back."""

@@ -72,16 +72,15 @@ async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -
     generations, places = Generations(timeline.raised), _Places(symphony, run, timeline.completed, timeline)
     planned: list[tuple[tuple[bool, int], Undo]] = []
     for address, step in held.items():
-        execution = timeline.execution(address)
+        execution, at = timeline.execution(address), f"{UNDO}/{address}"
+        is_undone = undos.is_undone(timeline, address, execution.undone_as)
         # What a fork shares with its original was done by that one, which it holds for.
-        if not execution.is_of_run or (
-            undos.is_undone(timeline, address, execution.undone_as) and f"{UNDO}/{address}" not in run.recorded_outputs
-        ):
+        if not execution.is_of_run or (is_undone and at not in run.recorded_outputs):
             continue
         completed = address in run.recorded_outputs
         order = not completed, (timeline.completed if completed else timeline.begun).get(address, 0)
-        at, frame = f"{UNDO}/{address}", await places.frame_of(address)
-        if generations.of(at) != execution.undone_as:  # a rewind has brought back what another one had taken back
+        frame = await places.frame_of(address)
+        if generations.of(at) != execution.undone_as and not is_undone:  # a rewind has brought back what another one had taken back
             at = undo_address(address, execution.undone_as)
             frame = _seen_then(run, run, frame, address, execution.generation)
         planned.append((order, Undo(at, step, frame)))
