@@ -26,8 +26,9 @@ lint: $(VENV)/.lint  ## formatting rules, types, layers
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-coverage: $(VENV)/.counted  ## branch coverage of the layers that keep the data, by the tests of what stands in one process
+coverage: $(VENV)/.counted  ## branch coverage of the layers that keep the data, by the tests of what stands in one process; then those that have not compared objects at each flush do
 	$(BIN)/coverage report --fail-under=95
+	REST=1 SYMPHONY_CHECK=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q -m 'not exhaustive' $(COUNTED) $(addprefix --ignore=,$(UNCOUNTED))
 
 fuzz: $(VENV)/.test  ## minutes; a million random expressions: nothing but the declared error and plain values comes out
 	$(BIN)/python -m tests.workflow.fuzz_expressions --inputs 1000000

@@ -37,7 +37,7 @@ class _Bad(NamedTuple):
 
 
 class _Places:
-    """Where the events of one entity stand: 16 bytes for each, and a look for one costs the logarithm of their number."""
+    """Where the events of one entity stand: 16 bytes for each, and a look for a version costs the logarithm of their number."""
 
     __slots__ = ("_positions", "_versions")
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony
+from symphony_es.errors import StepFailedError
 from symphony_es.workflow import gather, patched, step
 
 
@@ -80,7 +81,7 @@ async def test_a_patch_in_what_made_up_for_a_failure(*, again: bool) -> None:
     async def shopping() -> None:
         try:
             await shop.call("late")
-        except Exception:
+        except StepFailedError:
             await gather(shop.asks(), shop.call("beside"))
             raise
         if again:
