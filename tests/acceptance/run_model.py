@@ -67,6 +67,7 @@ class ModelRun:
         tried: child runs, cancelled before it was, the clean-ups of which went on with its own.
         opened: child runs that had something left to clean up when its clean-up began or went on.
         phase: how far it has come with its child runs while it is cancelling.
+        to_undo: the child runs that it has still to undo then, the next one last: they had completed when that began.
         ended: when it has completed.
         with_parent: whether it was paused or cancelled because its parent was.
         before: by address of a step it has begun, what a fork begins with there.
@@ -96,6 +97,7 @@ class ModelRun:
     tried: set[str] = field(default_factory=set)
     opened: list[str] = field(default_factory=list)
     phase: int = 0
+    to_undo: list[str] = field(default_factory=list)
     ended: tuple[int, int] = (0, 0)
     with_parent: bool = False
     outputs: dict[str, Any] = field(default_factory=dict)
@@ -196,7 +198,7 @@ class ModelRun:
     def stop(self) -> None:
         """It executes no longer."""
         self.active = self.hanging = self.entered = self.asked = False
-        self.going = []
+        self.going, self.to_undo = [], []
         self.phase = 0
         self.going_back = None
 
@@ -523,14 +525,15 @@ class Model:
             tried = [] if run.asked else [child for child in self._all_children(run) if child.with_parent or child.name in run.tried]
             run.opened = [child.name for child in self._all_children(run) if child.is_open and child not in tried]
             run.going = self._ends_with(run)
-        while run.going or run.phase < 3:
+        while run.going or run.phase < 3 or run.to_undo:
             run.going = [name for name in run.going if self.runs[name].status not in ENDED]
             if run.going:
                 return
-            run.phase += 1
-            if run.phase <= 3:
-                run.going = (self._fails_with, self._opens_with, self._undoes_first)[run.phase - 1](run)
-                run.phase -= run.phase == 3 and bool(run.going)  # one after the other
+            if run.phase < 3:
+                run.phase += 1
+                run.going = (self._fails_with, self._opens_with, self._undoes)[run.phase - 1](run)
+            else:
+                run.going = self._undoes_next(run)
         for address in (*self._undos(run), *CLEANUP):
             if address not in run.outputs and address not in run.gave_up:
                 if address == "cleanup/rest":
@@ -566,13 +569,22 @@ class Model:
             self.resume(child)
         return [child.name for child in found]
 
-    def _undoes_first(self, run: ModelRun) -> list[str]:
-        """Of the child runs that have completed, the one that did last."""
+    def _undoes(self, run: ModelRun) -> list[str]:
+        """The child runs that have completed by now are undone, one after the other, the one that did last first."""
         completed = [child for child in self._all_children(run) if child.status == "completed"]
-        last = sorted(completed, key=lambda child: child.ended, reverse=True)[:1]
-        for child in last:
+        run.to_undo = [child.name for child in sorted(completed, key=lambda child: child.ended)]
+        return self._undoes_next(run)
+
+    def _undoes_next(self, run: ModelRun) -> list[str]:
+        """One that was taken back since, by its name, ends with its parent."""
+        if not run.to_undo:
+            return []
+        child = self.runs[run.to_undo.pop()]
+        if child.status == "completed":
             child.status, child.active, child.entered, child.with_parent = "cancelling", True, False, True
-        return [child.name for child in last]
+        elif child.status != "cancelled":
+            self._cancel_all([child])
+        return [child.name]
 
     def _undos(self, run: ModelRun) -> list[str]:
         """What undoes its executions: those that have not completed first, the others in the reverse order of their ends."""

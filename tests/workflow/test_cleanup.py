@@ -435,6 +435,38 @@ async def test_a_cleanup_of_a_child_run_that_has_failed_stays_so_until_somebody_
     assert (run.status, work.begun.count("undo/book")) == ("cancelled", tries[0] + 2)
 
 
+@pytest.mark.parametrize("then", ["waits", "paused", "failed", "cancelled", "completed"])
+async def test_a_child_run_taken_back_before_its_turn_ends_with_its_parent(symphony: Symphony, work: Work, then: str) -> None:
+    """Its parent undoes those that have completed one after the other: what somebody does to the last one meanwhile outlives nobody."""
+    first = child("first", function("book", undo="work"), {**WAIT, "name": "inner"}, cleanup=[function("tidy")])
+    second = child("second", function("ship", undo="work"), cleanup=[{**WAIT, "name": "slow"}])
+    workflows = symphony.workflows
+    run = (await workflows.start({"name": "w", "steps": [first, second, WAIT]}, auto_checkpoint=False)).run
+    await until(lambda: "first" in run.children and "inner" in run.children["first"].attempts)
+    await workflows.signal(run.children["first"], "go")
+    await until(lambda: "wait" in run.attempts)
+    kid, other = run.children["first"], run.children["second"]
+    cancelling = asyncio.create_task(workflows.cancel(run))
+    await until(lambda: "cleanup/slow" in other.attempts)
+    if then == "failed":
+        work.failing.add("book")
+    again = asyncio.create_task(workflows.retry_from(kid, "book", auto_checkpoint=False))
+    await until(lambda: kid.status == "failed" if then == "failed" else kid.status == "running" and "inner" in kid.attempts)
+    work.failing.clear()
+    if then == "completed":
+        await workflows.signal(kid, "go")
+        await until(lambda: kid.status == "completed")
+    elif then in ("paused", "cancelled"):
+        await (workflows.pause if then == "paused" else workflows.cancel)(kid)
+    await workflows.signal(other, "go")
+    await asyncio.wait_for(cancelling, 5)
+    await asyncio.gather(again, return_exceptions=True)
+    assert (run.status, run.error, kid.status, other.status) == ("cancelled", None, "cancelled", "cancelled")
+    undone = [step for step in work.done if step.startswith("undo/") and step.endswith("/book")]
+    assert len(undone) == len(set(undone)) == work.begun.count("book") == 2
+    assert work.done.count("tidy") + work.done.count("cleanup/tidy") == 1
+
+
 def waiting_in(run: Workflow) -> list[str]:
     """The waits of a run and of its child runs that have begun and not ended."""
     own = [address for address in run.attempts if address == "wait" and address not in run.outputs]

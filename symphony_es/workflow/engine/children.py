@@ -276,7 +276,17 @@ class ChildRuns:
         children = [*own_children(parent), *taken_back]
         completed = [child for child in children if child.status is WorkflowStatus.COMPLETED and has_undo(child)]
         for child in sorted(completed, key=lambda child: (child.ended_at is not None, child.ended_at), reverse=True):
-            await self._engine.undo(child)
+            await self._undo(child)
+
+    async def _undo(self, child: Workflow) -> None:
+        """Undo a child run that had completed; one that was taken back by its name since, before its turn came, ends with its parent."""
+        if child.status is WorkflowStatus.COMPLETED:
+            try:
+                return await self._engine.undo(child)
+            except IllegalTransitionError as error:
+                _log.debug("workflow_child_taken_back_meanwhile", run_id=child.id, why=str(error))
+        if child.status not in ENDED or (child.status is WorkflowStatus.FAILED and has_cleanup(child)):
+            await self._cancel([child])
 
     async def _note_tried(self, parent: Workflow, children: Sequence[Workflow]) -> None:
         """Put on record which clean-ups go on, where nothing else says so: what fails in them now stays failed after a crash."""
