@@ -688,8 +688,9 @@ class Symphony:
         if self.read_only:
             self._ready(self._opened)
             return  # nothing can have been changed
-        failures = self.world.foreign.record_others()
-        await self.world.flush()
+        world = self.world
+        failures = world.foreign.record_others()
+        await world.flush()
         raise_first(failures)
 
     async def refresh(self, entity: EntityLike) -> list[Change]:

@@ -6,14 +6,11 @@ Setting the wall clock moves it neither back nor forth; where the system tells, 
 from __future__ import annotations
 
 import time
+from functools import partial
 
 __all__ = ["steady_ns"]
 
-
-def _passed_ns() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
-
-
+_passed_ns = partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns
 _BEGAN_NS = time.time_ns() - _passed_ns()
 
 

@@ -120,7 +120,7 @@ class LogPool(SQLiteConnectionPool):
         return SQLiteConnection(sqlite_conn=connection, max_age=self.max_age)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: str) -> tuple[int, int] | None:
     """Device and inode of a file; None when there is no such file."""
     try:
         found = os.stat(path)  # noqa: PTH116  half of what Path.stat costs, once a commit
@@ -204,6 +204,7 @@ class LogDatastore(SQLiteDatastore, Inherited):
         close_inherited(path)
         super().__init__(str(path), originator_id_type="text")
         self.path = absolute(path)  # a program may go to another directory
+        self._name = str(self.path)  # what it is looked at by, once a commit
         self.immutable = immutable
         self.pool.close()
         self.pool = LogPool(db_name=str(path))
@@ -217,7 +218,7 @@ class LogDatastore(SQLiteDatastore, Inherited):
         self.writer: sqlite3.Connection | None = None
         if not read_only:
             self.writer = self._connect_writer()
-        self.file = _identity(path)
+        self.file = _identity(self._name)
         """Device and inode of what was opened."""
         left_at_fork(self)
 
@@ -287,7 +288,7 @@ class LogDatastore(SQLiteDatastore, Inherited):
         Raises:
             LogUnavailableError: it does not; nothing was read or written.
         """
-        if _identity(self.path) != self.file:
+        if _identity(self._name) != self.file:
             if self.writer is None:
                 raise LogUnavailableError(
                     f"{self.path} has been deleted, moved or replaced since it was opened for reading, and nobody goes on with it: "

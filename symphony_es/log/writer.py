@@ -287,7 +287,7 @@ class Writer:
             self._recorder.maintain()
 
     def _append(self, batch: list[Submission]) -> Sequence[Outcome]:
-        if self._placing is None or not any(ticket.unplaced for ticket in batch):
+        if self._placing is None or not [ticket for ticket in batch if ticket.unplaced]:
             return self._recorder.append_groups([ticket.events for ticket in batch], self._clock_ns() + self._ahead_ns)
         refusals: dict[Submission, SymphonyError] = {}
         for ticket in batch:
