@@ -28,8 +28,11 @@ from symphony_es.log.sqlite_schema import COLUMNS, SCHEMA, check_schema, create_
 
 __all__ = ["SCHEMA", "SQLiteLogRecorder"]
 
-CHECKPOINT_AFTER_BYTES = 32 * 1024 * 1024
-"""How much the write-ahead file may grow before it is copied into the database: half of what is kept of it between times."""
+CHECKPOINT_AFTER_BYTES = 8 * 1024 * 1024
+"""How much the write-ahead file may grow before it is copied into the database: half of what is kept of it between times.
+
+From then on the file is written over from its beginning: a sync of bytes that exist writes no metadata, and takes half as long.
+"""
 COMMIT_BYTES = 16 * 1024
 """What a commit adds to it beside its events: whole pages, of the table's end, the index and the sequence, however small the event."""
 LARGE_BYTES = 1024 * 1024

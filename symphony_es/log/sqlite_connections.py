@@ -45,7 +45,7 @@ WRITER_SETTINGS: tuple[tuple[str, object, object], ...] = (
     ("foreign_keys", 1, 1),
     ("temp_store", 2, 2),
     ("cache_size", -16384, -16384),
-    ("journal_size_limit", 67108864, 67108864),
+    ("journal_size_limit", 16777216, 16777216),
 )
 READER_SETTINGS: tuple[tuple[str, object, object], ...] = (
     ("busy_timeout", BUSY_TIMEOUT_MS, BUSY_TIMEOUT_MS),

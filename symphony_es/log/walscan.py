@@ -5,7 +5,7 @@ the next one begins; so when the file turns invalid and yet a frame follows that
 that commit had been on disk, and has been damaged since. Damage to the last commit, or to the file's header, looks like a torn end:
 only an anchor can tell.
 
-Checking each frame here takes 25 ms per MiB, and the file may have grown to 32 MiB or more: so where there is room for a copy of it, SQLite
+Checking each frame here takes 25 ms per MiB, and the file may have grown to 8 MiB or more: so where there is room for a copy of it, SQLite
 is let recover that copy first, and says up to where it checks. Only what comes after is looked at here. Both ways give the same verdict.
 
 Source: the WAL format of SQLite's documentation ("WAL-mode File Format", section 4).

@@ -21,10 +21,12 @@ from typing import Any
 from symphony_es import Symphony, entity
 from symphony_es.errors import SymphonyError
 from symphony_es.events.values import plain_equal
+from symphony_es.log import sqlite
 
 WHAT = ("database", "wal", "snapshots")
 SECTOR = 512
 EVENTS = 150
+CHECKPOINT_AFTER_BYTES = sqlite.CHECKPOINT_AFTER_BYTES
 
 
 @entity
@@ -78,9 +80,13 @@ def opened(directory: Path) -> Symphony:
     return Symphony({"state_dir": str(directory)}, persistence_enabled=True)
 
 
-async def make(directory: Path, *, crashed: bool) -> list[States]:
-    """Write a log; returns the states after its last commits, the newest first. A crashed one is a copy of a log that was open."""
+async def make(directory: Path, *, crashed: bool, over: bool = False) -> list[States]:
+    """Write a log; returns the states after its last commits, the newest first. A crashed one is a copy of a log that was open.
+
+    Its write-ahead file has grown, or was written over: what is left of its earlier time stands behind its end.
+    """
     working = directory.with_name(f"{directory.name}.open") if crashed else directory
+    sqlite.CHECKPOINT_AFTER_BYTES = EVENTS * 2 // 3 * sqlite.COMMIT_BYTES if over else CHECKPOINT_AFTER_BYTES
     symphony = opened(working)
     await symphony.setup()
     probes = [symphony.entities.add(DamageProbe(id=str(number))) for number in range(10)]
@@ -96,6 +102,7 @@ async def make(directory: Path, *, crashed: bool) -> list[States]:
     if crashed:
         shutil.copytree(working, directory)
     await symphony.close()
+    sqlite.CHECKPOINT_AFTER_BYTES = CHECKPOINT_AFTER_BYTES
     return states[::-1]
 
 
@@ -138,9 +145,9 @@ async def damage_all(what: str, count: int, seed: int, base: Path) -> tuple[Coun
     """Do random damages; returns how often each outcome was, and what is needed to do each silent one again."""
     rng = random.Random(seed)
     sources = []
-    for crashed in [True] if what == "wal" else [False, True] if what == "database" else [False]:
-        source = base / ("crashed" if crashed else "closed")
-        states = await make(source, crashed=crashed)
+    for left in {"wal": ("crashed", "over"), "database": ("closed", "crashed", "over"), "snapshots": ("closed",)}[what]:
+        source = base / left
+        states = await make(source, crashed=left != "closed", over=left == "over")
         async with opened(shutil.copytree(source, base / "whole")) as symphony:
             sources.append((source, states, symphony.log.head))
         shutil.rmtree(base / "whole")

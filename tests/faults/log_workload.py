@@ -1,18 +1,18 @@
 """What the log's fault tests run: appends, one after another, each acknowledged position printed.
 
-`python -m tests.faults.log_workload DIRECTORY EVENTS [SYNCHRONOUS]`; without an end when EVENTS is 0.
+`python -m tests.faults.log_workload DIRECTORY EVENTS [--synchronous NORMAL] [--checkpoint-after BYTES]`; without an end when EVENTS is 0.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
-import sys
 from itertools import count
 from pathlib import Path
 
 from symphony_es.events.event import EventMetadata, NewEvent
-from symphony_es.log import sqlite_connections
+from symphony_es.log import sqlite, sqlite_connections
 from symphony_es.log.log import EventLog
 
 ENTITIES = 3
@@ -38,9 +38,16 @@ async def main(directory: Path, events: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 3:
-        sqlite_connections.WRITER_SETTINGS = tuple(
-            (name, sys.argv[3], {"NORMAL": 1, "OFF": 0}[sys.argv[3]]) if name == "synchronous" else (name, wanted, expected)
-            for name, wanted, expected in sqlite_connections.WRITER_SETTINGS
-        )
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.log_workload")
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("events", type=int)
+    parser.add_argument("--synchronous", choices=["FULL", "NORMAL", "OFF"], default="FULL")
+    parser.add_argument("--checkpoint-after", type=int, default=sqlite.CHECKPOINT_AFTER_BYTES, help="bytes of the write-ahead file")
+    given = parser.parse_args()
+    sqlite.CHECKPOINT_AFTER_BYTES = given.checkpoint_after
+    expected = {"FULL": 2, "NORMAL": 1, "OFF": 0}[given.synchronous]
+    sqlite_connections.WRITER_SETTINGS = tuple(
+        (name, given.synchronous, expected) if name == "synchronous" else (name, *rest)
+        for name, *rest in sqlite_connections.WRITER_SETTINGS
+    )
+    asyncio.run(main(given.directory, given.events))

@@ -14,11 +14,13 @@ import pytest
 from symphony_es.errors import SymphonyError
 from symphony_es.events.rows import event_id_of
 from symphony_es.log.log import EventLog
+from symphony_es.log.sqlite import COMMIT_BYTES
 from tests.faults.log_workload import event
 from tests.faults.power_loss import Recording, record, variants
 
 ROOT = Path(__file__).parents[2]
 EVENTS = 6
+WAL_BEGINS = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 
 
 @pytest.fixture
@@ -81,9 +83,12 @@ async def violations(recording: Recording, scratch: Path, *, until: str | None =
     return found, states
 
 
-async def test_every_legal_state_keeps_what_was_acknowledged(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the creation of the log to its close: all of them, not a sample."""
-    recording = recorded(scratch, monkeypatch)
+@pytest.mark.parametrize("layout", ["grown", "written over"])
+async def test_every_legal_state_keeps_what_was_acknowledged(scratch: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
+    """From the creation of the log to its close: all of them, not a sample; also where the write-ahead file begins again in between."""
+    recording = recorded(scratch, monkeypatch, *(["--checkpoint-after", str(2 * COMMIT_BYTES)] if layout == "written over" else []))
+    begun = [each for each in recording.operations if each.offset == 0 and each.data.startswith(WAL_BEGINS)]
+    assert len(begun) > 1 if layout == "written over" else len(begun) == 1
     assert max(int(mark.text.split()[1]) for mark in recording.marks) == EVENTS
     found, states = await violations(recording, scratch)
     assert found == []
@@ -93,5 +98,5 @@ async def test_every_legal_state_keeps_what_was_acknowledged(scratch: Path, monk
 @pytest.mark.parametrize("synchronous", ["NORMAL", "OFF"])
 async def test_without_full_synchronisation_events_are_lost(scratch: Path, monkeypatch: pytest.MonkeyPatch, synchronous: str) -> None:
     """The proof that the test above can fail, and why the log reads `synchronous` back."""
-    found, _ = await violations(recorded(scratch, monkeypatch, synchronous), scratch, until="were acknowledged")
+    found, _ = await violations(recorded(scratch, monkeypatch, "--synchronous", synchronous), scratch, until="were acknowledged")
     assert any("were acknowledged" in line for line in found), found
