@@ -2,7 +2,8 @@
 
 OTHER is the folder of a checkout of an earlier commit (`git worktree add OTHER COMMIT`). In each round every contender of ours runs once
 from each of the two, in turns, in a process of its own, with the benchmarks of its own checkout. So both meet the same machine in the
-same minutes, and a ratio is computed within a round before the median is taken. Ends with 1 when a figure is worse by more than the bound.
+same minutes, and a ratio is computed within a round before the median is taken; its quartiles say how much the machine has wavered.
+Ends with 1 when a figure is worse by more than the bound.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def contenders_of(row: Row) -> Iterator[Contender]:
             yield contender
 
 
-def compare(row: Row, other: Path, rounds: int, scale: str, directory: Path) -> list[tuple[str, float, float, float]]:
-    """Figure, here, there, and the median over the rounds of how much worse it is here (1.0: the same)."""
+def compare(row: Row, other: Path, rounds: int, scale: str, directory: Path) -> list[tuple[str, float, float, list[float]]]:
+    """Figure, here, there, and how much worse it is here (1.0: the same), in each round."""
     sizes = row.sizes_of(scale)
     places: dict[Path, Path] = {}
     for checkout in (HERE, other):
@@ -80,7 +81,7 @@ def compare(row: Row, other: Path, rounds: int, scale: str, directory: Path) -> 
         mine, theirs = by.get(HERE, []), by.get(other, [])
         worse = [b / a if more_is_better(name) else a / b for a, b in zip(mine, theirs, strict=False) if a and b]
         if worse:
-            found.append((name, statistics.median(mine), statistics.median(theirs), statistics.median(worse)))
+            found.append((name, statistics.median(mine), statistics.median(theirs), worse))
     return found
 
 
@@ -97,12 +98,13 @@ def main() -> int:
     bad = 0
     with tempfile.TemporaryDirectory() as directory:
         for row in chosen:
-            for name, here, there, worse in compare(
+            for name, here, there, ratios in compare(
                 row, given.other.resolve(), given.rounds, "quick" if given.quick else "default", Path(directory)
             ):
+                low, worse, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
                 sign = " <--" if worse > given.bound else ""
                 bad += bool(sign)
-                print(f"{row.name:20} {name:34} {here:14,.3f} {there:14,.3f}  x {worse:.3f}{sign}", flush=True)
+                print(f"{row.name:20} {name:34} {here:14,.3f} {there:14,.3f}  x {worse:.3f} ({low:.2f} to {high:.2f}){sign}", flush=True)
     return 1 if bad else 0
 
 
