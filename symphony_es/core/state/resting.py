@@ -23,6 +23,7 @@ RUN, TASK = "Workflow:", "Task:"
 _ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 _NEVER_ALONE = (SYSTEM_PREFIX, *AT_REST)
 _MAY_STAY = (RUN, TASK, *AT_REST)  # beginnings of the keys of all that a resume can leave at rest
+_MAY_REST = (SYSTEM_PREFIX, *_MAY_STAY)  # and of all that `may_rest` says yes to
 _DONE = frozenset({"COMPLETED", "FAILED"})
 
 
@@ -53,7 +54,7 @@ def may_rest(state: EntityState) -> bool:
 
     A resume looks there for what living entities refer to, and for the tasks of runs that go on.
     """
-    if state.damage is not None or state.data is None:
+    if not state.key.startswith(_MAY_REST) or state.damage is not None or state.data is None:
         return False
     if state.key.startswith(_NEVER_ALONE) or has_ended(state):
         return True
