@@ -11,6 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from symphony_es import Symphony, entity
+from symphony_es.core.state.shadow import compare_in_slices
+from symphony_es.core.state.snapshots.format import HEADER_BYTES, BlockEntry, SnapshotIndex, Trailer, encode_index
 from symphony_es.core.state.snapshots.frames import decode_block, decode_by_frames, encode_frame
 from symphony_es.errors import InvalidIdentifierError, SnapshotDamagedError, SymphonyError
 from symphony_es.events.codec import encode_value
@@ -74,6 +76,35 @@ def test_a_block_with_a_changed_byte_is_refused_as_by_frames(made: list[dict[Any
     cut = bytes(block[: data.draw(st.integers(0, len(block)))])
     for each in (bytes(block), cut):
         assert told(decode_block, each) == told(decode_by_frames, each)
+
+
+@given(st.sets(st.binary(max_size=3).map(lambda key: b"\0" + key), max_size=30), st.lists(st.binary(max_size=5), min_size=1, max_size=30))
+def test_many_keys_are_found_where_each_by_itself_is(first_keys: set[bytes], keys: list[bytes]) -> None:
+    """Before the first block, in each, and behind the last; also in an index of no blocks."""
+    entries = [BlockEntry(HEADER_BYTES + at, 1, 0, 1, key) for at, key in enumerate(sorted(first_keys))]
+    data, end = encode_index(entries), HEADER_BYTES + len(entries)
+    index = SnapshotIndex("snap", data, Trailer(end, end, len(entries), len(entries), 0, crc32(data), b""))
+    asked = [*keys, *first_keys, *(b"\0" + key for key in keys)]
+    for count in (1, 10_000):
+        assert [index.finder(count)(key) for key in asked] == [index.find(key) for key in asked]
+
+
+async def test_what_is_plainly_alike_is_passed_over_and_nothing_else() -> None:
+    """Of many objects in hand, a checkpoint finds those that were changed past their methods, wherever they stand among the others."""
+    async with Symphony() as symphony:
+        items = [symphony.entities.add(Item(id=f"{number:03d}")) for number in range(200)]
+        await symphony.flush()
+        for at in (0, 31, 32, 150, 199):
+            items[at].__dict__["id"] = f"{at:03d}"  # an equal text is no difference
+        for at in (7, 64, 198):
+            items[at].__dict__["id"] = "another"
+        world = symphony.world
+        differ = [at for at, item in enumerate(items) if any(compare_in_slices(world.record_for(item)))]
+        assert differ == [7, 64, 198]
+        found = [error.entity for error in await world.outbox.suspects.compare(world.lock)]
+        assert sorted(found) == [f"ReadAtOnceItem:{at:03d}" for at in differ]
+        for at in (7, 64, 198):
+            items[at].__dict__["id"] = f"{at:03d}"
 
 
 @pytest.mark.parametrize(
