@@ -81,6 +81,7 @@ if TYPE_CHECKING:  # what many programs never ask for is imported where it is ha
     from symphony_es.workflow.record.redaction import ErrorDetails, Redaction
     from symphony_es.workflow.runs.listing import RunListing
     from symphony_es_projections.audit_trail import AuditTrail
+    from symphony_es_projections.run_rows import RunRow
     from symphony_es_projections.runner import ProjectionRunner
 
 __all__ = ["Symphony"]
@@ -207,6 +208,7 @@ class Symphony:
         self._flows_by_name: dict[str, CodeWorkflow] = {}
         self._names: Names | None = None
         self._run_listing: RunListing | None = None
+        self._run_notes: dict[str, RunRow] = {}
         self._rules: Redaction | None = None
         self._attach_facades()
 
@@ -448,7 +450,7 @@ class Symphony:
         projections, self._projections = self._projections, None
         following, self._following = self._following, None
         inbox, self._inbox = self._inbox, None
-        run_listing, self._run_listing = self._run_listing, None
+        run_listing, self._run_listing, self._run_notes = self._run_listing, None, {}
         if self._lifetime is not None:
             self._lifetime.over = True
         try:
@@ -905,6 +907,11 @@ class Symphony:
         return past
 
     @property
+    def run_notes(self) -> dict[str, RunRow]:
+        """The rows of runs that have ended here, by key, which the list of runs has not taken in yet."""
+        return self._run_notes
+
+    @property
     def run_listing(self) -> RunListing:
         """The list of runs that `workflows.list_runs` asks."""
         opened = self._ready(self._opened)
@@ -917,6 +924,7 @@ class Symphony:
                 opened.history,
                 directory,
                 writes=directory is not None and not self.read_only,
+                notes=self._run_notes,
                 world=lambda: self._world,
                 load=self.workflows.get_run,
             )

@@ -101,8 +101,18 @@ def stored_module(module: str) -> str:
 
 
 def _are_one_file(one: ModuleType | None, other: ModuleType | None) -> bool:
-    files = [names_in(module).get("__file__") for module in (one, other)]
-    return all(isinstance(file, str) for file in files) and _real(files[0]) == _real(files[1])
+    first, second = (names_in(module).get("__file__") for module in (one, other))
+    return isinstance(first, str) and isinstance(second, str) and _lead_to_one_file(first, second)
+
+
+@functools.cache
+def _lead_to_one_file(one: str, other: str) -> bool:
+    try:
+        if not Path(one).samefile(other):  # as nearly always: this costs less than following both paths
+            return False
+    except OSError:
+        pass  # a file that is not there: the paths are all there is
+    return _real(one) == _real(other)
 
 
 def defined_in_program(module: str) -> bool:

@@ -21,7 +21,10 @@ from symphony_es.events.references import EntityReference
 from symphony_es.events.values import Encrypted, Redacted, Tagged, check_plain, check_types, zone_from, zone_parts
 from symphony_es.shown import quoted
 
-__all__ = ["FORMAT", "FORMAT_BYTE", "UNREADABLE", "decode", "decode_stream", "decode_value", "encode_canonical", "encode_value", "pack"]
+__all__ = [
+    "FORMAT", "FORMAT_BYTE", "UNREADABLE", "decode", "decode_stream", "decode_value", "decode_values", "encode_canonical", "encode_value",
+    "pack",
+]  # fmt: skip
 
 Packed: Any = msgpack  # it ships no types: the one untyped name of this module
 
@@ -196,6 +199,21 @@ def decode_value(data: bytes) -> Any:
     return value
 
 
+def decode_values(pieces: Sequence[bytes | memoryview]) -> list[Any] | None:
+    """What `decode_value` makes of each of many pieces, decoded as one stream; None where it refuses one of them, which then says why."""
+    stream, mark = decode_stream(pieces)
+    try:
+        decoded = list(stream)
+        values = decoded[::2]
+        if len(decoded) != 2 * len(pieces) or decoded[1::2].count(mark) != len(pieces):
+            return None  # one ends elsewhere than its piece
+        for value in values:
+            check_types(value)
+    except (*UNREADABLE, UnstorableValueError):
+        return None
+    return values
+
+
 def decode(data: bytes, *, bounded: bool = False) -> Any:
     """What bytes say, with its types unchecked.
 
@@ -208,7 +226,7 @@ def decode(data: bytes, *, bounded: bool = False) -> Any:
     return _Decoder(counts=bounded and may_have_too_many_parts(data)).decode(data)
 
 
-def decode_stream(pieces: Sequence[bytes]) -> tuple[Iterator[Any], int]:
+def decode_stream(pieces: Sequence[bytes | memoryview]) -> tuple[Iterator[Any], int]:
     """Many values decoded as one stream, which costs a third of decoding them one by one; their types are unchecked.
 
     Returns:

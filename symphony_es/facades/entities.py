@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from symphony_es.core.state.names import named_entities
 from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.errors import ConfigurationError, EntityBusyError, EntityNotFoundError
-from symphony_es.events.identifiers import entity_key
 from symphony_es.events.paths import parse_path
 from symphony_es.events.references import EntityReference
 from symphony_es.guesses import pointing_out
@@ -82,8 +81,8 @@ class Entities:
             ConfigurationError: a class or type without an id.
         """
         world = self._symphony.world
-        if entity_id is not None and isinstance(entity, str):  # as most do: what `names.key` says of a type and an id
-            key = entity_key(entity, entity_id)
+        if type(entity) is type(entity_id) is str and ":" not in entity:
+            key = f"{entity}:{entity_id}"  # what `names.key` says; no entity has a key that it refuses, and `world.get` refuses it then
         else:
             key = self._symphony.names.key(entity, entity_id)
         try:

@@ -83,7 +83,7 @@ async def _compared(symphony: Symphony, monkeypatch: pytest.MonkeyPatch, cls: ty
     record = symphony.world.record_of(obj)
     found = _found(record)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_shares_all", lambda record: False)
+        patch.setattr(module, "shares_all", lambda record: False)
         assert found == _found(record)
     assert bool(found) == (what not in ("none", "recorded", "equal text", "put beside"))
     if what != "recorded":

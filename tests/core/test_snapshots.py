@@ -79,6 +79,8 @@ class TestReading:
             assert same(store.read_some(info, [key]).get(key), states.get(key)), key
         wanted = [*sorted(states)[::7], "never:1"]
         assert same_all(store.read_some(info, wanted), {key: states[key] for key in wanted if key in states})
+        most = sorted(states)[1:]
+        assert same_all(store.read_some(info, most), {key: states[key] for key in most})
 
     async def test_the_newest_first_and_the_nearest(self, store: SnapshotStore, tmp_path: Path) -> None:
         """A new store on the directory lists the same; names are made of positions only."""

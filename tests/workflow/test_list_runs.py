@@ -16,7 +16,8 @@ from symphony_es.errors import ConfigurationError, EntityNotFoundError, NotReady
 from symphony_es.workflow import RunSummary, StepList, Workflow
 from symphony_es.workflow.runs import listing
 from symphony_es.workflow.runs.filters import RunFilter
-from symphony_es.workflow.runs.listing import FILE_NAME, RunListing, row_of_run
+from symphony_es.workflow.runs.listing import FILE_NAME, RunListing
+from symphony_es.workflow.runs.notes import row_of_run
 
 pytestmark = pytest.mark.usefixtures("small_pages")
 

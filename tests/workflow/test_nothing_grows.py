@@ -17,6 +17,7 @@ from symphony_es.core.state import membership
 from symphony_es.core.state.restore import RestorationContext
 from symphony_es.errors import ConfigurationError
 from symphony_es.workflow import AutoCheckpoint, RunContext, Workflow
+from symphony_es.workflow.runs.notes import row_of_run
 from symphony_es_projections.checkpoints import CheckpointEntry
 
 Act = Callable[[Symphony, int], Awaitable[object]]
@@ -215,14 +216,13 @@ async def test_what_is_known_of_a_run_that_is_listed_before_it_rests_is_let_go(t
     """Who lists runs while they end has the list know nothing twice."""
     async with Symphony(tmp_path) as symphony:
         act = await order(symphony, False)
-        listing = symphony.run_listing
         for number in range(3):
             await act(symphony, number)
             await settled(symphony)
             (run,) = [await symphony.workflows.get_run(one.id) for one in await symphony.workflows.list_runs(limit=1)]
-            listing.note(run, 1)
+            symphony.run_notes[f"Workflow:{run.id}"] = row_of_run(run, 1)
             await symphony.workflows.list_runs(limit=1)
-            assert not listing._notes
+            assert not symphony.run_notes
 
 
 @pytest.mark.parametrize("how", ["follows", "resumes", "lists"])

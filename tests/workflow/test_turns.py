@@ -55,3 +55,20 @@ async def test_a_cancelled_wait_leaves_its_turn_to_the_next(monkeypatch: pytest.
     monkeypatch.setattr(module, "BUDGET_S", 60.0)
     await asyncio.gather(*asked, return_exceptions=True)
     assert [task.cancelled() for task in asked] == [False, True, False, False]
+
+
+async def test_what_is_larger_takes_the_place_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of work of two portions, half as many begin in an iteration as of steps."""
+    budget = iter([True, *([False] * 3)] * 100)
+    monkeypatch.setattr(Turns, "_has_room", lambda self: next(budget))
+    turns, iteration, got = Turns(), 0, list[int]()
+
+    async def one() -> None:
+        await turns.take(2)
+        got.append(iteration)
+
+    tasks = [asyncio.create_task(one()) for _ in range(40)]
+    while not all(task.done() for task in tasks):
+        iteration += 1
+        await asyncio.sleep(0)
+    assert max(got.count(iteration) for iteration in set(got)) == RELEASED // 2

@@ -171,9 +171,10 @@ class WorldBuilder:
                 if "\0" in entity_id or not 0 < len(entity_id) <= _SURELY_AN_ID:
                     check_entity_id(entity_id)
                 flat = FLAT.issuperset(map(type, data.values()))
-                making.begin()
+                if not flat:
+                    making.begin()
                 made = maker.make(entity_id, data, making, flat=flat)
-                if made is None or making.unmade:
+                if made is None or (not flat and making.unmade):
                     return at - start
                 if entities.setdefault(key, made) is not made:
                     self.context.register_entity(state.entity_type, entity_id, made)  # says that it is taken
@@ -185,8 +186,10 @@ class WorldBuilder:
                     holders[key] = state
                     if making.changed:
                         self._doubtful[key] = state
-                if making.hooked or maker.spec.hook is not None:
-                    self.context.hooked += making.hooked if maker.spec.hook is None else [*making.hooked, made]
+                    if making.hooked:
+                        self.context.hooked += making.hooked
+                if maker.spec.hook is not None:
+                    self.context.hooked.append(made)
                 at += 1
             if at == len(states):
                 break

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Constant", "Constants", "constant_of", "definition_key"]
 
+_RUN = "Workflow:"
+
 Find = Callable[[Collection[str]], Awaitable[Mapping[str, "EntityState"]]]
 """Reads states by their keys; without those that the log has not."""
 
@@ -47,7 +49,7 @@ class Constant:
 
 def definition_key(state: EntityState) -> str | None:
     """The key of the constant entity that the state of a run names; None of other states."""
-    named = state.data.get("definition_hash") if state.data is not None and state.key.startswith("Workflow:") else None
+    named = state.data.get("definition_hash") if state.data is not None and state.key.startswith(_RUN) else None
     return f"{DEFINITION_PREFIX}{named}" if isinstance(named, str) and named else None
 
 
@@ -79,7 +81,8 @@ class Constants:
             states: of the objects; others are passed over.
             find: reads states.
         """
-        named = {state.key: key for state in states if (key := definition_key(state)) is not None}
+        runs = [state for state in states if state.key.startswith(_RUN)]  # of a world's many states, only these can name one
+        named = {state.key: key for state in runs if (key := definition_key(state)) is not None}
         if not named:
             return
         held = {key: constant for key in set(named.values()) if (constant := self._known.get(key)) is not None}

@@ -61,6 +61,11 @@ class Host(Protocol):
         ...
 
     @property
+    def run_notes(self) -> dict[str, Any]:
+        """Rows of runs that have ended, by key, which the list of runs has not taken in yet."""
+        ...
+
+    @property
     def run_listing(self) -> Any:
         """The list of runs."""
         ...

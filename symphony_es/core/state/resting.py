@@ -22,6 +22,8 @@ AT_REST = ("eventsourcing.", "langgraph.", "pydantic_ai.", "openai_agents.", "go
 RUN, TASK = "Workflow:", "Task:"
 _ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 _NEVER_ALONE = (SYSTEM_PREFIX, *AT_REST)
+_MAY_STAY = (RUN, TASK, *AT_REST)  # beginnings of the keys of all that a resume can leave at rest
+_MAY_REST = (SYSTEM_PREFIX, *_MAY_STAY)  # and of all that `may_rest` says yes to
 _DONE = frozenset({"COMPLETED", "FAILED"})
 
 
@@ -52,7 +54,7 @@ def may_rest(state: EntityState) -> bool:
 
     A resume looks there for what living entities refer to, and for the tasks of runs that go on.
     """
-    if state.damage is not None or state.data is None:
+    if not state.key.startswith(_MAY_REST) or state.damage is not None or state.data is None:
         return False
     if state.key.startswith(_NEVER_ALONE) or has_ended(state):
         return True
@@ -68,7 +70,7 @@ class Woken(NamedTuple):
         states: in their order.
         in_part: whether others are left that may be at work.
         leaves_runs: whether runs that have ended are left.
-        missing: keys that these states refer to and that were not among those given.
+        missing: keys that these states refer to and that were not among those given; looked for where there may be others or some are left.
         runs: keys of the runs among them.
         undecided: whether tasks are left because nobody knows yet what became of their runs.
     """
@@ -96,21 +98,24 @@ def waking(states: Mapping[str, EntityState], types: frozenset[str] | None = Non
         chosen = {key for key in states if key.partition(":")[0] in types}
         _with_referred(states, chosen, chosen, missing)
     else:
-        chosen = set()
-        for key, state in states.items():
+        chosen = set(states)
+        for key in [key for key in states if key.startswith(_MAY_STAY)]:
+            state = states[key]
             if key.startswith(AT_REST) or has_ended(state):
+                chosen.discard(key)
                 continue
             run = run_of_task(state)
             if run is None:
-                chosen.add(key)
-            elif run in states or may_rest(state):
+                continue
+            if run in states or may_rest(state):
                 tasks.setdefault(run, []).append(key)
+                chosen.discard(key)
             elif partly:
                 missing.add(run)
+                chosen.discard(key)
                 undecided = True
-            else:
-                chosen.add(key)
-        new = set(chosen)
+        # Where all are chosen and there are no others, following what they refer to finds nothing.
+        new = set(chosen) if partly or len(chosen) < len(states) else set[str]()
         while new:
             brought = _with_referred(states, chosen, new, missing)
             new = {key for run in (*new, *brought) for key in tasks.pop(run, ())} - chosen

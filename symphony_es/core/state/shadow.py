@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "advance", "check_form", "compare_in_slices", "compare_with_shadow", "difference", "order_before", "put_back", "put_plain",
-    "referred_keys", "refuse_difference",
+    "referred_keys", "refuse_difference", "shares_all",
 ]  # fmt: skip
 
 SLICE = 500
@@ -172,12 +172,12 @@ def compare_with_shadow(record: EntityRecord, but: Collection[str] = ()) -> list
 
     Called with the world's lock held. Some fields may be left out.
     """
-    if record.shadow is None or record.closed not in (None, AT_REST) or _shares_all(record):
+    if record.shadow is None or record.closed not in (None, AT_REST) or shares_all(record):
         return []
     return _compare_all(record, but)
 
 
-def _shares_all(record: EntityRecord) -> bool:
+def shares_all(record: EntityRecord) -> bool:
     """Whether each field of an object holds the very value that its shadow holds, of a type whose values cannot change.
 
     It assumes that a value was looked at when it was put into the shadow, so that the same object there is the same value, and one that can

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Drive"]
 
+A_BEGINNING = 2
+"""How many portions of work a beginning is, see `Turns`: the run is made, and two events of it."""
 EVENTS_OF_A_BEGINNING = 2
 """A new run's first events: it was created, and it has begun."""
 
@@ -130,7 +132,7 @@ class Drive:
             NotRegisteredError, UnknownValueError, RunBlockedError: this process cannot go on with it; nothing is on record of that.
             asyncio.CancelledError: the step under way is lost, everything before is in the log.
         """
-        await self._turns.take()
+        await self._turns.take(A_BEGINNING)
         try:
             await self._drive(prepare)
         except Lacking as lacking:

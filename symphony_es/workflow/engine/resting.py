@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from symphony_es.core.state.bringing import load_entity
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import AT_REST, SymphonyError
+from symphony_es.workflow.runs.notes import GATHERED, row_of_run
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import ENDED
 
@@ -181,7 +182,10 @@ class Resting:
                 return True  # it goes on
         if not world.rest(record, compared=True):
             return False
-        self._symphony.run_listing.note(run, record.version)
+        notes = self._symphony.run_notes
+        notes[record.key] = row_of_run(run, record.version)
+        if len(notes) >= GATHERED:
+            self._symphony.run_listing.catch_up_soon()
         for other in _others(run):
             self._let_go(run, other)
         return True

@@ -17,7 +17,7 @@ BUDGET_S = 0.005
 """For how long portions begin before the next ones wait for another iteration, unless there has been one: at most twice that in any."""
 
 RELEASED = 8
-"""How many of those who wait are let go on in one iteration; each looks at the budget again."""
+"""How many portions of those who wait are let go on in one iteration."""
 
 
 class Turns:
@@ -26,15 +26,15 @@ class Turns:
     def __init__(self) -> None:
         self._began = float("-inf")
         self._gone_round = True  # the loop, since then
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
         self._scheduled = False
 
-    async def take(self) -> None:
-        """Returns when there is room for a portion of work in the present iteration of the loop."""
+    async def take(self, portions: int = 1) -> None:
+        """Returns when there is room for work in the present iteration of the loop: a portion is what one step computes."""
         if not self._waiting and self._has_room():
             return
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        self._waiting.append((future, portions))
         self._schedule()
         try:
             await future
@@ -68,8 +68,8 @@ class Turns:
         if self._has_room():
             released = 0
             while self._waiting and released < RELEASED:
-                future = self._waiting.popleft()
+                future, portions = self._waiting.popleft()
                 if not future.done():
                     future.set_result(None)
-                    released += 1
+                    released += portions
         self._schedule()

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from symphony_es.core.state.cached_lists import CachedList
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, SymphonyError, near_misses
-from symphony_es.events.references import EntityReference
 from symphony_es.shown import shown
 from symphony_es.workflow.runs.filters import RunFilter
+from symphony_es.workflow.runs.notes import row_of_run
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.summary import RunPage, summary_of
 from symphony_es_projections.run_list import ListedRun, RunList, RunQuery, Step
@@ -30,15 +30,12 @@ if TYPE_CHECKING:
     from symphony_es.core.state.world import World
     from symphony_es.log.log import EventLog
 
-__all__ = ["FILE_NAME", "RunListing", "row_of_run"]
+__all__ = ["FILE_NAME", "RunListing"]
 
 FILE_NAME = "run_list.db"
 """Its file among the projections."""
 
 PAGE = 4000
-GATHERED = 512
-"""So many runs end before the list is brought up to date by itself."""
-
 MOST_RUNS = 1 << 62
 """More than there are: a larger limit means all."""
 
@@ -57,6 +54,7 @@ class RunListing(CachedList):
         log: the log. history: its past states.
         directory: where projections are; None for memory.
         writes: whether the file there is this process's to write; else a copy of it is brought up to date.
+        notes: rows, by key, of runs that have ended here: they leave it when the list has them.
         world: gives the live objects, or None.
         load: what `RunSummary.load` calls.
     """
@@ -68,6 +66,7 @@ class RunListing(CachedList):
         directory: Path | None = None,
         *,
         writes: bool = False,
+        notes: dict[str, RunRow] | None = None,
         world: Callable[[], World | None] = lambda: None,
         load: Load | None = None,
     ) -> None:
@@ -77,15 +76,14 @@ class RunListing(CachedList):
         self.history = history
         self._world = world
         self._load = load
-        self._notes: dict[str, RunRow] = {}
+        self._notes = {} if notes is None else notes
         self._task: asyncio.Task[None] | None = None
 
     # -- feeding ------------------------------------------------------------------------------------------------------
 
-    def note(self, run: Workflow, version: int) -> None:
-        """Take note of a run that has ended, whose events up to a version are durable: they need not be read."""
-        self._notes[f"{RUN_PREFIX}{run.id}"] = row_of_run(run, version)
-        if len(self._notes) >= GATHERED and (self._task is None or self._task.done() or not self._task.get_loop().is_running()):
+    def catch_up_soon(self) -> None:
+        """Bring the list up to date aside: many runs have ended since."""
+        if self._task is None or self._task.done() or not self._task.get_loop().is_running():
             self._task = asyncio.get_running_loop().create_task(self._catch_up_aside())
 
     async def _catch_up_aside(self) -> None:
@@ -228,27 +226,3 @@ class RunListing(CachedList):
         if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([task])
         await super().close()
-
-
-def row_of_run(run: Workflow, version: int) -> RunRow:
-    """The row of a run as it is now."""
-    parent = run.parent
-    return row_of(
-        run.id,
-        version,
-        {
-            "name": run.name,
-            "status": run.status,
-            "definition_id": run.definition_id,
-            "created_at": run.created_at,
-            "started_at": run.started_at,
-            "ended_at": run.ended_at,
-            "attempts": run.attempts,
-            "outputs": run.recorded_outputs,
-            "error": run.error,
-            "parent": EntityReference("Workflow", parent.id) if isinstance(parent, Workflow) else parent,
-            "parent_step": run.parent_step,
-            "metadata": run.metadata,
-            "forked_from": run.forked_from,
-        },
-    )

@@ -12,16 +12,17 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from symphony_es.errors import DecodeError, LimitExceededError, SnapshotDamagedError
-from symphony_es.events.codec import decode_value, encode_value
+from symphony_es.events.codec import decode_value, decode_values, encode_value
 from symphony_es.events.fold import Damage, EntityState
 
-__all__ = ["Frame", "decode_block", "decode_frame", "encode_frame", "split_block"]
+__all__ = ["Frame", "decode_block", "decode_by_frames", "decode_frame", "encode_frame", "split_block"]
 
 _FRAME = struct.Struct(">IIBQQQQH")  # length, CRC, flags, version, position, state version, generation, length of the key
 _PREFIX = struct.Struct(">II")  # length and CRC stand before what they are about
 _TOMBSTONE = 0x01
 _DAMAGED = 0x02  # the data are a list: version, position and reason of the damage, then the last good state, or none
 _KNOWN_FLAGS = _TOMBSTONE | _DAMAGED
+_AT_ONCE_BYTES = 1024 * 1024  # a block has 64 KiB, and is larger only where a single state is
 _MAX_KEY_BYTES = 1024  # a type of 100 characters, a colon and an id of 512 bytes fit well
 
 
@@ -109,36 +110,53 @@ def decode_frame(name: str, block: memoryview, frame: Frame) -> EntityState:
 
 
 def decode_block(name: str, block: memoryview) -> list[EntityState]:
-    """All states of a block, in the order of their keys: `split_block` and `decode_frame` in one loop, for reading everything.
+    """All states of a block, in the order of their keys, for reading everything.
 
     Raises:
         SnapshotDamagedError: the block is not a row of whole frames with rising keys, or a state cannot be decoded.
     """
+    states = _decode_at_once(block)
+    return decode_by_frames(name, block) if states is None else states
+
+
+def decode_by_frames(name: str, block: memoryview) -> list[EntityState]:
+    """The same, frame after frame. Errors are those of `decode_block`."""
+    return [decode_frame(name, block, frame) for frame in split_block(name, block)]
+
+
+def _decode_at_once(block: memoryview) -> list[EntityState] | None:
+    """What `decode_by_frames` makes of a block of sound frames that hold a state each, as nearly all do; None of any other block.
+
+    The data of all frames are decoded as one stream, which costs half as much; that copies them, so a large block is left to the other.
+    """
     states: list[EntityState] = []
+    encoded: list[memoryview] = []
     unpack, head, prefix = _FRAME.unpack_from, _FRAME.size, _PREFIX.size
     start, size, last_key = 0, len(block), ""
-    while start < size:
-        if size - start < head:
-            raise SnapshotDamagedError(name, "a frame is cut off")
-        length, check, flags, version, position, state_version, generation, key_length = unpack(block, start)
-        stop = start + prefix + length
-        key_stop = start + head + key_length
-        if stop > size or key_stop > stop or flags & ~_KNOWN_FLAGS or crc32(block[start + prefix : stop]) != check:
-            list(split_block(name, block))  # says what is wrong
-            raise SnapshotDamagedError(name, f"the frame at byte {start} of its block is wrong")
-        try:
+    if size > _AT_ONCE_BYTES:
+        return None
+    try:
+        while start < size:
+            length, check, flags, version, position, state_version, generation, key_length = unpack(block, start)
+            stop = start + prefix + length
+            key_stop = start + head + key_length
+            if flags or stop > size or key_stop > stop or crc32(block[start + prefix : stop]) != check:
+                return None
             key = str(block[start + head : key_stop], "utf-8")
-        except UnicodeDecodeError as error:
-            raise SnapshotDamagedError(name, f"a key is no UTF-8 text ({error})") from error
-        if key <= last_key:
-            raise SnapshotDamagedError(name, f"{key} is out of order in its block")
-        encoded = bytes(block[key_stop:stop])
-        if flags & _DAMAGED:
-            data, damage = _decode_damaged(name, key, flags, encoded)
-        else:
-            data, damage = _decode_data(name, key, flags, encoded), None
-        states.append(EntityState(key, data, version, position, state_version, generation, damage))
-        start, last_key = stop, key
+            if key <= last_key:
+                return None
+            encoded.append(block[key_stop:stop])
+            states.append(EntityState(key, None, version, position, state_version, generation))
+            start, last_key = stop, key
+    except (struct.error, UnicodeDecodeError):
+        return None
+    values = decode_values(encoded)
+    if values is None:
+        return None
+    for state, value in zip(states, values, strict=True):
+        if type(value) is not dict:
+            return None
+        state.data = value
     return states
 
 

@@ -47,7 +47,8 @@ def merged_chunks(
     placed: dict[bytes, EntityState | None] = {part_of(state) + key.encode(): state for key, state in changed.items()}
     for key in moved:
         placed[(ALIVE if part_of(changed[key]) == RESTING else RESTING) + key.encode()] = None
-    for number, places in groupby(sorted(placed), key=lambda place: index.find(place) or 0):
+    find = index.finder(len(placed))
+    for number, places in groupby(sorted(placed), key=lambda place: find(place) or 0):
         states = [(place, placed[place]) for place in places]
         yield from _copied(base, assembler, entries[done:number])
         if entries:

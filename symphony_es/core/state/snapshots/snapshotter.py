@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from symphony_es.core.state.history import StateHistory
@@ -179,19 +180,23 @@ class Snapshotter:
                 await asyncio.to_thread(self.store.delete, last)
         await asyncio.to_thread(self.store.thin, await self.log.size_bytes())
 
+    def _read_with_parts(self, base: SnapshotInfo, keys: Collection[str]) -> tuple[dict[str, EntityState], dict[str, bytes]]:
+        """States of a snapshot and the parts that they stand in, by key: the fold changes the states themselves."""
+        states = self.store.read_some(base, keys)
+        return states, {key: part_of(state) for key, state in states.items()}
+
     async def _merge(self, base: SnapshotInfo, position: int, anchor: tuple[bytes, bytes, int]) -> SnapshotInfo | None:
         """Copy what has not changed since an earlier snapshot; None when that one cannot be trusted."""
         keys = await self.history.changed_keys(base.position, position)
         try:
-            earlier = await asyncio.to_thread(self.store.read_some, base, keys)
+            earlier, before = await asyncio.to_thread(self._read_with_parts, base, keys)
         except SnapshotDamagedError as error:
             self.store.distrust(base, str(error))
             return None
-        before = {key: part_of(state) for key, state in earlier.items()}  # the fold changes the states themselves
         fold = Fold(earlier, base.position, self.log.state_before)
         await self.log.replay(fold, position)
         try:
-            moved = [key for key in earlier if key in before and before[key] != part_of(fold.states[key])]
+            moved = await asyncio.to_thread(_moved, before, fold)
             return await self.store.merge(base, fold.states, position, anchor, moved)
         except SnapshotDamagedError as error:
             self.store.distrust(base, str(error))
@@ -204,6 +209,11 @@ class Snapshotter:
         if self._weighing is not None and not self._weighing.done() and self._weighing.get_loop() is asyncio.get_running_loop():
             self._weighing.cancel()
             await asyncio.wait([self._weighing])
+
+
+def _moved(before: Mapping[str, bytes], fold: Fold) -> list[str]:
+    """Keys of the states that a fold has brought into the other part of a snapshot."""
+    return [key for key, part in before.items() if part != part_of(fold.states[key])]
 
 
 def _ended(task: asyncio.Task[None]) -> bool:
