@@ -64,7 +64,7 @@ class _Nowhere(io.TextIOBase):
 
 @contextmanager
 def standard_output() -> Iterator[None]:
-    """In the block there is a standard output, which fails where the process has none. Of a terminal that lacks a character, escapes are it."""
+    """In the block there is a standard output, which fails where the process has none."""
     given = sys.stdout
     if isinstance(given, io.TextIOWrapper):
         given.reconfigure(errors="backslashreplace")  # a terminal that has not every character is no reason to say nothing

@@ -491,7 +491,7 @@ async def test_what_cannot_be_taken_is_read_once_and_stands_behind_what_can(tmp_
 async def test_what_stays_in_the_inbox_holds_nobody_up(
     opened: tuple[Symphony, EventLog], verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Directories, which nobody can remove as files: what comes later is taken all the same, also where they are as many as one look takes."""
+    """Directories, which nobody can remove as files: what comes later is taken all the same, however many they are."""
     symphony, _ = opened
     await begin(symphony)
     assert symphony.state_dir is not None
