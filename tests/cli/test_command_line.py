@@ -365,7 +365,7 @@ PRINTING = ("log", "log --json", "stats", "verify", "doctor --json", "prune --js
 
 
 def test_what_cannot_be_printed_is_no_finding(log: Path) -> None:
-    """A terminal that has not every character gets escapes; a full disk is 4, and so is none to print on; a reader that has gone is no error."""
+    """A terminal that has not every character gets escapes; a full disk is 4, and so is no output at all; a reader that has gone is not."""
     program = f"{sys.executable} -P -m symphony_es.cli"
 
     async def abroad() -> None:
