@@ -237,6 +237,7 @@ def given_path(path: object, what: str = "this") -> Path:
     Raises:
         ConfigurationError: it is empty or neither a text nor a path, or a character in it can stand in no path.
     """
+    told: Any = None
     try:
         told = os.fspath(path)  # type: ignore[call-overload]  # anything else is refused below
         sound = isinstance(told, str) and b"\0" not in os.fsencode(told) and told != ""
