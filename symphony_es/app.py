@@ -227,7 +227,7 @@ class Symphony:
             raise ConfigurationError(f"unknown settings in config: {', '.join(unknown)}; known are {', '.join(cls._SETTINGS)}")
         if state_dir is None:
             return settings, False
-        if settings.get("state_dir", state_dir) != state_dir:
+        if "state_dir" in settings and settings["state_dir"] != state_dir:
             raise ConfigurationError(
                 f"two directories are given: {quoted(settings['state_dir'])} in config and state_dir={shown(state_dir)}"
             )
@@ -1300,6 +1300,4 @@ def _several(types: Iterable[str | type] | str | type) -> Iterable[str | type]:
 
 
 def _absolute(path: object) -> Path:
-    if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in os.fspath(path):
-        raise ConfigurationError(f"state_dir is the path of a directory, not {shown(path)}")
-    return absolute(os.fspath(path))
+    return absolute(path, "state_dir")

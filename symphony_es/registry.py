@@ -54,6 +54,7 @@ class ServiceRegistry:
 
     def made(self, name: str) -> Any | None:
         """The service of that name, where it was registered or made; None where nothing has asked for it yet."""
+        _check_text("service", name)
         return self._services.get(name)
 
     def get(self, name: str) -> Any:
@@ -61,7 +62,9 @@ class ServiceRegistry:
 
         Raises:
             NotRegisteredError: there is none.
+            ConfigurationError: this is not a name.
         """
+        _check_text("service", name)
         if name not in self._services:
             with self._making:  # in whichever thread: there is one of each
                 while name not in self._services and (make := self._late.get(name)) is not None:
@@ -80,7 +83,7 @@ class ServiceRegistry:
         return sorted({*self._services, *self._late})
 
     def __contains__(self, name: object) -> bool:
-        return name in self._services or name in self._late
+        return isinstance(name, str) and (name in self._services or name in self._late)
 
 
 class NamedCallables:
@@ -147,7 +150,9 @@ class NamedCallables:
 
         Raises:
             NotRegisteredError: there is none; the message says how to register one.
+            ConfigurationError: this is not a name.
         """
+        _check_text(self.kind, name)
         try:
             return self._callables[name]
         except KeyError:
@@ -155,6 +160,7 @@ class NamedCallables:
 
     def at(self, place: str) -> Callable[..., Any] | None:
         """The registered function that is defined at `module:qualname`, whatever it is registered as, or None."""
+        _check_text(self.kind, place)
         return self._places.get(place)
 
     def name_of(self, fn: Callable[..., Any]) -> str | None:
@@ -170,7 +176,7 @@ class NamedCallables:
         return list(self._callables.values())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._callables
+        return isinstance(name, str) and name in self._callables
 
     def _add(self, name: str, fn: _Fn, replace: bool) -> _Fn:
         if not callable(fn):
@@ -242,3 +248,8 @@ def _defined_anew(known: Callable[..., Any], fn: Callable[..., Any]) -> bool:
 def _check_name(kind: str, name: object) -> None:
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"a {kind} needs a non-empty name, not {shown(name)}")
+
+
+def _check_text(kind: str, name: object) -> None:
+    if not isinstance(name, str):
+        raise ConfigurationError(f"a {kind} is found by its name, a text, not by {shown(name)}")

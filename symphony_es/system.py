@@ -17,7 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from symphony_es.errors import LogUnavailableError
+from symphony_es.errors import ConfigurationError, LogUnavailableError
+from symphony_es.shown import shown
 
 try:
     import fcntl as _locks
@@ -30,6 +31,7 @@ __all__ = [
     "absolute",
     "database_uri",
     "file_system_of",
+    "given_path",
     "is_directory",
     "is_link",
     "is_mount_point",
@@ -225,16 +227,43 @@ def is_mount_point(real: Path) -> bool:
     return os.path.ismount(real) if told is None else any(mount == str(real) for mount, _ in map(_of_mountinfo, told))
 
 
-def absolute(path: Path | str) -> Path:
-    """A path that goes on meaning the same when the working directory changes.
+def given_path(path: object, what: str = "this") -> Path:
+    """A path that a caller has given, once it is one that the system can be asked for.
+
+    Args:
+        path: what was given.
+        what: the argument's name, for the message.
 
     Raises:
+        ConfigurationError: it is empty or neither a text nor a path, or a character in it can stand in no path.
+    """
+    told: Any = None
+    try:
+        told = os.fspath(path)  # type: ignore[call-overload]  # anything else is refused below
+        sound = isinstance(told, str) and b"\0" not in os.fsencode(told) and told != ""
+    except (TypeError, UnicodeError):
+        sound = False
+    if not sound:
+        raise ConfigurationError(f"{what} is the path of a file or directory, not {shown(path)}")
+    return Path(told)
+
+
+def absolute(path: object, what: str = "this") -> Path:
+    """A path that goes on meaning the same when the working directory changes.
+
+    Args:
+        path: what was given.
+        what: the argument's name, for the message.
+
+    Raises:
+        ConfigurationError: see `given_path`.
         LogUnavailableError: it is a relative one, and the working directory has been removed.
     """
+    given = given_path(path, what)
     try:
-        return Path(path).absolute()
+        return given.absolute()
     except FileNotFoundError as error:
-        raise LogUnavailableError(f"the working directory has been removed, and {path} is a path from there: give a whole path") from error
+        raise LogUnavailableError(f"the working directory has been removed, and {given} is a path from there: give a whole path") from error
 
 
 def is_network_file_system(kind: str) -> bool:

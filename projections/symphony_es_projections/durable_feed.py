@@ -7,9 +7,10 @@ replaced, durably → the other build's files are removed. A crash between any t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from sqlite3 import Row as SQLiteRow
 from typing import Any
@@ -102,7 +103,10 @@ class DurableFeed(Feed[Build]):
             return
         async with self._build_lock:
             self._check_going()
-            await self._let_go_if_gone()
+            if self._current is not None:
+                await self._let_go_if_gone()
+            if self._current is None:
+                await self.until_idle()  # what a cancelled call has begun writes the same files, and may have put a build in place
             if self._current is not None:
                 return
             begun = await self._open() if self._directory is not None else None
@@ -124,15 +128,18 @@ class DurableFeed(Feed[Build]):
     async def _let_go_if_gone(self) -> None:
         """Close what was deleted, while no batch is applied to it; it is built anew."""
         async with self._lock:
-            with self._files:
-                gone = self._current if self._current is not None and self._is_gone() else None
-                if gone is None:
-                    return
-                self._current = None
-                if gone.database.path is not None and present(gone.database.path.parent / f"{self.name}.current"):
-                    self._damaged.add(gone.database.path)  # not a deletion: nobody knows what has been written there
-            logger.warning("projection_build_needed", projection=self.name, reason="its file has been deleted or replaced")
-            await self.run(gone.database.close)
+            await self.run(self._close_if_gone)
+
+    def _close_if_gone(self) -> None:
+        with self._files:  # in a worker thread: a build that is put in place or dropped holds this as long as its projection takes
+            gone = self._current if self._current is not None and self._is_gone() else None
+            if gone is None:
+                return
+            self._current = None
+            if gone.database.path is not None and present(gone.database.path.parent / f"{self.name}.current"):
+                self._damaged.add(gone.database.path)  # not a deletion: nobody knows what has been written there
+        logger.warning("projection_build_needed", projection=self.name, reason="its file has been deleted or replaced")
+        gone.database.close()
 
     async def _open(self) -> ProjectionDatabase | None:
         """Set `_current` if the pointer's build is this version's and the log's; else return an unfinished build to go on with."""
@@ -176,7 +183,7 @@ class DurableFeed(Feed[Build]):
         try:
             return database, await self._disagreement(database)
         except BaseException:
-            self.options.executor.submit(database.close)
+            self.submit(database.close)
             raise
 
     async def _disagreement(self, database: ProjectionDatabase) -> str | None:
@@ -198,18 +205,18 @@ class DurableFeed(Feed[Build]):
 
     async def _obtain(self, function: Callable[..., ProjectionDatabase], *arguments: Any) -> ProjectionDatabase:
         """Call a function in a worker thread; what it opens is closed again when nobody waits for it any more."""
-        future = self.options.executor.submit(function, *arguments)
+        future = self.submit(function, *arguments)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            future.add_done_callback(_close_result)
+            self.submit(_close_result, future)
             raise
 
     def _build_of(self, database: ProjectionDatabase) -> Build:
         try:
             projection = called(self._projection.for_rebuild)  # the application's own
         except BaseException:
-            self.options.executor.submit(database.close)
+            self.submit(database.close)
             raise
         projection.rebuilding = True
         return Build(database, projection, live=False)
@@ -247,7 +254,7 @@ class DurableFeed(Feed[Build]):
 
     async def drop(self, build: Build) -> None:
         """Remove a rebuild; an unfinished first build is kept, and gone on with."""
-        self.options.executor.submit(self._drop, build)
+        self.submit(self._drop, build)
 
     def _drop(self, build: Build) -> None:
         with self._files:
@@ -370,7 +377,7 @@ class DurableFeed(Feed[Build]):
             self._damaged.add(path)
             if at_fault is self._current:
                 self._current = None
-                self.options.executor.submit(at_fault.database.close)
+                self.submit(at_fault.database.close)
         why = message(error, self.options.redact) or type_of(error)
         return ProjectionFailedError(self.name, at_fault.position, f"{path or 'its database in memory'}: {why}; {_advice(error)}")
 
@@ -390,14 +397,17 @@ class DurableFeed(Feed[Build]):
         await self.catch_up()
 
     async def _let_go(self, build: Build, why: object) -> None:
+        await self.run(self._close_damaged, build, why)
+
+    def _close_damaged(self, build: Build, why: object) -> None:
         with self._files:
             if self._current is not build:
                 return
             self._current = None
-        assert build.database.path is not None
-        self._damaged.add(build.database.path)
+            assert build.database.path is not None
+            self._damaged.add(build.database.path)
         logger.warning("projection_build_needed", projection=self.name, reason=f"its file is damaged: {why}")
-        await self.run(build.database.close)
+        build.database.close()
 
     @property
     def serving(self) -> Build | None:
@@ -452,7 +462,8 @@ class _MemoryAccess:
 
 
 def _close_result(future: Future[ProjectionDatabase]) -> None:
-    if not future.cancelled() and future.exception() is None:
+    """Close what a call opens once it has; one that had not begun was cancelled, and opens nothing."""
+    with contextlib.suppress(CancelledError, Exception):  # what went wrong there is nobody's any more
         future.result().close()
 
 

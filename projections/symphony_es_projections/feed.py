@@ -11,7 +11,7 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -76,6 +76,7 @@ class Feed(ABC, Generic[B]):
         self._build_lock = asyncio.Lock()
         self._building: B | None = None
         self._active = 0
+        self._under_way: set[Future[Any]] = set()
         self._given_up = False
         self._awaited = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -223,7 +224,19 @@ class Feed(ABC, Generic[B]):
 
     async def run(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """Call a function in a worker thread. It ends even when nobody waits for it any more."""
-        return await asyncio.wrap_future(self.options.executor.submit(_called, partial(function, *arguments, **named)))
+        return await asyncio.wrap_future(self.submit(_called, partial(function, *arguments, **named)))
+
+    def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Begin such a call, and wait for nothing."""
+        future = self.options.executor.submit(function, *arguments)
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        return future
+
+    async def until_idle(self) -> None:
+        """Wait until the calls have ended that are under way, also those that nobody waits for any more."""
+        while under_way := [asyncio.wrap_future(future) for future in tuple(self._under_way)]:
+            await asyncio.wait(under_way)
 
     async def pause(self, attempt: int) -> None:
         """Wait a little before the next attempt, each time twice as long."""

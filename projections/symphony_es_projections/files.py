@@ -21,7 +21,7 @@ from typing import Self
 from symphony_es.errors import ProjectionUnavailableError
 from symphony_es.log.directory import prepare_file
 from symphony_es.log.forks import Inherited, keep_for_ever, left_at_fork
-from symphony_es.system import database_uri, present, sync, sync_directory
+from symphony_es.system import database_uri, given_path, present, sync, sync_directory
 from symphony_es_projections.durable import Parameters, check_projection_name, is_projection_name
 from symphony_es_projections.image import Image
 from symphony_es_projections.sums import FILES, UntrueFileError, check_kinds
@@ -346,7 +346,7 @@ def open_current(directory: Path | str, name: str) -> ProjectionReader:
         ProjectionUnavailableError: nothing has been built in the directory under this name.
         ConfigurationError: no projection can have this name.
     """
-    reader = ProjectionReader(Path(directory), name)
+    reader = ProjectionReader(given_path(directory, "directory"), name)
     try:
         reader.read_now("SELECT position FROM projection_progress")
     except BaseException:

@@ -22,7 +22,7 @@ from symphony_es.log.directory import DirectoryLock, prepare_directory
 from symphony_es.log.log import EventLog
 from symphony_es.raised import asks_the_program_to_end
 from symphony_es.shown import message, quoted, shown
-from symphony_es.system import absolute, present
+from symphony_es.system import absolute, given_path, present
 from symphony_es_projections.audit_trail import AuditTrail
 from symphony_es_projections.calling import Redact
 from symphony_es_projections.declarations import check_declarations
@@ -93,7 +93,7 @@ class ProjectionRunner:
         if given is not None and (not callable(given) or inspect.iscoroutinefunction(given)):
             raise ConfigurationError(f"redact={shown(given)}: it is a plain function that takes a text and returns one")
         self.log = self._log = log
-        self.directory = self._directory = None if directory is None else Path(directory)
+        self.directory = self._directory = None if directory is None else given_path(directory, "directory")
         self.gives_way = False
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="symphony-es-projections")
         self._options = FeedOptions(

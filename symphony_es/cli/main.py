@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -57,8 +56,11 @@ def build_parser() -> CommandParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has not every character is no reason to say nothing
+    with output.standard_output():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = build_parser()
     command, code = "", None
     try:
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = given.command
         with output.fitted(full=given.full), output.logged():
             code = int(asyncio.run(given.run(given)) or 0)
-        print(end="", flush=True)  # not sys.stdout.flush(): a process may have been given no standard output
+        sys.stdout.flush()
     except SymphonyError as error:
         output.complain(in_words_of_the_command_line(error))
         return exit_code(error)
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError as error:
         return _unread(command, code, error)
-    except OSError as error:  # standard output on a full disk, or a path that the system does not take
+    except OSError as error:  # standard output on a full disk, or none, or a path that the system does not take
         output.complain(error)
         _end_output()
         return UNAVAILABLE

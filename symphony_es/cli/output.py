@@ -6,6 +6,7 @@ nothing is cut. `--json` is exact, whatever the terminal.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -23,8 +24,8 @@ from weakref import finalize
 from symphony_es.late_dataclasses import dataclass
 
 __all__ = [
-    "Bad", "Kept", "Table", "brief", "change", "complain", "cut", "fitted", "help_text",
-    "json_line", "json_text", "line", "logged", "pairs", "progress", "safe", "say", "status", "table", "time",
+    "Bad", "Kept", "Table", "brief", "change", "complain", "cut", "fitted", "help_text", "is_nowhere",
+    "json_line", "json_text", "line", "logged", "pairs", "progress", "safe", "say", "standard_output", "status", "table", "time",
 ]  # fmt: skip
 
 WIDEST = 60
@@ -51,13 +52,41 @@ class _Page:
 _page = _Page()
 
 
+class _Nowhere(io.TextIOBase):
+    """Standard output of a process that was given none (`>&-`): what would be printed on it is lost, and that is an error."""
+
+    def write(self, text: str, /) -> int:
+        """Refuse every text; print writes none to flush."""
+        if text:
+            raise OSError("there is no standard output to write to")
+        return 0
+
+
+@contextmanager
+def standard_output() -> Iterator[None]:
+    """In the block there is a standard output, which fails where the process has none."""
+    given = sys.stdout
+    if isinstance(given, io.TextIOWrapper):
+        given.reconfigure(errors="backslashreplace")  # a terminal that has not every character is no reason to say nothing
+    sys.stdout = _Nowhere() if given is None else given
+    try:
+        yield
+    finally:
+        sys.stdout = given
+
+
+def is_nowhere() -> bool:
+    """Whether the process has no standard output."""
+    return isinstance(sys.stdout, _Nowhere)
+
+
 @contextmanager
 def fitted(*, full: bool = False) -> Iterator[None]:
     """What is printed in the block is fitted to what standard output is, or cut nowhere."""
-    terminal = sys.stdout is not None and sys.stdout.isatty()
+    terminal = sys.stdout.isatty()
     given = os.environ.get("COLUMNS", "")
     columns = int(given) if given.isascii() and given.isdigit() and len(given) < 7 else 0
-    if not columns and terminal and sys.stdout is not None:
+    if not columns and terminal:
         try:
             columns = os.get_terminal_size(sys.stdout.fileno()).columns
         except OSError:
@@ -336,7 +365,7 @@ def help_text(text: str, *, error: bool) -> None:
     lines = "\n".join(map(safe, text.removesuffix("\n").split("\n")))
     if error:
         _on_standard_error(lines)
-    elif sys.stdout is not None:
+    else:
         print(lines, flush=True)
 
 

@@ -24,8 +24,14 @@ __all__ = [
     "has_room", "is_crowded", "is_wide", "may_have_too_many_parts", "read_digits",
 ]  # fmt: skip
 
-MOST_ALIKE = 100
-"""So many members of a set, or keys of a dict, may have one hash. Of values that nobody has chosen for it, two rarely have."""
+MOST_ALIKE = 256
+"""So many members of a set, or keys of a dict, may have one hash; to compare each with all others takes some milliseconds.
+
+Of values that nobody has chosen for it, few have one, but for tuples of small whole numbers: Python has hash(-1) == hash(-2), so all tuples
+of these two, of one length, are alike. As many are alike as this in the largest set of vectors that fits into an event: those of eight
+numbers from -2 to 2. Of ten numbers, -1 or -2 each, 1,024 are: their comparing takes 50 ms, and they are refused, since nothing tells them
+from what was made to cost that.
+"""
 TOO_ALIKE = (
     f"more than {MOST_ALIKE} of its members or keys have one hash, as few have that nobody made for it (hash(-1) == hash(-2) is one): "
     "store them as text"

@@ -9,7 +9,8 @@ from symphony_es.entities.agent import Agent, complete_config
 from symphony_es.entities.memory import Memory
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.references import EntityReference
-from symphony_es.facades.lookup import entity_to_hold, find_entity, flush_added, get_entity
+from symphony_es.facades.lookup import entity_to_hold, find_entity, flush_added, get_entity, given_mapping, given_texts
+from symphony_es.shown import shown
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -42,7 +43,7 @@ class Agents:
             EntityNotFoundError: the memory is not there.
             UnstorableValueError: a value cannot be stored. In all cases nothing has been appended.
         """
-        agent = self.make_agent({**(config or {}), **fields})
+        agent = self.make_agent({**given_mapping("config", config), **fields})
         world = self._symphony.world
         world.add(agent)
         await flush_added(self._symphony, agent)
@@ -50,13 +51,12 @@ class Agents:
 
     def make_agent(self, given: Mapping[str, Any]) -> Agent:
         """An agent that is not saved yet, from the keys that `create_agent` takes."""
+        given = given_mapping("config", given)
         own = {key: given[key] for key in _FIELDS if given.get(key) is not None}
         config = {key: value for key, value in given.items() if key not in (*_FIELDS, "id")}
         if "memory" in own:
             own["memory"] = entity_to_hold(self._symphony.world, Memory, "Memory", own["memory"])
-        if not all(isinstance(name, str) for name in own.get("tools", ())):
-            raise ConfigurationError("tools are names of tools: register the callables with symphony.tools.register(name, fn)")
-        own["tools"] = list(own.get("tools", ()))
+        own["tools"] = given_texts("tools", own.get("tools", ()), "names of tools, which symphony.tools.register(name, fn) makes known")
         return Agent(id=given.get("id") or "", config=complete_config(config), **own)
 
     async def save_agent(self, agent: Agent) -> str:
@@ -85,6 +85,9 @@ class Agents:
 
     async def get_agents_by_capability(self, capability: str) -> list[Agent]:
         """Agents that have a capability, whatever its case."""
+        given: object = capability
+        if not isinstance(given, str):
+            raise ConfigurationError(f"a capability is a text, not {shown(capability)}")
         return [agent for agent in await self.get_all_agents() if agent.has_capability(capability)]
 
     async def update_agent(self, agent: Agent | EntityReference | str, config: Mapping[str, Any] | None = None, **fields: Any) -> Agent:
@@ -104,7 +107,7 @@ class Agents:
         world = self._symphony.world
         found = await self.get_agent(agent)
         await world.claim(found)
-        given = {**(config or {}), **fields}
+        given = {**given_mapping("config", config), **fields}
         if given.pop("id", found.id) != found.id:
             raise ConfigurationError("an agent's id cannot be changed: create another agent")
         with world.recording("AgentUpdated"):
@@ -140,7 +143,7 @@ class Agents:
         Raises:
             EntityExistsError: the id is taken. Nothing has been appended.
         """
-        memory = Memory(kind=kind, items=dict(items or {}), **fields)
+        memory = Memory(kind=kind, items=dict(given_mapping("items", items)), **fields)
         world = self._symphony.world
         world.add(memory)
         await world.flush(memory)

@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from symphony_es.core.state.bringing import checked
 from symphony_es.core.state.world import World
-from symphony_es.errors import EntityOutOfStepError, EntityTypeError
+from symphony_es.errors import ConfigurationError, EntityOutOfStepError, EntityTypeError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
+from symphony_es.shown import shown
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
 
-__all__ = ["entity_to_hold", "find_entity", "flush_added", "get_entity", "key_of"]
+__all__ = ["entity_to_hold", "find_entity", "flush_added", "get_entity", "given_mapping", "given_texts", "key_of"]
 
 _T = TypeVar("_T")
+
+
+def given_mapping(name: str, given: object) -> Mapping[str, Any]:
+    """What an argument holds; nothing, where it was left out.
+
+    Raises:
+        ConfigurationError: it is not a mapping, or one with a key that is no text.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise ConfigurationError(f"{name} is a dict whose keys are texts, not {shown(given)}")
+    return given
+
+
+def given_texts(name: str, given: object, what: str) -> list[str]:
+    """The texts that an argument holds.
+
+    Raises:
+        ConfigurationError: it is one text, which would be taken apart, or holds something else.
+    """
+    texts: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else [None]
+    if not all(isinstance(text, str) for text in texts):
+        raise ConfigurationError(f"{name} are {what}, in a list, not {shown(given)}")
+    return texts
 
 
 def key_of(entity_type: str, given: Any) -> str:

@@ -351,8 +351,7 @@ class RunRequests(RunPruning):
             given = await given.load()
         if isinstance(given, Workflow):
             self._symphony.world.refuse_others(given)
-        named = given.removeprefix("Workflow:") if isinstance(given, str) else None
-        run_id = named or (given.entity_id if isinstance(given, EntityReference) else given.id)  # type: ignore[union-attr]
+        run_id = id_of_run(given)
         await self._symphony.world.flush()
         if not await self._symphony.log.read_entity_rows(entity_key("Workflow", run_id), 0, None, 1):
             await self.get_run(given)  # says that there is none

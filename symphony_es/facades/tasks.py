@@ -12,7 +12,7 @@ from symphony_es.entities.performing import echo, perform_task
 from symphony_es.entities.task import Task, TaskPriority, TaskStatus
 from symphony_es.errors import IllegalTransitionError, NotRegisteredError
 from symphony_es.events.references import EntityReference
-from symphony_es.facades.lookup import entity_to_hold, find_entity, flush_added, get_entity, key_of
+from symphony_es.facades.lookup import entity_to_hold, find_entity, flush_added, get_entity, given_mapping, given_texts, key_of
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -78,14 +78,14 @@ class Tasks:
             id=id,
             name=name,
             description=description,
-            input_data=dict(input_data or {}),
+            input_data=dict(given_mapping("input_data", input_data)),
             agent=None if chosen is None else entity_to_hold(self._symphony.world, Agent, "Agent", chosen),
             priority=TaskPriority(priority),
             deadline=deadline,
             parent_task_id=parent_task_id,
             workflow_id=workflow_id,
-            metadata=dict(metadata or {}),
-            tags=list(tags),
+            metadata=dict(given_mapping("metadata", metadata)),
+            tags=given_texts("tags", tags, "words of the application's own"),
         )
         await self.save_task(task)
         return task

@@ -32,6 +32,7 @@ from symphony_es.log.recorder import Anchor, Appended, LogRecorder, PreparedEven
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.writer import NOTHING, Ticket, Writer
 from symphony_es.steady import steady_ns
+from symphony_es.system import given_path
 
 __all__ = ["DATABASE_NAME", "Anchor", "Appended", "EventLog", "Ticket"]
 
@@ -106,6 +107,7 @@ class EventLog(LogReader):
             LogDamagedError, AnchorMismatchError, DamagedEventError: acknowledged events are missing or altered; nothing was changed.
             LogUnavailableError: the directory or file cannot be used.
         """
+        directory = given_path(directory, "directory")
 
         def start() -> EventLog:
             prepare_directory(directory, force_network_fs=force_network_fs, allow_shared=allow_shared)
@@ -136,6 +138,7 @@ class EventLog(LogReader):
             LogUnavailableError: there is none, it cannot be read, or others than its owner could change it.
             LogDamagedError: it is damaged, or a crashed writer's write-ahead file is.
         """
+        directory = given_path(directory, "directory")
 
         def start() -> EventLog:
             log = cls(open_reader(directory, skip_damaged=skip_damaged, allow_shared=allow_shared), read_only=True)

@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from symphony_es.errors import ConfigurationError, DamagedEventError, ForkedProcessError, NotReadyError, PositionNotFoundError
+from symphony_es.errors import DamagedEventError, ForkedProcessError, NotReadyError, PositionNotFoundError
 from symphony_es.events.changes import REMOVE
 from symphony_es.events.event import Event
 from symphony_es.events.fold import PRUNED_EVENTS, PRUNED_TYPES, EntityState, Fold
 from symphony_es.events.rows import Row, decode_row, time_of
+from symphony_es.log.arguments import LARGEST, check_key_range, check_names, check_numbers, check_numbers_if_given, check_texts
 from symphony_es.log.forks import Inherited
 from symphony_es.log.memory import MemoryLogRecorder
 from symphony_es.log.pages import PAGE_ROWS, Page
@@ -25,7 +26,6 @@ from symphony_es.shown import shown
 __all__ = ["LogReader"]
 
 PAGE = PAGE_ROWS
-LARGEST = 2**63 - 1  # what a store takes as a number
 REPLAYED_PAGES = 16
 LOOK_UP_ROWS = 50  # what looking up an entity counts, so that some hundred make as long a call as some pages do
 T = TypeVar("T")
@@ -92,9 +92,13 @@ class LogReader(Inherited):
         """A page of checked rows with positions above `after`; see `LogRecorder.read`.
 
         Raises:
-            ConfigurationError: a number that no store takes, or a text with a lone surrogate.
+            ConfigurationError: a number that no store takes, a text with a lone surrogate, or what is neither number nor text.
         """
-        _check_numbers(after, until, limit)
+        check_numbers(after, limit)
+        check_numbers_if_given(until)
+        check_names(names)
+        if key_range is not None:
+            check_key_range(key_range)
         return await self._call(self._recorder.read, after, until=until, limit=limit, names=tuple(names), key_range=key_range)
 
     async def replay(self, fold: Fold, until: int) -> None:
@@ -133,6 +137,8 @@ class LogReader(Inherited):
             DamagedEventError: an event is damaged or missing, or the log ends before `until`; the pages before it have been handed out.
             PositionNotFoundError: the history there is no longer kept.
         """
+        check_numbers(after, until, page)
+        check_numbers_if_given(first)
         sizes = _sizes(page, first)
         while after < until:
             rows = await self._call(self._some, after, until, next(sizes))
@@ -165,6 +171,8 @@ class LogReader(Inherited):
 
     def state_before(self, key: str, position: int) -> EntityState | None:
         """One entity's state right before a position, folded from its first event that is kept; blocks. None where it had no event."""
+        check_texts(key)
+        check_numbers(position)
         kept = self._recorder.base_state(key)
         fold, version = (Fold({key: kept}, kept.position), kept.version) if kept is not None else (Fold(), 0)
         while rows := self._recorder.read_entity(key, after_version=version, until_position=position - 1, limit=PAGE):
@@ -180,6 +188,9 @@ class LogReader(Inherited):
         Raises:
             DamagedEventError: an event is damaged or missing, also one of another name; those before it have been handed out.
         """
+        check_numbers(after, page)
+        check_numbers_if_given(until)
+        check_names(names)
         stop = self._head
         if until is not None:
             stop = until if until <= stop else min(until, await self.refresh_head())
@@ -198,6 +209,8 @@ class LogReader(Inherited):
 
     async def pages_back(self, before: int, after: int = 0, *, first: int | None = None) -> AsyncIterator[Page]:
         """All checked rows with positions below one and above another, the newest first. See `pages`."""
+        check_numbers(before, after)
+        check_numbers_if_given(first)
         sizes = _sizes(PAGE, first)
         while before > after + 1:
             rows = await self._call(self._recorder.read_back, before, after=after, limit=next(sizes))
@@ -208,7 +221,9 @@ class LogReader(Inherited):
 
     async def read_entity_rows(self, key: str, after_version: int = 0, until_position: int | None = None, limit: int = PAGE) -> Page:
         """A page of one entity's rows with versions above `after_version`. Errors are those of `read_rows`."""
-        _check_numbers(after_version, until_position, limit)
+        check_texts(key)
+        check_numbers(after_version, limit)
+        check_numbers_if_given(until_position)
         return await self._call(self._recorder.read_entity, key, after_version=after_version, until_position=until_position, limit=limit)
 
     async def read_entity(self, key: str, after_version: int = 0, until_position: int | None = None) -> list[Event]:
@@ -233,6 +248,8 @@ class LogReader(Inherited):
             DamagedEventError: an event is damaged or missing.
             PositionNotFoundError: the history there is no longer kept.
         """
+        check_numbers(page, after_version)
+        check_numbers_if_given(last_version, first)
         sizes = _sizes(page, first)
         while last_version is None or after_version < last_version:
             size = next(sizes)
@@ -251,6 +268,9 @@ class LogReader(Inherited):
         self, key: str, *, after_version: int = 0, until_position: int | None = None, first: int | None = None
     ) -> AsyncIterator[Page]:
         """All checked rows of one entity with versions above one, up to a position, the newest first. See `entity_pages`."""
+        check_texts(key)
+        check_numbers(after_version)
+        check_numbers_if_given(until_position, first)
         before: int | None = None
         sizes = _sizes(PAGE, first)
         while before is None or before > after_version + 1:
@@ -268,6 +288,8 @@ class LogReader(Inherited):
 
     async def version_at(self, key: str, position: int) -> int:
         """Version of an entity's last event up to a position; 0 when there is none. Costs a look-up in the index."""
+        check_texts(key)
+        check_numbers(position)
         return await self._call(self._recorder.version_at, key, position)
 
     async def entity_row(self, key: str, version: int) -> Row:
@@ -277,6 +299,7 @@ class LogReader(Inherited):
             DamagedEventError: it is damaged or missing.
             PositionNotFoundError: the history there is no longer kept.
         """
+        check_numbers(version)
         (row,) = [row async for rows in self.entity_pages(key, version - 1, last_version=version) for row in rows]
         return row
 
@@ -286,6 +309,8 @@ class LogReader(Inherited):
         Raises:
             PositionNotFoundError: there is none.
         """
+        if type(position) is not int:
+            check_numbers(position)
         rows = await self.read_rows(position - 1, position, 1) if 0 < position <= LARGEST else []
         if not rows:
             raise PositionNotFoundError(f"position {shown(position)} is not in the log: its head is {self._head}")
@@ -297,6 +322,7 @@ class LogReader(Inherited):
         Raises:
             DamagedEventError: that event is damaged.
         """
+        check_texts(key)
         self._check_process()
         version = self._recorder.entity_version(key)
         if not version:
@@ -319,6 +345,7 @@ class LogReader(Inherited):
         Raises:
             DamagedEventError: one of these events is damaged.
         """
+        check_texts(entity_type)
         return await self._in_reader(self._alive_keys, entity_type)
 
     def _alive_keys(self, entity_type: str) -> list[str]:
@@ -343,6 +370,7 @@ class LogReader(Inherited):
 
     async def versions_below(self, entity_type: str, prefix: str) -> dict[str, int]:
         """The versions of the same entities, by key."""
+        check_texts(entity_type, prefix)
         if self._recorder.base() is not None:
             keys = [key for key in await self.alive_keys(entity_type) if key.startswith(f"{entity_type}:{prefix}")]
             return {key: self._recorder.entity_version(key) for key in keys}
@@ -357,12 +385,15 @@ class LogReader(Inherited):
 
     def pruned_at(self, key: str) -> int | None:
         """Position of the event that has pruned a run or a task of one, where that is its last one; a synchronous look-up."""
+        check_texts(key)
         self._check_process()
         row = self._recorder.last_row(key) if key.startswith(PRUNED_TYPES) else None
         return row[0] if row is not None and row[3] in PRUNED_EVENTS else None
 
     async def weight(self, after: int, until: int | None = None) -> int:
         """Bytes of all states at positions above `after`, up to `until` where it is given."""
+        check_numbers(after)
+        check_numbers_if_given(until)
         return await self._call(self._recorder.weight, after, until)
 
     async def size_bytes(self) -> int:
@@ -381,10 +412,13 @@ class LogReader(Inherited):
 
     def base_state(self, key: str) -> EntityState | None:
         """In memory: the state, as a copy, that an entity's events which are no longer kept have led to."""
+        check_texts(key)
         return self._recorder.base_state(key)
 
     async def position_at(self, time_ns: int) -> int:
         """The position before the first event with a later time; a binary search."""
+        if type(time_ns) is not int:
+            check_numbers(time_ns)
         low, high = self.base_position, await self.refresh_head()
         while low < high:
             middle = (low + high + 1) // 2
@@ -425,6 +459,8 @@ class LogReader(Inherited):
             names: only events of these names.
             poll_s: how often, in seconds, a log that another process writes is asked; in the writing process a signal wakes.
         """
+        check_numbers(after)
+        check_names(names)
         self._check_process()
         changed = _LoopEvent(asyncio.get_running_loop())
         self._followers.add(changed)
@@ -455,6 +491,7 @@ class LogReader(Inherited):
         Raises:
             TimeoutError: it is not after `timeout_s` seconds.
         """
+        check_numbers(position)
         async with asyncio.timeout(timeout_s):
             changed = _LoopEvent(asyncio.get_running_loop())
             self._followers.add(changed)
@@ -465,13 +502,6 @@ class LogReader(Inherited):
                         await self._wait_for_change(changed, 0.1)
             finally:
                 self._followers.discard(changed)
-
-
-def _check_numbers(*numbers: int | None) -> None:
-    """Refuse what no store takes as a number, before it takes that for damage."""
-    for number in numbers:
-        if number is not None and (type(number) is not int or not -LARGEST <= number <= LARGEST):
-            raise ConfigurationError(f"positions, versions and limits are whole numbers of at most 63 bits, not {shown(number)}")
 
 
 def _sizes(most: int, first: int | None) -> Iterator[int]:

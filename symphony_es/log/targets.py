@@ -44,6 +44,7 @@ def check_target(target: Path) -> None:
     """
     real = Path(os.path.realpath(target))
     try:
+        present(target)  # a name that is too long, say, ends here and not in the middle of the work
         if is_mount_point(real):
             within = f"{target}/state" if is_directory(real) else "another place"
             raise TargetOccupiedError(target, f"it is a mount point, and nothing can be put in the place of one: choose {within}, say")

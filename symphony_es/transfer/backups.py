@@ -72,7 +72,7 @@ async def backup(directory: Path | str, target: Path | str, *, on_progress: OnPr
         LogUnavailableError, StorageUnavailableError: the log cannot be read, or the backup not be written.
         LogDamagedError, AnchorMismatchError, DamagedEventError: the log is damaged: `verify` tells where.
     """
-    origin, to = absolute(directory), absolute(target)
+    origin, to = absolute(directory, "directory"), absolute(target, "target")
     await in_thread(lambda _: check_free_directory(to))
     async with building(to) as place:
         return await in_thread(lambda stop: _backup(origin, place, to, stop, on_progress))
@@ -91,7 +91,7 @@ async def restore(backup_directory: Path | str, directory: Path | str, *, on_pro
         LogInUseError: another process writes a log there.
         LogUnavailableError, StorageUnavailableError: the backup cannot be read, or the directory not be written.
     """
-    origin, to = absolute(backup_directory), absolute(directory)
+    origin, to = absolute(backup_directory, "backup_directory"), absolute(directory, "directory")
     await in_thread(lambda _: check_free_directory(to))
     report: VerifyReport = await verify(origin)
     if not report.whole:  # an entity that is damaged is as damaged as it was, and can be repaired

@@ -24,6 +24,7 @@ from symphony_es.log.directory import prepare_file
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.shown import quoted
+from symphony_es.system import given_path
 from symphony_es.transfer.pieces import Later, json_pieces
 from symphony_es.transfer.placing import absolute, building, check_free_directory, put_directory
 from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
@@ -125,7 +126,7 @@ async def import_jsonl(path: Path | str, directory: Path | str, *, on_progress: 
         LogInUseError: another process writes a log there.
         StorageUnavailableError, LogUnavailableError: the file cannot be read, or the directory not be written.
     """
-    source, target = Path(path), absolute(directory)
+    source, target = given_path(path, "path"), absolute(directory, "directory")
 
     def work(place: Path, stop: Stop) -> ImportReport:
         report = _import(source, place, target, stop, on_progress)

@@ -79,9 +79,9 @@ def put_directory(built: Path, target: Path) -> None:
 
 
 def _with_empty_log(target: Path, *, remove: bool) -> None:
+    check_target(target)
     if is_link(target) or (present(target) and not is_directory(target)):
         raise TargetOccupiedError(target, "it is no directory")
-    check_target(target)
     if not present(target):
         return
     with unavailable(f"{target} cannot be read"):

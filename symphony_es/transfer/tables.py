@@ -48,17 +48,20 @@ CSV_COLUMNS = (
 END_TYPE = "symphony_es.end-of-export"
 SEQUENCE_DIGITS = 19  # of the largest position, so that the texts are in the order of the positions, as the extension demands
 
-_SPLITS = "\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029;|；｜"
-_SIGNS = "=+\\-@\0＝＋－＠﹦﹢﹣﹫⁼₌⁺₊⁻₋⩵⩶﬩−"
+_SPLITS = "\t\n\r\u2028\u2029;|；｜"
+_SIGNS = "=+\\-@＝＋－＠﹦﹢﹣﹫⁼₌⁺₊⁻₋⩵⩶﬩−"
 _PASSED_OVER = (
     ' "\xa0\u1680\u2000-\u200a\u202f\u205f\u3000'
-    "\x01-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
+    "\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
 )
-# No character is in two of these, so a text of any length is gone through once.
+# No character is in two of these, so a text of any length is gone through once. Control characters are escapes by then.
 _AT_START = re.compile(f"'|[{_PASSED_OVER}]*[{_SIGNS}\t\r\n]")
 _INSIDE = re.compile(f"[{_SPLITS}](?='*[{_PASSED_OVER}]*[{_SIGNS}])")
 _OPEN_END = re.compile(f"[{_SPLITS}]'*[{_PASSED_OVER}]*\\Z")
 _PASSED = re.compile(f"'*[{_PASSED_OVER}]*")
+_CODE = "[01][0-9a-f]|5c|7f|[89][0-9a-f]"
+_UNSEEN = re.compile(f"[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f]|\\\\(?=x(?:{_CODE}))")
+_OPEN_ESCAPE = re.compile(r"\\(?:x[0-9a-f]?)?\Z")
 _NONCHARACTERS = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
 _NO_ATTRIBUTE_TEXT = re.compile(f"[\\x00-\\x1f\\x7f-\\x9f%\\ufdd0-\\ufdef{_NONCHARACTERS}]")
 _NAMES = {"run_id": "runid", "step": "step", "actor": "actor", "reason": "reason", "correlation_id": "correlationid", "trace_id": "traceid"}
@@ -186,23 +189,47 @@ def _named_cells(event: Event) -> list[str]:
     return told + [str(metadata.get(name, "")) for name in ("actor", "reason", "run_id", "step", "attempt", "cause", "correlation_id")]
 
 
+def _visible(text: str) -> str:
+    r"""A text whose control characters but tab and ends of line are escapes, `\x00`: a program may end at them, drop them, or obey them.
+
+    A backslash before what would be read as such an escape is one itself, `\x5c`, so that every text can be read back.
+    """
+    return _UNSEEN.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def _visible_pieces(pieces: Iterable[str]) -> Iterator[str]:
+    """The same of a text that comes in pieces: the beginning of what may be an escape is held until it is seen what follows."""
+    held = ""
+    for piece in pieces:
+        text = held + piece
+        open_escape = _OPEN_ESCAPE.search(text, max(0, len(text) - 3))
+        end = len(text) if open_escape is None else open_escape.start()
+        held = text[end:]
+        yield _visible(text[:end] if open_escape is not None else text)
+    yield _visible(held)
+
+
 def guarded(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula, or splits into one.
+    """A cell without control characters, that no spreadsheet takes for a formula, or splits into one.
 
     Programs differ in where they split a line: one that splits at `;`, tab or `|` begins a cell in the middle of this one, and does not
     mind the quotes. So wherever a cell may begin, here or behind such a sign or an end of line, one `'` is put before what begins a
-    formula: `=`, `+`, `-`, `@`, signs that are taken for them and NUL, also behind apostrophes, and then behind blanks, quotes and what is
+    formula: `=`, `+`, `-`, `@` and signs that are taken for them, also behind apostrophes, and then behind blanks, quotes and what is
     not seen; here, before a tab, an end of line or any apostrophe as well. docs/exporting.md says how a cell is read back.
     """
-    inside = _INSIDE.sub(r"\g<0>'", cell)
-    return f"'{inside}" if _AT_START.match(cell) else inside
+    return _guarded(_visible(cell))
+
+
+def _guarded(seen: str) -> str:
+    inside = _INSIDE.sub(r"\g<0>'", seen)
+    return f"'{inside}" if _AT_START.match(seen) else inside
 
 
 def guarded_pieces(pieces: Iterable[str]) -> Iterator[str]:
     """The same of a cell that comes in pieces: what may stand before a formula is held until it is seen what follows."""
     held: list[str] = []
     at_start = True
-    for piece in pieces:
+    for piece in _visible_pieces(pieces):
         if (held or at_start) and _PASSED.fullmatch(piece):
             held.append(piece)
             continue
@@ -215,7 +242,7 @@ def guarded_pieces(pieces: Iterable[str]) -> Iterator[str]:
         held = [text[end:]] if end < len(text) else []
         yield _INSIDE.sub(r"\g<0>'", text[:end])
     rest = "".join(held)
-    yield guarded(rest) if at_start else rest
+    yield _guarded(rest) if at_start else rest
 
 
 def table_end(columns: Sequence[str], digest: Digest, count: int) -> bytes:

@@ -45,7 +45,7 @@ from symphony_es.log.pages import PAGE_ROWS
 from symphony_es.log.sqlite_connections import is_damage
 from symphony_es.log.sqlite_raw import RawLog, Unreadable, lost_commits
 from symphony_es.shown import quoted
-from symphony_es.system import present
+from symphony_es.system import given_path, present
 from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
 from symphony_es.transfer.snapshot_files import distrust_damaged
 
@@ -135,7 +135,7 @@ async def verify(directory: Path | str, *, fold: bool = True, on_progress: OnPro
     Raises:
         LogUnavailableError: there is no log, or it cannot be read. (Damage is no error: it is in the report.)
     """
-    path = Path(directory)
+    path = given_path(directory, "directory")
     await in_thread(lambda _: check_kinds(path))
     snapshots = await SnapshotStore(path / "snapshots", read_only=True).open()
     report = await in_thread(lambda stop: _verify(path / DATABASE_NAME, snapshots, fold, stop, on_progress))

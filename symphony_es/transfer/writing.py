@@ -144,13 +144,13 @@ async def write_out(log: EventLog, target: Target, chunks: Callable[[], AsyncIte
         TargetOccupiedError: the file exists, and `overwrite` is not given; or it is one that is never replaced (`placing.check_free_file`).
         StorageUnavailableError: disk full, read-only or I/O error; or a stream that does not block takes no more.
     """
-    if not isinstance(target, Path | str):
+    if not isinstance(target, Path | str) and hasattr(target, "write"):
         if log.path is not None:
             await asyncio.to_thread(check_stream, target, log.path.parent)
         async for chunk in chunks():
             await _write_all(target, chunk)
         return
-    path = absolute(target)
+    path = absolute(target, "target")
     await asyncio.to_thread(check_free_file, path, overwrite=overwrite)
     async with building(path) as place:
         await write_file_atomically(place / "export", chunks())

@@ -361,8 +361,11 @@ def test_a_checkpoint_is_made_where_one_can_go_back_to(log: Path) -> None:
     assert json.loads(answer("stats --json", log)[0])["events"] == last
 
 
+PRINTING = ("log", "log --json", "stats", "verify", "doctor --json", "prune --json", "types", "--help", "log --help", "--version", "")
+
+
 def test_what_cannot_be_printed_is_no_finding(log: Path) -> None:
-    """A terminal that has not every character gets escapes; a full disk is 4; a reader that has gone, or none at all, is no error."""
+    """A terminal that has not every character gets escapes; a full disk is 4, and so is no output at all; a reader that has gone is not."""
     program = f"{sys.executable} -P -m symphony_es.cli"
 
     async def abroad() -> None:
@@ -374,11 +377,13 @@ def test_what_cannot_be_printed_is_no_finding(log: Path) -> None:
     for command, code, said in (
         ("show Customer:é", 0, "\\u65e5"),
         ("log --json | true", 0, ""),
-        ("log >&-", 0, ""),
+        *((f"{command} >&-", 4, "no standard output") for command in PRINTING),
+        *((f"{command} >&- 2>&-", 4, "") for command in PRINTING[:2]),
+        *((f"{command} | true; exit ${{PIPESTATUS[0]}}", 0, "") for command in ("log", "--help", "types")),
         ("export - --format csv | true; exit ${PIPESTATUS[0]}", 4, "not whole"),
         ("export - >&-", 2, "no standard output"),
         ("show Customer:nobody 2>&-", 3, ""),
-        *((f"{command} > /dev/full", 4, "No space left") for command in ("log", "log --json", "export -") if Path("/dev/full").exists()),
+        *((f"{command} > /dev/full", 4, "No space left") for command in (*PRINTING, "export -") if Path("/dev/full").exists()),
     ):
         ended = subprocess.run(["bash", "-c", f"{program} {command}"], env=environment, capture_output=True, text=True, check=False)
         assert (ended.returncode, said in ended.stdout + ended.stderr) == (code, True), (command, ended)

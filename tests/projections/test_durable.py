@@ -586,6 +586,55 @@ async def test_a_batch_that_nobody_waits_for_any_more_is_not_taken_in_twice(log:
     assert runner.parked("tally") == []
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_first_build_that_nobody_waits_for_any_more_ends_before_it_is_gone_on_with(
+    open_log: Opener, run: RunnerMaker, monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
+    """Its batch is under way in a worker thread: who opened the file now would find it before that commit, and take the batch in again.
+
+    The event loop goes on meanwhile, whether the thread that drops the build has got to it or not.
+    """
+    log = await open_log()
+    await fill(log, 10)
+    tally = Tally()
+    from symphony_es_projections.database import ProjectionDatabase
+    from symphony_es_projections.durable_feed import DurableFeed
+
+    begun, released, opened = threading.Event(), threading.Event(), threading.Event()
+    really_open, really_drop = ProjectionDatabase.open, DurableFeed._drop
+
+    def wait(event: Event) -> bool:
+        begun.set()
+        return not released.wait(20)
+
+    def opening(*arguments: Any) -> ProjectionDatabase:
+        database = really_open(*arguments)
+        opened.set()
+        return database
+
+    def dropping(self: DurableFeed, build: Any) -> None:
+        released.wait(20)
+        really_drop(self, build)
+
+    monkeypatch.setattr(ProjectionDatabase, "open", opening)
+    if is_late:
+        monkeypatch.setattr(DurableFeed, "_drop", dropping)
+    tally.poison = wait
+    runner = run(log, tally, batch=5)
+    task = asyncio.ensure_future(runner.catch_up())
+    await asyncio.to_thread(begun.wait, 20)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    again = asyncio.ensure_future(runner.catch_up())
+    too_early = await asyncio.to_thread(opened.wait, 0.5)
+    released.set()
+    await again
+    assert not too_early
+    assert await position_and_rows(tally) == (10, 10)
+    assert [batch for _, batch in tally.batches] == [list(range(1, 6)), list(range(6, 11))]
+    assert runner.parked("tally") == []
+
+
 @pytest.mark.parametrize("method", ["apply", "after_commit"])
 async def test_an_event_that_raises_stop_iteration_is_parked(log: EventLog, run: RunnerMaker, method: str) -> None:
     """`next` of something empty is an error like any other, though no future can hold it."""

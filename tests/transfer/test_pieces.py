@@ -32,7 +32,7 @@ async def _changes(log: EventLog, target: Any) -> None:
 
 
 EXPORTS = [export_jsonl, export_csv, export_cloudevents, _changes]
-SIGNS = ";|\t\r\n =-@'\"ab\u200b\u2028"
+SIGNS = ";|\t\r\n =-@'\"ab\u200b\u2028\0\\x05c"
 
 
 @settings(max_examples=60, deadline=None)

@@ -132,7 +132,8 @@ def test_any_event_in_a_table(tmp_path_factory: pytest.TempPathFactory, key: Any
 
 def unguarded(cell: str) -> str:
     """A cell as it was, by the rule of docs/exporting.md."""
-    return re.sub(f"([{SPLITS}])'(?='*[{PASSED_OVER}]*[{SIGNS}])", r"\1", cell.removeprefix("'"))
+    seen = re.sub(f"([{SPLITS}])'(?='*[{PASSED_OVER}]*[{SIGNS}])", r"\1", cell.removeprefix("'"))
+    return re.sub(r"\\x([01][0-9a-f]|5c|7f|[89][0-9a-f])", lambda found: chr(int(found[1], 16)), seen)
 
 
 def split_by_a_program(table: str, separator: str) -> list[str]:
@@ -177,6 +178,21 @@ def test_no_program_finds_a_formula_wherever_it_splits(separator: str) -> None:
         assert unguarded(guarded(text)) == text
         assert not [cell for cell in split_by_a_program(table, separator) if is_formula(cell)], (text, table)
         assert is_formula(text) <= (guarded(text) != text)
+
+
+@given(st.text([*map(chr, range(0xA0)), *"\\\\\\xxx0015cf=;'"], max_size=12))
+def test_no_control_character_is_in_a_cell(text: str) -> None:
+    """But tab and ends of line, which a quoted cell may have: each is an escape, and can be told from a text that looks like one."""
+    cell = guarded(text)
+    assert not [character for character in cell if unicodedata.category(character) == "Cc" and character not in "\t\r\n"]
+    assert unguarded(cell) == text
+    assert next(csv.reader(io.StringIO(table_bytes([[cell]]).decode(), newline=""))) == [cell]
+
+
+def test_escapes_are_those_of_the_command_line() -> None:
+    """A path of Windows is no escape."""
+    assert guarded("a\0b\x1b[2J\x85") == r"a\x00b\x1b[2J\x85"
+    assert guarded(r"C:\xampp \x41 \n \x00") == r"C:\xampp \x41 \n \x5cx00"
 
 
 def test_what_is_no_formula_stays_as_it_is() -> None:

@@ -463,6 +463,48 @@ async def test_what_cannot_be_taken_is_answered_and_harms_nobody(opened: tuple[S
     assert [event.name for event in await log.read_entity("Workflow:r")][-1] == "WorkflowPaused"
 
 
+async def test_what_cannot_be_taken_is_read_once_and_stands_behind_what_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much older junk lies there: the request is among what is found first, and no second look opens what did not change."""
+    inbox = FileInbox(tmp_path)
+    for number in range(300):
+        (inbox.directory / f"junk{number}").write_bytes(b"junk")
+    leave_request(tmp_path, Request(verb="pause", run="r", id="mine"))
+    monkeypatch.setattr("symphony_es.core.state.inbox.MOST_AT_ONCE", 10)
+    opened: list[str] = []
+    really = os.open
+    monkeypatch.setattr("os.open", lambda path, *rest: opened.append(Path(path).name) or really(path, *rest))
+    assert [found.id for found in inbox.waiting()] == ["mine", *(f"junk{number}" for number in range(10))]
+    assert len(opened) == 301
+    (inbox.directory / "junk7").write_bytes(b"other junk")
+    leave_request(tmp_path, Request(verb="pause", run="r", id="second"))
+    opened.clear()
+    assert [found.id for found in inbox.waiting({"mine", *(f"junk{number}" for number in range(9))})][:2] == ["second", "junk9"]
+    assert opened == ["second"]
+    assert {found.id for found in inbox.waiting(["mine", *(f"junk{number}" for number in range(8, 300))])} == {
+        "second", *(f"junk{number}" for number in range(8))
+    }  # fmt: skip
+    assert opened == ["second", "junk7", "second"]
+    inbox.close()
+
+
+@pytest.mark.parametrize("verb", ["pause", "prune"])
+async def test_what_stays_in_the_inbox_holds_nobody_up(
+    opened: tuple[Symphony, EventLog], verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Directories, which nobody can remove as files: what comes later is taken all the same, however many they are."""
+    symphony, _ = opened
+    await begin(symphony)
+    assert symphony.state_dir is not None
+    taker = await taker_of(symphony)
+    monkeypatch.setattr("symphony_es.core.state.inbox.MOST_AT_ONCE", 5)
+    for number in range(12):
+        (symphony.state_dir / "inbox" / f"directory{number}").mkdir()
+    async with asyncio.timeout(20):
+        assert (await (send(opened, verb) if verb == "pause" else send(opened, verb, "", older_than_s=0.0))).done
+        while len(taker.left) < 12:
+            await asyncio.sleep(0.01)
+
+
 async def test_files_of_other_users_are_not_taken(opened: tuple[Symphony, EventLog], monkeypatch: pytest.MonkeyPatch) -> None:
     """But for those of root, who may do anything: an owner that runs as another user takes these."""
     symphony, _ = opened

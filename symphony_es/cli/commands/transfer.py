@@ -81,7 +81,7 @@ async def export(given: argparse.Namespace) -> None:
         raise ConfigurationError("--after and --since both say where to begin: leave one of them out")
     if given.file == "-" and given.json:
         raise ConfigurationError("--json is for the report, and - for the events: choose one of them")
-    if given.file == "-" and sys.stdout is None:
+    if given.file == "-" and output.is_nowhere():
         raise ConfigurationError("there is no standard output to write to: name a file")
     target = Path(given.file) if given.file != "-" else output.Screen() if sys.stdout.isatty() else sys.stdout.buffer
     async with reading(given) as opened:

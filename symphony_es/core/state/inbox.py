@@ -23,7 +23,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,10 +71,15 @@ MAX_SECONDS = 1e300
 MAX_TEXT = 2000
 """Characters of an actor, a reason, a step or a signal's name: they stand on every event."""
 MOST_AT_ONCE = 100
-"""How many requests are looked at in one go; the others wait in the directory."""
+"""How many requests are taken in one go, and how many refused; the others wait in the directory."""
+MOST_READ = 5_000
+MOST_READ_BYTES = 64 * 1024 * 1024
+"""So many files, and bytes of them, are read in one go while fewer requests are found."""
 LEFTOVER_S = 600.0
 """After this long a temporary file is nobody's any more: putting one in place takes milliseconds."""
 
+_Mark = tuple[int, int, int, int]
+"""What tells that a file is the one that was read: its inode, the times of its last changes, its size."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
 
@@ -237,8 +242,12 @@ class FaultyRequest:
 class Inbox(Protocol):
     """Where requests from other processes wait for the owner of a log."""
 
-    def waiting(self) -> list[Request | FaultyRequest]:
-        """The requests that wait, in the order in which they came, some at a time. Blocks."""
+    def waiting(self, known: Collection[str] = ()) -> list[Request | FaultyRequest]:
+        """The requests that wait, in the order in which they came, and behind them what cannot be taken; some at a time. Blocks.
+
+        Args:
+            known: ids of those that are left out: whoever asks has them in hand, or cannot take them.
+        """
         ...
 
     def remove(self, request_id: str) -> None:
@@ -272,21 +281,36 @@ class FileInbox:
     def __init__(self, state_dir: Path, *, allow_shared: bool = False) -> None:
         self.directory = state_dir / INBOX_NAME
         self._allow_shared = allow_shared
+        self._faulty: dict[str, tuple[_Mark, FaultyRequest]] = {}
         _prepare(self.directory, allow_shared=allow_shared)
         self._watch = watch_directory(self.directory)
         self._remove_leftovers()
 
-    def waiting(self) -> list[Request | FaultyRequest]:
-        """See `Inbox`.
+    def waiting(self, known: Collection[str] = ()) -> list[Request | FaultyRequest]:
+        """See `Inbox`. What cannot be taken is read once, until it changes: however much of it lies here, it holds no request up.
 
         Raises:
             StorageUnavailableError: the directory cannot be read.
         """
-        arrived = []
-        for _, name in sorted((found.st_mtime_ns, name) for name, found in self._files())[:MOST_AT_ONCE]:
+        files = sorted(self._files(), key=lambda file: (file[1].st_mtime_ns, file[0]))
+        marks = {name: _mark(found) for name, found in files}
+        self._faulty = {name: seen for name, seen in self._faulty.items() if seen[0] == marks.get(name)}
+        requests: list[Request | FaultyRequest] = []
+        left, room = MOST_READ, MOST_READ_BYTES
+        for name, found in files:
+            if name in known or name in self._faulty:
+                continue
+            if not left or room <= 0 or len(requests) == MOST_AT_ONCE:
+                break
+            left, room = left - 1, room - min(found.st_size, MAX_REQUEST_BYTES)
             with contextlib.suppress(FileNotFoundError):  # it was taken back
-                arrived.append(_read(self.directory / name, allow_shared=self._allow_shared))
-        return arrived
+                read = _read(self.directory / name, allow_shared=self._allow_shared)
+                if isinstance(read, Request):
+                    requests.append(read)
+                else:
+                    self._faulty[name] = marks[name], read
+        faulty = [self._faulty[name][1] for name, _ in files if name in self._faulty and name not in known]
+        return requests + faulty[:MOST_AT_ONCE]
 
     def newest_ns(self) -> int:
         """When the newest of what waits was put here, in nanoseconds since 1970, by the file system's clock; 0 where nothing does. Blocks.
@@ -343,6 +367,10 @@ class FileInbox:
                     with contextlib.suppress(OSError):
                         if entry.stat(follow_symlinks=False).st_mtime < time.time() - LEFTOVER_S:
                             Path(entry.path).unlink()
+
+
+def _mark(found: os.stat_result) -> _Mark:
+    return found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size
 
 
 def _prepare(directory: Path, *, allow_shared: bool) -> None:

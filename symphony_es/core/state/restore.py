@@ -17,11 +17,18 @@ from symphony_es.core.state.tracking.capture import assign_attributes, capture_o
 from symphony_es.core.state.tracking.making import Making, loosen
 from symphony_es.core.state.tracking.rebuilding import revive_with
 from symphony_es.core.state.tracking.types import TypeTable
-from symphony_es.errors import EntityExistsError, EntityTypeError, RestorationError, RestorerConflictError, UnknownValueError
+from symphony_es.errors import (
+    ConfigurationError,
+    EntityExistsError,
+    EntityTypeError,
+    RestorationError,
+    RestorerConflictError,
+    UnknownValueError,
+)
 from symphony_es.events.identifiers import check_own_type, entity_key
 from symphony_es.events.references import EntityReference
 from symphony_es.naming import stored_name
-from symphony_es.shown import quoted
+from symphony_es.shown import quoted, shown
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -255,8 +262,10 @@ class RestoreManager:
             replace: take the place of one that is registered already.
 
         Raises:
+            ConfigurationError: this is not a restorer.
             RestorerConflictError: another one is registered explicitly, here or above.
         """
+        _check_restorer(restorer)
         entity_type = check_own_type(restorer.entity_type)
         other = self._find(entity_type, explicit=True)
         if other is not None and not replace:
@@ -270,14 +279,17 @@ class RestoreManager:
 
     def unregister_restorer(self, entity_type: str) -> bool:
         """Forget the explicit restorer of a type; False when there is none here."""
+        _check_type(entity_type)
         return self._explicit.pop(entity_type, None) is not None
 
     def register_default(self, restorer: EntityRestorer) -> None:
         """Register what `@entity` made for its class; a class defined anew under the same name replaces the old one.
 
         Raises:
+            ConfigurationError: this is not a restorer.
             EntityTypeError: another class has the type.
         """
+        _check_restorer(restorer)
         cls = restorer.restored_class or object
         if cls.__module__ != self._late.get(restorer.entity_type):
             self._bring(restorer.entity_type)
@@ -293,6 +305,7 @@ class RestoreManager:
 
     def restorer_for(self, entity_type: str) -> EntityRestorer | None:
         """The restorer of a type: an explicit one, else the one that `@entity` made, else None."""
+        _check_type(entity_type)
         return self._find(entity_type, explicit=True) or self._find(entity_type, explicit=False)
 
     def _bring(self, entity_type: str) -> None:
@@ -381,3 +394,13 @@ restore_manager = RestoreManager()
 def register_entity_restorer(restorer: EntityRestorer) -> None:
     """Register a restorer for every Symphony of this process: `restore_manager.register_restorer`."""
     restore_manager.register_restorer(restorer)
+
+
+def _check_restorer(given: object) -> None:
+    if not isinstance(given, EntityRestorer):
+        raise ConfigurationError(f"a restorer is an object of a subclass of EntityRestorer, not {shown(given)}")
+
+
+def _check_type(given: object) -> None:
+    if not isinstance(given, str):
+        raise ConfigurationError(f"a restorer is found by its entity type, a text, not by {shown(given)}")

@@ -88,7 +88,7 @@ class RequestTaker:
         self._looking: asyncio.Task[None] | None = None
         self._again = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._last_of: dict[str, asyncio.Task[None]] = {}
+        self._last_of: dict[str | None, asyncio.Task[None]] = {}
         self.taking: set[str] = set()
         self.left: dict[str, str] = {}
 
@@ -154,7 +154,7 @@ class RequestTaker:
         while self._again:
             self._again = False
             try:
-                arrived = await asyncio.to_thread(self._inbox.waiting)
+                arrived = await asyncio.to_thread(self._inbox.waiting, {*self.taking, *self.left})
             except StorageUnavailableError as error:
                 _log.warning("inbox_unavailable", error=str(error))
                 return
@@ -163,8 +163,8 @@ class RequestTaker:
                     self._begin(request)
 
     def _begin(self, request: Request | FaultyRequest) -> None:
-        """Carry a request out in a task of its own, after those to the same run that came before it."""
-        run = request.run if isinstance(request, Request) else ""
+        """Carry a request out in a task of its own, after those to the same run that came before it; refuse what is none, one by one."""
+        run = request.run if isinstance(request, Request) else None
         task = asyncio.create_task(self._take(request, self._last_of.get(run)), name=f"request {request.id}")
         self.taking.add(request.id)
         self._last_of[run] = task
@@ -174,7 +174,7 @@ class RequestTaker:
             self.taking.discard(request.id)
             if self._last_of.get(run) is task:
                 del self._last_of[run]
-            if not self.taking and self._loop is not None and not task.cancelled() and request.id not in self.left:
+            if not self.taking and self._loop is not None and not task.cancelled():
                 self.look()  # there may be more than are looked at in one go
 
         task.add_done_callback(ended)

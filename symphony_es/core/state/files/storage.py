@@ -52,7 +52,7 @@ from symphony_es.core.state.files.values import (
     value_file_bytes,
 )
 from symphony_es.errors import LimitExceededError, StorageUnavailableError
-from symphony_es.system import lock, present, sync
+from symphony_es.system import given_path, lock, present, sync
 
 __all__ = ["FileStorageProvider", "StorageTransaction", "write_file_atomically"]
 
@@ -75,7 +75,7 @@ async def write_file_atomically(path: Path | str, chunks: Iterable[bytes] | Asyn
         StorageUnavailableError: disk full, read-only or I/O error; what was there before is there now. (Only when the directory's
             own fsync fails may the new file be there, and be lost with the power.)
     """
-    target = Path(path)
+    target = given_path(path, "path")
     stop = threading.Event()
     await _to_the_end(_write_and_rename(target, chunks, stop), stop)
 
@@ -171,7 +171,7 @@ class FileStorageProvider:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        self.path = given_path(path, "path")
         self._turn = asyncio.Lock()
         self._tidied = False
 

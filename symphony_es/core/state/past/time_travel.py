@@ -18,6 +18,7 @@ from symphony_es.core.state.past.walking import VersionState, walk
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, RunPrunedError
 from symphony_es.events.paths import parse_path
 from symphony_es.shown import shown
+from symphony_es.system import given_path
 from symphony_es_projections.checkpoints import CheckpointEntry
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ class TimeTravel:
     async def fork(self, into: str | Path, at: Moment | None = None, on_progress: Callable[[int, int], None] | None = None) -> ForkReport:
         """A new log that begins with the states then; see `Symphony.fork`."""
         origin = str(self._directory) if self._directory is not None else None
-        return await fork_log(self._history, await self.position(at), Path(into), origin=origin, on_progress=on_progress)
+        return await fork_log(self._history, await self.position(at), given_path(into, "into"), origin=origin, on_progress=on_progress)
 
     async def plan_rewind(self, to: Moment) -> Rewind:
         """The events that take every entity back to what it was then; nothing is appended. Errors are those of `position`.

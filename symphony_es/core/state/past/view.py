@@ -141,7 +141,8 @@ class StateView:
             UnknownTypeError: nothing has such a type.
         """
         wanted = entity_type
-        if entity_type is not None and self._names is not None and entity_type not in self._types:
+        is_there = isinstance(entity_type, str) and entity_type in self._types
+        if entity_type is not None and self._names is not None and not is_there:
             wanted = self._names.type_of(entity_type)
         return [reference for reference in self if wanted in (None, reference.entity_type)]
 

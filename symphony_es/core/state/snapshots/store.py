@@ -22,7 +22,7 @@ from symphony_es.core.state.snapshots.writing import snapshot_chunks
 from symphony_es.errors import SnapshotDamagedError, StorageUnavailableError
 from symphony_es.events.fold import EntityState
 from symphony_es.events.identifiers import SYSTEM_PREFIX
-from symphony_es.system import present
+from symphony_es.system import given_path, present
 
 __all__ = ["Anchor", "SnapshotInfo", "SnapshotStore"]
 
@@ -43,7 +43,7 @@ class SnapshotStore:
     """
 
     def __init__(self, directory: Path | str, *, keep_fraction: float = 0.125, read_only: bool = False) -> None:
-        self.directory = Path(directory)
+        self.directory = given_path(directory, "directory")
         self.keep_fraction = keep_fraction
         self.read_only = read_only
         self._lock = threading.Lock()

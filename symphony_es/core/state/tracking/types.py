@@ -80,10 +80,13 @@ class TypeTable:
             upcast: `(data, from_version) -> data`, called with the fields of an older version; gives those of today.
 
         Raises:
-            ConfigurationError: a version that is no whole number from 1. Nothing has been changed.
+            ConfigurationError: this is not a class, or a version that is no whole number from 1. Nothing has been changed.
             EntityTypeError: another class has the given name. Nothing has been changed.
             InvalidIdentifierError: the name cannot be stored. Nothing has been changed.
         """
+        given: object = cls
+        if not isinstance(given, type):
+            raise ConfigurationError(f"types.register takes a class, and then its name, not {shown(given)}")
         if type(state_version) is not int or state_version < 1:
             raise ConfigurationError(f"state_version={shown(state_version)} of {stored_name(cls)}: a whole number from 1")
         with self._lock:
