@@ -255,10 +255,9 @@ class ProjectionReader(Inherited):
             if self._build() != build:
                 raise _SwappedError from None
             raise
-        if self._build() != build:  # its files may have gone while they were being opened: what was opened may lack its last part
-            connection.close()
-            raise _SwappedError
         try:
+            if self._build() != build:  # its files may have gone while they were being opened: what was opened may lack its last part
+                raise _SwappedError
             return _Opened(build, connection)
         except FileNotFoundError:
             connection.close()

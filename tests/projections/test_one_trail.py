@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.errors import LogInUseError
+from symphony_es.errors import LogInUseError, ProjectionUnavailableError
 from symphony_es.projections import AuditTrail, EntityStates, ProjectionRunner, Runs
+from symphony_es_projections.files import ProjectionReader
 from tests.application import Customer
 from tests.projections.conftest import Tally
 
@@ -104,3 +107,22 @@ async def test_questions_while_runners_come_and_go(disk: Symphony) -> None:
     finally:
         ended.set()
     assert all(await asyncio.gather(*asking))
+
+
+async def test_a_reader_that_is_closed_while_it_opens_a_file_closes_it(disk: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose runner is closed under a question: what the question was just opening is left to nobody."""
+    assert await found(disk) == BOTH
+    assert disk.state_dir is not None
+    reader = ProjectionReader(disk.state_dir / "projections", "audit")
+    opened: list[sqlite3.Connection] = []
+
+    def connect(*arguments: Any, **named: Any) -> sqlite3.Connection:
+        opened.append(sqlite3.connect(*arguments, **named))
+        reader.close()
+        return opened[-1]
+
+    monkeypatch.setattr("symphony_es_projections.files.sqlite3", SimpleNamespace(**{**vars(sqlite3), "connect": connect}))
+    with pytest.raises(ProjectionUnavailableError, match="its reader is closed"):
+        await reader.read("SELECT 1")
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        opened[0].execute("SELECT 1")
