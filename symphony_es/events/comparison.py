@@ -18,7 +18,7 @@ from symphony_es.events.showing import change_line
 from symphony_es.events.values import copy_plain
 from symphony_es.late_dataclasses import dataclass
 
-__all__ = ["ValueChange", "compare_states", "trace_changes"]
+__all__ = ["ValueChange", "compare_states", "each_difference", "trace_changes"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -61,12 +61,16 @@ class ValueChange:
 
 def compare_states(one: dict[str, Any] | None, other: dict[str, Any] | None) -> list[ValueChange]:
     """The values that differ between two states, by type and value; None is an entity that does not exist."""
+    return list(each_difference(one, other))
+
+
+def each_difference(one: dict[str, Any] | None, other: dict[str, Any] | None) -> Iterator[ValueChange]:
+    """The same, one after another, so that nobody holds what a million items are told by. The states may not change meanwhile."""
     if one is None or other is None:
-        if one is other:
-            return []
-        return [ValueChange((), ABSENT if one is None else copy_plain(one), ABSENT if other is None else copy_plain(other))]
+        whole = ValueChange((), ABSENT if one is None else copy_plain(one), ABSENT if other is None else copy_plain(other))
+        return iter([] if one is other else [whole])
     # The changes of a diff do not build on each other, so what was before each of them is what was there at the beginning.
-    return [told for change in diff(one, other) for told in (_whole(one, change) if change[0] == EXTEND else _tell(one, change))]
+    return (told for change in diff(one, other) for told in (_whole(one, change) if change[0] == EXTEND else _tell(one, change)))
 
 
 def trace_changes(state: dict[str, Any] | None, changes: Iterable[Change]) -> tuple[dict[str, Any] | None, list[ValueChange]]:

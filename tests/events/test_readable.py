@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import json
+import tracemalloc
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 
 from symphony_es import entity, part
+from symphony_es.events.comparison import compare_states, each_difference
 from symphony_es.events.paths import ABSENT
 from symphony_es.events.readable import readable
 from symphony_es.events.references import EntityReference
@@ -111,3 +113,18 @@ def test_each_kind_of_value_reads_as_a_person_expects(value: Any, shown: Any) ->
     """An enum member by its value, an object by its fields, a moment by its ISO text, an entity by its key."""
     assert readable(value) == shown
     assert type(readable(value)) is type(shown)
+
+
+@pytest.mark.parametrize("change", ["grown", "shrunk"])
+def test_a_difference_of_many_items_is_told_one_by_one(change: str) -> None:
+    """Who only tells it holds neither all that is told nor a copy of it."""
+    many = list(range(50_000))
+    one, other = ([], many) if change == "grown" else (many, [])
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in each_difference({"items": one}, {"items": other}))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * len(many)
+    assert count == len(many) == len(compare_states({"items": one}, {"items": other}))

@@ -12,6 +12,8 @@ from symphony_es.cli.near import hint_of, names_like
 from symphony_es.shown import so_many
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from symphony_es.events.comparison import ValueChange
     from symphony_es.events.event import Event
 
@@ -177,24 +179,26 @@ async def blame(given: argparse.Namespace) -> None:
 async def diff(given: argparse.Namespace) -> None:
     """`symphony-es diff`."""
     async with reading(given) as opened:
-        difference = await opened.past.diff(given.before, given.after, given.entity)
-        for entity in difference:
+        before, after, differing = await opened.past.differing(given.before, given.after, given.entity)
+        count = 0
+        for entity in differing:
+            count += 1
             if given.json:
                 changes = [_change_as_json(change) for change in entity.changes]
                 told: dict[str, Any] = {"entity": str(entity.entity), "kind": entity.kind, "changes": changes}
                 if given.events:
-                    told["events"] = [_heading(event) async for event in entity.each_event()]
+                    told["events"] = [_heading(event) async for event in entity.events]
                 output.json_line(told)
                 continue
             output.line(f"{entity.kind.ljust(7)}  {output.safe(entity.entity)}")
             if entity.kind == "changed":
                 _print_changes(entity.changes)
             if given.events:
-                async for event in entity.each_event():
+                async for event in entity.events:
                     output.line(f"    {_line(event)}")
         if not given.json:
-            differ = f"{so_many(len(difference), 'entity', 'entities')} differ{'s' * (len(difference) == 1)}"
-            output.line(f"{differ} between position {difference.before} and position {difference.after}")
+            differ = f"{so_many(count, 'entity', 'entities')} differ{'s' * (count == 1)}"
+            output.line(f"{differ} between position {before} and position {after}")
 
 
 def _line(event: Event) -> str:
@@ -210,7 +214,7 @@ def _heading(event: Event) -> dict[str, Any]:
     return {name: value for name, value in event_as_json(event).items() if name != "changes"}
 
 
-def _print_changes(changes: tuple[ValueChange, ...]) -> None:
+def _print_changes(changes: Iterable[ValueChange]) -> None:
     for change in changes:
         output.change(change.where, change.before, change.after)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import AsyncIterator, Iterable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from symphony_es.core.state.history import StateHistory, is_system
 from symphony_es.core.state.past.entity_events import must_exist
-from symphony_es.events.comparison import ValueChange, compare_states
+from symphony_es.events.comparison import ValueChange, each_difference
 from symphony_es.events.event import Event
 from symphony_es.events.fold import EntityState
 from symphony_es.events.references import EntityReference
@@ -18,7 +19,7 @@ from symphony_es.late_dataclasses import dataclass
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["EntityDifference", "StateDifference", "compare_positions"]
+__all__ = ["Differing", "EntityDifference", "StateDifference", "compare_positions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -58,12 +59,25 @@ class EntityDifference:
         """The entity's events between the two positions, oldest first: those that did it. Costs just these events."""
         return [event async for event in self.each_event()]
 
-    async def each_event(self) -> AsyncIterator[Event]:
+    def each_event(self) -> AsyncIterator[Event]:
         """The same events, one after another: a page of them is held at a time."""
-        first, last = self.versions
-        async for rows in self._history.log.entity_pages(self.entity.key, first - 1, last_version=last):
-            for row in rows:
-                yield decode_row(row)
+        return _events_of(self._history, self.entity.key, *self.versions)
+
+
+class Differing(NamedTuple):
+    """An `EntityDifference` whose values are told once, one after another: a difference of a million items is not held.
+
+    Attributes:
+        entity, kind, versions: see there.
+        changes: the values that differ.
+        events: the entity's events between the two positions, oldest first.
+    """
+
+    entity: EntityReference
+    kind: Literal["added", "removed", "changed"]
+    versions: tuple[int, int]
+    changes: Iterator[ValueChange]
+    events: AsyncIterator[Event]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -97,6 +111,15 @@ class StateDifference:
         """What JSON encoders take: `{"before", "after", "entities"}`."""
         return {"before": self.before, "after": self.after, "entities": [entity.to_dict() for entity in self.entities]}
 
+    @classmethod
+    def of(cls, history: StateHistory, before: int, after: int, differing: Iterable[Differing]) -> StateDifference:
+        """What is told of entities that differ, held."""
+        entities = [
+            EntityDifference(entity=each.entity, changes=tuple(each.changes), versions=each.versions, _history=history)
+            for each in differing
+        ]
+        return cls(before=before, after=after, entities=tuple(entities))
+
     @property
     def added(self) -> list[EntityReference]:
         """Entities that exist at the second position only."""
@@ -116,8 +139,8 @@ class StateDifference:
         return [entity.entity for entity in self.entities if entity.kind == kind]
 
 
-async def compare_positions(history: StateHistory, before: int, after: int, key: str | None = None) -> StateDifference:
-    """Compare the states at two positions.
+async def compare_positions(history: StateHistory, before: int, after: int, key: str | None = None) -> Iterator[Differing]:
+    """Compare the states at two positions: the entities that differ, one after another, in the order of their keys.
 
     Costs the size of the state twice, however many events lie between; for one entity, that entity's own events.
 
@@ -139,12 +162,8 @@ async def compare_positions(history: StateHistory, before: int, after: int, key:
         one, other = [{key: state} if state is not None else {} for state in [await history.entity_at(key, at) for at in (before, after)]]
         if not one and not other:
             must_exist(history, key)
-    found = [
-        difference
-        for name in sorted(one.keys() | other.keys())
-        if not is_system(name) and (difference := _compare(history, name, one, other)) is not None
-    ]
-    return StateDifference(before=before, after=after, entities=tuple(found))
+    keys = sorted(name for name in one.keys() | other.keys() if not is_system(name))
+    return (found for name in keys if (found := _compare(history, name, one, other)) is not None)
 
 
 async def _add_tombstones(history: StateHistory, states: dict[str, EntityState], others: Mapping[str, EntityState], position: int) -> None:
@@ -153,14 +172,20 @@ async def _add_tombstones(history: StateHistory, states: dict[str, EntityState],
         states.update(await history.entities_at([key for key in others if key not in states and not is_system(key)], position))
 
 
-def _compare(history: StateHistory, key: str, one: Mapping[str, EntityState], other: Mapping[str, EntityState]) -> EntityDifference | None:
+def _compare(history: StateHistory, key: str, one: Mapping[str, EntityState], other: Mapping[str, EntityState]) -> Differing | None:
     states = one.get(key), other.get(key)
     versions = sorted(state.version if state is not None else 0 for state in states)
     if versions[0] == versions[1]:
         return None
-    changes = compare_states(*(state.data if state is not None else None for state in states))
-    if not changes:
+    changes = each_difference(*(state.data if state is not None else None for state in states))
+    first = next(changes, None)
+    if first is None:
         return None
-    return EntityDifference(
-        entity=EntityReference.parse(key), changes=tuple(changes), versions=(versions[0] + 1, versions[1]), _history=history
-    )
+    kind, span = "changed" if first.path else first.kind, (versions[0] + 1, versions[1])
+    return Differing(EntityReference.parse(key), kind, span, chain([first], changes), _events_of(history, key, *span))
+
+
+async def _events_of(history: StateHistory, key: str, first: int, last: int) -> AsyncIterator[Event]:
+    async for rows in history.log.entity_pages(key, first - 1, last_version=last):
+        for row in rows:
+            yield decode_row(row)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from symphony_es.core.state.names import Names
-from symphony_es.core.state.past.differences import StateDifference, compare_positions
+from symphony_es.core.state.past.differences import Differing, StateDifference, compare_positions
 from symphony_es.core.state.past.forking import ForkReport, fork_log
 from symphony_es.core.state.past.moment_texts import Moment, check_order
 from symphony_es.core.state.past.moments import check_range, position_of, position_since, resolve
@@ -22,7 +22,7 @@ from symphony_es.system import given_path
 from symphony_es_projections.checkpoints import CheckpointEntry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from datetime import datetime
 
     from symphony_es.core.state.checkpoint import CheckpointReader
@@ -124,12 +124,17 @@ class TimeTravel:
 
         Errors are those of `position`.
         """
+        one, other, differing = await self.differing(before, after, entity)
+        return StateDifference.of(self._history, one, other, differing)
+
+    async def differing(self, before: Moment, after: Moment | None, entity: Any) -> tuple[int, int, Iterator[Differing]]:
+        """The same for who tells it and keeps nothing: the two positions, and the entities that differ, one after another."""
         one, other = await self.position(before), await self.position(after)
         if entity is None:
-            return await compare_positions(self._history, one, other)
+            return one, other, await compare_positions(self._history, one, other)
         key = self.names.key(entity)
         with self.names.explaining(key):
-            return await compare_positions(self._history, one, other, key)
+            return one, other, await compare_positions(self._history, one, other, key)
 
     async def history(
         self,
