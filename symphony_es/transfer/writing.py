@@ -18,12 +18,14 @@ from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.log import EventLog
 from symphony_es.log.pages import PAGE_ROWS
 from symphony_es.log.targets import check_stream
+from symphony_es.shown import shown
 from symphony_es.transfer.pieces import LARGE_BYTES, taken
 from symphony_es.transfer.placing import absolute, building, check_free_file, put_file
 from symphony_es.transfer.progress import OnProgress, Progress, in_thread
 
 __all__ = ["ByteStream", "Digest", "ExportReport", "Rendering", "Target", "bounds", "pages", "write_out"]
 
+COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip"})
 PAGE = PAGE_ROWS
 RENDERED_BYTES = 1024 * 1024
 """Bytes of the events that are rendered at once: as text they take several times as many."""
@@ -141,6 +143,7 @@ async def write_out(log: EventLog, target: Target, chunks: Callable[[], AsyncIte
     """Write chunks to a file that is there as a whole or not at all, or to a stream, as they come.
 
     Raises:
+        ConfigurationError: its name is that of a compressed file.
         TargetOccupiedError: the file exists, and `overwrite` is not given; or it is one that is never replaced (`placing.check_free_file`).
         StorageUnavailableError: disk full, read-only or I/O error; or a stream that does not block takes no more.
     """
@@ -151,6 +154,11 @@ async def write_out(log: EventLog, target: Target, chunks: Callable[[], AsyncIte
             await _write_all(target, chunk)
         return
     path = absolute(target, "target")
+    if path.suffix.lower() in COMPRESSED:
+        raise ConfigurationError(
+            f"{shown(path.name)} is the name of a compressed file, and exports are not compressed: leave {path.suffix} out, or give a "
+            "stream that compresses (on the command line: export - | gzip)"
+        )
     await asyncio.to_thread(check_free_file, path, overwrite=overwrite)
     async with building(path) as place:
         await write_file_atomically(place / "export", chunks())

@@ -145,6 +145,18 @@ def test_a_name_that_is_allowed_means_the_checkpoint_alone(name: str) -> None:
     assert read_moment(f"name:{name}") == read_checkpoint(f"name:{name}") == ReadMoment(checkpoint_name=name)
 
 
+async def test_a_name_has_a_bound(tmp_path: Path) -> None:
+    """The longest one that an automatic checkpoint has is within it."""
+    async with Symphony({"state_dir": tmp_path / "state"}, persistence_enabled=True) as symphony:
+        assert await symphony.create_checkpoint("ä" * 1_024)
+        head = symphony.log.head
+        for name in ("ä" * 1_025, "x" * 100_000):
+            with pytest.raises(ConfigurationError, match="at most 2,048 bytes") as raised:
+                await symphony.create_checkpoint(name)
+            assert len(str(raised.value)) < 500
+        assert symphony.log.head == head
+
+
 @pytest.mark.parametrize("name", [*(name for name in NAMES if ambiguous(name)), *PREFIXED, "checkpoint", "2026-13-13", ""])
 def test_names_that_could_not_be_meant_are_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By the API and the command line alike; the name that is proposed is taken."""

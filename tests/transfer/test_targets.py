@@ -14,7 +14,7 @@ import pytest
 from symphony_es import system
 from symphony_es.core.state.opening import OpenedLog, open_to_read
 from symphony_es.core.state.past.forking import fork_log
-from symphony_es.errors import TargetOccupiedError
+from symphony_es.errors import ConfigurationError, TargetOccupiedError
 from symphony_es.log.log import EventLog
 from symphony_es.transfer import backup, export_changes, export_cloudevents, export_csv, export_jsonl, import_jsonl, restore
 from tests.transfer.logs import make_log, rows_of, snapshot_at
@@ -72,6 +72,17 @@ async def test_no_export_goes_into_what_is_the_logs_own(directory: Path, opened:
             for overwrite in (True, False):
                 assert await refuses(export(opened.log, directory / name, overwrite=overwrite)), (name, export)
         assert await refuses(export_changes(opened.history, directory / name, overwrite=True)), name
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".GZ", ".bz2", ".xz", ".zst", ".zip"])
+async def test_no_export_has_the_name_of_a_compressed_file(opened: OpenedLog, tmp_path: Path, suffix: str) -> None:
+    """None is compressed: what opens it by its name would find it damaged."""
+    target = tmp_path / f"export.jsonl{suffix}"
+    exports = [export(opened.log, target) for export in (export_jsonl, export_csv, export_cloudevents)]
+    for exporting in (*exports, export_changes(opened.history, target)):
+        with pytest.raises(ConfigurationError, match="exports are not compressed"):
+            await exporting
+    assert list(tmp_path.glob("export*")) == []
 
 
 async def test_no_directory_is_made_in_what_is_the_logs_own(directory: Path, opened: OpenedLog, tmp_path: Path) -> None:

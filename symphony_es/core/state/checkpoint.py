@@ -44,6 +44,9 @@ logger = get_logger(__name__)
 FILE_NAME = "checkpoint_list.db"
 """Its file among the projections."""
 
+MOST_NAME_BYTES = 2_048
+"""An automatic one names a run and a step, of at most 512 bytes each."""
+
 WINDOW = 50_000
 """So many positions are looked through for checkpoints at a time."""
 
@@ -52,13 +55,18 @@ def check_name(name: str | None) -> None:
     """Refuse a checkpoint's name that means something else wherever a checkpoint is asked for.
 
     Raises:
-        ConfigurationError: it is empty or no text, `checkpoint`, or what reads as a moment: `latest`, a number, a time, an age (`2h`), an
-            id, or a text with the prefix of one (`#`, `@`, `id:`, `name:`).
+        ConfigurationError: it is empty or no text, takes more than 2,048 bytes, is `checkpoint`, or what reads as a moment: `latest`, a
+            number, a time, an age (`2h`), an id, or a text with the prefix of one (`#`, `@`, `id:`, `name:`).
     """
     if name is None:
         return
     if type(name) is not str or not name:
         raise ConfigurationError(f"a checkpoint's name is a text that is not empty, not {shown(name)}")
+    if len(name.encode("utf-8", "surrogatepass")) > MOST_NAME_BYTES:
+        raise ConfigurationError(
+            f"a checkpoint's name takes at most {MOST_NAME_BYTES:,} bytes in UTF-8, not {shown(name)}: what else is to be known is kept in "
+            "its metadata"
+        )
     if name == "checkpoint" or looks_like_a_moment(name):
         raise ConfigurationError(
             f"a checkpoint named {shown(name)} could never be meant: that text is a moment of its own; name it for example 'before-{name}'"
