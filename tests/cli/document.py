@@ -190,6 +190,7 @@ def steady(text: str, directory: Path) -> str:
         (r"is on \S+", "is on ext4"),
         (r"Python [\d.]+\S*, SQLite [\d.]+", "Python 3.11.7, SQLite 3.40.1"),
         (r"(log bytes +|log of )[\d,]+", r"\g<1>32,768"),
+        (r"(all files bytes +)[\d,]+", r"\g<1>65,536"),
         (r"write-ahead file has [\d.]+", "write-ahead file has 0.0"),
     ):
         text = re.sub(pattern, replacement, text)

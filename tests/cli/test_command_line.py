@@ -358,7 +358,10 @@ def test_a_checkpoint_is_made_where_one_can_go_back_to(log: Path) -> None:
     last = asyncio.run(together())
     text, code = answer(f"checkpoints create inside --at {last - 1}", log)
     assert (code, "inside the transaction" in text) == (6, True)
-    assert json.loads(answer("stats --json", log)[0])["events"] == last
+    counted = json.loads(answer("stats --json", log)[0])
+    assert counted["events"] == last
+    assert counted["all_files_bytes"] == sum(path.lstat().st_size for path in log.rglob("*") if not path.is_dir())
+    assert counted["all_files_bytes"] > counted["log_bytes"] + counted["snapshot_bytes"], "the note of the head, at least"
 
 
 PRINTING = ("log", "log --json", "stats", "verify", "doctor --json", "prune --json", "types", "--help", "log --help", "--version", "")

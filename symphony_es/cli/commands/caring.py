@@ -7,6 +7,7 @@ import asyncio
 import os
 import sqlite3
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,16 @@ async def stats(given: argparse.Namespace) -> None:
         output.pairs({name.replace("_", " "): f"{value:,}" if isinstance(value, int) else value for name, value in told.items()})
 
 
+def _bytes_below(directory: Path) -> int:
+    """What all files of a log's directory take: the write-ahead file, lists and read models among them."""
+    total = 0
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with suppress(OSError):  # it has gone meanwhile
+                total += Path(folder, name).lstat().st_size
+    return total
+
+
 async def _count(opened: OpenedLog) -> dict[str, Any]:
     from symphony_es.events.rows import decode_row
 
@@ -130,6 +141,7 @@ async def _count(opened: OpenedLog) -> dict[str, Any]:
         "newest_snapshot": infos[0].position if infos else 0,
         "log_bytes": await opened.log.size_bytes(),
         "snapshot_bytes": sum(info.size_bytes for info in infos),
+        "all_files_bytes": _bytes_below(opened.directory),
         "first_event": edges[0].recorded_at.isoformat(timespec="microseconds") if edges else "",
         "last_event": edges[1].recorded_at.isoformat(timespec="microseconds") if edges else "",
     }
