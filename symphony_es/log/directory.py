@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,8 @@ logger = get_logger(__name__)
 
 LOCK_NAME = "LOCK"
 _CLEAN = b"clean\n"
+PATIENCE_S, TICK_S = 1.0, 0.01
+"""For so long one who is just opening or closing a log is waited for, and so long between two looks."""
 _FILES = (LOCK_NAME, "events.db", "events.db-wal", "events.db-shm", "events.db-journal", "events.db-head")
 _DIRECTORIES = ("snapshots", "projections")  # the inbox is looked at by who takes requests from it
 
@@ -218,6 +221,22 @@ class DirectoryLock(Inherited):
             os.pwrite(self._descriptor, _opened_here().ljust(len(before)), 0)
         left_at_fork(self)
 
+    @classmethod
+    def obtain(cls, directory: Path) -> DirectoryLock:
+        """The lock; one whose holder is just opening or closing the log is waited for a moment. Blocks.
+
+        Raises:
+            LogInUseError: as for the class.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return cls(directory)
+            except LogInUseError as error:
+                if error.process is not None or time.monotonic() > deadline:
+                    raise
+            time.sleep(TICK_S)
+
     def mark_open(self) -> None:
         """Note durably that the log is being written, by this process."""
         self._write(_opened_here())
@@ -236,10 +255,11 @@ class DirectoryLock(Inherited):
 
     def release(self) -> None:
         """Give the lock up; idempotent."""
-        descriptor, self._descriptor, self.file = self._descriptor, -1, None
+        descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             unlock(descriptor)  # a copy of the descriptor in a child process would keep it
             os.close(descriptor)
+            self.file = None  # not before: whoever is refused meanwhile is told that this process has it
             self.released.set()
 
     def __del__(self) -> None:

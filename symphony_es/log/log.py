@@ -111,7 +111,7 @@ class EventLog(LogReader):
 
         def start() -> EventLog:
             prepare_directory(directory, force_network_fs=force_network_fs, allow_shared=allow_shared)
-            lock = DirectoryLock(directory)
+            lock = DirectoryLock.obtain(directory)
             try:
                 recorder = open_recorder(directory, lock, anchor, ignore_anchor=ignore_anchor, skip_damaged=skip_damaged)
                 try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import inspect
 import os
@@ -26,6 +27,7 @@ from symphony_es.errors import (
     NotReadyError,
     SymphonyError,
 )
+from symphony_es.log import directory as directory_module
 from symphony_es.log.log import EventLog
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from tests.core.programs import HEAD, run
@@ -51,6 +53,40 @@ async def number(directory: Path) -> int:
 
 
 # -- again in one process -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"", b"clean\n"])
+async def test_one_who_is_just_opening_or_closing_is_waited_for(tmp_path: Path, content: bytes) -> None:
+    """For a moment: whoever closes has let go by then, whoever opens has written who it is."""
+    async with on_disk(tmp_path / "log"):
+        pass
+    held = os.open(tmp_path / "log" / "LOCK", os.O_RDWR)
+    os.ftruncate(held, 0)
+    os.pwrite(held, content, 0)
+    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    asyncio.get_running_loop().call_later(0.1, fcntl.flock, held, fcntl.LOCK_UN)
+    async with on_disk(tmp_path / "log"):
+        pass
+    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with pytest.raises(LogInUseError, match="just opening or closing"):
+        await on_disk(tmp_path / "log").setup()
+    os.close(held)
+
+
+async def test_who_is_refused_while_this_process_lets_go_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The directory is this process's until the lock is free: what waits for its own then waits, instead of failing."""
+    told: list[int | None] = []
+    unlock = directory_module.unlock
+
+    def asked(descriptor: int) -> None:
+        with pytest.raises(LogInUseError) as refused:
+            directory_module.DirectoryLock(tmp_path / "log")
+        told.append(refused.value.process)
+        unlock(descriptor)
+
+    async with on_disk(tmp_path / "log"):
+        monkeypatch.setattr(directory_module, "unlock", asked)
+    assert told == [os.getpid()]
 
 
 async def test_a_directory_that_is_open_here_names_this_process_and_the_way(tmp_path: Path) -> None:
