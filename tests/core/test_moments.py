@@ -210,6 +210,8 @@ def _calls() -> dict[tuple[str, str, str], Callable[[Symphony, Any], Any]]:
         ("TimeTravel", "state_of", "at"): lambda s, m: s.past.state_of(key, m),
         ("TimeTravel", "diff", "before"): lambda s, m: s.past.diff(m),
         ("TimeTravel", "diff", "after"): lambda s, m: s.past.diff(1, m),
+        ("TimeTravel", "differing", "before"): lambda s, m: s.past.differing(m, None, None),
+        ("TimeTravel", "differing", "after"): lambda s, m: s.past.differing(1, m, None),
         ("TimeTravel", "history", "since"): lambda s, m: s.past.history(key, since=m),
         ("TimeTravel", "history", "until"): lambda s, m: s.past.history(key, until=m),
         ("TimeTravel", "blame", "since"): lambda s, m: s.past.blame(key, since=m),
