@@ -7,10 +7,9 @@ replaced, durably → the other build's files are removed. A crash between any t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from sqlite3 import Row as SQLiteRow
 from typing import Any
@@ -463,7 +462,8 @@ class _MemoryAccess:
 
 def _close_result(future: Future[ProjectionDatabase]) -> None:
     """Close what a call opens once it has; one that had not begun was cancelled, and opens nothing."""
-    with contextlib.suppress(CancelledError, Exception):  # what went wrong there is nobody's any more
+    wait([future])
+    if not future.cancelled() and future.exception() is None:
         future.result().close()
 
 

@@ -467,6 +467,31 @@ async def test_a_child_run_taken_back_before_its_turn_ends_with_its_parent(symph
     assert work.done.count("tidy") + work.done.count("cleanup/tidy") == 1
 
 
+@pytest.mark.parametrize("policy", ["terminate", "abandon"])
+async def test_a_child_run_taken_back_before_its_turn_ends_as_its_step_says(symphony: Symphony, work: Work, policy: str) -> None:
+    """Cut off without its clean-up, or let go: then it runs on."""
+    first = {**child("first", function("book", undo="work"), {**WAIT, "name": "inner"}), "on_parent_end": policy}
+    second = child("second", function("ship", undo="work"), cleanup=[{**WAIT, "name": "slow"}])
+    workflows = symphony.workflows
+    run = (await workflows.start({"name": "w", "steps": [first, second, WAIT]}, auto_checkpoint=False)).run
+    await until(lambda: "first" in run.children and "inner" in run.children["first"].attempts)
+    await workflows.signal(run.children["first"], "go")
+    await until(lambda: "wait" in run.attempts)
+    kid, other = run.children["first"], run.children["second"]
+    cancelling = asyncio.create_task(workflows.cancel(run))
+    await until(lambda: "cleanup/slow" in other.attempts)
+    again = asyncio.create_task(workflows.retry_from(kid, "book", auto_checkpoint=False))
+    await until(lambda: kid.status == "running" and "inner" in kid.attempts)
+    await workflows.signal(other, "go")
+    await asyncio.wait_for(cancelling, 5)
+    assert (run.status, kid.status) == ("cancelled", "running" if policy == "abandon" else "cancelled")
+    assert [step for step in work.done if step.startswith("undo/") and step.endswith("book")] == []
+    if policy == "abandon":
+        await workflows.signal(kid, "go")
+        await until(lambda: kid.status == "completed")
+    await asyncio.gather(again, return_exceptions=True)
+
+
 def waiting_in(run: Workflow) -> list[str]:
     """The waits of a run and of its child runs that have begun and not ended."""
     own = [address for address in run.attempts if address == "wait" and address not in run.outputs]

@@ -279,13 +279,15 @@ class ChildRuns:
             await self._undo(child)
 
     async def _undo(self, child: Workflow) -> None:
-        """Undo a child run that had completed; one that was taken back by its name since, before its turn came, ends with its parent."""
+        """Undo a child run that had completed; one that was taken back by its name since, before its turn came, ends as its step says."""
         if child.status is WorkflowStatus.COMPLETED:
             try:
                 return await self._engine.undo(child)
             except IllegalTransitionError as error:
                 _log.debug("workflow_child_taken_back_meanwhile", run_id=child.id, why=str(error))
-        if child.status not in ENDED or (child.status is WorkflowStatus.FAILED and has_cleanup(child)):
+        if child.status not in ENDED:
+            await self._end([child])
+        elif child.status is WorkflowStatus.FAILED and child.on_parent_end in (None, "cancel") and has_cleanup(child):
             await self._cancel([child])
 
     async def _note_tried(self, parent: Workflow, children: Sequence[Workflow]) -> None:
