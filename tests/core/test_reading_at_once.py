@@ -89,6 +89,7 @@ def test_many_keys_are_found_where_each_by_itself_is(first_keys: set[bytes], key
         assert [index.finder(count)(key) for key in asked] == [index.find(key) for key in asked]
 
 
+@pytest.mark.usefixtures("no_check_at_each_flush")
 async def test_what_is_plainly_alike_is_passed_over_and_nothing_else() -> None:
     """Of many objects in hand, a checkpoint finds those that were changed past their methods, wherever they stand among the others."""
     async with Symphony() as symphony:
