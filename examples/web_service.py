@@ -17,6 +17,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -70,12 +71,13 @@ class Outside:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.one_at_a_time = threading.Lock()  # SQLite has those who come at once try again and again, in no order
         with closing(sqlite3.connect(path)) as database, database:
             database.execute("CREATE TABLE IF NOT EXISTS done (key TEXT PRIMARY KEY, what TEXT, order_id TEXT)")
 
     def do(self, what: str, order_id: str, key: str) -> None:
         """Do something for an order, unless it has been done under this key."""
-        with closing(sqlite3.connect(self.path, timeout=30)) as database, database:
+        with self.one_at_a_time, closing(sqlite3.connect(self.path, timeout=30)) as database, database:
             database.execute("INSERT OR IGNORE INTO done VALUES (?, ?, ?)", (key, what, order_id))
 
     def done(self) -> list[tuple[str, str]]:

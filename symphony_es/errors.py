@@ -527,6 +527,12 @@ class EntityBusyError(EntityError, RuntimeError):
         )
         return cls(entity, under_way, claimant, f"{entity} cannot take {claimant}: {under_way} is under way; await its end, {then}")
 
+    @classmethod
+    def held(cls, entity: str, holder: str, claimant: str, waited_s: float) -> Self:
+        """The error of one who has waited for a transaction that does not end."""
+        held = f"{entity} is held by the transaction {quoted(holder)}, for which {claimant} has waited {waited_s:.0f} s"
+        return cls(entity, holder, claimant, f"{held}: it hangs, or waits for what only happens after it; end it, or what it waits for")
+
 
 class EntityOutOfStepError(EntityError, RuntimeError):
     """The entity's last changes could not be appended; the cause is chained.

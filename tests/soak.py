@@ -28,6 +28,10 @@ SOLD_OUT_EVERY = 50
 """Each so-manieth order wants more than there is, and is to fail with a reason."""
 GROWTH_BYTES_PER_ORDER = 6000
 """What an order may hold in memory for good: itself, a live object of the shop, and its line in the list of runs."""
+BACKLOG = 300
+"""An order is placed when the one so many before it has ended: what comes faster than this machine can serve shows as `behind_s`."""
+LOOK_EVERY = 25
+"""At each so-manieth order that is looked at."""
 AT_ONCE = 150
 """So many customers are under way at most, fewer than the client has connections: who waits for an answer waits for the service."""
 GROWTH_BYTES = 40_000_000
@@ -54,7 +58,9 @@ class Soak:
         wanted: how many of them want what there is.
         kills: how often the server was killed.
         down_s: for how long it did not answer after each kill.
-        behind_s: how long after its time the order that waited longest was placed, since `AT_ONCE` others were under way.
+        behind_s: how long after its time the order that waited longest was placed, since `AT_ONCE` customers or `BACKLOG` orders were
+            under way.
+        placing_s: how long it took to place all.
         memory: resident bytes of the server with the orders placed by then, one list for each process.
         wrong: what is not as it should be.
     """
@@ -67,6 +73,7 @@ class Soak:
     placing: bool = True
     down_s: list[float] = field(default_factory=list)
     behind_s: float = 0.0
+    placing_s: float = 0.0
     memory: list[list[tuple[int, int]]] = field(default_factory=list)
     states: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -120,6 +127,12 @@ class Soak:
     async def place(self, client: httpx.AsyncClient, duration_s: float, orders_per_s: float) -> None:
         """Orders at a rate, each in a task of its own."""
         began = time.monotonic()
+        try:
+            await self._place(client, began, duration_s, orders_per_s)
+        finally:
+            self.placing_s = time.monotonic() - began
+
+    async def _place(self, client: httpx.AsyncClient, began: float, duration_s: float, orders_per_s: float) -> None:
         async with asyncio.TaskGroup() as group:
             for number in itertools.count():
                 due = began + number / orders_per_s
@@ -129,8 +142,19 @@ class Soak:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 async with self.customers:
                     pass  # there is room for one more
+                if number >= BACKLOG and number % LOOK_EVERY == 0:
+                    await self.ended(client, f"o{number - BACKLOG}")
                 self.behind_s = max(self.behind_s, time.monotonic() - due)
                 group.create_task(self.order(client, number))
+
+    async def ended(self, client: httpx.AsyncClient, order_id: str) -> None:
+        """Waits until the run of an order has ended."""
+        ends = time.monotonic() + PATIENCE_S
+        while order_id not in self.placed or (await self.ask(client, "GET", f"/orders/{order_id}"))["run"] not in ("completed", "failed"):
+            if time.monotonic() > ends:
+                self.wrong.append(f"order {order_id} has not ended within {PATIENCE_S:.0f} s")
+                return
+            await asyncio.sleep(AGAIN_S)
 
     async def kill(self, every_s: float) -> None:
         """Kills the server again and again, while orders are placed; measures the memory of each process."""
@@ -203,7 +227,8 @@ class Soak:
         first, last = (self.memory[at][-1][1] / 1e6 for at in (0, -1)) if self.memory else (0.0, 0.0)
         size = sum(file.stat().st_size for file in (self.directory / "state").rglob("*") if file.is_file()) / 1e6
         return (
-            f"{len(self.placed):,} orders ({dict(self.states)}), {self.kills} kills, {self.repeated:,} requests repeated, "
+            f"{len(self.placed):,} orders ({dict(self.states)}), {len(self.placed) / self.placing_s:.1f} a second, "
+            f"{self.kills} kills, {self.repeated:,} requests repeated, "
             f"longest start {max(self.down_s, default=0.0):.1f} s, up to {self.behind_s:.1f} s behind, "
             f"memory {first:.0f} MB at the end of the first process and {last:.0f} MB at that of the last, "
             f"state {size:.1f} MB: {len(self.wrong)} wrong"

@@ -16,7 +16,7 @@ from typing import Any
 from zlib import crc32
 
 from symphony_es.errors import ChangeError, DamagedEventError, DecodeError, InvalidIdentifierError, LimitExceededError, UnstorableValueError
-from symphony_es.events.bounds import may_have_too_many_parts
+from symphony_es.events.bounds import MOST_PARTS, may_have_too_many_parts
 from symphony_es.events.changes import ADD, APPEND, DISCARD, INSERT, MAX_DEPTH, SCALARS, Change, check_change
 from symphony_es.events.codec import FORMAT_BYTE, decode, decode_stream, pack
 from symphony_es.events.event import Event, EventMetadata, NewEvent
@@ -250,7 +250,8 @@ def body_stream(rows: Sequence[Row]) -> tuple[Iterator[Any], int]:
     Many large bodies are not worth their copies: the stream is empty then.
     """
     contents = [row[4][CONTENT_START:-CHECK_BYTES] for row in rows]
-    if sum(map(len, contents)) > STREAM_BYTES or any(map(may_have_too_many_parts, contents)):
+    size = sum(map(len, contents))
+    if size > STREAM_BYTES or (size > MOST_PARTS and any(map(may_have_too_many_parts, contents))):  # each part takes a byte
         return iter(()), 0
     return decode_stream(contents)
 

@@ -295,7 +295,7 @@ class Entities:
         The entity is not claimed meanwhile. What is recorded is durable when this returns.
 
         Raises:
-            EntityBusyError: it took longer than 60 s, or the wait would close a circle. Nothing is recorded.
+            EntityBusyError: one transaction held it for 60 s meanwhile, or the wait would close a circle. Nothing is recorded.
         """
         world = self._symphony.world
         await world.claim(entity)

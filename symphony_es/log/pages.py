@@ -6,6 +6,8 @@ Every store cuts its pages here, so no reader above holds more than a page of th
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
+from sys import maxsize
 from typing import Any
 
 from symphony_es.events.rows import Row
@@ -43,12 +45,12 @@ def take_page(rows: Iterable[Any], limit: int, room: int | None = None) -> Page:
     if limit <= 0:
         return page
     left, add = PAGE_BYTES if room is None else room, page.append
-    for row in rows:
+    for row in islice(rows, min(limit, maxsize)):
         add(row)
         state = row[4]
         if type(state) is bytes:  # of a damaged row it may be anything
             left -= len(state)
-        if left <= 0 or len(page) == limit:
+        if left <= 0:
             page.cut = len(page) < limit
             break
     return page

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from symphony_es import Symphony, entity
+from symphony_es.core.state import world as world_module
 from symphony_es.core.state.world import World
 from symphony_es.errors import EntityBusyError
 
@@ -78,6 +79,61 @@ async def test_who_gives_up_holds_up_nobody(symphony: Symphony, which: str) -> N
     ended = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
     assert done == [number for number in range(20) if ended[number] is None]
     assert {number for number in range(20) if tasks[number] not in dropped} <= set(done)
+
+
+async def test_a_queue_that_moves_is_waited_in(symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time limit is one for who holds: an overloaded service is slow, and fails nothing of what has waited long."""
+    looks: Counter[str] = Counter()
+    look = world_module._Patience._look
+
+    def counted(self: Any) -> None:
+        looks["looks"] += 1
+        look(self)
+
+    monkeypatch.setattr(world_module._Patience, "_look", counted)
+    monkeypatch.setattr(world_module, "CLAIM_TIMEOUT_S", 0.05)
+    stock = symphony.entities.add(Stock(id="tea", left=3))
+    await symphony.flush()
+    taken: list[int] = []
+    both_wait = asyncio.Event()
+
+    async def take(number: int) -> None:
+        async with symphony.transaction(f"Taken{number}", claim=[stock]):
+            taken.append(number)
+            await both_wait.wait()
+            if number == 1:
+                while not looks:  # the third one has waited for its time by then, though not for one transaction
+                    await asyncio.sleep(0.001)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(take(number))
+            await asyncio.sleep(0)
+        both_wait.set()
+    assert taken == [0, 1, 2]
+
+
+async def test_who_does_not_end_is_named(symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait for one transaction that hangs ends with an error that says which one, and for how long; those behind it go on."""
+    monkeypatch.setattr(world_module, "CLAIM_TIMEOUT_S", 0.05)
+    stock = symphony.entities.add(Stock(id="tea", left=3))
+    hangs = asyncio.Event()
+
+    async def hang() -> None:
+        async with symphony.transaction("Hanging", claim=[stock]):
+            await hangs.wait()
+
+    hanging = asyncio.create_task(hang())
+    await asyncio.sleep(0)
+    with pytest.raises(EntityBusyError, match="'Hanging', for which the transaction 'Waiting' has waited") as refused:
+        async with asyncio.timeout(10), symphony.transaction("Waiting", claim=[stock]):
+            stock.left -= 1
+    assert (refused.value.entity, refused.value.holder) == ("Stock:tea", "Hanging")
+    hangs.set()
+    await hanging
+    async with symphony.transaction("Later", claim=[stock]):
+        stock.left -= 1
+    assert stock.left == 2
 
 
 async def test_calls_outside_of_transactions_pass_the_turn_on(symphony: Symphony) -> None:

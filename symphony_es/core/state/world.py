@@ -30,6 +30,7 @@ from symphony_es.shown import quoted
 __all__ = ["EntityLike", "World"]
 
 CLAIM_TIMEOUT_S = 60.0
+"""For so long one transaction may hold what others wait for; how long a wait takes in which one after the other has it, has no bound."""
 
 
 class World(Membership):
@@ -66,7 +67,8 @@ class World(Membership):
         """Wait until no other transaction claims an entity; inside a transaction, claim it. Those who wait longer come first.
 
         Raises:
-            EntityBusyError: the wait would close a circle of transactions that wait for each other, or takes longer than 60 s.
+            EntityBusyError: the wait would close a circle of transactions that wait for each other, or one of them has held the entity
+                for 60 s meanwhile. A long queue is no error.
         """
         record = self.record_for(entity)
         scope = open_scope_of(self)
@@ -114,12 +116,11 @@ class World(Membership):
             heappush(self._claimants.setdefault(record, []), (place, future))
         if mine is not None:
             mine.waiting_for.add(record)
+        patience = _Patience(record, claimant, future)
         try:
-            async with asyncio.timeout(CLAIM_TIMEOUT_S):
-                await future
-        except TimeoutError:
-            raise EntityBusyError(record.key, holder.name, f"{claimant} (waited {CLAIM_TIMEOUT_S:.0f} s)") from None
+            await future
         finally:
+            patience.end()
             with self.lock:
                 called = self._called.get(record)
                 if called is not None:
@@ -283,6 +284,33 @@ class World(Membership):
                 if record.world is self:
                     record.closed = why
             self.close_at_rest(why)
+
+
+class _Patience:
+    """Ends a wait for an entity with an error when one transaction has held it for too long meanwhile; a queue that moves is waited in."""
+
+    __slots__ = ("_claimant", "_future", "_holder", "_record", "_timer")
+
+    def __init__(self, record: EntityRecord, claimant: str, future: asyncio.Future[None]) -> None:
+        self._record = record
+        self._claimant = claimant
+        self._future = future
+        self._begin()
+
+    def _begin(self) -> None:
+        self._holder = self._record.holder
+        self._timer = self._future.get_loop().call_later(CLAIM_TIMEOUT_S, self._look)
+
+    def _look(self) -> None:
+        holder = self._record.holder
+        if holder is None or holder is not self._holder:
+            self._begin()
+        elif not self._future.done():
+            self._future.set_exception(EntityBusyError.held(self._record.key, holder.name, self._claimant, CLAIM_TIMEOUT_S))
+
+    def end(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
 
 
 def _wake(future: asyncio.Future[None]) -> None:
