@@ -202,6 +202,11 @@ class ModelRun:
         self.phase = 0
         self.going_back = None
 
+    def is_left_by_all(self) -> None:
+        """No request of the process is under way any more, neither what drives it nor what was given up and waits for its child runs."""
+        self.stop()
+        self.giving_up = []
+
 
 class Model:
     """All runs, by id, in the order in which they were made.
@@ -391,7 +396,7 @@ class Model:
                 known[name].holds_again(run)
             known[name].taken_back += 1
         for name, run in self.runs.items():
-            run.stop()
+            run.is_left_by_all()  # at that moment requests may have been under way
             run.raised = known[name].raised
             run.dropped = known[name].dropped
             run.undone = known[name].undone
@@ -410,8 +415,7 @@ class Model:
 
     def crash(self) -> None:
         for run in self.runs.values():
-            run.stop()
-            run.giving_up = []
+            run.is_left_by_all()
 
     def release(self, run: ModelRun, *, works: bool) -> None:
         """Work that hangs comes to its end."""
