@@ -7,6 +7,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,17 @@ import pytest
 from symphony_es import system
 from symphony_es.core.state.files.storage import FileStorageProvider
 from symphony_es.errors import LogUnavailableError, StorageUnavailableError
-from symphony_es.system import absolute, file_system_of, is_directory, is_link, is_network_file_system, is_plain_file, present, sync
+from symphony_es.system import (
+    RandomBytes,
+    absolute,
+    file_system_of,
+    is_directory,
+    is_link,
+    is_network_file_system,
+    is_plain_file,
+    present,
+    sync,
+)
 
 SOURCES = [Path(system.__file__).parent, Path(system.__file__).parents[1] / "projections" / "symphony_es_projections"]
 HIDING = {"exists", "is_dir", "is_file", "is_symlink", "isdir", "isfile", "islink", "lexists", "is_mount"}
@@ -242,3 +253,25 @@ def test_without_posix_a_state_in_memory_works() -> None:
     assert ended.stdout.startswith("a state on disk needs a POSIX system (Linux, macOS)")
     assert ended.stdout.rstrip().endswith("help 0")
     assert issubclass(LogUnavailableError, OSError)
+
+
+class TestRandomBytes:
+    """Portions of random bytes."""
+
+    def test_nobody_is_given_what_another_has(self) -> None:
+        """Whichever thread asks, in the middle of whatever another one does; and all have their size."""
+        source = RandomBytes(8, portion=3)
+        taken: list[list[bytes]] = [[] for _ in range(8)]
+        switching = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            threads = [threading.Thread(target=lambda own=own: own.extend(source.take() for _ in range(2_000))) for own in taken]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(switching)
+        together = [each for own in taken for each in own]
+        assert len(set(together)) == len(together) == 16_000
+        assert {len(each) for each in together} == {8}

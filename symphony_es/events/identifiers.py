@@ -10,8 +10,8 @@ from symphony_es.errors import InvalidIdentifierError
 from symphony_es.shown import quoted
 
 __all__ = [
-    "DEFINITION_PREFIX", "SYSTEM_PREFIX", "Position", "Version", "check_class_name", "check_entity_id", "check_entity_type",
-    "check_event_name", "check_own_type", "entity_key", "split_key", "text_id", "uuid7",
+    "DEFINITION_PREFIX", "SYSTEM_PREFIX", "UUID7_RANDOM_BYTES", "Position", "Version", "check_class_name", "check_entity_id",
+    "check_entity_type", "check_event_name", "check_own_type", "entity_key", "split_key", "text_id", "uuid7",
 ]  # fmt: skip
 
 Position = NewType("Position", int)
@@ -118,12 +118,16 @@ def split_key(key: str) -> tuple[str, str]:
     return check_entity_type(entity_type), check_entity_id(entity_id)
 
 
+UUID7_RANDOM_BYTES = 8
+"""So many random bytes a UUIDv7 takes."""
+
+
 def uuid7(time_ns: int, random: bytes) -> bytes:
     """A UUIDv7: 48 bits of milliseconds, 12 bits of the fraction below, 62 random bits.
 
     Args:
         time_ns: nanoseconds since 1970.
-        random: at least 8 random bytes.
+        random: at least `UUID7_RANDOM_BYTES` random bytes.
 
     Source: RFC 9562, section 5.7 (method 3 of section 6.2).
     """

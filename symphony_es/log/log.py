@@ -7,12 +7,10 @@ is checked before it is handed out.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from struct import iter_unpack
 from typing import Self
 from uuid import UUID
 from weakref import WeakMethod
@@ -32,12 +30,11 @@ from symphony_es.log.recorder import Anchor, Appended, LogRecorder, PreparedEven
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.writer import NOTHING, Ticket, Writer
 from symphony_es.steady import steady_ns
-from symphony_es.system import given_path
+from symphony_es.system import RandomBytes, given_path
 
 __all__ = ["DATABASE_NAME", "Anchor", "Appended", "EventLog", "Ticket"]
 
 SALT_BYTES = 16
-SALTS_AT_ONCE = 1024
 MAX_KNOWN_CONSTANTS = 10_000
 ENCODED_AT_ONCE = 256
 """How many events are encoded in one turn of the event loop, some milliseconds."""
@@ -61,7 +58,7 @@ class EventLog(LogReader):
         self._lock = lock
         self._note = note
         self._limits = limits or Limits()
-        self._salts: Iterator[bytes] = iter(())
+        self._salts = RandomBytes(SALT_BYTES, 1024)
         self._ended = False
         self._written: set[str] = set()
         self.allow_shared = False  # whether who opened it takes what other users could change, in its directory and beside it
@@ -249,11 +246,8 @@ class EventLog(LogReader):
             UnstorableValueError: a value that is no plain data.
             LimitExceededError: it is too large.
         """
-        salt = next(self._salts, None)
-        if salt is None:
-            self._salts = iter([made for (made,) in iter_unpack(f"{SALT_BYTES}s", os.urandom(SALTS_AT_ONCE * SALT_BYTES))])
-            salt = next(self._salts)
-        return PreparedEvent(event.entity_key, event.version, event.name, event.event_id, encode_body(event, salt, self._limits))
+        body = encode_body(event, self._salts.take(), self._limits)
+        return PreparedEvent(event.entity_key, event.version, event.name, event.event_id, body)
 
     @property
     def answers_at_once(self) -> bool:

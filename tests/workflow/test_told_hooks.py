@@ -289,9 +289,10 @@ async def test_the_end_of_a_run_is_not_held_up(symphony: Symphony) -> None:
     hook.release.set()
 
 
+@pytest.mark.parametrize("auto_checkpoint", [False, True])
 @pytest.mark.parametrize("stages", [(), ("run_completed",), ("run_started", "step_failed")])
 async def test_a_hook_that_waits_for_other_moments_costs_no_commit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: tuple[str, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: tuple[str, ...], auto_checkpoint: bool
 ) -> None:
     """Between a step's end and the next one's start no random bytes are asked for: that lets go of the interpreter's lock, and the writer
     thread commits the end alone."""
@@ -314,7 +315,7 @@ async def test_a_hook_that_waits_for_other_moments_costs_no_commit(
         definition = {"name": "long", "context": {}, "steps": [{"kind": "function", "name": name, "function": "work"} for name in names]}
         monkeypatch.setattr("os.urandom", counted)
         monkeypatch.setattr("random._urandom", counted)
-        run = await symphony.workflows.execute_workflow(definition, hooks=[Waiting()], auto_checkpoint=False)
+        run = await symphony.workflows.execute_workflow(definition, hooks=[Waiting()], auto_checkpoint=auto_checkpoint)
         monkeypatch.undo()
     assert run.status == "completed"
     assert len(asked) <= steps // 4

@@ -8,7 +8,6 @@ at. The snapshot it may bring is written behind it.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,9 +24,10 @@ from symphony_es.diagnostics import get_logger
 from symphony_es.errors import CheckpointError, CheckpointNotFoundError, ConcurrencyError, ConfigurationError
 from symphony_es.events.changes import REMOVE, SET
 from symphony_es.events.event import NewEvent
-from symphony_es.events.identifiers import entity_key, text_id, uuid7
+from symphony_es.events.identifiers import UUID7_RANDOM_BYTES, entity_key, text_id, uuid7
 from symphony_es.events.values import check_plain, copy_plain
 from symphony_es.shown import shown
+from symphony_es.system import RandomBytes
 from symphony_es.turns import TaskLock
 from symphony_es_projections.checkpoint_table import CheckpointTable
 from symphony_es_projections.checkpoints import CHECKPOINT_TYPE, CheckpointEntry
@@ -131,6 +131,7 @@ class CheckpointManager(CheckpointReader):
         super().__init__(log, directory, writes=True)
         self.snapshotter = snapshotter
         self._counting = TaskLock()
+        self._random = RandomBytes(UUID7_RANDOM_BYTES)
 
     async def create(
         self, world: World, name: str | None = None, metadata: Mapping[str, Any] | None = None, *, compare: bool = False
@@ -196,7 +197,7 @@ class CheckpointManager(CheckpointReader):
             UnstorableValueError: name or metadata are no plain data.
         """
         check_name(name)
-        event_id = uuid7(time.time_ns(), os.urandom(16))
+        event_id = self._event_id()
         checkpoint_id = f"{CHECKPOINT_PREFIX}{text_id(event_id)}"
         state = {
             "name": name if name is not None else f"checkpoint_at_{position}",
@@ -224,6 +225,9 @@ class CheckpointManager(CheckpointReader):
             await self.log.room()
         await self.log.submit([prepared]).wait()
 
+    def _event_id(self) -> bytes:
+        return uuid7(time.time_ns(), self._random.take())
+
     async def delete(self, checkpoint: str) -> bool:
         """Remove the name; the events stay. False when there is no such checkpoint, or another call removes it at this moment.
 
@@ -243,7 +247,7 @@ class CheckpointManager(CheckpointReader):
 
     async def _delete(self, checkpoint_id: str) -> bool:
         try:
-            await self._append(checkpoint_id, 2, "CheckpointDeleted", (REMOVE, ()), uuid7(time.time_ns(), os.urandom(16)))
+            await self._append(checkpoint_id, 2, "CheckpointDeleted", (REMOVE, ()), self._event_id())
         except ConcurrencyError:
             return False
         return True

@@ -8,7 +8,6 @@ step with the log: nothing later of them is submitted until they are refreshed.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from collections import deque
@@ -26,9 +25,10 @@ from symphony_es.events.changes import REMOVE, SET, Change
 from symphony_es.events.codec import encode_value
 from symphony_es.events.event import NewEvent
 from symphony_es.events.fold import REPAIR_EVENT
-from symphony_es.events.identifiers import uuid7
+from symphony_es.events.identifiers import UUID7_RANDOM_BYTES, uuid7
 from symphony_es.events.rows import CHECK_BYTES, HEADER_BYTES
 from symphony_es.events.splitting import split_change
+from symphony_es.system import RandomBytes
 
 if TYPE_CHECKING:
     from symphony_es.core.state.transactions import Transaction
@@ -40,7 +40,6 @@ __all__ = ["Outbox"]
 Part = tuple[EntityRecord, Segment]
 TURN_RECORDS = 1000
 """How many entities' changes one turn of the event loop encodes: more would hold it up for longer than other tasks should wait."""
-RANDOM_BYTES_PER_ID = 8
 
 logger = get_logger(__name__)
 
@@ -80,7 +79,7 @@ class Outbox:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled_on: asyncio.AbstractEventLoop | None = None
         self._waiting_for_room: asyncio.Task[None] | None = None
-        self._random = b""
+        self._random = RandomBytes(UUID7_RANDOM_BYTES)
 
     def mark_dirty(self, record: EntityRecord) -> None:
         """Note that an entity has changes to submit, and see to it that they are at the loop's next turn.
@@ -243,13 +242,8 @@ class Outbox:
             raise error.within(record.key) from None
 
     def _event_id(self) -> bytes:
-        """A new id."""
-        # Random bytes come in portions: to ask for some lets go of the interpreter lock, and the writer thread, which waits for it, would
-        # begin a commit with half of what is being submitted.
-        if not self._random:
-            self._random = os.urandom(256 * RANDOM_BYTES_PER_ID)
-        random, self._random = self._random[:RANDOM_BYTES_PER_ID], self._random[RANDOM_BYTES_PER_ID:]
-        return uuid7(self.clock_ns(), random)
+        """A new id of an event."""
+        return uuid7(self.clock_ns(), self._random.take())
 
     @staticmethod
     def _name_largest(record: EntityRecord, changes: Iterable[Change], error: LimitExceededError) -> LimitExceededError:

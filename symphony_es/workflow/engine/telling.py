@@ -7,13 +7,13 @@ those hooks alone, before the run goes on.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.errors import HookFailedError
 from symphony_es.events.changes import REMOVE, SET, Change
+from symphony_es.system import RandomBytes
 from symphony_es.workflow.engine.hooks import HookChain, RunMoment, Stage
 from symphony_es.workflow.runs.assigning import assign
 from symphony_es.workflow.runs.thawing import thaw
@@ -46,7 +46,7 @@ class Telling:
         self._run = run
         self._hooks = hooks
         self._told: set[str] = set()
-        self._random = b""
+        self._keys = RandomBytes(KEY_BYTES, KEYS_AT_ONCE)
 
     def note(
         self,
@@ -70,7 +70,7 @@ class Telling:
         """
         if not self._hooks.hears(stage):
             return None
-        key = self._new_key()
+        key = self._keys.take().hex()
         moment = RunMoment(
             id=f"{self._run.id}:{key}",
             stage=stage,
@@ -88,14 +88,6 @@ class Telling:
             held["after"] = moment.after_position
             changes.append((SET, ("untold", key), {name: value for name, value in held.items() if value is not None}))
         return moment
-
-    def _new_key(self) -> str:
-        # In portions, for the reason that event ids have: a moment is noted between a step's end and the next one's start, and the writer
-        # thread would commit the one without the other.
-        if not self._random:
-            self._random = os.urandom(KEYS_AT_ONCE * KEY_BYTES)
-        key, self._random = self._random[:KEY_BYTES], self._random[KEY_BYTES:]
-        return key.hex()
 
     def note_assigned(self, stage: Stage, error: Mapping[str, Any] | None = None) -> RunMoment | None:
         """The same inside of a recording, which this becomes part of."""
