@@ -56,11 +56,15 @@ def run(python: Path, name: str, exact: list[str], arguments: list[str]) -> tupl
     subprocess.run([*pip, "--editable", ".", *exact], cwd=ROOT, check=True)
     subprocess.run([*pip, "--group", "test", *exact], cwd=ROOT, check=True)
     command = [own, "-m", "pytest", "-n", "2", "--dist", "worksteal", *arguments]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    lines = ended.stdout.splitlines()
+    told = PLACE / f"{name}.txt"
+    sys.stdout.write(f"{name}: what pytest says is in {told.relative_to(ROOT)}\n")
+    sys.stdout.flush()
+    with told.open("w", encoding="utf-8") as output:
+        ended = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, check=False)
+    lines = told.read_text(encoding="utf-8").splitlines()
     failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     sys.stdout.write("".join(f"{name}: {line}\n" for line in failed))
-    return ended.returncode == 0, lines[-1].strip("= ") if lines else ended.stderr[-500:]
+    return ended.returncode == 0, lines[-1].strip("= ") if lines else "pytest has said nothing"
 
 
 def main() -> int:
