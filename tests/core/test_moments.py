@@ -204,6 +204,8 @@ def _calls() -> dict[tuple[str, str, str], Callable[[Symphony, Any], Any]]:
         ("TimeTravel", "position", "moment"): lambda s, m: s.past.position(m),
         ("TimeTravel", "between", "since"): lambda s, m: s.past.between(m, None),
         ("TimeTravel", "between", "until"): lambda s, m: s.past.between(None, m),
+        ("TimeTravel", "check_order", "since"): lambda s, m: s.past.check_order(m, 1),
+        ("TimeTravel", "check_order", "until"): lambda s, m: s.past.check_order(1, m),
         ("TimeTravel", "resolve", "moment"): lambda s, m: s.past.resolve(m),
         ("TimeTravel", "since", "moment"): lambda s, m: s.past.since(m),
         ("TimeTravel", "at", "moment"): lambda s, m: s.past.at(m),

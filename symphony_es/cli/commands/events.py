@@ -51,11 +51,10 @@ def _event_filters(command: Any) -> None:
 
 async def log(given: argparse.Namespace) -> None:
     """`symphony-es log`."""
-    from symphony_es.core.state.past.moment_texts import check_order
     from symphony_es.core.state.past.moments import check_range
 
     async with reading(given) as opened:
-        check_order(given.after, given.until)
+        await opened.past.check_order(given.after, given.until)
         until = await opened.past.position(given.until)
         after = None if given.after is None else await opened.past.position(given.after)
         if after is not None:

@@ -67,7 +67,6 @@ def register(parsers: Parsers) -> None:
 
 async def export(given: argparse.Namespace) -> None:
     """`symphony-es export`."""
-    from symphony_es.core.state.past.moment_texts import check_order
     from symphony_es.transfer import export_changes, export_cloudevents, export_csv, export_jsonl
     from symphony_es.transfer.changes import ChangeFilter
 
@@ -85,7 +84,7 @@ async def export(given: argparse.Namespace) -> None:
         raise ConfigurationError("there is no standard output to write to: name a file")
     target = Path(given.file) if given.file != "-" else output.Screen() if sys.stdout.isatty() else sys.stdout.buffer
     async with reading(given) as opened:
-        check_order(given.after if given.since is None else given.since, given.until)
+        await opened.past.check_order(given.after if given.since is None else given.since, given.until)
         after = await opened.past.since(given.since) if given.after is None else await opened.past.position(given.after)
         until = None if given.until is None else await opened.past.position(given.until)
         common: dict[str, Any] = {"after": after, "until": until, "overwrite": given.overwrite, "on_progress": output.progress("events")}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from symphony_es.core.state.names import Names
 from symphony_es.core.state.past.differences import Differing, StateDifference, compare_positions
 from symphony_es.core.state.past.forking import ForkReport, fork_log
-from symphony_es.core.state.past.moment_texts import Moment, check_order
+from symphony_es.core.state.past.moment_texts import Moment, ReadMoment, check_order
 from symphony_es.core.state.past.moments import check_range, position_of, position_since, resolve
 from symphony_es.core.state.past.rewinding import Rewind, plan_rewind
 from symphony_es.core.state.past.tracing import ValueTrace
@@ -76,18 +76,29 @@ class TimeTravel:
         """The position that what happened since a moment comes after; see `moments.position_since`."""
         return await position_since(self.log, moment, self._checkpoints)
 
+    async def check_order(self, since: Moment | ReadMoment | None, until: Moment | ReadMoment | None) -> None:
+        """Refuse two ends between which nothing can lie, as they were given and as the times that they mean: positions do not tell, since
+        times before the log all have one.
+
+        Raises:
+            ConfigurationError: nothing can lie between them. Further errors are those of `resolve`.
+        """
+        check_order(since, until)
+        if since is not None and until is not None:
+            check_order(await self.resolve(since), await self.resolve(until))
+
     async def between(self, since: Moment | None, until: Moment | None) -> tuple[int, int]:
         """The positions that a range comes after, and ends with.
 
         Raises:
             ConfigurationError: nothing can lie between the two.
         """
-        check_order(since, until)
+        await self.check_order(since, until)
         after, last = await self.since(since), await self.position(until)
         check_range(after, last)
         return after, last
 
-    async def resolve(self, moment: Moment) -> int | datetime | str | CheckpointEntry:
+    async def resolve(self, moment: Moment | ReadMoment) -> int | datetime | str | CheckpointEntry:
         """The position, the time, `"latest"` or the checkpoint that a moment means; see `moments.resolve`."""
         return await resolve(moment, self._checkpoints)
 
