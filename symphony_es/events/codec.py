@@ -235,8 +235,10 @@ def decode_stream(pieces: Sequence[bytes | memoryview]) -> tuple[Iterator[Any], 
     """
     mark = os.urandom(8)
     decoder = _Decoder()
-    stream = Packed.Unpacker(ext_hook=decoder.hook, object_pairs_hook=decoder.pairs, strict_map_key=False, raw=False, max_buffer_size=0)
-    stream.feed((_UINT64 + mark).join([*pieces, b""]))
+    data = (_UINT64 + mark).join([*pieces, b""])
+    hooks: dict[str, Any] = {"ext_hook": decoder.hook, "object_pairs_hook": decoder.pairs}
+    stream = Packed.Unpacker(**hooks, strict_map_key=False, raw=False, max_buffer_size=max(1, len(data)))  # nothing has more members
+    stream.feed(data)
     return stream, int.from_bytes(mark, "big")
 
 

@@ -271,3 +271,13 @@ def test_metadata_that_are_no_floats() -> None:
     """A number in its metadata that is larger than any float is a damaged event, as any other wrong one."""
     with pytest.raises(DamagedEventError, match="attempt"):
         decode_row(_row(pack([None, [], [None, None, 10**400], None])))
+
+
+@pytest.mark.parametrize("told", [b"\xdd\xff\xff\xff\xff", b"\xdf\x7f\xff\xff\xff\x01", b"\x91\xdd\x7f\xff\xff\xff\x01"])
+def test_more_members_than_bytes(told: bytes) -> None:
+    """A list or dict that says it has them is refused before anything is made for it, by itself and among others."""
+    with pytest.raises(DecodeError, match="exceeds max"):
+        decode_value(told)
+    stream, _ = codec.decode_stream([told, b"\x01"])
+    with pytest.raises(ValueError, match="exceeds max"):
+        next(stream)
