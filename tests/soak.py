@@ -150,11 +150,12 @@ class Soak:
     async def ended(self, client: httpx.AsyncClient, order_id: str) -> None:
         """Waits until the run of an order has ended."""
         ends = time.monotonic() + PATIENCE_S
-        while order_id not in self.placed or (await self.ask(client, "GET", f"/orders/{order_id}"))["run"] not in ("completed", "failed"):
-            if time.monotonic() > ends:
-                self.wrong.append(f"order {order_id} has not ended within {PATIENCE_S:.0f} s")
-                return
+        while time.monotonic() < ends:
+            shown = await self.ask(client, "GET", f"/orders/{order_id}") if order_id in self.placed else {"run": "placed"}
+            if shown is None or shown["run"] in ("completed", "failed"):
+                return  # where there was no answer, `ask` has said what is wrong
             await asyncio.sleep(AGAIN_S)
+        self.wrong.append(f"order {order_id} has not ended within {PATIENCE_S:.0f} s")
 
     async def kill(self, every_s: float) -> None:
         """Kills the server again and again, while orders are placed; measures the memory of each process."""

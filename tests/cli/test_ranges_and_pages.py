@@ -208,3 +208,20 @@ def test_an_empty_name_is_no_directory(command: str, counted: Path, monkeypatch:
     with pytest.raises(SystemExit) as ended:
         main([*command.split(), ""])
     assert (ended.value.code, "is not set" in capsys.readouterr().err) == (2, True)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+async def test_a_time_without_a_zone_beside_one_with_it(turned: bool, counted: Path) -> None:
+    """They cannot be compared: the one without is refused by name, whichever end it is."""
+    ends = [datetime(2000, 11, 28), datetime(2000, 11, 29, tzinfo=UTC)]
+    since, until = reversed(ends) if turned else ends
+    async with Symphony(counted, read_only=True) as symphony:
+        questions = [
+            lambda: symphony.history("CountedInRanges:one", since=since, until=until),
+            lambda: symphony.blame("CountedInRanges:one", "count", since=since, until=until),
+            lambda: symphony.audit.find(since=since, until=until),
+            lambda: symphony.workflows.list_runs(since=since, until=until),
+        ]
+        for ask in questions:
+            with pytest.raises(ConfigurationError, match="zone"):
+                await ask()

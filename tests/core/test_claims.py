@@ -81,17 +81,23 @@ async def test_who_gives_up_holds_up_nobody(symphony: Symphony, which: str) -> N
     assert {number for number in range(20) if tasks[number] not in dropped} <= set(done)
 
 
-async def test_a_queue_that_moves_is_waited_in(symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The waits that have begun, in their order: each looks at who holds when a test has it look, and at no time by itself."""
+    begun: list[Any] = []
+    begin = world_module._Patience._begin
+
+    def kept(self: Any) -> None:
+        if self not in begun:
+            begun.append(self)
+        begin(self)
+
+    monkeypatch.setattr(world_module._Patience, "_begin", kept)
+    return begun
+
+
+async def test_a_queue_that_moves_is_waited_in(symphony: Symphony, patient: list[Any]) -> None:
     """The time limit is one for who holds: an overloaded service is slow, and fails nothing of what has waited long."""
-    looks: Counter[str] = Counter()
-    look = world_module._Patience._look
-
-    def counted(self: Any) -> None:
-        looks["looks"] += 1
-        look(self)
-
-    monkeypatch.setattr(world_module._Patience, "_look", counted)
-    monkeypatch.setattr(world_module, "CLAIM_TIMEOUT_S", 0.05)
     stock = symphony.entities.add(Stock(id="tea", left=3))
     await symphony.flush()
     taken: list[int] = []
@@ -102,8 +108,8 @@ async def test_a_queue_that_moves_is_waited_in(symphony: Symphony, monkeypatch: 
             taken.append(number)
             await both_wait.wait()
             if number == 1:
-                while not looks:  # the third one has waited for its time by then, though not for one transaction
-                    await asyncio.sleep(0.001)
+                patient[1]._look()  # the third one has waited for its time, though not for one transaction
+                await asyncio.sleep(0)
 
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         for number in range(3):
@@ -113,9 +119,8 @@ async def test_a_queue_that_moves_is_waited_in(symphony: Symphony, monkeypatch: 
     assert taken == [0, 1, 2]
 
 
-async def test_who_does_not_end_is_named(symphony: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_does_not_end_is_named(symphony: Symphony, patient: list[Any]) -> None:
     """A wait for one transaction that hangs ends with an error that says which one, and for how long; those behind it go on."""
-    monkeypatch.setattr(world_module, "CLAIM_TIMEOUT_S", 0.05)
     stock = symphony.entities.add(Stock(id="tea", left=3))
     hangs = asyncio.Event()
 
@@ -123,11 +128,17 @@ async def test_who_does_not_end_is_named(symphony: Symphony, monkeypatch: pytest
         async with symphony.transaction("Hanging", claim=[stock]):
             await hangs.wait()
 
+    async def wait() -> None:
+        async with symphony.transaction("Waiting", claim=[stock]):
+            stock.left -= 1
+
     hanging = asyncio.create_task(hang())
     await asyncio.sleep(0)
-    with pytest.raises(EntityBusyError, match="'Hanging', for which the transaction 'Waiting' has waited") as refused:
-        async with asyncio.timeout(10), symphony.transaction("Waiting", claim=[stock]):
-            stock.left -= 1
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    patient[0]._look()
+    with pytest.raises(EntityBusyError, match="'Hanging', for which the transaction 'Waiting' has waited 60 s") as refused:
+        await waiting
     assert (refused.value.entity, refused.value.holder) == ("Stock:tea", "Hanging")
     hangs.set()
     await hanging

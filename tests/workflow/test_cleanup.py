@@ -435,19 +435,25 @@ async def test_a_cleanup_of_a_child_run_that_has_failed_stays_so_until_somebody_
     assert (run.status, work.begun.count("undo/book")) == ("cancelled", tries[0] + 2)
 
 
-@pytest.mark.parametrize("then", ["waits", "paused", "failed", "cancelled", "completed"])
-async def test_a_child_run_taken_back_before_its_turn_ends_with_its_parent(symphony: Symphony, work: Work, then: str) -> None:
-    """Its parent undoes those that have completed one after the other: what somebody does to the last one meanwhile outlives nobody."""
-    first = child("first", function("book", undo="work"), {**WAIT, "name": "inner"}, cleanup=[function("tidy")])
+async def cancelled_behind_another(symphony: Symphony, first: dict[str, Any]) -> tuple[Workflow, Workflow, Workflow, asyncio.Task[Any]]:
+    """A run that is cancelled, and undoes its second child run: run, first child run, whose turn comes then, second one, call."""
     second = child("second", function("ship", undo="work"), cleanup=[{**WAIT, "name": "slow"}])
     workflows = symphony.workflows
     run = (await workflows.start({"name": "w", "steps": [first, second, WAIT]}, auto_checkpoint=False)).run
     await until(lambda: "first" in run.children and "inner" in run.children["first"].attempts)
     await workflows.signal(run.children["first"], "go")
     await until(lambda: "wait" in run.attempts)
-    kid, other = run.children["first"], run.children["second"]
     cancelling = asyncio.create_task(workflows.cancel(run))
-    await until(lambda: "cleanup/slow" in other.attempts)
+    await until(lambda: "cleanup/slow" in run.children["second"].attempts)
+    return run, run.children["first"], run.children["second"], cancelling
+
+
+@pytest.mark.parametrize("then", ["waits", "paused", "failed", "cancelled", "completed"])
+async def test_a_child_run_taken_back_before_its_turn_ends_with_its_parent(symphony: Symphony, work: Work, then: str) -> None:
+    """Its parent undoes those that have completed one after the other: what somebody does to the last one meanwhile outlives nobody."""
+    first = child("first", function("book", undo="work"), {**WAIT, "name": "inner"}, cleanup=[function("tidy")])
+    workflows = symphony.workflows
+    run, kid, other, cancelling = await cancelled_behind_another(symphony, first)
     if then == "failed":
         work.failing.add("book")
     again = asyncio.create_task(workflows.retry_from(kid, "book", auto_checkpoint=False))
@@ -471,15 +477,8 @@ async def test_a_child_run_taken_back_before_its_turn_ends_with_its_parent(symph
 async def test_a_child_run_taken_back_before_its_turn_ends_as_its_step_says(symphony: Symphony, work: Work, policy: str) -> None:
     """Cut off without its clean-up, or let go: then it runs on."""
     first = {**child("first", function("book", undo="work"), {**WAIT, "name": "inner"}), "on_parent_end": policy}
-    second = child("second", function("ship", undo="work"), cleanup=[{**WAIT, "name": "slow"}])
     workflows = symphony.workflows
-    run = (await workflows.start({"name": "w", "steps": [first, second, WAIT]}, auto_checkpoint=False)).run
-    await until(lambda: "first" in run.children and "inner" in run.children["first"].attempts)
-    await workflows.signal(run.children["first"], "go")
-    await until(lambda: "wait" in run.attempts)
-    kid, other = run.children["first"], run.children["second"]
-    cancelling = asyncio.create_task(workflows.cancel(run))
-    await until(lambda: "cleanup/slow" in other.attempts)
+    run, kid, other, cancelling = await cancelled_behind_another(symphony, first)
     again = asyncio.create_task(workflows.retry_from(kid, "book", auto_checkpoint=False))
     await until(lambda: kid.status == "running" and "inner" in kid.attempts)
     await workflows.signal(other, "go")

@@ -162,7 +162,9 @@ def check_order(since: object, until: object) -> None:
         raise ConfigurationError(
             f"since {days[0]} and until {days[1]} is no time at all: a day is its beginning; until {following} has all of it"
         )
-    if isinstance(since, datetime) and isinstance(until, datetime) and since > until:
+    if not (isinstance(since, datetime) and isinstance(until, datetime)) or (since.tzinfo is None) != (until.tzinfo is None):
+        return  # one without a zone is refused where it is read
+    if since > until:
         raise ConfigurationError(f"nothing is since {since.isoformat()} and until {until.isoformat()}, which is earlier")
 
 
