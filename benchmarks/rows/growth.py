@@ -41,13 +41,13 @@ async def prepare(place: Place) -> None:
 
 
 class _Probe:
-    """Appends to a log's entities one after the other, in an order that touches its index all over."""
+    """Appends to a log's entities one after the other, in an order that touches its index all over; goes on where a round before it ended."""
 
-    def __init__(self, log: EventLog, entities: int) -> None:
+    def __init__(self, log: EventLog, length: int, entities: int) -> None:
         self.log = log
         self._entities = entities
-        self._versions = log.head // entities
-        self._count = 0
+        self._versions = length // entities
+        self._count = log.head - length
 
     def _next(self) -> NewEvent:
         number, version = self._count * 7919 % self._entities, self._versions + self._count // self._entities + 1
@@ -69,7 +69,7 @@ async def ours(place: Place) -> Sample:
     """Microseconds of an awaited append, and per event of a commit of 256, on logs of several lengths in turns."""
     probes = {}
     for length in _lengths(place):
-        probes[length] = _Probe(await EventLog.open(place.shared / _directory(place, length)), place.sizes["entities"])
+        probes[length] = _Probe(await EventLog.open(place.shared / _directory(place, length)), length, place.sizes["entities"])
     single: dict[int, list[float]] = {length: [] for length in probes}
     grouped: dict[int, list[float]] = {length: [] for length in probes}
     for _ in range(TURNS):
