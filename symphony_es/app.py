@@ -538,6 +538,12 @@ class Symphony:
             what = f"not known to be durable: {counted(undone)}" if undone else "everything is durable; only the end is not known"
             raise CloseTimeoutError(f"close() has waited for {timeout_s:g} s; {what}", undone) from error
 
+    async def pass_damage(self) -> None:
+        """Where damaged events are passed over: have a snapshot behind them, with which an opening without the setting begins."""
+        snapshotter = self._ready(self._opened).snapshotter
+        if snapshotter is not None:
+            await snapshotter.pass_damage()
+
     async def _wind_up(self, world: World) -> None:
         if self._inbox is not None:
             await self._inbox.stop()

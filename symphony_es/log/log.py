@@ -223,6 +223,15 @@ class EventLog(LogReader):
         """With `skip_damaged`: what stands in the place of each damaged event; its `fault` says what is wrong. Blocks."""
         return [decode_row(row) for row in self._recorder.skipped.values()] if isinstance(self._recorder, SQLiteLogRecorder) else []
 
+    @property
+    def skips(self) -> bool:
+        """Whether it was opened with `skip_damaged`."""
+        return isinstance(self._recorder, SQLiteLogRecorder) and self._recorder.skips
+
+    def skipped_until(self) -> int:
+        """With `skip_damaged`: the position of the last damaged event; 0 where there is none. Blocks."""
+        return max(self._recorder.skipped, default=0) if isinstance(self._recorder, SQLiteLogRecorder) else 0
+
     async def log_id(self) -> UUID | None:
         """The identity that the log was made with, which copies of it keep; None in memory."""
         return await self._call(self._recorder.log_id) if isinstance(self._recorder, SQLiteLogRecorder) else None

@@ -78,6 +78,7 @@ _NOWHERE = _Places()
 class SkippingLogRecorder(SQLiteLogRecorder):
     """See the module; the arguments are those of `SQLiteLogRecorder`."""
 
+    skips = True
     _learned_until = 0
     _last_time_ns = 0
     _unknown = 0

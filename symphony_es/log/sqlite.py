@@ -70,6 +70,9 @@ class SQLiteLogRecorder(SQLiteLogReader):
         LogDamagedError: it is not a log, or somebody changed its schema.
     """
 
+    skips = False
+    """Whether something is given in the place of damaged rows."""
+
     @property
     def skipped(self) -> dict[int, Row]:
         """What is given in the place of damaged rows, by position: nothing, since here damage is an error."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -247,3 +248,81 @@ def test_what_is_kept_of_an_event_is_two_numbers() -> None:
     for version in range(1, 20_001):
         places.note(version, 3 * version)
     assert sum(sys.getsizeof(kept) for kept in (places._versions, places._positions)) < 20 * 20_000
+
+
+async def runs_of(symphony: Symphony) -> list[str]:
+    """Which runs the list has, the newest first."""
+    return [run.id for run in await symphony.workflows.list_runs()]
+
+
+@pytest.mark.parametrize("repaired", [True, False])
+@pytest.mark.parametrize("position", [2, 3 * ROUNDS])
+async def test_after_going_on_without_the_damage_the_log_opens_as_ever(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], position: int, repaired: bool
+) -> None:
+    """A snapshot stands behind the damage, be it the last event: openings and commands that ask about the present begin with it."""
+    directory = await written(tmp_path / "log")
+    bad_bytes(directory / "events.db", position)
+    key = f"SkippedLedger:{NAMES[(position - 1) % 3]}"
+    symphony = await Symphony(directory).setup(skip_damaged=True, resume="latest")
+    if repaired:
+        await symphony.entities.repair(key, {"id": key[-1], "n": 77})
+    else:
+        symphony.entities.add(SkippedLedger(id="new"))
+    await symphony.close()
+    async with Symphony(directory) as symphony:
+        told = await symphony.resume()
+        assert set(told.damaged) == (set() if repaired else {key})
+        if repaired:
+            assert symphony.entities.get(key).n == 77
+        else:
+            await symphony.entities.repair(key, {"id": key[-1], "n": 77})
+        assert await runs_of(symphony) == []
+    asked = (["show", key], ["runs"], ["at", "latest"], ["entities"], ["checkpoints", "create", "later"], ["fork", str(tmp_path / "f")])
+    for command in asked:
+        assert await asyncio.to_thread(main, [*command, "--state-dir", str(directory)]) == 0, (command, capsys.readouterr())
+    async with Symphony(tmp_path / "f") as symphony:
+        await symphony.resume()
+        assert symphony.entities.get(key).n == 77
+    assert (await verify(tmp_path / "f")).ok
+
+
+async def test_a_repair_is_enough_where_the_process_is_killed_after_it(tmp_path: Path) -> None:
+    """The snapshot is there when the repair returns, and not at the close only."""
+    directory = await written(tmp_path / "log")
+    bad_bytes(directory / "events.db", 3 * ROUNDS)
+    symphony = await Symphony(directory).setup(skip_damaged=True, resume="latest")
+    await symphony.entities.repair("SkippedLedger:c")
+    shutil.copytree(directory, tmp_path / "killed")
+    await symphony.close()
+    async with Symphony(tmp_path / "killed") as symphony:
+        assert (await symphony.resume()).complete
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_the_list_of_runs_begins_behind_the_damage(tmp_path: Path, kept: bool) -> None:
+    """Runs from before it and after it, with the table's file and without it, in the order in which they were created."""
+    directory = tmp_path / "log"
+
+    async def ran(symphony: Symphony, *names: str) -> None:
+        symphony.functions.register("skipped_nothing", lambda context: 1, replace=True)
+        definition = symphony.build_workflow("skipped").add_function("only", "skipped_nothing").build()
+        for name in names:
+            await symphony.workflows.execute_workflow(definition, run_id=name)
+
+    async with Symphony(directory) as symphony:
+        symphony.entities.add(SkippedLedger(id="a"))
+        await symphony.flush()
+        await ran(symphony, "z", "b")
+        expected = await runs_of(symphony)
+    bad_bytes(directory / "events.db", 1)
+    if not kept:
+        (directory / "projections" / "run_list.db").unlink()
+    async with Symphony({"state_dir": str(directory), "skip_damaged": True}, persistence_enabled=True) as symphony:
+        await symphony.resume()
+        await symphony.entities.repair("SkippedLedger:a", {"id": "a", "n": 1})
+    async with Symphony(directory) as symphony:
+        await ran(symphony, "c")
+        assert await runs_of(symphony) == ["c", *expected]
+    async with Symphony(directory, read_only=True) as symphony:
+        assert await runs_of(symphony) == ["c", *expected]

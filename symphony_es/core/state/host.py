@@ -60,6 +60,10 @@ class Host(Protocol):
         """Past states."""
         ...
 
+    async def pass_damage(self) -> None:
+        """Where damaged events are passed over: have a snapshot behind them."""
+        ...
+
     @property
     def run_notes(self) -> dict[str, Any]:
         """Rows of runs that have ended, by key, which the list of runs has not taken in yet."""

@@ -74,6 +74,7 @@ class OpenedLog:
         if self.checkpoint_list is not None:
             await self.checkpoint_list.close()
         if self.snapshotter is not None:
+            await self.snapshotter.pass_damage()
             await self.snapshotter.close()
 
     async def close(self) -> None:
@@ -135,6 +136,7 @@ async def open_on_disk(
         history = StateHistory(log, store)
         snapshotter = Snapshotter(log, store, history)
         snapshotter.open()
+        await snapshotter.pass_damage()
     except BaseException:
         await log.close()
         raise

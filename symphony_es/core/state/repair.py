@@ -54,6 +54,7 @@ async def repair(host: Host, key: str, state: dict[str, Any] | None, to: Moment 
         with world.lock:
             world.mark_damaged(record, now.damage)  # nobody changes it while it is repaired
     await append_divided(host.log, [_repaired(now, data, state_version)])
+    await host.pass_damage()
     if record is not None and not isinstance(record.obj, UnrestoredEntity):
         await refresh(world, host.state_history, record.obj)
         return record.obj

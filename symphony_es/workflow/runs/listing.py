@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from symphony_es.core.state.cached_lists import CachedList
 from symphony_es.diagnostics import error_text, get_logger
-from symphony_es.errors import ConfigurationError, EntityNotFoundError, SymphonyError, near_misses
+from symphony_es.errors import ConfigurationError, DamagedEventError, EntityNotFoundError, SymphonyError, near_misses
 from symphony_es.shown import shown
 from symphony_es.workflow.runs.filters import RunFilter
 from symphony_es.workflow.runs.notes import row_of_run
@@ -28,6 +29,7 @@ from symphony_es_projections.run_rows import RUN_PREFIX, RunRow, row_of
 if TYPE_CHECKING:
     from symphony_es.core.state.history import StateHistory
     from symphony_es.core.state.world import World
+    from symphony_es.events.fold import EntityState
     from symphony_es.log.log import EventLog
 
 __all__ = ["FILE_NAME", "RunListing"]
@@ -99,7 +101,11 @@ class RunListing(CachedList):
             position = await self._begin_with_base()
         while position < head:
             self._check_open()
-            rows = await self.log.read_rows(position, head, PAGE)
+            try:
+                rows = await self.log.read_rows(position, head, PAGE)
+            except DamagedEventError as error:
+                position = await self._begin_behind(error)
+                continue
             position = rows[-1][0]
             step = await asyncio.to_thread(self._list.plan, rows, position, rows[-1][4], self._known({row[1] for row in rows}))
             await self._look_up(step)
@@ -112,13 +118,27 @@ class RunListing(CachedList):
         """What a log in memory keeps begins with states."""
         base = self.log.base
         assert base is not None, "only what has forgotten its first events has a base"
-        step = Step(base.position, b"")
-        for number, (key, state) in enumerate(base.states.items()):
-            if key.startswith(RUN_PREFIX) and state.data is not None:
-                run_id = key[len(RUN_PREFIX) :]
-                step.runs[run_id] = (number - len(base.states), 0, row_of(run_id, state.version, state.data))
-        await asyncio.to_thread(self._list.write, step)
+        await self._begin_with(Step(base.position, b""), base.states.values())
         return base.position
+
+    async def _begin_behind(self, error: DamagedEventError) -> int:
+        """Where a snapshot is behind what is damaged, the runs it has are those there are; which errors each has had, nobody can tell."""
+        snapshots, position = self.history.snapshots, error.position
+        newest = snapshots.nearest(self.log.head) if snapshots is not None else None
+        if newest is None or not isinstance(position, int) or newest.position < position:
+            raise error
+        row = await self.log.row_at(newest.position)
+        states = (await self.history.states_at(newest.position)).states.values()
+        await asyncio.to_thread(self._list.clear)
+        await self._begin_with(Step(newest.position, row[4]), sorted(states, key=_created))
+        return newest.position
+
+    async def _begin_with(self, step: Step, states: Collection[EntityState]) -> None:
+        for number, state in enumerate(states):
+            if state.key.startswith(RUN_PREFIX) and state.data is not None:
+                run_id = state.key[len(RUN_PREFIX) :]
+                step.runs[run_id] = (number - len(states), 0, row_of(run_id, state.version, state.data))
+        await asyncio.to_thread(self._list.write, step)
 
     async def _look_up(self, step: Step) -> None:
         if not step.unknown:
@@ -226,3 +246,12 @@ class RunListing(CachedList):
         if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([task])
         await super().close()
+
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+def _created(state: EntityState) -> datetime:
+    """When a run was created, as far as its state says it."""
+    created = (state.data or {}).get("created_at")
+    return created if isinstance(created, datetime) and created.tzinfo is not None else _LONG_AGO

@@ -142,6 +142,22 @@ class Snapshotter:
         self._not_before = 0
         return info
 
+    async def pass_damage(self) -> None:
+        """Where damaged events are passed over: have a snapshot behind the last one, which an opening without the setting begins with.
+
+        Behind a last event that is damaged there is no place for one: whoever appends or closes asks again.
+        """
+        if not self.log.skips:
+            return
+        try:
+            damaged = await asyncio.to_thread(self.log.skipped_until)
+        except (StorageError, LogError, DamagedEventError) as error:  # the log is not there any more: this must not keep it from closing
+            self.failure = error
+            return
+        newest = self._newest()
+        if (newest.position if newest is not None else 0) < damaged < self.log.head:
+            await self._try(self.log.head)
+
     async def take(self, position: int) -> SnapshotInfo | None:
         """Write a snapshot at a position now: merged from the newest earlier one and the events since.
 
