@@ -722,7 +722,10 @@ class BackupDamagedError(TransferError, ValueError):
 
     def __init__(self, backup: object, report: Any) -> None:
         first = report.problems[0].what if report.problems else "it does not verify"
-        super().__init__(f"the backup {backup} is damaged: {first}; restore an earlier one, or import an export")
+        super().__init__(
+            f"the backup {backup} is damaged: {first}; restore an earlier one, import an export, or, where events alone are damaged, "
+            "open it with setup(skip_damaged=True), repair what that marks, and fork it"
+        )
         self.report = report
 
 

@@ -23,6 +23,10 @@ _INSTEAD: tuple[tuple[str, str], ...] = (
     (r"or open with ignore_anchor=True", "or have the application open it with setup(ignore_anchor=True)"),
     (r"or without it: setup\(skip_damaged=True\)", "or have the application go on without it: setup(skip_damaged=True)"),
     (r"or go on without it with setup\(skip_damaged=True\)", "or have the application go on without it: setup(skip_damaged=True)"),
+    (
+        r"open it with setup\(skip_damaged=True\), repair what that marks, and fork it",
+        "have the application open it with setup(skip_damaged=True) and repair what that marks, and take it over with `symphony-es fork`",
+    ),
     (r"`await symphony\.entities\.repair\(", "in the application, `await symphony.entities.repair("),
     (r"resume\(run\) at once", "`symphony-es resume RUN` at once"),
     (r"recover\(\) tries it again with other code", "a start of the application with other code tries it again"),

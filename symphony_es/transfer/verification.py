@@ -33,7 +33,7 @@ from symphony_es.errors import (
     repair_call,
 )
 from symphony_es.events.event import Event
-from symphony_es.events.fold import Damage, EntityState, Fold
+from symphony_es.events.fold import REPAIR_EVENT, Damage, EntityState, Fold
 from symphony_es.events.identifiers import text_id
 from symphony_es.events.rows import Row, commitment, decode_row
 from symphony_es.events.values import plain_equal
@@ -272,6 +272,7 @@ class _Check:
         self._unfolded: set[str] = set()
         self.damaged: dict[str, Damage] = {}
         self.repaired: dict[str, Damage] = {}
+        self._repairs: dict[tuple[str, object], str] = {}
 
     def report(self, position: int | None, entity: str | None, what: str, way_out: str, version: int | None = None) -> None:
         """Note a problem."""
@@ -281,7 +282,14 @@ class _Check:
 
     def sorted_problems(self) -> tuple[Problem, ...]:
         """The problems in the order of their positions."""
-        return tuple(sorted(self.problems, key=lambda problem: (problem.position is None, problem.position or 0)))
+        return tuple(sorted(map(self._with_repair, self.problems), key=lambda problem: (problem.position is None, problem.position or 0)))
+
+    def _with_repair(self, problem: Problem) -> Problem:
+        """A damaged event whose entity has been repaired since stays a problem of the file, and nothing else is left to do but a fork."""
+        done = self._repairs.get((problem.entity or "", problem.position))
+        if done is None:
+            return problem
+        return replace(problem, way_out=f"{done}: openings go on behind it; a fork at the head leaves it behind, and can be backed up")
 
     def take(self, item: Row | Unreadable) -> None:
         """The next row."""
@@ -301,6 +309,8 @@ class _Check:
             self._bad(position, item[1] if type(item[1]) is str else None, error.why)
             return
         faults = self._faults(event)
+        if event.name == REPAIR_EVENT and event.entity_key in self._unfolded:
+            self._note_repair(event)
         if anchor is not None:
             faults += _faults_of_anchor(item, event, anchor)
         if self._fold is not None:
@@ -311,6 +321,12 @@ class _Check:
             self._bad(position, event.entity_key, "; ".join(faults), known=True)
         else:
             self.good += 1
+
+    def _note_repair(self, event: Event) -> None:
+        """Note which damage an event has repaired: its data say where that was."""
+        position = (event.data or {}).get("position")
+        who = f" by {quoted(event.metadata.actor, 80)}" if event.metadata.actor else ""
+        self._repairs[event.entity_key, position] = f"the entity was repaired at position {event.position}{who}"
 
     def _faults(self, event: Event) -> list[str]:
         """What is wrong with an event that is whole in itself, after those before it."""

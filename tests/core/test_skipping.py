@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from symphony_es import Symphony, entity
 from symphony_es.cli.main import main
-from symphony_es.errors import DamagedEventError, EntityDamagedError, LogDamagedError, SymphonyError
+from symphony_es.errors import BackupDamagedError, DamagedEventError, EntityDamagedError, LogDamagedError, SymphonyError
 from symphony_es.log.skipping import _Places
 from symphony_es.log.sqlite_schema import SCHEMA
-from symphony_es.transfer import verify
+from symphony_es.transfer import backup, restore, verify
 from tests.faults.damage import DAMAGES
 
 NAMES = "abc"
@@ -326,3 +326,37 @@ async def test_the_list_of_runs_begins_behind_the_damage(tmp_path: Path, kept: b
         assert await runs_of(symphony) == ["c", *expected]
     async with Symphony(directory, read_only=True) as symphony:
         assert await runs_of(symphony) == ["c", *expected]
+
+
+async def test_every_advice_leads_on(tmp_path: Path) -> None:
+    """From the damage to a working application and a restored backup, by what the messages say."""
+    directory = await written(tmp_path / "log")
+    bad_bytes(directory / "events.db", 5)
+    with pytest.raises(DamagedEventError, match=r"setup\(skip_damaged=True\)"):
+        await Symphony(directory).setup(resume="latest")
+    await backup(directory, tmp_path / "copy")  # of before the repair
+    symphony = await Symphony(directory).setup(skip_damaged=True, resume="latest")
+    with symphony.acting_as("ann"):
+        await symphony.entities.repair("SkippedLedger:b", {"id": "b", "n": 9})
+    head = symphony.log.head
+    await symphony.close()
+    report = await verify(directory)
+    assert [(problem.position, problem.entity) for problem in report.problems] == [(5, "SkippedLedger:b")]
+    assert f"repaired at position {head} by 'ann'" in report.problems[0].way_out
+    assert "fork" in report.problems[0].way_out
+    await backup(directory, tmp_path / "later")
+    for number, copy in enumerate((tmp_path / "copy", tmp_path / "later")):
+        with pytest.raises(BackupDamagedError, match=r"setup\(skip_damaged=True\), repair what that marks, and fork it"):
+            await restore(copy, tmp_path / "refused")
+        symphony = await Symphony(copy).setup(skip_damaged=True, resume="latest")
+        for key in symphony.last_resume.damaged:  # type: ignore[union-attr]
+            await symphony.entities.repair(key, {"id": "b", "n": 9})
+        await symphony.close()
+        forked = tmp_path / f"fork{number}"
+        assert await asyncio.to_thread(main, ["fork", str(forked), "--state-dir", str(copy)]) == 0
+        assert (await verify(forked)).ok
+        await backup(forked, tmp_path / f"whole{number}")
+        await restore(tmp_path / f"whole{number}", tmp_path / f"back{number}")
+        async with Symphony(tmp_path / f"back{number}") as symphony:
+            assert (await symphony.resume()).complete
+            assert [symphony.entities.get(f"SkippedLedger:{name}").n for name in NAMES] == [ROUNDS - 1, 9, ROUNDS - 1]
