@@ -7,7 +7,6 @@ times, every byte of every row. docs/exporting.md tells the format.
 
 from __future__ import annotations
 
-import json
 import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -24,6 +23,7 @@ from symphony_es.log.directory import prepare_file
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.shown import quoted
+from symphony_es.strict_json import read_strictly
 from symphony_es.system import given_path
 from symphony_es.transfer.pieces import Later, json_pieces
 from symphony_es.transfer.placing import absolute, building, check_free_directory, put_directory
@@ -197,8 +197,8 @@ class _Lines:
         if not line.endswith(b"\n"):
             raise self._wrong("the file ends before its footer: it is cut off" if len(line) < MAX_LINE_BYTES else "the line is too long")
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            value = read_strictly(line)
+        except ValueError as error:
             raise self._wrong(f"it is no JSON ({quoted(error, 100)})") from error
         if type(value) is not dict:
             raise self._wrong("it is no JSON object")
