@@ -58,4 +58,4 @@ def _finite(text: str) -> float:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"JSON has no {constant}")
+    raise ValueError(f"JSON has no {constant:.40}")
