@@ -878,7 +878,7 @@ class Symphony:
                 self.world.close(READ_ONLY)
 
     def new_load(self, *, keep_failed: bool, position: int | None) -> tuple[Loading, Callable[[], None]]:
-        """A load of some entities, and what is to be called once they are live: an object that keeps the shell goes on with what is live."""
+        """A load of some entities, and what is to be called when they are live: who keeps the shell goes on with what is live."""
         beside = self.world_under_construction()
         shell = self.shell(beside)
         loading = Loading(self.state_history, self.world, beside, shell, keep_failed=keep_failed, position=position)

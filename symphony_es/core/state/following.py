@@ -1,4 +1,4 @@
-"""Live objects that are read only: they follow the log that another process writes, all of them from the end of one commit to that of another.
+"""Live objects that are read only: they follow the log that another process writes, together, from the end of one commit to a later one's.
 
 What has changed up to there is read, and what needs a restorer is made, beside the live objects, which stand still meanwhile. Then all of
 it is put in place at once, with nothing awaited in between: whoever looks sees every object at one position, and each transaction whole or
