@@ -69,7 +69,7 @@ def is_damage(error: Exception) -> bool:
 
 def failure_of(error: Exception, path: Path | str, doing: str) -> LogUnavailableError | LogDamagedError:
     """The typed error for what went wrong while a file was opened."""
-    if isinstance(error, sqlite3.Error) and "decode" not in str(error):
+    if not is_damage(error):
         return unavailable_for(error, path, doing)
     return LogDamagedError(f"{path}: {error} while {doing}: the file is damaged; restore a backup")
 
