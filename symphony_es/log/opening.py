@@ -17,7 +17,7 @@ from symphony_es.log.head_note import HEAD_NAME, is_as_left, lost_at_the_end, no
 from symphony_es.log.recorder import Anchor, LogRecorder, missing
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.log.sqlite_connections import connect_reader, may_change
-from symphony_es.system import present
+from symphony_es.system import present, sync
 
 __all__ = ["DATABASE_NAME", "check_anchor", "open_reader", "open_recorder"]
 
@@ -70,6 +70,8 @@ def open_recorder(
             "restore a backup, or open with ignore_anchor=True to go on with what is before the damage"
         )
     suspect = unclean or not (made or is_as_left(directory / HEAD_NAME, path))
+    if held:  # a commit that a killed process was just writing may be taken: whoever sees it may rely on it
+        _sync(directory / f"{DATABASE_NAME}-wal")
     # SQLite's last connection takes a write-ahead file into the database and removes it, also where the opening is refused; one that only
     # reads does not, and it is the last one.
     with closing(connect_reader(path)) if held and lock.was_used and _holds_anything(path) else nullcontext():
@@ -146,6 +148,17 @@ def _check_note(recorder: SQLiteLogRecorder, path: Path) -> None:
     log_id = recorder.log_id()
     noted = noted_head(path, log_id.bytes if log_id is not None else bytes(16))
     recorder.lost_at_the_end = lost_at_the_end(noted, recorder.head(), path.parent)
+
+
+def _sync(file: Path) -> None:
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            sync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise unavailable(file, error) from error
 
 
 def _check_origin(recorder: SQLiteLogRecorder, path: Path) -> None:

@@ -183,6 +183,8 @@ def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection
     except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
         if connection is not None:
             connection.close()
+        if unmade and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_ROLLBACK:  # stopped within its first page
+            raise _not_yet(path) from error
         raise _no_index(error, path) or failure_of(error, path, "opening it for reading") from error
     except LogUnavailableError:
         if connection is not None:

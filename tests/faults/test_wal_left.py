@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 
 from symphony_es.cli.main import DAMAGED, FOUND_WRONG, main
 from symphony_es.errors import LogDamagedError
-from symphony_es.log import head_note, sqlite
+from symphony_es.log import head_note, opening, sqlite
 from symphony_es.log.log import EventLog
 from symphony_es.log.sqlite import COMMIT_BYTES
 from symphony_es.log.walscan import scan_wal
@@ -95,6 +96,23 @@ async def test_a_log_whose_making_was_cut_short_gets_an_identity(tmp_path: Path)
     log = await EventLog.open(directory)
     assert await log.log_id() is not None
     await log.close()
+
+
+async def test_what_a_writer_finds_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process may have written its last commit and not synced it. It is taken, and a power loss after that does not undo it."""
+    directory = await killed(tmp_path / "log", 3)
+    synced: list[int] = []
+
+    def sync(descriptor: int) -> None:
+        assert not (directory / "events.db-shm").is_file(), "SQLite has opened it before"
+        synced.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(opening, "sync", sync, raising=False)
+    expected = [wal_of(directory).stat().st_ino]
+    await (await EventLog.open(directory)).close()
+    assert synced == expected
+    await (await EventLog.open(directory)).close()
+    assert synced == expected, "after an orderly close there is nothing to sync"
 
 
 async def test_a_refused_opening_leaves_all_as_it_is(tmp_path: Path) -> None:
