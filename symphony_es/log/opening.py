@@ -16,7 +16,7 @@ from symphony_es.log.directory import DirectoryLock, check_kinds, check_private,
 from symphony_es.log.head_note import HEAD_NAME, is_as_left, lost_at_the_end, noted_head
 from symphony_es.log.recorder import Anchor, LogRecorder, missing
 from symphony_es.log.sqlite import SQLiteLogRecorder
-from symphony_es.log.sqlite_connections import connect_reader, may_change
+from symphony_es.log.sqlite_connections import connect_reader, is_empty, may_change
 from symphony_es.system import present, sync
 
 __all__ = ["DATABASE_NAME", "check_anchor", "open_reader", "open_recorder"]
@@ -53,7 +53,8 @@ def open_recorder(
         LogUnavailableError: the file cannot be used.
     """
     path = directory / DATABASE_NAME
-    if lock.was_used and not _holds_anything(path) and not ignore_anchor:
+    gone = not present(path) or is_empty(path)
+    if lock.was_used and gone and not ignore_anchor:
         # Whatever stands in the write-ahead file: SQLite removes it where the database is empty.
         raise LogDamagedError(
             f"{path} is {'empty' if present(path) else 'missing'}, and a log was written there: put it back, restore a backup, "
@@ -74,7 +75,7 @@ def open_recorder(
         _sync(directory / f"{DATABASE_NAME}-wal")
     # SQLite's last connection takes a write-ahead file into the database and removes it, also where the opening is refused; one that only
     # reads does not, and it is the last one.
-    with closing(connect_reader(path)) if held and lock.was_used and _holds_anything(path) else nullcontext():
+    with closing(connect_reader(path)) if held and lock.was_used and not gone else nullcontext():
         log_id = UUID(bytes=uuid7(time.time_ns(), os.urandom(16)))  # of a log that is made now, or whose making goes on
         recorder = _kind(skip_damaged)(path, log_id=log_id, has_tables=lock.was_used and not ignore_anchor)
         try:

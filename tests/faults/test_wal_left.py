@@ -87,6 +87,18 @@ class TestLost:
         assert "restore a backup" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("size", [0, 1])
+async def test_a_database_that_sqlite_takes_for_empty(tmp_path: Path, size: int) -> None:
+    """It is not shown one: it would remove the write-ahead file, for a reader as well."""
+    directory = await killed(tmp_path / "log", 9)
+    (directory / "events.db").write_bytes(b"S"[:size])
+    before = content(directory)
+    for opened in (EventLog.open_read_only, EventLog.open):
+        with pytest.raises(LogDamagedError, match="is empty"):
+            await opened(directory)
+        assert content(directory) == before
+
+
 async def test_a_log_whose_making_was_cut_short_gets_an_identity(tmp_path: Path) -> None:
     """The file was there, and the tables not yet."""
     directory = tmp_path / "log"
