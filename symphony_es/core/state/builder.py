@@ -236,8 +236,12 @@ class WorldBuilder:
         if kept.missing:
             self.report.unknown_values[record.key] = sorted(kept.missing)
 
-    async def connect(self, *, strict: bool) -> None:
-        """Set every reference on the object that holds it.
+    async def connect(self, *, strict: bool, wake: bool = True) -> None:
+        """Set every reference on the object that holds it, and call the hooks.
+
+        Args:
+            strict: raise where a target is missing.
+            wake: without it the caller calls the hooks, `context.hooked`, when all that they may look at is as it is to be.
 
         Raises:
             UnresolvedReferenceError: `strict`, and a target is missing.
@@ -265,7 +269,8 @@ class WorldBuilder:
                     report.unresolved.append(UnresolvedReference(key, path, reference))
         if strict and report.unresolved:
             raise UnresolvedReferenceError([(item.entity, item.path, item.target.key) for item in report.unresolved])
-        await self._wake()
+        if wake:
+            await self._wake()
 
     async def _wake(self) -> None:
         """Call the hooks of what was restored; an entity whose hook raises is kept as it is stored."""
