@@ -123,9 +123,9 @@ def _put(world: World, record: EntityRecord, state: EntityState) -> None:
         record.shadow, record.obj.state = None, data
         return
     same = state.state_version == restorer.state_version
-    current = data if same else upcast_state(restorer, data, state.state_version, world.types)
+    making = Making(world.types)
+    current = data if same else upcast_state(restorer, data, state.state_version, making)
     if isinstance(restorer, DeclaredEntityRestorer):
-        making = Making(world.types)
         making.rebuild = restorer.rebuild
         found = find_references(current)
         targets = [(path, reference, world.held(reference)) for path, reference in found]  # some only this object has in hand
@@ -139,6 +139,6 @@ def _put(world: World, record: EntityRecord, state: EntityState) -> None:
     else:
         failed = {}
         world.reset(record, current)
-    note_difference(world, record, state, ResumeReport(position=state.position))
+    note_difference(world, record, state, ResumeReport(position=state.position), making.passed)
     if failed:
         raise RestorationError(f"{record.key} has been put back, but {'; '.join(failed.values())}")
