@@ -18,6 +18,7 @@ from symphony_es.core.state.repair import holders_of
 from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.core.state.tracking.connect import connect
+from symphony_es.core.state.tracking.making import Passed
 from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import SymphonyError, UnknownValueError
@@ -193,7 +194,8 @@ class Following:
         with world.lock:
             new = _take_in(world, turn)
             states = [state for state in turn.states.values() if not state.deleted and state.key not in new]
-            failed, hooked = _put_all(world, states)
+            passed: Passed = {}
+            failed, hooked = _put_all(world, states, passed)
             _connect(turn.held, {key: world.get(key) for key in turn.made})
             world.constants.hand(world, turn.constants)
             told = {key: record.shadow or {} for key, record in new.items()} | {state.key: state.data or {} for state in states}
@@ -204,7 +206,8 @@ class Following:
                 for key, reason in unhooked.items()
                 if key in told and key not in failed
             }
-            failed |= _differences(world, [state for state in states if state.key not in failed and state.key not in given_up])
+            compared = [state for state in states if state.key not in failed and state.key not in given_up]
+            failed |= _differences(world, compared, passed)
             _replace(world, {**failed, **given_up})
             for key in {*turn.states, *new} & world.records.keys():
                 world.records[key].closed = self._closed
@@ -254,7 +257,7 @@ def _take_in(world: World, turn: _Turn) -> dict[str, EntityRecord]:
     return new
 
 
-def _put_all(world: World, states: Sequence[EntityState]) -> tuple[dict[str, UnrestoredEntity], list[Any]]:
+def _put_all(world: World, states: Sequence[EntityState], passed: Passed) -> tuple[dict[str, UnrestoredEntity], list[Any]]:
     """Put live objects into their states; returns what is to stand for those that refuse it, and whose hooks are to be called."""
     failed: dict[str, UnrestoredEntity] = {}
     hooked: list[Any] = []
@@ -266,20 +269,20 @@ def _put_all(world: World, states: Sequence[EntityState]) -> tuple[dict[str, Unr
                 continue  # nobody has its object in hand any more
             world.wake(record)
         try:
-            hooked += put(world, record, state)
+            hooked += put(world, record, state, passed)
         except Exception as error:  # noqa: BLE001  what code of the application raises costs its own entity only
             failed[state.key] = _kept(state, error)
     return failed, hooked
 
 
-def _differences(world: World, states: Sequence[EntityState]) -> dict[str, UnrestoredEntity]:
+def _differences(world: World, states: Sequence[EntityState], passed: Passed) -> dict[str, UnrestoredEntity]:
     """Take note of where objects differ from their states; returns what is to stand for those that cannot be compared."""
     failed: dict[str, UnrestoredEntity] = {}
     for state in states:
         record = world.records.get(state.key)
         if record is not None:
             try:
-                note_difference(world, record, state, ResumeReport(position=state.position))
+                note_difference(world, record, state, ResumeReport(position=state.position), passed)
             except Exception as error:  # noqa: BLE001  see above
                 failed[state.key] = _kept(state, error)
     return failed

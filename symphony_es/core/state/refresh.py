@@ -16,7 +16,7 @@ from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import UnrestoredEntity, upcast_state
 from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
 from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer
-from symphony_es.core.state.tracking.making import Making
+from symphony_es.core.state.tracking.making import Making, Passed
 from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.core.state.world import World
 from symphony_es.diagnostics import error_text, get_logger
@@ -109,10 +109,11 @@ def _put_back(world: World, record: EntityRecord, state: EntityState | None) -> 
         return dropped
     world.removed.pop(record.key, None)
     world.install(record)
-    hooked = put(world, record, state)
+    passed: Passed = {}
+    hooked = put(world, record, state, passed)
     with watched(world, {record.key: state.data or {}}):
         failed = call_hooks(hooked)
-    note_difference(world, record, state, ResumeReport(position=state.position))
+    note_difference(world, record, state, ResumeReport(position=state.position), passed)
     if failed:
         raise RestorationError(f"{record.key} has been put back, but {'; '.join(failed.values())}")
     return dropped
@@ -123,8 +124,11 @@ def _check_free(record: EntityRecord) -> None:
         raise EntityBusyError(record.key, record.holder.name, "a refresh")
 
 
-def put(world: World, record: EntityRecord, state: EntityState) -> list[Any]:
+def put(world: World, record: EntityRecord, state: EntityState, passed: Passed) -> list[Any]:
     """Put an object into a state, with live objects where references stand; nothing is awaited.
+
+    Args:
+        passed: gets what upcasts have passed on, for `note_difference`.
 
     Returns:
         the objects in it whose hooks are to be called once all that they may look at is in its state; inner ones first.
@@ -139,11 +143,11 @@ def put(world: World, record: EntityRecord, state: EntityState) -> list[Any]:
         record.shadow, record.obj.state = None, data
         return []
     same = state.state_version == restorer.state_version
-    current = data if same else upcast_state(restorer, data, state.state_version, world.types)
+    making = Making(world.types, passed)
+    current = data if same else upcast_state(restorer, data, state.state_version, making)
     if not isinstance(restorer, DeclaredEntityRestorer):
         world.reset(record, current)
         return []
-    making = Making(world.types)
     making.rebuild = restorer.rebuild
     found = find_references(current)
     targets = [(path, reference, world.held(reference)) for path, reference in found]  # some only this object has in hand
