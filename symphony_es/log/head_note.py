@@ -58,7 +58,10 @@ class HeadNote:
         another = noted_log(path) not in (None, log_id)
         self.write(head)
         if another and self._descriptor >= 0:  # after a power loss it would say that the log is another one
-            sync(self._descriptor)
+            try:
+                sync(self._descriptor)
+            except OSError as error:
+                logger.warning("head_note_unavailable", path=str(path), error=str(error))
 
     def write(self, head: int) -> None:
         """Note that the log goes up to a position, which is durable."""

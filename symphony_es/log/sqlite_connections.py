@@ -153,7 +153,7 @@ def _not_yet(path: Path) -> LogUnavailableError:
 
 
 def is_empty(path: Path) -> bool:
-    """Whether SQLite takes a file for an empty one; False where it is not there. One byte is what it puts into one itself, for its locks."""
+    """Whether SQLite takes a file for an empty one; False where it is not there. One byte is what it puts into one itself."""
     try:
         return path.stat().st_size <= 1
     except OSError:

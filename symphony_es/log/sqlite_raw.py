@@ -15,7 +15,7 @@ from uuid import UUID
 
 from symphony_es.errors import LogDamagedError, LogUnavailableError
 from symphony_es.events.rows import Row
-from symphony_es.log.directory import last_writer, unavailable
+from symphony_es.log.directory import is_unmade, last_writer, unavailable
 from symphony_es.log.head_note import HEAD_NAME, noted_log
 from symphony_es.log.pages import PAGE_BYTES, take_page
 from symphony_es.log.sqlite_connections import connect_reader, is_damage, may_change, unavailable_for
@@ -60,7 +60,8 @@ def check_origin(path: Path, log_id: UUID | None) -> None:
     """
     seen = log_id.bytes if log_id is not None else bytes(16)
     wal = path.with_name(f"{path.name}-wal")
-    if not present(wal) or not wal.stat().st_size or {noted_log(path.with_name(HEAD_NAME)), _own_identity(path)} <= {None, seen}:
+    noted = None if is_unmade(path.parent) else noted_log(path.with_name(HEAD_NAME))  # a log that is begun anew has no note of its own yet
+    if not present(wal) or not wal.stat().st_size or {noted, _own_identity(path)} <= {None, seen}:
         return
     raise LogDamagedError(
         f"{wal} is not of the log that {path.name} and {HEAD_NAME} beside it are of, and would make another log of it: put back the "

@@ -226,6 +226,17 @@ class TestAnotherLogs:
             assert log.head == 9
             await log.close()
 
+    async def test_note_says_nothing_of_a_log_that_is_begun_anew(self, tmp_path: Path) -> None:
+        """Who removes the lock begins a new log beside the old one's note; a kill before there is a note of the new one leaves this."""
+        old = await killed(tmp_path / "old", 5)
+        directory = await killed(tmp_path / "log", 1)
+        shutil.copyfile(old / "events.db-head", directory / "events.db-head")
+        (directory / "LOCK").write_bytes(b"")
+        for opened in (EventLog.open_read_only, EventLog.open):
+            log = await opened(directory)
+            assert log.head == 1
+            await log.close()
+
     async def test_note_says_nothing_where_the_write_ahead_file_is_empty(self, tmp_path: Path) -> None:
         """Another database, of a backup, was put in the place of this one: it is that log from then on."""
         other = await killed(tmp_path / "other", 5)
