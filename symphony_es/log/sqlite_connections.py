@@ -153,7 +153,7 @@ def _not_yet(path: Path) -> LogUnavailableError:
 
 
 def is_empty(path: Path) -> bool:
-    """Whether SQLite takes a file for an empty one; False where it is not there. One byte is what it puts into one itself."""
+    """Whether SQLite takes a file for an empty one, into which it puts one byte itself; False where it is not there."""
     try:
         return path.stat().st_size <= 1
     except OSError:
