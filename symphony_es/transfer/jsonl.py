@@ -19,7 +19,7 @@ from symphony_es.errors import DamagedEventError, ExportDamagedError, StorageUna
 from symphony_es.events.identifiers import text_id
 from symphony_es.events.rows import Row, decode_row, event_id_of
 from symphony_es.late_dataclasses import dataclass
-from symphony_es.log.directory import prepare_file
+from symphony_es.log.directory import note_made, prepare_file
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.shown import quoted
@@ -165,6 +165,7 @@ def _import(source: Path, built: Path, target: Path, stop: Stop, on_progress: On
                 raise ExportDamagedError(source, None, f"its header tells of {last} events, and it has {done}")
         finally:
             recorder.close()
+    note_made(built)
     sync_directory(built)
     progress.end()
     return ImportReport(directory=target, events=done, log_id=log_id, sha256=lines.sha256)
