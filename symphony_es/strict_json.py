@@ -28,15 +28,18 @@ class DoubledKeyError(ValueError):
         super().__init__(f"the key {quoted(key)} is there twice")
 
 
-def read_strictly(text: str | bytes) -> Any:
+def read_strictly(text: str | bytes, *, finite: bool = True) -> Any:
     """Return what a JSON text says.
+
+    Args:
+        finite: refuse numbers that no float can hold. Without it they are infinities, for who refuses those with their places.
 
     Raises:
         DoubledKeyError: one of its objects has a key twice.
         ValueError: it is not JSON, or has a number that no float can hold, or is nested too deeply to be read.
     """
     try:
-        return json.loads(text, object_pairs_hook=_without_doubles, parse_float=_finite, parse_constant=_refuse)
+        return json.loads(text, object_pairs_hook=_without_doubles, parse_float=_finite if finite else None, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("it is nested too deeply to be read") from None
 

@@ -65,12 +65,12 @@ def read_json(text: str | bytes) -> dict[str, Any]:
         DefinitionError: it is no JSON or no dict, or a key is there twice.
     """
     try:
-        data = read_strictly(text)
+        data = read_strictly(text, finite=False)
     except DoubledKeyError as error:
         raise DefinitionError(error.key, "this key is there twice") from error
     except (TypeError, ValueError) as error:
         raise DefinitionError("", f"this is no JSON: {quoted(error)}") from error
     if not isinstance(data, dict):
         raise DefinitionError("", f"a definition is a dict, and this JSON is a {type(data).__name__}")
-    check_json(data, "")
+    check_json(data, "")  # 1e999 has become an infinity
     return data
