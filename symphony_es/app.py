@@ -438,7 +438,7 @@ class Symphony:
         if self._follows and self.last_resume is not None:
             from symphony_es.core.state.following import Following
 
-            self._following = Following(self, self.last_resume.position, self._rest_again)
+            self._following = Following(self, self.last_resume.position, self._rest_again, READ_ONLY)
 
     def _rest_again(self, keys: Iterable[str]) -> None:
         self.registry.get(ENGINE).resting.rest_again(keys)
@@ -704,7 +704,7 @@ class Symphony:
     async def refresh(self, entity: EntityLike) -> list[Change]:
         """Put an object that is out of step back to the log's state; returns the changes that are dropped.
 
-        With `read_only`, bring an object to the head of the log as it is now.
+        With `read_only`, bring an object to the head of the log as it is now; where it follows the log, with all others.
 
         Raises:
             EntityNotFoundError: there is no such entity.
@@ -713,9 +713,13 @@ class Symphony:
 
         if not self.read_only:
             return await refresh(self.world, self.state_history, entity)
-        await self.log.refresh_head()
         try:
-            return await refresh(self.world, self.state_history, entity)
+            if self._following is None:
+                await self.log.refresh_head()
+                return await refresh(self.world, self.state_history, entity)
+            async with self.while_nothing_loads("a refresh"):
+                await self._following.advance()
+                return await refresh(self.world, self.state_history, entity, self._following.position)
         finally:
             self.world.close(READ_ONLY)
 
@@ -855,6 +859,8 @@ class Symphony:
                 new_world=self.world_under_construction,
                 types=types,
             )
+            if self._following is not None:
+                self._following.position = self.last_resume.position
         for callback in self._restore_callbacks:
             result = callback(self)
             if inspect.isawaitable(result):
@@ -865,13 +871,24 @@ class Symphony:
     async def load_entities(self, keys: Sequence[str], *, strict: bool, keep_failed: bool = False) -> None:
         """Make entities live that wait in the log: for the facades; applications call `entities.load` or `entities.load_all`."""
         async with self._changing_world("a load", restoring=self.world.restoring):
-            await self.log.refresh_head()
-            beside = self.world_under_construction()
-            shell = self.shell(beside)
-            self.last_load = await Loading(self.state_history, self.world, beside, shell, keep_failed=keep_failed).run(keys, strict=strict)
-            shell._world = self.world  # an object that keeps it goes on with what is live
+            following, at = self._following, None
+            if following is None:
+                await self.log.refresh_head()
+            else:  # what is loaded is as of the position of all others, which is the head as it is now, or a later one
+                await following.advance()
+                at = following.position
+            loading, taken_in = self.new_load(keep_failed=keep_failed, position=at)
+            self.last_load = await loading.run(keys, strict=strict)
+            taken_in()
             if self.read_only:
                 self.world.close(READ_ONLY)
+
+    def new_load(self, *, keep_failed: bool, position: int | None) -> tuple[Loading, Callable[[], None]]:
+        """A load of some entities, and what is to be called when they are live: who keeps the shell goes on with what is live."""
+        beside = self.world_under_construction()
+        shell = self.shell(beside)
+        loading = Loading(self.state_history, self.world, beside, shell, keep_failed=keep_failed, position=position)
+        return loading, partial(setattr, shell, "_world", self.world)
 
     def while_nothing_loads(self, what: str) -> AbstractAsyncContextManager[None]:
         """A block while which no resume and no load makes entities live: for what takes entities out of the log's present."""

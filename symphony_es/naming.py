@@ -254,6 +254,9 @@ class AllowedModules:
         named: object = prefix
         if not isinstance(named, str) or not all(part.isidentifier() for part in named.split(".")):
             raise ConfigurationError(f"{shown(prefix)} is not the name of a module, such as 'shop.steps'")
+        program = stored_module(prefix)
+        if prefix in _MAINS and program != prefix:
+            raise ConfigurationError(f"{shown(prefix)} is the program's own file, which is always allowed, under the name {shown(program)}")
         self._prefixes.add(prefix)
 
     @property

@@ -41,7 +41,7 @@ async def prepare(place: Place) -> None:
 
 
 class _Probe:
-    """Appends to a log's entities one after the other, in an order that touches its index all over; goes on where a round before it ended."""
+    """Appends to the entities of a log one by one, in an order that touches its index all over; goes on where the last round ended."""
 
     def __init__(self, log: EventLog, length: int, entities: int) -> None:
         self.log = log

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from symphony_es.errors import ConfigurationError, InvalidIdentifierError
 from symphony_es.events.identifiers import check_event_name
-from symphony_es.shown import shown
+from symphony_es.shown import quoted, shown
 from symphony_es_projections.durable import SQLiteProjection, check_projection_name
 from symphony_es_projections.projection import Projection
 
 __all__ = ["check_declarations", "declaration_of"]
 
 _LARGEST = 2**63 - 1  # what SQLite takes as a number
+_RUNNERS = "projection_"
 _CALLED = ("apply", "after_commit", "for_rebuild", "feed")
 
 
@@ -58,6 +61,7 @@ def check_declarations(projection: Projection | SQLiteProjection, make: Callable
         for statement in _texts(where, "schema", projection.schema, "CREATE TABLE ...", (tuple, list)):
             if not statement.strip():
                 raise ConfigurationError(f"schema of {where} has an empty statement: leave it out")
+        _check_names(where, projection.schema)
     elif type(getattr(projection, "position", None)) is not int or projection.position < 0:
         raise ConfigurationError(f"{where} does not say how far it is: call `super().__init__()` in its `__init__`")
     if make is not None and not callable(make):
@@ -82,6 +86,29 @@ def _texts(where: str, name: str, given: Any, example: str, kinds: tuple[type[An
         if type(each) is not str:
             raise ConfigurationError(f'{name} of {where} has {shown(each)} in it, which is not a text: write `{name} = ("{example}",)`')
     return tuple(given)
+
+
+def _check_names(where: str, schema: Sequence[str]) -> None:
+    """Names that are the runner's, found by SQLite itself, in a database in memory: quotes, comments and renaming hide none from it.
+
+    A statement that cannot be run is told by the build.
+    """
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        for number, statement in enumerate(schema, 1):
+            db.set_authorizer(_no_other_file)
+            with contextlib.suppress(sqlite3.Error, sqlite3.Warning, ValueError):
+                db.execute(statement).fetchall()
+            db.set_authorizer(None)
+            for (name,) in db.execute("SELECT name FROM main.sqlite_master UNION ALL SELECT name FROM temp.sqlite_master").fetchall():
+                if name.lower().startswith(_RUNNERS):
+                    raise ConfigurationError(
+                        f"statement {number} of the schema of {where} makes {quoted(name)}: names that begin with {quoted(_RUNNERS)} are "
+                        "the runner's; give it another name"
+                    )
+
+
+def _no_other_file(action: int, *_: object) -> int:
+    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
 
 
 def _check_plain_function(where: str, name: str, function: Any) -> None:

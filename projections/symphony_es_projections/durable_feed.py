@@ -96,7 +96,7 @@ class DurableFeed(Feed[Build]):
 
     # -- opening ------------------------------------------------------------------------------------------------------
 
-    async def prepare(self, target: int) -> None:
+    async def prepare(self, target: int, *, accept_parked: bool = False) -> None:
         """Open what the pointer names if it can be gone on with, and otherwise build: from what an unfinished build has left, if it can."""
         if self._current is not None and not self._is_gone():
             return
@@ -109,9 +109,12 @@ class DurableFeed(Feed[Build]):
             if self._current is not None:
                 return
             begun = await self._open() if self._directory is not None else None
+            if begun is not None and self._lost(begun):  # by code that may have been corrected since
+                await self.run(self._remove, begun)
+                begun = None
             if self._current is None:
                 build = await self.begin() if begun is None else self._build_of(begun)
-                await self.build(build, lambda: target)
+                await self.build(build, lambda: target, accept_parked=accept_parked)
 
     def _is_gone(self) -> bool:
         """Whether the file in use is not what the pointer names any more: projections may be deleted, emptied or replaced at any time."""
@@ -237,7 +240,7 @@ class DurableFeed(Feed[Build]):
 
     def _put_in_place(self, build: Build) -> None:
         with self._files:
-            before = self._current.database if self._current is not None else self._predecessor
+            before = self._before()
             build.database.finish(before, notifies=self._notifies)
             path = build.database.path
             if path is not None:
@@ -252,14 +255,14 @@ class DurableFeed(Feed[Build]):
                         self._remove(other)
 
     async def drop(self, build: Build) -> None:
-        """Remove a rebuild; an unfinished first build is kept, and gone on with."""
+        """Remove a rebuild, or one that has lost events; any other unfinished one is kept, and gone on with."""
         self.submit(self._drop, build)
 
     def _drop(self, build: Build) -> None:
         with self._files:
             if self._current is not None and self._current.database is build.database:
                 return
-            if self._current is not None:
+            if self._current is not None or self._lost(build.database):
                 self._remove(build.database)
             else:
                 build.database.close()
@@ -340,6 +343,22 @@ class DurableFeed(Feed[Build]):
         if self._current is None:
             return []
         return [parked for _, parked in sorted(self._current.database.parked.copy().items())]
+
+    def lost(self, build: Build) -> list[ParkedEvent]:
+        """What a build has passed over, and what it would replace has taken in."""
+        return self._lost(build.database)
+
+    def _lost(self, build: ProjectionDatabase) -> list[ParkedEvent]:
+        before = self._before()
+        if before is None:
+            return []
+        there = before.parked
+        found = sorted(build.parked.copy().items())
+        return [one for key, one in found if one.stage == "apply" and one.position <= before.position and key not in there]
+
+    def _before(self) -> ProjectionDatabase | None:
+        """What readers have until a build is put in place."""
+        return self._current.database if self._current is not None else self._predecessor
 
     async def retry_parked(self) -> int:
         """Try them again; how many went through."""

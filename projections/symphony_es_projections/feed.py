@@ -21,6 +21,7 @@ from symphony_es.events.rows import Row
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.log.log import EventLog
 from symphony_es.shown import message as one_message
+from symphony_es.shown import quoted
 from symphony_es_projections.calling import Redact, message, why_of
 from symphony_es_projections.status import ParkedEvent, ProjectionState, ProjectionStatus
 
@@ -90,8 +91,8 @@ class Feed(ABC, Generic[B]):
         """The last position that readers see."""
 
     @abstractmethod
-    async def prepare(self, target: int) -> None:
-        """Have something that readers may use, building it up to `target` if there is nothing."""
+    async def prepare(self, target: int, *, accept_parked: bool = False) -> None:
+        """Have something that readers may use, building it up to `target` if there is nothing; see `rebuild`."""
 
     @abstractmethod
     def current(self) -> B:
@@ -116,6 +117,10 @@ class Feed(ABC, Generic[B]):
     @abstractmethod
     def parked(self) -> list[ParkedEvent]:
         """The events passed over, in the order of their positions."""
+
+    @abstractmethod
+    def lost(self, build: B) -> list[ParkedEvent]:
+        """The events that a build has passed over, and that what it would replace has taken in, in the order of their positions."""
 
     @abstractmethod
     async def retry_parked(self) -> int:
@@ -169,31 +174,35 @@ class Feed(ABC, Generic[B]):
                 await self.advance(self.current(), target)
             self.advanced()
 
-    async def rebuild(self, on_progress: OnProgress | None = None) -> None:
-        """Build anew beside what serves readers, and put it in its place."""
+    async def rebuild(self, on_progress: OnProgress | None = None, *, accept_parked: bool = False) -> None:
+        """Build anew beside what serves readers, and put it in its place; with `accept_parked` also if events are lost."""
         with self.failing():
-            await self.prepare(await self.log.refresh_head())
+            await self.prepare(await self.log.refresh_head(), accept_parked=accept_parked)
         with self.failing(lasting=False):  # the one in place goes on
             async with self._build_lock:
                 self._check_going()
-                await self.build(await self.begin(), lambda: self.position, on_progress)
+                await self.build(await self.begin(), lambda: self.position, on_progress, accept_parked=accept_parked)
         self.error = None
         self.advanced()
 
-    async def build(self, build: B, goal: Callable[[], int], on_progress: OnProgress | None = None) -> None:
+    async def build(
+        self, build: B, goal: Callable[[], int], on_progress: OnProgress | None = None, *, accept_parked: bool = False
+    ) -> None:  # fmt: skip
         """Bring a build to a goal that may move on meanwhile, and put it in place.
 
         The last part, at most a batch, is done while what serves readers stands still; more of it when writers are faster than the build.
         """
         self._building = build
+        check = _nothing if accept_parked else self._check_lost
         logger.info("projection_build_started", projection=self.name, position=build.position)
         try:
             before = None
             while (behind := goal() - build.position) > self.options.batch and (before is None or behind <= before // 2):
                 before = behind
-                await self._advance_to(build, goal(), on_progress)
+                await self._advance_to(build, goal(), on_progress, check)
             async with self._lock:
-                await self._advance_to(build, goal(), on_progress)
+                await self._advance_to(build, goal(), on_progress, check)
+                check(build)  # once more: what serves readers may have taken in what both had parked
                 await self.put_in_place(build)
         except Exception as error:
             await self.drop(build)
@@ -207,10 +216,26 @@ class Feed(ABC, Generic[B]):
             self._building = None
         logger.info("projection_build_completed", projection=self.name, position=build.position)
 
-    async def _advance_to(self, build: B, target: int, on_progress: OnProgress | None) -> None:
+    def _check_lost(self, build: B) -> None:
+        """A build does not replace what has more in it: it ends with the first batch that shows it."""
+        lost = self.lost(build)
+        if not lost:
+            return
+        first = lost[0]
+        said = f"{first.error_type}: {first.message}" if first.message else first.error_type
+        raise ProjectionFailedError(
+            self.name,
+            build.position,
+            f"a new build could not apply {quoted(first.event_name)} of {quoted(first.entity_key)} at position {first.position} "
+            f"({said}), which the content in place has taken in; readers keep that content. Correct apply "
+            f"and build again, or accept that such events are parked: `await rebuild({quoted(self.name)}, accept_parked=True)`",
+        )
+
+    async def _advance_to(self, build: B, target: int, on_progress: OnProgress | None, check: Callable[[B], None]) -> None:
         while build.position < target:
             self._check_going()
             await self.advance(build, target)
+            check(build)
             if on_progress is not None:
                 on_progress(build.position, target)
 
@@ -350,6 +375,10 @@ class Feed(ABC, Generic[B]):
         if self.following and lag <= self.options.batch:
             return "following"
         return "catching up" if self.following or self._active else "idle"
+
+
+def _nothing(build: object) -> None:
+    """Of a build whose parked events are accepted."""
 
 
 def _called(function: Callable[[], T]) -> T:

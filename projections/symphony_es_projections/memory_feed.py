@@ -47,7 +47,7 @@ class MemoryFeed(Feed[Projection]):
         """What serves readers."""
         return self._projection
 
-    async def prepare(self, target: int) -> None:
+    async def prepare(self, target: int, *, accept_parked: bool = False) -> None:
         """It is there already, but has to be one of this log."""
         head = await self.log.refresh_head()
         if self.position > head:
@@ -109,6 +109,10 @@ class MemoryFeed(Feed[Projection]):
     def parked(self) -> list[ParkedEvent]:
         """The events passed over."""
         return [parked for _, (parked, _) in sorted(self._parked.items())]
+
+    def lost(self, build: Projection) -> list[ParkedEvent]:
+        """What a build has passed over, and what it would replace has taken in."""
+        return [parked for position, (parked, _) in sorted(self._build_parked.items()) if position not in self._parked]
 
     async def retry_parked(self) -> int:
         """Try them again; how many went through."""

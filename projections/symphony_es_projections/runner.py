@@ -213,17 +213,18 @@ class ProjectionRunner:
             text = f"position {position} has not been taken in after {timeout_s:g} s: {told}; {way_out}"
             raise TimeoutError(message(text)) from None
 
-    async def rebuild(self, name: str, on_progress: OnProgress | None = None) -> None:
+    async def rebuild(self, name: str, on_progress: OnProgress | None = None, *, accept_parked: bool = False) -> None:
         """Build a projection anew from the beginning of the log; the one there is serves readers and goes on until then.
 
         Args:
             on_progress: called with the build's position and its goal after each batch.
+            accept_parked: whether it may take the place also of one that has taken in events which it had to park.
 
         Raises:
-            ProjectionFailedError: it could not be built; the one there was is still in place.
+            ProjectionFailedError: it could not be built, or has parked what the one there was has taken in; that one is still in place.
         """
         await self._open()
-        await self._feed(name).rebuild(on_progress)
+        await self._feed(name).rebuild(on_progress, accept_parked=accept_parked)
 
     async def retry_parked(self, name: str) -> int:
         """Try the events that a projection has passed over once more; how many went through. The others stay parked.

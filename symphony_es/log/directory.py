@@ -29,7 +29,17 @@ from symphony_es.system import (
     unlock,
 )
 
-__all__ = ["LOCK_NAME", "DirectoryLock", "check_kinds", "check_private", "is_unmade", "last_writer", "prepare_directory", "prepare_file"]
+__all__ = [
+    "LOCK_NAME",
+    "DirectoryLock",
+    "check_kinds",
+    "check_private",
+    "is_unmade",
+    "last_writer",
+    "note_made",
+    "prepare_directory",
+    "prepare_file",
+]
 
 logger = get_logger(__name__)
 
@@ -271,6 +281,19 @@ class DirectoryLock(Inherited):
         descriptor, self._descriptor, self.file = self._descriptor, -1, None
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def note_made(directory: Path) -> None:
+    """Note durably, beside a log that was put there as a whole, what its writer would leave at the close: that one is there.
+
+    Raises:
+        LogUnavailableError: the note cannot be written.
+    """
+    lock = DirectoryLock(directory)
+    try:
+        lock.mark_clean()
+    finally:
+        lock.release()
 
 
 def _opened_here() -> bytes:

@@ -21,8 +21,9 @@ from zlib import crc32
 
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import LogDamagedError
+from symphony_es.system import sync
 
-__all__ = ["HEAD_NAME", "HeadNote", "is_as_left", "lost_at_the_end", "noted_head"]
+__all__ = ["HEAD_NAME", "HeadNote", "is_as_left", "lost_at_the_end", "noted_head", "noted_log"]
 
 HEAD_NAME = "events.db-head"
 _NOTE = struct.Struct(">8s16sQQ")
@@ -54,7 +55,13 @@ class HeadNote:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             logger.warning("head_note_unavailable", path=str(path), error=str(error))
+        another = noted_log(path) not in (None, log_id)
         self.write(head)
+        if another and self._descriptor >= 0:  # after a power loss it would say that the log is another one
+            try:
+                sync(self._descriptor)
+            except OSError as error:
+                logger.warning("head_note_unavailable", path=str(path), error=str(error))
 
     def write(self, head: int) -> None:
         """Note that the log goes up to a position, which is durable."""
@@ -94,14 +101,25 @@ class HeadNote:
 
 def noted_head(path: Path, log_id: bytes) -> tuple[int, int]:
     """The positions up to which a log went before its last commit, and after it; 0 where no note of it is there, or none that checks."""
+    found = _noted(path)
+    return found[1:] if found is not None and found[0] == log_id else (0, 0)
+
+
+def noted_log(path: Path) -> bytes | None:
+    """Of which log a note is; None where there is none, or none that checks."""
+    found = _noted(path)
+    return found[0] if found is not None else None
+
+
+def _noted(path: Path) -> tuple[bytes, int, int] | None:
     try:
         content = _content(path)
         magic, of_log, before, head = _NOTE.unpack_from(content)
         (check,) = _CHECK.unpack_from(content, _NOTE.size)
     except (OSError, struct.error):
-        return 0, 0
-    whole = magic == _MAGIC and of_log == log_id and check == crc32(content[: _NOTE.size])
-    return (int(before), int(head)) if whole else (0, 0)
+        return None
+    whole = magic == _MAGIC and check == crc32(content[: _NOTE.size])
+    return (bytes(of_log), int(before), int(head)) if whole else None
 
 
 def lost_at_the_end(noted: tuple[int, int], head: int, directory: Path) -> tuple[int, int] | None:

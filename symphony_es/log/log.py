@@ -112,9 +112,14 @@ class EventLog(LogReader):
             try:
                 recorder = open_recorder(directory, lock, anchor, ignore_anchor=ignore_anchor, skip_damaged=skip_damaged)
                 try:
-                    lock.mark_open()
                     log_id, head = recorder.log_id(), recorder.head()
+                    # The note comes first: one of another log speaks against this one as soon as the lock says that there is one.
                     note = HeadNote(directory / HEAD_NAME, log_id.bytes if log_id is not None else bytes(16), head)
+                    try:
+                        lock.mark_open()
+                    except BaseException:
+                        note.close()
+                        raise
                     log = cls(recorder, lock=lock, note=note, limits=limits, head=head)
                     log.allow_shared = allow_shared
                     return log

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing, nullcontext
 from pathlib import Path
 from uuid import UUID
 
@@ -15,8 +16,8 @@ from symphony_es.log.directory import DirectoryLock, check_kinds, check_private,
 from symphony_es.log.head_note import HEAD_NAME, is_as_left, lost_at_the_end, noted_head
 from symphony_es.log.recorder import Anchor, LogRecorder, missing
 from symphony_es.log.sqlite import SQLiteLogRecorder
-from symphony_es.log.sqlite_connections import may_change
-from symphony_es.system import present
+from symphony_es.log.sqlite_connections import connect_reader, is_empty, may_change
+from symphony_es.system import present, sync
 
 __all__ = ["DATABASE_NAME", "check_anchor", "open_reader", "open_recorder"]
 
@@ -52,7 +53,8 @@ def open_recorder(
         LogUnavailableError: the file cannot be used.
     """
     path = directory / DATABASE_NAME
-    if lock.was_used and not _holds_anything(path) and not ignore_anchor:
+    gone = not present(path) or is_empty(path)
+    if lock.was_used and gone and not ignore_anchor:
         # Whatever stands in the write-ahead file: SQLite removes it where the database is empty.
         raise LogDamagedError(
             f"{path} is {'empty' if present(path) else 'missing'}, and a log was written there: put it back, restore a backup, "
@@ -61,28 +63,37 @@ def open_recorder(
     made = prepare_file(path)
     # A database without a lock: nobody knows how its last writer ended. A write-ahead file with something in it: a reader that was open
     # kept an orderly close from taking it all into the database.
-    unclean = not lock.was_clean or not (lock.was_used or made) or _holds_anything(directory / f"{DATABASE_NAME}-wal")
+    held = _holds_anything(directory / f"{DATABASE_NAME}-wal")
+    unclean = not lock.was_clean or not (lock.was_used or made) or held
     if unclean and not ignore_anchor and _wal_is_damaged(directory):
         raise LogDamagedError(
             f"{path}-wal holds acknowledged commits that are damaged, and opening the log would drop them and all later ones: "
             "restore a backup, or open with ignore_anchor=True to go on with what is before the damage"
         )
     suspect = unclean or not (made or is_as_left(directory / HEAD_NAME, path))
-    log_id = UUID(bytes=uuid7(time.time_ns(), os.urandom(16))) if made else None
-    recorder = _kind(skip_damaged)(path, log_id=log_id)
-    try:
-        if not made:
-            _look_through(recorder, suspect=suspect)
-        skipped = recorder.skipped
-        if not ignore_anchor and anchor is not None and anchor.position not in skipped:
-            check_anchor(recorder, anchor)
-        if unclean:
-            verify_tail(recorder, anchor.position if anchor is not None and not ignore_anchor else 0)
-        if suspect and not ignore_anchor:  # after an orderly close as well: another file may have been put in its place
-            _check_note(recorder, directory / HEAD_NAME)
-    except SymphonyError:
-        recorder.close()
-        raise
+    if held:  # a commit that a killed process was just writing may be taken: whoever sees it may rely on it
+        _sync(directory / f"{DATABASE_NAME}-wal")
+    # SQLite's last connection takes a write-ahead file into the database and removes it, also where the opening is refused; one that only
+    # reads does not, and it is the last one.
+    with closing(connect_reader(path)) if held and lock.was_used and not gone else nullcontext():
+        log_id = UUID(bytes=uuid7(time.time_ns(), os.urandom(16)))  # of a log that is made now, or whose making goes on
+        recorder = _kind(skip_damaged)(path, log_id=log_id, has_tables=lock.was_used and not ignore_anchor)
+        try:
+            if not made:
+                _look_through(recorder, suspect=suspect)
+            if not ignore_anchor and anchor is not None and anchor.position not in recorder.skipped:
+                check_anchor(recorder, anchor)
+            if unclean:
+                verify_tail(recorder, anchor.position if anchor is not None and not ignore_anchor else 0)
+            if held and not ignore_anchor:
+                _check_origin(recorder, path)
+            if suspect and not ignore_anchor:  # after an orderly close as well: another file may have been put in its place
+                _check_note(recorder, directory / HEAD_NAME)
+        except SymphonyError:
+            recorder.abandon()
+            raise
+        if held and ignore_anchor:  # commits behind a damage that has been accepted: after the next crash they would be found once more
+            recorder.drop_what_is_not_taken()
     return recorder
 
 
@@ -108,13 +119,15 @@ def open_reader(directory: Path, *, skip_damaged: bool = False, allow_shared: bo
 
     if lost_commits(path):
         raise LogDamagedError(f"{path}-wal holds acknowledged commits that are damaged, and readers would not see them: restore a backup")
-    writer = last_writer(directory)
+    writer, held = last_writer(directory), _holds_anything(path.with_name(f"{DATABASE_NAME}-wal"))
     suspect = writer in ("gone", "unknown") or (writer == "closed" and not is_as_left(directory / HEAD_NAME, path))
     recorder = _kind(skip_damaged)(path, read_only=True, immutable=not may_change(path))
     try:
         # One that is writing has looked at the file when it opened it; nobody else may change it, and where it is small, this is seen to.
         _look_through(recorder, suspect=suspect or (writer == "writing" and recorder.size_bytes() <= SMALL_BYTES))
         if writer != "writing":
+            if held:
+                _check_origin(recorder, path)
             _check_note(recorder, directory / HEAD_NAME)
     except SymphonyError:
         recorder.close()
@@ -136,6 +149,23 @@ def _check_note(recorder: SQLiteLogRecorder, path: Path) -> None:
     log_id = recorder.log_id()
     noted = noted_head(path, log_id.bytes if log_id is not None else bytes(16))
     recorder.lost_at_the_end = lost_at_the_end(noted, recorder.head(), path.parent)
+
+
+def _sync(file: Path) -> None:
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            sync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise unavailable(file, error) from error
+
+
+def _check_origin(recorder: SQLiteLogRecorder, path: Path) -> None:
+    from symphony_es.log.sqlite_raw import check_origin  # late: only where a write-ahead file was left
+
+    check_origin(path, recorder.log_id())
 
 
 def _holds_anything(file: Path) -> bool:

@@ -58,7 +58,8 @@ class LogReader(Inherited):
         """The newest durable position, asked of the store: another process may have appended."""
         self._check_process()
         if self._read_only:
-            self._head = await self._call(self._recorder.head)
+            found = await self._call(self._recorder.head)
+            self._head = max(self._head, found)  # of several that ask, the one that was answered first may go on last
         return self._head
 
     async def _call(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:

@@ -63,6 +63,7 @@ class SQLiteLogRecorder(SQLiteLogReader):
     Args:
         path: the database file; the directory's lock is the caller's business.
         log_id: identity of a log that is created now.
+        has_tables: there is a log, so that its tables are there: where they are not, none are made.
         read_only: never write; a second process may do this while the first one writes.
 
     Raises:
@@ -78,7 +79,9 @@ class SQLiteLogRecorder(SQLiteLogReader):
         """What is given in the place of damaged rows, by position: nothing, since here damage is an error."""
         return {}
 
-    def __init__(self, path: Path, *, log_id: UUID | None = None, read_only: bool = False, immutable: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, log_id: UUID | None = None, has_tables: bool = False, read_only: bool = False, immutable: bool = False
+    ) -> None:
         self.path = path
         self._store = LogDatastore(path, read_only=read_only, immutable=immutable)
         self._versions: dict[str, int] = {}
@@ -90,7 +93,8 @@ class SQLiteLogRecorder(SQLiteLogReader):
         self.lost_at_the_end: tuple[int, int] | None = None
         try:
             if not read_only:
-                create_schema(self._writer, log_id)
+                if not has_tables:
+                    create_schema(self._writer, log_id)
                 self._inserts = fitting(self._writer)
             with self._store.reader() as reader:
                 self._settings = check_schema(reader, path)
@@ -328,6 +332,21 @@ class SQLiteLogRecorder(SQLiteLogReader):
                 logger.warning("wal_checkpoint_failed", error=str(error))  # nothing is lost: the commits are in the write-ahead file
                 return
             logger.debug("wal_checkpointed", busy=busy, frames=frames, copied=copied)
+
+    def drop_what_is_not_taken(self) -> None:
+        """Copy everything into the database file, and empty the write-ahead file: what stands behind its last commit is gone, too."""
+        with self._store.lock:
+            try:
+                busy, frames, copied = self._store.checkpoint("TRUNCATE")
+            except sqlite3.Error as error:
+                logger.warning("wal_checkpoint_failed", error=str(error))
+                return
+            logger.debug("wal_checkpointed", busy=busy, frames=frames, copied=copied)
+
+    def abandon(self) -> None:
+        """Close the file and leave it as it is, where another connection has it open meanwhile: SQLite's last one copies and removes."""
+        with self._store.lock:
+            self._store.close()
 
     def close(self) -> None:
         """Copy everything into the database file and close it; idempotent."""

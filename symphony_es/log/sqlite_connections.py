@@ -24,7 +24,7 @@ from symphony_es.log.directory import is_unmade
 from symphony_es.log.forks import Inherited, close_inherited, keep_for_ever, leave_connections, left_at_fork
 from symphony_es.system import absolute, database_uri, present
 
-__all__ = ["LogDatastore", "connect_reader", "failure_of", "is_damage", "may_change", "unavailable_for"]
+__all__ = ["LogDatastore", "connect_reader", "failure_of", "is_damage", "is_empty", "may_change", "unavailable_for"]
 
 BUSY_TIMEOUT_MS = 5000
 READERS = 4
@@ -69,7 +69,7 @@ def is_damage(error: Exception) -> bool:
 
 def failure_of(error: Exception, path: Path | str, doing: str) -> LogUnavailableError | LogDamagedError:
     """The typed error for what went wrong while a file was opened."""
-    if isinstance(error, sqlite3.Error) and "decode" not in str(error):
+    if not is_damage(error):
         return unavailable_for(error, path, doing)
     return LogDamagedError(f"{path}: {error} while {doing}: the file is damaged; restore a backup")
 
@@ -152,9 +152,10 @@ def _not_yet(path: Path) -> LogUnavailableError:
     )
 
 
-def _is_empty(path: Path) -> bool:
+def is_empty(path: Path) -> bool:
+    """Whether SQLite takes a file for an empty one, into which it puts one byte itself; False where it is not there."""
     try:
-        return path.stat().st_size == 0
+        return path.stat().st_size <= 1
     except OSError:
         return False
 
@@ -168,7 +169,7 @@ def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection
     """
     connection = None
     unmade = is_unmade(path.parent)  # looked at first: its writer notes that the tables are there when they are
-    if _is_empty(path):
+    if is_empty(path):
         if unmade:
             raise _not_yet(path)
         raise LogDamagedError(f"{path} is empty: put back what was there, or restore a backup; nothing was changed")
@@ -183,6 +184,8 @@ def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection
     except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
         if connection is not None:
             connection.close()
+        if unmade and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_ROLLBACK:  # stopped within its first page
+            raise _not_yet(path) from error
         raise _no_index(error, path) or failure_of(error, path, "opening it for reading") from error
     except LogUnavailableError:
         if connection is not None:

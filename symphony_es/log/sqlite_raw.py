@@ -11,16 +11,19 @@ from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
+from uuid import UUID
 
-from symphony_es.errors import LogUnavailableError
+from symphony_es.errors import LogDamagedError, LogUnavailableError
 from symphony_es.events.rows import Row
-from symphony_es.log.directory import last_writer, unavailable
+from symphony_es.log.directory import is_unmade, last_writer, unavailable
+from symphony_es.log.head_note import HEAD_NAME, noted_log
 from symphony_es.log.pages import PAGE_BYTES, take_page
 from symphony_es.log.sqlite_connections import connect_reader, is_damage, may_change, unavailable_for
 from symphony_es.log.sqlite_schema import COLUMNS, SCHEMA, check_schema
 from symphony_es.log.walscan import scan_wal
+from symphony_es.system import present
 
-__all__ = ["RawLog", "Unreadable", "lost_commits"]
+__all__ = ["RawLog", "Unreadable", "check_origin", "lost_commits"]
 
 COPY_PAGES = 1024  # 4 MiB between two looks at whether to go on
 _FAILURES = (sqlite3.Error, UnicodeDecodeError, OverflowError)
@@ -43,6 +46,37 @@ def lost_commits(path: Path) -> bool:
         return False
     same = (before.st_ino, before.st_size, before.st_mtime_ns) == (after.st_ino, after.st_size, after.st_mtime_ns)
     return damaged and same and last_writer(path.parent) != "writing"
+
+
+def check_origin(path: Path, log_id: UUID | None) -> None:
+    """The write-ahead file beside a database is of the same log. Laid over the database, that of another one makes that other log of it.
+
+    Args:
+        path: the database.
+        log_id: the identity that the log has with what its write-ahead file holds.
+
+    Raises:
+        LogDamagedError: the database by itself has another identity, or the note beside it has.
+    """
+    seen = log_id.bytes if log_id is not None else bytes(16)
+    wal = path.with_name(f"{path.name}-wal")
+    noted = None if is_unmade(path.parent) else noted_log(path.with_name(HEAD_NAME))  # a log that is begun anew has no note of its own yet
+    if not present(wal) or not wal.stat().st_size or {noted, _own_identity(path)} <= {None, seen}:
+        return
+    raise LogDamagedError(
+        f"{wal} is not of the log that {path.name} and {HEAD_NAME} beside it are of, and would make another log of it: put back the "
+        f"files that belong together, or restore a backup; where {path.name} and {wal.name} do, remove {HEAD_NAME}"
+    )
+
+
+def _own_identity(path: Path) -> bytes | None:
+    """The identity that stands in a database file itself; None where none does yet, or none that can be read."""
+    try:
+        with RawLog(path, immutable=True) as alone:
+            found = alone.setting("log_id")
+        return UUID(found).bytes if found else None
+    except (LogUnavailableError, LogDamagedError, ValueError, AttributeError, TypeError):
+        return None
 
 
 class Unreadable(NamedTuple):

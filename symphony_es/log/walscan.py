@@ -92,21 +92,31 @@ def _left_of_a_reset(file: BinaryIO, kept: BinaryIO) -> Verdict:
     if page_size not in (512 << shift for shift in range(8)):
         return "torn"
     for order in ("<", ">"):
-        header = _Header(page_size, order, (0, 0), (0, 0))
-        heads = _heads(file, header)
-        pages: dict[int, int] = {}  # where the newest one of each number stands: the file may be as large as the database
-        for index in range(1, len(heads)):
-            number, commit, *salt, first, second = heads[index]
-            frame = _Frame(_offset(index, header), commit != 0, (salt[0], salt[1]), (first, second))
-            if heads[index - 1][2:4] != frame.salt or not _consistent(file, header, frame, heads[index - 1][4:6]):
-                break
-            pages[number] = frame.offset + _FRAME.size
-        for number, offset in pages.items():
+        for number, offset in _committed(file, _Header(page_size, order, (0, 0), (0, 0))).items():
             file.seek(offset)
             kept.seek(max(0, number - 1) * page_size)
             if not number or file.read(page_size) != kept.read(page_size):
                 return "damaged"
     return "torn"
+
+
+def _committed(file: BinaryIO, header: _Header) -> dict[int, int]:
+    """Where the newest page of each number stands, up to the last commit: the file may be as large as the database."""
+    heads = _heads(file, header)
+    # What damaged the header may have damaged the first frame, which stands in the same sector; the second one then begins the chain.
+    begin = 1 if len(heads) > 1 and heads[0][2:4] == heads[1][2:4] else 2
+    pages: dict[int, int] = {}
+    since: dict[int, int] = {}
+    for index in range(begin, len(heads)):
+        number, commit, *salt, first, second = heads[index]
+        frame = _Frame(_offset(index, header), commit != 0, (salt[0], salt[1]), (first, second))
+        if heads[index - 1][2:4] != frame.salt or not _consistent(file, header, frame, heads[index - 1][4:6]):
+            break
+        since[number] = frame.offset + _FRAME.size
+        if frame.commits:  # what comes after the last one was never acknowledged: the rest of a transaction that was taken back
+            pages |= since
+            since.clear()
+    return pages
 
 
 def _header(start: bytes) -> _Header | None:

@@ -2,7 +2,8 @@
 
 A backup is a state directory itself: the database as it was at one moment, and the snapshots up to there. The order of durable steps:
 the database is copied through SQLite into a directory beside the target → checked → fsync → the snapshots are copied, each with an
-fsync → fsync of the directories → rename → fsync of the parent. Before the rename there is nothing at the target, after it there is all.
+fsync → `LOCK` notes that there is a log → fsync of the directories → rename → fsync of the parent. Before the rename there is nothing at
+the target, after it there is all.
 
 The database file of a log in use is never opened but through SQLite: copying it with other means would drop the locks of this process,
 and catch the file between two writes.
@@ -20,7 +21,7 @@ from symphony_es.core.state.files.directory import discard, sync_directory, unav
 from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
 from symphony_es.errors import BackupDamagedError, LogDamagedError, SnapshotDamagedError
 from symphony_es.late_dataclasses import dataclass
-from symphony_es.log.directory import check_kinds
+from symphony_es.log.directory import check_kinds, note_made
 from symphony_es.log.head_note import HEAD_NAME, lost_at_the_end, noted_head
 from symphony_es.log.opening import DATABASE_NAME, check_anchor
 from symphony_es.log.recorder import Anchor
@@ -124,6 +125,7 @@ def _backup(origin: Path, built: Path, target: Path, stop: Stop, on_progress: On
     with unavailable(f"{target} cannot be made durable"):
         _sync_file(built / DATABASE_NAME)
     copied = _copy_snapshots(origin / _SNAPSHOTS, built / _SNAPSHOTS, head, stop)
+    note_made(built)
     sync_directory(built)
     size = sum(path.stat().st_size for path in built.rglob("*") if is_plain_file(path))
     stop.look()

@@ -7,7 +7,6 @@ times, every byte of every row. docs/exporting.md tells the format.
 
 from __future__ import annotations
 
-import json
 import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -20,10 +19,11 @@ from symphony_es.errors import DamagedEventError, ExportDamagedError, StorageUna
 from symphony_es.events.identifiers import text_id
 from symphony_es.events.rows import Row, decode_row, event_id_of
 from symphony_es.late_dataclasses import dataclass
-from symphony_es.log.directory import prepare_file
+from symphony_es.log.directory import note_made, prepare_file
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.sqlite import SQLiteLogRecorder
 from symphony_es.shown import quoted
+from symphony_es.strict_json import read_strictly
 from symphony_es.system import given_path
 from symphony_es.transfer.pieces import Later, json_pieces
 from symphony_es.transfer.placing import absolute, building, check_free_directory, put_directory
@@ -165,6 +165,7 @@ def _import(source: Path, built: Path, target: Path, stop: Stop, on_progress: On
                 raise ExportDamagedError(source, None, f"its header tells of {last} events, and it has {done}")
         finally:
             recorder.close()
+    note_made(built)
     sync_directory(built)
     progress.end()
     return ImportReport(directory=target, events=done, log_id=log_id, sha256=lines.sha256)
@@ -197,8 +198,8 @@ class _Lines:
         if not line.endswith(b"\n"):
             raise self._wrong("the file ends before its footer: it is cut off" if len(line) < MAX_LINE_BYTES else "the line is too long")
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            value = read_strictly(line)
+        except ValueError as error:
             raise self._wrong(f"it is no JSON ({quoted(error, 100)})") from error
         if type(value) is not dict:
             raise self._wrong("it is no JSON object")

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import field, replace
 from pathlib import Path
 from uuid import UUID
@@ -43,7 +44,7 @@ from symphony_es.log.head_note import HEAD_NAME, noted_head
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.pages import PAGE_ROWS
 from symphony_es.log.sqlite_connections import is_damage
-from symphony_es.log.sqlite_raw import RawLog, Unreadable, lost_commits
+from symphony_es.log.sqlite_raw import RawLog, Unreadable, check_origin, lost_commits
 from symphony_es.shown import quoted
 from symphony_es.system import given_path, present
 from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
@@ -214,6 +215,8 @@ def _check_file(log: RawLog, check: _Check, stop: Stop, on_progress: OnProgress 
         log_id = log.setting("log_id")
         _check_identity(log_id, check)
         noted = _noted(log.path, log_id)
+        with suppress(ValueError, AttributeError, TypeError):  # one that is no identity has been reported
+            check_origin(log.path, UUID(log_id) if log_id else None)
     except LogDamagedError as error:
         check.report(None, None, str(error), _BACKUP)
     if not log.has_events_table():

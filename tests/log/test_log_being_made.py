@@ -22,19 +22,37 @@ def _with_header(path: Path) -> None:
     assert path.stat().st_size > 0
 
 
+def _with_a_journal(path: Path) -> None:
+    """Stopped within the first page: what SQLite began with is still to be taken back, which a reader cannot."""
+    copy = path.with_name("copy")
+    with closing(sqlite3.connect(copy)) as db:
+        db.execute("PRAGMA user_version = 1")
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA cache_size = 1")
+        db.execute("PRAGMA cache_spill = 1")
+        db.execute("CREATE TABLE t (x)")
+        db.executemany("INSERT INTO t VALUES (?)", [(bytes(4000),)] * 50)
+        for end in ("", "-journal"):
+            path.with_name(f"{path.name}{end}").write_bytes(copy.with_name(f"copy{end}").read_bytes())
+    copy.unlink()
+    assert path.with_name(f"{path.name}-journal").stat().st_size > 512
+
+
 STAGES: dict[str, Callable[[Path], object]] = {"its file": Path.touch, "a database": _with_header}
+BEGUN = {"a journal": _with_a_journal, **STAGES}
 
 
 def make(directory: Path, stage: str, *, lock: bytes) -> None:
     """What a writer has made when it has come so far; it notes in the lock that the tables are there."""
     directory.mkdir(mode=0o700)
-    STAGES[stage](directory / "events.db")
+    BEGUN[stage](directory / "events.db")
     (directory / "LOCK").write_bytes(lock)
     for path in directory.iterdir():
         path.chmod(0o600)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", BEGUN)
 async def test_a_log_that_is_being_made_is_no_damaged_one(tmp_path: Path, stage: str) -> None:
     """Every reader says that there is none yet, and leaves it; the next writer goes on with what is there."""
     directory = tmp_path / "log"

@@ -269,7 +269,7 @@ class TestFiles:
         """And left as it is."""
         (tmp_path / "log").mkdir(mode=0o700)
         (tmp_path / "log" / "events.db").write_bytes(b"not a database, but long enough to be looked at" * 100)
-        with pytest.raises(LogUnavailableError, match="restore a backup"):
+        with pytest.raises(LogDamagedError, match="restore a backup"):
             await EventLog.open(tmp_path / "log")
 
     async def test_the_process_never_opens_the_database_itself(self, tmp_path: Path) -> None:

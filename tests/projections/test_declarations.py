@@ -65,6 +65,23 @@ SCHEMAS = {
     "bytes in it": ((b"CREATE TABLE seen (position INTEGER)",), "not a text"),
     "an empty statement": (("CREATE TABLE seen (position INTEGER)", " "), "empty statement"),
 }
+RESERVED = (
+    "CREATE TABLE projection_x (n)",
+    'CREATE TABLE "projection_x" (n)',
+    "CREATE TABLE [Projection_X] (n)",
+    "create table if not exists `PROJECTION_x` (n)",
+    "CREATE /* mine */ TABLE main.projection_progress (n)",
+    "CREATE TABLE IF NOT EXISTS projection_parked (n)",
+    "CREATE TEMP TABLE projection_x (n)",
+    "CREATE TABLE projection_x AS SELECT * FROM seen",
+    "CREATE VIEW projection_x AS SELECT * FROM seen",
+    "CREATE TEMP VIEW projection_x AS SELECT * FROM seen",
+    "CREATE UNIQUE INDEX projection_x ON seen (position)",
+    "CREATE TRIGGER projection_x AFTER INSERT ON seen BEGIN DELETE FROM seen; END",
+    "CREATE TEMP TRIGGER projection_x AFTER INSERT ON seen BEGIN DELETE FROM seen; END",
+    "CREATE VIRTUAL TABLE projection_x USING fts5 (n)",
+    "ALTER TABLE seen RENAME TO projection_x",
+)
 OTHERS: dict[str, tuple[str, Any, str]] = {
     "a version of text": ("version", "1", "version = 1"),
     "a version of a truth": ("version", True, "version = 1"),
@@ -102,6 +119,32 @@ async def test_a_schema_that_is_no_tuple_of_statements(log: EventLog, run: Runne
     declared, said = SCHEMAS[case]
     with pytest.raises(ConfigurationError, match=said):
         run(log).add(type("Durable", (Durable,), {"schema": declared})())
+
+
+@pytest.mark.parametrize("statement", RESERVED)
+async def test_a_schema_with_a_name_of_the_runners(log: EventLog, run: RunnerMaker, statement: str) -> None:
+    """Refused at `add`, however it is written; a statement that drops it again hides nothing."""
+    runner = run(log)
+    schema = (*Durable.schema, statement, "DROP TABLE IF EXISTS projection_x")
+    with pytest.raises(ConfigurationError, match=r"statement 2 of the schema of Durable makes .*another name"):
+        runner.add(type("Durable", (Durable,), {"schema": schema})())
+    assert runner.status() == []
+
+
+async def test_names_that_are_like_the_runners(log: EventLog, run: RunnerMaker, tmp_path: Any) -> None:
+    """Taken; and no other file is touched while a schema is looked at."""
+    elsewhere = tmp_path / "elsewhere.db"
+    schema = (
+        *Durable.schema,
+        "CREATE TABLE projections (projection_x)",
+        "CREATE TABLE my_projection_x (n)",
+        "INSERT INTO projections VALUES (1)",
+    )
+    runner = run(log)
+    runner.add(type("Durable", (Durable,), {"schema": schema})())
+    await runner.catch_up()
+    runner.add(type("Attached", (Durable,), {"name": "attached", "schema": (f"ATTACH '{elsewhere}' AS other", *Durable.schema)})())
+    assert not elsewhere.exists()
 
 
 @pytest.mark.parametrize("case", OTHERS)

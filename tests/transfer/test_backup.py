@@ -84,7 +84,7 @@ async def test_there_and_back(tmp_path: Path) -> None:
     assert (report.head, report.snapshots, report.directory) == (60, 2, tmp_path / "backups" / "one")
     assert told[-1][0] == told[-1][1] > 0
     nothing_beside(tmp_path / "backups", "one")
-    nothing_beside(tmp_path / "backups" / "one", "events.db", "snapshots")
+    nothing_beside(tmp_path / "backups" / "one", "LOCK", "events.db", "snapshots")
     assert report.size_bytes == sum(path.stat().st_size for path in (tmp_path / "backups").rglob("*") if path.is_file())
     assert (await verify(tmp_path / "backups" / "one", fold=True)).snapshots == 2
     restored = await restore(tmp_path / "backups" / "one", tmp_path / "restored")

@@ -242,7 +242,7 @@ def test_a_name_that_leads_to_no_function_of_its_module_is_not_called(name: str)
 def test_a_function_is_called_where_its_module_is_allowed() -> None:
     """By prefix, at a dot; a function that nobody has registered, handed over or allowed is not, though its module is loaded."""
     functions = NamedCallables("function", "register it")
-    with pytest.raises(NotRegisteredError, match=r"symphony\.functions\.allow\('json'\)"):
+    with pytest.raises(NotRegisteredError, match=r"register\('json:loads', fn\) with a function of your own"):
         find_function("json:loads", functions)
     functions.allow("js")
     with pytest.raises(NotRegisteredError):
@@ -260,10 +260,19 @@ def test_a_function_of_the_main_module_is_found_by_the_name_it_is_run_as(monkeyp
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     monkeypatch.setattr(sys.modules["__main__"], "__file__", None, raising=False)
     assert name_function(importable, None) == "__main__:importable"
-    assert find_function("__main__:importable", NamedCallables("function", "register it")) is importable
+    notebook = NamedCallables("function", "register it")
+    assert find_function("__main__:importable", notebook) is importable
+    notebook.allow("__main__")  # it is, always
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "folder" / "script-1.py"))
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     assert name_function(importable, None) == "folder.script-1:importable"
+    functions = NamedCallables("function", "register it")
+    with pytest.raises(NotRegisteredError, match=r"goes by the name of its file: 'folder\.script-1:other'") as caught:
+        find_function("__main__:other", functions)
+    assert "allow(" not in str(caught.value)
+    assert find_function("folder.script-1:importable", functions) is importable
+    with pytest.raises(ConfigurationError, match=r"always allowed, under the name 'folder\.script-1'"):
+        functions.allow("__main__")
     monkeypatch.setattr(sys, "argv", ["-m"])
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", sys.modules[__name__].__spec__ or __spec__)
     assert name_function(importable, None) == f"{__name__}:importable"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from symphony_es.cli import output
 from symphony_es.cli.commands.registry import MOMENT, MOST_NAMES, Parsers, moment, reading, run_id, whole_number, writing
 from symphony_es.errors import CheckpointNotFoundError, ConfigurationError, near_misses
+from symphony_es.strict_json import read_strictly
 
 __all__ = ["register"]
 
@@ -92,7 +92,7 @@ async def _create(given: argparse.Namespace) -> None:
 
 def _metadata(text: str | None) -> dict[str, Any]:
     try:
-        read = json.loads(text) if text else {}
+        read = read_strictly(text) if text else {}
     except ValueError as error:
         raise ConfigurationError(f"--metadata is no JSON: {error}") from error
     if not isinstance(read, dict):

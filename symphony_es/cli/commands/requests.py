@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from symphony_es.cli.commands.registry import Parsers, reading, run_id, seconds
 from symphony_es.cli.commands.runs import add_filters, filtered, find_run, find_runs, print_runs, why_none
 from symphony_es.errors import ConfigurationError, RequestPendingError, SymphonyError
 from symphony_es.shown import so_many
+from symphony_es.strict_json import read_strictly
 
 if TYPE_CHECKING:
     from symphony_es.core.state.inbox import Request
@@ -68,8 +68,8 @@ def add_request_options(command: Any) -> None:
 async def signal(given: argparse.Namespace) -> int:
     """`symphony-es signal`."""
     try:
-        payload = json.loads(given.payload) if given.payload is not None else None
-    except (ValueError, RecursionError) as error:
+        payload = read_strictly(given.payload) if given.payload is not None else None
+    except ValueError as error:
         raise ConfigurationError(f"--payload is no JSON: {error}; a text stands in quotes, as in --payload '\"yes\"'") from error
     return await _ask(given, {"name": given.name, "payload": payload})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +14,7 @@ from symphony_es.cli.near import hint_of
 from symphony_es.errors import ConfigurationError
 from symphony_es.events.values import plain_equal
 from symphony_es.shown import quoted
+from symphony_es.strict_json import read_strictly
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -82,8 +82,8 @@ def pair(text: str) -> tuple[str, Any]:
     if not sign or not key:
         raise argparse.ArgumentTypeError(f"{quoted(text)} is no KEY=VALUE")
     try:
-        value = json.loads(written)
-    except (ValueError, RecursionError):
+        value = read_strictly(written)
+    except ValueError:
         return key, written
     return key, written if isinstance(value, (dict, list)) else value
 

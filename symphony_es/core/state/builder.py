@@ -20,7 +20,7 @@ from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
 from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
 from symphony_es.core.state.tracking.entity_restorer import FLAT, DeclaredEntityRestorer
 from symphony_es.core.state.tracking.live import kind_of
-from symphony_es.core.state.tracking.making import Making, left_out
+from symphony_es.core.state.tracking.making import Making, Passed, lost_fields
 from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.core.state.world import World
 from symphony_es.errors import UnresolvedReferenceError, repair_call
@@ -126,7 +126,7 @@ class WorldBuilder:
         self._prefix = ":"  # of the keys of the type at hand; no key begins with this one
         self._maker: DeclaredEntityRestorer | None = None  # of that type, where it is the library's own
         self._until = 0.0
-        self._making = Making(world.types)
+        self._making = Making(world.types, self.context.passed)
         self._references: References | None = None
         world.types.look_again()
 
@@ -236,8 +236,12 @@ class WorldBuilder:
         if kept.missing:
             self.report.unknown_values[record.key] = sorted(kept.missing)
 
-    async def connect(self, *, strict: bool) -> None:
-        """Set every reference on the object that holds it.
+    async def connect(self, *, strict: bool, wake: bool = True) -> None:
+        """Set every reference on the object that holds it, and call the hooks.
+
+        Args:
+            strict: raise where a target is missing.
+            wake: without it the caller calls the hooks, `context.hooked`, when all that they may look at is as it is to be.
 
         Raises:
             UnresolvedReferenceError: `strict`, and a target is missing.
@@ -265,7 +269,8 @@ class WorldBuilder:
                     report.unresolved.append(UnresolvedReference(key, path, reference))
         if strict and report.unresolved:
             raise UnresolvedReferenceError([(item.entity, item.path, item.target.key) for item in report.unresolved])
-        await self._wake()
+        if wake:
+            await self._wake()
 
     async def _wake(self) -> None:
         """Call the hooks of what was restored; an entity whose hook raises is kept as it is stored."""
@@ -304,21 +309,20 @@ class WorldBuilder:
             self._doubtful.update((state.key, state) for state in self._states if state.key in touched)
         for key, state in self._doubtful.items():
             await self._breathe()
-            note_difference(self.world, self.world.records[key], state, self.report)
+            note_difference(self.world, self.world.records[key], state, self.report, self.context.passed)
 
 
 _SURELY_AN_ID = MAX_ID_BYTES // 4  # characters: none takes more than four bytes
 
 
-def note_difference(world: World, record: EntityRecord, state: EntityState, report: ResumeReport) -> None:
-    """Note where an object differs from its state, so that log and object never drift apart."""
+def note_difference(world: World, record: EntityRecord, state: EntityState, report: ResumeReport, passed: Passed) -> None:
+    """Note where an object differs from its state, so that log and object never drift apart; `passed` is what upcasts passed on."""
     obj, data = record.obj, state.data or {}
     if isinstance(obj, UnrestoredEntity):
         return
     restorer = world.restorer_of(record.entity_type)
-    if isinstance(restorer, DeclaredEntityRestorer) and state.state_version == restorer.state_version:
-        gone: list[Path] = [(name,) for name in data if name not in restorer.spec.field_set]
-        gone += [path for name, item in data.items() for path in left_out(item, world.types, (name,))]
+    if isinstance(restorer, DeclaredEntityRestorer):
+        gone: list[Path] = list(lost_fields(data, restorer.spec.field_set, world.types, passed))
         if gone:
             report.removed_fields[record.key] = gone
     captured = world.capture(obj, record.reference)

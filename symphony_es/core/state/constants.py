@@ -81,16 +81,25 @@ class Constants:
             states: of the objects; others are passed over.
             find: reads states.
         """
+        self.hand(world, await self.look_up(states, find))
+
+    async def look_up(self, states: Iterable[EntityState], find: Find) -> dict[str, Constant]:
+        """The constants that runs name, by the keys of the runs; see `give`."""
         runs = [state for state in states if state.key.startswith(_RUN)]  # of a world's many states, only these can name one
         named = {state.key: key for state in runs if (key := definition_key(state)) is not None}
         if not named:
-            return
+            return {}
         held = {key: constant for key in set(named.values()) if (constant := self._known.get(key)) is not None}
         missing = sorted(set(named.values()) - held.keys())
         for key, state in (await find(missing)).items() if missing else ():
             if key.startswith(DEFINITION_PREFIX) and state.data is not None:
                 held[key] = self.keep(Constant(key, state.data))
-        for entity, key in named.items():
+        return {entity: held[key] for entity, key in named.items() if key in held}
+
+    @staticmethod
+    def hand(world: World, found: Mapping[str, Constant]) -> None:
+        """Give objects the constants that were found for them."""
+        for entity, constant in found.items():
             record = world.records.get(entity)
-            if record is not None and key in held and hasattr(record.obj, "__dict__"):
-                record.obj.__dict__["_symphony_constant"] = held[key]
+            if record is not None and hasattr(record.obj, "__dict__"):
+                record.obj.__dict__["_symphony_constant"] = constant

@@ -1,30 +1,52 @@
-"""Live objects that are read only: they follow the log that another process writes.
+"""Live objects that are read only: they follow the log that another process writes, together, from the end of one commit to a later one's.
 
-Each page of the feed puts the entities in it to the log's state as it is then: an object keeps its identity, a new entity becomes live, a
-removed one leaves. Between two pages the objects stand still.
+What has changed up to there is read, and what needs a restorer is made, beside the live objects, which stand still meanwhile. Then all of
+it is put in place at once, with nothing awaited in between: whoever looks sees every object at one position, and each transaction whole or
+not at all. An object keeps its identity; a new entity becomes live, a removed one leaves.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from symphony_es.core.state.builder import note_difference
 from symphony_es.core.state.history import is_system
+from symphony_es.core.state.records import EntityRecord
+from symphony_es.core.state.refresh import put
+from symphony_es.core.state.repair import holders_of
+from symphony_es.core.state.report import ResumeReport
+from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.core.state.tracking.connect import connect
-from symphony_es.diagnostics import get_logger
-from symphony_es.errors import EntityNotFoundError, RestorationError, SymphonyError
+from symphony_es.core.state.tracking.making import Passed
+from symphony_es.core.state.waking import call_hooks, watched
+from symphony_es.diagnostics import error_text, get_logger
+from symphony_es.errors import SymphonyError, UnknownValueError
+from symphony_es.late_dataclasses import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
+    from symphony_es.core.state.constants import Constant
+    from symphony_es.core.state.history import StateHistory
+    from symphony_es.core.state.loading import Loading
     from symphony_es.core.state.world import World
-    from symphony_es.events.changes import Change
+    from symphony_es.events.fold import EntityState
+    from symphony_es.events.references import Path
     from symphony_es.log.log import EventLog
+
+    Held = tuple[EntityRecord, Path, EntityRecord]
 
 __all__ = ["Following"]
 
 logger = get_logger(__name__)
+
+POLL_S = 0.1
+"""How often, in seconds, the log is asked whether there is more."""
+
+EVENTS_AT_ONCE = 500
+"""After so many events, a turn ends with the transaction at hand: putting it in place holds up the event loop."""
 
 
 class Reading(Protocol):
@@ -40,80 +62,159 @@ class Reading(Protocol):
         """The log."""
         ...
 
-    async def load_entities(self, keys: Sequence[str], *, strict: bool, keep_failed: bool = False) -> None:
-        """Make entities live."""
+    @property
+    def state_history(self) -> StateHistory:
+        """Past states."""
         ...
 
-    async def refresh(self, entity: str) -> list[Change]:
-        """Put an object to the log's state."""
+    def while_nothing_loads(self, what: str) -> AbstractAsyncContextManager[None]:
+        """A block while which nothing else makes entities live."""
         ...
+
+    def new_load(self, *, keep_failed: bool, position: int | None) -> tuple[Loading, Callable[[], None]]:
+        """A load of some entities, and what is to be called once they are live."""
+        ...
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What is put in place at once.
+
+    Attributes:
+        states: of all that has changed, by key; of what is not there any more, a tombstone.
+        made: keys of the entities that have been made beside the live ones.
+        loading: where these are. taken_in: called when they are live.
+        constants: what runs name.
+        held: where live objects hold what is replaced.
+    """
+
+    states: Mapping[str, EntityState]
+    made: Collection[str]
+    loading: Loading
+    taken_in: Callable[[], None]
+    constants: dict[str, Constant]
+    held: Sequence[Held] = ()
 
 
 class Following:
-    """Keeps a Symphony's objects at the feed, from a position on, in a task of the running event loop.
+    """Keeps a Symphony's objects at the log, from a position on, in a task of the running event loop.
 
     Args:
         reading: the Symphony.
         position: where its objects are.
-        on_page: called with the keys of the entities of a page, when they have been taken in.
+        on_turn: called with the keys of the entities that have been taken in, when all of them have been.
+        closed: why none of the objects can be changed.
 
     Attributes:
-        position: up to where the objects are.
+        position: up to where the objects are: the end of a commit.
         failure: why it does not go on, or None.
     """
 
-    def __init__(self, reading: Reading, position: int, on_page: Callable[[Sequence[str]], None]) -> None:
+    def __init__(self, reading: Reading, position: int, on_turn: Callable[[Sequence[str]], None], closed: str) -> None:
         self._reading = reading
-        self._on_page = on_page
+        self._on_turn = on_turn
+        self._closed = closed
         self.position = position
         self.failure: SymphonyError | None = None
+        self._given_up: set[str] = set()  # keys of entities whose hooks have failed: no object is made of them again
         self._moved = asyncio.Event()
         self._task = asyncio.create_task(self._follow(), name="symphony-es-following")
 
     async def _follow(self) -> None:
+        reading = self._reading
         try:
-            async for events in self._reading.log.follow(self.position):
-                await self._take_in({event.entity_key: None for event in events})
-                self.position = events[-1].position
-                self._tell()
+            while True:
+                if await reading.log.refresh_head() == self.position:
+                    await asyncio.sleep(POLL_S)
+                    continue
+                async with reading.while_nothing_loads("following the log"):
+                    await self._go_on(await reading.log.refresh_head())
         except SymphonyError as error:
             self.failure = error
             logger.warning("following_failed", position=self.position, error=str(error))
             self._tell()
 
-    async def _take_in(self, keys: dict[str, None]) -> None:
-        mine = [key for key in keys if not is_system(key)]
-        live = [key for key in mine if key in self._reading.world.records]
-        for key in mine:
-            if key not in live and self._reading.world.at_rest(key) is not None:
-                live.append(key)  # its object is brought back as it was
-        for key in mine:
-            if key not in self._reading.world.records:  # what the others refer to is there before they are put to their states
-                with suppress(EntityNotFoundError):  # it was removed since
-                    await self._reading.load_entities([key], strict=False, keep_failed=True)
-        for key in live:
-            with suppress(EntityNotFoundError):
-                try:
-                    await self._reading.refresh(key)
-                except RestorationError as error:  # newer code writes what this code makes no object of: the others are followed
-                    logger.warning("entities_not_restored", position=self.position, entities=[key], error=str(error))
-                    await self._keep(key)
-        self._on_page(mine)
+    async def advance(self) -> None:
+        """Bring the objects to the head of the log as it is now; called while nothing else makes entities live.
 
-    async def _keep(self, key: str) -> None:
-        """Put the state of an entity in the place of its object, also where others refer to it."""
+        Raises:
+            SymphonyError: that cannot be done; the objects are at the end of an earlier commit.
+        """
+        head = await self._reading.log.refresh_head()
+        while self.position < head:
+            await self._go_on(head)
+
+    async def _go_on(self, head: int) -> None:
+        """Bring the objects to the head, or to the end of an earlier transaction where there is much in between."""
+        log, until = self._reading.log, self.position + EVENTS_AT_ONCE
+        until = head if until >= head else (await log.transaction_bounds(until))[1]
+        if until <= self.position:
+            return  # a load was here first
+        changed = await self._reading.state_history.changed_keys(self.position, until)
+        keys = sorted(key for key in changed if not is_system(key))
+        turn = await self._prepare(keys, until)
+        failed = self._put_in_place(turn)
+        self._on_turn(keys)
+        self.position = until
+        self._tell()
+        if failed:  # an object that could not be put into its state may yet be made anew
+            self._put_in_place(await self._prepare(failed, until))
+            self._on_turn(failed)
+
+    async def _prepare(self, keys: Collection[str], position: int) -> _Turn:
+        """Read the states of entities, and make the objects of those that have none; what is live stays as it is."""
+        world, history = self._reading.world, self._reading.state_history
+        states = await history.entities_at(keys, position)
+        made = [key for key, state in states.items() if not state.deleted and not self._has_object(key, state)]
+        loading, taken_in = self._reading.new_load(keep_failed=True, position=position)
+        if made:
+            await loading.prepare(made, {key: state for key, state in states.items() if state.deleted or key in made})
+        try:
+            found = await world.constants.look_up(states.values(), lambda keys: history.entities_at(keys, position))
+        except BaseException:
+            loading.beside.close("it was made by a turn that failed")
+            raise
+        return _Turn(states, made, loading, taken_in, found)
+
+    def _has_object(self, key: str, state: EntityState) -> bool:
+        """Whether there is an object to put into a state, or one that stands for what no object can be made of."""
         world = self._reading.world
-        record = world.records.get(key)
+        record = world.records.get(key) or world.at_rest(key)
         if record is None:
-            return
-        from symphony_es.core.state.repair import holders_of  # late: only who follows a log needs it
+            return False
+        return not isinstance(record.obj, UnrestoredEntity) or state.damage is not None or key in self._given_up
 
-        holders = holders_of(world, record)
+    def _put_in_place(self, turn: _Turn) -> list[str]:
+        """Bring the live objects to the position of a turn, all of them, with nothing awaited in between.
+
+        Returns:
+            keys of the entities whose restorer failed: an `UnrestoredEntity` with the state stands for each.
+        """
+        world = self._reading.world
         with world.lock:
-            world.forget(record)
-        await self._reading.load_entities([key], strict=False, keep_failed=True)
-        for holder, path in holders:
-            connect(holder.obj, path, record.obj, world.get(key))
+            new = _take_in(world, turn)
+            states = [state for state in turn.states.values() if not state.deleted and state.key not in new]
+            passed: Passed = {}
+            failed, hooked = _put_all(world, states, passed)
+            _connect(turn.held, {key: world.get(key) for key in turn.made})
+            world.constants.hand(world, turn.constants)
+            told = {key: record.shadow or {} for key, record in new.items()} | {state.key: state.data or {} for state in states}
+            with watched(world, told):
+                unhooked = call_hooks([*turn.loading.context.hooked, *hooked])
+            given_up = {
+                key: UnrestoredEntity(world.records[key].reference, told[key], reason)
+                for key, reason in unhooked.items()
+                if key in told and key not in failed
+            }
+            compared = [state for state in states if state.key not in failed and state.key not in given_up]
+            failed |= _differences(world, compared, passed)
+            _replace(world, {**failed, **given_up})
+            for key in {*turn.states, *new} & world.records.keys():
+                world.records[key].closed = self._closed
+        self._given_up |= given_up.keys()
+        if failed or given_up:
+            logger.warning("entities_not_restored", position=self.position, entities=sorted({*failed, *given_up})[:100])
+        return list(failed)
 
     def _tell(self) -> None:
         self._moved.set()
@@ -135,3 +236,77 @@ class Following:
         if not self._task.done() and self._task.get_loop() is asyncio.get_running_loop():
             self._task.cancel()
             await asyncio.wait([self._task])
+
+
+def _take_in(world: World, turn: _Turn) -> dict[str, EntityRecord]:
+    """Let what has been removed leave, and make live what was made beside; returns the records of that."""
+    for key, state in turn.states.items():
+        world.damaged.pop(key, None)
+        if state.damage is not None:
+            world.damaged[key] = state.damage
+        if state.deleted and (record := world.records.get(key) or world.at_rest(key)) is not None:
+            world.forget(record)
+    beside = turn.loading.beside
+    new = {key: record for key, record in beside.records.items() if record.world is beside}
+    replaced = [record for key in new if (record := world.records.get(key)) is not None]  # of what had no object until now
+    turn.held = holders_of(world, replaced)
+    for record in replaced:
+        world.forget(record)
+    world.take_in(beside)
+    turn.taken_in()
+    return new
+
+
+def _put_all(world: World, states: Sequence[EntityState], passed: Passed) -> tuple[dict[str, UnrestoredEntity], list[Any]]:
+    """Put live objects into their states; returns what is to stand for those that refuse it, and whose hooks are to be called."""
+    failed: dict[str, UnrestoredEntity] = {}
+    hooked: list[Any] = []
+    for state in states:
+        record = world.records.get(state.key)
+        if record is None:
+            record = world.at_rest(state.key)
+            if record is None:
+                continue  # nobody has its object in hand any more
+            world.wake(record)
+        try:
+            hooked += put(world, record, state, passed)
+        except Exception as error:  # noqa: BLE001  what code of the application raises costs its own entity only
+            failed[state.key] = _kept(state, error)
+    return failed, hooked
+
+
+def _differences(world: World, states: Sequence[EntityState], passed: Passed) -> dict[str, UnrestoredEntity]:
+    """Take note of where objects differ from their states; returns what is to stand for those that cannot be compared."""
+    failed: dict[str, UnrestoredEntity] = {}
+    for state in states:
+        record = world.records.get(state.key)
+        if record is not None:
+            try:
+                note_difference(world, record, state, ResumeReport(position=state.position), passed)
+            except Exception as error:  # noqa: BLE001  see above
+                failed[state.key] = _kept(state, error)
+    return failed
+
+
+def _kept(state: EntityState, error: Exception) -> UnrestoredEntity:
+    missing = error.classes if isinstance(error, UnknownValueError) else None
+    return UnrestoredEntity(state.reference, state.data or {}, error_text(error), missing)
+
+
+def _replace(world: World, kept: Mapping[str, UnrestoredEntity]) -> None:
+    """Put states in the place of the objects that cannot be in them, also where others refer to these."""
+    if not kept:
+        return
+    records = [world.records[key] for key in kept]
+    held = holders_of(world, records)
+    for record in records:
+        world.forget(record)
+        stands = EntityRecord(world, record.key, kept[record.key], record.restorer, version=record.version, generation=record.generation)
+        stands.manual = True  # it cannot change
+        world.install(stands)
+    _connect(held, kept)
+
+
+def _connect(held: Sequence[Held], targets: Mapping[str, Any]) -> None:
+    for holder, path, record in held:
+        connect(holder.obj, path, record.obj, targets[record.key])

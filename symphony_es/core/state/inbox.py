@@ -17,7 +17,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import math
 import os
 import re
 import secrets
@@ -34,6 +33,7 @@ from symphony_es.errors import ConfigurationError, LimitExceededError, StorageUn
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
+from symphony_es.strict_json import read_strictly
 from symphony_es.system import sync
 
 __all__ = [
@@ -173,8 +173,8 @@ class Request:
             ConfigurationError, InvalidIdentifierError: it is not a request.
         """
         try:
-            told = json.loads(content.decode(), object_pairs_hook=_without_doubles, parse_float=_finite, parse_constant=_no_number)
-        except (ValueError, RecursionError) as error:
+            told = read_strictly(content.decode())
+        except ValueError as error:
             raise ConfigurationError(f"it is not JSON: {error!s:.200}") from error
         fields = {"format", "verb", "run", "arguments", "actor", "reason"}
         if not isinstance(told, dict) or told.keys() - fields or not {"verb", "run"} <= told.keys():
@@ -206,24 +206,6 @@ def _check_argument(verb: str, name: str, value: Any) -> None:
 def _check_text(name: str, text: Any) -> None:
     if text is not None and not (isinstance(text, str) and len(text) <= MAX_TEXT and _is_storable(text)):
         raise ConfigurationError(f"{name} of a request is a text of up to {MAX_TEXT:,} characters, not {shown(text)}")
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise ValueError("a key is there twice")
-    return made
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text:.40} is larger than a float can be")
-    return number
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name:.40} is not a number of JSON")
 
 
 def _is_storable(text: str) -> bool:

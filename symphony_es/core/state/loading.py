@@ -6,19 +6,21 @@ as it was; only what a restorer changes in a live object is a change like any ot
 
 While an entity is not live nobody can change it, so its state at the head stays its state whatever else is appended meanwhile. What ceases
 to be live meanwhile has been removed, or has come to rest, and then its object is still connected to: each read is of the head as it is
-when the live world has been asked, and what was asked for is live when the load is over.
+when the live world has been asked, and what was asked for is live when the load is over. Where the live objects follow the log, nothing
+of this can be: they stand still at a position meanwhile, and each read is of that one.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from symphony_es.core.state.builder import WorldBuilder
 from symphony_es.core.state.history import StateHistory, is_system
 from symphony_es.core.state.report import ResumeReport
+from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.diagnostics import get_logger
 from symphony_es.errors import EntityDamagedError, EntityNotFoundError, RunPrunedError
 from symphony_es.events.references import find_references
@@ -42,15 +44,28 @@ class Loading:
         beside: a world under construction.
         shell: the Symphony that restorers see: its facades create into `beside`.
         keep_failed: keep an entity as an `UnrestoredEntity` where no object can be made of it; else that ends the load.
+        position: that of the live objects, where they follow the log; None for the head as it is at each read.
+
+    Attributes:
+        context: what restorers see.
     """
 
-    def __init__(self, history: StateHistory, live: World, beside: World, shell: Host, *, keep_failed: bool = False) -> None:
+    def __init__(
+        self, history: StateHistory, live: World, beside: World, shell: Host, *, keep_failed: bool = False, position: int | None = None
+    ) -> None:
         self.history = history
         self.live = live
         self.beside = beside
-        self.report = ResumeReport(position=history.log.head)
+        self._position = position
+        self._apart: Mapping[str, EntityState] = {}
+        self.report = ResumeReport(position=self._at)
         self._builder = WorldBuilder(shell, beside, self.report, keep_failed=keep_failed)
+        self.context = self._builder.context
         self._met: set[str] = set()
+
+    @property
+    def _at(self) -> int:
+        return self.history.log.head if self._position is None else self._position
 
     async def run(self, keys: Sequence[str], *, strict: bool) -> ResumeReport:
         """Make entities live, and what they refer to.
@@ -74,8 +89,24 @@ class Loading:
         logger.debug("entities_loaded", position=self.report.position, duration_ms=round(self.report.duration_s * 1000, 1))
         return self.report
 
-    async def _build(self, keys: Sequence[str], *, strict: bool) -> None:
-        builder, context = self._builder, self._builder.context
+    async def prepare(self, keys: Sequence[str], states: Mapping[str, EntityState]) -> None:
+        """Make objects of entities beside the live world, and nothing else: the caller takes them in, and calls their hooks.
+
+        Of an entity that is live and of which again no object can be made, the `UnrestoredEntity` stays that it has.
+
+        Args:
+            keys: whose: those that are not live, and those of which the live world has no object.
+            states: at the position of the load, of all that is not to be connected to as it is live: of these, and of what is removed.
+        """
+        self._apart = states
+        try:
+            await self._build(keys, strict=False, alone=True)
+        except BaseException:
+            self.beside.close("it was made by a load that failed")
+            raise
+
+    async def _build(self, keys: Sequence[str], *, strict: bool, alone: bool = False) -> None:
+        builder, context = self._builder, self.context
         states = await self._read(keys)
         for key in keys:
             if key not in states and key not in self.live.records and self.live.at_rest(key) is None:
@@ -89,8 +120,13 @@ class Loading:
             await builder.create(sorted(states.values(), key=attrgetter("key")))
             # Restorers may ask for references that do not stand in the states.
             states = await self._read(reference.key for _, _, reference in context.pending_references)
+        for key in self._apart:
+            record = self.live.records.get(key)
+            if record is not None and isinstance(context.entities.get(key), UnrestoredEntity):
+                context.entities[key] = record.obj
+                self.beside.install(record)
         await self.live.constants.give(self.beside, made, self._find)
-        await builder.connect(strict=strict)
+        await builder.connect(strict=strict, wake=not alone)
         await builder.compare()
 
     def _wake(self, keys: Sequence[str]) -> None:
@@ -100,16 +136,17 @@ class Loading:
                 self.live.wake(record)
 
     async def _find(self, keys: Collection[str]) -> dict[str, EntityState]:
-        return await self.history.entities_at(keys, self.history.log.head)
+        return await self.history.entities_at(keys, self._at)
 
     async def _read(self, keys: Iterable[str]) -> dict[str, EntityState]:
         """The states of entities that are not live, and of all they refer to, reference by reference; each is read once."""
         found: dict[str, EntityState] = {}
         while keys := set(keys) - self._met:
             self._met |= keys
-            absent = sorted(key for key in keys if not self._is_here(key))
-            self.report.position = self.history.log.head
-            states = await self.history.entities_at(absent, self.report.position)
+            states = {key: self._apart[key] for key in sorted(keys & self._apart.keys())}
+            absent = sorted(key for key in keys if key not in states and not self._is_here(key))
+            self.report.position = self._at
+            states |= await self.history.entities_at(absent, self.report.position)
             for key, state in states.items():
                 if state.damage is not None and state.data is None:
                     self.report.damaged[key] = state.damage

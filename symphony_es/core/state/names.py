@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from symphony_es.core.state.restore import upcast_state
 from symphony_es.core.state.tracking.capture import field_names, plain_state
 from symphony_es.core.state.tracking.live import kind_of
+from symphony_es.core.state.tracking.making import Making
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, EntityTypeError, UnknownTypeError
 from symphony_es.events.identifiers import SYSTEM_PREFIX, entity_key, split_key
 from symphony_es.events.references import EntityReference
@@ -176,7 +177,7 @@ class Names:
         if restorer is None or restorer.state_version == state.state_version:
             return []
         try:
-            current = upcast_state(restorer, copy_plain(state.data), state.state_version, self._restorers.types)
+            current = upcast_state(restorer, copy_plain(state.data), state.state_version, Making(self._restorers.types))
             from symphony_es.events.comparison import compare_states  # late: only a declared migration asks for it
 
             return compare_states(state.data, plain_state(current, world) if (world := self._world()) is not None else current)

@@ -16,7 +16,7 @@ from symphony_es.core.state.report import ResumeReport
 from symphony_es.core.state.restore import UnrestoredEntity, upcast_state
 from symphony_es.core.state.tracking.connect import UnhashableTargetError, connect
 from symphony_es.core.state.tracking.entity_restorer import DeclaredEntityRestorer
-from symphony_es.core.state.tracking.making import Making
+from symphony_es.core.state.tracking.making import Making, Passed
 from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.core.state.world import World
 from symphony_es.diagnostics import error_text, get_logger
@@ -25,7 +25,7 @@ from symphony_es.events.changes import Change
 from symphony_es.events.fold import EntityState
 from symphony_es.events.references import find_references
 
-__all__ = ["put_back", "refresh"]
+__all__ = ["put", "put_back", "refresh"]
 
 _log = get_logger(__name__)
 
@@ -33,8 +33,10 @@ MOST_READS = 100
 """How often a state is read again because the entity was changed meanwhile; then its changes leave no room for a refresh."""
 
 
-async def refresh(world: World, history: StateHistory, entity: Any) -> list[Change]:
+async def refresh(world: World, history: StateHistory, entity: Any, position: int | None = None) -> list[Change]:
     """Put an object back to the log's state; returns the changes that were not appended and are dropped.
+
+    That is the state at the head, or at a position where one is given: that of the other objects, where they follow the log.
 
     An entity whose creation never reached the log is taken out of the world: its object belongs to nothing again. One whose removal
     never did is here again.
@@ -51,7 +53,8 @@ async def refresh(world: World, history: StateHistory, entity: Any) -> list[Chan
         await world.outbox.flush([])
         with world.lock:
             broken, marked = record.broken, record.key in world.damaged  # what is damaged cannot be changed meanwhile
-        state = await history.entity_at(record.key, history.log.head)
+        at = history.log.head if position is None else position
+        state = await history.entity_at(record.key, at)
         if state is not None and record.entity_type == "Workflow":
             await world.constants.give(world, [state], lambda keys: history.entities_at(keys, history.log.head))
         with world.lock:
@@ -104,11 +107,15 @@ def _put_back(world: World, record: EntityRecord, state: EntityState | None) -> 
         record.version = 0 if state is None else state.version
         world.forget(record)
         return dropped
-    record.version, record.generation, record.closed = state.version, state.generation, None
     world.removed.pop(record.key, None)
-    record.shadow = state.data or {}
     world.install(record)
-    _put(world, record, state)
+    passed: Passed = {}
+    hooked = put(world, record, state, passed)
+    with watched(world, {record.key: state.data or {}}):
+        failed = call_hooks(hooked)
+    note_difference(world, record, state, ResumeReport(position=state.position), passed)
+    if failed:
+        raise RestorationError(f"{record.key} has been put back, but {'; '.join(failed.values())}")
     return dropped
 
 
@@ -117,28 +124,36 @@ def _check_free(record: EntityRecord) -> None:
         raise EntityBusyError(record.key, record.holder.name, "a refresh")
 
 
-def _put(world: World, record: EntityRecord, state: EntityState) -> None:
+def put(world: World, record: EntityRecord, state: EntityState, passed: Passed) -> list[Any]:
+    """Put an object into a state, with live objects where references stand; nothing is awaited.
+
+    Args:
+        passed: gets what upcasts have passed on, for `note_difference`.
+
+    Returns:
+        the objects in it whose hooks are to be called once all that they may look at is in its state; inner ones first.
+
+    Raises:
+        RestorationError, UnknownValueError: the state fits no object of this code. A declared object is as it was.
+        Exception: what the restorer of the application raises.
+    """
     data, restorer = state.data or {}, world.restorer_of(record.entity_type)
+    record.version, record.generation, record.closed, record.shadow = state.version, state.generation, None, data
     if isinstance(record.obj, UnrestoredEntity):
         record.shadow, record.obj.state = None, data
-        return
+        return []
     same = state.state_version == restorer.state_version
-    current = data if same else upcast_state(restorer, data, state.state_version, world.types)
-    if isinstance(restorer, DeclaredEntityRestorer):
-        making = Making(world.types)
-        making.rebuild = restorer.rebuild
-        found = find_references(current)
-        targets = [(path, reference, world.held(reference)) for path, reference in found]  # some only this object has in hand
-        restorer.fill(record.obj, current, making)
-        for path, reference, target in targets:
-            if target is not None:
-                with suppress(UnhashableTargetError):  # it stays the reference that a resume would report
-                    connect(record.obj, path, reference, target)
-        with watched(world, {record.key: data}):
-            failed = call_hooks(making.hooked if restorer.spec.hook is None else [*making.hooked, record.obj])
-    else:
-        failed = {}
+    making = Making(world.types, passed)
+    current = data if same else upcast_state(restorer, data, state.state_version, making)
+    if not isinstance(restorer, DeclaredEntityRestorer):
         world.reset(record, current)
-    note_difference(world, record, state, ResumeReport(position=state.position))
-    if failed:
-        raise RestorationError(f"{record.key} has been put back, but {'; '.join(failed.values())}")
+        return []
+    making.rebuild = restorer.rebuild
+    found = find_references(current)
+    targets = [(path, reference, world.held(reference)) for path, reference in found]  # some only this object has in hand
+    restorer.fill(record.obj, current, making)
+    for path, reference, target in targets:
+        if target is not None:
+            with suppress(UnhashableTargetError):  # it stays the reference that a resume would report
+                connect(record.obj, path, reference, target)
+    return making.hooked if restorer.spec.hook is None else [*making.hooked, record.obj]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
@@ -17,7 +18,7 @@ from symphony_es.core.state.refresh import refresh
 from symphony_es.core.state.restore import UnrestoredEntity
 from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.transactions import open_scope_of
-from symphony_es.errors import AmbiguousMomentError, ConfigurationError, EntityNotFoundError, RestorationError
+from symphony_es.errors import AmbiguousMomentError, ConfigurationError, EntityNotFoundError, RestorationError, UnstorableValueError
 from symphony_es.events.changes import SET
 from symphony_es.events.event import NewEvent
 from symphony_es.events.fold import REPAIR_EVENT, EntityState, repair_data
@@ -27,6 +28,8 @@ from symphony_es.events.values import copy_plain
 from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from symphony_es.core.state.host import Host
     from symphony_es.core.state.records import EntityRecord
     from symphony_es.core.state.world import World
@@ -60,16 +63,15 @@ async def repair(host: Host, key: str, state: dict[str, Any] | None, to: Moment 
         return record.obj
     if now.deleted:
         world.count(1)
-    holders = holders_of(world, record) if record is not None else []
+    holders = holders_of(world, [record]) if record is not None else []
     with world.lock:
         world.damaged.pop(key, None)
         if record is not None:
             world.forget(record)
     await host.load_entities([key], strict=False)
     made = world.get(key)
-    for holder, path in holders:
-        assert record is not None, "only what is here is held"
-        connect(holder.obj, path, record.obj, made)
+    for holder, path, held in holders:
+        connect(holder.obj, path, held.obj, made)
     return made
 
 
@@ -112,12 +114,14 @@ def _repaired(now: EntityState, data: dict[str, Any], state_version: int) -> New
     )
 
 
-def holders_of(world: World, record: EntityRecord) -> list[tuple[EntityRecord, Path]]:
-    """Where live objects hold the one that stands for a damaged entity."""
-    held: list[tuple[EntityRecord, Path]] = []
-    for other in world.records.values():
-        if isinstance(other.obj, UnrestoredEntity):
+def holders_of(world: World, records: Collection[EntityRecord]) -> list[tuple[EntityRecord, Path, EntityRecord]]:
+    """Where other live objects hold those of some entities, which are to go: the holder, the path in it, and what it holds."""
+    wanted = {record.reference: record for record in records}
+    held: list[tuple[EntityRecord, Path, EntityRecord]] = []
+    for other in world.records.values() if wanted else ():
+        if isinstance(other.obj, UnrestoredEntity) or other.reference in wanted:
             continue
-        state = world.capture(other.obj, other.reference)
-        held += [(other, path) for path, reference in find_references(state) if reference == record.reference]
+        with suppress(UnstorableValueError):  # what its owner has put into it is no state: it keeps what it holds
+            state = world.capture(other.obj, other.reference)
+            held += [(other, path, wanted[reference]) for path, reference in find_references(state) if reference in wanted]
     return held

@@ -14,9 +14,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.tracking.capture import assign_attributes, capture_object
-from symphony_es.core.state.tracking.making import Making, loosen
-from symphony_es.core.state.tracking.rebuilding import revive_with
+from symphony_es.core.state.tracking.making import Making, Passed, loosen
+from symphony_es.core.state.tracking.rebuilding import revive_with, revived_apart
 from symphony_es.core.state.tracking.types import TypeTable
+from symphony_es.core.state.tracking.upcasting import brought_up
 from symphony_es.errors import (
     ConfigurationError,
     EntityExistsError,
@@ -116,26 +117,17 @@ class EntityRestorer(ABC):
         assign_attributes(entity, data, exact=type(self).capture is EntityRestorer.capture)
 
 
-def upcast_state(restorer: EntityRestorer, data: dict[str, Any], version: int, types: TypeTable) -> dict[str, Any]:
+def upcast_state(restorer: EntityRestorer, data: dict[str, Any], version: int, making: Making) -> dict[str, Any]:
     """Bring a stored state to the version of its restorer: `upcast` gets plain containers, with objects of the classes that are known.
 
     Raises:
         RestorationError: the restorer knows no way from that version, its `upcast` raised, or returned no dict.
+        UnknownValueError: an object in what it returned holds a value that cannot be made.
     """
-    making = Making(types)
-    given = loosen(data, making) if restorer.wants_plain else revive_with(data, making)
-    try:
-        made = restorer.upcast(given, version)
-    except RestorationError:
-        raise
-    except Exception as error:
-        raise RestorationError(
-            f"the upcast of {restorer.entity_type} from version {version} to {restorer.state_version} failed: {quoted(error)}"
-        ) from error
-    if not isinstance(made, dict):
-        raise RestorationError(
-            f"the upcast of {restorer.entity_type} from version {version} returned {type(made).__name__}: it must return the state, a dict"
-        )
+    loose = loosen if restorer.wants_plain else revived_apart
+    made = brought_up(restorer.entity_type, restorer.upcast, data, (version, restorer.state_version), making, loose)
+    if making.unmade:
+        raise UnknownValueError(making.unmade)
     return made
 
 
@@ -186,6 +178,7 @@ class RestorationContext:
         registry: the Symphony's services.
         entities: the objects made so far, by `Type:id`.
         hooked: declared objects with a hook, which is called when all references are connected; inner ones first.
+        passed: which stored fields upcasts have passed on; see `Making`.
         pending_references: (target object, attribute, reference) that restorers asked to have connected.
     """
 
@@ -195,6 +188,7 @@ class RestorationContext:
         self.entities: dict[str, Any] = {}
         self.pending_references: list[tuple[Any, str, EntityReference]] = []
         self.hooked: list[Any] = []
+        self.passed: Passed = {}
 
     def register_entity(self, entity_type: str, entity_id: str, entity: Any) -> None:
         """Make an object known under its type and id.
@@ -348,16 +342,14 @@ class RestoreManager:
     async def _make(
         self, restorer: EntityRestorer, reference: EntityReference, data: dict[str, Any], version: int, context: RestorationContext
     ) -> Any:
-        stored, hooked = data, list[Any]()
-        if version != restorer.state_version:
-            data = upcast_state(restorer, data, version, self.types)
-        if not restorer.wants_plain:
-            making = Making(self.types)
-            data = revive_with(data, making)
-            if making.unmade:
-                return self.keep(reference, stored, "; ".join(making.unmade.values()), context, making.unmade)
-            hooked = making.hooked
+        stored, making, hooked_before = data, Making(self.types, context.passed), len(context.hooked)
         try:
+            if version != restorer.state_version:
+                data = upcast_state(restorer, data, version, making)
+            if not restorer.wants_plain:
+                data = revive_with(data, making)
+                if making.unmade:
+                    raise UnknownValueError(making.unmade)
             if not await restorer.can_restore(data):
                 return self.keep(reference, stored, f"{type(restorer).__name__}.can_restore said no", context)
             made = await restorer.restore(reference.entity_id, data, context)
@@ -370,7 +362,7 @@ class RestoreManager:
         if made is None:
             raise RestorationError(f"{type(restorer).__name__}.restore returned None for {reference.key}: it must return the object")
         context.register_entity(reference.entity_type, reference.entity_id, made)
-        context.hooked += hooked
+        context.hooked[hooked_before:hooked_before] = making.hooked  # inner ones first
         return made
 
     @staticmethod

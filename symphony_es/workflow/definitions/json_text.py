@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable
 from typing import Any
 
 from symphony_es.errors import DefinitionError
 from symphony_es.shown import quoted, shown
+from symphony_es.strict_json import DoubledKeyError, read_strictly
 from symphony_es.workflow.definitions.nesting import check_depth
 
 __all__ = ["check_json", "read_json"]
@@ -66,25 +65,12 @@ def read_json(text: str | bytes) -> dict[str, Any]:
         DefinitionError: it is no JSON or no dict, or a key is there twice.
     """
     try:
-        data = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse)
-    except (TypeError, ValueError, RecursionError) as error:
-        if isinstance(error, DefinitionError):
-            raise
+        data = read_strictly(text, finite=False)
+    except DoubledKeyError as error:
+        raise DefinitionError(error.key, "this key is there twice") from error
+    except (TypeError, ValueError) as error:
         raise DefinitionError("", f"this is no JSON: {quoted(error)}") from error
     if not isinstance(data, dict):
         raise DefinitionError("", f"a definition is a dict, and this JSON is a {type(data).__name__}")
     check_json(data, "")  # 1e999 has become an infinity
     return data
-
-
-def _without_doubles(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in made:
-            raise DefinitionError(key, "this key is there twice")
-        made[key] = value
-    return made
-
-
-def _refuse(constant: str) -> Any:
-    raise DefinitionError("", f"JSON has no {constant}")

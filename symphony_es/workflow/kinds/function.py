@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from symphony_es.errors import DefinitionError, NotRegisteredError
 from symphony_es.late_dataclasses import dataclass
-from symphony_es.naming import defined_under, stored_name
+from symphony_es.naming import defined_under, stored_module, stored_name
 from symphony_es.registry import NamedCallables, invoke
 from symphony_es.shown import shown
 from symphony_es.workflow.definitions.reading import DataReader
@@ -150,8 +150,11 @@ def _ways_out(name: str) -> str:
     module = name.partition(":")[0]
     register = f"symphony.functions.register({shown(name, MAX_NAME_SHOWN)}, fn)"
     allow = f"symphony.functions.allow({shown(module, MAX_NAME_SHOWN)})"
-    if module.partition(".")[0] in sys.stdlib_module_names:  # nobody shall be talked into it by a definition
-        how = f"call {register} with a function of your own, or {allow} if definitions may call all that this module of Python's defines"
+    program = stored_module(module)
+    if program != module:
+        how = f"the file that is run as the program goes by the name of its file: {shown(program + name[len(module):], MAX_NAME_SHOWN)}"
+    elif module.partition(".")[0] in sys.stdlib_module_names:  # nobody shall be talked into it by a definition
+        how = f"a definition may not call what a module of Python's own defines: call {register} with a function of your own"
     else:
         how = f"import the module that defines it and call {allow}, or {register}"
     return f"{how}; nothing is imported because a definition names it"

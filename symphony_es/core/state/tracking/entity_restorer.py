@@ -46,7 +46,7 @@ class DeclaredEntityRestorer(EntityRestorer):
             UnknownValueError: a value of the state cannot be made.
         """
         made = new_object(self.restored_class)
-        making = Making(context.symphony.restore_manager.types)
+        making = Making(context.symphony.restore_manager.types, context.passed)
         making.rebuild = self.rebuild
         self.fill(made, data, making)
         made.__dict__["id"] = entity_id

@@ -8,7 +8,7 @@ whoever asked keeps the whole state as it is, so that no stored form ever stands
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from symphony_es.core.state.tracking.live import UNOWNED, admit, attributes_of, own
@@ -16,13 +16,30 @@ from symphony_es.core.state.tracking.tracked_dict import TrackedDict
 from symphony_es.core.state.tracking.tracked_list import TrackedList
 from symphony_es.core.state.tracking.tracked_set import TrackedSet
 from symphony_es.core.state.tracking.types import TypeTable, member_of
-from symphony_es.errors import UnknownValueError, UnstorableValueError
-from symphony_es.events.values import Tagged, plain_equal
+from symphony_es.core.state.tracking.upcasting import brought_up
+from symphony_es.errors import RestorationError, UnknownValueError, UnstorableValueError
+from symphony_es.events.values import Tagged, copy_plain, plain_equal
 from symphony_es.shown import quoted
 
-__all__ = ["MAKERS", "Making", "default_of", "enliven", "hook_failed", "how_to_name", "left_out", "loosen", "made_of", "new_object"]
+__all__ = [
+    "MAKERS",
+    "Making",
+    "Passed",
+    "default_of",
+    "enliven",
+    "hook_failed",
+    "how_to_name",
+    "left_out",
+    "loosen",
+    "lost_fields",
+    "made_of",
+    "new_object",
+    "own_form",
+]
 
 new_object: Any = object.__new__
+
+Passed = dict[int, tuple[dict[str, Any], Collection[str]]]
 
 
 class Making:
@@ -35,12 +52,16 @@ class Making:
             application has made it.
         rebuild: makes objects of foreign classes, where the entity at hand may hold them as values.
         hooked: parts that have a hook, in the order of their making, inner ones first.
+        failures: how often a value could not be made: what has grown while an object's fields were made says that it can be none.
+        passed: by the identity of stored fields that went through an upcast, these, and the names of those that it passed on.
     """
 
-    __slots__ = ("_members", "changed", "hooked", "rebuild", "types", "unmade")
+    __slots__ = ("_members", "changed", "failures", "hooked", "passed", "rebuild", "types", "unmade")
 
-    def __init__(self, types: TypeTable) -> None:
+    def __init__(self, types: TypeTable, passed: Passed | None = None) -> None:
         self.types = types
+        self.failures = 0
+        self.passed: Passed = {} if passed is None else passed
         self.rebuild: Callable[[Tagged, Any, Making], Any] | None = None
         self.unmade: dict[str, str] = {}
         self.changed = False
@@ -55,8 +76,15 @@ class Making:
             self.hooked = []
         self.changed = False
 
+    def apart(self) -> Making:
+        """The making of what an upcast gets: what that throws away is no matter of the entity's."""
+        inner = Making(self.types, self.passed)
+        inner.rebuild = self.rebuild
+        return inner
+
     def cannot(self, plain: Tagged, why: str) -> Tagged:
         """Note that a value cannot be made."""
+        self.failures += 1
         self.unmade.setdefault(plain.name, why)
         return plain
 
@@ -178,7 +206,7 @@ def _declared(plain: Tagged, cls: Any, making: Making) -> Any:
         return making.rebuild(plain, cls, making)
     if spec is None or spec.kind not in ("part", "value"):
         return making.cannot(plain, f"{plain.name} is not declared with @{plain.kind} any more: declare it, or give that name an alias")
-    data = plain.data
+    data, failures = plain.data, making.failures
     if plain.state_version != spec.state_version:
         if spec.upcast is None or plain.state_version > spec.state_version:
             return making.cannot(
@@ -186,9 +214,12 @@ def _declared(plain: Tagged, cls: Any, making: Making) -> Any:
                 f"a stored {plain.name} has version {plain.state_version}, the class has version {spec.state_version}: "
                 f"give the class upcast=..., which turns (data, {plain.state_version}) into the fields of today",
             )
-        data, making.changed = spec.upcast(loosen(data, Making(making.types)), plain.state_version), True
+        try:
+            data = brought_up(plain.name, spec.upcast, data, (plain.state_version, spec.state_version), making, loosen)
+        except RestorationError as error:
+            return making.cannot(plain, str(error))
     held = _fields_of(plain, cls, spec, data, making)
-    if held is None:
+    if held is None or making.failures != failures:  # no object has a stored form inside
         return plain
     made = new_object(cls)
     if spec.kind == "value":
@@ -223,19 +254,29 @@ def hook_failed(made: Any, error: Exception) -> str:
     return f"the hook of {type(made).__qualname__} raised {quoted(error, 200)}: mend its __restored__ or __post_init__, and resume again"
 
 
-def left_out(plain: Any, types: TypeTable, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths of stored fields of parts and values that their classes do not have any more."""
+def left_out(plain: Any, types: TypeTable, passed: Passed, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of stored fields of parts and values that their classes do not have any more; not of those that an upcast has taken."""
     if type(plain) is Tagged and plain.kind != "enum":
         spec = getattr(types.class_of(plain.name), "_symphony_spec", None)
-        if spec is not None and plain.state_version == spec.state_version:
-            yield from ((*path, name) for name in plain.data if name not in spec.field_set)
-        plain = plain.data
-    if isinstance(plain, dict):
+        yield from lost_fields(plain.data, None if spec is None else spec.field_set, types, passed, path)
+    elif isinstance(plain, dict):
         for key, item in plain.items():
-            yield from left_out(item, types, (*path, key))
+            yield from left_out(item, types, passed, (*path, key))
     elif isinstance(plain, (list, tuple)):
         for index, item in enumerate(plain):
-            yield from left_out(item, types, (*path, index))
+            yield from left_out(item, types, passed, (*path, index))
+
+
+def lost_fields(
+    data: dict[str, Any], declared: Collection[str] | None, types: TypeTable, passed: Passed, path: tuple[Any, ...] = ()
+) -> Iterator[tuple[Any, ...]]:
+    """The same of the stored fields of one object, and of what they hold; `declared` are those that its class has, None of any."""
+    found = passed.get(id(data))
+    kept = [name for name in data if found is None or name in found[1]]
+    if declared is not None:
+        yield from ((*path, name) for name in kept if name not in declared)
+    for name in kept:
+        yield from left_out(data[name], types, passed, (*path, name))
 
 
 def _fields_of(plain: Tagged, cls: Any, spec: Any, data: dict[str, Any], making: Making) -> dict[str, Any] | None:
@@ -272,13 +313,18 @@ def _of_other_kind(plain: Tagged, cls: Any, held: dict[str, Any], making: Making
 
 
 def loosen(plain: Any, making: Making) -> Any:
-    """A copy of stored plain data for an `upcast`: plain containers, in which members, parts and values of known classes are objects."""
+    """A copy of stored plain data for an `upcast`: plain containers, in which what can be an object is one."""
     cls = type(plain)
     if cls is dict:
         return {key: loosen(item, making) for key, item in plain.items()}
     if cls in (list, tuple, set):
         return cls(loosen(item, making) for item in plain)
-    return _tagged(plain, making) if cls is Tagged else plain
+    return own_form(_tagged(plain, making)) if cls is Tagged else plain
+
+
+def own_form(made: Any) -> Any:
+    """What has been made, or a copy of the stored form where nothing has: an upcast may change it, and the log's state is not its own."""
+    return copy_plain(made) if type(made) is Tagged else made
 
 
 MAKERS: dict[type, Callable[[Any, Making], Any]] = {list: _list, dict: _dict, set: _set, tuple: _tuple, Tagged: _tagged}

@@ -17,13 +17,14 @@ from symphony_es.core.state.tracking.capture import GIVEN, field_names
 from symphony_es.core.state.tracking.everyday import Everyday, everyday_named
 from symphony_es.core.state.tracking.hooks import find_hook
 from symphony_es.core.state.tracking.live import ATOMS
-from symphony_es.core.state.tracking.making import Making, how_to_name, loosen
+from symphony_es.core.state.tracking.making import Making, how_to_name, loosen, own_form
 from symphony_es.core.state.tracking.types import TypeTable
-from symphony_es.errors import UnknownValueError
+from symphony_es.core.state.tracking.upcasting import brought_up
+from symphony_es.errors import RestorationError, UnknownValueError
 from symphony_es.events.values import Tagged
 from symphony_es.shown import quoted
 
-__all__ = ["rebuilt", "revive", "revive_with"]
+__all__ = ["rebuilt", "revive", "revive_with", "revived_apart"]
 
 
 def revive(plain: Any, types: TypeTable) -> Any:
@@ -60,9 +61,20 @@ def revive_with(plain: Any, making: Making) -> Any:
     return rebuilt(plain, known, making)
 
 
+def revived_apart(plain: Any, making: Making) -> Any:
+    """The same for an `upcast`: what cannot be made is a copy of its own."""
+    cls = type(plain)
+    if cls in (list, tuple, set):
+        return cls(revived_apart(item, making) for item in plain)
+    if cls is dict:
+        return {key: revived_apart(item, making) for key, item in plain.items()}
+    return own_form(revive_with(plain, making))
+
+
 def _everyday(plain: Tagged, how: Everyday, making: Making) -> Any:
+    failures = making.failures
     fields = revive_with(plain.data, making)
-    if making.unmade:
+    if making.failures != failures:
         return plain
     try:
         return how.make(fields)
@@ -80,10 +92,8 @@ def rebuilt(plain: Tagged, cls: Any, making: Making) -> Any:
             plain, f"{cls.__qualname__} has no declared fields any more: give {quoted(plain.name)} an alias, or upcast the entity"
         )
     making.changed = True  # code of the application makes it: whether it is what is stored is seen when it is compared
-    data, version = plain.data, making.types.version_of(cls)
-    if plain.state_version == version:
-        fields = {name: revive_with(item, making) for name, item in data.items()}
-    else:
+    data, version, failures = plain.data, making.types.version_of(cls), making.failures
+    if plain.state_version != version:
         upcast = making.types.upcast_of(cls)
         if upcast is None or plain.state_version > version:
             return making.cannot(
@@ -91,8 +101,12 @@ def rebuilt(plain: Tagged, cls: Any, making: Making) -> Any:
                 f"its version is {plain.state_version}, and {cls.__qualname__} has version {version}: call symphony.types.register("
                 f"{cls.__name__}, state_version=..., upcast=...) with what turns (data, {plain.state_version}) into the fields of today",
             )
-        fields = upcast(revive_with(data, making), plain.state_version)
-    if making.unmade:
+        try:
+            data = brought_up(plain.name, upcast, data, (plain.state_version, version), making, revived_apart)
+        except RestorationError as error:
+            return making.cannot(plain, str(error))
+    fields = {name: revive_with(item, making) for name, item in data.items()}
+    if making.failures != failures:  # no object has a stored form inside
         return plain
     try:
         return _maker_of(cls)(cls, fields)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import functools
 import operator
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -326,6 +327,10 @@ class TypeTable:
                         self._enter(cls, None)
                 if not findings.complete:
                     self._unread.append(item)
+            for cls, chosen in list(self._by_class.items()):
+                newest = _defined_anew(cls)
+                if newest is not None and cls not in self._versions and self._by_name.get(chosen) is cls:
+                    self._enter(newest, chosen)
             self._outdated = False
 
     def name_of_enum(self, cls: type[enum.Enum]) -> str:
@@ -345,6 +350,16 @@ class TypeTable:
             return found
         name = self.name_of_enum(cls)
         return Tagged("enum", name, member.value) if isinstance(member, enum.Flag) else _tagged(name, member)
+
+
+def _defined_anew(cls: type) -> type | None:
+    """The class that its module has now under the name of this one, where that is another: a cell was run again, a module reloaded."""
+    found: Any = sys.modules.get(cls.__module__)
+    for name in cls.__qualname__.split("."):
+        found = getattr(found, "__dict__", {}).get(name)  # nothing is imported, and no code called
+    if found is cls or not isinstance(found, type) or stored_name(found) != stored_name(cls) or not holds_data(found):
+        return None
+    return found
 
 
 def _tagged(name: str, member: enum.Enum) -> Tagged:
