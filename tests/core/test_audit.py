@@ -193,6 +193,11 @@ async def test_questions_that_make_no_sense(filled: Symphony) -> None:
             await anext(filled.audit.stream_consequences(1, limit=limit))
 
 
+def files_opened() -> int:
+    """How many files this process has open: those of a thread that begins meanwhile count, so that a bound leaves room for a few."""
+    return len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+
+
 async def test_another_process_reads_the_trail_and_what_came_after_it(reopen: Opener, tmp_path: Path) -> None:
     """Before the first question there is no trail; later it covers what it covers, and the log the rest."""
     symphony = await reopen()
@@ -211,10 +216,10 @@ async def test_another_process_reads_the_trail_and_what_came_after_it(reopen: Op
         expected = [event for event in await all_events(symphony) if event.metadata.actor == "bob"]
         assert await audit.find(actor="bob") == expected
         assert await audit.find(actor="bob", newest_first=True, limit=2) == expected[::-1][:2]
-        opened = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+        opened = files_opened()
         assert [event async for event in audit.stream(actor="bob", page=1)] == expected
-        if sys.platform == "linux":
-            assert len(os.listdir("/proc/self/fd")) <= opened, "a stream of many pages opens no file for each"
+        assert len(expected) > 4
+        assert files_opened() - opened < len(expected) // 2, "a stream of many pages opens no file for each"
     finally:
         await looking.close()
 
