@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID
@@ -37,7 +37,7 @@ COMMIT_BYTES = 16 * 1024
 """What a commit adds to it beside its events: whole pages, of the table's end, the index and the sequence, however small the event."""
 LARGE_BYTES = 1024 * 1024
 """A commit of more takes so long that it may ask for the interpreter's lock for each row."""
-MAX_KNOWN_VERSIONS = 20_000  # then the older half is looked up again where it is needed
+MAX_KNOWN_VERSIONS = 20_000
 
 _WIDTH = COLUMNS.count(",") + 1
 _A_ROW = f"({', '.join('?' * _WIDTH)})"
@@ -55,6 +55,35 @@ def fitting(connection: sqlite3.Connection) -> list[tuple[int, str]]:
     """The statements that a connection takes: older versions of SQLite allow 999 parameters."""
     most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
     return [insert for insert in _INSERTS if insert[0] * _WIDTH <= most]
+
+
+class RecentVersions:
+    """The versions of the entities that were written or asked for last; what is forgotten is looked up again where it is needed.
+
+    They are kept in two generations, so that forgetting the older one is one step that copies nothing, however many there are.
+    """
+
+    def __init__(self) -> None:
+        self._newer: dict[str, int] = {}
+        self._older: dict[str, int] = {}
+
+    def get(self, key: str) -> int | None:
+        """An entity's version; None where it is not known."""
+        version = self._newer.get(key)
+        return self._older.get(key) if version is None else version
+
+    def keep(self, key: str, version: int) -> None:
+        """An entity has this version now."""
+        self._newer[key] = version
+
+    def forget(self) -> None:
+        """Let go of the older generation once the newer one is half of what may be kept."""
+        if len(self._newer) >= MAX_KNOWN_VERSIONS // 2:
+            self._older, self._newer = self._newer, {}
+
+    def clear(self) -> None:
+        """Know nothing."""
+        self._newer, self._older = {}, {}
 
 
 class SQLiteLogRecorder(SQLiteLogReader):
@@ -84,7 +113,7 @@ class SQLiteLogRecorder(SQLiteLogReader):
     ) -> None:
         self.path = path
         self._store = LogDatastore(path, read_only=read_only, immutable=immutable)
-        self._versions: dict[str, int] = {}
+        self._versions = RecentVersions()
         super().__init__(self._store)
         self._inserts = _INSERTS
         self._since_checkpoint = 0
@@ -253,7 +282,7 @@ class SQLiteLogRecorder(SQLiteLogReader):
             except sqlite3.Error as error:
                 self._fail(error, "looking for an entity's version")
             if not key.startswith(SYSTEM_PREFIX):
-                self._versions[key] = version
+                self._versions.keep(key, version)
         return version
 
     def _append_one_by_one(self, groups: Sequence[Sequence[PreparedEvent]], time_ns: int) -> list[Appended | SymphonyError]:
@@ -300,9 +329,7 @@ class SQLiteLogRecorder(SQLiteLogReader):
         self._head, self._time_ns = position, time_ns
         for key, version in versions.items():
             if not key.startswith(SYSTEM_PREFIX):  # checkpoints and definitions are written once, and many of them
-                self._versions[key] = version
-        if len(self._versions) > MAX_KNOWN_VERSIONS:
-            self._versions = dict(islice(self._versions.items(), len(self._versions) - MAX_KNOWN_VERSIONS // 2, None))
+                self._versions.keep(key, version)
         self._since_checkpoint += size + COMMIT_BYTES
 
     def _undo(self) -> None:
@@ -321,7 +348,8 @@ class SQLiteLogRecorder(SQLiteLogReader):
         raise unavailable_for(error, self.path, doing, outcome_unknown=code not in harmless) from error
 
     def maintain(self) -> None:
-        """Copy the write-ahead file into the database now and then, on the connection that writes it."""
+        """Copy the write-ahead file into the database now and then, on the connection that writes it; forget old versions."""
+        self._versions.forget()
         if self._since_checkpoint < CHECKPOINT_AFTER_BYTES:
             return
         with self._store.lock:

@@ -623,12 +623,30 @@ class TestSizesOfCommits:
         for size in (20, 1_000_000 // count):
             recorder = SQLiteLogRecorder(tmp_path / f"{size}.db")
             recorder.append_groups([[prepared("A:1", number) for number in range(1, 4)]], 1)
-            recorder._versions["A:1"] = 1
+            recorder._versions.keep("A:1", 1)
             good, bad = [prepared("B:1", number, size) for number in range(1, count + 1)], [prepared("A:1", 2, size)]
             outcomes = recorder.append_groups([good, bad], 1)
             assert [type(outcome) for outcome in outcomes] == [Appended, ConcurrencyError]
             assert (recorder.head(), recorder._writer.in_transaction) == (3 + count, False)
             recorder.close()
+
+    def test_forgotten_versions_are_looked_up_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However many entities are written: what is known of them is bounded, copied never, and a conflict is found all the same."""
+        monkeypatch.setattr(sqlite_module, "MAX_KNOWN_VERSIONS", 20)
+        recorder = SQLiteLogRecorder(tmp_path / "events.db")
+        most = 0
+        for version in (1, 2):
+            for number in range(100):
+                (outcome,) = recorder.append_groups([[prepared(f"A:{number}", version)]], 1)
+                assert isinstance(outcome, Appended)
+                recorder.maintain()
+                most = max(most, len(recorder._versions._newer) + len(recorder._versions._older))
+                assert recorder._versions.get(f"A:{number}") == version
+        assert 10 <= most <= 20
+        for number in (0, 50, 99):
+            (outcome,) = recorder.append_groups([[prepared(f"A:{number}", 2)]], 1)
+            assert isinstance(outcome, ConcurrencyError)
+        recorder.close()
 
     def test_a_full_disk_in_a_large_commit(self, tmp_path: Path) -> None:
         """It rolls back, and can be tried again."""
