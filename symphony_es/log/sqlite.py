@@ -23,7 +23,7 @@ from symphony_es.events.rows import Row, check_row, seal_state, time_of
 from symphony_es.log.placing import without_known
 from symphony_es.log.recorder import Appended, PreparedEvent
 from symphony_es.log.sqlite_connections import LogDatastore, failure_of, unavailable_for
-from symphony_es.log.sqlite_reading import SQLiteLogReader, stored_version
+from symphony_es.log.sqlite_reading import RecentVersions, SQLiteLogReader, stored_version
 from symphony_es.log.sqlite_schema import COLUMNS, SCHEMA, check_schema, create_schema
 
 __all__ = ["SCHEMA", "SQLiteLogRecorder"]
@@ -37,7 +37,6 @@ COMMIT_BYTES = 16 * 1024
 """What a commit adds to it beside its events: whole pages, of the table's end, the index and the sequence, however small the event."""
 LARGE_BYTES = 1024 * 1024
 """A commit of more takes so long that it may ask for the interpreter's lock for each row."""
-MAX_KNOWN_VERSIONS = 20_000
 
 _WIDTH = COLUMNS.count(",") + 1
 _A_ROW = f"({', '.join('?' * _WIDTH)})"
@@ -55,35 +54,6 @@ def fitting(connection: sqlite3.Connection) -> list[tuple[int, str]]:
     """The statements that a connection takes: older versions of SQLite allow 999 parameters."""
     most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
     return [insert for insert in _INSERTS if insert[0] * _WIDTH <= most]
-
-
-class RecentVersions:
-    """The versions of the entities that were written or asked for last; what is forgotten is looked up again where it is needed.
-
-    They are kept in two generations, so that forgetting the older one is one step that copies nothing, however many there are.
-    """
-
-    def __init__(self) -> None:
-        self._newer: dict[str, int] = {}
-        self._older: dict[str, int] = {}
-
-    def get(self, key: str) -> int | None:
-        """An entity's version; None where it is not known."""
-        version = self._newer.get(key)
-        return self._older.get(key) if version is None else version
-
-    def keep(self, key: str, version: int) -> None:
-        """An entity has this version now."""
-        self._newer[key] = version
-
-    def forget(self) -> None:
-        """Let go of the older generation once the newer one is half of what may be kept."""
-        if len(self._newer) >= MAX_KNOWN_VERSIONS // 2:
-            self._older, self._newer = self._newer, {}
-
-    def clear(self) -> None:
-        """Know nothing."""
-        self._newer, self._older = {}, {}
 
 
 class SQLiteLogRecorder(SQLiteLogReader):

@@ -22,7 +22,9 @@ from symphony_es.log.sqlite_connections import LogDatastore, is_damage, unavaila
 from symphony_es.log.sqlite_schema import COLUMNS, ends, last_position
 from symphony_es.shown import quoted, shown, type_shown
 
-__all__ = ["SQLiteLogReader", "stored_version"]
+__all__ = ["RecentVersions", "SQLiteLogReader", "stored_version"]
+
+MAX_KNOWN_VERSIONS = 20_000
 
 
 def stored_version(connection: sqlite3.Connection, key: str) -> int:
@@ -57,6 +59,35 @@ def _check_order(rows: Sequence[Row], after: int) -> None:
             raise DamagedEventError(expected, None, f"it is missing: the next event there is has position {row[0]}")
 
 
+class RecentVersions:
+    """The versions of the entities that were written or asked for last; what is forgotten is looked up again where it is needed.
+
+    They are kept in two generations, so that forgetting the older one is one step that copies nothing, however many there are.
+    """
+
+    def __init__(self) -> None:
+        self._newer: dict[str, int] = {}
+        self._older: dict[str, int] = {}
+
+    def get(self, key: str) -> int | None:
+        """An entity's version; None where it is not known."""
+        version = self._newer.get(key)
+        return self._older.get(key) if version is None else version
+
+    def keep(self, key: str, version: int) -> None:
+        """An entity has this version now."""
+        self._newer[key] = version
+
+    def forget(self) -> None:
+        """Let go of the older generation once the newer one is half of what may be kept."""
+        if len(self._newer) >= MAX_KNOWN_VERSIONS // 2:
+            self._older, self._newer = self._newer, {}
+
+    def clear(self) -> None:
+        """Know nothing."""
+        self._newer, self._older = {}, {}
+
+
 class SQLiteLogReader(SQLiteProcessRecorder):
     """The reading half of the recorder: the port's and `eventsourcing`'s queries, on connections that cannot write."""
 
@@ -64,7 +95,7 @@ class SQLiteLogReader(SQLiteProcessRecorder):
     _store: LogDatastore
     _head: int
     _settings: dict[str, str]
-    _versions: dict[str, int]
+    _versions: RecentVersions
     least_of: Callable[[str], int] | None = None
     """Gives the version that an entity has at least, by events that are durable: an index that hides its last ones is found by it."""
 
@@ -242,7 +273,7 @@ class SQLiteLogReader(SQLiteProcessRecorder):
         return 0 if until_position is not None and (self._store.writer is None or until_position < self._head) else least
 
     def _least_version(self, key: str) -> int:
-        return max(self._versions.get(key, 0), self.least_of(key) if self.least_of is not None else 0)
+        return max(self._versions.get(key) or 0, self.least_of(key) if self.least_of is not None else 0)
 
     def _misses_one(self, position: int) -> bool:
         """Whether an event up to a position is missing. Where none is, versions that jump are that entity's damage alone."""

@@ -212,7 +212,8 @@ async def test_what_is_known_of_an_entity_bounds_its_history(tmp_path: Path, mon
             await symphony.flush()
         if hidden == "own":
             await symphony.log.read_entity("IndexedCounter:a")
-            symphony.log._recorder._versions["IndexedCounter:a"] += 1  # type: ignore[union-attr]
+            known: Any = symphony.log._recorder
+            known._versions.keep("IndexedCounter:a", known._versions.get("IndexedCounter:a") + 1)
             with pytest.raises(DamagedEventError, match="the index has lost it"):
                 await symphony.log.read_entity("IndexedCounter:a")
             return

@@ -29,7 +29,7 @@ from symphony_es.errors import (
 from symphony_es.events.rows import commitment, event_id_of
 from symphony_es.log import directory as directory_module
 from symphony_es.log import sqlite as sqlite_module
-from symphony_es.log import sqlite_connections
+from symphony_es.log import sqlite_connections, sqlite_reading
 from symphony_es.log.factory import SQLiteLogFactory
 from symphony_es.log.log import Anchor, EventLog
 from symphony_es.log.mapper import LogMapper
@@ -542,12 +542,12 @@ class TestFailures:
         """Behind savepoints: what another connection has appended makes only the guilty request fail."""
         log = await filled(tmp_path / "log", 4)
         recorder: Any = log._recorder
-        recorder._versions["E:0"] = 7
+        recorder._versions.keep("E:0", 7)
         good, bad = log.submit([log.prepare(new("A:1", 1))]), log.submit([log.prepare(new("E:0", 8))])
         recorder._append_real = recorder._append
         assert (await good.wait()).first == 5
         await bad.wait()
-        recorder._versions["E:1"] = 0
+        recorder._versions.keep("E:1", 0)
         tickets = [log.submit([log.prepare(new(key, 1))]) for key in ("B:1", "E:1", "C:1")]
         outcomes = []
         for ticket in tickets:
@@ -632,7 +632,7 @@ class TestSizesOfCommits:
 
     def test_forgotten_versions_are_looked_up_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """However many entities are written: what is known of them is bounded, copied never, and a conflict is found all the same."""
-        monkeypatch.setattr(sqlite_module, "MAX_KNOWN_VERSIONS", 20)
+        monkeypatch.setattr(sqlite_reading, "MAX_KNOWN_VERSIONS", 20)
         recorder = SQLiteLogRecorder(tmp_path / "events.db")
         most = 0
         for version in (1, 2):
