@@ -112,7 +112,7 @@ def is_link(path: Path | str) -> bool:
 # -- who may write it -----------------------------------------------------------------------------------------------------
 
 
-def refuse_shared(found: os.stat_result, path: Path, owner: int, root: Path) -> None:
+def refuse_shared(found: os.stat_result, path: Path, owner: int, root: Path, *, written: bool = True) -> None:
     """Refuse a file or directory of a log that somebody else could change, as ssh does with its own.
 
     Args:
@@ -120,6 +120,7 @@ def refuse_shared(found: os.stat_result, path: Path, owner: int, root: Path) -> 
         path: its path, for the message.
         owner: the user to whom it is to belong.
         root: the directory in which all is to be so, which the message says how to make so.
+        written: whether it will be written; what is only read may have a second name, as unchanged files of backups have.
 
     Raises:
         LogUnavailableError: it is a link, or neither a plain file nor a directory; it belongs to another user, others can write it, or it
@@ -134,12 +135,12 @@ def refuse_shared(found: os.stat_result, path: Path, owner: int, root: Path) -> 
     elif found.st_mode & 0o022:
         what = f"can be written by other users (mode {stat.S_IMODE(found.st_mode):03o}), who could change what the log says"
         way_out = f"chmod -R go-w {root}"
-    elif not directory and found.st_nlink > 1:
+    elif written and not directory and found.st_nlink > 1:
         what = f"has {found.st_nlink} names (hard links), and changes under each of them"
         way_out = f"copy it to a file of its own in place of {path}"
     else:
         return
-    raise LogUnavailableError(f"{path} {what}: {way_out}, or open it with setup(allow_shared_directory=True)")
+    raise LogUnavailableError(f"{path} {what}: {way_out}, or take it as it is with allow_shared_directory=True")
 
 
 def database_uri(path: Path, *, immutable: bool = False) -> str:

@@ -7,8 +7,30 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["in_words_of_the_command_line"]
+from symphony_es.errors import (
+    BackupDamagedError,
+    DecodeError,
+    EntityDamagedError,
+    ExportDamagedError,
+    LogDamagedError,
+    SnapshotDamagedError,
+    StoredValueDamagedError,
+)
 
+__all__ = ["OF_DAMAGE", "in_words_of_the_command_line"]
+
+OF_DAMAGE = (
+    BackupDamagedError,
+    DecodeError,
+    EntityDamagedError,
+    ExportDamagedError,
+    LogDamagedError,
+    SnapshotDamagedError,
+    StoredValueDamagedError,
+)
+"""Errors which say that stored bytes are not what was written."""
+
+_AROUND = "or read around it with --skip-damaged, and have the application go on without it: setup(skip_damaged=True)"
 _INSTEAD: tuple[tuple[str, str], ...] = (
     (r"`await symphony\.list_checkpoints\(\)` lists those there are", "`symphony-es checkpoints` lists those there are"),
     (
@@ -18,11 +40,11 @@ _INSTEAD: tuple[tuple[str, str], ...] = (
     (r"read the log with read_only=True", "commands that only read work there"),
     (r"or read beside it with Symphony\([^)]*, read_only=True\)", "commands that only read work beside it"),
     (r"or pass overwrite=True", "or give --overwrite"),
-    (r"or open it with setup\(allow_shared_directory=True\)", "or pass --allow-shared-directory"),
+    (r"with allow_shared_directory=True", "with --allow-shared-directory"),
     (r"or pass force_network_fs=True", "or have the application open it with force_network_fs=True"),
     (r"or open with ignore_anchor=True", "or have the application open it with setup(ignore_anchor=True)"),
-    (r"or without it: setup\(skip_damaged=True\)", "or have the application go on without it: setup(skip_damaged=True)"),
-    (r"or go on without it with setup\(skip_damaged=True\)", "or have the application go on without it: setup(skip_damaged=True)"),
+    (r"or without it: setup\(skip_damaged=True\)", _AROUND),
+    (r"or go on without it with setup\(skip_damaged=True\)", _AROUND),
     (
         r"open it with setup\(skip_damaged=True\), repair what that marks, and fork it",
         "have the application open it with setup(skip_damaged=True) and repair what that marks, and take it over with `symphony-es fork`",

@@ -1,7 +1,8 @@
 """`symphony-es`: the parser, and what each way of ending means to a shell.
 
 Exit codes: 0 done; 1 a check found something wrong; 2 the arguments make no sense; 3 what was asked for is not there, be it an entity or
-somebody who answers; 4 the log cannot be opened or used; 5 the log is damaged; 6 refused, and nothing was changed; 130 interrupted.
+somebody who answers; 4 the log cannot be opened or used; 5 the log is damaged, or a backup or export that was to be taken in; 6 refused,
+and nothing was changed; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,17 +15,14 @@ from collections.abc import Sequence
 
 from symphony_es import __version__
 from symphony_es.cli import output
-from symphony_es.cli.advice import in_words_of_the_command_line
+from symphony_es.cli.advice import OF_DAMAGE, in_words_of_the_command_line
 from symphony_es.cli.commands import audit, caring, changing, checkpoints, events, looking, pruning, requests, runs, transfer, types
 from symphony_es.cli.commands.registry import CommandParser, Parsers
 from symphony_es.errors import (
     ConfigurationError,
-    DecodeError,
     InvalidIdentifierError,
-    LogDamagedError,
     LogInUseError,
     LogUnavailableError,
-    SnapshotDamagedError,
     StorageUnavailableError,
     SymphonyError,
 )
@@ -118,7 +116,7 @@ def _end_output() -> None:
 
 def exit_code(error: SymphonyError) -> int:
     """What a shell is told of an error."""
-    if isinstance(error, (DecodeError, LogDamagedError, SnapshotDamagedError)):
+    if isinstance(error, OF_DAMAGE):
         return DAMAGED
     if isinstance(error, (LogInUseError, LogUnavailableError, StorageUnavailableError)):
         return UNAVAILABLE

@@ -6,10 +6,12 @@ nothing is cut. `--json` is exact, whatever the terminal.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
 import os
+import select
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +26,7 @@ from weakref import finalize
 from symphony_es.late_dataclasses import dataclass
 
 __all__ = [
-    "Bad", "Kept", "Table", "brief", "change", "complain", "cut", "fitted", "help_text", "is_nowhere",
+    "Bad", "Kept", "Table", "brief", "change", "check_read", "complain", "cut", "fitted", "help_text", "is_nowhere",
     "json_line", "json_text", "line", "logged", "pairs", "progress", "safe", "say", "standard_output", "status", "table", "time",
 ]  # fmt: skip
 
@@ -78,6 +80,18 @@ def standard_output() -> Iterator[None]:
 def is_nowhere() -> bool:
     """Whether the process has no standard output."""
     return isinstance(sys.stdout, _Nowhere)
+
+
+def check_read() -> None:
+    """Check that somebody can read standard output: a pipe whose reader has ended says so before anything is written to it.
+
+    Raises:
+        BrokenPipeError: nobody can any more.
+    """
+    look = select.poll()
+    look.register(sys.stdout.fileno(), 0)
+    if look.poll(0):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 @contextmanager

@@ -33,7 +33,7 @@ __all__ = [
     "LOCK_NAME",
     "DirectoryLock",
     "check_kinds",
-    "check_private",
+    "check_readable",
     "is_unmade",
     "last_writer",
     "note_made",
@@ -71,9 +71,9 @@ def prepare_directory(path: Path, *, force_network_fs: bool = False, allow_share
         if made:
             sync_directory(path.parent)
         if allow_shared:
-            check_kinds(path, follow=True)
+            check_kinds(path)
         else:
-            check_private(path, os.geteuid())
+            _check_private(path, os.geteuid())
     except LogUnavailableError:
         raise
     except OSError as error:
@@ -87,36 +87,47 @@ def prepare_directory(path: Path, *, force_network_fs: bool = False, allow_share
         )
 
 
-def check_private(path: Path, owner: int | None = None) -> None:
-    """Check that nobody else can change a log: its directory, its files, and the directories in it. Nothing is written.
+def check_readable(path: Path, *, allow_shared: bool = False) -> None:
+    """Check, as whoever reads a log does before anything of it is opened, that nobody but its owner can change it. Nothing is written.
 
     Args:
-        path: the directory; it is there.
-        owner: the user to whom all is to belong; by default the user to whom the directory does.
+        path: its directory.
+        allow_shared: take what others could change; only the kinds of its files are looked at then.
 
     Raises:
-        LogUnavailableError: something belongs to another user, can be written by others, is a link, or has a second name.
-        OSError: the system does not tell.
+        LogUnavailableError: there is no such directory; something in it belongs to another user than it does, can be written by others, or
+            is a link; or the system does not tell.
     """
+    if allow_shared:
+        check_kinds(path)
+        return
+    try:
+        _check_private(path, None)
+    except LogUnavailableError:
+        raise
+    except OSError as error:
+        raise unavailable(path, error) from error
+
+
+def _check_private(path: Path, writer: int | None) -> None:
+    """Check that a log belongs to its writer, or to one user where it is only read, and that nobody else can change it."""
     found = path.stat()
-    owner = owner if owner is not None else found.st_uid
-    refuse_shared(found, path, owner, path)
-    for part, inside in _parts(path):
-        refuse_shared(inside, part, owner, path)
+    owner = writer if writer is not None else found.st_uid
+    for part, info in [(path, found), *_parts(path)]:
+        refuse_shared(info, part, owner, path, written=writer is not None)
 
 
-def check_kinds(path: Path, *, follow: bool = False) -> None:
+def check_kinds(path: Path) -> None:
     """Check that a log is made of plain files and directories. Nothing is opened: to open a named pipe would wait for who writes it.
 
     Args:
         path: its directory.
-        follow: take a link for what it leads to.
 
     Raises:
         LogUnavailableError: something else stands under one of their names, or the system does not tell.
     """
     try:
-        for _ in _parts(path, follow=follow):
+        for _ in _parts(path):
             pass
     except LogUnavailableError:
         raise
@@ -124,12 +135,12 @@ def check_kinds(path: Path, *, follow: bool = False) -> None:
         raise unavailable(path, error) from error
 
 
-def _parts(path: Path, *, follow: bool = False) -> Iterator[tuple[Path, os.stat_result]]:
+def _parts(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """The files and directories of a log that are there, and what the system says of them; each is of its kind."""
     for names, is_one, kind in ((_FILES, stat.S_ISREG, "a regular file"), (_DIRECTORIES, stat.S_ISDIR, "a directory")):
         for name in names:
             with suppress(FileNotFoundError, NotADirectoryError):
-                found = (path / name).stat(follow_symlinks=follow)
+                found = (path / name).lstat()
                 if not is_one(found.st_mode):
                     raise LogUnavailableError(f"{path / name} is not {kind}: a log never follows links")
                 yield path / name, found
@@ -159,6 +170,7 @@ def unavailable(path: Path, error: OSError) -> LogUnavailableError:
         errno.ENOSPC: "make room on the disk",
         errno.EROFS: "the file system is read-only: read the log with read_only=True",
         errno.EACCES: "check its permissions",
+        errno.ENOENT: "check the path",
         errno.ENOTDIR: "a part of the path is a file: name a directory",
         errno.ENAMETOOLONG: "choose a shorter name",
     }

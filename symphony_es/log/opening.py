@@ -9,10 +9,10 @@ from pathlib import Path
 from uuid import UUID
 
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import AnchorMismatchError, LogDamagedError, LogUnavailableError, SymphonyError
+from symphony_es.errors import AnchorMismatchError, LogDamagedError, SymphonyError
 from symphony_es.events.identifiers import uuid7
 from symphony_es.events.rows import commitment, event_id_of
-from symphony_es.log.directory import DirectoryLock, check_kinds, check_private, last_writer, prepare_file, unavailable
+from symphony_es.log.directory import DirectoryLock, check_readable, last_writer, prepare_file, unavailable
 from symphony_es.log.head_note import HEAD_NAME, is_as_left, lost_at_the_end, noted_head
 from symphony_es.log.recorder import Anchor, LogRecorder, missing
 from symphony_es.log.sqlite import SQLiteLogRecorder
@@ -106,15 +106,7 @@ def open_reader(directory: Path, *, skip_damaged: bool = False, allow_shared: bo
         LogUnavailableError: there is none, it cannot be read, or others than its owner could change it (and `allow_shared` is not given).
     """
     path = directory / DATABASE_NAME
-    if allow_shared:
-        check_kinds(directory, follow=True)
-    else:
-        try:
-            check_private(directory)
-        except LogUnavailableError:
-            raise
-        except OSError as error:
-            raise unavailable(directory, error) from error
+    check_readable(directory, allow_shared=allow_shared)
     from symphony_es.log.sqlite_raw import lost_commits  # late: who writes the log needs it after a crash only
 
     if lost_commits(path):

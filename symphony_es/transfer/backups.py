@@ -21,7 +21,7 @@ from symphony_es.core.state.files.directory import discard, sync_directory, unav
 from symphony_es.core.state.snapshots.store import SnapshotInfo, SnapshotStore
 from symphony_es.errors import BackupDamagedError, LogDamagedError, SnapshotDamagedError
 from symphony_es.late_dataclasses import dataclass
-from symphony_es.log.directory import check_kinds, note_made
+from symphony_es.log.directory import check_readable, note_made
 from symphony_es.log.head_note import HEAD_NAME, lost_at_the_end, noted_head
 from symphony_es.log.opening import DATABASE_NAME, check_anchor
 from symphony_es.log.recorder import Anchor
@@ -57,7 +57,9 @@ class BackupReport:
     duration_s: float
 
 
-async def backup(directory: Path | str, target: Path | str, *, on_progress: OnProgress | None = None) -> BackupReport:
+async def backup(
+    directory: Path | str, target: Path | str, *, on_progress: OnProgress | None = None, allow_shared_directory: bool = False
+) -> BackupReport:
     """Copy a state directory while this or another process writes it. The copy can be opened, verified and restored.
 
     It holds every event that was durable when the call began, and whole transactions only. Projections are not copied: they are
@@ -67,34 +69,43 @@ async def backup(directory: Path | str, target: Path | str, *, on_progress: OnPr
         target: it must not exist, or be empty.
         on_progress: called with how many pages of the database are done, and how many there are; ten times a second at most, in a
             worker thread.
+        allow_shared_directory: copy a log that others than its owner could change.
 
     Raises:
         TargetOccupiedError: there is something at the target.
-        LogUnavailableError, StorageUnavailableError: the log cannot be read, or the backup not be written.
+        LogUnavailableError, StorageUnavailableError: the log cannot be read, others could change it, or the backup cannot be written.
         LogDamagedError, AnchorMismatchError, DamagedEventError: the log is damaged: `verify` tells where.
     """
     origin, to = absolute(directory, "directory"), absolute(target, "target")
     await in_thread(lambda _: check_free_directory(to))
+    await in_thread(lambda _: check_readable(origin, allow_shared=allow_shared_directory))
     async with building(to) as place:
         return await in_thread(lambda stop: _backup(origin, place, to, stop, on_progress))
 
 
-async def restore(backup_directory: Path | str, directory: Path | str, *, on_progress: OnProgress | None = None) -> BackupReport:
+async def restore(
+    backup_directory: Path | str,
+    directory: Path | str,
+    *,
+    on_progress: OnProgress | None = None,
+    allow_shared_directory: bool = False,
+) -> BackupReport:
     """Put a backup in place as a state directory. The backup is verified first, and stays as it is; entities damaged in it stay damaged.
 
     Args:
         directory: it must not exist, be empty, or hold a log without events.
         on_progress: as with `backup`.
+        allow_shared_directory: take a backup that others than its owner could change.
 
     Raises:
         BackupDamagedError: the backup does not verify; its `report` says where.
         TargetOccupiedError: there is something in the directory.
         LogInUseError: another process writes a log there.
-        LogUnavailableError, StorageUnavailableError: the backup cannot be read, or the directory not be written.
+        LogUnavailableError, StorageUnavailableError: the backup cannot be read, others could change it, or the directory cannot be written.
     """
     origin, to = absolute(backup_directory, "backup_directory"), absolute(directory, "directory")
     await in_thread(lambda _: check_free_directory(to))
-    report: VerifyReport = await verify(origin)
+    report: VerifyReport = await verify(origin, allow_shared_directory=allow_shared_directory)
     if not report.whole:  # an entity that is damaged is as damaged as it was, and can be repaired
         raise BackupDamagedError(origin, report)
     async with building(to) as place:
@@ -103,7 +114,6 @@ async def restore(backup_directory: Path | str, directory: Path | str, *, on_pro
 
 def _backup(origin: Path, built: Path, target: Path, stop: Stop, on_progress: OnProgress | None) -> BackupReport:
     began = time.monotonic()
-    check_kinds(origin)
     # These are listed before the log is read: what they were taken of is in it, or has been removed.
     before = SnapshotStore(origin / _SNAPSHOTS, read_only=True).list()
     progress = Progress(on_progress, 0)

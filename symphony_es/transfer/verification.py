@@ -39,7 +39,7 @@ from symphony_es.events.identifiers import text_id
 from symphony_es.events.rows import Row, commitment, decode_row
 from symphony_es.events.values import plain_equal
 from symphony_es.late_dataclasses import dataclass
-from symphony_es.log.directory import check_kinds
+from symphony_es.log.directory import check_readable
 from symphony_es.log.head_note import HEAD_NAME, noted_head
 from symphony_es.log.log import DATABASE_NAME, EventLog
 from symphony_es.log.pages import PAGE_ROWS
@@ -123,7 +123,9 @@ class VerifyReport:
         return next((problem.position for problem in self.problems if problem.position is not None), None)
 
 
-async def verify(directory: Path | str, *, fold: bool = True, on_progress: OnProgress | None = None) -> VerifyReport:
+async def verify(
+    directory: Path | str, *, fold: bool = True, on_progress: OnProgress | None = None, allow_shared_directory: bool = False
+) -> VerifyReport:
     """Verify the log in a state directory, also while another process writes it.
 
     Memory holds all states; without `fold` one number per entity.
@@ -132,18 +134,19 @@ async def verify(directory: Path | str, *, fold: bool = True, on_progress: OnPro
         fold: apply every event, and compare the states with what each snapshot holds. Without it, which spares some
             memory and about a tenth of the time, an event that does not fit its entity is not found.
         on_progress: called with how many positions are done, and how many there are; ten times a second at most, in a worker thread.
+        allow_shared_directory: look at a log that others than its owner could change.
 
     Raises:
-        LogUnavailableError: there is no log, or it cannot be read. (Damage is no error: it is in the report.)
+        LogUnavailableError: there is no log, it cannot be read, or others could change it. (Damage is no error: it is in the report.)
     """
     path = given_path(directory, "directory")
-    await in_thread(lambda _: check_kinds(path))
+    await in_thread(lambda _: check_readable(path, allow_shared=allow_shared_directory))
     snapshots = await SnapshotStore(path / "snapshots", read_only=True).open()
     report = await in_thread(lambda stop: _verify(path / DATABASE_NAME, snapshots, fold, stop, on_progress))
     if not present(path / "projections"):
         return report
     try:
-        log = await EventLog.open_read_only(path)
+        log = await EventLog.open_read_only(path, allow_shared=allow_shared_directory)
     except (LogDamagedError, LogUnavailableError, DamagedEventError):  # that is in the report
         return await _with_read_models(report, path, None)
     try:

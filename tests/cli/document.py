@@ -54,7 +54,7 @@ and the message says what it can mean. In a shell, `#42` needs its quotes.
 | 2 | the arguments make no sense |
 | 3 | what was asked for is not there: an entity, a run, a checkpoint, a position, or somebody who answers a request |
 | 4 | the log, or what is written to (standard output, too), cannot be used: there is none, another process writes it, a disk is full |
-| 5 | the log is damaged |
+| 5 | the log is damaged, or a backup or export that was to be taken in |
 | 6 | refused, and nothing was changed |
 | 130 | interrupted |
 

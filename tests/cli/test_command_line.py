@@ -184,6 +184,22 @@ def test_a_fork_is_made_beside_a_writer(written: Path, tmp_path: Path) -> None:
     assert "Customer" in run("entities", tmp_path / "fork").stdout
 
 
+@pytest.mark.parametrize("given", ["tail --follow -n 3", "tail --follow --json -n 3"])
+def test_tail_ends_with_its_reader(written: Path, given: str) -> None:
+    """As in `tail --follow | head -1`: also where no event comes that would tell."""
+    following = subprocess.Popen(
+        [sys.executable, "-P", "-m", "symphony_es.cli", *given.split(), "--state-dir", str(written / "state")], stdout=subprocess.PIPE
+    )
+    try:
+        assert following.stdout is not None
+        assert following.stdout.readline()
+        following.stdout.close()
+        assert following.wait(60) == 0
+    finally:
+        following.kill()
+        following.wait()
+
+
 def test_tail_follows(written: Path) -> None:
     """New events come as they are appended, until the reader is interrupted."""
     following = subprocess.Popen(

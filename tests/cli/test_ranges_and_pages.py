@@ -152,8 +152,12 @@ async def everything(given: AsyncIterator[Any]) -> list[Any]:
 @pytest.mark.parametrize(
     ("since", "until"),
     [
-        ("2999-11-29", "2000-11-28"), ("2000-11-29", "2000-11-28"), ("2999-11-29", "2999-11-28"),
-        ("2000-11-28", "2000-11-28"), ("1h", "2h"), (datetime(2999, 11, 29, tzinfo=UTC), "2000-11-28"),
+        ("2999-11-29", "2000-11-28"),
+        ("2000-11-29", "2000-11-28"),
+        ("2999-11-29", "2999-11-28"),
+        ("2000-11-28", "2000-11-28"),
+        ("1h", "2h"),
+        (datetime(2999, 11, 29, tzinfo=UTC), "2000-11-28"),
     ],
 )
 async def test_the_api_refuses_the_same(since: Any, until: Any, counted: Path) -> None:

@@ -360,3 +360,74 @@ async def test_every_advice_leads_on(tmp_path: Path) -> None:
         async with Symphony(tmp_path / f"back{number}") as symphony:
             assert (await symphony.resume()).complete
             assert [symphony.entities.get(f"SkippedLedger:{name}").n for name in NAMES] == [ROUNDS - 1, 9, ROUNDS - 1]
+
+
+COMMANDS = {  # and whether it needs what is damaged
+    "stats": True,
+    "log --limit 0": True,
+    "log --entity SkippedLedger:a --limit 0": True,
+    "log --entity SkippedLedger:b --limit 0": False,
+    "tail -n 1": False,
+    "entities": True,
+    "show SkippedLedger:a": True,
+    "show SkippedLedger:b": False,
+    "history SkippedLedger:a": True,
+    "history SkippedLedger:b": False,
+    "blame SkippedLedger:a n": True,
+    "at latest": True,
+    "diff #3 latest": True,
+    "audit --limit 0": True,
+    "runs": True,
+    "types": True,
+    "export {out}/all.jsonl": True,
+    "export {out}/all.csv": True,
+    "export {out}/changes.csv --format changes": True,
+    "fork {out}/forked": True,
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_commands_go_on_without_it_as_their_message_says(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that needs the damaged event is refused and names the option; with it there is an answer, and what it goes without."""
+    directory = await written(tmp_path / "state")
+    bad_bytes(directory / "events.db", 7)
+    given = ["--state-dir", str(directory), *command.format(out=tmp_path).split()]
+    code = await asyncio.to_thread(main, given)
+    refused = capsys.readouterr().err
+    assert (code, "--skip-damaged" in refused) == ((5, True) if COMMANDS[command] else (0, False)), refused
+    assert await asyncio.to_thread(main, [*given, "--skip-damaged"]) == 0
+    told = capsys.readouterr()
+    assert "without 1 damaged event, at 7 (SkippedLedger:a): what they belong to is marked as damaged" in told.err
+
+
+@pytest.mark.parametrize("command", ["verify", "doctor", "backup {out}/copy", "restore {out} {out}/copy", "prune", "rewind #2"])
+async def test_no_command_takes_the_option_in_silence(tmp_path: Path, command: str) -> None:
+    """Where it would change nothing, or changes would be made beside a damage, it is no option."""
+    with pytest.raises(SystemExit) as ended:
+        await asyncio.to_thread(main, [*command.format(out=tmp_path).split(), "--skip-damaged"])
+    assert ended.value.code == 2
+
+
+async def test_a_damaged_backup_is_a_damage_to_a_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever is restored or imported: the code of damaged bytes, not that of a refusal."""
+    directory = await written(tmp_path / "state")
+    assert await asyncio.to_thread(main, ["--state-dir", str(directory), "export", str(tmp_path / "all.jsonl")]) == 0
+    bad_bytes(directory / "events.db", 7)
+    assert await asyncio.to_thread(main, ["restore", str(directory), str(tmp_path / "copy")]) == 5
+    lines = (tmp_path / "all.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "cut.jsonl").write_text("".join(lines[:-3]))
+    assert await asyncio.to_thread(main, ["import", str(tmp_path / "cut.jsonl"), str(tmp_path / "copy")]) == 5
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 10, b"x" * 9000, b"SQLite format 3\0" + b"x" * 9000])
+async def test_doctor_reports_what_is_no_database(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that cannot be opened is what doctor found, beside what it has to say of disk and versions."""
+    directory = await written(tmp_path / "state")
+    (directory / "events.db").write_bytes(content)
+    assert await asyncio.to_thread(main, ["--state-dir", str(directory), "doctor"]) == 1
+    told = capsys.readouterr()
+    assert "MiB free" in told.out
+    assert "look  " in told.out
+    assert "restore a backup" in told.out
+    assert not told.err

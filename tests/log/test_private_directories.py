@@ -6,15 +6,43 @@ import asyncio
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from symphony_es import Symphony
+from symphony_es.cli.main import main
 from symphony_es.core.state.inbox import FileInbox, Request, leave_request
 from symphony_es.errors import LogDamagedError, LogUnavailableError
+from symphony_es.transfer import backup, restore, verify
+
+
+async def written(directory: Path, **options: bool) -> None:
+    """Open it for writing, and close it."""
+    await opened(directory, **options)
+
+
+async def read(directory: Path, **options: bool) -> None:
+    """Open it for reading, and close it."""
+    await opened(directory, read_only=True, **options)
+
+
+async def backed_up(directory: Path, **options: bool) -> None:
+    """Make a backup of it."""
+    await backup(directory, directory.parent / "copy", **options)
+
+
+async def restored(directory: Path, **options: bool) -> None:
+    """Take it for a backup."""
+    await restore(directory, directory.parent / "copy", **options)
+
+
+Entry = Callable[..., Awaitable[object]]
+READERS: list[Entry] = [read, verify, backed_up, restored]
+ENTRIES: list[Entry] = [written, *READERS]
+IDS = ["written", "read", "verify", "backup", "restore"]
 
 FILES = ("events.db", "LOCK", "events.db-head")
 DIRECTORIES = ("snapshots", "projections")
@@ -66,32 +94,71 @@ def given_away(path: Path) -> None:
 
 
 CHANGES: list[tuple[str, str, Callable[[Path], None]]] = [
-    *[(name, "by other users .mode", partial(writable, mode=mode)) for name in ("", *FILES, *DIRECTORIES) for mode in (0o020, 0o002)],
+    *[(name, r"by other users .mode", partial(writable, mode=mode)) for name in ("", *FILES, *DIRECTORIES) for mode in (0o020, 0o002)],
     *[(name, "never follows links", linked) for name in (*FILES, *DIRECTORIES)],
-    *[(name, ".hard links.", named_twice) for name in FILES],
 ]
 
 
 class TestWhatOthersCouldChange:
     @pytest.mark.parametrize(("name", "said", "change"), CHANGES)
-    @pytest.mark.parametrize("read_only", [False, True])
-    async def test_is_refused(self, log: Path, name: str, said: str, change: Callable[[Path], None], read_only: bool) -> None:
-        """For writing and for reading, with the path and a way out."""
+    @pytest.mark.parametrize("entry", ENTRIES, ids=IDS)
+    async def test_is_refused(self, log: Path, name: str, said: str, change: Callable[[Path], None], entry: Entry) -> None:
+        """By whoever writes, reads, verifies or copies it, with the path and a way out; each way out leads on."""
         change(log / name if name else log)
         with pytest.raises(LogUnavailableError, match=said) as caught:
-            await opened(log, read_only=read_only)
+            await entry(log)
         assert str(log / name if name else log) in str(caught.value)
+        assert not (log.parent / "copy").exists()
         if "by other users" in said:  # one command for all of it
-            assert f"chmod -R go-w {log}, or open it with setup(allow_shared_directory=True)" in str(caught.value)
+            assert f"chmod -R go-w {log}, or take it as it is with allow_shared_directory=True" in str(caught.value)
+            await entry(log, allow_shared_directory=True)
+            shutil.rmtree(log.parent / "copy", ignore_errors=True)
+            for path in (log, *log.rglob("*")):
+                path.chmod(path.stat().st_mode & ~0o022)
+            await entry(log)
+        else:
+            with pytest.raises(LogUnavailableError, match="never follows links"):
+                await entry(log, allow_shared_directory=True)
+
+    @pytest.mark.parametrize("name", FILES)
+    @pytest.mark.parametrize("entry", ENTRIES, ids=IDS)
+    async def test_a_second_name_is_refused_where_it_is_written(self, log: Path, name: str, entry: Entry) -> None:
+        """Who writes would change what another backup has, too; a backup that shares what has not changed can be read."""
+        named_twice(log / name)
+        if entry is not written:
+            await entry(log)
+            return
+        with pytest.raises(LogUnavailableError, match=r"\(hard links\)") as caught:
+            await entry(log)
+        assert str(log / name) in str(caught.value)
+        await entry(log, allow_shared_directory=True)
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
     @pytest.mark.parametrize("name", [*FILES, *DIRECTORIES])
-    @pytest.mark.parametrize("read_only", [False, True])
-    async def test_a_part_of_another_user_is_refused(self, log: Path, name: str, read_only: bool) -> None:
+    @pytest.mark.parametrize("entry", ENTRIES, ids=IDS)
+    async def test_a_part_of_another_user_is_refused(self, log: Path, name: str, entry: Entry) -> None:
         """The file's owner is named."""
         given_away(log / name)
         with pytest.raises(LogUnavailableError, match="belongs to user 12345"):
-            await opened(log, read_only=read_only)
+            await entry(log)
+        await entry(log, allow_shared_directory=True)
+
+    @pytest.mark.parametrize("entry", READERS, ids=IDS[1:])
+    async def test_a_directory_that_is_not_there(self, tmp_path: Path, entry: Entry) -> None:
+        """The error says so, and gives no advice about the disk."""
+        with pytest.raises(LogUnavailableError, match=r"no log|No such file or directory; check the path") as caught:
+            await entry(tmp_path / "missing")
+        assert "check the disk" not in str(caught.value)
+
+    @pytest.mark.parametrize("command", ["stats", "doctor", "verify", "backup {copy}", "restore {log} {copy}"])
+    async def test_commands_refuse_it_and_can_be_told(self, log: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """The way out of the message works, word for word."""
+        writable(log / "events.db", 0o020)
+        given = command.format(log=log, copy=log.parent / "copy").split()
+        state_dir = [] if given[0] == "restore" else ["--state-dir", str(log)]
+        assert await asyncio.to_thread(main, [*given, *state_dir]) == 4
+        assert f"chmod -R go-w {log}, or take it as it is with --allow-shared-directory" in capsys.readouterr().err
+        assert await asyncio.to_thread(main, [*given, *state_dir, "--allow-shared-directory"]) == 0
 
     async def test_can_be_allowed(self, log: Path) -> None:
         """Who says so gets it, as a setting and as an argument of setup."""
@@ -119,12 +186,6 @@ class TestWhatOthersCouldChange:
             watch = symphony._inbox
             assert watch is not None
             assert await watch.begun() is not None
-
-    async def test_links_are_not_allowed_by_it(self, log: Path, tmp_path: Path) -> None:
-        """A link is followed never, whatever is allowed."""
-        linked(log / "events.db")
-        with pytest.raises(LogUnavailableError, match="never follows links"):
-            await opened(log, allow_shared_directory=True)
 
     async def test_the_directory_may_be_reached_by_a_link(self, log: Path) -> None:
         """Who names it knows where it leads."""

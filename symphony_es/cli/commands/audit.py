@@ -15,7 +15,7 @@ __all__ = ["register"]
 
 def register(parsers: Parsers) -> None:
     """Add the command of this module."""
-    command = parsers.add("audit", audit, "events by any combination of conditions, or all that followed from one")
+    command = parsers.add("audit", audit, "events by any combination of conditions, or all that followed from one", skips=True)
     command.add_argument("--entity", type=entity_key, metavar="TYPE:ID", help="of this entity")
     command.add_argument("--type", metavar="TYPE", help="of entities of this type")
     command.add_argument("--event", type=event_name, action="append", metavar="NAME", help="of this name; may be repeated")

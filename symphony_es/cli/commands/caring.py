@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es import __version__
 from symphony_es.cli import output
+from symphony_es.cli.advice import OF_DAMAGE, in_words_of_the_command_line
 from symphony_es.cli.commands.registry import Parsers, reading, state_dir, writing
 from symphony_es.shown import so_many
 
@@ -39,7 +40,7 @@ def register(parsers: Parsers) -> None:
         default=True,
         help="apply every event as well, and compare with the snapshots (the default); without it, events that do not fit are not found",
     )
-    parsers.add("stats", stats, "how much there is, and how much room it takes")
+    parsers.add("stats", stats, "how much there is, and how much room it takes", skips=True)
     parsers.add("doctor", doctor, "look for what could become a trouble, and say what to do")
     command = parsers.add("prune", prune, "remove snapshots that no checkpoint needs to load fast; no event is ever removed", writes=True)
     command.add_argument("--dry-run", action="store_true", help="say which, and remove nothing")
@@ -49,7 +50,9 @@ async def verify(given: argparse.Namespace) -> int:
     """`symphony-es verify`."""
     from symphony_es.transfer import verify
 
-    report = await verify(state_dir(given), fold=given.fold, on_progress=output.progress("events"))
+    report = await verify(
+        state_dir(given), fold=given.fold, on_progress=output.progress("events"), allow_shared_directory=given.allow_shared_directory
+    )
     if given.json:
         output.json_line({**_summary(report), "problems": [_problem(problem) for problem in report.problems]})
     else:
@@ -149,22 +152,13 @@ async def _count(opened: OpenedLog) -> dict[str, Any]:
 
 async def doctor(given: argparse.Namespace) -> int:
     """`symphony-es doctor`."""
-    from symphony_es.transfer.progress import in_thread
-    from symphony_es.transfer.snapshot_files import distrust_damaged
-
     directory = state_dir(given)
-    async with reading(given, skip_damaged=True) as opened:
-        skipped = await asyncio.to_thread(opened.log.skipped)
-        told = await _count(opened)
-        assert opened.history.snapshots is not None
-        store = opened.history.snapshots
-        await in_thread(lambda stop: distrust_damaged(store, store.list(), stop))
-        damaged = store.damaged
-        models = await _read_models(directory, opened.log)
-    found = [*_environment(directory), *_files(directory, told), *_clock(told["last_event"]), *_damages(skipped), *models]
-    found += [
-        (False, f"snapshot {name} cannot be trusted ({why})", "nothing: it is rebuilt from the log, and removed") for name, why in damaged
-    ]
+    found = _environment(directory)
+    try:
+        async with reading(given, skip_damaged=True) as opened:
+            found += await _log(directory, opened)
+    except OF_DAMAGE as error:  # nothing of it can be counted; what stands around it has been looked at all the same
+        found.append((False, in_words_of_the_command_line(error), "symphony-es verify says what of it is good; restore a backup"))
     if given.json:
         for good, what, way_out in found:
             output.json_line({"ok": good, "what": what, "way_out": way_out})
@@ -174,6 +168,24 @@ async def doctor(given: argparse.Namespace) -> int:
             if not good:
                 output.say(f"      {output.safe(way_out)}")
     return GOOD if all(good for good, _, _ in found) else FOUND_WRONG
+
+
+async def _log(directory: Path, opened: OpenedLog) -> list[Finding]:
+    """What there is to say of a log that can be opened, and of what stands beside it."""
+    from symphony_es.transfer.progress import in_thread
+    from symphony_es.transfer.snapshot_files import distrust_damaged
+
+    skipped = await asyncio.to_thread(opened.log.skipped)
+    told = await _count(opened)
+    assert opened.history.snapshots is not None
+    store = opened.history.snapshots
+    await in_thread(lambda stop: distrust_damaged(store, store.list(), stop))
+    models = await _read_models(directory, opened.log)
+    snapshots = [
+        (False, f"snapshot {name} cannot be trusted ({why})", "nothing: it is rebuilt from the log, and removed")
+        for name, why in store.damaged
+    ]
+    return [*_files(directory, told), *_clock(told["last_event"]), *_damages(skipped), *models, *snapshots]
 
 
 Finding = tuple[bool, str, str]
@@ -235,7 +247,10 @@ def _damages(skipped: list[Event]) -> list[Finding]:
         (
             False,
             f"the event at position {event.position} (entity {event.entity_key}, version {event.version}) is damaged: {event.fault}",
-            "restore a backup, or go on without it: setup(skip_damaged=True) marks this entity as damaged from that version on",
+            (
+                "restore a backup, or read around it with --skip-damaged; the application goes on with setup(skip_damaged=True), which "
+                "marks this entity as damaged from that version on, and entities.repair mends it"
+            ),
         )
         for event in skipped[:MOST_DAMAGES]
     ]

@@ -16,7 +16,7 @@ def register(parsers: Parsers) -> None:
     command = parsers.add("rewind", rewind, "take every entity back to what it was, by events that undo", writes=True)
     command.add_argument("to", type=moment, metavar="MOMENT", help=MOMENT)
     command.add_argument("--dry-run", action="store_true", help="say what would be taken back, and append nothing")
-    command = parsers.add("fork", fork, "make a new log that begins with the states of a moment", writes=True)
+    command = parsers.add("fork", fork, "make a new log that begins with the states of a moment", writes=True, skips=True)
     command.add_argument("into", type=file_path, metavar="DIR", help="the new log's directory; it must not exist, or be empty")
     command.add_argument("--at", type=moment, metavar="MOMENT", help=MOMENT)
 

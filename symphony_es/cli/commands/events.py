@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.cli import output
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["EventPrinter", "event_row", "register", "why_none"]
 
+LOOK_S = 0.1
+"""How often `tail --follow` looks whether anybody reads what it prints."""
 EVENT_COLUMNS = ("position", "time", "entity", "event", "actor", "reason", "step", "changes")
 
 
 def register(parsers: Parsers) -> None:
     """Add the commands of this module."""
-    command = parsers.add("log", log, "events in the order of their positions")
+    command = parsers.add("log", log, "events in the order of their positions", skips=True)
     _event_filters(command)
     command.add_argument("--after", type=moment, metavar="MOMENT", help=f"only those after {MOMENT}")
     command.add_argument("--until", type=moment, metavar="MOMENT", help="only those up to a moment, as for --after")
@@ -36,7 +39,7 @@ def register(parsers: Parsers) -> None:
         help="at most so many (50; 0 for all): the last ones; with --after the first ones",
     )
 
-    command = parsers.add("tail", tail, "the newest events")
+    command = parsers.add("tail", tail, "the newest events", skips=True)
     _event_filters(command)
     command.add_argument("-n", type=whole_number, default=10, metavar="N", help="so many (10)")
     command.add_argument("-f", "--follow", action="store_true", help="go on with those that come, until interrupted")
@@ -78,11 +81,23 @@ async def tail(given: argparse.Namespace) -> None:
         await printed.take(_newest(opened.log, given, seen, given.n))
         printed.end("" if printed.count or given.follow else await why_none(opened, given))
         if given.follow:
-            following = EventPrinter(as_json=given.json, columns=False)
-            async for page in opened.log.follow(seen, given.event):
-                for event in page:
-                    if given.entity in (None, event.entity_key):
-                        following.add(event)
+            following = asyncio.ensure_future(_follow(opened.log, given, seen))
+            try:
+                while not (await asyncio.wait((following,), timeout=LOOK_S))[0]:
+                    output.check_read()
+                following.result()
+            finally:
+                following.cancel()
+                await asyncio.wait((following,))
+
+
+async def _follow(log: EventLog, given: argparse.Namespace, seen: int) -> None:
+    """Print what comes after a position, as it comes."""
+    printed = EventPrinter(as_json=given.json, columns=False)
+    async for page in log.follow(seen, given.event):
+        for event in page:
+            if given.entity in (None, event.entity_key):
+                printed.add(event)
 
 
 async def why_none(opened: OpenedLog, given: argparse.Namespace, **wanted: Any) -> str:

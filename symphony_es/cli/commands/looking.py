@@ -22,24 +22,24 @@ __all__ = ["register"]
 
 def register(parsers: Parsers) -> None:
     """Add the commands of this module."""
-    command = parsers.add("entities", entities, "which entities there are: types and their numbers, or those of one type")
+    command = parsers.add("entities", entities, "which entities there are: types and their numbers, or those of one type", skips=True)
     command.add_argument("type", nargs="?", metavar="TYPE")
     command.add_argument("--at", type=moment, metavar="MOMENT", help=f"as it was then: {MOMENT}")
 
-    command = parsers.add("show", show, "the state of one entity, and what refers to what")
+    command = parsers.add("show", show, "the state of one entity, and what refers to what", skips=True)
     command.add_argument("entity", type=entity_key, metavar="TYPE:ID")
     command.add_argument("--at", type=moment, metavar="MOMENT", help=f"as it was then: {MOMENT}")
 
-    command = parsers.add("at", at, "all entities as they were at a moment")
+    command = parsers.add("at", at, "all entities as they were at a moment", skips=True)
     command.add_argument("moment", type=moment, metavar="MOMENT", help=MOMENT)
     command.add_argument("--type", metavar="TYPE", help="only those of a type")
 
-    command = parsers.add("history", history, "every version of one entity: who set what, from which value to which")
+    command = parsers.add("history", history, "every version of one entity: who set what, from which value to which", skips=True)
     command.add_argument("entity", type=entity_key, metavar="TYPE:ID")
     command.add_argument("--after-version", type=whole_number, default=0, metavar="N", help="only later ones")
     command.add_argument("--limit", type=whole_number, default=None, metavar="N", help="at most so many (0: all)")
 
-    command = parsers.add("blame", blame, "which events set a value, the last one first")
+    command = parsers.add("blame", blame, "which events set a value, the last one first", skips=True)
     command.add_argument("entity", type=entity_key, metavar="TYPE:ID")
     command.add_argument("path", metavar="PATH", nargs="?", default="", help="lines[0].amount; the whole entity when it is left out")
     command.add_argument("--until", type=moment, metavar="MOMENT", help=f"only events up to: {MOMENT}")
@@ -48,7 +48,7 @@ def register(parsers: Parsers) -> None:
     )
     command.add_argument("--actor", metavar="ACTOR", help="only events that this actor caused")
 
-    command = parsers.add("diff", diff, "what is different between two moments")
+    command = parsers.add("diff", diff, "what is different between two moments", skips=True)
     command.add_argument("before", type=moment, metavar="BEFORE", help=MOMENT)
     command.add_argument("after", type=moment, nargs="?", metavar="AFTER", help="`latest` when it is left out")
     command.add_argument("--entity", type=entity_key, metavar="TYPE:ID", help="only this one; costs its own events only")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import getpass
 import os
 import sys
@@ -24,7 +25,7 @@ from symphony_es.errors import (
     near_misses,
 )
 from symphony_es.shown import message as one_message
-from symphony_es.shown import quoted
+from symphony_es.shown import quoted, so_many
 from symphony_es.system import absolute, present
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ MOMENT = (
 )
 PAST_TIME = "a time (2026-11-23T10:00, UTC unless it says otherwise), or how long ago: 90s, 30m, 2h, 7d"
 DATABASE = "events.db"
+MOST_SKIPPED = 3
 
 
 def file_name(text: str) -> str:
@@ -121,8 +123,24 @@ class Parsers:
         self._commands = parser.add_subparsers(title="commands", metavar="COMMAND")
         parser.commands = self._commands.choices
 
-    def add(self, name: str, run: Callable[[argparse.Namespace], Awaitable[int | None]], about: str, *, writes: bool = False) -> Any:
-        """A command with the options that all have; returns its parser."""
+    def add(
+        self,
+        name: str,
+        run: Callable[[argparse.Namespace], Awaitable[int | None]],
+        about: str,
+        *,
+        writes: bool = False,
+        skips: bool = False,
+    ) -> Any:
+        """A command with the options that all have; returns its parser.
+
+        Args:
+            name: how it is called.
+            run: what it does.
+            about: what it does, for people.
+            writes: whether it writes the log, so that it takes who does it, and why.
+            skips: whether it reads of the log what can be read without its damaged events.
+        """
         command = self._commands.add_parser(name, help=about, description=about)
         command.set_defaults(run=run, command=name)
         # Without a default of its own, so that it leaves what was given before the command.
@@ -132,6 +150,12 @@ class Parsers:
         )
         command.add_argument("--json", action="store_true", help="print JSON, an object on each line")
         command.add_argument("--full", action="store_true", help="cut nothing, however narrow the terminal")
+        if skips:
+            command.add_argument(
+                "--skip-damaged",
+                action="store_true",
+                help="go on without damaged events: their entities are marked as damaged from there on",
+            )
         if writes:
             command.add_argument("--actor", default=f"cli:{_user()}", help="who does it, for the record")
             command.add_argument("--reason", help="why, for the record")
@@ -173,14 +197,26 @@ async def reading(given: argparse.Namespace, *, skip_damaged: bool = False) -> A
     from symphony_es.core.state.opening import open_to_read
     from symphony_es.facades.composed import composed_state
 
-    opened = await open_to_read(state_dir(given), skip_damaged=skip_damaged, allow_shared=given.allow_shared_directory)
+    skips = skip_damaged or getattr(given, "skip_damaged", False)
+    opened = await open_to_read(state_dir(given), skip_damaged=skips, allow_shared=given.allow_shared_directory)
     opened.past.composed = composed_state
     try:
+        if skips and not skip_damaged:
+            await _tell_skipped(opened)
         yield opened
     except (EntityNotFoundError, CheckpointNotFoundError) as error:
         raise await _with_near_misses(opened, error) from error
     finally:
         await opened.close()
+
+
+async def _tell_skipped(opened: OpenedLog) -> None:
+    """Say on standard error what an answer goes without."""
+    skipped = await asyncio.to_thread(opened.log.skipped)
+    if skipped:
+        named = ", ".join(f"{event.position} ({event.entity_key})" for event in skipped[:MOST_SKIPPED])
+        more = f" and {len(skipped) - MOST_SKIPPED:,} more" if len(skipped) > MOST_SKIPPED else ""
+        output.complain(f"without {so_many(len(skipped), 'damaged event')}, at {named}{more}: what they belong to is marked as damaged")
 
 
 async def _with_near_misses(opened: OpenedLog, error: EntityNotFoundError | CheckpointNotFoundError) -> SymphonyError:

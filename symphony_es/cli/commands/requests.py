@@ -10,7 +10,7 @@ from symphony_es.cli import output
 from symphony_es.cli.commands.registry import Parsers, reading, run_id, seconds
 from symphony_es.cli.commands.runs import add_filters, filtered, find_run, find_runs, print_runs, why_none
 from symphony_es.errors import ConfigurationError, RequestPendingError, SymphonyError
-from symphony_es.shown import so_many
+from symphony_es.shown import quoted, so_many
 from symphony_es.strict_json import read_strictly
 
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ async def _send(given: argparse.Namespace, opened: OpenedLog, requests: Sequence
         elif isinstance(answer, RequestPendingError):
             output.complain(f"{request.verb} {request.run}: {answer}")
         elif answer.done:
-            output.say(f"{request.verb} {output.safe(request.run)}: done, and it is {answer.status} now (request {request.id})")
+            kept = f" ({output.safe(quoted(given.name))} is kept until a step takes it)" if request.verb == "signal" else ""
+            output.say(f"{request.verb} {output.safe(request.run)}: done{kept}, and it is {answer.status} now (request {request.id})")
         else:
             output.complain(f"{request.verb} {request.run}: refused: {answer.message}")
         codes.append(_code(answer))

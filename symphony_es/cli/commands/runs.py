@@ -34,13 +34,13 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when a run was created that does
 
 def register(parsers: Parsers) -> None:
     """Add the commands of this module."""
-    command = parsers.add("runs", runs, "workflow runs, the newest first, and how far each is")
+    command = parsers.add("runs", runs, "workflow runs, the newest first, and how far each is", skips=True)
     add_filters(command)
     command.add_argument("--step", metavar="STEP", help="only those that failed at this step, or have it as the last one that began")
     command.add_argument("--after", metavar="TOKEN", help="the page behind the one that ended with this token, with the same filters")
     command.add_argument("--blocked", action="store_true", help="only those that contradict the code, and wait for other code")
     command.add_argument("--at", type=moment, metavar="MOMENT", help=f"as it was then: {MOMENT}")
-    command = parsers.add("run", run, "what one run did, in order")
+    command = parsers.add("run", run, "what one run did, in order", skips=True)
     command.add_argument("run_id", type=run_id, metavar="RUN")
     command.add_argument("--at", type=moment, metavar="MOMENT", help=f"as it was then: {MOMENT}")
 

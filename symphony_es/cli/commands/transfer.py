@@ -33,7 +33,10 @@ FORMATS = ("jsonl", "csv", "cloudevents", "changes")
 def register(parsers: Parsers) -> None:
     """Add the commands of this module."""
     command = parsers.add(
-        "export", export, "write events to a file: JSON lines (which can be imported), CSV or CloudEvents; or changes, a value a row"
+        "export",
+        export,
+        "write events to a file: JSON lines (which can be imported), CSV or CloudEvents; or changes, a value a row",
+        skips=True,
     )
     command.add_argument("file", type=file_name, metavar="FILE", help="where to; - for standard output")
     command.add_argument(
@@ -125,7 +128,9 @@ async def backup(given: argparse.Namespace) -> None:
     """`symphony-es backup`."""
     from symphony_es.transfer import backup
 
-    report = await backup(state_dir(given), given.target, on_progress=output.progress("pages"))
+    report = await backup(
+        state_dir(given), given.target, on_progress=output.progress("pages"), allow_shared_directory=given.allow_shared_directory
+    )
     if given.json:
         output.json_line({"directory": os.fspath(given.target), "head": report.head, "snapshots": report.snapshots})
     else:
@@ -136,7 +141,9 @@ async def restore(given: argparse.Namespace) -> None:
     """`symphony-es restore`."""
     from symphony_es.transfer import restore
 
-    report = await restore(given.backup, given.into, on_progress=output.progress("pages"))
+    report = await restore(
+        given.backup, given.into, on_progress=output.progress("pages"), allow_shared_directory=given.allow_shared_directory
+    )
     if given.json:
         output.json_line({"directory": os.fspath(given.into), "head": report.head, "snapshots": report.snapshots})
     else:

@@ -24,7 +24,7 @@ FOUND_UNKNOWN = 1
 
 def register(parsers: Parsers) -> None:
     """Add the command of this module."""
-    command = parsers.add("types", types, "which classes the stored values name, and which of them are known")
+    command = parsers.add("types", types, "which classes the stored values name, and which of them are known", skips=True)
     command.add_argument("--at", type=moment, metavar="MOMENT", help=f"as it was then: {MOMENT}")
     command.add_argument(
         "--app", dest="modules", action="append", default=[], metavar="MODULE",
