@@ -787,7 +787,7 @@ class Symphony:
         Raises:
             CheckpointNotFoundError: there is none.
             RunsInProgressError: runs execute in this process.
-            RestorationError: `strict`, and a restorer failed; the old world is in place and nothing was appended.
+            RestorationError: `strict`, and an object could not be made; the old world is in place and nothing was appended.
         """
         entry = await self._on_disk("resume_from_checkpoint").find(checkpoint)
         await self._resume(replay_until, entry, stop_runs=stop_runs, strict=strict)
@@ -803,7 +803,7 @@ class Symphony:
 
         Raises:
             RunsInProgressError: runs execute in this process.
-            RestorationError: `strict`, and a restorer failed; the old world is in place and nothing was appended.
+            RestorationError: `strict`, and an object could not be made; the old world is in place and nothing was appended.
         """
         entries = await self._checkpoints("resume_latest_checkpoint").entries(CheckpointFilter(limit=1))
         if not entries:
@@ -834,7 +834,7 @@ class Symphony:
         Raises:
             UnknownTypeError: nothing has one of the types.
             RunsInProgressError: runs execute in this process.
-            RestorationError: `strict`, and a restorer failed; the old world is in place and nothing was appended.
+            RestorationError: `strict`, and an object could not be made; the old world is in place and nothing was appended.
         """
         chosen = None if types is None else frozenset(map(self.names.type_of, _several(types)))
         return await self._resume(replay_until, None, stop_runs=stop_runs, strict=strict, types=chosen)
@@ -1164,7 +1164,7 @@ class Symphony:
         Raises:
             PositionInsideTransactionError: the position is in the middle of a transaction.
             RunsInProgressError: runs execute in this process.
-            RestorationError: `strict`, and a restorer failed; the old world is in place and nothing was appended.
+            RestorationError: `strict`, and an object could not be made; the old world is in place and nothing was appended.
         """
         self._check_writable("rewind", "at() looks at the past, and resume(replay_until=...) has objects as they were")
         meant = await self.past.resolve(to)

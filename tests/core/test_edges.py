@@ -368,6 +368,8 @@ class TestDeclaring:
         await symphony.flush()
         before = (await symphony.at(symphony.log.head)).get("Customer:c")
         symphony = await reopen()
+        with pytest.raises(RestorationError, match=r"1 entity cannot be made: Customer:c: .*Vanishing"):
+            await symphony.resume(strict=True)
         report = await symphony.resume()
         assert report.unknown_values == {"Customer:c": ["Vanishing"]}
         assert "symphony.types.register(Vanishing, 'Vanishing')" in report.unrestored["Customer:c"]

@@ -53,6 +53,7 @@ async def test_odd_arguments_are_refused(reopen: Opener, question: str) -> None:
         await ODD[question](symphony)
     assert len(await symphony.history("Customer:odd")) == 1
 
+
 WRONG: dict[str, Any] = {
     "a lone surrogate": LONE, "a null character": "a\0b", "no character": "", "very many": "x" * 10_000, "None": None, "a number": 7,
     "a large number": HUGE, "no number": float("nan"), "bytes": b"\xff\0", "a list": [], "a list of None": [None], "a dict": {},

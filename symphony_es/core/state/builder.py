@@ -23,10 +23,11 @@ from symphony_es.core.state.tracking.live import kind_of
 from symphony_es.core.state.tracking.making import Making, Passed, lost_fields
 from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.core.state.world import World
-from symphony_es.errors import UnresolvedReferenceError, repair_call
+from symphony_es.errors import RestorationError, UnresolvedReferenceError, repair_call
 from symphony_es.events.diff import diff
 from symphony_es.events.identifiers import MAX_ID_BYTES, check_entity_id, check_entity_type
 from symphony_es.events.references import Path
+from symphony_es.shown import so_many
 from symphony_es_projections.references import References
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ __all__ = ["build_world", "note_difference"]
 SLICE_S = 0.005
 """How long the event loop is held at a time, in seconds, while entities are restored: others have their turn in between."""
 
+MOST_NAMED = 3
 LOOK = 32  # entities between two looks at the clock
 
 
@@ -66,7 +68,7 @@ async def build_world(
         more: where what is at rest can be found, if the fold has it not.
 
     Raises:
-        RestorationError: `strict`, and a restorer failed. The new world must be thrown away.
+        RestorationError: `strict`, and an object could not be made. The new world must be thrown away.
         UnresolvedReferenceError: `strict`, and a target is missing.
     """
     alive, report.damaged = await asyncio.to_thread(_alive_and_damaged, fold)
@@ -90,11 +92,23 @@ async def build_world(
 
     await world.constants.give(world, states.values(), find)
     await builder.connect(strict=strict)
+    if strict:
+        _check_all_made(report)
     await builder.compare()
     if more is None:
         world.entity_count = len(alive)
     else:
         world.uncounted_until = fold.position
+
+
+def _check_all_made(report: ResumeReport) -> None:
+    """Refuse a world in which an entity stands as its state, be it for a restorer that fails or is missing, a class, a hook or damage."""
+    if not report.unrestored:
+        return
+    named = [f"{key}: {reason}" for key, reason in list(report.unrestored.items())[:MOST_NAMED]]
+    more = len(report.unrestored) - len(named)
+    count = so_many(len(report.unrestored), "entity", "entities")
+    raise RestorationError(f"{count} cannot be made: {'; '.join(named)}" + (f"; and {more:,} more" if more else ""))
 
 
 def _alive_and_damaged(fold: Fold) -> tuple[dict[str, EntityState], dict[str, Damage]]:

@@ -79,7 +79,8 @@ class Resumption:
         """Bring the world to a position; see the module for the order of steps.
 
         Raises:
-            RestorationError: inside a transaction, or `strict` and a restorer failed; the old world is in place and nothing was appended.
+            RestorationError: inside a transaction, or `strict` and an object could not be made; the old world is in place, and nothing was
+                appended.
             PositionInsideTransactionError: going back into the middle of a transaction.
             ConcurrencyError: another writer was first; nothing was appended.
         """

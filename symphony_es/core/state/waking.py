@@ -84,13 +84,16 @@ def watched(world: World, states: Mapping[str, dict[str, Any]]) -> Iterator[None
 
 
 def call_hooks(objects: Iterable[Any]) -> dict[str, str]:
-    """Call the hook of each object; returns why it failed, by the key of the entity that holds the object."""
+    """Call the hook of each object; returns why it failed, by the key of the entity that holds the object.
+
+    An object that its entity no longer holds, as after an upcast that leaves it out, is nobody's: that its hook failed concerns nobody.
+    """
     failed: dict[str, str] = {}
     for made in objects:
         try:
             type(made)._symphony_spec.hook(made)
         except Exception as error:  # noqa: BLE001  it is code of the application: its entity is kept as it is stored, and says why
             record = record_above(made)
-            key = record.key if record is not None else ""
-            failed[key] = hook_failed(made, error)
+            if record is not None:
+                failed[record.key] = hook_failed(made, error)
     return failed
