@@ -56,11 +56,23 @@ def _told(value: object, room: int, depth: int) -> str:
             return "set()"
         return f"{opening}{', '.join(told)}{',' if kind is tuple and len(told) == 1 else ''}{closing}"
     if isinstance(value, BaseException):  # it may hold all that was being read
-        return f"{kind.__name__}({', '.join(_told(argument, room, depth + 1) for argument in value.args[:5])})"
+        told = _places_of(value) or [_told(argument, room, depth + 1) for argument in value.args[:5]]
+        return f"{kind.__name__}({', '.join(told)})"
     try:
         return repr(value)
     except Exception as error:  # noqa: BLE001  __repr__ is the application's code, and the message is about something else
         return f"a {kind.__name__} ({type(error).__name__})"
+
+
+def _places_of(error: BaseException) -> list[str]:
+    """Where a model of pydantic did not validate, and how, without the values that were given: such an error has no arguments."""
+    if not type(error).__module__.startswith("pydantic"):
+        return []
+    try:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)  # type: ignore[attr-defined]
+        return [f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['type']}" for fault in faults[:5]]
+    except (AttributeError, TypeError, KeyError, ValueError):
+        return []
 
 
 _BRACKETS: dict[type, tuple[str, str]] = {list: ("[", "]"), tuple: ("(", ")"), dict: ("{", "}"), set: ("{", "}")}

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pydantic
 import pytest
 
 import symphony_es
@@ -265,3 +266,18 @@ def test_a_long_message_keeps_its_beginning_and_its_end() -> None:
     assert message("short: what to do") == "short: what to do"
     assert message("a\nb") == "a\\nb"
     assert message("a\nb\r", lines=True) == "a\nb\\r"
+
+
+def test_an_error_of_pydantic_says_where_and_shows_no_value() -> None:
+    """It has no arguments: what it says of its places is told, and not what was given there."""
+
+    class Row(pydantic.BaseModel):
+        currency: str
+        price: int
+
+    with pytest.raises(pydantic.ValidationError) as one:
+        Row.model_validate({"price": "4111-secret"})
+    assert shown(one.value, 200) == "ValidationError(currency: missing, price: int_parsing)"
+    with pytest.raises(pydantic.ValidationError) as whole:
+        pydantic.TypeAdapter(int).validate_python("4111-secret")
+    assert shown(whole.value) == "ValidationError(the whole: int_parsing)"
