@@ -14,7 +14,7 @@ import pytest
 from symphony_es import EntityRestorer, Symphony, entity
 from symphony_es.core.state import following as following_module
 from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
-from symphony_es.errors import EntityNotFoundError
+from symphony_es.errors import EntityNotFoundError, RestorationError
 
 
 @entity
@@ -325,3 +325,22 @@ async def test_a_resume_of_a_follower(writer: Symphony) -> None:
                 scale(writer, "a").turn, scale(writer, "b").turn = turn, -turn
             await reader.resume()
             assert (scale(reader, "a").turn, scale(reader, "b").turn) == (turn, -turn)
+
+
+@pytest.mark.parametrize("error", [OSError("no more threads"), MemoryError(), RecursionError("too deep"), KeyError("k")])
+async def test_whatever_ends_it_is_told_to_whoever_waits(
+    tmp_path: Path, writer: Symphony, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """An error that is none of the library's ended the task, and whoever waited for a position did so for ever."""
+    async with Symphony(tmp_path / "log", read_only=True, follow=True) as reader:
+
+        def fail(*_: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(following_module, "call_hooks", fail)
+        writer.entities.add(Scale(id="late"))
+        await writer.flush()
+        assert reader._following is not None
+        with pytest.raises(RestorationError, match="following the log failed") as caught:
+            await asyncio.wait_for(reader._following.wait_for(writer.log.head), 30)
+        assert caught.value.__cause__ is error

@@ -21,8 +21,9 @@ from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.tracking.making import Passed
 from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.diagnostics import error_text, get_logger
-from symphony_es.errors import SymphonyError, UnknownValueError
+from symphony_es.errors import RestorationError, SymphonyError, UnknownValueError
 from symphony_es.late_dataclasses import dataclass
+from symphony_es.shown import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -129,9 +130,11 @@ class Following:
                     continue
                 async with reading.while_nothing_loads("following the log"):
                     await self._go_on(await reading.log.refresh_head())
-        except SymphonyError as error:
-            self.failure = error
-            logger.warning("following_failed", position=self.position, error=str(error))
+        except Exception as error:  # noqa: BLE001  whoever waits for a position would wait for ever
+            self.failure = error if isinstance(error, SymphonyError) else RestorationError(f"following the log failed: {quoted(error)}")
+            if self.failure is not error:
+                self.failure.__cause__ = error
+            logger.warning("following_failed", position=self.position, error=str(self.failure))
             self._tell()
 
     async def advance(self) -> None:
