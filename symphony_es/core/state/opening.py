@@ -106,6 +106,16 @@ async def open_to_read(directory: Path, *, skip_damaged: bool = False, allow_sha
     return OpenedLog(log=log, history=history, directory=directory)
 
 
+def _newest_anchor(directory: Path) -> Anchor | None:
+    """What the newest snapshot says of the log; None where there is none. Blocking."""
+    try:
+        there = is_directory(directory)
+    except OSError as error:
+        raise unavailable(directory, error) from error
+    newest = next(iter(SnapshotStore(directory / "snapshots", read_only=True).list()), None) if there else None
+    return Anchor(position=newest.position, event_id=newest.event_id, commitment=newest.commitment) if newest is not None else None
+
+
 async def open_on_disk(
     directory: Path, *, force_network_fs: bool, ignore_anchor: bool, skip_damaged: bool = False, allow_shared: bool = False
 ) -> OpenedLog:
@@ -114,18 +124,9 @@ async def open_on_disk(
     The newest snapshot's anchor is read first, without touching anything: the log must match it. What a crash left in the snapshot
     directory is removed only when the log, and with it the directory, is this process's to write.
     """
-    newest = None
-    try:
-        there = await asyncio.to_thread(is_directory, directory)
-    except OSError as error:
-        raise unavailable(directory, error) from error
-    if there:
-        looked_at = await SnapshotStore(directory / "snapshots", read_only=True).open()
-        newest = next(iter(looked_at.list()), None)
-    anchor = Anchor(position=newest.position, event_id=newest.event_id, commitment=newest.commitment) if newest is not None else None
     log = await EventLog.open(
         directory,
-        anchor=anchor,
+        anchor=await asyncio.to_thread(_newest_anchor, directory),
         force_network_fs=force_network_fs,
         allow_shared=allow_shared,
         ignore_anchor=ignore_anchor,
