@@ -50,7 +50,7 @@ and the message says what it can mean. In a shell, `#42` needs its quotes.
 | exit code | meaning |
 | --- | --- |
 | 0 | done |
-| 1 | `verify` or `doctor` found something wrong |
+| 1 | `verify` or `doctor` found something wrong; where `doctor` cannot even open the log for damage, that is 5 |
 | 2 | the arguments make no sense |
 | 3 | what was asked for is not there: an entity, a run, a checkpoint, a position, or somebody who answers a request |
 | 4 | the log, or what is written to (standard output, too), cannot be used: there is none, another process writes it, a disk is full |

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
 from symphony_es.errors import LogDamagedError, LogUnavailableError
+from symphony_es.log import head_note
 from symphony_es.log.head_note import HEAD_NAME, HeadNote, noted_head
 from symphony_es.log.log import EventLog
 from symphony_es.log.sqlite_connections import connect_reader
@@ -202,14 +206,26 @@ async def test_a_note_that_is_damaged_or_of_another_log_says_nothing(tmp_path: P
     assert noted_head(path, b"a" * 16) == (0, 0)
 
 
-async def test_where_no_note_can_be_written_the_log_goes_on(tmp_path: Path) -> None:
-    """A link is refused, or not followed; so is a directory in its place."""
+async def test_where_no_note_can_be_written_the_log_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither at opening nor later; a link in its place is refused, whoever may write there, and so is a directory."""
     (tmp_path / "log").mkdir(mode=0o700)
     (tmp_path / "log" / HEAD_NAME).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(LogUnavailableError, match="never follows links"):
-        await EventLog.open(tmp_path / "log")
-    log = await EventLog.open(tmp_path / "log", allow_shared=True)
-    await log.append([event(1)])
+    for allow_shared in (False, True):
+        with pytest.raises(LogUnavailableError, match="never follows links"):
+            await EventLog.open(tmp_path / "log", allow_shared=allow_shared)
+    (tmp_path / "log" / HEAD_NAME).unlink()
+
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = await EventLog.open(tmp_path / "log")
+    with monkeypatch.context() as patch:
+        patch.setattr(head_note, "os", SimpleNamespace(**{**vars(os), "pwrite": full}))
+        await log.append([event(1)])
+        assert log.head == 1
+    await log.close()
+    log = await EventLog.open(tmp_path / "log")
+    assert log.head == 1
     await log.close()
     (tmp_path / "log" / HEAD_NAME).unlink()
     (tmp_path / "log" / HEAD_NAME).mkdir(mode=0o700)

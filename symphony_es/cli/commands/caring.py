@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-GOOD, FOUND_WRONG = 0, 1
+GOOD, FOUND_WRONG, DAMAGED = 0, 1, 5
 MOST_DAMAGES = 100
 """How many damaged events `doctor` names."""
 
@@ -153,12 +153,13 @@ async def _count(opened: OpenedLog) -> dict[str, Any]:
 async def doctor(given: argparse.Namespace) -> int:
     """`symphony-es doctor`."""
     directory = state_dir(given)
-    found = _environment(directory)
+    found, ending = _environment(directory), FOUND_WRONG
     try:
         async with reading(given, skip_damaged=True) as opened:
             found += await _log(directory, opened)
     except OF_DAMAGE as error:  # nothing of it can be counted; what stands around it has been looked at all the same
         found.append((False, in_words_of_the_command_line(error), "symphony-es verify says what of it is good; restore a backup"))
+        ending = DAMAGED
     if given.json:
         for good, what, way_out in found:
             output.json_line({"ok": good, "what": what, "way_out": way_out})
@@ -167,7 +168,7 @@ async def doctor(given: argparse.Namespace) -> int:
             output.say(f"{'ok  ' if good else 'look'}  {output.safe(what)}")
             if not good:
                 output.say(f"      {output.safe(way_out)}")
-    return GOOD if all(good for good, _, _ in found) else FOUND_WRONG
+    return GOOD if all(good for good, _, _ in found) else ending
 
 
 async def _log(directory: Path, opened: OpenedLog) -> list[Finding]:
