@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from symphony_es import system
-from symphony_es.core.state.files.storage import FileStorageProvider
+from symphony_es.core.state.files.atomic import FileStorageProvider
 from symphony_es.errors import LogUnavailableError, StorageUnavailableError
 from symphony_es.system import (
     RandomBytes,

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 from zlib import crc32
 
-from symphony_es.core.state.files.storage import FileStorageProvider
+from symphony_es.core.state.files.atomic import FileStorageProvider
 from symphony_es.core.state.files.values import encode_value_file
 from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.events.codec import decode_value

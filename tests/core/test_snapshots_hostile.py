@@ -16,8 +16,8 @@ from zlib import crc32
 
 import pytest
 
-from symphony_es.core.state.files import storage
-from symphony_es.core.state.files.storage import FileStorageProvider
+from symphony_es.core.state.files import atomic as storage
+from symphony_es.core.state.files.atomic import FileStorageProvider
 from symphony_es.core.state.files.values import decode_journal, encode_journal, encode_value_file, file_name_of, key_of_file_name
 from symphony_es.core.state.snapshots.format import (
     HEADER_BYTES,
@@ -334,7 +334,7 @@ FULL_DISK = """
 import asyncio, os, resource, sys
 from pathlib import Path
 from symphony_es.core.state.snapshots.store import SnapshotStore
-from symphony_es.core.state.files.storage import FileStorageProvider
+from symphony_es.core.state.files.atomic import FileStorageProvider
 from symphony_es.errors import StorageUnavailableError
 from symphony_es.events.fold import EntityState
 root, how = Path(sys.argv[1]), sys.argv[2]

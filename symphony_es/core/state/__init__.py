@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from symphony_es.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.files.atomic import FileStorageProvider, StorageTransaction
     from symphony_es.core.state.files.bundle import StateBundle
-    from symphony_es.core.state.files.storage import FileStorageProvider, StorageTransaction
     from symphony_es.core.state.report import ResumeReport
     from symphony_es.core.state.restore import (
         EntityRestorer,
@@ -34,10 +34,10 @@ __all__ = [
 
 _HOMES = {
     "EntityReference": "symphony_es.events.references",
-    "FileStorageProvider": "symphony_es.core.state.files.storage",
+    "FileStorageProvider": "symphony_es.core.state.files.atomic",
     "ResumeReport": "symphony_es.core.state.report",
     "StateBundle": "symphony_es.core.state.files.bundle",
-    "StorageTransaction": "symphony_es.core.state.files.storage",
+    "StorageTransaction": "symphony_es.core.state.files.atomic",
     "EntityRestorer": "symphony_es.core.state.restore",
     "RestorationContext": "symphony_es.core.state.restore",
     "RestoreManager": "symphony_es.core.state.restore",

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from symphony_es.core.state.files.atomic import write_file_atomically
 from symphony_es.core.state.files.directory import remove_files, remove_leftovers
-from symphony_es.core.state.files.storage import write_file_atomically
 from symphony_es.core.state.snapshots.format import Anchor, SnapshotInfo
 from symphony_es.core.state.snapshots.merge import merged_chunks
 from symphony_es.core.state.snapshots.reading import SnapshotReader

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symphony_es import EntityReference
+from symphony_es.core.state.files import atomic as storage_module
 from symphony_es.core.state.files import directory as directory_module
-from symphony_es.core.state.files import storage as storage_module
+from symphony_es.core.state.files.atomic import FileStorageProvider, write_file_atomically
 from symphony_es.core.state.files.bundle import StateBundle
-from symphony_es.core.state.files.storage import FileStorageProvider, write_file_atomically
 from symphony_es.core.state.files.values import decode_journal, encode_journal, file_name_of, key_of_file_name
 from symphony_es.errors import (
     DecodeError,
@@ -201,7 +201,7 @@ class TestTransactions:
 
 CRASHING = """
 import asyncio, os, signal, sys
-from symphony_es.core.state.files.storage import FileStorageProvider
+from symphony_es.core.state.files.atomic import FileStorageProvider
 count, point = 0, int(sys.argv[2])
 def counted(name):
     real = getattr(os, name)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from symphony_es.core.state.files.storage import FileStorageProvider
+from symphony_es.core.state.files.atomic import FileStorageProvider
 from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.errors import SymphonyError
 from tests.faults.power_loss import Operation, Recording, record, variants
-from tests.faults.storage_workload import AFTER_STEP, Expected
+from tests.faults.snapshot_workload import AFTER_STEP, Expected
 
 ROOT = Path(__file__).parents[2]
 ALL_SUBSETS_UP_TO = 6  # operations that are not durable: 64 subsets; beyond it a sample of the 2^n
@@ -39,7 +39,7 @@ def recording(scratch: Path) -> Recording:
     source.mkdir(mode=0o700)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
-        return record([sys.executable, "-m", "tests.faults.storage_workload", str(source)], source)
+        return record([sys.executable, "-m", "tests.faults.snapshot_workload", str(source)], source)
 
 
 async def found(directory: Path) -> Expected:

@@ -1,6 +1,6 @@
 """What the power-loss test of storage and snapshots runs; after each step it prints the step's number.
 
-`python -m tests.faults.storage_workload DIRECTORY`
+`python -m tests.faults.snapshot_workload DIRECTORY`
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from symphony_es.core.state.files.storage import FileStorageProvider
+from symphony_es.core.state.files.atomic import FileStorageProvider
 from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.events.fold import EntityState
 
