@@ -15,17 +15,14 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import threading
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 from symphony_es.core.state.files.directory import discard, make_directory, sync_directory, unavailable
+from symphony_es.core.state.files.working import Stop, to_the_end
 from symphony_es.system import given_path, sync
 
 __all__ = ["write_file_atomically"]
-
-T = TypeVar("T")
 
 _PIECE_BYTES = 1024 * 1024  # one write: large enough to be cheap, small enough to be stopped between two of them
 
@@ -41,11 +38,12 @@ async def write_file_atomically(path: Path | str, chunks: Iterable[bytes] | Asyn
             own fsync fails may the new file be there, and be lost with the power.)
     """
     target = given_path(path, "path")
-    stop = threading.Event()
-    await _to_the_end(_write_and_rename(target, chunks, stop), stop)
+    stop = Stop()
+    # A thread cannot be cancelled: closing its file under it would let it write into another one.
+    await to_the_end(_write_and_rename(target, chunks, stop), stop.ask)
 
 
-async def _write_and_rename(target: Path, chunks: Iterable[bytes] | AsyncIterable[bytes], stop: threading.Event) -> None:
+async def _write_and_rename(target: Path, chunks: Iterable[bytes] | AsyncIterable[bytes], stop: Stop) -> None:
     await asyncio.to_thread(make_directory, target.parent)
     temporary = await _write_temporary(target, chunks, stop)
     try:
@@ -57,7 +55,7 @@ async def _write_and_rename(target: Path, chunks: Iterable[bytes] | AsyncIterabl
     await asyncio.to_thread(sync_directory, target.parent)
 
 
-async def _write_temporary(target: Path, chunks: Iterable[bytes] | AsyncIterable[bytes], stop: threading.Event) -> Path:
+async def _write_temporary(target: Path, chunks: Iterable[bytes] | AsyncIterable[bytes], stop: Stop) -> Path:
     """Steps 1 and 2; returns the temporary file's path. Nothing is left of it when this fails."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
@@ -66,8 +64,7 @@ async def _write_temporary(target: Path, chunks: Iterable[bytes] | AsyncIterable
         with unavailable(f"{target.name} cannot be written"):
             async with aiofiles.open(temporary, "xb", buffering=0, opener=_create) as file:
                 async for piece in _pieces(chunks):
-                    if stop.is_set():
-                        raise asyncio.CancelledError
+                    stop.look()
                     view = memoryview(piece)
                     while view:  # a file system may take less than it was given
                         view = view[await file.write(view) :]
@@ -101,24 +98,3 @@ def _gather(iterator: Iterator[bytes]) -> bytes:
         if size >= _PIECE_BYTES:
             break
     return gathered[0] if len(gathered) == 1 else b"".join(gathered)
-
-
-async def _to_the_end(work: Coroutine[Any, Any, T], stop: threading.Event | None = None) -> T:
-    """Await work that must not be left half-way: a cancellation is held back until the work has ended, then passed on.
-
-    A worker thread cannot be cancelled: closing its file under it would let it write into another one.
-    """
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-            if stop is not None:
-                stop.set()
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # taken note of: who would have handled it has been cancelled
-        raise cancelled
-    return task.result()
