@@ -31,8 +31,6 @@ SymphonyError
 │   └── PositionInsideTransactionError (ValueError)
 ├── StorageError
 │   ├── StorageUnavailableError (OSError)       disk full, read-only, I/O error
-│   ├── StorageTransactionError (RuntimeError)  a storage transaction used after its end
-│   ├── StoredValueDamagedError (ValueError)    a stored value that is not what was stored
 │   └── SnapshotDamagedError (ValueError)       a snapshot file that cannot be trusted; the log rebuilds it
 ├── EntityError
 │   ├── EntityTypeError (TypeError)             a class that cannot be an entity, part or value, or a type declared twice
@@ -354,19 +352,6 @@ class StorageError(SymphonyError):
 
 class StorageUnavailableError(StorageError, OSError):
     """Disk full, read-only or I/O error; the file that was there before is untouched."""
-
-
-class StorageTransactionError(StorageError, RuntimeError):
-    """A storage transaction was used after its commit or rollback."""
-
-
-class StoredValueDamagedError(StorageError, ValueError):
-    """What stands under `key` in a storage is not what was stored there. Nothing of it is handed out."""
-
-    def __init__(self, key: str, why: str) -> None:
-        super().__init__(f"the stored value of {quoted(key)} is damaged: {why}; store it again, or restore the directory from a backup")
-        self.key = key
-        self.why = why
 
 
 class SnapshotDamagedError(StorageError, ValueError):

@@ -15,8 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from symphony_es import system
-from symphony_es.core.state.files.storage import FileStorageProvider
-from symphony_es.errors import LogUnavailableError, StorageUnavailableError
+from symphony_es.errors import LogUnavailableError
 from symphony_es.system import (
     RandomBytes,
     absolute,
@@ -104,31 +103,6 @@ class TestWhatIsThere:
         """No module makes the address of a database itself: a path that is relative has none, until it is made absolute."""
         makers = [path.name for folder in SOURCES for path in sorted(folder.rglob("*.py")) if "as_uri(" in path.read_text(encoding="utf-8")]
         assert makers == ["system.py"]
-
-    async def test_a_decided_transaction_is_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where an fsync fails after the journal stands, and the system then refuses to look, the values are there at the next use."""
-        storage = FileStorageProvider(tmp_path / "storage")
-        real_sync, real_stat, armed = os.fsync, os.stat, False
-
-        def failing_sync(descriptor: int) -> None:
-            nonlocal armed
-            if not armed and (tmp_path / "storage" / ".journal").exists():
-                armed = True
-                raise OSError(errno.EIO, "simulated")
-            real_sync(descriptor)
-
-        def refusing_stat(path: object, **how: bool) -> os.stat_result:
-            if armed and str(path).endswith(".journal"):
-                raise PermissionError(errno.EACCES, "simulated")
-            return real_stat(path, **how)  # type: ignore[call-overload, no-any-return]
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", failing_sync)
-            patch.setattr(os, "stat", refusing_stat)
-            with pytest.raises(StorageUnavailableError):
-                await storage.apply({"a": b"1", "b": b"2"})
-        again = FileStorageProvider(tmp_path / "storage")
-        assert [await again.retrieve("a"), await again.retrieve("b")] == [b"1", b"2"]
 
 
 class TestWhatIsDurable:

@@ -14,7 +14,6 @@ from symphony_es.errors import (
     ExportDamagedError,
     LogDamagedError,
     SnapshotDamagedError,
-    StoredValueDamagedError,
 )
 
 __all__ = ["OF_DAMAGE", "in_words_of_the_command_line"]
@@ -26,7 +25,6 @@ OF_DAMAGE = (
     ExportDamagedError,
     LogDamagedError,
     SnapshotDamagedError,
-    StoredValueDamagedError,
 )
 """Errors which say that stored bytes are not what was written."""
 

@@ -26,7 +26,7 @@ _MARKS = {
     b"\x37\x7f\x06\x82": "the write-ahead file of a database",
     b"\x37\x7f\x06\x83": "the write-ahead file of a database",
     b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7": "the journal of a database",
-    b"\x89SYM": "a snapshot or a stored value",
+    b"\x89SYMSNAP": "a snapshot",
     b"symhead1": "the note of how far a log goes",
 }
 _MARK_BYTES = 16

@@ -1,5 +1,5 @@
-"""Writes `format_3.snap` and `format_1.value`: a snapshot in format 3 and a stored value in format 1. Run by hand, once per format
-(`python -m tests.compatibility.generate_snapshot_3`); the files of a released format never change.
+"""Writes `format_3.snap`: a snapshot in format 3. Run by hand, once per format (`python -m tests.compatibility.generate_snapshot_3`); the
+files of a released format never change.
 """
 
 from __future__ import annotations
@@ -8,18 +8,15 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from symphony_es.core.state.files.values import encode_value_file
 from symphony_es.core.state.snapshots.writing import snapshot_chunks
 from symphony_es.events.fold import Damage, EntityState
 from symphony_es.events.references import EntityReference
 from symphony_es.events.values import Tagged
 
 SNAPSHOT = Path(__file__).with_name("format_3.snap")
-VALUE = Path(__file__).with_name("format_1.value")
 
 POSITION = 1234
 ANCHOR = (bytes(range(16)), bytes(range(32)), 1_700_000_000_123_456_789)
-VALUE_KEY = "Invoice:../ä"
 STATES = [
     EntityState("Invoice:1", {"total": Decimal("1.00"), "customer": EntityReference("Customer", "7")}, 3, 1200, 2, 1),
     EntityState("Invoice:2", {"total": 1}, 5, 1234, 1, 0, Damage(4, 1210, "change 0 (remove at lines[0]) does not fit the state: ä")),
@@ -39,8 +36,7 @@ def snapshot_bytes() -> bytes:
 
 
 if __name__ == "__main__":
-    contents = {SNAPSHOT: snapshot_bytes(), VALUE: b"".join(encode_value_file(VALUE_KEY, b"what was stored"))}
-    for path, content in contents.items():
-        if path.exists() and path.read_bytes() != content:
-            raise SystemExit(f"{path} exists: what is stored does not change; a new shape is a new format with a file of its own")
-        path.write_bytes(content)
+    content = snapshot_bytes()
+    if SNAPSHOT.exists() and SNAPSHOT.read_bytes() != content:
+        raise SystemExit(f"{SNAPSHOT} exists: what is stored does not change; a new shape is a new format with a file of its own")
+    SNAPSHOT.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Snapshots that were stored in format 3, and values in format 1, are read for ever, and written to the same bytes."""
+"""Snapshots that were stored in format 3 are read for ever, and written to the same bytes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import struct
 from pathlib import Path
 from zlib import crc32
 
-from symphony_es.core.state.files.storage import FileStorageProvider
-from symphony_es.core.state.files.values import encode_value_file
 from symphony_es.core.state.snapshots.store import SnapshotStore
 from symphony_es.events.codec import decode_value
 from symphony_es.events.fold import Damage, EntityState
 from symphony_es.events.values import plain_equal
-from tests.compatibility.generate_snapshot_3 import ANCHOR, POSITION, SNAPSHOT, STATES, VALUE, VALUE_KEY, snapshot_bytes
+from tests.compatibility.generate_snapshot_3 import ANCHOR, POSITION, SNAPSHOT, STATES, snapshot_bytes
 
 
 def test_the_golden_snapshot_is_read(tmp_path: Path) -> None:
@@ -32,14 +30,6 @@ def test_the_golden_snapshot_is_read(tmp_path: Path) -> None:
 def test_the_golden_snapshot_is_written() -> None:
     """The same states give the same bytes."""
     assert snapshot_bytes() == SNAPSHOT.read_bytes()
-
-
-async def test_the_golden_value_is_read_and_written(tmp_path: Path) -> None:
-    """Under the name that its key has always had."""
-    name = "k-%49nvoice%3a%2e%2e%2f%c3%a4.value"
-    (tmp_path / name).write_bytes(VALUE.read_bytes())
-    assert await FileStorageProvider(tmp_path).retrieve(VALUE_KEY) == b"what was stored"
-    assert b"".join(encode_value_file(VALUE_KEY, b"what was stored")) == VALUE.read_bytes()
 
 
 def test_docs_format_md_is_enough_to_read_a_snapshot() -> None:

@@ -1,4 +1,4 @@
-"""Snapshot files and stored values that lie although their check values are right, and disks that refuse."""
+"""Snapshot files that lie although their check values are right, and disks that refuse."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ from zlib import crc32
 
 import pytest
 
-from symphony_es.core.state.files import storage
-from symphony_es.core.state.files.storage import FileStorageProvider
-from symphony_es.core.state.files.values import decode_journal, encode_journal, encode_value_file, file_name_of, key_of_file_name
 from symphony_es.core.state.snapshots.format import (
     HEADER_BYTES,
     TRAILER_BYTES,
@@ -30,13 +27,7 @@ from symphony_es.core.state.snapshots.format import (
 )
 from symphony_es.core.state.snapshots.frames import encode_frame
 from symphony_es.core.state.snapshots.store import SnapshotStore
-from symphony_es.errors import (
-    ConfigurationError,
-    LimitExceededError,
-    SnapshotDamagedError,
-    StorageUnavailableError,
-    StoredValueDamagedError,
-)
+from symphony_es.errors import ConfigurationError, LimitExceededError, SnapshotDamagedError, StorageUnavailableError
 from symphony_es.events.codec import encode_value
 from symphony_es.events.fold import EntityState
 
@@ -208,17 +199,16 @@ async def test_what_does_not_fit_is_refused_before_a_file_is_there(tmp_path: Pat
 
 
 async def test_a_directory_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A parent without the right to pass through it: every call says so with the typed error."""
-    provider, store = FileStorageProvider(tmp_path / "v"), SnapshotStore(tmp_path / "s")
+    """A parent without the right to pass through it: writing says so with the typed error."""
+    store = SnapshotStore(tmp_path / "s")
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(os, "stat", refuse)
     monkeypatch.setattr(os, "open", refuse)
-    for call in (provider.store("k", b""), provider.retrieve("k"), provider.list_keys(), store.write(1, ANCHOR, [])):
-        with pytest.raises(StorageUnavailableError, match="Permission denied"):
-            await call
+    with pytest.raises(StorageUnavailableError, match="Permission denied"):
+        await store.write(1, ANCHOR, [])
 
 
 def test_a_snapshot_directory_that_cannot_be_read(tmp_path: Path) -> None:
@@ -229,112 +219,10 @@ def test_a_snapshot_directory_that_cannot_be_read(tmp_path: Path) -> None:
     assert SnapshotStore(tmp_path / "none").list() == []
 
 
-async def test_values_that_lie_are_refused(tmp_path: Path) -> None:
-    """Another key's file, another format, wrong lengths: the error names the key that was asked for."""
-    provider = FileStorageProvider(tmp_path)
-    path = tmp_path / file_name_of("k")
-    good = b"".join(encode_value_file("k", b"v"))
-    for content in (
-        b"".join(encode_value_file("other", b"v")),
-        struct.pack(">8sHHQ", b"\x89SYMVALU", 2, 1, 1) + b"kv",
-        struct.pack(">8sHHQ", b"\x89SYMVALU", 1, 1, 2**60) + b"kv",
-        good[:-32] + b"more",
-    ):
-        path.write_bytes(content if content.startswith(b"\x89SYMVALU\0\1\0\5") else content + sha256(content).digest())
-        with pytest.raises(StoredValueDamagedError, match="'k'"):
-            await provider.retrieve("k")
-    path.unlink()
-    os.mkfifo(path)
-    with pytest.raises(StoredValueDamagedError, match="no plain file"):
-        await provider.retrieve("k")
-
-
-async def test_a_hashed_file_must_hold_its_key(tmp_path: Path) -> None:
-    """Names that tell no key are looked into; foreign files are no keys."""
-    provider = FileStorageProvider(tmp_path)
-    await provider.store("É" * 100, b"1")
-    for name in ("notes.txt", "k-%ff.value", "k-%4.value", "k-A.value", "k-.value", "k-é.value"):
-        (tmp_path / name).write_bytes(b"")
-        assert key_of_file_name(name) is None
-    assert await provider.list_keys() == ["É" * 100]
-    (tmp_path / f"h-{'0' * 64}.value").write_bytes(b"short")
-    with pytest.raises(StoredValueDamagedError, match="named after"):
-        await provider.list_keys()
-
-
-@pytest.mark.parametrize("call", ["fsync", "replace", "unlink"])
-async def test_a_transaction_that_fails_at_any_operation_is_whole_or_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    """An I/O error once, at each operation in turn: a typed error, all or nothing afterwards, no temporary file."""
-    real, outcomes = getattr(os, call), set()
-    for point in range(1, 10):
-        provider = FileStorageProvider(tmp_path / f"{point}")
-        await provider.store("a", b"old")
-        left = point
-
-        def failing(*arguments: object, **named: object) -> object:
-            nonlocal left
-            left -= 1
-            if not left:
-                raise OSError(errno.EIO, "Input/output error")
-            return real(*arguments, **named)
-
-        raised = False
-        with monkeypatch.context() as patch:
-            patch.setattr(os, call, failing)
-            try:
-                async with provider.create_transaction() as transaction:
-                    await transaction.store("a", b"new")
-                    await transaction.store("b", b"new")
-            except StorageUnavailableError as error:
-                raised = error.errno == errno.EIO
-        there = (await provider.retrieve("a"), await provider.retrieve("b"))
-        assert there in ((b"old", None), (b"new", b"new"))
-        await provider.store("c", b"")
-        assert not list((tmp_path / f"{point}").glob("*.tmp"))
-        assert not (tmp_path / f"{point}" / ".journal").exists()
-        outcomes.add((raised, there[1]))
-        if left > 0:
-            break
-    assert (False, b"new") in outcomes, "the loop must reach the point where nothing fails any more"
-    assert any(raised for raised, _ in outcomes)
-
-
-async def test_a_transaction_too_large_for_its_journal_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before it is decided: a journal that could not be read again would be in the way for ever."""
-    provider = FileStorageProvider(tmp_path)
-    monkeypatch.setattr(storage, "MAX_VALUE_BYTES", 20)
-    with pytest.raises(LimitExceededError, match="journal"):
-        async with provider.create_transaction() as transaction:
-            await transaction.store("a", b"1")
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-
-
-def test_a_journal_that_lies_is_refused() -> None:
-    """It leads nowhere outside the directory, whatever it names."""
-
-    def sealed(content: bytes) -> bytes:
-        return content + sha256(content).digest()
-
-    head = struct.pack(">8sHI", b"\x89SYMJOUR", 1, 1)
-    for content in (
-        struct.pack(">8sHI", b"\x89SYMJOUR", 2, 0),
-        struct.pack(">8sHI", b"\x89SYMJOUR", 1, 2**32 - 1),
-        head + struct.pack(">HH", 1, 8) + b"a../../xy",
-        head + struct.pack(">HH", 0, 3) + b"tmp",
-        head + struct.pack(">HH", 1, 3) + b"\xfftmp",
-        encode_journal([("a", ".k-a.value.0123456789abcdef.tmp")])[:-32] + b"more",
-    ):
-        with pytest.raises(StoredValueDamagedError, match="journal"):
-            decode_journal(sealed(content))
-
-
 FULL_DISK = """
 import asyncio, os, resource, sys
 from pathlib import Path
 from symphony_es.core.state.snapshots.store import SnapshotStore
-from symphony_es.core.state.files.storage import FileStorageProvider
 from symphony_es.errors import StorageUnavailableError
 from symphony_es.events.fold import EntityState
 root, how = Path(sys.argv[1]), sys.argv[2]
@@ -344,32 +232,24 @@ def refuse():
     if how == "full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     else:
-        for directory in (root / "s", root / "v"):
-            directory.chmod(0o500)
+        (root / "s").chmod(0o500)
         if os.geteuid() == 0:
             for path in (root, *root.rglob("*")):
                 os.chown(path, 65534, 65534)
             os.seteuid(65534)
 async def main():
-    store, values = SnapshotStore(root / "s"), FileStorageProvider(root / "v")
+    store = SnapshotStore(root / "s")
     info = await store.write(1, anchor, states)
-    await values.store("k", b"old")
-    await values.store("j", b"old")
     refuse()
-    async def transaction():
-        async with values.create_transaction() as changes:
-            await changes.store("j", b"new")
-            await changes.store("k", b"x" * 200_000)
-    for attempt in (store.write(2, anchor, states), store.merge(info, {}, 2, anchor), values.store("k", b"x" * 200_000), transaction()):
+    for attempt in (store.write(2, anchor, states), store.merge(info, {}, 2, anchor)):
         try:
             await attempt
         except StorageUnavailableError as error:
             assert error.errno, error
         else:
             raise AssertionError("the disk has taken it")
-    assert await values.retrieve("k") == await values.retrieve("j") == b"old"
     assert [i.position for i in SnapshotStore(root / "s").list()] == [1] and len(store.read_all(info)) == 300
-    assert sorted(path.name for path in root.rglob("*") if path.is_file()) == [".lock", f"{1:020d}.snap", "k-j.value", "k-k.value"]
+    assert sorted(path.name for path in root.rglob("*") if path.is_file()) == [f"{1:020d}.snap"]
 asyncio.run(main())
 """
 

@@ -41,11 +41,9 @@ class Decoder(NamedTuple):
 
 DECODERS: dict[str, Decoder] = {
     "values": Decoder(values.check_value, 260),
-    "events": Decoder(values.check_event, 180),
+    "events": Decoder(values.check_event, 220),
     "columns": Decoder(values.check_columns, 60),
-    "folds": Decoder(values.check_fold, 60),
-    "bundles": Decoder(values.check_bundle, 30),
-    "stored files": Decoder(values.check_stored_files, 40),
+    "folds": Decoder(values.check_fold, 90),
     "requests": Decoder(texts.check_request, 80),
     "definitions": Decoder(texts.check_definition, 80),
     "expressions": Decoder(texts.check_template_text, 50),

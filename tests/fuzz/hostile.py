@@ -9,7 +9,7 @@ from typing import Any
 
 from symphony_es.events import codec
 
-__all__ = ["damaged", "json_value", "number", "packed", "packed_array", "packed_map", "packed_number", "packed_text", "text"]
+__all__ = ["damaged", "json_value", "number", "packed", "packed_array", "packed_number", "packed_text", "text"]
 
 TEXTS = (
     "", "a", "b", "id", "n", "Type:id", "symphony.Checkpoint:ckpt_1", "Workflow:r", "UTC", "Europe/Berlin", "Mars/Base", "../../etc/passwd",

@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import random
 import struct
-from hashlib import sha256
 from typing import Any
 from zlib import crc32
 
-from symphony_es.core.state.files import bundle as bundles
-from symphony_es.core.state.files.bundle import StateBundle
-from symphony_es.core.state.files.values import decode_journal, decode_value_file, encode_journal, encode_value_file, key_in_value_file
 from symphony_es.errors import SymphonyError
 from symphony_es.events import codec
 from symphony_es.events.codec import decode_value, encode_canonical, encode_value
@@ -35,9 +31,9 @@ from symphony_es.events.rows import (
 from symphony_es.events.showing import show
 from symphony_es.events.values import copy_plain, plain_equal
 from symphony_es.transfer.text import event_as_json, json_line, plain_as_json
-from tests.fuzz.hostile import damaged, number, packed, packed_array, packed_map, packed_number, packed_text, text
+from tests.fuzz.hostile import damaged, number, packed, packed_array, packed_number, packed_text, text
 
-__all__ = ["body", "check_bundle", "check_columns", "check_event", "check_fold", "check_stored_files", "check_value", "sealed"]
+__all__ = ["body", "check_columns", "check_event", "check_fold", "check_value", "sealed"]
 
 ID = bytes(range(16))
 
@@ -171,32 +167,6 @@ def check_fold(rng: random.Random) -> None:
     assert plain_equal(one.data, other.data), "another state"
     if one.data is not None:
         assert plain_equal(decode_value(encode_value(one.data)), one.data)
-
-
-def check_bundle(rng: random.Random) -> None:
-    """A bundle that can be read is the same when it is written again."""
-    usual = [packed_text(rng, "Type"), packed_text(rng, "id"), codec.pack(1), packed_map(rng, 3), b"\xc0"]
-    if rng.random() < 0.5:
-        usual[rng.randrange(5)] = packed(rng)
-    content = packed_array(rng, usual)
-    found = StateBundle.deserialize(bundles._HEAD.pack(bundles._MAGIC, bundles._FORMAT, crc32(content)) + content)
-    again = StateBundle.deserialize(found.serialize())
-    assert plain_equal(dict(found.data), dict(again.data))
-
-
-def check_stored_files(rng: random.Random) -> None:
-    """Values of a storage, and the journal of a transaction."""
-    if rng.random() < 0.5:
-        made = b"".join(encode_value_file("key", b"value"))[:-32]
-        made = damaged(rng, made)
-        decode_value_file("key", made + sha256(made).digest())
-        key_in_value_file("h-x.value", made)
-        return
-    temporary = ".k-a.value.0123456789abcdef.tmp"
-    made = encode_journal([("a", temporary), ("b", temporary)])[:-32]
-    made = damaged(rng, made)
-    data = made + sha256(made).digest()
-    assert encode_journal(decode_journal(data)) == data, "other bytes"
 
 
 def content_of(row: Row) -> bytes:

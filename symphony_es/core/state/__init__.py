@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 from symphony_es.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from symphony_es.core.state.files.bundle import StateBundle
-    from symphony_es.core.state.files.storage import FileStorageProvider, StorageTransaction
     from symphony_es.core.state.report import ResumeReport
     from symphony_es.core.state.restore import (
         EntityRestorer,
@@ -21,12 +19,9 @@ if TYPE_CHECKING:
 __all__ = [
     "EntityReference",
     "EntityRestorer",
-    "FileStorageProvider",
     "RestorationContext",
     "RestoreManager",
     "ResumeReport",
-    "StateBundle",
-    "StorageTransaction",
     "UnrestoredEntity",
     "register_entity_restorer",
     "restore_manager",
@@ -34,10 +29,7 @@ __all__ = [
 
 _HOMES = {
     "EntityReference": "symphony_es.events.references",
-    "FileStorageProvider": "symphony_es.core.state.files.storage",
     "ResumeReport": "symphony_es.core.state.report",
-    "StateBundle": "symphony_es.core.state.files.bundle",
-    "StorageTransaction": "symphony_es.core.state.files.storage",
     "EntityRestorer": "symphony_es.core.state.restore",
     "RestorationContext": "symphony_es.core.state.restore",
     "RestoreManager": "symphony_es.core.state.restore",

@@ -8,13 +8,13 @@ place and detach the old one. A failure before (4) has appended nothing; one in 
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from symphony_es.core.state.builder import build_world
+from symphony_es.core.state.files.working import to_the_end
 from symphony_es.core.state.foreign import raise_first
 from symphony_es.core.state.history import StateHistory
 from symphony_es.core.state.past.moment_texts import Moment
@@ -113,7 +113,7 @@ class Resumption:
                 rewind.heal(fold)
             world = new_world()
             await build_world(self.shell(world), world, fold, report, strict=strict, everything=False, types=types, more=more)
-            await _to_the_end(self._replace(old, world, rewind))
+            await to_the_end(self._replace(old, world, rewind))
             report.rewound = rewind.keys if rewind is not None else []
         finally:
             old.sealed = None
@@ -139,14 +139,3 @@ class Resumption:
         world.restoring = False
         old.close(REPLACED)
         self.install(world)
-
-
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await something that must not be left half done; a cancellation takes effect when it is."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        task.result()
-        raise

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from symphony_es.core.state.files.working import in_thread
 from symphony_es.errors import SHOWN, ConfigurationError, PositionInsideTransactionError, PositionNotFoundError, near_misses
 from symphony_es.shown import shown
 from symphony_es.workflow.engine.histories import read_timeline, state_at
@@ -27,13 +27,7 @@ async def aside(work: Callable[[], T], steps: int) -> T:
     """Do something that costs what so many steps cost, without holding the event loop for long; a cancellation takes effect afterwards."""
     if steps <= AT_ONCE:
         return work()
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        task.result()
-        raise
+    return await in_thread(lambda _: work())
 
 
 class Past:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony_es.core.state.attribution import current_attribution
+from symphony_es.core.state.files.working import to_the_end
 from symphony_es.core.state.history import live_states
 from symphony_es.core.state.resting import RUN, TASK, has_ended, waking
 from symphony_es.errors import ConcurrencyError
@@ -283,12 +284,7 @@ class Pruning:
         events = await self._prepared(versions)
         if not self._log.has_room():
             await self._log.room()
-        task = asyncio.ensure_future(self._submit(events))
-        try:
-            self._position = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await asyncio.wait([task])
-            raise
+        self._position = await to_the_end(self._submit(events))
 
     async def _prepared(self, versions: dict[str, int]) -> list[PreparedEvent]:
         prepared: list[PreparedEvent] = []

@@ -1,1 +1,1 @@
-"""Files that are there as a whole or not at all, and a key/value storage made of them."""
+"""Files that are there as a whole or not at all, the directories they are in, and the threads that work on them."""

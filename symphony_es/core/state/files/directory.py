@@ -1,24 +1,23 @@
 """Blocking steps on the files of a state directory; the callers run them in a worker thread.
 
-The rules kept here: no symbolic link is followed, nothing but plain files is read and only after a look at their size, what the
-operating system says is a `StorageUnavailableError`, and a directory is durable in its parent before anything is put into it.
+The rules kept here: what the operating system says is a `StorageUnavailableError`, and a directory is durable in its parent before
+anything is put into it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import stat
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from symphony_es import system
-from symphony_es.core.state.files.values import TEMPORARY_NAME
-from symphony_es.errors import StorageUnavailableError, StoredValueDamagedError
-from symphony_es.shown import quoted
+from symphony_es.errors import StorageUnavailableError
 
-__all__ = ["discard", "make_directory", "read_file", "remove_files", "remove_leftovers", "sync_directory", "unavailable"]
+__all__ = ["discard", "make_directory", "remove_files", "remove_leftovers", "sync_directory", "unavailable"]
+
+TEMPORARY_NAME = re.compile(r"\.[a-z0-9_.-]+\.[0-9a-f]{16}\.tmp")
+"""Names of files that are being written. Whoever finds one that nobody writes may remove it."""
 
 
 @contextlib.contextmanager
@@ -81,25 +80,3 @@ def discard(temporary: Path) -> None:
     """Remove a temporary file on the way out of a failure."""
     with contextlib.suppress(OSError):  # the failure that led here is the one to report; the next start removes leftovers
         temporary.unlink()
-
-
-def read_file(path: Path, key: str, max_bytes: int, first_bytes: int | None = None) -> bytes:
-    """A plain file, whole or its first bytes; its size is looked at before it is read.
-
-    Raises:
-        FileNotFoundError: it is not there.
-    """
-    try:
-        # O_NONBLOCK: opening a named pipe must not wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise StoredValueDamagedError(key, "its file is a symbolic link") from error
-        raise StorageUnavailableError(error.errno, f"{quoted(key)} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb", buffering=0) as file, unavailable(f"{quoted(key)} cannot be read"):
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
-            raise StoredValueDamagedError(key, "its file is no plain file, or too large")
-        return file.read(status.st_size if first_bytes is None else first_bytes) or b""

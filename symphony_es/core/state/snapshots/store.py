@@ -1,7 +1,7 @@
 """The snapshots of one log: files that hold all entity states as they were at a position.
 
 A snapshot is a cache of a fold, never the truth: a damaged one is reported and passed over, a missing one costs a longer replay.
-Writing goes through the storage's order of durable steps, off the event loop. The list of files is read once and kept.
+Writing keeps the order of durable steps (`files.atomic`), off the event loop. The list of files is read once and kept.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from symphony_es.core.state.files.atomic import write_file_atomically
 from symphony_es.core.state.files.directory import remove_files, remove_leftovers
-from symphony_es.core.state.files.storage import write_file_atomically
 from symphony_es.core.state.snapshots.format import Anchor, SnapshotInfo
 from symphony_es.core.state.snapshots.merge import merged_chunks
 from symphony_es.core.state.snapshots.reading import SnapshotReader

@@ -1,6 +1,6 @@
 """Putting a snapshot file together: frames are gathered in blocks, ranges of blocks are taken over as they are.
 
-Runs in a worker thread and yields bytes; writing them is the storage's part. Nothing but the block under construction, the one
+Runs in a worker thread and yields bytes; writing them is the part of `files.atomic`. Nothing but the block under construction, the one
 before it and the index is held in memory, however many entities there are.
 """
 
