@@ -131,7 +131,7 @@ def refuse_shared(found: os.stat_result, path: Path, owner: int, root: Path, *, 
         raise LogUnavailableError(f"{path} is not a regular file: a log never follows links")
     if found.st_uid != owner:
         what = f"belongs to user {found.st_uid}, and the log to user {owner}"
-        way_out = f"chown -R {owner} {root}"
+        way_out = f"run this as that user (sudo -u '#{found.st_uid}')" if owner == 0 else f"chown -R {owner} {root}"
     elif found.st_mode & 0o022:
         what = f"can be written by other users (mode {stat.S_IMODE(found.st_mode):03o}), who could change what the log says"
         way_out = f"chmod -R go-w {root}"

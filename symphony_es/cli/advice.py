@@ -28,7 +28,10 @@ OF_DAMAGE = (
 )
 """Errors which say that stored bytes are not what was written."""
 
-_AROUND = "or read around it with --skip-damaged, and have the application go on without it: setup(skip_damaged=True)"
+_AROUND = (
+    "or read around it with --skip-damaged (of the commands that only read), and have the application go on without it: "
+    "setup(skip_damaged=True)"
+)
 _INSTEAD: tuple[tuple[str, str], ...] = (
     (r"`await symphony\.list_checkpoints\(\)` lists those there are", "`symphony-es checkpoints` lists those there are"),
     (

@@ -26,7 +26,7 @@ from symphony_es.log.head_note import HEAD_NAME, lost_at_the_end, noted_head
 from symphony_es.log.opening import DATABASE_NAME, check_anchor
 from symphony_es.log.recorder import Anchor
 from symphony_es.log.sqlite import SQLiteLogRecorder
-from symphony_es.log.sqlite_raw import RawLog, lost_commits
+from symphony_es.log.sqlite_raw import RawLog, check_origin, lost_commits
 from symphony_es.system import is_plain_file, sync
 from symphony_es.transfer.placing import absolute, building, check_free_directory, put_directory
 from symphony_es.transfer.progress import OnProgress, Progress, Stop, in_thread
@@ -128,7 +128,10 @@ def _backup(origin: Path, built: Path, target: Path, stop: Stop, on_progress: On
     with RawLog(origin / DATABASE_NAME) as log:
         if lost_commits(log.path):
             raise LogDamagedError(f"the write-ahead file of {log.path} holds acknowledged commits that are damaged: restore a backup")
-        noted = _noted(log)
+        log_id = _identity(log)
+        if log_id is not None:  # a damaged one is found by the look at the copy
+            check_origin(log.path, log_id)
+        noted = noted_head(log.path.with_name(HEAD_NAME), log_id.bytes) if log_id is not None else (0, 0)
         log.copy_to(built / DATABASE_NAME, step)
     head = _check_copy(built / DATABASE_NAME, before)
     lost_at_the_end(noted, head, origin)
@@ -144,12 +147,11 @@ def _backup(origin: Path, built: Path, target: Path, stop: Stop, on_progress: On
     return BackupReport(directory=target, head=head, snapshots=copied, size_bytes=size, duration_s=time.monotonic() - began)
 
 
-def _noted(log: RawLog) -> tuple[int, int]:
+def _identity(log: RawLog) -> UUID | None:
     try:
-        log_id = UUID(log.setting("log_id") or "").bytes
-    except (ValueError, AttributeError, TypeError):  # it has none, or a damaged one, which the look at the copy finds
-        return 0, 0
-    return noted_head(log.path.with_name(HEAD_NAME), log_id)
+        return UUID(log.setting("log_id") or "")
+    except (ValueError, AttributeError, TypeError):
+        return None
 
 
 def _check_copy(path: Path, before: Sequence[SnapshotInfo]) -> int:

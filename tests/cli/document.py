@@ -40,7 +40,8 @@ What is printed for people fits the terminal (or `COLUMNS`): columns are cut whe
 is no room beside each other; `--full` cuts nothing. A member of an enum stands by its name, a decimal as a number. `--json` is exact,
 whatever the terminal. Where standard output is a terminal, `failed` and `blocked` are red, unless `NO_COLOR` is set.
 
-Times are UTC and end in `Z`, those that are shown and those that are given without a zone. `--since` and `--until` take `30m`, `2h` or `7d`
+Times are UTC and end in `Z`, those that are shown and those that are given without a zone. Tables show them cut to milliseconds or
+seconds, so that one copied from there lies before its event: take the position, or the whole time of `--json`. `--since` and `--until` take `30m`, `2h` or `7d`
 (so long ago) as well.
 
 A `MOMENT` is `'#42'` (a position), `@2026-11-23T10:00` or `@2h` (a time), `id:…` or `name:…` (a checkpoint), or `latest` (the head), as

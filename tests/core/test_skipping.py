@@ -378,6 +378,7 @@ COMMANDS = {  # and whether it needs what is damaged
     "diff #3 latest": True,
     "audit --limit 0": True,
     "runs": True,
+    "checkpoints": False,
     "types": True,
     "export {out}/all.jsonl": True,
     "export {out}/all.csv": True,

@@ -219,6 +219,9 @@ class TestAnotherLogs:
         assert not (await verify(directory)).ok
         assert await asyncio.to_thread(main, ["verify", "--state-dir", str(directory)]) == FOUND_WRONG
         assert await asyncio.to_thread(main, ["history", "--state-dir", str(directory), "E:1"]) == DAMAGED
+        for command in (["backup", "--state-dir", str(directory)], ["restore", str(directory)]):
+            assert await asyncio.to_thread(main, [*command, str(tmp_path / "copy")]) == DAMAGED
+            assert not (tmp_path / "copy").exists()
         assert content(directory) == before
         wal_of(directory).unlink()
         if left == "closed":

@@ -472,7 +472,7 @@ async def test_what_cannot_be_taken_is_read_once_and_stands_behind_what_can(tmp_
     monkeypatch.setattr("symphony_es.core.state.inbox.MOST_AT_ONCE", 10)
     opened: list[str] = []
     really = os.open
-    monkeypatch.setattr("os.open", lambda path, *rest: opened.append(Path(path).name) or really(path, *rest))
+    monkeypatch.setattr("os.open", lambda path, *rest, **how: opened.append(Path(path).name) or really(path, *rest, **how))
     assert [found.id for found in inbox.waiting()] == ["mine", *(f"junk{number}" for number in range(10))]
     assert len(opened) == 301
     (inbox.directory / "junk7").write_bytes(b"other junk")
@@ -813,3 +813,29 @@ def test_what_no_owner_would_take_is_not_sent(tmp_path: Path, given: dict[str, A
     with pytest.raises(error):
         leave_request(tmp_path, Request(**{"run": "r", **given}))
     assert not (tmp_path / "inbox").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_root_gives_away_what_it_has_made_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner of a log may put a link in the place of its inbox at any moment: where it leads belongs to whom it did."""
+    state, victim = tmp_path / "state", tmp_path / "victim"
+    for directory in (state, state / "inbox", victim):
+        directory.mkdir(mode=0o700)
+    os.chown(state, 12345, 12345)
+
+    def swapped(real: Callable[..., None]) -> Callable[..., None]:
+        def call(*given: Any, **named: Any) -> None:
+            if not (state / "inbox").is_symlink():
+                (state / "inbox").rename(state / "moved")
+                (state / "inbox").symlink_to(victim)
+            real(*given, **named)
+
+        return call
+
+    for name in ("chown", "fchown"):
+        monkeypatch.setattr(os, name, swapped(getattr(os, name)))
+    leave_request(state, Request(verb="pause", run="r"))
+    assert victim.stat().st_uid == 0
+    assert list(victim.iterdir()) == []
+    assert (state / "moved").stat().st_uid == 12345
+    assert [path.stat().st_uid for path in (state / "moved").iterdir()] == [12345]

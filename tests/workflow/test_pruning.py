@@ -679,3 +679,11 @@ def test_what_is_no_prune_is_no_request(given: dict[str, Any]) -> None:
     """It is refused where it is made, and in a file of the inbox."""
     with pytest.raises(ConfigurationError):
         Request(**{"verb": "prune", "run": "", "arguments": {"older_than_s": 1}, **given})
+
+
+@pytest.mark.parametrize("moment", ["@9999-12-31T23:59:59-14:00", "@0001-01-01T00:00+14:00"])
+async def test_a_moment_that_its_zone_leads_beyond_all_dates(moment: str) -> None:
+    """The first or the last moment there is stands for it."""
+    async with Symphony() as symphony:
+        report = await symphony.workflows.prune_runs(older_than=moment, dry_run=True)
+        assert report.ended_before.year in (1, 9999)

@@ -15,7 +15,9 @@ __all__ = ["register"]
 
 def register(parsers: Parsers) -> None:
     """Add the commands of this module."""
-    command = parsers.add("checkpoints", checkpoints, "all checkpoints, newest first; or `create` and `delete` one", writes=True)
+    command = parsers.add(
+        "checkpoints", checkpoints, "all checkpoints, newest first; or `create` and `delete` one", writes=True, skips=True
+    )
     command.add_argument("action", nargs="?", choices=["list", "create", "delete"], default="list")
     command.add_argument("name", nargs="?", metavar="NAME", help="name of the new one; name or id of the one to delete")
     command.add_argument("--at", type=moment, metavar="MOMENT", help=f"what the new one names: {MOMENT}")
@@ -36,6 +38,8 @@ async def checkpoints(given: argparse.Namespace) -> None:
         raise ConfigurationError("a name is for `create` and `delete`: `checkpoints --name NAME` lists those of a name")
     if given.action != "list" and (given.limit or any(each is not None for each in (given.before, given.of_run, given.named))):
         raise ConfigurationError(f"--limit, --before, --run and --name say which to list: leave them out of `checkpoints {given.action}`")
+    if given.action != "list" and given.skip_damaged:
+        raise ConfigurationError("--skip-damaged is for listing: beside a damage the application makes checkpoints")
     if given.action == "create":
         await _create(given)
     elif given.action == "delete":

@@ -23,11 +23,13 @@ from symphony_es.cli.commands.registry import (
 )
 from symphony_es.cli.near import hint_of, names_like
 from symphony_es.errors import ConfigurationError
-from symphony_es.shown import so_many
+from symphony_es.shown import quoted, so_many
 
 __all__ = ["register"]
 
 FORMATS = ("jsonl", "csv", "cloudevents", "changes")
+BY_SUFFIX = {"": "jsonl", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "cloudevents", ".csv": "csv"}
+"""The form of an export whose name tells it."""
 
 
 def register(parsers: Parsers) -> None:
@@ -40,7 +42,10 @@ def register(parsers: Parsers) -> None:
     )
     command.add_argument("file", type=file_name, metavar="FILE", help="where to; - for standard output")
     command.add_argument(
-        "--format", choices=FORMATS, default=None, help="by the file's name when left out, else jsonl; changes is a table for people"
+        "--format",
+        choices=FORMATS,
+        default=None,
+        help="by the file's name when left out (.csv, .ndjson for cloudevents, .jsonl); changes is a table for people",
     )
     command.add_argument("--after", type=moment, metavar="MOMENT", help=f"only later ones than {MOMENT}")
     command.add_argument("--until", type=moment, metavar="MOMENT", help="only those up to a moment, as for --after")
@@ -73,7 +78,10 @@ async def export(given: argparse.Namespace) -> None:
     from symphony_es.transfer import export_changes, export_cloudevents, export_csv, export_jsonl
     from symphony_es.transfer.changes import ChangeFilter
 
-    name = given.format or {".csv": "csv", ".ndjson": "cloudevents"}.get(Path(given.file).suffix, "jsonl")
+    suffix = Path(given.file).suffix.lower()
+    if given.format is None and suffix not in BY_SUFFIX:
+        raise ConfigurationError(f"the name {quoted(given.file)} does not tell the form: --format is one of {', '.join(FORMATS)}")
+    name = given.format or BY_SUFFIX[suffix]
     given_for = {"entity_type": "type", "run": "run_id"}
     named = {field: getattr(given, given_for.get(field, field)) for field in ("entity", "entity_type", "field", "actor", "event", "run")}
     conditions: dict[str, Any] = {field: value for field, value in named.items() if value is not None}

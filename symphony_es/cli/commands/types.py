@@ -76,7 +76,7 @@ def _import(modules: list[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except (ImportError, ValueError) as error:
             raise ConfigurationError(f"the module {quoted(name)} cannot be imported: {error}") from error
 
 

@@ -22,12 +22,12 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any, Protocol
 
-from symphony_es.core.state.files.directory import discard, make_directory, sync_directory, unavailable
+from symphony_es.core.state.files.directory import make_directory, unavailable
 from symphony_es.core.state.files.watching import watch_directory
 from symphony_es.errors import ConfigurationError, LimitExceededError, StorageUnavailableError
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
@@ -425,29 +425,50 @@ def leave_request(state_dir: Path, request: Request, crash: Callable[[str], None
     content = request.encode()
     directory = state_dir / INBOX_NAME
     make_directory(directory)
-    owner = state_dir.stat()
-    if not stat.S_ISDIR(directory.lstat().st_mode):
-        raise StorageUnavailableError(errno.ENOTDIR, f"{directory} is not a directory: no request can be left in it")
-    if os.geteuid() == 0 != owner.st_uid:  # root asks, and the owner of the log is to read it
-        os.chown(directory, owner.st_uid, owner.st_gid)
     target = directory / request.id
-    temporary = directory / f".{secrets.token_hex(8)}.tmp"
-    with unavailable(f"{target} cannot be written"):
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                crash("made")
-                file.write(content)
-                file.flush()
-                crash("written")
-                sync(file.fileno())
-                if os.geteuid() == 0 != owner.st_uid:
-                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-            crash("synced")
-            temporary.replace(target)
-        except BaseException:
-            discard(temporary)
-            raise
-    crash("renamed")
-    sync_directory(directory)
+    with _held(directory) as inbox:
+        owner = state_dir.stat()
+        hands_over = os.geteuid() == 0 != owner.st_uid  # root asks, and the owner of the log is to read it
+        if hands_over:
+            os.fchown(inbox, owner.st_uid, owner.st_gid)
+        temporary = f".{secrets.token_hex(8)}.tmp"
+        with unavailable(f"{target} cannot be written"):
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=inbox)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    crash("made")
+                    file.write(content)
+                    file.flush()
+                    crash("written")
+                    sync(file.fileno())
+                    if hands_over:
+                        os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+                crash("synced")
+                os.replace(temporary, request.id, src_dir_fd=inbox, dst_dir_fd=inbox)
+            except BaseException:
+                with contextlib.suppress(OSError):  # the failure that led here is the one to report
+                    os.unlink(temporary, dir_fd=inbox)
+                raise
+        crash("renamed")
+        with unavailable(f"{directory} cannot be made durable", "the request may be lost with the power"):
+            sync(inbox)
     return target
+
+
+@contextlib.contextmanager
+def _held(directory: Path) -> Iterator[int]:
+    """An inbox, open. All that is done in it goes by its descriptor: its owner may put a link in its place meanwhile.
+
+    Raises:
+        StorageUnavailableError: it is no directory, or cannot be opened.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise StorageUnavailableError(
+            error.errno, f"{directory} is not a directory that requests can be left in: {error.strerror}"
+        ) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -28,6 +28,8 @@ _ANYWHERE = frozenset({
     "password", "passwords", "passwd", "passphrase", "pwd", "secret", "secrets", "credential", "credentials", "authorization", "apikey",
     "apikeys", "privatekey", "cookie", "cookies", "jwt", "bearer",
 })  # fmt: skip
+_AT_THE_END = ("password", "passwd", "passphrase")
+"""What ends a name that is written in one: `PGPASSWORD`."""
 _TOKEN_OF = frozenset({"access", "api", "auth", "bearer", "csrf", "id", "refresh", "session", "xsrf"})
 _NO_TOKEN = frozenset({
     "budget", "count", "counter", "counts", "estimate", "index", "input", "kind", "length", "limit", "max", "min", "model", "number",
@@ -118,7 +120,7 @@ class Redaction:
         joined = "".join(words)
         if joined in self._keep:
             return False
-        if joined in self._names or not _ANYWHERE.isdisjoint(words):
+        if joined in self._names or not _ANYWHERE.isdisjoint(words) or any(word.endswith(_AT_THE_END) for word in words):
             return True
         pairs = list(pairwise(words))
         if any(second in ("key", "keys") and first in _KEY_OF for first, second in pairs):

@@ -143,6 +143,14 @@ class _ChangedError(Exception):
     """What was to be pruned is not as it was when that was found out."""
 
 
+def _moment(microseconds: int) -> datetime:
+    """A moment by its microseconds since 1970; the first or last there is for one that a time zone has led beyond."""
+    try:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return (datetime.min if microseconds < 0 else datetime.max).replace(tzinfo=UTC)
+
+
 class Pruning:
     """One prune of a log.
 
@@ -192,7 +200,7 @@ class Pruning:
             await self._prune([top.row.id for top in tops], tops, ended_before, dry_run=dry_run)
             cursor = tops[-1].number
         near = () if self._ids or self._kept else tuple(await self._listing.near(wanted))
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ended_before)
+        moment = _moment(ended_before)
         return PruneReport(
             ended_before=moment, runs=self._counts["runs"], tasks=self._counts["tasks"], ids=tuple(self._ids),
             kept=dict(self._reasons), kept_ids=tuple(self._kept), position=self._position, dry_run=dry_run, near=near,
