@@ -41,8 +41,8 @@ is no room beside each other; `--full` cuts nothing. A member of an enum stands 
 whatever the terminal. Where standard output is a terminal, `failed` and `blocked` are red, unless `NO_COLOR` is set.
 
 Times are UTC and end in `Z`, those that are shown and those that are given without a zone. Tables show them cut to milliseconds or
-seconds, so that one copied from there lies before its event: take the position, or the whole time of `--json`. `--since` and `--until` take `30m`, `2h` or `7d`
-(so long ago) as well.
+seconds, so that one copied from there lies before its event: take the position, or the whole time of `--json`. `--since` and `--until`
+take `30m`, `2h` or `7d` (so long ago) as well.
 
 A `MOMENT` is `'#42'` (a position), `@2026-11-23T10:00` or `@2h` (a time), `id:…` or `name:…` (a checkpoint), or `latest` (the head), as
 [time travel](time-travel.md) says. `#`, `@`, `id:` and `name:` may be left out where a text means one thing in the log; else it is refused,

@@ -678,3 +678,24 @@ class TestThreads:
             await asyncio.sleep(0)
         ended.set()
         assert await task is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "path"),
+    [
+        ("notes", {"a": [1, {"b": object()}]}, ("notes", "a", 1, "b")),
+        ("friends", (1, object()), ("friends", 1)),
+        ("boss", object(), ("boss",)),
+    ],
+)
+async def test_what_cannot_be_stored_is_named_from_the_entity_on(symphony: Symphony, field: str, value: Any, path: tuple[Any, ...]) -> None:
+    """When an object is added, as when a field of a live one is assigned."""
+    for step in ("added", "assigned"):
+        customer = Customer(id=step)
+        with pytest.raises(UnstorableValueError) as caught:
+            if step == "added":
+                setattr(customer, field, value)
+                symphony.entities.add(customer)
+            else:
+                setattr(symphony.entities.add(customer), field, value)
+        assert caught.value.path == path

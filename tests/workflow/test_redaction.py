@@ -17,7 +17,8 @@ from symphony_es.workflow.record.redaction import REDACTED, Redaction
 from symphony_es.workflow.record.shown import MAX_INPUT_BYTES, shown_input
 
 SECRETS = [
-    "password", "Password", "db_password", "PGPASSWORD", "sshpassphrase", "user-password-hash", "passwd", "pwd", "passphrase", "secret", "client_secret", "clientSecret",
+    "password", "Password", "db_password", "PGPASSWORD", "sshpassphrase", "user-password-hash", "passwd", "pwd", "passphrase", "secret",
+    "client_secret", "clientSecret",
     "SECRET_KEY", "api_key", "apikey", "apiKey", "API-Key", "X-Api-Key", "x_api_key", "OPENAI_API_KEY", "token", "access_token",
     "accessToken", "refresh_tokens", "auth-token", "Authorization", "Proxy-Authorization", "private_key", "privateKey", "aws_access_key",
     "signing_key", "credentials", "Cookie", "Set-Cookie", "jwt", "bearer",

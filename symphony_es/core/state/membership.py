@@ -566,7 +566,10 @@ class Membership(Inherited):
                 names = [name for name in type(obj)._symphony_spec.fields if name not in but] if but else type(obj)._symphony_spec.fields
                 for name in names:
                     if type(held[name]) not in ATOMS and kind_of(held[name]) is None:
-                        admit(held[name], world)
+                        try:
+                            admit(held[name], world)
+                        except UnstorableValueError as error:
+                            raise error.within(None, [name]) from error.__cause__
                 return {name: plain_at(held[name], world, name) for name in names}
             return plain_state(self._read(obj, self.restorer_of(reference.entity_type)), self)
         except UnstorableValueError as error:

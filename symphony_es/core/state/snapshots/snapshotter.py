@@ -67,6 +67,9 @@ class Snapshotter:
     async def _weigh_stored(self, after: int, until: int) -> None:
         try:
             stored = await self.log.weight(after, until)
+        except NotReadyError:  # the log was closed meanwhile: its Symphony was forgotten without a close
+            self._unweighed = None
+            return
         except (LogError, DamagedEventError) as error:
             stored = 0
             self.failure = error
