@@ -18,6 +18,7 @@ from symphony_es.guesses import pointing_out
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
     from symphony_es.core.state.past.moment_texts import Moment
+    from symphony_es.core.state.records import EntityRecord
 
 __all__ = ["Entities"]
 
@@ -240,14 +241,25 @@ class Entities:
 
         Raises:
             EntityNotFoundError: there is none; UnknownTypeError where nothing has such a type.
+            EntityBusyError: a transaction claims it, or it is a run that executes: cancel it first. Nothing is removed.
         """
-        names = self._symphony.names
+        symphony = self._symphony
         if not isinstance(entity, str | type | EntityReference):
-            self._symphony.world.remove(entity)
+            record = symphony.world.record_of(entity)
+            if record is not None:
+                self._refuse_executing(record, "a removal")
+            symphony.world.remove(entity)
             return
-        key = names.key(entity, entity_id)
-        with names.explaining(key):
-            self._symphony.world.remove(key)
+        key = symphony.names.key(entity, entity_id)
+        with symphony.names.explaining(key):
+            self._refuse_executing(symphony.world.record_for(key), "a removal")
+            symphony.world.remove(key)
+
+    def _refuse_executing(self, record: EntityRecord, what: str) -> None:
+        """Refuse what would take a run away from the engine that drives it."""
+        engine = self._symphony.registry.made("workflow_engine")
+        if engine is not None and record.entity_type == "Workflow" and engine.active.get(record.obj) is not None:
+            raise EntityBusyError.during(record.key, "its execution", what)
 
     async def unload(self, entity: Any, entity_id: str | None = None) -> None:
         """Let go of the live object of an entity, named as for `get`: it stays in the log, and `load` makes a new object of it.
@@ -264,9 +276,7 @@ class Entities:
         key = symphony.names.key(entity, entity_id)
         with symphony.names.explaining(key):
             record = symphony.world.record_for(key)
-        engine = symphony.registry.made("workflow_engine")
-        if engine is not None and record.entity_type == "Workflow" and engine.active.get(record.obj) is not None:
-            raise EntityBusyError.during(key, "its execution", "an unloading")
+        self._refuse_executing(record, "an unloading")
         await symphony.world.unload(record)
 
     def delete(self, entity: Any, entity_id: str | None = None) -> None:

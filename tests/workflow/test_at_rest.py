@@ -16,7 +16,14 @@ import pytest
 
 from symphony_es import Symphony, entity
 from symphony_es.core.state.resting import may_rest
-from symphony_es.errors import EntityNotFoundError, ReadOnlyError, StorageUnavailableError, SymphonyError, UnrecordedChangeError
+from symphony_es.errors import (
+    EntityBusyError,
+    EntityNotFoundError,
+    ReadOnlyError,
+    StorageUnavailableError,
+    SymphonyError,
+    UnrecordedChangeError,
+)
 from symphony_es.events.fold import EntityState
 from symphony_es.events.values import Tagged
 from symphony_es.workflow import RunHandle, StepList, Workflow
@@ -507,3 +514,17 @@ async def test_a_request_to_a_run_at_rest_leaves_it_there(symphony: Symphony) ->
             await reader.requests.pause("r", timeout_s=60)
     await settled(symphony)
     assert live(symphony) == []
+
+
+@pytest.mark.parametrize("named", ["object", "key", "type and id"])
+@pytest.mark.parametrize("call", ["remove", "delete", "unload"])
+async def test_a_run_that_executes_is_not_taken_away(symphony: Symphony, named: str, call: str) -> None:
+    """It is cancelled first: without its record nobody could signal, cancel or await it."""
+    handle = await symphony.workflows.start({"name": "w", "steps": [{"kind": "wait", "name": "a", "signal": "x"}]}, run_id="held")
+    given = {"object": (handle.run,), "key": ("Workflow:held",), "type and id": (Workflow, "held")}[named]
+    with pytest.raises(EntityBusyError, match="its execution is under way"):
+        done = getattr(symphony.entities, call)(*given)
+        if call == "unload":
+            await done
+    await handle.signal("x")
+    assert (await handle.wait()).status == "completed"
