@@ -30,6 +30,9 @@ class Transaction:
     Attributes:
         ended: whether its end has come: nothing can be changed in it any more.
         claimed: the entities that it was told to claim, besides those it has by changing them.
+        alone: whether it claims the objects of foreign classes that it is handed, since it is to run again when it is taken back.
+        left: the keys of objects that it could not put back: they may have changes of others.
+        barred_by: transactions whose end it waits for, besides that of those that claim what it waits for.
         submitted: whether its events have been submitted, so that only a failed commit takes them back.
         at_end: called when it has ended and holds nothing any more, whether it is durable or was taken back.
     """
@@ -40,7 +43,10 @@ class Transaction:
         self.drafts: list[Draft] = []
         self.records: dict[EntityRecord, int] = {}
         self.claimed: set[EntityRecord] = set()
+        self.alone = False
+        self.left: list[str] = []
         self.waiting_for: set[EntityRecord] = set()
+        self.barred_by: set[Transaction] = set()
         self.outermost: Scope | None = None
         self.ended = False
         self.ticket: Ticket | None = None
@@ -174,4 +180,5 @@ class Transaction:
             if id(transaction) not in seen:
                 seen.add(id(transaction))
                 stack.extend(record.holder for record in transaction.waiting_for if record.holder is not None)
+                stack.extend(transaction.barred_by)
         return False
