@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
+import types
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -356,3 +358,127 @@ async def test_steps_of_one_run_beside_each_other(symphony: Symphony, kind: type
     run = await symphony.workflows.execute_workflow({"name": "w", "steps": [{"kind": "parallel", "name": "p", "branches": branches}]})
     assert run.error is None
     assert symphony.entities.get("AtomicTillBoard:b").n == await stored(symphony, kind) == 6
+
+
+def in_a_closure(till: Any) -> Any:
+    async def take() -> None:
+        till.open += 1
+
+    return take, ()
+
+
+def in_a_function_of_a_closure(till: Any) -> Any:
+    def change() -> None:
+        till.open += 1
+
+    async def take() -> None:
+        change()
+
+    return take, ()
+
+
+def in_a_function_inside(till: Any) -> Any:
+    async def take() -> None:
+        async def change() -> None:
+            till.open += 1
+
+        await change()
+
+    return take, ()
+
+
+def as_a_default(till: Any) -> Any:
+    async def take(till: Any = till) -> None:
+        till.open += 1
+
+    return take, ()
+
+
+def as_an_argument(till: Any) -> Any:
+    async def take(till: Any) -> None:
+        till.open += 1
+
+    return take, (till,)
+
+
+def in_a_list(till: Any) -> Any:
+    async def take(tills: dict[str, list[Any]]) -> None:
+        tills["of today"][0].open += 1
+
+    return take, ({"of today": [till]},)
+
+
+def in_a_partial(till: Any) -> Any:
+    async def change(till: Any) -> None:
+        till.open += 1
+
+    async def take() -> None:
+        await bound()
+
+    bound = functools.partial(change, till)
+    return take, ()
+
+
+THE_TILL: Any = None
+
+
+async def take_the_global_one() -> None:
+    THE_TILL.open += 1
+
+
+def as_a_global(till: Any) -> Any:
+    global THE_TILL
+    THE_TILL = till
+    return take_the_global_one, ()
+
+
+IN_HAND = [
+    in_a_closure, in_a_function_of_a_closure, in_a_function_inside, as_a_default, as_an_argument, in_a_list, in_a_partial, as_a_global,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("where", IN_HAND)
+async def test_what_a_function_has_in_hand_is_handed_to_its_step(symphony: Symphony, kind: type[Any], where: Any) -> None:
+    """It asks for nothing, and yet what it changes is put back before it runs again, and booked on its run."""
+    await prepared(symphony, kind)
+    change, arguments = where(handed(symphony, kind))
+
+    async def fail_once() -> None:
+        symphony.entities.get("AtomicTillBoard:b").n += 1
+        if step_context().attempt == 1:
+            raise ConnectionError("again")
+
+    async def take(*given: Any) -> None:
+        await change(*given)
+        await asyncio.sleep(0)
+        await fail_once()
+
+    @symphony.workflow
+    async def tills() -> None:
+        await step(take, *arguments, atomic=True, retry={"max_attempts": 2, "delay_s": 0})
+
+    runs = await asyncio.gather(*(symphony.workflows.execute_workflow(tills) for _ in range(3)))
+    assert [run.status.value for run in runs] == ["completed"] * 3
+    assert await stored(symphony, kind) == symphony.entities.get("AtomicTillBoard:b").n == 3
+    booked = [version.event.metadata.run_id for version in (await symphony.history(f"{kind.__name__}:c"))[1:]]
+    assert set(booked) == {run.id for run in runs}
+
+
+async def test_a_method_of_an_adopted_object(symphony: Symphony, kind: type[Any]) -> None:
+    """The object that the method is bound to is in hand."""
+    till = await prepared(symphony, kind)
+
+    async def take(self: Any) -> None:
+        self.open += 1
+        if step_context().attempt == 1:
+            raise ConnectionError("again")
+
+    bound = types.MethodType(take, till)
+
+    @symphony.workflow
+    async def tills() -> None:
+        await step(bound, name="take", atomic=True, retry={"max_attempts": 2, "delay_s": 0})
+
+    run = await symphony.workflows.execute_workflow(tills)
+    assert run.status.value == "completed", run.error
+    assert await stored(symphony, kind) == 1

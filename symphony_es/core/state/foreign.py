@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.contexts import reset_variable
 from symphony_es.core.state.attribution import NOBODY, Attribution, acting_attribution, current_attribution
+from symphony_es.core.state.in_hand import objects_in_hand
 from symphony_es.core.state.restore import EntityRestorer
 from symphony_es.core.state.tracking.live import entities_in
 from symphony_es.core.state.tracking.shape import Shape, put_back, shape_of
@@ -99,6 +100,11 @@ class ForeignObjects:
                 self._holders.setdefault(record, []).append(holder)
                 if record.holder is not None and record.holder.alone and record.holder is not holder.transaction:
                     self._mixed.add(record)  # what it has from here on may be this one's, too
+
+    def hand_function(self, function: Callable[..., Any] | None, arguments: Iterable[Any]) -> None:
+        """An atomic step is about to call a function: it is handed what that has in hand. Errors are those of `hand`."""
+        if self.world.has_foreign:
+            self.hand(objects_in_hand(function, arguments))
 
     def _take(self, record: EntityRecord, holder: Handed, taker: Transaction, *, compare: bool, waited: bool) -> None:
         """An atomic step is handed an object: it claims it, and what the object has so far is not the step's.

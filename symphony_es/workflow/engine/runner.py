@@ -272,6 +272,7 @@ class Runner:
             block = self._world.transaction(None, claim=claims, alone=True)
             try:
                 async with block:
+                    self._world.foreign.hand_function(step.function_of(self.symphony), step.arguments())
                     output = await self._body(step, execution)
                     await self._world.claim(self.run)
                     started.completed = self._complete(step, execution, output)
