@@ -482,3 +482,25 @@ async def test_a_method_of_an_adopted_object(symphony: Symphony, kind: type[Any]
     run = await symphony.workflows.execute_workflow(tills)
     assert run.status.value == "completed", run.error
     assert await stored(symphony, kind) == 1
+
+
+async def test_an_object_that_the_runs_context_refers_to(symphony: Symphony, kind: type[Any]) -> None:
+    """Of classes without declared fields the context hands out the entity's own object; of others a copy, which is nobody's."""
+    till = await prepared(symphony, kind)
+    same: list[bool] = []
+    number = id(till)  # the function does not name the object itself
+
+    async def take(context: Any) -> None:
+        found = context["till"]
+        same.append(id(found) == number)
+        found.open += 1
+        if context.attempt == 1:
+            raise ConnectionError("again")
+
+    symphony.functions.register("take", take)
+    definition = (
+        symphony.build_workflow("test-tills").add_function("take", "take", atomic=True, retry={"max_attempts": 2, "delay_s": 0}).build()
+    )
+    run = await symphony.workflows.execute_workflow(definition, {"till": till})
+    assert run.status.value == "completed"
+    assert await stored(symphony, kind) == (1 if same[0] else 0)
