@@ -504,3 +504,27 @@ async def test_an_object_that_the_runs_context_refers_to(symphony: Symphony, kin
     run = await symphony.workflows.execute_workflow(definition, {"till": till})
     assert run.status.value == "completed"
     assert await stored(symphony, kind) == (1 if same[0] else 0)
+
+
+async def test_an_object_that_is_compared_when_it_is_recorded_only(symphony: Symphony, kind: type[Any]) -> None:
+    """It is claimed and put back as well, to what it was: also to what nobody has recorded yet."""
+    till = symphony.entities.add(kind(id="c"), capture="on_record")
+    await symphony.flush()
+    till.open = 100
+
+    async def take() -> None:
+        found = handed(symphony, kind)
+        read = found.open
+        await asyncio.sleep(0)
+        found.open = read + 1
+        if step_context().attempt == 1:
+            raise ConnectionError("again")
+        symphony.entities.record(found, "TillChanged")
+
+    @symphony.workflow
+    async def tills() -> None:
+        await step(take, atomic=True, retry={"max_attempts": 2, "delay_s": 0})
+
+    runs = await asyncio.gather(*(symphony.workflows.execute_workflow(tills) for _ in range(4)))
+    assert [run.status.value for run in runs] == ["completed"] * 4
+    assert await stored(symphony, kind) == 104

@@ -86,7 +86,7 @@ class ForeignObjects:
             record = self.world.record_of(obj)
             if record is None or not record.is_compared or record.closed is not None:
                 continue
-            if record.manual and not on_record:
+            if record.manual and not on_record and taker is None:
                 continue
             if taker is not None:
                 self._take(record, holder, taker, compare=compare, waited=waited)
@@ -117,13 +117,22 @@ class ForeignObjects:
         if record.holder is None:
             for other in () if waited else self.transactions_beside(record, holder):
                 raise EntityBusyError(record.key, other.name, f"the transaction {quoted(taker.name)}")
-            if compare:
+            if record.manual and compare:
+                self._note_unrecorded(record, taker)
+            elif compare:
                 self._settle_unclaimed(record)
         with self.world.lock:
             taker.take(record)
             taker.claimed.add(record)
             if self._is_shared(record, holder):
                 self._mixed.add(record)  # steps that were handed it go on beside, and may change it
+
+    def _note_unrecorded(self, record: EntityRecord, taker: Transaction) -> None:
+        """What an object has that is compared at `record` only: that comes back when the step is taken back."""
+        try:
+            taker.unrecorded[record] = self.world.capture(record.obj, record.reference)
+        except SymphonyError as error:
+            logger.debug("foreign_object_unreadable", entity=record.key, error=str(error))
 
     def transactions_beside(self, record: EntityRecord, holder: Handed) -> list[Transaction]:
         """The open transactions that were handed an object, but for that of the block at hand and those around it."""
@@ -408,7 +417,7 @@ class ForeignObjects:
                 continue
             with self.world.lock:
                 self._recorded += 1
-                known: dict[str, Any] = copy_plain(record.shadow)
+                known: dict[str, Any] = copy_plain(self._known(record, holder))
             try:
                 unchanged = not diff(known, self.world.capture(record.obj, record.reference))
             except SymphonyError:
@@ -431,6 +440,14 @@ class ForeignObjects:
                 failure.__cause__ = error
                 self.world.outbox.mark_broken(record, failure)
         return left
+
+
+    @staticmethod
+    def _known(record: EntityRecord, holder: Handed) -> Any:
+        transaction = holder.transaction
+        if transaction is not None and transaction.outermost is holder.scope:
+            return transaction.unrecorded.get(record, record.shadow)
+        return record.shadow
 
 
 def _nothing() -> None:
