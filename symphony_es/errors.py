@@ -52,6 +52,7 @@ SymphonyError
 │   ├── UnknownValueError (LookupError)         a stored value of a class that is not known here, or has changed too far
 │   ├── RestorerConflictError (ValueError)      two explicit restorers for one type
 │   ├── UnresolvedReferenceError (LookupError)  strict=True and a target is missing
+│   ├── NotTakenBackError (RuntimeError)        an atomic step has failed, and others have its objects too: put them right, retry the run
 │   └── RunsInProgressError (RuntimeError)      stop the runs first, or pass stop_runs=True
 ├── CheckpointError
 │   └── CheckpointNotFoundError (LookupError)
@@ -93,7 +94,7 @@ SymphonyError
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from symphony_es.shown import message, quoted, shown
@@ -626,6 +627,22 @@ class TransactionEndedError(EntityError, RuntimeError):
 
 class RestorationError(SymphonyError):
     """A world could not be restored; the old one is still in place."""
+
+
+class NotTakenBackError(RestorationError, RuntimeError):
+    """An atomic step could not be taken back whole, so it does not run again: blocks or steps beside it have its objects as well.
+
+    Attributes:
+        entities: keys of the objects that have what the step changed, and perhaps what the others did.
+    """
+
+    def __init__(self, step: str, entities: Iterable[str]) -> None:
+        self.entities = tuple(sorted(set(entities)))
+        super().__init__(
+            f"step {step} has failed, and what it changed in {', '.join(self.entities)} was not taken back: steps or transactions beside "
+            "it were handed that too, and whose changes it has cannot be told; it is not tried again, as it would change it twice. "
+            "Put it right and retry the run; atomic=True or claim=[obj] in all that change it keeps them apart"
+        )
 
 
 class RestorerConflictError(RestorationError, ValueError):

@@ -181,9 +181,18 @@ class Recording(_Block):
 class TransactionBlock(_Block):
     """`async with symphony.transaction(...)`: awaits its commit; an exception inside appends nothing and puts objects back."""
 
-    def __init__(self, world: World, name: str | None, claim: Iterable[Any] | None, attribution: dict[str, Any], data: Any = None) -> None:
+    def __init__(
+        self, world: World, name: str | None, claim: Iterable[Any] | None, attribution: dict[str, Any], data: Any = None,
+        *, alone: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(world, name, data, attribution)
+        self._alone = alone
         self._claim = [] if claim is None else named_entities(claim, world)
+
+    @property
+    def left(self) -> list[str]:
+        """After a rollback: the keys of the objects that were not put back."""
+        return self._scope.transaction.left if self._scope is not None else []
 
     def __enter__(self) -> NoReturn:
         raise ConfigurationError(f"a transaction awaits its commit: write `async with symphony.transaction({quoted(self.name)}):`")
@@ -198,6 +207,7 @@ class TransactionBlock(_Block):
             self.world.record_foreign(around)  # what the blocks around it have changed so far is theirs
         with self.world.lock:
             self._begin()
+            self.scope.transaction.alone |= self._alone
         self.world.foreign.inherit(self.scope.handed)
         try:
             for target in self._claim:
@@ -207,6 +217,11 @@ class TransactionBlock(_Block):
             raise
         return self.scope.transaction
 
+    def _reset(self, error: BaseException | None, *, claimed: bool = False) -> None:
+        left = self.world.reset_foreign(self.scope.handed, claimed=claimed)
+        self.scope.transaction.left += left
+        _tell(error, left)
+
     def _abandon(self, error: BaseException | None) -> None:
         transaction = self.scope.transaction
         undone = not (transaction.ended or transaction.submitted)
@@ -214,7 +229,7 @@ class TransactionBlock(_Block):
             self.world.foreign.mix(self.scope.handed)
             with self.world.lock:
                 self.scope.roll_back()
-            _tell(error, self.world.reset_foreign(self.scope.handed))
+            self._reset(error)
         with self.world.lock:
             if self._outer:
                 transaction.finish()
@@ -293,7 +308,7 @@ class TransactionBlock(_Block):
         self.world.foreign.mix(self.scope.handed)
         with self.world.lock:
             self.scope.transaction.fail()
-        _tell(error, self.world.reset_foreign(self.scope.handed, claimed=True))
+        self._reset(error, claimed=True)
         with self.world.lock:
             self.scope.transaction.finish()
         self.world.foreign.settle_mixed()

@@ -5,6 +5,7 @@ objects that it was handed in its own context (`add`, `get`, `find`, `load`, `al
 others are compared by the public `flush`, `create_checkpoint`, `close` and `record`, and what is found there is never booked on a run.
 An object that blocks beside each other were handed, that none of them claims, and that differs at the end of one is *mixed* until all of
 them have ended: whose changes it has cannot be told, so they are booked on nobody, and no rollback takes them back.
+An atomic step is to run again when it is taken back, so it *takes* what it is handed: it claims the object, which has to be free then.
 Objects are read without the world's lock: what reads them may be the application's code.
 """
 
@@ -17,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from symphony_es.contexts import reset_variable
 from symphony_es.core.state.attribution import NOBODY, Attribution, acting_attribution, current_attribution
+from symphony_es.core.state.in_hand import objects_in_hand
 from symphony_es.core.state.restore import EntityRestorer
 from symphony_es.core.state.tracking.live import entities_in
 from symphony_es.core.state.tracking.shape import Shape, put_back, shape_of
-from symphony_es.core.state.transactions import Handed, current_scope, open_scope_of
+from symphony_es.core.state.transactions import Handed, Transaction, current_scope, open_scope_of, scope_of
 from symphony_es.diagnostics import get_logger
-from symphony_es.errors import RestorationError, SymphonyError
+from symphony_es.errors import EntityBusyError, RestorationError, SymphonyError, TransactionEndedError
 from symphony_es.events.diff import diff
 from symphony_es.events.values import copy_plain
 from symphony_es.shown import quoted
@@ -60,7 +62,7 @@ class ForeignObjects:
         step = current_step.get()
         return step if step is not None and step.world is self.world and step.open else None
 
-    def hand(self, objects: Iterable[Any], *, compare: bool = True, on_record: bool = False) -> None:
+    def hand(self, objects: Iterable[Any], *, compare: bool = True, on_record: bool = False, waited: bool = False) -> None:
         """Keep in mind that the running block or step was handed objects; those that track themselves are none of its business.
 
         What is found changed in one that nobody else has is not the block's: it is booked on nobody. Of one that another block has,
@@ -69,22 +71,91 @@ class ForeignObjects:
         Args:
             compare: False when the caller compares them itself, or has just read them.
             on_record: also those that are compared at `record` only.
+            waited: it has been waited for those that were handed them before, so that an atomic step can take them.
+
+        Raises:
+            EntityBusyError: an atomic step is handed what another open transaction has.
+            TransactionEndedError: the atomic step that the code belongs to has been taken back.
         """
+        self._refuse_taken_back()
         holder = self.holder()
         if holder is None:
             return
+        taker = holder.transaction if holder.transaction is not None and holder.transaction.alone else None
         for obj in objects:
             record = self.world.record_of(obj)
-            if record is None or not record.is_compared or record.closed is not None or holder.has(record):
+            if record is None or not record.is_compared or record.closed is not None:
                 continue
-            if record.manual and not on_record:
+            if record.manual and not on_record and taker is None:
                 continue
-            if compare:
+            if taker is not None:
+                self._take(record, holder, taker, compare=compare, waited=waited)
+            if holder.shares(record) if taker is not None else holder.has(record):
+                continue
+            if compare and taker is None:
                 self._settle(record)
             shape = self._shape(record)
             with self.world.lock:
                 holder.records[record] = shape
                 self._holders.setdefault(record, []).append(holder)
+                if record.holder is not None and record.holder.alone and record.holder is not holder.transaction:
+                    self._mixed.add(record)  # what it has from here on may be this one's, too
+
+    def hand_function(self, function: Callable[..., Any] | None, arguments: Iterable[Any]) -> None:
+        """An atomic step is about to call a function: it is handed what that has in hand. Errors are those of `hand`."""
+        if self.world.has_foreign:
+            self.hand(objects_in_hand(function, arguments))
+
+    def _take(self, record: EntityRecord, holder: Handed, taker: Transaction, *, compare: bool, waited: bool) -> None:
+        """An atomic step is handed an object: it claims it, and what the object has so far is not the step's.
+
+        Raises:
+            EntityBusyError: another open transaction claims it, or was handed it.
+        """
+        if record in taker.claimed or record.broken is not None:
+            return
+        if record.holder is None:
+            for other in () if waited else self.transactions_beside(record, holder):
+                raise EntityBusyError(record.key, other.name, f"the transaction {quoted(taker.name)}")
+            if record.manual and compare:
+                self._note_unrecorded(record, taker)
+            elif compare:
+                self._settle_unclaimed(record)
+        with self.world.lock:
+            taker.take(record)
+            taker.claimed.add(record)
+            if self._is_shared(record, holder):
+                self._mixed.add(record)  # steps that were handed it go on beside, and may change it
+
+    def _note_unrecorded(self, record: EntityRecord, taker: Transaction) -> None:
+        """What an object has that is compared at `record` only: that comes back when the step is taken back."""
+        try:
+            taker.unrecorded[record] = self.world.capture(record.obj, record.reference)
+        except SymphonyError as error:
+            logger.debug("foreign_object_unreadable", entity=record.key, error=str(error))
+
+    def transactions_beside(self, record: EntityRecord, holder: Handed) -> list[Transaction]:
+        """The open transactions that were handed an object, but for that of the block at hand and those around it."""
+        found: dict[Transaction, None] = {}
+        with self.world.lock:
+            for other in self._holders.get(record, ()):
+                transaction = other.transaction
+                if transaction is not None and transaction is not holder.transaction and not other.encloses(holder):
+                    found[transaction] = None
+        return list(found)
+
+    def has(self, record: EntityRecord, transaction: Transaction) -> bool:
+        """Whether an open block of a transaction was handed an object."""
+        with self.world.lock:
+            return any(holder.transaction is transaction for holder in self._holders.get(record, ()))
+
+    def _refuse_taken_back(self) -> None:
+        scope = scope_of(self.world)
+        if scope is None or not scope.transaction.alone:
+            return
+        outermost = scope.transaction.outermost
+        if outermost is not None and outermost.undone:
+            raise TransactionEndedError(f"{scope.title} has been taken back: a task or thread of it can be handed nothing any more")
 
     def inherit(self, holder: Handed) -> None:
         """A block begins inside others: keep in mind what the objects are made of that these were handed."""
@@ -112,10 +183,16 @@ class ForeignObjects:
                     holders.append(outer)
                 if not holders:
                     del self._holders[record]
+                if record.holder is None:
+                    self.world.wake_claimants([record])  # an atomic step may wait for what was handed it
 
     def _settle(self, record: EntityRecord) -> None:
         """Record what changed in an object before it is handed out; what cannot be read is left to the comparison that follows."""
-        if record in self._holders or record.holder is not None:
+        if record not in self._holders and record.holder is None:
+            self._settle_unclaimed(record)
+
+    def _settle_unclaimed(self, record: EntityRecord) -> None:
+        if self._is_excluded(record):
             return
         try:
             with _outside(NOBODY):
@@ -340,14 +417,15 @@ class ForeignObjects:
                 continue
             with self.world.lock:
                 self._recorded += 1
-                known: dict[str, Any] = copy_plain(record.shadow)
+                known: dict[str, Any] = copy_plain(self._known(record, holder))
             try:
                 unchanged = not diff(known, self.world.capture(record.obj, record.reference))
             except SymphonyError:
                 unchanged = False  # it holds something that cannot be stored: the reason of many a rollback
             if unchanged:
                 continue
-            if self._is_shared(record, holder, within=True) and not self._is_shared(record, holder):
+            mixed = record in self._mixed and holder.transaction is not None and holder.transaction.alone
+            if mixed or (self._is_shared(record, holder, within=True) and not self._is_shared(record, holder)):
                 logger.warning("foreign_object_not_put_back", entity=record.key)
                 left.append(record.key)
                 continue
@@ -362,6 +440,14 @@ class ForeignObjects:
                 failure.__cause__ = error
                 self.world.outbox.mark_broken(record, failure)
         return left
+
+
+    @staticmethod
+    def _known(record: EntityRecord, holder: Handed) -> Any:
+        transaction = holder.transaction
+        if transaction is not None and transaction.outermost is holder.scope:
+            return transaction.unrecorded.get(record, record.shadow)
+        return record.shadow
 
 
 def _nothing() -> None:

@@ -165,6 +165,11 @@ class Membership(Inherited):
         if owner.closed is None or (owner.closed is AT_REST and owner.world.sealed is None):
             raise EntityOwnershipError(f"{owner.key} belongs to another Symphony: an object belongs to one")
 
+    @property
+    def has_foreign(self) -> bool:
+        """Whether there are objects that do not track themselves."""
+        return bool(self._foreign)
+
     def foreign_records(self) -> list[EntityRecord]:
         """The records of all objects that do not track themselves."""
         return list(self._foreign.values())

@@ -140,6 +140,15 @@ class Handed:
             holder = holder.outer
         return False
 
+    def shares(self, record: EntityRecord) -> bool:
+        """Whether it, or a block around it in the same transaction, was handed an object."""
+        holder: Handed | None = self
+        while holder is not None and holder.transaction is self.transaction:
+            if record in holder.records:
+                return True
+            holder = holder.outer
+        return False
+
     def encloses(self, other: Handed) -> bool:
         """Whether this is another one's block, or lies around it."""
         holder: Handed | None = other

@@ -8,7 +8,7 @@ block inside a block joins the outer transaction and can be rolled back alone; s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.scopes import Draft, Handed, Scope, current_scope, open_scope_of, scope_of
@@ -30,6 +30,10 @@ class Transaction:
     Attributes:
         ended: whether its end has come: nothing can be changed in it any more.
         claimed: the entities that it was told to claim, besides those it has by changing them.
+        alone: whether it claims the objects of foreign classes that it is handed, since it is to run again when it is taken back.
+        left: the keys of objects that it could not put back: they may have changes of others.
+        unrecorded: states of objects that are compared at `record` only, as they were when an atomic step was handed them.
+        barred_by: transactions whose end it waits for, besides that of those that claim what it waits for.
         submitted: whether its events have been submitted, so that only a failed commit takes them back.
         at_end: called when it has ended and holds nothing any more, whether it is durable or was taken back.
     """
@@ -40,7 +44,11 @@ class Transaction:
         self.drafts: list[Draft] = []
         self.records: dict[EntityRecord, int] = {}
         self.claimed: set[EntityRecord] = set()
+        self.alone = False
+        self.left: list[str] = []
+        self.unrecorded: dict[EntityRecord, dict[str, Any]] = {}
         self.waiting_for: set[EntityRecord] = set()
+        self.barred_by: set[Transaction] = set()
         self.outermost: Scope | None = None
         self.ended = False
         self.ticket: Ticket | None = None
@@ -174,4 +182,5 @@ class Transaction:
             if id(transaction) not in seen:
                 seen.add(id(transaction))
                 stack.extend(record.holder for record in transaction.waiting_for if record.holder is not None)
+                stack.extend(transaction.barred_by)
         return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from typing import Any
 
@@ -58,10 +58,14 @@ class World(Membership):
         return Recording(self, event_name, data, record, attribution)
 
     def transaction(
-        self, name: str | None, *, claim: Iterable[EntityLike] | None = (), data: Any = None, **attribution: Any
+        self, name: str | None, *, claim: Iterable[EntityLike] | None = (), data: Any = None, alone: bool = False, **attribution: Any
     ) -> TransactionBlock:
-        """An asynchronous block, appended when it ends; see `Symphony.transaction`. Without a name its events are named by type."""
-        return TransactionBlock(self, name, claim, attribution, data)
+        """An asynchronous block, appended when it ends; see `Symphony.transaction`. Without a name its events are named by type.
+
+        Args:
+            alone: it claims objects of foreign classes that it is handed; see `Transaction`.
+        """
+        return TransactionBlock(self, name, claim, attribution, data, alone=alone)
 
     async def claim(self, entity: EntityLike) -> None:
         """Wait until no other transaction claims an entity; inside a transaction, claim it. Those who wait longer come first.
@@ -75,16 +79,17 @@ class World(Membership):
         mine = scope.transaction if scope is not None else None
         place: int | None = None
         try:
-            while record.holder is not mine:
-                if record.holder is not None:
+            before = self._handed_before(record, mine)
+            while record.holder is not mine or before:
+                if self._in_the_way(record, mine, before) is not None:
                     place = next(self._places) if place is None else place
-                    await self._wait_for(record, mine, place)
-                elif place is None and self._is_called(record):
+                    await self._wait_for(record, mine, place, before)
+                elif record.holder is not mine and place is None and self._is_called(record):
                     await asyncio.sleep(0)  # else a task that claims it again and again would always be before those that it has woken
                 else:
                     break
             if record.is_compared:
-                self.foreign.hand([record.obj])
+                self.foreign.hand([record.obj], waited=True)
                 self.foreign.before_claim(record)
             if mine is not None:
                 with self.lock:
@@ -102,8 +107,18 @@ class World(Membership):
             and record.world is self and record.closed is None
         )  # fmt: skip
 
-    async def _wait_for(self, record: EntityRecord, mine: Transaction | None, place: int) -> None:
-        holder = record.holder
+    def _handed_before(self, record: EntityRecord, mine: Transaction | None) -> list[Transaction]:
+        """Whom an atomic step has to wait for that is to claim an object, besides those that claim it: who was handed it before."""
+        holder = self.foreign.holder() if mine is not None and mine.alone and record.is_compared else None
+        return [] if holder is None or record.holder is mine else self.foreign.transactions_beside(record, holder)
+
+    def _in_the_way(self, record: EntityRecord, mine: Transaction | None, before: list[Transaction]) -> Transaction | None:
+        if record.holder is not None:
+            return record.holder if record.holder is not mine else None
+        return next((other for other in before if not other.ended and self.foreign.has(record, other)), None)
+
+    async def _wait_for(self, record: EntityRecord, mine: Transaction | None, place: int, before: list[Transaction]) -> None:
+        holder = self._in_the_way(record, mine, before)
         if holder is None:
             return
         claimant = f"the transaction {quoted(mine.name)}" if mine is not None else "a call outside it"
@@ -111,12 +126,13 @@ class World(Membership):
             raise EntityBusyError(record.key, holder.name, f"{claimant}, which it waits for itself")
         future = asyncio.get_running_loop().create_future()
         with self.lock:
-            if record.holder is None:
+            if self._in_the_way(record, mine, before) is None:
                 return  # a transaction of another thread has ended in between
             heappush(self._claimants.setdefault(record, []), (place, future))
         if mine is not None:
             mine.waiting_for.add(record)
-        patience = _Patience(record, claimant, future)
+            mine.barred_by.update(before)
+        patience = _Patience(record, claimant, future, lambda: self._in_the_way(record, mine, before))
         try:
             await future
         finally:
@@ -129,6 +145,7 @@ class World(Membership):
                         del self._called[record]
             if mine is not None:
                 mine.waiting_for.discard(record)
+                mine.barred_by.difference_update(before)
 
     def _is_called(self, record: EntityRecord) -> bool:
         """Whether tasks of this loop have been woken for an entity and have not run since; they run within the next turns of the loop."""
@@ -289,20 +306,21 @@ class World(Membership):
 class _Patience:
     """Ends a wait for an entity with an error when one transaction has held it for too long meanwhile; a queue that moves is waited in."""
 
-    __slots__ = ("_claimant", "_future", "_holder", "_record", "_timer")
+    __slots__ = ("_claimant", "_find", "_future", "_holder", "_record", "_timer")
 
-    def __init__(self, record: EntityRecord, claimant: str, future: asyncio.Future[None]) -> None:
+    def __init__(self, record: EntityRecord, claimant: str, future: asyncio.Future[None], find: Callable[[], Transaction | None]) -> None:
         self._record = record
         self._claimant = claimant
         self._future = future
+        self._find = find
         self._begin()
 
     def _begin(self) -> None:
-        self._holder = self._record.holder
+        self._holder = self._find()
         self._timer = self._future.get_loop().call_later(CLAIM_TIMEOUT_S, self._look)
 
     def _look(self) -> None:
-        holder = self._record.holder
+        holder = self._find()
         if holder is None or holder is not self._holder:
             self._begin()
         elif not self._future.done():

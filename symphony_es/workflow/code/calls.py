@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self, TypeAlias, TypeVar, overload
@@ -551,6 +551,11 @@ class _CallStep(Step):
     call: Callable[[], Awaitable[Any]] = field(repr=False)
     fn: Callable[..., Any] = field(repr=False)
     given: StepInput = field(repr=False)
+    handed: tuple[Any, ...] = field(default=(), repr=False)
+
+    def arguments(self) -> Iterable[Any]:
+        """What the code has handed to the call."""
+        return self.handed
 
     def input_of(self, execution: StepExecution) -> StepInput:
         """The arguments, as they were when the call was made."""
@@ -588,6 +593,7 @@ def _call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
             call=lambda: invoke(fn, *args, **kwargs),
             fn=fn,
             given=given,
+            handed=(*args, *kwargs.values()),
             retry=options.retry,
             timeout_s=options.timeout_s,
             atomic=options.atomic,

@@ -12,6 +12,7 @@ from symphony_es.errors import (
     ExpressionError,
     LimitExceededError,
     NotRegisteredError,
+    NotTakenBackError,
     UnstorableValueError,
 )
 from symphony_es.late_dataclasses import dataclass
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HOPELESS", "RetryPolicy"]
 
-HOPELESS = (DefinitionError, ExpressionError, LimitExceededError, NotRegisteredError, UnstorableValueError)
+HOPELESS = (DefinitionError, ExpressionError, LimitExceededError, NotRegisteredError, NotTakenBackError, UnstorableValueError)
 """Errors that the same attempt would meet again: they are never retried."""
 
 _GUESSED = {

@@ -178,6 +178,10 @@ class Step(ABC):
         """The function that the step calls, of whose code its start has a digest; None for the kinds that call none."""
         return None
 
+    def arguments(self) -> Iterable[Any]:
+        """The live values that the function is called with, besides the context."""
+        return ()
+
     def check(self, symphony: Host) -> None:  # noqa: B027  most kinds need nothing
         """Looks, before a run is created, whether this process has what the step needs.
 

@@ -24,6 +24,7 @@ from symphony_es.errors import (
     EntityOutOfStepError,
     HookFailedError,
     NotRegisteredError,
+    NotTakenBackError,
     RunBlockedError,
     RunCancelledError,
     RunFailedError,
@@ -268,14 +269,18 @@ class Runner:
         task = asyncio.current_task()
         while True:
             execution = started.execution
+            block = self._world.transaction(None, claim=claims, alone=True)
             try:
-                async with self._world.transaction(None, claim=claims):
+                async with block:
+                    self._world.foreign.hand_function(step.function_of(self.symphony), step.arguments())
                     output = await self._body(step, execution)
                     await self._world.claim(self.run)
                     started.completed = self._complete(step, execution, output)
                 return
             except BaseException as error:
                 busy = [found.entity for found in related_errors(error) if isinstance(found, EntityBusyError)]
+                if block.left and is_failure(error, task):
+                    raise NotTakenBackError(f"{address} of run {self.run.id}", block.left) from error
                 if not is_failure(error, task) or not busy or not self._can_wait_for(busy, claims):
                     raise
                 claims = sorted({*claims, *busy})

@@ -168,7 +168,10 @@ class RunContext(MutableMapping[str, Any]):
                 self.reads.key(place, key)
                 value = layer[key]  # type: ignore[index]
                 if type(value) not in UNOWNED:
-                    self.reads.entity(self.symphony.world.record_of(value))
+                    record = self.symphony.world.record_of(value)
+                    self.reads.entity(record)
+                    if record is not None and record.is_compared:
+                        self.symphony.world.foreign.hand([value])
                 return value
         self.reads.key(None, key)  # that it is missing is an answer as well
         raise KeyError(key)
