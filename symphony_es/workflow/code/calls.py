@@ -598,7 +598,7 @@ def _call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     undo = options.undo
     if undo is not None:
         call.undoable = True
-        if call.strand.flow.undos is not None:
+        if call.strand.flow.undos is not None and call.strand.flow.is_known(call):
             undoing = _CallStep(
                 name=f"undo {chosen}",
                 call=lambda: invoke(undo, *args, **kwargs),

@@ -69,11 +69,7 @@ class Cleaning:
         # What an earlier process has left with a failure inside of a step: that step fails of it, and does not call it again.
         self._unsaid = left_unsaid(run)
         runner = self._runner()
-        planned, unknown = await plan_undos(runner, undos)
-        if unknown:
-            left = f"not undone, since the code does not make these calls any more: {', '.join(unknown[:50])}"
-            what = f"what they did stays readable, as symphony.history('Workflow:{run.id}'), and is to be undone by hand"
-            self._code_error = self._code_error or describe_error(CleanupUnfinishedError(run.id, left, what), None)
+        planned = await plan_undos(runner, undos)
         await self._name_taken_away(runner)
         for undo in planned:
             runner = await self._run_step(runner, undo.step, undo.address, undo.frame)

@@ -15,12 +15,14 @@ from symphony_es.core.state.tracking.making import made_of
 from symphony_es.events.identifiers import entity_key
 from symphony_es.shown import quoted
 from symphony_es.workflow.definitions.nesting import Paths, step_at
+from symphony_es.workflow.engine.control import RunControl
 from symphony_es.workflow.engine.execution import idempotency_key
 from symphony_es.workflow.engine.generations import Generations
 from symphony_es.workflow.engine.histories import read_timeline, state_at
 from symphony_es.workflow.engine.owing import TakenBack
 from symphony_es.workflow.engine.past import aside
 from symphony_es.workflow.engine.timeline import Timeline
+from symphony_es.workflow.engine.unknown_undo import UnknownUndo
 from symphony_es.workflow.runs.cleanup import UNDO, in_cleanup, undo_address
 from symphony_es.workflow.runs.context import UndoneStep
 from symphony_es.workflow.runs.outputs import Frame
@@ -52,7 +54,7 @@ class Undo(NamedTuple):
     frame: Frame
 
 
-async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -> tuple[list[Undo], list[str]]:
+async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -> list[Undo]:
     """Return what undoes the steps of a run, in the order in which it runs; the same however often it is asked in a clean-up.
 
     Args:
@@ -60,14 +62,14 @@ async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -
         by_code: of a code-first run, what undoes its calls, by address, and whether these are atomic.
 
     Returns:
-        What undoes them, and the idempotency keys of calls that were taken back and that the code does not make any more: it alone says
-        how they are undone.
+        What undoes them; of calls that were taken back, and that the code does not make any more as they were made, a step that fails: the
+        code alone says how they are undone.
     """
     symphony, run = runner.symphony, runner.run
     undos = _Undos(run, by_code)
     held = undos.of(run.attempts)
     if not held and not runner.generations.owed:
-        return [], []
+        return []
     timeline = await read_timeline(symphony, run)
     generations, places = Generations(timeline.raised), _Places(symphony, run, timeline.completed, timeline)
     planned: list[tuple[tuple[bool, int], Undo]] = []
@@ -84,18 +86,17 @@ async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -
             at = undo_address(address, execution.undone_as)
             frame = _seen_then(run, run, frame, address, execution.generation)
         planned.append((order, Undo(at, step, frame)))
-    unknown: list[str] = []
     taken_back = timeline.taken_back.values()
     for position in sorted({taken.position for taken in taken_back}):  # each goes on from the one before
-        then = await _plan_taken_back(runner, timeline, undos, [taken for taken in taken_back if taken.position == position])
-        planned += [((False, taken.ended), undo) for taken, undo in then[0]]
-        unknown += then[1]
-    return [undo for _, undo in sorted(planned, key=lambda each: each[0], reverse=True)], unknown
+        together = [taken for taken in taken_back if taken.position == position]
+        then = await _plan_taken_back(runner, timeline, undos, together, by_code)
+        planned += [((False, taken.ended), undo) for taken, undo in then]
+    return [undo for _, undo in sorted(planned, key=lambda each: each[0], reverse=True)]
 
 
 async def _plan_taken_back(
-    runner: Runner, timeline: Timeline, undos: _Undos, together: Sequence[TakenBack]
-) -> tuple[list[tuple[TakenBack, Undo]], list[str]]:
+    runner: Runner, timeline: Timeline, undos: _Undos, together: Sequence[TakenBack], known: Mapping[str, tuple[Step, bool]]
+) -> list[tuple[TakenBack, Undo]]:
     """What undoes the executions that were taken back at one moment, in the places which they had, with what they saw."""
     symphony, run, position = runner.symphony, runner.run, together[0].position
     by_code = run.definition.code is not None
@@ -104,27 +105,30 @@ async def _plan_taken_back(
         left = [taken for taken in left if undos.is_owed(timeline, taken)]
     state = await state_at(symphony, timeline.key_at(position), position) if left else None
     if state is None or state.data is None or (by_code and not state.data.get("undoable")):
-        return [], []
+        return []
     data = state.data
     then = await aside(lambda: _as_it_was(symphony, run, data), len(data.get("attempts", ())))
-    unknown: list[str] = []
+    unknown: set[str] = set()
     if by_code:
         from symphony_es.workflow.code.flow import undos_made  # it stands above the engine, which only calls it
 
         past = copy.copy(runner)
-        past.run = then
-        made, called = await undos_made(past, symphony.flows)
+        past.run, past.control = then, RunControl(runner.clock)  # what stops or fails this replay stops nothing of the run as it is
+        made, unknown = await undos_made(past, symphony.flows, run, known)
         undos = _Undos(then, made)
-        lost = [taken for taken in left if taken.address not in called and taken.address not in made]
-        unknown = [idempotency_key(run.id, taken.address, taken.execution.generation) for taken in lost]
     planned = []
     for taken in left:
+        address, execution = taken.address, taken.execution
         if undos.is_owed(timeline, taken):
-            address, execution = taken.address, taken.execution
-            frame = await _Places(symphony, then, taken.completed, timeline).frame_of(address)
-            frame = _seen_then(run, then, frame, address, execution.generation)
-            planned.append((taken, Undo(undo_address(address, execution.undone_as), undos.of([address])[address], frame)))
-    return planned, unknown
+            step = undos.of([address])[address]
+        elif address in unknown and (address, execution.undone_as) not in timeline.undone:
+            step = UnknownUndo(address=address, generation=execution.generation)
+        else:
+            continue
+        frame = await _Places(symphony, then, taken.completed, timeline).frame_of(address)
+        frame = _seen_then(run, then, frame, address, execution.generation)
+        planned.append((taken, Undo(undo_address(address, execution.undone_as), step, frame)))
+    return planned
 
 
 class _Undos:
