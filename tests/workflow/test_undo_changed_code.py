@@ -116,6 +116,7 @@ async def test_what_the_code_knows_is_undone_and_the_rest_is_named(symphony: Sym
         assert told["type"] == "CleanupUnfinishedError"
         assert f"{address} of generation {generation}" in told["message"]
         assert f"r:{address}:{generation}" in told["message"]
+        assert f"{address} of generation {generation}" in (run.error or {})["message"]
 
 
 @pytest.mark.parametrize("ends", ["failure", "cancel"])
