@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from symphony_es import Symphony
-from symphony_es.workflow import Workflow, step, step_context, wait_for_signal
+from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition, step, step_context, wait_for_signal
+
+WAIT: dict[str, Any] = {"kind": "wait", "name": "wait go", "id": "wait go", "signal": "go"}
 
 
 class Shop:
@@ -133,3 +135,98 @@ async def test_a_resume_undoes_nothing_twice_and_says_the_same(symphony: Symphon
     assert run.status == {"cancel": "cancelled", "failure": "failed"}[ends]
     assert shop.undone == before
     assert [address for address in run.failures if address.startswith("undo/")] == ["undo/@0/charge"]
+
+
+def declared(*charges: str, serves: str = "refund") -> WorkflowDefinition:
+    steps = [{"kind": "function", "name": name, "function": "charge", "undo": serves} for name in charges]
+    return WorkflowDefinition(
+        name="w", steps=[*steps, WAIT, {"kind": "function", "name": "deliver", "function": "deliver"}], cleanup_on=["failure"]
+    )
+
+
+@pytest.mark.parametrize("ends", ["failure", "cancel"])
+@pytest.mark.parametrize("forced", ["held", "taken back", "both"])
+@pytest.mark.parametrize("new", [["a", "c"], ["a"], []], ids=["renamed", "removed", "all removed"])
+async def test_steps_that_a_new_definition_does_not_have_are_undone(symphony: Symphony, new: list[str], forced: str, ends: str) -> None:
+    """The definition by which they ran says how: each execution is undone once, and sees what it gave."""
+    done: list[str] = []
+    undone: list[str] = []
+
+    async def charge(context: RunContext) -> str:
+        done.append(context.idempotency_key)
+        return context.idempotency_key
+
+    async def refund(context: RunContext) -> None:
+        assert context.undoes is not None
+        assert context.undoes.output == context.undoes.idempotency_key
+        undone.append(context.undoes.idempotency_key)
+
+    async def deliver(context: RunContext) -> None:
+        raise ValueError("nobody was at home")
+
+    for function in (charge, refund, deliver):
+        symphony.functions.register(function.__name__, function)
+    workflows = symphony.workflows
+    run: Workflow = (await workflows.start(declared("a", "b"), run_id="r", auto_checkpoint=False)).run
+    await until(lambda: "wait go" in run.attempts)
+    await workflows.pause(run)
+    if forced != "held":  # the new definition is taken before any step begins again, or after that
+        gate = asyncio.Event()
+        symphony.functions.register("charge", charge if forced == "both" else held(gate), replace=True)
+        going = asyncio.ensure_future(workflows.retry_from(run, "a", auto_checkpoint=False))
+        await until(lambda: run.status == "running" and ("wait go" if forced == "both" else "a") in run.attempts)
+        pausing = asyncio.ensure_future(workflows.pause(run))
+        gate.set()
+        await pausing
+        await asyncio.gather(going, return_exceptions=True)
+        symphony.functions.register("charge", charge, replace=True)
+    if forced == "taken back":
+        done.append("r:a:1")
+    assert run.status == "paused"
+    going = asyncio.ensure_future(workflows.resume(run, definition=declared(*new), force=True, auto_checkpoint=False))
+    await until(lambda: run.status == "running" and "wait go" in run.attempts and set(new) <= run.outputs.keys())
+    if ends == "failure":
+        await workflows.signal(run, "go")
+    else:
+        await workflows.cancel(run)
+    await asyncio.gather(going, return_exceptions=True)
+    assert run.status == {"cancel": "cancelled", "failure": "failed"}[ends]
+    assert sorted(undone) == sorted(done)
+
+
+def held(gate: asyncio.Event) -> Callable[[RunContext], Awaitable[str]]:
+    async def charge(context: RunContext) -> str:
+        await gate.wait()
+        return context.idempotency_key
+
+    return charge
+
+
+async def test_a_removed_step_whose_undo_nobody_has_is_named(symphony: Symphony, reopen: Any) -> None:
+    """The others are undone all the same."""
+    undone: list[str] = []
+
+    async def charge(context: RunContext) -> None:
+        return None
+
+    async def refund(context: RunContext) -> None:
+        assert context.undoes is not None
+        undone.append(context.undoes.address)
+
+    for name, function in {"charge": charge, "refund": refund, "deliver": charge, "old refund": refund}.items():
+        symphony.functions.register(name, function)
+    run: Workflow = (await symphony.workflows.start(declared("a", "b", serves="old refund"), run_id="r", auto_checkpoint=False)).run
+    await until(lambda: "wait go" in run.attempts)
+    await symphony.workflows.pause(run)
+    symphony = await reopen(resume="latest")
+    for name, function in {"charge": charge, "refund": refund, "deliver": charge}.items():
+        symphony.functions.register(name, function)
+    workflows = symphony.workflows
+    run = await workflows.get_run("r")
+    going = asyncio.ensure_future(workflows.resume(run, definition=declared("a"), force=True, auto_checkpoint=False))
+    await until(lambda: run.status == "running")
+    await workflows.cancel(run)
+    await asyncio.gather(going, return_exceptions=True)
+    assert undone == ["a"]
+    assert "b of generation 0" in run.failures["undo/b"]["message"]
+    assert "'old refund'" in (run.error or {})["message"]

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from symphony_es.workflow.definitions.reading import DataReader
     from symphony_es.workflow.engine.execution import StepExecution
 
-__all__ = ["UnknownUndo"]
+__all__ = ["NOT_CALLED", "UnknownUndo"]
+
+NOT_CALLED = "the code does not make this call any more as it was made then"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class UnknownUndo(Step):
     """The undo of an execution that nobody knows how to undo; never part of a definition.
 
     Attributes:
-        address: of the step that is not undone. generation: of the execution.
+        address: of the step that is not undone. generation: of the execution. why: nobody knows how, in words.
     """
 
     kind: ClassVar[str] = "unknown undo"
@@ -32,6 +34,7 @@ class UnknownUndo(Step):
     retry: RetryPolicy | None = field(default_factory=lambda: RetryPolicy(max_attempts=1))
     address: str
     generation: int
+    why: str
 
     def data(self) -> dict[str, Any]:
         """Nothing that could be stored."""
@@ -51,7 +54,7 @@ class UnknownUndo(Step):
         run_id = execution.run_id
         raise CleanupUnfinishedError(
             run_id,
-            f"{self.address} of generation {self.generation}, which was taken back, is not undone: the code does not make this call any "
-            f"more as it was made, {idempotency_key(run_id, self.address, self.generation)}",
+            f"{self.address} of generation {self.generation}, {idempotency_key(run_id, self.address, self.generation)}, is not undone: "
+            f"{self.why}",
             f"what it did stays readable, as symphony.history('Workflow:{run_id}'), and is to be undone by hand",
         )
