@@ -27,6 +27,9 @@ ATTEMPT_FAILED = "WorkflowStepFailed"
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
 MESSAGE_CHARACTERS = 80
+BEHIND_CHARACTERS = 240
+"""So much of what has failed of a run's clean-up stands behind its own message."""
+
 GROUP_CHARACTERS = 120
 
 _SINGLE = {"status", "created_at", "started_at", "ended_at"}
@@ -46,6 +49,7 @@ class RunRow:
         version: of the run's last event that is part of this.
         begun, completed: how many steps have begun, and have completed.
         step: where it failed, or the step that began last of a run that has not completed.
+        unfinished: addresses of clean-up steps that have failed beside that, each between newlines; None where there are none.
         metadata: canonical JSON; None where there are none.
         original: id of the run that it is a fork of.
     """
@@ -63,6 +67,7 @@ class RunRow:
     error_type: str | None = None
     error_message: str | None = None
     step: str | None = None
+    unfinished: str | None = None
     parent: str | None = None
     parent_step: str | None = None
     metadata: str | None = None
@@ -144,10 +149,14 @@ def advance(row: RunRow, version: int, name: str, changes: Sequence[Change]) -> 
 
 
 def _told(error: Mapping[str, Any]) -> dict[str, Any]:
+    message, cleanup = _text(error.get("message")) or "", error.get("cleanup")
+    cleanup = cleanup if isinstance(cleanup, Mapping) else {}
+    behind, steps = _text(cleanup.get("said")) or "", cleanup.get("steps")
     return {
         "error_type": _text(error.get("type")) or "None",
-        "error_message": (_text(error.get("message")) or "")[:MESSAGE_CHARACTERS],
+        "error_message": message.removesuffix(behind)[:MESSAGE_CHARACTERS] + behind[:BEHIND_CHARACTERS],
         "step": _text(error.get("step")),
+        "unfinished": "\n".join(["", *map(str, steps), ""]) if isinstance(steps, Sequence) and steps else None,
     }
 
 

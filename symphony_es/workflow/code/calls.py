@@ -218,7 +218,7 @@ def step(
         timeout_s: how long an attempt may take, in seconds; more than 0.
         atomic: what it changes in entities and its completion are one transaction.
         undo: a function that undoes what `fn` did, called with the arguments of `fn` when the run is cleaned up; `step_context().undoes`
-            tells it of the step. It has the `retry` and `timeout_s` of the step.
+            tells it of the step. It has the `retry` and `timeout_s` of the step, and is atomic where that is.
         **kwargs: for `fn`.
 
     Raises:
@@ -604,7 +604,7 @@ def _call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     undo = options.undo
     if undo is not None:
         call.undoable = True
-        if call.strand.flow.undos is not None:
+        if call.strand.flow.undos is not None and call.strand.flow.is_known(call):
             undoing = _CallStep(
                 name=f"undo {chosen}",
                 call=lambda: invoke(undo, *args, **kwargs),
@@ -612,6 +612,7 @@ def _call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
                 given=given,
                 retry=options.retry,
                 timeout_s=options.timeout_s,
+                atomic=options.atomic,
             )
             call.strand.flow.undos[call.address] = undoing, options.atomic
     return _run(call, make)

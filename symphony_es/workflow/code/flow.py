@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,17 @@ from symphony_es.errors import (
 from symphony_es.shown import quoted
 from symphony_es.workflow.code.cutting import CutOff, cut_off_in, note_cuts
 from symphony_es.workflow.code.forgiving import take_back_calls
-from symphony_es.workflow.code.strands import INSIDE_A_STEP, Call, Group, Made, Strand, current_strand, strand_around
+from symphony_es.workflow.code.strands import (
+    INSIDE_A_STEP,
+    Call,
+    Group,
+    Made,
+    Strand,
+    calls_on_record,
+    current_strand,
+    has_arguments,
+    strand_around,
+)
 from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, is_interrupted, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunStopped
@@ -75,7 +85,9 @@ class Flow:
         error: what the function of a run that is being cancelled has raised.
         cut_off_at: addresses of the calls at which strands were cut off, or names of strands.
         undos: what undoes the calls, by their addresses, and whether these are atomic; None while nothing is to be undone.
-        called: addresses of the calls that were awaited, where it only replays.
+        only_replays: whether it runs for what it says of its calls alone, which the code may contradict in part: none is run.
+        on_record: the calls on record by address, where it only replays.
+        called: addresses of the calls that were awaited, where it only replays, without those the undo of which is not that of the record.
         unawaited: the coroutines of what has been made, and has not begun.
         forgotten: what was made to clean up by a function that has ended by an exception, and never awaited.
         cuts: where strands were cut off by a `gather` that has failed, until the next call puts it on record.
@@ -85,9 +97,10 @@ class Flow:
         self, runner: Runner, *, cleans_up: bool = False, undos: dict[str, tuple[Step, bool]] | None = None, only_replays: bool = False
     ) -> None:
         self.runner = runner
-        self._only_replays = only_replays
+        self.only_replays = only_replays
         self.called: set[str] = set()
         self.run = runner.run
+        self.on_record = calls_on_record(self.run) if only_replays else {}
         self.cleans_up = cleans_up
         self.undos = undos
         self.stopped: RunStopped | Lacking | None = None
@@ -121,7 +134,7 @@ class Flow:
         """
         around = current_strand.get()
         self.unawaited.pop(call, None)
-        if self._only_replays:
+        if self.only_replays and (not call.undoable or self.is_known(call)):
             self.called.add(call.address)
         if around is INSIDE_A_STEP:
             raise refused_inside(call.address)
@@ -130,7 +143,7 @@ class Flow:
         if self._since_turn >= REPLAYED_AT_ONCE:
             self._since_turn = 0
             await self.runner.take_turn()
-        if self.obsolete and not self._only_replays:
+        if self.obsolete and not self.only_replays:
             await self._take_back()
         outputs = self.run.recorded_outputs
         if call.address in outputs:
@@ -154,7 +167,7 @@ class Flow:
         strand.called_off = strand.called_off or call.strand.mark_of(call.place)
         if strand.called_off is not None:  # after it no other step begins, as after a cancellation
             raise asyncio.CancelledError(f"{address} was cut off when another coroutine of its gather had failed")
-        if self._only_replays or (self.cleans_up and not call.cleans_up):
+        if self.only_replays or (self.cleans_up and not call.cleans_up):
             # The strand that waits is cut off: a call that was handed to `gather` as it is was made by the one around.
             (waits or call.strand).cut_off = True
             self.cut_off_at.append(address)
@@ -176,6 +189,13 @@ class Flow:
         finally:
             del self._under_way[address]
         return thaw(output_at(run, address))
+
+    def is_known(self, call: Call) -> bool:
+        """Whether a call is the one on record at its address: where it only replays, the code may make others by now."""
+        if not self.only_replays:
+            return True
+        recorded = self.on_record.get(call.address)
+        return recorded is not None and recorded[1] == call.what and has_arguments(recorded, call.given)
 
     async def _take_back(self) -> None:
         """Takes what the code does not call any more off the record, before its next call has an outcome."""
@@ -334,14 +354,19 @@ async def clean_up_flow(runner: Runner, functions: NamedCallables, undos: dict[s
         raise StepFailure(describe_error(error, None), error) from error
 
 
-async def undos_made(runner: Runner, functions: NamedCallables) -> tuple[dict[str, tuple[Step, bool]], set[str]]:
-    """What undoes the calls of a run as it was, as in a clean-up, and the addresses of all calls.
+async def undos_made(
+    runner: Runner, functions: NamedCallables, now: Workflow, known: Mapping[str, tuple[Step, bool]]
+) -> tuple[dict[str, tuple[Step, bool]], set[str]]:
+    """What undoes the calls of a run as it was, as in a clean-up, and the addresses of those of which the code does not say it any more.
 
-    Its function runs once more with what is on record, and nothing else runs.
+    Its function runs once more with what is on record, and nothing else runs. Code that contradicts the record of then says how those
+    calls are undone that it makes as they were made, and no other. What stands behind a call that it made otherwise may be known by now.
 
     Args:
         runner: of the run as it was, which is not changed.
         functions: where the function is found.
+        now: the run as it is.
+        known: what undoes its calls, by their addresses.
 
     Raises:
         Lacking: nobody has registered the function in this process.
@@ -352,7 +377,17 @@ async def undos_made(runner: Runner, functions: NamedCallables) -> tuple[dict[st
     task = await _cleaned_up(flow, functions)
     if not task.cancelled():
         task.result()
-    return undos, flow.called
+    unknown = {address for address, call in flow.on_record.items() if call[1] == "step"} - flow.called - undos.keys()
+    calls = calls_on_record(now) if unknown else {}
+    for address in unknown & known.keys() & calls.keys():
+        if _is_same(calls[address], flow.on_record[address]):
+            undos[address] = known[address]
+    return undos, unknown - undos.keys()
+
+
+def _is_same(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether two calls on record are known to have the same arguments."""
+    return list(one[:3]) == list(other[:3]) and len(one) > 2 and type(one[2]) is int
 
 
 async def _cleaned_up(flow: Flow, functions: NamedCallables) -> StepsTask:

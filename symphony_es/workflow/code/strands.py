@@ -7,7 +7,7 @@ it, so they are numbered, and the n-th must be what the n-th was before. What a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,9 @@ from symphony_es.workflow.runs.under_way import CUT_OFF, is_cut_off
 if TYPE_CHECKING:
     from symphony_es.workflow.code.flow import Flow
     from symphony_es.workflow.record.inputs import StepInput
+    from symphony_es.workflow.runs.run import Workflow
 
-__all__ = ["INSIDE_A_STEP", "Call", "Group", "Made", "Strand", "current_strand", "strand_around"]
+__all__ = ["INSIDE_A_STEP", "Call", "Group", "Made", "Strand", "calls_on_record", "current_strand", "has_arguments", "strand_around"]
 
 INSIDE_A_STEP: Any = object()
 """Stands where the strand would, for code that runs as part of a step: its body, its retries, the hooks that are told of it."""
@@ -238,13 +239,14 @@ class Strand:
         self.made = place + 1
         self.last_step = address
         cleans_up = self.cut_off or place >= self._clean_up_from
+        if self.flow.only_replays:  # nothing runs: the flow asks of each call alone whether it is the one on record
+            return Call(self, place, address, what, cleans_up, given)
         recorded = self._recorded.get(str(place)) if place < self._after_last else None
         if recorded is None:
             self._unrecorded[place] = (address, what)
         elif self.flow.stopped is None:
             is_other = (recorded[0] != address or recorded[1] != what) and recorded[1] != CUT_OFF
-            is_same = not is_other and (given is None or len(recorded) < 3 or type(recorded[2]) is not int or recorded[2] == given.check)
-            if not is_same:
+            if is_other or not has_arguments(recorded, given):
                 if is_after_failure(recorded):
                     self._part_ways(place)
                     self._unrecorded[place] = (address, what)
@@ -400,6 +402,16 @@ class Strand:
                 f"{quoted(what)} is called from a task that is no part of the workflow: start coroutines that call steps with "
                 "symphony_es.workflow.gather, whose order is the same whenever the function runs again"
             )
+
+
+def has_arguments(recorded: Sequence[Any], given: StepInput | None) -> bool:
+    """Return whether a call has the arguments of the one on record, as far as these are compared."""
+    return given is None or len(recorded) < 3 or type(recorded[2]) is not int or recorded[2] == given.check
+
+
+def calls_on_record(run: Workflow) -> dict[str, Sequence[Any]]:
+    """Return the calls of steps that are on record of a run, by address."""
+    return {call[0]: call for calls in run.calls.values() for call in calls.values() if call[1] not in (PATCH, CUT_OFF)}
 
 
 def strand_around(name: str) -> str:

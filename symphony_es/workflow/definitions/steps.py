@@ -84,7 +84,7 @@ class Step(ABC):
         timeout_s: how long an attempt may take, in seconds; the definition's when None.
         atomic: what the step changes in entities and its completion are one transaction.
         undo: what undoes the step once it has begun: a step without steps inside, at the address `undo/<address of this one>`. In dicts
-            also the name of a function, which then has the `retry` and `timeout_s` of this step.
+            also the name of a function, which then has the `retry` and `timeout_s` of this step, and is atomic where this one is.
         record_inputs: whether the step's input itself is put on record; as the definition says, when None.
     """
 
@@ -234,6 +234,7 @@ class Step(ABC):
         if atomic and not step_class.can_be_atomic:
             raise reader.fault("atomic", f"a step of kind {shown(kind)} cannot be atomic: only what runs as one function call can")
         retry, timeout_s = RetryPolicy.read(reader.value("retry"), reader.at("retry")), reader.seconds("timeout_s")
+        settings = {"retry": retry, "timeout_s": timeout_s, "atomic": atomic or None}
         step = step_class.read(
             reader,
             name=name,
@@ -243,7 +244,7 @@ class Step(ABC):
             retry=retry,
             timeout_s=timeout_s,
             atomic=atomic,
-            undo=None if reader.value("undo") is None else _read_undo(reader, name, {"retry": retry, "timeout_s": timeout_s}),
+            undo=None if reader.value("undo") is None else _read_undo(reader, name, settings),
             record_inputs=None if reader.value("record_inputs") is None else reader.flag("record_inputs"),
         )
         reader.finish()

@@ -69,11 +69,7 @@ class Cleaning:
         # What an earlier process has left with a failure inside of a step: that step fails of it, and does not call it again.
         self._unsaid = left_unsaid(run)
         runner = self._runner()
-        planned, unknown = await plan_undos(runner, undos)
-        if unknown:
-            left = f"not undone, since the code does not make these calls any more: {', '.join(unknown[:50])}"
-            what = f"what they did stays readable, as symphony.history('Workflow:{run.id}'), and is to be undone by hand"
-            self._code_error = self._code_error or describe_error(CleanupUnfinishedError(run.id, left, what), None)
+        planned = await plan_undos(runner, undos)
         await self._name_taken_away(runner)
         for undo in planned:
             runner = await self._run_step(runner, undo.step, undo.address, undo.frame)
@@ -137,22 +133,21 @@ class Cleaning:
         runner.unsaid = self._unsaid
         return runner
 
-    def failure(self) -> dict[str, Any] | None:
-        """Return what the run's `error` has to say of its clean-up, or None where all of it has completed."""
+    def failures(self) -> list[dict[str, Any]]:
+        """Return what the run's `error` has to say of its clean-up, the first thing first; nothing where all of it has completed."""
         run = self._run
         if self.skipped:
             steps = [f"{CLEANUP}/{step.id}" for step in run.definition.cleanup_plan]
             left = [address for address in dict.fromkeys([*unfinished(run), *steps]) if address not in run.recorded_outputs]
-            return describe_error(CleanupUnfinishedError(run.id, f"left out: {', '.join(left[:50]) or 'undoing its steps'}"), None)
-        if self._code_error is not None:
-            return self._code_error
+            return [describe_error(CleanupUnfinishedError(run.id, f"left out: {', '.join(left[:50]) or 'undoing its steps'}"), None)]
+        found = [] if self._code_error is None else [self._code_error]
         for address in filter(is_root, run.attempts):
             if address in self._errors:
-                return self._errors[address]
-            if failed_for_good(run, address):
+                found.append(self._errors[address])
+            elif failed_for_good(run, address):
                 failure = run.failures[address]
-                return {"type": failure["type"], "message": failure["message"], "traceback": "", "step": address}
+                found.append({"type": failure["type"], "message": failure["message"], "traceback": "", "step": address})
         open_children = ", ".join(child.id for child in cleaned_with(run) if is_open(child))
         if open_children:
-            return describe_error(CleanupUnfinishedError(run.id, f"child runs: {open_children}"), None)
-        return None
+            found.append(describe_error(CleanupUnfinishedError(run.id, f"child runs: {open_children}"), None))
+        return found

@@ -32,7 +32,7 @@ from symphony_es.workflow.engine.runner import Runner
 from symphony_es.workflow.engine.telling import Telling
 from symphony_es.workflow.engine.unsaid import again_with_children, forgive_all, left_unsaid
 from symphony_es.workflow.runs.cleanup import has_cleanup
-from symphony_es.workflow.runs.failures import message_on_record
+from symphony_es.workflow.runs.failures import message_on_record, with_cleanup
 from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.starter import keep_starter, starter_of
@@ -479,19 +479,23 @@ class Drive:
         if self._skips:
             await self._children.cancel_all(run, cleanup=False)
         await self._world.claim(run)
-        failure = cleaning.failure()
+        failures = cleaning.failures()
         fails = run.cleanup is not None and run.cleanup["ends"] == WorkflowStatus.FAILED
         changes: list[Change] = []
         if cleaning.contradicted:
             changes.append((SET, ("cleanup",), {**thaw(run.cleanup), "skipped": True}))
         elif self._skips and not cleaning.skipped:  # the request came when nothing was left
             changes.append((SET, ("cleanup",), {"ends": thaw(run.cleanup)["ends"]}))
-        if failure is not None and not fails:  # a failed run has the error that it failed with
-            changes.append((SET, ("error",), dict(failure)))
+        held = thaw(run.error) if fails else None  # a failed run has the error that it failed with
+        said = failures if held is None else [held, *failures]
+        error = with_cleanup(said[0], said[1:]) if said else None
+        if error is not None and error != held:
+            changes.append((SET, ("error",), error))
         changes += run.moved("fail" if fails else "end_cancelled", self._clock.now())
-        error = thaw(run.error) if fails and run.error is not None else failure
         ended = self._telling.note(changes, "run_failed" if fails else "run_cancelled", error=error)
         run.record("WorkflowFailed" if fails else "WorkflowCancelled", changes)
+        for failure in failures:
+            _log.warning("workflow_cleanup_failed", **self._line(failure))
         await self._tell(self._runner(RunControl(self._clock)), ended)
 
     @property

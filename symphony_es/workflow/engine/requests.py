@@ -693,6 +693,8 @@ class RunRequests:
             raise DefinitionChangedError(run.id, found)
 
         def change() -> None:
+            if not run.definition.undo_plan.keys().isdisjoint(found.removed):
+                run.undoable = True  # the new one does not know of it
             run.follow(definition)
             self._symphony.world.name_constant(run, definition.stored)
 

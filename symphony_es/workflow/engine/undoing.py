@@ -12,15 +12,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symphony_es.core.state.tracking.making import made_of
-from symphony_es.events.identifiers import entity_key
+from symphony_es.errors import NotRegisteredError
+from symphony_es.events.identifiers import DEFINITION_PREFIX, entity_key
 from symphony_es.shown import quoted
+from symphony_es.workflow.definitions.definition import WorkflowDefinition
 from symphony_es.workflow.definitions.nesting import Paths, step_at
+from symphony_es.workflow.engine.control import RunControl
 from symphony_es.workflow.engine.execution import idempotency_key
 from symphony_es.workflow.engine.generations import Generations
 from symphony_es.workflow.engine.histories import read_timeline, state_at
 from symphony_es.workflow.engine.owing import TakenBack
 from symphony_es.workflow.engine.past import aside
 from symphony_es.workflow.engine.timeline import Timeline
+from symphony_es.workflow.engine.unknown_undo import NOT_CALLED, UnknownUndo
 from symphony_es.workflow.runs.cleanup import UNDO, in_cleanup, undo_address
 from symphony_es.workflow.runs.context import UndoneStep
 from symphony_es.workflow.runs.outputs import Frame
@@ -52,7 +56,7 @@ class Undo(NamedTuple):
     frame: Frame
 
 
-async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -> tuple[list[Undo], list[str]]:
+async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -> list[Undo]:
     """Return what undoes the steps of a run, in the order in which it runs; the same however often it is asked in a clean-up.
 
     Args:
@@ -60,14 +64,14 @@ async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -
         by_code: of a code-first run, what undoes its calls, by address, and whether these are atomic.
 
     Returns:
-        What undoes them, and the idempotency keys of calls that were taken back and that the code does not make any more: it alone says
-        how they are undone.
+        What undoes them; of calls that were taken back, and that the code does not make any more as they were made, a step that fails: the
+        code alone says how they are undone.
     """
     symphony, run = runner.symphony, runner.run
     undos = _Undos(run, by_code)
     held = undos.of(run.attempts)
-    if not held and not runner.generations.owed:
-        return [], []
+    if not held and not runner.generations.owed and not undos.removed(run.attempts):
+        return []
     timeline = await read_timeline(symphony, run)
     generations, places = Generations(timeline.raised), _Places(symphony, run, timeline.completed, timeline)
     planned: list[tuple[tuple[bool, int], Undo]] = []
@@ -84,47 +88,92 @@ async def plan_undos(runner: Runner, by_code: Mapping[str, tuple[Step, bool]]) -
             at = undo_address(address, execution.undone_as)
             frame = _seen_then(run, run, frame, address, execution.generation)
         planned.append((order, Undo(at, step, frame)))
-    unknown: list[str] = []
+    planned += [((False, ended), undo) for ended, undo in await _plan_removed(runner, timeline, undos)]
     taken_back = timeline.taken_back.values()
     for position in sorted({taken.position for taken in taken_back}):  # each goes on from the one before
-        then = await _plan_taken_back(runner, timeline, undos, [taken for taken in taken_back if taken.position == position])
-        planned += [((False, taken.ended), undo) for taken, undo in then[0]]
-        unknown += then[1]
-    return [undo for _, undo in sorted(planned, key=lambda each: each[0], reverse=True)], unknown
+        together = [taken for taken in taken_back if taken.position == position]
+        then = await _plan_taken_back(runner, timeline, undos, together, by_code)
+        planned += [((False, taken.ended), undo) for taken, undo in then]
+    return [undo for _, undo in sorted(planned, key=lambda each: each[0], reverse=True)]
 
 
 async def _plan_taken_back(
-    runner: Runner, timeline: Timeline, undos: _Undos, together: Sequence[TakenBack]
-) -> tuple[list[tuple[TakenBack, Undo]], list[str]]:
+    runner: Runner, timeline: Timeline, undos: _Undos, together: Sequence[TakenBack], known: Mapping[str, tuple[Step, bool]]
+) -> list[tuple[TakenBack, Undo]]:
     """What undoes the executions that were taken back at one moment, in the places which they had, with what they saw."""
     symphony, run, position = runner.symphony, runner.run, together[0].position
     by_code = run.definition.code is not None
     left = [taken for taken in together if timeline.undone.get((taken.address, taken.execution.undone_as)) is not False]
+    removed = set(undos.removed(taken.address for taken in left))
     if not by_code:
-        left = [taken for taken in left if undos.is_owed(timeline, taken)]
+        left = [taken for taken in left if taken.address in removed or undos.is_owed(timeline, taken)]
     state = await state_at(symphony, timeline.key_at(position), position) if left else None
     if state is None or state.data is None or (by_code and not state.data.get("undoable")):
-        return [], []
+        return []
     data = state.data
-    then = await aside(lambda: _as_it_was(symphony, run, data), len(data.get("attempts", ())))
-    unknown: list[str] = []
+    then = await aside(lambda: _as_it_was(symphony, run, data, run.definition), len(data.get("attempts", ())))
+    unknown: set[str] = set()
     if by_code:
         from symphony_es.workflow.code.flow import undos_made  # it stands above the engine, which only calls it
 
         past = copy.copy(runner)
-        past.run = then
-        made, called = await undos_made(past, symphony.flows)
+        past.run, past.control = then, RunControl(runner.clock)  # what stops or fails this replay stops nothing of the run as it is
+        made, unknown = await undos_made(past, symphony.flows, run, known)
         undos = _Undos(then, made)
-        lost = [taken for taken in left if taken.address not in called and taken.address not in made]
-        unknown = [idempotency_key(run.id, taken.address, taken.execution.generation) for taken in lost]
     planned = []
+    before = await _removed_at(symphony, run, data, position) if removed else None
     for taken in left:
-        if undos.is_owed(timeline, taken):
-            address, execution = taken.address, taken.execution
-            frame = await _Places(symphony, then, taken.completed, timeline).frame_of(address)
-            frame = _seen_then(run, then, frame, address, execution.generation)
-            planned.append((taken, Undo(undo_address(address, execution.undone_as), undos.of([address])[address], frame)))
-    return planned, unknown
+        address, execution, seen = taken.address, taken.execution, then
+        if address in removed:
+            if before is None or not before[1].is_owed(timeline, taken):
+                continue
+            seen, step = before[0], _known_undo(symphony, before[1].of([address])[address], address, execution.generation)
+        elif undos.is_owed(timeline, taken):
+            step = undos.of([address])[address]
+        elif address in unknown and (address, execution.undone_as) not in timeline.undone:
+            step = UnknownUndo(address=address, generation=execution.generation, why=NOT_CALLED)
+        else:
+            continue
+        frame = await _Places(symphony, seen, taken.completed, timeline).frame_of(address)
+        frame = _seen_then(run, seen, frame, address, execution.generation)
+        planned.append((taken, Undo(undo_address(address, execution.undone_as), step, frame)))
+    return planned
+
+
+async def _plan_removed(runner: Runner, timeline: Timeline, undos: _Undos) -> list[tuple[int, Undo]]:
+    """What undoes the steps that hold and that the run's definition has no more, as the one says by which they ran; each with its end."""
+    symphony, run, planned = runner.symphony, runner.run, []
+    for address in undos.removed(run.attempts):
+        execution, ended = timeline.execution(address), timeline.ended_at(address) or timeline.begun.get(address)
+        state = None if ended is None else await state_at(symphony, timeline.key_at(ended), ended)
+        if ended is None or state is None or state.data is None or not execution.is_of_run:
+            continue
+        found = await _removed_at(symphony, run, state.data, ended)
+        if found is None or not found[1].of([address]) or found[1].is_undone(timeline, address, execution.undone_as):
+            continue
+        step = _known_undo(symphony, found[1].of([address])[address], address, execution.generation)
+        frame = await _Places(symphony, found[0], timeline.completed, timeline).frame_of(address)
+        planned.append((ended, Undo(f"{UNDO}/{address}", step, _seen_then(run, found[0], frame, address, execution.generation))))
+    return planned
+
+
+async def _removed_at(symphony: Host, run: Workflow, state: Mapping[str, Any], position: int) -> tuple[Workflow, _Undos] | None:
+    """A run as it was, with the definition that it had then, and what undoes its steps; None where the log does not have that any more."""
+    stored = await symphony.state_history.entity_at(f"{DEFINITION_PREFIX}{state.get('definition_hash')}", position)
+    if stored is None or stored.data is None:
+        return None
+    definition = WorkflowDefinition.from_dict({**stored.data, "id": state["definition_id"]})
+    then = _as_it_was(symphony, run, state, definition)
+    return then, _Undos(then, {})
+
+
+def _known_undo(symphony: Host, step: Step, address: str, generation: int) -> Step:
+    """The undo of a step that the definition has no more, or one that fails where this process lacks what it needs."""
+    try:
+        step.check(symphony)
+    except NotRegisteredError as error:
+        return UnknownUndo(address=address, generation=generation, why=f"the definition does not have the step any more, and {error}")
+    return step
 
 
 class _Undos:
@@ -150,6 +199,12 @@ class _Undos:
         at = {address: self._paths.at(address) for address in addresses if not in_cleanup(address)}
         return {address: self._by_path[path] for address, path in at.items() if path in self._by_path}
 
+    def removed(self, addresses: Iterable[str]) -> list[str]:
+        """Those of some steps that the definition does not have, since the run goes on with another one; none of a code-first run."""
+        if self._by_code is not None:
+            return []
+        return [address for address in addresses if not in_cleanup(address) and self._paths.at(address) is None]
+
     def is_undone(self, timeline: Timeline, address: str, undone_as: int) -> bool:
         """Whether an execution has been undone; a rewind takes back what an atomic step has done, and what has undone that."""
         by_rewind = timeline.undone.get((address, undone_as))
@@ -168,11 +223,11 @@ class _Undos:
         return step is not None and step.atomic
 
 
-def _as_it_was(symphony: Host, run: Workflow, state: Mapping[str, Any]) -> Workflow:
-    """A run as it was, which belongs to no Symphony."""
+def _as_it_was(symphony: Host, run: Workflow, state: Mapping[str, Any], definition: WorkflowDefinition) -> Workflow:
+    """A run as it was, under a definition; it belongs to no Symphony."""
     made = made_of(symphony.world.revived(state), symphony.world.types)
     then = Workflow(id=run.id, **{name: thaw(made[name]) for name in _SEEN if name in made})
-    then.follow(run.definition)
+    then.follow(definition)
     return then
 
 

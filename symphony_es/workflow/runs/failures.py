@@ -9,7 +9,7 @@ from __future__ import annotations
 import linecache
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -17,7 +17,7 @@ from symphony_es.diagnostics import message_of, shortened, writable
 from symphony_es.raised import asks_the_program_to_end
 from symphony_es.workflow.record.redaction import Redaction, current_redaction
 
-__all__ = ["describe_error", "error_on_record", "errors_inside", "message_on_record", "shortened"]
+__all__ = ["describe_error", "error_on_record", "errors_inside", "message_on_record", "shortened", "with_cleanup"]
 
 MAX_MESSAGE_CHARS = 4_000
 MAX_LOOKED_AT_CHARS = 40_000
@@ -58,6 +58,33 @@ def describe_error(error: BaseException, step: str | None) -> dict[str, Any]:
     if isinstance(error, BaseExceptionGroup):
         described["types"] = _made(_types_inside, error, "group").split(", ")
     return described
+
+
+def with_cleanup(error: Mapping[str, Any], failures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the error of a run with what has failed of its clean-up behind it: the run's own message stays the first thing said.
+
+    Args:
+        error: of the run, as it is on record; what stands behind it of a clean-up before is taken off.
+        failures: what has failed of the clean-up, each described as an error is.
+
+    Returns:
+        The error, its message longer by what is said; `cleanup` has that alone (`said`), and the addresses of the steps (`steps`).
+    """
+    own = {key: value for key, value in error.items() if key != "cleanup"}
+    message = own["message"].removesuffix(error.get("cleanup", {}).get("said", ""))
+    if not failures:
+        return {**own, "message": message}
+    said = [_said_of(failure) for failure in failures[:MAX_SAID]]
+    more = [f"and {len(failures) - MAX_SAID:,} more"] if len(failures) > MAX_SAID else []
+    behind = f"; not cleaned up: {'; '.join([*said, *more])}"
+    steps = [failure["step"] for failure in failures if failure["step"] is not None]
+    return {**own, "message": message + behind, "cleanup": {"said": behind, "steps": steps[:MAX_INSIDE]}}
+
+
+def _said_of(failure: Mapping[str, Any]) -> str:
+    where = "" if failure["step"] is None else f"{failure['step']}: "
+    message = f": {shortened(failure['message'], MAX_SAID_CHARS)}" if failure["message"] else ""
+    return f"{where}{failure['type']}{message}"
 
 
 def message_on_record(message: str, rules: Redaction | None = None) -> str:

@@ -88,8 +88,9 @@ class RunFilter:
         self._add_error(query)
         if self.step is not None:
             step = _text("step", self.step)
-            query.add("(runs.step = ? OR (runs.step > ? AND runs.step < ?) OR runs.step LIKE ? ESCAPE '\\')", step, f"{step}/", f"{step}0",
-                      f"%/{_like(step)}")  # fmt: skip
+            query.add("(runs.step = ? OR (runs.step > ? AND runs.step < ?) OR runs.step LIKE ? ESCAPE '\\' OR instr(runs.unfinished, ?) OR "
+                      "instr(runs.unfinished, ?) OR instr(runs.unfinished, ?))", step, f"{step}/", f"{step}0", f"%/{_like(step)}",
+                      f"\n{step}\n", f"\n{step}/", f"/{step}\n")  # fmt: skip
         self._add_times(query)
         return query
 

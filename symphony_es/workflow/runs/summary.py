@@ -32,7 +32,8 @@ class RunSummary:
         created_at, started_at, ended_at: UTC; None where it has not come to that.
         begun_steps, completed_steps: how many steps have begun, and have completed, nested ones included.
         errors: how many attempts at steps have failed.
-        error_type, error_message: of a failed run; the message is cut after 80 characters. None else.
+        error_type, error_message: of a failed run; the message is cut after 80 characters, and 240 of what has failed of
+            its clean-up stand behind it. None else.
         error_group: type, step and message without what differs from run to run, numbers and ids; None without an error.
         step: where it failed, or the step that began last of a run that has not completed.
         parent_id: id of the run that started it, or None. parent_step: the address there.

@@ -1,0 +1,232 @@
+"""Code that contradicts what a run has called before it was taken back: all is undone that the code knows, and the rest is named."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from symphony_es import Symphony
+from symphony_es.workflow import RunContext, Workflow, WorkflowDefinition, step, step_context, wait_for_signal
+
+WAIT: dict[str, Any] = {"kind": "wait", "name": "wait go", "id": "wait go", "signal": "go"}
+
+
+class Shop:
+    """A workflow in code of which there are several releases; it keeps a ledger of what was done and undone, by idempotency key."""
+
+    def __init__(self, symphony: Symphony) -> None:
+        self.symphony = symphony
+        self.done: list[tuple[str, Any]] = []
+        self.undone: list[tuple[str, Any]] = []
+        self.release(1)
+
+    def release(self, price: int, how: str = "argument") -> None:
+        """From here on this is the code: with another price, under another name, or without the charge."""
+        shop = self
+
+        async def act(given: Any) -> Any:
+            shop.done.append((step_context().idempotency_key, given))
+            return given
+
+        async def undo(given: Any) -> None:
+            undone = step_context().undoes
+            assert undone is not None
+            assert undone.output in (None, given)
+            shop.undone.append((undone.idempotency_key, given))
+
+        async def look() -> None:
+            return None
+
+        changed = price > 1
+
+        @self.symphony.workflow(name="order", replace=True, cleanup_on=["failure", "deadline"])
+        async def order() -> None:
+            await step(act, "room", name="book", undo=undo)
+            if changed and how == "inserted":
+                await step(look)
+            if not (changed and how == "removed"):
+                name = f"charge {price}" if how == "renamed" else "charge"
+                await step(act, price if how == "argument" else 1, name=name, undo=undo)
+            await step(act, "parcel", name="ship", undo=undo)
+            await wait_for_signal("go")
+            raise ValueError("nobody was at home")
+
+        self.order = order
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def waits(run: Workflow) -> bool:
+    return "wait go" in run.attempts and "wait go" not in run.outputs
+
+
+async def waiting(shop: Shop) -> Workflow:
+    run: Workflow = (await shop.symphony.workflows.start(shop.order, run_id="r", auto_checkpoint=False)).run
+    await until(lambda: waits(run))
+    return run
+
+
+async def again(shop: Shop, run: Workflow, address: str) -> None:
+    await shop.symphony.workflows.pause(run)
+    going = asyncio.ensure_future(shop.symphony.workflows.retry_from(run, address, auto_checkpoint=False))
+    await until(lambda: going.done() or (run.status == "running" and waits(run)))
+    if going.done():
+        await going
+    going.add_done_callback(lambda task: task.exception())
+
+
+async def end(shop: Shop, run: Workflow, how: str) -> None:
+    if how == "cancel":
+        await shop.symphony.workflows.cancel(run)
+    else:
+        await shop.symphony.workflows.signal(run, "go")
+        await shop.symphony.workflows.handle("r").wait()
+    assert run.status == {"cancel": "cancelled", "failure": "failed"}[how]
+
+
+@pytest.mark.parametrize("ends", ["failure", "cancel"])
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("how", ["argument", "renamed", "removed", "inserted"])
+async def test_what_the_code_knows_is_undone_and_the_rest_is_named(symphony: Symphony, how: str, times: int, ends: str) -> None:
+    """Each execution is undone once, under its own key with its own arguments; where the code does not tell them, it has failed."""
+    shop = Shop(symphony)
+    run = await waiting(shop)
+    for generation in range(times):
+        first = "charge" if generation == 0 else next(address for address in run.attempts if address != "book")
+        shop.release(generation + 2, how)
+        await again(shop, run, first)
+    await end(shop, run, ends)
+    failed = {address for address in run.failures if address.startswith("undo/")}
+    unknown = {
+        "argument": {("charge", generation) for generation in range(times)},
+        "renamed": {("charge", 0), *({("charge 2", 0)} if times > 1 else ())},
+        "removed": {("charge", 0)},
+        "inserted": set(),
+    }[how]
+    keys = {f"r:{address}:{generation}" for address, generation in unknown}
+    assert sorted(shop.undone) == sorted((key, given) for key, given in shop.done if key not in keys)
+    assert failed == {f"undo/@{generation}/{address}" for address, generation in unknown}
+    for address, generation in unknown:
+        told = run.failures[f"undo/@{generation}/{address}"]
+        assert told["type"] == "CleanupUnfinishedError"
+        assert f"{address} of generation {generation}" in told["message"]
+        assert f"r:{address}:{generation}" in told["message"]
+        assert f"{address} of generation {generation}" in (run.error or {})["message"]
+
+
+@pytest.mark.parametrize("ends", ["failure", "cancel"])
+async def test_a_resume_undoes_nothing_twice_and_says_the_same(symphony: Symphony, ends: str) -> None:
+    """What nobody knows how to undo is left of the clean-up, and stays so until somebody has done it by hand."""
+    shop = Shop(symphony)
+    run = await waiting(shop)
+    shop.release(2)
+    await again(shop, run, "charge")
+    await end(shop, run, ends)
+    before = list(shop.undone)
+    assert ("r:charge:0", 1) not in before
+    await symphony.workflows.resume(run, auto_checkpoint=False)
+    assert run.status == {"cancel": "cancelled", "failure": "failed"}[ends]
+    assert shop.undone == before
+    assert [address for address in run.failures if address.startswith("undo/")] == ["undo/@0/charge"]
+
+
+def declared(*charges: str, serves: str = "refund") -> WorkflowDefinition:
+    steps = [{"kind": "function", "name": name, "function": "charge", "undo": serves} for name in charges]
+    return WorkflowDefinition(
+        name="w", steps=[*steps, WAIT, {"kind": "function", "name": "deliver", "function": "deliver"}], cleanup_on=["failure"]
+    )
+
+
+@pytest.mark.parametrize("ends", ["failure", "cancel"])
+@pytest.mark.parametrize("forced", ["held", "taken back", "both"])
+@pytest.mark.parametrize("new", [["a", "c"], ["a"], []], ids=["renamed", "removed", "all removed"])
+async def test_steps_that_a_new_definition_does_not_have_are_undone(symphony: Symphony, new: list[str], forced: str, ends: str) -> None:
+    """The definition by which they ran says how: each execution is undone once, and sees what it gave."""
+    done: list[str] = []
+    undone: list[str] = []
+
+    async def charge(context: RunContext) -> str:
+        done.append(context.idempotency_key)
+        return context.idempotency_key
+
+    async def refund(context: RunContext) -> None:
+        assert context.undoes is not None
+        assert context.undoes.output == context.undoes.idempotency_key
+        undone.append(context.undoes.idempotency_key)
+
+    async def deliver(context: RunContext) -> None:
+        raise ValueError("nobody was at home")
+
+    for function in (charge, refund, deliver):
+        symphony.functions.register(function.__name__, function)
+    workflows = symphony.workflows
+    run: Workflow = (await workflows.start(declared("a", "b"), run_id="r", auto_checkpoint=False)).run
+    await until(lambda: "wait go" in run.attempts)
+    await workflows.pause(run)
+    if forced != "held":  # the new definition is taken before any step begins again, or after that
+        gate = asyncio.Event()
+        symphony.functions.register("charge", charge if forced == "both" else held(gate), replace=True)
+        going = asyncio.ensure_future(workflows.retry_from(run, "a", auto_checkpoint=False))
+        await until(lambda: run.status == "running" and ("wait go" if forced == "both" else "a") in run.attempts)
+        pausing = asyncio.ensure_future(workflows.pause(run))
+        gate.set()
+        await pausing
+        await asyncio.gather(going, return_exceptions=True)
+        symphony.functions.register("charge", charge, replace=True)
+    if forced == "taken back":
+        done.append("r:a:1")
+    assert run.status == "paused"
+    going = asyncio.ensure_future(workflows.resume(run, definition=declared(*new), force=True, auto_checkpoint=False))
+    await until(lambda: run.status == "running" and "wait go" in run.attempts and set(new) <= run.outputs.keys())
+    if ends == "failure":
+        await workflows.signal(run, "go")
+    else:
+        await workflows.cancel(run)
+    await asyncio.gather(going, return_exceptions=True)
+    assert run.status == {"cancel": "cancelled", "failure": "failed"}[ends]
+    assert sorted(undone) == sorted(done)
+
+
+def held(gate: asyncio.Event) -> Callable[[RunContext], Awaitable[str]]:
+    async def charge(context: RunContext) -> str:
+        await gate.wait()
+        return context.idempotency_key
+
+    return charge
+
+
+async def test_a_removed_step_whose_undo_nobody_has_is_named(symphony: Symphony, reopen: Any) -> None:
+    """The others are undone all the same."""
+    undone: list[str] = []
+
+    async def charge(context: RunContext) -> None:
+        return None
+
+    async def refund(context: RunContext) -> None:
+        assert context.undoes is not None
+        undone.append(context.undoes.address)
+
+    for name, function in {"charge": charge, "refund": refund, "deliver": charge, "old refund": refund}.items():
+        symphony.functions.register(name, function)
+    run: Workflow = (await symphony.workflows.start(declared("a", "b", serves="old refund"), run_id="r", auto_checkpoint=False)).run
+    await until(lambda: "wait go" in run.attempts)
+    await symphony.workflows.pause(run)
+    symphony = await reopen(resume="latest")
+    for name, function in {"charge": charge, "refund": refund, "deliver": charge}.items():
+        symphony.functions.register(name, function)
+    workflows = symphony.workflows
+    run = await workflows.get_run("r")
+    going = asyncio.ensure_future(workflows.resume(run, definition=declared("a"), force=True, auto_checkpoint=False))
+    await until(lambda: run.status == "running")
+    await workflows.cancel(run)
+    await asyncio.gather(going, return_exceptions=True)
+    assert undone == ["a"]
+    assert "b of generation 0" in run.failures["undo/b"]["message"]
+    assert "'old refund'" in (run.error or {})["message"]
