@@ -17,7 +17,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
-from symphony_es.core.state.attribution import ActingAs, acting, check_texts
+from symphony_es.core.state.attribution import ActingAs, acting, check_texts, user_data
 from symphony_es.core.state.blocks import TransactionBlock
 from symphony_es.core.state.builder import build_world
 from symphony_es.core.state.checkpoint import CheckpointManager, CheckpointReader
@@ -653,7 +653,8 @@ class Symphony:
         actor: str | None = None,
         reason: str | None = None,
         claim: Iterable[EntityLike] | None = (),
-        **user: Any,
+        user: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> TransactionBlock:
         """`async with symphony.transaction("InvoicePaid", actor="alice"):` names what happens in the block and appends it at once.
 
@@ -667,20 +668,33 @@ class Symphony:
             actor: who acts.
             reason: why.
             claim: entities to claim at the beginning, waiting for other transactions to release them.
-            **user: further metadata of the application's own; plain data.
+            user: further metadata of the application's own, plain data, which the events have as `metadata.user`.
+            **more: the same, as keywords; all but those that are written like one of this call's own.
 
         Raises:
+            ConfigurationError: a keyword that this call does not have is written like one that it has.
             EntityBusyError: at the beginning, when waiting for `claim` would close a circle; in the block, from a change of an
                 entity that another transaction claims.
             ConcurrencyError, LogUnavailableError: at the end: nothing was appended, the objects are as they were before.
         """
         self._check_writable("a transaction")
         check_texts({"actor": actor, "reason": reason})
-        return self.world.transaction(name, claim=claim, actor=actor, reason=reason, user=user or None, data=data)
+        own = user_data("transaction", ("name", "data", "actor", "reason", "claim", "user"), user, more)
+        return self.world.transaction(name, claim=claim, actor=actor, reason=reason, user=own, data=data)
 
-    def acting_as(self, actor: str, *, reason: str | None = None, **user: Any) -> ActingAs:
-        """`with symphony.acting_as("alice"):` names the actor of every change made in the block."""
-        fields: dict[str, Any] = {"actor": actor, "user": user or None}
+    def acting_as(self, actor: str, *, reason: str | None = None, user: Mapping[str, Any] | None = None, **more: Any) -> ActingAs:
+        """`with symphony.acting_as("alice"):` names the actor of every change made in the block.
+
+        Args:
+            actor: who acts.
+            reason: why.
+            user: further metadata of the application's own, plain data, which the events have as `metadata.user`.
+            **more: the same, as keywords; all but those that are written like one of this call's own.
+
+        Raises:
+            ConfigurationError: a keyword that this call does not have is written like one that it has.
+        """
+        fields: dict[str, Any] = {"actor": actor, "user": user_data("acting_as", ("actor", "reason", "user"), user, more)}
         return ActingAs(acting(**fields) if reason is None else acting(reason=reason, **fields))
 
     async def flush(self) -> None:

@@ -426,14 +426,14 @@ SHOWN = 12
 """How many names a message lists that are none of them like the one asked for."""
 
 
-def near_misses(name: str, known: Collection[str]) -> list[str]:
-    """What is written like a name, the nearest first: differences of case count little."""
+def near_misses(name: str, known: Collection[str], *, cutoff: float = 0.6) -> list[str]:
+    """What is written like a name, the nearest first: differences of case count little; 1 as `cutoff` asks for no other difference."""
     from difflib import get_close_matches  # late: only a message needs it
 
     folded: dict[str, str] = {}
     for item in sorted(known):
         folded.setdefault(item.casefold(), item)
-    found = [folded[match] for match in get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)]
+    found = [folded[match] for match in get_close_matches(name.casefold(), folded, n=3, cutoff=cutoff)]
     tails = [item for item in sorted(known) if item.casefold().rpartition(".")[2] == name.casefold().rpartition(".")[2]]
     return list(dict.fromkeys([*found, *tails]))[:3]
 

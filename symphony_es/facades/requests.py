@@ -15,6 +15,7 @@ from symphony_es.core.state.requesting import Answer, send_request
 from symphony_es.errors import ConfigurationError, EntityNotFoundError, RequestRefusedError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.facades.lookup import key_of
+from symphony_es.workflow.runs.thawing import thaw
 
 if TYPE_CHECKING:
     from symphony_es.events.references import EntityReference
@@ -41,6 +42,7 @@ class Requests:
         RequestPendingError: nobody has the log open for writing, or there is no answer yet. The request stays for the one who does it.
         RequestRefusedError: it cannot be done, or its id is that of another request; nothing was changed.
         EntityNotFoundError: there is no such run.
+        UnstorableValueError: a request travels as JSON, which would change the payload or the metadata. Nothing has been left.
         ConfigurationError, LimitExceededError, StorageUnavailableError: it cannot be left. Nothing has been.
     """
 
@@ -57,8 +59,8 @@ class Requests:
         request_id: str | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Answer:
-        """Send a signal; the payload is what JSON has."""
-        return await self._ask("signal", run, {"name": name, "payload": payload}, request_id, timeout_s)
+        """Send a signal; the payload is what JSON has, and arrives as it was given: no tuples, and keys are texts."""
+        return await self._ask("signal", run, {"name": name, "payload": thaw(payload)}, request_id, timeout_s)
 
     async def cancel(
         self,
@@ -114,7 +116,7 @@ class Requests:
         prune_filter(RunFilter(status=status, name=name, metadata=metadata))
         given = age_arguments(older_than)
         statuses, names = read_statuses(status), RunFilter(name=name).names
-        chosen = {"status": sorted(statuses) if statuses else None, "name": names or None, "metadata": dict(metadata) if metadata else None}
+        chosen = {"status": sorted(statuses) if statuses else None, "name": names or None, "metadata": thaw(metadata) if metadata else None}
         given |= {key: value for key, value in chosen.items() if value is not None}
         answer = await self._send(PRUNE, "", given, request_id, timeout_s)
         return PruneReport.from_dict(answer.pruned or {})

@@ -8,21 +8,21 @@ asynchronous generator in a task of its own): from then on it counts nowhere, bu
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from symphony_es.core.state.left import LeftElsewhere, runner
-from symphony_es.errors import ConfigurationError
+from symphony_es.errors import ConfigurationError, near_misses
 from symphony_es.events.event import EventMetadata
 from symphony_es.events.values import check_plain
-from symphony_es.shown import shown
+from symphony_es.shown import quoted, shown
 
 __all__ = [
     "NOBODY", "SYSTEM_ACTOR", "ActingAs", "Attribution", "Standing", "acting", "acting_attribution", "attribute", "attributed",
-    "check_texts", "current_attribution",
+    "check_texts", "current_attribution", "user_data",
 ]  # fmt: skip
 
 
@@ -197,6 +197,26 @@ def check_texts(fields: Mapping[str, Any]) -> None:
                 given.encode()
             except UnicodeEncodeError:
                 raise ConfigurationError(f"{name} holds a lone surrogate, which is no text that can be stored: {shown(given)}") from None
+
+
+def user_data(call: str, parameters: Collection[str], user: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The application's own metadata, as a call was given it: a mapping, free keywords, or both.
+
+    Raises:
+        ConfigurationError: `user` is no mapping; or a keyword is written so like one of the call's own parameters that this may be meant.
+    """
+    if user is not None and not isinstance(user, Mapping):
+        raise ConfigurationError(
+            f"{call}(user=…) takes a mapping of your own metadata, not {type(user).__name__}: {shown(user)}; actor= says who acts"
+        )
+    for key in more:
+        alike = near_misses(key, parameters, cutoff=0.7)  # region is not reason
+        if alike:
+            meant = " or ".join(f"{name}=" for name in alike)
+            raise ConfigurationError(
+                f"{call} takes no {quoted(key)}: did you mean {meant}? For metadata of your own by that name pass user={{{quoted(key)}: …}}"
+            )
+    return {**(user or {}), **more} or None
 
 
 _TEXTS = frozenset({"actor", "reason", "run_id", "step", "correlation_id"})

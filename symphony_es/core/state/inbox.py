@@ -29,7 +29,8 @@ from typing import Any, Protocol
 
 from symphony_es.core.state.files.directory import make_directory, unavailable
 from symphony_es.core.state.files.watching import watch_directory
-from symphony_es.errors import ConfigurationError, LimitExceededError, StorageUnavailableError
+from symphony_es.errors import ConfigurationError, LimitExceededError, StorageUnavailableError, UnstorableValueError
+from symphony_es.events.as_json import check_as_json
 from symphony_es.events.identifiers import entity_key, text_id, uuid7
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import shown
@@ -62,6 +63,8 @@ VERBS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
 }
 """What can be asked from outside, of a run or, by `PRUNE`, of all of them: its arguments and their types."""
 PRUNE = "prune"
+_FREE = ("payload", "metadata")
+"""The arguments in which anything of JSON may stand; all others are texts, numbers, true or false, which JSON leaves as they are."""
 _KINDS: Mapping[type, str] = {
     str: "a text", bool: "true or false", list: "a list of at least one", dict: "an object", object: "what JSON has"
 }  # fmt: skip
@@ -106,6 +109,7 @@ class Request:
         Raises:
             ConfigurationError: an unknown verb or argument, or one of a wrong type; an id that no file can have; a text that is too long.
             InvalidIdentifierError: no run can have that id.
+            UnstorableValueError: JSON, as which it travels, would change the payload or the metadata; the error names the path.
         """
         if self.verb not in list(VERBS):  # it may be anything, also what has no hash
             raise ConfigurationError(f"{shown(self.verb)} is not a request: one of {', '.join(VERBS)} is")
@@ -137,16 +141,13 @@ class Request:
 
     @property
     def digest(self) -> str:
-        """What is asked of which run, whoever asks and why; what is left out counts as the default. Empty of what JSON cannot write."""
+        """What is asked of which run, whoever asks and why; what is left out counts as the default."""
         told = {name: value for name, value in self.arguments.items() if value is not None and (name, value) != ("cleanup", True)}
         if "grace_s" in told:
             told["grace_s"] = float(told["grace_s"])
         if isinstance(told.get("step"), str):
             told["step"] = [told["step"]]
-        try:
-            asked = json.dumps([self.verb, self.run, json.loads(json.dumps(told))], sort_keys=True)  # keys are texts in between
-        except (TypeError, ValueError, RecursionError):
-            return ""
+        asked = json.dumps([self.verb, self.run, told], sort_keys=True)
         return hashlib.blake2b(asked.encode(), digest_size=8).hexdigest()
 
     def encode(self) -> bytes:
@@ -154,13 +155,9 @@ class Request:
 
         Raises:
             LimitExceededError: it is too large.
-            ConfigurationError: the payload is not what JSON has.
         """
         told = {"verb": self.verb, "run": self.run, "arguments": dict(self.arguments), "actor": self.actor, "reason": self.reason}
-        try:
-            content = json.dumps({"format": 1, **told}, allow_nan=False).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error
+        content = json.dumps({"format": 1, **told}, allow_nan=False).encode()
         if len(content) > MAX_REQUEST_BYTES:
             raise LimitExceededError(f"the request has {len(content):,} bytes; at most {MAX_REQUEST_BYTES:,} can be asked at once")
         return content
@@ -170,7 +167,7 @@ class Request:
         """Read the content of a file.
 
         Raises:
-            ConfigurationError, InvalidIdentifierError: it is not a request.
+            ConfigurationError, InvalidIdentifierError, UnstorableValueError: it is not a request.
         """
         try:
             told = read_strictly(content.decode())
@@ -194,7 +191,8 @@ def _check_argument(verb: str, name: str, value: Any) -> None:
     if not fits or (float in wanted and not 0 <= value <= MAX_SECONDS):
         kinds = "a number of seconds, 0 or more" if float in wanted else " or ".join(_KINDS[kind] for kind in wanted)
         raise ConfigurationError(f"{name} of {verb} is {kinds}, not {shown(value)}")
-    if name == "payload":
+    if name in _FREE:
+        check_as_json(value, (name,), "a request")
         return
     texts = value if isinstance(value, list) else [value] if isinstance(value, str) else []
     if isinstance(value, list) and not (texts and all(isinstance(text, str) for text in texts)):
@@ -384,7 +382,7 @@ def _read(path: Path, *, allow_shared: bool) -> Request | FaultyRequest:
         if found.st_size > MAX_REQUEST_BYTES:
             return FaultyRequest(id=path.name, why=f"it has {found.st_size:,} bytes; at most {MAX_REQUEST_BYTES:,} are read")
         return Request.decode(path.name, os.read(descriptor, MAX_REQUEST_BYTES))
-    except (ValueError, OSError) as error:  # what is wrong with its content
+    except (ValueError, UnstorableValueError, OSError) as error:  # what is wrong with its content
         return FaultyRequest(id=path.name, why=f"{error!s:.500}")
     finally:
         os.close(descriptor)

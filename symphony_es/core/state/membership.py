@@ -109,6 +109,7 @@ class Membership(Inherited):
         self.watch: Watch | None = None  # while the hooks of restored objects run
         self._records: dict[str, EntityRecord] = {}
         self._foreign: dict[int, EntityRecord] = {}
+        self._unrestored: set[str] = set()  # keys of entities that no object was made of, when they came to be here
         self.has_at_rest = False  # the log has ended runs that are not here
         self.referred: dict[str, None] = {}  # keys of runs and tasks that living entities have referred to; see `refer`
         self.reference_watches: tuple[Callable[[str], None], ...] = ()  # told of these keys; replaced as a whole
@@ -685,6 +686,16 @@ class Membership(Inherited):
             record.obj.__dict__["_symphony_record"] = record
         else:
             self._foreign[id(record.obj)] = record
+            if type(record.obj) is UnrestoredEntity:
+                self._unrestored.add(record.key)
+
+    @property
+    def has_unrestored(self) -> bool:
+        """Whether there may be an `UnrestoredEntity` here; where there is none, no value needs to be looked through for one."""
+        kept = self._unrestored
+        for key in [key for key in kept if key not in self._records or type(self._records[key].obj) is not UnrestoredEntity]:
+            kept.discard(key)
+        return bool(kept)
 
     def forget(self, record: EntityRecord, moves: Sequence[Move] = ()) -> None:
         """Take a record out of this world, as if it had never been added; a thread that waits to change its object is refused.

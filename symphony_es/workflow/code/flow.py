@@ -42,7 +42,7 @@ from symphony_es.workflow.code.strands import (
     has_arguments,
     strand_around,
 )
-from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, is_interrupted, run_body, unclosed
+from symphony_es.workflow.engine.bodies import StepFailure, StepsTask, is_failure, is_interrupted, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunStopped
 from symphony_es.workflow.engine.histories import generations_of
@@ -50,6 +50,7 @@ from symphony_es.workflow.runs.failures import describe_error
 from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.parts import output_at
 from symphony_es.workflow.runs.thawing import thaw
+from symphony_es.workflow.runs.unmade import Lacking, handed
 
 if TYPE_CHECKING:
     from symphony_es.events.changes import Change
@@ -147,7 +148,7 @@ class Flow:
             await self._take_back()
         outputs = self.run.recorded_outputs
         if call.address in outputs:
-            return thaw(outputs[call.address])
+            return self._hand(outputs[call.address])
         token = current_strand.set(INSIDE_A_STEP)
         try:
             return await self._run_call(call, make, around)
@@ -188,7 +189,14 @@ class Flow:
             raise
         finally:
             del self._under_way[address]
-        return thaw(output_at(run, address))
+        return self._hand(output_at(run, address))
+
+    def _hand(self, output: Any) -> Any:
+        try:
+            return handed(thaw(output), self.runner.symphony.world)
+        except Lacking as stopped:
+            self.stopped = stopped
+            raise
 
     def is_known(self, call: Call) -> bool:
         """Whether a call is the one on record at its address: where it only replays, the code may make others by now."""

@@ -19,8 +19,9 @@ from symphony_es.contexts import reset_variable
 from symphony_es.raised import asks_the_program_to_end
 from symphony_es.workflow.engine.control import RunStopped
 from symphony_es.workflow.runs.failures import describe_error
+from symphony_es.workflow.runs.unmade import Lacking
 
-__all__ = ["Body", "Lacking", "StepFailure", "StepsTask", "is_failure", "is_interrupted", "run_body", "unclosed"]
+__all__ = ["Body", "StepFailure", "StepsTask", "is_failure", "is_interrupted", "run_body", "unclosed"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,18 +38,6 @@ class StepFailure(Exception):  # noqa: N818  carries a step's failure through th
     def __init__(self, description: dict[str, Any], error: BaseException) -> None:
         super().__init__(f"step {description['step']}: {description['type']}: {description['message']}")
         self.description = description
-        self.error = error
-
-
-class Lacking(BaseException):
-    """Takes a run out of its steps because this process lacks what they need; raised and caught by the engine, and nobody's event.
-
-    Attributes:
-        error: what is missing, for those who wait for the run.
-    """
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
         self.error = error
 
 

@@ -36,6 +36,7 @@ from symphony_es.workflow.engine.seconds import deadline_after
 from symphony_es.workflow.engine.timeline import FORK_EVENT
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.thawing import thaw
+from symphony_es.workflow.runs.unmade import check_made
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -89,7 +90,9 @@ def new_run(
     limit_s = deadline_s if deadline_s is not None else chosen.deadline_s
     deadline = deadline_after(now, limit_s)
     given = {"id": run_id} if run_id else {}
-    return Workflow.of(chosen, context or {}, now, symphony.world, deadline=deadline, metadata=thaw(metadata or {}), **given, **fields)
+    run = Workflow.of(chosen, context or {}, now, symphony.world, deadline=deadline, metadata=thaw(metadata or {}), **given, **fields)
+    check_made(run, symphony.world)
+    return run
 
 
 def check_new_id(run_id: str) -> None:

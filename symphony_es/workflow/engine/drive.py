@@ -21,7 +21,7 @@ from symphony_es.errors import (
     StepFailedError,
 )
 from symphony_es.events.changes import SET, Change
-from symphony_es.workflow.engine.bodies import Lacking, StepFailure, StepsTask, is_failure, run_body, unclosed
+from symphony_es.workflow.engine.bodies import StepFailure, StepsTask, is_failure, run_body, unclosed
 from symphony_es.workflow.engine.branches import wait_for_end
 from symphony_es.workflow.engine.control import RunControl, RunStopped
 from symphony_es.workflow.engine.generations import NEVER_TAKEN_BACK
@@ -38,6 +38,7 @@ from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.starter import keep_starter, starter_of
 from symphony_es.workflow.runs.thawing import thaw
 from symphony_es.workflow.runs.transitions import WorkflowStatus
+from symphony_es.workflow.runs.unmade import Lacking
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host

@@ -22,6 +22,7 @@ from symphony_es.workflow.runs.outputs import Frame, TemplateScope
 from symphony_es.workflow.runs.parts import handed_on, output_at
 from symphony_es.workflow.runs.run import ON_PARENT_END
 from symphony_es.workflow.runs.thawing import thaw
+from symphony_es.workflow.runs.unmade import handed
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -129,13 +130,13 @@ class StepExecution:
             TemplateError: it names what is not there.
         """
         if self.run.definition.code is not None:
-            return template  # code gives values, whose braces are text
+            return handed(template, self.symphony.world)  # code gives values, whose braces are text
         made = self.prepared.pop(id(template), None)
         if made is not None:
             return made.get()
         from symphony_es.workflow.language.templates import render  # late: only texts in definitions need the language
 
-        return thaw(render(template, TemplateScope(self.frame, self.context.reads)))
+        return handed(thaw(render(template, TemplateScope(self.frame, self.context.reads))), self.symphony.world)
 
     def prepare(self, template: Any) -> Any:
         """The same, before the step's start is on record, for `Step.works_with`; `render` gives it out once.

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from symphony_es.core.state.restore import UnrestoredEntity
-from symphony_es.errors import DefinitionError, NotRegisteredError, RunBlockedError, SymphonyError, UnknownValueError
+from symphony_es.errors import DefinitionError, NotRegisteredError, RunBlockedError, SymphonyError
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.values import Tagged
 from symphony_es.late_dataclasses import dataclass
@@ -22,6 +22,7 @@ from symphony_es.workflow.definitions.steps import is_of_kind
 from symphony_es.workflow.runs.cleanup import CLEANUP, UNDO, main_line
 from symphony_es.workflow.runs.run import Workflow
 from symphony_es.workflow.runs.transitions import TAKEN_UP, WorkflowStatus
+from symphony_es.workflow.runs.unmade import unmade_error, unmade_of
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -78,13 +79,13 @@ def check_can_go_on(run: Workflow, symphony: Host) -> None:
     """Refuse a run that needs what this process has not; its child runs are looked at too, at any depth.
 
     Raises:
-        UnknownValueError: the values of a child run could not be made.
+        UnknownValueError: the values of a child run could not be made, or those of an entity that the values of one of them refer to.
         NotRegisteredError: a function or the like. In both cases the message says what is missing and the call that mends it, and nothing
             has been appended.
     """
-    for looked_at in _with_children(run):
+    for looked_at in _with_children(run, symphony):
         if isinstance(looked_at, UnrestoredEntity):
-            raise UnknownValueError(looked_at.missing)
+            raise unmade_error(looked_at)
         for error in _lacks(looked_at, symphony):
             raise error
 
@@ -93,9 +94,9 @@ def left_alone(run: Workflow, symphony: Host) -> tuple[RunLeft | None, RunLeft |
     """Return why this process does not go on with a run by itself: what is missing, and what is blocked; None, None where it does."""
     missing: list[str] = []
     reasons: list[str] = []
-    for looked_at in _with_children(run):
+    for looked_at in _with_children(run, symphony):
         if isinstance(looked_at, UnrestoredEntity):
-            missing.extend(_classes(sorted(looked_at.missing)))
+            missing.extend(_classes(sorted(looked_at.missing)) or (f"entity {looked_at.reference.key}",))
             reasons.append(looked_at.reason)
         else:
             for error in _lacks(looked_at, symphony):
@@ -104,7 +105,7 @@ def left_alone(run: Workflow, symphony: Host) -> tuple[RunLeft | None, RunLeft |
     if missing:
         named = tuple(dict.fromkeys(missing))
         return RunLeft(run_id=run.id, name=run.name, reason="; ".join(dict.fromkeys(reasons)), missing=named), None
-    for looked_at in _with_children(run):
+    for looked_at in _with_children(run, symphony):
         if isinstance(looked_at, Workflow) and _is_still_blocked(looked_at, symphony):
             return None, RunLeft(run_id=run.id, name=run.name, reason=str(RunBlockedError(looked_at.id, looked_at.error or {})))
     return None, None
@@ -122,12 +123,13 @@ def _is_still_blocked(run: Workflow, symphony: Host) -> bool:
     return run.status is WorkflowStatus.BLOCKED and (run.error or {}).get("digest") == digest_here(run, symphony)
 
 
-def _with_children(run: Workflow) -> Iterator[Workflow | UnrestoredEntity]:
-    """A run, and the child runs at any depth that it waits for."""
+def _with_children(run: Workflow, symphony: Host) -> Iterator[Workflow | UnrestoredEntity]:
+    """A run, the child runs at any depth that it waits for, and what no object was made of that one of them would hand to its code."""
     waiting: list[Workflow] = [run]
     while waiting:
         looked_at = waiting.pop()
         yield looked_at
+        yield from unmade_of(looked_at, symphony.world)
         for address, child in looked_at.children.items():
             if address in looked_at.recorded_outputs:
                 continue

@@ -37,7 +37,7 @@ from symphony_es.events.identifiers import entity_key
 from symphony_es.shown import quoted
 from symphony_es.threads import TimeLimit, current_limit, current_step
 from symphony_es.workflow.definitions.error_rules import related_errors
-from symphony_es.workflow.engine.bodies import Lacking, StepFailure, is_failure, is_interrupted, run_body
+from symphony_es.workflow.engine.bodies import StepFailure, is_failure, is_interrupted, run_body
 from symphony_es.workflow.engine.branches import AT_ONCE, run_branches
 from symphony_es.workflow.engine.execution import Branch, StepExecution, idempotency_key
 from symphony_es.workflow.engine.generations import Generations
@@ -50,6 +50,7 @@ from symphony_es.workflow.runs.outputs import Frame
 from symphony_es.workflow.runs.parts import made_of_parts, output_at
 from symphony_es.workflow.runs.run import Workflow, describe_error
 from symphony_es.workflow.runs.thawing import thaw
+from symphony_es.workflow.runs.unmade import Lacking
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host

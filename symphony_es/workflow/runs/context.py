@@ -28,6 +28,7 @@ from symphony_es.workflow.record.reads import MOST_OF_A_BODY, Reads
 from symphony_es.workflow.runs.outputs import StepOutputs
 from symphony_es.workflow.runs.spaces import Space, list_around, space_at
 from symphony_es.workflow.runs.thawing import thaw
+from symphony_es.workflow.runs.unmade import handed
 
 if TYPE_CHECKING:
     from symphony_es import Symphony
@@ -100,7 +101,8 @@ class RunContext(MutableMapping[str, Any]):
     ) -> None:
         self.symphony: Symphony = symphony  # type: ignore[assignment]  # a function is handed what the application has made
         self.reads = Reads(frame.run, MOST_OF_A_BODY)
-        self.outputs = StepOutputs(frame, noted=self.reads.output)  # not by way of this object: what nobody holds is freed at once
+        # The outputs are not noted by way of this object: what nobody holds is freed at once.
+        self.outputs = StepOutputs(frame, noted=self.reads.output, world=symphony.world)
         self.inputs: dict[str, Any] = {}
         self.run_id = frame.run.id
         self.step = step
@@ -168,6 +170,7 @@ class RunContext(MutableMapping[str, Any]):
                 self.reads.key(place, key)
                 value = layer[key]  # type: ignore[index]
                 if type(value) not in UNOWNED:
+                    handed(value, self.symphony.world)
                     record = self.symphony.world.record_of(value)
                     self.reads.entity(record)
                     if record is not None and record.is_compared:

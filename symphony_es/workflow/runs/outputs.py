@@ -16,8 +16,10 @@ from symphony_es.workflow.language.parts import NamedParts, NumberedParts, Parts
 from symphony_es.workflow.runs.parts import output_at, seen_at
 from symphony_es.workflow.runs.spaces import space_at
 from symphony_es.workflow.runs.thawing import thaw
+from symphony_es.workflow.runs.unmade import handed
 
 if TYPE_CHECKING:
+    from symphony_es.core.state.membership import Membership
     from symphony_es.workflow.definitions.steps import Step
     from symphony_es.workflow.record.reads import Reads
     from symphony_es.workflow.runs.context import UndoneStep
@@ -128,9 +130,13 @@ class StepOutputs(Mapping[str, Any]):
 
     Attributes:
         noted: called with the address of each output that is read; None where nobody takes note.
+        world: the run's, where the outputs are handed to code; None where they are not.
     """
 
-    def __init__(self, frame: Frame, *, copies: bool = True, noted: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, frame: Frame, *, copies: bool = True, noted: Callable[[str], None] | None = None, world: Membership | None = None
+    ) -> None:
+        self._world = world
         self._frame = frame
         self._run = frame.seen
         self._copies = copies
@@ -141,6 +147,8 @@ class StepOutputs(Mapping[str, Any]):
         output = output_at(self._run, address)
         if self.noted is not None:
             self.noted(address)
+        if self._world is not None:
+            handed(output, self._world)
         return thaw(output) if self._copies else output
 
     def __iter__(self) -> Iterator[str]:

@@ -99,13 +99,16 @@ def _in_sequence(live: Any, key: Any, rest: Path, reference: Any, target: Any) -
 
 
 def _in_object(live: Any, key: Any, rest: Path, reference: Any, target: Any) -> Any:
-    held = getattr(live, key, MISSING) if isinstance(key, str) else MISSING
+    declared = kind_of(live) in ("entity", "part")
+    held = live.__dict__.get(key, MISSING) if declared else MISSING  # what it is read through, a property, may be another object
+    if held is MISSING:
+        held = getattr(live, key, MISSING) if isinstance(key, str) else MISSING
     if held is MISSING:
         return live
     new = target if held is None and not rest else connect(held, rest, reference, target)  # a restorer may leave it out
     if new is held:
         return live
-    if kind_of(live) in ("entity", "part"):
+    if declared:
         live.__dict__[key] = new
         return live
     if kind_of(live) == "value":

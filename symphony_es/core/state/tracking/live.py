@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from symphony_es.core.state.tracking.types import TypeTable
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from symphony_es.core.state.membership import Membership
     from symphony_es.core.state.records import EntityRecord
 
-__all__ = ["ATOMS", "MISSING", "UNOWNED", "admit", "attributes_of", "kind_of", "locate", "own", "plain_of"]
+__all__ = ["ATOMS", "MISSING", "UNOWNED", "admit", "attributes_of", "kind_of", "locate", "objects_in", "own", "plain_of"]
+
+_T = TypeVar("_T")
 
 ATOMS = frozenset({type(None), bool, int, float, bytes, Decimal, UUID, date, timedelta, EntityReference, Redacted, Encrypted})
 """Types whose every value can be stored as it is; text and moments are looked at first."""
@@ -317,6 +319,11 @@ def record_above(node: Any) -> EntityRecord | None:
             return record
         node = node._symphony_owner
     return None
+
+
+def objects_in(live: Any, cls: type[_T]) -> list[_T]:
+    """The objects of exactly a class that a live value holds, at any depth; entities are not entered."""
+    return [item for item in _walk(live) if type(item) is cls]
 
 
 def entities_in(live: Any) -> list[Any]:
