@@ -28,7 +28,7 @@ from symphony_es.workflow.engine.seconds import check_deadline
 from symphony_es.workflow.engine.telling import Telling
 from symphony_es.workflow.engine.within import block_around
 from symphony_es.workflow.runs.run import ABANDONED, Workflow
-from symphony_es.workflow.runs.transitions import TAKEN_UP, UNFINISHED
+from symphony_es.workflow.runs.transitions import TAKEN_UP, UNFINISHED, WorkflowStatus
 
 if TYPE_CHECKING:
     from symphony_es.workflow.engine.draining import DrainReport
@@ -178,7 +178,8 @@ class WorkflowEngine(RunRequests):
                 await world.claim(run)
             drive = self._drive_for(run, chain, asked=True)
             takes_place = self._takes_place(run, awaited=False)
-            launch = partial(self._launch, drive, chain, _NOTHING, awaited=False, takes_place=takes_place)
+            known = WorkflowStatus.RUNNING  # so its beginning is on record; it may have been paused since
+            launch = partial(self._launch, drive, chain, _NOTHING, known=known, awaited=False, takes_place=takes_place)
             queued = takes_place and not self.active.has_room()
             self.beginnings.begin(block.transaction, drive, prepare, launch, queued=queued)
         else:
@@ -215,11 +216,7 @@ class WorkflowEngine(RunRequests):
 
     async def _begun(self, active: ActiveRun) -> None:
         """Waits until the beginning of a run is durable; raises what has kept it from beginning."""
-        begun = asyncio.ensure_future(active.drive.begun.wait())
-        try:
-            await asyncio.wait({begun, active.task}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            begun.cancel()
+        await self.active.begun(active)
         if not active.drive.begun.is_set():
             await self.active.ended(active)
 
