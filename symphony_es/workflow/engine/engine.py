@@ -13,15 +13,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from symphony_es.core.state.transactions import scope_of
-from symphony_es.diagnostics import get_logger
-from symphony_es.errors import ConfigurationError, HookFailedError
+from symphony_es.diagnostics import error_text, get_logger
+from symphony_es.errors import ConfigurationError, HookFailedError, SymphonyError
 from symphony_es.events.identifiers import check_entity_id
 from symphony_es.shown import shown
 from symphony_es.workflow.engine.active import ActiveRun
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, numbers_of
 from symphony_es.workflow.engine.creation import DefinitionLike, IfExists, check_input, existing_run, new_run, refuse_id
 from symphony_es.workflow.engine.handle import RunHandle
-from symphony_es.workflow.engine.hooks import names_of_durable
+from symphony_es.workflow.engine.hooks import HookChain, names_of_durable
 from symphony_es.workflow.engine.missing import check_can_go_on, is_waiting_for_classes
 from symphony_es.workflow.engine.requests import RunRequests
 from symphony_es.workflow.engine.seconds import check_deadline
@@ -299,6 +299,31 @@ class WorkflowEngine(RunRequests):
         from symphony_es.workflow.engine.draining import drain  # late: at the end of a service
 
         return await drain(self.active, self.threads, timeout_s)
+
+    def go_on_with(self, stopped: Sequence[ActiveRun]) -> None:
+        """Drive runs again that were stopped for something that has not happened, each in its event loop; others are passed over.
+
+        Args:
+            stopped: those that executed before. Child runs are taken up by the runs that wait for them.
+        """
+        ids = {active.run.id for active in stopped}
+        here = asyncio.get_running_loop()
+        for active in stopped:
+            run, loop = active.run, active.task.get_loop()
+            if self.active.draining or (getattr(run.parent, "id", None) in ids and self._has_driver(run)):
+                continue
+            again = partial(self._go_on_with, run, active.hooks)
+            if loop is here:
+                again()
+            elif loop.is_running():
+                loop.call_soon_threadsafe(again)
+
+    def _go_on_with(self, run: Workflow, hooks: HookChain) -> None:
+        if run.status in UNFINISHED and not self.active.is_taken(run):
+            try:
+                self.launch(run, hooks, awaited=False)
+            except SymphonyError as error:
+                _log.warning("workflow_run_stopped", run_id=run.id, error=error_text(error))
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
