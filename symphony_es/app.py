@@ -792,7 +792,7 @@ class Symphony:
         Args:
             checkpoint: its id, or its name (the newest of that name); `id:` and `name:` say which.
             replay_until: where to stop instead: a moment, as for `at`.
-            stop_runs: interrupt runs that execute in this process; without it they refuse the call.
+            stop_runs: interrupt runs that execute in this process; without it they refuse the call. Where nothing comes of it, they go on.
             strict: raise when an object cannot be made, or a reference has no target.
 
         Returns:
@@ -841,7 +841,7 @@ class Symphony:
 
         Args:
             replay_until: where to stop: a moment, as for `at`; at the head when left out.
-            stop_runs: interrupt runs that execute in this process; without it they refuse the call.
+            stop_runs: interrupt runs that execute in this process; without it they refuse the call. Where nothing comes of it, they go on.
             strict: raise when an object cannot be made, or a reference has no target.
             types: classes or names of types: only their entities come to life, and what these refer to; the others stay in the log.
 
@@ -857,22 +857,31 @@ class Symphony:
         self, until: ReplayUntil | None, entry: Any, *, stop_runs: bool, strict: bool, types: frozenset[str] | None = None
     ) -> ResumeReport:
         from symphony_es.core.state.resume import Resumption, target_position  # late: a new log has nothing to restore
+        from symphony_es.core.state.transactions import wait_for_commits
 
         async with self._changing_world("a resume", restoring=self.world.restoring):
-            engine = self._made_engine()
-            if engine is not None and engine.active_runs:
-                if not stop_runs:
-                    raise RunsInProgressError(engine.active_runs)
-                await engine.stop_all("a resume")
-            await self.log.refresh_head()
-            resumption = Resumption(self, self.state_history, self.shell, self._install)
-            self.last_resume = await resumption.run(
-                lambda: target_position(self._ready(self._opened), until, entry),
-                checkpoint=entry,
-                strict=strict,
-                new_world=self.world_under_construction,
-                types=types,
-            )
+            old, engine = self.world, self._made_engine()
+            await wait_for_commits(old)  # a run may begin with one
+            executing = [] if engine is None else engine.active.all()
+            try:
+                if engine is not None and executing:
+                    if not stop_runs:
+                        raise RunsInProgressError(engine.active_runs)
+                    await engine.stop_all("a resume")
+                    await wait_for_commits(old)  # of steps that were stopped meanwhile
+                await self.log.refresh_head()
+                resumption = Resumption(self, self.state_history, self.shell, self._install)
+                self.last_resume = await resumption.run(
+                    lambda: target_position(self._ready(self._opened), until, entry),
+                    checkpoint=entry,
+                    strict=strict,
+                    new_world=self.world_under_construction,
+                    types=types,
+                )
+            except BaseException:
+                if engine is not None and self._world is old:
+                    engine.go_on_with(executing)
+                raise
             if self._following is not None:
                 self._following.position = self.last_resume.position
         for callback in self._restore_callbacks:
@@ -1172,7 +1181,7 @@ class Symphony:
 
         Args:
             to: a moment, as for `at`.
-            stop_runs: interrupt runs that execute in this process; without it they refuse the call.
+            stop_runs: interrupt runs that execute in this process; without it they refuse the call. Where nothing comes of it, they go on.
             strict: raise when an object cannot be made, or a reference has no target.
 
         Raises:

@@ -10,6 +10,9 @@ import pytest
 from symphony_es import Symphony
 from symphony_es.errors import ConfigurationError, IllegalTransitionError
 from symphony_es.workflow import RunContext, RunMoment, WorkflowHook, step
+from symphony_es.workflow.engine.drive import A_BEGINNING
+from symphony_es.workflow.engine.turns import Turns
+from tests.conftest import Opener
 
 
 class Gate:
@@ -45,7 +48,8 @@ def function(name: str, **more: Any) -> dict[str, Any]:
 
 PLAIN = {"name": "w", "steps": [function("gate"), function("after")]}
 CHILD = {"name": "w", "steps": [{"kind": "workflow", "name": "kid", "definition": PLAIN}]}
-KID = {"name": "kid", "steps": [{"kind": "wait", "name": "s", "signal": "go"}]}
+KID: dict[str, Any] = {"name": "kid", "steps": [{"kind": "wait", "name": "s", "signal": "go"}]}
+PARENT = {"name": "w", "steps": [{"kind": "workflow", "name": "kid", "definition": KID}]}
 BESIDE = {
     "name": "w",
     "steps": [
@@ -253,3 +257,199 @@ async def test_statuses_that_there_are_not_are_refused(symphony: Symphony) -> No
     assert (await handle.wait("paused")).status == "completed"
     with pytest.raises(IllegalTransitionError):
         await handle.pause()
+
+
+async def interrupted(reopen: Opener, *definitions: dict[str, Any]) -> Symphony:
+    """A process that has resumed and recovered nothing yet; the one before has left a run of each definition that waits for `go`."""
+    symphony = await reopen()
+    for number, definition in enumerate(definitions):
+        await symphony.workflows.start(definition, run_id=f"r{number}", auto_checkpoint=False)
+    await waiting(symphony)
+    return await reopen(resume="latest")
+
+
+async def waiting(symphony: Symphony) -> None:
+    """A run waits for its signal."""
+    async for events in symphony.log.follow():
+        if any(event.metadata.step == "s" for event in events):
+            return
+
+
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("limit", [None, 1], ids=["", "queued"])
+async def test_a_run_that_is_paused_before_it_goes_on_stays_paused(turns: int, limit: int | None, reopen: Opener) -> None:
+    """`recover` has decided by then that they go on, and has not begun to drive them; `resume` does so afterwards."""
+    symphony = await interrupted(reopen, KID, KID)
+    workflows = symphony.workflows
+    workflows.max_concurrent_runs = limit
+    report = await workflows.recover(wait=False)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    for handle in report.handles:
+        await handle.pause()
+    async with asyncio.timeout(5):
+        assert [(await handle.wait("paused")).status for handle in report.handles] == ["paused", "paused"]
+        workflows.max_concurrent_runs = None
+        for handle in report.handles:
+            await handle.signal("go")
+            assert (await handle.resume()).status == "completed"
+
+
+@pytest.mark.parametrize("limit", [None, 1], ids=["", "queued"])
+async def test_a_pause_before_a_run_goes_on_can_be_taken_back(limit: int | None, reopen: Opener) -> None:
+    """Before anything drives it: it goes on then, and a second pause holds as well."""
+    symphony = await interrupted(reopen, KID, KID)
+    symphony.workflows.max_concurrent_runs = limit
+    first, second = (await symphony.workflows.recover(wait=False)).handles
+    await second.pause()
+    await symphony.workflows.start(second.run)
+    await second.pause()
+    async with asyncio.timeout(5):
+        assert (await second.wait("paused")).status == "paused"
+        await symphony.workflows.start(second.run)
+        for handle in (first, second):
+            await handle.signal("go")
+            assert (await handle.wait()).status == "completed"
+
+
+async def test_a_drained_run_that_is_paused_before_it_goes_on_stays_paused(reopen: Opener) -> None:
+    """The request to stop for the next process is the earlier one, and hides that to pause from the run; what is on record counts."""
+    symphony = await interrupted(reopen, KID)
+    (handle,) = (await symphony.workflows.recover(wait=False)).handles
+    draining = asyncio.create_task(symphony.workflows.drain())
+    while not symphony.registry.get("workflow_engine").active.draining:
+        await asyncio.sleep(0)
+    await handle.pause()
+    await draining
+    assert handle.status == "paused"
+
+
+async def test_hooks_are_told_of_a_pause_before_the_run_goes_on(reopen: Opener) -> None:
+    """Once, and not that it goes on."""
+    told: list[str] = []
+
+    class Told(WorkflowHook):
+        async def run_resumed(self, moment: RunMoment) -> None:
+            told.append(moment.stage)
+
+        async def run_paused(self, moment: RunMoment) -> None:
+            told.append(moment.stage)
+
+    symphony = await interrupted(reopen, KID)
+    (handle,) = (await symphony.workflows.recover(wait=False, hooks=[Told()])).handles
+    await handle.pause()
+    await handle.wait("paused")
+    assert told == ["run_paused"]
+
+
+async def test_a_parent_that_is_paused_before_it_goes_on_leaves_no_child_run_behind(reopen: Opener) -> None:
+    """Both are paused, and both go on by a resume of the parent."""
+    symphony = await interrupted(reopen, PARENT)
+    (handle,) = (await symphony.workflows.recover(wait=False)).handles
+    await handle.pause()
+    async with asyncio.timeout(5):
+        await handle.wait("paused")
+        assert [(await symphony.workflows.get_run(run_id)).status for run_id in ("r0", "r0/kid")] == ["paused", "paused"]
+        await symphony.workflows.signal("r0/kid", "go")
+        assert (await handle.resume()).status == "completed"
+
+
+@pytest.mark.parametrize("child", ["new", "paused with it", "failed"])
+async def test_a_child_run_that_is_about_to_begin_does_not_below_a_paused_parent(
+    child: str, symphony: Symphony, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for its turn while its parent is paused; it begins when that goes on."""
+    workflows, engine = symphony.workflows, symphony.registry.get("workflow_engine")
+    fails = [OSError("once")] if child == "failed" else []
+    waits, turn = asyncio.Event(), asyncio.Event()
+
+    def frail(context: RunContext) -> None:
+        if fails:
+            raise fails.pop()
+
+    symphony.functions.register("frail", frail)
+    kid = {"name": "kid", "steps": [function("frail"), *KID["steps"]]}
+    retried = {"kind": "workflow", "name": "kid", "definition": kid, "retry": {"max_attempts": 2}}
+    definition = {"name": "w", "steps": [retried]}
+    take, beginnings = Turns.take, 0
+
+    async def late(self: Turns, portions: int = 1) -> None:
+        nonlocal beginnings
+        beginnings += portions == A_BEGINNING
+        if portions == A_BEGINNING and beginnings == {"new": 2, "paused with it": 2, "failed": 3}[child]:
+            waits.set()
+            await turn.wait()
+        await take(self, portions)
+
+    if child == "paused with it":
+        handle = await workflows.start(definition, run_id="r", auto_checkpoint=False)
+        await waiting(symphony)
+        await handle.pause()
+        await handle.wait("paused")
+        monkeypatch.setattr(Turns, "take", late)
+        await workflows.start(handle.run)
+    else:
+        monkeypatch.setattr(Turns, "take", late)
+        handle = await workflows.start(definition, run_id="r", auto_checkpoint=False)
+    async with asyncio.timeout(5):
+        await waits.wait()
+        await handle.pause()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        turn.set()
+        await handle.wait("paused")
+        await symphony.flush()
+        assert engine.active_runs == []
+        assert [run.status for run in await workflows.list_runs(parent="r")] not in (["running"], ["pending"])
+        going = asyncio.create_task(handle.resume())
+        while not [run for run in await workflows.list_runs(parent="r") if run.status == "running"]:
+            await asyncio.sleep(0)
+        await workflows.signal("r/kid", "go")
+        assert (await going).status == "completed"
+
+
+async def test_a_run_that_is_paused_while_it_is_taken_back_stays_paused(symphony: Symphony) -> None:
+    """The taking back is on record, and being made durable: what is acknowledged from then on holds, and the call returns."""
+    workflows = symphony.workflows
+    handle = await workflows.start(KID, run_id="r", auto_checkpoint=False)
+    await handle.pause()
+    await handle.wait("paused")
+    retried = asyncio.create_task(workflows.retry_from("r", "s"))
+    while handle.status != "running":
+        await asyncio.sleep(0)
+    assert not symphony.registry.get("workflow_engine").active_runs
+    await handle.pause()
+    async with asyncio.timeout(5):
+        assert (await retried).status == "paused"
+        await handle.signal("go")
+        assert (await handle.resume()).status == "completed"
+
+
+async def test_a_run_that_is_paused_while_its_definition_changes_stays_paused(reopen: Opener) -> None:
+    """As while it is taken back: the change is on record, and being made durable."""
+    symphony = await interrupted(reopen, KID)
+    handle = symphony.workflows.handle("r0")
+    changed = {**KID, "steps": [*KID["steps"], {"kind": "wait", "name": "more", "signal": "go"}]}
+    resumed = asyncio.create_task(symphony.workflows.resume("r0", definition=changed))
+    while len(handle.run.definition.plan) == 1:
+        await asyncio.sleep(0)
+    await handle.pause()
+    async with asyncio.timeout(5):
+        assert (await resumed).status == "paused"
+
+
+async def test_a_run_that_is_cancelled_before_it_is_queued_is_cancelled(symphony: Symphony) -> None:
+    """Whoever has started it again is not told that something went wrong inside."""
+    workflows = symphony.workflows
+    workflows.max_concurrent_runs = 1
+    handle = await workflows.start(KID, auto_checkpoint=False)
+    await handle.pause()
+    await handle.wait("paused")
+    other = await workflows.start(KID, auto_checkpoint=False)
+    started = asyncio.create_task(workflows.start(handle.run))
+    await asyncio.sleep(0)
+    assert handle.run.id in symphony.registry.get("workflow_engine").active_runs
+    async with asyncio.timeout(5):
+        assert (await handle.cancel()).status == "cancelled"
+        await started
+    await other.cancel()

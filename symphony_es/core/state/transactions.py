@@ -7,12 +7,15 @@ block inside a block joins the outer transaction and can be rolled back alone; s
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.core.state.attribution import current_attribution
 from symphony_es.core.state.scopes import Draft, Handed, Scope, current_scope, open_scope_of, scope_of
-from symphony_es.errors import EntityBusyError, EntityOutOfStepError, TransactionEndedError
+from symphony_es.errors import EntityBusyError, EntityOutOfStepError, SymphonyError, TransactionEndedError
 from symphony_es.events.identifiers import SYSTEM_PREFIX
 from symphony_es.shown import quoted
 
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
     from symphony_es.core.state.world import World
     from symphony_es.log.writer import Ticket
 
-__all__ = ["Draft", "Handed", "Scope", "Transaction", "current_scope", "open_scope_of", "scope_of"]
+__all__ = ["Draft", "Handed", "Scope", "Transaction", "current_scope", "open_scope_of", "scope_of", "wait_for_commits"]
+
+NOTED_S = 1.0
+"""How long it may take, after a commit, until the event loop that has waited for it takes note; one that has ended never does."""
 
 
 class Transaction:
@@ -184,3 +190,25 @@ class Transaction:
                 stack.extend(record.holder for record in transaction.waiting_for if record.holder is not None)
                 stack.extend(transaction.barred_by)
         return False
+
+
+async def wait_for_commits(world: World) -> None:
+    """Wait until the transactions whose blocks have ended have ended themselves; those whose blocks are open are left alone."""
+    ends: list[asyncio.Future[None]] = []
+    with world.lock:
+        committing = [transaction for transaction in world.open_transactions if transaction.submitted]
+        for transaction in committing:
+            ends.append(asyncio.get_running_loop().create_future())
+            transaction.at_end.append(partial(_tell, ends[-1]))
+    for transaction in committing:
+        if transaction.ticket is not None:
+            with suppress(SymphonyError):  # told to those whose transaction it is
+                await transaction.ticket.wait()
+    if ends:
+        await asyncio.wait(ends, timeout=NOTED_S)
+
+
+def _tell(end: asyncio.Future[None]) -> None:
+    """In the event loop that waits, from whichever thread; where that has ended, nobody waits."""
+    with suppress(RuntimeError):
+        end.get_loop().call_soon_threadsafe(lambda: end.done() or end.set_result(None))

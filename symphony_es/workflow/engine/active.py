@@ -188,6 +188,7 @@ class ActiveRuns:
         hooks: HookChain,
         prepare: Callable[[], None],
         *,
+        known: WorkflowStatus,
         awaited: bool = True,
         takes_place: bool = False,
         surroundings: Context | None = None,
@@ -198,6 +199,7 @@ class ActiveRuns:
             drive: the run's life.
             hooks: what is told of it.
             prepare: see `Drive.drive`.
+            known: the run's status when it was decided that it goes on: where it has been paused since, it stays so.
             awaited: whether the calling code waits for the run's end, so that the run must not wait for the calling code's.
             takes_place: whether it counts among those that may execute at once.
             surroundings: the context variables that the run's code sees; those of the calling code when left out.
@@ -221,6 +223,8 @@ class ActiveRuns:
             drive.place = self.places.enter(drive.run.id)
         if self.draining:
             drive.stop_at_boundary()
+        if drive.run.status is WorkflowStatus.PAUSED and known is not WorkflowStatus.PAUSED:
+            drive.hold()
         task = StepsTask(drive.drive(prepare), name=f"run {drive.run.id}", context=surroundings)
         active = self._by_id[drive.run.id] = ActiveRun(drive, task, hooks)
         self._loops.add(task.get_loop())
@@ -229,6 +233,21 @@ class ActiveRuns:
         drive.run.__dict__.pop("_never_began", None)
         self._tell_news()
         return active
+
+    async def hold_back(self, run: Workflow) -> None:
+        """Keep a run that is about to begin from it, since the one that it was launched for has been paused; one that has begun goes on."""
+        active = self._by_id.get(run.id)
+        if active is not None and not active.drive.begun.is_set():
+            active.drive.hold()
+            await self.begun(active)
+
+    async def begun(self, active: ActiveRun) -> None:
+        """Waits until the beginning of a run is durable, or its task has ended without one."""
+        begun = asyncio.ensure_future(active.drive.begun.wait())
+        try:
+            await asyncio.wait({begun, active.task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            begun.cancel()
 
     async def hold_while_stopping(self) -> None:
         """Keep code of a run, where all runs are being stopped, from being told that another run does not begin or go on.

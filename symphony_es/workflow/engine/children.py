@@ -20,6 +20,7 @@ from symphony_es.errors import (
 from symphony_es.events.changes import SET
 from symphony_es.events.identifiers import entity_key
 from symphony_es.events.references import EntityReference
+from symphony_es.workflow.engine.control import RunStopped
 from symphony_es.workflow.engine.creation import new_run
 from symphony_es.workflow.engine.histories import read_timeline, state_at
 from symphony_es.workflow.engine.missing import left_alone
@@ -97,11 +98,16 @@ class ChildRuns:
             driven = engine.active.get(child)
             if driven is not None and child.status is WorkflowStatus.PAUSED and not await engine.go_on(child, driven):
                 await asyncio.wait({driven.task})
-            over = child.status is WorkflowStatus.FAILED and await has_failed_in(self._symphony, execution, child)
+            known = child.status
+            over = known is WorkflowStatus.FAILED and await has_failed_in(self._symphony, execution, child)
             if not over and child.status not in _LEFT_ALONE and engine.active.get(child) is None:
-                await engine.begin(child, around.hooks, partial(self._renew_deadline, child))
+                await engine.begin(child, around.hooks, partial(self._renew_deadline, child), known=known)
         try:
             await control.wait(engine.active.wait_until(child, (*ENDED, WorkflowStatus.BLOCKED)))
+        except RunStopped as stopped:
+            if stopped.request == "pause":
+                await engine.active.hold_back(child)
+            raise
         except asyncio.CancelledError:
             # A clean-up is what the parent's waits for, and what is to outlive the parent outlives this wait.
             if child.status is not WorkflowStatus.CANCELLING and child.on_parent_end != "abandon":

@@ -90,6 +90,8 @@ class Drive:
         self._cleaning = False
         self._interrupted = False
         self._began_within = False
+        self._held = False
+        self._on_record = False
         self.first_version = 1
         self.place: asyncio.Future[None] | None = None
         self.drains = False
@@ -98,7 +100,14 @@ class Drive:
 
     def note_pause(self) -> None:
         """The hooks are to be told that the run is paused, when it has stopped; called while that is being recorded."""
+        self._held = True
         self._paused = self._telling.note_assigned("run_paused")
+
+    def hold(self) -> None:
+        """The run, or the one that waits for it, has been paused since it was decided that it goes on: it does not begin any more."""
+        if not self._on_record:
+            self._held = True
+            self.control.ask("pause")
 
     async def stop_steps(self, grace_s: float, timeout_s: float, *, cleanup: bool) -> bool:
         """Let the steps under way end by themselves, then cancel them; whether they have ended.
@@ -144,13 +153,9 @@ class Drive:
         cleans_up = self.run.check("resume") is WorkflowStatus.CANCELLING
         # Others may have taken the place that it had when it began with its transaction.
         begins = not self._began_within or self.place is not None
-        if begins and (self.asked or self.run.status is not WorkflowStatus.CANCELLING):
-            if self.place is None:
-                await self._begin(prepare)
-            elif not await self._wait_for_place(self.place, prepare):
-                return
-            elif not self._is_cancelling():
-                await self._begin(_nothing)
+        if begins and (self.asked or not self._is_cancelling()) and not await self._get_going(prepare) and not self._is_cancelling():
+            self._telling.record_told()
+            return
         current_attribution.put(starter_of(self.run))  # whoever goes on with it: what it does is its starter's
         if self.first_version > 1:
             self._reuse_id()
@@ -163,11 +168,9 @@ class Drive:
             await self._go_through(partial(self._run_definition, self._runner(self.control)))
             await self._world.flush(self.run)  # what a failing last hook left on record
             # Nothing is awaited after this look where it is the last one: what is asked from then on finds that the task has ended.
-            goes_on = self.control.taken_back and self.run.status is WorkflowStatus.RUNNING
+            goes_on = self._goes_on()
             if goes_on:
                 self._check_interruption()
-                self.control.go_on()
-                self._stage = "run_resumed"
         if self.run.status is WorkflowStatus.CANCELLING:
             self._check_interruption()
             await self._clean_up()
@@ -193,19 +196,55 @@ class Drive:
         self.drains = True
         self.control.ask("drain")
 
-    async def _wait_for_place(self, place: asyncio.Future[None], prepare: Callable[[], None]) -> bool:
-        """Waits in the queue, where the run is on record as queued; returns whether it goes on, if only to be cleaned up.
+    async def _get_going(self, prepare: Callable[[], None]) -> bool:
+        """Puts the beginning on record, after the wait for a place where there is none; returns whether it is."""
+        if self.place is not None:
+            if not await self._put_on_record(partial(self.queue_within, prepare)):
+                return False
+            self.begun.set()
+            if not await self._wait_for_place(self.place):
+                return False
+            prepare = _nothing
+        return await self._put_on_record(partial(self._record_beginning, prepare))
 
-        Its deadline ends the wait: it fails of that at once then.
+    async def _put_on_record(self, record: Callable[[], None]) -> bool:
+        """Records that the run goes on, or waits for its place, unless that would undo what was asked of it since that was decided.
+
+        Returns:
+            Whether it has; False where the run is paused, or is to be cleaned up only.
         """
         new = self._world.record_of(self.run) is None
-        if not new:
-            await self._world.claim(self.run)
-        self.queue_within(prepare)
+        while True:
+            if not new:
+                await self._world.claim(self.run)
+            # Nothing is awaited between this look and the record.
+            if self._is_cancelling() and (self.place is not None or not self.asked):
+                return False
+            if not self._held or self._is_cancelling():
+                break
+            await self._tell(self._runner(self.control), self._paused)
+            if not self._goes_on():
+                return False
+        self._on_record = True
+        record()
         await self._world.flush(self.run)
         if new:
             self.first_version = self._world.record_for(self.run).version - EVENTS_OF_A_BEGINNING + 1
-        self.begun.set()
+        return True
+
+    def _goes_on(self) -> bool:
+        """Whether the request to pause that has stopped the run was taken back; nothing is awaited after this look where it is the last."""
+        if not self.control.taken_back or not self._is_running():
+            return False
+        self.control.go_on()
+        self._held = False
+        return True
+
+    async def _wait_for_place(self, place: asyncio.Future[None]) -> bool:
+        """Waits in the queue, where the run is on record as queued; returns whether it may begin.
+
+        Its deadline ends the wait: it fails of that at once then.
+        """
         while True:
             try:
                 await self.control.wait(self._place_or_deadline(place))
@@ -213,11 +252,9 @@ class Drive:
             except RunStopped:
                 if self.run.status is WorkflowStatus.PAUSED:
                     await self._tell(self._runner(self.control), self._paused)
-            # As in `_drive`: nothing is awaited after this look where it is the last one.
-            if not self.control.taken_back or self.run.status is not WorkflowStatus.RUNNING:
-                return self._is_cancelling()
-            self.control.go_on()  # paused and resumed: it has kept its place in the queue
-            await self._world.claim(self.run)
+            if not self._goes_on():
+                return False
+            await self._world.claim(self.run)  # paused and resumed: it has kept its place in the queue
             if self._is_running() and not place.done():
                 self.queue_within(_nothing)
                 await self._world.flush(self.run)
@@ -247,15 +284,6 @@ class Drive:
                     self.run.move("queue", self._clock.now())
         finally:
             current_attribution.reset(token)
-
-    async def _begin(self, prepare: Callable[[], None]) -> None:
-        new = self._world.record_of(self.run) is None
-        if not new:
-            await self._world.claim(self.run)
-        self._record_beginning(prepare)
-        await self._world.flush(self.run)
-        if new:
-            self.first_version = self._world.record_for(self.run).version - EVENTS_OF_A_BEGINNING + 1
 
     def begin_within(self, prepare: Callable[[], None]) -> None:
         """Put the beginning on record in the transaction around the running code, which holds the run; `drive` goes on from there.

@@ -13,22 +13,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from symphony_es.core.state.transactions import scope_of
-from symphony_es.diagnostics import get_logger
-from symphony_es.errors import ConfigurationError, HookFailedError
+from symphony_es.diagnostics import error_text, get_logger
+from symphony_es.errors import ConfigurationError, HookFailedError, SymphonyError
 from symphony_es.events.identifiers import check_entity_id
 from symphony_es.shown import shown
 from symphony_es.workflow.engine.active import ActiveRun
 from symphony_es.workflow.engine.auto_checkpoint import AutoCheckpoint, numbers_of
 from symphony_es.workflow.engine.creation import DefinitionLike, IfExists, check_input, existing_run, new_run, refuse_id
 from symphony_es.workflow.engine.handle import RunHandle
-from symphony_es.workflow.engine.hooks import names_of_durable
+from symphony_es.workflow.engine.hooks import HookChain, names_of_durable
 from symphony_es.workflow.engine.missing import check_can_go_on, is_waiting_for_classes
 from symphony_es.workflow.engine.requests import RunRequests
 from symphony_es.workflow.engine.seconds import check_deadline
 from symphony_es.workflow.engine.telling import Telling
 from symphony_es.workflow.engine.within import block_around
 from symphony_es.workflow.runs.run import ABANDONED, Workflow
-from symphony_es.workflow.runs.transitions import TAKEN_UP, UNFINISHED
+from symphony_es.workflow.runs.transitions import TAKEN_UP, UNFINISHED, WorkflowStatus
 
 if TYPE_CHECKING:
     from symphony_es.workflow.engine.draining import DrainReport
@@ -178,7 +178,8 @@ class WorkflowEngine(RunRequests):
                 await world.claim(run)
             drive = self._drive_for(run, chain, asked=True)
             takes_place = self._takes_place(run, awaited=False)
-            launch = partial(self._launch, drive, chain, _NOTHING, awaited=False, takes_place=takes_place)
+            known = WorkflowStatus.RUNNING  # so its beginning is on record; it may have been paused since
+            launch = partial(self._launch, drive, chain, _NOTHING, known=known, awaited=False, takes_place=takes_place)
             queued = takes_place and not self.active.has_room()
             self.beginnings.begin(block.transaction, drive, prepare, launch, queued=queued)
         else:
@@ -215,11 +216,7 @@ class WorkflowEngine(RunRequests):
 
     async def _begun(self, active: ActiveRun) -> None:
         """Waits until the beginning of a run is durable; raises what has kept it from beginning."""
-        begun = asyncio.ensure_future(active.drive.begun.wait())
-        try:
-            await asyncio.wait({begun, active.task}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            begun.cancel()
+        await self.active.begun(active)
         if not active.drive.begun.is_set():
             await self.active.ended(active)
 
@@ -302,6 +299,31 @@ class WorkflowEngine(RunRequests):
         from symphony_es.workflow.engine.draining import drain  # late: at the end of a service
 
         return await drain(self.active, self.threads, timeout_s)
+
+    def go_on_with(self, stopped: Sequence[ActiveRun]) -> None:
+        """Drive runs again that were stopped for something that has not happened, each in its event loop; others are passed over.
+
+        Args:
+            stopped: those that executed before. Child runs are taken up by the runs that wait for them.
+        """
+        ids = {active.run.id for active in stopped}
+        here = asyncio.get_running_loop()
+        for active in stopped:
+            run, loop = active.run, active.task.get_loop()
+            if self.active.draining or (getattr(run.parent, "id", None) in ids and self._has_driver(run)):
+                continue
+            again = partial(self._go_on_with, run, active.hooks)
+            if loop is here:
+                again()
+            elif loop.is_running():
+                loop.call_soon_threadsafe(again)
+
+    def _go_on_with(self, run: Workflow, hooks: HookChain) -> None:
+        if run.status in UNFINISHED and not self.active.is_taken(run):
+            try:
+                self.launch(run, hooks, awaited=False)
+            except SymphonyError as error:
+                _log.warning("workflow_run_stopped", run_id=run.id, error=error_text(error))
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

@@ -182,11 +182,13 @@ class RunRequests:
         plain = definition is None and not hooks and deadline_s is None and auto_checkpoint is None
         if await self.pause_taken_back(run, plain=plain):
             return run if active is None or self.active.is_part_of(run) else await self.active.join(active)
+        known = run.status
         if definition is not None:
             await self._change_definition(run, as_definition(definition), force=force)
         check_can_go_on(run, self._symphony)
+        chain = self.chain(auto_checkpoint, hooks, run)
         return await self.active.join(
-            await self.begin(run, self.chain(auto_checkpoint, hooks, run), lambda: self._set_deadline(run, deadline_s), asked=True)
+            await self.begin(run, chain, lambda: self._set_deadline(run, deadline_s), known=known, asked=True)
         )
 
     @where_it_executes
@@ -453,7 +455,8 @@ class RunRequests:
         with self.active.hold(run), self.resting.use(run):
             await take_back(self._symphony, run, steps, self.clock.now(), self.children)
         chain = self.chain(auto_checkpoint, hooks, run)
-        return await self.begin(run, chain, lambda: self._set_deadline(run, deadline_s), awaited=awaited)
+        known = WorkflowStatus.RUNNING  # so it is on record; it may have been paused since
+        return await self.begin(run, chain, lambda: self._set_deadline(run, deadline_s), known=known, awaited=awaited)
 
     async def _retry_cleanup(
         self, run: Workflow, steps: Sequence[str], auto_checkpoint: bool | AutoCheckpoint | None, hooks: Sequence[Any], *, awaited: bool
@@ -576,20 +579,39 @@ class RunRequests:
     # -- what the requests stand on ------------------------------------------------------------------------------------
 
     def launch(
-        self, run: Workflow, hooks: HookChain, prepare: Callable[[], None] = lambda: None, *, awaited: bool = True, asked: bool = False
+        self,
+        run: Workflow,
+        hooks: HookChain,
+        prepare: Callable[[], None] = lambda: None,
+        *,
+        known: WorkflowStatus | None = None,
+        awaited: bool = True,
+        asked: bool = False,
     ) -> ActiveRun:
-        """Begins to drive a run; see `ActiveRuns.launch`, and for `asked` the attribute of `Drive`."""
+        """Begins to drive a run; see `ActiveRuns.launch`, and for `asked` the attribute of `Drive`.
+
+        `known` is the status as it is now when left out: for who has awaited nothing since it was decided that the run goes on.
+        """
         if awaited:
             refuse_inside(self._symphony.world, run, "resume")
         drive = self._drive_for(run, hooks, asked=asked)
-        return self._launch(drive, hooks, prepare, awaited=awaited, takes_place=self._takes_place(run, awaited=awaited))
+        takes_place = self._takes_place(run, awaited=awaited)
+        return self._launch(drive, hooks, prepare, known=known or run.status, awaited=awaited, takes_place=takes_place)
 
     async def begin(
-        self, run: Workflow, hooks: HookChain, prepare: Callable[[], None] = lambda: None, *, awaited: bool = True, asked: bool = False
+        self,
+        run: Workflow,
+        hooks: HookChain,
+        prepare: Callable[[], None] = lambda: None,
+        *,
+        known: WorkflowStatus | None = None,
+        awaited: bool = True,
+        asked: bool = False,
     ) -> ActiveRun:
         """The same for code that may be part of a run: it is cut off where all runs are being stopped, and is not told an error."""
+        known = known or run.status
         await self.active.hold_while_stopping()
-        return self.launch(run, hooks, prepare, awaited=awaited, asked=asked)
+        return self.launch(run, hooks, prepare, known=known, awaited=awaited, asked=asked)
 
     @staticmethod
     def _takes_place(run: Workflow, *, awaited: bool) -> bool:
@@ -600,12 +622,14 @@ class RunRequests:
         self.resting.begins(run)
         return Drive(self._symphony, run, hooks, self._turns, self.clock, self.children, asked=asked)
 
-    def _launch(self, drive: Drive, hooks: HookChain, prepare: Callable[[], None], *, awaited: bool, takes_place: bool) -> ActiveRun:
+    def _launch(
+        self, drive: Drive, hooks: HookChain, prepare: Callable[[], None], *, known: WorkflowStatus, awaited: bool, takes_place: bool
+    ) -> ActiveRun:
         # The run's task takes these along.
         pool, rules = current_pool.set(self.threads), current_redaction.set(self.redaction)
         records = records_inputs.set(self.record_inputs)
         try:
-            return self.active.launch(drive, hooks, prepare, awaited=awaited, takes_place=takes_place)
+            return self.active.launch(drive, hooks, prepare, known=known, awaited=awaited, takes_place=takes_place)
         finally:
             records_inputs.reset(records)
             current_redaction.reset(rules)

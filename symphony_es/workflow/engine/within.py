@@ -17,7 +17,7 @@ from symphony_es.diagnostics import error_text, get_logger
 from symphony_es.errors import DeadlockError, IllegalTransitionError, RunInterruptedError, SymphonyError, TransactionEndedError
 from symphony_es.shown import quoted
 from symphony_es.workflow.runs.run import Workflow
-from symphony_es.workflow.runs.transitions import UNFINISHED
+from symphony_es.workflow.runs.transitions import UNFINISHED, WorkflowStatus
 
 if TYPE_CHECKING:
     from symphony_es.core.state.host import Host
@@ -131,7 +131,8 @@ class Beginnings:
         """Why a run is not driven after all."""
         world = self._symphony.world
         record = world.record_of(run)
-        if transaction.position is None or record is None or run.status not in UNFINISHED:
+        begun = run.status in UNFINISHED or (run.status is WorkflowStatus.PAUSED and f"Workflow:{run.id}" in transaction.versions)
+        if transaction.position is None or record is None or not begun:
             within = f"run {run.id} was part of the transaction {quoted(transaction.name)}"
             return TransactionEndedError(f"{within}, and was rolled back with it, or with a block in it: it never began")
         if world.sealed is not None:
