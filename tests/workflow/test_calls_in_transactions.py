@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -48,13 +48,13 @@ CALLS: dict[str, Callable[[], Awaitable[Any]]] = {
 
 
 @asynccontextmanager
-async def inner(symphony: Symphony) -> Any:
+async def inner(symphony: Symphony) -> AsyncIterator[None]:
     async with symphony.transaction("Outer"), symphony.transaction("Inner"):
         yield
 
 
 @asynccontextmanager
-async def outer(symphony: Symphony) -> Any:
+async def outer(symphony: Symphony) -> AsyncIterator[None]:
     async with symphony.transaction("Outer"):
         async with symphony.transaction("Inner"):
             pass
@@ -62,13 +62,13 @@ async def outer(symphony: Symphony) -> Any:
 
 
 @asynccontextmanager
-async def recording(symphony: Symphony) -> Any:
+async def recording(symphony: Symphony) -> AsyncIterator[None]:
     with symphony.world.recording("Recorded"):
         yield
 
 
 @asynccontextmanager
-async def behind_another(symphony: Symphony) -> Any:
+async def behind_another(symphony: Symphony) -> AsyncIterator[None]:
     """The innermost block is one of another Symphony."""
     async with Symphony(persistence_enabled=False) as other, symphony.transaction("Outer"), other.transaction("Other"):
         yield
