@@ -516,3 +516,47 @@ async def test_a_log_that_is_gone_ends_it(writer: Symphony) -> None:
         with pytest.raises(LogUnavailableError, match="deleted, moved or replaced"):
             await asyncio.wait_for(reader._following.wait_for(writer.log.head + 1), 30)
         (Path(writer.state_dir) / "moved.db").rename(Path(writer.state_dir) / "events.db")
+
+
+@entity
+class Plug:
+    """One whose hook refuses some of its states."""
+
+    id: str = ""
+    port: int = 0
+    other: Any = None
+
+    def __restored__(self) -> None:
+        if self.port < 0:
+            raise ValueError(f"no port {self.port}")
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_one_whose_hook_has_failed_is_tried_again_when_it_changes(writer: Symphony, resumed: bool) -> None:
+    """What stands for it meanwhile has its state, stays one object, and gives way where others hold it."""
+    plug = writer.entities.add(Plug(id="p", port=1))
+    scale(writer, "a").beside = plug
+    await writer.flush()
+    async with plain_follower(writer) as reader:
+
+        async def written(port: int) -> Any:
+            plug.port = port
+            await writer.flush()
+            await caught_up(reader, writer)
+            assert scale(reader, "a").beside is reader.entities.get("Plug:p")
+            return reader.entities.get("Plug:p")
+
+        assert type(await written(2)) is Plug
+        for bad in (-1, -3):
+            stands = await written(bad)
+            assert isinstance(stands, UnrestoredEntity)
+            assert (stands.state["port"], f"no port {bad}" in stands.reason) == (bad, True)
+            again = await written(bad - 1)
+            assert again is stands
+            assert (stands.state["port"], f"no port {bad - 1}" in stands.reason) == (bad - 1, True)
+            if resumed:
+                await reader.resume()
+                assert isinstance(reader.entities.get("Plug:p"), UnrestoredEntity)
+            good = await written(5)
+            assert (type(good), good.port) == (Plug, 5)
+            assert await written(6) is good

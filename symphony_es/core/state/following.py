@@ -11,6 +11,7 @@ import asyncio
 import time
 from contextlib import suppress
 from contextvars import copy_context
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony_es.core.state.builder import note_difference
@@ -108,6 +109,7 @@ class _Turn:
         loading: where these are. taken_in: called when they are live.
         constants: what runs name.
         held: where live objects hold what is replaced.
+        stood: what stood for those that had no object until now, by key.
     """
 
     states: Mapping[str, EntityState]
@@ -116,6 +118,7 @@ class _Turn:
     taken_in: Callable[[], None]
     constants: dict[str, Constant]
     held: Sequence[Held] = ()
+    stood: Mapping[str, UnrestoredEntity] = field(default_factory=dict)
 
 
 class Following:
@@ -141,7 +144,6 @@ class Following:
         self._closed = closed
         self.position = position
         self.failure: SymphonyError | None = None
-        self._given_up: set[str] = set()  # keys of entities whose hooks have failed: no object is made of them again
         self._context = copy_context()  # of the block that begins it anew, the task is no part
         self._begin()
 
@@ -262,7 +264,7 @@ class Following:
         record = world.records.get(key) or world.at_rest(key)
         if record is None:
             return False
-        return not isinstance(record.obj, UnrestoredEntity) or state.damage is not None or key in self._given_up
+        return not isinstance(record.obj, UnrestoredEntity) or state.damage is not None
 
     def _put_in_place(self, turn: _Turn) -> list[str]:
         """Bring the live objects to the position of a turn, all of them, with nothing awaited in between.
@@ -281,8 +283,8 @@ class Following:
             told = {key: record.shadow or {} for key, record in new.items()} | {state.key: state.data or {} for state in states}
             with watched(world, told):
                 unhooked = call_hooks([*turn.loading.context.hooked, *hooked])
-            given_up = {
-                key: UnrestoredEntity(world.records[key].reference, told[key], reason)
+            given_up = {  # until a later event changes them
+                key: _stands_for(world.records[key], told[key], reason, turn.stood.get(key))
                 for key, reason in unhooked.items()
                 if key in told and key not in failed
             }
@@ -291,7 +293,6 @@ class Following:
             _replace(world, {**failed, **given_up})
             for key in {*turn.states, *new} & world.records.keys():
                 world.records[key].closed = self._closed
-        self._given_up |= given_up.keys()
         if failed or given_up:
             _warn("entities_not_restored", position=self.position, entities=sorted({*failed, *given_up})[:100])
         return list(failed)
@@ -342,6 +343,7 @@ def _take_in(world: World, turn: _Turn) -> dict[str, EntityRecord]:
     new = {key: record for key, record in beside.records.items() if record.world is beside}
     replaced = [record for key in new if (record := world.records.get(key)) is not None]  # of what had no object until now
     turn.held = holders_of(world, replaced)
+    turn.stood = {record.key: record.obj for record in replaced}
     for record in replaced:
         world.forget(record)
     world.take_in(beside)
@@ -383,6 +385,14 @@ def _differences(world: World, states: Sequence[EntityState], passed: Passed) ->
 def _kept(state: EntityState, error: Exception) -> UnrestoredEntity:
     missing = error.classes if isinstance(error, UnknownValueError) else None
     return UnrestoredEntity(state.reference, state.data or {}, error_text(error), missing)
+
+
+def _stands_for(record: EntityRecord, data: dict[str, Any], reason: str, stood: UnrestoredEntity | None) -> UnrestoredEntity:
+    """What stands for an entity whose hook has failed: the one that did until now, where there was one."""
+    if stood is None:
+        return UnrestoredEntity(record.reference, data, reason)
+    stood.state, stood.reason, stood.missing = data, reason, {}
+    return stood
 
 
 def _replace(world: World, kept: Mapping[str, UnrestoredEntity]) -> None:
