@@ -42,6 +42,7 @@ from symphony_es.errors import (
     PersistenceDisabledError,
     ReadOnlyError,
     RunsInProgressError,
+    SymphonyError,
 )
 from symphony_es.events.changes import Change
 from symphony_es.events.fold import Fold
@@ -439,6 +440,14 @@ class Symphony:
             from symphony_es.core.state.following import Following
 
             self._following = Following(self, self.last_resume.position, self._rest_again, READ_ONLY)
+
+    @property
+    def following_failure(self) -> SymphonyError | None:
+        """Why the objects of a `follow=True` do not go along with the log, for now or for good; None while they do.
+
+        What may pass is tried again. Damage, or a log that is gone, is not: then `refresh`, `load` or `resume` sets it going again.
+        """
+        return None if self._following is None else self._following.failure
 
     def _rest_again(self, keys: Iterable[str]) -> None:
         self.registry.get(ENGINE).resting.rest_again(keys)
@@ -883,7 +892,7 @@ class Symphony:
                     engine.go_on_with(executing)
                 raise
             if self._following is not None:
-                self._following.position = self.last_resume.position
+                self._following.go_on_from(self.last_resume.position)
         for callback in self._restore_callbacks:
             result = callback(self)
             if inspect.isawaitable(result):

@@ -322,11 +322,13 @@ class LogUnavailableError(LogError, OSError):
 
     Attributes:
         outcome_unknown: True when the failing commit may be on disk all the same; open the log anew to find out.
+        lasting: True when the same call cannot succeed later: the file that was opened does not stand in its place any more.
     """
 
-    def __init__(self, why: str, *, outcome_unknown: bool = False) -> None:
+    def __init__(self, why: str, *, outcome_unknown: bool = False, lasting: bool = False) -> None:
         super().__init__(why)
         self.outcome_unknown = outcome_unknown
+        self.lasting = lasting
 
 
 class LogFormatError(LogUnavailableError):

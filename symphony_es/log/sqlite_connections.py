@@ -295,12 +295,14 @@ class LogDatastore(SQLiteDatastore, Inherited):
             if self.writer is None:
                 raise LogUnavailableError(
                     f"{self.path} has been deleted, moved or replaced since it was opened for reading, and nobody goes on with it: "
-                    "close this Symphony or log, and open what stands there now"
+                    "close this Symphony or log, and open what stands there now",
+                    lasting=True,
                 )
             raise LogUnavailableError(
                 f"{self.path} has been deleted, moved or replaced since it was opened: nothing can be written to it or read "
                 "from it any more, and what was written until then is in the file that it was; close this Symphony, put that file or a "
-                "backup in its place"
+                "backup in its place",
+                lasting=True,
             )
 
     def close(self) -> None:

@@ -14,7 +14,18 @@ import pytest
 from symphony_es import EntityRestorer, Symphony, entity
 from symphony_es.core.state import following as following_module
 from symphony_es.core.state.restore import RestorationContext, UnrestoredEntity
-from symphony_es.errors import EntityNotFoundError, RestorationError
+from symphony_es.errors import (
+    DamagedEventError,
+    EntityBusyError,
+    EntityNotFoundError,
+    LogDamagedError,
+    LogFormatError,
+    LogUnavailableError,
+    NotReadyError,
+    RestorationError,
+    StorageUnavailableError,
+)
+from symphony_es.log.log import EventLog
 
 
 @entity
@@ -327,20 +338,225 @@ async def test_a_resume_of_a_follower(writer: Symphony) -> None:
             assert (scale(reader, "a").turn, scale(reader, "b").turn) == (turn, -turn)
 
 
-@pytest.mark.parametrize("error", [OSError("no more threads"), MemoryError(), RecursionError("too deep"), KeyError("k")])
-async def test_whatever_ends_it_is_told_to_whoever_waits(
-    tmp_path: Path, writer: Symphony, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    """An error that is none of the library's ended the task, and whoever waited for a position did so for ever."""
-    async with Symphony(tmp_path / "log", read_only=True, follow=True) as reader:
+PASSING = [
+    *(OSError("no more threads"), MemoryError(), RecursionError("too deep"), KeyError("k"), asyncio.CancelledError()),
+    *(LogUnavailableError("too many open files"), StorageUnavailableError("disk"), EntityBusyError("Scale:a", "a block", "following")),
+]
+LASTING = [
+    *(LogUnavailableError("gone", lasting=True), LogFormatError("of format 9"), LogDamagedError("shorter")),
+    *(DamagedEventError(1, "Scale:a", "its check value is wrong"), RestorationError("no way")),
+]
 
-        def fail(*_: Any) -> Any:
+
+class Failing:
+    """Has a part of following fail while it is on, and counts how often."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, where: str, error: BaseException) -> None:
+        self.on, self.times = True, 0
+        owner, name = {"hooks": (following_module, "call_hooks"), "head": (EventLog, "refresh_head")}[where]
+        real = getattr(owner, name)
+
+        def fail(*given: Any) -> Any:
+            following = where == "hooks" or asyncio.current_task().get_name() == "symphony-es-following"  # type: ignore[union-attr]
+            if not (self.on and following):
+                return real(*given)
+            self.times += 1
             raise error
 
-        monkeypatch.setattr(following_module, "call_hooks", fail)
-        writer.entities.add(Scale(id="late"))
+        monkeypatch.setattr(owner, name, fail)
+
+
+class Lines:
+    """A logger, of which each warning goes to a function."""
+
+    def __init__(self, take: Callable[[str], None]) -> None:
+        self.take = take
+
+    def warning(self, event: str, **_: Any) -> None:
+        self.take(event)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def plain_follower(writer: Symphony) -> AsyncIterator[Symphony]:
+    assert writer.state_dir is not None
+    async with Symphony(writer.state_dir, read_only=True, follow=True) as reader:
+        yield reader
+
+
+@pytest.mark.parametrize("where", ["hooks", "head"])
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
+async def test_what_may_pass_is_tried_again(writer: Symphony, monkeypatch: pytest.MonkeyPatch, error: BaseException, where: str) -> None:
+    """Whoever waits goes on waiting; the failure is told until it works again, and then the objects are where the writer is."""
+    async with plain_follower(writer) as reader:
+        monkeypatch.setattr(following_module, "LONGEST_PAUSE_S", 0.1)
+        failing = Failing(monkeypatch, where, error)
+        writer.entities.add(Scale(id="late", turn=1))
         await writer.flush()
+        waiting = asyncio.create_task(caught_up(reader, writer))
+        await until(lambda: failing.times > 2)
+        told = reader.following_failure
+        assert told is error or (isinstance(told, RestorationError) and told.__cause__ is error)
+        assert not waiting.done()
+        failing.on = False
+        await waiting
+        assert scale(reader, "late").turn == 1
+        await until(lambda: reader.following_failure is None)
+
+
+@pytest.mark.parametrize("brought", ["resume", "refresh", "load"])
+@pytest.mark.parametrize("error", LASTING, ids=lambda error: type(error).__name__)
+async def test_what_lasts_ends_it_until_it_is_set_going(
+    writer: Symphony, monkeypatch: pytest.MonkeyPatch, error: Exception, brought: str
+) -> None:
+    """Whoever waits is told, then and later; what brings the objects to the head again has them followed again."""
+    async with plain_follower(writer) as reader:
+        failing = Failing(monkeypatch, "head", error)
+        writer.entities.add(Scale(id="late", turn=1))
+        await writer.flush()
+        for _ in range(2):
+            with pytest.raises(type(error)) as caught:
+                await caught_up(reader, writer)
+            assert caught.value is reader.following_failure is error
+        assert failing.times == 1
+        failing.on = False
+        if brought == "resume":
+            await reader.resume()
+        elif brought == "refresh":
+            await reader.refresh("Scale:a")
+        else:
+            await reader.entities.load("Scale:late")
+        assert (reader.following_failure, scale(reader, "late").turn) == (None, 1)
+        scale(writer, "late").turn = 2
+        await writer.flush()
+        await caught_up(reader, writer)
+        assert scale(reader, "late").turn == 2
+
+
+async def test_a_load_sets_it_going_at_once(writer: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that would wait for long before it tries again does not, when it is known that it works."""
+    async with plain_follower(writer) as reader:
+        monkeypatch.setattr(following_module, "FIRST_PAUSE_S", 1000.0)
+        monkeypatch.setattr(following_module, "LONGEST_PAUSE_S", 1000.0)
+        failing = Failing(monkeypatch, "head", OSError("no file descriptors"))
+        await until(lambda: failing.times)
+        failing.on = False
+        await reader.refresh("Scale:a")
+        scale(writer, "a").turn = 3
+        await writer.flush()
+        await caught_up(reader, writer)
+        assert scale(reader, "a").turn == 3
+
+
+async def test_the_pauses_grow_and_the_warnings_are_few(writer: Symphony, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It warns at the first failure, and again when a minute has passed; a failure after it has worked is a first one."""
+    lines: list[str] = []
+    monkeypatch.setattr(following_module, "logger", Lines(lines.append))
+    async with plain_follower(writer) as reader:
+        monkeypatch.setattr(following_module, "LONGEST_PAUSE_S", 0.4)
+        following = reader._following
+        assert following is not None
+        failing = Failing(monkeypatch, "head", OSError("no file descriptors"))
+        await until(lambda: failing.times > 3)
+        assert following._pause_s == 0.4
+        assert lines == ["following_interrupted"]
+        monkeypatch.setattr(following_module, "WARN_EACH_S", 0.0)
+        following._warn_at = 0.0
+        await until(lambda: len(lines) > 2)
+        failing.on = False
+        await until(lambda: reader.following_failure is None)
+        assert following._pause_s == 0.0
+
+
+@pytest.mark.parametrize("error", [OSError("no file descriptors"), LogDamagedError("shorter")])
+async def test_a_log_line_that_fails_keeps_nobody_waiting(writer: Symphony, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """A log handler that raises as well neither ends it, nor leaves those waiting who are to be told of its end."""
+
+    def no_line(_: str) -> None:
+        raise OSError("the disk of the log lines is full")
+
+    async with plain_follower(writer) as reader:
+        monkeypatch.setattr(following_module, "logger", Lines(no_line))
+        failing = Failing(monkeypatch, "head", error)
+        scale(writer, "a").turn = 3
+        await writer.flush()
+        waiting = asyncio.create_task(caught_up(reader, writer))
+        await until(lambda: failing.times)
+        failing.on = False
+        if isinstance(error, LogDamagedError):
+            with pytest.raises(LogDamagedError):
+                await waiting
+        else:
+            await waiting
+            assert scale(reader, "a").turn == 3
+
+
+async def test_whoever_waits_is_told_of_the_end(writer: Symphony) -> None:
+    """A Symphony that is closed follows nothing any more."""
+    async with plain_follower(writer) as reader:
         assert reader._following is not None
-        with pytest.raises(RestorationError, match="following the log failed") as caught:
-            await asyncio.wait_for(reader._following.wait_for(writer.log.head), 30)
-        assert caught.value.__cause__ is error
+        waiting = asyncio.create_task(reader._following.wait_for(writer.log.head + 100))
+        await asyncio.sleep(0.05)
+    with pytest.raises(NotReadyError):
+        await asyncio.wait_for(waiting, 30)
+
+
+async def test_a_log_that_is_gone_ends_it(writer: Symphony) -> None:
+    """Another file may stand in its place, which nobody has asked to follow."""
+    async with plain_follower(writer) as reader:
+        assert writer.state_dir is not None
+        (Path(writer.state_dir) / "events.db").rename(Path(writer.state_dir) / "moved.db")
+        await until(lambda: reader.following_failure)
+        assert reader._following is not None
+        with pytest.raises(LogUnavailableError, match="deleted, moved or replaced"):
+            await asyncio.wait_for(reader._following.wait_for(writer.log.head + 1), 30)
+        (Path(writer.state_dir) / "moved.db").rename(Path(writer.state_dir) / "events.db")
+
+
+@entity
+class Plug:
+    """One whose hook refuses some of its states."""
+
+    id: str = ""
+    port: int = 0
+    other: Any = None
+
+    def __restored__(self) -> None:
+        if self.port < 0:
+            raise ValueError(f"no port {self.port}")
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_one_whose_hook_has_failed_is_tried_again_when_it_changes(writer: Symphony, resumed: bool) -> None:
+    """What stands for it meanwhile has its state, stays one object, and gives way where others hold it."""
+    plug = writer.entities.add(Plug(id="p", port=1))
+    scale(writer, "a").beside = plug
+    await writer.flush()
+    async with plain_follower(writer) as reader:
+
+        async def written(port: int) -> Any:
+            plug.port = port
+            await writer.flush()
+            await caught_up(reader, writer)
+            assert scale(reader, "a").beside is reader.entities.get("Plug:p")
+            return reader.entities.get("Plug:p")
+
+        assert type(await written(2)) is Plug
+        for bad in (-1, -3):
+            stands = await written(bad)
+            assert isinstance(stands, UnrestoredEntity)
+            assert (stands.state["port"], f"no port {bad}" in stands.reason) == (bad, True)
+            again = await written(bad - 1)
+            assert again is stands
+            assert (stands.state["port"], f"no port {bad - 1}" in stands.reason) == (bad - 1, True)
+            if resumed:
+                await reader.resume()
+                assert isinstance(reader.entities.get("Plug:p"), UnrestoredEntity)
+            good = await written(5)
+            assert (type(good), good.port) == (Plug, 5)
+            assert await written(6) is good

@@ -8,6 +8,10 @@ not at all. An object keeps its identity; a new entity becomes live, a removed o
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import suppress
+from contextvars import copy_context
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony_es.core.state.builder import note_difference
@@ -21,7 +25,16 @@ from symphony_es.core.state.tracking.connect import connect
 from symphony_es.core.state.tracking.making import Passed
 from symphony_es.core.state.waking import call_hooks, watched
 from symphony_es.diagnostics import error_text, get_logger
-from symphony_es.errors import RestorationError, SymphonyError, UnknownValueError
+from symphony_es.errors import (
+    EntityBusyError,
+    LogFormatError,
+    LogUnavailableError,
+    NotReadyError,
+    RestorationError,
+    StorageUnavailableError,
+    SymphonyError,
+    UnknownValueError,
+)
 from symphony_es.late_dataclasses import dataclass
 from symphony_es.shown import quoted
 
@@ -45,6 +58,15 @@ logger = get_logger(__name__)
 
 POLL_S = 0.1
 """How often, in seconds, the log is asked whether there is more."""
+
+FIRST_PAUSE_S = 0.1
+"""How long, in seconds, it waits after an error that may pass; after each further one twice as long."""
+
+LONGEST_PAUSE_S = 5.0
+"""The longest such pause, in seconds."""
+
+WARN_EACH_S = 60.0
+"""How often, in seconds, a log line says that it does not go on."""
 
 EVENTS_AT_ONCE = 500
 """After so many events, a turn ends with the transaction at hand: putting it in place holds up the event loop."""
@@ -87,6 +109,7 @@ class _Turn:
         loading: where these are. taken_in: called when they are live.
         constants: what runs name.
         held: where live objects hold what is replaced.
+        stood: what stood for those that had no object until now, by key.
     """
 
     states: Mapping[str, EntityState]
@@ -95,10 +118,14 @@ class _Turn:
     taken_in: Callable[[], None]
     constants: dict[str, Constant]
     held: Sequence[Held] = ()
+    stood: Mapping[str, UnrestoredEntity] = field(default_factory=dict)
 
 
 class Following:
     """Keeps a Symphony's objects at the log, from a position on, in a task of the running event loop.
+
+    What may pass by itself, an error of the system above all, is tried again for ever, with growing pauses. What cannot pass ends it, until
+    a resume, a refresh or a load has brought the objects to a position again.
 
     Args:
         reading: the Symphony.
@@ -108,7 +135,7 @@ class Following:
 
     Attributes:
         position: up to where the objects are: the end of a commit.
-        failure: why it does not go on, or None.
+        failure: why it does not go on, for now or for good; None while it does.
     """
 
     def __init__(self, reading: Reading, position: int, on_turn: Callable[[Sequence[str]], None], closed: str) -> None:
@@ -117,25 +144,76 @@ class Following:
         self._closed = closed
         self.position = position
         self.failure: SymphonyError | None = None
-        self._given_up: set[str] = set()  # keys of entities whose hooks have failed: no object is made of them again
+        self._context = copy_context()  # of the block that begins it anew, the task is no part
+        self._begin()
+
+    def _begin(self) -> None:
+        self.failure = None
+        self._ended = False
+        self._pause_s = 0.0
+        self._again_at = self._warn_at = time.monotonic()
         self._moved = asyncio.Event()
-        self._task = asyncio.create_task(self._follow(), name="symphony-es-following")
+        self._task = asyncio.create_task(self._follow(), name="symphony-es-following", context=self._context)
 
     async def _follow(self) -> None:
-        reading = self._reading
+        task = asyncio.current_task()
         try:
             while True:
-                if await reading.log.refresh_head() == self.position:
+                try:
+                    moved = await self._look()
+                    self._works()
+                except (Exception, asyncio.CancelledError) as error:
+                    if task is not None and task.cancelling():
+                        raise
+                    if not self._passes(error):
+                        break
+                    moved = False
+                while not moved:
                     await asyncio.sleep(POLL_S)
-                    continue
-                async with reading.while_nothing_loads("following the log"):
-                    await self._go_on(await reading.log.refresh_head())
-        except Exception as error:  # noqa: BLE001  whoever waits for a position would wait for ever
-            self.failure = error if isinstance(error, SymphonyError) else RestorationError(f"following the log failed: {quoted(error)}")
-            if self.failure is not error:
-                self.failure.__cause__ = error
-            logger.warning("following_failed", position=self.position, error=str(self.failure))
-            self._tell()
+                    moved = time.monotonic() >= self._again_at
+        finally:
+            self._ended = True
+            self._tell()  # before anything else: whoever waits for a position would wait for ever
+        _warn("following_failed", position=self.position, error=str(self.failure))
+
+    async def _look(self) -> bool:
+        """Go on by one turn; returns whether there was anything."""
+        reading = self._reading
+        if await reading.log.refresh_head() == self.position:
+            return False
+        async with reading.while_nothing_loads("following the log"):
+            await self._go_on(await reading.log.refresh_head())
+        return True
+
+    def _works(self) -> None:
+        self.failure = None
+        self._pause_s = 0.0
+        self._again_at = self._warn_at = time.monotonic()
+
+    def _passes(self, error: BaseException) -> bool:
+        """Take note of why a turn was not possible; returns whether it is to be tried again, and says so at first and once a minute."""
+        failure = error if isinstance(error, SymphonyError) else RestorationError(f"following the log failed: {quoted(error)}")
+        if failure is not error:
+            failure.__cause__ = error
+        self.failure = failure
+        if not _may_pass(error):
+            return False
+        now = time.monotonic()
+        self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)
+        self._again_at = now + self._pause_s
+        if now >= self._warn_at:
+            self._warn_at = now + WARN_EACH_S
+            _warn("following_interrupted", position=self.position, error=str(failure))
+        return True
+
+    def go_on_from(self, position: int) -> None:
+        """Have it go on, at once, from where the objects have been brought to, also where it has ended."""
+        self.position = position
+        if self._task.done():
+            self._begin()
+        else:
+            self._works()
+        self._tell()
 
     async def advance(self) -> None:
         """Bring the objects to the head of the log as it is now; called while nothing else makes entities live.
@@ -146,6 +224,7 @@ class Following:
         head = await self._reading.log.refresh_head()
         while self.position < head:
             await self._go_on(head)
+        self.go_on_from(self.position)
 
     async def _go_on(self, head: int) -> None:
         """Bring the objects to the head, or to the end of an earlier transaction where there is much in between."""
@@ -185,7 +264,7 @@ class Following:
         record = world.records.get(key) or world.at_rest(key)
         if record is None:
             return False
-        return not isinstance(record.obj, UnrestoredEntity) or state.damage is not None or key in self._given_up
+        return not isinstance(record.obj, UnrestoredEntity) or state.damage is not None
 
     def _put_in_place(self, turn: _Turn) -> list[str]:
         """Bring the live objects to the position of a turn, all of them, with nothing awaited in between.
@@ -204,8 +283,8 @@ class Following:
             told = {key: record.shadow or {} for key, record in new.items()} | {state.key: state.data or {} for state in states}
             with watched(world, told):
                 unhooked = call_hooks([*turn.loading.context.hooked, *hooked])
-            given_up = {
-                key: UnrestoredEntity(world.records[key].reference, told[key], reason)
+            given_up = {  # until a later event changes them
+                key: _stands_for(world.records[key], told[key], reason, turn.stood.get(key))
                 for key, reason in unhooked.items()
                 if key in told and key not in failed
             }
@@ -214,9 +293,8 @@ class Following:
             _replace(world, {**failed, **given_up})
             for key in {*turn.states, *new} & world.records.keys():
                 world.records[key].closed = self._closed
-        self._given_up |= given_up.keys()
         if failed or given_up:
-            logger.warning("entities_not_restored", position=self.position, entities=sorted({*failed, *given_up})[:100])
+            _warn("entities_not_restored", position=self.position, entities=sorted({*failed, *given_up})[:100])
         return list(failed)
 
     def _tell(self) -> None:
@@ -227,11 +305,11 @@ class Following:
         """Wait until the objects are at a position, or after it.
 
         Raises:
-            SymphonyError: it does not go on; the error says why.
+            SymphonyError: it has ended; the error says why. While it tries again, this waits.
         """
         while self.position < position:
-            if self.failure is not None:
-                raise self.failure
+            if self._ended:
+                raise self.failure or NotReadyError("following the log has ended with the Symphony, or its event loop")
             await self._moved.wait()
 
     async def stop(self) -> None:
@@ -239,6 +317,18 @@ class Following:
         if not self._task.done() and self._task.get_loop() is asyncio.get_running_loop():
             self._task.cancel()
             await asyncio.wait([self._task])
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether what was not possible may be so later, by itself: the system's doing, or another call's; not damage, nor a lost log."""
+    if isinstance(error, LogUnavailableError):
+        return not (error.lasting or isinstance(error, LogFormatError))
+    return not isinstance(error, SymphonyError) or isinstance(error, (StorageUnavailableError, EntityBusyError))
+
+
+def _warn(event: str, **values: Any) -> None:
+    with suppress(Exception):  # a log line that cannot be written ends nothing
+        logger.warning(event, **values)
 
 
 def _take_in(world: World, turn: _Turn) -> dict[str, EntityRecord]:
@@ -253,6 +343,7 @@ def _take_in(world: World, turn: _Turn) -> dict[str, EntityRecord]:
     new = {key: record for key, record in beside.records.items() if record.world is beside}
     replaced = [record for key in new if (record := world.records.get(key)) is not None]  # of what had no object until now
     turn.held = holders_of(world, replaced)
+    turn.stood = {record.key: record.obj for record in replaced}
     for record in replaced:
         world.forget(record)
     world.take_in(beside)
@@ -294,6 +385,14 @@ def _differences(world: World, states: Sequence[EntityState], passed: Passed) ->
 def _kept(state: EntityState, error: Exception) -> UnrestoredEntity:
     missing = error.classes if isinstance(error, UnknownValueError) else None
     return UnrestoredEntity(state.reference, state.data or {}, error_text(error), missing)
+
+
+def _stands_for(record: EntityRecord, data: dict[str, Any], reason: str, stood: UnrestoredEntity | None) -> UnrestoredEntity:
+    """What stands for an entity whose hook has failed: the one that did until now, where there was one."""
+    if stood is None:
+        return UnrestoredEntity(record.reference, data, reason)
+    stood.state, stood.reason, stood.missing = data, reason, {}
+    return stood
 
 
 def _replace(world: World, kept: Mapping[str, UnrestoredEntity]) -> None:

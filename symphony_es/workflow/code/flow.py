@@ -15,6 +15,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from symphony_es.annotated import signature, signature_shown
@@ -131,6 +132,7 @@ class Flow:
 
         Raises:
             StepFailedError: it has failed for good.
+            ConfigurationError: it is awaited inside a step, or inside a transaction.
             asyncio.CancelledError: the run is being cancelled, and this is where the strand is cut off.
         """
         around = current_strand.get()
@@ -139,6 +141,7 @@ class Flow:
             self.called.add(call.address)
         if around is INSIDE_A_STEP:
             raise refused_inside(call.address)
+        call.strand.check_no_block(call.address)
         self.calls += 1
         self._since_turn += 1 if call.given is None else 1 + call.given.size // LOOKED_AT_A_CALL
         if self._since_turn >= REPLAYED_AT_ONCE:
@@ -358,7 +361,9 @@ async def clean_up_flow(runner: Runner, functions: NamedCallables, undos: dict[s
         known = runner.run.failures.get(failed[0])  # an error that the code has made itself may name any step
         told = {} if known is None else {"type": known["type"], "message": known["message"]}
         raise StepFailure({**describe_error(error, failed[0]), **told}, error)
-    if not any(isinstance(other, asyncio.CancelledError) for other in _chain(error)):
+    raised = list(takewhile(lambda other: not isinstance(other, asyncio.CancelledError), _chain(error)))
+    was_refused = any(isinstance(other, ConfigurationError) for other in raised)  # a call that would have cleaned up
+    if was_refused or not any(isinstance(other, asyncio.CancelledError) for other in _chain(error)):
         raise StepFailure(describe_error(error, None), error) from error
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from symphony_es.core.state.transactions import current_scope, open_scope_of
 from symphony_es.errors import ConfigurationError, HistoryMismatchError
 from symphony_es.events.changes import SET, Change
 from symphony_es.shown import quoted, shown
@@ -231,9 +232,10 @@ class Strand:
 
         Raises:
             HistoryMismatchError: another call is on record in its place, or one with other arguments.
-            ConfigurationError: it comes from a task that the workflow did not start with `gather`.
+            ConfigurationError: it comes from a task that the workflow did not start with `gather`, or from inside a transaction.
         """
         self._check_task(name)
+        self.check_no_block(name)
         address = self._addresses.next(id_from_name(name))
         place = self.made
         self.made = place + 1
@@ -261,9 +263,11 @@ class Strand:
         """The strands of its next `gather`.
 
         Raises:
-            ConfigurationError: it comes from a task that the workflow did not start with `gather`, or its name is taken.
+            ConfigurationError: it comes from a task that the workflow did not start with `gather`, or inside a transaction, or its
+                name is taken.
         """
         self._check_task(name)
+        self.check_no_block(name)
         if name in (CLEANUP, UNDO) and not self.name:
             raise ConfigurationError(
                 f"gather(name={shown(name)}): that is what the addresses of clean-up steps begin with, take another name"
@@ -401,6 +405,22 @@ class Strand:
             raise ConfigurationError(
                 f"{quoted(what)} is called from a task that is no part of the workflow: start coroutines that call steps with "
                 "symphony_es.workflow.gather, whose order is the same whenever the function runs again"
+            )
+
+    def check_no_block(self, what: str) -> None:
+        """Refuse a call inside a transaction that the function has begun: what it records would last and fall with that.
+
+        Raises:
+            ConfigurationError: one is open. Nothing has been recorded.
+        """
+        if current_scope.get() is None:
+            return
+        block = open_scope_of(self.flow.runner.symphony.world)
+        if block is not None:
+            raise ConfigurationError(
+                f"{quoted(what)} is called inside the transaction {quoted(block.title)}, and its record would be part of it: undone with "
+                "it, and lost in a crash. End the transaction before the call, or open it inside a step: in the function that step(fn) "
+                "calls, or by step(fn, atomic=True)"
             )
 
 
